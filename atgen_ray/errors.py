@@ -1,0 +1,23 @@
+"""Errors that a user can mend. The command line prints them as one line and exits with status 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in the input: names the key, the value, what was expected and the nearest valid choice."""
+
+
+class RunBusy(UserError):
+    """Another controller drives this run."""
+
+
+class PoolExhausted(Exception):
+    """Nothing is left in the pool to select."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The closest of `choices` as a hint (``"; did you mean 'x'?"``), or all of them when none is close."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"

@@ -1,0 +1,90 @@
+"""What the steps of a run pass to each other: table schemas and small records.
+
+An example is known by its id everywhere; positions never cross a module border.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+# pool.parquet and test.parquet: what strategies, engines and annotators may see. No answers here.
+POOL_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # hash of split, content and source row
+        ("row", pa.int64()),  # row in the source, from 0
+        ("text", pa.string()),  # the user turn: the filled template
+        ("content", pa.string()),  # hash of `text`, the key of the embedding cache
+        ("duplicate_of", pa.string()),  # id of the earlier near-duplicate, or null
+    ]
+)
+
+# gold.parquet: opened by the dataset annotator and the evaluator only.
+GOLD_SCHEMA = pa.schema([("id", pa.string()), ("references", pa.list_(pa.string()))])
+
+# rounds/NNN/features.parquet: one generation pass over the candidates.
+FEATURES_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("text", pa.string()),  # greedy output, end-of-turn token removed
+        ("token_ids", pa.list_(pa.int32())),  # greedy output with its end-of-turn token, T long
+        ("logprobs", pa.list_(pa.float32())),  # natural log p of each output token, T long
+        ("entropies", pa.list_(pa.float32())),  # entropy of each output step in nats, T long
+        ("top_logprobs", pa.list_(pa.list_(pa.float32()))),  # T x k, largest first
+        ("finish_reason", pa.string()),  # "stop" or "length"
+        ("samples", pa.list_(pa.struct([("text", pa.string()), ("logprob", pa.float32())]))),
+        ("error", pa.string()),  # why this row has no output, or null
+    ]
+)
+
+# rounds/NNN/selection.parquet
+SELECTION_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("rank", pa.int32()),  # from 1
+        ("score", pa.float64()),  # as the strategy defines it, larger is picked first
+        ("parts", pa.map_(pa.string(), pa.float64())),  # the parts of the score
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One label for one example by one annotator."""
+
+    id: str
+    text: str
+    annotator: str
+    dollars: float = 0.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A row that a step could not handle; shown in the report, never fatal."""
+
+    id: str
+    step: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """What an engine is asked to produce for every prompt.
+
+    The greedy output with log-probabilities always; `samples` further outputs drawn at `temperature` and `top_p`.
+    """
+
+    max_new_tokens: int
+    top_logprobs: int = 2
+    samples: int = 0
+    temperature: float = 1.0
+    top_p: float = 0.95
+    seed: int = 0
+
+
+class Progress(Protocol):
+    """Called by a step as it goes: rows (or optimiser steps) done, and how many in all."""
+
+    def __call__(self, done: int, total: int) -> None: ...
