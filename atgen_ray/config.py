@@ -35,9 +35,7 @@ class DuplicatesConfig(Section):
         "exclude",
         description="exclude: never select a near-duplicate of an earlier row; mark: only note it; off",
     )
-    threshold: Fraction = Field(
-        0.9, description="Estimated Jaccard similarity from which two rows are duplicates"
-    )
+    threshold: Fraction = Field(0.9, description="Estimated Jaccard similarity from which two rows are duplicates")
 
 
 class DataConfig(Section):
@@ -46,29 +44,21 @@ class DataConfig(Section):
     pool: str = Field(
         description="File, folder, glob or URL of the pool, a Hugging Face dataset id, or package://PACKAGE/FILE"
     )
-    test: str | None = Field(
-        None, description="Test examples with answers, given like `pool`; null: no test split"
-    )
+    test: str | None = Field(None, description="Test examples with answers, given like `pool`; null: no test split")
     format: Literal["auto", "jsonl", "csv", "parquet", "saved", "huggingface"] = Field(
         "auto", description="auto goes by the file names; saved is a folder made by datasets.save_to_disk"
     )
     subset: str | None = Field(None, description="Configuration name of a Hugging Face dataset")
     pool_split: str = Field("train", description="Split that is the pool (Hugging Face and saved datasets)")
-    test_split: str = Field(
-        "test", description="Split that is the test set (Hugging Face and saved datasets)"
-    )
-    input: str = Field(
-        "input", description="Column of the input; dots reach into nested columns: paper.abstract"
-    )
+    test_split: str = Field("test", description="Split that is the test set (Hugging Face and saved datasets)")
+    input: str = Field("input", description="Column of the input; dots reach into nested columns: paper.abstract")
     references: str | list[str] | None = Field(
         None, description="Column or columns of the known answers; a list column gives several references"
     )
     test_references: str | list[str] | None = Field(
         None, description="Column or columns of the answers in the test set; null: as `references`"
     )
-    limit: PositiveInt | None = Field(
-        None, description="Keep a seeded random subset of the pool of this size"
-    )
+    limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the pool of this size")
     test_limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the test set")
     duplicates: DuplicatesConfig = Field(default_factory=DuplicatesConfig)
 
@@ -88,9 +78,7 @@ class PromptConfig(Section):
         "{{ input }}",
         description="Jinja template of the user turn; sees `input` and the row's columns except the answers",
     )
-    few_shot: list[Shot] = Field(
-        default_factory=list, description="Solved examples shown before the question"
-    )
+    few_shot: list[Shot] = Field(default_factory=list, description="Solved examples shown before the question")
     response_start: str = Field("", description="Text that every answer starts with, given to the model")
     overlong: Literal["truncate", "reject"] = Field(
         "truncate",
@@ -194,9 +182,7 @@ class DatasetAnnotatorConfig(Section):
     """Known answers from the dataset: for benchmarks."""
 
     type: Literal["dataset"] = Field("dataset", description="dataset: the answers in data.references")
-    price_per_label: NonNegativeFloat = Field(
-        0.0, description="Dollars counted for a label, to draw cost curves"
-    )
+    price_per_label: NonNegativeFloat = Field(0.0, description="Dollars counted for a label, to draw cost curves")
 
 
 class TrainingConfig(Section):
@@ -286,9 +272,7 @@ class RunConfig(Section):
 
     name: str = Field("run", description="Name of the run: a-z, 0-9 and -, at most 63 characters")
     seed: int = Field(42, description="Seed of every random choice")
-    storage: str = Field(
-        "./atgen-runs", description="Folder or fsspec URL (s3://, gs://) that holds the runs"
-    )
+    storage: str = Field("./atgen-runs", description="Folder or fsspec URL (s3://, gs://) that holds the runs")
     database_url: SecretStr | None = Field(
         None, description="SQLAlchemy URL of the journal; null: SQLite at <storage>/atgen.db"
     )
@@ -313,19 +297,13 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> "RunConfig":
         if self.annotator.type == "dataset" and self.data.references is None:
-            raise ValueError(
-                "annotator.type is 'dataset' but data.references is null, expected the answers' column"
-            )
+            raise ValueError("annotator.type is 'dataset' but data.references is null, expected the answers' column")
         stopping = self.stopping
         steered = set(stopping.dev_target) | ({stopping.plateau.metric} if stopping.plateau else set())
         for metric in sorted(steered):
             if metric not in self.evaluation.metrics:
                 hint = nearest(metric, self.evaluation.metrics)
-                raise ValueError(
-                    f"stopping names metric '{metric}', expected one of evaluation.metrics{hint}"
-                )
+                raise ValueError(f"stopping names metric '{metric}', expected one of evaluation.metrics{hint}")
         if steered and not self.evaluation.dev_fraction:
-            raise ValueError(
-                "stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2"
-            )
+            raise ValueError("stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2")
         return self
