@@ -12,6 +12,10 @@ class RunBusy(UserError):
     """Another controller drives this run."""
 
 
+class RunStopped(Exception):
+    """Somebody asked for the run to stop; everything committed so far stays."""
+
+
 class PoolExhausted(Exception):
     """Nothing is left in the pool to select."""
 

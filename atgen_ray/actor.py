@@ -1,0 +1,167 @@
+"""The controller as a detached named Ray actor: it outlives its driver, and a restarted one replays the journal."""
+
+import logging
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from atgen_ray.config import RunConfig
+from atgen_ray.errors import RunBusy, RunStopped, UserError
+from atgen_ray.journal import Event, Lease, LeaseLost, Status, open_journal
+from atgen_ray.owner import Owner
+from atgen_ray.progress import Watch
+from atgen_ray.storage import RunFolder
+
+NAMESPACE = "atgen"
+LEASE_SECONDS = 20.0
+IDLE_SECONDS = 60.0  # how long a controller stays after its run, for drivers that still ask
+
+logger = logging.getLogger(__name__)
+
+
+def actor_name(run: str) -> str:
+    """The name of a run's controller in the Ray namespace `atgen`."""
+    return f"controller-{run}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a driver sees: how the run stands, new events, and the step under way."""
+
+    status: Status
+    activity: dict[str, Any]
+    events: list[Event]
+    message: str  # why it ended; for a failure the traceback
+    mistake: bool  # whether the failure is one that the user can mend
+
+
+class RemoteProgress:
+    """Tells a controller of progress from another process; serialisable."""
+
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller
+
+    def __call__(self, done: int, total: int) -> None:
+        self._controller.note.remote(done, total)
+
+
+@ray.remote
+class ControllerActor:
+    """Runs the round loop in a thread and answers drivers meanwhile."""
+
+    def __init__(self, config: RunConfig, owner: str) -> None:
+        """Takes the run's lease (`owner` stays the same over restarts of this actor) and starts or resumes the run.
+
+        The actor's constructor must not fail: what goes wrong is told by `poll`.
+        """
+        self._config = config
+        self._journal = open_journal(config.storage, config.database_url)
+        self._watch = Watch()
+        self._status: Status = "running"
+        self._message, self._mistake = "", False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._drive, args=(owner,), name="controller", daemon=True)
+        self._thread.start()
+
+    def poll(self, after: int) -> Snapshot:
+        """The state of the run and its events with a sequence number above `after`."""
+        status, message = self._status, self._message  # before the events, so that an ended run has all of them
+        events = self._journal.events(self._config.name, after)
+        return Snapshot(status, self._watch.snapshot(), events, message, self._mistake)
+
+    def note(self, done: int, total: int) -> None:
+        """Progress of a training worker."""
+        self._watch.note(done, total)
+
+    def stop(self) -> None:
+        """Asks the run to stop at its next chance; what is committed stays."""
+        self._watch.stop()
+
+    def _drive(self, owner: str) -> None:
+        try:
+            lease = self._acquire(Owner(owner))
+        except UserError as error:
+            self._end("failed", str(error), mistake=True)
+            return
+        renewal = threading.Thread(target=self._renew, args=(lease,), name="lease", daemon=True)
+        renewal.start()
+        try:
+            self._journal.set_status(lease, "running")
+            status, message, mistake = self._run(lease)
+            self._journal.append(lease, status, payload={"message": message.strip().splitlines()[-1]})
+            self._journal.set_status(lease, status)
+        except LeaseLost as error:
+            status, message, mistake = "failed", f"another controller took over: {error}", False
+        finally:
+            self._ended.set()
+            renewal.join()
+        lease.release()
+        self._end(status, message, mistake)
+
+    def _acquire(self, owner: Owner) -> Lease:
+        """The run's lease, waiting as long as one left behind by a dead cluster could last.
+
+        A dead holder on this machine is recognised at once, one elsewhere only by the lease that it no longer renews.
+        """
+        deadline = time.monotonic() + LEASE_SECONDS + 5
+        while True:
+            try:
+                return self._journal.acquire(self._config.name, owner, LEASE_SECONDS)
+            except RunBusy:
+                if time.monotonic() > deadline:
+                    raise
+                self._watch.begin(0, "waiting for the run's lease")
+                time.sleep(1)
+
+    def _run(self, lease: Lease) -> tuple[Status, str, bool]:
+        """The run from where it is to its end; anything that goes wrong becomes its message."""
+        from atgen_ray.controller import Controller
+        from atgen_ray.reporting.publication import publish_report
+
+        quieten_ray_data()
+        folder = RunFolder(self._config.storage, self._config.name)
+        remote = RemoteProgress(ray.get_runtime_context().current_actor)
+        try:
+            folder.sweep()
+            reason = Controller(self._config, self._journal, lease, folder, self._watch, remote).run()
+            publish_report(self._config, self._journal, folder, reason)
+        except RunStopped as stop:
+            return "stopped", str(stop), False
+        except UserError as error:
+            return "failed", str(error), True
+        except LeaseLost:
+            raise
+        except Exception:  # the boundary of the actor: the traceback goes to the journal's reader, whole
+            logger.exception("run %s failed", self._config.name)
+            return "failed", traceback.format_exc(), False
+        return "finished", reason, False
+
+    def _renew(self, lease: Lease) -> None:
+        while not self._ended.wait(LEASE_SECONDS / 4):
+            try:
+                lease.renew()
+            except LeaseLost:
+                self._watch.stop()
+                return
+
+    def _end(self, status: Status, message: str, mistake: bool = False) -> None:
+        self._message, self._mistake = message, mistake
+        self._status = status
+        handle = ray.get_runtime_context().current_actor
+        timer = threading.Timer(IDLE_SECONDS, lambda: ray.kill(handle, no_restart=True))
+        timer.daemon = True
+        timer.start()
+
+
+def quieten_ray_data() -> None:
+    """No progress bars of Ray Data: the run has its own."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.verbose_progress = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -1,0 +1,105 @@
+"""From a model id to files that every engine can load.
+
+A GGUF file is converted once to safetensors in the user's cache; hub ids pass through to the libraries.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from atgen_ray.config import ModelConfig
+from atgen_ray.errors import UserError
+from atgen_ray.locations import locate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def resolve_checkpoint(model: str, key: str = "model.id") -> str:
+    """The folder (or hub id) that transformers, vLLM and sentence-transformers load for `model`.
+
+    Raises:
+        UserError: the path does not exist or holds no checkpoint; `key` is the configuration key it names.
+    """
+    location = locate(model, key)
+    path = Path(location).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UserError(f"{key} is '{model}', expected an existing .gguf file")
+        return str(_convert_gguf(path))
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"{key} is '{model}', expected a checkpoint, but the folder has no config.json")
+        return str(path)
+    if path.is_absolute() or location.startswith((".", "~")):
+        raise UserError(f"{key} is '{model}', expected an existing folder, .gguf file or hub id")
+    return location
+
+
+def _convert_gguf(path: Path) -> Path:
+    """Dequantised safetensors of a GGUF file, made once per file content."""
+    digest = hashlib.file_digest(path.open("rb"), "blake2b").hexdigest()[:16]
+    cache = user_cache_path("atgen-ray") / "checkpoints"
+    target = cache / f"{path.stem.lower()}-{digest}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f"{digest}.lock"):
+        if target.is_dir():
+            return target
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        quantized: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        config = quantized.config
+        # transformers refuses to save what came from GGUF as "quantized": rebuild the model from its configuration.
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        model: Any = AutoModelForCausalLM.from_config(config)
+        model.load_state_dict(quantized.state_dict())
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        aside = Path(tempfile.mkdtemp(dir=cache, prefix=".converting-"))
+        try:
+            model.to(torch.bfloat16).save_pretrained(aside)
+            tokenizer.save_pretrained(aside)
+            aside.rename(target)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def load_tokenizer(model: ModelConfig) -> "PreTrainedTokenizerBase":
+    """The model's tokenizer.
+
+    Raises:
+        UserError: no checkpoint of that name, here or on the hub.
+    """
+    from transformers import AutoTokenizer
+
+    source = resolve_checkpoint(model.id)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"model.id is '{model.id}', which is neither a folder here nor on the hub: {reason}") from error
+    return tokenizer
+
+
+def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
+    """The base model for causal language modelling, in `dtype` (default: model.dtype), on the CPU, in eval mode."""
+    from transformers import AutoModelForCausalLM
+
+    from atgen_ray.hardware import resolve_dtype
+
+    loaded = AutoModelForCausalLM.from_pretrained(
+        resolve_checkpoint(model.id),
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        dtype=resolve_dtype(dtype or model.dtype),
+    )
+    return loaded.eval()

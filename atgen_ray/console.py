@@ -1,0 +1,152 @@
+"""What a run looks like on a screen: live bars on a terminal, plain lines elsewhere, JSON lines for programs."""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from atgen_ray.journal import Event
+
+PLAIN_SECONDS = 15.0  # how often a plain screen tells of a step under way
+
+
+class LiveScreen:
+    """A bar for the step under way, a line for each one done."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._bar: TaskID | None = None
+        self._started = 0.0
+
+    def show_event(self, event: Event) -> None:
+        if event.kind == "step":
+            self._console.print(describe_step(event), highlight=False)
+
+    def show_activity(self, activity: dict[str, Any]) -> None:
+        if self._bar is None or activity["started"] != self._started:
+            self.close()
+            self._started = activity["started"]
+            self._bar = self._bars.add_task(_title(activity), total=None)
+            self._bars.start()
+        self._bars.update(self._bar, completed=activity["done"], total=activity["total"] or None)
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bars.stop()
+            self._bars.remove_task(self._bar)
+            self._bar = None
+
+
+class PlainScreen:
+    """One line for each step done, and now and then one for the step under way, with the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told = time.monotonic()
+
+    def show_event(self, event: Event) -> None:
+        if event.kind == "step":
+            self._told = time.monotonic()
+            self._console.print(describe_step(event), highlight=False)
+
+    def show_activity(self, activity: dict[str, Any]) -> None:
+        if time.monotonic() - self._told < PLAIN_SECONDS:
+            return
+        self._told = time.monotonic()
+        line = f"{_title(activity)}: {activity['done']}/{activity['total'] or '?'}"
+        left = _seconds_left(activity)
+        self._console.print(line + (f", {left:.0f} s left" if left is not None else ""), highlight=False)
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+class JsonScreen:
+    """Every event, and every change of the activity, as one JSON object a line on standard output."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Any] = {}
+
+    def show_event(self, event: Event) -> None:
+        self.write({"type": "event"} | asdict(event))
+
+    def show_activity(self, activity: dict[str, Any]) -> None:
+        if activity != self._last:
+            self._last = activity
+            self.write({"type": "progress"} | activity | {"seconds_left": _seconds_left(activity)})
+
+    def write(self, value: Any) -> None:
+        """One JSON line."""
+        sys.stdout.write(json.dumps(value, default=str) + "\n")
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+def choose_screen(as_json: bool, console: Console) -> LiveScreen | PlainScreen | JsonScreen:
+    """The screen that fits where the output goes."""
+    if as_json:
+        return JsonScreen()
+    return LiveScreen(console) if console.is_terminal else PlainScreen(console)
+
+
+def describe_step(event: Event) -> str:
+    """A step that is done, as one line."""
+    where = f"round {event.round}" if event.round else "start"
+    return f"  {where:<9}{event.step:<12}{event.seconds or 0:8.1f} s"
+
+
+def curve_table(rows: list[dict[str, Any]]) -> Table:
+    """The learning curve: a row a round, every metric with its interval."""
+    metrics = sorted({name for row in rows for name in row["metrics"]}, key=_metric_order)
+    table = Table("round", "labels", "dollars", "seconds", *metrics, box=None, pad_edge=False)
+    seconds = 0.0
+    for row in rows:
+        seconds += sum(row["seconds"].values())
+        cells = [_interval(row["metrics"].get(name)) for name in metrics]
+        table.add_row(str(row["round"]), str(row["labels"]), f"{row['dollars']:.2f}", f"{seconds:.0f}", *cells)
+    return table
+
+
+def _metric_order(name: str) -> tuple[bool, str]:
+    return not name.startswith("rouge"), name
+
+
+def _interval(value: dict[str, float] | None) -> str:
+    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" if value else "-"
+
+
+def _title(activity: dict[str, Any]) -> str:
+    return f"round {activity['round']} {activity['step']}" if activity["round"] else str(activity["step"])
+
+
+def _seconds_left(activity: dict[str, Any]) -> float | None:
+    done, total = activity["done"], activity["total"]
+    return (time.time() - activity["started"]) * (total - done) / done if done and total else None

@@ -1,0 +1,265 @@
+"""The round loop of one run: pool, embedding, generation, selection, annotation, training, evaluation.
+
+Every step writes its output aside, renames it into place and then journals it. A step that is journalled is not done
+again, and one whose output is there already only needs its journal entry; so a run may die anywhere.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atgen_ray.annotation import build_annotator
+from atgen_ray.config import RunConfig
+from atgen_ray.embedding import embed_pool
+from atgen_ray.engines import build_engine
+from atgen_ray.engines.adapter_check import check_adapter
+from atgen_ray.engines.generation import generate_features
+from atgen_ray.evaluation import evaluate_predictions
+from atgen_ray.journal import Journal, Lease
+from atgen_ray.pool import build_split, overlap
+from atgen_ray.progress import Watch
+from atgen_ray.records import DeadLetter, GenerationRequest, Progress
+from atgen_ray.results import collect_rows
+from atgen_ray.seeds import mix_seed
+from atgen_ray.selection import select_batch
+from atgen_ray.state import RunState, round_folder
+from atgen_ray.stopping import find_stop
+from atgen_ray.storage import RunFolder
+from atgen_ray.training import TrainingExample, train_adapter
+
+SAMPLES = 10  # outputs drawn for strategies that compare samples, as BLEUVar does (arXiv 2006.08344)
+
+
+class Controller:
+    """Drives one run from wherever its journal says it is to its end."""
+
+    def __init__(
+        self, config: RunConfig, journal: Journal, lease: Lease, folder: RunFolder, watch: Watch, remote: Progress
+    ) -> None:
+        """`watch` hears of progress made here, `remote` of progress made in training workers."""
+        self._config, self._journal, self._lease, self._folder = config, journal, lease, folder
+        self._watch, self._remote = watch, remote
+        self._state = RunState(config, journal, folder)
+        self._committed = set(journal.committed_steps(config.name))
+        self._engine = build_engine(config.model, config.prompt, config.engine)
+
+    def run(self) -> str:
+        """Runs to the end and returns why it ended.
+
+        Raises:
+            RunStopped: the watch was asked to stop; what is committed stays.
+            UserError: the input has a mistake.
+        """
+        self.prepare_pool()
+        self.embed_pool()
+        if self._config.evaluation.zero_shot:
+            self.evaluate_adapter(0)
+        round = 0
+        while (reason := self.find_stop(round)) is None:
+            round += 1
+            self.generate_features(round)
+            self.select_batch(round)
+            self.annotate_batch(round)
+            self.train_adapter(round)
+            self.evaluate_adapter(round)
+        return reason
+
+    def prepare_pool(self) -> None:
+        """Reads pool and test set; known answers go to a table of their own."""
+
+        def make(progress: Progress) -> None:
+            data, prompt, seed = self._config.data, self._config.prompt, self._config.seed
+            pool = build_split(data, prompt, "pool", seed, progress)
+            gold, dead = [pool.gold], list(pool.dead)
+            if data.test is not None:
+                test = build_split(data, prompt, "test", seed, progress)
+                leaked = overlap(pool.examples, test.examples)
+                dead += [*test.dead, *(DeadLetter(id_, "pool", "its text is also in the test set") for id_ in leaked)]
+                gold.append(test.gold)
+                self._folder.write_table("test.parquet", test.examples)
+            self._journal.bury(self._lease, 0, dead)
+            self._folder.write_table("gold.parquet", pa.concat_tables(gold))
+            self._folder.write_table("pool.parquet", pool.examples)
+
+        self._commit(0, "pool", "pool.parquet", make)
+
+    def embed_pool(self) -> None:
+        """Embeds the pool where a strategy looks at embeddings."""
+        if any("embeddings" in self._state.strategy(round)[0].needs for round in (1, 2)):
+            config, folder = self._config.embedding, self._folder
+            self._commit(0, "embedding", None, lambda progress: embed_pool(self._state.pool, config, folder, progress))
+
+    def generate_features(self, round: int) -> None:
+        """One pass of the current model over the candidates, where the strategy looks at outputs."""
+        needs = self._state.strategy(round)[0].needs
+        rel = f"{round_folder(round)}/features.parquet"
+
+        def make(progress: Progress) -> None:
+            candidates = pa.array(self._state.candidates(round), pa.string())
+            examples = self._state.pool.filter(pc.is_in(self._state.pool["id"], candidates))
+            samples = SAMPLES if "samples" in needs else 0
+            features = self._generate(round, round - 1, examples, samples, "features", progress)
+            self._bury_failures(round, "generation", features)
+            self._folder.write_table(rel, features)
+            self._folder.remove(f"{round_folder(round)}/features.parts")
+
+        if needs & {"generations", "samples"}:
+            self._commit(round, "generation", rel, make)
+
+    def select_batch(self, round: int) -> None:
+        """Picks the query batch."""
+        strategy, parameters, _ = self._state.strategy(round)
+        rel = f"{round_folder(round)}/selection.parquet"
+
+        def make(progress: Progress) -> None:
+            features = f"{round_folder(round)}/features.parquet"
+            picks = select_batch(
+                strategy.name,
+                parameters,
+                ids=self._state.candidates(round),
+                count=self._state.affordable(round),
+                labeled=[label.id for label in self._state.labels(round - 1)],
+                embeddings=self._state.embeddings if "embeddings" in strategy.needs else None,
+                features=self._folder.read_table(features) if self._folder.exists(features) else None,
+                seed=self._config.seed,
+                round=round,
+            )
+            self._folder.write_table(rel, picks)
+            progress(picks.num_rows, picks.num_rows)
+
+        self._commit(round, "selection", rel, make)
+
+    def annotate_batch(self, round: int) -> None:
+        """Has the query batch labelled; what the journal has already is not asked for again."""
+        rel = f"{round_folder(round)}/annotations.jsonl"
+
+        def make(progress: Progress) -> None:
+            picked = self._folder.read_table(f"{round_folder(round)}/selection.parquet", columns=["id"])
+            have = {label.id for label in self._state.labels_of(round)}
+            missing = [id_ for id_ in picked["id"].to_pylist() if id_ not in have]
+            annotator = build_annotator(self._config.annotator, self._folder.read_table("gold.parquet"))
+            labels, dead = annotator.annotate_batch(missing, [self._state.texts[id_] for id_ in missing])
+            self._journal.bury(self._lease, round, dead)
+            self._journal.record_annotations(self._lease, round, labels)
+            self._folder.write_jsonl("labeled.jsonl", self._state.labeled_rows(round))
+            self._folder.write_jsonl(rel, [asdict(label) for label in self._state.labels_of(round)])
+            progress(picked.num_rows, picked.num_rows)
+
+        self._commit(round, "annotation", rel, make)
+
+    def train_adapter(self, round: int) -> None:
+        """Fine-tunes an adapter on all labels so far, from the base model."""
+        labels, dev, texts = self._state.labels(round), self._state.dev(round), self._state.texts
+        examples = [TrainingExample(label.id, texts[label.id], label.text) for label in labels if label.id not in dev]
+        rel, work = f"{round_folder(round)}/adapter", f"{round_folder(round)}/training"
+
+        def make(_: Progress) -> None:
+            training = self._config.training
+            with self._folder.publish(rel) as output:
+                result = train_adapter(
+                    examples,
+                    self._config.model,
+                    self._config.prompt,
+                    training,
+                    seed=mix_seed(self._config.seed, "training", round),
+                    output=output,
+                    work=self._folder.path(work),
+                    progress=self._remote,
+                    start_from=self._state.adapter(round - 1) if training.warm_start else None,
+                )
+                self._folder.write_json(f"{round_folder(round)}/training.json", asdict(result))
+            self._folder.remove(work)
+
+        if examples:
+            self._commit(round, "training", rel, make)
+
+    def evaluate_adapter(self, round: int) -> None:
+        """Greedy answers on the test set (for the report) and the dev split (for stopping), scored."""
+        rel = f"{round_folder(round)}/metrics.json"
+
+        def make(progress: Progress) -> None:
+            references, dev = self._state.test_references, self._state.dev(round)
+            splits = dict.fromkeys(references, "test") | dict.fromkeys(dev, "dev")
+            references = references | {label.id: [label.text] for label in self._state.labels(round) if label.id in dev}
+            rows, metrics = self._score(round, splits, references, progress) if splits else ([], {})
+            self._folder.write_jsonl(f"{round_folder(round)}/predictions.jsonl", rows)
+            self._folder.write_json(rel, metrics)
+            self._folder.remove(f"{round_folder(round)}/predictions.parts")
+
+        self._commit(round, "evaluation", rel, make)
+        self._folder.write_json("metrics.json", collect_rows(self._config.name, self._journal, self._folder))
+
+    def find_stop(self, round: int) -> str | None:
+        """Why the run ends after `round`, or None."""
+        labels, dev_scores = len(self._state.labels(round)), self._state.dev_scores(round)
+        return find_stop(self._config.stopping, round, labels, dev_scores, len(self._state.candidates(round + 1)))
+
+    def _commit(self, round: int, step: str, output: str | None, make: Callable[[Progress], None]) -> None:
+        """Does a step unless its output is there, then journals it."""
+        if (round, step) in self._committed:
+            return
+        self._watch.begin(round, step)
+        started = time.monotonic()
+        if output is None or not self._folder.exists(output):
+            make(self._watch)
+        payload = {"output": output, "rows": self._watch.snapshot()["total"]}
+        self._journal.append(self._lease, "step", round, step, payload, time.monotonic() - started)
+        self._committed.add((round, step))
+
+    def _generate(
+        self, round: int, adapter_round: int, examples: pa.Table, samples: int, name: str, progress: Progress
+    ) -> pa.Table:
+        """Outputs for `examples` of the model as it was after `adapter_round`."""
+        model, engine = self._config.model, self._config.engine
+        seed = mix_seed(self._config.seed, "generation", round)
+        adapter = self._state.adapter(adapter_round)
+        features = generate_features(
+            self._engine,
+            examples,
+            GenerationRequest(model.max_new_tokens, samples=samples, seed=seed),
+            adapter,
+            self._folder,
+            parts=f"{round_folder(round)}/{name}.parts",
+            batch_size=engine.batch_size,
+            progress=progress,
+        )
+        if adapter is not None and self._engine.name != "transformers" and engine.check_rows:
+            check_adapter(examples, features, model, self._config.prompt, adapter, engine.check_rows)
+        return features
+
+    def _score(
+        self, round: int, splits: Mapping[str, str], references: Mapping[str, list[str]], progress: Progress
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """A row for each prediction, and the metrics of each split."""
+        evaluation, ids = self._config.evaluation, sorted(splits)
+        examples = pa.table({"id": ids, "text": [self._state.texts[id_] for id_ in ids]})
+        features = self._generate(round, round, examples, 0, "predictions", progress)
+        self._bury_failures(round, "evaluation", features)
+        # An example that the engine could not answer counts as an empty answer, and stands in the dead letters.
+        predictions = dict(zip(features["id"].to_pylist(), pc.fill_null(features["text"], "").to_pylist(), strict=True))
+        rows: list[dict[str, Any]] = []
+        metrics: dict[str, Any] = {}
+        for split in sorted(set(splits.values())):
+            members = [id_ for id_ in ids if splits[id_] == split]
+            result = evaluate_predictions(
+                {id_: predictions[id_] for id_ in members},
+                {id_: references[id_] for id_ in members},
+                evaluation.metrics,
+                evaluation.bootstrap_samples,
+                evaluation.confidence,
+                self._config.seed,
+            )
+            metrics[split] = result.metrics
+            for scores in result.scores.to_pylist():
+                id_ = scores.pop("id")
+                shown = {"prediction": predictions[id_], "references": references[id_]}
+                rows.append({"id": id_, "split": split, "scores": scores} | shown)
+        return rows, metrics
+
+    def _bury_failures(self, round: int, step: str, features: pa.Table) -> None:
+        failed = features.filter(pc.is_valid(features["error"])).select(["id", "error"]).to_pylist()
+        self._journal.bury(self._lease, round, [DeadLetter(row["id"], step, row["error"]) for row in failed])

@@ -1,0 +1,5 @@
+"""Sentence embeddings of the pool, computed once for each text."""
+
+from atgen_ray.embedding.embedding import embed_pool, load_embeddings
+
+__all__ = ["embed_pool", "load_embeddings"]

@@ -1,0 +1,93 @@
+"""Embeds a pool with Ray Data and keeps the vectors by content hash."""
+
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from atgen_ray.config import EmbeddingConfig
+from atgen_ray.records import Progress
+from atgen_ray.storage import RunFolder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FOLDER = "embeddings"
+EMBEDDING_SCHEMA = pa.schema([("content", pa.string()), ("embedding", pa.list_(pa.float32()))])
+ROWS_PER_FILE = 20_000
+
+
+def embed_pool(examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, progress: Progress) -> None:
+    """Embeds every text of `examples` (columns content, text) that has no embedding yet.
+
+    Vectors are L2-normalised float32, written as they come to `embeddings/*.parquet` in the run's folder. Equal
+    texts share one vector. An embedding that is not finite is kept as null.
+    """
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    from atgen_ray.embedding.encoder import Encoder
+    from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
+
+    texts = dict(zip(examples["content"].to_pylist(), examples["text"].to_pylist(), strict=True))
+    done = set(_read(folder)["content"].to_pylist()) & texts.keys()
+    # Similar lengths side by side waste little padding, and the order is the same in every attempt.
+    missing = sorted(texts.keys() - done, key=lambda content: (-len(texts[content]), content))
+    progress(len(done), len(texts))
+    if not missing:
+        return
+    size = config.batch_size
+    blocks = [
+        pa.table({"content": part, "text": [texts[content] for content in part]})
+        for part in (missing[start : start + size] for start in range(0, len(missing), size))
+    ]
+    threads = count_threads(config.workers, None)
+    dataset = ray.data.from_arrow(blocks).map_batches(
+        Encoder,
+        fn_constructor_args=(config, threads),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=config.workers),
+        num_cpus=fit_cpus(config.workers, 1.0),
+        num_gpus=1 if count_gpus() >= config.workers else None,
+        runtime_env={"env_vars": worker_environment(threads)},
+    )
+    waiting: list[pa.Table] = []
+    embedded = len(done)
+    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        waiting.append(block.cast(EMBEDDING_SCHEMA))
+        embedded += block.num_rows
+        if sum(table.num_rows for table in waiting) >= ROWS_PER_FILE:
+            _write(folder, waiting)
+            waiting = []
+        progress(embedded, len(texts))
+    if waiting:
+        _write(folder, waiting)
+
+
+def load_embeddings(folder: RunFolder, contents: Sequence[str]) -> "np.ndarray":
+    """The vectors of `contents`, float32 (n, d); a text whose embedding is not finite gives a row of NaN.
+
+    Raises:
+        KeyError: a content hash was never embedded.
+    """
+    import numpy as np
+
+    table = _read(folder)
+    vectors = dict(zip(table["content"].to_pylist(), table["embedding"].to_numpy(zero_copy_only=False), strict=True))
+    width = next((len(vector) for vector in vectors.values() if vector is not None), 0)
+    missing = np.full(width, np.nan, np.float32)
+    rows = [vectors[content] for content in contents]
+    return (
+        np.stack([missing if row is None else row for row in rows]).astype(np.float32) if rows else np.empty((0, width))
+    )
+
+
+def _read(folder: RunFolder) -> pa.Table:
+    tables = [folder.read_table(f"{FOLDER}/{name}") for name in folder.list(FOLDER)]
+    return pa.concat_tables([EMBEDDING_SCHEMA.empty_table(), *tables])
+
+
+def _write(folder: RunFolder, tables: list[pa.Table]) -> None:
+    folder.write_table(f"{FOLDER}/{uuid.uuid4().hex}.parquet", pa.concat_tables(tables))

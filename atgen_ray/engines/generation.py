@@ -1,0 +1,131 @@
+"""Streams examples through an engine with Ray Data and keeps what is done: a killed pass goes on where it stopped."""
+
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from atgen_ray.engines import Engine
+from atgen_ray.records import FEATURES_SCHEMA, GenerationRequest, Progress
+from atgen_ray.storage import RunFolder
+
+# What an engine returns for each row: the features of one output, and which sample it is.
+OUTPUT_SCHEMA = pa.schema(
+    [
+        FEATURES_SCHEMA.field("id"),
+        pa.field("sample", pa.int32()),
+        *[
+            FEATURES_SCHEMA.field(name)
+            for name in ("prompt_tokens", "text", "token_ids", "logprobs", "entropies", "top_logprobs")
+        ],
+        FEATURES_SCHEMA.field("finish_reason"),
+        FEATURES_SCHEMA.field("error"),
+    ]
+)
+FLUSH_SECONDS = 30.0
+
+
+class GenerationFailed(RuntimeError):
+    """No row of a pass could be generated: the engine is at fault, not the data."""
+
+
+def generate_features(
+    engine: Engine,
+    examples: pa.Table,
+    request: GenerationRequest,
+    adapter: Path | None,
+    folder: RunFolder,
+    parts: str,
+    batch_size: int,
+    progress: Progress,
+) -> pa.Table:
+    """Greedy output (and samples) for every example.
+
+    Args:
+        examples: columns id and text.
+        parts: folder in the run's folder that keeps the rows done so far; the caller removes it once the
+            result is committed.
+        batch_size: rows of one batch. Batches hold the same examples in every attempt, so a resumed pass gives
+            the numbers of an undisturbed one.
+
+    Returns:
+        FEATURES_SCHEMA, sorted by id, one row an example; a row that failed has its reason in `error`.
+
+    Raises:
+        GenerationFailed: every row failed.
+    """
+    import ray.data
+
+    done = _read_parts(folder, parts)
+    batches = [batch for batch in _plan_batches(examples, request.samples, batch_size) if not _covers(done, batch)]
+    total = examples.num_rows * (1 + request.samples)
+    progress(min(len(done), total), total)
+    if batches:
+        dataset = engine.generate(ray.data.from_arrow(batches), request, adapter)
+        for rows in _flushed(dataset.iter_batches(batch_size=None, batch_format="pyarrow")):
+            fresh = [row for row in rows if (row["id"], row["sample"]) not in done]
+            done.update({(row["id"], row["sample"]): row for row in fresh})
+            table = pa.Table.from_pylist(fresh, schema=OUTPUT_SCHEMA)
+            folder.write_table(f"{parts}/{uuid.uuid4().hex}.parquet", table)
+            progress(min(len(done), total), total)
+    return _gather(examples, done)
+
+
+def _plan_batches(examples: pa.Table, samples: int, batch_size: int) -> list[pa.Table]:
+    """Blocks of similar length, longest first: little padding, and a batch too large for memory fails at once."""
+    rows = sorted(
+        zip(examples["id"].to_pylist(), examples["text"].to_pylist(), strict=True),
+        key=lambda row: (-len(row[1]), row[0]),
+    )
+    batches = []
+    for start in range(0, len(rows), batch_size):
+        ids, texts = zip(*rows[start : start + batch_size], strict=True)
+        for sample in range(samples + 1):
+            columns = {"id": ids, "text": texts, "sample": pa.array([sample] * len(ids), pa.int32())}
+            batches.append(pa.table(columns))
+    return batches
+
+
+def _covers(done: dict[tuple[str, int], Any], batch: pa.Table) -> bool:
+    keys = zip(batch["id"].to_pylist(), batch["sample"].to_pylist(), strict=True)
+    return all(key in done for key in keys)
+
+
+def _read_parts(folder: RunFolder, parts: str) -> dict[tuple[str, int], dict[str, Any]]:
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for name in folder.list(parts):
+        for row in folder.read_table(f"{parts}/{name}").to_pylist():
+            rows.setdefault((row["id"], row["sample"]), row)
+    return rows
+
+
+def _flushed(blocks: Iterator[pa.Table]) -> Iterator[list[dict[str, Any]]]:
+    """Rows in lots that are worth a file: at most one every FLUSH_SECONDS."""
+    waiting: list[dict[str, Any]] = []
+    last = time.monotonic()
+    for block in blocks:
+        waiting.extend(block.to_pylist())
+        if time.monotonic() - last >= FLUSH_SECONDS:
+            yield waiting
+            waiting, last = [], time.monotonic()
+    if waiting:
+        yield waiting
+
+
+def _gather(examples: pa.Table, outputs: dict[tuple[str, int], dict[str, Any]]) -> pa.Table:
+    samples: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for (id_, sample), row in sorted(outputs.items()):
+        if sample and row["error"] is None:
+            samples[id_].append({"text": row["text"], "logprob": sum(row["logprobs"])})
+    rows = []
+    for id_ in sorted(examples["id"].to_pylist()):
+        row = dict(outputs.get((id_, 0)) or {"id": id_, "error": "the engine returned no row"})
+        row["samples"] = samples.get(id_, [])
+        rows.append(row)
+    if rows and all(row["error"] is not None for row in rows):
+        raise GenerationFailed(f"all {len(rows)} rows failed; the first: {rows[0]['error']}")
+    return pa.Table.from_pylist(rows, schema=FEATURES_SCHEMA)

@@ -1,0 +1,53 @@
+"""The weights of a base model with a LoRA adapter added, one tensor at a time (imported only inside vLLM)."""
+
+import dataclasses
+from collections.abc import Generator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from vllm.config import ModelConfig
+from vllm.config.load import LoadConfig
+from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+
+PREFIX = "base_model.model."
+
+
+class AdapterLoader(DefaultModelLoader):
+    """Reads a checkpoint as vLLM does and adds scale * B @ A to every weight that the adapter names."""
+
+    def __init__(self, load_config: LoadConfig) -> None:
+        extra = dict(load_config.model_loader_extra_config or {})
+        self._updates = read_updates(Path(extra.pop("adapter")))
+        super().__init__(dataclasses.replace(load_config, load_format="auto", model_loader_extra_config=extra))
+
+    def get_all_weights(
+        self, model_config: ModelConfig, model: nn.Module
+    ) -> Generator[tuple[str, torch.Tensor], None, None]:
+        missing = set(self._updates)
+        for name, tensor in super().get_all_weights(model_config, model):
+            if name in self._updates:
+                missing.discard(name)
+                down, up, scale = self._updates[name]
+                tensor = (tensor.float() + scale * (up.float() @ down.float())).to(tensor.dtype)
+            yield name, tensor
+        if missing:
+            raise ValueError(f"the adapter has weights that the base model lacks: {', '.join(sorted(missing)[:3])}")
+
+
+def read_updates(adapter: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
+    """Per base weight its A (r, in), B (out, r) and scale, from a peft folder."""
+    from peft import LoraConfig
+
+    config = LoraConfig.from_pretrained(str(adapter))
+    if config.use_dora or config.bias != "none":
+        raise ValueError("only plain LoRA without biases can be added to weights; set engine.adapters=name")
+    scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    updates = {}
+    for name, down in tensors.items():
+        if name.endswith(".lora_A.weight"):
+            module = name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
+            updates[f"{module}.weight"] = (down, tensors[name.replace("lora_A", "lora_B")], scale)
+    return updates

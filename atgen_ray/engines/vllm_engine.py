@@ -1,0 +1,184 @@
+"""vLLM through Ray's own LLM layer (`ray.data.llm`), on GPU or with the CPU build."""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.engines.vllm_adapter_loader import LOAD_FORMAT
+from atgen_ray.records import GenerationRequest
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+# vLLM reports at most this many alternatives a token unless told otherwise. Entropies are computed from them with
+# the remaining probability as one outcome, which makes them a lower bound of the true entropy.
+ENTROPY_ALTERNATIVES = 20
+CPU_KV_CACHE_BYTES = 256 * 2**20
+
+
+class VLLMEngine:
+    """Continuous batching in `ray.data.llm` engine actors."""
+
+    name = "vllm"
+
+    def __init__(self, model: ModelConfig, prompt: PromptConfig, engine: EngineConfig) -> None:
+        self._model, self._prompt, self._engine = model, prompt, engine
+
+    def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
+        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+        from atgen_ray.checkpoints import resolve_checkpoint
+        from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
+
+        engine = self._engine
+        gpus = engine.gpus_per_worker if engine.gpus_per_worker is not None else min(count_gpus(), 1)
+        threads = count_threads(engine.workers, engine.threads_per_worker)
+        by_name = adapter is not None and (engine.adapters == "name" or (engine.adapters == "auto" and gpus > 0))
+        cpus = fit_cpus(engine.workers, engine.cpus_per_worker)
+        processor = build_processor(
+            vLLMEngineProcessorConfig(
+                model_source=resolve_checkpoint(self._model.id),
+                engine_kwargs=self._engine_arguments(gpus > 0, adapter, by_name) | engine.options,
+                concurrency=(engine.workers, engine.workers),
+                batch_size=engine.batch_size,
+                should_continue_on_error=True,
+                chat_template_stage=False,
+                tokenize_stage=False,
+                detokenize_stage=False,
+                log_engine_metrics=False,
+                placement_group_config={"bundles": [{"GPU": gpus, "CPU": cpus} if gpus else {"CPU": cpus}]},
+                runtime_env={"env_vars": worker_environment(threads) | _vllm_environment(gpus > 0)},
+            ),
+            preprocess=partial(
+                _to_engine,
+                request=request,
+                adapter=str(adapter) if by_name else None,
+                stage=(self._model, self._prompt),
+            ),
+        )
+        to_output = partial(_to_output, request=request, stage=(self._model, self._prompt))
+        return processor(rows).map_batches(to_output, batch_size=None, batch_format="pandas")
+
+    def _engine_arguments(self, on_gpu: bool, adapter: Path | None, by_name: bool) -> dict[str, Any]:
+        from atgen_ray.hardware import resolve_dtype
+
+        model = self._model
+        arguments: dict[str, Any] = {
+            "dtype": str(resolve_dtype(model.dtype)).removeprefix("torch."),
+            "max_model_len": model.max_prompt_tokens + model.max_new_tokens,
+            "trust_remote_code": model.trust_remote_code,
+            "enable_prefix_caching": True,
+            "disable_log_stats": True,
+        }
+        if model.revision:
+            arguments["revision"] = model.revision
+        if not on_gpu:
+            # Compiling costs a minute or more at every start, which a CPU never earns back.
+            arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": CPU_KV_CACHE_BYTES}
+        if adapter is not None and by_name:
+            from peft import PeftConfig
+
+            rank = PeftConfig.from_pretrained(str(adapter)).r
+            # One slot more than adapters: with none free, requests for the base model get the adapter's answers.
+            arguments |= {"enable_lora": True, "max_loras": 2, "max_lora_rank": max(8, 2 ** math.ceil(math.log2(rank)))}
+        elif adapter is not None:
+            arguments |= {"load_format": LOAD_FORMAT, "model_loader_extra_config": {"adapter": str(adapter)}}
+        return arguments
+
+
+def _vllm_environment(on_gpu: bool) -> dict[str, str]:
+    environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if not on_gpu:
+        environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    return environment
+
+
+def _builder(model: ModelConfig, prompt: PromptConfig) -> Any:
+    """The prompt builder of this worker process, made once."""
+    from atgen_ray.checkpoints import load_tokenizer
+    from atgen_ray.pool.prompts import PromptBuilder
+
+    key = model.model_dump_json() + prompt.model_dump_json()
+    if key not in _BUILDERS:
+        _BUILDERS[key] = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
+    return _BUILDERS[key]
+
+
+_BUILDERS: dict[str, Any] = {}
+
+
+def _to_engine(
+    row: dict[str, Any], request: GenerationRequest, adapter: str | None, stage: tuple[ModelConfig, PromptConfig]
+) -> dict[str, Any]:
+    """What the engine stage reads. A prompt that cannot be built is sent as one token and reported afterwards."""
+    from atgen_ray.engines.prompting import encode_rows
+    from atgen_ray.seeds import mix_seed
+
+    builder = _builder(*stage)
+    prompts, failed = encode_rows(builder, [row])
+    sampling: dict[str, Any] = {
+        "max_tokens": request.max_new_tokens,
+        "temperature": 0.0,
+        "logprobs": max(ENTROPY_ALTERNATIVES, request.top_logprobs),
+        "stop_token_ids": builder.stop_ids,
+        "detokenize": False,
+    }
+    if row["sample"]:
+        sampling |= {
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "seed": mix_seed(request.seed, row["id"], row["sample"]) % 2**31,
+        }
+    if failed:
+        sampling["max_tokens"] = 1
+    tokens = builder.stop_ids[:1] if failed else prompts[0].token_ids
+    sent = {"tokenized_prompt": tokens, "sampling_params": sampling, "reason": failed[0]["error"] if failed else ""}
+    return sent | ({"model": adapter} if adapter else {})
+
+
+def _to_output(batch: Any, request: GenerationRequest, stage: tuple[ModelConfig, PromptConfig]) -> Any:
+    """OUTPUT_SCHEMA from what the engine stage returns, its own failures included."""
+    import pyarrow as pa
+
+    from atgen_ray.engines.generation import OUTPUT_SCHEMA
+    from atgen_ray.engines.prompting import failed_row
+
+    builder = _builder(*stage)
+    rows = []
+    for row in batch.to_dict("records"):
+        reason = row["reason"] or row["__inference_error__"]
+        if reason:
+            rows.append(failed_row(row["id"], row["sample"], reason))
+            continue
+        tokens = [int(token) for token in row["generated_tokens"]]
+        steps = [
+            _summarize_step(step, token, request.top_logprobs)
+            for step, token in zip(row["logprobs"], tokens, strict=True)
+        ]
+        rows.append(
+            {
+                "id": row["id"],
+                "sample": row["sample"],
+                "prompt_tokens": int(row["num_input_tokens"]),
+                "text": builder.decode(tokens),
+                "token_ids": tokens,
+                "logprobs": [step[0] for step in steps],
+                "entropies": [step[1] for step in steps],
+                "top_logprobs": [step[2] for step in steps],
+                "finish_reason": "stop" if tokens and tokens[-1] in builder.stop_ids else "length",
+                "error": None,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=OUTPUT_SCHEMA)
+
+
+def _summarize_step(step: Any, token: int, top: int) -> tuple[float, float, list[float]]:
+    """Log-probability of the chosen token, entropy in nats (a lower bound), and the `top` largest, of one step."""
+    items = step.items() if isinstance(step, dict) else step
+    alternatives = {int(key): float(value["logprob"]) for key, value in items if value is not None}
+    ranked = sorted(alternatives.values(), reverse=True)[: max(ENTROPY_ALTERNATIVES, top)]
+    rest = max(0.0, 1.0 - sum(math.exp(value) for value in ranked))
+    entropy = -sum(math.exp(value) * value for value in ranked) - (rest * math.log(rest) if rest > 0 else 0.0)
+    return alternatives[token], entropy, ranked[:top]

@@ -1,0 +1,63 @@
+"""What the machine at hand can do: number formats, devices, compute threads."""
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def has_bfloat16() -> bool:
+    """Whether this machine multiplies bfloat16 in hardware (CUDA, or AVX512-BF16 / AMX on CPU)."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()
+
+
+def resolve_dtype(name: str) -> "torch.dtype":
+    """The torch type behind model.dtype; `auto` is bfloat16 where the hardware has it, else float32."""
+    import torch
+
+    if name == "auto":
+        name = "bfloat16" if has_bfloat16() else "float32"
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def count_threads(workers: int, asked: int | None) -> int:
+    """Compute threads for each of `workers` processes on one machine.
+
+    More threads than cores make OpenMP spin: throughput then falls by an order of magnitude.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return asked or max(1, cores // workers)
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Environment of a compute worker: bounded threads that sleep, not spin, while they wait."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def fit_cpus(workers: int, asked: float) -> float:
+    """CPUs to reserve for each of `workers` actors, at most `asked`.
+
+    Actors that reserve every CPU of a cluster leave Ray Data none to read with, and it waits for ever without a
+    word: a share of the cluster is always left free.
+    """
+    import ray
+
+    total = float(ray.cluster_resources().get("CPU", 1.0))
+    return min(asked, max(0.1, (total - 0.5) / workers))
+
+
+def count_gpus() -> int:
+    """GPUs in the Ray cluster."""
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))

@@ -1,0 +1,36 @@
+"""The learning curve as data: one row a round, the content of metrics.json."""
+
+from collections import defaultdict
+from typing import Any
+
+from atgen_ray.journal import Journal
+from atgen_ray.state import round_folder
+from atgen_ray.storage import RunFolder
+
+
+def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str, Any]]:
+    """A row for every evaluated round.
+
+    Each has `round`, `labels` and `dollars` so far, `seconds` of its steps, `metrics` on the test set and
+    `dev_metrics` on the dev split (null without one), every metric with its mean, interval and count.
+    """
+    steps = [event for event in journal.events(run) if event.kind == "step"]
+    seconds: dict[int, dict[str, float]] = defaultdict(dict)
+    for event in steps:
+        seconds[event.round or 0][str(event.step)] = round(event.seconds or 0.0, 3)
+    annotations = journal.annotations(run)
+    rows = []
+    for at in sorted(event.round or 0 for event in steps if event.step == "evaluation"):
+        metrics = folder.read_json(f"{round_folder(at)}/metrics.json")
+        bought = [label for bought_at, label in annotations if bought_at <= at]
+        rows.append(
+            {
+                "round": at,
+                "labels": len(bought),
+                "dollars": round(sum(label.dollars for label in bought), 6),
+                "seconds": seconds[at],
+                "metrics": metrics.get("test", {}),
+                "dev_metrics": metrics.get("dev"),
+            }
+        )
+    return rows

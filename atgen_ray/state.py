@@ -1,0 +1,115 @@
+"""What a run knows so far, read from its folder and journal. Nothing here writes."""
+
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from atgen_ray.config import RunConfig
+from atgen_ray.embedding import load_embeddings
+from atgen_ray.evaluation import dev_split
+from atgen_ray.journal import Journal
+from atgen_ray.records import Annotation
+from atgen_ray.seeds import mix_seed
+from atgen_ray.selection import Embeddings, Strategy, find_strategy
+from atgen_ray.storage import RunFolder
+
+
+def round_folder(round: int) -> str:
+    """The folder of a round within the run's folder."""
+    return f"rounds/{round:03d}"
+
+
+class RunState:
+    """Examples, labels and adapters of one run, as they were after any of its rounds."""
+
+    def __init__(self, config: RunConfig, journal: Journal, folder: RunFolder) -> None:
+        self._config, self._journal, self._folder = config, journal, folder
+
+    @cached_property
+    def pool(self) -> pa.Table:
+        """POOL_SCHEMA, the whole pool."""
+        return self._folder.read_table("pool.parquet")
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """User turn by example id, pool and test set."""
+        tables = [self.pool] + ([self._folder.read_table("test.parquet")] if self._config.data.test else [])
+        return {row["id"]: row["text"] for table in tables for row in table.select(["id", "text"]).to_pylist()}
+
+    @cached_property
+    def test_references(self) -> dict[str, list[str]]:
+        """References of the test set; those of the pool are never read here."""
+        if self._config.data.test is None:
+            return {}
+        test = set(self._folder.read_table("test.parquet", columns=["id"])["id"].to_pylist())
+        gold = self._folder.read_table("gold.parquet").to_pylist()
+        return {row["id"]: row["references"] for row in gold if row["id"] in test}
+
+    @cached_property
+    def embeddings(self) -> Embeddings:
+        """Vectors of the pool by example id."""
+        return Embeddings(self.pool["id"].to_pylist(), load_embeddings(self._folder, self.pool["content"].to_pylist()))
+
+    def strategy(self, round: int) -> tuple[Strategy, dict[str, Any], int]:
+        """Strategy, its parameters and how many examples to pick; the first round may have its own."""
+        selection, first = self._config.selection, self._config.selection.first
+        if round > 1:
+            return find_strategy(selection.strategy), selection.parameters, selection.count
+        count = first.count or selection.count
+        if first.strategy is None:
+            return find_strategy(selection.strategy), selection.parameters, count
+        return find_strategy(first.strategy), first.parameters, count
+
+    def affordable(self, round: int) -> int:
+        """Examples to pick in `round`: what the strategy asks for, within the label budget."""
+        count, budget = self.strategy(round)[2], self._config.stopping.labels
+        return count if budget is None else min(count, budget - len(self.labels(round - 1)))
+
+    def candidates(self, round: int) -> list[str]:
+        """Ids that may be picked in `round`: no label, no dead letter of an earlier round, no near-duplicate."""
+        unwanted = {label.id for label in self.labels(round - 1)}
+        unwanted |= {letter.id for at, letter in self._journal.dead_letters(self._config.name) if (at or 0) < round}
+        open_ids = [id_ for id_ in self._selectable if id_ not in unwanted]
+        limit = self._config.selection.candidates
+        if limit is None or len(open_ids) <= limit:
+            return open_ids
+        return sorted(open_ids, key=lambda id_: mix_seed(self._config.seed, "candidates", round, id_))[:limit]
+
+    def labels(self, round: int) -> list[Annotation]:
+        """Labels bought up to and including `round`, in the order they were bought."""
+        return [label for at, label in self._journal.annotations(self._config.name) if at <= round]
+
+    def labels_of(self, round: int) -> list[Annotation]:
+        """Labels bought in `round`."""
+        return [label for at, label in self._journal.annotations(self._config.name) if at == round]
+
+    def labeled_rows(self, round: int) -> list[dict[str, Any]]:
+        """The lines of labeled.jsonl: what the user takes away."""
+        return [{"input": self.texts[label.id]} | asdict(label) for label in self.labels(round)]
+
+    def dev(self, round: int) -> set[str]:
+        """Labelled examples that are held out of training; an example's side never changes."""
+        ids = [label.id for label in self.labels(round)]
+        return dev_split(ids, self._config.evaluation.dev_fraction, self._config.seed)
+
+    def adapter(self, round: int) -> Path | None:
+        """The newest adapter after `round`, on local disk; None is the base model."""
+        for earlier in range(round, 0, -1):
+            rel = f"{round_folder(earlier)}/adapter"
+            if self._folder.exists(rel):
+                return self._folder.local(rel)
+        return None
+
+    def dev_scores(self, round: int) -> list[dict[str, float]]:
+        """Mean of every metric on the dev split, one mapping a round up to `round`."""
+        metrics = [self._folder.read_json(f"{round_folder(at)}/metrics.json") for at in range(1, round + 1)]
+        return [{name: value["mean"] for name, value in row["dev"].items()} for row in metrics if "dev" in row]
+
+    @cached_property
+    def _selectable(self) -> list[str]:
+        exclude = self._config.data.duplicates.action == "exclude"
+        ids = zip(self.pool["id"].to_pylist(), self.pool["duplicate_of"].to_pylist(), strict=True)
+        return [id_ for id_, duplicate_of in ids if not (exclude and duplicate_of)]

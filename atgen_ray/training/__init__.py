@@ -1,0 +1,5 @@
+"""Fine-tuning an adapter under Ray Train."""
+
+from atgen_ray.training.training import TrainingExample, TrainingResult, train_adapter
+
+__all__ = ["TrainingExample", "TrainingResult", "train_adapter"]

@@ -1,0 +1,100 @@
+"""Runs one fine-tuning as a Ray Train job with DDP and commits the adapter to the run's folder."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
+from atgen_ray.records import Progress
+
+
+@dataclass(frozen=True)
+class TrainingExample:
+    """An example with the answer to learn."""
+
+    id: str
+    text: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a fine-tuning did."""
+
+    losses: list[dict[str, float]]  # one {"step", "loss"} an optimiser step; mean over answer tokens, in nats
+    examples: int
+    tokens: int  # answer tokens learnt from in one epoch
+    steps: int
+
+
+class TrainingFailed(RuntimeError):
+    """Ray Train gave up; the message says why."""
+
+
+def train_adapter(
+    examples: list[TrainingExample],
+    model: ModelConfig,
+    prompt: PromptConfig,
+    training: TrainingConfig,
+    seed: int,
+    output: Path,
+    work: str,
+    progress: Progress,
+    start_from: Path | None = None,
+) -> TrainingResult:
+    """Fine-tunes an adapter on `examples` and writes it, as peft and vLLM read it, into the folder `output`.
+
+    Args:
+        examples: at least one; their order is fixed by `seed` alone.
+        output: an existing local folder.
+        work: folder or URL that every worker can reach, for what Ray Train keeps while it runs.
+        progress: told the optimiser steps done and in all; called from a worker, so it must be serialisable.
+        start_from: adapter to continue from; None starts from the base model.
+
+    Raises:
+        TrainingFailed: workers kept failing.
+    """
+    from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
+    from atgen_ray.training.worker import train_worker
+
+    use_gpu = training.use_gpu if training.use_gpu is not None else count_gpus() >= training.workers
+    threads = count_threads(training.workers, training.threads_per_worker)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "examples": [asdict(example) for example in sorted(examples, key=lambda example: example.id)],
+            "model": model,
+            "prompt": prompt,
+            "training": training,
+            "seed": seed,
+            "threads": threads,
+            "progress": progress,
+            "start_from": start_from,
+        },
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=training.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": fit_cpus(training.workers, training.cpus_per_worker)}
+            | ({"GPU": 1} if use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=work,
+            failure_config=FailureConfig(max_failures=2),
+            worker_runtime_env={"env_vars": worker_environment(threads)},
+        ),
+    )
+    result = trainer.fit()
+    checkpoint: Checkpoint | None = result.checkpoint
+    if result.error is not None or checkpoint is None:
+        raise TrainingFailed(f"fine-tuning failed: {result.error}")
+    checkpoint.to_directory(str(output))
+    summary = output / "training.json"
+    record: dict[str, Any] = json.loads(summary.read_text())
+    summary.unlink()
+    return TrainingResult(**record)

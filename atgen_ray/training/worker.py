@@ -1,0 +1,126 @@
+"""What each Ray Train worker does: transformers' Trainer on its share of every batch."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    DataCollatorForSeq2Seq,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from atgen_ray.checkpoints import load_model, load_tokenizer
+from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
+from atgen_ray.pool.prompts import PromptBuilder
+from atgen_ray.records import Progress
+from atgen_ray.training.rows import IGNORED, build_row
+
+
+def train_worker(job: dict[str, Any]) -> None:
+    """Trains, and reports the adapter with a summary of the training as one checkpoint."""
+    import ray.train
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    model_config: ModelConfig = job["model"]
+    training: TrainingConfig = job["training"]
+    prompt: PromptConfig = job["prompt"]
+    set_seed(job["seed"])
+    tokenizer = load_tokenizer(model_config)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    builder = PromptBuilder(tokenizer, prompt, model_config.max_prompt_tokens)
+    rows = [
+        build_row(builder, example["text"], example["answer"], model_config.max_new_tokens)
+        for example in job["examples"]
+    ]
+    context = ray.train.get_context()
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = Trainer(
+            model=add_adapter(load_model(model_config).train(), training, job["start_from"]),
+            args=_arguments(training, job["seed"], context.get_world_size(), scratch),
+            train_dataset=rows,  # type: ignore[arg-type]
+            data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED, padding=True),
+            callbacks=[ProgressCallback(job["progress"])] if context.get_world_rank() == 0 else [],
+        )
+        trainer.train()
+        summary = {
+            "losses": [
+                {"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry
+            ],
+            "examples": len(rows),
+            "tokens": sum(label != IGNORED for row in rows for label in row["labels"]),
+            "steps": trainer.state.global_step,
+        }
+        if context.get_world_rank() == 0:
+            adapter = Path(scratch) / "adapter"
+            trainer.model.save_pretrained(str(adapter))  # type: ignore[union-attr]
+            (adapter / "training.json").write_text(json.dumps(summary))
+            ray.train.report({"steps": summary["steps"]}, checkpoint=ray.train.Checkpoint.from_directory(str(adapter)))
+        else:
+            ray.train.report({"steps": summary["steps"]})
+
+
+def add_adapter(model: Any, training: TrainingConfig, start_from: Path | None) -> Any:
+    """`model` with a LoRA adapter to train (Hu et al. 2021, arXiv 2106.09685), new or continued."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if training.gradient_checkpointing:
+        model.enable_input_require_grads()
+    if start_from is not None:
+        return PeftModel.from_pretrained(model, str(start_from), is_trainable=True)
+    config = LoraConfig(
+        r=training.rank,
+        lora_alpha=training.alpha,
+        lora_dropout=training.dropout,
+        target_modules=training.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def _arguments(training: TrainingConfig, seed: int, workers: int, scratch: str) -> TrainingArguments:
+    import torch
+
+    return TrainingArguments(
+        output_dir=scratch,
+        num_train_epochs=training.epochs,
+        per_device_train_batch_size=training.batch_size // (workers * training.accumulation),
+        gradient_accumulation_steps=training.accumulation,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.schedule,
+        warmup_steps=training.warmup_fraction,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        gradient_checkpointing=training.gradient_checkpointing,
+        # One loss over all tokens of a batch, however it is split over workers and micro-batches.
+        average_tokens_across_devices=True,
+        seed=seed % 2**32,
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="no",
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+    )
+
+
+class ProgressCallback(TrainerCallback):
+    """Tells the run's controller how many optimiser steps are done."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        self._progress(state.global_step, state.max_steps)
+        return control
