@@ -1,0 +1,291 @@
+"""The journal of runs: what happened in order, who may write, and every annotation once.
+
+One controller drives a run. It holds the run's lease; each acquisition has a higher epoch, and every write checks in
+its own transaction that no later one exists (a fencing token: Kleppmann, Designing Data-Intensive Applications, ch. 8).
+Writes of one run follow one another under a lock on its row in `controllers`; so sequence numbers have no gaps, and
+a reader that has seen number n has seen all before it.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from fsspec.implementations.local import LocalFileSystem
+
+from atgen_ray.config import NAME_PATTERN, RunConfig
+from atgen_ray.database import Database, annotations, controllers, dead_letters, events, runs
+from atgen_ray.errors import RunBusy, UserError, nearest
+from atgen_ray.owner import Owner
+from atgen_ray.records import Annotation, DeadLetter
+from atgen_ray.storage import open_storage
+
+Status = Literal["created", "running", "finished", "stopped", "failed"]
+
+
+class LeaseLost(Exception):
+    """Another controller has taken the run, or the lease was released: its former holder must stop."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as it was created, and how it stands. Times are seconds since 1970 by the database's clock."""
+
+    name: str
+    config: dict[str, Any]
+    digest: str
+    status: Status
+    created: float
+    updated: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a run. `sequence` counts from 1 without gaps; `time` is seconds since 1970."""
+
+    run: str
+    sequence: int
+    kind: str
+    round: int | None
+    step: str | None
+    payload: dict[str, Any]
+    seconds: float | None
+    time: float
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to write a run, until another takes it. It is renewed well within its `ttl` of seconds."""
+
+    journal: "Journal" = field(repr=False)
+    run: str
+    owner: Owner
+    epoch: int
+    ttl: float
+
+    def renew(self) -> None:
+        """Put off the expiry to `ttl` seconds from now; LeaseLost when the run was taken meanwhile."""
+        with self.journal.fenced(self) as connection:
+            expires = self.journal.database.clock(connection) + self.ttl
+            connection.execute(sa.update(controllers).where(controllers.c.run == self.run).values(expires=expires))
+
+    def release(self) -> None:
+        """Free the run for the next controller; nothing happens when it was taken already."""
+        mine = (controllers.c.run == self.run) & (controllers.c.epoch == self.epoch)
+        with self.journal.database.writing() as connection:
+            connection.execute(sa.update(controllers).where(mine).values(owner=None, expires=0.0))
+
+
+class Journal:
+    """The journal in the database at `url`. Safe to use from threads; not to be carried through a fork."""
+
+    def __init__(self, url: str | sa.URL) -> None:
+        """Open the database, as `Database` does, with its errors."""
+        self.database = Database(url)
+
+    def __repr__(self) -> str:
+        return f"Journal({self.database!r})"
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.database.close()
+
+    def create_run(self, name: str, config: dict[str, Any], digest: str) -> RunRecord:
+        """Enter a run, or find it: the record then is the first one's, whose digest the caller compares.
+
+        Raises:
+            UserError: the name does not match `NAME_PATTERN`.
+        """
+        if not NAME_PATTERN.fullmatch(name):
+            raise UserError(f"run name is {name[:80]!r}, expected a-z, 0-9 and -, at most 63 characters")
+        with self.database.writing() as connection:
+            now = self.database.clock(connection)
+            entry = {"name": name, "config": config, "digest": digest, "status": "created"}
+            connection.execute(self.database.insert_new(runs), entry | {"created": now, "updated": now})
+            nobody = {"owner": None, "epoch": 0, "host": "", "machine": "", "pid": 0, "started": 0.0, "expires": 0.0}
+            connection.execute(self.database.insert_new(controllers), {"run": name} | nobody)
+        return self.run(name)
+
+    def run(self, name: str) -> RunRecord:
+        """The run of that name; UserError when there is none."""
+        with self.database.reading() as connection:
+            row = connection.execute(sa.select(runs).where(runs.c.name == name)).mappings().one_or_none()
+        if row is None:
+            raise self._unknown(name)
+        return RunRecord(**row)
+
+    def runs(self) -> list[RunRecord]:
+        """All runs, the oldest first."""
+        with self.database.reading() as connection:
+            rows = connection.execute(sa.select(runs).order_by(runs.c.created, runs.c.name))
+            return [RunRecord(**row) for row in rows.mappings()]
+
+    def set_status(self, lease: Lease, status: Status) -> None:
+        """Say how the run stands."""
+        with self.fenced(lease) as connection:
+            now = self.database.clock(connection)
+            connection.execute(sa.update(runs).where(runs.c.name == lease.run).values(status=status, updated=now))
+
+    def acquire(self, run: str, owner: Owner, ttl: float, takeover: bool = False) -> Lease:
+        """Take the run for `ttl` seconds when it is free, expired, `owner.id`'s own, or its holder's process is dead.
+
+        With `takeover` it is taken from whoever holds it. Every earlier lease of the run is void from then on.
+
+        Raises:
+            RunBusy: another process holds it.
+            UserError: there is no such run.
+        """
+        with self.database.writing() as connection:
+            held = self._lock(connection, run)
+            now = self.database.clock(connection)
+            if held.owner is not None and held.owner != owner.id and held.expires > now and not takeover:
+                holder = Owner(held.owner, held.host, held.pid, held.started, held.machine)
+                if not holder.is_dead():
+                    raise RunBusy(
+                        f"run '{run}' is driven by process {holder.pid} on host '{holder.host}': stop that one, "
+                        f"or wait; unless renewed, its lease expires in {math.ceil(held.expires - now)} s"
+                    )
+            values = asdict(owner)
+            values |= {"owner": values.pop("id"), "epoch": held.epoch + 1, "expires": now + ttl}
+            connection.execute(sa.update(controllers).where(controllers.c.run == run).values(values))
+        return Lease(self, run, owner, held.epoch + 1, ttl)
+
+    def append(
+        self,
+        lease: Lease,
+        kind: str,
+        round: int | None = None,
+        step: str | None = None,
+        payload: dict[str, Any] | None = None,
+        seconds: float | None = None,
+    ) -> Event:
+        """Enter an event. A second one of kind "step" for the same round and step returns the first, unchanged.
+
+        Raises:
+            LeaseLost: another controller has taken the run.
+        """
+        if kind == "step" and step is None:
+            raise ValueError("an event of kind 'step' names its step")
+        mine = events.c.run == lease.run
+        with self.fenced(lease) as connection:
+            if kind == "step":
+                same = mine & (events.c.kind == kind) & (events.c.step == step)
+                same &= events.c.round.is_(None) if round is None else events.c.round == round
+                if first := connection.execute(sa.select(events).where(same)).mappings().one_or_none():
+                    return Event(**first)
+            last = connection.execute(sa.select(sa.func.max(events.c.sequence)).where(mine)).scalar_one()
+            entry = {"run": lease.run, "sequence": (last or 0) + 1, "kind": kind, "round": round, "step": step}
+            entry |= {"payload": payload or {}, "seconds": seconds, "time": self.database.clock(connection)}
+            connection.execute(sa.insert(events).values(entry))
+            # As JSON gives it back, so that an event looks the same now and after a replay.
+            stored = sa.select(events).where(mine & (events.c.sequence == entry["sequence"]))
+            return Event(**connection.execute(stored).mappings().one())
+
+    def events(self, run: str, after: int = 0) -> list[Event]:
+        """The run's events with a sequence number above `after`, in order."""
+        wanted = (events.c.run == run) & (events.c.sequence > after)
+        with self.database.reading() as connection:
+            rows = connection.execute(sa.select(events).where(wanted).order_by(events.c.sequence))
+            return [Event(**row) for row in rows.mappings()]
+
+    def committed_steps(self, run: str) -> dict[tuple[int | None, str], Event]:
+        """The events of kind "step" by round and step: what a resumed run need not do again."""
+        return {(event.round, str(event.step)): event for event in self.events(run) if event.kind == "step"}
+
+    def record_annotations(self, lease: Lease, round: int, new: Sequence[Annotation]) -> int:
+        """Enter the annotations whose example has none by the same annotator yet; how many those were.
+
+        Raises:
+            LeaseLost: another controller has taken the run.
+            ValueError: a price is negative, infinite or NaN; then none is entered.
+        """
+        for annotation in new:
+            if not 0 <= annotation.dollars < math.inf:
+                raise ValueError(
+                    f"annotation of '{annotation.id}' costs {annotation.dollars} dollars, expected 0 or more"
+                )
+        with self.fenced(lease) as connection:
+            rows = [asdict(annotation) for annotation in new]
+            common = {"run": lease.run, "round": round, "time": self.database.clock(connection)}
+            rows = [{"example_id": row.pop("id")} | row | common for row in rows]
+            return self._insert_new(connection, annotations, rows)
+
+    def annotations(self, run: str) -> list[tuple[int, Annotation]]:
+        """The run's annotations with their round, by round and then in the order they came in."""
+        table = annotations.c
+        with self.database.reading() as connection:
+            query = sa.select(annotations).where(table.run == run).order_by(table.round, table.id)
+            return [
+                (row.round, Annotation(row.example_id, row.text, row.annotator, row.dollars, row.provenance))
+                for row in connection.execute(query)
+            ]
+
+    def dollars(self, run: str) -> float:
+        """What the run's annotations cost."""
+        with self.database.reading() as connection:
+            query = sa.select(sa.func.sum(annotations.c.dollars)).where(annotations.c.run == run)
+            return connection.execute(query).scalar_one() or 0.0
+
+    def bury(self, lease: Lease, round: int | None, letters: Sequence[DeadLetter]) -> int:
+        """Enter rows that a step could not handle; the first reason an example has at a step stays. How many new.
+
+        Raises:
+            LeaseLost: another controller has taken the run.
+        """
+        rows = [asdict(letter) for letter in letters]
+        rows = [{"example_id": row.pop("id")} | row | {"run": lease.run, "round": round} for row in rows]
+        with self.fenced(lease) as connection:
+            return self._insert_new(connection, dead_letters, rows)
+
+    def dead_letters(self, run: str) -> list[tuple[int | None, DeadLetter]]:
+        """The run's dead letters with their round (None: outside all rounds), in the order they came in."""
+        with self.database.reading() as connection:
+            query = sa.select(dead_letters).where(dead_letters.c.run == run).order_by(dead_letters.c.id)
+            return [(row.round, DeadLetter(row.example_id, row.step, row.reason)) for row in connection.execute(query)]
+
+    @contextmanager
+    def fenced(self, lease: Lease) -> Iterator[sa.Connection]:
+        """A transaction that writes the run of `lease`, alone; LeaseLost when the lease is not the current one."""
+        with self.database.writing() as connection:
+            held = self._lock(connection, lease.run)
+            if (held.epoch, held.owner) != (lease.epoch, lease.owner.id):
+                taken = f"taken by process {held.pid} on host '{held.host}'" if held.owner else "released"
+                raise LeaseLost(f"the lease {lease.epoch} of run '{lease.run}' was {taken}")
+            yield connection
+
+    def _lock(self, connection: sa.Connection, run: str) -> sa.Row[Any]:
+        query = sa.select(controllers).where(controllers.c.run == run).with_for_update()
+        row = connection.execute(query).one_or_none()
+        if row is None:
+            raise self._unknown(run)
+        return row
+
+    def _insert_new(self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> int:
+        """Insert rows of one run, which is locked, but for those whose unique key is taken; how many were new."""
+        if not rows:
+            return 0
+        count = sa.select(sa.func.count()).where(table.c.run == rows[0]["run"])
+        before: int = connection.execute(count).scalar_one()
+        connection.execute(self.database.insert_new(table), rows)
+        return connection.execute(count).scalar_one() - before
+
+    def _unknown(self, run: str) -> UserError:
+        names = [record.name for record in self.runs()]
+        return UserError(f"run '{run}' is unknown{nearest(run, names) if names else '; there are none yet'}")
+
+
+def open_journal(config: RunConfig) -> Journal:
+    """The journal at `database_url`, or in SQLite at `<storage>/atgen.db`.
+
+    Raises:
+        UserError: storage is remote and database_url is null, or the database cannot be opened.
+    """
+    if config.database_url is not None:
+        return Journal(config.database_url.get_secret_value())
+    fs, root = open_storage(config.storage)
+    if not isinstance(fs, LocalFileSystem):
+        protocol = config.storage.partition("://")[0]
+        raise UserError(f"database_url is null but storage is {protocol}://..., expected a postgresql:// URL beside it")
+    return Journal(sa.URL.create("sqlite", database=f"{root}/atgen.db"))
