@@ -48,6 +48,7 @@ controllers = sa.Table(
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("started", sa.Double, nullable=False),  # when that process started
     sa.Column("expires", sa.Double, nullable=False),
+    sa.Column("stop_asked", sa.Boolean, nullable=False),
 )
 
 events = sa.Table(

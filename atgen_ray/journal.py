@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import SecretStr
 
-from atgen_ray.config import NAME_PATTERN, RunConfig
 from atgen_ray.database import Database, annotations, controllers, dead_letters, events, runs
 from atgen_ray.errors import RunBusy, UserError, nearest
 from atgen_ray.owner import Owner
 from atgen_ray.records import Annotation, DeadLetter
-from atgen_ray.storage import open_storage
+from atgen_ray.storage import check_run_name, open_storage
 
 Status = Literal["created", "running", "finished", "stopped", "failed"]
 
@@ -65,11 +65,16 @@ class Lease:
     epoch: int
     ttl: float
 
-    def renew(self) -> None:
-        """Put off the expiry to `ttl` seconds from now; LeaseLost when the run was taken meanwhile."""
+    def renew(self) -> bool:
+        """Put off the expiry to `ttl` seconds from now. Whether the controller is asked to stop (`ask_to_stop`).
+
+        Raises:
+            LeaseLost: another controller has taken the run.
+        """
         with self.journal.fenced(self) as connection:
-            expires = self.journal.database.clock(connection) + self.ttl
-            connection.execute(sa.update(controllers).where(controllers.c.run == self.run).values(expires=expires))
+            mine, now = controllers.c.run == self.run, self.journal.database.clock(connection)
+            connection.execute(sa.update(controllers).where(mine).values(expires=now + self.ttl))
+            return connection.execute(sa.select(controllers.c.stop_asked).where(mine)).scalar_one()
 
     def release(self) -> None:
         """Free the run for the next controller; nothing happens when it was taken already."""
@@ -79,10 +84,13 @@ class Lease:
 
 
 class Journal:
-    """The journal in the database at `url`. Safe to use from threads; not to be carried through a fork."""
+    """The journal in the database at `url`. Safe to use from threads; not to be carried through a fork.
+
+    Every method that takes a lease raises LeaseLost, and writes nothing, once another controller has taken the run.
+    """
 
     def __init__(self, url: str | sa.URL) -> None:
-        """Open the database, as `Database` does, with its errors."""
+        """Open the database, with the errors of `Database`."""
         self.database = Database(url)
 
     def __repr__(self) -> str:
@@ -96,16 +104,15 @@ class Journal:
         """Enter a run, or find it: the record then is the first one's, whose digest the caller compares.
 
         Raises:
-            UserError: the name does not match `NAME_PATTERN`.
+            UserError: the name is not a run's.
         """
-        if not NAME_PATTERN.fullmatch(name):
-            raise UserError(f"run name is {name[:80]!r}, expected a-z, 0-9 and -, at most 63 characters")
+        check_run_name(name)
         with self.database.writing() as connection:
             now = self.database.clock(connection)
             entry = {"name": name, "config": config, "digest": digest, "status": "created"}
             connection.execute(self.database.insert_new(runs), entry | {"created": now, "updated": now})
             nobody = {"owner": None, "epoch": 0, "host": "", "machine": "", "pid": 0, "started": 0.0, "expires": 0.0}
-            connection.execute(self.database.insert_new(controllers), {"run": name} | nobody)
+            connection.execute(self.database.insert_new(controllers), nobody | {"run": name, "stop_asked": False})
         return self.run(name)
 
     def run(self, name: str) -> RunRecord:
@@ -125,8 +132,8 @@ class Journal:
     def set_status(self, lease: Lease, status: Status) -> None:
         """Say how the run stands."""
         with self.fenced(lease) as connection:
-            now = self.database.clock(connection)
-            connection.execute(sa.update(runs).where(runs.c.name == lease.run).values(status=status, updated=now))
+            values = {"status": status, "updated": self.database.clock(connection)}
+            connection.execute(sa.update(runs).where(runs.c.name == lease.run).values(values))
 
     def acquire(self, run: str, owner: Owner, ttl: float, takeover: bool = False) -> Lease:
         """Take the run for `ttl` seconds when it is free, expired, `owner.id`'s own, or its holder's process is dead.
@@ -140,17 +147,25 @@ class Journal:
         with self.database.writing() as connection:
             held = self._lock(connection, run)
             now = self.database.clock(connection)
-            if held.owner is not None and held.owner != owner.id and held.expires > now and not takeover:
-                holder = Owner(held.owner, held.host, held.pid, held.started, held.machine)
-                if not holder.is_dead():
-                    raise RunBusy(
-                        f"run '{run}' is driven by process {holder.pid} on host '{holder.host}': stop that one, "
-                        f"or wait; unless renewed, its lease expires in {math.ceil(held.expires - now)} s"
-                    )
+            same = held.owner == owner.id
+            if not same and not takeover and _is_driven(held, now):
+                raise RunBusy(
+                    f"run '{run}' is driven by process {held.pid} on host '{held.host}': stop that one, "
+                    f"or wait; unless renewed, its lease expires in {math.ceil(held.expires - now)} s"
+                )
             values = asdict(owner)
             values |= {"owner": values.pop("id"), "epoch": held.epoch + 1, "expires": now + ttl}
+            values |= {"stop_asked": same and held.stop_asked}  # a controller that restarts is still to stop
             connection.execute(sa.update(controllers).where(controllers.c.run == run).values(values))
         return Lease(self, run, owner, held.epoch + 1, ttl)
+
+    def ask_to_stop(self, run: str) -> bool:
+        """Ask the run's controller to stop, which it hears when it renews its lease; False when there is none."""
+        with self.database.writing() as connection:
+            held = self._lock(connection, run)
+            driven = _is_driven(held, self.database.clock(connection))
+            connection.execute(sa.update(controllers).where(controllers.c.run == run).values(stop_asked=driven))
+        return driven
 
     def append(
         self,
@@ -161,11 +176,7 @@ class Journal:
         payload: dict[str, Any] | None = None,
         seconds: float | None = None,
     ) -> Event:
-        """Enter an event. A second one of kind "step" for the same round and step returns the first, unchanged.
-
-        Raises:
-            LeaseLost: another controller has taken the run.
-        """
+        """Enter an event. A second one of kind "step" for the same round and step returns the first, unchanged."""
         if kind == "step" and step is None:
             raise ValueError("an event of kind 'step' names its step")
         mine = events.c.run == lease.run
@@ -198,16 +209,13 @@ class Journal:
         """Enter the annotations whose example has none by the same annotator yet; how many those were.
 
         Raises:
-            LeaseLost: another controller has taken the run.
             ValueError: a price is negative, infinite or NaN; then none is entered.
         """
         for annotation in new:
             if not 0 <= annotation.dollars < math.inf:
-                raise ValueError(
-                    f"annotation of '{annotation.id}' costs {annotation.dollars} dollars, expected 0 or more"
-                )
+                raise ValueError(f"annotation of '{annotation.id}' costs {annotation.dollars} dollars, not 0 or more")
+        rows = [asdict(annotation) for annotation in new]
         with self.fenced(lease) as connection:
-            rows = [asdict(annotation) for annotation in new]
             common = {"run": lease.run, "round": round, "time": self.database.clock(connection)}
             rows = [{"example_id": row.pop("id")} | row | common for row in rows]
             return self._insert_new(connection, annotations, rows)
@@ -215,25 +223,19 @@ class Journal:
     def annotations(self, run: str) -> list[tuple[int, Annotation]]:
         """The run's annotations with their round, by round and then in the order they came in."""
         table = annotations.c
+        query = sa.select(table.round, table.example_id, table.text, table.annotator, table.dollars, table.provenance)
+        query = query.where(table.run == run).order_by(table.round, table.id)
         with self.database.reading() as connection:
-            query = sa.select(annotations).where(table.run == run).order_by(table.round, table.id)
-            return [
-                (row.round, Annotation(row.example_id, row.text, row.annotator, row.dollars, row.provenance))
-                for row in connection.execute(query)
-            ]
+            return [(round, Annotation(*values)) for round, *values in connection.execute(query)]
 
     def dollars(self, run: str) -> float:
         """What the run's annotations cost."""
         with self.database.reading() as connection:
-            query = sa.select(sa.func.sum(annotations.c.dollars)).where(annotations.c.run == run)
-            return connection.execute(query).scalar_one() or 0.0
+            total = sa.select(sa.func.sum(annotations.c.dollars)).where(annotations.c.run == run)
+            return connection.execute(total).scalar_one() or 0.0
 
     def bury(self, lease: Lease, round: int | None, letters: Sequence[DeadLetter]) -> int:
-        """Enter rows that a step could not handle; the first reason an example has at a step stays. How many new.
-
-        Raises:
-            LeaseLost: another controller has taken the run.
-        """
+        """Enter rows that a step could not handle; how many were new. The first reason per example and step stays."""
         rows = [asdict(letter) for letter in letters]
         rows = [{"example_id": row.pop("id")} | row | {"run": lease.run, "round": round} for row in rows]
         with self.fenced(lease) as connection:
@@ -257,8 +259,7 @@ class Journal:
 
     def _lock(self, connection: sa.Connection, run: str) -> sa.Row[Any]:
         query = sa.select(controllers).where(controllers.c.run == run).with_for_update()
-        row = connection.execute(query).one_or_none()
-        if row is None:
+        if (row := connection.execute(query).one_or_none()) is None:
             raise self._unknown(run)
         return row
 
@@ -276,16 +277,23 @@ class Journal:
         return UserError(f"run '{run}' is unknown{nearest(run, names) if names else '; there are none yet'}")
 
 
-def open_journal(config: RunConfig) -> Journal:
+def _is_driven(held: sa.Row[Any], now: float) -> bool:
+    """Whether the holder in a row of `controllers` may still be at work."""
+    if held.owner is None or held.expires <= now:
+        return False
+    return not Owner(held.owner, held.host, held.pid, held.started, held.machine).is_dead()
+
+
+def open_journal(storage: str, database_url: SecretStr | None = None) -> Journal:
     """The journal at `database_url`, or in SQLite at `<storage>/atgen.db`.
 
     Raises:
         UserError: storage is remote and database_url is null, or the database cannot be opened.
     """
-    if config.database_url is not None:
-        return Journal(config.database_url.get_secret_value())
-    fs, root = open_storage(config.storage)
+    if database_url is not None:
+        return Journal(database_url.get_secret_value())
+    fs, root = open_storage(storage)
     if not isinstance(fs, LocalFileSystem):
-        protocol = config.storage.partition("://")[0]
-        raise UserError(f"database_url is null but storage is {protocol}://..., expected a postgresql:// URL beside it")
+        remote = storage.partition("://")[0]
+        raise UserError(f"database_url is null but storage is {remote}://..., expected a postgresql:// URL beside it")
     return Journal(sa.URL.create("sqlite", database=f"{root}/atgen.db"))

@@ -32,8 +32,13 @@ from atgen_ray.strict_json import encode_json
 
 STAGING = ".staging"
 PUBLISHED = ".published"
-MAX_PATH = 512  # characters below the run's folder; object stores stop at 1024 bytes in all
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
+
+
+def check_run_name(name: str) -> None:
+    """Raise UserError unless `name` matches `NAME_PATTERN`."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise UserError(f"run name is {name[:80]!r}, expected a-z, 0-9 and -, at most 63 characters")
 
 
 def open_storage(storage: str) -> tuple[AbstractFileSystem, str]:
@@ -42,13 +47,12 @@ def open_storage(storage: str) -> tuple[AbstractFileSystem, str]:
     Raises:
         UserError: the protocol is unknown, or its driver is not installed.
     """
-    protocol = storage.partition("://")[0] if "://" in storage else "a local path"
     try:
         # Listings are never cached: another process may have written since.
         fs, root = url_to_fs(storage, use_listings_cache=False)
     except (ImportError, ValueError) as error:
-        # The URL itself may carry a key, so only its protocol is shown.
-        raise UserError(f"storage is {protocol}://..., which cannot be opened: {error}") from None
+        # Not the URL itself, which may carry a key.
+        raise UserError(f"storage is {storage.partition('://')[0]}://..., which cannot be opened: {error}") from None
     return fs, os.path.realpath(root) if isinstance(fs, LocalFileSystem) else root.rstrip("/")
 
 
@@ -61,8 +65,7 @@ class RunFolder:
     """
 
     def __init__(self, storage: str, name: str) -> None:
-        if not NAME_PATTERN.fullmatch(name):
-            raise UserError(f"run name is {name[:80]!r}, expected a-z, 0-9 and -, at most 63 characters")
+        check_run_name(name)
         self.name = name
         self.fs, root = open_storage(storage)
         self.root = f"{root}/runs/{name}"
@@ -150,7 +153,7 @@ class RunFolder:
             return Path(target)
         record = self._record(rel)
         if record is None and self.fs.info(target)["type"] != "file":
-            raise FileNotFoundError(f"{target} was not published whole")
+            raise FileNotFoundError(target)
         version = self.fs.ukey(target) if record is None else sha256(encode_json(record).encode()).hexdigest()
         folder = user_cache_path("atgen-ray") / "storage" / version
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,10 +164,7 @@ class RunFolder:
         return copy
 
     def list(self, rel: str = "") -> Sequence[str]:
-        """Paths of the direct children of `rel`, sorted; empty when there is no such folder.
-
-        In an object store a folder that is being published is listed too: ask `exists`.
-        """
+        """Paths of the direct children of `rel`, sorted; in an object store also folders half published: `exists`."""
         target = self._target(rel) if rel else self.root
         try:
             paths = self.fs.ls(target, detail=False)
@@ -178,8 +178,7 @@ class RunFolder:
         target = self._target(rel)
         if not self.is_local:
             # Records go first: without them the rest counts for nothing.
-            for path in (self._record_path(rel), f"{self.root}/{PUBLISHED}/{rel}", target):
-                self._remove_objects(path)
+            self._remove_objects(self._record_path(rel), f"{self.root}/{PUBLISHED}/{rel}", target)
         elif Path(target).exists():
             self._retire(target)
             _sync(Path(target).parent)
@@ -196,7 +195,7 @@ class RunFolder:
                 self.remove(rel)
 
     def _target(self, rel: str) -> str:
-        if len(rel) > MAX_PATH or not all(PART.fullmatch(part) for part in rel.split("/")):
+        if len(rel) > 512 or not all(PART.fullmatch(part) for part in rel.split("/")):
             raise UserError(f"path {rel[:80]!r} of run '{self.name}' is not plain names joined by /, as rounds/x.json")
         target = f"{self.root}/{rel}"
         if self.is_local and not Path(os.path.realpath(target)).is_relative_to(self.root):
@@ -227,15 +226,15 @@ class RunFolder:
                 self._retire(target)  # rename replaces a file by a file only
             staged.rename(target)
             parents = [*Path(target).parents]  # they may be new too, up to the storage root
-            for folder in parents[: parents.index(Path(self.root).parent.parent) + 1]:
+            for folder in parents[: parents.index(Path(self.root).parents[1]) + 1]:
                 _sync(folder)
         finally:
             _delete(staged)
 
     def _staging_path(self) -> Path:
-        staging = Path(self.root) / STAGING
-        staging.mkdir(parents=True, exist_ok=True)
-        return staging / uuid4().hex
+        path = Path(self.root, STAGING, uuid4().hex)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def _retire(self, target: str) -> None:
         """Take a whole folder or file away in one step, then delete it."""
@@ -278,9 +277,10 @@ class RunFolder:
             self.fs.get([f"{target}/{file}" for file in record["files"]], [str(path) for path in copies])
         staged.rename(copy)
 
-    def _remove_objects(self, path: str) -> None:
-        with suppress(FileNotFoundError):
-            self.fs.rm(path, recursive=True)
+    def _remove_objects(self, *paths: str) -> None:
+        for path in paths:
+            with suppress(FileNotFoundError):
+                self.fs.rm(path, recursive=True)
 
 
 def _sync(path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 
-from atgen_ray.config import RunConfig
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Journal, open_journal
 from atgen_ray.owner import Owner
@@ -108,21 +108,16 @@ def test_a_dead_letter_is_kept_once_per_step(journal: Journal, run: str) -> None
     assert journal.dead_letters(run) == [(1, first), (2, other)]
 
 
-def config(**keys: object) -> RunConfig:
-    data = {"pool": "x.jsonl", "references": "answer"}
-    return RunConfig.model_validate({"data": data, "model": {"id": "x"}, **keys})
-
-
 def test_the_journal_lies_in_the_storage_by_default(tmp_path: Path) -> None:
     storage = tmp_path / "odd? %41 #name"
-    journal = open_journal(config(storage=str(storage)))
+    journal = open_journal(str(storage))
     journal.create_run("sonnets", {}, "")
     assert (storage / "atgen.db").is_file()
-    assert len(open_journal(config(storage=f"file://{storage}")).runs()) == 1
+    assert len(open_journal(f"file://{storage}").runs()) == 1
 
 
 def test_remote_storage_needs_a_database_url(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="database_url is null but storage is memory://"):
-        open_journal(config(storage="memory://bucket"))
-    url = f"sqlite:///{tmp_path / 'own.db'}"
-    assert open_journal(config(storage="memory://bucket", database_url=url)).runs() == []
+        open_journal("memory://bucket")
+    url = SecretStr(f"sqlite:///{tmp_path / 'own.db'}")
+    assert open_journal("memory://bucket", url).runs() == []

@@ -99,6 +99,23 @@ def test_a_pid_of_another_machine_says_nothing_here(journal: Journal, run: str) 
         journal.acquire(run, Owner("b"), 60)
 
 
+def test_a_controller_hears_that_it_is_to_stop(journal: Journal, run: str) -> None:
+    assert not journal.ask_to_stop(run)
+    lease = journal.acquire(run, elsewhere("a"), 60)
+    assert not lease.renew()
+    assert journal.ask_to_stop(run)
+    assert lease.renew()
+    restarted = journal.acquire(run, elsewhere("a"), 60)
+    assert restarted.renew()
+    restarted.release()
+    assert not journal.ask_to_stop(run)
+    again = journal.acquire(run, elsewhere("a"), 0.05)
+    assert not again.renew()
+    time.sleep(0.1)
+    assert not journal.ask_to_stop(run)
+    assert not again.renew()
+
+
 def test_every_write_is_fenced(journal: Journal, run: str) -> None:
     stale = journal.acquire(run, Owner("a"), 60)
     journal.acquire(run, Owner("b"), 60, takeover=True)
