@@ -54,7 +54,7 @@ def open_together(urls: list[str], barrier: Barrier) -> None:
 
 
 def test_processes_may_open_a_new_journal_together(tmp_path: Path) -> None:
-    urls, barrier = [f"sqlite:///{tmp_path / f'{attempt}.db'}" for attempt in range(15)], PROCESSES.Barrier(4)
+    urls, barrier = [f"sqlite:///{tmp_path / f'{attempt}.db'}" for attempt in range(10)], PROCESSES.Barrier(4)
     openers = [PROCESSES.Process(target=open_together, args=(urls, barrier)) for _ in range(4)]
     for opener in openers:
         opener.start()
