@@ -1,0 +1,99 @@
+"""Values inside a row, by dotted path: `paper.abstract`, `answers.0.text`, `answers.text` over a list of objects."""
+
+from collections.abc import Iterator
+from typing import Any
+
+Address = tuple[str | int, ...]  # keys and indices from the row down to a value
+Leaf = tuple[Address, Any]
+
+
+def find_leaves(record: dict[str, Any], path: str) -> list[Leaf] | None:
+    """The values that `path` names in `record`, each with its address; None when the row has no such column.
+
+    A column whose own name holds dots wins over a nested one. A null, an empty list or a list that is too short on
+    the way gives a single null: the column is there, the value is not.
+    """
+    return _descend(record, path.split("."), ())
+
+
+def _descend(value: Any, parts: list[str], address: Address) -> list[Leaf] | None:
+    if not parts or value is None:
+        return [(address, value)]
+    if isinstance(value, dict):
+        for size in range(len(parts), 0, -1):
+            key = ".".join(parts[:size])
+            if key in value:
+                leaves = _descend(value[key], parts[size:], (*address, key))
+                if leaves is not None:
+                    return leaves
+        return None
+    if isinstance(value, list):
+        if parts[0].isdecimal():
+            index = int(parts[0])
+            return _descend(value[index], parts[1:], (*address, index)) if index < len(value) else [(address, None)]
+        found = [_descend(item, parts, (*address, index)) for index, item in enumerate(value)]
+        leaves = [leaf for each in found if each is not None for leaf in each]
+        return leaves or (None if value else [(address, None)])
+    return None
+
+
+def find_addresses(record: dict[str, Any], path: str) -> list[Address]:
+    """Where `path` leads in `record`, or as far as it leads: an answer in another form than usual is an answer too."""
+    parts = path.split(".")
+    for size in range(len(parts), 0, -1):
+        leaves = find_leaves(record, ".".join(parts[:size]))
+        if leaves is not None:
+            return [address for address, _ in leaves]
+    return []
+
+
+def hide_leaves(record: dict[str, Any], hidden: list[Address], shared: set[str | int]) -> dict[str, Any]:
+    """A copy of `record` without the top-level columns that the `hidden` addresses lead into.
+
+    Of a column in `shared` (it holds the input too) only the hidden values themselves go: a key is removed, an item
+    of a list becomes null so that the other items keep their places.
+    """
+    visible = dict(record)
+    for column, *rest in hidden:
+        if column not in shared:
+            visible.pop(str(column), None)
+        elif rest:
+            visible[str(column)] = _without(visible[str(column)], rest)
+    return visible
+
+
+def _without(value: Any, address: list[str | int]) -> Any:
+    key, rest = address[0], address[1:]
+    if isinstance(value, dict) and key in value:
+        if rest:
+            return {**value, key: _without(value[key], rest)}
+        return {name: item for name, item in value.items() if name != key}
+    if isinstance(value, list):
+        return [(_without(item, rest) if rest else None) if index == key else item for index, item in enumerate(value)]
+    return value
+
+
+def to_texts(value: Any) -> list[str]:
+    """The texts in a value: none for null, one for a scalar, several for a list.
+
+    Raises:
+        ValueError: the value is an object, or not valid Unicode.
+    """
+    if value is None or value != value:  # NaN is how pandas and Parquet often write a null
+        return []
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in to_texts(item)]
+    if isinstance(value, dict):
+        raise ValueError("is an object, expected text, a number or a list of them")
+    text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    text.encode("utf-8")  # JSON escapes can spell half a character, which no file or database could hold
+    return [text]
+
+
+def list_columns(record: dict[str, Any], prefix: str = "", depth: int = 3) -> Iterator[str]:
+    """Every dotted path into `record` down to `depth`, for hints in error messages."""
+    for name, value in record.items():
+        yield f"{prefix}{name}"
+        inner = value[0] if isinstance(value, list) and value else value
+        if isinstance(inner, dict) and depth > 1:
+            yield from list_columns(inner, f"{prefix}{name}.", depth - 1)

@@ -1,0 +1,69 @@
+"""The template of the user turn: sandboxed Jinja2, filled with a row's columns. Text of a row is never a template."""
+
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from atgen_ray.errors import UserError
+
+
+@lru_cache(maxsize=1)
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
+    # A resumed run must build the same texts: nothing random.
+    del environment.globals["lipsum"], environment.filters["random"]
+    return environment
+
+
+def _parse(template: str) -> nodes.Template:
+    try:
+        return _environment().parse(template)
+    except jinja2.TemplateError as error:
+        raise UserError(f"prompt.template is not a valid Jinja2 template: {error}") from error
+
+
+@lru_cache(maxsize=32)
+def _compile(template: str, literals: bool) -> jinja2.Template:
+    tree = _parse(template)
+    if not literals:
+        for part in tree.find_all(nodes.TemplateData):
+            part.data = " "
+    try:
+        return _environment().from_string(tree)
+    except jinja2.TemplateError as error:  # an unknown filter or test
+        raise UserError(f"prompt.template is not a valid Jinja2 template: {error}") from error
+
+
+def check_template(template: str) -> None:
+    """Raises:
+    UserError: the template is not valid Jinja2.
+    """
+    _compile(template, True)
+
+
+def fill_template(template: str, columns: dict[str, Any], literals: bool = True) -> str:
+    """The text of `template` over `columns`; without `literals` only what comes from the columns.
+
+    Raises:
+        UserError: the template is not valid Jinja2.
+        jinja2.UndefinedError: it uses a variable that `columns` lacks.
+    """
+    return _compile(template, literals).render(columns)
+
+
+@lru_cache(maxsize=32)
+def list_variables(template: str) -> frozenset[str]:
+    """The names that the template takes from outside."""
+    return frozenset(meta.find_undeclared_variables(_parse(template)) - set(_environment().globals))
+
+
+def find_ending(template: str) -> str:
+    """The fixed text after the template's last expression, such as "\\n\\nSummarize it."."""
+    body = _parse(template).body
+    last = body[-1] if body else None
+    if isinstance(last, nodes.Output) and isinstance(last.nodes[-1], nodes.TemplateData):
+        return last.nodes[-1].data
+    return ""

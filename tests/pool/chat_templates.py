@@ -1,0 +1,88 @@
+"""Chat templates in the manner of well-known families, written for these tests."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Family:
+    template: str | None
+    special: list[str]
+    bos: str | None
+    eos: str
+    end: str  # the token that ends an answer
+    adds_bos: bool = False  # the tokenizer puts it before every text
+    metaspace: bool = False  # words begin with ▁, as in SentencePiece vocabularies
+    takes_system: bool = True
+
+
+CHATML = """{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{% endif %}"""
+
+LLAMA3 = """{{- bos_token }}
+{%- for message in messages %}
+{{- '<|start_header_id|>' + message.role + '<|end_header_id|>\n\n' }}
+{%- if loop.first and message.role == 'system' %}{{- 'Today Date: ' + strftime_now('%d %b %Y') + '\n\n' }}{% endif %}
+{{- message.content | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
+
+GEMMA = """{{- bos_token }}
+{%- if messages[0].role == 'system' %}{{- raise_exception('System role not supported') }}{% endif %}
+{%- for message in messages %}
+{%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}{{- raise_exception('Roles must alternate') }}{% endif %}
+{%- set role = 'model' if message.role == 'assistant' else message.role %}
+{{- '<start_of_turn>' + role + '\n' + message.content | trim + '<end_of_turn>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<start_of_turn>model\n' }}{% endif %}"""
+
+# Leaves a system turn out without a word.
+MISTRAL = """{{- bos_token }}
+{%- for message in messages %}
+{%- if message.role == 'user' %}{{- '[INST] ' + message.content + ' [/INST]' }}
+{%- elif message.role == 'assistant' %}{{- ' ' + message.content + eos_token }}{% endif %}
+{%- endfor %}"""
+
+# Cuts the thoughts out of earlier answers and puts an empty thought before the last one.
+QWEN3 = """{%- for message in messages %}
+{%- set content = message.content %}
+{%- if message.role == 'assistant' %}{% set content = content.split('</think>')[-1].lstrip('\n') %}{% endif %}
+{%- if message.role == 'assistant' and loop.last %}{% set content = '<think>\n\n</think>\n\n' + content %}{% endif %}
+{{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{% endif %}"""
+
+IM = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+FAMILIES = {
+    "chatml": Family(CHATML, IM, None, "<|im_end|>", "<|im_end|>"),
+    "llama3": Family(
+        LLAMA3,
+        ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        "<|eot_id|>",
+        adds_bos=True,
+    ),
+    "gemma": Family(
+        GEMMA,
+        ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"],
+        "<bos>",
+        "<eos>",
+        "<end_of_turn>",
+        adds_bos=True,
+        takes_system=False,
+    ),
+    "mistral": Family(
+        MISTRAL,
+        ["<s>", "</s>", "[INST]", "[/INST]"],
+        "<s>",
+        "</s>",
+        "</s>",
+        adds_bos=True,
+        metaspace=True,
+        takes_system=False,
+    ),
+    "qwen3": Family(QWEN3, IM, None, "<|endoftext|>", "<|im_end|>"),
+    "plain": Family(None, ["<s>", "</s>"], "<s>", "</s>", "</s>", adds_bos=True),
+}
