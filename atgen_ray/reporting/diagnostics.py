@@ -1,0 +1,161 @@
+"""How a query batch compares with the pool and with an equal-sized random draw."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atgen_ray.selection.kernels.draws import draw_uniform
+
+Vectors = dict[str, npt.NDArray[np.float64]]  # unit vectors by example id
+Numbers = npt.NDArray[np.float64]
+
+PROJECTED = 4000  # pool examples behind the principal components
+MAPPED = 1500  # pool examples on the map
+COMPARED = 1000  # pool examples behind the pool's own distributions
+NEAR_DUPLICATE = 0.95  # cosine similarity from which two examples count as near-duplicates
+
+
+@dataclass(frozen=True)
+class Query:
+    """The picks of a round by rank, and what was labelled before it."""
+
+    round: int
+    picked: list[str]
+    labeled: list[str]
+
+
+@dataclass(frozen=True)
+class PoolMap:
+    """Pool examples (n, 2) on their first two principal components, and the share of the variance these hold."""
+
+    points: Numbers
+    variance: float
+
+
+@dataclass(frozen=True)
+class RoundDiagnostics:
+    """One round, by group: `pool` (a sample of what could be picked), `random` (an equal-sized draw), `picked`.
+
+    `lengths` are in words; `similarities` are cosines to the nearest labelled example, empty while nothing is
+    labelled. `near_duplicates` are shares of examples that the pool marks as duplicates, or that are at least
+    `NEAR_DUPLICATE` similar to a labelled example or to one before them in their own group.
+    """
+
+    lengths: dict[str, Numbers]
+    similarities: dict[str, Numbers]
+    near_duplicates: dict[str, float]
+    picked: Numbers  # (k, 2) on the map
+    labeled: Numbers  # (m, 2)
+
+
+def diagnose_rounds(
+    pool: pa.Table, queries: Sequence[Query], tables: Iterable[pa.Table], excluded: bool
+) -> tuple[PoolMap | None, dict[int, RoundDiagnostics]]:
+    """The map of the pool (None without embeddings) and the diagnostics of every round.
+
+    `tables` yields tables with columns content and embedding, of which only the rows needed are kept; `excluded`
+    says that marked duplicates could not be picked. Every draw is a function of the example ids.
+    """
+    contents = dict(zip(pool["id"].to_pylist(), pool["content"].to_pylist(), strict=True))
+    duplicates = set(pool.filter(pc.is_valid(pool["duplicate_of"]))["id"].to_pylist())
+    eligible = sorted(contents.keys() - duplicates) if excluded else sorted(contents)
+    sample = _draw(eligible, 0, PROJECTED)
+    groups = {query.round: _group(query, eligible, sample) for query in queries}
+    needed = set(sample).union(*(ids for group in groups.values() for ids in group.values()))
+    needed.update(*(query.labeled for query in queries))
+    vectors = _read_vectors(tables, {id: contents[id] for id in needed if id in contents})
+    basis = _find_components([vectors[id] for id in sample if id in vectors])
+    words = _count_words(pool, needed)
+    rounds = {
+        query.round: RoundDiagnostics(
+            lengths={name: np.array([words[id] for id in ids if id in words], float) for name, ids in group.items()},
+            similarities=_compare_to_labeled(group, query.labeled, vectors),
+            near_duplicates={
+                name: _share_near_duplicates(group[name], query.labeled, vectors, duplicates)
+                for name in ("random", "picked")
+                if group[name]
+            },
+            picked=basis.project(query.picked, vectors),
+            labeled=basis.project(query.labeled, vectors),
+        )
+        for query, group in ((query, groups[query.round]) for query in queries)
+    }
+    mapped = basis.project(sample[:MAPPED], vectors)
+    return (PoolMap(mapped, basis.variance) if len(mapped) else None), rounds
+
+
+@dataclass(frozen=True)
+class _Components:
+    mean: Numbers  # (d,)
+    axes: Numbers  # (2, d)
+    variance: float
+
+    def project(self, ids: Iterable[str], vectors: Vectors) -> Numbers:
+        rows = [vectors[id] for id in ids if id in vectors]
+        return (np.stack(rows) - self.mean) @ self.axes.T if rows and len(self.mean) else np.empty((0, 2))
+
+
+def _find_components(rows: list[Numbers]) -> _Components:
+    if len(rows) < 3 or len(rows[0]) < 2:
+        return _Components(np.empty(0), np.empty((2, 0)), 0.0)
+    matrix = np.stack(rows)
+    mean = matrix.mean(axis=0)
+    _, values, axes = np.linalg.svd(matrix - mean, full_matrices=False)
+    total = float((values**2).sum())
+    # The sign of a component is arbitrary; without a rule two machines would mirror each other's maps.
+    signs = np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(axis=1)])
+    return _Components(mean, axes[:2] * signs[:, None], float((values[:2] ** 2).sum()) / total if total else 0.0)
+
+
+def _draw(ids: Sequence[str], round: int, count: int) -> list[str]:
+    order = np.argsort(draw_uniform(ids, "report", 0, round), kind="stable")
+    return [ids[row] for row in order[:count]]
+
+
+def _group(query: Query, eligible: Sequence[str], sample: Sequence[str]) -> dict[str, list[str]]:
+    labeled = set(query.labeled)
+    candidates = [id for id in eligible if id not in labeled]
+    pool = [id for id in sample if id not in labeled][:COMPARED]
+    return {"pool": pool, "random": _draw(candidates, query.round, len(query.picked)), "picked": query.picked}
+
+
+def _count_words(pool: pa.Table, ids: Collection[str]) -> dict[str, int]:
+    rows = pool.filter(pc.is_in(pool["id"], pa.array(sorted(ids), pa.string())))
+    return {id: len(text.split()) for id, text in zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True)}
+
+
+def _read_vectors(tables: Iterable[pa.Table], contents: dict[str, str]) -> Vectors:
+    wanted = pa.array(sorted(set(contents.values())), pa.string())
+    found: Vectors = {}
+    for table in tables:
+        rows = table.filter(pc.and_(pc.is_in(table["content"], wanted), pc.is_valid(table["embedding"])))
+        for content, values in zip(rows["content"].to_pylist(), rows["embedding"].to_pylist(), strict=True):
+            vector = np.array(values, np.float64)
+            if np.isfinite(vector).all():
+                found[content] = vector / (np.linalg.norm(vector) or 1.0)
+    return {id: found[content] for id, content in contents.items() if content in found}
+
+
+def _compare_to_labeled(group: dict[str, list[str]], labeled: list[str], vectors: Vectors) -> dict[str, Numbers]:
+    against = [vectors[id] for id in labeled if id in vectors]
+    if not against:
+        return {}
+    columns = np.stack(against).T
+    rows = {name: [vectors[id] for id in ids if id in vectors] for name, ids in group.items()}
+    return {name: (np.stack(part) @ columns).max(axis=1) if part else np.empty(0) for name, part in rows.items()}
+
+
+def _share_near_duplicates(ids: list[str], labeled: list[str], vectors: Vectors, duplicates: set[str]) -> float:
+    seen = [vectors[id] for id in labeled if id in vectors]
+    found = 0
+    for id in ids:
+        vector = vectors.get(id)
+        close = vector is not None and seen and float((np.stack(seen) @ vector).max()) >= NEAR_DUPLICATE
+        found += bool(id in duplicates or close)
+        if vector is not None:
+            seen.append(vector)
+    return found / len(ids)

@@ -1,0 +1,53 @@
+"""Reports on runs as the journal and their folders hold them."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from atgen_ray.config import RunConfig
+from atgen_ray.errors import UserError
+from atgen_ray.journal import Journal, open_journal
+from atgen_ray.reporting.collection import collect_run
+from atgen_ray.reporting.curves import draw_learning_curve
+from atgen_ray.reporting.page import PNG, render_page, write_report
+from atgen_ray.reporting.view import RunView
+from atgen_ray.storage import RunFolder
+
+
+def publish_report(config: RunConfig, journal: Journal, folder: RunFolder, reason: str | None) -> None:
+    """Writes `report.html` and `learning_curve.png` into the run's own folder; `reason` says why the run ended."""
+    view = _view_run(config.name, journal, folder, reason)
+    if folder.is_local:
+        write_report([view], folder.path("report.html"))
+        return
+    folder.fs.pipe_file(f"{folder.root}/{PNG}", draw_learning_curve([view]))
+    folder.write_text("report.html", render_page([view]))
+
+
+def compare_runs(names: Sequence[str], storage: str, database_url: SecretStr | None, output: Path) -> Path:
+    """Writes a report on the runs `names`, in that order, to the local file `output`; returns its path.
+
+    Raises:
+        UserError: no run has such a name, or `output` is a folder.
+    """
+    if output.is_dir():
+        raise UserError(f"--output is '{output}', a folder; expected a file, such as '{output / 'report.html'}'")
+    with closing(open_journal(storage, database_url)) as journal:
+        reasons = {name: _find_reason(name, journal) for name in names}
+        views = [_view_run(name, journal, RunFolder(storage, name), reasons[name]) for name in names]
+    return write_report(views, output)
+
+
+def _view_run(name: str, journal: Journal, folder: RunFolder, reason: str | None) -> RunView:
+    return collect_run(folder, [letter for _, letter in journal.dead_letters(name)], reason)
+
+
+def _find_reason(name: str, journal: Journal) -> str | None:
+    """What the run's last end said, or its status; None while it goes on."""
+    status = journal.run(name).status
+    if status in ("created", "running"):
+        return None
+    messages = [event.payload["message"] for event in journal.events(name) if event.payload.get("message")]
+    return str(messages[-1]) if messages else status
