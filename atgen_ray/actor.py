@@ -143,7 +143,8 @@ class ControllerActor:
     def _renew(self, lease: Lease) -> None:
         while not self._ended.wait(LEASE_SECONDS / 4):
             try:
-                lease.renew()
+                if lease.renew():
+                    self._watch.stop()
             except LeaseLost:
                 self._watch.stop()
                 return

@@ -22,6 +22,7 @@ from atgen_ray.evaluation import evaluate_predictions
 from atgen_ray.journal import Journal, Lease
 from atgen_ray.pool import build_split, overlap
 from atgen_ray.progress import Watch
+from atgen_ray.provenance import write_provenance
 from atgen_ray.records import DeadLetter, GenerationRequest, Progress
 from atgen_ray.results import collect_rows
 from atgen_ray.seeds import mix_seed
@@ -54,6 +55,7 @@ class Controller:
             RunStopped: the watch was asked to stop; what is committed stays.
             UserError: the input has a mistake.
         """
+        write_provenance(self._config, self._engine.name, self._folder)
         self.prepare_pool()
         self.embed_pool()
         if self._config.evaluation.zero_shot:
@@ -81,7 +83,7 @@ class Controller:
                 dead += [*test.dead, *(DeadLetter(id_, "pool", "its text is also in the test set") for id_ in leaked)]
                 gold.append(test.gold)
                 self._folder.write_table("test.parquet", test.examples)
-            self._journal.bury(self._lease, 0, dead)
+            self._journal.bury(self._lease, None, dead)
             self._folder.write_table("gold.parquet", pa.concat_tables(gold))
             self._folder.write_table("pool.parquet", pool.examples)
 

@@ -85,7 +85,7 @@ def load_embeddings(folder: RunFolder, contents: Sequence[str]) -> "np.ndarray":
 
 
 def _read(folder: RunFolder) -> pa.Table:
-    tables = [folder.read_table(f"{FOLDER}/{name}") for name in folder.list(FOLDER)]
+    tables = [folder.read_table(path) for path in folder.list(FOLDER)]
     return pa.concat_tables([EMBEDDING_SCHEMA.empty_table(), *tables])
 
 

@@ -3,7 +3,6 @@
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ OUTPUT_SCHEMA = pa.schema(
         FEATURES_SCHEMA.field("error"),
     ]
 )
-FLUSH_SECONDS = 30.0
+FLUSH_SECONDS = 30.0  # how much work a kill may cost
 
 
 class GenerationFailed(RuntimeError):
@@ -66,12 +65,17 @@ def generate_features(
     progress(min(len(done), total), total)
     if batches:
         dataset = engine.generate(ray.data.from_arrow(batches), request, adapter)
-        for rows in _flushed(dataset.iter_batches(batch_size=None, batch_format="pyarrow")):
-            fresh = [row for row in rows if (row["id"], row["sample"]) not in done]
+        waiting: list[dict[str, Any]] = []
+        last = time.monotonic()
+        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            fresh = [row for row in block.to_pylist() if (row["id"], row["sample"]) not in done]
             done.update({(row["id"], row["sample"]): row for row in fresh})
-            table = pa.Table.from_pylist(fresh, schema=OUTPUT_SCHEMA)
-            folder.write_table(f"{parts}/{uuid.uuid4().hex}.parquet", table)
+            waiting += fresh
+            if time.monotonic() - last >= FLUSH_SECONDS:
+                _write_part(folder, parts, waiting)
+                waiting, last = [], time.monotonic()
             progress(min(len(done), total), total)
+        _write_part(folder, parts, waiting)
     return _gather(examples, done)
 
 
@@ -97,23 +101,15 @@ def _covers(done: dict[tuple[str, int], Any], batch: pa.Table) -> bool:
 
 def _read_parts(folder: RunFolder, parts: str) -> dict[tuple[str, int], dict[str, Any]]:
     rows: dict[tuple[str, int], dict[str, Any]] = {}
-    for name in folder.list(parts):
-        for row in folder.read_table(f"{parts}/{name}").to_pylist():
+    for path in folder.list(parts):
+        for row in folder.read_table(path).to_pylist():
             rows.setdefault((row["id"], row["sample"]), row)
     return rows
 
 
-def _flushed(blocks: Iterator[pa.Table]) -> Iterator[list[dict[str, Any]]]:
-    """Rows in lots that are worth a file: at most one every FLUSH_SECONDS."""
-    waiting: list[dict[str, Any]] = []
-    last = time.monotonic()
-    for block in blocks:
-        waiting.extend(block.to_pylist())
-        if time.monotonic() - last >= FLUSH_SECONDS:
-            yield waiting
-            waiting, last = [], time.monotonic()
-    if waiting:
-        yield waiting
+def _write_part(folder: RunFolder, parts: str, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        folder.write_table(f"{parts}/{uuid.uuid4().hex}.parquet", pa.Table.from_pylist(rows, schema=OUTPUT_SCHEMA))
 
 
 def _gather(examples: pa.Table, outputs: dict[tuple[str, int], dict[str, Any]]) -> pa.Table:

@@ -12,8 +12,8 @@ from atgen_ray.records import GenerationRequest
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-# vLLM reports at most this many alternatives a token unless told otherwise. Entropies are computed from them with
-# the remaining probability as one outcome, which makes them a lower bound of the true entropy.
+# vLLM reports at most this many alternatives a token unless told otherwise. No other token is likelier than the last
+# of them, which bounds the entropy of the remaining probability from below; that bound is what is reported.
 ENTROPY_ALTERNATIVES = 20
 CPU_KV_CACHE_BYTES = 256 * 2**20
 
@@ -118,21 +118,17 @@ def _to_engine(
 
     builder = _builder(*stage)
     prompts, failed = encode_rows(builder, [row])
-    sampling: dict[str, Any] = {
-        "max_tokens": request.max_new_tokens,
-        "temperature": 0.0,
+    drawn = row["sample"] > 0
+    # The same keys and types in every row: Ray Data turns an integer that some rows lack into a float.
+    sampling = {
+        "max_tokens": 1 if failed else request.max_new_tokens,
+        "temperature": request.temperature if drawn else 0.0,
+        "top_p": request.top_p if drawn else 1.0,
+        "seed": mix_seed(request.seed, row["id"], row["sample"]) % 2**31,
         "logprobs": max(ENTROPY_ALTERNATIVES, request.top_logprobs),
         "stop_token_ids": builder.stop_ids,
         "detokenize": False,
     }
-    if row["sample"]:
-        sampling |= {
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "seed": mix_seed(request.seed, row["id"], row["sample"]) % 2**31,
-        }
-    if failed:
-        sampling["max_tokens"] = 1
     tokens = builder.stop_ids[:1] if failed else prompts[0].token_ids
     sent = {"tokenized_prompt": tokens, "sampling_params": sampling, "reason": failed[0]["error"] if failed else ""}
     return sent | ({"model": adapter} if adapter else {})
@@ -180,5 +176,5 @@ def _summarize_step(step: Any, token: int, top: int) -> tuple[float, float, list
     alternatives = {int(key): float(value["logprob"]) for key, value in items if value is not None}
     ranked = sorted(alternatives.values(), reverse=True)[: max(ENTROPY_ALTERNATIVES, top)]
     rest = max(0.0, 1.0 - sum(math.exp(value) for value in ranked))
-    entropy = -sum(math.exp(value) * value for value in ranked) - (rest * math.log(rest) if rest > 0 else 0.0)
+    entropy = -sum(math.exp(value) * value for value in ranked) - rest * ranked[-1]
     return alternatives[token], entropy, ranked[:top]

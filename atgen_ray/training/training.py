@@ -29,7 +29,7 @@ class TrainingResult:
 
 
 class TrainingFailed(RuntimeError):
-    """Ray Train gave up; the message says why."""
+    """Training ended without an adapter."""
 
 
 def train_adapter(
@@ -53,7 +53,7 @@ def train_adapter(
         start_from: adapter to continue from; None starts from the base model.
 
     Raises:
-        TrainingFailed: workers kept failing.
+        ray.train.TrainingFailedError: workers kept failing.
     """
     from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -89,10 +89,9 @@ def train_adapter(
             worker_runtime_env={"env_vars": worker_environment(threads)},
         ),
     )
-    result = trainer.fit()
-    checkpoint: Checkpoint | None = result.checkpoint
-    if result.error is not None or checkpoint is None:
-        raise TrainingFailed(f"fine-tuning failed: {result.error}")
+    checkpoint: Checkpoint | None = trainer.fit().checkpoint
+    if checkpoint is None:
+        raise TrainingFailed("fine-tuning ended without a checkpoint")
     checkpoint.to_directory(str(output))
     summary = output / "training.json"
     record: dict[str, Any] = json.loads(summary.read_text())

@@ -31,7 +31,8 @@ def train_worker(job: dict[str, Any]) -> None:
     model_config: ModelConfig = job["model"]
     training: TrainingConfig = job["training"]
     prompt: PromptConfig = job["prompt"]
-    set_seed(job["seed"])
+    seed = job["seed"] % 2**32  # what numpy takes
+    set_seed(seed)
     tokenizer = load_tokenizer(model_config)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -44,7 +45,7 @@ def train_worker(job: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             model=add_adapter(load_model(model_config).train(), training, job["start_from"]),
-            args=_arguments(training, job["seed"], context.get_world_size(), scratch),
+            args=_arguments(training, seed, context.get_world_size(), scratch),
             train_dataset=rows,  # type: ignore[arg-type]
             data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED, padding=True),
             callbacks=[ProgressCallback(job["progress"])] if context.get_world_rank() == 0 else [],
@@ -60,7 +61,7 @@ def train_worker(job: dict[str, Any]) -> None:
         }
         if context.get_world_rank() == 0:
             adapter = Path(scratch) / "adapter"
-            trainer.model.save_pretrained(str(adapter))  # type: ignore[union-attr]
+            save_adapter(trainer.model, adapter, model_config.id)
             (adapter / "training.json").write_text(json.dumps(summary))
             ray.train.report({"steps": summary["steps"]}, checkpoint=ray.train.Checkpoint.from_directory(str(adapter)))
         else:
@@ -85,6 +86,13 @@ def add_adapter(model: Any, training: TrainingConfig, start_from: Path | None) -
     return get_peft_model(model, config)
 
 
+def save_adapter(model: Any, folder: Path, base: str) -> None:
+    """Writes the adapter as an ordinary peft folder that names its base by the configured id, not by a local path."""
+    model.peft_config["default"].base_model_name_or_path = base
+    model.save_pretrained(str(folder))
+    (folder / "README.md").unlink(missing_ok=True)
+
+
 def _arguments(training: TrainingConfig, seed: int, workers: int, scratch: str) -> TrainingArguments:
     import torch
 
@@ -101,7 +109,7 @@ def _arguments(training: TrainingConfig, seed: int, workers: int, scratch: str) 
         gradient_checkpointing=training.gradient_checkpointing,
         # One loss over all tokens of a batch, however it is split over workers and micro-batches.
         average_tokens_across_devices=True,
-        seed=seed % 2**32,
+        seed=seed,
         use_cpu=not torch.cuda.is_available(),
         save_strategy="no",
         logging_steps=1,
