@@ -1,5 +1,6 @@
 """How a query batch compares with the pool and with an equal-sized random draw."""
 
+import heapq
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atgen_ray.selection.kernels.draws import draw_uniform
+from atgen_ray.seeds import mix_seed
 
 Vectors = dict[str, npt.NDArray[np.float64]]  # unit vectors by example id
 Numbers = npt.NDArray[np.float64]
@@ -112,8 +113,7 @@ def _find_components(rows: list[Numbers]) -> _Components:
 
 
 def _draw(ids: Sequence[str], round: int, count: int) -> list[str]:
-    order = np.argsort(draw_uniform(ids, "report", 0, round), kind="stable")
-    return [ids[row] for row in order[:count]]
+    return heapq.nsmallest(count, ids, key=lambda id: mix_seed("report", round, id))
 
 
 def _group(query: Query, eligible: Sequence[str], sample: Sequence[str]) -> dict[str, list[str]]:
