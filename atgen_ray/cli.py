@@ -134,7 +134,7 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
         typer.echo(json.dumps(view))
         return
     console.print(f"run {name}: {view['status']}{': ' + view['message'] if view['message'] else ''}", highlight=False)
-    console.print(curve_table(view["metrics"]))
+    console.print(curve_table(view["metrics"], console.width))
     for letter in view["dead_letters"]:
         console.print(
             f"dead letter {letter['id']} ({letter['step']}): {letter['reason']}", highlight=False, markup=False
@@ -222,7 +222,7 @@ def _show_end(config: Any, status: str, message: str, as_json: bool) -> None:
         typer.echo(json.dumps({"type": "end", "status": status, "message": message, "metrics": rows, "report": report}))
         return
     if rows:
-        console.print(curve_table(rows))
+        console.print(curve_table(rows, console.width))
     if status == "stopped":
         console.print(f"Stopped ({message}). All committed work is saved; the same command goes on from there.")
     else:

@@ -123,14 +123,15 @@ def describe_step(event: Event) -> str:
     return f"  {where:<9}{event.step:<12}{event.seconds or 0:8.1f} s"
 
 
-def curve_table(rows: list[dict[str, Any]]) -> Table:
-    """The learning curve: a row a round, every metric with its interval."""
+def curve_table(rows: list[dict[str, Any]], width: int) -> Table:
+    """The learning curve, a row a round: means, and where a screen of `width` columns has room their intervals."""
     metrics = sorted({name for row in rows for name in row["metrics"]}, key=_metric_order)
+    wide = width >= 34 + 22 * len(metrics)
     table = Table("round", "labels", "dollars", "seconds", *metrics, box=None, pad_edge=False)
     seconds = 0.0
     for row in rows:
         seconds += sum(row["seconds"].values())
-        cells = [_interval(row["metrics"].get(name)) for name in metrics]
+        cells = [_estimate(row["metrics"].get(name), wide) for name in metrics]
         table.add_row(str(row["round"]), str(row["labels"]), f"{row['dollars']:.2f}", f"{seconds:.0f}", *cells)
     return table
 
@@ -139,8 +140,10 @@ def _metric_order(name: str) -> tuple[bool, str]:
     return not name.startswith("rouge"), name
 
 
-def _interval(value: dict[str, float] | None) -> str:
-    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" if value else "-"
+def _estimate(value: dict[str, float] | None, wide: bool) -> str:
+    if value is None:
+        return "-"
+    return f"{value['mean']:.3f}" + (f" [{value['low']:.3f}, {value['high']:.3f}]" if wide else "")
 
 
 def _title(activity: dict[str, Any]) -> str:

