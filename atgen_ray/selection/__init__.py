@@ -1,18 +1,22 @@
 """Query strategies: which examples are worth labelling. `select_batch` is the only way in."""
 
-from atgen_ray.selection.batch import BrokenStrategy, find_strategy, select_batch
-from atgen_ray.selection.contract import Candidates, Embeddings, Parameters, Picks, Scores, Strategy
+from atgen_ray.selection.batch import BrokenStrategy, find_needs, find_strategy, select_batch
+from atgen_ray.selection.contract import Candidates, Need, Parameters, Picks, Scores, Strategy
 from atgen_ray.selection.strategies import STRATEGIES
+from atgen_ray.selection.vectors import Embeddings, States
 
 __all__ = [
     "STRATEGIES",
     "BrokenStrategy",
     "Candidates",
     "Embeddings",
+    "Need",
     "Parameters",
     "Picks",
     "Scores",
+    "States",
     "Strategy",
+    "find_needs",
     "find_strategy",
     "select_batch",
 ]

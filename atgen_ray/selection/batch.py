@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from atgen_ray.errors import PoolExhausted, UserError, nearest
 from atgen_ray.records import SELECTION_SCHEMA
-from atgen_ray.selection.contract import Candidates, Embeddings, Parameters, Picks, Scores, Strategy, pick_ids
+from atgen_ray.selection.contract import Candidates, Needs, Parameters, Picks, Scores, Strategy, pick_ids
 from atgen_ray.selection.kernels.draws import draw_uniform
 from atgen_ray.selection.strategies import STRATEGIES
+from atgen_ray.selection.vectors import Embeddings, States
 
 
 class BrokenStrategy(AssertionError):
@@ -20,10 +21,19 @@ class BrokenStrategy(AssertionError):
 
 
 def find_strategy(name: str) -> Strategy:
-    """The strategy called `name`; its `needs` say what to compute before selecting. Raises UserError."""
+    """The strategy called `name`. Raises UserError."""
     if name not in STRATEGIES:
         raise UserError(f"strategy is '{name}', expected a known strategy{nearest(name, STRATEGIES)}")
     return STRATEGIES[name]
+
+
+def find_needs(name: str, parameters: Mapping[str, Any]) -> Needs:
+    """What must be computed before the strategy `name` can select with `parameters`.
+
+    Raises UserError for an unknown strategy or parameter.
+    """
+    strategy = find_strategy(name)
+    return strategy.needs_with(_validate(strategy, parameters))
 
 
 def select_batch(
@@ -36,14 +46,25 @@ def select_batch(
     excluded: Collection[str] = (),
     embeddings: Embeddings | None = None,
     features: pa.Table | None = None,
+    texts: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    states: States | None = None,
     seed: int = 0,
     round: int = 0,
 ) -> pa.Table:
     """The query batch: min(count, |U|) rows of SELECTION_SCHEMA by rank, U being `ids` less `labeled` and `excluded`.
 
-    Where the strategy needs them, `embeddings` must hold U and the labelled examples, and `features` (FEATURES_SCHEMA,
-    in any order) must hold U; more than that does no harm. The result is a function of these sets: the order of rows
-    and how tables are chunked never matter, and ties break by id.
+    Where the strategy needs them (`find_needs`), these must be given; holding more than is asked for does no harm:
+
+    embeddings: of U and the labelled examples.
+    generations, samples: `features` (FEATURES_SCHEMA, in any order) of U.
+    texts: `texts`, the prompt text by id, of U and the labelled examples.
+    labels: `labels`, the answer by id, of the labelled examples.
+    states: `states` of U, one vector an example from the model as it is now; of labelled examples where known. Without
+        them a list column `state` of `features` is read.
+
+    The result is a function of these sets: the order of rows and how tables are chunked never matter, and ties break by
+    id.
 
     Where a strategy cannot rank enough examples, as those without output or embedding, the rest of the batch is drawn
     at random from the others: such rows have the part `filled` = 1 and a score no larger than any before them.
@@ -60,7 +81,11 @@ def select_batch(
     open_ids = tuple(sorted(set(ids) - set(labeled) - set(excluded)))
     if not open_ids:
         raise PoolExhausted(f"none of the {len(ids)} examples is left to select")
-    candidates = _gather(chosen, open_ids, tuple(sorted(set(labeled))), embeddings, features, seed, round)
+    labeled_ids = tuple(sorted(set(labeled)))
+    needs = chosen.needs_with(settings)
+    known = _gather(chosen.name, needs, open_ids, labeled_ids, embeddings, features, states)
+    known |= _gather_texts(chosen.name, needs, open_ids, labeled_ids, texts, labels)
+    candidates = Candidates(open_ids, labeled_ids=labeled_ids, seed=seed, round=round, **known)
     count = min(count, len(open_ids))
     outcome = chosen.select(candidates, settings, count)
     picks = outcome if isinstance(outcome, Picks) else _rank(outcome, open_ids, count)
@@ -75,31 +100,74 @@ def _validate(strategy: Strategy, parameters: Mapping[str, Any]) -> Parameters:
         first = error.errors()[0]
         key = ".".join(str(step) for step in first["loc"])
         known = strategy.parameters.model_fields
-        if key not in known:
+        if str(first["loc"][0]) not in known:
             hint = nearest(key, known) if known else "; it has none"
             raise UserError(f"selection.parameters.{key} is not a parameter of '{strategy.name}'{hint}") from None
         raise UserError(f"selection.parameters.{key} is {first['input']!r}: {first['msg']}") from None
 
 
 def _gather(
-    strategy: Strategy,
+    name: str,
+    needs: Needs,
     ids: tuple[str, ...],
     labeled: tuple[str, ...],
     embeddings: Embeddings | None,
     features: pa.Table | None,
-    seed: int,
-    round: int,
-) -> Candidates:
-    vectors = labeled_vectors = rows = None
-    if "embeddings" in strategy.needs:
+    states: States | None,
+) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    if "embeddings" in needs:
         if embeddings is None:
-            raise ValueError(f"'{strategy.name}' needs embeddings")
-        vectors, labeled_vectors = embeddings.take(ids), embeddings.take(labeled)
-    if strategy.needs & {"generations", "samples"}:
+            raise ValueError(f"'{name}' needs embeddings")
+        known |= {"embeddings": embeddings.take(ids), "labeled_embeddings": embeddings.take(labeled)}
+    if needs & {"generations", "samples"}:
         if features is None:
-            raise ValueError(f"'{strategy.name}' needs the features table")
-        rows = _align(features, ids)
-    return Candidates(ids, vectors, rows, labeled, labeled_vectors, seed, round)
+            raise ValueError(f"'{name}' needs the features table")
+        known["features"] = _align(features, ids)
+    if "states" in needs:
+        states = states or _read_states(features)
+        if states is None:
+            raise ValueError(f"'{name}' needs states: one vector an example from the model that is taught")
+        known |= {"states": states.take(ids), "labeled_states": states.take([id for id in labeled if id in states])}
+    return known
+
+
+def _gather_texts(
+    name: str,
+    needs: Needs,
+    ids: tuple[str, ...],
+    labeled: tuple[str, ...],
+    texts: Mapping[str, str] | None,
+    labels: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    if "texts" in needs:
+        known |= {"texts": _look_up(name, "text", texts, ids), "labeled_texts": _look_up(name, "text", texts, labeled)}
+    if "labels" in needs:
+        known["labels"] = _look_up(name, "label", labels, labeled)
+    return known
+
+
+def _look_up(name: str, kind: str, texts: Mapping[str, str] | None, ids: tuple[str, ...]) -> tuple[str, ...]:
+    if texts is None:
+        raise ValueError(f"'{name}' needs {kind}s")
+    missing = [id for id in ids if id not in texts]
+    if missing:
+        raise ValueError(f"{len(missing)} examples have no {kind}, the first is '{missing[0]}'")
+    return tuple(texts[id] for id in ids)
+
+
+def _read_states(features: pa.Table | None) -> States | None:
+    """States that came with the features; a row whose list is null has none."""
+    if features is None or "state" not in features.column_names:
+        return None
+    lists = features["state"].to_pylist()
+    width = max((len(values) for values in lists if values is not None), default=0)
+    vectors = np.full((len(lists), width), np.nan, dtype=np.float32)
+    for row, values in enumerate(lists):
+        if values is not None:
+            vectors[row] = values
+    return States(features["id"].to_pylist(), vectors)
 
 
 def _align(features: pa.Table, ids: tuple[str, ...]) -> pa.Table:

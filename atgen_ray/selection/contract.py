@@ -1,18 +1,23 @@
 """What a query strategy is given and what it gives back."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from atgen_ray.selection.kernels import Numbers
+from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 
-Need = Literal["embeddings", "generations", "samples"]
-Vectors = npt.NDArray[np.float32]
+Need = Literal[
+    "embeddings",  # vectors of the candidates and of the labelled examples
+    "generations",  # the features table: greedy output with log-probabilities and entropies
+    "samples",  # the features table, with samples
+    "texts",  # prompt texts of the candidates and of the labelled examples
+    "labels",  # answers of the labelled examples
+    "states",  # vectors that the model being taught gives to the candidates (and, where known, the labelled examples)
+]
+Needs = frozenset[Need]
 
 
 class Parameters(BaseModel):
@@ -21,47 +26,26 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Embeddings:
-    """L2-normalised vectors by example id.
-
-    `vectors` has shape (n, d), row i belonging to `ids[i]`. A row that is not finite stands for a text that could not
-    be embedded. Raises ValueError when the shapes disagree, an id comes twice or a finite row is not of length 1 or 0.
-    """
-
-    def __init__(self, ids: Sequence[str], vectors: npt.NDArray[np.floating[Any]]) -> None:
-        self._vectors: Vectors = np.asarray(vectors, dtype=np.float32)
-        self._rows = {id: row for row, id in enumerate(ids)}
-        if self._vectors.ndim != 2 or len(self._vectors) != len(ids):
-            raise ValueError(f"embeddings have shape {self._vectors.shape}, expected ({len(ids)}, d)")
-        if len(self._rows) != len(ids):
-            raise ValueError("embeddings hold an id twice")
-        norms = np.linalg.norm(self._vectors, axis=1)
-        wrong = np.isfinite(norms) & (norms != 0) & (np.abs(norms - 1) > 0.01)
-        if wrong.any():
-            raise ValueError(f"embedding of '{ids[int(wrong.argmax())]}' is not L2-normalised")
-
-    def take(self, ids: Sequence[str]) -> Vectors:
-        """The vectors of `ids` in that order, shape (len(ids), d). Raises ValueError for an unknown id."""
-        missing = [id for id in ids if id not in self._rows]
-        if missing:
-            raise ValueError(f"{len(missing)} examples have no embedding, the first is '{missing[0]}'")
-        return self._vectors[[self._rows[id] for id in ids]]
-
-
 @dataclass(frozen=True)
 class Candidates:
     """The examples that may be picked, and what is known about them.
 
-    A strategy sees only what it declares in `Strategy.needs`; the rest is None. Row i of every array is `ids[i]`.
+    A strategy sees only what it declares that it needs; the rest is None. Row i of every array and table is `ids[i]`,
+    or `labeled_ids[i]` where the name says so.
     """
 
     ids: tuple[str, ...]  # sorted, so that the order of the pool can never matter
-    embeddings: Vectors | None  # (n, d), L2-normalised; a row that is not finite could not be embedded
-    features: pa.Table | None  # FEATURES_SCHEMA
-    labeled_ids: tuple[str, ...]  # sorted
-    labeled_embeddings: Vectors | None  # (m, d)
-    seed: int
-    round: int
+    embeddings: Vectors | None = None  # (n, d), L2-normalised; a row that is not finite could not be embedded
+    features: pa.Table | None = None  # FEATURES_SCHEMA
+    labeled_ids: tuple[str, ...] = ()  # sorted
+    labeled_embeddings: Vectors | None = None  # (m, d)
+    texts: tuple[str, ...] | None = None
+    labeled_texts: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None  # answers of the labelled examples
+    states: Vectors | None = None  # (n, s), of any length; a row that is not finite has none
+    labeled_states: Vectors | None = None  # (at most m, s), of the labelled examples that have one
+    seed: int = 0
+    round: int = 0
 
     def vectors(self) -> tuple[Vectors, Vectors]:
         """Embeddings of the candidates (n, d) and of the labelled examples (m, d)."""
@@ -74,6 +58,50 @@ class Candidates:
         if self.features is None:
             raise TypeError("this strategy reads generations but does not declare that it needs them")
         return self.features
+
+    def prompts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Prompt texts of the candidates and of the labelled examples."""
+        if self.texts is None or self.labeled_texts is None:
+            raise TypeError("this strategy reads texts but does not declare that it needs them")
+        return self.texts, self.labeled_texts
+
+    def answers(self) -> tuple[str, ...]:
+        """Answers of the labelled examples."""
+        if self.labels is None:
+            raise TypeError("this strategy reads labels but does not declare that it needs them")
+        return self.labels
+
+    def model_states(self) -> tuple[Vectors, Vectors]:
+        """States of the candidates (n, s) and of those labelled examples that have one (at most m, s)."""
+        if self.states is None or self.labeled_states is None:
+            raise TypeError("this strategy reads states but does not declare that it needs them")
+        return self.states, self.labeled_states
+
+    def take(self, rows: Integers) -> "Candidates":
+        """The candidates at `rows` (sorted) alone; what is known of the labelled examples stays."""
+        return replace(
+            self,
+            ids=pick_ids(self.ids, rows),
+            embeddings=None if self.embeddings is None else self.embeddings[rows],
+            features=None if self.features is None else self.features.take(pa.array(rows)),
+            texts=None if self.texts is None else pick_ids(self.texts, rows),
+            states=None if self.states is None else self.states[rows],
+        )
+
+    def restrict(self, needs: Collection[Need]) -> "Candidates":
+        """The same candidates with nothing known beyond `needs`."""
+        hidden: dict[str, Any] = {}
+        if "embeddings" not in needs:
+            hidden |= {"embeddings": None, "labeled_embeddings": None}
+        if not {"generations", "samples"} & set(needs):
+            hidden |= {"features": None}
+        if "texts" not in needs:
+            hidden |= {"texts": None, "labeled_texts": None}
+        if "labels" not in needs:
+            hidden |= {"labels": None}
+        if "states" not in needs:
+            hidden |= {"states": None, "labeled_states": None}
+        return replace(self, **hidden)
 
 
 @dataclass(frozen=True)
@@ -99,19 +127,26 @@ class Picks:
     parts: dict[str, Numbers] = field(default_factory=dict)
 
 
+Select = Callable[[Candidates, Any, int], Scores | Picks]
+
+
 @dataclass(frozen=True)
 class Strategy:
-    """A query strategy: `select` maps candidates, its validated parameters and a count to scores or picks."""
+    """A query strategy: `select` maps candidates, its validated parameters and a count to scores or picks.
+
+    `needs` is what it reads with its default parameters; where parameters change that, `resolve` maps validated
+    parameters to what is read then.
+    """
 
     name: str
-    needs: frozenset[Need]
+    needs: Needs
     parameters: type[Parameters]
-    select: Callable[[Candidates, Any, int], Scores | Picks]
+    select: Select
+    resolve: Callable[[Any], Needs] | None = None
 
-
-def rows_finite(vectors: Vectors) -> npt.NDArray[np.bool_]:
-    """Which rows hold finite numbers only, shape (n,)."""
-    return np.asarray(np.isfinite(vectors).all(axis=1))
+    def needs_with(self, parameters: Parameters) -> Needs:
+        """What must be computed before selecting with `parameters`, an instance of `self.parameters`."""
+        return self.needs if self.resolve is None else self.resolve(parameters)
 
 
 def pick_ids(ids: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:

@@ -3,16 +3,18 @@
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from atgen_ray.selection.contract import Candidates, Parameters, Picks, Strategy, pick_ids, rows_finite
-from atgen_ray.selection.kernels.coverage import cover_greedily
+from atgen_ray.selection.contract import Candidates, Parameters, Picks, Strategy, pick_ids
+from atgen_ray.selection.kernels.coverage import DenseCoverage
+from atgen_ray.selection.kernels.greedy import maximize
 from atgen_ray.selection.kernels.similarity import nearest, to_grid
+from atgen_ray.selection.vectors import rows_finite
 
 
 class FacilityLocationParameters(Parameters):
     """Facility location as experimental design for fine-tuning (Bhatt et al., arXiv 2401.06692)."""
 
     block_size: PositiveInt = Field(128, description="Candidates whose gains are computed together")
-    memory_mb: PositiveInt = Field(256, description="Largest block of similarities in MB")
+    memory_mb: PositiveInt = Field(512, description="Largest block of similarities in MB")
 
 
 def _select(candidates: Candidates, parameters: FacilityLocationParameters, count: int) -> Picks:
@@ -27,10 +29,9 @@ def _select(candidates: Candidates, parameters: FacilityLocationParameters, coun
         return Picks((), np.empty(0))
     vectors = to_grid(embeddings[usable])
     labeled = labeled[rows_finite(labeled)]
-    covered = nearest(vectors, to_grid(labeled), parameters.memory_mb) if len(labeled) else np.full(len(vectors), -1.0)
-    rows, gains = cover_greedily(
-        vectors, covered, min(count, len(vectors)), parameters.block_size, parameters.memory_mb
-    )
+    covered = nearest(vectors, to_grid(labeled), parameters.memory_mb)
+    function = DenseCoverage(vectors, vectors, covered, None, parameters.memory_mb)
+    rows, gains = maximize(function, min(count, len(vectors)), parameters.block_size)
     parts = {"gain": gains}
     if len(labeled):
         parts["nearest_labeled"] = covered[rows]

@@ -4,11 +4,13 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from atgen_ray.scoring import normalized_nll
-from atgen_ray.selection.contract import Candidates, Numbers, Parameters, Scores, Strategy, rows_finite
+from atgen_ray.selection.contract import Candidates, Parameters, Scores, Strategy
+from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.clusters import cluster, distance_to_centers
 from atgen_ray.selection.kernels.draws import derive_seed
 from atgen_ray.selection.kernels.scales import Scale, Stratification, normalize, stratify
 from atgen_ray.selection.kernels.similarity import to_grid
+from atgen_ray.selection.vectors import rows_finite
 
 
 class HudsParameters(Parameters):
@@ -47,7 +49,7 @@ def _select(candidates: Candidates, parameters: HudsParameters, count: int) -> S
     return Scores(weight * parts["diversity"] + (1 - weight) * parts["uncertainty"], parts)
 
 
-def _distance_in_strata(vectors: Numbers, strata: np.ndarray, clusters: int, seed: int) -> Numbers:
+def _distance_in_strata(vectors: Vectors, strata: Integers, clusters: int, seed: int) -> Numbers:
     distance = np.empty(len(vectors))
     for stratum in np.unique(strata):
         members = strata == stratum

@@ -11,7 +11,7 @@ UNIT = [(1, 0, 0), (0, 1, 0), (-1, 0, 0), (0.6, 0.8, 0), (0.6, 0, -0.8), (0, -0.
 
 def greedy(pool: Pool, count: int) -> list[tuple[str, float]]:
     """Every gain from scratch at every step; of equal gains the first id."""
-    vectors = np.array(pool.vectors, dtype=np.float32).astype(float)
+    vectors = np.rint(np.array(pool.vectors, dtype=np.float32).astype(float) * 2**24) / 2**24
     table = np.rint(vectors @ vectors.T * 2**20) / 2**20
     similarity = {(i, j): table[row, column] for row, i in enumerate(pool.ids) for column, j in enumerate(pool.ids)}
     ids = sorted(pool.open)

@@ -5,3 +5,4 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from atgen_ray.selection.kernels import Integers, Numbers
+from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.similarity import center, compare
 
 
-def cluster(vectors: Numbers, clusters: int, seed: int) -> Integers:
+def cluster(vectors: Vectors, clusters: int, seed: int) -> Integers:
     """Cluster of each of `vectors` (n, d), n > 0, by k-means; at most as many clusters as distinct vectors."""
     clusters = min(clusters, len(np.unique(vectors, axis=0)))
     if clusters == 1:
@@ -17,7 +17,7 @@ def cluster(vectors: Numbers, clusters: int, seed: int) -> Integers:
     return np.asarray(labels, dtype=np.int64)
 
 
-def distance_to_centers(vectors: Numbers, labels: Integers) -> Numbers:
+def distance_to_centers(vectors: Vectors, labels: Integers) -> Numbers:
     """Cosine distance (0 to 2) of each of `vectors` (n, d) on the grid to the centre of its cluster, shape (n,)."""
     distances = np.empty(len(vectors))
     for label in np.unique(labels):

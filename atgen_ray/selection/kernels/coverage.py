@@ -1,44 +1,81 @@
-"""Greedy maximisation of facility location."""
+"""Facility location over all similarities, from memory where they fit and block by block where they do not."""
 
 import numpy as np
 
-from atgen_ray.selection.kernels import Integers, Numbers
+from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.similarity import compare, rows_within
 
+WEIGHT_GRID = 2.0**10
 
-def cover_greedily(
-    vectors: Numbers, covered: Numbers, count: int, block_size: int, megabytes: int
-) -> tuple[Integers, Numbers]:
-    """Rows that greedily maximise sum_i max(covered_i, max_j s_ij), best first, and the gain of each.
 
-    `vectors` (n, d) are unit vectors on the grid, `covered` (n,) is how well each is represented already, `count` <= n.
-    The gain of row j is sum_i max(0, s_ij - covered_i). Gains only fall as rows are chosen (submodularity), so a gain
-    from an earlier step is an upper bound, and only rows that could still win are computed again (lazy greedy, Minoux
-    1978). The result is that of plain greedy; of equal gains the first row wins. Gains are computed for `block_size`
-    rows at a time, fewer where their similarities to all n rows would take more than `megabytes`.
+class DenseCoverage:
+    """sum_i w_i max(c_i, max_j s_ij) over the rows i of `ground`, as rows j of `vectors` are added.
+
+    `vectors` (n, d) and `ground` (g, d) are unit vectors on the grid, `covered` (g,) is how well each row of the ground
+    is represented already and `weights` (g,) are between 0 and 1. Weights are rounded to 2^-10, which keeps sums over
+    up to 2^22 rows exact. Similarities take no more than about `megabytes`: all of them at once as float32, which holds
+    them exactly, where they fit, else a block of rows at a time.
     """
-    covered = covered.copy()
-    step = min(block_size, rows_within(megabytes, len(vectors)))
-    everything = np.arange(len(vectors))
-    bounds = np.concatenate([_gain(vectors, everything[i : i + step], covered) for i in range(0, len(vectors), step)])
-    fresh = np.ones(len(vectors), dtype=bool)
-    rows = np.empty(count, dtype=np.int64)
-    gains = np.empty(count)
-    for pick in range(count):
-        while not fresh[best := int(bounds.argmax())]:
-            stale = np.flatnonzero(~fresh)
-            stale = stale[np.argsort(-bounds[stale], kind="stable")[:step]]
-            bounds[stale] = _gain(vectors, stale, covered)
-            fresh[stale] = True
-        rows[pick], gains[pick] = best, bounds[best]
-        np.maximum(covered, compare(vectors[best : best + 1], vectors)[0], out=covered)
-        bounds[best] = -np.inf
-        fresh[:] = np.isneginf(bounds)  # chosen rows are never computed again
-    return rows, gains
 
+    def __init__(
+        self,
+        vectors: Vectors,
+        ground: Vectors,
+        covered: Numbers,
+        weights: Numbers | None,
+        megabytes: int,
+        follow: bool = True,
+    ) -> None:
+        """With `follow` off, `add` never says by how much gains fell."""
+        self.size = len(vectors)
+        self._follow = follow
+        self._vectors, self._ground, self._covered = vectors, ground, covered.copy()
+        self._weights = np.ones(len(ground)) if weights is None else np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID
+        self._step = rows_within(megabytes, max(len(vectors), len(ground)))
+        self._symmetric = ground is vectors
+        self._table: Vectors | None = None
+        if 4 * len(vectors) * len(ground) <= megabytes * 2**20:
+            self._table = np.empty((len(ground), len(vectors)), dtype=np.float32)
+            for start in range(0, len(ground), self._step):
+                part = slice(start, start + self._step)
+                self._table[part] = compare(ground[part], vectors)
 
-def _gain(vectors: Numbers, rows: Integers, covered: Numbers) -> Numbers:
-    gains = compare(vectors[rows], vectors)
-    gains -= covered
-    np.maximum(gains, 0.0, out=gains)
-    return gains.sum(axis=1)
+    def gains(self, rows: Integers) -> Numbers:
+        """Marginal gain of each of `rows`, sum_i w_i max(0, s_ij - c_i)."""
+        found = [self._gain(rows[start : start + self._step]) for start in range(0, len(rows), self._step)]
+        return np.concatenate(found) if found else np.empty(0)
+
+    def add(self, row: int) -> tuple[slice, Numbers] | None:
+        """Takes `row` in; how far all gains fell is worth computing once it covers few rows of the ground better."""
+        similarities = self._columns(np.array([row]))[:, 0]
+        changed = np.flatnonzero(similarities > self._covered)
+        old, new = self._covered[changed], similarities[changed].astype(np.float64)
+        self._covered[changed] = new
+        if not self._follow or 4 * len(changed) > len(self._ground):
+            return None
+        falls = np.zeros(self.size)
+        for start in range(0, len(changed), self._step):
+            part = slice(start, start + self._step)
+            # max(0, s - old) - max(0, s - new) is s, held between old and new, less old.
+            block = self._rows(changed[part])
+            low, high = old[part, None].astype(block.dtype), new[part, None].astype(block.dtype)
+            np.clip(block, low, high, out=block)
+            block -= low
+            falls += self._weights[changed[part]] @ block
+        return slice(None), falls
+
+    def _gain(self, rows: Integers) -> Numbers:
+        block = self._columns(rows)
+        block -= self._covered[:, None].astype(block.dtype)
+        np.maximum(block, 0.0, out=block)
+        return np.asarray(self._weights @ block)
+
+    def _columns(self, rows: Integers) -> np.ndarray:
+        """Similarities of the ground to `rows` of the vectors, (g, len(rows))."""
+        if self._table is None:
+            return compare(self._vectors[rows], self._ground).T
+        return self._table[rows].T if self._symmetric else self._table[:, rows]
+
+    def _rows(self, rows: Integers) -> np.ndarray:
+        """Similarities of `rows` of the ground to the vectors, (len(rows), n)."""
+        return compare(self._ground[rows], self._vectors) if self._table is None else self._table[rows]

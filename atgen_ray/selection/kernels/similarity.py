@@ -2,39 +2,50 @@
 
 Floating-point sums depend on their order, and the order in a matrix product on the library, the threads and the shape
 of the block. Equal examples would then differ in the last bit, ties would no longer break by id, and shards would
-disagree. On a fixed-point grid every sum is exact, so no order can matter: coordinates are multiples of 2^-26, their
-products of 2^-52, and by Cauchy-Schwarz no partial sum of a dot product of unit vectors leaves the 53 bits of a
-float64. Similarities are rounded to 2^-20, about what float32 embeddings are good for, which makes that of a vector to
-itself exactly 1, and sums over up to 2^32 examples exact.
+disagree. On a fixed-point grid every sum is exact, so no order can matter: coordinates are multiples of 2^-24 (which
+float32 holds), their products of 2^-48, and by Cauchy-Schwarz no partial sum of a dot product of unit vectors leaves
+the 53 bits of a float64. Similarities are rounded to 2^-20, about what float32 embeddings are good for, which makes
+that of a vector to itself exactly 1, lets float32 hold them, and keeps sums over up to 2^32 examples exact.
 """
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
-from atgen_ray.selection.kernels import Numbers
+from atgen_ray.selection.kernels import Numbers, Vectors
 
-_COORDINATE = 2.0**26
+_COORDINATE = np.float32(2.0**24)
 _SIMILARITY = 2.0**20
+_CHUNK = 8192  # columns made float64 at a time: a copy of all of them would double the memory of a large pool
 
 
-def to_grid(vectors: np.ndarray) -> Numbers:
-    """Unit vectors (n, d) as float64 on the grid."""
-    return np.rint(vectors.astype(np.float64) * _COORDINATE) / _COORDINATE
+def to_grid(vectors: npt.NDArray[np.floating[Any]]) -> Vectors:
+    """Unit vectors (n, d) as float32 on the grid."""
+    grid = vectors.astype(np.float32)
+    grid *= _COORDINATE
+    np.rint(grid, out=grid)
+    grid /= _COORDINATE
+    return grid
 
 
-def compare(rows: Numbers, columns: Numbers) -> Numbers:
+def compare(rows: Vectors, columns: Vectors) -> Numbers:
     """Cosine similarities (n, m) of unit vectors (n, d) and (m, d) that are on the grid."""
-    similarities = rows @ columns.T
-    similarities *= _SIMILARITY
+    similarities = np.empty((len(rows), len(columns)))
+    scaled = rows.astype(np.float64) * _SIMILARITY
+    for start in range(0, len(columns), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        np.matmul(scaled, columns[part].astype(np.float64).T, out=similarities[:, part])
     np.rint(similarities, out=similarities)
     similarities /= _SIMILARITY
     return similarities
 
 
-def center(vectors: Numbers) -> Numbers:
+def center(vectors: Vectors) -> Vectors:
     """Direction of the mean of `vectors` (n, d) on the grid, shape (d,); zero when they cancel out."""
-    total = vectors.sum(axis=0)
+    total = vectors.sum(axis=0, dtype=np.float64)
     length = np.linalg.norm(total)
-    return to_grid(total / length) if length > 0 else total
+    return to_grid(total / length) if length > 0 else to_grid(total)
 
 
 def rows_within(megabytes: int, columns: int) -> int:
@@ -42,8 +53,10 @@ def rows_within(megabytes: int, columns: int) -> int:
     return max(1, megabytes * 2**20 // (8 * max(1, columns)))
 
 
-def nearest(vectors: Numbers, others: Numbers, megabytes: int) -> Numbers:
-    """Largest similarity of each of `vectors` (n, d) to `others` (m, d), m > 0, shape (n,); blocks of `megabytes`."""
+def nearest(vectors: Vectors, others: Vectors, megabytes: int) -> Numbers:
+    """Largest similarity of each of `vectors` (n, d) to `others` (m, d), shape (n,); -1 when m = 0."""
+    if not len(others):
+        return np.full(len(vectors), -1.0)
     step = rows_within(megabytes, len(others))
     return np.concatenate(
         [compare(vectors[start : start + step], others).max(axis=1) for start in range(0, len(vectors), step)]

@@ -1,0 +1,90 @@
+"""Greedy maximisation of monotone submodular functions."""
+
+import math
+from typing import Protocol
+
+import numpy as np
+
+from atgen_ray.selection.kernels import Integers, Numbers
+
+
+class Coverage(Protocol):
+    """A monotone submodular function of a growing set of rows.
+
+    Its values are sums on a fixed-point grid, so that gains computed in different ways are equal to the last bit.
+    """
+
+    size: int  # rows that may be chosen are 0 to size - 1
+
+    def gains(self, rows: Integers) -> Numbers:
+        """What each of `rows` would add now, shape (len(rows),)."""
+        ...
+
+    def add(self, row: int) -> tuple[Integers | slice, Numbers] | None:
+        """Takes `row` in. Returns rows and by how much the gain of each fell, or None where that is too much work."""
+        ...
+
+
+def maximize(function: Coverage, count: int, block_size: int) -> tuple[Integers, Numbers]:
+    """Rows that greedily maximise `function`, best first, and the gain of each; `count` <= size.
+
+    The result is that of plain greedy; of equal gains the first row wins. Gains only fall as rows are chosen, so an old
+    gain is an upper bound (lazy greedy, Minoux 1978). Where the function says by how much gains fell the bounds follow
+    and stay exact; elsewhere those that could still win are computed again, most promising first, in blocks that
+    double up to `block_size`.
+    """
+    everything = np.arange(function.size)
+    blocks = [everything[start : start + block_size] for start in range(0, function.size, block_size)]
+    bounds = np.concatenate([function.gains(block) for block in blocks])
+    fresh = np.ones(function.size, dtype=bool)
+    rows = np.empty(count, dtype=np.int64)
+    gains = np.empty(count)
+    for pick in range(count):
+        step = min(16, block_size)
+        while not fresh[best := int(bounds.argmax())]:
+            head = _largest(bounds, np.flatnonzero(~fresh), step)
+            bounds[head] = function.gains(head)
+            fresh[head] = True
+            step = min(2 * step, block_size)
+        rows[pick], gains[pick] = best, bounds[best]
+        fallen = function.add(best)
+        if fallen is None:
+            fresh[:] = False
+        else:
+            changed, falls = fallen
+            bounds[changed] -= falls  # a bound that was not exact stays a bound: gains cannot have fallen by less
+        bounds[best] = -np.inf
+        fresh[rows[: pick + 1]] = True  # chosen rows are never computed again
+    return rows, gains
+
+
+def maximize_stochastically(
+    function: Coverage, count: int, epsilon: float, block_size: int, seed: int
+) -> tuple[Integers, Numbers]:
+    """Rows that maximise `function` up to a factor 1 - 1/e - `epsilon` in expectation, in order, and their gains.
+
+    Each pick is the best of n/k ln(1/epsilon) rows drawn from the rest (lazier than lazy greedy, Mirzasoleiman et al.,
+    AAAI 2015, arXiv 1409.7938). Of equal gains the first row wins.
+    """
+    generator = np.random.default_rng(seed)
+    sample = max(1, math.ceil(function.size / count * math.log(1 / epsilon)))
+    rest = np.arange(function.size)
+    rows = np.empty(count, dtype=np.int64)
+    gains = np.empty(count)
+    for pick in range(count):
+        places = np.sort(generator.choice(len(rest), min(sample, len(rest)), replace=False))
+        drawn = rest[places]
+        blocks = [drawn[start : start + block_size] for start in range(0, len(drawn), block_size)]
+        found = np.concatenate([function.gains(block) for block in blocks])
+        best = int(found.argmax())
+        rows[pick], gains[pick] = drawn[best], found[best]
+        function.add(int(drawn[best]))
+        rest = np.delete(rest, places[best])
+    return rows, gains
+
+
+def _largest(bounds: Numbers, rows: Integers, count: int) -> Integers:
+    """The `count` of `rows` with the largest bounds; all where there are no more."""
+    if len(rows) <= count:
+        return rows
+    return np.asarray(rows[np.argpartition(-bounds[rows], count)[:count]])

@@ -1,0 +1,56 @@
+"""Vectors by example id, as embeddings and hidden states come to a strategy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from atgen_ray.selection.kernels import Vectors
+
+
+class States:
+    """Vectors of any length by example id, such as hidden states or gradient embeddings of the model that is taught.
+
+    `vectors` has shape (n, d), row i belonging to `ids[i]`. A row that is not finite stands for an example that has
+    none. Raises ValueError when the shapes disagree or an id comes twice.
+    """
+
+    kind = "state"
+
+    def __init__(self, ids: Sequence[str], vectors: npt.NDArray[np.floating[Any]]) -> None:
+        self._vectors: Vectors = np.asarray(vectors, dtype=np.float32)
+        self._rows = {id: row for row, id in enumerate(ids)}
+        if self._vectors.ndim != 2 or len(self._vectors) != len(ids):
+            raise ValueError(f"{self.kind}s have shape {self._vectors.shape}, expected ({len(ids)}, d)")
+        if len(self._rows) != len(ids):
+            raise ValueError(f"{self.kind}s hold an id twice")
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._rows
+
+    def take(self, ids: Sequence[str]) -> Vectors:
+        """The vectors of `ids` in that order, shape (len(ids), d). Raises ValueError for an unknown id."""
+        missing = [id for id in ids if id not in self._rows]
+        if missing:
+            raise ValueError(f"{len(missing)} examples have no {self.kind}, the first is '{missing[0]}'")
+        return self._vectors[[self._rows[id] for id in ids]]
+
+
+class Embeddings(States):
+    """L2-normalised vectors by example id. Raises ValueError also when a finite row is not of length 1 or 0."""
+
+    kind = "embedding"
+
+    def __init__(self, ids: Sequence[str], vectors: npt.NDArray[np.floating[Any]]) -> None:
+        super().__init__(ids, vectors)
+        norms = np.sqrt(np.einsum("ij,ij->i", self._vectors, self._vectors))  # no copy of a large pool's vectors
+        wrong = np.isfinite(norms) & (norms != 0) & (np.abs(norms - 1) > 0.01)
+        if wrong.any():
+            raise ValueError(f"embedding of '{ids[int(wrong.argmax())]}' is not L2-normalised")
+
+
+def rows_finite(vectors: Vectors) -> npt.NDArray[np.bool_]:
+    """Which rows hold finite numbers only, shape (n,)."""
+    with np.errstate(invalid="ignore"):  # float32 numbers cannot overflow a float64 sum, so only NaN and inf spoil it
+        return np.asarray(np.isfinite(vectors.sum(axis=1, dtype=np.float64)))
