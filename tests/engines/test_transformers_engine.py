@@ -1,0 +1,156 @@
+"""The transformers engine: what it reports is what the model computes, whatever stands beside it in a batch."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+
+from atgen_ray.config import ModelConfig, PromptConfig
+from atgen_ray.engines import transformers_engine
+from atgen_ray.engines.adapter_check import AdapterMismatch, check_adapter, score_outputs
+from atgen_ray.engines.generation import OUTPUT_SCHEMA, GenerationFailed
+from atgen_ray.engines.transformers_engine import TransformersWorker
+from atgen_ray.records import FEATURES_SCHEMA
+from atgen_ray.storage import RunFolder
+
+Generate = Callable[..., pa.Table]
+
+
+def flat(features: pa.Table, column: str) -> np.ndarray:
+    return np.concatenate([np.ravel(row) for row in features[column].to_pylist()])
+
+
+def test_logprobs_are_those_of_one_forward_pass(
+    generate: Generate, model: ModelConfig, examples: pa.Table, adapter: Path
+) -> None:
+    for weights in (None, adapter):
+        features = generate(adapter=weights, folder=f"run{weights is None}".lower())
+        pairs = list(zip(examples["text"].to_pylist(), features["token_ids"].to_pylist(), strict=True))
+        expected = np.concatenate(score_outputs(pairs, model, PromptConfig(), weights))
+        np.testing.assert_allclose(flat(features, "logprobs"), expected, atol=1e-4)
+
+
+def test_features_have_the_schema_and_consistent_numbers(generate: Generate, examples: pa.Table) -> None:
+    features = generate()
+    assert features.schema == FEATURES_SCHEMA
+    assert features["id"].to_pylist() == sorted(examples["id"].to_pylist())
+    for row in features.to_pylist():
+        assert row["error"] is None
+        assert len(row["logprobs"]) == len(row["entropies"]) == len(row["top_logprobs"]) == len(row["token_ids"])
+        np.testing.assert_allclose([top[0] for top in row["top_logprobs"]], row["logprobs"], atol=1e-5)
+        assert all(0 <= entropy <= np.log(50_000) for entropy in row["entropies"])
+
+
+def test_batch_composition_never_changes_a_score(generate: Generate) -> None:
+    alone, together = generate(batch_size=1, folder="alone"), generate(batch_size=14, folder="together")
+    assert alone["token_ids"].to_pylist() == together["token_ids"].to_pylist()
+    np.testing.assert_allclose(flat(alone, "logprobs"), flat(together, "logprobs"), atol=1e-4)
+    np.testing.assert_allclose(flat(alone, "entropies"), flat(together, "entropies"), atol=1e-4)
+
+
+def test_output_ends_with_its_end_of_turn_token(generate: Generate, demo_model: str) -> None:
+    model = ModelConfig(id=demo_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=12)
+    worker = TransformersWorker(model, PromptConfig(), _request(12), None, 1)
+    texts = ["Reply with the single word yes.", "Write a very long story about a river."]
+    rows = worker(pa.table({"id": ["a", "b"], "text": texts, "sample": pa.array([0, 0], pa.int32())})).to_pylist()
+    assert {row["finish_reason"] for row in rows} == {"stop", "length"}
+    for row in rows:
+        ends = [token == 2 for token in row["token_ids"]]
+        assert ends == [False] * (len(ends) - 1) + [row["finish_reason"] == "stop"]
+        assert "<|im_end|>" not in row["text"]
+        assert len(row["token_ids"]) <= 12
+
+
+def test_samples_are_drawn_anew_and_repeatably(generate: Generate) -> None:
+    first, again, other = (generate(samples=3, seed=seed, folder=name) for seed, name in ((1, "a"), (1, "b"), (2, "c")))
+    assert first["samples"].to_pylist() == again["samples"].to_pylist()
+    assert first["samples"].to_pylist() != other["samples"].to_pylist()
+    for row in first.to_pylist():
+        texts = [sample["text"] for sample in row["samples"]]
+        assert len(texts) == 3
+        assert len({*texts, row["text"]}) > 1
+        assert all(sample["logprob"] < 0 for sample in row["samples"])
+
+
+def test_a_prompt_that_is_too_long_costs_only_its_row(generate: Generate, examples: pa.Table) -> None:
+    rows = pa.concat_tables([examples, pa.table({"id": ["zz"], "text": ["long " * 500]})])
+    features = {row["id"]: row for row in generate(rows, prompt=PromptConfig(overlong="reject")).to_pylist()}
+    assert "tokens" in features["zz"]["error"]
+    assert features["zz"]["token_ids"] is None
+    assert all(features[id_]["error"] is None for id_ in examples["id"].to_pylist())
+
+
+def test_a_pass_in_which_every_row_fails_is_a_failure(generate: Generate) -> None:
+    rows = pa.table({"id": ["a", "b"], "text": ["long " * 500, "long " * 600]})
+    with pytest.raises(GenerationFailed, match="all 2 rows failed"):
+        generate(rows, prompt=PromptConfig(overlong="reject"))
+
+
+def test_an_interrupted_pass_goes_on_where_it_stopped(generate: Generate, examples: pa.Table, tmp_path: Path) -> None:
+    whole = generate(folder="whole")
+    kept = whole.slice(0, 8).to_pylist()
+    marked = [{**row, "sample": 0, "text": "kept from before the kill"} for row in kept]
+    part = pa.Table.from_pylist(marked, schema=OUTPUT_SCHEMA)
+    RunFolder(str(tmp_path), "killed").write_table("parts/one.parquet", part)
+    resumed = generate(folder="killed")
+    assert resumed["text"].to_pylist()[:8] == ["kept from before the kill"] * 8
+    assert resumed["logprobs"].to_pylist() == whole["logprobs"].to_pylist()
+
+
+class DyingWorker(TransformersWorker):
+    """Kills its own process at its first batch, once."""
+
+    grave: Path
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        if not self.grave.exists():
+            self.grave.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(batch)
+
+
+def test_an_engine_that_dies_is_replaced(generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = generate(folder="whole")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(DyingWorker, "grave", tmp_path / "died", raising=False)
+    monkeypatch.setattr(transformers_engine, "TransformersWorker", DyingWorker)
+    assert generate(folder="died").equals(whole)
+    assert (tmp_path / "died").exists()
+
+
+def test_a_batch_that_fails_is_halved_down_to_the_row_at_fault(model: ModelConfig) -> None:
+    worker = TransformersWorker(model, PromptConfig(), _request(4), None, 1)
+    generate_batch = worker._generate_batch
+
+    def fail_on_poison(prompts: list, sampled: bool) -> list:
+        if any(prompt.id == "e3" for prompt in prompts):
+            raise RuntimeError("out of memory")
+        return generate_batch(prompts, sampled)
+
+    worker._generate_batch = fail_on_poison  # type: ignore[method-assign]
+    ids = [f"e{index}" for index in range(6)]
+    batch = pa.table({"id": ids, "text": ids, "sample": pa.array([0] * 6, pa.int32())})
+    errors = {row["id"]: row["error"] for row in worker(batch).to_pylist()}
+    assert errors.pop("e3") == "generation failed: out of memory"
+    assert set(errors.values()) == {None}
+
+
+def test_other_weights_than_asked_for_are_noticed(
+    generate: Generate, examples: pa.Table, model: ModelConfig, adapter: Path
+) -> None:
+    right, wrong = generate(adapter=adapter, folder="right"), generate(folder="wrong")
+    assert check_adapter(examples, right, model, PromptConfig(), adapter, 4) < 1e-4
+    with pytest.raises(AdapterMismatch, match="not this adapter's"):
+        check_adapter(examples, wrong, model, PromptConfig(), adapter, 4)
+
+
+def _request(tokens: int):
+    from atgen_ray.records import GenerationRequest
+
+    return GenerationRequest(tokens)

@@ -1,0 +1,88 @@
+"""Fine-tuning under Ray Train: what is learnt, and that the number of workers does not matter."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from peft import PeftModel
+
+from atgen_ray.checkpoints import load_model, load_tokenizer
+from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
+from atgen_ray.pool.prompts import PromptBuilder
+from atgen_ray.training import TrainingExample, TrainingResult, train_adapter
+from atgen_ray.training.rows import IGNORED, build_row
+
+Train = Callable[..., tuple[TrainingResult, Path]]
+EXAMPLES = [TrainingExample(f"e{index:02d}", "count " * (1 + index % 5), f"answer {index % 3}") for index in range(12)]
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model: str) -> ModelConfig:
+    return ModelConfig(id=tiny_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=10)
+
+
+class Steps:
+    """A progress that can travel to a worker and says nothing."""
+
+    def __call__(self, done: int, total: int) -> None: ...
+
+
+@pytest.fixture
+def train(ray_session: None, model: ModelConfig, tmp_path: Path) -> Train:
+    def run(name: str = "adapter", start_from: Path | None = None, **training: object) -> tuple[TrainingResult, Path]:
+        output = tmp_path / name
+        output.mkdir()
+        config = TrainingConfig(
+            **{"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "threads_per_worker": 1} | training
+        )
+        work = str(tmp_path / f"work-{name}")
+        result = train_adapter(EXAMPLES, model, PromptConfig(), config, 7, output, work, Steps(), start_from)
+        return result, output
+
+    return run
+
+
+def test_only_the_answer_and_its_end_are_learnt(model: ModelConfig) -> None:
+    builder = PromptBuilder(load_tokenizer(model), PromptConfig(), 80)
+    row = build_row(builder, "a question", "an answer", 10)
+    learnt = [token for token in row["labels"] if token != IGNORED]
+    assert row["input_ids"][-len(learnt) :] == learnt
+    assert builder.decode(learnt) == "an answer"
+    # Padding and end of turn are the same token here; the end is learnt all the same, once.
+    assert load_tokenizer(model).pad_token_id == learnt[-1] == 2
+    assert learnt.count(2) == 1
+    assert len(row["input_ids"]) == len(row["labels"]) == len(row["attention_mask"])
+
+
+def test_truncation_shortens_the_prompt_and_keeps_the_answer(model: ModelConfig) -> None:
+    builder = PromptBuilder(load_tokenizer(model), PromptConfig(), 80)
+    row = build_row(builder, "long " * 500, "the answer", 10)
+    assert sum(label == IGNORED for label in row["labels"]) <= 80
+    assert builder.decode([token for token in row["labels"] if token != IGNORED]) == "the answer"
+
+
+def test_loss_falls_and_the_adapter_loads_in_peft(train: Train, model: ModelConfig) -> None:
+    result, adapter = train(epochs=6)
+    losses = [step["loss"] for step in result.losses]
+    assert result.steps == len(losses) == 18
+    assert result.examples == 12
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.5
+    assert sorted(path.name for path in adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    loaded = PeftModel.from_pretrained(load_model(model), str(adapter))
+    assert any(weight.abs().sum() > 0 for name, weight in loaded.named_parameters() if "lora_B" in name)
+
+
+def test_two_workers_learn_what_one_does(train: Train) -> None:
+    one, _ = train("one", batch_size=4, workers=1)
+    two, _ = train("two", batch_size=4, workers=2)
+    split, _ = train("split", batch_size=4, workers=1, accumulation=2)
+    losses = [[step["loss"] for step in result.losses] for result in (one, two, split)]
+    np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
+    np.testing.assert_allclose(losses[2], losses[0], atol=1e-4)
+
+
+def test_warm_start_continues_from_the_last_adapter(train: Train) -> None:
+    first, adapter = train("first", epochs=6)
+    second, _ = train("second", start_from=adapter, epochs=1)
+    assert second.losses[0]["loss"] < first.losses[0]["loss"] - 0.5
