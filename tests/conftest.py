@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import pytest
 import yaml
-
 from projects import Project
 
 from atgen_ray.journal import Journal

@@ -8,8 +8,6 @@ from atgen_ray.records import GOLD_SCHEMA
 
 ROWS = [{"id": "a", "references": ["one", "uno"]}, {"id": "b", "references": ["two"]}]
 GOLD = pa.Table.from_pylist(ROWS, GOLD_SCHEMA)
-    [{"id": "a", "references": ["one", "uno"]}, {"id": "b", "references": ["two"]}], GOLD_SCHEMA
-)
 
 
 def test_labels_are_the_first_references_at_their_price() -> None:
