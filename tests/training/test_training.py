@@ -22,12 +22,6 @@ def model(tiny_model: str) -> ModelConfig:
     return ModelConfig(id=tiny_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=10)
 
 
-class Steps:
-    """A progress that can travel to a worker and says nothing."""
-
-    def __call__(self, done: int, total: int) -> None: ...
-
-
 @pytest.fixture
 def train(ray_session: None, model: ModelConfig, tmp_path: Path) -> Train:
     def run(name: str = "adapter", start_from: Path | None = None, **training: object) -> tuple[TrainingResult, Path]:
@@ -37,7 +31,7 @@ def train(ray_session: None, model: ModelConfig, tmp_path: Path) -> Train:
             **{"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "threads_per_worker": 1} | training
         )
         work = str(tmp_path / f"work-{name}")
-        result = train_adapter(EXAMPLES, model, PromptConfig(), config, 7, output, work, Steps(), start_from)
+        result = train_adapter(EXAMPLES, model, PromptConfig(), config, 7, output, work, lambda *_: None, start_from)
         return result, output
 
     return run
