@@ -1,0 +1,87 @@
+"""A run submitted as a Ray job to a cluster that somebody else started: stopped there, and resumed by a second job."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from projects import Project
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment in which `ray job` finds a head node of our own."""
+    dashboard, port = _free_port(), _free_port()
+    command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--port={port}", f"--dashboard-port={dashboard}"]
+    log = (tmp_path / "head.log").open("w")
+    head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    environment = os.environ | {"RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    try:
+        _wait_until_ready(environment, tmp_path / "head.log")
+        yield environment
+    finally:
+        head.send_signal(signal.SIGTERM)
+        head.wait(60)
+
+
+def test_a_job_is_stopped_and_a_second_one_resumes_it(
+    cluster: dict[str, str], make_project: Callable[[], Project], tmp_path: Path
+) -> None:
+    project = make_project()
+    storage = str(tmp_path / "runs")
+    first = _submit(project, cluster, storage, "--no-wait", "--submission-id", "first")
+    assert first.returncode == 0, first.stderr
+    _wait_for_step(cluster, project, storage, "selection")
+    stopped = subprocess.run([RAY, "job", "stop", "first"], env=cluster, capture_output=True, text=True, timeout=120)
+    assert stopped.returncode == 0, stopped.stderr
+    assert json.loads(project.run("runs", "show", "sort", "--storage", storage, "--json").stdout)["status"] == "stopped"
+
+    second = _submit(project, cluster, storage)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "all rounds done" in second.stdout
+    view = json.loads(project.run("runs", "show", "sort", "--storage", storage, "--json").stdout)
+    assert view["status"] == "finished"
+    assert view["labels"] == 10
+    steps = [(event["round"], event["step"]) for event in view["events"] if event["kind"] == "step"]
+    assert len(steps) == len(set(steps))
+
+
+def _submit(project: Project, cluster: dict[str, str], storage: str, *options: str) -> subprocess.CompletedProcess[str]:
+    run = [sys.executable, "-m", "atgen_ray.cli", "run", "sort.yaml", "--storage", storage]
+    command = [RAY, "job", "submit", "--working-dir", str(project.folder), *options, "--", *run]
+    return subprocess.run(command, env=cluster, capture_output=True, text=True, timeout=400)
+
+
+def _wait_for_step(cluster: dict[str, str], project: Project, storage: str, step: str) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        shown = project.run("runs", "show", "sort", "--storage", storage, "--json")
+        if shown.returncode == 0 and any(event["step"] == step for event in json.loads(shown.stdout)["events"]):
+            return
+        time.sleep(2)
+    logs = subprocess.run([RAY, "job", "logs", "first"], env=cluster, capture_output=True, text=True, timeout=60)
+    pytest.fail(f"the job never came to {step}: {logs.stdout} {logs.stderr}")
+
+
+def _wait_until_ready(environment: dict[str, str], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        listed = subprocess.run([RAY, "job", "list"], env=environment, capture_output=True, timeout=60)
+        if listed.returncode == 0:
+            return
+        time.sleep(1)
+    pytest.fail(f"no head node: {log.read_text()}")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
