@@ -1,32 +1,66 @@
-"""Means over the output tokens of each example."""
+"""Sums, means and extremes over the output tokens of each example."""
+
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+Numbers = npt.NDArray[np.float64]
+Reduction = Literal["sum", "mean", "max", "min"]
 
-def average_tokens(features: pa.Table, column: str) -> npt.NDArray[np.float64]:
-    """Mean over the T output tokens of the list column `column`, one number per row of `features`.
 
-    NaN where the row has an error, no tokens, or a value that is null or not finite. A row's mean depends on that row
+def reduce_tokens(features: pa.Table, column: str, reduction: Reduction) -> Numbers:
+    """Sum, mean or extreme over the T output tokens of the list column `column`, one number per row of `features`.
+
+    NaN where the row has an error, no tokens, or a value that is null or not finite. A row's number depends on that row
     alone: how the table is ordered, sliced or chunked never changes it.
     """
-    chunks = [_average_lists(chunk) for chunk in features[column].chunks]
-    means = np.concatenate(chunks) if chunks else np.empty(0)
-    failed = pc.is_valid(features["error"]).to_numpy()
-    means[failed | ~np.isfinite(means)] = np.nan
-    return means
+    found = [_reduce(_numbers(chunk.flatten()), chunk, reduction) for chunk in features[column].chunks]
+    return _without_failed(features, found)
 
 
-def _average_lists(lists: pa.ListArray) -> npt.NDArray[np.float64]:
-    values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+def reduce_margins(features: pa.Table, reduction: Reduction) -> Numbers:
+    """The same over the margins p_1 - p_2 of the two likeliest tokens at each output step, from `top_logprobs`.
+
+    NaN also where a step does not report two tokens.
+    """
+    found = []
+    for chunk in features["top_logprobs"].chunks:
+        steps = chunk.flatten()
+        margins = np.full(len(steps), np.nan)
+        lengths = pc.fill_null(pc.list_value_length(steps), 0).to_numpy()
+        logprobs = _numbers(steps.flatten())
+        first = np.cumsum(lengths) - lengths
+        enough = lengths >= 2
+        margins[enough] = np.exp(logprobs[first[enough]]) - np.exp(logprobs[first[enough] + 1])
+        found.append(_reduce(margins, chunk, reduction))
+    return _without_failed(features, found)
+
+
+def _numbers(values: pa.Array) -> Numbers:
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _reduce(values: Numbers, lists: pa.ListArray, reduction: Reduction) -> Numbers:
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-    means = np.full(len(lists), np.nan)
+    reduced = np.full(len(lists), np.nan)
     full = lengths > 0
     if full.any():
-        # Sums by segment, not differences of a running sum: those would carry rounding over from other rows.
-        starts = np.cumsum(lengths) - lengths
+        # By segment, not as differences of a running sum: those would carry rounding over from other rows.
+        segments = (np.cumsum(lengths) - lengths)[full]
+        extreme = {"max": np.maximum, "min": np.minimum}.get(reduction, np.add)
         with np.errstate(invalid="ignore"):  # inf - inf is a NaN like any other here
-            means[full] = np.add.reduceat(values, starts[full]) / lengths[full]
-    return means
+            reduced[full] = extreme.reduceat(values, segments)
+        if reduction == "mean":
+            reduced[full] /= lengths[full]
+        spoilt = np.maximum.reduceat(~np.isfinite(values), segments)  # an extreme may pass over an infinity
+        reduced[np.flatnonzero(full)[spoilt]] = np.nan
+    return reduced
+
+
+def _without_failed(features: pa.Table, found: list[Numbers]) -> Numbers:
+    values = np.concatenate(found) if found else np.empty(0)
+    values[pc.is_valid(features["error"]).to_numpy() | ~np.isfinite(values)] = np.nan
+    return values

@@ -1,12 +1,12 @@
 """The one door to the strategies: it decides what a strategy sees, and checks what it gives back."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from atgen_ray.errors import PoolExhausted, UserError, nearest
 from atgen_ray.records import SELECTION_SCHEMA
@@ -98,12 +98,23 @@ def _validate(strategy: Strategy, parameters: Mapping[str, Any]) -> Parameters:
         return strategy.parameters.model_validate(dict(parameters))
     except ValidationError as error:
         first = error.errors()[0]
+        *above, last = first["loc"]
         key = ".".join(str(step) for step in first["loc"])
-        known = strategy.parameters.model_fields
-        if str(first["loc"][0]) not in known:
-            hint = nearest(key, known) if known else "; it has none"
+        if first["type"] == "extra_forbidden":
+            known = _known_keys(strategy.parameters, above)
+            hint = nearest(str(last), known) if known else "; it has none"
             raise UserError(f"selection.parameters.{key} is not a parameter of '{strategy.name}'{hint}") from None
-        raise UserError(f"selection.parameters.{key} is {first['input']!r}: {first['msg']}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"selection.parameters.{key} is {first['input']!r}: {message}") from None
+
+
+def _known_keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """Keys of the section at `path` below `model`; a mapping's keys are the user's own."""
+    for step in path:
+        kind = model.model_fields[str(step)].annotation if str(step) in model.model_fields else None
+        sections = [part for part in (kind, *get_args(kind)) if isinstance(part, type) and issubclass(part, BaseModel)]
+        model = sections[0] if sections else model
+    return list(model.model_fields)
 
 
 def _gather(

@@ -1,20 +1,15 @@
 """The `facility_location` strategy: the batch that best represents the pool."""
 
 import numpy as np
-from pydantic import Field, PositiveInt
 
-from atgen_ray.selection.contract import Candidates, Parameters, Picks, Strategy, pick_ids
-from atgen_ray.selection.kernels.coverage import DenseCoverage
-from atgen_ray.selection.kernels.greedy import maximize
-from atgen_ray.selection.kernels.similarity import nearest, to_grid
-from atgen_ray.selection.vectors import rows_finite
+from atgen_ray.selection.contract import Candidates, Picks, Strategy, pick_ids
+from atgen_ray.selection.covering import CoverageParameters, cover
+from atgen_ray.selection.kernels.similarity import nearest
+from atgen_ray.selection.vectors import grid_vectors
 
 
-class FacilityLocationParameters(Parameters):
+class FacilityLocationParameters(CoverageParameters):
     """Facility location as experimental design for fine-tuning (Bhatt et al., arXiv 2401.06692)."""
-
-    block_size: PositiveInt = Field(128, description="Candidates whose gains are computed together")
-    memory_mb: PositiveInt = Field(512, description="Largest block of similarities in MB")
 
 
 def _select(candidates: Candidates, parameters: FacilityLocationParameters, count: int) -> Picks:
@@ -23,19 +18,17 @@ def _select(candidates: Candidates, parameters: FacilityLocationParameters, coun
     m_i is the best similarity of i to the labelled examples and to the picks before, and -1, the least there is, while
     there are none; s is the cosine similarity.
     """
-    embeddings, labeled = candidates.vectors()
-    usable = np.flatnonzero(rows_finite(embeddings))
+    usable, vectors, labeled = grid_vectors(candidates)
     if not len(usable):
         return Picks((), np.empty(0))
-    vectors = to_grid(embeddings[usable])
-    labeled = labeled[rows_finite(labeled)]
-    covered = nearest(vectors, to_grid(labeled), parameters.memory_mb)
-    function = DenseCoverage(vectors, vectors, covered, None, parameters.memory_mb)
-    rows, gains = maximize(function, min(count, len(vectors)), parameters.block_size)
+    covered = nearest(vectors, labeled, parameters.memory_mb)
+    ids = pick_ids(candidates.ids, usable)
+    count = min(count, len(vectors))
+    rows, gains = cover(ids, vectors, covered, None, parameters, count, candidates.seed, candidates.round)
     parts = {"gain": gains}
     if len(labeled):
         parts["nearest_labeled"] = covered[rows]
-    return Picks(pick_ids(candidates.ids, usable[rows]), gains, parts)
+    return Picks(pick_ids(ids, rows), gains, parts)
 
 
 FACILITY_LOCATION = Strategy(

@@ -4,7 +4,8 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from atgen_ray.scoring import normalized_nll
-from atgen_ray.selection.contract import Candidates, Parameters, Scores, Strategy
+from atgen_ray.selection.contract import Candidates, Scores
+from atgen_ray.selection.guard import GuardedParameters, guarded
 from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.clusters import cluster, distance_to_centers
 from atgen_ray.selection.kernels.draws import derive_seed
@@ -13,7 +14,7 @@ from atgen_ray.selection.kernels.similarity import to_grid
 from atgen_ray.selection.vectors import rows_finite
 
 
-class HudsParameters(Parameters):
+class HudsParameters(GuardedParameters):
     """Hybrid uncertainty and diversity sampling (Azeemi, Qazi and Raza, COLING 2025, arXiv 2403.09259)."""
 
     diversity_weight: float = Field(0.5, ge=0, le=1, description="Weight of diversity; uncertainty has the rest")
@@ -57,4 +58,4 @@ def _distance_in_strata(vectors: Vectors, strata: Integers, clusters: int, seed:
     return distance
 
 
-HUDS = Strategy("huds", needs=frozenset({"embeddings", "generations"}), parameters=HudsParameters, select=_select)
+HUDS = guarded("huds", frozenset({"embeddings", "generations"}), HudsParameters, _select)

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atgen_ray.selection.kernels import Vectors
+from atgen_ray.selection.contract import Candidates
+from atgen_ray.selection.kernels import Integers, Vectors
+from atgen_ray.selection.kernels.similarity import to_grid
 
 
 class States:
@@ -54,3 +56,11 @@ def rows_finite(vectors: Vectors) -> npt.NDArray[np.bool_]:
     """Which rows hold finite numbers only, shape (n,)."""
     with np.errstate(invalid="ignore"):  # float32 numbers cannot overflow a float64 sum, so only NaN and inf spoil it
         return np.asarray(np.isfinite(vectors.sum(axis=1, dtype=np.float64)))
+
+
+def grid_vectors(candidates: Candidates) -> tuple[Integers, Vectors, Vectors]:
+    """Rows of the candidates that have an embedding (u,), these on the grid (u, d), and those of the labelled ones."""
+    embeddings, labeled = candidates.vectors()
+    usable = rows_finite(embeddings)
+    kept = embeddings if usable.all() else embeddings[usable]
+    return np.flatnonzero(usable), to_grid(kept), to_grid(labeled[rows_finite(labeled)])

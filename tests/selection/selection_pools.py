@@ -1,53 +1,75 @@
 """Pools for the tests of selection: plain, degenerate and broken ones."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
 from atgen_ray.records import FEATURES_SCHEMA
-from atgen_ray.selection import Embeddings, select_batch
+from atgen_ray.selection import Embeddings, States, select_batch
 
 # Few directions, so that identical and opposite embeddings are common.
 DIRECTIONS = [(1, 0, 0), (0, 1, 0), (-1, 0, 0), (0.6, 0.8, 0), (0.6, 0, -0.8), (0, 0, 0), (math.nan, 0, 0)]
+TEXTS = [
+    "",
+    "?!",
+    "Who wrote Hamlet?",
+    "who wrote hamlet",
+    "Add 2 and 2.",
+    "Ada met Bob in Rome. Then they left.",
+    "中文",
+]
+SAMPLES = [[], ["4"], ["4", "4"], ["4", "", "four"], ["Rome", "rome.", "In Rome", "Paris"], ["a b c d e", "a b c d f"]]
 LOGPROBS = [[-0.1], [-0.1, -0.3], [-2.0, -4.0, -0.5], [-2.0], [], [math.nan, -1.0], [-math.inf], None]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Everything `select_batch` may be given; `vectors` and `features` rows belong to `ids`."""
+    """Everything `select_batch` may be given; rows of all lists belong to `ids`."""
 
     ids: list[str]
     vectors: list[tuple[float, ...]]
     logprobs: list[list[float] | None]
     labeled: frozenset[str] = frozenset()
     excluded: frozenset[str] = frozenset()
+    texts: list[str] = field(default_factory=list)  # made up where not given
+    samples: list[list[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        made_up = [f"What is {id} in Rome? Give {len(id)} words." for id in self.ids]
+        object.__setattr__(self, "texts", self.texts or made_up)
+        object.__setattr__(self, "samples", self.samples or [["w0", "w1", "w2"] for _ in self.ids])
 
     @property
     def open(self) -> set[str]:
         return set(self.ids) - self.labeled - self.excluded
 
     def take(self, order: list[int]) -> "Pool":
-        return replace(
-            self,
-            ids=[self.ids[row] for row in order],
-            vectors=[self.vectors[row] for row in order],
-            logprobs=[self.logprobs[row] for row in order],
-        )
+        columns = ("ids", "vectors", "logprobs", "texts", "samples")
+        return replace(self, **{name: [getattr(self, name)[row] for row in order] for name in columns})
 
     def embeddings(self) -> Embeddings:
         return Embeddings(self.ids, np.array(self.vectors, dtype=np.float32))
 
     def features(self) -> pa.Table:
-        return pa.Table.from_pylist(
-            [feature_row(id, logprobs) for id, logprobs in zip(self.ids, self.logprobs, strict=True)],
-            schema=FEATURES_SCHEMA,
-        )
+        rows = [feature_row(*row) for row in zip(self.ids, self.logprobs, self.samples, strict=True)]
+        return pa.Table.from_pylist(rows, schema=FEATURES_SCHEMA)
+
+    def states(self) -> States:
+        return States(self.ids, 3 * np.array(self.vectors, dtype=np.float32))
 
     def select(self, strategy: str, count: int, parameters: dict | None = None, **given) -> pa.Table:
-        inputs = {"embeddings": self.embeddings(), "features": self.features(), "seed": 7, "round": 1} | given
+        inputs = {
+            "embeddings": self.embeddings(),
+            "features": self.features(),
+            "texts": dict(zip(self.ids, self.texts, strict=True)),
+            "labels": {id: text[:20] for id, text in zip(self.ids, self.texts, strict=True)},
+            "states": self.states(),
+            "seed": 7,
+            "round": 1,
+        } | given
         return select_batch(
             strategy,
             parameters or {},
@@ -59,7 +81,7 @@ class Pool:
         )
 
 
-def feature_row(id: str, logprobs: list[float] | None) -> dict:
+def feature_row(id: str, logprobs: list[float] | None, samples: list[str]) -> dict:
     tokens = logprobs or []
     return {
         "id": id,
@@ -70,7 +92,7 @@ def feature_row(id: str, logprobs: list[float] | None) -> dict:
         "entropies": None if logprobs is None else [abs(value) for value in tokens],
         "top_logprobs": [[value, value - 1] for value in tokens],
         "finish_reason": "stop",
-        "samples": [{"text": f"w{step}", "logprob": -1.0} for step in range(3)],
+        "samples": [{"text": text, "logprob": -1.0 - len(text)} for text in samples],
         "error": "no output" if logprobs is None else None,
     }
 
@@ -82,7 +104,11 @@ def make_pool(count: int, seed: int = 0, dimensions: int = 8, labeled: int = 0) 
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = [f"x{number:04d}" for number in range(count)]
     logprobs = [(-generator.exponential(1, generator.integers(1, 6))).tolist() for _ in ids]
-    return Pool(ids, [tuple(row) for row in vectors.tolist()], logprobs, frozenset(ids[:labeled]))
+    words = [f"Word{number}" for number in range(40)]
+    texts = [" ".join(generator.choice(words, generator.integers(3, 12))) + "." for _ in ids]
+    samples = [[" ".join(generator.choice(words[:6], 5)) for _ in range(4)] for _ in ids]
+    labels = frozenset(ids[:labeled])
+    return Pool(ids, [tuple(row) for row in vectors.tolist()], logprobs, labels, texts=texts, samples=samples)
 
 
 @st.composite
@@ -90,9 +116,10 @@ def pools(draw: st.DrawFn) -> Pool:
     """Small pools full of ties, rows without output, rows without embedding and labelled or excluded rows."""
     names = st.text("abcxyz0123456789é", min_size=1, max_size=4)
     ids = draw(st.lists(names, unique=True, min_size=1, max_size=12))
-    columns = [
-        draw(st.lists(st.sampled_from(kind), min_size=len(ids), max_size=len(ids))) for kind in (DIRECTIONS, LOGPROBS)
-    ]
+    vectors, logprobs, texts, samples = (
+        draw(st.lists(st.sampled_from(kind), min_size=len(ids), max_size=len(ids)))
+        for kind in (DIRECTIONS, LOGPROBS, TEXTS, SAMPLES)
+    )
     taken = draw(
         st.lists(st.sampled_from(["open", "open", "labeled", "excluded"]), min_size=len(ids), max_size=len(ids))
     )
@@ -101,4 +128,4 @@ def pools(draw: st.DrawFn) -> Pool:
         frozenset(id for id, state in zip(ids, taken, strict=True) if state == wanted)
         for wanted in ("labeled", "excluded")
     )
-    return Pool(ids, *columns, labeled, excluded)
+    return Pool(ids, vectors, logprobs, labeled, excluded, texts, samples)

@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from dataclasses import fields, replace
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from selection_pools import Pool, make_pool, pools
 
 from atgen_ray.errors import PoolExhausted, UserError
@@ -20,12 +23,40 @@ from atgen_ray.selection import (
     Picks,
     Scores,
     Strategy,
+    find_needs,
     find_strategy,
     select_batch,
 )
 
+# Parameters that lead a strategy down another path than its defaults do.
+GUARD = {"guard": {"top_share": 0.3, "disagreement": 0.9, "min_words": 1, "max_symbols": 0.6}}
+VARIANTS = [
+    ("facility_location", {"method": "sparse", "neighbors": 3}),
+    ("facility_location", {"method": "sparse", "neighbors": 3, "exact_limit": 1}),
+    ("facility_location", {"method": "stochastic", "ground": 5}),
+    ("facility_location", {"method": "partition", "part_size": 4, "ground": 6}),
+    ("weighted_facility_location", {"method": "sparse", "normalize": "zscore", **GUARD}),
+    ("hadas", {"batch_diversity": True, "first": "faithful"}),
+    ("badge", {"gradients": True}),
+    ("badge", {"space": "embeddings", **GUARD}),
+    ("fisher", {"space": "embeddings"}),
+    ("k_center", {"space": "states"}),
+    ("semantic_entropy", {"same": "words", "weights": "likelihood"}),
+    ("dual", {"share": 1.0, "neighbors": 2, "noise_cutoff": 0.5}),
+    ("nsp", {"scale": "probability", **GUARD}),
+    ("huds", GUARD),
+    (
+        "ensemble",
+        {"members": {"bleuvar": {"weight": 1}, "facility_location": {}, "hadas": {}}, "combine": "reciprocal"},
+    ),
+    ("ensemble", {"members": {"entropy": {"weight": [0, 1]}, "kmeans": {"weight": [2, 0]}}, **GUARD}),
+]
+CASES = [(name, {}) for name in STRATEGIES] + VARIANTS
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
-quick = settings(max_examples=60, deadline=None)
+every_case = pytest.mark.parametrize(
+    ("strategy", "parameters"), CASES, ids=[f"{name}{place}" for place, (name, _) in enumerate(CASES)]
+)
+quick = settings(max_examples=25, deadline=None)
 
 
 def check_contract(table: pa.Table, pool: Pool, count: int) -> None:
@@ -38,99 +69,177 @@ def check_contract(table: pa.Table, pool: Pool, count: int) -> None:
     assert all(np.isfinite(value) for row in table["parts"].to_pylist() for _, value in row)
 
 
-@every_strategy
+@every_case
 @quick
 @given(pool=pools(), count=st.integers(1, 15))
-def test_exactly_so_many_open_examples_and_none_twice(strategy, pool, count):
-    check_contract(pool.select(strategy, count), pool, count)
+def test_exactly_so_many_open_examples_and_none_twice(strategy, parameters, pool, count):
+    check_contract(pool.select(strategy, count, parameters), pool, count)
 
 
-@every_strategy
+@every_case
 @quick
 @given(pool=pools(), count=st.integers(1, 15), data=st.data())
-def test_order_and_chunks_of_the_pool_never_matter(strategy, pool, count, data):
+def test_order_and_chunks_of_the_pool_never_matter(strategy, parameters, pool, count, data):
     shuffled = pool.take(data.draw(st.permutations(range(len(pool.ids)))))
     features = pool.take(data.draw(st.permutations(range(len(pool.ids))))).features()
     cut = data.draw(st.integers(0, len(features)))
     features = pa.concat_tables([features.slice(0, cut), features.slice(cut)])
-    assert shuffled.select(strategy, count, features=features).equals(pool.select(strategy, count))
+    assert shuffled.select(strategy, count, parameters, features=features).equals(
+        pool.select(strategy, count, parameters)
+    )
 
 
-@every_strategy
-def test_order_of_a_larger_pool_never_matters(strategy):
+@every_case
+def test_order_of_a_larger_pool_never_matters(strategy, parameters):
     pool = make_pool(300, labeled=40)
     order = np.random.default_rng(5).permutation(300).tolist()
-    assert pool.take(order).select(strategy, 30).equals(pool.select(strategy, 30))
+    assert pool.take(order).select(strategy, 30, parameters).equals(pool.select(strategy, 30, parameters))
 
 
-@every_strategy
-def test_what_is_known_beyond_the_pool_never_matters(strategy):
+@every_case
+def test_what_is_known_beyond_the_pool_never_matters(strategy, parameters):
     pool = make_pool(60, labeled=10)
     part = pool.take(list(range(40)))
-    alone = part.select(strategy, 8)
-    assert part.select(strategy, 8, embeddings=pool.embeddings(), features=pool.features()).equals(alone)
+    alone = part.select(strategy, 8, parameters)
+    assert part.select(strategy, 8, parameters, embeddings=pool.embeddings(), features=pool.features()).equals(alone)
 
 
-@every_strategy
-def test_nothing_is_selected_twice_over_the_rounds(strategy):
+@every_case
+def test_nothing_is_selected_twice_over_the_rounds(strategy, parameters):
     pool = make_pool(23)
     labels: list[str] = []
     for round in range(5):
-        labels += (
-            Pool(pool.ids, pool.vectors, pool.logprobs, frozenset(labels))
-            .select(strategy, 5, round=round)["id"]
-            .to_pylist()
-        )
+        left = replace(pool, labeled=frozenset(labels))
+        labels += left.select(strategy, 5, parameters, round=round)["id"].to_pylist()
     assert sorted(labels) == pool.ids
     with pytest.raises(PoolExhausted):
-        Pool(pool.ids, pool.vectors, pool.logprobs, frozenset(labels)).select(strategy, 5)
+        replace(pool, labeled=frozenset(labels)).select(strategy, 5, parameters)
 
 
-@every_strategy
-def test_identical_examples(strategy):
+@every_case
+def test_identical_examples(strategy, parameters):
     pool = Pool([f"x{number}" for number in range(9)], [(0.6, 0.8)] * 9, [[-1.0, -2.0]] * 9, frozenset({"x0"}))
-    check_contract(pool.select(strategy, 4), pool, 4)
+    check_contract(pool.select(strategy, 4, parameters), pool, 4)
 
 
-@every_strategy
-def test_a_pool_of_one(strategy):
+@every_case
+def test_a_pool_of_one(strategy, parameters):
     pool = Pool(["only"], [(0.0, 1.0)], [[-1.0]])
-    assert pool.select(strategy, 3)["id"].to_pylist() == ["only"]
+    assert pool.select(strategy, 3, parameters)["id"].to_pylist() == ["only"]
 
 
-@every_strategy
-def test_a_pool_that_no_model_could_read_is_drawn_at_random(strategy):
+@every_case
+def test_a_pool_that_no_model_could_read_is_drawn_at_random(strategy, parameters):
     pool = Pool([f"x{number}" for number in range(20)], [(np.nan, np.nan)] * 20, [None] * 20)
-    table = pool.select(strategy, 6)
+    table = pool.select(strategy, 6, parameters)
     check_contract(table, pool, 6)
-    if STRATEGIES[strategy].needs:
+    if STRATEGIES[strategy].needs - {"texts"}:
         assert table["parts"].to_pylist() == [[("filled", 1.0)]] * 6
-        assert table["id"].to_pylist() != pool.select(strategy, 6, seed=8)["id"].to_pylist()
+        assert table["id"].to_pylist() != pool.select(strategy, 6, parameters, seed=8)["id"].to_pylist()
+
+
+# What these say of an example depends on that example and the labelled ones alone, or on the picks before it.
+ALONE = ["random", "length", "nsp", "ensp", "entropy", "margin", "max_token", "bleuvar", "semantic_entropy"]
+ALONE += ["self_consistency", "cocoa", "hadas", "k_center", ("fisher", {"normalize": False})]
+
+
+@pytest.mark.parametrize("case", ALONE, ids=str)
+def test_examples_that_leave_the_pool_unpicked_change_nothing(case):
+    strategy, parameters = case if isinstance(case, tuple) else (case, {})
+    pool = make_pool(120, labeled=20)
+    table = pool.select(strategy, 12, parameters)
+    gone = [row for row, id in enumerate(pool.ids) if row % 3 or id in table["id"].to_pylist() or id in pool.labeled]
+    assert len(gone) < 100
+    assert pool.take(gone).select(strategy, 12, parameters).equals(table)
 
 
 @every_strategy
 def test_every_parameter_is_described(strategy):
-    parameters = STRATEGIES[strategy].parameters
-    assert parameters.model_config["extra"] == "forbid"
-    assert all(field.description for field in parameters.model_fields.values())
+    kinds = [STRATEGIES[strategy].parameters]
+    for kind in kinds:
+        assert kind.model_config["extra"] == "forbid"
+        assert kind.__doc__
+        assert all(field.description for field in kind.model_fields.values())
+        kinds += [part for field in kind.model_fields.values() for part in find_models(field.annotation)]
     assert find_strategy(strategy) is STRATEGIES[strategy]
+    assert STRATEGIES[strategy].parameters.__doc__ != Parameters.__doc__
+
+
+def find_models(kind):
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    return [model for part in get_args(kind) for model in find_models(part)]
+
+
+@every_case
+def test_a_strategy_that_lacks_what_it_needs_says_so(strategy, parameters):
+    pool = make_pool(5, labeled=1)
+    needs = find_needs(strategy, parameters)
+    part = pool.take([0, 1])
+
+    def refuses(match, **given):
+        with pytest.raises(ValueError, match=match):
+            pool.select(strategy, 2, parameters, **given)
+
+    if "embeddings" in needs:
+        refuses("needs embeddings", embeddings=None)
+        refuses("3 examples have no embedding, the first is 'x0002'", embeddings=part.embeddings())
+    if needs & {"generations", "samples"}:
+        refuses("needs the features table", features=None)
+        refuses("3 examples have no row in the features table, the first is 'x0002'", features=part.features())
+        refuses("twice", features=pool.take([0, 1, 2, 3, 4, 4]).features())
+    if "texts" in needs:
+        refuses("needs texts", texts=None)
+        refuses("3 examples have no text, the first is 'x0002'", texts=dict(zip(part.ids, part.texts, strict=True)))
+        refuses(
+            "1 examples have no text, the first is 'x0000'", texts=dict(zip(pool.ids[1:], pool.texts[1:], strict=True))
+        )
+    if "labels" in needs:
+        refuses("needs labels", labels=None)
+        refuses("1 examples have no label, the first is 'x0000'", labels={})
+    if "states" in needs:
+        refuses("needs states", states=None)
+        refuses("3 examples have no state, the first is 'x0002'", states=part.states())
+
+
+@every_case
+def test_what_a_strategy_does_not_need_may_be_missing(strategy, parameters):
+    pool = make_pool(30, labeled=3)
+    needs = find_needs(strategy, parameters)
+    missing = {"embeddings", "texts", "labels", "states"} - needs
+    missing |= set() if needs & {"generations", "samples"} else {"features"}
+    full = pool.select(strategy, 4, parameters)
+    assert pool.select(strategy, 4, parameters, **dict.fromkeys(missing)).equals(full)
 
 
 @every_strategy
-def test_a_strategy_that_lacks_what_it_needs_says_so(strategy):
-    pool = make_pool(5)
-    if "embeddings" in STRATEGIES[strategy].needs:
-        with pytest.raises(ValueError, match="embedding"):
-            pool.select(strategy, 2, embeddings=None)
-        with pytest.raises(ValueError, match="3 examples have no embedding, the first is 'x0002'"):
-            pool.select(strategy, 2, embeddings=pool.take([0, 1]).embeddings())
-    if STRATEGIES[strategy].needs & {"generations", "samples"}:
-        with pytest.raises(ValueError, match="features"):
-            pool.select(strategy, 2, features=None)
-        with pytest.raises(ValueError, match="3 examples have no row in the features table, the first is 'x0001'"):
-            pool.select(strategy, 2, features=pool.take([4, 0]).features())
-        with pytest.raises(ValueError, match="twice"):
-            pool.select(strategy, 2, features=pool.take([0, 1, 2, 3, 4, 4]).features())
+def test_needs_are_those_of_the_default_parameters(strategy):
+    assert find_needs(strategy, {}) == STRATEGIES[strategy].needs
+
+
+def test_needs_follow_the_parameters():
+    assert find_needs("nsp", {}) == {"generations"}
+    assert find_needs("nsp", {"guard": {"disagreement": 0.96}}) == {"generations", "samples"}
+    assert find_needs("nsp", {"guard": {"min_words": 2}}) == {"generations", "texts"}
+    assert find_needs("k_center", {"space": "states"}) == {"states"}
+    assert find_needs("badge", {"gradients": True}) == {"states"}
+    members = {"hadas": {}, "k_center": {"parameters": {"space": "states"}}}
+    assert find_needs("ensemble", {"members": members}) == {"generations", "texts", "labels", "states"}
+    with pytest.raises(UserError, match="k_centre"):
+        find_needs("k_centre", {})
+
+
+def test_states_may_come_as_a_column_of_the_features():
+    pool = make_pool(30)
+    alone = pool.select("fisher", 5)
+    states = [[3 * float(np.float32(value)) for value in vector] for vector in pool.vectors]
+    features = pool.features().append_column("state", pa.array(states, pa.list_(pa.float32())))
+    assert pool.select("fisher", 5, states=None, features=features)["id"].equals(alone["id"])
+    states[int(alone["id"][0].as_py()[1:])] = None
+    features = features.set_column(
+        features.column_names.index("state"), "state", pa.array(states, pa.list_(pa.float32()))
+    )
+    assert alone["id"][0].as_py() not in pool.select("fisher", 29, states=None, features=features)["id"].to_pylist()
 
 
 def define(monkeypatch, select, needs=frozenset()):
@@ -186,11 +295,17 @@ def test_a_strategy_sees_only_what_it_declares(monkeypatch):
     pool = make_pool(6, labeled=2)
 
     def peek(candidates, parameters, count):
-        assert (candidates.embeddings, candidates.features, candidates.labeled_embeddings) == (None, None, None)
-        with pytest.raises(TypeError, match="embeddings"):
-            candidates.vectors()
-        with pytest.raises(TypeError, match="generations"):
-            candidates.outputs()
+        known = {field.name for field in fields(candidates) if getattr(candidates, field.name) is not None}
+        assert known == {"ids", "labeled_ids", "seed", "round"}
+        for read, need in (
+            (candidates.vectors, "embeddings"),
+            (candidates.outputs, "generations"),
+            (candidates.prompts, "texts"),
+            (candidates.answers, "labels"),
+            (candidates.model_states, "states"),
+        ):
+            with pytest.raises(TypeError, match=need):
+                read()
         return Scores(np.zeros(len(candidates.ids)))
 
     define(monkeypatch, peek)
@@ -208,11 +323,17 @@ def test_candidates_are_sorted_and_aligned(monkeypatch):
         assert candidates.outputs().schema.names == pool.features().schema.names
         np.testing.assert_allclose(vectors, pool.vectors[3:], rtol=1e-6)
         np.testing.assert_allclose(labeled, pool.vectors[:3], rtol=1e-6)
+        assert candidates.prompts() == (tuple(pool.texts[3:]), tuple(pool.texts[:3]))
+        assert candidates.answers() == tuple(text[:20] for text in pool.texts[:3])
+        states, labeled = candidates.model_states()
+        np.testing.assert_allclose(states, 3 * np.array(pool.vectors[3:]), rtol=1e-6)
+        np.testing.assert_allclose(labeled, 3 * np.array(pool.vectors[1:3]), rtol=1e-6)  # the first one has no state
         assert (candidates.seed, candidates.round) == (7, 1)
         return Scores(np.zeros(6))
 
-    define(monkeypatch, look, frozenset({"embeddings", "samples"}))
-    pool.take([4, 8, 0, 2, 1, 7, 6, 5, 3]).select("made-up", 1)
+    define(monkeypatch, look, frozenset({"embeddings", "samples", "texts", "labels", "states"}))
+    states = pool.take(list(range(1, 9))).states()
+    pool.take([4, 8, 0, 2, 1, 7, 6, 5, 3]).select("made-up", 1, states=states)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +344,25 @@ def test_candidates_are_sorted_and_aligned(monkeypatch):
         ("random", {"strata": 3}, "selection.parameters.strata is not a parameter of 'random'; it has none"),
         ("huds", {"strata": 0}, "selection.parameters.strata is 0: Input should be greater than 0"),
         ("huds", {"normalize": "ranks"}, "selection.parameters.normalize is 'ranks': Input should be 'rank', "),
+        (
+            "nsp",
+            {"guard": {"top": 1}},
+            "selection.parameters.guard.top is not a parameter of 'nsp'; did you mean 'top_",
+        ),
+        (
+            "ensemble",
+            {"members": {"nsp": {"weigth": 1}}},
+            "selection.parameters.members.nsp.weigth is not a parameter of 'ensemble'; did you mean 'weight'?",
+        ),
+        ("nsp", {"guard": {"top_share": 2}}, "selection.parameters.guard.top_share is 2: Input should be less than 1"),
+        ("hadas", {"content": "words"}, "selection.parameters.content is 'words': 'words' is not a faith"),
+        ("ensemble", {"members": {"nps": {}}}, "selection.parameters.members is {'nps': {}}: 'nps' is not"),
+        ("ensemble", {"members": {"ensemble": {}}}, "selection.parameters.members is {'ensemble': {}}: 'ensem"),
+        (
+            "ensemble",
+            {"members": {"huds": {"weight": -1}}},
+            "selection.parameters.members.huds.weight.0 is -1: Input s",
+        ),
     ],
 )
 def test_mistakes_in_the_configuration_are_one_clear_line(name, parameters, message):

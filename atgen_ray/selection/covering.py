@@ -1,0 +1,84 @@
+"""Facility location for pools of every size: four ways to maximise it, and their settings."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from atgen_ray.selection.contract import Parameters
+from atgen_ray.selection.kernels import Integers, Numbers, Vectors
+from atgen_ray.selection.kernels.coverage import DenseCoverage
+from atgen_ray.selection.kernels.draws import derive_seed, draw_uniform
+from atgen_ray.selection.kernels.greedy import maximize, maximize_stochastically
+from atgen_ray.selection.kernels.neighbors import find_neighbors, find_neighbors_in_cells
+from atgen_ray.selection.kernels.partition import maximize_in_parts
+from atgen_ray.selection.kernels.sparse_coverage import SparseCoverage
+
+_CELL = 1000  # rows of a cell, about, when neighbours are looked for in cells
+
+
+class CoverageParameters(Parameters):
+    """How facility location is maximised."""
+
+    method: Literal["auto", "exact", "sparse", "stochastic", "partition"] = Field(
+        "auto",
+        description="exact: plain greedy; sparse: over nearest neighbours alone; stochastic: each pick the best of a "
+        "sample; partition: greedy within random parts, then among their picks; auto: exact, partition for large pools",
+    )
+    exact_limit: PositiveInt = Field(20_000, description="Largest pool that auto takes the exact method for")
+    block_size: PositiveInt = Field(128, description="Candidates whose gains are computed together")
+    memory_mb: PositiveInt = Field(512, description="Similarities held at a time in MB; more is faster")
+    neighbors: PositiveInt = Field(100, description="sparse: neighbours of each candidate, itself among them")
+    probes: PositiveInt = Field(
+        8,
+        description="sparse: cells searched for neighbours in pools over exact_limit; smaller pools are searched whole",
+    )
+    epsilon: float = Field(0.05, gt=0, lt=1, description="stochastic: loss of value allowed on average")
+    part_size: PositiveInt = Field(10_000, description="partition: candidates in a part")
+    ground: PositiveInt = Field(
+        10_000,
+        description="partition, stochastic: random candidates that stand for a larger pool when gains are measured",
+    )
+
+
+def cover(
+    ids: Sequence[str],
+    vectors: Vectors,
+    covered: Numbers,
+    weights: Numbers | None,
+    parameters: CoverageParameters,
+    count: int,
+    seed: int,
+    round: int,
+) -> tuple[Integers, Numbers]:
+    """Rows that maximise sum_i w_i max(covered_i, max_j s_ij) by the method in `parameters`, in order, and their gains.
+
+    `vectors` (n, d) are unit vectors on the grid, row i belonging to `ids[i]`; `count` <= n. Random choices are a
+    matter of ids, `seed` and `round`.
+    """
+    size = len(vectors)
+    method, megabytes, block_size = parameters.method, parameters.memory_mb, parameters.block_size
+    if method == "auto":
+        method = "exact" if size <= parameters.exact_limit else "partition"
+    if method == "exact":
+        return maximize(DenseCoverage(vectors, vectors, covered, weights, megabytes), count, block_size)
+    if method == "sparse":
+        if size <= parameters.exact_limit:
+            neighbors = find_neighbors(vectors, parameters.neighbors, megabytes)
+        else:
+            cells, start = max(1, size // _CELL), derive_seed("cells", seed, round)
+            neighbors = find_neighbors_in_cells(
+                vectors, parameters.neighbors, megabytes, cells, parameters.probes, start
+            )
+        return maximize(SparseCoverage(*neighbors, covered, weights), count, block_size)
+    ground = np.sort(np.argsort(draw_uniform(ids, "ground", seed, round), kind="stable")[: parameters.ground])
+    if method == "stochastic":
+        stand, weight = vectors[ground], None if weights is None else weights[ground]
+        function = DenseCoverage(vectors, stand, covered[ground], weight, megabytes, follow=False)
+        start = derive_seed("stochastic", seed, round)
+        rows, gains = maximize_stochastically(function, count, parameters.epsilon, block_size, start)
+        return rows, gains * (size / len(ground))
+    order = np.argsort(draw_uniform(ids, "parts", seed, round), kind="stable")
+    parts = [np.sort(part) for part in np.array_split(order, -(-size // parameters.part_size))]
+    return maximize_in_parts(vectors, covered, weights, count, parts, ground, block_size, megabytes)

@@ -1,0 +1,40 @@
+"""Rows drawn far from each other."""
+
+import numpy as np
+
+from atgen_ray.selection.kernels import Integers, Numbers, Vectors
+
+_CHUNK = 8192
+
+
+def draw_apart(vectors: Vectors, count: int, seed: int) -> tuple[Integers, Numbers]:
+    """k-means++ seeding (Arthur and Vassilvitskii, SODA 2007): rows of `vectors` (n, d) and the distances they had.
+
+    The longest vector comes first; every other is drawn with a probability proportional to its squared Euclidean
+    distance to the nearest row before, which is returned with it (of the first, its squared length). Once every row
+    left coincides with one drawn, rows follow in order. `count` <= n.
+    """
+    generator = np.random.default_rng(seed)
+    distances = _squares(vectors, np.zeros(vectors.shape[1]))
+    rows = np.empty(count, dtype=np.int64)
+    found = np.empty(count)
+    left = np.ones(len(vectors), dtype=bool)
+    for pick in range(count):
+        mass = np.cumsum(np.where(left, distances, 0.0))
+        if pick == 0:
+            best = int(distances.argmax())
+        elif mass[-1] > 0:
+            drawn = min(generator.random() * mass[-1], np.nextafter(mass[-1], 0))  # the product may round up to the end
+            best = int(np.searchsorted(mass, drawn, side="right"))
+        else:
+            best = int(left.argmax())
+        rows[pick], found[pick], left[best] = best, distances[best], False
+        apart = _squares(vectors, vectors[best].astype(np.float64))
+        distances = apart if pick == 0 else np.minimum(distances, apart)
+    return rows, found
+
+
+def _squares(vectors: Vectors, point: Numbers) -> Numbers:
+    """Squared distance of each row to `point`; differences, not products, so that equal vectors are 0 apart."""
+    chunks = [vectors[start : start + _CHUNK] - point for start in range(0, len(vectors), _CHUNK)]
+    return np.concatenate([np.einsum("ij,ij->i", chunk, chunk) for chunk in chunks])

@@ -1,0 +1,39 @@
+"""Points far from each other."""
+
+import numpy as np
+
+from atgen_ray.selection.kernels import Integers, Numbers, Vectors
+from atgen_ray.selection.kernels.similarity import center, compare
+
+
+def spread_out(vectors: Vectors, similar: Numbers, count: int, block_size: int) -> tuple[Integers, Numbers]:
+    """Farthest-first traversal (Gonzalez 1985): rows least similar to all before, in order, and that similarity.
+
+    `vectors` (n, d) are unit vectors on the grid, `similar` (n,) is the largest similarity of each to what is chosen
+    already, -1 where nothing is; `count` <= n. Of equal rows the first wins; with nothing chosen yet the most central
+    row comes first. Similarities only rise as rows are chosen, so an old one is a lower bound, and only rows that could
+    still be the farthest are compared with the rows chosen since, `block_size` at a time.
+    """
+    similar = similar.copy()
+    seen = np.zeros(len(vectors), dtype=np.int64)  # how many of the chosen rows each row was compared with
+    rows = np.empty(count, dtype=np.int64)
+    found = np.empty(count)
+    for pick in range(count):
+        if pick == 0 and (similar == -1).all():
+            best = int(compare(vectors, center(vectors)[None])[:, 0].argmax())
+        else:
+            best = _farthest(vectors, similar, seen, rows[:pick], block_size)
+        rows[pick], found[pick] = best, similar[best]
+        similar[best], seen[best] = np.inf, count
+    return rows, found
+
+
+def _farthest(vectors: Vectors, similar: Numbers, seen: Integers, chosen: Integers, block_size: int) -> int:
+    while seen[best := int(similar.argmin())] < len(chosen):
+        stale = np.flatnonzero(seen < len(chosen))
+        if len(stale) > block_size:
+            stale = stale[np.argpartition(similar[stale], block_size)[:block_size]]
+        since = chosen[seen[stale].min() :]
+        similar[stale] = np.maximum(similar[stale], compare(vectors[stale], vectors[since]).max(axis=1))
+        seen[stale] = len(chosen)
+    return best

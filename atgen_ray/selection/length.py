@@ -1,0 +1,24 @@
+"""The `length` strategy: the longest or the shortest prompts, a baseline."""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from atgen_ray.selection.contract import Candidates, Parameters, Scores, Strategy
+
+
+class LengthParameters(Parameters):
+    """Longest or shortest prompts: the baseline that shows whether a strategy does more than prefer long ones."""
+
+    order: Literal["longest", "shortest"] = Field("longest", description="Which prompts come first")
+    unit: Literal["words", "characters"] = Field("words", description="What length is counted in")
+
+
+def _select(candidates: Candidates, parameters: LengthParameters, count: int) -> Scores:
+    texts, _ = candidates.prompts()
+    lengths = np.array([len(text.split() if parameters.unit == "words" else text) for text in texts], dtype=np.float64)
+    return Scores(lengths if parameters.order == "longest" else -lengths, {"length": lengths})
+
+
+LENGTH = Strategy("length", needs=frozenset({"texts"}), parameters=LengthParameters, select=_select)
