@@ -1,6 +1,7 @@
 """What each Ray Train worker does: transformers' Trainer on its share of every batch."""
 
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def train_worker(job: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             model=add_adapter(load_model(model_config).train(), training, job["start_from"]),
-            args=_arguments(training, seed, context.get_world_size(), scratch),
+            args=_arguments(training, len(rows), seed, context.get_world_size(), scratch),
             train_dataset=rows,  # type: ignore[arg-type]
             data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED, padding=True),
             callbacks=[ProgressCallback(job["progress"])] if context.get_world_rank() == 0 else [],
@@ -93,8 +94,10 @@ def save_adapter(model: Any, folder: Path, base: str) -> None:
     (folder / "README.md").unlink(missing_ok=True)
 
 
-def _arguments(training: TrainingConfig, seed: int, workers: int, scratch: str) -> TrainingArguments:
+def _arguments(training: TrainingConfig, rows: int, seed: int, workers: int, scratch: str) -> TrainingArguments:
     import torch
+
+    steps = math.ceil(math.ceil(rows / training.batch_size) * training.epochs)
 
     return TrainingArguments(
         output_dir=scratch,
@@ -103,7 +106,8 @@ def _arguments(training: TrainingConfig, seed: int, workers: int, scratch: str) 
         gradient_accumulation_steps=training.accumulation,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.schedule,
-        warmup_steps=training.warmup_fraction,
+        # Rounded down: the first step of a warm-up has no learning rate, and tiny sets have no step to spare.
+        warmup_steps=int(training.warmup_fraction * steps),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         gradient_checkpointing=training.gradient_checkpointing,
