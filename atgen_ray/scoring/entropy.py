@@ -18,7 +18,7 @@ def mean_margin(features: pa.Table) -> Numbers:
     """Uncertainty 1 - (1/T) sum_t (p_t1 - p_t2) in [0, 1] from the two likeliest tokens of each step, shape (n,).
 
     The mean margin of Bhatt et al. (arXiv 2401.06692). NaN where a row has an error, no tokens, or a step does not
-    report two finite log-probabilities.
+    report two tokens.
     """
     return 1 - reduce_margins(features, "mean")
 

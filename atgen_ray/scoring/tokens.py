@@ -24,7 +24,7 @@ def reduce_tokens(features: pa.Table, column: str, reduction: Reduction) -> Numb
 def reduce_margins(features: pa.Table, reduction: Reduction) -> Numbers:
     """The same over the margins p_1 - p_2 of the two likeliest tokens at each output step, from `top_logprobs`.
 
-    NaN also where a step does not report two tokens.
+    NaN also where a step does not report two tokens. The second may have the log-probability -inf.
     """
     found = []
     for chunk in features["top_logprobs"].chunks:
@@ -34,7 +34,8 @@ def reduce_margins(features: pa.Table, reduction: Reduction) -> Numbers:
         logprobs = _numbers(steps.flatten())
         first = np.cumsum(lengths) - lengths
         enough = lengths >= 2
-        margins[enough] = np.exp(logprobs[first[enough]]) - np.exp(logprobs[first[enough] + 1])
+        top = logprobs[first[enough]]
+        margins[enough] = np.where(np.isfinite(top), np.exp(top) - np.exp(logprobs[first[enough] + 1]), np.nan)
         found.append(_reduce(margins, chunk, reduction))
     return _without_failed(features, found)
 

@@ -1,0 +1,122 @@
+"""Facility location against submodlib, apricot and plain greedy on the whole matrix."""
+
+import apricot
+import numpy as np
+import pytest
+from submodlib import FacilityLocationFunction
+
+from atgen_ray.selection.kernels.coverage import DenseCoverage
+from atgen_ray.selection.kernels.greedy import maximize, maximize_stochastically
+from atgen_ray.selection.kernels.neighbors import find_neighbors
+from atgen_ray.selection.kernels.partition import maximize_in_parts
+from atgen_ray.selection.kernels.similarity import compare, to_grid
+from atgen_ray.selection.kernels.sparse_coverage import SparseCoverage
+
+
+def directions(count, clusters=0, dimensions=24, seed=0):
+    generator = np.random.default_rng(seed)
+    vectors = generator.standard_normal((count, dimensions))
+    if clusters:
+        vectors = 3 * generator.standard_normal((clusters, dimensions))[np.arange(count) % clusters] + vectors
+    return to_grid(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def greedy(similarity, covered, weights, count):
+    """Every gain from scratch at every step over ground (rows) x candidates (columns)."""
+    rows, gains, covered = [], [], covered.copy()
+    for _ in range(count):
+        found = weights @ np.maximum(similarity - covered[:, None], 0)
+        found[rows] = -1
+        rows.append(int(found.argmax()))
+        gains.append(found[rows[-1]])
+        covered = np.maximum(covered, similarity[:, rows[-1]])
+    return rows, gains
+
+
+def uncovered(vectors):
+    return np.full(len(vectors), -1.0)
+
+
+@pytest.mark.parametrize("clusters", [0, 12])
+@pytest.mark.parametrize("megabytes", [1, 64])
+def test_the_same_batch_as_submodlib_and_apricot(clusters, megabytes):
+    vectors = directions(600, clusters)
+    rows, gains = maximize(DenseCoverage(vectors, vectors, uncovered(vectors), None, megabytes), 40, 128)
+    shifted = compare(vectors, vectors) + 1  # both libraries take 0, not -1, for what nothing covers
+    peer = FacilityLocationFunction(n=600, mode="dense", separate_rep=False, sijs=shifted.astype(np.float32))
+    found = peer.maximize(
+        budget=40, optimizer="LazyGreedy", stopIfZeroGain=False, stopIfNegativeGain=False, show_progress=False
+    )
+    other = apricot.FacilityLocationSelection(40, metric="precomputed", optimizer="lazy").fit(shifted)
+    value = shifted[:, rows].max(axis=1).sum()
+    assert gains.sum() == pytest.approx(value)
+    assert sum(gain for _, gain in found) == pytest.approx(value, rel=1e-4)
+    assert shifted[:, other.ranking].max(axis=1).sum() == pytest.approx(value, rel=1e-4)
+    assert set(rows.tolist()) == {row for row, _ in found} == set(other.ranking.tolist())
+
+
+@pytest.mark.parametrize("megabytes", [1, 64])
+@pytest.mark.parametrize("block_size", [1, 50])
+def test_weights_labels_and_another_ground_than_the_candidates(megabytes, block_size):
+    vectors, ground, labeled = directions(300, 10), directions(450, 10, seed=1), directions(5, seed=2)
+    weights = np.random.default_rng(3).random(450)
+    covered = compare(ground, labeled).max(axis=1)
+    found = maximize(DenseCoverage(vectors, ground, covered, weights, megabytes), 30, block_size)
+    rounded = np.rint(weights * 1024) / 1024
+    rows, gains = greedy(compare(ground, vectors), covered, rounded, 30)
+    assert found[0].tolist() == rows
+    assert found[1].tolist() == gains
+
+
+def test_stochastic_greedy_is_seeded_and_nearly_as_good():
+    vectors = directions(800, 20)
+
+    def select(seed, epsilon=0.05):
+        function = DenseCoverage(vectors, vectors, uncovered(vectors), None, 64, follow=False)
+        return maximize_stochastically(function, 30, epsilon, 16, seed)
+
+    best = maximize(DenseCoverage(vectors, vectors, uncovered(vectors), None, 64), 30, 128)[1].sum()
+    for seed in range(3):
+        rows, gains = select(seed)
+        assert len(set(rows.tolist())) == 30
+        assert gains.sum() == pytest.approx((compare(vectors, vectors[rows]).max(axis=1) + 1).sum())
+        assert gains.sum() > 0.95 * best
+    assert select(0)[0].tolist() == select(0)[0].tolist() != select(1)[0].tolist()
+    # A sample as large as the pool is plain greedy.
+    assert select(0, epsilon=1e-300)[1].sum() == best
+
+
+@pytest.mark.parametrize("neighbors", [5, 200])
+def test_sparse_coverage_is_greedy_on_the_matrix_without_distant_pairs(neighbors):
+    vectors, weights = directions(200, 8), np.random.default_rng(0).integers(0, 1025, 200) / 1024
+    indices, similarities = find_neighbors(vectors, neighbors, 1)
+    known = np.full((200, 200), -1.0)
+    np.put_along_axis(known, indices.astype(int), similarities, axis=1)
+    covered = compare(vectors, directions(2, seed=9)).max(axis=1)
+    rows, gains = maximize(SparseCoverage(indices, similarities, covered, weights), 40, 64)
+    expected = greedy(known, covered, weights, 40)
+    assert (rows.tolist(), gains.tolist()) == expected
+    if neighbors == 200:
+        dense = maximize(DenseCoverage(vectors, vectors, covered, weights, 64), 40, 64)
+        assert (dense[0].tolist(), dense[1].tolist()) == expected
+
+
+@pytest.mark.parametrize("clusters", [0, 25])
+def test_partition_loses_little(clusters):
+    vectors = directions(1000, clusters)
+    order = np.random.default_rng(0).permutation(1000)
+    parts, ground = [np.sort(part) for part in np.array_split(order, 5)], np.sort(order[:400])
+    rows, gains = maximize_in_parts(vectors, uncovered(vectors), None, 25, parts, ground, 64, 64)
+    best = maximize(DenseCoverage(vectors, vectors, uncovered(vectors), None, 64), 25, 64)[1].sum()
+    assert len(set(rows.tolist())) == 25
+    assert (compare(vectors, vectors[rows]).max(axis=1) + 1).sum() > 0.97 * best
+    assert gains.sum() == pytest.approx(best, rel=0.1)
+
+
+def test_one_part_and_the_whole_ground_are_plain_greedy():
+    vectors = directions(200)
+    everything = np.arange(200)
+    found = maximize_in_parts(vectors, uncovered(vectors), None, 10, [everything], everything, 64, 1)
+    expected = maximize(DenseCoverage(vectors, vectors, uncovered(vectors), None, 1), 10, 64)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
