@@ -6,6 +6,7 @@ import pytest
 from submodlib import FacilityLocationFunction
 
 from atgen_ray.selection.kernels.coverage import DenseCoverage
+from atgen_ray.selection.kernels.device_coverage import DeviceCoverage
 from atgen_ray.selection.kernels.greedy import maximize, maximize_stochastically
 from atgen_ray.selection.kernels.neighbors import find_neighbors
 from atgen_ray.selection.kernels.partition import maximize_in_parts
@@ -66,6 +67,16 @@ def test_weights_labels_and_another_ground_than_the_candidates(megabytes, block_
     rows, gains = greedy(compare(ground, vectors), covered, rounded, 30)
     assert found[0].tolist() == rows
     assert found[1].tolist() == gains
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_torch_gives_the_same_to_the_last_bit(follow):
+    vectors, ground = directions(300, 10), directions(450, 10, seed=1)
+    weights, covered = np.random.default_rng(3).random(450), np.full(450, -0.2)
+    expected = maximize(DenseCoverage(vectors, ground, covered, weights, 64), 30, 50)
+    found = maximize(DeviceCoverage(vectors, ground, covered, weights, 1, "cpu", follow), 30, 50)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
 
 
 def test_stochastic_greedy_is_seeded_and_nearly_as_good():

@@ -3,7 +3,7 @@
 import numpy as np
 
 from atgen_ray.selection.kernels import Integers, Numbers, Vectors
-from atgen_ray.selection.kernels.similarity import compare, rows_within
+from atgen_ray.selection.kernels.similarity import compare, round_similarities, rows_within
 
 WEIGHT_GRID = 2.0**10
 
@@ -29,7 +29,7 @@ class DenseCoverage:
         """With `follow` off, `add` never says by how much gains fell."""
         self.size = len(vectors)
         self._follow = follow
-        self._vectors, self._ground, self._covered = vectors, ground, covered.copy()
+        self._vectors, self._ground, self._covered = vectors, ground, round_similarities(covered)
         self._weights = np.ones(len(ground)) if weights is None else np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID
         self._step = rows_within(megabytes, max(len(vectors), len(ground)))
         self._symmetric = ground is vectors

@@ -3,7 +3,7 @@
 import numpy as np
 
 from atgen_ray.selection.kernels import Numbers, Vectors
-from atgen_ray.selection.kernels.similarity import center, compare
+from atgen_ray.selection.kernels.similarity import center, compare, round_similarities
 
 
 def sum_similarities(vectors: Vectors, others: Vectors) -> Numbers:
@@ -15,5 +15,4 @@ def sum_similarities(vectors: Vectors, others: Vectors) -> Numbers:
     if not len(others):
         return np.zeros(len(vectors))
     total = others.sum(axis=0, dtype=np.float64)
-    sums = compare(vectors, center(others)[None])[:, 0] * np.sqrt((total * total).sum())
-    return np.asarray(np.rint(sums * 2.0**20) / 2.0**20)  # on the grid of similarities, so that adding stays exact
+    return round_similarities(compare(vectors, center(others)[None])[:, 0] * np.sqrt((total * total).sum()))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from atgen_ray.selection.kernels import Numbers, Vectors
 
 _COORDINATE = np.float32(2.0**24)
-_SIMILARITY = 2.0**20
+SIMILARITY = 2.0**20
 _CHUNK = 8192  # columns made float64 at a time: a copy of all of them would double the memory of a large pool
 
 
@@ -32,13 +32,18 @@ def to_grid(vectors: npt.NDArray[np.floating[Any]]) -> Vectors:
 def compare(rows: Vectors, columns: Vectors) -> Numbers:
     """Cosine similarities (n, m) of unit vectors (n, d) and (m, d) that are on the grid."""
     similarities = np.empty((len(rows), len(columns)))
-    scaled = rows.astype(np.float64) * _SIMILARITY
+    scaled = rows.astype(np.float64) * SIMILARITY
     for start in range(0, len(columns), _CHUNK):
         part = slice(start, start + _CHUNK)
         np.matmul(scaled, columns[part].astype(np.float64).T, out=similarities[:, part])
     np.rint(similarities, out=similarities)
-    similarities /= _SIMILARITY
+    similarities /= SIMILARITY
     return similarities
+
+
+def round_similarities(similarities: Numbers) -> Numbers:
+    """`similarities`, or sums of them, on the grid where adding them up is exact."""
+    return np.asarray(np.rint(similarities * SIMILARITY) / SIMILARITY)
 
 
 def center(vectors: Vectors) -> Vectors:

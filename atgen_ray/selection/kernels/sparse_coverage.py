@@ -5,6 +5,7 @@ import numpy as np
 from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.coverage import WEIGHT_GRID
 from atgen_ray.selection.kernels.neighbors import Indices
+from atgen_ray.selection.kernels.similarity import round_similarities
 
 
 class SparseCoverage:
@@ -19,7 +20,7 @@ class SparseCoverage:
         self, neighbors: Indices, similarities: Vectors, covered: Numbers, weights: Numbers | None = None
     ) -> None:
         self.size, degree = neighbors.shape
-        self._neighbors, self._similarities, self._covered = neighbors, similarities, covered.copy()
+        self._neighbors, self._similarities, self._covered = neighbors, similarities, round_similarities(covered)
         self._weights = np.ones(self.size) if weights is None else np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID
         order = np.argsort(neighbors, axis=None, kind="stable")
         self._owners = (order // degree).astype(np.int32)  # by neighbour: who has it, and how similar they are
