@@ -103,7 +103,7 @@ def _find_controller(config: RunConfig) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft="://" in config.storage)
-    return ControllerActor.options(
+    return ControllerActor.options(  # type: ignore[attr-defined]
         name=actor_name(config.name),
         namespace=NAMESPACE,
         lifetime="detached",

@@ -59,7 +59,7 @@ def train_adapter(
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
-    from atgen_ray.training.worker import train_worker
+    from atgen_ray.training.worker import SUMMARY, train_worker
 
     use_gpu = training.use_gpu if training.use_gpu is not None else count_gpus() >= training.workers
     threads = count_threads(training.workers, training.threads_per_worker)
@@ -93,7 +93,7 @@ def train_adapter(
     if checkpoint is None:
         raise TrainingFailed("fine-tuning ended without a checkpoint")
     checkpoint.to_directory(str(output))
-    summary = output / "training.json"
+    summary = output / SUMMARY
     record: dict[str, Any] = json.loads(summary.read_text())
     summary.unlink()
     return TrainingResult(**record)

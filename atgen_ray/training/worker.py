@@ -22,51 +22,68 @@ from atgen_ray.pool.prompts import PromptBuilder
 from atgen_ray.records import Progress
 from atgen_ray.training.rows import IGNORED, build_row
 
+SUMMARY = "training.json"  # travels with the adapter in its checkpoint
+
 
 def train_worker(job: dict[str, Any]) -> None:
-    """Trains, and reports the adapter with a summary of the training as one checkpoint."""
+    """Fine-tunes as one of the workers of a Ray Train job; the first reports the adapter with a summary of it."""
     import ray.train
+
+    context = ray.train.get_context()
+    first = context.get_world_rank() == 0
+    with tempfile.TemporaryDirectory() as folder:
+        summary = fine_tune(**job, workers=context.get_world_size(), output=Path(folder) if first else None)
+        metrics = {"steps": summary["steps"]}
+        if first:
+            (Path(folder) / SUMMARY).write_text(json.dumps(summary))
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        else:
+            ray.train.report(metrics)
+
+
+def fine_tune(
+    examples: list[dict[str, str]],
+    model: ModelConfig,
+    prompt: PromptConfig,
+    training: TrainingConfig,
+    seed: int,
+    threads: int,
+    progress: Progress,
+    start_from: Path | None,
+    workers: int,
+    output: Path | None,
+) -> dict[str, Any]:
+    """Trains on this worker's share of every batch and returns the fields of `TrainingResult`.
+
+    Args:
+        examples: mappings with text and answer.
+        workers: processes in the torch process group, this one among them.
+        output: folder for the adapter; None in all workers but the first.
+    """
     import torch
 
-    torch.set_num_threads(job["threads"])
-    model_config: ModelConfig = job["model"]
-    training: TrainingConfig = job["training"]
-    prompt: PromptConfig = job["prompt"]
-    seed = job["seed"] % 2**32  # what numpy takes
+    torch.set_num_threads(threads)
+    seed %= 2**32  # what numpy takes
     set_seed(seed)
-    tokenizer = load_tokenizer(model_config)
+    tokenizer = load_tokenizer(model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    builder = PromptBuilder(tokenizer, prompt, model_config.max_prompt_tokens)
-    rows = [
-        build_row(builder, example["text"], example["answer"], model_config.max_new_tokens)
-        for example in job["examples"]
-    ]
-    context = ray.train.get_context()
+    builder = PromptBuilder(tokenizer, prompt, model.max_prompt_tokens)
+    rows = [build_row(builder, example["text"], example["answer"], model.max_new_tokens) for example in examples]
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
-            model=add_adapter(load_model(model_config).train(), training, job["start_from"]),
-            args=_arguments(training, len(rows), seed, context.get_world_size(), scratch),
-            train_dataset=rows,  # type: ignore[arg-type]
+            model=add_adapter(load_model(model).train(), training, start_from),
+            args=_arguments(training, len(rows), seed, workers, scratch),
+            train_dataset=rows,
             data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED, padding=True),
-            callbacks=[ProgressCallback(job["progress"])] if context.get_world_rank() == 0 else [],
+            callbacks=[ProgressCallback(progress)] if output else [],
         )
         trainer.train()
-        summary = {
-            "losses": [
-                {"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry
-            ],
-            "examples": len(rows),
-            "tokens": sum(label != IGNORED for row in rows for label in row["labels"]),
-            "steps": trainer.state.global_step,
-        }
-        if context.get_world_rank() == 0:
-            adapter = Path(scratch) / "adapter"
-            save_adapter(trainer.model, adapter, model_config.id)
-            (adapter / "training.json").write_text(json.dumps(summary))
-            ray.train.report({"steps": summary["steps"]}, checkpoint=ray.train.Checkpoint.from_directory(str(adapter)))
-        else:
-            ray.train.report({"steps": summary["steps"]})
+    if output:
+        save_adapter(trainer.model, output, model.id)
+    losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
+    tokens = sum(label != IGNORED for row in rows for label in row["labels"])
+    return {"losses": losses, "examples": len(rows), "tokens": tokens, "steps": trainer.state.global_step}
 
 
 def add_adapter(model: Any, training: TrainingConfig, start_from: Path | None) -> Any:
