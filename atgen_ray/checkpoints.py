@@ -5,6 +5,7 @@ A GGUF file is converted once to safetensors in the user's cache; hub ids pass t
 
 import hashlib
 import shutil
+import struct
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,19 @@ def resolve_checkpoint(model: str, key: str = "model.id") -> str:
         UserError: the path does not exist or holds no checkpoint; `key` is the configuration key it names.
     """
     location = locate(model, key)
-    path = Path(location).expanduser()
+    try:
+        path = Path(location).expanduser()
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, RuntimeError) as error:  # too long a name, or the home of nobody
+        raise UserError(f"{key} is {model[:80]!r}, which is no path: {error.args[-1]}") from None
     if path.suffix == ".gguf":
-        if not path.is_file():
+        if not is_file:
             raise UserError(f"{key} is '{model}', expected an existing .gguf file")
-        return str(_convert_gguf(path))
-    if path.is_dir():
+        try:
+            return str(_convert_gguf(path))
+        except (ValueError, struct.error) as error:  # a broken file, or half a file
+            raise UserError(f"{key} is '{model}', which cannot be read: {_first_line(error)}") from error
+    if is_folder:
         if not (path / "config.json").is_file():
             raise UserError(f"{key} is '{model}', expected a checkpoint, but the folder has no config.json")
         return str(path)
@@ -75,7 +83,7 @@ def load_tokenizer(model: ModelConfig) -> "PreTrainedTokenizerBase":
     """The model's tokenizer.
 
     Raises:
-        UserError: no checkpoint of that name, here or on the hub.
+        UserError: no checkpoint of that name, here or on the hub, or one without a tokenizer.
     """
     from transformers import AutoTokenizer
 
@@ -84,9 +92,8 @@ def load_tokenizer(model: ModelConfig) -> "PreTrainedTokenizerBase":
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"model.id is '{model.id}', which is neither a folder here nor on the hub: {reason}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.id is {model.id!r}, whose tokenizer cannot be loaded: {_first_line(error)}") from error
     return tokenizer
 
 
@@ -103,3 +110,7 @@ def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
         dtype=resolve_dtype(dtype or model.dtype),
     )
     return loaded.eval()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

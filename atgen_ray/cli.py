@@ -29,11 +29,11 @@ runs_app = typer.Typer(no_args_is_help=True, help="List, show, stop and export r
 config_app = typer.Typer(no_args_is_help=True, help="The configuration reference.")
 app.add_typer(runs_app, name="runs")
 app.add_typer(config_app, name="config")
-console = Console()
+console = Console(highlight=False)
 
 Source = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help="A YAML file, or the name of a preset.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings to change, as stopping.rounds=3.")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change, as stopping.rounds=3.")
 ]
 Storage = Annotated[str | None, typer.Option(help="Folder or URL that holds the runs.", show_default=STORAGE)]
 RunName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the run.")]
@@ -54,13 +54,13 @@ def run(
 
     Example: atgen-ray run demo selection.strategy=random --name demo-random
     """
+    config = _load(source, overrides, storage, name)  # before Ray is imported, which takes seconds
     from atgen_ray.console import choose_screen
     from atgen_ray.driver import run_to_end
 
-    config = _load(source, overrides, storage, name)
     screen = choose_screen(as_json, console)
     if not as_json:
-        console.print(f"run {config.name} in {config.storage}", highlight=False)
+        typer.echo(f"run {config.name} in {config.storage}")
     try:
         end = run_to_end(config, screen)
     finally:
@@ -81,9 +81,10 @@ def run(
 @app.command()
 def plan(source: Source, overrides: Overrides = None, storage: Storage = None, as_json: AsJson = False) -> None:
     """The dry run: rows, tokens, dollars and device minutes. Costs nothing and contacts no provider."""
+    config = _load(source, overrides, storage, None)
     from atgen_ray.plan import plan_run
 
-    estimate = plan_run(_load(source, overrides, storage, None))
+    estimate = plan_run(config)
     if as_json:
         typer.echo(json.dumps(estimate))
         return
@@ -95,7 +96,7 @@ def plan(source: Source, overrides: Overrides = None, storage: Storage = None, a
 
 @app.command()
 def report(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="One run, or several to compare.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="One run, or several to compare.")],
     output: Annotated[Path, typer.Option(help="The HTML file to write; a PNG of the curve is put beside it.")] = Path(
         "report.html"
     ),
@@ -105,7 +106,7 @@ def report(
     from atgen_ray.reporting.publication import compare_runs
 
     path = compare_runs(names, storage or STORAGE, _database_url(), output)
-    console.print(f"report: {path}", highlight=False, soft_wrap=True)
+    typer.echo(f"report: {path}")
 
 
 @runs_app.command("list")
@@ -125,7 +126,7 @@ def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
 
 @runs_app.command("show")
 def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) -> None:
-    """One run: status, learning curve, dead letters, last events."""
+    """One run: status, learning curve and dead letters; with --json its events too."""
     from atgen_ray.console import curve_table
     from atgen_ray.runs import show_run
 
@@ -133,20 +134,19 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
     if as_json:
         typer.echo(json.dumps(view))
         return
-    console.print(f"run {name}: {view['status']}{': ' + view['message'] if view['message'] else ''}", highlight=False)
-    console.print(curve_table(view["metrics"], console.width))
+    typer.echo(f"run {name}: {view['status']}{': ' + view['message'] if view['message'] else ''}")
+    if view["metrics"]:
+        console.print(curve_table(view["metrics"], console.width))
     for letter in view["dead_letters"]:
-        console.print(
-            f"dead letter {letter['id']} ({letter['step']}): {letter['reason']}", highlight=False, markup=False
-        )
+        typer.echo(f"dead letter {letter['id']} ({letter['step']}): {letter['reason']}")
 
 
 @runs_app.command("stop")
 def stop_run(name: RunName, storage: Storage = None) -> None:
-    """Ask the controller of a run on the cluster at RAY_ADDRESS, or on this machine, to stop; all is saved."""
+    """Ask the controller of a run to stop, wherever it is; all that is committed is saved."""
     from atgen_ray.runs import stop_run
 
-    console.print(stop_run(name, storage or STORAGE, _database_url()), highlight=False)
+    typer.echo(stop_run(name, storage or STORAGE, _database_url()))
 
 
 @runs_app.command("export")
@@ -160,27 +160,26 @@ def export_run(
     from atgen_ray.runs import export_labels
 
     count, path = export_labels(name, storage or STORAGE, _database_url(), format, output)
-    console.print(f"{count} labels: {path}", highlight=False, soft_wrap=True)
+    typer.echo(f"{count} labels: {path}")
 
 
 @config_app.command("explain")
 def explain(as_json: AsJson = False) -> None:
     """Every setting with its type, default and meaning, and every strategy with its parameters."""
-    from atgen_ray.config_source import explain_config, list_presets
-    from atgen_ray.selection import STRATEGIES
+    from atgen_ray.config_source import explain_config, explain_strategies, list_presets
 
-    settings = [dict(zip(("key", "type", "default", "description"), row, strict=True)) for row in explain_config()]
+    settings, strategies, presets = list(explain_config()), list(explain_strategies()), list_presets()
     if as_json:
-        typer.echo(json.dumps(settings))
+        typer.echo(json.dumps({"settings": settings, "strategies": strategies, "presets": presets}))
         return
     for row in settings:
-        typer.echo(f"{row['key']}: {row['type']} = {row['default']}\n    {row['description']}")
+        typer.echo("{key}: {type} = {default}\n    {description}".format(**row))
     typer.echo("\nStrategies (selection.strategy) and their selection.parameters:")
-    for name, strategy in sorted(STRATEGIES.items()):
-        typer.echo(f"{name}\n    {' '.join((strategy.parameters.__doc__ or '').split())}")
-        for parameter, field in strategy.parameters.model_fields.items():
-            typer.echo(f"    {parameter} = {field.default}: {field.description}")
-    typer.echo(f"\nPresets: {', '.join(list_presets())}")
+    for strategy in strategies:
+        typer.echo("{name}\n    {description}".format(**strategy))
+        for row in strategy["parameters"]:
+            typer.echo("    {key}: {type} = {default}\n        {description}".format(**row))
+    typer.echo(f"\nPresets: {', '.join(presets)}")
 
 
 @app.callback(invoke_without_command=True)
@@ -191,11 +190,12 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 def main() -> None:
-    """The entry point: a mistake in the input is one clear line, without a traceback, and status 2."""
+    """The entry point: every mistake in the input is one clear line, without a traceback, and status 2."""
     try:
         app()
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        for line in str(error).splitlines():
+            typer.echo(f"error: {line}", err=True)
         sys.exit(2)
 
 
@@ -224,10 +224,10 @@ def _show_end(config: Any, status: str, message: str, as_json: bool) -> None:
     if rows:
         console.print(curve_table(rows, console.width))
     if status == "stopped":
-        console.print(f"Stopped ({message}). All committed work is saved; the same command goes on from there.")
+        typer.echo(f"Stopped ({message}). All committed work is saved; the same command goes on from there.")
     else:
-        console.print(f"{status}: {message}", highlight=False)
-        console.print(f"report: {report}", highlight=False, soft_wrap=True)
+        typer.echo(f"{status}: {message}")
+        typer.echo(f"report: {report}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """The configuration of a run: one pydantic tree. `atgen-ray config explain` prints every key with its description."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
+    JsonValue,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -16,24 +16,19 @@ from pydantic import (
 )
 
 from atgen_ray.errors import nearest
+from atgen_ray.mistakes import check_values
+from atgen_ray.settings import Section
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-class Section(BaseModel):
-    """A part of the tree: unknown keys are mistakes."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
-
-
 class DuplicatesConfig(Section):
     """Near-duplicates within the pool, by MinHash over word trigrams."""
 
     action: Literal["exclude", "mark", "off"] = Field(
-        "exclude",
-        description="exclude: never select a near-duplicate of an earlier row; mark: only note it; off",
+        "exclude", description="exclude: never select a near-duplicate of an earlier row; mark: only note it; off"
     )
     threshold: Fraction = Field(0.9, description="Estimated Jaccard similarity from which two rows are duplicates")
 
@@ -81,8 +76,7 @@ class PromptConfig(Section):
     few_shot: list[Shot] = Field(default_factory=list, description="Solved examples shown before the question")
     response_start: str = Field("", description="Text that every answer starts with, given to the model")
     overlong: Literal["truncate", "reject"] = Field(
-        "truncate",
-        description="Inputs over model.max_prompt_tokens: cut the input's end, or to the dead letters",
+        "truncate", description="Inputs over model.max_prompt_tokens: cut the input's end, or to the dead letters"
     )
 
 
@@ -121,11 +115,9 @@ class EngineConfig(Section):
         "are loaded; auto: by name on GPU, merged on CPU, where LoRA kernels are slow",
     )
     check_rows: int = Field(
-        4,
-        ge=0,
-        description="Outputs whose log-probabilities are checked against transformers after a new adapter",
+        4, ge=0, description="Outputs whose log-probabilities are checked against transformers after a new adapter"
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="Further arguments of the vLLM engine")
+    options: dict[str, JsonValue] = Field(default_factory=dict, description="Further arguments of the vLLM engine")
 
 
 class EmbeddingConfig(Section):
@@ -143,7 +135,7 @@ class FirstBatchConfig(Section):
 
     strategy: str | None = Field(None, description="Strategy of the first batch; null: the run's own")
     count: PositiveInt | None = Field(None, description="Size of the first batch; null: as later ones")
-    parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters of that strategy")
+    parameters: dict[str, JsonValue] = Field(default_factory=dict, description="Parameters of that strategy")
 
 
 class SelectionConfig(Section):
@@ -151,7 +143,7 @@ class SelectionConfig(Section):
 
     strategy: str = Field("huds", description="Query strategy; `atgen-ray config explain` lists all of them")
     count: PositiveInt = Field(10, description="Examples picked a round")
-    parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters of the strategy")
+    parameters: dict[str, JsonValue] = Field(default_factory=dict, description="Parameters of the strategy")
     first: FirstBatchConfig = Field(default_factory=FirstBatchConfig)
     candidates: PositiveInt | None = Field(
         None, description="Score only a seeded random subset of the pool of this size; null: all of it"
@@ -159,23 +151,20 @@ class SelectionConfig(Section):
 
     @model_validator(mode="after")
     def _known_strategies(self) -> "SelectionConfig":
-        from atgen_ray.selection import STRATEGIES
-
-        pairs = [("strategy", self.strategy, "parameters", self.parameters)]
+        _check_strategy("selection", self.strategy, self.parameters)
         if self.first.strategy is not None:
-            pairs.append(("first.strategy", self.first.strategy, "first.parameters", self.first.parameters))
+            _check_strategy("selection.first", self.first.strategy, self.first.parameters)
         elif self.first.parameters:
-            raise ValueError("first.parameters is given without first.strategy")
-        for key, name, parameters_key, parameters in pairs:
-            if name not in STRATEGIES:
-                raise ValueError(f"{key} is '{name}', expected a known strategy{nearest(name, STRATEGIES)}")
-            known = STRATEGIES[name].parameters
-            for parameter in parameters:
-                if parameter not in known.model_fields:
-                    hint = nearest(parameter, known.model_fields) if known.model_fields else "; it has none"
-                    raise ValueError(f"{parameters_key}.{parameter} is not a parameter of '{name}'{hint}")
-            known.model_validate(parameters)
+            raise ValueError("selection.first.parameters is given, expected selection.first.strategy beside it")
         return self
+
+
+def _check_strategy(section: str, name: str, parameters: dict[str, JsonValue]) -> None:
+    from atgen_ray.selection import STRATEGIES
+
+    if name not in STRATEGIES:
+        raise ValueError(f"{section}.strategy is {name!r}, expected a known strategy{nearest(name, STRATEGIES)}")
+    check_values(parameters, STRATEGIES[name].parameters, f"{section}.parameters.")
 
 
 class DatasetAnnotatorConfig(Section):
@@ -215,7 +204,7 @@ class TrainingConfig(Section):
         share = self.workers * self.accumulation
         if self.batch_size % share:
             raise ValueError(
-                f"batch_size is {self.batch_size}, expected a multiple of workers x accumulation = {share}"
+                f"training.batch_size is {self.batch_size}, expected a multiple of workers x accumulation = {share}"
             )
         return self
 
@@ -228,12 +217,11 @@ class EvaluationConfig(Section):
         description="Metrics computed on the test set (and the dev split)",
     )
     zero_shot: bool = Field(True, description="Evaluate the untuned model first")
-    dev_fraction: Fraction = Field(
-        0.0,
-        description="Share of the labels held out of training to steer stopping; needed by plateau and dev_target",
+    dev_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="Share of the labels held out of training to steer stopping; needed by plateau and dev_target"
     )
     bootstrap_samples: PositiveInt = Field(1000, description="Resamples behind a confidence interval")
-    confidence: Fraction = Field(0.95, description="Level of the confidence intervals")
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.95, description="Level of the confidence intervals")
 
     @field_validator("metrics")
     @classmethod
@@ -241,10 +229,10 @@ class EvaluationConfig(Section):
         from atgen_ray.evaluation import METRICS
 
         if not names:
-            raise ValueError(f"metrics is empty, expected at least one of {', '.join(METRICS)}")
+            raise ValueError(f"is empty, expected at least one of {', '.join(METRICS)}")
         for name in names:
             if name not in METRICS:
-                raise ValueError(f"'{name}' is not a metric{nearest(name, METRICS)}")
+                raise ValueError(f"holds {name!r}, expected a known metric{nearest(name, METRICS)}")
         return names
 
 
@@ -271,10 +259,12 @@ class RunConfig(Section):
     """Everything that defines a run."""
 
     name: str = Field("run", description="Name of the run: a-z, 0-9 and -, at most 63 characters")
-    seed: int = Field(42, description="Seed of every random choice")
+    seed: NonNegativeInt = Field(42, description="Seed of every random choice")
     storage: str = Field("./atgen-runs", description="Folder or fsspec URL (s3://, gs://) that holds the runs")
     database_url: SecretStr | None = Field(
-        None, description="SQLAlchemy URL of the journal; null: SQLite at <storage>/atgen.db"
+        None,
+        description="URL of the journal, postgresql:// or sqlite:///FILE; null: SQLite at <storage>/atgen.db. Better "
+        "given in the environment as ATGEN_DATABASE_URL, where every command finds it",
     )
     data: DataConfig
     prompt: PromptConfig = Field(default_factory=PromptConfig)
@@ -291,13 +281,13 @@ class RunConfig(Section):
     @classmethod
     def _safe_name(cls, name: str) -> str:
         if not NAME_PATTERN.fullmatch(name):
-            raise ValueError(f"'{name}' does not match [a-z0-9][a-z0-9-]{{0,62}}")
+            raise ValueError(f"is {name[:80]!r}, expected a-z, 0-9 and -, at most 63 characters, the first not -")
         return name
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "RunConfig":
-        if self.annotator.type == "dataset" and self.data.references is None:
-            raise ValueError("annotator.type is 'dataset' but data.references is null, expected the answers' column")
+        if self.annotator.type == "dataset" and not self.data.references:
+            raise ValueError("annotator.type is 'dataset' but data.references is empty, expected the answers' column")
         stopping = self.stopping
         steered = set(stopping.dev_target) | ({stopping.plateau.metric} if stopping.plateau else set())
         for metric in sorted(steered):

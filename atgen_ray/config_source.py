@@ -1,20 +1,22 @@
-"""From a YAML file or preset and key=value overrides to a validated configuration, and back to text."""
+"""From a YAML file or preset and key=value overrides to a validated configuration, and back to plain data."""
 
 import os
-import types
+import re
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import SecretStr, ValidationError
 
 from atgen_ray.config import RunConfig
 from atgen_ray.errors import UserError, nearest
+from atgen_ray.mistakes import explain_mistakes, show_value
+from atgen_ray.settings import list_settings
+from atgen_ray.strict_yaml import parse_yaml
 
 PRESETS = files("atgen_ray") / "presets"
+OVERRIDE = re.compile(r"(?P<key>[\w-]+(\.[\w-]+)*)=(?P<value>.*)", re.DOTALL)
 
 
 def list_presets() -> list[str]:
@@ -31,19 +33,28 @@ def load_config(source: str, overrides: Sequence[str] = (), **settings: str | No
         settings: top-level keys set by options of the command line; None leaves them alone.
 
     Raises:
-        UserError: a file that is not there, not YAML, or a key or value that is wrong.
+        UserError: a file that is not there, not YAML, or a key or value that is wrong; one line for each mistake.
     """
     tree = _read_tree(source)
-    tree.setdefault("name", Path(source).stem.lower().replace("_", "-"))
+    tree.setdefault("name", name_run(source))
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise UserError(f"'{override}' is not an override, expected key=value as in stopping.rounds=3")
-        _set(tree, key, _parse_yaml(text, f"the value of '{key}'"))
+        match = OVERRIDE.fullmatch(override)
+        if match is None:
+            # What has no key may be a URL with a password.
+            shown = "an argument" if "://" in override else show_value("", override)
+            raise UserError(f"{shown} is not an override, expected key=value as in stopping.rounds=3")
+        hint = f"; text with special characters goes in quotes: {match['key']}='\"...\"'"
+        _set(tree, match["key"], parse_yaml(match["value"], f"the value of '{match['key']}'", hint))
     if (url := database_url_from_environment()) is not None:
         tree.setdefault("database_url", url)
     tree |= {key: value for key, value in settings.items() if value is not None}
     return parse_config(tree)
+
+
+def name_run(source: str) -> str:
+    """The name of a run whose configuration does not name it: that of its file, made fit."""
+    words = re.findall(r"[a-z0-9]+", Path(source).stem.lower())
+    return "-".join(words)[:63] or "run"
 
 
 def database_url_from_environment() -> SecretStr | None:
@@ -61,7 +72,7 @@ def parse_config(tree: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise UserError("\n".join(_explain(detail) for detail in error.errors())) from None
+        raise UserError("\n".join(explain_mistakes(error, RunConfig))) from None
 
 
 def dump_config(config: RunConfig) -> dict[str, Any]:
@@ -69,121 +80,53 @@ def dump_config(config: RunConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"database_url"})
 
 
-def explain_config() -> Iterator[tuple[str, str, str, str]]:
-    """Key, type, default and description of every setting, in the order of the tree."""
-    yield from _walk(RunConfig, "")
+def explain_config() -> Iterator[dict[str, str]]:
+    """`key`, `type`, `default` and `description` of every setting, in the order of the tree."""
+    yield from list_settings(RunConfig)
+
+
+def explain_strategies() -> Iterator[dict[str, Any]]:
+    """`name` and `description` of every strategy, with its `parameters` as in `explain_config`."""
+    from atgen_ray.selection import STRATEGIES
+
+    for name, strategy in sorted(STRATEGIES.items()):
+        description = " ".join((strategy.parameters.__doc__ or "").split())
+        yield {"name": name, "description": description, "parameters": list(list_settings(strategy.parameters))}
 
 
 def _read_tree(source: str) -> dict[str, Any]:
-    path = Path(source)
-    if path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"configuration '{source}' is not UTF-8 text: {error.reason}") from None
-    elif source in list_presets():
+    if source in list_presets() and not Path(source).is_file():
         text = (PRESETS / f"{source}.yaml").read_text(encoding="utf-8")
     else:
-        raise UserError(f"'{source}' is neither a configuration file nor a preset{nearest(source, list_presets())}")
-    tree = _parse_yaml(text, f"configuration '{source}'")
+        text = _read_file(source)
+    tree = parse_yaml(text, f"configuration '{source}'")
+    if tree is None:
+        raise UserError(f"configuration '{source}' is empty, expected keys and values")
     if not isinstance(tree, dict):
-        raise UserError(f"configuration '{source}' holds {type(tree).__name__}, expected keys and values")
+        raise UserError(f"configuration '{source}' holds one {type(tree).__name__}, expected keys and values")
     return tree
 
 
-def _parse_yaml(text: str, what: str) -> Any:
+def _read_file(source: str) -> str:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
+        return Path(source).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        hint = nearest(source, list_presets())
+        raise UserError(f"{show_value('', source)} is neither a configuration file nor a preset{hint}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"configuration '{source}' is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except OSError as error:
+        raise UserError(f"configuration {show_value('', source)} cannot be read: {error.strerror}") from None
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
-    for parent in parents:
+    for index, parent in enumerate(parents):
         below = tree.setdefault(parent, {})
         if below is None:
             below = tree[parent] = {}
         if not isinstance(below, dict):
-            raise UserError(f"'{key}' cannot be set: '{parent}' is {below!r}, not a section")
+            path = ".".join(parents[: index + 1])
+            raise UserError(f"'{key}' cannot be set: '{path}' is {show_value(path, below)}, not a section")
         tree = below
     tree[last] = value
-
-
-def _explain(detail: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        *parents, last = detail["loc"]
-        section = _section(parents)
-        return f"unknown key '{key}'" + (nearest(str(last), section.model_fields) if section else "")
-    if detail["type"] == "missing":
-        return f"key '{key}' is missing, expected {_describe(detail['loc'])}"
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "value_error":
-        return f"{key}: {message}" if key else message
-    hint = ""
-    if detail["type"] == "literal_error":
-        choices = [choice.strip().strip("'") for choice in detail["ctx"]["expected"].replace(" or ", ",").split(",")]
-        hint = nearest(str(detail["input"]), choices)
-    return f"{key} is {_shown(key, detail['input'])}, {message[0].lower()}{message[1:]}{hint}"
-
-
-def _shown(key: str, value: Any) -> str:
-    return "a value that is not shown" if key == "database_url" else repr(value)[:80]
-
-
-def _section(path: Sequence[int | str]) -> type[BaseModel] | None:
-    """The model of the section at `path`; None where the path leaves the tree of sections."""
-    model: type[BaseModel] | None = RunConfig
-    for part in path:
-        if isinstance(part, int):
-            continue
-        if model is None or part not in model.model_fields:
-            return None
-        model = _model_in(model.model_fields[part].annotation)
-    return model
-
-
-def _describe(path: Sequence[int | str]) -> str:
-    section = _section(path[:-1])
-    description = section.model_fields[str(path[-1])].description if section else None
-    return description or "a section"
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The section inside an annotation such as `Section`, `Section | None` or `list[Section]`."""
-    candidates = get_args(annotation) or (annotation,)
-    models = (item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel))
-    return next(models, None)
-
-
-def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
-    for name, field in model.model_fields.items():
-        key = prefix + name
-        section = _model_in(field.annotation)
-        default = None if field.is_required() else field.get_default(call_default_factory=True)
-        # A section that is there by default has no line of its own, its keys have.
-        if not isinstance(default, BaseModel) and not (section and field.is_required()):
-            shown = "(required)" if field.is_required() else _default(default)
-            yield key, _type_name(field.annotation), shown, field.description or ""
-        if section is not None:
-            yield from _walk(section, f"{key}[]." if get_origin(field.annotation) is list else f"{key}.")
-
-
-def _default(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
-
-
-def _type_name(annotation: Any) -> str:
-    if annotation is type(None):
-        return "null"
-    if annotation is SecretStr:
-        return "secret"
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        return " | ".join(_type_name(item) for item in arguments)
-    if arguments and origin is not None and not isinstance(origin, type):
-        return " | ".join(str(item) for item in arguments)
-    if origin in (list, dict):
-        return f"{origin.__name__} of {', '.join(_type_name(item) for item in arguments)}"
-    return getattr(annotation, "__name__", str(annotation))

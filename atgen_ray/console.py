@@ -120,7 +120,7 @@ def choose_screen(as_json: bool, console: Console) -> LiveScreen | PlainScreen |
 def describe_step(event: Event) -> str:
     """A step that is done, as one line."""
     where = f"round {event.round}" if event.round else "start"
-    return f"  {where:<9}{event.step:<12}{event.seconds or 0:8.1f} s"
+    return f"  {where:<9} {event.step:<12}{event.seconds or 0:8.1f} s"
 
 
 def curve_table(rows: list[dict[str, Any]], width: int) -> Table:
@@ -140,8 +140,8 @@ def _metric_order(name: str) -> tuple[bool, str]:
     return not name.startswith("rouge"), name
 
 
-def _estimate(value: dict[str, float] | None, wide: bool) -> str:
-    if value is None:
+def _estimate(value: dict[str, Any] | None, wide: bool) -> str:
+    if value is None or value["mean"] is None:  # JSON has no NaN
         return "-"
     return f"{value['mean']:.3f}" + (f" [{value['low']:.3f}, {value['high']:.3f}]" if wide else "")
 

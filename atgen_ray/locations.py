@@ -20,11 +20,16 @@ def locate(location: str, key: str) -> str:
     if not location.startswith(SCHEME):
         return location
     package, _, file = location.removeprefix(SCHEME).partition("/")
-    spec = find_spec(package) if package.isidentifier() else None
+    # The running program is "__main__", which may have no specification.
+    spec = find_spec(package) if package.isidentifier() and package != "__main__" else None
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"{key} is '{location}', but no package '{package}' is installed here")
+        raise UserError(f"{key} is {location[:200]!r}, but no package {package[:80]!r} is installed here")
     root = Path(spec.submodule_search_locations[0]).resolve()
-    path = (root / file).resolve()
-    if not path.is_relative_to(root) or not path.exists():
-        raise UserError(f"{key} is '{location}', but package '{package}' has no '{file}'")
+    try:
+        path = (root / file).resolve()
+        found = path.is_relative_to(root) and path.exists()
+    except (OSError, ValueError):  # a name that is too long, or holds NUL
+        found = False
+    if not found:
+        raise UserError(f"{key} is {location[:200]!r}, but package '{package}' has no {file[:80]!r}")
     return str(path)

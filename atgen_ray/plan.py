@@ -1,13 +1,17 @@
-"""The dry run: what a run would read, generate, buy and compute. Contacts no provider and loads no model."""
+"""The dry run: what a run would read, generate, buy and compute. Contacts no provider and loads no model.
+
+Where the rules of `stopping` look at scores, which nobody knows beforehand, the run may end earlier than planned.
+"""
 
 import math
 import statistics
 from collections import defaultdict
+from contextlib import closing
 from typing import Any
 
 from atgen_ray.config import RunConfig
-from atgen_ray.journal import open_journal
-from atgen_ray.selection import find_strategy
+from atgen_ray.journal import Journal, open_journal
+from atgen_ray.selection import find_needs
 
 TOKEN_SAMPLE = 200  # prompts whose tokens are counted
 
@@ -21,77 +25,95 @@ def plan_run(config: RunConfig) -> dict[str, Any]:
     Raises:
         UserError: the data or the model cannot be read.
     """
-    from atgen_ray.checkpoints import load_tokenizer
     from atgen_ray.driver import ray_session
-    from atgen_ray.pool import build_split
-    from atgen_ray.pool.prompts import OverlongPrompt, PromptBuilder
+    from atgen_ray.pool import build_split, overlap
 
     with ray_session():
         pool = build_split(config.data, config.prompt, "pool", config.seed)
         test = build_split(config.data, config.prompt, "test", config.seed) if config.data.test else None
-    builder = PromptBuilder(load_tokenizer(config.model), config.prompt, config.model.max_prompt_tokens)
-    lengths = []
-    for text in pool.examples["text"].to_pylist()[:TOKEN_SAMPLE]:
-        try:
-            lengths.append(len(builder.encode(text)))
-        except OverlongPrompt:
-            lengths.append(config.model.max_prompt_tokens)
-    duplicates = pool.examples.num_rows - pool.examples["duplicate_of"].null_count
-    selectable = pool.examples.num_rows - (duplicates if config.data.duplicates.action == "exclude" else 0)
-    labels = _labels_by_round(config, selectable)
-    rows = _rows_by_step(config, selectable, test.examples.num_rows if test else 0, labels)
-    generated = rows["generation"] + rows["evaluation"]
-    mean_tokens = statistics.mean(lengths)
+    leaked = set(overlap(pool.examples, test.examples)) if test else set()
+    rows = pool.examples.select(["id", "duplicate_of"]).to_pylist()
+    duplicates = {row["id"] for row in rows if row["duplicate_of"]}
+    unwanted = leaked | duplicates if config.data.duplicates.action == "exclude" else leaked
+    labels = expect_labels(config, len(rows) - len(unwanted))
+    test_rows = test.examples.num_rows if test else 0
+    work = expect_work(config, len(rows), len(rows) - len(unwanted), test_rows, labels)
+    generated = work["generation"] + work["evaluation"]
+    with closing(open_journal(config.storage, config.database_url)) as journal:
+        minutes = estimate_minutes(journal, config.model.id, work)
     return {
-        "pool_rows": pool.examples.num_rows,
-        "near_duplicates": duplicates,
-        "rows_without_use": len(pool.dead),
-        "test_rows": test.examples.num_rows if test else 0,
+        "pool_rows": len(rows),
+        "near_duplicates": len(duplicates),
+        "rows_without_use": len(pool.dead) + len(leaked),
+        "test_rows": test_rows,
         "rounds": len(labels),
         "labels": labels[-1] if labels else 0,
         "dollars": round(config.annotator.price_per_label * (labels[-1] if labels else 0), 2),
         "generated_rows": generated,
-        "prompt_tokens": round(generated * mean_tokens),
+        "prompt_tokens": round(generated * _count_tokens(config, pool.examples["text"].to_pylist())),
         "output_tokens_at_most": generated * config.model.max_new_tokens,
-        "optimizer_steps": rows["training"],
-        "device_minutes": _estimate_minutes(config, rows),
+        "optimizer_steps": work["training"],
+        "device_minutes": minutes,
     }
 
 
-def _labels_by_round(config: RunConfig, selectable: int) -> list[int]:
+def expect_labels(config: RunConfig, selectable: int) -> list[int]:
+    """Labels after each round, when `selectable` examples may be picked."""
     limit = min(selectable, config.stopping.labels or selectable)
-    first = config.selection.first.count or config.selection.count
     labels: list[int] = []
-    while len(labels) < config.stopping.rounds and (not labels or labels[-1] < limit):
-        labels.append(min(limit, first if not labels else labels[-1] + config.selection.count))
+    while len(labels) < config.stopping.rounds and (labels[-1] if labels else 0) < limit:
+        count = config.selection.count if labels else config.selection.first.count or config.selection.count
+        labels.append(min(limit, (labels[-1] if labels else 0) + count))
     return labels
 
 
-def _rows_by_step(config: RunConfig, selectable: int, test: int, labels: list[int]) -> dict[str, int]:
-    """Rows of every step over the whole run; for training, optimiser steps."""
-    training, first = config.training, config.selection.first.strategy
-    rows: dict[str, int] = defaultdict(int)
-    rows["evaluation"] = test * (len(labels) + config.evaluation.zero_shot)
+def expect_work(config: RunConfig, pool: int, selectable: int, test: int, labels: list[int]) -> dict[str, int]:
+    """Rows of each step over the whole run with `labels` after each round; for training, optimiser steps.
+
+    `pool` examples are read, of which `selectable` may be picked, and `test` in the test set. What is held out of
+    training is as large as `evaluation.dev_fraction` says; in a run it is drawn.
+    """
+    training, selection, dev_fraction = config.training, config.selection, config.evaluation.dev_fraction
+    work = dict.fromkeys(("embedding", "generation", "training", "evaluation"), 0)
+    work["evaluation"] = test * config.evaluation.zero_shot
     for index, count in enumerate(labels):
-        strategy = find_strategy(first if first and index == 0 else config.selection.strategy)
-        if strategy.needs & {"generations", "samples"}:
+        own = selection.first.strategy if index == 0 else None
+        needs = find_needs(own or selection.strategy, selection.first.parameters if own else selection.parameters)
+        if needs & {"generations", "samples", "states"}:
             left = selectable - (labels[index - 1] if index else 0)
-            rows["generation"] += min(left, config.selection.candidates or left)
-        if "embeddings" in strategy.needs:
-            rows["embedding"] = selectable
-        learnt = max(1, round(count * (1 - config.evaluation.dev_fraction)))
-        rows["training"] += math.ceil(math.ceil(learnt / training.batch_size) * training.epochs)
-    return rows
+            work["generation"] += min(left, selection.candidates or left)
+        if "embeddings" in needs:
+            work["embedding"] = pool
+        dev = round(count * dev_fraction)
+        work["evaluation"] += test + dev
+        work["training"] += math.ceil(math.ceil(max(1, count - dev) / training.batch_size) * training.epochs)
+    return work
 
 
-def _estimate_minutes(config: RunConfig, rows: dict[str, int]) -> float | None:
-    journal = open_journal(config.storage, config.database_url)
-    speeds = defaultdict(list)
+def estimate_minutes(journal: Journal, model: str, work: dict[str, int]) -> float | None:
+    """Minutes for `work` at the median speed of each step in earlier runs of `model`; None for a step never seen."""
+    speeds: dict[str | None, list[float]] = defaultdict(list)
     for record in journal.runs():
-        if record.config["model"]["id"] == config.model.id:
+        if record.config["model"]["id"] == model:
             for event in journal.events(record.name):
                 if event.kind == "step" and event.payload.get("rows") and event.seconds:
                     speeds[event.step].append(event.seconds / event.payload["rows"])
-    if any(count and not speeds[step] for step, count in rows.items()):
+    if any(count and not speeds[step] for step, count in work.items()):
         return None
-    return round(sum(count * statistics.median(speeds[step]) for step, count in rows.items() if count) / 60, 1)
+    return round(sum(count * statistics.median(speeds[step]) for step, count in work.items() if count) / 60, 1)
+
+
+def _count_tokens(config: RunConfig, texts: list[str]) -> float:
+    """Mean tokens of a prompt, from a sample spread evenly over `texts`."""
+    from atgen_ray.checkpoints import load_tokenizer
+    from atgen_ray.pool.prompts import OverlongPrompt, PromptBuilder
+
+    longest = config.model.max_prompt_tokens
+    builder = PromptBuilder(load_tokenizer(config.model), config.prompt, longest)
+    lengths = []
+    for text in texts[:: math.ceil(len(texts) / TOKEN_SAMPLE)]:
+        try:
+            lengths.append(len(builder.encode(text)))
+        except OverlongPrompt:
+            lengths.append(longest)
+    return statistics.mean(lengths)

@@ -1,96 +1,127 @@
 """Looking at runs from outside: their journal and their folder, without Ray."""
 
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import SecretStr
 
 from atgen_ray.errors import UserError, nearest
-from atgen_ray.journal import Journal, open_journal
+from atgen_ray.journal import Journal, RunRecord, open_journal
 from atgen_ray.storage import RunFolder
+from atgen_ray.strict_json import encode_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMATS = ("jsonl", "parquet", "csv")
 
 
 def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, Any]]:
     """One row a run: name, status, round, labels, dollars and when it last changed (UTC, ISO 8601)."""
-    journal = open_journal(storage, database_url)
-    return [_summarize(journal, record.name) for record in journal.runs()]
+    with closing(open_journal(storage, database_url)) as journal:
+        return [_summarize(journal, record) for record in journal.runs()]
 
 
 def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[str, Any]:
-    """A run's summary with its learning curve (`metrics`), `events` and `dead_letters`.
+    """A run's summary with why it ended (`message`), its learning curve (`metrics`), `events` and `dead_letters`.
 
     Raises:
         UserError: no run has that name.
     """
-    journal = open_journal(storage, database_url)
-    summary = _summarize(journal, name)
+    with closing(open_journal(storage, database_url)) as journal:
+        summary = _summarize(journal, journal.run(name))
+        events, dead = journal.events(name), journal.dead_letters(name)
     folder = RunFolder(storage, name)
-    events = journal.events(name)
+    messages = [event.payload["message"] for event in events if "message" in event.payload]
+    going = summary["status"] in ("created", "running")  # what an earlier attempt said no longer holds
     return summary | {
-        "message": next((event.payload["message"] for event in reversed(events) if "message" in event.payload), ""),
+        "message": messages[-1] if messages and not going else "",
         "metrics": folder.read_json("metrics.json") if folder.exists("metrics.json") else [],
         "events": [{"kind": e.kind, "round": e.round, "step": e.step, "seconds": e.seconds} for e in events],
         "dead_letters": [
-            {"round": round, "id": letter.id, "step": letter.step, "reason": letter.reason}
-            for round, letter in journal.dead_letters(name)
+            {"round": round, "id": letter.id, "step": letter.step, "reason": letter.reason} for round, letter in dead
         ],
     }
 
 
 def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:
-    """Asks whichever controller drives the run to stop, and says what will happen."""
-    journal = open_journal(storage, database_url)
-    if journal.ask_to_stop(name):
-        return f"run '{name}' was asked to stop; it ends at its next chance with everything saved"
-    return f"run '{name}' has no controller; its status is {journal.run(name).status}"
+    """Asks whichever controller drives the run to stop, and says what will happen.
+
+    Raises:
+        UserError: no run has that name.
+    """
+    with closing(open_journal(storage, database_url)) as journal:
+        if journal.ask_to_stop(name):
+            return f"run '{name}' was asked to stop; it ends at its next chance with everything saved"
+        return f"run '{name}' has no controller; its status is {journal.run(name).status}"
 
 
 def export_labels(
     name: str, storage: str, database_url: SecretStr | None, format: str, output: Path | None
 ) -> tuple[int, Path]:
-    """Writes the labelled set of a run; returns how many labels, and where.
+    """Writes every label in the run's journal: id, input, text, annotator, dollars, round; how many, and where.
 
     Raises:
-        UserError: an unknown format or run.
+        UserError: an unknown format or run, a storage without the run's pool, or a file that cannot be written.
     """
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
-
     if format not in FORMATS:
-        raise UserError(f"--format is '{format}'{nearest(format, FORMATS)}")
-    journal = open_journal(storage, database_url)
-    journal.run(name)
+        raise UserError(f"--format is {format!r}, expected jsonl, parquet or csv{nearest(format, FORMATS)}")
+    with closing(open_journal(storage, database_url)) as journal:
+        journal.run(name)
+        labels = journal.annotations(name)
     folder = RunFolder(storage, name)
-    rows = folder.read_jsonl("labeled.jsonl") if folder.exists("labeled.jsonl") else []
+    if labels and not folder.exists("pool.parquet"):
+        raise UserError(f"--storage is {storage!r}, expected the one that holds the folder of run '{name}'")
+    pool = folder.read_table("pool.parquet", columns=["id", "text"]).to_pylist() if labels else []
+    inputs = {row["id"]: row["text"] for row in pool}
+    rows = [
+        {"id": label.id, "input": inputs[label.id], "text": label.text, "annotator": label.annotator}
+        | {"dollars": label.dollars, "round": round}
+        for round, label in labels
+    ]
     path = output or Path(f"{name}.{format}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if format == "jsonl":
-        from atgen_ray.storage import encode_json
-
-        path.write_text("".join(encode_json(row) + "\n" for row in rows), encoding="utf-8")
-        return len(rows), path
-    columns = ("id", "input", "text", "annotator", "dollars", "round")
-    table = pa.table({column: [row[column] for row in rows] for column in columns})
-    if format == "csv":
-        pyarrow.csv.write_csv(table, path)
-    else:
-        pyarrow.parquet.write_table(table, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            _write(rows, file, format)
+    except OSError as error:
+        raise UserError(f"--output is '{path}', which cannot be written: {error.strerror}") from None
     return len(rows), path
 
 
-def _summarize(journal: Journal, name: str) -> dict[str, Any]:
-    record = journal.run(name)
-    steps = [event for event in journal.events(name) if event.kind == "step"]
-    annotations = journal.annotations(name)
+def _write(rows: list[dict[str, Any]], file: BinaryIO, format: str) -> None:
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    if format == "jsonl":
+        file.writelines(encode_json(row).encode() + b"\n" for row in rows)
+    elif format == "csv":
+        pyarrow.csv.write_csv(_tabulate(rows), file)
+    else:
+        pyarrow.parquet.write_table(_tabulate(rows), file)
+
+
+def _tabulate(rows: list[dict[str, Any]]) -> "pa.Table":
+    import pyarrow as pa
+
+    kinds = {"id": pa.string(), "input": pa.string(), "text": pa.string(), "annotator": pa.string()}
+    # A journal holds lone surrogates, UTF-8 does not: they are written as JSON writes them.
+    texts = [row | {"text": row["text"].encode("utf-8", "backslashreplace").decode()} for row in rows]
+    return pa.Table.from_pylist(texts, pa.schema(kinds | {"dollars": pa.float64(), "round": pa.int32()}))
+
+
+def _summarize(journal: Journal, record: RunRecord) -> dict[str, Any]:
+    events = journal.events(record.name)
+    steps = [event for event in events if event.kind == "step"]
+    annotations = journal.annotations(record.name)
+    changed = max([record.updated, *(event.time for event in events)])
     return {
-        "name": name,
+        "name": record.name,
         "status": record.status,
         "round": max((event.round or 0 for event in steps), default=0),
         "labels": len(annotations),
         "dollars": round(sum(label.dollars for _, label in annotations), 6),
-        "updated": datetime.fromtimestamp(record.updated, UTC).isoformat(timespec="seconds"),
+        "updated": datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds"),
     }

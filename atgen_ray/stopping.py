@@ -37,4 +37,5 @@ def _has_plateau(plateau: PlateauConfig, scores: Sequence[float]) -> bool:
     """Whether the last `patience` rounds brought no rise of at least `min_delta` over the best before them."""
     if len(scores) <= plateau.patience:
         return False
-    return max(scores[-plateau.patience :]) < max(scores[: -plateau.patience]) + plateau.min_delta
+    rise = max(scores[-plateau.patience :]) - max(scores[: -plateau.patience])
+    return rise <= 0 or rise < plateau.min_delta

@@ -1,0 +1,97 @@
+"""What pydantic found wrong as lines for the user: the key, its value, what was expected and the nearest choice."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from atgen_ray.errors import nearest
+from atgen_ray.settings import describe_field, find_section, is_union, type_name
+
+HIDDEN = "database_url"  # the key whose value may hold a password
+ITEMS = (list, dict)
+SHOWN = 80  # characters of a key or value
+
+
+def explain_mistakes(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
+    """A line for each key that is wrong in what was to become a `model`; `prefix` goes before every key."""
+    lines: dict[str, str] = {}
+    for detail in error.errors(include_url=False):
+        key, field, holder = _locate(model, detail["loc"])
+        lines.setdefault(key, _explain(detail, prefix + key, field, holder))
+    return list(lines.values())
+
+
+def check_values(values: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
+    """Nothing, where `values` make a `model`; else ValueError with a line for each wrong key."""
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("\n".join(explain_mistakes(error, model, prefix))) from None
+
+
+def show_value(key: str, value: Any) -> str:
+    """A wrong value as a message shows it: short, on one line, and nothing of a secret."""
+    if key.partition(".")[0] == HIDDEN or HIDDEN in repr(value):  # a file indented wrongly puts it in another section
+        return "a value that is not shown"
+    return _shorten(json.dumps(value) if value is None or isinstance(value, bool) else repr(value))
+
+
+def _locate(model: type[BaseModel], path: tuple[int | str, ...]) -> tuple[str, FieldInfo | None, type[BaseModel]]:
+    """The dotted key of `path`, its field (None where there is none of that name) and its section."""
+    keys: list[str] = []
+    field: FieldInfo | None = None
+    holder, section = model, find_section(model)
+    item = False  # whether the next part is of a list or dictionary, not the name of a field
+    for part in path:
+        if section is None:  # within a plain value, where pydantic names the alternative of a union that it tried
+            keys += [] if field is None or is_union(field.annotation) else [str(part)]
+            break
+        keys.append(str(part))
+        if item:
+            item = False
+            continue
+        holder, field = section, section.model_fields.get(str(part))
+        section = find_section(field.annotation) if field else None
+        item = field is not None and get_origin(field.annotation) in ITEMS
+    return ".".join(keys), field, holder
+
+
+def _explain(detail: ErrorDetails, key: str, field: FieldInfo | None, holder: type[BaseModel]) -> str:
+    kind, message = detail["type"], detail["msg"]
+    if kind in ("extra_forbidden", "invalid_key"):
+        known = holder.model_fields
+        hint = nearest(key.rpartition(".")[2], known) if known else "; none is known here"
+        return f"unknown key {_shorten(repr(key))}{hint}"
+    if kind == "value_error":
+        message = message.removeprefix("Value error, ")
+        if field is None or (find_section(field.annotation) and get_origin(field.annotation) not in ITEMS):
+            return message  # sections compare their keys, and name them in full
+        return f"{key} {message}" if message.startswith(("is ", "holds ")) else f"{key}: {message}"
+    if field is None:
+        return message
+    if kind == "missing":
+        return f"key '{key}' is missing, expected {type_name(field.annotation)}: {describe_field(field)}"
+    if kind == "recursion_loop":
+        return f"{key} contains itself, expected plain values"
+    expected = message.replace("Input should be", "expected", 1)
+    if kind == "model_type":
+        expected = "expected keys and values"
+    elif is_union(field.annotation):
+        expected = f"expected {type_name(field.annotation)}"
+    elif kind == "literal_error":
+        expected += _nearest_only(str(detail["input"]), get_args(field.annotation))
+    return f"{key} is {show_value(key, detail['input'])}, {expected}"
+
+
+def _nearest_only(name: str, choices: tuple[str, ...]) -> str:
+    """The nearest of choices that the message has listed already."""
+    hint = nearest(name, choices)
+    return hint if "did you mean" in hint else ""
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."

@@ -1,0 +1,35 @@
+"""The dry run against the run that it foretells."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from projects import Project
+
+from atgen_ray.journal import open_journal
+
+
+def test_a_run_does_what_its_plan_says(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path)
+    done = project.run("plan", "sort.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    journal = open_journal(str(tmp_path / "atgen-runs"))
+    rows: Counter[str] = Counter()
+    for event in journal.events("sort"):
+        if event.kind == "step":
+            rows[str(event.step)] += event.payload["rows"]
+    assert plan["rounds"] == 2
+    assert plan["labels"] == len(journal.annotations("sort"))
+    assert plan["dollars"] == journal.dollars("sort")
+    assert plan["generated_rows"] == rows["generation"] + rows["evaluation"]
+    assert plan["output_tokens_at_most"] == 8 * plan["generated_rows"]
+    assert plan["optimizer_steps"] == rows["training"]
+    assert plan["device_minutes"] is not None  # the journal knows how quick this model is
+    assert plan["test_rows"] == len(project.read("sort", "test.parquet"))
+    pool = project.read("sort", "pool.parquet")
+    assert plan["pool_rows"] == len(pool)
+    assert plan["near_duplicates"] == sum(row["duplicate_of"] is not None for row in pool)
+    features = [row for at in ("001", "002") for row in project.read("sort", f"rounds/{at}/features.parquet")]
+    tokens = sum(row["prompt_tokens"] for row in features) / len(features) * plan["generated_rows"]
+    assert abs(plan["prompt_tokens"] - tokens) < 0.05 * tokens
