@@ -172,12 +172,14 @@ def _read_states(features: pa.Table | None) -> States | None:
     """States that came with the features; a row whose list is null has none."""
     if features is None or "state" not in features.column_names:
         return None
-    lists = features["state"].to_pylist()
-    width = max((len(values) for values in lists if values is not None), default=0)
+    lists = features["state"].combine_chunks()
+    present = lists.is_valid().to_numpy(zero_copy_only=False)
+    numbers = lists.flatten().to_numpy(zero_copy_only=False)  # without the null lists
+    width = max(1, len(numbers) // max(1, int(present.sum())))
+    if (pc.list_value_length(lists).drop_null().to_numpy() != width).any():
+        raise ValueError("the states in the features table are not all of one length")
     vectors = np.full((len(lists), width), np.nan, dtype=np.float32)
-    for row, values in enumerate(lists):
-        if values is not None:
-            vectors[row] = values
+    vectors[present] = numbers.reshape(int(present.sum()), width)
     return States(features["id"].to_pylist(), vectors)
 
 

@@ -11,15 +11,16 @@ from atgen_ray.selection.guard import GuardedParameters, guarded
 class BleuvarParameters(GuardedParameters):
     """BLEU variance of the samples (Xiao, Gomez and Gal, arXiv 2006.08344; BAS of Gidiotis and Tsoumakas, 2022)."""
 
-    noise_cutoff: float = Field(
-        1.0, ge=0, le=1, description="Examples above this are noise, and left out; the authors of BAS take 0.96"
+    noise_cutoff: float | None = Field(
+        None, ge=0, le=1, description="Examples from here on are noise, and left out; the authors of BAS take 0.96"
     )
 
 
 def _select(candidates: Candidates, parameters: BleuvarParameters, count: int) -> Scores:
     """Score (1 / (M (M - 1))) sum_i sum_j (1 - BLEU(y_i, y_j))^2 over the M samples."""
     variance = bleu_variance(candidates.outputs())
-    return Scores(np.where(variance > parameters.noise_cutoff, np.nan, variance), {"bleuvar": variance})
+    cutoff = np.inf if parameters.noise_cutoff is None else parameters.noise_cutoff
+    return Scores(np.where(variance >= cutoff, np.nan, variance), {"bleuvar": variance})
 
 
 BLEUVAR = guarded("bleuvar", frozenset({"samples"}), BleuvarParameters, _select)

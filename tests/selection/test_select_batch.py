@@ -240,6 +240,16 @@ def test_states_may_come_as_a_column_of_the_features():
         features.column_names.index("state"), "state", pa.array(states, pa.list_(pa.float32()))
     )
     assert alone["id"][0].as_py() not in pool.select("fisher", 29, states=None, features=features)["id"].to_pylist()
+    none = features.set_column(
+        features.column_names.index("state"), "state", pa.array([None] * 30, pa.list_(pa.float32()))
+    )
+    assert pool.select("fisher", 2, states=None, features=none)["parts"].to_pylist() == [[("filled", 1.0)]] * 2
+    states[3] = [1.0]
+    features = features.set_column(
+        features.column_names.index("state"), "state", pa.array(states, pa.list_(pa.float32()))
+    )
+    with pytest.raises(ValueError, match="one length"):
+        pool.select("fisher", 5, states=None, features=features)
 
 
 def define(monkeypatch, select, needs=frozenset()):

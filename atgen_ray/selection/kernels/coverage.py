@@ -6,6 +6,7 @@ from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.similarity import compare, round_similarities, rows_within
 
 WEIGHT_GRID = 2.0**10
+_BLOCK = 512  # rows of similarities computed together, whatever memory there is: more no longer fit into the caches
 
 
 class DenseCoverage:
@@ -31,14 +32,10 @@ class DenseCoverage:
         self._follow = follow
         self._vectors, self._ground, self._covered = vectors, ground, round_similarities(covered)
         self._weights = np.ones(len(ground)) if weights is None else np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID
-        self._step = rows_within(megabytes, max(len(vectors), len(ground)))
+        self._step = min(_BLOCK, rows_within(megabytes, max(len(vectors), len(ground))))
         self._symmetric = ground is vectors
-        self._table: Vectors | None = None
-        if 4 * len(vectors) * len(ground) <= megabytes * 2**20:
-            self._table = np.empty((len(ground), len(vectors)), dtype=np.float32)
-            for start in range(0, len(ground), self._step):
-                part = slice(start, start + self._step)
-                self._table[part] = compare(ground[part], vectors)
+        fits = 4 * len(vectors) * len(ground) <= megabytes * 2**20
+        self._table = self._compare_all() if fits else None
 
     def gains(self, rows: Integers) -> Numbers:
         """Marginal gain of each of `rows`, sum_i w_i max(0, s_ij - c_i)."""
@@ -57,18 +54,26 @@ class DenseCoverage:
         for start in range(0, len(changed), self._step):
             part = slice(start, start + self._step)
             # max(0, s - old) - max(0, s - new) is s, held between old and new, less old.
-            block = self._rows(changed[part])
+            block, weights = self._rows(changed[part]), self._weights[changed[part]]
             low, high = old[part, None].astype(block.dtype), new[part, None].astype(block.dtype)
             np.clip(block, low, high, out=block)
-            block -= low
-            falls += self._weights[changed[part]] @ block
+            falls += weights @ block - weights @ old[part]
         return slice(None), falls
 
     def _gain(self, rows: Integers) -> Numbers:
         block = self._columns(rows)
-        block -= self._covered[:, None].astype(block.dtype)
-        np.maximum(block, 0.0, out=block)
-        return np.asarray(self._weights @ block)
+        np.maximum(block, self._covered[:, None].astype(block.dtype), out=block)
+        return np.asarray(self._weights @ block - self._weights @ self._covered)
+
+    def _compare_all(self) -> Vectors:
+        table = np.empty((len(self._ground), len(self._vectors)), dtype=np.float32)
+        for start in range(0, len(table), self._step):
+            part, after = slice(start, start + self._step), start + self._step
+            first = start if self._symmetric else 0
+            compare(self._ground[part], self._vectors[first:], table[part, first:])
+            if self._symmetric:
+                table[after:, part] = table[part, after:].T
+        return table
 
     def _columns(self, rows: Integers) -> np.ndarray:
         """Similarities of the ground to `rows` of the vectors, (g, len(rows))."""

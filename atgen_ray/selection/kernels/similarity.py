@@ -17,7 +17,7 @@ from atgen_ray.selection.kernels import Numbers, Vectors
 
 _COORDINATE = np.float32(2.0**24)
 SIMILARITY = 2.0**20
-_CHUNK = 8192  # columns made float64 at a time: a copy of all of them would double the memory of a large pool
+_CHUNK = 1024  # columns compared at a time, in the caches, and without a float64 copy of a large pool
 
 
 def to_grid(vectors: npt.NDArray[np.floating[Any]]) -> Vectors:
@@ -29,16 +29,19 @@ def to_grid(vectors: npt.NDArray[np.floating[Any]]) -> Vectors:
     return grid
 
 
-def compare(rows: Vectors, columns: Vectors) -> Numbers:
-    """Cosine similarities (n, m) of unit vectors (n, d) and (m, d) that are on the grid."""
-    similarities = np.empty((len(rows), len(columns)))
+def compare(rows: Vectors, columns: Vectors, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+    """Cosine similarities (n, m) of unit vectors (n, d) and (m, d) that are on the grid.
+
+    They are float64, or written to `out`, which may be float32: that holds them exactly.
+    """
+    found = np.empty((len(rows), len(columns))) if out is None else out
     scaled = rows.astype(np.float64) * SIMILARITY
     for start in range(0, len(columns), _CHUNK):
         part = slice(start, start + _CHUNK)
-        np.matmul(scaled, columns[part].astype(np.float64).T, out=similarities[:, part])
-    np.rint(similarities, out=similarities)
-    similarities /= SIMILARITY
-    return similarities
+        block = scaled @ columns[part].astype(np.float64).T
+        np.rint(block, out=block)
+        np.divide(block, SIMILARITY, out=found[:, part], casting="same_kind")
+    return found
 
 
 def round_similarities(similarities: Numbers) -> Numbers:
