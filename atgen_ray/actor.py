@@ -19,6 +19,7 @@ from atgen_ray.storage import RunFolder
 NAMESPACE = "atgen"
 LEASE_SECONDS = 20.0
 IDLE_SECONDS = 60.0  # how long a controller stays after its run, for drivers that still ask
+STOP_SECONDS = 2.0  # how long a step may take to notice that it shall stop; `ray job stop` kills the driver after 3
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class ControllerActor:
         self._watch = Watch()
         self._status: Status = "running"
         self._message, self._mistake = "", False
+        self._lease: Lease | None = None
+        self._closing = threading.Lock()  # whoever holds it says how the run ended
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._drive, args=(owner,), name="controller", daemon=True)
         self._thread.start()
@@ -78,29 +81,47 @@ class ControllerActor:
         self._watch.note(done, total)
 
     def stop(self) -> None:
-        """Asks the run to stop at its next chance; what is committed stays."""
+        """Stops the run at its next chance, or in the middle of a step that gives none; what is committed stays."""
         self._watch.stop()
+        timer = threading.Timer(STOP_SECONDS, self._abandon)
+        timer.daemon = True
+        timer.start()
 
     def _drive(self, owner: str) -> None:
         try:
-            lease = self._acquire(Owner(owner))
+            lease = self._lease = self._acquire(Owner(owner))
+        except RunStopped as stop:
+            self._end("stopped", str(stop))
+            return
         except UserError as error:
             self._end("failed", str(error), mistake=True)
             return
-        renewal = threading.Thread(target=self._renew, args=(lease,), name="lease", daemon=True)
-        renewal.start()
+        threading.Thread(target=self._renew, args=(lease,), name="lease", daemon=True).start()
         try:
             self._journal.set_status(lease, "running")
             status, message, mistake = self._run(lease)
-            self._journal.append(lease, status, payload={"message": message.strip().splitlines()[-1]})
-            self._journal.set_status(lease, status)
+            with self._closing:
+                self._close(lease, status, message)
         except LeaseLost as error:
             status, message, mistake = "failed", f"another controller took over: {error}", False
-        finally:
-            self._ended.set()
-            renewal.join()
-        lease.release()
         self._end(status, message, mistake)
+
+    def _close(self, lease: Lease, status: Status, message: str) -> None:
+        """The last entries of this controller in the journal."""
+        self._ended.set()
+        self._journal.append(lease, status, payload={"message": message.strip().splitlines()[-1]})
+        self._journal.set_status(lease, status)
+        lease.release()
+
+    def _abandon(self) -> None:
+        """Ends a run that is deep in a step, and this process with it; the step will be done again."""
+        with self._closing:
+            if self._ended.is_set():
+                return
+            if self._lease is not None:
+                step = self._watch.snapshot()["step"]
+                self._close(self._lease, "stopped", f"stopped on request in the middle of {step}")
+            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def _acquire(self, owner: Owner) -> Lease:
         """The run's lease, waiting as long as one left behind by a dead cluster could last.
@@ -144,12 +165,13 @@ class ControllerActor:
         while not self._ended.wait(LEASE_SECONDS / 4):
             try:
                 if lease.renew():
-                    self._watch.stop()
+                    self.stop()
             except LeaseLost:
                 self._watch.stop()
                 return
 
     def _end(self, status: Status, message: str, mistake: bool = False) -> None:
+        self._ended.set()
         self._message, self._mistake = message, mistake
         self._status = status
         handle = ray.get_runtime_context().current_actor

@@ -18,6 +18,7 @@ from atgen_ray.embedding import embed_pool
 from atgen_ray.engines import build_engine
 from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.generation import generate_features
+from atgen_ray.engines.states import append_states
 from atgen_ray.evaluation import evaluate_predictions
 from atgen_ray.journal import Journal, Lease
 from atgen_ray.pool import build_split, overlap
@@ -91,13 +92,13 @@ class Controller:
 
     def embed_pool(self) -> None:
         """Embeds the pool where a strategy looks at embeddings."""
-        if any("embeddings" in self._state.strategy(round)[0].needs for round in (1, 2)):
+        if any("embeddings" in self._state.needs(round) for round in (1, 2)):
             config, folder = self._config.embedding, self._folder
             self._commit(0, "embedding", None, lambda progress: embed_pool(self._state.pool, config, folder, progress))
 
     def generate_features(self, round: int) -> None:
-        """One pass of the current model over the candidates, where the strategy looks at outputs."""
-        needs = self._state.strategy(round)[0].needs
+        """One pass of the current model over the candidates, where the strategy looks at its outputs or states."""
+        needs = self._state.needs(round)
         rel = f"{round_folder(round)}/features.parquet"
 
         def make(progress: Progress) -> None:
@@ -105,11 +106,16 @@ class Controller:
             examples = self._state.pool.filter(pc.is_in(self._state.pool["id"], candidates))
             samples = SAMPLES if "samples" in needs else 0
             features = self._generate(round, round - 1, examples, samples, "features", progress)
+            if "states" in needs:
+                config, adapter = self._config, self._state.adapter(round - 1)
+                features = append_states(
+                    features, examples, config.model, config.prompt, config.engine, adapter, progress
+                )
             self._bury_failures(round, "generation", features)
             self._folder.write_table(rel, features)
             self._folder.remove(f"{round_folder(round)}/features.parts")
 
-        if needs & {"generations", "samples"}:
+        if needs & {"generations", "samples", "states"}:
             self._commit(round, "generation", rel, make)
 
     def select_batch(self, round: int) -> None:
@@ -119,14 +125,17 @@ class Controller:
 
         def make(progress: Progress) -> None:
             features = f"{round_folder(round)}/features.parquet"
+            labels = {label.id: label.text for label in self._state.labels(round - 1)}
             picks = select_batch(
-                strategy.name,
+                strategy,
                 parameters,
                 ids=self._state.candidates(round),
                 count=self._state.affordable(round),
-                labeled=[label.id for label in self._state.labels(round - 1)],
-                embeddings=self._state.embeddings if "embeddings" in strategy.needs else None,
+                labeled=labels.keys(),
+                embeddings=self._state.embeddings if "embeddings" in self._state.needs(round) else None,
                 features=self._folder.read_table(features) if self._folder.exists(features) else None,
+                texts=self._state.texts,
+                labels=labels,
                 seed=self._config.seed,
                 round=round,
             )

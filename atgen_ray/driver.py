@@ -12,17 +12,15 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 
-from atgen_ray.actor import LEASE_SECONDS, NAMESPACE, ControllerActor, Snapshot, actor_name
+from atgen_ray.actor import NAMESPACE, ControllerActor, Snapshot, actor_name
 from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Event, Journal, open_journal
-from atgen_ray.owner import Owner
 
 POLL_SECONDS = 0.5
-STOP_SECONDS = 15.0  # how long a controller may take to stop by itself before it is killed
 # What may change between two starts of one run: everything else would change what it means.
 CHANGEABLE = ("stopping", "storage", "database_url")
 
@@ -48,7 +46,7 @@ def run_to_end(config: RunConfig, screen: Screen) -> Snapshot:
     with ray_session(), _stop_on_signal() as stop:
         controller = _find_controller(config)
         snapshot = _follow(controller, journal, config.name, screen, stop)
-        ray.kill(controller, no_restart=True)
+        _dismiss_ended(config.name)
     return snapshot
 
 
@@ -96,12 +94,13 @@ def ray_session() -> Iterator[None]:
 
 
 def _find_controller(config: RunConfig) -> Any:
-    """This cluster's controller of the run, started if there is none.
+    """This cluster's controller of the run: the one that drives it already, else a new one.
 
     It sits on this node, where a local storage and journal are.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    _dismiss_ended(config.name)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft="://" in config.storage)
     return ControllerActor.options(  # type: ignore[attr-defined]
         name=actor_name(config.name),
@@ -116,37 +115,52 @@ def _find_controller(config: RunConfig) -> Any:
     ).remote(config, f"controller-{uuid.uuid4().hex}")
 
 
-def _follow(controller: Any, journal: Journal, run: str, screen: Screen, stop: threading.Event) -> Snapshot:
-    seen, asked = 0, None
+def _dismiss_ended(run: str) -> None:
+    """Ends a controller whose run is over and that only waits for drivers which may still ask."""
     while True:
-        if stop.is_set() and asked is None:
-            asked = time.monotonic()
+        try:
+            controller = ray.get_actor(actor_name(run), namespace=NAMESPACE)
+            if ray.get(controller.poll.remote(0)).status == "running":
+                return
+            ray.kill(controller, no_restart=True)
+        except ValueError:  # nobody has that name
+            return
+        except RayActorError:  # it is going
+            pass
+        time.sleep(POLL_SECONDS)
+
+
+def _follow(controller: Any, journal: Journal, run: str, screen: Screen, stop: threading.Event) -> Snapshot:
+    """Shows what happens until the run is over."""
+    seen, asked, snapshot = 0, False, None
+    while True:
+        if stop.is_set() and not asked:
+            asked = True
             controller.stop.remote()
         try:
-            snapshot: Snapshot = ray.get(controller.poll.remote(seen), timeout=30)
+            snapshot = ray.get(controller.poll.remote(seen))
         except ActorUnavailableError:  # Ray is restarting it, and it will replay the journal
             time.sleep(POLL_SECONDS)
             continue
+        except ActorDiedError:  # it ended itself in the middle of a step, or somebody ended it
+            return _read_end(journal, run, seen, snapshot)
         for event in snapshot.events:
             screen.show_event(event)
             seen = event.sequence
         if snapshot.status != "running":
             return snapshot
         screen.show_activity(snapshot.activity)
-        if asked is not None and time.monotonic() - asked > STOP_SECONDS:
-            return _kill(controller, journal, run, snapshot)
         time.sleep(POLL_SECONDS)
 
 
-def _kill(controller: Any, journal: Journal, run: str, last: Snapshot) -> Snapshot:
-    """Ends a controller that is deep in a step; the step will be done again."""
-    ray.kill(controller, no_restart=True)
-    lease = journal.acquire(run, Owner(f"driver-{uuid.uuid4().hex}"), LEASE_SECONDS, takeover=True)
-    message = f"stopped on request in the middle of {last.activity['step']}"
-    journal.append(lease, "stopped", payload={"message": message})
-    journal.set_status(lease, "stopped")
-    lease.release()
-    return Snapshot("stopped", last.activity, [], message, False)
+def _read_end(journal: Journal, run: str, seen: int, last: Snapshot | None) -> Snapshot:
+    """How the run stands by its journal, when its controller can no longer be asked."""
+    events = journal.events(run, seen)
+    status = journal.run(run).status
+    message = next((event.payload["message"] for event in reversed(events) if "message" in event.payload), "")
+    if status == "running":
+        status, message = "failed", "the run's controller was ended from outside"
+    return Snapshot(status, last.activity if last else {}, events, message, False)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from atgen_ray.evaluation import dev_split
 from atgen_ray.journal import Journal
 from atgen_ray.records import Annotation
 from atgen_ray.seeds import mix_seed
-from atgen_ray.selection import Embeddings, Strategy, find_strategy
+from atgen_ray.selection import Embeddings, Need, find_needs
 from atgen_ray.storage import RunFolder
 
 
@@ -53,15 +53,20 @@ class RunState:
         """Vectors of the pool by example id."""
         return Embeddings(self.pool["id"].to_pylist(), load_embeddings(self._folder, self.pool["content"].to_pylist()))
 
-    def strategy(self, round: int) -> tuple[Strategy, dict[str, Any], int]:
-        """Strategy, its parameters and how many examples to pick; the first round may have its own."""
+    def strategy(self, round: int) -> tuple[str, dict[str, Any], int]:
+        """Name of the strategy, its parameters and how many examples to pick; the first round may have its own."""
         selection, first = self._config.selection, self._config.selection.first
         if round > 1:
-            return find_strategy(selection.strategy), selection.parameters, selection.count
+            return selection.strategy, selection.parameters, selection.count
         count = first.count or selection.count
         if first.strategy is None:
-            return find_strategy(selection.strategy), selection.parameters, count
-        return find_strategy(first.strategy), first.parameters, count
+            return selection.strategy, selection.parameters, count
+        return first.strategy, first.parameters, count
+
+    def needs(self, round: int) -> frozenset[Need]:
+        """What the strategy of `round` looks at."""
+        strategy, parameters, _ = self.strategy(round)
+        return find_needs(strategy, parameters)
 
     def affordable(self, round: int) -> int:
         """Examples to pick in `round`: what the strategy asks for, within the label budget."""
@@ -88,7 +93,11 @@ class RunState:
 
     def labeled_rows(self, round: int) -> list[dict[str, Any]]:
         """The lines of labeled.jsonl: what the user takes away."""
-        return [{"input": self.texts[label.id]} | asdict(label) for label in self.labels(round)]
+        return [
+            {"round": at, "input": self.texts[label.id]} | asdict(label)
+            for at, label in self._journal.annotations(self._config.name)
+            if at <= round
+        ]
 
     def dev(self, round: int) -> set[str]:
         """Labelled examples that are held out of training; an example's side never changes."""

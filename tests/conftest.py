@@ -128,7 +128,10 @@ def make_project(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> C
         for name, count in (("pool", 40), ("test", 6)):
             picked = [draw.sample(words, 3) for _ in range(count)]
             rows = [
-                {"task": {"words": f"{' '.join(three)} {name} {index}"}, "answers": [f"sorted {index}: {sorted(three)}", "=>"]}
+                {
+                    "task": {"words": f"{' '.join(three)} {name} {index}"},
+                    "answers": [f"sorted {index}: {sorted(three)}", "=>"],
+                }
                 for index, three in enumerate(picked)
             ]
             (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

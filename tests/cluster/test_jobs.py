@@ -42,7 +42,7 @@ def test_a_job_is_stopped_and_a_second_one_resumes_it(
     _wait_for_step(cluster, project, storage, "selection")
     stopped = subprocess.run([RAY, "job", "stop", "first"], env=cluster, capture_output=True, text=True, timeout=120)
     assert stopped.returncode == 0, stopped.stderr
-    assert json.loads(project.run("runs", "show", "sort", "--storage", storage, "--json").stdout)["status"] == "stopped"
+    assert _wait_for_end(project, storage) == "stopped"
 
     second = _submit(project, cluster, storage)
     assert second.returncode == 0, second.stdout + second.stderr
@@ -69,6 +69,16 @@ def _wait_for_step(cluster: dict[str, str], project: Project, storage: str, step
         time.sleep(2)
     logs = subprocess.run([RAY, "job", "logs", "first"], env=cluster, capture_output=True, text=True, timeout=60)
     pytest.fail(f"the job never came to {step}: {logs.stdout} {logs.stderr}")
+
+
+def _wait_for_end(project: Project, storage: str) -> str:
+    """The status of the run once it no longer runs; the journal may be a moment behind the job."""
+    deadline = time.monotonic() + 20
+    while True:
+        status = json.loads(project.run("runs", "show", "sort", "--storage", storage, "--json").stdout)["status"]
+        if status != "running" or time.monotonic() > deadline:
+            return str(status)
+        time.sleep(1)
 
 
 def _wait_until_ready(environment: dict[str, str], log: Path) -> None:

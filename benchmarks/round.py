@@ -1,0 +1,127 @@
+"""What Ray costs: the steps of a round through the package, against the same steps called in one plain process.
+
+    python benchmarks/round.py --output benchmarks/results/round
+
+Both sides load the same model and do the same arithmetic on the demo's papers. The plain side imports everything
+beforehand, so Ray's side alone pays for starting its workers: what is shown is the whole price of isolation,
+restarts and distribution at the smallest size, where it weighs most. Writes PREFIX.json, PREFIX.md and PREFIX.png.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pyarrow as pa
+import ray
+import torch
+
+from atgen_ray.actor import quieten_ray_data
+from atgen_ray.config import RunConfig
+from atgen_ray.config_source import load_config
+from atgen_ray.embedding import embed_pool
+from atgen_ray.embedding.encoder import Encoder
+from atgen_ray.engines.generation import generate_features
+from atgen_ray.engines.transformers_engine import TransformersEngine, TransformersWorker
+from atgen_ray.hardware import count_threads, worker_environment
+from atgen_ray.pool import build_split
+from atgen_ray.records import GenerationRequest
+from atgen_ray.storage import RunFolder
+from atgen_ray.training import TrainingExample, train_adapter
+from atgen_ray.training.worker import fine_tune
+
+
+def quiet(done: int, total: int) -> None: ...
+
+
+def measure(config: RunConfig, pool: pa.Table, answers: dict[str, str], folder: Path) -> dict[str, dict[str, float]]:
+    """Seconds of each step, `plain` and `ray`."""
+    threads = count_threads(1, None)
+    torch.set_num_threads(threads)
+    model, prompt, training = config.model, config.prompt, config.training
+    request = GenerationRequest(model.max_new_tokens)
+    rows = pool.slice(0, config.engine.batch_size).select(["id", "text"])
+    batch = rows.append_column("sample", pa.array([0] * rows.num_rows, pa.int32()))
+    learnt = pool.slice(0, 16).to_pylist()
+    examples = [TrainingExample(row["id"], row["text"], answers[row["id"]]) for row in learnt]
+    run = RunFolder(str(folder), "benchmark")
+    for name in ("plain", "ray"):
+        (folder / name).mkdir()
+
+    def tune_plain() -> None:
+        fine_tune([asdict(e) for e in examples], model, prompt, training, 0, threads, quiet, None, 1, folder / "plain")
+
+    def tune_on_ray() -> None:
+        train_adapter(examples, model, prompt, training, 0, folder / "ray", str(folder / "work"), quiet)
+
+    def generate_on_ray() -> None:
+        engine = TransformersEngine(model, prompt, config.engine)
+        generate_features(engine, rows, request, None, run, "parts", config.engine.batch_size, quiet)
+
+    steps: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+        "embedding": (
+            lambda: Encoder(config.embedding, threads)(pool),
+            lambda: embed_pool(pool, config.embedding, run, quiet),
+        ),
+        "generation": (lambda: TransformersWorker(model, prompt, request, None, threads)(batch), generate_on_ray),
+        "training": (tune_plain, tune_on_ray),
+    }
+    seconds: dict[str, dict[str, float]] = {}
+    for step, sides in steps.items():
+        seconds[step] = {name: clock(side) for name, side in zip(("plain", "ray"), sides, strict=True)}
+        print(step, seconds[step], flush=True)
+    return seconds
+
+
+def clock(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return round(time.perf_counter() - started, 2)
+
+
+def write_results(seconds: dict[str, dict[str, float]], prefix: Path) -> None:
+    from matplotlib.figure import Figure
+
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    prefix.with_suffix(".json").write_text(json.dumps(seconds, indent=2) + "\n")
+    lines = ["| step | plain (s) | through Ray (s) | more (s) | ratio |", "| --- | --- | --- | --- | --- |"]
+    for step, row in seconds.items():
+        more, ratio = row["ray"] - row["plain"], row["ray"] / row["plain"]
+        lines.append(f"| {step} | {row['plain']:.1f} | {row['ray']:.1f} | {more:.1f} | {ratio:.2f} |")
+    table = "\n".join(lines) + "\n"
+    prefix.with_suffix(".md").write_text(table)
+    print(table)
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.subplots()
+    for offset, name in ((-0.2, "plain"), (0.2, "ray")):
+        axes.bar([i + offset for i in range(len(seconds))], [row[name] for row in seconds.values()], 0.4, label=name)
+    axes.set_xticks(range(len(seconds)), list(seconds))
+    axes.set_ylabel("seconds")
+    axes.legend()
+    figure.savefig(prefix.with_suffix(".png"), dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/round"), metavar="PREFIX")
+    arguments = parser.parse_args()
+    config = load_config("demo", ["engine.backend=transformers"])
+    environment = {"env_vars": worker_environment(count_threads(1, None))}
+    quiet_ray = {"include_dashboard": False, "logging_level": "error", "log_to_driver": False}
+    ray.init(address="local", runtime_env=environment, **quiet_ray)
+    quieten_ray_data()
+    split = build_split(config.data, config.prompt, "pool", config.seed)
+    answers = {row["id"]: row["references"][0] for row in split.gold.to_pylist()}
+    with tempfile.TemporaryDirectory() as folder:
+        write_results(measure(config, split.examples, answers, Path(folder)), arguments.output)
+
+
+if __name__ == "__main__":
+    main()
