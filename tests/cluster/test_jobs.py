@@ -28,7 +28,7 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
         _wait_until_ready(environment, tmp_path / "head.log")
         yield environment
     finally:
-        head.send_signal(signal.SIGTERM)
+        os.killpg(head.pid, signal.SIGKILL)
         head.wait(60)
 
 
