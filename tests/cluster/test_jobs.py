@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +22,10 @@ RAY = str(Path(sys.executable).with_name("ray"))
 def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment in which `ray job` finds a head node of our own."""
     dashboard, port = _free_port(), _free_port()
-    command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--port={port}", f"--dashboard-port={dashboard}"]
+    # Short, for the names of sockets, and apart, so that no later `ray.init()` takes this cluster for a living one.
+    temporary = tempfile.mkdtemp(prefix="ray-")
+    command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={temporary}"]
+    command += [f"--port={port}", f"--dashboard-port={dashboard}"]
     log = (tmp_path / "head.log").open("w")
     head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     environment = os.environ | {"RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
@@ -30,6 +35,7 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     finally:
         os.killpg(head.pid, signal.SIGKILL)
         head.wait(60)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def test_a_job_is_stopped_and_a_second_one_resumes_it(
