@@ -192,7 +192,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def main() -> None:
     """The entry point: every mistake in the input is one clear line, without a traceback, and status 2."""
     try:
-        app()
+        app(prog_name="atgen-ray")
     except UserError as error:
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)
