@@ -4,12 +4,13 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, JsonValue, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from atgen_ray.strict_yaml import dump_yaml
 
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 

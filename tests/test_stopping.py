@@ -145,7 +145,7 @@ def test_a_run_ends_when_a_rule_holds_and_never_before(
     dev_scores = [{"rougeL": score / 64} for score in scores]
     reason = find_stop(config, len(scores), labels, dev_scores, selectable)
 
-    before = scores[: len(scores) - patience]
+    before = scores[: max(0, len(scores) - patience)]
     risen = any(score - max(before) >= max(min_delta, 1) for score in scores[len(before) :]) if before else True
     holds = {
         "dev target reached": target is not None and bool(scores) and scores[-1] >= target,

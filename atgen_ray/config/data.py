@@ -1,0 +1,63 @@
+"""Where examples come from and how they become prompts."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from atgen_ray.settings import Fraction, Section
+
+
+class DuplicatesConfig(Section):
+    """Near-duplicates within the pool, by MinHash over word trigrams."""
+
+    action: Literal["exclude", "mark", "off"] = Field(
+        "exclude", description="exclude: never select a near-duplicate of an earlier row; mark: only note it; off"
+    )
+    threshold: Fraction = Field(0.9, description="Estimated Jaccard similarity from which two rows are duplicates")
+
+
+class DataConfig(Section):
+    """Where the examples are and which columns hold what."""
+
+    pool: str = Field(
+        description="File, folder, glob or URL of the pool, a Hugging Face dataset id, or package://PACKAGE/FILE"
+    )
+    test: str | None = Field(None, description="Test examples with answers, given like `pool`; null: no test split")
+    format: Literal["auto", "jsonl", "csv", "parquet", "saved", "huggingface"] = Field(
+        "auto", description="auto goes by the file names; saved is a folder made by datasets.save_to_disk"
+    )
+    subset: str | None = Field(None, description="Configuration name of a Hugging Face dataset")
+    pool_split: str = Field("train", description="Split that is the pool (Hugging Face and saved datasets)")
+    test_split: str = Field("test", description="Split that is the test set (Hugging Face and saved datasets)")
+    input: str = Field("input", description="Column of the input; dots reach into nested columns: paper.abstract")
+    references: str | list[str] | None = Field(
+        None, description="Column or columns of the known answers; a list column gives several references"
+    )
+    test_references: str | list[str] | None = Field(
+        None, description="Column or columns of the answers in the test set; null: as `references`"
+    )
+    limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the pool of this size")
+    test_limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the test set")
+    duplicates: DuplicatesConfig = Field(default_factory=DuplicatesConfig)
+
+
+class Shot(Section):
+    """One solved example shown in every prompt."""
+
+    input: str = Field(description="The example's input, put through the template")
+    output: str = Field(description="The answer shown")
+
+
+class PromptConfig(Section):
+    """How an example becomes a prompt; the tokenizer's own chat template does the rest."""
+
+    system: str | None = Field(None, description="System turn; null leaves the chat template's own default")
+    template: str = Field(
+        "{{ input }}",
+        description="Jinja template of the user turn; sees `input` and the row's columns except the answers",
+    )
+    few_shot: list[Shot] = Field(default_factory=list, description="Solved examples shown before the question")
+    response_start: str = Field("", description="Text that every answer starts with, given to the model")
+    overlong: Literal["truncate", "reject"] = Field(
+        "truncate", description="Inputs over model.max_prompt_tokens: cut the input's end, or to the dead letters"
+    )

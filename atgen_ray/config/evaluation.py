@@ -1,0 +1,54 @@
+"""How the adapter is judged, and when the run ends."""
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
+
+from atgen_ray.errors import nearest
+from atgen_ray.settings import Section
+
+
+class EvaluationConfig(Section):
+    """Greedy answers, compared with the references."""
+
+    metrics: list[str] = Field(
+        default_factory=lambda: ["rouge1", "rouge2", "rougeL", "exact_match", "token_f1"],
+        description="Metrics computed on the test set (and the dev split)",
+    )
+    zero_shot: bool = Field(True, description="Evaluate the untuned model first")
+    dev_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="Share of the labels held out of training to steer stopping; needed by plateau and dev_target"
+    )
+    bootstrap_samples: PositiveInt = Field(1000, description="Resamples behind a confidence interval")
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.95, description="Level of the confidence intervals")
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, names: list[str]) -> list[str]:
+        from atgen_ray.evaluation import METRICS
+
+        if not names:
+            raise ValueError(f"is empty, expected at least one of {', '.join(METRICS)}")
+        for name in names:
+            if name not in METRICS:
+                raise ValueError(f"holds {name!r}, expected a known metric{nearest(name, METRICS)}")
+        return names
+
+
+class PlateauConfig(Section):
+    """Stop when the dev score no longer rises."""
+
+    metric: str = Field("rougeL", description="Metric on the dev split")
+    patience: PositiveInt = Field(2, description="Rounds without a rise before the run stops")
+    min_delta: NonNegativeFloat = Field(0.005, description="A smaller rise does not count")
+
+
+class StoppingConfig(Section):
+    """When the run ends; whichever comes first. The test set is never looked at."""
+
+    rounds: PositiveInt = Field(5, description="Rounds of selection, annotation and training")
+    labels: PositiveInt | None = Field(None, description="Label budget")
+    plateau: PlateauConfig | None = Field(None, description="Plateau rule; null: off")
+    dev_target: dict[str, float] = Field(
+        default_factory=dict, description="Stop when every named metric reaches its value on the dev split"
+    )

@@ -1,0 +1,59 @@
+"""The model that is taught, the engine that runs it, and the encoder beside it."""
+
+from typing import Literal
+
+from pydantic import Field, JsonValue, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from atgen_ray.settings import Section
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class ModelConfig(Section):
+    """The language model that is taught."""
+
+    id: str = Field(description="Hugging Face id, folder, .gguf file, or package://PACKAGE/FILE")
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub")
+    trust_remote_code: bool = Field(False, description="Run code that comes with the checkpoint")
+    dtype: Dtype = Field("auto", description="auto: bfloat16 where the hardware has it, else float32")
+    max_prompt_tokens: PositiveInt = Field(1024, description="Longest prompt in tokens")
+    max_new_tokens: PositiveInt = Field(64, description="Longest answer in tokens")
+    host: Literal["batch"] = Field(
+        "batch", description="Where engines live: batch puts them in Ray Data actors for a step of the run"
+    )
+
+
+class EngineConfig(Section):
+    """The engine that generates."""
+
+    backend: Literal["auto", "vllm", "transformers"] = Field(
+        "auto", description="auto: vllm where it is installed, else transformers"
+    )
+    workers: PositiveInt = Field(1, description="Engine replicas")
+    cpus_per_worker: PositiveFloat = Field(1.0, description="CPUs that Ray reserves for a replica")
+    threads_per_worker: PositiveInt | None = Field(
+        None, description="Compute threads of a replica on CPU; null: the machine's cores over `workers`"
+    )
+    gpus_per_worker: NonNegativeFloat | None = Field(
+        None, description="GPUs of a replica; null: one where the cluster has GPUs, else none"
+    )
+    batch_size: PositiveInt = Field(32, description="Prompts in one batch")
+    adapters: Literal["auto", "name", "merged"] = Field(
+        "auto",
+        description="How vLLM takes an adapter: by name beside the base model, or added to the weights as they "
+        "are loaded; auto: by name on GPU, merged on CPU, where LoRA kernels are slow",
+    )
+    check_rows: int = Field(
+        4, ge=0, description="Outputs whose log-probabilities are checked against transformers after a new adapter"
+    )
+    options: dict[str, JsonValue] = Field(default_factory=dict, description="Further arguments of the vLLM engine")
+
+
+class EmbeddingConfig(Section):
+    """The sentence encoder behind diversity."""
+
+    model: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="Encoder, given like model.id")
+    workers: PositiveInt = Field(1, description="Encoder replicas")
+    batch_size: PositiveInt = Field(64, description="Texts in one batch")
+    max_tokens: PositiveInt = Field(256, description="Texts are cut to this many tokens")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is faster on recent CPUs")
