@@ -5,7 +5,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
@@ -20,6 +20,8 @@ NAMESPACE = "atgen"
 LEASE_SECONDS = 20.0
 IDLE_SECONDS = 60.0  # how long a controller stays after its run, for drivers that still ask
 STOP_SECONDS = 2.0  # how long a step may take to notice that it shall stop; `ray job stop` kills the driver after 3
+
+Goal = Literal["run", "select"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +56,14 @@ class RemoteProgress:
 class ControllerActor:
     """Runs the round loop in a thread and answers drivers meanwhile."""
 
-    def __init__(self, config: RunConfig, owner: str) -> None:
+    def __init__(self, config: RunConfig, owner: str, goal: Goal = "run") -> None:
         """Takes the run's lease (`owner` stays the same over restarts of this actor) and starts or resumes the run.
+
+        With the goal "select" the run ends once its first batch is selected.
 
         The actor's constructor must not fail: what goes wrong is told by `poll`.
         """
-        self._config = config
+        self._config, self._goal = config, goal
         self._journal = open_journal(config.storage, config.database_url)
         self._watch = Watch()
         self._status: Status = "running"
@@ -148,7 +152,8 @@ class ControllerActor:
         remote = RemoteProgress(ray.get_runtime_context().current_actor)
         try:
             folder.sweep()
-            reason = Controller(self._config, self._journal, lease, folder, self._watch, remote).run()
+            controller = Controller(self._config, self._journal, lease, folder, self._watch, remote)
+            reason = controller.run() if self._goal == "run" else controller.run_selection()
             publish_report(self._config, self._journal, folder, reason)
         except RunStopped as stop:
             return "stopped", str(stop), False

@@ -55,27 +55,52 @@ def run(
     Example: atgen-ray run demo selection.strategy=random --name demo-random
     """
     config = _load(source, overrides, storage, name)  # before Ray is imported, which takes seconds
-    from atgen_ray.console import choose_screen
-    from atgen_ray.driver import run_to_end
-
-    screen = choose_screen(as_json, console)
-    if not as_json:
-        typer.echo(f"run {config.name} in {config.storage}")
-    try:
-        end = run_to_end(config, screen)
-    finally:
-        screen.close()
-    if end.status == "failed":
-        if end.mistake:
-            raise UserError(end.message)
-        typer.echo(end.message, err=True)
-        typer.echo(
-            f"Run '{config.name}' failed; what it had committed is safe. The same command goes on from there.", err=True
-        )
-        raise typer.Exit(1)
+    end = _drive(config, "run", as_json)
     _show_end(config, end.status, end.message, as_json)
     if end.status == "stopped":
         raise typer.Exit(STOPPED)
+
+
+@app.command()
+def select(
+    source: Source,
+    count: Annotated[int, typer.Option(min=1, help="Examples to select.")],
+    output: Annotated[Path, typer.Option(help="JSON Lines file to write, best example first.")],
+    overrides: Overrides = None,
+    storage: Storage = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name that the work is kept under.", show_default="NAME-select-COUNT")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Select once, with no labels and no training (experimental design), and write what to label.
+
+    Each line holds rank, id, row in the source, input, score and the parts of the score. The pool needs no answers.
+    The same command again resumes it.
+
+    Example: atgen-ray select my-task.yaml --count 100 --output picks.jsonl selection.strategy=facility_location
+    """
+    from atgen_ray.config_source import load_config
+    from atgen_ray.runs import check_output, export_selection
+
+    check_output(output)
+    settings = [*(overrides or []), f"selection.first.count={count}", "stopping.labels=null"]
+    config = load_config(source, settings, labels=False, storage=storage, name=name)
+    if name is None:
+        ending = f"-select-{count}"
+        config = load_config(
+            source, settings, labels=False, storage=storage, name=config.name[: 63 - len(ending)] + ending
+        )
+    end = _drive(config, "select", as_json)
+    if end.status == "stopped":
+        _show_end(config, end.status, end.message, as_json)
+        raise typer.Exit(STOPPED)
+    written, pool = export_selection(config.name, config.storage, output)
+    if as_json:
+        found = {"selected": written, "pool": pool, "output": str(output)}
+        typer.echo(json.dumps({"type": "end", "status": end.status, "message": end.message} | found))
+    else:
+        typer.echo(f"{written} of {pool} examples selected: {output}")
 
 
 @app.command()
@@ -203,6 +228,29 @@ def _load(source: str, overrides: list[str] | None, storage: str | None, name: s
     from atgen_ray.config_source import load_config
 
     return load_config(source, overrides or [], storage=storage, name=name)
+
+
+def _drive(config: Any, goal: Any, as_json: bool) -> Any:
+    """Follows a run to its end; a failure ends the program here."""
+    from atgen_ray.console import choose_screen
+    from atgen_ray.driver import run_to_end
+
+    screen = choose_screen(as_json, console)
+    if not as_json:
+        typer.echo(f"{goal} {config.name} in {config.storage}")
+    try:
+        end = run_to_end(config, screen, goal)
+    finally:
+        screen.close()
+    if end.status == "failed":
+        if end.mistake:
+            raise UserError(end.message)
+        typer.echo(end.message, err=True)
+        typer.echo(
+            f"Run '{config.name}' failed; what it had committed is safe. The same command goes on from there.", err=True
+        )
+        raise typer.Exit(1)
+    return end
 
 
 def _database_url() -> Any:

@@ -24,12 +24,13 @@ def list_presets() -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in PRESETS.iterdir() if item.name.endswith(".yaml"))
 
 
-def load_config(source: str, overrides: Sequence[str] = (), **settings: str | None) -> RunConfig:
+def load_config(source: str, overrides: Sequence[str] = (), labels: bool = True, **settings: str | None) -> RunConfig:
     """The configuration in `source` with `overrides` applied.
 
     Args:
         source: a YAML file, or the name of a preset.
         overrides: strings `dotted.key=value`; the value is read as YAML.
+        labels: whether examples are to be labelled; if not, there may be nobody who knows the answers.
         settings: top-level keys set by options of the command line; None leaves them alone.
 
     Raises:
@@ -48,7 +49,7 @@ def load_config(source: str, overrides: Sequence[str] = (), **settings: str | No
     if (url := database_url_from_environment()) is not None:
         tree.setdefault("database_url", url)
     tree |= {key: value for key, value in settings.items() if value is not None}
-    return parse_config(tree)
+    return parse_config(tree, labels)
 
 
 def name_run(source: str) -> str:
@@ -63,14 +64,14 @@ def database_url_from_environment() -> SecretStr | None:
     return SecretStr(url) if url else None
 
 
-def parse_config(tree: dict[str, Any]) -> RunConfig:
-    """A validated configuration.
+def parse_config(tree: dict[str, Any], labels: bool = True) -> RunConfig:
+    """A validated configuration; `labels` as in `load_config`.
 
     Raises:
         UserError: one line for each mistake, naming the key, its value and the nearest valid choice.
     """
     try:
-        return RunConfig.model_validate(tree)
+        return RunConfig.model_validate(tree, context={"labels": labels})
     except ValidationError as error:
         raise UserError("\n".join(explain_mistakes(error, RunConfig))) from None
 

@@ -28,6 +28,7 @@ from atgen_ray.records import DeadLetter, GenerationRequest, Progress
 from atgen_ray.results import collect_rows
 from atgen_ray.seeds import mix_seed
 from atgen_ray.selection import select_batch
+from atgen_ray.selection.distribution import choose_workers
 from atgen_ray.state import RunState, round_folder
 from atgen_ray.stopping import find_stop
 from atgen_ray.storage import RunFolder
@@ -70,6 +71,15 @@ class Controller:
             self.train_adapter(round)
             self.evaluate_adapter(round)
         return reason
+
+    def run_selection(self) -> str:
+        """One query batch chosen with no labels and no training (experimental design); as `run` otherwise."""
+        write_provenance(self._config, self._engine.name, self._folder)
+        self.prepare_pool()
+        self.embed_pool()
+        self.generate_features(1)
+        self.select_batch(1)
+        return "selected"
 
     def prepare_pool(self) -> None:
         """Reads pool and test set; known answers go to a table of their own."""
@@ -126,10 +136,11 @@ class Controller:
         def make(progress: Progress) -> None:
             features = f"{round_folder(round)}/features.parquet"
             labels = {label.id: label.text for label in self._state.labels(round - 1)}
+            ids = self._state.candidates(round)
             picks = select_batch(
                 strategy,
                 parameters,
-                ids=self._state.candidates(round),
+                ids=ids,
                 count=self._state.affordable(round),
                 labeled=labels.keys(),
                 embeddings=self._state.embeddings if "embeddings" in self._state.needs(round) else None,
@@ -138,6 +149,7 @@ class Controller:
                 labels=labels,
                 seed=self._config.seed,
                 round=round,
+                workers=choose_workers(self._config.selection.workers, len(ids), progress),
             )
             self._folder.write_table(rel, picks)
             progress(picks.num_rows, picks.num_rows)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 
-from atgen_ray.actor import NAMESPACE, ControllerActor, Snapshot, actor_name
+from atgen_ray.actor import NAMESPACE, ControllerActor, Goal, Snapshot, actor_name
 from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config
 from atgen_ray.errors import UserError
@@ -33,8 +33,8 @@ class Screen(Protocol):
     def show_activity(self, activity: dict[str, Any]) -> None: ...
 
 
-def run_to_end(config: RunConfig, screen: Screen) -> Snapshot:
-    """Runs (or resumes, or rejoins) the run and returns how it ended.
+def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapshot:
+    """Runs (or resumes, or rejoins) the run, or with another goal its first selection, and returns how it ended.
 
     SIGINT and SIGTERM stop the run; what is committed stays, and the same call goes on from there.
 
@@ -44,7 +44,7 @@ def run_to_end(config: RunConfig, screen: Screen) -> Snapshot:
     journal = open_journal(config.storage, config.database_url)
     enter_run(config, journal)
     with ray_session(), _stop_on_signal() as stop:
-        controller = _find_controller(config)
+        controller = _find_controller(config, goal)
         snapshot = _follow(controller, journal, config.name, screen, stop)
         _dismiss_ended(config.name)
     return snapshot
@@ -93,7 +93,7 @@ def ray_session() -> Iterator[None]:
         ray.shutdown()
 
 
-def _find_controller(config: RunConfig) -> Any:
+def _find_controller(config: RunConfig, goal: Goal) -> Any:
     """This cluster's controller of the run: the one that drives it already, else a new one.
 
     It sits on this node, where a local storage and journal are.
@@ -112,7 +112,7 @@ def _find_controller(config: RunConfig) -> Any:
         max_concurrency=8,
         num_cpus=0,
         scheduling_strategy=here,
-    ).remote(config, f"controller-{uuid.uuid4().hex}")
+    ).remote(config, f"controller-{uuid.uuid4().hex}", goal)
 
 
 def _dismiss_ended(run: str) -> None:

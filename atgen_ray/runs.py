@@ -1,5 +1,6 @@
 """Looking at runs from outside: their journal and their folder, without Ray."""
 
+import os
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,16 +83,47 @@ def export_labels(
         for round, label in labels
     ]
     path = output or Path(f"{name}.{format}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            _write(rows, file, format)
-    except OSError as error:
-        raise UserError(f"--output is '{path}', which cannot be written: {error.strerror}") from None
+    _write(rows, path, format)
     return len(rows), path
 
 
-def _write(rows: list[dict[str, Any]], file: BinaryIO, format: str) -> None:
+def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
+    """Writes the first batch of the run as JSON Lines by rank: id, rank, source row, input, score and its parts.
+
+    Returns the examples written, and those in the pool.
+
+    Raises:
+        UserError: `output` cannot be written.
+    """
+    folder = RunFolder(storage, name)
+    pool = {row["id"]: row for row in folder.read_table("pool.parquet", columns=["id", "row", "text"]).to_pylist()}
+    picks = folder.read_table("rounds/001/selection.parquet").to_pylist()
+    rows = [
+        {"rank": pick["rank"], "id": pick["id"], "row": pool[pick["id"]]["row"], "input": pool[pick["id"]]["text"]}
+        | {"score": pick["score"], "parts": dict(pick["parts"])}
+        for pick in picks
+    ]
+    _write(rows, output, "jsonl")
+    return len(rows), len(pool)
+
+
+def check_output(path: Path) -> None:
+    """Nothing, where a file can be written at `path`; UserError before any work is done where it cannot."""
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not parent.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
+        raise UserError(f"--output is '{path}', expected a file that can be written, such as picks.jsonl")
+
+
+def _write(rows: list[dict[str, Any]], path: Path, format: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            _encode(rows, file, format)
+    except OSError as error:
+        raise UserError(f"--output is '{path}', which cannot be written: {error.strerror}") from None
+
+
+def _encode(rows: list[dict[str, Any]], file: BinaryIO, format: str) -> None:
     import pyarrow.csv
     import pyarrow.parquet
 

@@ -2,7 +2,7 @@
 
 import re
 
-from pydantic import Field, NonNegativeInt, SecretStr, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, SecretStr, ValidationInfo, field_validator, model_validator
 
 from atgen_ray.config.annotation import DatasetAnnotatorConfig
 from atgen_ray.config.data import DataConfig, PromptConfig
@@ -46,8 +46,9 @@ class RunConfig(Section):
         return name
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> "RunConfig":
-        if self.annotator.type == "dataset" and not self.data.references:
+    def _parts_fit(self, info: ValidationInfo) -> "RunConfig":
+        labels_wanted = (info.context or {}).get("labels", True)
+        if labels_wanted and self.annotator.type == "dataset" and not self.data.references:
             raise ValueError("annotator.type is 'dataset' but data.references is empty, expected the answers' column")
         stopping = self.stopping
         steered = set(stopping.dev_target) | ({stopping.plateau.metric} if stopping.plateau else set())

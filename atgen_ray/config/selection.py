@@ -25,6 +25,11 @@ class SelectionConfig(Section):
     candidates: PositiveInt | None = Field(
         None, description="Score only a seeded random subset of the pool of this size; null: all of it"
     )
+    workers: PositiveInt | None = Field(
+        None,
+        description="Ray workers that share the selection from over 20,000 candidates, one CPU each; null: all CPUs of "
+        "the cluster. The picks are the same on any number of them",
+    )
 
     @model_validator(mode="after")
     def _known_strategies(self) -> "SelectionConfig":

@@ -13,14 +13,23 @@ from atgen_ray.records import Progress
 from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.coverage import Part, PartsCoverage
 from atgen_ray.selection.kernels.greedy import Coverage
+from atgen_ray.selection.kernels.workers import InProcess, Workers
 
 T = TypeVar("T")
+SMALL_POOL = 20_000  # candidates up to which one process selects
 ATTEMPTS = 5  # crews that may lose a worker before selection gives up
 WAIT_SECONDS = 1.0  # how often a long wait looks whether it shall stop
 
 
+def choose_workers(count: int | None, candidates: int, progress: Progress) -> Workers:
+    """This process for small pools, whose parts are not worth sending around; else `count` workers, null: one a CPU."""
+    if candidates <= SMALL_POOL or count == 1:
+        return InProcess(progress)
+    return RayWorkers(count or max(1, int(ray.cluster_resources().get("CPU", 1))), progress)
+
+
 class RayWorkers:
-    """The `Workers` protocol on the nodes of a Ray cluster, one CPU for each of `count`, or less where there are fewer."""
+    """The `Workers` protocol on the nodes of a Ray cluster: a CPU for each of `count`, less where there are fewer."""
 
     def __init__(self, count: int, progress: Progress) -> None:
         self.count, self.progress = count, progress
