@@ -17,7 +17,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from atgen_ray.errors import UserError
 from atgen_ray.strict_json import encode_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 60  # how long a transaction waits for another's lock
 IDLE_SECONDS = 30  # how long PostgreSQL waits for a client that is silent inside a transaction
 TABLES = sa.MetaData()
@@ -101,6 +101,18 @@ dead_letters = sa.Table(
     sa.Column("round", sa.Integer),
     sa.Column("reason", sa.JSON, nullable=False),
     sa.UniqueConstraint("run", "example_id", "step"),
+)
+
+# Who may use the service. The token itself is nowhere: it is 256 random bits, so one round of SHA-256 hides it.
+tokens = sa.Table(
+    "tokens",
+    TABLES,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("role", sa.String, nullable=False),
+    sa.Column("label", sa.String, nullable=False),
+    sa.Column("digest", sa.String, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("revoked", sa.Boolean, nullable=False),
 )
 
 

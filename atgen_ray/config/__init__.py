@@ -6,6 +6,7 @@ from atgen_ray.config.evaluation import EvaluationConfig, PlateauConfig, Stoppin
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
 from atgen_ray.config.run import NAME_PATTERN, RunConfig
 from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig
+from atgen_ray.config.service import LimitsConfig, ReplicaConfig, ServiceConfig
 from atgen_ray.config.training import TrainingConfig
 
 __all__ = [
@@ -17,11 +18,14 @@ __all__ = [
     "EngineConfig",
     "EvaluationConfig",
     "FirstBatchConfig",
+    "LimitsConfig",
     "ModelConfig",
     "PlateauConfig",
     "PromptConfig",
+    "ReplicaConfig",
     "RunConfig",
     "SelectionConfig",
+    "ServiceConfig",
     "Shot",
     "StoppingConfig",
     "TrainingConfig",
