@@ -44,7 +44,7 @@ def run_to_end(config: RunConfig, screen: Screen) -> Snapshot:
     journal = open_journal(config.storage, config.database_url)
     enter_run(config, journal)
     with ray_session(), _stop_on_signal() as stop:
-        controller = _find_controller(config)
+        controller = start_controller(config)
         snapshot = _follow(controller, journal, config.name, screen, stop)
         _dismiss_ended(config.name)
     return snapshot
@@ -93,7 +93,7 @@ def ray_session() -> Iterator[None]:
         ray.shutdown()
 
 
-def _find_controller(config: RunConfig) -> Any:
+def start_controller(config: RunConfig) -> Any:
     """This cluster's controller of the run: the one that drives it already, else a new one.
 
     It sits on this node, where a local storage and journal are.
