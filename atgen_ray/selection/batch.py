@@ -12,6 +12,7 @@ from atgen_ray.errors import PoolExhausted, UserError, nearest
 from atgen_ray.records import SELECTION_SCHEMA
 from atgen_ray.selection.contract import Candidates, Needs, Parameters, Picks, Scores, Strategy, pick_ids
 from atgen_ray.selection.kernels.draws import draw_uniform
+from atgen_ray.selection.kernels.workers import InProcess, Workers
 from atgen_ray.selection.strategies import STRATEGIES
 from atgen_ray.selection.vectors import Embeddings, States
 
@@ -51,6 +52,7 @@ def select_batch(
     states: States | None = None,
     seed: int = 0,
     round: int = 0,
+    workers: Workers | None = None,
 ) -> pa.Table:
     """The query batch: min(count, |U|) rows of SELECTION_SCHEMA by rank, U being `ids` less `labeled` and `excluded`.
 
@@ -63,8 +65,8 @@ def select_batch(
     states: `states` of U, one vector an example from the model as it is now; of labelled examples where known. Without
         them a list column `state` of `features` is read.
 
-    The result is a function of these sets: the order of rows and how tables are chunked never matter, and ties break by
-    id.
+    The result is a function of these sets: the order of rows, how tables are chunked and who the `workers` are (this
+    process alone, where not given) never matter, and ties break by id.
 
     Where a strategy cannot rank enough examples, as those without output or embedding, the rest of the batch is drawn
     at random from the others: such rows have the part `filled` = 1 and a score no larger than any before them.
@@ -85,7 +87,8 @@ def select_batch(
     needs = chosen.needs_with(settings)
     known = _gather(chosen.name, needs, open_ids, labeled_ids, embeddings, features, states)
     known |= _gather_texts(chosen.name, needs, open_ids, labeled_ids, texts, labels)
-    candidates = Candidates(open_ids, labeled_ids=labeled_ids, seed=seed, round=round, **known)
+    workers = workers or InProcess()
+    candidates = Candidates(open_ids, labeled_ids=labeled_ids, seed=seed, round=round, workers=workers, **known)
     count = min(count, len(open_ids))
     outcome = chosen.select(candidates, settings, count)
     picks = outcome if isinstance(outcome, Picks) else _rank(outcome, open_ids, count)

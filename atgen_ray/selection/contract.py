@@ -8,6 +8,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from atgen_ray.selection.kernels import Integers, Numbers, Vectors
+from atgen_ray.selection.kernels.workers import InProcess, Workers
 
 Need = Literal[
     "embeddings",  # vectors of the candidates and of the labelled examples
@@ -35,7 +36,8 @@ class Candidates:
     """
 
     ids: tuple[str, ...]  # sorted, so that the order of the pool can never matter
-    embeddings: Vectors | None = None  # (n, d), L2-normalised; a row that is not finite could not be embedded
+    # (n, d), L2-normalised, on the grid of similarities; a row that is not finite could not be embedded
+    embeddings: Vectors | None = None
     features: pa.Table | None = None  # FEATURES_SCHEMA
     labeled_ids: tuple[str, ...] = ()  # sorted
     labeled_embeddings: Vectors | None = None  # (m, d)
@@ -46,6 +48,7 @@ class Candidates:
     labeled_states: Vectors | None = None  # (at most m, s), of the labelled examples that have one
     seed: int = 0
     round: int = 0
+    workers: Workers = field(default_factory=InProcess)  # who shares the work of a large pool; the picks do not change
 
     def vectors(self) -> tuple[Vectors, Vectors]:
         """Embeddings of the candidates (n, d) and of the labelled examples (m, d)."""

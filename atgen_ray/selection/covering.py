@@ -6,14 +6,15 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from atgen_ray.selection.contract import Parameters
+from atgen_ray.selection.contract import Candidates, Parameters
 from atgen_ray.selection.kernels import Integers, Numbers, Vectors
-from atgen_ray.selection.kernels.coverage import DenseCoverage
+from atgen_ray.selection.kernels.coverage import DenseCoverage, Part
 from atgen_ray.selection.kernels.draws import derive_seed, draw_uniform
 from atgen_ray.selection.kernels.greedy import Coverage, maximize, maximize_stochastically
 from atgen_ray.selection.kernels.neighbors import find_neighbors, find_neighbors_in_cells
 from atgen_ray.selection.kernels.partition import maximize_in_parts
 from atgen_ray.selection.kernels.sparse_coverage import SparseCoverage
+from atgen_ray.selection.kernels.workers import Workers
 
 _CELL = 1000  # rows of a cell, about, when neighbours are looked for in cells
 
@@ -24,7 +25,8 @@ class CoverageParameters(Parameters):
     method: Literal["auto", "exact", "sparse", "stochastic", "partition"] = Field(
         "auto",
         description="exact: plain greedy; sparse: over nearest neighbours alone; stochastic: each pick the best of a "
-        "sample; partition: greedy within random parts, then among their picks; auto: exact, partition for large pools",
+        "sample; partition: greedy within random parts, then among their picks by what they gain over the whole pool; "
+        "auto: exact, partition for large pools",
     )
     exact_limit: PositiveInt = Field(20_000, description="Largest pool that auto takes the exact method for")
     device: Literal["cpu", "cuda"] = Field(
@@ -40,9 +42,9 @@ class CoverageParameters(Parameters):
     )
     epsilon: float = Field(0.05, gt=0, lt=1, description="stochastic: loss of value allowed on average")
     part_size: PositiveInt = Field(10_000, description="partition: candidates in a part")
+    branching: int = Field(10, ge=2, description="partition: parts whose picks are put together at a time")
     ground: PositiveInt = Field(
-        10_000,
-        description="partition, stochastic: random candidates that stand for a larger pool when gains are measured",
+        10_000, description="stochastic: random candidates that stand for a larger pool when gains are measured"
     )
 
 
@@ -53,20 +55,24 @@ def cover(
     weights: Numbers | None,
     parameters: CoverageParameters,
     count: int,
-    seed: int,
-    round: int,
+    candidates: Candidates,
 ) -> tuple[Integers, Numbers]:
     """Rows that maximise sum_i w_i max(covered_i, max_j s_ij) by the method in `parameters`, in order, and their gains.
 
-    `vectors` (n, d) are unit vectors on the grid, row i belonging to `ids[i]`; `count` <= n. Random choices are a
-    matter of ids, `seed` and `round`.
+    `vectors` (n, d) are unit vectors on the grid, row i belonging to `ids[i]`; `count` <= n. Of `candidates` the seed
+    and round are used, and the workers, among which the methods exact and partition share their work.
     """
-    size = len(vectors)
+    size, seed, round, workers = len(vectors), candidates.seed, candidates.round, candidates.workers
     method, megabytes, block_size = parameters.method, parameters.memory_mb, parameters.block_size
     if method == "auto":
         method = "exact" if size <= parameters.exact_limit else "partition"
     if method == "exact":
-        return maximize(_dense(vectors, vectors, covered, weights, parameters), count, block_size)
+
+        def note(pick: int) -> None:
+            workers.progress(pick, count)
+
+        function = _everything(vectors, covered, weights, parameters, workers)
+        return maximize(function, count, block_size, note)
     if method == "sparse":
         if size <= parameters.exact_limit:
             neighbors = find_neighbors(vectors, parameters.neighbors, megabytes)
@@ -76,8 +82,8 @@ def cover(
                 vectors, parameters.neighbors, megabytes, cells, parameters.probes, start
             )
         return maximize(SparseCoverage(*neighbors, covered, weights), count, block_size)
-    ground = np.sort(np.argsort(draw_uniform(ids, "ground", seed, round), kind="stable")[: parameters.ground])
     if method == "stochastic":
+        ground = np.sort(np.argsort(draw_uniform(ids, "ground", seed, round), kind="stable")[: parameters.ground])
         stand, weight = vectors[ground], None if weights is None else weights[ground]
         function = _dense(vectors, stand, covered[ground], weight, parameters, follow=False)
         start = derive_seed("stochastic", seed, round)
@@ -85,7 +91,20 @@ def cover(
         return rows, gains * (size / len(ground))
     order = np.argsort(draw_uniform(ids, "parts", seed, round), kind="stable")
     parts = [np.sort(part) for part in np.array_split(order, -(-size // parameters.part_size))]
-    return maximize_in_parts(vectors, covered, weights, count, parts, ground, block_size, megabytes)
+    return maximize_in_parts(
+        vectors, covered, weights, count, parts, parameters.branching, block_size, megabytes, workers
+    )
+
+
+def _everything(
+    vectors: Vectors, covered: Numbers, weights: Numbers | None, parameters: CoverageParameters, workers: Workers
+) -> Coverage:
+    """Facility location with the whole pool as its ground, which several workers share."""
+    if workers.count == 1 or parameters.device != "cpu":
+        return _dense(vectors, vectors, covered, weights, parameters)
+    whole = Part(vectors, covered, weights)
+    shares = np.array_split(np.arange(len(vectors)), min(workers.count, len(vectors)))
+    return workers.cover(vectors, [workers.put(whole.take(rows)) for rows in shares], parameters.memory_mb)
 
 
 def _dense(

@@ -24,7 +24,7 @@ def _select(candidates: Candidates, parameters: FacilityLocationParameters, coun
     covered = nearest(vectors, labeled, parameters.memory_mb)
     ids = pick_ids(candidates.ids, usable)
     count = min(count, len(vectors))
-    rows, gains = cover(ids, vectors, covered, None, parameters, count, candidates.seed, candidates.round)
+    rows, gains = cover(ids, vectors, covered, None, parameters, count, candidates)
     parts = {"gain": gains}
     if len(labeled):
         parts["nearest_labeled"] = covered[rows]

@@ -10,7 +10,6 @@ from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.clusters import cluster, distance_to_centers
 from atgen_ray.selection.kernels.draws import derive_seed
 from atgen_ray.selection.kernels.scales import Scale, Stratification, normalize, stratify
-from atgen_ray.selection.kernels.similarity import to_grid
 from atgen_ray.selection.vectors import rows_finite
 
 
@@ -42,7 +41,7 @@ def _select(candidates: Candidates, parameters: HudsParameters, count: int) -> S
         uncertainty = nll[usable]
         strata = stratify(uncertainty, max(1, min(parameters.strata, len(uncertainty) // 2)), parameters.stratify)
         seed = derive_seed("huds", candidates.seed, candidates.round)
-        distance = _distance_in_strata(to_grid(embeddings[usable]), strata, parameters.clusters, seed)
+        distance = _distance_in_strata(embeddings[usable], strata, parameters.clusters, seed)
         parts["nll"][usable], parts["stratum"][usable], parts["distance"][usable] = uncertainty, strata, distance
         parts["uncertainty"][usable] = normalize(uncertainty, parameters.normalize)
         parts["diversity"][usable] = normalize(distance, parameters.normalize)

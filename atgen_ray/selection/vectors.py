@@ -33,14 +33,20 @@ class States:
 
     def take(self, ids: Sequence[str]) -> Vectors:
         """The vectors of `ids` in that order, shape (len(ids), d). Raises ValueError for an unknown id."""
-        missing = [id for id in ids if id not in self._rows]
-        if missing:
-            raise ValueError(f"{len(missing)} examples have no {self.kind}, the first is '{missing[0]}'")
-        return self._vectors[[self._rows[id] for id in ids]]
+        rows = np.fromiter((self._rows.get(id, -1) for id in ids), np.int64, len(ids))
+        if (rows < 0).any():
+            missing = ids[int((rows < 0).argmax())]
+            raise ValueError(f"{(rows < 0).sum()} examples have no {self.kind}, the first is '{missing}'")
+        if len(rows) == len(self._vectors) and (rows == np.arange(len(rows))).all():
+            return self._vectors  # a large pool is not copied
+        return self._vectors[rows]
 
 
 class Embeddings(States):
-    """L2-normalised vectors by example id. Raises ValueError also when a finite row is not of length 1 or 0."""
+    """L2-normalised vectors by example id, kept on the grid of similarities.
+
+    Raises ValueError also when a finite row is not of length 1 or 0.
+    """
 
     kind = "embedding"
 
@@ -50,6 +56,7 @@ class Embeddings(States):
         wrong = np.isfinite(norms) & (norms != 0) & (np.abs(norms - 1) > 0.01)
         if wrong.any():
             raise ValueError(f"embedding of '{ids[int(wrong.argmax())]}' is not L2-normalised")
+        self._vectors = to_grid(self._vectors)
 
 
 def rows_finite(vectors: Vectors) -> npt.NDArray[np.bool_]:
@@ -63,4 +70,4 @@ def grid_vectors(candidates: Candidates) -> tuple[Integers, Vectors, Vectors]:
     embeddings, labeled = candidates.vectors()
     usable = rows_finite(embeddings)
     kept = embeddings if usable.all() else embeddings[usable]
-    return np.flatnonzero(usable), to_grid(kept), to_grid(labeled[rows_finite(labeled)])
+    return np.flatnonzero(usable), kept, labeled[rows_finite(labeled)]

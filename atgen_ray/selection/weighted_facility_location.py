@@ -31,7 +31,7 @@ def _select(candidates: Candidates, parameters: WeightedFacilityLocationParamete
     covered = nearest(vectors, labeled, parameters.memory_mb)
     ids = pick_ids(candidates.ids, usable)
     count = min(count, len(vectors))
-    rows, gains = cover(ids, vectors, covered, weights, parameters, count, candidates.seed, candidates.round)
+    rows, gains = cover(ids, vectors, covered, weights, parameters, count, candidates)
     return Picks(pick_ids(ids, rows), gains, {"gain": gains, "weight": weights[rows], "uncertainty": uncertainty[rows]})
 
 

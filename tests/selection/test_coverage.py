@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from submodlib import FacilityLocationFunction
 
-from atgen_ray.selection.kernels.coverage import DenseCoverage
+from atgen_ray.selection.kernels.coverage import DenseCoverage, Part, PartsCoverage
 from atgen_ray.selection.kernels.device_coverage import DeviceCoverage
 from atgen_ray.selection.kernels.greedy import maximize, maximize_stochastically
 from atgen_ray.selection.kernels.neighbors import find_neighbors
 from atgen_ray.selection.kernels.partition import maximize_in_parts
 from atgen_ray.selection.kernels.similarity import compare, to_grid
 from atgen_ray.selection.kernels.sparse_coverage import SparseCoverage
+from atgen_ray.selection.kernels.workers import InProcess
 
 
 def directions(count, clusters=0, dimensions=24, seed=0):
@@ -112,22 +113,42 @@ def test_sparse_coverage_is_greedy_on_the_matrix_without_distant_pairs(neighbors
         assert (dense[0].tolist(), dense[1].tolist()) == expected
 
 
+def in_parts(vectors, count, parts, branching=10, megabytes=64, covered=None, weights=None):
+    order = np.random.default_rng(0).permutation(len(vectors))
+    members = [np.sort(part) for part in np.array_split(order, parts)]
+    covered = uncovered(vectors) if covered is None else covered
+    return maximize_in_parts(vectors, covered, weights, count, members, branching, 64, megabytes, InProcess())
+
+
 @pytest.mark.parametrize("clusters", [0, 25])
-def test_partition_loses_little(clusters):
+@pytest.mark.parametrize("branching", [2, 10])
+def test_partition_loses_little(clusters, branching):
     vectors = directions(1000, clusters)
-    order = np.random.default_rng(0).permutation(1000)
-    parts, ground = [np.sort(part) for part in np.array_split(order, 5)], np.sort(order[:400])
-    rows, gains = maximize_in_parts(vectors, uncovered(vectors), None, 25, parts, ground, 64, 64)
+    rows, gains = in_parts(vectors, 25, 5, branching)
     best = maximize(DenseCoverage(vectors, vectors, uncovered(vectors), None, 64), 25, 64)[1].sum()
+    value = (compare(vectors, vectors[rows]).max(axis=1) + 1).sum()
     assert len(set(rows.tolist())) == 25
-    assert (compare(vectors, vectors[rows]).max(axis=1) + 1).sum() > 0.97 * best
-    assert gains.sum() == pytest.approx(best, rel=0.1)
+    assert gains.sum() == pytest.approx(value)  # what they gain over the whole pool, not over a sample
+    assert value > 0.98 * best
 
 
-def test_one_part_and_the_whole_ground_are_plain_greedy():
-    vectors = directions(200)
-    everything = np.arange(200)
-    found = maximize_in_parts(vectors, uncovered(vectors), None, 10, [everything], everything, 64, 1)
-    expected = maximize(DenseCoverage(vectors, vectors, uncovered(vectors), None, 1), 10, 64)
+def test_one_part_is_plain_greedy():
+    vectors, weights = directions(200), np.random.default_rng(1).random(200)
+    covered = compare(vectors, directions(3, seed=4)).max(axis=1)
+    found = in_parts(vectors, 200, 1, covered=covered, weights=weights)
+    expected = maximize(DenseCoverage(vectors, vectors, covered, weights, 1), 200, 64)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("megabytes", [1, 64])
+@pytest.mark.parametrize("cuts", [[450], [1, 200], [7, 8, 9, 300]])
+def test_a_ground_in_parts_is_the_same_to_the_last_bit(cuts, megabytes):
+    vectors, ground = directions(300, 10), directions(450, 10, seed=1)
+    weights, covered = np.random.default_rng(3).random(450), np.full(450, -0.2)
+    whole = Part(ground, covered, weights)
+    parts = [whole.take(rows) for rows in np.split(np.arange(450), cuts) if len(rows)]
+    expected = maximize(DenseCoverage(vectors, ground, covered, weights, 64), 60, 50)
+    found = maximize(PartsCoverage(vectors, parts, megabytes), 60, 50)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])

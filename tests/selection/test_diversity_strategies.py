@@ -10,6 +10,7 @@ from sklearn.cluster import KMeans
 from submodlib import GraphCutFunction, LogDeterminantFunction
 
 from atgen_ray.scoring import bleu_variance, normalized_nll
+from atgen_ray.selection import States
 
 
 def similarities(pool):
@@ -171,13 +172,16 @@ def test_badge_starts_with_the_largest_gradient_and_scales_hidden_states_by_the_
 def test_fisher_is_the_log_determinant_of_submodlib():
     """log det of the information matrix is that of the Gram matrix plus 1, up to a constant."""
     pool = make_pool(80)
-    table = pool.select("fisher", 12, {"prior": 1.0, "space": "embeddings", "normalize": False})
-    peer = LogDeterminantFunction(n=80, mode="dense", lambdaVal=1, sijs=similarities(pool).astype(np.float32))
+    lengths = np.random.default_rng(1).uniform(0.5, 2, (80, 1))  # vectors of one length would all tie at first
+    vectors = np.array(pool.vectors) * lengths
+    states = States(pool.ids, vectors)
+    table = pool.select("fisher", 12, {"prior": 1.0, "space": "states", "normalize": False}, states=states)
+    peer = LogDeterminantFunction(n=80, mode="dense", lambdaVal=1, sijs=(vectors @ vectors.T).astype(np.float32))
     found = peer.maximize(
         budget=12, optimizer="NaiveGreedy", stopIfZeroGain=False, stopIfNegativeGain=False, show_progress=False
     )
     assert rows_of(pool, table) == [row for row, _ in found]
-    chosen = np.array(pool.vectors)[rows_of(pool, table)]
+    chosen = vectors[rows_of(pool, table)]
     assert sum(table["score"].to_pylist()) == pytest.approx(
         np.linalg.slogdet(np.eye(12) + chosen @ chosen.T)[1], abs=1e-4
     )

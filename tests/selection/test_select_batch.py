@@ -34,7 +34,7 @@ VARIANTS = [
     ("facility_location", {"method": "sparse", "neighbors": 3}),
     ("facility_location", {"method": "sparse", "neighbors": 3, "exact_limit": 1}),
     ("facility_location", {"method": "stochastic", "ground": 5}),
-    ("facility_location", {"method": "partition", "part_size": 4, "ground": 6}),
+    ("facility_location", {"method": "partition", "part_size": 4, "branching": 2}),
     ("weighted_facility_location", {"method": "sparse", "normalize": "zscore", **GUARD}),
     ("hadas", {"batch_diversity": True, "first": "faithful"}),
     ("badge", {"gradients": True}),
@@ -331,8 +331,8 @@ def test_candidates_are_sorted_and_aligned(monkeypatch):
         assert candidates.labeled_ids == tuple(pool.ids[:3])
         assert candidates.outputs()["id"].to_pylist() == pool.ids[3:]
         assert candidates.outputs().schema.names == pool.features().schema.names
-        np.testing.assert_allclose(vectors, pool.vectors[3:], rtol=1e-6)
-        np.testing.assert_allclose(labeled, pool.vectors[:3], rtol=1e-6)
+        np.testing.assert_allclose(vectors, pool.vectors[3:], atol=2**-24)
+        np.testing.assert_allclose(labeled, pool.vectors[:3], atol=2**-24)
         assert candidates.prompts() == (tuple(pool.texts[3:]), tuple(pool.texts[:3]))
         assert candidates.answers() == tuple(text[:20] for text in pool.texts[:3])
         states, labeled = candidates.model_states()

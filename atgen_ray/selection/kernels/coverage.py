@@ -1,5 +1,8 @@
 """Facility location over all similarities, from memory where they fit and block by block where they do not."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from atgen_ray.selection.kernels import Integers, Numbers, Vectors
@@ -7,6 +10,7 @@ from atgen_ray.selection.kernels.similarity import compare, round_similarities, 
 
 WEIGHT_GRID = 2.0**10
 _BLOCK = 512  # rows of similarities computed together, whatever memory there is: more no longer fit into the caches
+_HEADS = 256  # gains that are computed anew after a pick, about, where it is not said by how much all of them fell
 
 
 class DenseCoverage:
@@ -34,6 +38,7 @@ class DenseCoverage:
         self._weights = np.ones(len(ground)) if weights is None else np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID
         self._step = min(_BLOCK, rows_within(megabytes, max(len(vectors), len(ground))))
         self._symmetric = ground is vectors
+        self._last = np.empty(0, dtype=np.int64), np.empty(0), np.empty(0)
         fits = 4 * len(vectors) * len(ground) <= megabytes * 2**20
         self._table = self._compare_all() if fits else None
 
@@ -44,12 +49,26 @@ class DenseCoverage:
 
     def add(self, row: int) -> tuple[slice, Numbers] | None:
         """Takes `row` in; how far all gains fell is worth computing once it covers few rows of the ground better."""
+        changed = self.take(row)
+        return (slice(None), self.falls()) if self.worth_following(changed, len(self._ground)) else None
+
+    def take(self, row: int) -> int:
+        """Takes `row` in and says how many rows of the ground it covers better."""
         similarities = self._columns(np.array([row]))[:, 0]
         changed = np.flatnonzero(similarities > self._covered)
         old, new = self._covered[changed], similarities[changed].astype(np.float64)
         self._covered[changed] = new
-        if not self._follow or 4 * len(changed) > len(self._ground):
-            return None
+        self._last = changed, old, new
+        return len(changed)
+
+    def worth_following(self, changed: int, ground: int) -> bool:
+        """Whether `falls` costs less than computing gains anew, once `changed` rows of `ground` are covered better."""
+        most = ground / 4 if self._table is not None else min(ground / 4, ground * _HEADS / self.size)
+        return self._follow and changed <= most
+
+    def falls(self) -> Numbers:
+        """By how much the row taken in last made the gain of every row fall, shape (n,)."""
+        changed, old, new = self._last
         falls = np.zeros(self.size)
         for start in range(0, len(changed), self._step):
             part = slice(start, start + self._step)
@@ -58,7 +77,7 @@ class DenseCoverage:
             low, high = old[part, None].astype(block.dtype), new[part, None].astype(block.dtype)
             np.clip(block, low, high, out=block)
             falls += weights @ block - weights @ old[part]
-        return slice(None), falls
+        return falls
 
     def _gain(self, rows: Integers) -> Numbers:
         block = self._columns(rows)
@@ -84,3 +103,46 @@ class DenseCoverage:
     def _rows(self, rows: Integers) -> np.ndarray:
         """Similarities of `rows` of the ground to the vectors, (len(rows), n)."""
         return compare(self._ground[rows], self._vectors) if self._table is None else self._table[rows]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a pool: unit vectors (p, d) on the grid, how well each is covered (p,), and weights (p,) or None."""
+
+    vectors: Vectors
+    covered: Numbers
+    weights: Numbers | None
+
+    def take(self, rows: Integers) -> "Part":
+        """The part's `rows` alone."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Part(self.vectors[rows], self.covered[rows], weights)
+
+
+class PartsCoverage:
+    """What DenseCoverage is, to the last bit, over a ground that lies in several parts."""
+
+    def __init__(self, vectors: Vectors, parts: Sequence[Part], megabytes: int) -> None:
+        share = max(1, megabytes // len(parts))
+        self._parts = [DenseCoverage(vectors, part.vectors, part.covered, part.weights, share) for part in parts]
+        self.size, self.ground = len(vectors), sum(len(part.vectors) for part in parts)
+
+    def gains(self, rows: Integers) -> Numbers:
+        """Marginal gain of each of `rows` over all parts."""
+        return np.asarray(sum(part.gains(rows) for part in self._parts))
+
+    def add(self, row: int) -> tuple[slice, Numbers] | None:
+        """Takes `row` in; as DenseCoverage."""
+        return (slice(None), self.falls()) if self.worth_following(self.take(row), self.ground) else None
+
+    def take(self, row: int) -> int:
+        """Takes `row` in and says how many rows of the ground it covers better."""
+        return sum(part.take(row) for part in self._parts)
+
+    def worth_following(self, changed: int, ground: int) -> bool:
+        """As DenseCoverage."""
+        return self._parts[0].worth_following(changed, ground)
+
+    def falls(self) -> Numbers:
+        """By how much the row taken in last made the gain of every row fall, shape (n,)."""
+        return np.asarray(sum(part.falls() for part in self._parts))

@@ -7,6 +7,7 @@ import numpy as np
 from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 
 _CHUNK = 8192
+_EQUAL = 2.0**-20
 
 
 def maximize_determinant(vectors: Vectors, known: Vectors, prior: float, count: int) -> tuple[Integers, Numbers]:
@@ -14,7 +15,8 @@ def maximize_determinant(vectors: Vectors, known: Vectors, prior: float, count: 
 
     V is `prior` I + sum h h^T over `known` (m, d), `prior` > 0, `count` <= n. The gain of a row is log(1 + h^T V^-1 h).
     An incremental Cholesky factorisation (Chen et al., NeurIPS 2018, arXiv 1709.05135) written in the d dimensions of
-    the vectors: O(n d) a pick, O(d (d + count)) of memory beside the vectors. Of gains equal to float32 the first wins.
+    the vectors: O(n d) a pick, O(d (d + count)) of memory beside the vectors. Of gains that are
+    equal to 2^-20, about what float32 vectors are good for, the first wins.
     """
     factor = np.linalg.cholesky(prior * np.eye(vectors.shape[1]) + known.T.astype(np.float64) @ known)
     whitening = np.linalg.inv(factor)
@@ -23,7 +25,7 @@ def maximize_determinant(vectors: Vectors, known: Vectors, prior: float, count: 
     rows = np.empty(count, dtype=np.int64)
     gains = np.empty(count)
     for pick in range(count):
-        best = int(spread.astype(np.float32).argmax())
+        best = int((spread >= spread.max() * (1 - _EQUAL)).argmax())
         rows[pick], gains[pick] = best, np.log1p(spread[best])
         whitened = whitening @ vectors[best].astype(np.float64)
         before = directions[:pick]

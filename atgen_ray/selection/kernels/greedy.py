@@ -1,6 +1,7 @@
 """Greedy maximisation of monotone submodular functions."""
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -25,17 +26,22 @@ class Coverage(Protocol):
         ...
 
 
-def maximize(function: Coverage, count: int, block_size: int) -> tuple[Integers, Numbers]:
+def maximize(
+    function: Coverage, count: int, block_size: int, note: Callable[[int], None] = lambda pick: None
+) -> tuple[Integers, Numbers]:
     """Rows that greedily maximise `function`, best first, and the gain of each; `count` <= size.
 
     The result is that of plain greedy; of equal gains the first row wins. Gains only fall as rows are chosen, so an old
     gain is an upper bound (lazy greedy, Minoux 1978). Where the function says by how much gains fell the bounds follow
     and stay exact; elsewhere those that could still win are computed again, most promising first, in blocks that
-    double up to `block_size`.
+    double up to `block_size`. `note` is told the number of picks so far, often, and may raise to end it all.
     """
     everything = np.arange(function.size)
-    blocks = [everything[start : start + block_size] for start in range(0, function.size, block_size)]
-    bounds = np.concatenate([function.gains(block) for block in blocks])
+    bounds = np.empty(function.size)
+    for start in range(0, function.size, block_size):
+        block = slice(start, start + block_size)
+        bounds[block] = function.gains(everything[block])
+        note(0)
     fresh = np.ones(function.size, dtype=bool)
     rows = np.empty(count, dtype=np.int64)
     gains = np.empty(count)
@@ -46,7 +52,9 @@ def maximize(function: Coverage, count: int, block_size: int) -> tuple[Integers,
             bounds[head] = function.gains(head)
             fresh[head] = True
             step = min(2 * step, block_size)
+            note(pick)
         rows[pick], gains[pick] = best, bounds[best]
+        note(pick + 1)
         fallen = function.add(best)
         if fallen is None:
             fresh[:] = False
