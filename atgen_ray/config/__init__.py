@@ -6,13 +6,14 @@ from atgen_ray.config.evaluation import EvaluationConfig, MetricModelsConfig, Pl
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
 from atgen_ray.config.run import NAME_PATTERN, RunConfig
 from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig
-from atgen_ray.config.training import TrainingConfig
+from atgen_ray.config.training import EarlyStoppingConfig, TrainingConfig
 
 __all__ = [
     "NAME_PATTERN",
     "DataConfig",
     "DatasetAnnotatorConfig",
     "DuplicatesConfig",
+    "EarlyStoppingConfig",
     "EmbeddingConfig",
     "EngineConfig",
     "EvaluationConfig",
