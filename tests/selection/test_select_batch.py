@@ -306,7 +306,7 @@ def test_a_strategy_sees_only_what_it_declares(monkeypatch):
 
     def peek(candidates, parameters, count):
         known = {field.name for field in fields(candidates) if getattr(candidates, field.name) is not None}
-        assert known == {"ids", "labeled_ids", "seed", "round"}
+        assert known == {"ids", "labeled_ids", "seed", "round", "workers"}
         for read, need in (
             (candidates.vectors, "embeddings"),
             (candidates.outputs, "generations"),
