@@ -54,22 +54,31 @@ class Ledger:
         Returns:
             How many those are, and which budget keeps out the next one.
         """
+        count, limit = self.fit(connection, round, [entry.held for entry in entries])
+        self.hold(connection, round, annotator, entries[:count])
+        return count, limit
+
+    def fit(self, connection: sa.Connection, round: int, amounts: Sequence[int]) -> tuple[int, Scope | None]:
+        """How many of the first `amounts` the budget allows now, and which budget keeps out the next one."""
         room = {scope: self._room(connection, scope, round) for scope in self._limits}
-        count, limit = 0, None
-        for entry in entries:
-            limit = next((scope for scope, left in room.items() if left is not None and entry.held > left), None)
-            if limit is not None:
-                break
-            room = {scope: None if left is None else left - entry.held for scope, left in room.items()}
-            count += 1
-        rows = [
-            {"run": self._run, "key": entry.key, "round": round, "annotator": annotator, "paid": None}
-            | {"example_id": entry.example_id, "held": entry.held}
-            for entry in entries[:count]
-        ]
+        for count, amount in enumerate(amounts):
+            for scope, left in room.items():
+                if left is not None and amount > left:
+                    return count, scope
+            room = {scope: None if left is None else left - amount for scope, left in room.items()}
+        return len(amounts), None
+
+    def hold(self, connection: sa.Connection, round: int, annotator: str, entries: Sequence[Entry]) -> None:
+        """Enters reservations that `fit` allowed in the same transaction."""
+        common = {"run": self._run, "round": round, "annotator": annotator, "paid": None}
+        rows = [common | {"key": each.key, "example_id": each.example_id, "held": each.held} for each in entries]
         if rows:
             connection.execute(sa.insert(ledger), rows)
-        return count, limit
+
+    def find(self, connection: sa.Connection, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that are in the ledger."""
+        query = sa.select(ledger.c.key).where(ledger.c.run == self._run)
+        return set(connection.execute(query).scalars()) & set(keys)
 
     def settle(self, connection: sa.Connection, paid: Mapping[str, int]) -> None:
         """Replaces what is held by what was `paid`, by key; 0 releases it. What is settled already stays."""
@@ -115,6 +124,15 @@ def read_spending(journal: Journal, run: str) -> dict[int, float]:
         for round, dollars in connection.execute(other):
             spending[round] = spending.get(round, 0.0) + dollars
     return spending
+
+
+def read_paid(journal: Journal, run: str, annotator: str, round: int) -> dict[str, int]:
+    """What an annotator's work on each example of a round cost, in billionths of a dollar."""
+    mine = (ledger.c.run == run) & (ledger.c.annotator == annotator) & (ledger.c.round == round)
+    paid = sa.func.sum(sa.func.coalesce(ledger.c.paid, 0))
+    query = sa.select(ledger.c.example_id, paid).where(mine).group_by(ledger.c.example_id)
+    with journal.database.reading() as connection:
+        return {str(id_): int(nano) for id_, nano in connection.execute(query)}
 
 
 def to_nano(dollars: float) -> int:

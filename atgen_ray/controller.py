@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atgen_ray.annotation import build_annotator
+from atgen_ray.annotation import build_annotator, check_annotators
+from atgen_ray.annotation.site import Site
 from atgen_ray.config import RunConfig
 from atgen_ray.embedding import embed_pool
 from atgen_ray.engines import build_engine
@@ -58,6 +59,7 @@ class Controller:
             UserError: the input has a mistake.
         """
         write_provenance(self._config, self._engine.name, self._folder)
+        check_annotators(self._config)
         self.prepare_pool()
         self.embed_pool()
         if self._config.evaluation.zero_shot:
@@ -164,8 +166,10 @@ class Controller:
             picked = self._folder.read_table(f"{round_folder(round)}/selection.parquet", columns=["id"])
             have = {label.id for label in self._state.labels_of(round)}
             missing = [id_ for id_ in picked["id"].to_pylist() if id_ not in have]
-            annotator = build_annotator(self._config.annotator, self._folder.read_table("gold.parquet"))
-            labels, dead = annotator.annotate_batch(missing, [self._state.texts[id_] for id_ in missing])
+            labeled, texts = self._state.labels(round - 1), self._state.texts
+            site = Site(self._config, self._journal, self._lease, self._folder, round, texts, labeled, progress)
+            annotator = build_annotator(self._config.annotator, site)
+            labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
             self._journal.bury(self._lease, round, dead)
             self._journal.record_annotations(self._lease, round, labels)
             self._folder.write_jsonl("labeled.jsonl", self._state.labeled_rows(round))
@@ -219,6 +223,8 @@ class Controller:
     def find_stop(self, round: int) -> str | None:
         """Why the run ends after `round`, or None."""
         labels, dev_scores = len(self._state.labels(round)), self._state.dev_scores(round)
+        if self._state.budget_met(round):
+            return "budget spent"
         return find_stop(self._config.stopping, round, labels, dev_scores, len(self._state.candidates(round + 1)))
 
     def _commit(self, round: int, step: str, output: str | None, make: Callable[[Progress], None]) -> None:

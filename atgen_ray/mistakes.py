@@ -79,10 +79,11 @@ def _explain(detail: ErrorDetails, key: str, field: FieldInfo | None, holder: ty
         context = detail.get("ctx", {})
         choices = [choice.strip("'") for choice in context["expected_tags"].split(", ")]
         which = context["discriminator"].strip("'")
-        return f"{key}.{which} is {show_value(key, context['tag'])}, expected a known type{nearest(context['tag'], choices)}"
+        found, hint = show_value(key, context["tag"]), nearest(context["tag"], choices)
+        return f"{key}.{which} is {found}, expected a known type{hint}"
     if kind == "union_tag_not_found":
-        choices = ", ".join(find_alternatives(field)) if field else ""
-        return f"key '{key}.type' is missing, expected one of {choices}"
+        types = ", ".join(find_alternatives(field)) if field else ""
+        return f"key '{key}.type' is missing, expected one of {types}"
     if field is None:
         return message
     if kind == "missing":
@@ -90,7 +91,7 @@ def _explain(detail: ErrorDetails, key: str, field: FieldInfo | None, holder: ty
     if kind == "recursion_loop":
         return f"{key} contains itself, expected plain values"
     expected = message.replace("Input should be", "expected", 1)
-    if kind == "model_type" or find_alternatives(field):
+    if kind == "model_type" or (field and find_alternatives(field)):
         expected = "expected keys and values"
     elif is_union(field.annotation):
         expected = f"expected {type_name(field.annotation)}"

@@ -18,7 +18,8 @@ REFUSALS = re.compile(
 COMMANDS = re.compile(
     r"(?:ignore|disregard|forget|override)\W+(?:\w+\W+){0,4}?(?:above|previous|prior|earlier|instructions?|prompts?|rules|task)"
     r"|(?:answer|respond|reply|output|print|say|write|return)\W+(?:only|with|exactly|nothing but)\b"
-    r"|you are now\b|new (?:system )?(?:instructions?|prompt|task)\b|system prompt|\bsystem\s*:|<\|(?:im_start|system)\|>"
+    r"|you are now\b|new (?:system )?(?:instructions?|prompt|task)\b|system prompt"
+    r"|\bsystem\s*:|<\|(?:im_start|system)\|>"
     r"|begin example|end example",
     re.IGNORECASE,
 )

@@ -18,7 +18,9 @@ CLOSING = re.compile(
 WRAPPERS = re.compile(
     r"</?answer>|<\|(?:begin|end)_of_solution\|>|<\|(?:START|END)_RESPONSE\|>|◁/?answer▷", re.IGNORECASE
 )
-CHANNELS = re.compile(r"<\|channel\|>(\w+)[^<]*<\|message\|>(.*?)(?=<\|end\|>|<\|return\|>|<\|start\|>|<\|channel\|>|$)", re.S)
+CHANNELS = re.compile(
+    r"<\|channel\|>(\w+)[^<]*<\|message\|>(.*?)(?=<\|end\|>|<\|return\|>|<\|start\|>|<\|channel\|>|$)", re.S
+)
 
 
 class Thought(NamedTuple):

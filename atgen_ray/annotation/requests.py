@@ -37,7 +37,7 @@ class Prompt:
     def tokens_at_most(self) -> int:
         """No tokenizer makes more tokens: each is at least a byte, and a turn has a few marks around it."""
         texts = [self.system, *(text for _, text in self.turns)]
-        return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) + 16 * len(texts) + 64
+        return sum(len(text.encode()) for text in texts) + 16 * len(texts) + 64
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,11 @@ class PromptWriter:
         parts += [part for part in (prompt.system, config.guidelines) if part]
         if config.output_schema is not None:
             parts.append(f"Answer in JSON that follows this schema:\n{encode_json(config.output_schema)}")
-        self.system = "\n\n".join(parts)
+        self.system = _clean("\n\n".join(parts))
         shots = [(shot.input, shot.output) for shot in config.examples] + [*labeled]
-        self.shots = tuple(shot for text, label in shots for shot in (("user", fence(text)), ("assistant", label)))
+        self.shots = tuple(
+            shot for text, label in shots for shot in (("user", fence(text)), ("assistant", _clean(label)))
+        )
 
     def write(self, text: str, note: str = "") -> Prompt:
         """The prompt of one example; `note` says what was wrong with an earlier answer."""
@@ -81,8 +83,8 @@ class PromptWriter:
 
 
 def fence(text: str) -> str:
-    """The example between two lines with a mark that does not occur in it."""
-    salt = 0
+    """The example between two lines with a mark that does not occur in it. Lone surrogates, which no wire takes, go."""
+    text, salt = _clean(text), 0
     while (mark := _digest(f"{salt}:{text}")[:8]) in text:
         salt += 1
     return f"BEGIN EXAMPLE {mark}\n{text}\nEND EXAMPLE {mark}"
@@ -98,5 +100,9 @@ def hash_shard(digests: Sequence[str]) -> str:
     return _digest("".join(sorted(digests)))[:24]
 
 
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
 def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

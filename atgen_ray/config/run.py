@@ -75,7 +75,9 @@ class RunConfig(Section):
         from atgen_ray.annotation.prices import find_price
 
         if not (annotator.guidelines or self.prompt.system or self.prompt.template.strip() != "{{ input }}"):
-            raise ValueError(f"{key}.guidelines is empty, expected what a label is, or a prompt.template that asks for it")
+            raise ValueError(
+                f"{key}.guidelines is empty, expected what a label is, or a prompt.template that asks for it"
+            )
         if annotator.votes > 1 and annotator.temperature == 0:
             raise ValueError(f"{key}.votes is {annotator.votes}, expected {key}.temperature above 0 beside it, as 0.7")
         if annotator.output_field and not annotator.output_schema:
