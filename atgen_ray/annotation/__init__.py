@@ -60,8 +60,10 @@ def build_patience(config: RemoteAnnotatorConfig) -> Patience:
     )
 
 
-def build_remote(config: RemoteAnnotatorConfig, site: Site, key: str) -> LanguageAnnotator:
-    """A model of a paid provider, or of a server that speaks its protocol."""
+def build_remote(
+    config: RemoteAnnotatorConfig, site: Site, key: str, patience: Patience | None = None
+) -> LanguageAnnotator:
+    """A model of a paid provider, or of a server that speaks its protocol; `patience` in place of the configuration's."""
     price = find_price(config, key)
     schema = len(str(config.output_schema)) * 2 + 512 if config.output_schema else 0  # providers show it to the model
     terms = Terms(
@@ -72,7 +74,7 @@ def build_remote(config: RemoteAnnotatorConfig, site: Site, key: str) -> Languag
     )
     provider = build_provider(config, site.config.name, key)
     name = f"{provider.name}/{config.model}"
-    return LanguageAnnotator(config, site, provider, terms, build_patience(config), name)
+    return LanguageAnnotator(config, site, provider, terms, patience or build_patience(config), name)
 
 
 def build_local(config: ModelAnnotatorConfig, site: Site, key: str) -> LanguageAnnotator:

@@ -32,7 +32,7 @@ def create_batch(state: State, body: dict[str, Any]) -> dict[str, Any]:
     rest = requests[len(done) :]
     rows += [{"custom_id": one["custom_id"], "result": {"type": kind, **detail}} for one in rest]
     random.Random(0).shuffle(rows)
-    id = f"msgbatch_{state.count('msgbatch')}"
+    id = f"msgbatch_{state.number()}"
     broken = "{not json\n" * settings["broken_lines"]
     kept = [row for row in rows if row["result"]["type"] != "succeeded"]
     good = [row for row in rows if row["result"]["type"] == "succeeded"][settings["broken_lines"] :]

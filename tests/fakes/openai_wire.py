@@ -26,7 +26,7 @@ def list_stored(state: State, query: dict[str, Any]) -> dict[str, Any]:
 
 
 def upload(state: State, form: dict[str, Any]) -> dict[str, Any]:
-    id = f"file-{state.count('file')}"
+    id = f"file-{state.number()}"
     state.put("file", id, form["file"])
     return {"id": id, "object": "file", "bytes": len(form["file"]), "created_at": int(time.time())} | {
         "filename": "batch.jsonl",
@@ -57,11 +57,12 @@ def create_batch(state: State, body: dict[str, Any]) -> dict[str, Any]:
         for line in lines[len(done) :]
     ]
     random.Random(0).shuffle(good)
-    id = f"batch_{state.count('batch')}"
+    id = f"batch_{state.number()}"
     batch = {
         "id": id, "object": "batch", "endpoint": body["endpoint"], "completion_window": "24h",
         "input_file_id": body["input_file_id"], "created_at": int(time.time()), "metadata": body.get("metadata"),
-        "ending": settings["ending"], "polls": settings["polls"], "step": 0, "cancelling": False, "hide": settings["hide"],
+        "ending": settings["ending"], "polls": settings["polls"], "step": 0, "cancelling": False,
+        "hide": settings["hide"],
         "request_counts": {"total": len(lines), "completed": len(good), "failed": len(bad)},
         "output_file_id": None, "error_file_id": None,
         "errors": {"object": "list", "data": [dict(zip(("code", "message"), settings["failure"], strict=True))]}

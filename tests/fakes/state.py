@@ -39,6 +39,7 @@ class State:
         self.settings = dict(SETTINGS)
         self.client = 0
         self.calls: list[str] = []
+        self._numbers = 0
 
     def reset(self) -> None:
         with self._lock:
@@ -80,9 +81,11 @@ class State:
             rows = self._db.execute("SELECT value FROM things WHERE kind = ? ORDER BY rowid DESC", (kind,)).fetchall()
         return [json.loads(row[0]) for row in rows]
 
-    def count(self, kind: str) -> int:
+    def number(self) -> int:
+        """A number that nobody else gets."""
         with self._lock:
-            return int(self._db.execute("SELECT count(*) FROM things WHERE kind = ?", (kind,)).fetchone()[0])
+            self._numbers += 1
+            return self._numbers
 
     def answer(self, custom_id: str, system: str, turns: list[dict[str, str]], limit: int) -> dict[str, Any]:
         """What the model says to a prompt, and its tokens, which are billed from here on."""
@@ -91,8 +94,7 @@ class State:
         output = min(limit, len(text) // 4 + 1) + self.settings["extra_tokens"]
         found = FENCE.findall(turns[-1]["content"])
         with self._lock:
-            number = self._db.execute("SELECT count(*) FROM billed").fetchone()[0]
-            row = (f"answer-{number}", custom_id, found[-1][1] if found else "", prompt, output)
+            row = (f"answer-{self.number()}", custom_id, found[-1][1] if found else "", prompt, output)
             self._db.execute("INSERT INTO billed VALUES (?, ?, ?, ?, ?)", row)
         return {"id": row[0], "text": text, "finish": finish, "prompt": prompt, "output": output}
 

@@ -91,7 +91,7 @@ def fill_gaps(shard: Shard, replies: list[Reply], done: int, broken: int) -> lis
 
     `done` is how many the provider says have an answer. An unreadable answer is paid for, so it is not asked again.
     """
-    answered = sum(reply.body is not None for reply in replies)
+    answered = sum(reply.body is not None and reply.custom_id in shard.custom_ids for reply in replies)
     missing = sorted(shard.custom_ids - {reply.custom_id for reply in replies})
     if not broken and answered >= done:
         return replies
