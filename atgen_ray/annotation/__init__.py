@@ -56,14 +56,14 @@ def build_patience(config: RemoteAnnotatorConfig) -> Patience:
         poll=config.poll_seconds,
         batch=config.batch_hours * 3600,
         call=config.timeout_seconds,
-        doubt=min(60.0, config.timeout_seconds),
+        doubt=config.timeout_seconds,  # what was sent may still be at work for as long as a call may last
     )
 
 
 def build_remote(
     config: RemoteAnnotatorConfig, site: Site, key: str, patience: Patience | None = None
 ) -> LanguageAnnotator:
-    """A model of a paid provider, or of a server that speaks its protocol; `patience` in place of the configuration's."""
+    """A model of a paid provider, or of a server that speaks its protocol; by default as patient as it is told to be."""
     price = find_price(config, key)
     schema = len(str(config.output_schema)) * 2 + 512 if config.output_schema else 0  # providers show it to the model
     terms = Terms(

@@ -35,7 +35,10 @@ class Vote:
 
 
 class LanguageAnnotator:
-    """Asks a model for each example, checks the answers, asks once more for bad ones, and counts votes."""
+    """Asks a model for each example, checks the answers, asks once more for bad ones, and counts votes.
+
+    An answer that cannot even be read was paid for, so it is not asked for again.
+    """
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class LanguageAnnotator:
                 Ask(id_, vote.row.key[1], 1, self._writer.write(by_id[id_], REPAIR.format(fault=vote.fault)))
                 for id_ in ids
                 for vote in votes[id_]
-                if vote.fault is not None and vote.row.state == "answered"
+                if vote.fault is not None and vote.answer is not None
             ]
             if repairs:
                 votes = self._read_votes(self._engine.answer(repairs), by_id)

@@ -7,6 +7,7 @@ import pytest
 from annotation_desk import MODES, Desk, configure, make_texts
 from fakes.provider import FakeProvider
 from fakes.state import label_of
+from faults import Fault, expect_doubt, list_trials, try_fault
 
 from atgen_ray.budget import read_balance
 
@@ -33,3 +34,18 @@ def test_every_example_is_labelled_and_billed_once(
     again, _ = desk.annotate()  # as after a kill just before the labels were recorded
     assert again == labels
     assert len(provider.bills()) == 20
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "mode"),
+    [pytest.param(*each, id=f"{each[1]}-{each[2]}: {each[0].name}") for each in list_trials()],
+)
+def test_nothing_is_lost_paid_twice_or_swapped(
+    fault: Fault, kind: str, mode: str, provider: FakeProvider, tmp_path: Path
+) -> None:
+    account = try_fault(fault, provider, tmp_path, kind, mode)
+    assert (account.lost, account.paid_twice, account.mislabelled, account.missing) == (0, 0, 0, 0), account
+    assert account.doubt == expect_doubt(fault, kind, mode), account
+    assert account.dead == fault.dead, account
+    assert account.pauses == fault.paused, account
+    assert account.dollars_off == 0, account

@@ -46,6 +46,7 @@ def create_batch(state: State, body: dict[str, Any]) -> dict[str, Any]:
         "step": 0, "polls": settings["polls"], "cancelling": False, "hide": settings["hide"],
     }  # fmt: skip
     state.put("msgbatch", id, batch)
+    state.spend_once()
     return _show(state, batch)
 
 

@@ -76,6 +76,7 @@ def create_batch(state: State, body: dict[str, Any]) -> dict[str, Any]:
                 state.put("file", f"{id}-{name}", broken + "".join(json.dumps(row) + "\n" for row in kept))
                 batch[f"{name}_file_id"] = f"{id}-{name}"
     state.put("batch", id, batch)
+    state.spend_once()
     return _show(state, batch)
 
 

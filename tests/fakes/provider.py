@@ -50,6 +50,10 @@ class FakeProvider:
         """The process that `kill` ends."""
         self._post("client", pid)
 
+    def recover(self) -> None:
+        """Takes all faults away; what was billed and made stays."""
+        self._post("recover", None)
+
     def reset(self) -> None:
         self._post("reset", None)
 

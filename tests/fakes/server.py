@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import anthropic_wire
 import openai_wire
-from state import State
+from state import SETTINGS, State
 
 ROUTES = {**openai_wire.ROUTES, **anthropic_wire.ROUTES}
 
@@ -45,7 +45,11 @@ class Handler(BaseHTTPRequestHandler):
         name, arguments = match(method, parts.path)
         rule = self.state.take_rule(name, method)
         self.state.log(f"{method} {parts.path}")
+        age = self.state.resets
         time.sleep(self.state.settings["latency"] + rule.get("delay", 0))
+        if self.state.resets != age:  # a call of an earlier test, which has given it up
+            self.drop()
+            return
         if not self.authorized():
             said = self.headers.get("authorization") or self.headers.get("x-api-key") or ""
             self.reply(401, error("invalid_api_key", f"Incorrect API key provided: {said}"))
@@ -101,6 +105,8 @@ class Handler(BaseHTTPRequestHandler):
             self.state.settings |= value
         elif what == "client":
             self.state.client = value
+        elif what == "recover":
+            self.state.rules, self.state.settings = [], dict(SETTINGS)
         elif what == "reset":
             self.state.reset()
         return {"log": self.state.calls} if what == "log" else {}

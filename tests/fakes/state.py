@@ -21,6 +21,7 @@ SETTINGS: dict[str, Any] = {
     "row_error": None,  # code of the rows that are not answered, in place of that of the ending
     "broken_lines": 0,  # of a result file
     "extra_tokens": 0,  # billed for beyond what was asked for
+    "once": (),  # settings that go back after the next batch
     "hide": 0,  # looks at a list before a new batch shows in it
 }
 
@@ -39,6 +40,7 @@ class State:
         self.settings = dict(SETTINGS)
         self.client = 0
         self.calls: list[str] = []
+        self.resets = 0
         self._numbers = 0
 
     def reset(self) -> None:
@@ -46,6 +48,7 @@ class State:
             self._db.execute("DELETE FROM billed")
             self._db.execute("DELETE FROM things")
             self.rules, self.settings, self.calls = [], dict(SETTINGS), []
+            self.resets += 1
 
     def log(self, call: str) -> None:
         with self._lock:
@@ -63,6 +66,11 @@ class State:
                 rule["times"] = rule.get("times", 1) - 1
                 return rule
         return {}
+
+    def spend_once(self) -> None:
+        """A batch was made: settings that were for one batch go back."""
+        with self._lock:
+            self.settings |= {name: SETTINGS[name] for name in self.settings["once"]}
 
     def put(self, kind: str, id: str, value: Any) -> None:
         with self._lock:

@@ -4,19 +4,26 @@ https://docs.anthropic.com/en/api/messages and https://docs.anthropic.com/en/api
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from atgen_ray.annotation.providers import (
     Answer,
     Limits,
-    ProviderError,
     Reply,
     Shard,
     Standing,
     StillHidden,
     Ticket,
 )
-from atgen_ray.annotation.providers.wire import client_settings, fill_gaps, read_lines, read_object, translated
+from atgen_ray.annotation.providers.wire import (
+    client_settings,
+    fill_gaps,
+    read_lines,
+    read_object,
+    read_text,
+    translated,
+)
 from atgen_ray.annotation.reasoning import split_reasoning
 from atgen_ray.annotation.requests import Ask
 from atgen_ray.config import AnthropicAnnotatorConfig
@@ -121,49 +128,51 @@ class AnthropicBatch(_Anthropic):
     def create(self, shard: Shard) -> Ticket:
         requests: Any = [{"custom_id": each.custom_id, "params": self.encode(each.ask)} for each in shard.sendings]
         with translated(self._sdk):
-            batch = self._client.messages.batches.create(requests=requests)
-        if not batch.id:
-            raise ProviderError(200, "malformed", "the created batch has no id")
-        return Ticket(batch.id)
+            raw = self._client.messages.batches.with_raw_response.create(requests=requests)
+        return Ticket(read_text(read_object(raw.http_response.text), "id"))
 
     def check(self, remote: str) -> Standing:
-        with translated(self._sdk):
-            batch = self._client.messages.batches.retrieve(remote)
-        status = batch.processing_status
-        if not isinstance(status, str):
-            raise ProviderError(200, "malformed", "the batch has no status")
+        status = read_text(self._retrieve(remote), "processing_status")
         return Standing(status, status == "ended", status == "canceling")
 
     def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
-        with translated(self._sdk):
-            counts = self._client.messages.batches.retrieve(remote).request_counts
+        done = int((self._retrieve(remote).get("request_counts") or {}).get("succeeded") or 0)
         for _ in range(2):  # a broken line may be the fault of the way
             rows, broken = read_lines(self._results(remote))
             if not broken:
                 break
-        return fill_gaps(shard, [_read_reply(row) for row in rows], counts.succeeded if counts else 0, broken)
+        return fill_gaps(shard, [_read_reply(row) for row in rows], done, broken)
 
     def find(self, shard: Shard, known: set[str]) -> Ticket | None:
-        hidden = False
-        with translated(self._sdk):
-            for batch in self._client.messages.batches.list(limit=100):  # the newest first
-                if batch.created_at.timestamp() < shard.time - SKEW:
-                    break
-                counts = batch.request_counts
-                size = counts.canceled + counts.errored + counts.expired + counts.processing + counts.succeeded
-                if batch.id in known or size != len(shard.sendings):
+        hidden, after = False, dict[str, Any]()
+        while True:
+            with translated(self._sdk):
+                raw = self._client.messages.batches.with_raw_response.list(limit=100, **after)
+            page = read_object(raw.http_response.text)
+            batches = page.get("data") or []  # the newest first
+            for batch in batches:
+                if batch["id"] in known or sum((batch.get("request_counts") or {}).values()) != len(shard.sendings):
                     continue
-                if batch.processing_status != "ended":
+                if batch["processing_status"] != "ended":
                     hidden = True  # only an ended batch shows whose it is
-                elif any(row["custom_id"] in shard.custom_ids for row in read_lines(self._results(batch.id))[0]):
-                    return Ticket(batch.id)
+                elif any(row["custom_id"] in shard.custom_ids for row in read_lines(self._results(batch["id"]))[0]):
+                    return Ticket(batch["id"])
+            oldest = datetime.fromisoformat(batches[-1]["created_at"]).timestamp() if batches else 0.0
+            if not page.get("has_more") or oldest < shard.time - SKEW:
+                break
+            after = {"after_id": batches[-1]["id"]}
         if hidden:
             raise StillHidden
         return None
 
     def cancel(self, remote: str) -> None:
         with translated(self._sdk):
-            self._client.messages.batches.cancel(remote)
+            self._client.messages.batches.with_raw_response.cancel(remote)
+
+    def _retrieve(self, remote: str) -> dict[str, Any]:
+        with translated(self._sdk):
+            raw = self._client.messages.batches.with_raw_response.retrieve(remote)
+        return read_object(raw.http_response.text)
 
     def _results(self, remote: str) -> str:
         """The result file as it is: the SDK's own reader gives up at the first broken line."""

@@ -10,13 +10,19 @@ from typing import Any
 from atgen_ray.annotation.providers import (
     Answer,
     Limits,
-    ProviderError,
     Reply,
     Shard,
     Standing,
     Ticket,
 )
-from atgen_ray.annotation.providers.wire import client_settings, fill_gaps, read_lines, read_object, translated
+from atgen_ray.annotation.providers.wire import (
+    client_settings,
+    fill_gaps,
+    read_lines,
+    read_object,
+    read_text,
+    translated,
+)
 from atgen_ray.annotation.reasoning import split_reasoning
 from atgen_ray.annotation.requests import Ask
 from atgen_ray.config import OpenAIAnnotatorConfig
@@ -140,55 +146,59 @@ class OpenAIBatch(_OpenAI):
         ]
         content = "".join(f"{line}\n" for line in lines).encode()
         with translated(self._sdk):
-            file = self._client.files.create(file=(f"{shard.hash}.jsonl", content), purpose="batch")
-            batch = self._client.batches.create(
+            file = self._client.files.with_raw_response.create(file=(f"{shard.hash}.jsonl", content), purpose="batch")
+            batch = self._client.batches.with_raw_response.create(
                 completion_window="24h",
                 endpoint="/v1/chat/completions",
-                input_file_id=file.id,
+                input_file_id=read_text(read_object(file.text), "id"),
                 metadata={"atgen_run": self._run, "atgen_shard": shard.hash},
             )
-        if not batch.id:
-            raise ProviderError(200, "malformed", "the created batch has no id")
-        return Ticket(batch.id)
+        return Ticket(read_text(read_object(batch.text), "id"))
 
     def check(self, remote: str) -> Standing:
-        with translated(self._sdk):
-            batch = self._client.batches.retrieve(remote)
-        if not isinstance(batch.status, str):
-            raise ProviderError(200, "malformed", "the batch has no status")
-        return Standing(batch.status, batch.status in ENDED, batch.status == "cancelling")
+        status = read_text(self._retrieve(remote), "status")
+        return Standing(status, status in ENDED, status == "cancelling")
 
     def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
-        with translated(self._sdk):
-            batch = self._client.batches.retrieve(remote)
-        if batch.status == "failed" and not batch.output_file_id and not batch.error_file_id:
-            found = (batch.errors.data if batch.errors else None) or []
-            code, message = (found[0].code or "", found[0].message or "") if found else ("failed", "the batch failed")
+        batch = self._retrieve(remote)
+        files = [str(batch[name]) for name in ("output_file_id", "error_file_id") if batch.get(name)]
+        if batch.get("status") == "failed" and not files:
+            said = ((batch.get("errors") or {}).get("data") or [{}])[0]
+            code, message = str(said.get("code") or "failed"), str(said.get("message") or "the batch failed")
             return [Reply(sending.custom_id, code=code, message=message) for sending in shard.sendings]
         for _ in range(2):  # a broken line may be the fault of the way
             rows, broken = list[dict[str, Any]](), 0
-            for file in filter(None, (batch.output_file_id, batch.error_file_id)):
+            for file in files:
                 with translated(self._sdk):
                     content = self._client.files.content(file).text
                 more, lost = read_lines(content)
                 rows, broken = rows + more, broken + lost
             if not broken:
                 break
-        done = batch.request_counts.completed if batch.request_counts else 0
+        done = int((batch.get("request_counts") or {}).get("completed") or 0)
         return fill_gaps(shard, [_read_reply(row) for row in rows], done, broken)
 
     def find(self, shard: Shard, known: set[str]) -> Ticket | None:
-        with translated(self._sdk):
-            for batch in self._client.batches.list(limit=100):  # the newest first
-                if (batch.metadata or {}).get("atgen_shard") == shard.hash:
-                    return Ticket(batch.id)
-                if batch.created_at < shard.time - SKEW:
-                    break
-        return None
+        after: dict[str, Any] = {}
+        while True:
+            with translated(self._sdk):
+                raw = self._client.batches.with_raw_response.list(limit=100, **after)
+            page = read_object(raw.text)
+            batches = page.get("data") or []  # the newest first
+            for batch in batches:
+                if (batch.get("metadata") or {}).get("atgen_shard") == shard.hash:
+                    return Ticket(read_text(batch, "id"))
+            if not (page.get("has_more") and batches) or batches[-1]["created_at"] < shard.time - SKEW:
+                return None
+            after = {"after": batches[-1]["id"]}
 
     def cancel(self, remote: str) -> None:
         with translated(self._sdk):
-            self._client.batches.cancel(remote)
+            self._client.batches.with_raw_response.cancel(remote)
+
+    def _retrieve(self, remote: str) -> dict[str, Any]:
+        with translated(self._sdk):
+            return read_object(self._client.batches.with_raw_response.retrieve(remote).text)
 
 
 def _read_reply(row: dict[str, Any]) -> Reply:

@@ -71,6 +71,13 @@ def read_object(text: str) -> dict[str, Any]:
     return value
 
 
+def read_text(value: dict[str, Any], name: str) -> str:
+    """A text in an object; ProviderError where there is none."""
+    if not isinstance(text := value.get(name), str) or not text:
+        raise ProviderError(200, "malformed", f"the answer has no {name}")
+    return text
+
+
 def read_lines(text: str) -> tuple[list[dict[str, Any]], int]:
     """The objects of a JSON Lines file that have a custom_id, and how many lines are something else."""
     rows, broken = [], 0
