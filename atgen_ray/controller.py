@@ -22,6 +22,7 @@ from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.states import append_states
 from atgen_ray.evaluation import evaluate_predictions
 from atgen_ray.journal import Journal, Lease
+from atgen_ray.plan import estimate_run
 from atgen_ray.pool import build_split, overlap
 from atgen_ray.progress import Watch
 from atgen_ray.provenance import write_provenance
@@ -89,15 +90,17 @@ class Controller:
         def make(progress: Progress) -> None:
             data, prompt, seed = self._config.data, self._config.prompt, self._config.seed
             pool = build_split(data, prompt, "pool", seed, progress)
-            gold, dead = [pool.gold], list(pool.dead)
-            if data.test is not None:
-                test = build_split(data, prompt, "test", seed, progress)
+            gold, dead, leaked = [pool.gold], list(pool.dead), list[str]()
+            test = build_split(data, prompt, "test", seed, progress) if data.test is not None else None
+            if test is not None:
                 leaked = overlap(pool.examples, test.examples)
                 dead += [*test.dead, *(DeadLetter(id_, "pool", "its text is also in the test set") for id_ in leaked)]
                 gold.append(test.gold)
                 self._folder.write_table("test.parquet", test.examples)
             self._journal.bury(self._lease, None, dead)
             self._folder.write_table("gold.parquet", pa.concat_tables(gold))
+            rows = test.examples.num_rows if test else 0
+            self._folder.write_json("plan.json", estimate_run(self._config, pool.examples, leaked, rows, self._journal))
             self._folder.write_table("pool.parquet", pool.examples)
 
         self._commit(0, "pool", "pool.parquet", make)

@@ -63,7 +63,7 @@ def build_patience(config: RemoteAnnotatorConfig) -> Patience:
 def build_remote(
     config: RemoteAnnotatorConfig, site: Site, key: str, patience: Patience | None = None
 ) -> LanguageAnnotator:
-    """A model of a paid provider, or of a server that speaks its protocol; by default as patient as it is told to be."""
+    """A model of a paid provider, or of a server that speaks its protocol; patient as it is told to be."""
     price = find_price(config, key)
     schema = len(str(config.output_schema)) * 2 + 512 if config.output_schema else 0  # providers show it to the model
     terms = Terms(
