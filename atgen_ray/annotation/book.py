@@ -207,6 +207,16 @@ def summarize_requests(journal: Journal, run: str) -> dict[str, Any]:
     return {"requests": states, "batches": jobs}
 
 
+def count_tokens(journal: Journal, run: str) -> dict[str, int]:
+    """Requests that were sent, and the tokens billed for them, by the names that a plan has."""
+    sums = [sa.func.coalesce(sa.func.sum(column), 0) for column in (requests.c.prompt_tokens, requests.c.output_tokens)]
+    query = sa.select(sa.func.count(), *sums).where(requests.c.run == run)
+    with journal.database.reading() as connection:
+        sent, prompt, output = connection.execute(query).one()
+    names = ("annotator_requests", "annotator_prompt_tokens", "annotator_output_tokens_at_most")
+    return dict(zip(names, (int(sent), int(prompt), int(output)), strict=True))
+
+
 def _read_row(row: sa.RowMapping) -> Row:
     values = dict(row)
     key = (values.pop("example_id"), values.pop("vote"), values.pop("repair"))
