@@ -97,7 +97,7 @@ class State:
 
     def answer(self, custom_id: str, system: str, turns: list[dict[str, str]], limit: int) -> dict[str, Any]:
         """What the model says to a prompt, and its tokens, which are billed from here on."""
-        text, finish = think(system, turns)
+        text, finish = think(system, turns, self.number())
         prompt = (len(system) + sum(len(turn["content"]) for turn in turns)) // 4
         output = min(limit, len(text) // 4 + 1) + self.settings["extra_tokens"]
         found = FENCE.findall(turns[-1]["content"])
@@ -107,7 +107,7 @@ class State:
         return {"id": row[0], "text": text, "finish": finish, "prompt": prompt, "output": output}
 
 
-def think(system: str, turns: list[dict[str, str]]) -> tuple[str, str]:
+def think(system: str, turns: list[dict[str, str]], number: int) -> tuple[str, str]:
     """A gullible model: it obeys whoever commands, in the example or anywhere else in what it is shown.
 
     Marks in the example, as [[refuse]], make it misbehave.
@@ -131,6 +131,10 @@ def think(system: str, turns: list[dict[str, str]]) -> tuple[str, str]:
         return "half an answ", "length"
     if "think" in marks:
         return f"<think>Let me see. {example[:20]}</think>\n{label}", "stop"
+    if "waver" in marks:  # never the same answer twice
+        return f"{label} or {number}", "stop"
+    if "json" in marks:
+        return json.dumps({"why": "so", "label": label}), "stop"
     if "think-open" in marks:
         return f"hm, let me see</think>{label}", "stop"
     return label, "stop"
