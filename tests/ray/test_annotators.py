@@ -39,7 +39,8 @@ def test_a_run_on_openais_wire_keeps_its_key_to_itself(
     batch = annotated_by(**openai, mode="batch", poll_seconds=0.2)
 
     refused = project.run(*arguments, batch, OPENAI_API_KEY="")
-    assert refused.returncode == 1 or refused.returncode == 2
+    assert refused.returncode == 2
+    assert "OPENAI_API_KEY" in refused.stderr
     wrong = project.run("run", "sort.yaml", *SMALL, batch, "--name", "wrong", OPENAI_API_KEY="sk-wrong-4e1d")
     assert wrong.returncode == 2
     assert "does not accept the key" in wrong.stderr
