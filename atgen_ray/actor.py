@@ -10,6 +10,7 @@ from typing import Any, Literal
 import ray
 
 from atgen_ray.config import RunConfig
+from atgen_ray.credentials import redact
 from atgen_ray.errors import RunBusy, RunStopped, UserError
 from atgen_ray.journal import Event, Lease, LeaseLost, Status, open_journal
 from atgen_ray.owner import Owner
@@ -158,12 +159,12 @@ class ControllerActor:
         except RunStopped as stop:
             return "stopped", str(stop), False
         except UserError as error:
-            return "failed", str(error), True
+            return "failed", redact(str(error)), True
         except LeaseLost:
             raise
         except Exception:  # the boundary of the actor: the traceback goes to the journal's reader, whole
             logger.exception("run %s failed", self._config.name)
-            return "failed", traceback.format_exc(), False
+            return "failed", redact(traceback.format_exc()), False
         return "finished", reason, False
 
     def _renew(self, lease: Lease) -> None:

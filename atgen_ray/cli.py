@@ -152,7 +152,7 @@ def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
 @runs_app.command("show")
 def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) -> None:
     """One run: status, learning curve and dead letters; with --json its events too."""
-    from atgen_ray.console import curve_table
+    from atgen_ray.console import curve_table, describe_annotation
     from atgen_ray.runs import show_run
 
     view = show_run(name, storage or STORAGE, _database_url())
@@ -162,6 +162,8 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
     typer.echo(f"run {name}: {view['status']}{': ' + view['message'] if view['message'] else ''}")
     if view["metrics"]:
         console.print(curve_table(view["metrics"], console.width))
+    for line in describe_annotation(view["annotation"]):
+        typer.echo(line)
     for letter in view["dead_letters"]:
         typer.echo(f"dead letter {letter['id']} ({letter['step']}): {letter['reason']}")
 

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -121,6 +122,14 @@ def describe_step(event: Event) -> str:
     """A step that is done, as one line."""
     where = f"round {event.round}" if event.round else "start"
     return f"  {where:<9} {event.step:<12}{event.seconds or 0:8.1f} s"
+
+
+def describe_annotation(annotation: dict[str, Any]) -> Iterator[str]:
+    """How a run's requests to annotating models stand, one line for all and one for each batch job under way."""
+    if counts := ", ".join(f"{count} {state}" for state, count in sorted(annotation["requests"].items())):
+        yield f"requests: {counts}; {annotation['paid']:.4f} dollars paid, {annotation['held']:.4f} held"
+    for job in annotation["batches"]:
+        yield f"batch {job['remote']} of round {job['round']}: {job['size']} requests, {job['status']}"
 
 
 def curve_table(rows: list[dict[str, Any]], width: int) -> Table:

@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atgen_ray.annotation import build_annotator
+from atgen_ray.annotation import build_annotator, check_annotators
+from atgen_ray.annotation.site import Site
 from atgen_ray.config import RunConfig
 from atgen_ray.embedding import embed_pool
 from atgen_ray.engines import build_engine
@@ -21,6 +22,7 @@ from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.states import append_states
 from atgen_ray.evaluation import evaluate_predictions
 from atgen_ray.journal import Journal, Lease
+from atgen_ray.plan import estimate_run
 from atgen_ray.pool import build_split, overlap
 from atgen_ray.progress import Watch
 from atgen_ray.provenance import write_provenance
@@ -58,6 +60,7 @@ class Controller:
             UserError: the input has a mistake.
         """
         write_provenance(self._config, self._engine.name, self._folder)
+        check_annotators(self._config)
         self.prepare_pool()
         self.embed_pool()
         if self._config.evaluation.zero_shot:
@@ -87,15 +90,17 @@ class Controller:
         def make(progress: Progress) -> None:
             data, prompt, seed = self._config.data, self._config.prompt, self._config.seed
             pool = build_split(data, prompt, "pool", seed, progress)
-            gold, dead = [pool.gold], list(pool.dead)
-            if data.test is not None:
-                test = build_split(data, prompt, "test", seed, progress)
+            gold, dead, leaked = [pool.gold], list(pool.dead), list[str]()
+            test = build_split(data, prompt, "test", seed, progress) if data.test is not None else None
+            if test is not None:
                 leaked = overlap(pool.examples, test.examples)
                 dead += [*test.dead, *(DeadLetter(id_, "pool", "its text is also in the test set") for id_ in leaked)]
                 gold.append(test.gold)
                 self._folder.write_table("test.parquet", test.examples)
             self._journal.bury(self._lease, None, dead)
             self._folder.write_table("gold.parquet", pa.concat_tables(gold))
+            rows = test.examples.num_rows if test else 0
+            self._folder.write_json("plan.json", estimate_run(self._config, pool.examples, leaked, rows, self._journal))
             self._folder.write_table("pool.parquet", pool.examples)
 
         self._commit(0, "pool", "pool.parquet", make)
@@ -164,8 +169,10 @@ class Controller:
             picked = self._folder.read_table(f"{round_folder(round)}/selection.parquet", columns=["id"])
             have = {label.id for label in self._state.labels_of(round)}
             missing = [id_ for id_ in picked["id"].to_pylist() if id_ not in have]
-            annotator = build_annotator(self._config.annotator, self._folder.read_table("gold.parquet"))
-            labels, dead = annotator.annotate_batch(missing, [self._state.texts[id_] for id_ in missing])
+            labeled, texts = self._state.labels(round - 1), self._state.texts
+            site = Site(self._config, self._journal, self._lease, self._folder, round, texts, labeled, progress)
+            annotator = build_annotator(self._config.annotator, site)
+            labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
             self._journal.bury(self._lease, round, dead)
             self._journal.record_annotations(self._lease, round, labels)
             self._folder.write_jsonl("labeled.jsonl", self._state.labeled_rows(round))
@@ -219,6 +226,8 @@ class Controller:
     def find_stop(self, round: int) -> str | None:
         """Why the run ends after `round`, or None."""
         labels, dev_scores = len(self._state.labels(round)), self._state.dev_scores(round)
+        if self._state.budget_met(round):
+            return "budget spent"
         return find_stop(self._config.stopping, round, labels, dev_scores, len(self._state.candidates(round + 1)))
 
     def _commit(self, round: int, step: str, output: str | None, make: Callable[[Progress], None]) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from atgen_ray.errors import UserError
 from atgen_ray.strict_json import encode_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 60  # how long a transaction waits for another's lock
 IDLE_SECONDS = 30  # how long PostgreSQL waits for a client that is silent inside a transaction
 TABLES = sa.MetaData()
@@ -101,6 +101,58 @@ dead_letters = sa.Table(
     sa.Column("round", sa.Integer),
     sa.Column("reason", sa.JSON, nullable=False),
     sa.UniqueConstraint("run", "example_id", "step"),
+)
+
+# Every dollar: what is held for work that was sent, and what was paid for it. Money is whole billionths of a dollar.
+ledger = sa.Table(
+    "ledger",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("key", sa.String, primary_key=True),  # of the request, or of the label
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("annotator", sa.String, nullable=False),
+    sa.Column("example_id", sa.String, nullable=False),
+    sa.Column("held", sa.BigInteger, nullable=False),  # the worst case that was reserved
+    sa.Column("paid", sa.BigInteger),  # null: not settled, so that `held` counts
+)
+
+# What is sent in one piece to a provider: a batch job, or a single request.
+shards = sa.Table(
+    "shards",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("hash", sa.String, primary_key=True),  # of its requests: the provider's metadata carry it
+    sa.Column("annotator", sa.String, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("remote", sa.String),  # the provider's id; null: not known to be created
+    sa.Column("status", sa.String, nullable=False),  # as the provider last said it
+    sa.Column("done", sa.Boolean, nullable=False),  # all its answers are in `requests`
+    sa.Column("time", sa.Double, nullable=False),
+)
+
+# A question to an annotating model, entered before it is sent, and its raw answer.
+requests = sa.Table(
+    "requests",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("custom_id", sa.String, primary_key=True),
+    sa.Column("shard", sa.String, nullable=False),
+    sa.Column("annotator", sa.String, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("example_id", sa.String, nullable=False),
+    sa.Column("vote", sa.Integer, nullable=False),
+    sa.Column("repair", sa.Integer, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),  # how often it was sent before, unbilled
+    sa.Column("prompt_hash", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False),  # sent, answered, unanswered, refused, lost
+    sa.Column("response", sa.JSON),
+    sa.Column("reason", sa.JSON),
+    sa.Column("prompt_tokens", sa.Integer),
+    sa.Column("output_tokens", sa.Integer),
+    sa.Column("time", sa.Double, nullable=False),
+    sa.UniqueConstraint("run", "annotator", "round", "example_id", "vote", "repair", "attempt"),
+    sa.ForeignKeyConstraint(["run", "shard"], ["shards.run", "shards.hash"]),
 )
 
 

@@ -16,6 +16,10 @@ class RunStopped(Exception):
     """Somebody asked for the run to stop; everything committed so far stays."""
 
 
+class RunPaused(RunStopped):
+    """Something outside, such as a provider's quota, keeps the run from going on; everything committed so far stays."""
+
+
 class PoolExhausted(Exception):
     """Nothing is left in the pool to select."""
 

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from atgen_ray.errors import nearest
-from atgen_ray.settings import describe_field, find_section, is_union, type_name
+from atgen_ray.settings import describe_field, find_alternatives, find_section, is_union, type_name
 
 HIDDEN = "database_url"  # the key whose value may hold a password
 ITEMS = (list, dict)
@@ -47,6 +47,10 @@ def _locate(model: type[BaseModel], path: tuple[int | str, ...]) -> tuple[str, F
     holder, section = model, find_section(model)
     item = False  # whether the next part is of a list or dictionary, not the name of a field
     for part in path:
+        if field is not None and field.discriminator:  # pydantic names which of alternative sections it tried
+            section = find_alternatives(field).get(str(part))
+            holder, field = section or holder, None
+            continue
         if section is None:  # within a plain value, where pydantic names the alternative of a union that it tried
             keys += [] if field is None or is_union(field.annotation) else [str(part)]
             break
@@ -71,6 +75,15 @@ def _explain(detail: ErrorDetails, key: str, field: FieldInfo | None, holder: ty
         if field is None or (find_section(field.annotation) and get_origin(field.annotation) not in ITEMS):
             return message  # sections compare their keys, and name them in full
         return f"{key} {message}" if message.startswith(("is ", "holds ")) else f"{key}: {message}"
+    if kind == "union_tag_invalid":
+        context = detail.get("ctx", {})
+        choices = [choice.strip("'") for choice in context["expected_tags"].split(", ")]
+        which = context["discriminator"].strip("'")
+        found, hint = show_value(key, context["tag"]), nearest(context["tag"], choices)
+        return f"{key}.{which} is {found}, expected a known type{hint}"
+    if kind == "union_tag_not_found":
+        types = ", ".join(find_alternatives(field)) if field else ""
+        return f"key '{key}.type' is missing, expected one of {types}"
     if field is None:
         return message
     if kind == "missing":
@@ -78,7 +91,7 @@ def _explain(detail: ErrorDetails, key: str, field: FieldInfo | None, holder: ty
     if kind == "recursion_loop":
         return f"{key} contains itself, expected plain values"
     expected = message.replace("Input should be", "expected", 1)
-    if kind == "model_type":
+    if kind == "model_type" or (field and find_alternatives(field)):
         expected = "expected keys and values"
     elif is_union(field.annotation):
         expected = f"expected {type_name(field.annotation)}"

@@ -6,9 +6,14 @@ Where the rules of `stopping` look at scores, which nobody knows beforehand, the
 import math
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
+import pyarrow as pa
+
+from atgen_ray.annotation import estimate as annotation
+from atgen_ray.annotation.estimate import estimate_annotation
 from atgen_ray.config import RunConfig
 from atgen_ray.journal import Journal, open_journal
 from atgen_ray.selection import find_needs
@@ -31,29 +36,35 @@ def plan_run(config: RunConfig) -> dict[str, Any]:
     with ray_session():
         pool = build_split(config.data, config.prompt, "pool", config.seed)
         test = build_split(config.data, config.prompt, "test", config.seed) if config.data.test else None
-    leaked = set(overlap(pool.examples, test.examples)) if test else set()
-    rows = pool.examples.select(["id", "duplicate_of"]).to_pylist()
+    leaked = overlap(pool.examples, test.examples) if test else []
+    with closing(open_journal(config.storage, config.database_url)) as journal:
+        read = {"rows_without_use": len(pool.dead) + len(leaked), "test_rows": test.examples.num_rows if test else 0}
+        return estimate_run(config, pool.examples, leaked, read["test_rows"], journal) | read
+
+
+def estimate_run(
+    config: RunConfig, pool: pa.Table, leaked: Sequence[str], test_rows: int, journal: Journal
+) -> dict[str, Any]:
+    """What the run will come to on `pool` (POOL_SCHEMA), of which the ids `leaked` are in the test set too."""
+    rows = pool.select(["id", "duplicate_of", "text"]).to_pylist()
     duplicates = {row["id"] for row in rows if row["duplicate_of"]}
-    unwanted = leaked | duplicates if config.data.duplicates.action == "exclude" else leaked
+    unwanted = {*leaked} | duplicates if config.data.duplicates.action == "exclude" else {*leaked}
     labels = expect_labels(config, len(rows) - len(unwanted))
-    test_rows = test.examples.num_rows if test else 0
     work = expect_work(config, len(rows), len(rows) - len(unwanted), test_rows, labels)
     generated = work["generation"] + work["evaluation"]
-    with closing(open_journal(config.storage, config.database_url)) as journal:
-        minutes = estimate_minutes(journal, config.model.id, work)
+    texts, bought = [row["text"] for row in rows], labels[-1] if labels else 0
     return {
         "pool_rows": len(rows),
         "near_duplicates": len(duplicates),
-        "rows_without_use": len(pool.dead) + len(leaked),
-        "test_rows": test_rows,
         "rounds": len(labels),
-        "labels": labels[-1] if labels else 0,
-        "dollars": round(config.annotator.price_per_label * (labels[-1] if labels else 0), 2),
+        "labels": bought,
+        **estimate_annotation(config, bought, texts),
+        "annotation_minutes": annotation.estimate_minutes(config, bought, journal),
         "generated_rows": generated,
-        "prompt_tokens": round(generated * _count_tokens(config, pool.examples["text"].to_pylist())),
+        "prompt_tokens": round(generated * _count_tokens(config, texts)),
         "output_tokens_at_most": generated * config.model.max_new_tokens,
         "optimizer_steps": work["training"],
-        "device_minutes": minutes,
+        "device_minutes": estimate_minutes(journal, config.model.id, work),
     }
 
 

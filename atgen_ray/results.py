@@ -3,6 +3,7 @@
 from collections import defaultdict
 from typing import Any
 
+from atgen_ray.budget import read_spending
 from atgen_ray.journal import Journal
 from atgen_ray.state import round_folder
 from atgen_ray.storage import RunFolder
@@ -18,7 +19,7 @@ def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str
     seconds: dict[int, dict[str, float]] = defaultdict(dict)
     for event in steps:
         seconds[event.round or 0][str(event.step)] = round(event.seconds or 0.0, 3)
-    annotations = journal.annotations(run)
+    annotations, spending = journal.annotations(run), read_spending(journal, run)
     rows = []
     for at in sorted(event.round or 0 for event in steps if event.step == "evaluation"):
         metrics = folder.read_json(f"{round_folder(at)}/metrics.json")
@@ -27,7 +28,7 @@ def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str
             {
                 "round": at,
                 "labels": len(bought),
-                "dollars": round(sum(label.dollars for label in bought), 6),
+                "dollars": round(sum(dollars for spent_at, dollars in spending.items() if spent_at <= at), 6),
                 "seconds": seconds[at],
                 "metrics": metrics.get("test", {}),
                 "dev_metrics": metrics.get("dev"),

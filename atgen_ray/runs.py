@@ -2,12 +2,15 @@
 
 import os
 from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import SecretStr
 
+from atgen_ray.annotation.book import summarize_requests
+from atgen_ray.budget import read_balance
 from atgen_ray.errors import UserError, nearest
 from atgen_ray.journal import Journal, RunRecord, open_journal
 from atgen_ray.storage import RunFolder
@@ -28,12 +31,16 @@ def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, An
 def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[str, Any]:
     """A run's summary with why it ended (`message`), its learning curve (`metrics`), `events` and `dead_letters`.
 
+    `annotation` has the `requests` of its annotating models by state, their `batches` under way, and the dollars `paid`
+    and `held`.
+
     Raises:
         UserError: no run has that name.
     """
     with closing(open_journal(storage, database_url)) as journal:
         summary = _summarize(journal, journal.run(name))
         events, dead = journal.events(name), journal.dead_letters(name)
+        annotation = summarize_requests(journal, name) | asdict(read_balance(journal, name))
     folder = RunFolder(storage, name)
     messages = [event.payload["message"] for event in events if "message" in event.payload]
     going = summary["status"] in ("created", "running")  # what an earlier attempt said no longer holds
@@ -41,6 +48,7 @@ def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[st
         "message": messages[-1] if messages and not going else "",
         "metrics": folder.read_json("metrics.json") if folder.exists("metrics.json") else [],
         "events": [{"kind": e.kind, "round": e.round, "step": e.step, "seconds": e.seconds} for e in events],
+        "annotation": annotation,
         "dead_letters": [
             {"round": round, "id": letter.id, "step": letter.step, "reason": letter.reason} for round, letter in dead
         ],
@@ -154,6 +162,6 @@ def _summarize(journal: Journal, record: RunRecord) -> dict[str, Any]:
         "status": record.status,
         "round": max((event.round or 0 for event in steps), default=0),
         "labels": len(annotations),
-        "dollars": round(sum(label.dollars for _, label in annotations), 6),
+        "dollars": round(read_balance(journal, record.name).paid, 6),
         "updated": datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds"),
     }

@@ -29,12 +29,18 @@ class Section(BaseModel):
 
 
 def list_settings(model: type[BaseModel], prefix: str = "") -> Iterator[dict[str, str]]:
-    """`key`, `type`, `default`, `description` of each field of the tree, in its order; a section before its fields."""
+    """`key`, `type`, `default`, `description` of each field of the tree, in its order; a section before its fields.
+
+    The fields of alternative sections follow under `key[type]`, but not those of alternatives within alternatives.
+    """
     for name, field in model.model_fields.items():
         key, section = prefix + name, find_section(field.annotation)
         kind, default = type_name(field.annotation, field.metadata), _default(field)
         yield {"key": key, "type": kind, "default": default, "description": describe_field(field)}
-        if section is not None:
+        if field.discriminator:
+            for tag, alternative in find_alternatives(field).items():
+                yield from list_settings(alternative, f"{key}[{tag}].") if "[" not in key else ()
+        elif section is not None:
             origin = get_origin(field.annotation)
             item = "[]" if origin is list else ".*" if origin is dict else ""
             yield from list_settings(section, f"{key}{item}.")
@@ -52,6 +58,14 @@ def find_section(annotation: Any) -> type[BaseModel] | None:
     return next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)
 
 
+def find_alternatives(field: FieldInfo) -> dict[str, type[BaseModel]]:
+    """The sections that a field may be, by the value of the key that tells them apart; empty for any other field."""
+    if not isinstance(field.discriminator, str):
+        return {}
+    sections = [item for item in get_args(field.annotation) if issubclass(item, BaseModel)]
+    return {get_args(item.model_fields[field.discriminator].annotation)[0]: item for item in sections}
+
+
 def is_union(annotation: Any) -> bool:
     """Whether there are alternatives beside null."""
     return get_origin(annotation) in (Union, types.UnionType) and len({*get_args(annotation)} - {type(None)}) > 1
@@ -63,7 +77,7 @@ def type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if origin is Annotated:
         return type_name(arguments[0], arguments[1:])
     if origin in (Union, types.UnionType):
-        return " | ".join(type_name(item) for item in arguments)
+        return " | ".join(dict.fromkeys(type_name(item) for item in arguments))
     if origin is dict:
         return f"dict of {type_name(arguments[1])}"
     if origin in (list, tuple):

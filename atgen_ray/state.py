@@ -99,6 +99,15 @@ class RunState:
             if at <= round
         ]
 
+    def budget_met(self, round: int) -> bool:
+        """Whether the budget of the run, as it is now, kept an example without a label in `round` or before."""
+        limit = self._config.stopping.dollars
+        met = [event for event in self._journal.events(self._config.name) if event.kind == "budget"]
+        return limit is not None and any(
+            event.payload["limit"] == "run" and event.payload["dollars"] >= limit and (event.round or 0) <= round
+            for event in met
+        )
+
     def dev(self, round: int) -> set[str]:
         """Labelled examples that are held out of training; an example's side never changes."""
         ids = [label.id for label in self.labels(round)]

@@ -70,7 +70,18 @@ WRONG_SETTINGS = {
     "engine.backend=vlm": "engine.backend is 'vlm', expected 'auto', 'vllm' or 'transformers'; did you mean 'vllm'?",
     "engine.backend=zzz": "engine.backend is 'zzz', expected 'auto', 'vllm' or 'transformers'",
     "data.format=[jsonl]": "data.format is ['jsonl'], expected 'auto', 'jsonl', 'csv'",
-    "annotator.type=human": "annotator.type is 'human', expected 'dataset'",
+    "annotator.type=openia": "annotator.type is 'openia', expected a known type; did you mean 'openai'?",
+    "annotator=[1]": "annotator is [1], expected keys and values",
+    "annotator=openai": "key 'annotator.model' is missing, expected str: Name of the model at the provider",
+    "annotator={type: openai, model: gpt-9, guidelines: x}": (
+        "annotator.model is 'gpt-9', whose price is unknown: set annotator.price.input and annotator.price.output"
+    ),
+    "annotator={type: openai, model: gpt-4o, guidelines: x, vots: 3}": (
+        "unknown key 'annotator.vots'; did you mean 'votes'?"
+    ),
+    "annotator={type: router, first: {type: openai, model: gpt-4o, guidelines: x}, then: human}": (
+        "annotator.first.votes is 1, expected 2 or more: their agreement is the confidence"
+    ),
     "selection.strategy=hudz": "selection.strategy is 'hudz', expected a known strategy; did you mean 'huds'?",
     "selection.strategy=zz": "selection.strategy is 'zz', expected a known strategy; known: ",
     "selection.first.strategy=randon": (
@@ -432,6 +443,11 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every key of the tree."""
     for name, field in model.model_fields.items():
         yield prefix + name
+        if field.discriminator:
+            for kind in get_args(field.annotation) if "[" not in prefix else ():
+                tag = get_args(kind.model_fields["type"].annotation)[0]
+                yield from fields(kind, f"{prefix}{name}[{tag}].")
+            continue
         kinds = [field.annotation, *get_args(field.annotation)]
         item = {"list": "[]", "dict": ".*"}.get(str(field.annotation).partition("[")[0], "")
         for kind in kinds:

@@ -98,7 +98,7 @@ def test_a_journal_of_another_version_is_refused(tmp_path: Path, version: int, a
     other = sqlite3.connect(file)
     other.execute("UPDATE atgen_schema SET version = ?", [version])
     other.commit()
-    with pytest.raises(UserError, match=rf"schema version {version}, expected 1: .*{advice}"):
+    with pytest.raises(UserError, match=rf"schema version {version}, expected {database.SCHEMA_VERSION}: .*{advice}"):
         Database(f"sqlite:///{file}")
 
 

@@ -1,12 +1,20 @@
 """Annotators label query batches; `ANNOTATORS` names them."""
 
-from collections.abc import Callable
-from typing import Protocol
-
-import pyarrow as pa
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from atgen_ray.annotation.dataset import DatasetAnnotator
-from atgen_ray.config import DatasetAnnotatorConfig
+from atgen_ray.annotation.decisions import Patience
+from atgen_ray.annotation.engine import Terms
+from atgen_ray.annotation.human import AbsentHuman
+from atgen_ray.annotation.language import LanguageAnnotator
+from atgen_ray.annotation.prices import find_price
+from atgen_ray.annotation.providers import Provider
+from atgen_ray.annotation.router import Router
+from atgen_ray.annotation.site import Site
+from atgen_ray.budget import to_nano
+from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig, list_annotators
+from atgen_ray.config.annotation import ModelAnnotatorConfig
 from atgen_ray.records import Annotation, DeadLetter
 
 
@@ -15,14 +23,98 @@ class Annotator(Protocol):
 
     name: str
 
-    def annotate_batch(self, ids: list[str], texts: list[str]) -> tuple[list[Annotation], list[DeadLetter]]:
-        """A label for each example, in any order, or the reason why it has none."""
+    def annotate_batch(self, ids: Sequence[str], texts: Sequence[str]) -> tuple[list[Annotation], list[DeadLetter]]:
+        """A label for each example, in any order, or the reason why it has none.
+
+        An example with neither was left out because a budget was met; the journal has an event that says so.
+
+        Raises:
+            RunStopped: the run is to stop, or to pause; everything that was paid for is in the journal.
+        """
         ...
 
 
-ANNOTATORS: dict[str, Callable[[DatasetAnnotatorConfig, pa.Table], Annotator]] = {"dataset": DatasetAnnotator}
+def build_provider(config: RemoteAnnotatorConfig, run: str, key: str) -> Provider:
+    """The way to ask the provider that `config` names; `key` is its configuration key.
+
+    Raises:
+        UserError: the SDK is not installed, or there is no key.
+    """
+    if config.type == "openai":  # type: ignore[attr-defined]
+        from atgen_ray.annotation.providers.openai import OpenAIBatch, OpenAIChat
+
+        return (OpenAIBatch if config.mode == "batch" else OpenAIChat)(config, run, key)  # type: ignore[arg-type]
+    from atgen_ray.annotation.providers.anthropic import AnthropicBatch, AnthropicMessages
+
+    return (AnthropicBatch if config.mode == "batch" else AnthropicMessages)(config, run, key)  # type: ignore[arg-type]
 
 
-def build_annotator(config: DatasetAnnotatorConfig, gold: pa.Table) -> Annotator:
-    """The annotator that the configuration asks for; only `dataset` looks at the known answers in `gold`."""
-    return ANNOTATORS[config.type](config, gold)
+def build_patience(config: RemoteAnnotatorConfig) -> Patience:
+    """How long the configuration lets us wait."""
+    return Patience(
+        outage=config.outage_minutes * 60,
+        poll=config.poll_seconds,
+        batch=config.batch_hours * 3600,
+        call=config.timeout_seconds,
+        doubt=config.timeout_seconds,  # what was sent may still be at work for as long as a call may last
+    )
+
+
+def build_remote(
+    config: RemoteAnnotatorConfig, site: Site, key: str, patience: Patience | None = None
+) -> LanguageAnnotator:
+    """A model of a paid provider, or of a server that speaks its protocol; patient as it is told to be."""
+    price = find_price(config, key)
+    schema = len(str(config.output_schema)) * 2 + 512 if config.output_schema else 0  # providers show it to the model
+    terms = Terms(
+        worst=lambda ask: price.nano(ask.prompt.tokens_at_most + schema, config.max_output_tokens),
+        cost=price.nano,
+        resend=config.in_doubt == "resend",
+        cancel=config.on_stop == "cancel",
+    )
+    provider = build_provider(config, site.config.name, key)
+    name = f"{provider.name}/{config.model}"
+    return LanguageAnnotator(config, site, provider, terms, patience or build_patience(config), name)
+
+
+def build_local(config: ModelAnnotatorConfig, site: Site, key: str) -> LanguageAnnotator:
+    """A model on our own workers."""
+    from atgen_ray.annotation.providers.local import LocalModel
+
+    nano = to_nano(config.price_per_label)
+    terms = Terms(worst=lambda ask: nano, cost=lambda prompt, output: nano, resend=True, cancel=False)
+    parts = f"rounds/{site.round:03d}/annotation.parts"
+    provider = LocalModel(config, site.folder, parts, site.config.seed, site.progress)
+    return LanguageAnnotator(
+        config, site, provider, terms, Patience(outage=60.0, doubt=0.0), f"model/{config.model.id}"
+    )
+
+
+ANNOTATORS: dict[str, Callable[[Any, Site, str], Annotator]] = {
+    "dataset": lambda config, site, key: DatasetAnnotator(config, site),
+    "human": lambda config, site, key: AbsentHuman(config, site),
+    "openai": build_remote,
+    "anthropic": build_remote,
+    "model": build_local,
+    "router": lambda config, site, key: Router(config, site, build_annotator),
+}
+
+
+def build_annotator(config: AnnotatorConfig, site: Site, key: str = "annotator") -> Annotator:
+    """The annotator that the configuration asks for, at work in one round; `key` is its configuration key.
+
+    Raises:
+        UserError: what it needs is not there: a key, a package.
+    """
+    return ANNOTATORS[config.type](config, site, key)
+
+
+def check_annotators(config: RunConfig) -> None:
+    """Nothing, where what the annotators need is there; so that a missing key is told before the first round.
+
+    Raises:
+        UserError: a key or a package is missing.
+    """
+    for key, annotator in list_annotators(config.annotator):
+        if isinstance(annotator, RemoteAnnotatorConfig):
+            build_provider(annotator, config.name, key)

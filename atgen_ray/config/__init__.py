@@ -1,6 +1,19 @@
 """The configuration of a run: one pydantic tree. `atgen-ray config explain` prints every key with its description."""
 
-from atgen_ray.config.annotation import DatasetAnnotatorConfig
+from atgen_ray.config.annotation import (
+    AnnotatorConfig,
+    AnthropicAnnotatorConfig,
+    ChecksConfig,
+    DatasetAnnotatorConfig,
+    HumanAnnotatorConfig,
+    LanguageAnnotatorConfig,
+    ModelAnnotatorConfig,
+    OpenAIAnnotatorConfig,
+    PriceConfig,
+    RemoteAnnotatorConfig,
+    RouterConfig,
+    list_annotators,
+)
 from atgen_ray.config.data import DataConfig, DuplicatesConfig, PromptConfig, Shot
 from atgen_ray.config.evaluation import EvaluationConfig, PlateauConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
@@ -10,6 +23,9 @@ from atgen_ray.config.training import TrainingConfig
 
 __all__ = [
     "NAME_PATTERN",
+    "AnnotatorConfig",
+    "AnthropicAnnotatorConfig",
+    "ChecksConfig",
     "DataConfig",
     "DatasetAnnotatorConfig",
     "DuplicatesConfig",
@@ -17,12 +33,20 @@ __all__ = [
     "EngineConfig",
     "EvaluationConfig",
     "FirstBatchConfig",
+    "HumanAnnotatorConfig",
+    "LanguageAnnotatorConfig",
+    "ModelAnnotatorConfig",
     "ModelConfig",
+    "OpenAIAnnotatorConfig",
     "PlateauConfig",
+    "PriceConfig",
     "PromptConfig",
+    "RemoteAnnotatorConfig",
+    "RouterConfig",
     "RunConfig",
     "SelectionConfig",
     "Shot",
     "StoppingConfig",
     "TrainingConfig",
+    "list_annotators",
 ]

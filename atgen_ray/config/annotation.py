@@ -1,10 +1,13 @@
 """Who labels the query batch."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from atgen_ray.settings import Section
+from atgen_ray.config.data import Shot
+from atgen_ray.config.model import EngineConfig, ModelConfig
+from atgen_ray.errors import nearest
+from atgen_ray.settings import Fraction, Section
 
 
 class DatasetAnnotatorConfig(Section):
@@ -12,3 +15,164 @@ class DatasetAnnotatorConfig(Section):
 
     type: Literal["dataset"] = Field("dataset", description="dataset: the answers in data.references")
     price_per_label: NonNegativeFloat = Field(0.0, description="Dollars counted for a label, to draw cost curves")
+
+
+class HumanAnnotatorConfig(Section):
+    """People, who take over what a router passes on."""
+
+    type: Literal["human"] = Field("human", description="human: people")
+    price_per_label: NonNegativeFloat = Field(0.0, description="Dollars counted for a label")
+
+
+class ChecksConfig(Section):
+    """What an answer must be to become a label; one that is not is asked for once more, then a dead letter."""
+
+    min_chars: NonNegativeInt = Field(1, description="Shortest label in characters")
+    max_chars: PositiveInt | None = Field(None, description="Longest label in characters; null: any")
+    regex: str | None = Field(None, description="Regular expression that the whole label matches")
+    refusals: bool = Field(True, description="Turn away answers such as `I cannot help with that`")
+    custom: str | None = Field(
+        None, description="Name of an installed entry point of the group atgen_ray.checks: (text, label) -> reason"
+    )
+
+    @field_validator("regex")
+    @classmethod
+    def _is_pattern(cls, pattern: str | None) -> str | None:
+        import re
+
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"is {pattern!r}, which is no regular expression: {error}") from None
+        return pattern
+
+    @field_validator("custom")
+    @classmethod
+    def _is_installed(cls, name: str | None) -> str | None:
+        from importlib.metadata import entry_points
+
+        known = entry_points(group="atgen_ray.checks").names
+        if name is not None and name not in known:
+            hint = nearest(name, known) if known else "; none is installed"
+            raise ValueError(f"is {name!r}, expected an entry point of the group atgen_ray.checks{hint}")
+        return name
+
+
+class LanguageAnnotatorConfig(Section):
+    """What all annotating language models share."""
+
+    guidelines: str = Field("", description="What a label is: the system turn, after prompt.system and the template")
+    examples: list[Shot] = Field(default_factory=list, description="Worked examples shown before every question")
+    shots: NonNegativeInt = Field(0, description="Labelled examples of earlier rounds shown before every question")
+    max_output_tokens: PositiveInt = Field(512, description="Longest answer in tokens, with its reasoning")
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = Field(
+        0.0, description="Temperature; null sends none, for models that refuse it"
+    )
+    votes: PositiveInt = Field(1, description="Answers drawn for each example; their agreement is the confidence")
+    agreement: Literal["exact", "overlap"] = Field(
+        "exact", description="exact: votes agree when they are the same text; overlap: by the F1 of their words"
+    )
+    output_schema: dict[str, JsonValue] | None = Field(
+        None, description="JSON schema of the answer, enforced by the provider where it can; null: plain text"
+    )
+    output_field: str | None = Field(None, description="Key of the JSON answer that holds the label; null: all of it")
+    checks: ChecksConfig = Field(default_factory=ChecksConfig)
+    repair: bool = Field(True, description="Ask once more where the answer fails the checks")
+
+
+class PriceConfig(Section):
+    """Dollars for a million tokens, where the shipped table has no price or another one."""
+
+    input: NonNegativeFloat = Field(description="Dollars for a million prompt tokens")
+    output: NonNegativeFloat = Field(description="Dollars for a million output tokens")
+    batch_discount: Fraction = Field(0.5, description="Share of the price that batch mode saves")
+
+
+class RemoteAnnotatorConfig(LanguageAnnotatorConfig):
+    """What the annotators of paid providers share."""
+
+    model: str = Field(description="Name of the model at the provider")
+    mode: Literal["sync", "batch"] = Field(
+        "sync", description="sync: one request an example, many at once; batch: batch jobs, at half price, within a day"
+    )
+    base_url: str | None = Field(None, description="Another endpoint that speaks the same protocol")
+    api_key_file: str | None = Field(None, description="File that holds the key; null: the environment variable")
+    price: PriceConfig | None = Field(None, description="Prices; null: as in the shipped table")
+    concurrency: PositiveInt = Field(16, description="Requests (or batch jobs) in flight at once")
+    timeout_seconds: PositiveFloat = Field(120.0, description="Deadline of one call")
+    outage_minutes: PositiveFloat = Field(
+        30.0, description="How long the provider may be out of reach or overloaded before the run pauses"
+    )
+    poll_seconds: PositiveFloat = Field(30.0, description="Seconds between two looks at a batch job")
+    batch_hours: PositiveFloat = Field(26.0, description="A batch job that takes longer is cancelled and collected")
+    shard_rows: PositiveInt = Field(20_000, description="Requests of one batch job at most; the provider's limit holds")
+    on_stop: Literal["detach", "cancel"] = Field(
+        "detach", description="What becomes of batch jobs when the run is stopped: detach leaves them running"
+    )
+    in_doubt: Literal["bury", "resend"] = Field(
+        "bury",
+        description="A request whose answer was lost and cannot be looked up may be billed: bury counts its worst "
+        "case as paid and never sends it again; resend may pay twice",
+    )
+
+
+class OpenAIAnnotatorConfig(RemoteAnnotatorConfig):
+    """Chat completions of OpenAI, or of any server that speaks its protocol."""
+
+    type: Literal["openai"] = Field(description="openai: OpenAI, or a compatible server at base_url")
+    recovery: Literal["auto", "stored", "none"] = Field(
+        "auto",
+        description="stored: OpenAI keeps every completion, so that one whose answer was lost is found, not paid "
+        "again; auto: stored at OpenAI, none at a base_url",
+    )
+
+
+class AnthropicAnnotatorConfig(RemoteAnnotatorConfig):
+    """Messages and Message Batches of Anthropic."""
+
+    type: Literal["anthropic"] = Field(description="anthropic: Anthropic")
+
+
+class ModelAnnotatorConfig(LanguageAnnotatorConfig):
+    """A language model on our own workers."""
+
+    type: Literal["model"] = Field(description="model: a model on the workers of the run")
+    model: ModelConfig
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+    price_per_label: NonNegativeFloat = Field(0.0, description="Dollars counted for an answer, as of device time")
+
+
+LanguageAnnotator = OpenAIAnnotatorConfig | AnthropicAnnotatorConfig | ModelAnnotatorConfig
+Successor = HumanAnnotatorConfig | DatasetAnnotatorConfig | LanguageAnnotator
+
+
+class RouteConfig(Section):
+    """Which labels are not good enough."""
+
+    confidence_below: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.7, description="The second annotator labels what the first is less sure of"
+    )
+
+
+class RouterConfig(Section):
+    """A first annotator, and a second one for what the first is not sure of."""
+
+    type: Literal["router"] = Field(description="router: a second annotator labels what the first is not sure of")
+    first: LanguageAnnotator = Field(discriminator="type", description="The first annotator, with votes of 2 or more")
+    then: Successor = Field(discriminator="type", description="The second annotator, or its type alone: human")
+    when: RouteConfig = Field(default_factory=RouteConfig)
+
+    @field_validator("first", "then", mode="before")
+    @classmethod
+    def _type_alone(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+
+AnnotatorConfig = DatasetAnnotatorConfig | LanguageAnnotator | RouterConfig
+
+
+def list_annotators(config: AnnotatorConfig) -> list[tuple[str, Successor]]:
+    """The annotators in `config` with their keys; a router has two."""
+    if isinstance(config, RouterConfig):
+        return [("annotator.first", config.first), ("annotator.then", config.then)]
+    return [("annotator", config)]

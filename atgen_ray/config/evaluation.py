@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from atgen_ray.errors import nearest
 from atgen_ray.settings import Section
@@ -48,6 +48,8 @@ class StoppingConfig(Section):
 
     rounds: PositiveInt = Field(5, description="Rounds of selection, annotation and training")
     labels: PositiveInt | None = Field(None, description="Label budget")
+    dollars: PositiveFloat | None = Field(None, description="Budget of the run in dollars, never exceeded")
+    dollars_per_round: PositiveFloat | None = Field(None, description="Budget of a round in dollars")
     plateau: PlateauConfig | None = Field(None, description="Plateau rule; null: off")
     dev_target: dict[str, float] = Field(
         default_factory=dict, description="Stop when every named metric reaches its value on the dev split"

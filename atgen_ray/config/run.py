@@ -1,10 +1,17 @@
 """The whole tree of a run."""
 
 import re
+from typing import Any
 
 from pydantic import Field, NonNegativeInt, SecretStr, ValidationInfo, field_validator, model_validator
 
-from atgen_ray.config.annotation import DatasetAnnotatorConfig
+from atgen_ray.config.annotation import (
+    AnnotatorConfig,
+    DatasetAnnotatorConfig,
+    LanguageAnnotatorConfig,
+    RemoteAnnotatorConfig,
+    list_annotators,
+)
 from atgen_ray.config.data import DataConfig, PromptConfig
 from atgen_ray.config.evaluation import EvaluationConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
@@ -33,7 +40,9 @@ class RunConfig(Section):
     engine: EngineConfig = Field(default_factory=EngineConfig)
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
-    annotator: DatasetAnnotatorConfig = Field(default_factory=DatasetAnnotatorConfig)
+    annotator: AnnotatorConfig = Field(
+        default_factory=DatasetAnnotatorConfig, discriminator="type", description="Who labels; each type has its keys"
+    )
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     stopping: StoppingConfig = Field(default_factory=StoppingConfig)
@@ -45,11 +54,41 @@ class RunConfig(Section):
             raise ValueError(f"is {name[:80]!r}, expected a-z, 0-9 and -, at most 63 characters, the first not -")
         return name
 
+    @field_validator("annotator", mode="before")
+    @classmethod
+    def _dataset_unless_said(cls, tree: Any) -> Any:
+        tree = {"type": tree} if isinstance(tree, str) else {} if tree is None else tree
+        return {"type": "dataset"} | tree if isinstance(tree, dict) else tree
+
     @model_validator(mode="after")
-    def _parts_fit(self, info: ValidationInfo) -> "RunConfig":
-        labels_wanted = (info.context or {}).get("labels", True)
-        if labels_wanted and self.annotator.type == "dataset" and not self.data.references:
-            raise ValueError("annotator.type is 'dataset' but data.references is empty, expected the answers' column")
+    def _annotators_fit(self, info: ValidationInfo) -> "RunConfig":
+        if not (info.context or {}).get("labels", True):
+            return self
+        for key, annotator in list_annotators(self.annotator):
+            if annotator.type == "dataset" and not self.data.references:
+                raise ValueError(f"{key}.type is 'dataset' but data.references is empty, expected the answers' column")
+            if isinstance(annotator, LanguageAnnotatorConfig):
+                self._check_language(key, annotator)
+        return self
+
+    def _check_language(self, key: str, annotator: LanguageAnnotatorConfig) -> None:
+        from atgen_ray.annotation.prices import find_price
+
+        if not (annotator.guidelines or self.prompt.system or self.prompt.template.strip() != "{{ input }}"):
+            raise ValueError(
+                f"{key}.guidelines is empty, expected what a label is, or a prompt.template that asks for it"
+            )
+        if annotator.votes > 1 and annotator.temperature == 0:
+            raise ValueError(f"{key}.votes is {annotator.votes}, expected {key}.temperature above 0 beside it, as 0.7")
+        if annotator.output_field and not annotator.output_schema:
+            raise ValueError(f"{key}.output_field is given, expected {key}.output_schema beside it")
+        if key == "annotator.first" and annotator.votes < 2:
+            raise ValueError(f"{key}.votes is {annotator.votes}, expected 2 or more: their agreement is the confidence")
+        if isinstance(annotator, RemoteAnnotatorConfig):
+            find_price(annotator, key)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "RunConfig":
         stopping = self.stopping
         steered = set(stopping.dev_target) | ({stopping.plateau.metric} if stopping.plateau else set())
         for metric in sorted(steered):

@@ -1,6 +1,7 @@
 """Gathers from a run's folder everything that a report shows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import yaml
 from atgen_ray.records import DeadLetter
 from atgen_ray.reporting.diagnostics import PoolMap, Query, RoundDiagnostics, diagnose_rounds
 from atgen_ray.reporting.examples import build_examples, read_scores
-from atgen_ray.reporting.view import Estimate, Pick, RoundView, RunView, TrainingView
+from atgen_ray.reporting.view import Estimate, Pick, PlanView, RoundView, RunView, TrainingView
 from atgen_ray.storage import RunFolder
 
 PICKS = 10  # of a round, with their texts
@@ -18,8 +19,15 @@ ROUND_FILES = ("selection.parquet", "annotations.jsonl", "training.json", "predi
 Row = dict[str, Any]
 
 
-def collect_run(folder: RunFolder, dead_letters: Sequence[DeadLetter] = (), stopped: str | None = None) -> RunView:
+def collect_run(
+    folder: RunFolder,
+    dead_letters: Sequence[DeadLetter] = (),
+    stopped: str | None = None,
+    actual: Mapping[str, float] | None = None,
+) -> RunView:
     """Everything a report needs of the run in `folder`.
+
+    `actual` has what the journal knows of what was planned, by the names of plan.json.
 
     A run in progress is welcome: whatever file is not there yet leaves its part empty. `stopped` says why the run
     ended; None stands for a run that goes on.
@@ -35,7 +43,7 @@ def collect_run(folder: RunFolder, dead_letters: Sequence[DeadLetter] = (), stop
     test = folder.read_table("test.parquet", ["id", "text"]) if folder.exists("test.parquet") else None
     views = []
     for number in numbers:
-        labels = {row["id"]: str(row["text"]) for row in annotations[number]}
+        labels = {row["id"]: row for row in annotations[number]}
         picks = _build_picks(folder, number, selections[number][:PICKS], labels, pool)
         views.append(
             _build_round(folder, number, rows.get(number), picks, len(selections[number]), config, diagnostics)
@@ -58,7 +66,32 @@ def collect_run(folder: RunFolder, dead_letters: Sequence[DeadLetter] = (), stop
         config_text=config_text,
         versions={str(key): str(value) for key, value in _read_json(folder, "versions.json", {}).items()},
         dead_letters=[*dead_letters],
+        plan=_compare_plan(_read_json(folder, "plan.json", {}), actual or {}),
     )
+
+
+def _compare_plan(plan: Row, actual: Mapping[str, float]) -> list[PlanView]:
+    """What was planned beside what it came to, where there is both."""
+    return [PlanView(name.replace("_", " "), plan[name], value) for name, value in actual.items() if name in plan]
+
+
+def _describe_label(row: Row) -> str:
+    """Who gave a label, with which prompt, at what cost and when, in one line."""
+    more = row.get("provenance") or {}
+    parts = [str(row.get("annotator") or "")]
+    if more.get("model") and more["model"] not in parts[0]:
+        parts.append(str(more["model"]))
+    if "prompt_hash" in more:
+        parts += [f"prompt {more['prompt_hash'][:8]}", f"{more['prompt_tokens']} + {more['output_tokens']} tokens"]
+    if more.get("confidence") is not None:
+        parts.append(f"confidence {more['confidence']:.2f}")
+    if row.get("dollars"):
+        parts.append(f"${row['dollars']:.6f}".rstrip("0").rstrip("."))
+    if "when" in more:
+        parts.append(datetime.fromtimestamp(more["when"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC"))
+    if "first" in more:
+        parts.append(f"after {more['first']['annotator']}: {more['first']['reason']}")
+    return ", ".join(filter(None, parts))
 
 
 def _in_round(number: int, file: str) -> str:
@@ -116,7 +149,7 @@ def _read_texts(table: pa.Table | None, ids: set[str]) -> dict[str, str]:
 
 
 def _build_picks(
-    folder: RunFolder, number: int, rows: list[Row], labels: dict[str, str], pool: pa.Table | None
+    folder: RunFolder, number: int, rows: list[Row], labels: dict[str, Row], pool: pa.Table | None
 ) -> list[Pick]:
     ids = {row["id"] for row in rows}
     path = _in_round(number, "features.parquet")
@@ -130,7 +163,8 @@ def _build_picks(
             parts=dict(row["parts"] or []),
             text=texts.get(row["id"], ""),
             output=outputs.get(row["id"]),
-            label=labels.get(row["id"]),
+            label=str(labels[row["id"]]["text"]) if row["id"] in labels else None,
+            provenance=_describe_label(labels.get(row["id"], {})),
         )
         for row in rows
     ]

@@ -48,6 +48,13 @@ def write_count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def write_planned(value: float | None) -> str:
+    """A number that was planned or counted: whole ones with separators, others with up to four decimals."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.4f}".rstrip("0").rstrip(".")
+
+
 def write_dollars(value: float) -> str:
     """$2.40; four digits where cents would hide it."""
     return f"${value:,.4f}" if 0 < value < 0.01 else f"${value:,.2f}"

@@ -34,6 +34,7 @@ FILTERS = {
     "change": formats.write_change,
     "part": formats.write_part,
     "count": formats.write_count,
+    "planned": formats.write_planned,
     "dollars": formats.write_dollars,
     "seconds": formats.write_seconds,
     "share": formats.write_share,

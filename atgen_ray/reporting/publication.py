@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from atgen_ray.annotation.book import count_tokens
+from atgen_ray.budget import read_balance
 from atgen_ray.config import RunConfig
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Journal, open_journal
@@ -41,7 +43,23 @@ def compare_runs(names: Sequence[str], storage: str, database_url: SecretStr | N
 
 
 def _view_run(name: str, journal: Journal, folder: RunFolder, reason: str | None) -> RunView:
-    return collect_run(folder, [letter for _, letter in journal.dead_letters(name)], reason)
+    dead = [letter for _, letter in journal.dead_letters(name)]
+    return collect_run(folder, dead, reason, _count_actual(name, journal))
+
+
+def _count_actual(name: str, journal: Journal) -> dict[str, float]:
+    """What the run has come to so far, by the names that its plan has."""
+    steps = [event for event in journal.events(name) if event.kind == "step"]
+    seconds = sum(event.seconds or 0.0 for event in steps)
+    annotation = sum(event.seconds or 0.0 for event in steps if event.step == "annotation")
+    return {
+        "labels": len(journal.annotations(name)),
+        "rounds": max((event.round or 0 for event in steps), default=0),
+        "dollars": read_balance(journal, name).paid,
+        **count_tokens(journal, name),
+        "annotation_minutes": annotation / 60,
+        "device_minutes": (seconds - annotation) / 60,
+    }
 
 
 def _find_reason(name: str, journal: Journal) -> str | None:

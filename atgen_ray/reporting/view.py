@@ -1,7 +1,7 @@
 """What a report shows of one run, computed once by `collect_run`; nothing here reads files or draws."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from atgen_ray.records import DeadLetter
@@ -35,6 +35,7 @@ class Pick:
     text: str
     output: str | None
     label: str | None
+    provenance: str = ""  # who gave the label, and what it took
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,15 @@ class RoundView:
 
 
 @dataclass(frozen=True)
+class PlanView:
+    """One number that was planned before the run, and what it came to."""
+
+    name: str
+    planned: float | None
+    actual: float | None
+
+
+@dataclass(frozen=True)
 class RunView:
     """One run, finished or in progress; a part that is not there yet is empty or None."""
 
@@ -85,6 +95,7 @@ class RunView:
     config_text: str
     versions: dict[str, str]
     dead_letters: list[DeadLetter]
+    plan: list[PlanView] = field(default_factory=list)
 
     @property
     def metrics(self) -> list[str]:

@@ -1,0 +1,195 @@
+"""Anthropic: Messages one by one, or Message Batches.
+
+https://docs.anthropic.com/en/api/messages and https://docs.anthropic.com/en/api/creating-message-batches
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from atgen_ray.annotation.providers import (
+    Answer,
+    Limits,
+    Reply,
+    Shard,
+    Standing,
+    StillHidden,
+    Ticket,
+)
+from atgen_ray.annotation.providers.wire import (
+    client_settings,
+    fill_gaps,
+    read_lines,
+    read_object,
+    read_text,
+    translated,
+)
+from atgen_ray.annotation.reasoning import split_reasoning
+from atgen_ray.annotation.requests import Ask
+from atgen_ray.config import AnthropicAnnotatorConfig
+from atgen_ray.errors import UserError
+from atgen_ray.strict_json import encode_json
+
+SKEW = 3600.0
+BATCH_ROWS, BATCH_BYTES = 100_000, 240_000_000
+BATCHES = 4
+FINISHES = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refusal"}
+
+
+class _Anthropic:
+    """What single messages and batches share."""
+
+    name = "anthropic"
+
+    def __init__(self, config: AnthropicAnnotatorConfig, run: str, key: str) -> None:
+        try:
+            import anthropic
+        except ImportError as error:
+            raise UserError(f'{key}.type is anthropic, which needs `pip install "atgen-ray[anthropic]"`') from error
+        self._sdk, self._config = anthropic, config
+        self._client = anthropic.Anthropic(**client_settings(config, "ANTHROPIC_API_KEY", key))
+
+    def encode(self, ask: Ask) -> dict[str, Any]:
+        """The body of a message."""
+        config, prompt = self._config, ask.prompt
+        body = {
+            "model": config.model,
+            "max_tokens": config.max_output_tokens,
+            "system": prompt.system,
+            "messages": [{"role": role, "content": text} for role, text in prompt.turns],
+        }
+        if config.temperature is not None:
+            body["temperature"] = min(1.0, config.temperature)
+        if config.output_schema is not None:
+            body["output_config"] = {"format": {"type": "json_schema", "schema": config.output_schema}}
+        return body
+
+    def measure(self, ask: Ask) -> int:
+        return len(encode_json(self.encode(ask)).encode()) + 200
+
+    def read(self, body: dict[str, Any]) -> Answer:
+        try:
+            blocks, usage = body["content"], body["usage"]
+            text = "".join(str(block["text"]) for block in blocks if block["type"] == "text")
+            hidden = "\n".join(str(block["thinking"]) for block in blocks if block["type"] == "thinking")
+            finish = FINISHES.get(str(body.get("stop_reason")), "stop")
+            cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
+            prompt_tokens = int(usage["input_tokens"]) + sum(int(usage.get(name) or 0) for name in cached)
+            output_tokens = int(usage["output_tokens"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+        thought = split_reasoning(text)
+        reasoning = "\n".join(filter(None, (hidden, thought.reasoning)))
+        finish = "length" if thought.cut else finish
+        return Answer(thought.answer, reasoning, finish, prompt_tokens, output_tokens)  # type: ignore[arg-type]
+
+
+class AnthropicMessages(_Anthropic):
+    """One message, answered at once. The provider keeps none: an answer that was lost cannot be looked up."""
+
+    remembers = False
+
+    def __init__(self, config: AnthropicAnnotatorConfig, run: str, key: str) -> None:
+        super().__init__(config, run, key)
+        self.limits = Limits(1, BATCH_BYTES, config.concurrency)
+
+    def create(self, shard: Shard) -> Ticket:
+        (sending,) = shard.sendings
+        body = self.encode(sending.ask)
+        extra = {name: body.pop(name) for name in ("temperature",) if name in body}  # the SDK has dropped it
+        with translated(self._sdk):
+            raw = self._client.messages.with_raw_response.create(**body, extra_body=extra)
+        answer = read_object(raw.http_response.text)
+        return Ticket(str(answer.get("id")), (Reply(sending.custom_id, answer),))
+
+    def check(self, remote: str) -> Standing:
+        return Standing("ended", True)
+
+    def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
+        raise NotImplementedError("a message comes with its ticket")
+
+    def find(self, shard: Shard, known: set[str]) -> Ticket | None:
+        raise NotImplementedError("messages are not kept")
+
+    def cancel(self, remote: str) -> None:
+        """Nothing to cancel: it is answered."""
+
+
+class AnthropicBatch(_Anthropic):
+    """Message Batches. They carry no metadata: a shard is known by the ids of its requests, which hold its hash."""
+
+    remembers = True
+
+    def __init__(self, config: AnthropicAnnotatorConfig, run: str, key: str) -> None:
+        super().__init__(config, run, key)
+        rows = min(config.shard_rows, BATCH_ROWS)
+        self.limits = Limits(max(2, rows), BATCH_BYTES, min(config.concurrency, BATCHES))
+
+    def create(self, shard: Shard) -> Ticket:
+        requests: Any = [{"custom_id": each.custom_id, "params": self.encode(each.ask)} for each in shard.sendings]
+        with translated(self._sdk):
+            raw = self._client.messages.batches.with_raw_response.create(requests=requests)
+        return Ticket(read_text(read_object(raw.http_response.text), "id"))
+
+    def check(self, remote: str) -> Standing:
+        status = read_text(self._retrieve(remote), "processing_status")
+        return Standing(status, status == "ended", status == "canceling")
+
+    def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
+        done = int((self._retrieve(remote).get("request_counts") or {}).get("succeeded") or 0)
+        for _ in range(2):  # a broken line may be the fault of the way
+            rows, broken = read_lines(self._results(remote))
+            if not broken:
+                break
+        return fill_gaps(shard, [_read_reply(row) for row in rows], done, broken)
+
+    def find(self, shard: Shard, known: set[str]) -> Ticket | None:
+        hidden, after = False, dict[str, Any]()
+        while True:
+            with translated(self._sdk):
+                raw = self._client.messages.batches.with_raw_response.list(limit=100, **after)
+            page = read_object(raw.http_response.text)
+            batches = page.get("data") or []  # the newest first
+            for batch in batches:
+                if batch["id"] in known or sum((batch.get("request_counts") or {}).values()) != len(shard.sendings):
+                    continue
+                if batch["processing_status"] != "ended":
+                    hidden = True  # only an ended batch shows whose it is
+                elif any(row["custom_id"] in shard.custom_ids for row in read_lines(self._results(batch["id"]))[0]):
+                    return Ticket(batch["id"])
+            oldest = datetime.fromisoformat(batches[-1]["created_at"]).timestamp() if batches else 0.0
+            if not page.get("has_more") or oldest < shard.time - SKEW:
+                break
+            after = {"after_id": batches[-1]["id"]}
+        if hidden:
+            raise StillHidden
+        return None
+
+    def cancel(self, remote: str) -> None:
+        with translated(self._sdk):
+            self._client.messages.batches.with_raw_response.cancel(remote)
+
+    def _retrieve(self, remote: str) -> dict[str, Any]:
+        with translated(self._sdk):
+            raw = self._client.messages.batches.with_raw_response.retrieve(remote)
+        return read_object(raw.http_response.text)
+
+    def _results(self, remote: str) -> str:
+        """The result file as it is: the SDK's own reader gives up at the first broken line."""
+        import httpx2
+
+        with translated(self._sdk):
+            response = self._client.get(f"/v1/messages/batches/{remote}/results", cast_to=httpx2.Response)
+        return response.text
+
+
+def _read_reply(row: dict[str, Any]) -> Reply:
+    """A line of a result file."""
+    result = row.get("result") or {}
+    kind = str(result.get("type"))
+    if kind == "succeeded":
+        message = result.get("message")
+        return Reply(row["custom_id"], message if isinstance(message, dict) else {"unreadable": str(message)})
+    error = result.get("error") or {}
+    error = error.get("error") or error
+    return Reply(row["custom_id"], code=str(error.get("type") or kind), message=str(error.get("message") or ""))

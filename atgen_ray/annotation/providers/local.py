@@ -1,0 +1,106 @@
+"""A language model on our own workers, through the engines that the taught model uses."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from atgen_ray.annotation.providers import Answer, Limits, Reply, Shard, Standing, Ticket
+from atgen_ray.annotation.reasoning import split_reasoning
+from atgen_ray.annotation.requests import Ask
+from atgen_ray.config import ModelAnnotatorConfig, PromptConfig, Shot
+from atgen_ray.records import GenerationRequest, Progress
+from atgen_ray.seeds import mix_seed
+from atgen_ray.storage import RunFolder
+
+Row = dict[str, Any]
+
+
+class LocalModel:
+    """All questions in one shard, answered at its creation. It costs nothing to ask again, so nothing is in doubt."""
+
+    name = "model"
+    remembers = True
+
+    def __init__(
+        self, config: ModelAnnotatorConfig, folder: RunFolder, parts: str, seed: int, progress: Progress
+    ) -> None:
+        """`parts` is a folder within `folder` that keeps rows done before a kill; `progress` raises to stop."""
+        self._config, self._folder, self._parts, self._seed = config, folder, parts, seed
+        self._progress = progress
+        self.limits = Limits(1_000_000, 1 << 40, 1)
+
+    def measure(self, ask: Ask) -> int:
+        return 0
+
+    def create(self, shard: Shard) -> Ticket:
+        # Votes on one question are samples of one prompt.
+        groups: dict[tuple[str, int], list[tuple[int, str, Ask]]] = {}
+        for sending in shard.sendings:
+            key = (sending.ask.example_id, sending.ask.repair)
+            groups.setdefault(key, []).append((sending.ask.vote, sending.custom_id, sending.ask))
+        asks = {f"{id_}-{repair}": members[0][2] for (id_, repair), members in groups.items()}
+        outputs = self._generate(asks, shard.hash)
+        replies = [
+            self._reply(outputs[f"{id_}-{repair}"], vote, custom_id)
+            for (id_, repair), members in groups.items()
+            for vote, custom_id, _ in members
+        ]
+        return Ticket(shard.hash, tuple(replies))
+
+    def check(self, remote: str) -> Standing:
+        return Standing("done", True)
+
+    def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
+        raise NotImplementedError("answers come with their ticket")
+
+    def find(self, shard: Shard, known: set[str]) -> Ticket | None:
+        return None  # what was generated before a kill is in the parts, and is not generated again
+
+    def cancel(self, remote: str) -> None:
+        """Nothing runs when nobody waits."""
+
+    def read(self, body: dict[str, Any]) -> Answer:
+        thought = split_reasoning(str(body["text"]))
+        cut = thought.cut or body["finish_reason"] == "length"
+        tokens = int(body["prompt_tokens"] or 0), int(body["output_tokens"] or 0)
+        return Answer(thought.answer, thought.reasoning, "length" if cut else "stop", *tokens)
+
+    def _generate(self, asks: dict[str, Ask], name: str) -> dict[str, Row]:
+        """The output of each ask, by its key."""
+        from atgen_ray.engines import build_engine
+        from atgen_ray.engines.generation import generate_features
+
+        config, prompt = self._config, next(iter(asks.values())).prompt
+        # All prompts of a round have the same system turn and worked examples.
+        shots = [
+            Shot(input=question[1], output=answer[1])
+            for question, answer in zip(prompt.turns[:-1:2], prompt.turns[1:-1:2], strict=True)
+        ]
+        engine = build_engine(config.model, PromptConfig(system=prompt.system, few_shot=shots), config.engine)
+        examples = pa.table({"id": list(asks), "text": [ask.prompt.turns[-1][1] for ask in asks.values()]})
+        drawn = config.votes if config.temperature != 0 else 0
+        request = GenerationRequest(
+            config.max_output_tokens,
+            samples=drawn,
+            temperature=config.temperature or 1.0,
+            top_p=1.0,
+            seed=mix_seed(self._seed, "annotation", name),
+        )
+        parts = f"{self._parts}/{name}"
+        features = generate_features(
+            engine, examples, request, None, self._folder, parts, config.engine.batch_size, self._progress
+        )
+        self._folder.remove(parts)
+        return {row["id"]: row for row in features.to_pylist()}
+
+    def _reply(self, row: Row, vote: int, custom_id: str) -> Reply:
+        if row["error"] is not None:
+            return Reply(custom_id, code="refused", message=row["error"])
+        body = {"prompt_tokens": row["prompt_tokens"], "finish_reason": row["finish_reason"]}
+        if self._config.temperature == 0:
+            return Reply(custom_id, body | {"text": row["text"], "output_tokens": len(row["token_ids"])})
+        if vote >= len(row["samples"]):
+            return Reply(custom_id, code="refused", message="the engine drew no such sample")
+        text = row["samples"][vote]["text"]
+        return Reply(custom_id, body | {"text": text, "output_tokens": None, "finish_reason": "stop"})

@@ -1,0 +1,214 @@
+"""OpenAI and servers that speak its protocol: chat completions, one by one or as batch jobs.
+
+https://platform.openai.com/docs/api-reference/chat and https://platform.openai.com/docs/guides/batch
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from atgen_ray.annotation.providers import (
+    Answer,
+    Limits,
+    Reply,
+    Shard,
+    Standing,
+    Ticket,
+)
+from atgen_ray.annotation.providers.wire import (
+    client_settings,
+    fill_gaps,
+    read_lines,
+    read_object,
+    read_text,
+    translated,
+)
+from atgen_ray.annotation.reasoning import split_reasoning
+from atgen_ray.annotation.requests import Ask
+from atgen_ray.config import OpenAIAnnotatorConfig
+from atgen_ray.errors import UserError
+from atgen_ray.strict_json import encode_json
+
+ENDED = ("completed", "failed", "expired", "cancelled")
+SKEW = 3600.0  # seconds that clocks may differ by
+BATCH_ROWS, BATCH_BYTES = 50_000, 190_000_000
+BATCHES = 4  # under way at once
+FINISHES = {"stop": "stop", "length": "length", "content_filter": "filter"}
+
+
+class _OpenAI:
+    """What single requests and batch jobs share."""
+
+    name = "openai"
+
+    def __init__(self, config: OpenAIAnnotatorConfig, run: str, key: str) -> None:
+        try:
+            import openai
+        except ImportError as error:
+            raise UserError(f'{key}.type is openai, which needs `pip install "atgen-ray[openai]"`') from error
+        self._sdk, self._config, self._run = openai, config, run
+        self._client = openai.OpenAI(**client_settings(config, "OPENAI_API_KEY", key))
+
+    def encode(self, ask: Ask) -> dict[str, Any]:
+        """The body of a chat completion."""
+        config, prompt = self._config, ask.prompt
+        turns = [{"role": "system", "content": prompt.system}]
+        turns += [{"role": role, "content": text} for role, text in prompt.turns]
+        # OpenAI's reasoning models refuse max_tokens, many compatible servers know nothing else.
+        limit = "max_completion_tokens" if config.base_url is None else "max_tokens"
+        body = {"model": config.model, "messages": turns, limit: config.max_output_tokens}
+        if config.temperature is not None:
+            body["temperature"] = config.temperature
+        if config.output_schema is not None:
+            schema = {"name": "label", "schema": config.output_schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body
+
+    def measure(self, ask: Ask) -> int:
+        return len(encode_json(self.encode(ask)).encode()) + 200
+
+    def read(self, body: dict[str, Any]) -> Answer:
+        try:
+            choice, usage = body["choices"][0], body["usage"]
+            message = choice["message"]
+            content = message.get("content") or ""
+            if isinstance(content, list):  # Mistral's servers tell thoughts and text apart
+                parts = [part if isinstance(part, dict) else {} for part in content]
+                content = "".join(str(part.get("text") or "") for part in parts if part.get("type") == "text")
+            thought = split_reasoning(str(content))
+            hidden = str(message.get("reasoning_content") or message.get("reasoning") or "")
+            finish = "refusal" if message.get("refusal") else FINISHES.get(str(choice.get("finish_reason")), "stop")
+            tokens = int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+        reasoning = "\n".join(filter(None, (hidden, thought.reasoning)))
+        return Answer(thought.answer, reasoning, "length" if thought.cut else finish, *tokens)  # type: ignore[arg-type]
+
+
+class OpenAIChat(_OpenAI):
+    """One request, answered at once; with `recovery: stored` OpenAI keeps it under the request's id."""
+
+    def __init__(self, config: OpenAIAnnotatorConfig, run: str, key: str) -> None:
+        super().__init__(config, run, key)
+        stored = config.recovery == "stored" or (config.recovery == "auto" and config.base_url is None)
+        self.remembers = stored
+        self.limits = Limits(1, BATCH_BYTES, config.concurrency)
+
+    def create(self, shard: Shard) -> Ticket:
+        (sending,) = shard.sendings
+        body = self.encode(sending.ask)
+        if self.remembers:
+            body |= {"store": True, "metadata": {"atgen_request": sending.custom_id}}
+        with translated(self._sdk):
+            raw = self._client.chat.completions.with_raw_response.create(**body)
+        return self._ticket(sending.custom_id, read_object(raw.text))
+
+    def find(self, shard: Shard, known: set[str]) -> Ticket | None:
+        (sending,) = shard.sendings
+        mine = {"atgen_request": sending.custom_id}
+        with translated(self._sdk):
+            raw = self._client.chat.completions.with_raw_response.list(metadata=mine, limit=1)
+        for found in read_object(raw.text).get("data") or []:
+            if (found.get("metadata") or {}).get("atgen_request") == sending.custom_id:
+                return self._ticket(sending.custom_id, found)
+        return None
+
+    def check(self, remote: str) -> Standing:
+        return Standing("completed", True)
+
+    def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
+        raise NotImplementedError("a chat completion comes with its ticket")
+
+    def cancel(self, remote: str) -> None:
+        """Nothing to cancel: it is answered."""
+
+    def _ticket(self, custom_id: str, body: dict[str, Any]) -> Ticket:
+        return Ticket(str(body.get("id")), (Reply(custom_id, body),))
+
+
+class OpenAIBatch(_OpenAI):
+    """Batch jobs: a file of requests, a job on it with the shard's hash in its metadata, and its two result files."""
+
+    remembers = True
+
+    def __init__(self, config: OpenAIAnnotatorConfig, run: str, key: str) -> None:
+        super().__init__(config, run, key)
+        rows = min(config.shard_rows, BATCH_ROWS)
+        self.limits = Limits(max(2, rows), BATCH_BYTES, min(config.concurrency, BATCHES))
+
+    def create(self, shard: Shard) -> Ticket:
+        lines = [
+            encode_json(
+                {"custom_id": sending.custom_id, "method": "POST", "url": "/v1/chat/completions"}
+                | {"body": self.encode(sending.ask)}
+            )
+            for sending in shard.sendings
+        ]
+        content = "".join(f"{line}\n" for line in lines).encode()
+        with translated(self._sdk):
+            file = self._client.files.with_raw_response.create(file=(f"{shard.hash}.jsonl", content), purpose="batch")
+            batch = self._client.batches.with_raw_response.create(
+                completion_window="24h",
+                endpoint="/v1/chat/completions",
+                input_file_id=read_text(read_object(file.text), "id"),
+                metadata={"atgen_run": self._run, "atgen_shard": shard.hash},
+            )
+        return Ticket(read_text(read_object(batch.text), "id"))
+
+    def check(self, remote: str) -> Standing:
+        status = read_text(self._retrieve(remote), "status")
+        return Standing(status, status in ENDED, status == "cancelling")
+
+    def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
+        batch = self._retrieve(remote)
+        files = [str(batch[name]) for name in ("output_file_id", "error_file_id") if batch.get(name)]
+        if batch.get("status") == "failed" and not files:
+            said = ((batch.get("errors") or {}).get("data") or [{}])[0]
+            code, message = str(said.get("code") or "failed"), str(said.get("message") or "the batch failed")
+            return [Reply(sending.custom_id, code=code, message=message) for sending in shard.sendings]
+        for _ in range(2):  # a broken line may be the fault of the way
+            rows, broken = list[dict[str, Any]](), 0
+            for file in files:
+                with translated(self._sdk):
+                    content = self._client.files.content(file).text
+                more, lost = read_lines(content)
+                rows, broken = rows + more, broken + lost
+            if not broken:
+                break
+        done = int((batch.get("request_counts") or {}).get("completed") or 0)
+        return fill_gaps(shard, [_read_reply(row) for row in rows], done, broken)
+
+    def find(self, shard: Shard, known: set[str]) -> Ticket | None:
+        after: dict[str, Any] = {}
+        while True:
+            with translated(self._sdk):
+                raw = self._client.batches.with_raw_response.list(limit=100, **after)
+            page = read_object(raw.text)
+            batches = page.get("data") or []  # the newest first
+            for batch in batches:
+                if (batch.get("metadata") or {}).get("atgen_shard") == shard.hash:
+                    return Ticket(read_text(batch, "id"))
+            if not (page.get("has_more") and batches) or batches[-1]["created_at"] < shard.time - SKEW:
+                return None
+            after = {"after": batches[-1]["id"]}
+
+    def cancel(self, remote: str) -> None:
+        with translated(self._sdk):
+            self._client.batches.with_raw_response.cancel(remote)
+
+    def _retrieve(self, remote: str) -> dict[str, Any]:
+        with translated(self._sdk):
+            return read_object(self._client.batches.with_raw_response.retrieve(remote).text)
+
+
+def _read_reply(row: dict[str, Any]) -> Reply:
+    """A line of an output or error file."""
+    response, error = row.get("response") or {}, row.get("error") or {}
+    body = response.get("body")
+    if response.get("status_code") == 200:
+        return Reply(row["custom_id"], body if isinstance(body, dict) else {"unreadable": json.dumps(body)})
+    inner = (body.get("error") if isinstance(body, dict) else None) or error
+    code = str(inner.get("code") or inner.get("type") or response.get("status_code") or "no_reply")
+    if int(response.get("status_code") or 0) >= 500:
+        code = "server_error"
+    return Reply(row["custom_id"], code=code, message=str(inner.get("message") or ""))

@@ -1,0 +1,69 @@
+"""Splits what a model thought aloud from its answer, in every common form, also where a tag is missing."""
+
+import re
+from typing import NamedTuple
+
+# Opening and closing marks of one kind of thought, as regular expressions.
+MARKS = [
+    (r"<(think|thinking|thought|thoughts|reasoning|reason|reflection|seed:think)>", r"</{0}>"),
+    (r"\[THINK\]", r"\[/THINK\]"),  # Magistral
+    (r"◁think▷", r"◁/think▷"),  # Kimi
+    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A
+]
+CLOSING = re.compile(
+    r"</(?:think|thinking|thought|thoughts|reasoning|reason|reflection|seed:think)>|\[/THINK\]|◁/think▷"
+    r"|<\|end_of_thought\|>|<\|END_THINKING\|>"
+)
+WRAPPERS = re.compile(
+    r"</?answer>|<\|(?:begin|end)_of_solution\|>|<\|(?:START|END)_RESPONSE\|>|◁/?answer▷", re.IGNORECASE
+)
+CHANNELS = re.compile(
+    r"<\|channel\|>(\w+)[^<]*<\|message\|>(.*?)(?=<\|end\|>|<\|return\|>|<\|start\|>|<\|channel\|>|$)", re.S
+)
+
+
+class Thought(NamedTuple):
+    """`answer` without `reasoning`; `cut` when the thought never ended, so that there is no answer."""
+
+    reasoning: str
+    answer: str
+    cut: bool = False
+
+
+def split_reasoning(text: str) -> Thought:
+    """The thought at the start of `text`, and what follows it.
+
+    A missing opening tag (templates that give it to the model) and a missing closing one (an answer that was cut off)
+    are both understood. Tags later in the answer are part of it.
+    """
+    if "<|channel|>" in text:  # the harmony format of gpt-oss
+        parts = CHANNELS.findall(text)
+        final = [content for channel, content in parts if channel == "final"]
+        thought = "\n".join(content.strip() for channel, content in parts if channel != "final")
+        return Thought(thought, final[-1].strip() if final else "", not final)
+    for opening, closing in MARKS:
+        if start := re.match(rf"\s*{opening}", text, re.IGNORECASE):
+            end = re.compile(closing.format(*start.groups()), re.IGNORECASE).search(text, start.end())
+            if end is None:
+                return Thought(text[start.end() :].strip(), "", True)
+            rest = split_reasoning(text[end.end() :])  # some models think twice
+            thought = text[start.end() : end.start()].strip()
+            return Thought("\n".join(filter(None, (thought, rest.reasoning))), rest.answer, rest.cut)
+    closing_tag = CLOSING.search(text)
+    if closing_tag is not None and not _is_opened(text, closing_tag):
+        return Thought(text[: closing_tag.start()].strip(), _unwrap(text[closing_tag.end() :]))
+    return Thought("", _unwrap(text))
+
+
+def _is_opened(text: str, closing: re.Match[str]) -> bool:
+    """Whether the tag that `closing` closes stands before it: then both are part of the answer."""
+    opening = closing[0].replace("</", "<").replace("[/", "[").replace("◁/", "◁").replace("end_of", "begin_of")
+    return opening.replace("END_", "START_") in text[: closing.start()]
+
+
+def _unwrap(text: str) -> str:
+    """The answer without tags that say only that it is one, where they enclose all of it."""
+    stripped = text.strip()
+    first = WRAPPERS.match(stripped)
+    return WRAPPERS.sub("", stripped).strip() if first else stripped

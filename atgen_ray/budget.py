@@ -1,0 +1,144 @@
+"""The ledger: the worst case is reserved before anything is sent, and settled when the bill is known.
+
+A reservation and the intent to send are entered in one transaction under the lock of the run, so that neither a crash
+nor another thread can come between the look at the balance and what it allows. Money is whole billionths of a dollar,
+which add up exactly.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+
+from atgen_ray.config import StoppingConfig
+from atgen_ray.database import annotations, ledger
+from atgen_ray.journal import Journal
+
+NANO = 1_000_000_000
+Scope = Literal["run", "round"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something to pay for: `held` is the most it can cost, in billionths of a dollar."""
+
+    key: str
+    example_id: str
+    held: int
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Dollars paid and dollars held for what is under way."""
+
+    paid: float = 0.0
+    held: float = 0.0
+
+
+class Ledger:
+    """The money of one run. Its methods work inside a transaction of `Journal.fenced`, which holds the run's lock."""
+
+    def __init__(self, run: str, stopping: StoppingConfig) -> None:
+        self._run = run
+        self._limits: dict[Scope, int | None] = {
+            "run": _nano(stopping.dollars),
+            "round": _nano(stopping.dollars_per_round),
+        }
+
+    def reserve(
+        self, connection: sa.Connection, round: int, annotator: str, entries: Sequence[Entry]
+    ) -> tuple[int, Scope | None]:
+        """Holds money for the first of `entries`, as many as the budget allows.
+
+        Returns:
+            How many those are, and which budget keeps out the next one.
+        """
+        count, limit = self.fit(connection, round, [entry.held for entry in entries])
+        self.hold(connection, round, annotator, entries[:count])
+        return count, limit
+
+    def fit(self, connection: sa.Connection, round: int, amounts: Sequence[int]) -> tuple[int, Scope | None]:
+        """How many of the first `amounts` the budget allows now, and which budget keeps out the next one."""
+        room = {scope: self._room(connection, scope, round) for scope in self._limits}
+        for count, amount in enumerate(amounts):
+            for scope, left in room.items():
+                if left is not None and amount > left:
+                    return count, scope
+            room = {scope: None if left is None else left - amount for scope, left in room.items()}
+        return len(amounts), None
+
+    def hold(self, connection: sa.Connection, round: int, annotator: str, entries: Sequence[Entry]) -> None:
+        """Enters reservations that `fit` allowed in the same transaction."""
+        common = {"run": self._run, "round": round, "annotator": annotator, "paid": None}
+        rows = [common | {"key": each.key, "example_id": each.example_id, "held": each.held} for each in entries]
+        if rows:
+            connection.execute(sa.insert(ledger), rows)
+
+    def find(self, connection: sa.Connection, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that are in the ledger."""
+        query = sa.select(ledger.c.key).where(ledger.c.run == self._run)
+        return set(connection.execute(query).scalars()) & set(keys)
+
+    def settle(self, connection: sa.Connection, paid: Mapping[str, int]) -> None:
+        """Replaces what is held by what was `paid`, by key; 0 releases it. What is settled already stays."""
+        if paid:
+            mine = (ledger.c.run == self._run) & (ledger.c.key == sa.bindparam("settled")) & ledger.c.paid.is_(None)
+            rows = [{"settled": key, "amount": amount} for key, amount in paid.items()]
+            connection.execute(sa.update(ledger).where(mine).values(paid=sa.bindparam("amount")), rows)
+
+    def _room(self, connection: sa.Connection, scope: Scope, round: int) -> int | None:
+        """What is left of a budget; None without one."""
+        limit = self._limits[scope]
+        if limit is None:
+            return None
+        mine = ledger.c.run == self._run
+        if scope == "round":
+            mine &= ledger.c.round == round
+        used = sa.select(sa.func.sum(sa.func.coalesce(ledger.c.paid, ledger.c.held))).where(mine)
+        return limit - int(connection.execute(used).scalar_one() or 0)
+
+
+def read_balance(journal: Journal, run: str) -> Balance:
+    """What the run has paid and what it holds."""
+    held = sa.func.sum(sa.case((ledger.c.paid.is_(None), ledger.c.held), else_=0))
+    query = sa.select(sa.func.sum(ledger.c.paid), held).where(ledger.c.run == run)
+    with journal.database.reading() as connection:
+        _, held_now = connection.execute(query).one()
+    return Balance(sum(read_spending(journal, run).values()), int(held_now or 0) / NANO)
+
+
+def read_spending(journal: Journal, run: str) -> dict[int, float]:
+    """Dollars paid in each round, also for answers that gave no label.
+
+    A label whose example is not in the ledger counts with its own price.
+    """
+    paid = sa.select(ledger.c.round, sa.func.sum(ledger.c.paid)).where(ledger.c.run == run).group_by(ledger.c.round)
+    entered = sa.select(ledger.c.key).where(
+        (ledger.c.run == annotations.c.run) & (ledger.c.example_id == annotations.c.example_id)
+    )
+    other = sa.select(annotations.c.round, sa.func.sum(annotations.c.dollars))
+    other = other.where((annotations.c.run == run) & ~entered.exists()).group_by(annotations.c.round)
+    with journal.database.reading() as connection:
+        spending = {round: int(nano or 0) / NANO for round, nano in connection.execute(paid)}
+        for round, dollars in connection.execute(other):
+            spending[round] = spending.get(round, 0.0) + dollars
+    return spending
+
+
+def read_paid(journal: Journal, run: str, annotator: str, round: int) -> dict[str, int]:
+    """What an annotator's work on each example of a round cost, in billionths of a dollar."""
+    mine = (ledger.c.run == run) & (ledger.c.annotator == annotator) & (ledger.c.round == round)
+    paid = sa.func.sum(sa.func.coalesce(ledger.c.paid, 0))
+    query = sa.select(ledger.c.example_id, paid).where(mine).group_by(ledger.c.example_id)
+    with journal.database.reading() as connection:
+        return {str(id_): int(nano) for id_, nano in connection.execute(query)}
+
+
+def to_nano(dollars: float) -> int:
+    """Billionths of a dollar, never less than `dollars`."""
+    return -int(-dollars * NANO // 1)
+
+
+def _nano(dollars: float | None) -> int | None:
+    return None if dollars is None else int(dollars * NANO)

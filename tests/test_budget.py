@@ -1,0 +1,61 @@
+"""The ledger: whatever happens at once, the budget holds."""
+
+import threading
+from pathlib import Path
+from uuid import uuid4
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atgen_ray.budget import NANO, Entry, Ledger, read_balance
+from atgen_ray.config import StoppingConfig
+from atgen_ray.journal import Journal
+from atgen_ray.owner import Owner
+
+JOBS = st.lists(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 40)), max_size=4), min_size=2, max_size=4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(jobs=JOBS, run_budget=st.integers(1, 120), round_budget=st.integers(1, 120))
+def test_concurrent_reservations_stay_within_both_budgets(
+    tmp_path_factory: object, jobs: list[list[tuple[int, int]]], run_budget: int, round_budget: int
+) -> None:
+    journal = Journal(f"sqlite:///{tmp_path_factory.getbasetemp() / 'ledger.db'}")  # type: ignore[attr-defined]
+    run = journal.create_run(f"run-{uuid4().hex}", {}, "").name
+    lease = journal.acquire(run, Owner("a"), 600)
+    budget = StoppingConfig(dollars=float(run_budget), dollars_per_round=float(round_budget))
+
+    def work(thread: int) -> None:
+        ledger = Ledger(run, budget)
+        for number, (worst, actual) in enumerate(jobs[thread]):
+            key = f"{thread}-{number}"
+            with journal.fenced(lease) as connection:
+                count, limit = ledger.reserve(connection, thread % 2, "ann", [Entry(key, key, worst * NANO)])
+            assert (count == 1) == (limit is None)
+            if count:
+                assert read_balance(journal, run).paid <= run_budget
+                with journal.fenced(lease) as connection:
+                    ledger.settle(connection, {key: min(actual, worst) * NANO})
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(jobs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    balance = read_balance(journal, run)
+    assert balance.held == 0
+    assert balance.paid <= run_budget
+    journal.close()
+
+
+def test_a_reservation_outlives_the_process_that_made_it(tmp_path: Path) -> None:
+    journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
+    journal.create_run("r", {}, "")
+    budget = StoppingConfig(dollars=10.0)
+    with journal.fenced(journal.acquire("r", Owner("a"), 60)) as connection:
+        assert Ledger("r", budget).reserve(connection, 1, "ann", [Entry("x", "x", 7 * NANO)]) == (1, None)
+    journal.close()
+    again = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
+    with again.fenced(again.acquire("r", Owner("b"), 60, takeover=True)) as connection:
+        assert Ledger("r", budget).reserve(connection, 1, "ann", [Entry("y", "y", 4 * NANO)]) == (0, "run")
+    assert read_balance(again, "r").held == 7
