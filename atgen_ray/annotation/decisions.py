@@ -113,7 +113,8 @@ def judge_call(
     if is_quota(error.code, error.message):
         return Pause(f"{provider} says that its quota or credit is spent ({error.code or error.message[:100]})")
     if error.status in KEY_STATUS:
-        return Mistake(f"{provider} does not accept the key: {error.message[:200]}")
+        where = f"set {provider.upper()}_API_KEY, or api_key_file of the annotator"
+        return Mistake(f"{provider} does not accept the key, {where}: {error.message[:200]}")
     if error.status == 404 and creates:
         return Mistake(f"{provider} does not know the model or the address: {error.message[:200]}")
     wait = min(patience.longest_wait, patience.first_wait * 2 ** min(tries - 1, 16))
