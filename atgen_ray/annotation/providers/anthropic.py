@@ -17,6 +17,8 @@ from atgen_ray.annotation.providers import (
     Ticket,
 )
 from atgen_ray.annotation.providers.wire import (
+    SKEW,
+    batch_limits,
     client_settings,
     fill_gaps,
     read_lines,
@@ -30,9 +32,7 @@ from atgen_ray.config import AnthropicAnnotatorConfig
 from atgen_ray.errors import UserError
 from atgen_ray.strict_json import encode_json
 
-SKEW = 3600.0
 BATCH_ROWS, BATCH_BYTES = 100_000, 240_000_000
-BATCHES = 4
 FINISHES = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refusal"}
 
 
@@ -122,8 +122,7 @@ class AnthropicBatch(_Anthropic):
 
     def __init__(self, config: AnthropicAnnotatorConfig, run: str, key: str) -> None:
         super().__init__(config, run, key)
-        rows = min(config.shard_rows, BATCH_ROWS)
-        self.limits = Limits(max(2, rows), BATCH_BYTES, min(config.concurrency, BATCHES))
+        self.limits = batch_limits(config, BATCH_ROWS, BATCH_BYTES)
 
     def create(self, shard: Shard) -> Ticket:
         requests: Any = [{"custom_id": each.custom_id, "params": self.encode(each.ask)} for each in shard.sendings]

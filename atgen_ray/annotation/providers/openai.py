@@ -16,6 +16,8 @@ from atgen_ray.annotation.providers import (
     Ticket,
 )
 from atgen_ray.annotation.providers.wire import (
+    SKEW,
+    batch_limits,
     client_settings,
     fill_gaps,
     read_lines,
@@ -30,9 +32,7 @@ from atgen_ray.errors import UserError
 from atgen_ray.strict_json import encode_json
 
 ENDED = ("completed", "failed", "expired", "cancelled")
-SKEW = 3600.0  # seconds that clocks may differ by
 BATCH_ROWS, BATCH_BYTES = 50_000, 190_000_000
-BATCHES = 4  # under way at once
 FINISHES = {"stop": "stop", "length": "length", "content_filter": "filter"}
 
 
@@ -133,8 +133,7 @@ class OpenAIBatch(_OpenAI):
 
     def __init__(self, config: OpenAIAnnotatorConfig, run: str, key: str) -> None:
         super().__init__(config, run, key)
-        rows = min(config.shard_rows, BATCH_ROWS)
-        self.limits = Limits(max(2, rows), BATCH_BYTES, min(config.concurrency, BATCHES))
+        self.limits = batch_limits(config, BATCH_ROWS, BATCH_BYTES)
 
     def create(self, shard: Shard) -> Ticket:
         lines = [

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from atgen_ray.annotation.providers import ProviderError, Reply, Shard
+from atgen_ray.annotation.providers import Limits, ProviderError, Reply, Shard
 from atgen_ray.config import RemoteAnnotatorConfig
 from atgen_ray.credentials import read_key, redact
 from atgen_ray.errors import UserError
 
 NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
 CONNECT_SECONDS = 10.0
+SKEW = 3600.0  # seconds that clocks may differ by
+BATCHES = 4  # under way at once
 
 
 def client_settings(config: RemoteAnnotatorConfig, variable: str, key: str) -> dict[str, Any]:
@@ -31,6 +33,11 @@ def client_settings(config: RemoteAnnotatorConfig, variable: str, key: str) -> d
         "max_retries": 0,  # a create that is silently repeated is paid twice; the engine repeats what may be
         "timeout": httpx2.Timeout(config.timeout_seconds, connect=min(CONNECT_SECONDS, config.timeout_seconds)),
     }
+
+
+def batch_limits(config: RemoteAnnotatorConfig, rows: int, size: int) -> Limits:
+    """Limits of batch jobs, of which the provider takes `rows` requests and `size` bytes at most."""
+    return Limits(max(2, min(config.shard_rows, rows)), size, min(config.concurrency, BATCHES))
 
 
 @contextmanager
@@ -85,11 +92,12 @@ def read_lines(text: str) -> tuple[list[dict[str, Any]], int]:
         if line.strip():
             try:
                 row = json.loads(line)
-                broken += not isinstance(row, dict) or not isinstance(row.get("custom_id"), str)
             except ValueError:
-                row, broken = None, broken + 1
+                row = None
             if isinstance(row, dict) and isinstance(row.get("custom_id"), str):
                 rows.append(row)
+            else:
+                broken += 1
     return rows, broken
 
 
