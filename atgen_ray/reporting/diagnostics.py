@@ -5,14 +5,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atgen_ray.reporting.clusters import Clusters, Numbers, Vectors
 from atgen_ray.seeds import mix_seed
-
-Vectors = dict[str, npt.NDArray[np.float64]]  # unit vectors by example id
-Numbers = npt.NDArray[np.float64]
 
 PROJECTED = 4000  # pool examples behind the principal components
 MAPPED = 1500  # pool examples on the map
@@ -43,12 +40,14 @@ class RoundDiagnostics:
 
     `lengths` are in words; `similarities` are cosines to the nearest labelled example, empty while nothing is
     labelled. `near_duplicates` are shares of examples that the pool marks as duplicates, or that are at least
-    `NEAR_DUPLICATE` similar to a labelled example or to one before them in their own group.
+    `NEAR_DUPLICATE` similar to a labelled example or to one before them in their own group. `coverage` is the share
+    of the pool's clusters that hold a labelled example or one of the group.
     """
 
     lengths: dict[str, Numbers]
     similarities: dict[str, Numbers]
     near_duplicates: dict[str, float]
+    coverage: dict[str, float]
     picked: Numbers  # (k, 2) on the map
     labeled: Numbers  # (m, 2)
 
@@ -69,7 +68,8 @@ def diagnose_rounds(
     needed = set(sample).union(*(ids for group in groups.values() for ids in group.values()))
     needed.update(*(query.labeled for query in queries))
     vectors = _read_vectors(tables, {id: contents[id] for id in needed if id in contents})
-    basis = _find_components([vectors[id] for id in sample if id in vectors])
+    known = [vectors[id] for id in sample if id in vectors]
+    basis, clusters = _find_components(known), Clusters(known)
     words = _count_words(pool, needed)
     rounds = {
         query.round: RoundDiagnostics(
@@ -80,6 +80,7 @@ def diagnose_rounds(
                 for name in ("random", "picked")
                 if group[name]
             },
+            coverage=clusters.cover({name: group[name] for name in ("random", "picked")}, query.labeled, vectors),
             picked=basis.project(query.picked, vectors),
             labeled=basis.project(query.labeled, vectors),
         )

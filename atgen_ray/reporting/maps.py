@@ -73,6 +73,7 @@ def draw_trends(rounds: Sequence[RoundView], prefix: str) -> list[Trend]:
     rows = {
         "Median length in words": [(round, medians(one.lengths)) for round, one in seen],
         "Median similarity to the nearest label": [(round, medians(one.similarities)) for round, one in seen],
+        "Share of clusters reached": [(round, one.coverage) for round, one in seen],
         "Share of near-duplicates": [(round, one.near_duplicates) for round, one in seen],
     }
     trends = []

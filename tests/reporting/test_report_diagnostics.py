@@ -42,6 +42,22 @@ def test_similarity_and_near_duplicates_of_known_vectors() -> None:
     assert rounds[2].labeled.shape == rounds[2].picked.shape == (2, 2)
 
 
+def test_clusters_reached_by_picks_and_labels_of_four_bundles() -> None:
+    rng = np.random.default_rng(0)
+    ids = [f"id-{row:02d}" for row in range(20)]
+    centers = np.eye(4)
+    vectors = embed({id: list(centers[row % 4] + rng.normal(size=4) * 0.01) for row, id in enumerate(ids)})
+    queries = [Query(1, ids[0:8:4], []), Query(2, ids[1:3], ids[0:8:4])]
+    _, rounds = diagnose_rounds(make_examples(ids, ["text"] * 20), queries, vectors, excluded=True)
+    assert rounds[1].coverage["picked"] == 0.25  # both from one bundle
+    assert rounds[2].coverage["picked"] == 0.75
+    assert 0.25 <= rounds[1].coverage["random"] <= 0.5
+    few = diagnose_rounds(
+        make_examples(ids[:4], ["text"] * 4), queries[:1], embed({"id-00": [1.0, 0.0]}), excluded=True
+    )
+    assert few[1][1].coverage == {}
+
+
 def test_random_draw_is_as_large_as_the_batch_and_from_what_could_be_picked() -> None:
     ids = [f"id-{row:03d}" for row in range(100)]
     labeled = ids[:40]
