@@ -89,7 +89,7 @@ class ShardedCoverage:
         """Takes `row` in; as DenseCoverage."""
         changed = sum(self._ask("take", row))
         self._chosen.append(row)
-        if not self._ask("worth_following", changed, self._ground)[0]:
+        if not all(self._ask("worth_following", changed, self._ground)):
             return None
         return slice(None), np.asarray(sum(self._ask("falls")))
 

@@ -71,6 +71,17 @@ def test_weights_labels_and_another_ground_than_the_candidates(megabytes, block_
 
 
 @pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize("megabytes", [1, 64])
+def test_pairs_that_can_still_gain_are_enough_to_the_last_bit(megabytes, follow):
+    vectors, ground = directions(500, 30), directions(700, 30, seed=1)
+    weights, covered = np.random.default_rng(3).integers(0, 1025, 700) / 1024, uncovered(ground)
+    function = DenseCoverage(vectors, ground, covered, weights, megabytes, follow)
+    rows, gains = maximize(function, 200, 50)
+    assert function._pairs is not None  # the case is one where it turns to them
+    assert (rows.tolist(), gains.tolist()) == greedy(compare(ground, vectors), covered, weights, 200)
+
+
+@pytest.mark.parametrize("follow", [True, False])
 def test_torch_gives_the_same_to_the_last_bit(follow):
     vectors, ground = directions(300, 10), directions(450, 10, seed=1)
     weights, covered = np.random.default_rng(3).random(450), np.full(450, -0.2)

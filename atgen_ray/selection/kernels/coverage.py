@@ -6,11 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from atgen_ray.selection.kernels import Integers, Numbers, Vectors
+from atgen_ray.selection.kernels.open_pairs import BYTES, OpenPairs
 from atgen_ray.selection.kernels.similarity import compare, round_similarities, rows_within
 
 WEIGHT_GRID = 2.0**10
 _BLOCK = 512  # rows of similarities computed together, whatever memory there is: more no longer fit into the caches
 _HEADS = 256  # gains that are computed anew after a pick, about, where it is not said by how much all of them fell
+_OPEN = 1 / 8  # share of pairs that can still gain from which on these alone are kept
+_ASKED = 32  # candidates by which that share is estimated
 
 
 class DenseCoverage:
@@ -19,7 +22,8 @@ class DenseCoverage:
     `vectors` (n, d) and `ground` (g, d) are unit vectors on the grid, `covered` (g,) is how well each row of the ground
     is represented already and `weights` (g,) are between 0 and 1. Weights are rounded to 2^-10, which keeps sums over
     up to 2^22 rows exact. Similarities take no more than about `megabytes`: all of them at once as float32, which holds
-    them exactly, where they fit, else a block of rows at a time.
+    them exactly, where they fit, else a block of rows at a time. Once few pairs can still gain, and as much work is
+    done as it takes to find them, those are kept instead.
     """
 
     def __init__(
@@ -41,9 +45,15 @@ class DenseCoverage:
         self._last = np.empty(0, dtype=np.int64), np.empty(0), np.empty(0)
         fits = 4 * len(vectors) * len(ground) <= megabytes * 2**20
         self._table = self._compare_all() if fits else None
+        self._megabytes = megabytes
+        self._pairs: OpenPairs | None = None
+        self._work, self._look_at = 0, 2 * len(vectors) * len(ground)  # in similarities looked at
 
     def gains(self, rows: Integers) -> Numbers:
         """Marginal gain of each of `rows`, sum_i w_i max(0, s_ij - c_i)."""
+        if self._pairs is not None:
+            return self._pairs.gains(rows)
+        self._work += len(rows) * len(self._ground)
         found = [self._gain(rows[start : start + self._step]) for start in range(0, len(rows), self._step)]
         return np.concatenate(found) if found else np.empty(0)
 
@@ -54,6 +64,10 @@ class DenseCoverage:
 
     def take(self, row: int) -> int:
         """Takes `row` in and says how many rows of the ground it covers better."""
+        if self._pairs is None and self._work >= self._look_at:
+            self._look_for_pairs()
+        if self._pairs is not None:
+            return self._pairs.take(row)
         similarities = self._columns(np.array([row]))[:, 0]
         changed = np.flatnonzero(similarities > self._covered)
         old, new = self._covered[changed], similarities[changed].astype(np.float64)
@@ -63,12 +77,17 @@ class DenseCoverage:
 
     def worth_following(self, changed: int, ground: int) -> bool:
         """Whether `falls` costs less than computing gains anew, once `changed` rows of `ground` are covered better."""
+        if self._pairs is not None:
+            return self._follow
         most = ground / 4 if self._table is not None else min(ground / 4, ground * _HEADS / self.size)
         return self._follow and changed <= most
 
     def falls(self) -> Numbers:
         """By how much the row taken in last made the gain of every row fall, shape (n,)."""
+        if self._pairs is not None:
+            return self._pairs.falls()
         changed, old, new = self._last
+        self._work += len(changed) * self.size
         falls = np.zeros(self.size)
         for start in range(0, len(changed), self._step):
             part = slice(start, start + self._step)
@@ -78,6 +97,17 @@ class DenseCoverage:
             np.clip(block, low, high, out=block)
             falls += weights @ block - weights @ old[part]
         return falls
+
+    def _look_for_pairs(self) -> None:
+        """Turns to the open pairs if they are few, and looks again later if not."""
+        self._look_at = 2 * self._work
+        asked = np.unique(np.linspace(0, self.size - 1, _ASKED).astype(np.int64))
+        share = float((self._columns(asked) > self._covered[:, None]).mean())
+        if share <= _OPEN and share * self.size * len(self._ground) * BYTES <= self._megabytes * 2**20:
+            starts, everything = range(0, self.size, self._step), np.arange(self.size)
+            blocks = (self._columns(everything[start : start + self._step]).T for start in starts)
+            self._pairs = OpenPairs(blocks, self._covered, self._weights)
+            self._table = None
 
     def _gain(self, rows: Integers) -> Numbers:
         block = self._columns(rows)
@@ -140,8 +170,8 @@ class PartsCoverage:
         return sum(part.take(row) for part in self._parts)
 
     def worth_following(self, changed: int, ground: int) -> bool:
-        """As DenseCoverage."""
-        return self._parts[0].worth_following(changed, ground)
+        """Whether it is for every part."""
+        return all(part.worth_following(changed, ground) for part in self._parts)
 
     def falls(self) -> Numbers:
         """By how much the row taken in last made the gain of every row fall, shape (n,)."""

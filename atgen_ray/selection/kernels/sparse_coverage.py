@@ -5,6 +5,7 @@ import numpy as np
 from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.coverage import WEIGHT_GRID
 from atgen_ray.selection.kernels.neighbors import Indices
+from atgen_ray.selection.kernels.open_pairs import spans
 from atgen_ray.selection.kernels.similarity import round_similarities
 
 
@@ -30,8 +31,7 @@ class SparseCoverage:
     def gains(self, rows: Integers) -> Numbers:
         """Marginal gain of each of `rows`, sum_i w_i max(0, s_ij - c_i) over those i that have j as neighbour."""
         lengths = self._starts[rows + 1] - self._starts[rows]
-        offsets = np.cumsum(lengths) - lengths
-        edges = np.arange(lengths.sum()) + np.repeat(self._starts[rows] - offsets, lengths)
+        edges = spans(self._starts[rows], lengths)
         owners = self._owners[edges]
         gain = self._weights[owners] * np.maximum(self._affinity[edges] - self._covered[owners], 0.0)
         sums = np.bincount(np.repeat(np.arange(len(rows)), lengths), weights=gain, minlength=len(rows))
