@@ -155,6 +155,18 @@ requests = sa.Table(
     sa.ForeignKeyConstraint(["run", "shard"], ["shards.run", "shards.hash"]),
 )
 
+# Who may use the service. The token itself is nowhere: it is 256 random bits, so one round of SHA-256 hides it.
+tokens = sa.Table(
+    "tokens",
+    TABLES,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("role", sa.String, nullable=False),
+    sa.Column("label", sa.String, nullable=False),
+    sa.Column("digest", sa.String, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("revoked", sa.Boolean, nullable=False),
+)
+
 
 class Database:
     """An open database that holds the tables above, created when they are missing. Safe to use from threads.

@@ -19,6 +19,7 @@ from atgen_ray.config.evaluation import EvaluationConfig, PlateauConfig, Stoppin
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
 from atgen_ray.config.run import NAME_PATTERN, RunConfig
 from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig
+from atgen_ray.config.service import LimitsConfig, ReplicaConfig, ServiceConfig
 from atgen_ray.config.training import TrainingConfig
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "HumanAnnotatorConfig",
     "LanguageAnnotatorConfig",
     "ModelAnnotatorConfig",
+    "LimitsConfig",
     "ModelConfig",
     "OpenAIAnnotatorConfig",
     "PlateauConfig",
@@ -43,8 +45,10 @@ __all__ = [
     "PromptConfig",
     "RemoteAnnotatorConfig",
     "RouterConfig",
+    "ReplicaConfig",
     "RunConfig",
     "SelectionConfig",
+    "ServiceConfig",
     "Shot",
     "StoppingConfig",
     "TrainingConfig",

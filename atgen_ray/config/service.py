@@ -1,0 +1,62 @@
+"""The service: what `args` of the Serve application hold in serve_configs/*.yaml."""
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+
+from atgen_ray.config.data import PromptConfig
+from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
+from atgen_ray.settings import Section
+
+
+class LimitsConfig(Section):
+    """How much one request, and all requests together, may ask for."""
+
+    body_bytes: PositiveInt = Field(8 * 2**20, description="Largest request body; a larger one gets 413")
+    requests: PositiveInt = Field(
+        256, description="Requests under way in one API replica; further ones get 429 and Retry-After"
+    )
+    queued_selects: PositiveInt = Field(64, description="Selections that wait for a selector; further ones get 429")
+    queued_prompts: PositiveInt = Field(256, description="Model requests that wait for a replica; further ones get 429")
+    retry_after: PositiveInt = Field(2, description="Seconds that a refused caller is told to wait")
+    inline_examples: PositiveInt = Field(
+        2_000, description="Examples of a selection that is answered at once; a larger one becomes a background job"
+    )
+    examples: PositiveInt = Field(1_000_000, description="Examples of one selection at most")
+    output_tokens: PositiveInt = Field(2_048, description="Longest answer that a caller may ask of the model")
+
+
+class ReplicaConfig(Section):
+    """How a model replica works through what it is asked."""
+
+    slots: PositiveInt = Field(32, description="Prompts that a replica works on at once")
+    adapters: PositiveInt = Field(16, description="Adapters that a replica keeps loaded; the longest unused goes first")
+    turn_seconds: PositiveFloat = Field(
+        2.0,
+        description="Where an engine holds one adapter at a time (vLLM on CPU): how long others wait before a change",
+    )
+    check_rows: Annotated[int, Field(ge=0)] = Field(
+        2, description="Outputs of a new adapter that are compared with transformers before it answers anybody (vLLM)"
+    )
+
+
+class ServiceConfig(Section):
+    """One service: its storage, its model, its encoder and its limits."""
+
+    storage: str = Field("./atgen-runs", description="Folder or fsspec URL that holds the runs; absolute on a cluster")
+    database_url: SecretStr | None = Field(
+        None, description="URL of the journal; null: ATGEN_DATABASE_URL, or SQLite at <storage>/atgen.db"
+    )
+    model: ModelConfig | None = Field(None, description="The model that replicas hold; null: no model is served")
+    model_name: str | None = Field(None, description="Name that callers ask for; null: the last part of model.id")
+    prompt: PromptConfig = Field(
+        default_factory=PromptConfig, description="Prompt of selections that need the model's outputs"
+    )
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+    replica: ReplicaConfig = Field(default_factory=ReplicaConfig)
+    embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
+    limits: LimitsConfig = Field(default_factory=LimitsConfig)
+    data_roots: list[str] = Field(
+        default_factory=list,
+        description="Folders below which selections and runs given over HTTP may read; none: only hub ids and packages",
+    )

@@ -1,0 +1,47 @@
+"""Which files a caller over HTTP may have read."""
+
+import os
+from pathlib import Path
+
+from atgen_ray.errors import UserError
+from atgen_ray.locations import SCHEME
+
+
+def check_location(location: str, roots: list[str], key: str) -> str:
+    """`location` when it is below one of `roots`, in a package, or a hub id; a local path comes back resolved.
+
+    A URL counts as below a root that is a prefix of it up to a slash.
+
+    Raises:
+        UserError: anything else, links that leave the root included.
+    """
+    if location.startswith(SCHEME):
+        return location
+    refused = UserError(f"{key} is {location[:200]!r}, which is not below any of the service's data_roots")
+    if "\0" in location or len(location) > 4096:
+        raise refused
+    if "://" in location:
+        parts = location.partition("://")[2].split("/")
+        if ".." in parts or not any("://" in root and location.startswith(root.rstrip("/") + "/") for root in roots):
+            raise refused
+        return location
+    if not _is_path(location):
+        return location
+    try:
+        path = Path(os.path.realpath(location))
+    except (OSError, ValueError):
+        raise refused from None
+    if not any(path.is_relative_to(os.path.realpath(root)) for root in roots if "://" not in root):
+        raise refused
+    return str(path)
+
+
+def _is_path(location: str) -> bool:
+    """Whether this names a file here rather than a dataset on the hub, `NAME` or `OWNER/NAME`."""
+    parts = location.split("/")
+    plain = all(part and part.replace("-", "").replace("_", "").replace(".", "").isalnum() for part in parts)
+    try:
+        there = Path(location).exists()
+    except (OSError, ValueError):
+        return True
+    return there or not plain or len(parts) > 2 or ".." in parts or "." in parts or "*" in location

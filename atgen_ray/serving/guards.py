@@ -1,0 +1,116 @@
+"""What stands before every route: the token, the size of the body, the number of requests under way, and the log.
+
+Plain ASGI, so that a request is refused before its body is read.
+"""
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+from anyio import to_thread
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from atgen_ray.config import LimitsConfig
+from atgen_ray.serving.access import Tokens
+from atgen_ray.serving.faults import fault_response
+
+PUBLIC = frozenset({"/healthz", "/readyz"})
+access_log = logging.getLogger("atgen_ray.access")
+
+
+class Guards:
+    """Wraps the application; `scope["state"]["caller"]` is set for every route but those in PUBLIC."""
+
+    def __init__(self, app: ASGIApp, tokens: Tokens, limits: LimitsConfig) -> None:
+        self._app, self._tokens, self._limits = app, tokens, limits
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] != "http":
+            await self._app(scope, receive, send)
+        else:
+            await self._guard(scope, receive, send)
+
+    async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, status = time.time(), 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._admit(scope, receive, watched)
+        finally:
+            _log(scope, status, started)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in PUBLIC:
+            await self._app(scope, receive, send)
+            return
+        if self._under_way >= self._limits.requests:
+            refusal = fault_response(429, "too many requests are under way", retry_after=self._limits.retry_after)
+            await refusal(scope, receive, send)
+            return
+        self._under_way += 1
+        try:
+            headers = Headers(scope=scope)
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            caller = await to_thread.run_sync(self._tokens.identify, token) if scheme.lower() == "bearer" else None
+            if caller is None:
+                await fault_response(401, "expected a valid token: Authorization: Bearer TOKEN")(scope, receive, send)
+                return
+            scope.setdefault("state", {})["caller"] = caller
+            await self._bound(scope, receive, send, headers.get("content-length"))
+        finally:
+            self._under_way -= 1
+
+    async def _bound(self, scope: Scope, receive: Receive, send: Send, declared: str | None) -> None:
+        """Reads the body, up to the limit, before the application sees it."""
+        limit, body, more = self._limits.body_bytes, bytearray(), True
+        too_large = declared is not None and declared.isdigit() and int(declared) > limit
+        while more and not too_large:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # the caller has gone
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            too_large = len(body) > limit
+        if too_large:
+            await fault_response(413, f"the body has more than {limit} bytes")(scope, receive, send)
+            return
+        whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        await self._app(scope, lambda: _next_message(whole, receive), send)
+
+
+async def _next_message(whole: list[Message], receive: Receive) -> Message:
+    return whole.pop() if whole else await receive()
+
+
+def _log(scope: Scope, status: int, started: float) -> None:
+    """One JSON line a request. No header, no query and no body: that is where secrets are."""
+    caller = scope.get("state", {}).get("caller")
+    line: dict[str, Any] = {
+        "time": round(started, 3),
+        "method": scope["method"],
+        "path": scope["path"][:200],
+        "status": status,
+        "seconds": round(time.time() - started, 4),
+        "client": (scope.get("client") or [None])[0],
+        "token": caller.id if caller else None,
+    }
+    access_log.info(json.dumps(line))
+
+
+def start_access_log() -> None:
+    """The access log goes to the standard output of the replica, which Ray keeps."""
+    if not access_log.handlers:
+        access_log.addHandler(logging.StreamHandler(sys.stdout))
+        access_log.setLevel(logging.INFO)
+        access_log.propagate = False
