@@ -50,7 +50,7 @@ class Controller:
         self._watch, self._remote = watch, remote
         self._state = RunState(config, journal, folder)
         self._committed = set(journal.committed_steps(config.name))
-        self._engine = build_engine(config.model, config.prompt, config.engine)
+        self._engine = build_engine(config.model, config.prompt, config.engine, folder)
 
     def run(self) -> str:
         """Runs to the end and returns why it ended.

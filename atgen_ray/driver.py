@@ -44,7 +44,7 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
     journal = open_journal(config.storage, config.database_url)
     enter_run(config, journal)
     with ray_session(), _stop_on_signal() as stop:
-        controller = _find_controller(config, goal)
+        controller = start_controller(config, goal)
         snapshot = _follow(controller, journal, config.name, screen, stop)
         _dismiss_ended(config.name)
     return snapshot
@@ -93,7 +93,7 @@ def ray_session() -> Iterator[None]:
         ray.shutdown()
 
 
-def _find_controller(config: RunConfig, goal: Goal) -> Any:
+def start_controller(config: RunConfig, goal: Goal = "run") -> Any:
     """This cluster's controller of the run: the one that drives it already, else a new one.
 
     It sits on this node, where a local storage and journal are.

@@ -18,8 +18,10 @@ class ModelConfig(Section):
     dtype: Dtype = Field("auto", description="auto: bfloat16 where the hardware has it, else float32")
     max_prompt_tokens: PositiveInt = Field(1024, description="Longest prompt in tokens")
     max_new_tokens: PositiveInt = Field(64, description="Longest answer in tokens")
-    host: Literal["batch"] = Field(
-        "batch", description="Where engines live: batch puts them in Ray Data actors for a step of the run"
+    host: Literal["batch", "serve"] = Field(
+        "batch",
+        description="Where engines live: batch puts them in Ray Data actors for a step of the run; serve uses the "
+        "replicas of the service in the same Ray cluster, shared with its callers",
     )
 
 

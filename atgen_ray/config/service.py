@@ -60,3 +60,10 @@ class ServiceConfig(Section):
         default_factory=list,
         description="Folders below which selections and runs given over HTTP may read; none: only hub ids and packages",
     )
+
+    @property
+    def taught(self) -> ModelConfig:
+        """The model; ValueError where the service has none."""
+        if self.model is None:
+            raise ValueError("this service has no model")
+        return self.model

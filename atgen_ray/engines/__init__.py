@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.errors import UserError
 from atgen_ray.records import GenerationRequest
+from atgen_ray.storage import RunFolder
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -48,8 +49,16 @@ def choose_backend(backend: str) -> str:
     return backend
 
 
-def build_engine(model: ModelConfig, prompt: PromptConfig, engine: EngineConfig) -> Engine:
-    """The engine that the configuration asks for."""
+def build_engine(
+    model: ModelConfig, prompt: PromptConfig, engine: EngineConfig, folder: RunFolder | None = None
+) -> Engine:
+    """The engine that the configuration asks for; replicas of the service find the adapters of the run of `folder`."""
+    if model.host == "serve":
+        from atgen_ray.engines.serve_engine import ServeEngine
+
+        if folder is None:
+            raise ValueError("model.host is 'serve', which needs the folder of a run")
+        return ServeEngine(model, prompt, engine, folder)
     if choose_backend(engine.backend) == "vllm":
         from atgen_ray.engines.vllm_engine import VLLMEngine
 

@@ -93,9 +93,11 @@ class _Batch:
     def advance(self) -> "torch.Tensor":
         """Log-probabilities of the next token, float32 (rows, vocabulary)."""
         import torch
+        from peft import PeftModel
 
         positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, -self._ids.shape[1] :]
-        named = {"adapter_names": [self._adapters[row] for row in self.rows]} if hasattr(self._model, "peft_config") else {}
+        mixed = isinstance(self._model, PeftModel)
+        named = {"adapter_names": [self._adapters[row] for row in self.rows]} if mixed else {}
         with torch.inference_mode():
             logits = self._model(
                 input_ids=self._ids,

@@ -76,7 +76,7 @@ def generate_features(
                 waiting, last = [], time.monotonic()
             progress(min(len(done), total), total)
         _write_part(folder, parts, waiting)
-    return _gather(examples, done)
+    return gather_features(examples, done)
 
 
 def _plan_batches(examples: pa.Table, samples: int, batch_size: int) -> list[pa.Table]:
@@ -112,7 +112,8 @@ def _write_part(folder: RunFolder, parts: str, rows: list[dict[str, Any]]) -> No
         folder.write_table(f"{parts}/{uuid.uuid4().hex}.parquet", pa.Table.from_pylist(rows, schema=OUTPUT_SCHEMA))
 
 
-def _gather(examples: pa.Table, outputs: dict[tuple[str, int], dict[str, Any]]) -> pa.Table:
+def gather_features(examples: pa.Table, outputs: dict[tuple[str, int], dict[str, Any]]) -> pa.Table:
+    """FEATURES_SCHEMA from rows of OUTPUT_SCHEMA by id and sample; raises GenerationFailed when every row failed."""
     samples: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (id_, sample), row in sorted(outputs.items()):
         if sample and row["error"] is None:

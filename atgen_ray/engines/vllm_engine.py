@@ -40,7 +40,9 @@ class VLLMEngine:
         processor = build_processor(
             vLLMEngineProcessorConfig(
                 model_source=resolve_checkpoint(self._model.id),
-                engine_kwargs=self._engine_arguments(gpus > 0, adapter, by_name) | engine.options,
+                engine_kwargs=self.engine_arguments(gpus > 0)
+                | self._adapter_arguments(adapter, by_name)
+                | engine.options,
                 concurrency=(engine.workers, engine.workers),
                 batch_size=engine.batch_size,
                 should_continue_on_error=True,
@@ -49,7 +51,7 @@ class VLLMEngine:
                 detokenize_stage=False,
                 log_engine_metrics=False,
                 placement_group_config={"bundles": [{"GPU": gpus, "CPU": cpus} if gpus else {"CPU": cpus}]},
-                runtime_env={"env_vars": worker_environment(threads) | _vllm_environment(gpus > 0)},
+                runtime_env={"env_vars": worker_environment(threads) | vllm_environment(gpus > 0)},
             ),
             preprocess=partial(
                 _to_engine,
@@ -61,7 +63,8 @@ class VLLMEngine:
         to_output = partial(_to_output, request=request, stage=(self._model, self._prompt))
         return processor(rows).map_batches(to_output, batch_size=None, batch_format="pandas")
 
-    def _engine_arguments(self, on_gpu: bool, adapter: Path | None, by_name: bool) -> dict[str, Any]:
+    def engine_arguments(self, on_gpu: bool) -> dict[str, Any]:
+        """Arguments of a vLLM engine for the base model, without `engine.options`."""
         from atgen_ray.hardware import resolve_dtype
 
         model = self._model
@@ -77,18 +80,22 @@ class VLLMEngine:
         if not on_gpu:
             # Compiling costs a minute or more at every start, which a CPU never earns back.
             arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": CPU_KV_CACHE_BYTES}
-        if adapter is not None and by_name:
+        return arguments
+
+    def _adapter_arguments(self, adapter: Path | None, by_name: bool) -> dict[str, Any]:
+        if adapter is None:
+            return {}
+        if by_name:
             from peft import PeftConfig
 
             rank = PeftConfig.from_pretrained(str(adapter)).r
             # One slot more than adapters: with none free, requests for the base model get the adapter's answers.
-            arguments |= {"enable_lora": True, "max_loras": 2, "max_lora_rank": max(8, 2 ** math.ceil(math.log2(rank)))}
-        elif adapter is not None:
-            arguments |= {"load_format": LOAD_FORMAT, "model_loader_extra_config": {"adapter": str(adapter)}}
-        return arguments
+            return {"enable_lora": True, "max_loras": 2, "max_lora_rank": max(8, 2 ** math.ceil(math.log2(rank)))}
+        return {"load_format": LOAD_FORMAT, "model_loader_extra_config": {"adapter": str(adapter)}}
 
 
-def _vllm_environment(on_gpu: bool) -> dict[str, str]:
+def vllm_environment(on_gpu: bool) -> dict[str, str]:
+    """Environment of every process of an engine."""
     environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if not on_gpu:
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
@@ -150,7 +157,7 @@ def _to_output(batch: Any, request: GenerationRequest, stage: tuple[ModelConfig,
             continue
         tokens = [int(token) for token in row["generated_tokens"]]
         steps = [
-            _summarize_step(step, token, request.top_logprobs)
+            summarize_step(step, token, request.top_logprobs)
             for step, token in zip(row["logprobs"], tokens, strict=True)
         ]
         rows.append(
@@ -170,7 +177,7 @@ def _to_output(batch: Any, request: GenerationRequest, stage: tuple[ModelConfig,
     return pa.Table.from_pylist(rows, schema=OUTPUT_SCHEMA)
 
 
-def _summarize_step(step: Any, token: int, top: int) -> tuple[float, float, list[float]]:
+def summarize_step(step: Any, token: int, top: int) -> tuple[float, float, list[float]]:
     """Log-probability of the chosen token, entropy in nats (a lower bound), and the `top` largest, of one step."""
     items = step.items() if isinstance(step, dict) else step
     alternatives = {int(key): float(value["logprob"]) for key, value in items if value is not None}

@@ -1,0 +1,178 @@
+"""The engine for `model.host: serve`: Ray Data streams the prompts through the replicas of the service.
+
+They are shared with outside callers, who come first.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+
+from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.engines.decoder import TokenRequest, TokenStep
+from atgen_ray.engines.prompting import Prompt, encode_rows, failed_row
+from atgen_ray.errors import UserError
+from atgen_ray.records import GenerationRequest
+from atgen_ray.seeds import mix_seed
+from atgen_ray.storage import RunFolder
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+APP, MODEL = "atgen", "model"  # of the Serve application and its deployment
+ATTEMPTS = 8
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+
+class ServeEngine:
+    """Generates in Serve replicas; what they hold and how many there are is the service's affair."""
+
+    name = "serve"
+
+    def __init__(self, model: ModelConfig, prompt: PromptConfig, engine: EngineConfig, folder: RunFolder) -> None:
+        self._model, self._prompt, self._engine, self._folder = model, prompt, engine, folder
+
+    def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
+        from ray.data import ActorPoolStrategy
+
+        from atgen_ray.hardware import worker_environment
+        from atgen_ray.serving.adapters import digest_adapter
+
+        find_model()  # before workers start, so that a missing service is one clear line
+        name = self._name_adapter(adapter)
+        digest = digest_adapter(adapter) if adapter else None
+        return rows.map_batches(
+            ReplicaCaller,
+            fn_constructor_args=(self._model, self._prompt, request, name, digest),
+            batch_size=None,
+            batch_format="pyarrow",
+            # Callers only wait: two of them keep each replica busy while their next batch is on its way.
+            compute=ActorPoolStrategy(size=2 * self._engine.workers),
+            num_cpus=0.1,
+            runtime_env={"env_vars": worker_environment(1)},
+        )
+
+    def _name_adapter(self, adapter: Path | None) -> str | None:
+        """`<run>-<round>`: what replicas know the adapter at this local path by."""
+        if adapter is None:
+            return None
+        for rel in reversed(self._folder.list("rounds")):
+            if self._folder.exists(f"{rel}/adapter") and self._folder.local(f"{rel}/adapter") == adapter:
+                return f"{self._folder.name}-{int(rel.rpartition('/')[2])}"
+        raise ValueError(f"{adapter} is no adapter of run '{self._folder.name}'")
+
+
+class ReplicaCaller:
+    """Turns batches of rows into requests to replicas and their tokens into output rows."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        prompt: PromptConfig,
+        request: GenerationRequest,
+        adapter: str | None,
+        digest: str | None,
+    ) -> None:
+        from atgen_ray.checkpoints import load_tokenizer
+        from atgen_ray.pool.prompts import PromptBuilder
+
+        self._prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
+        self._request, self._adapter, self._digest = request, adapter, digest
+        self._replicas = find_model()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        from atgen_ray.engines.generation import OUTPUT_SCHEMA
+
+        prompts, outputs = encode_rows(self._prompts, batch.to_pylist())
+        return pa.Table.from_pylist(outputs + self._generate(prompts), schema=OUTPUT_SCHEMA)
+
+    def _generate(self, prompts: list[Prompt]) -> list[dict[str, Any]]:
+        """Halves a batch that fails until the row at fault stands alone."""
+        if not prompts:
+            return []
+        requests = [self._ask(prompt) for prompt in prompts]
+        try:
+            answers = call_again(lambda: self._replicas.generate.remote(requests, self._digest).result())
+        except RuntimeError as error:
+            if len(prompts) == 1:
+                return [failed_row(prompts[0].id, prompts[0].sample, f"generation failed: {_last_line(error)}")]
+            half = len(prompts) // 2
+            return self._generate(prompts[:half]) + self._generate(prompts[half:])
+        return [self._row(prompt, steps) for prompt, steps in zip(prompts, answers, strict=True)]
+
+    def _ask(self, prompt: Prompt) -> TokenRequest:
+        request, drawn = self._request, prompt.sample > 0
+        return TokenRequest(
+            prompt.token_ids,
+            request.max_new_tokens,
+            temperature=request.temperature if drawn else 0.0,
+            top_p=request.top_p if drawn else 1.0,
+            seed=mix_seed(request.seed, prompt.id, prompt.sample) % 2**31,
+            top_logprobs=request.top_logprobs,
+            adapter=self._adapter,
+        )
+
+    def _row(self, prompt: Prompt, steps: Sequence[TokenStep]) -> dict[str, Any]:
+        tokens = [step.token for step in steps]
+        return {
+            "id": prompt.id,
+            "sample": prompt.sample,
+            "prompt_tokens": len(prompt.token_ids),
+            "text": self._prompts.decode(tokens),
+            "token_ids": tokens,
+            "logprobs": [step.logprob for step in steps],
+            "entropies": [step.entropy for step in steps],
+            "top_logprobs": [[logprob for _, logprob in step.top] for step in steps],
+            "finish_reason": steps[-1].finish or "length",
+            "error": None,
+        }
+
+
+def find_model() -> Any:
+    """A handle of the service's model replicas.
+
+    Raises:
+        UserError: this Ray cluster runs no service with a model.
+    """
+    from ray import serve
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        if MODEL in serve.status().applications[APP].deployments:
+            return serve.get_deployment_handle(MODEL, app_name=APP)
+    except (KeyError, RayServeException):
+        pass
+    raise UserError(
+        "model.host is 'serve', but this Ray cluster runs no service with a model: start one with "
+        "`atgen-ray serve --config FILE` and set RAY_ADDRESS, or set model.host=batch"
+    )
+
+
+def call_again(call: Callable[[], Result], attempts: int = ATTEMPTS, pause: float = 0.5) -> Result:
+    """`call`, repeated while its replica is gone or its queue is full. Only for what may be done twice.
+
+    Serve does not repeat requests that were in flight when their replica died. Pauses double from `pause` seconds,
+    with jitter. Any other exception, and the last one, is raised.
+    """
+    from ray.exceptions import RayActorError
+    from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+    for attempt in range(attempts):
+        try:
+            return call()
+        except (RayActorError, BackPressureError, DeploymentUnavailableError) as error:
+            if attempt == attempts - 1:
+                raise
+            logger.warning("a model replica did not answer (%s): trying again", type(error).__name__)
+            time.sleep(pause * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+    raise AssertionError("unreachable")
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().rpartition("\n")[2] or type(error).__name__

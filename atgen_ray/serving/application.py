@@ -1,0 +1,142 @@
+"""The Serve application: `api` in front, `model` and `selector` behind it.
+
+`serve_configs/*.yaml` name `build_application`; what stands under `args` there is a ServiceConfig, and each deployment
+takes Serve's own settings (replicas, autoscaling, resources) under `deployments`.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import ValidationError
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from atgen_ray import __version__
+from atgen_ray.config import ServiceConfig
+from atgen_ray.config_source import database_url_from_environment
+from atgen_ray.engines import choose_backend
+from atgen_ray.engines.serve_engine import MODEL
+from atgen_ray.errors import UserError
+from atgen_ray.hardware import count_threads, worker_environment
+from atgen_ray.mistakes import explain_mistakes
+
+PENDING_AT_THE_API = 100_000  # the API refuses by itself, and with 429: Serve's own proxy would say 503
+
+logger = logging.getLogger(__name__)
+
+
+def build_application(args: dict[str, Any]) -> serve.Application:
+    """The application that `args` describe.
+
+    Raises:
+        UserError: one line for each mistake in them.
+    """
+    service = parse_service(args)
+    selector = _deploy_selector(service)
+    model = _deploy_model(service) if service.model is not None else None
+    return serve.deployment(
+        Api,
+        name="api",
+        max_ongoing_requests=PENDING_AT_THE_API,
+        ray_actor_options={"num_cpus": 0.1},
+    ).bind(service, selector, model)
+
+
+def parse_service(args: dict[str, Any]) -> ServiceConfig:
+    """A validated ServiceConfig; raises UserError."""
+    try:
+        service = ServiceConfig.model_validate(args)
+    except ValidationError as error:
+        raise UserError("\n".join(explain_mistakes(error, ServiceConfig))) from None
+    changed: dict[str, Any] = {}
+    if service.database_url is None:
+        changed["database_url"] = database_url_from_environment()
+    if "://" not in service.storage:  # replicas have working folders of their own
+        changed["storage"] = str(Path(service.storage).expanduser().absolute())
+    return service.model_copy(update=changed)
+
+
+def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
+    """The routes, without what stands before them."""
+    from atgen_ray.journal import open_journal
+    from atgen_ray.serving.access import Tokens
+    from atgen_ray.serving.adapters import AdapterDirectory
+    from atgen_ray.serving.faults import explain_faults
+    from atgen_ray.serving.guards import Guards
+    from atgen_ray.serving.health_routes import health_routes
+    from atgen_ray.serving.model_routes import model_routes
+    from atgen_ray.serving.run_control import RunControl
+    from atgen_ray.serving.run_routes import run_routes
+    from atgen_ray.serving.select_routes import select_routes
+
+    journal = open_journal(service.storage, service.database_url)
+    control = RunControl(service, journal)
+    directory = None
+    if service.model is not None:
+        directory = AdapterDirectory(service.model, service.model_name, service.storage, journal)
+    # No pages that load scripts from elsewhere.
+    app = FastAPI(title="atgen-ray", version=__version__, docs_url=None, redoc_url=None)
+    explain_faults(app, service.limits.retry_after)
+    app.include_router(health_routes(control))
+    app.include_router(select_routes(service, selector))
+    app.include_router(run_routes(control))
+    app.include_router(model_routes(service, directory, model, selector))
+    app.add_middleware(Guards, tokens=Tokens(journal.database), limits=service.limits)
+    return app
+
+
+@serve.ingress()
+class Api:
+    """One replica of the HTTP API."""
+
+    def __init__(self, service: ServiceConfig, selector: DeploymentHandle, model: DeploymentHandle | None) -> None:
+        from atgen_ray.serving.guards import start_access_log
+
+        self._service, self._selector, self._model = service, selector, model
+        start_access_log()
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_api(self._service, self._selector, self._model)
+
+
+def _deploy_selector(service: ServiceConfig) -> serve.Application:
+    from atgen_ray.serving.selector import Selector
+
+    return serve.deployment(
+        Selector,
+        name="selector",
+        max_ongoing_requests=2,
+        max_queued_requests=service.limits.queued_selects,
+        ray_actor_options={"num_cpus": 0.5, "runtime_env": {"env_vars": _environment(service)}},
+    ).bind(service)
+
+
+def _deploy_model(service: ServiceConfig) -> serve.Application:
+    if choose_backend(service.engine.backend) == "vllm":
+        from atgen_ray.serving.vllm_replica import deploy_vllm
+
+        return deploy_vllm(service)
+    from atgen_ray.serving.replica import TransformersReplica
+
+    gpus = service.engine.gpus_per_worker or 0
+    return serve.deployment(
+        TransformersReplica,
+        name=MODEL,
+        # Twice what it decodes at once, so that the next batch is there when one ends.
+        max_ongoing_requests=2 * service.replica.slots,
+        max_queued_requests=service.limits.queued_prompts,
+        ray_actor_options={
+            "num_cpus": service.engine.cpus_per_worker,
+            "num_gpus": gpus,
+            "runtime_env": {"env_vars": _environment(service)},
+        },
+    ).bind(service)
+
+
+def _environment(service: ServiceConfig) -> dict[str, str]:
+    """Bounded threads, and offline where the one who deploys is."""
+    passed = {key: os.environ[key] for key in ("HF_HUB_OFFLINE", "HF_HOME") if key in os.environ}
+    return worker_environment(count_threads(1, service.engine.threads_per_worker)) | passed

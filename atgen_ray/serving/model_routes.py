@@ -1,0 +1,87 @@
+"""/v1: the OpenAI-compatible endpoint over the model replicas and the encoder."""
+
+import array
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from atgen_ray.config import ServiceConfig
+from atgen_ray.serving.adapters import AdapterDirectory, name_model
+from atgen_ray.serving.authorize import allow
+from atgen_ray.serving.faults import Fault, describe_fault
+from atgen_ray.serving.openai_requests import ChatBody, CompletionBody, EmbeddingBody
+from atgen_ray.strict_json import encode_json
+
+
+def model_routes(service: ServiceConfig, directory: AdapterDirectory | None, model: Any, selector: Any) -> APIRouter:
+    """`model` and `selector` are handles of deployments; without a model, its routes answer 404."""
+    router = APIRouter(prefix="/v1", tags=["models"], dependencies=[allow("admin")])
+    encoder = name_model(service.embedding.model)
+
+    async def answer(body: ChatBody | CompletionBody) -> Any:
+        if directory is None or model is None:
+            raise Fault(404, f"model {body.model[:200]!r} is unknown: this service has no model")
+        directory.parse(body.model)  # before a replica is asked
+        answers = model.options(stream=True).answer.remote(body)
+        first = await anext(answers)  # faults are raised here, while the status can still say so
+        if body.stream:
+            return StreamingResponse(_continue(first, answers), media_type="text/event-stream")
+        return JSONResponse(first)
+
+    @router.post("/chat/completions")
+    async def chat(body: ChatBody) -> Any:
+        """A turn of a conversation."""
+        return await answer(body)
+
+    @router.post("/completions")
+    async def complete(body: CompletionBody) -> Any:
+        """Texts continued as they stand."""
+        return await answer(body)
+
+    @router.post("/embeddings")
+    async def embed(body: EmbeddingBody) -> dict[str, Any]:
+        """Vectors of the service's encoder, of length 1."""
+        if body.model != encoder:
+            raise Fault(404, f"model {body.model[:200]!r} has no embeddings here, expected {encoder}")
+        vectors = await selector.embed.remote(body.texts)
+        if body.encoding_format == "base64":
+            vectors = [base64.b64encode(array.array("f", vector).tobytes()).decode() for vector in vectors]
+        data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+        words = sum(len(text.split()) for text in body.texts)  # the encoder tells no tokens
+        usage = {"prompt_tokens": words, "total_tokens": words}
+        return {"object": "list", "model": encoder, "data": data, "usage": usage}
+
+    @router.get("/models")
+    async def models() -> dict[str, Any]:
+        """The base model, every adapter of every run, and the encoder."""
+        return {"object": "list", "data": await run_in_threadpool(_list_models, directory, encoder)}
+
+    @router.get("/models/{name:path}")
+    async def find_model(name: str) -> dict[str, Any]:
+        """One of them."""
+        for card in await run_in_threadpool(_list_models, directory, encoder):
+            if card["id"] == name:
+                return card
+        raise Fault(404, f"model {name[:200]!r} is unknown; GET /v1/models lists all")
+
+    return router
+
+
+def _list_models(directory: AdapterDirectory | None, encoder: str) -> list[dict[str, Any]]:
+    names = [*(directory.list() if directory else []), (encoder, 0.0)]
+    return [{"id": id_, "object": "model", "created": int(created), "owned_by": "atgen"} for id_, created in names]
+
+
+async def _continue(first: str, answers: AsyncIterator[str]) -> AsyncIterator[str]:
+    """The stream from its first event on. What goes wrong later can only be told as an event."""
+    yield first
+    try:
+        async for event in answers:
+            yield event
+    except Exception as error:
+        message = str(error).strip().rpartition("\n")[2]
+        yield f"data: {encode_json(describe_fault(500, message))}\n\n"

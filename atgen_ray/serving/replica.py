@@ -1,0 +1,211 @@
+"""What every model replica can do, whichever engine is in it, and the replica that holds transformers."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+from atgen_ray.config import ServiceConfig
+from atgen_ray.engines.decoder import TokenRequest, TokenStep
+from atgen_ray.serving.adapters import Adapter, AdapterDirectory
+from atgen_ray.serving.faults import Fault
+from atgen_ray.serving.openai_requests import ChatBody, CompletionBody
+
+logger = logging.getLogger(__name__)
+
+
+class Replica(Protocol):
+    """A deployment called `model`. Every method is called through a Serve handle."""
+
+    def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
+        """One dict, or server-sent events where `body.stream`; faults come as Fault."""
+        ...
+
+    async def generate(self, requests: Sequence[TokenRequest], digest: str | None) -> list[list[TokenStep]]:
+        """A batch of a run, which yields to callers. All requests name one adapter, whose digest is given.
+
+        Raises:
+            Fault: 404 for an adapter that is not there, 409 when it is not the one with that digest.
+        """
+        ...
+
+    async def sleep(self) -> bool:
+        """Frees the device until `wake`; False, with a line in the log, where the engine cannot."""
+        ...
+
+    async def wake(self) -> None:
+        """Takes requests again."""
+        ...
+
+
+def open_directory(service: ServiceConfig) -> AdapterDirectory:
+    """The adapters of the service's model."""
+    from atgen_ray.journal import open_journal
+
+    journal = open_journal(service.storage, service.database_url)
+    return AdapterDirectory(service.taught, service.model_name, service.storage, journal)
+
+
+def fingerprint(engine: str, adapter: Adapter | None) -> str:
+    """What an answer says about where it comes from: the digest is of the weights that were loaded."""
+    return f"{engine}-{adapter.digest[:16] if adapter else 'base'}"
+
+
+def check_digest(adapter: Adapter | None, digest: str | None) -> None:
+    """Raises Fault 409 unless `adapter` is the one that was meant."""
+    if (adapter.digest if adapter else None) != digest:
+        name = adapter.name if adapter else "the base model"
+        raise Fault(409, f"{name} here is not the one of the run: its storage and the service's are not the same")
+
+
+class TransformersReplica:
+    """One copy of the model in transformers; adapters lie beside it, and one batch may hold several."""
+
+    def __init__(self, service: ServiceConfig) -> None:
+        from atgen_ray.checkpoints import load_tokenizer
+        from atgen_ray.pool.prompts import PromptBuilder
+        from atgen_ray.serving.batcher import Batcher
+        from atgen_ray.serving.shelf import AdapterShelf
+
+        self._service, self._model = service, service.taught
+        self._directory = open_directory(service)
+        self._tokenizer: Any = load_tokenizer(self._model)
+        self._stop_ids = PromptBuilder(self._tokenizer, service.prompt, self._model.max_prompt_tokens).stop_ids
+        self._shelf = AdapterShelf(service)
+        self._batcher = Batcher(
+            lambda requests, alive: self._shelf.decode(requests, self._stop_ids, alive),
+            service.replica.slots,
+            self._shelf.load_model,
+        )
+        self._meter = Meter()
+
+    async def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
+        from atgen_ray.serving.openai_answers import Answer, Choice
+
+        adapter = await self._find(self._directory.parse(body.model))
+        prompts = [self._encode_chat(body)] if isinstance(body, ChatBody) else self._encode_prompts(body)
+        requests = [request for prompt in prompts for request in self._requests(body, prompt, adapter)]
+        choices = [
+            Choice(index, len(request.token_ids), self._decode, body.stops, self._stop_ids)
+            for index, request in enumerate(requests)
+        ]
+        answer = Answer(body, choices, fingerprint("transformers", adapter))
+        events = self._merge(requests, choices)
+        if body.stream:
+            async for event in answer.stream(events):
+                yield event
+        else:
+            async for index, step in events:
+                if choices[index].finish is None:
+                    choices[index].add(step)
+            yield answer.whole()
+
+    async def generate(self, requests: Sequence[TokenRequest], digest: str | None) -> list[list[TokenStep]]:
+        adapter = await self._find(requests[0].adapter)
+        check_digest(adapter, digest)
+        rows = await asyncio.wrap_future(self._batcher.submit_batch(requests))
+        self._meter.count("run", sum(len(row) for row in rows), self._batcher.waiting)
+        return rows
+
+    async def sleep(self) -> bool:
+        logger.warning("the transformers engine cannot sleep: it keeps its memory while training runs")
+        return False
+
+    async def wake(self) -> None:
+        self._batcher.rest(False)
+
+    async def check_health(self) -> None:
+        """Serve replaces the replica when this raises."""
+        if self._shelf.failure is not None:
+            raise self._shelf.failure
+
+    async def _find(self, name: str | None) -> Adapter | None:
+        """The adapter, loaded and at hand."""
+        if name is None:
+            return None
+        adapter = await asyncio.to_thread(self._directory.find, name)
+        await asyncio.wrap_future(self._batcher.call(lambda: self._shelf.load(adapter)))
+        return adapter
+
+    async def _merge(
+        self, requests: list[TokenRequest], choices: Sequence[Any]
+    ) -> AsyncIterator[tuple[int, TokenStep]]:
+        """The steps of all requests as they come. A caller who goes away, or has what it wants, frees its places."""
+        from atgen_ray.serving.batcher import Job
+
+        loop, news = asyncio.get_running_loop(), asyncio.Queue[tuple[int, TokenStep | BaseException | None]]()
+
+        def teller(index: int) -> Any:
+            return lambda step: loop.call_soon_threadsafe(news.put_nowait, (index, step))
+
+        jobs = [Job(request, teller(index)) for index, request in enumerate(requests)]
+        try:
+            for job in jobs:
+                self._batcher.submit(job)
+            left = len(jobs)
+            while left:
+                index, step = await news.get()
+                if isinstance(step, BaseException):
+                    raise step
+                if step is None:
+                    left -= 1
+                    continue
+                yield index, step
+                jobs[index].cancelled = choices[index].finish is not None
+        finally:
+            for job in jobs:
+                job.cancelled = True
+            self._meter.count("callers", sum(len(choice.steps) for choice in choices), self._batcher.waiting)
+
+    def _requests(self, body: Any, prompt: list[int], adapter: Adapter | None) -> list[TokenRequest]:
+        limit = self._model.max_prompt_tokens + self._model.max_new_tokens
+        asked = body.max_tokens or getattr(body, "max_completion_tokens", None)
+        room = min(limit - len(prompt), self._service.limits.output_tokens)
+        if room < 1 or (asked is not None and asked > room):
+            raise Fault(400, f"the prompt has {len(prompt)} tokens, which leaves room for {max(room, 0)} more")
+        seed = random.getrandbits(31) if body.seed is None else body.seed
+        top = (body.top_logprobs if isinstance(body, ChatBody) else body.logprobs) or 0
+        name = adapter.name if adapter else None
+        return [
+            TokenRequest(prompt, asked or room, body.temperature, body.top_p, seed + index, top, name)
+            for index in range(body.n)
+        ]
+
+    def _encode_chat(self, body: ChatBody) -> list[int]:
+        from jinja2 import TemplateError
+
+        turns = [
+            {"role": "system" if message.role == "developer" else message.role, "content": message.text}
+            for message in body.messages
+        ]
+        try:
+            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except (TemplateError, ValueError) as error:
+            raise Fault(400, f"the model's chat template refuses these messages: {error}") from None
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _encode_prompts(self, body: CompletionBody) -> list[list[int]]:
+        prompts = [list(self._tokenizer.encode(prompt)) for prompt in body.prompts]
+        if not all(prompts):
+            raise Fault(400, "prompt is empty, expected at least one token")
+        return prompts
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+class Meter:
+    """Tokens and queue of this replica for Prometheus, through Ray's own exporter on every node."""
+
+    def __init__(self) -> None:
+        from ray.util.metrics import Counter, Gauge
+
+        self._tokens = Counter("atgen_generated_tokens", "Tokens generated", tag_keys=("traffic",))
+        self._waiting = Gauge("atgen_waiting_prompts", "Prompts that wait in the replica")
+
+    def count(self, traffic: str, tokens: int, waiting: int) -> None:
+        """Notes tokens generated for `callers` or for a `run`."""
+        if tokens:
+            self._tokens.inc(tokens, {"traffic": traffic})
+        self._waiting.set(waiting)

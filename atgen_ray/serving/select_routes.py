@@ -1,0 +1,35 @@
+"""POST /api/v1/select: the query endpoint for other tools."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
+
+from atgen_ray.config import ServiceConfig
+from atgen_ray.selection import find_needs
+from atgen_ray.serving.authorize import allow
+from atgen_ray.serving.selection_jobs import SelectionJobs
+from atgen_ray.serving.selection_requests import SelectBody, SelectionBody
+
+
+def select_routes(service: ServiceConfig, selector: Any) -> APIRouter:
+    """`selector` is the handle of the selector deployment."""
+    router = APIRouter(prefix="/api/v1/select", tags=["select"])
+    jobs = SelectionJobs(service)
+
+    @router.post("", dependencies=[allow("admin")], responses={202: {"model": SelectionBody}})
+    async def select(body: SelectBody, response: Response) -> SelectionBody:
+        """The examples worth labelling, best first; a large request becomes a job (202)."""
+        needs = find_needs(body.strategy, body.parameters)
+        large = body.examples is None or len(body.examples) > service.limits.inline_examples or "states" in needs
+        if large if body.background is None else body.background:
+            response.status_code = 202
+            return SelectionBody(status="running", job=await run_in_threadpool(jobs.start, body))
+        return SelectionBody(status="finished", selected=await selector.select.remote(body))
+
+    @router.get("/{job}", dependencies=[allow("admin")])
+    def find_job(job: str) -> SelectionBody:
+        """A background selection: its result, once it is finished."""
+        return SelectionBody(**jobs.find(job))
+
+    return router

@@ -1,0 +1,81 @@
+"""Selections too large to wait for: each a folder with what was asked, a detached actor that works, and a result.
+
+The folder is all that counts. Whoever asks for a job whose actor is gone starts it again: nothing is spoilt by that.
+"""
+
+import threading
+import traceback
+from typing import Any
+from uuid import uuid4
+
+import ray
+
+from atgen_ray.config import NAME_PATTERN, ServiceConfig
+from atgen_ray.errors import PoolExhausted, UserError
+from atgen_ray.serving.faults import Fault
+from atgen_ray.serving.selection_requests import SelectBody
+from atgen_ray.storage import RunFolder
+
+REQUEST, RESULT = "request.json", "result.json"
+NAMESPACE = "atgen"
+
+
+class SelectionJobs:
+    """The jobs of one service; kept under `<storage>/selections`."""
+
+    def __init__(self, service: ServiceConfig) -> None:
+        self._service = service
+
+    def start(self, body: SelectBody) -> str:
+        """The handle of a new job."""
+        job = f"selection-{uuid4().hex}"
+        self._folder(job).write_json(REQUEST, body.model_dump(mode="json"))
+        self._work(job)
+        return job
+
+    def find(self, job: str) -> dict[str, Any]:
+        """SelectionBody of the job as it stands.
+
+        Raises:
+            Fault: 404, there is no such job.
+        """
+        folder = self._folder(job)
+        if not folder.exists(REQUEST):
+            raise Fault(404, f"job '{job}' is unknown")
+        if folder.exists(RESULT):
+            return {"job": job} | dict(folder.read_json(RESULT))
+        self._work(job)
+        return {"status": "running", "job": job}
+
+    def _folder(self, job: str) -> RunFolder:
+        if not (NAME_PATTERN.fullmatch(job) and job.startswith("selection-")):
+            raise Fault(404, "expected the handle of a job, selection-...")
+        return RunFolder(f"{self._service.storage.rstrip('/')}/selections", job)
+
+    def _work(self, job: str) -> None:
+        SelectionActor.options(  # type: ignore[attr-defined]
+            name=job, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0.1, max_restarts=-1
+        ).remote(self._service, self._folder(job))
+
+
+@ray.remote
+class SelectionActor:
+    """Does one selection and ends."""
+
+    def __init__(self, service: ServiceConfig, folder: RunFolder) -> None:
+        self._service, self._folder = service, folder
+        threading.Thread(target=self._select, name="selection", daemon=True).start()
+
+    def _select(self) -> None:
+        from atgen_ray.serving.selector import Selector
+
+        try:
+            body = SelectBody.model_validate(self._folder.read_json(REQUEST))
+            result = {"status": "finished", "selected": Selector(self._service).select_now(body)}
+        except (Fault, UserError, PoolExhausted) as error:
+            result = {"status": "failed", "message": str(error)}
+        except Exception:  # the boundary of the actor: whoever asks for the job is told
+            traceback.print_exc()
+            result = {"status": "failed", "message": traceback.format_exc().strip().splitlines()[-1]}
+        self._folder.write_json(RESULT, result)
+        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)

@@ -1,0 +1,266 @@
+"""vLLM behind the service, in Ray's own LLM layer: placement, tensor parallelism and the OpenAI protocol are its.
+
+Added here: adapters out of a run's folder (`dynamic_lora_loading_path` of Ray takes object stores only), by name on a
+GPU and by reloaded weights on a CPU, where LoRA kernels cost several times the model; callers before runs; and the
+check that a new adapter is what the engine answers with.
+"""
+
+import asyncio
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from ray import serve
+from ray.serve.llm import LLMConfig, build_llm_deployment
+from ray.serve.llm.deployment import LLMServer
+from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest, ErrorResponse
+
+from atgen_ray.checkpoints import resolve_checkpoint
+from atgen_ray.config import ServiceConfig
+from atgen_ray.engines.decoder import TokenRequest, TokenStep
+from atgen_ray.engines.serve_engine import MODEL
+from atgen_ray.engines.vllm_engine import ENTROPY_ALTERNATIVES, VLLMEngine, summarize_step, vllm_environment
+from atgen_ray.hardware import count_threads, worker_environment
+from atgen_ray.serving.adapters import Adapter
+from atgen_ray.serving.faults import Fault
+from atgen_ray.serving.gate import Gate
+from atgen_ray.serving.openai_requests import ChatBody, CompletionBody
+from atgen_ray.serving.replica import Meter, check_digest, fingerprint, open_directory
+
+PROBES = ("Count to five.", "Name a colour and an animal.")
+PROBE_TOKENS = 8
+
+logger = logging.getLogger(__name__)
+
+
+def deploy_vllm(service: ServiceConfig) -> serve.Application:
+    """The deployment `model` with a vLLM engine in each replica."""
+    return build_llm_deployment(
+        configure_vllm(service),
+        bind_kwargs={"service": service},
+        deployment_cls=VLLMReplica,
+        override_serve_options={
+            "name": MODEL,
+            "max_ongoing_requests": 4 * service.replica.slots,
+            "max_queued_requests": service.limits.queued_prompts,
+        },
+    )
+
+
+def configure_vllm(service: ServiceConfig) -> LLMConfig:
+    """Ray's configuration of the service's model."""
+    engine, on_gpu = service.engine, bool(service.engine.gpus_per_worker)
+    threads = count_threads(1, engine.threads_per_worker)
+    arguments = VLLMEngine(service.taught, service.prompt, engine).engine_arguments(on_gpu)
+    if takes_names(service):
+        # More slots than adapters: with none free, requests for the base model get an adapter's answers.
+        arguments |= {"enable_lora": True, "max_loras": service.replica.adapters + 1, "max_lora_rank": 64}
+    else:
+        arguments |= {"worker_extension_cls": "atgen_ray.engines.vllm_worker.AdapterWorker"}
+    if on_gpu:
+        arguments |= {"enable_sleep_mode": True}
+    worker = (
+        {"GPU": engine.gpus_per_worker, "CPU": engine.cpus_per_worker} if on_gpu else {"CPU": engine.cpus_per_worker}
+    )
+    return LLMConfig(
+        model_loading_config={"model_id": "base", "model_source": resolve_checkpoint(service.taught.id)},
+        engine_kwargs=arguments | engine.options,
+        accelerator_config={"kind": "gpu" if on_gpu else "cpu"},
+        placement_group_config={"bundle_per_worker": worker},
+        deployment_config={"ray_actor_options": {"num_cpus": 0.1}},
+        runtime_env={"env_vars": worker_environment(threads) | vllm_environment(on_gpu)},
+        log_engine_metrics=on_gpu,
+    )
+
+
+def takes_names(service: ServiceConfig) -> bool:
+    """Whether adapters lie beside the base model under their names, rather than in its weights."""
+    engine = service.engine
+    return engine.adapters == "name" or (engine.adapters == "auto" and bool(engine.gpus_per_worker))
+
+
+class VLLMReplica(LLMServer):
+    """One vLLM engine; a Replica of the service."""
+
+    async def __init__(self, llm_config: LLMConfig, service: ServiceConfig) -> None:  # type: ignore[misc]
+        from atgen_ray.checkpoints import load_tokenizer
+        from atgen_ray.pool.prompts import PromptBuilder
+
+        self._service = service
+        self._directory = open_directory(service)
+        self._by_name = takes_names(service)
+        self._named: OrderedDict[str, str] = OrderedDict()  # vLLM's name of an adapter to ours, the oldest first
+        self._checked: set[str] = set()
+        self._loading = asyncio.Lock()
+        self._prompts = PromptBuilder(load_tokenizer(service.taught), service.prompt, service.taught.max_prompt_tokens)
+        replica = service.replica
+        change = None if self._by_name else self._change_weights
+        self._gate = Gate(replica.slots, replica.turn_seconds, change)
+        self._meter = Meter()
+        await super().__init__(llm_config)
+
+    async def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
+        """As in Replica."""
+        adapter = await self._find(self._directory.parse(body.model))
+        asked = body.max_tokens or getattr(body, "max_completion_tokens", None)
+        if asked is not None and asked > self._service.limits.output_tokens:
+            raise Fault(400, f"max_tokens is {asked}, expected at most {self._service.limits.output_tokens}")
+        async with self._gate.enter(adapter.name if adapter else None, interactive=True):
+            served = await self._served_name(adapter)
+            settings = body.model_dump(exclude_none=True, exclude={"user", "echo"}) | {"model": served}
+            if isinstance(body, ChatBody):
+                items = self.engine.chat(ChatCompletionRequest(**settings))
+            else:
+                items = self.engine.completions(CompletionRequest(**settings))
+            async for item in items:
+                yield self._show(item, body.model, fingerprint("vllm", adapter))
+
+    async def generate(self, requests: Sequence[TokenRequest], digest: str | None) -> list[list[TokenStep]]:
+        """As in Replica."""
+        adapter = await self._find(requests[0].adapter)
+        check_digest(adapter, digest)
+
+        async def one(request: TokenRequest) -> list[TokenStep]:
+            async with self._gate.enter(adapter.name if adapter else None, interactive=False):
+                return await self._complete(request, await self._served_name(adapter))
+
+        rows = list(await asyncio.gather(*(one(request) for request in requests)))
+        self._meter.count("run", sum(map(len, rows)), self._gate.waiting)
+        return rows
+
+    async def sleep(self, **options: Any) -> bool:
+        """Frees the GPU; the weights wait in memory of the host."""
+        if not self._service.engine.gpus_per_worker:
+            logger.warning("vLLM cannot sleep without a GPU: it keeps its memory while training runs")
+            return False
+        await self._gate.close()
+        await super().sleep(**options)
+        return True
+
+    async def wake(self) -> None:
+        """Takes requests again."""
+        if self._service.engine.gpus_per_worker and await self.is_sleeping():
+            await self.wakeup()
+        self._gate.reopen()
+
+    async def _find(self, name: str | None) -> Adapter | None:
+        return None if name is None else await asyncio.to_thread(self._directory.find, name)
+
+    async def _served_name(self, adapter: Adapter | None) -> str:
+        """What vLLM calls the model with this adapter, which it holds from now on."""
+        if adapter is None or not self._by_name:
+            return "base"
+        # vLLM remembers adapters by name: another content is another name.
+        name = f"{adapter.name}@{adapter.digest[:16]}"
+        async with self._loading:
+            if name not in self._named:
+                await self._make_room()
+                await self._load_name(name, adapter)
+                self._named[name] = adapter.name
+                await self._check(adapter, name)
+            self._named.move_to_end(name)
+        return name
+
+    async def _load_name(self, name: str, adapter: Adapter) -> None:
+        from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
+
+        # vLLM gives every name a number of its own, which it never uses twice; the one here is not read.
+        await self.engine.resolve_lora(
+            DiskMultiplexConfig(
+                model_id=name, max_total_tokens=None, local_path=str(adapter.path), lora_assigned_int_id=0
+            )
+        )
+
+    async def _make_room(self) -> None:
+        from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
+
+        while len(self._named) >= self._service.replica.adapters:
+            name, _ = self._named.popitem(last=False)
+            await self.engine._oai_models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
+
+    async def _change_weights(self, key: str | None) -> None:
+        """Nobody is inside the gate while this runs."""
+        adapter = await self._find(key)
+        await self.engine.collective_rpc("load_adapter", args=(str(adapter.path) if adapter else "",))
+        await self.engine.reset_prefix_cache()
+        if adapter is not None:
+            await self._check(adapter, "base")
+
+    async def _check(self, adapter: Adapter, served: str) -> None:
+        """Raises AdapterMismatch unless a few answers are the adapter's by the measure of transformers and peft."""
+        import pyarrow as pa
+
+        from atgen_ray.engines.adapter_check import check_adapter
+
+        texts = list(PROBES)[: self._service.replica.check_rows]
+        if not texts or adapter.digest in self._checked:
+            return
+        rows = []
+        for text in texts:
+            steps = await self._complete(TokenRequest(self._prompts.encode(text), PROBE_TOKENS), served)
+            row = {"token_ids": [step.token for step in steps], "logprobs": [step.logprob for step in steps]}
+            rows.append({"id": text, "error": None} | row)
+        examples, features = pa.table({"id": texts, "text": texts}), pa.Table.from_pylist(rows)
+        service = self._service
+        difference = await asyncio.to_thread(
+            check_adapter, examples, features, service.taught, service.prompt, adapter.path, len(texts)
+        )
+        self._checked.add(adapter.digest)
+        logger.info("adapter %s is in place: %.4f nats a token from transformers", adapter.name, difference)
+
+    async def _complete(self, request: TokenRequest, served: str) -> list[TokenStep]:
+        body = CompletionRequest(
+            model=served,
+            prompt=list(request.token_ids),
+            max_tokens=request.max_new_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            logprobs=max(ENTROPY_ALTERNATIVES, request.top_logprobs),
+            return_tokens_as_token_ids=True,
+            stop_token_ids=self._prompts.stop_ids,
+        )
+        async for item in self.engine.completions(body):
+            _raise_fault(item)
+            choice = item.choices[0]
+            return read_steps(choice.logprobs, choice.finish_reason, request.top_logprobs)
+        raise RuntimeError("vLLM gave no answer")
+
+    def _show(self, item: Any, model: str, origin: str) -> str | dict[str, Any]:
+        """What vLLM says, under the names that the caller knows."""
+        _raise_fault(item)
+        if not isinstance(item, str):
+            answer: dict[str, Any] = item.model_dump(mode="json")
+            self._meter.count("callers", answer["usage"]["completion_tokens"], self._gate.waiting)
+            return answer | {"model": model, "system_fingerprint": origin}
+        text = item.removeprefix("data: ").strip()
+        if text == "[DONE]":
+            return item
+        event = json.loads(text)
+        if "choices" in event:
+            event |= {"model": model, "system_fingerprint": origin}
+        return f"data: {json.dumps(event)}\n\n"
+
+
+def read_steps(logprobs: Any, finish: str | None, top: int) -> list[TokenStep]:
+    """The steps in `logprobs` of a completion whose tokens are given as `token_id:N`."""
+    steps = []
+    for name, alternatives in zip(logprobs.tokens, logprobs.top_logprobs, strict=True):
+        token = _token_id(name)
+        values = {_token_id(each): {"logprob": value} for each, value in alternatives.items()}
+        logprob, entropy, _ = summarize_step(values, token, top)
+        ranked = sorted(((each, value["logprob"]) for each, value in values.items()), key=lambda pair: -pair[1])
+        steps.append(TokenStep(token, logprob, entropy, ranked[:top]))
+    steps[-1] = TokenStep(steps[-1].token, steps[-1].logprob, steps[-1].entropy, steps[-1].top, finish)
+    return steps
+
+
+def _token_id(name: str) -> int:
+    return int(name.removeprefix("token_id:"))
+
+
+def _raise_fault(item: Any) -> None:
+    if isinstance(item, ErrorResponse):
+        raise Fault(int(item.error.code or 400), item.error.message)
