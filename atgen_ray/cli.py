@@ -14,6 +14,7 @@ from rich.table import Table
 
 from atgen_ray import __version__
 from atgen_ray.errors import UserError
+from atgen_ray.serving import commands
 
 STORAGE = "./atgen-runs"
 STOPPED = 3
@@ -29,6 +30,8 @@ runs_app = typer.Typer(no_args_is_help=True, help="List, show, stop and export r
 config_app = typer.Typer(no_args_is_help=True, help="The configuration reference.")
 app.add_typer(runs_app, name="runs")
 app.add_typer(config_app, name="config")
+app.add_typer(commands.app, name="token")
+app.command()(commands.serve)
 console = Console(highlight=False)
 
 Source = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help="A YAML file, or the name of a preset.")]

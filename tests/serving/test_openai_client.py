@@ -15,7 +15,7 @@ TURNS: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "cont
 
 
 def score(model: str, adapter: Path | None, prompt: str, answer: list[str], tokens: int) -> list[float]:
-    """Log-probabilities of a greedy answer to `prompt` by transformers and peft; checks that its tokens are `answer`."""
+    """Log-probabilities of the greedy answer by transformers and peft; checks that its tokens are `answer`."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     scorer: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     if adapter is not None:
