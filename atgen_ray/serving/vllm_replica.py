@@ -61,7 +61,7 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
     else:
         arguments |= {"worker_extension_cls": "atgen_ray.engines.vllm_worker.AdapterWorker"}
     if on_gpu:
-        arguments |= {"enable_sleep_mode": True}
+        arguments |= {"enable_sleep_mode": True, "disable_log_stats": False}  # Ray exports its metrics
     worker = (
         {"GPU": engine.gpus_per_worker, "CPU": engine.cpus_per_worker} if on_gpu else {"CPU": engine.cpus_per_worker}
     )

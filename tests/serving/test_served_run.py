@@ -1,0 +1,84 @@
+"""Runs over HTTP, generating in the service's own replicas while callers use them."""
+
+import json
+import time
+from typing import Any
+
+import yaml
+from services import Service
+
+
+def config(service: Service, name: str) -> dict[str, Any]:
+    tree: dict[str, Any] = yaml.safe_load((service.project.folder / "sort.yaml").read_text())
+    for key in ("pool", "test"):
+        tree["data"][key] = str(service.project.folder / tree["data"][key])
+    tree["name"] = name
+    tree["model"]["host"] = "serve"
+    return tree
+
+
+def test_a_run_given_over_http_goes_through_the_replicas_to_its_end(service: Service) -> None:
+    tree = config(service, "served")
+    with service.client() as client:
+        assert client.post("/api/v1/runs", json=tree | {"storage": "/tmp"}).status_code == 400
+        outside = tree | {"data": tree["data"] | {"pool": "/etc/passwd"}}
+        assert client.post("/api/v1/runs", json=outside).status_code == 400
+        started = client.post("/api/v1/runs", json=tree)
+        assert started.status_code == 202, started.text
+        assert client.post("/api/v1/runs", json=tree | {"seed": 7}).status_code == 409
+        events = []
+        with client.stream("GET", "/api/v1/runs/served/events", timeout=300) as stream:
+            for line in stream.iter_lines():
+                if line.startswith("event: "):
+                    events.append(line.removeprefix("event: "))
+                elif line.startswith("data: ") and events[-1] == "end":
+                    assert json.loads(line.removeprefix("data: "))["status"] == "finished", client.get(
+                        "/api/v1/runs/served"
+                    ).text
+        assert (
+            events.count("step") == 12
+        )  # pool, embedding, zero-shot; then five steps in round 1 and four or five in 2
+        view = client.get("/api/v1/runs/served").json()
+        assert view["labels"] == 10
+        assert len(client.get("/api/v1/runs/served/metrics").json()) == 3
+        exported = client.get("/api/v1/runs/served/export?format=jsonl").text.splitlines()
+        assert len(exported) == 10
+    # The replicas gave what engines of a run's own give: equal picks and labels.
+    for file in ("rounds/001/selection.parquet", "labeled.jsonl"):
+        own = service.project.read("sort", file)
+        served = _read(service, file)
+        assert [row["id"] for row in served] == [row["id"] for row in own], file
+    names = [model.id for model in service.openai().models.list()]
+    assert {"tiny:served-1", "tiny:served-2"} <= set(names)
+
+
+def test_a_stopped_run_is_resumed(service: Service) -> None:
+    with service.client() as client:
+        assert client.post("/api/v1/runs", json=config(service, "halted")).status_code == 202
+        _wait(client, "halted", lambda view: view["events"])
+        assert "asked to stop" in client.post("/api/v1/runs/halted/stop").json()["message"]
+        _wait(client, "halted", lambda view: view["status"] == "stopped")
+        assert client.post("/api/v1/runs/halted/resume").status_code == 202
+        view = _wait(client, "halted", lambda view: view["status"] in ("finished", "failed"))
+    assert view["status"] == "finished", view
+    steps = [(event["round"], event["step"]) for event in view["events"] if event["kind"] == "step"]
+    assert len(steps) == len(set(steps))
+
+
+def _wait(client: Any, name: str, done: Any) -> Any:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        view = client.get(f"/api/v1/runs/{name}").json()
+        if done(view):
+            return view
+        time.sleep(0.5)
+    raise AssertionError(view)
+
+
+def _read(service: Service, file: str) -> Any:
+    import pyarrow.parquet as pq
+
+    path = service.storage / "runs/served" / file
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    return [json.loads(line) for line in path.read_text().splitlines()]
