@@ -1,0 +1,86 @@
+"""Real vLLM replicas (CPU build) in Ray's LLM layer: each answer comes from the adapter asked for."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from atgen_ray.engines.decoder import TokenRequest
+from atgen_ray.serving.adapters import digest_adapter
+from atgen_ray.serving.application import build_application
+
+PROMPT = "Sort: red blue green"
+APP = "atgen-vllm"
+
+
+@pytest.fixture(scope="module")
+def replica(ray_session: None, arguments: dict[str, Any]) -> Iterator[Any]:
+    """A handle of one replica with a vLLM engine."""
+    from ray import serve
+
+    engine = {"backend": "vllm", "threads_per_worker": 1, "cpus_per_worker": 0.5}
+    application = build_application(arguments | {"engine": engine, "replica": {"turn_seconds": 0.2}})
+    serve.run(application, name=APP, route_prefix="/vllm")
+    yield serve.get_deployment_handle("model", app_name=APP)
+    serve.delete(APP)
+
+
+def expect(model: str, adapter: Path | None, tokens: int) -> list[float]:
+    """Log-probabilities of the greedy answer by transformers and peft."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    scorer: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    if adapter is not None:
+        scorer = PeftModel.from_pretrained(scorer, str(adapter)).eval()
+    ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+    with torch.inference_mode():
+        out = scorer.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=2
+        )
+        logits = scorer(input_ids=out).logits[0, ids.shape[1] - 1 : -1].float()
+    return torch.log_softmax(logits, -1).gather(1, out[0, ids.shape[1] :, None]).squeeze(1).tolist()
+
+
+def test_mixed_requests_each_get_their_own_adapter(replica: Any, storage: Path, tiny_model: str) -> None:
+    """The base model after an adapter too, whose tied output layer vLLM leaves stale on reload."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    prompt = tokenizer(PROMPT).input_ids
+    folders = {name: storage / f"runs/sort/rounds/00{name[-1]}/adapter" for name in ("sort-1", "sort-2")}
+
+    def ask(name: str | None) -> list[float]:
+        digest = digest_adapter(folders[name]) if name else None
+        [steps] = replica.generate.remote([TokenRequest(prompt, 8, adapter=name)], digest).result()
+        return [step.logprob for step in steps]
+
+    names = [None, "sort-1", "sort-2"] * 4
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, names))
+    expected = {name: expect(tiny_model, folders[name] if name else None, 8) for name in (None, *folders)}
+    for name, answer in zip(names, answers, strict=True):
+        assert answer == pytest.approx(expected[name], abs=2e-3), name
+    assert max(abs(a - b) for a, b in zip(expected[None], expected["sort-1"], strict=True)) > 0.02
+
+
+def test_an_adapter_of_another_storage_is_refused(replica: Any) -> None:
+    with pytest.raises(Exception, match="not the one of the run"):
+        replica.generate.remote([TokenRequest([5, 9], 2, adapter="sort-1")], "0" * 64).result()
+
+
+def test_without_a_gpu_the_engine_says_that_it_cannot_sleep(replica: Any) -> None:
+    assert replica.sleep.remote().result() is False
+    replica.wake.remote().result()
+
+
+def test_chat_streams_through_vllm(replica: Any) -> None:
+    from atgen_ray.serving.openai_requests import ChatBody
+
+    turns: Any = [{"role": "user", "content": "Count."}]
+    body = ChatBody(model="tiny:sort-1", messages=turns, temperature=0, max_tokens=4, stream=True)
+    events = list(replica.options(stream=True).answer.remote(body))
+    assert events[-1].strip() == "data: [DONE]"
+    assert all('"model": "tiny:sort-1"' in event for event in events[:-1])
+    assert "vllm-" in events[0]
