@@ -107,6 +107,28 @@ def select(
 
 
 @app.command()
+def submit(
+    source: Source,
+    address: Annotated[str, typer.Option(help="The cluster's dashboard, http://HEAD:8265.")],
+    overrides: Overrides = None,
+    storage: Storage = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; the same name again resumes it.")] = None,
+) -> None:
+    """Submit a run as a Ray job with this folder's files, and show its progress; it goes on when this ends.
+
+    Example: atgen-ray submit my-task.yaml --address http://head:8265 --storage /shared/runs
+    """
+    config = _load(source, overrides, storage, name)  # a mistake is found here, not on the cluster
+    from atgen_ray.submission import submit_run
+
+    arguments = [source, *(overrides or []), "--name", config.name] + (["--storage", storage] if storage else [])
+    status = submit_run(arguments, address, typer.echo)
+    if status != "SUCCEEDED":
+        typer.echo(f"job {status.lower()}", err=True)
+        raise typer.Exit(STOPPED if status == "STOPPED" else 1)
+
+
+@app.command()
 def plan(source: Source, overrides: Overrides = None, storage: Storage = None, as_json: AsJson = False) -> None:
     """The dry run: rows, tokens, dollars and device minutes. Costs nothing and contacts no provider."""
     config = _load(source, overrides, storage, None)

@@ -50,7 +50,8 @@ def test_a_job_is_stopped_and_a_second_one_resumes_it(
     assert stopped.returncode == 0, stopped.stderr
     assert _wait_for_end(project, storage) == "stopped"
 
-    second = _submit(project, cluster, storage)
+    address = {"--address": cluster["RAY_ADDRESS"], "--storage": storage}
+    second = project.run("submit", "sort.yaml", *(each for pair in address.items() for each in pair))
     assert second.returncode == 0, second.stdout + second.stderr
     assert "all rounds done" in second.stdout
     view = json.loads(project.run("runs", "show", "sort", "--storage", storage, "--json").stdout)
