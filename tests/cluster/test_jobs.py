@@ -27,7 +27,9 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={temporary}"]
     command += [f"--port={port}", f"--dashboard-port={dashboard}"]
     log = (tmp_path / "head.log").open("w")
-    head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    # Jobs find the `python` of these tests first, as they would in an image or an activated environment.
+    path = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=path)
     environment = os.environ | {"RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
     try:
         _wait_until_ready(environment, tmp_path / "head.log")
