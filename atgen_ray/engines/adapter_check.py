@@ -34,6 +34,7 @@ def check_adapter(
     """
     import numpy as np
     import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     from atgen_ray.hardware import fit_cpus, resolve_dtype, worker_environment
 
@@ -41,7 +42,12 @@ def check_adapter(
     usable = [row for row in features.to_pylist() if row["error"] is None and row["token_ids"]][:rows]
     if not usable:
         return 0.0
-    task = ray.remote(score_outputs).options(num_cpus=fit_cpus(1, 1.0), runtime_env={"env_vars": worker_environment(1)})
+    task = ray.remote(score_outputs).options(
+        num_cpus=fit_cpus(1, 1.0),
+        runtime_env={"env_vars": worker_environment(1)},
+        # Outside the placement group of a model replica that asks: it has no room for anybody else.
+        scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None),
+    )
     pairs = [(texts[row["id"]], row["token_ids"]) for row in usable]
     expected = np.concatenate(ray.get(task.remote(pairs, model, prompt, adapter)))
     difference = float(np.abs(expected - np.concatenate([row["logprobs"] for row in usable])).mean())
