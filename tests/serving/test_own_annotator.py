@@ -1,0 +1,39 @@
+"""Our own endpoint as the annotator of a run: the official client on both sides of the wire."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from projects import Project
+from services import Service
+
+
+def test_the_service_labels_for_a_run_and_its_token_is_found_nowhere(
+    service: Service, make_project: Callable[[], Project]
+) -> None:
+    project = make_project()
+    annotator = {
+        "type": "openai",
+        "model": "tiny:sort-1",
+        "base_url": f"{service.url}/v1",
+        "mode": "sync",
+        "price": {"input": 1.0, "output": 1.0},
+        "max_output_tokens": 8,
+        "temperature": 0.0,
+    }
+    command = ["run", "sort.yaml", "selection.strategy=random", "evaluation.zero_shot=false", "data.test=null"]
+    command += ["stopping.rounds=1", "stopping.dollars=1", f"annotator={json.dumps(annotator)}", "--name", "own"]
+    refused = project.run(*command, OPENAI_API_KEY=service.annotator)
+    assert refused.returncode == 2
+    done = project.run(*command, OPENAI_API_KEY=service.admin)
+    assert done.returncode == 0, done.stderr
+    rows = project.read("own", "labeled.jsonl")
+    assert len(rows) == 5
+    for row in rows:  # what the endpoint says to anybody else who asks the same
+        provenance = row["provenance"]
+        assert provenance["model"] == "tiny:sort-1"
+        assert provenance["output_tokens"] <= 8
+        assert row["dollars"] > 0
+    secret = service.admin.rpartition("_")[2].encode()
+    for path in Path(project.folder).rglob("*"):
+        assert not path.is_file() or secret not in path.read_bytes(), path
