@@ -26,6 +26,7 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     temporary = tempfile.mkdtemp(prefix="ray-")
     command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={temporary}"]
     command += [f"--port={port}", f"--dashboard-port={dashboard}"]
+    command += [f"--dashboard-agent-listen-port={_free_port()}"]  # else taken where another Ray runs on this machine
     log = (tmp_path / "head.log").open("w")
     # Jobs find the `python` of these tests first, as they would in an image or an activated environment.
     path = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -93,11 +94,12 @@ def _wait_for_end(project: Project, storage: str) -> str:
 def _wait_until_ready(environment: dict[str, str], log: Path) -> None:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
-        listed = subprocess.run([RAY, "job", "list"], env=environment, capture_output=True, timeout=60)
-        if listed.returncode == 0:
+        # The head lists jobs some seconds before there is an agent that takes one.
+        tried = subprocess.run([RAY, "job", "submit", "--", "true"], env=environment, capture_output=True, timeout=60)
+        if tried.returncode == 0:
             return
         time.sleep(1)
-    pytest.fail(f"no head node: {log.read_text()}")
+    pytest.fail(f"no head node that takes a job: {log.read_text()}{tried.stdout!r}{tried.stderr!r}")
 
 
 def _free_port() -> int:

@@ -22,18 +22,16 @@ def test_the_service_labels_for_a_run_and_its_token_is_found_nowhere(
         "temperature": 0.0,
     }
     command = ["run", "sort.yaml", "selection.strategy=random", "evaluation.zero_shot=false", "data.test=null"]
-    command += ["stopping.rounds=1", "stopping.dollars=1", f"annotator={json.dumps(annotator)}", "--name", "own"]
-    refused = project.run(*command, OPENAI_API_KEY=service.annotator)
+    command += ["stopping.rounds=1", "stopping.dollars=1", f"annotator={json.dumps(annotator)}", "--name"]
+    refused = project.run(*command, "refused", OPENAI_API_KEY=service.annotator)
     assert refused.returncode == 2
-    done = project.run(*command, OPENAI_API_KEY=service.admin)
+    assert "does not accept the key" in refused.stderr
+    done = project.run(*command, "own", OPENAI_API_KEY=service.admin)
     assert done.returncode == 0, done.stderr
-    rows = project.read("own", "labeled.jsonl")
-    assert len(rows) == 5
-    for row in rows:  # what the endpoint says to anybody else who asks the same
-        provenance = row["provenance"]
-        assert provenance["model"] == "tiny:sort-1"
-        assert provenance["output_tokens"] <= 8
-        assert row["dollars"] > 0
+    shown = json.loads(project.run("runs", "show", "own", "--json").stdout)
+    assert shown["annotation"]["requests"] == {"answered": 10}  # a model of random weights never ends: asked once more
+    assert shown["annotation"]["paid"] > 10 * 8 / 1e6  # by the usage that the endpoint reports
+    assert len(project.read("own", "labeled.jsonl")) + len(shown["dead_letters"]) == 5
     secret = service.admin.rpartition("_")[2].encode()
     for path in Path(project.folder).rglob("*"):
         assert not path.is_file() or secret not in path.read_bytes(), path
