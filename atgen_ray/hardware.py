@@ -47,13 +47,13 @@ def worker_environment(threads: int) -> dict[str, str]:
 def fit_cpus(workers: int, asked: float) -> float:
     """CPUs to reserve for each of `workers` actors, at most `asked`.
 
-    Actors that reserve every CPU of a cluster leave Ray Data none to read with, and it waits for ever without a
-    word: a share of the cluster is always left free.
+    Actors that reserve more CPUs than are free, as beside a service, wait for ever without a word; those that reserve
+    every one leave Ray Data none to read with. A share of what is free now is always left.
     """
     import ray
 
-    total = float(ray.cluster_resources().get("CPU", 1.0))
-    return min(asked, max(0.1, (total - 0.5) / workers))
+    free = float(ray.available_resources().get("CPU", 0.0))
+    return min(asked, max(0.01, (free - 0.5) / workers))
 
 
 def count_gpus() -> int:

@@ -36,7 +36,7 @@ class AdapterDirectory:
     def __init__(self, model: ModelConfig, model_name: str | None, storage: str, journal: Journal) -> None:
         self.base = model_name or name_model(model.id)
         self._model, self._storage, self._journal = model, storage, journal
-        self._known: dict[str, Adapter] = {}
+        self._known: dict[str, tuple[int, Adapter]] = {}  # with when its weights were written
 
     def parse(self, model: str) -> str | None:
         """The adapter's name in a model's name; None is the base model.
@@ -55,8 +55,10 @@ class AdapterDirectory:
         Raises:
             Fault: 404, no run of this base model has trained it.
         """
-        if name in self._known and self._known[name].path.exists():
-            return self._known[name]
+        if name in self._known:
+            written, known = self._known[name]
+            if (known.path / WEIGHTS).exists() and (known.path / WEIGHTS).stat().st_mtime_ns == written:
+                return known
         match = ADAPTER.fullmatch(name)
         if match is None:
             raise Fault(404, f"adapter {name[:200]!r} is unknown, expected RUN-ROUND")
@@ -70,8 +72,9 @@ class AdapterDirectory:
         if (round, "training") not in self._journal.committed_steps(run):
             raise Fault(404, f"adapter '{name}' is unknown: run '{run}' has trained none in round {round}")
         path = RunFolder(self._storage, run).local(f"{round_folder(round)}/adapter")
-        self._known[name] = Adapter(name, path, digest_adapter(path))
-        return self._known[name]
+        adapter = Adapter(name, path, digest_adapter(path))
+        self._known[name] = (path / WEIGHTS).stat().st_mtime_ns, adapter
+        return adapter
 
     def list(self) -> list[tuple[str, float]]:
         """Names that may be asked for, with when each came to be: the base model, then every adapter."""

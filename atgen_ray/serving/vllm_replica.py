@@ -108,7 +108,7 @@ class VLLMReplica(LLMServer):
         asked = body.max_tokens or getattr(body, "max_completion_tokens", None)
         if asked is not None and asked > self._service.limits.output_tokens:
             raise Fault(400, f"max_tokens is {asked}, expected at most {self._service.limits.output_tokens}")
-        async with self._gate.enter(adapter.name if adapter else None, interactive=True):
+        async with self._gate.enter(_key(adapter), interactive=True):
             served = await self._served_name(adapter)
             settings = body.model_dump(exclude_none=True, exclude={"user", "echo"}) | {"model": served}
             if isinstance(body, ChatBody):
@@ -124,7 +124,7 @@ class VLLMReplica(LLMServer):
         check_digest(adapter, digest)
 
         async def one(request: TokenRequest) -> list[TokenStep]:
-            async with self._gate.enter(adapter.name if adapter else None, interactive=False):
+            async with self._gate.enter(_key(adapter), interactive=False):
                 return await self._complete(request, await self._served_name(adapter))
 
         rows = list(await asyncio.gather(*(one(request) for request in requests)))
@@ -153,8 +153,7 @@ class VLLMReplica(LLMServer):
         """What vLLM calls the model with this adapter, which it holds from now on."""
         if adapter is None or not self._by_name:
             return "base"
-        # vLLM remembers adapters by name: another content is another name.
-        name = f"{adapter.name}@{adapter.digest[:16]}"
+        name = str(_key(adapter))
         async with self._loading:
             if name not in self._named:
                 await self._make_room()
@@ -183,7 +182,7 @@ class VLLMReplica(LLMServer):
 
     async def _change_weights(self, key: str | None) -> None:
         """Nobody is inside the gate while this runs."""
-        adapter = await self._find(key)
+        adapter = await self._find(key and key.partition("@")[0])
         await self.engine.collective_rpc("load_adapter", args=(str(adapter.path) if adapter else "",))
         await self.engine.reset_prefix_cache()
         if adapter is not None:
@@ -243,6 +242,11 @@ class VLLMReplica(LLMServer):
         if "choices" in event:
             event |= {"model": model, "system_fingerprint": origin}
         return f"data: {json.dumps(event)}\n\n"
+
+
+def _key(adapter: Adapter | None) -> str | None:
+    """What an engine tells adapters apart by: vLLM remembers names, so another content is another name."""
+    return adapter and f"{adapter.name}@{adapter.digest[:16]}"
 
 
 def read_steps(logprobs: Any, finish: str | None, top: int) -> list[TokenStep]:

@@ -41,6 +41,20 @@ def test_the_same_picks_on_1_2_and_8_shards(strategy: str, parameters: dict) -> 
     assert pool.take(order).select(strategy, 40, parameters, workers=RayWorkers(2, ignore)).equals(expected)
 
 
+def test_workers_fit_into_what_others_leave_of_the_cluster() -> None:
+    class Resident:
+        def ready(self) -> bool:
+            return True
+
+    held = ray.available_resources()["CPU"] - 0.6
+    resident = ray.remote(num_cpus=held)(Resident).remote()
+    assert ray.get(resident.ready.remote())
+    pool = make_pool(100)
+    found = pool.select("facility_location", 5, {"method": "exact"}, workers=RayWorkers(8, ignore))
+    ray.kill(resident)
+    assert found.equals(pool.select("facility_location", 5, {"method": "exact"}))
+
+
 def test_progress_rises_to_its_end() -> None:
     seen: list[tuple[int, int]] = []
     pool = make_pool(300)

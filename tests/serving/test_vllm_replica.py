@@ -1,5 +1,6 @@
 """Real vLLM replicas (CPU build) in Ray's LLM layer: each answer comes from the adapter asked for."""
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from atgen_ray.engines.decoder import TokenRequest
@@ -18,13 +20,13 @@ PROMPT = "Sort: red blue green"
 APP = "atgen-vllm"
 
 
-@pytest.fixture(scope="module")
-def replica(ray_session: None, arguments: dict[str, Any]) -> Iterator[Any]:
-    """A handle of one replica with a vLLM engine."""
+@pytest.fixture(scope="module", params=["merged", "name"])
+def replica(ray_session: None, arguments: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A handle of one replica with a vLLM engine: adapters in its weights, and by name as on a GPU."""
     from ray import serve
 
-    engine = {"backend": "vllm", "threads_per_worker": 1, "cpus_per_worker": 0.5}
-    application = build_application(arguments | {"engine": engine, "replica": {"turn_seconds": 0.2}})
+    engine = {"backend": "vllm", "threads_per_worker": 1, "cpus_per_worker": 0.5, "adapters": request.param}
+    application = build_application(arguments | {"engine": engine, "replica": {"turn_seconds": 0.2, "adapters": 2}})
     serve.run(application, name=APP, route_prefix="/vllm")
     yield serve.get_deployment_handle("model", app_name=APP)
     serve.delete(APP)
@@ -46,7 +48,10 @@ def expect(model: str, adapter: Path | None, tokens: int) -> list[float]:
 
 
 def test_mixed_requests_each_get_their_own_adapter(replica: Any, storage: Path, tiny_model: str) -> None:
-    """The base model after an adapter too, whose tied output layer vLLM leaves stale on reload."""
+    """The base model after an adapter too.
+
+    There vLLM leaves the tied output layer stale on reload, and with no free slot gives the base model an adapter.
+    """
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     prompt = tokenizer(PROMPT).input_ids
     folders = {name: storage / f"runs/sort/rounds/00{name[-1]}/adapter" for name in ("sort-1", "sort-2")}
@@ -63,6 +68,24 @@ def test_mixed_requests_each_get_their_own_adapter(replica: Any, storage: Path, 
     for name, answer in zip(names, answers, strict=True):
         assert answer == pytest.approx(expected[name], abs=2e-3), name
     assert max(abs(a - b) for a, b in zip(expected[None], expected["sort-1"], strict=True)) > 0.02
+
+
+def test_an_adapter_with_new_weights_under_its_old_name_is_a_new_one(
+    replica: Any, storage: Path, tiny_model: str
+) -> None:
+    """vLLM goes on with the old weights where a number or a name comes again."""
+    prompt = AutoTokenizer.from_pretrained(tiny_model)(PROMPT).input_ids
+    folder, kept = storage / "runs/sort/rounds/002/adapter", storage / "kept"
+    shutil.copytree(folder, kept)
+    weights = load_file(folder / "adapter_model.safetensors")
+    try:
+        save_file({name: -1.5 * tensor for name, tensor in weights.items()}, folder / "adapter_model.safetensors")
+        request = TokenRequest(prompt, 8, adapter="sort-2")
+        [steps] = replica.generate.remote([request], digest_adapter(folder)).result()
+        assert [step.logprob for step in steps] == pytest.approx(expect(tiny_model, folder, 8), abs=2e-3)
+    finally:
+        shutil.rmtree(folder)
+        kept.rename(folder)
 
 
 def test_an_adapter_of_another_storage_is_refused(replica: Any) -> None:
