@@ -246,7 +246,7 @@ class VLLMReplica(LLMServer):
 
 def _key(adapter: Adapter | None) -> str | None:
     """What an engine tells adapters apart by: vLLM remembers names, so another content is another name."""
-    return adapter and f"{adapter.name}@{adapter.digest[:16]}"
+    return f"{adapter.name}@{adapter.digest[:16]}" if adapter else None
 
 
 def read_steps(logprobs: Any, finish: str | None, top: int) -> list[TokenStep]:

@@ -100,7 +100,7 @@ class DenseCoverage:
 
     def _look_for_pairs(self) -> None:
         """Turns to the open pairs if they are few, and looks again later if not."""
-        self._look_at = 2 * self._work
+        self._look_at = self._work + self.size * len(self._ground) // 8
         asked = np.unique(np.linspace(0, self.size - 1, _ASKED).astype(np.int64))
         share = float((self._columns(asked) > self._covered[:, None]).mean())
         if share <= _OPEN and share * self.size * len(self._ground) * BYTES <= self._megabytes * 2**20:
