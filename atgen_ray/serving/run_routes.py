@@ -28,12 +28,15 @@ class RunBody(BaseModel):
 
 
 class RunViewBody(RunBody):
-    """One run with its learning curve, events and dead letters."""
+    """One run with its learning curve, events, annotation and dead letters."""
 
     message: str
     metrics: list[dict[str, Any]]
     events: list[dict[str, Any]]
     dead_letters: list[dict[str, Any]]
+    annotation: dict[str, Any] = Field(
+        description="Requests of annotating models by state, their batches under way, dollars paid and held"
+    )
 
 
 class StartedBody(BaseModel):
