@@ -26,7 +26,7 @@ from atgen_ray.plan import estimate_run
 from atgen_ray.pool import build_split, overlap
 from atgen_ray.progress import Watch
 from atgen_ray.provenance import write_provenance
-from atgen_ray.records import DeadLetter, GenerationRequest, Progress
+from atgen_ray.records import SAMPLES, DeadLetter, GenerationRequest, Progress
 from atgen_ray.results import collect_rows
 from atgen_ray.seeds import mix_seed
 from atgen_ray.selection import select_batch
@@ -35,8 +35,6 @@ from atgen_ray.state import RunState, round_folder
 from atgen_ray.stopping import find_stop
 from atgen_ray.storage import RunFolder
 from atgen_ray.training import TrainingExample, train_adapter
-
-SAMPLES = 10  # outputs drawn for strategies that compare samples, as BLEUVar does (arXiv 2006.08344)
 
 
 class Controller:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+SAMPLES = 10  # outputs drawn for strategies that compare samples, as BLEUVar does (arXiv 2006.08344)
+
 # pool.parquet and test.parquet: what strategies, engines and annotators may see. No answers here.
 POOL_SCHEMA = pa.schema(
     [

@@ -25,6 +25,11 @@ class LimitsConfig(Section):
     examples: PositiveInt = Field(1_000_000, description="Examples of one selection at most")
     output_tokens: PositiveInt = Field(2_048, description="Longest answer that a caller may ask of the model")
 
+    @property
+    def backpressure(self) -> dict[str, int]:
+        """What Ray Serve answers where it refuses by itself, which is 503 unless told otherwise."""
+        return {"status_code": 429, "retry_after_s": self.retry_after}
+
 
 class ReplicaConfig(Section):
     """How a model replica works through what it is asked."""

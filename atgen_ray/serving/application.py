@@ -41,7 +41,7 @@ def build_application(args: dict[str, Any]) -> serve.Application:
         Api,
         name="api",
         max_ongoing_requests=PENDING_AT_THE_API,
-        backpressure_config=refuse_with_429(service),
+        backpressure_config=service.limits.backpressure,
         ray_actor_options={"num_cpus": 0.1},
     ).bind(service, selector, model)
 
@@ -111,7 +111,7 @@ def _deploy_selector(service: ServiceConfig) -> serve.Application:
         name="selector",
         max_ongoing_requests=2,
         max_queued_requests=service.limits.queued_selects,
-        backpressure_config=refuse_with_429(service),
+        backpressure_config=service.limits.backpressure,
         ray_actor_options={"num_cpus": 0.5, "runtime_env": {"env_vars": _environment(service)}},
     ).bind(service)
 
@@ -130,18 +130,13 @@ def _deploy_model(service: ServiceConfig) -> serve.Application:
         # Twice what it decodes at once, so that the next batch is there when one ends.
         max_ongoing_requests=2 * service.replica.slots,
         max_queued_requests=service.limits.queued_prompts,
-        backpressure_config=refuse_with_429(service),
+        backpressure_config=service.limits.backpressure,
         ray_actor_options={
             "num_cpus": service.engine.cpus_per_worker,
             "num_gpus": gpus,
             "runtime_env": {"env_vars": _environment(service)},
         },
     ).bind(service)
-
-
-def refuse_with_429(service: ServiceConfig) -> dict[str, Any]:
-    """What Serve answers where it refuses by itself, which is 503 unless told otherwise."""
-    return {"status_code": 429, "retry_after_s": service.limits.retry_after}
 
 
 def _environment(service: ServiceConfig) -> dict[str, str]:

@@ -7,14 +7,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atgen_ray.config import DataConfig, PromptConfig, ServiceConfig
-from atgen_ray.records import GenerationRequest
+from atgen_ray.records import SAMPLES, GenerationRequest
 from atgen_ray.selection import Embeddings, find_needs, select_batch
 from atgen_ray.serving.adapters import Adapter
 from atgen_ray.serving.data_roots import check_location
 from atgen_ray.serving.faults import Fault
 from atgen_ray.serving.selection_requests import ExampleBody, LabeledBody, SelectBody, pick_rows
 
-SAMPLES = 10  # as in the round loop
 BATCH_ROWS = 32
 
 

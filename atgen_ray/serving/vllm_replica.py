@@ -45,7 +45,7 @@ def deploy_vllm(service: ServiceConfig) -> serve.Application:
             "name": MODEL,
             "max_ongoing_requests": 4 * service.replica.slots,
             "max_queued_requests": service.limits.queued_prompts,
-            "backpressure_config": {"status_code": 429, "retry_after_s": service.limits.retry_after},
+            "backpressure_config": service.limits.backpressure,
         },
     )
 

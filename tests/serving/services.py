@@ -3,10 +3,14 @@
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
+import torch
+from peft import PeftModel
 from projects import Project
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,23 @@ class Service:
     def openai(self) -> openai.OpenAI:
         """The official client."""
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.admin, max_retries=0, timeout=120)
+
+
+def continue_greedily(model: str, adapter: Path | None, prompt: str, tokens: int) -> tuple[list[str], list[float]]:
+    """The greedy answer by transformers and peft: its tokens as texts, and their log-probabilities."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    scorer: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    if adapter is not None:
+        scorer = PeftModel.from_pretrained(scorer, str(adapter)).eval()
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    with torch.inference_mode():
+        out = scorer.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=2
+        )
+        logits = scorer(input_ids=out).logits[0, ids.shape[1] - 1 : -1].float()
+    new = out[0, ids.shape[1] :]
+    logprobs = torch.log_softmax(logits, -1).gather(1, new[:, None]).squeeze(1).tolist()
+    return [tokenizer.decode([token]) for token in new], logprobs
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -6,29 +6,16 @@ from typing import Any
 
 import openai
 import pytest
-import torch
-from peft import PeftModel
-from services import Service
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from services import Service, continue_greedily
 
 TURNS: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Count to five."}]
 
 
 def score(model: str, adapter: Path | None, prompt: str, answer: list[str], tokens: int) -> list[float]:
     """Log-probabilities of the greedy answer by transformers and peft; checks that its tokens are `answer`."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    scorer: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-    if adapter is not None:
-        scorer = PeftModel.from_pretrained(scorer, str(adapter)).eval()
-    ids = tokenizer(prompt, return_tensors="pt").input_ids
-    with torch.inference_mode():
-        out = scorer.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=2
-        )
-        logits = scorer(input_ids=out).logits[0, ids.shape[1] - 1 : -1].float()
-    new = out[0, ids.shape[1] :]
-    assert [tokenizer.decode([token]) for token in new] == answer
-    return torch.log_softmax(logits, -1).gather(1, new[:, None]).squeeze(1).tolist()
+    texts, logprobs = continue_greedily(model, adapter, prompt, tokens)
+    assert texts == answer
+    return logprobs
 
 
 def test_chat_whole_and_streamed_say_the_same(service: Service) -> None:

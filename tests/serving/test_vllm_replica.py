@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from services import continue_greedily
+from transformers import AutoTokenizer
 
 from atgen_ray.engines.decoder import TokenRequest
 from atgen_ray.serving.adapters import digest_adapter
@@ -34,17 +33,7 @@ def replica(ray_session: None, arguments: dict[str, Any], request: pytest.Fixtur
 
 def expect(model: str, adapter: Path | None, tokens: int) -> list[float]:
     """Log-probabilities of the greedy answer by transformers and peft."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    scorer: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-    if adapter is not None:
-        scorer = PeftModel.from_pretrained(scorer, str(adapter)).eval()
-    ids = tokenizer(PROMPT, return_tensors="pt").input_ids
-    with torch.inference_mode():
-        out = scorer.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=2
-        )
-        logits = scorer(input_ids=out).logits[0, ids.shape[1] - 1 : -1].float()
-    return torch.log_softmax(logits, -1).gather(1, out[0, ids.shape[1] :, None]).squeeze(1).tolist()
+    return continue_greedily(model, adapter, PROMPT, tokens)[1]
 
 
 def test_mixed_requests_each_get_their_own_adapter(replica: Any, storage: Path, tiny_model: str) -> None:
