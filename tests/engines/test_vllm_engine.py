@@ -10,7 +10,7 @@ import pytest
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.engines import build_engine, choose_backend
 from atgen_ray.engines.adapter_check import check_adapter
-from atgen_ray.engines.vllm_engine import _summarize_step
+from atgen_ray.engines.vllm_engine import summarize_step
 
 Generate = Callable[..., pa.Table]
 
@@ -59,7 +59,7 @@ def test_entropy_from_the_likeliest_tokens_is_a_close_lower_bound() -> None:
     logprobs = logits - np.log(np.exp(logits).sum())
     order = np.argsort(-logprobs)[:20]
     step = {int(token): {"logprob": float(logprobs[token])} for token in order}
-    chosen, entropy, top = _summarize_step(step, int(order[3]), 2)
+    chosen, entropy, top = summarize_step(step, int(order[3]), 2)
     exact = -(np.exp(logprobs) * logprobs).sum()
     assert chosen == pytest.approx(logprobs[order[3]])
     assert top == pytest.approx(list(logprobs[order[:2]]))
