@@ -92,7 +92,8 @@ def expect_work(config: RunConfig, pool: int, selectable: int, test: int, labels
         needs = find_needs(own or selection.strategy, selection.first.parameters if own else selection.parameters)
         if needs & {"generations", "samples", "states"}:
             left = selectable - (labels[index - 1] if index else 0)
-            work["generation"] += min(left, selection.candidates or left)
+            seen = min(left, selection.candidates or left)
+            work["generation"] += min(seen, selection.shortlist.count) if selection.shortlist else seen
         if "embeddings" in needs:
             work["embedding"] = pool
         dev = round(count * dev_fraction)

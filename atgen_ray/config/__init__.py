@@ -15,10 +15,10 @@ from atgen_ray.config.annotation import (
     list_annotators,
 )
 from atgen_ray.config.data import DataConfig, DuplicatesConfig, PromptConfig, Shot
-from atgen_ray.config.evaluation import EvaluationConfig, PlateauConfig, StoppingConfig
+from atgen_ray.config.evaluation import EvaluationConfig, GainConfig, PlateauConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
 from atgen_ray.config.run import NAME_PATTERN, RunConfig
-from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig
+from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig, ShortlistConfig
 from atgen_ray.config.service import LimitsConfig, ReplicaConfig, ServiceConfig
 from atgen_ray.config.training import TrainingConfig
 
@@ -34,6 +34,7 @@ __all__ = [
     "EngineConfig",
     "EvaluationConfig",
     "FirstBatchConfig",
+    "GainConfig",
     "HumanAnnotatorConfig",
     "LanguageAnnotatorConfig",
     "LimitsConfig",
@@ -49,6 +50,7 @@ __all__ = [
     "RunConfig",
     "SelectionConfig",
     "ServiceConfig",
+    "ShortlistConfig",
     "Shot",
     "StoppingConfig",
     "TrainingConfig",

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from atgen_ray.settings import Fraction, Section
 
@@ -35,6 +35,9 @@ class DataConfig(Section):
     )
     test_references: str | list[str] | None = Field(
         None, description="Column or columns of the answers in the test set; null: as `references`"
+    )
+    seed: NonNegativeInt | None = Field(
+        None, description="Seed of the two subsets below; null: the run's. Runs that are compared should share it"
     )
     limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the pool of this size")
     test_limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the test set")

@@ -34,6 +34,11 @@ class RunConfig(Section):
         description="URL of the journal, postgresql:// or sqlite:///FILE; null: SQLite at <storage>/atgen.db. Better "
         "given in the environment as ATGEN_DATABASE_URL, where every command finds it",
     )
+    cache: str | None = Field(
+        None,
+        description="Folder or fsspec URL where runs share embeddings and the untuned model's outputs by content; "
+        "null: nothing is shared. Results are those of a run alone but for the last bits, as other rows share a batch",
+    )
     data: DataConfig
     prompt: PromptConfig = Field(default_factory=PromptConfig)
     model: ModelConfig
@@ -90,11 +95,12 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> "RunConfig":
         stopping = self.stopping
-        steered = set(stopping.dev_target) | ({stopping.plateau.metric} if stopping.plateau else set())
+        rules = [rule for rule in (stopping.plateau, stopping.gain) if rule]
+        steered = set(stopping.dev_target) | {rule.metric for rule in rules}
         for metric in sorted(steered):
             if metric not in self.evaluation.metrics:
                 hint = nearest(metric, self.evaluation.metrics)
                 raise ValueError(f"stopping names metric '{metric}', expected one of evaluation.metrics{hint}")
         if steered and not self.evaluation.dev_fraction:
-            raise ValueError("stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2")
+            raise ValueError("stopping.plateau, .gain and .dev_target need evaluation.dev_fraction above 0, as 0.2")
         return self

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from atgen_ray.settings import Fraction, Section
 
@@ -15,6 +15,9 @@ class TrainingConfig(Section):
     alpha: PositiveInt = Field(32, description="LoRA alpha; the update is scaled by alpha / rank")
     dropout: Fraction = Field(0.0, description="LoRA dropout")
     target_modules: str | list[str] = Field("all-linear", description="Modules that get an adapter")
+    order: NonNegativeInt = Field(
+        0, description="Which order of the examples (and start of the adapter), of those that the run's seed gives"
+    )
     epochs: PositiveFloat = Field(3, description="Passes over the labels")
     learning_rate: PositiveFloat = Field(2e-4, description="Peak learning rate")
     schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="Learning-rate schedule")
@@ -30,6 +33,7 @@ class TrainingConfig(Section):
     threads_per_worker: PositiveInt | None = Field(
         None, description="Compute threads of a worker on CPU; null: the machine's cores over `workers`"
     )
+    gpus_per_worker: PositiveFloat = Field(1.0, description="GPUs that Ray reserves for a worker, where it uses them")
     use_gpu: bool | None = Field(None, description="null: where the cluster has a GPU for every worker")
 
     @model_validator(mode="after")

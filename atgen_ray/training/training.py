@@ -61,7 +61,11 @@ def train_adapter(
     from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
     from atgen_ray.training.worker import SUMMARY, train_worker
 
-    use_gpu = training.use_gpu if training.use_gpu is not None else count_gpus() >= training.workers
+    use_gpu = (
+        training.use_gpu
+        if training.use_gpu is not None
+        else count_gpus() >= training.workers * training.gpus_per_worker
+    )
     threads = count_threads(training.workers, training.threads_per_worker)
     trainer = TorchTrainer(
         train_worker,
@@ -80,7 +84,7 @@ def train_adapter(
             num_workers=training.workers,
             use_gpu=use_gpu,
             resources_per_worker={"CPU": fit_cpus(training.workers, training.cpus_per_worker)}
-            | ({"GPU": 1} if use_gpu else {}),
+            | ({"GPU": training.gpus_per_worker} if use_gpu else {}),
         ),
         run_config=RunConfig(
             name="train",
