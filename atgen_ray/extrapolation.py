@@ -13,7 +13,7 @@ import numpy.typing as npt
 Numbers = npt.NDArray[np.float64]
 
 POINTS = 4  # fewest on a curve that is continued: one more than the law has parameters
-DRAWS = 200
+DRAWS = 100
 SLOWEST, FASTEST = 0.05, 2.0  # bounds of the exponent
 
 

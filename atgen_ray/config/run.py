@@ -95,12 +95,23 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> "RunConfig":
         stopping = self.stopping
-        rules = [rule for rule in (stopping.plateau, stopping.gain) if rule]
-        steered = set(stopping.dev_target) | {rule.metric for rule in rules}
+        steered = set(stopping.dev_target) | ({stopping.plateau.metric} if stopping.plateau else set())
         for metric in sorted(steered):
             if metric not in self.evaluation.metrics:
                 hint = nearest(metric, self.evaluation.metrics)
                 raise ValueError(f"stopping names metric '{metric}', expected one of evaluation.metrics{hint}")
         if steered and not self.evaluation.dev_fraction:
-            raise ValueError("stopping.plateau, .gain and .dev_target need evaluation.dev_fraction above 0, as 0.2")
+            raise ValueError("stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2")
+        return self
+
+    @model_validator(mode="after")
+    def _gain_fits(self) -> "RunConfig":
+        gain, known = self.stopping.gain, self.evaluation.metrics
+        if gain is None:
+            return self
+        if known and gain.metric not in known:
+            hint = nearest(gain.metric, known)
+            raise ValueError(f"stopping.gain.metric is '{gain.metric}', expected one of evaluation.metrics{hint}")
+        if not self.evaluation.dev_fraction:
+            raise ValueError("stopping.gain needs evaluation.dev_fraction above 0, as 0.2")
         return self
