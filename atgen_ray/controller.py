@@ -6,7 +6,7 @@ again, and one whose output is there already only needs its journal entry; so a 
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +36,7 @@ from atgen_ray.state import MODEL, RunState, round_folder
 from atgen_ray.stopping import find_stop
 from atgen_ray.storage import RunFolder
 from atgen_ray.training import TrainingExample, train_adapter
+from atgen_ray.training.weights import weigh_examples
 
 
 class Controller:
@@ -107,8 +108,8 @@ class Controller:
         self._commit(0, "pool", "pool.parquet", make)
 
     def embed_pool(self) -> None:
-        """Embeds the pool where a strategy looks at embeddings."""
-        if any("embeddings" in self._state.needs(round) for round in (1, 2)):
+        """Embeds the pool where a strategy, or the weighing of labels, looks at embeddings."""
+        if self._config.training.reweight or any("embeddings" in self._state.needs(round) for round in (1, 2)):
             config, folder, pool = self._config.embedding, self._folder, self._state.pool
 
             def make(progress: Progress) -> None:
@@ -195,6 +196,7 @@ class Controller:
         """Fine-tunes an adapter on all labels so far, from the base model."""
         labels, dev, texts = self._state.labels(round), self._state.dev(round), self._state.texts
         examples = [TrainingExample(label.id, texts[label.id], label.text) for label in labels if label.id not in dev]
+        examples = self._weigh(examples)
         rel, work = f"{round_folder(round)}/adapter", f"{round_folder(round)}/training"
 
         def make(_: Progress) -> None:
@@ -232,6 +234,15 @@ class Controller:
 
         self._commit(round, "evaluation", rel, make)
         self._folder.write_json("metrics.json", collect_rows(self._config.name, self._journal, self._folder))
+
+    def _weigh(self, examples: list[TrainingExample]) -> list[TrainingExample]:
+        """The examples with their weights in the loss."""
+        largest = self._config.training.reweight
+        if largest is None or not examples:
+            return examples
+        ids, pool = [example.id for example in examples], self._state.pool["id"].to_pylist()
+        weights = weigh_examples(ids, pool, self._state.embeddings, largest)
+        return [replace(example, weight=weights[example.id]) for example in examples]
 
     def find_stop(self, round: int) -> str | None:
         """Why the run ends after `round`, or None."""

@@ -52,7 +52,7 @@ def read_curves(cells: Sequence[Cell], metrics: dict[str, str], journal: Journal
             continue
         rows = RunFolder(cell.run.storage, cell.run.name).read_json("metrics.json")
         metric = metrics[cell.task]
-        rows = [row for row in rows if row["metrics"].get(metric) is not None]
+        rows = [row for row in rows if (row["metrics"].get(metric) or {}).get("mean") is not None]
         seconds = _read_seconds(journal, cell.run.name)
         rounds = [row["round"] for row in rows]
         if rows:

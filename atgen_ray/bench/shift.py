@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atgen_ray.reporting.clusters import Clusters
+from atgen_ray.selection.kernels.means import find_width, measure_discrepancy
 
 Vectors = Mapping[str, npt.NDArray[np.float64]]  # unit vectors by example id
 
@@ -28,23 +29,20 @@ class PoolFacts:
     vectors: Vectors
     clusters: Clusters | None
     width: float  # of the kernel
-    self_similarity: float
     languages: Mapping[str, str] = field(default_factory=dict)
 
 
 def study_pool(texts: Mapping[str, str], answers: Mapping[str, str], vectors: Vectors) -> PoolFacts:
     """The facts of a pool; `answers` and `vectors` may lack some ids."""
     ids = sorted(texts)
-    sample = _stack(ids[:: math.ceil(len(ids) / SAMPLED)], vectors)
-    width = find_width(sample)
+    sample = _sample(ids, vectors)
     return PoolFacts(
         ids=ids,
         texts=texts,
         answers=answers,
         vectors=vectors,
         clusters=Clusters(list(sample)) if len(sample) > 1 else None,
-        width=width,
-        self_similarity=float(_kernel(sample, sample, width).mean()) if len(sample) else math.nan,
+        width=find_width(sample),
         languages={id_: name_language(f"{texts[id_]} {answers.get(id_, '')}") for id_ in ids},
     )
 
@@ -70,14 +68,6 @@ def measure_shift(pool: PoolFacts, labeled: Sequence[str]) -> dict[str, float]:
     }
 
 
-def find_width(sample: npt.NDArray[np.float64]) -> float:
-    """The median distance between two of `sample`: the usual width of a Gaussian kernel."""
-    from scipy.spatial.distance import pdist
-
-    distances = pdist(sample) if len(sample) > 1 else np.zeros(0)
-    return float(np.median(distances)) or 1.0 if len(distances) else 1.0
-
-
 @cache
 def name_language(text: str) -> str:
     """The language of a text as ISO 639-1, by its character n-grams; `unknown` where it has no letters.
@@ -98,20 +88,13 @@ def _stack(ids: Sequence[str], vectors: Vectors) -> npt.NDArray[np.float64]:
     return np.stack(rows) if rows else np.empty((0, 0))
 
 
-def _kernel(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64], width: float) -> npt.NDArray[np.float64]:
-    from sklearn.metrics.pairwise import rbf_kernel
-
-    values: npt.NDArray[np.float64] = rbf_kernel(one, other, gamma=1 / (2 * width**2))
-    return values
+def _sample(ids: Sequence[str], vectors: Vectors) -> npt.NDArray[np.float64]:
+    return _stack(ids[:: math.ceil(len(ids) / SAMPLED)], vectors)
 
 
 def _measure_mmd(pool: PoolFacts, labeled: Sequence[str]) -> float:
-    rows = _stack(labeled, pool.vectors)
-    if not len(rows) or math.isnan(pool.self_similarity):
-        return math.nan
-    sample = _stack(pool.ids[:: math.ceil(len(pool.ids) / SAMPLED)], pool.vectors)
-    within, across = _kernel(rows, rows, pool.width).mean(), _kernel(rows, sample, pool.width).mean()
-    return max(0.0, float(within + pool.self_similarity - 2 * across))
+    rows, sample = _stack(labeled, pool.vectors), _sample(pool.ids, pool.vectors)
+    return measure_discrepancy(rows, sample, pool.width) if len(rows) and len(sample) else math.nan
 
 
 def _mean_length(pool: PoolFacts, ids: Sequence[str]) -> float:

@@ -1,6 +1,6 @@
 """How the adapter is fine-tuned."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -27,6 +27,11 @@ class TrainingConfig(Section):
     batch_size: PositiveInt = Field(8, description="Examples in one optimiser step, over all workers")
     accumulation: PositiveInt = Field(1, description="Micro-batches that one optimiser step is split into")
     gradient_checkpointing: bool = Field(False, description="Trade time for memory")
+    reweight: Annotated[float, Field(gt=1.0)] | None = Field(
+        None,
+        description="Weigh the labels in the loss so that their embeddings are spread like the pool's, against the "
+        "bias of selection; none counts more than this, nor less than its inverse. null: all count alike",
+    )
     warm_start: bool = Field(False, description="Continue from the last round's adapter instead of the base")
     workers: PositiveInt = Field(1, description="Data-parallel workers (DDP)")
     cpus_per_worker: PositiveFloat = Field(1.0, description="CPUs that Ray reserves for a worker")

@@ -16,6 +16,7 @@ class TrainingExample:
     id: str
     text: str
     answer: str
+    weight: float = 1.0  # of its tokens in the loss
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.pool.prompts import PromptBuilder
 from atgen_ray.records import Progress
 from atgen_ray.training.rows import IGNORED, build_row
+from atgen_ray.training.weighted_trainer import WeightedTrainer
 
 SUMMARY = "training.json"  # travels with the adapter in its checkpoint
 
@@ -42,7 +43,7 @@ def train_worker(job: dict[str, Any]) -> None:
 
 
 def fine_tune(
-    examples: list[dict[str, str]],
+    examples: list[dict[str, Any]],
     model: ModelConfig,
     prompt: PromptConfig,
     training: TrainingConfig,
@@ -56,7 +57,7 @@ def fine_tune(
     """Trains on this worker's share of every batch and returns the fields of `TrainingResult`.
 
     Args:
-        examples: mappings with text and answer.
+        examples: mappings with text, answer and weight.
         workers: processes in the torch process group, this one among them.
         output: folder for the adapter; None in all workers but the first.
     """
@@ -70,11 +71,14 @@ def fine_tune(
         tokenizer.pad_token = tokenizer.eos_token
     builder = PromptBuilder(tokenizer, prompt, model.max_prompt_tokens)
     rows = [build_row(builder, example["text"], example["answer"], model.max_new_tokens) for example in examples]
+    weights = [example.get("weight", 1.0) for example in examples]
+    weighted = any(weight != 1.0 for weight in weights)
+    weighed = [row | {"weight": weight} for row, weight in zip(rows, weights, strict=True)] if weighted else rows
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(
+        trainer = (WeightedTrainer if weighted else Trainer)(
             model=add_adapter(load_model(model).train(), training, start_from),
             args=_arguments(training, len(rows), seed, workers, scratch),
-            train_dataset=rows,
+            train_dataset=weighed,
             data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED, padding=True),
             callbacks=[ProgressCallback(progress)] if output else [],
         )

@@ -1,6 +1,7 @@
 """Fine-tuning under Ray Train: what is learnt, and that the number of workers does not matter."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +81,16 @@ def test_warm_start_continues_from_the_last_adapter(train: Train) -> None:
     first, adapter = train("first", epochs=6)
     second, _ = train("second", start_from=adapter, epochs=1)
     assert second.losses[0]["loss"] < first.losses[0]["loss"] - 0.5
+
+
+def test_heavier_examples_teach_another_adapter(ray_session: None, model: ModelConfig, tmp_path: Path) -> None:
+    config = TrainingConfig(epochs=1, batch_size=4, learning_rate=5e-3, threads_per_worker=1)
+    losses = []
+    for name, weights in (("alike", [1.0] * 12), ("unlike", [4.0, *[0.5] * 11])):
+        examples = [replace(each, weight=weight) for each, weight in zip(EXAMPLES, weights, strict=True)]
+        output, work = tmp_path / name, str(tmp_path / f"work-{name}")
+        output.mkdir()
+        result = train_adapter(examples, model, PromptConfig(), config, 7, output, work, lambda *_: None)
+        losses.append([row["loss"] for row in result.losses])
+    assert len(losses[0]) == len(losses[1]) == 3
+    assert all(abs(one - other) > 0.1 for one, other in zip(*losses, strict=True))
