@@ -19,8 +19,8 @@ MEASURES = ("mmd", "length", "clusters", "vocabulary", "language")
 
 @dataclass(frozen=True)
 class Drift:
-    """One measure of one strategy on one task: after the last round, its difference from the baseline's pair by pair,
-    and its change a round (least squares over each run)."""
+    """One measure of one strategy on one task after the last round, with its difference from the baseline's pair by
+    pair, and how much that difference grows a round (least squares over each pair)."""
 
     task: str
     model: str
@@ -53,14 +53,18 @@ def measure_drift(suite: BenchConfig, curves: Sequence[Curve]) -> list[Drift]:
         for strategy in suite.strategies:
             own = [curve for curve in group if curve.cell.strategy == strategy and shifts[id(curve)]]
             for measure in MEASURES if own else ():
-                paths = [[shift[measure] for shift in shifts[id(curve)]] for curve in own]
-                pairs = [
-                    path[-1] - shifts[id(baseline[curve.pair])][-1][measure]
-                    for path, curve in zip(paths, own, strict=True)
-                    if curve.pair in baseline and shifts[id(baseline[curve.pair])]
+                paths = {curve.pair: [shift[measure] for shift in shifts[id(curve)]] for curve in own}
+                others = {
+                    pair: [shift[measure] for shift in shifts[id(baseline[pair])]] for pair in paths if pair in baseline
+                }
+                apart = [
+                    [a - b for a, b in zip(paths[pair], other, strict=False)] for pair, other in others.items() if other
                 ]
-                last, slopes = [path[-1] for path in paths], [find_slope(path) for path in paths]
-                found = {"last": last, "difference": pairs, "trend": slopes}
+                found = {
+                    "last": [path[-1] for path in paths.values()],
+                    "difference": [path[-1] for path in apart],
+                    "trend": [find_slope(path) for path in apart],
+                }
                 estimates = {name: _estimate(values, suite) for name, values in found.items()}
                 rows.append(Drift(task, model, strategy, measure, **estimates))
     return rows

@@ -18,6 +18,7 @@ class Overhead:
 
     A device is what one run takes (`resources`). `extra` are the seconds that the strategy takes for features and
     selection beyond those of the baseline, run by run; `saved` the labels it spares at the baseline's final score;
+    `extra_a_label` and `watt_hours_a_label` the extra seconds, and the energy of the whole run, for each of them;
     `break_even` the price of a label in dollars above which the extra seconds pay, NaN where no label is saved for
     certain.
     """
@@ -32,6 +33,8 @@ class Overhead:
     watt_hours: float
     extra: Interval
     saved: Interval
+    extra_a_label: Interval
+    watt_hours_a_label: Interval
     break_even: float
     statement: str
 
@@ -69,7 +72,7 @@ def _describe(suite: BenchConfig, found: Comparison, own: list[Curve], extra: In
     )
     saved = count_saved(found)
     price = find_break_even(extra.mean, saved, suite.cost.device_dollars_per_hour)
-    total = features + selection + training + evaluation
+    watt_hours = (features + selection + training + evaluation) * suite.cost.device_watts / JOULES_PER_WATT_HOUR
     return Overhead(
         task=found.task,
         model=found.model,
@@ -78,9 +81,11 @@ def _describe(suite: BenchConfig, found: Comparison, own: list[Curve], extra: In
         selection=selection,
         training=training,
         evaluation=evaluation,
-        watt_hours=total * suite.cost.device_watts / JOULES_PER_WATT_HOUR,
+        watt_hours=watt_hours,
         extra=extra,
         saved=saved,
+        extra_a_label=share_out(extra.mean, saved),
+        watt_hours_a_label=share_out(watt_hours, saved),
         break_even=price,
         statement=state_break_even(price, suite.cost.label_prices),
     )
@@ -93,6 +98,15 @@ def count_saved(found: Comparison) -> Interval:
         return Interval(math.nan, math.nan, math.nan, 0)
     labels = reach.labels
     return Interval(reach.last - labels.mean, reach.last - labels.high, reach.last - labels.low, labels.count)
+
+
+def share_out(amount: float, saved: Interval) -> Interval:
+    """An amount for each label saved; infinite where none may be saved, NaN where none is on the whole."""
+    if not saved.mean > 0:
+        return Interval(math.nan, math.nan, math.nan, saved.count)
+    return Interval(
+        amount / saved.mean, amount / saved.high, amount / saved.low if saved.low > 0 else math.inf, saved.count
+    )
 
 
 def find_break_even(extra_seconds: float, saved: Interval, dollars_per_hour: float) -> float:

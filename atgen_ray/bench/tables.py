@@ -64,6 +64,8 @@ def _write_reach(reach: Reach) -> str:
 
 
 def _number(value: float) -> str:
+    if value == math.inf:
+        return "no bound"
     if not math.isfinite(value):
         return DASH
     if value and abs(value) < 0.001:

@@ -73,6 +73,7 @@ def test_a_strategy_that_takes_the_long_ones_drifts_and_serves_them(tmp_path: Pa
     assert length.last.mean == pytest.approx(8.5 / 5.5, abs=0.3)
     assert length.difference.low > 0.2
     assert length.trend.mean < 0  # as the long ones run out
+    assert drift["one", "random", "length"].trend.mean == 0.0
     assert drift["one", "good", "mmd"].difference.low > 0
     assert drift["one", "random", "length"].difference.mean == 0.0
     assert drift["one", "random", "mmd"].last.count == 3  # vectors come from the runs that have them

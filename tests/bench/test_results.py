@@ -82,6 +82,11 @@ def test_overhead_a_label_saved_and_the_price_where_it_pays(suite: BenchConfig, 
     assert good.watt_hours == pytest.approx((120 + 6 + 60 + 38) * 15 / 3600)
     assert 15 < good.saved.low <= good.saved.mean <= good.saved.high
     assert good.break_even == pytest.approx(21 * ROUNDS / 3600 * 0.05 / good.saved.low)
+    assert good.extra_a_label.low == pytest.approx(21 * ROUNDS / good.saved.high)
+    assert good.extra_a_label.low < good.extra_a_label.mean < good.extra_a_label.high
+    assert good.watt_hours_a_label.mean == pytest.approx(good.watt_hours / good.saved.mean)
+    same = next(row for row in rows if (row.task, row.strategy) == ("one", "same"))
+    assert same.extra_a_label.high == np.inf
     assert good.statement.startswith("pays above $0.0001 a label: pays at $0.01, $0.1, $1, $10 a label")
 
 
