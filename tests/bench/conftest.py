@@ -19,7 +19,7 @@ def make_suite(run: dict[str, Any]) -> dict[str, Any]:
         "run": run | {"selection": {"count": 5, "candidates": 20}},
         "tasks": {"sort": {"metric": "token_f1", "run": {"data": data, "prompt": prompt}}},
         "models": {"tiny": {"model": model}},
-        "strategies": {"random": {}, "huds": {}},
+        "strategies": {"random": {}, "facility_location": {}},
         "seeds": [1, 2],
         "analysis": {"resamples": 200},
     }
