@@ -82,7 +82,7 @@ def _drive(
         state.parallel = min(state.parallel, suite.parallel or state.parallel)
         while waiting and len(active) < state.parallel and not stop.is_set():
             cell = waiting.popleft()
-            active.append(_Active(cell, start_controller(cell.run)))
+            active.append(_Active(cell, start_controller(cell.run, "measure")))
         if stop.is_set() and not asked:
             asked = True
             for each in active:
