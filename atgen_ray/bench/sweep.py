@@ -57,57 +57,67 @@ def run_sweep(suite: BenchConfig, cells: Sequence[Cell], screen: SweepScreen) ->
             _tidy(suite, cell)
         if waiting:
             with ray_session(), stop_on_signal() as stop:
-                _drive(suite, waiting, sweep, journal, screen, stop)
+                _Driver(suite, waiting, sweep, journal, screen).drive(stop)
     return sweep
 
 
-def _drive(
-    suite: BenchConfig,
-    waiting: deque[Cell],
-    sweep: Sweep,
-    journal: Journal,
-    screen: SweepScreen,
-    stop: threading.Event,
-) -> None:
-    import ray
+class _Driver:
+    """The runs under way, and those that wait."""
 
-    from atgen_ray.driver import dismiss_ended, start_controller
+    def __init__(
+        self, suite: BenchConfig, waiting: deque[Cell], sweep: Sweep, journal: Journal, screen: SweepScreen
+    ) -> None:
+        self._suite, self._waiting, self._sweep = suite, waiting, sweep
+        self._journal, self._screen = journal, screen
+        self._active: list[_Active] = []
+        self._state = SweepState(total=len(waiting) + len(sweep.finished), done=len(sweep.finished))
+        self._state.seconds = [_measure(journal, cell) for cell in sweep.finished]
 
-    state = SweepState(total=len(waiting) + len(sweep.finished), done=len(sweep.finished))
-    state.seconds = [_measure(journal, cell) for cell in sweep.finished]
-    active: list[_Active] = []
-    asked = False
-    while active or (waiting and not stop.is_set()):
-        state.parallel = fit_runs([node["Resources"] for node in ray.nodes() if node["Alive"]], suite.resources)
-        state.parallel = min(state.parallel, suite.parallel or state.parallel)
-        while waiting and len(active) < state.parallel and not stop.is_set():
-            cell = waiting.popleft()
-            active.append(_Active(cell, start_controller(cell.run, "measure")))
-        if stop.is_set() and not asked:
-            asked = True
-            for each in active:
-                each.controller.stop.remote()
-        state.active = {}
-        for each in list(active):
-            ended = _look(each, journal, state)
-            if ended is None:
-                continue
-            active.remove(each)
-            status, message = ended
-            dismiss_ended(each.cell.run.name)
-            if status == "finished":
-                sweep.finished.append(each.cell)
-                state.done += 1
-                state.seconds.append(_measure(journal, each.cell))
-                _tidy(suite, each.cell)
-            elif status == "failed":
-                sweep.failed[each.cell.run.name] = message.strip().splitlines()[-1] if message.strip() else "no reason"
-            else:
-                sweep.left.append(each.cell)
-            screen.show_end(each.cell, status, message, state)
-        screen.show_state(state)
-        time.sleep(POLL_SECONDS)
-    sweep.left += waiting
+    def drive(self, stop: threading.Event) -> None:
+        """To the end of all runs, or of those under way once `stop` is set."""
+        asked = False
+        while self._active or (self._waiting and not stop.is_set()):
+            if not stop.is_set():
+                self._start()
+            elif not asked:
+                asked = True
+                for each in self._active:
+                    each.controller.stop.remote()
+            self._state.active = {}
+            for each in list(self._active):
+                if ended := _look(each, self._journal, self._state):
+                    self._active.remove(each)
+                    self._end(each.cell, *ended)
+            self._screen.show_state(self._state)
+            time.sleep(POLL_SECONDS)
+        self._sweep.left += self._waiting
+
+    def _start(self) -> None:
+        """Fills the cluster, as large as it is now."""
+        import ray
+
+        from atgen_ray.driver import start_controller
+
+        fits = fit_runs([node["Resources"] for node in ray.nodes() if node["Alive"]], self._suite.resources)
+        self._state.parallel = min(fits, self._suite.parallel or fits)
+        while self._waiting and len(self._active) < self._state.parallel:
+            cell = self._waiting.popleft()
+            self._active.append(_Active(cell, start_controller(cell.run, "measure")))
+
+    def _end(self, cell: Cell, status: str, message: str) -> None:
+        from atgen_ray.driver import dismiss_ended
+
+        dismiss_ended(cell.run.name)
+        if status == "finished":
+            self._sweep.finished.append(cell)
+            self._state.done += 1
+            self._state.seconds.append(_measure(self._journal, cell))
+            _tidy(self._suite, cell)
+        elif status == "failed":
+            self._sweep.failed[cell.run.name] = message
+        else:
+            self._sweep.left.append(cell)
+        self._screen.show_end(cell, status, message, self._state)
 
 
 def _look(each: _Active, journal: Journal, state: SweepState) -> tuple[str, str] | None:
