@@ -13,6 +13,7 @@ RUNS = [f"sorting-sort-{strategy}-s{seed}" for seed in (1, 2) for strategy in ("
 
 def test_killed_and_given_again_it_ends_with_every_run_and_its_results(make_bench: Callable[[], Project]) -> None:
     project = make_bench()
+    stop_early(project)
     process = project.start("bench", "suite.yaml", "--json")
     for line in process.stdout or []:
         if '"type": "run"' in line:
@@ -34,6 +35,18 @@ def test_killed_and_given_again_it_ends_with_every_run_and_its_results(make_benc
     check_results(project)
     check_sharing(project)
     check_repeat(project)
+
+
+def stop_early(project: Project) -> None:
+    process = project.start("bench", "suite.yaml", "--json")
+    for line in process.stdout or []:
+        if '"step": "pool"' in line:
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    end = json.loads(out.splitlines()[-1])
+    assert (end["status"], end["done"], end["results"]) == ("stopped", 0, None)
 
 
 def check_results(project: Project) -> None:
