@@ -17,6 +17,7 @@ from atgen_ray.annotation.estimate import estimate_annotation
 from atgen_ray.config import RunConfig
 from atgen_ray.journal import Journal, open_journal
 from atgen_ray.selection import find_needs
+from atgen_ray.state import MODEL, add_needs
 
 TOKEN_SAMPLE = 200  # prompts whose tokens are counted
 
@@ -91,7 +92,8 @@ def expect_work(config: RunConfig, pool: int, selectable: int, test: int, labels
     for index, count in enumerate(labels):
         own = selection.first.strategy if index == 0 else None
         needs = find_needs(own or selection.strategy, selection.first.parameters if own else selection.parameters)
-        if needs & {"generations", "samples", "states"}:
+        needs = add_needs(needs, selection.shortlist)
+        if needs & MODEL:
             left = selectable - (labels[index - 1] if index else 0)
             seen = min(left, selection.candidates or left)
             work["generation"] += min(seen, selection.shortlist.count) if selection.shortlist else seen

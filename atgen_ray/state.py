@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from atgen_ray.budget import read_spending
-from atgen_ray.config import RunConfig
+from atgen_ray.config import RunConfig, ShortlistConfig
 from atgen_ray.embedding import load_embeddings
 from atgen_ray.evaluation import dev_split
 from atgen_ray.journal import Journal
@@ -23,6 +23,11 @@ MODEL: frozenset[Need] = frozenset({"generations", "samples", "states"})  # what
 def round_folder(round: int) -> str:
     """The folder of a round within the run's folder."""
     return f"rounds/{round:03d}"
+
+
+def add_needs(needs: frozenset[Need], shortlist: ShortlistConfig | None) -> frozenset[Need]:
+    """The `needs` of a strategy with those of the shortlist that spares the model work, where it has any."""
+    return needs | find_needs(shortlist.strategy, shortlist.parameters) if shortlist and needs & MODEL else needs
 
 
 class RunState:
@@ -69,8 +74,7 @@ class RunState:
     def needs(self, round: int) -> frozenset[Need]:
         """What the strategy of `round` looks at."""
         strategy, parameters, _ = self.strategy(round)
-        needs, shortlist = find_needs(strategy, parameters), self._config.selection.shortlist
-        return needs | find_needs(shortlist.strategy, shortlist.parameters) if shortlist and needs & MODEL else needs
+        return add_needs(find_needs(strategy, parameters), self._config.selection.shortlist)
 
     def affordable(self, round: int) -> int:
         """Examples to pick in `round`: what the strategy asks for, within the label budget."""

@@ -1,13 +1,17 @@
 """What runs share is found by content, by whoever uses the same model, and is made once."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from atgen_ray.config import EmbeddingConfig, ModelConfig, PromptConfig
+from atgen_ray.config import EmbeddingConfig, ModelConfig, PromptConfig, ServiceConfig
 from atgen_ray.embedding.embedding import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
+from atgen_ray.errors import UserError
+from atgen_ray.journal import open_journal
 from atgen_ray.records import FEATURES_SCHEMA, GenerationRequest
+from atgen_ray.serving.run_control import RunControl
 from atgen_ray.sharing import Shelf, open_embedding_shelf, open_output_shelf, share_embeddings, share_outputs
 from atgen_ray.storage import RunFolder
 
@@ -102,3 +106,8 @@ def test_vectors_go_from_run_to_run(tmp_path: Path) -> None:
     assert embed(one, ["a", "b"]) == 0  # a step that is done again finds its own
     assert asked == ["a", "b", "c"]
     assert sorted(read_embeddings(two)["content"].to_pylist()) == ["b", "c"]
+
+
+def test_a_caller_over_http_cannot_name_the_cache(tmp_path: Path) -> None:
+    with closing(open_journal(str(tmp_path))) as journal, pytest.raises(UserError, match="cache is given"):
+        RunControl(ServiceConfig(storage=str(tmp_path)), journal).start({"cache": "/etc"})
