@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from atgen_ray.reporting.theme import draw_png, draw_svg_file
 from atgen_ray.strict_json import encode_json
 
 SCORES = ("task", "model", "strategy", "metric", "final", "final_difference", "corrected", "verdict")
-LABELS = ("task", "model", "strategy", "area_difference", "reach", "device_seconds")
+LABELS = ("task", "model", "strategy", "area_difference", "reach", "reach_seconds", "device_seconds")
 
 
 @dataclass(frozen=True)
@@ -119,23 +119,20 @@ def write_dollars(suite: BenchConfig, results: Results) -> str:
         reach = row.reach
         if reach is None:
             continue
-        if reach.reached == 0:
-            cells = ["not reached"] * len(suite.cost.label_prices)
-        else:
-            hours = row.device_seconds.mean / 3600 * reach.labels.mean / reach.last
-            device = hours * suite.cost.device_dollars_per_hour
-            cells = [_write_dollars(row, price, device) for price in suite.cost.label_prices]
+        cells = [_write_dollars(row, price, suite.cost.device_dollars_per_hour) for price in suite.cost.label_prices]
         lines.append(f"| {row.task} | {row.model} | {row.strategy} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _write_dollars(row: Comparison, price: float, device: float) -> str:
-    if row.reach is None or math.isnan(row.reach.labels.low):
+def _write_dollars(row: Comparison, price: float, per_hour: float) -> str:
+    reach, seconds = row.reach, row.reach_seconds
+    if reach is None or seconds is None or math.isnan(reach.labels.low):
         return "no interval"
-    labels = row.reach.labels
-    low, mean, high = (value * price + device for value in (labels.low, labels.mean, labels.high))
-    more = " or more" if row.reach.reached < 1 else ""
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}{more}]"
+    if reach.reached == 0:
+        return "not reached"
+    bounds = zip(astuple(reach.labels)[:3], astuple(seconds)[:3], strict=True)
+    mean, low, high = (labels * price + spent / 3600 * per_hour for labels, spent in bounds)
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}{' or more' if reach.reached < 1 else ''}]"
 
 
 def _describe_backtest(results: Results) -> str:

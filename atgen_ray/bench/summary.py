@@ -3,12 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from atgen_ray.bench.config import AnalysisConfig, BenchConfig
 from atgen_ray.bench.curves import Curve
 from atgen_ray.bench.statistics import (
     Interval,
     Points,
     Reach,
+    align_curves,
     compare_pairs,
     correct_many,
     decide,
@@ -39,7 +42,8 @@ class Comparison:
     corrected: float
     verdict: str
     reach: Reach | None  # None over all tasks, whose labels do not compare
-    device_seconds: Interval
+    reach_seconds: Interval | None  # of a run's devices until then
+    device_seconds: Interval  # of a whole run
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ def _compare(
     own, other = ([measure_area(list_points(curve)) for curve in rows] for rows in (draft.curves, draft.against))
     difference = estimate_mean(differences, analysis)
     is_baseline = draft.strategy == analysis.baseline
+    reach = None if draft.task == ALL else estimate_reach(*_points(draft), analysis)
     return Comparison(
         task=draft.task,
         model=draft.model,
@@ -121,10 +126,19 @@ def _compare(
         p=1.0 if is_baseline else p,
         corrected=corrected,
         verdict="baseline" if is_baseline else decide(difference, corrected, analysis),
-        reach=None if draft.task == ALL else estimate_reach(*_points(draft), analysis),
+        reach=reach,
+        reach_seconds=_find_seconds(draft.curves, reach.labels) if reach else None,
         device_seconds=estimate_mean([curve.seconds_so_far()[-1] for curve in draft.curves], analysis),
     )
 
 
 def _points(draft: _Draft) -> tuple[list[Points], list[Points]]:
     return [list_points(curve) for curve in draft.against], [list_points(curve) for curve in draft.curves]
+
+
+def _find_seconds(curves: list[Curve], labels: Interval) -> Interval:
+    """The mean seconds that runs had taken at each bound of `labels`."""
+    spent = [list(zip(map(float, curve.labels), curve.seconds_so_far(), strict=True)) for curve in curves]
+    grid, seconds = align_curves(spent)
+    mean, low, high = np.interp([labels.mean, labels.low, labels.high], grid, seconds.mean(axis=0)).tolist()
+    return Interval(mean, low, high, labels.count)

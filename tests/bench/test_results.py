@@ -65,13 +65,15 @@ def test_five_seeds_show_nothing_on_one_task_and_a_difference_on_two(suite: Benc
 
 
 def test_labels_to_the_baselines_score(suite: BenchConfig, curves: list[Curve]) -> None:
-    found = {row.strategy: row.reach for row in compare_strategies(suite, curves) if row.task == "two"}
-    good, same = found["good"], found["same"]
+    rows = {row.strategy: row for row in compare_strategies(suite, curves) if row.task == "two"}
+    good, same, spent = rows["good"].reach, rows["same"].reach, rows["good"].reach_seconds
+    assert spent is not None
     assert good is not None
     assert same is not None
     assert 4 < good.labels.mean < 12
     assert good.labels.low <= good.labels.mean <= good.labels.high < same.labels.mean
     assert good.reached == 1.0
+    assert spent.mean == pytest.approx(8 + 36 * good.labels.mean / BATCH)  # the model answers, then rounds of 36 s
 
 
 def test_overhead_a_label_saved_and_the_price_where_it_pays(suite: BenchConfig, curves: list[Curve]) -> None:
