@@ -18,7 +18,7 @@ smoke: $(VENV)/.demo
 
 test: $(VENV)/.demo $(VENV)/.dev install-vllm postgres
 	$(MAKE) lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
