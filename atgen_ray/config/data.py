@@ -36,11 +36,11 @@ class DataConfig(Section):
     test_references: str | list[str] | None = Field(
         None, description="Column or columns of the answers in the test set; null: as `references`"
     )
-    seed: NonNegativeInt | None = Field(
-        None, description="Seed of the two subsets below; null: the run's. Runs that are compared should share it"
-    )
     limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the pool of this size")
     test_limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the test set")
+    seed: NonNegativeInt | None = Field(
+        None, description="Seed of the two subsets; null: the run's. Runs that are compared should share it"
+    )
     duplicates: DuplicatesConfig = Field(default_factory=DuplicatesConfig)
 
 

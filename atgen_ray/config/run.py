@@ -76,6 +76,18 @@ class RunConfig(Section):
                 self._check_language(key, annotator)
         return self
 
+    @model_validator(mode="after")
+    def _gain_fits(self) -> "RunConfig":
+        gain, known = self.stopping.gain, self.evaluation.metrics
+        if gain is None:
+            return self
+        if known and gain.metric not in known:
+            hint = nearest(gain.metric, known)
+            raise ValueError(f"stopping.gain.metric is '{gain.metric}', expected one of evaluation.metrics{hint}")
+        if not self.evaluation.dev_fraction:
+            raise ValueError("stopping.gain needs evaluation.dev_fraction above 0, as 0.2")
+        return self
+
     def _check_language(self, key: str, annotator: LanguageAnnotatorConfig) -> None:
         from atgen_ray.annotation.prices import find_price
 
@@ -102,16 +114,4 @@ class RunConfig(Section):
                 raise ValueError(f"stopping names metric '{metric}', expected one of evaluation.metrics{hint}")
         if steered and not self.evaluation.dev_fraction:
             raise ValueError("stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2")
-        return self
-
-    @model_validator(mode="after")
-    def _gain_fits(self) -> "RunConfig":
-        gain, known = self.stopping.gain, self.evaluation.metrics
-        if gain is None:
-            return self
-        if known and gain.metric not in known:
-            hint = nearest(gain.metric, known)
-            raise ValueError(f"stopping.gain.metric is '{gain.metric}', expected one of evaluation.metrics{hint}")
-        if not self.evaluation.dev_fraction:
-            raise ValueError("stopping.gain needs evaluation.dev_fraction above 0, as 0.2")
         return self
