@@ -1,7 +1,8 @@
-"""The database behind the journal: its tables, its version, and transactions on SQLite or PostgreSQL.
+"""The database behind the journal: its tables, and transactions on SQLite or PostgreSQL.
 
 SQLite runs in WAL mode, so readers never wait for the writer; it must lie on a local disk, since WAL needs memory
-that all its users share. Controllers on several machines need PostgreSQL.
+that all its users share. Controllers on several machines need PostgreSQL. `atgen_ray/migrations` says how to change
+the tables.
 """
 
 import os
@@ -14,16 +15,14 @@ from filelock import FileLock
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from atgen_ray import migrations
 from atgen_ray.errors import UserError
 from atgen_ray.strict_json import encode_json
 
-SCHEMA_VERSION = 2
 BUSY_SECONDS = 60  # how long a transaction waits for another's lock
 IDLE_SECONDS = 30  # how long PostgreSQL waits for a client that is silent inside a transaction
 TABLES = sa.MetaData()
 _RUN = "runs.name"
-
-schema_version = sa.Table("atgen_schema", TABLES, sa.Column("version", sa.Integer, nullable=False))
 
 runs = sa.Table(
     "runs",
@@ -169,7 +168,7 @@ tokens = sa.Table(
 
 
 class Database:
-    """An open database that holds the tables above, created when they are missing. Safe to use from threads.
+    """An open database that holds the tables above, brought up to date when it is opened. Safe to use from threads.
 
     Its URL's password appears in no message, log or repr.
     """
@@ -179,7 +178,7 @@ class Database:
 
         Raises:
             UserError: the URL is malformed or of another database, its driver is missing, nothing answers, or the
-                tables there are not ours or are of another version.
+                tables there are not ours or are of a newer version.
         """
         self._url = parse_url(url)
         self._name = self._url.set(query={}).render_as_string(hide_password=True)  # a query may hold a password too
@@ -233,7 +232,7 @@ class Database:
 
     def _prepare(self) -> None:
         if not self._sqlite:
-            self._create()
+            self._update()
             return
         file = Path(str(self._url.database))
         try:
@@ -242,36 +241,39 @@ class Database:
             with FileLock(f"{file}.lock", timeout=BUSY_SECONDS), self._explained():
                 with self._readers.connect() as connection:
                     connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
-                self._create()
+                self._update()
         except OSError as error:
             raise UserError(f"database {self._name} cannot be opened: {error}") from error
 
-    def _create(self) -> None:
+    def _update(self) -> None:
+        """Brings the tables to the newest revision."""
         with self.reading() as connection:
-            fresh = not sa.inspect(connection).has_table(schema_version.name)
-        if fresh:
-            with self.writing() as connection:
-                self._create_tables(connection)
-        with self.reading() as connection:
-            version = connection.execute(sa.select(schema_version.c.version)).scalar_one()
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"database {self._name} has schema version {version}, expected {SCHEMA_VERSION}: "
-                + ("upgrade atgen-ray" if version > SCHEMA_VERSION else "it was written by an older atgen-ray")
-            )
+            if migrations.read_revision(connection) == migrations.list_revisions()[-1]:
+                return
+        try:
+            with self._altering() as connection:
+                migrations.upgrade(connection)
+        except migrations.ForeignDatabase as reason:
+            raise UserError(f"database {self._name} {reason}") from None
 
-    def _create_tables(self, connection: sa.Connection) -> None:
+    @contextmanager
+    def _altering(self) -> Iterator[sa.Connection]:
+        """A transaction that changes tables, one process at a time."""
         if not self._sqlite:
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('atgen-ray schema'))"))
-        present = set(sa.inspect(connection).get_table_names())
-        if schema_version.name in present:
-            return  # another process was quicker
-        if foreign := sorted(present & set(TABLES.tables)):
-            raise UserError(
-                f"database {self._name} holds a table '{foreign[0]}' of something else, expected one of its own"
-            )
-        TABLES.create_all(connection, checkfirst=False)
-        connection.execute(schema_version.insert().values(version=SCHEMA_VERSION))
+            with self.writing() as connection:
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('atgen-ray schema'))"))
+                yield connection
+            return
+        with self._explained(), self._writers.connect() as connection:
+            # SQLite alters many a table by making it anew, which others' references to it must not notice.
+            connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
+            try:
+                with connection.begin():
+                    yield connection
+                    if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+                        raise RuntimeError(f"the change of the tables would break a reference of '{broken[0]}'")
+            finally:
+                connection.connection.cursor().execute("PRAGMA foreign_keys = ON")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
