@@ -6,6 +6,7 @@ the tables.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from atgen_ray import migrations
-from atgen_ray.errors import UserError
+from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.strict_json import encode_json
 
 BUSY_SECONDS = 60  # how long a transaction waits for another's lock
+OUTAGE_SECONDS = 30  # how long a server that was there and is not, as when it restarts, is waited for
 IDLE_SECONDS = 30  # how long PostgreSQL waits for a client that is silent inside a transaction
 TABLES = sa.MetaData()
 _RUN = "runs.name"
@@ -192,7 +194,9 @@ class Database:
         sa.event.listen(engine, "begin", _begin_sqlite if self._sqlite else _begin_postgresql)
         self._readers = engine
         self._writers = engine.execution_options(writes=True)
+        self._patience = 0.0
         self._prepare()
+        self._patience = 0.0 if self._sqlite else OUTAGE_SECONDS
 
     def __repr__(self) -> str:
         return f"Database({self._name!r})"
@@ -200,13 +204,13 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A transaction that only reads."""
-        with self._explained(), self._readers.begin() as connection:
+        with self._explained(), self._connect(self._readers) as connection, connection.begin():
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that writes: committed on a clean exit, rolled back on an exception."""
-        with self._explained(), self._writers.begin() as connection:
+        with self._explained(), self._connect(self._writers) as connection, connection.begin():
             yield connection
 
     def clock(self, connection: sa.Connection) -> float:
@@ -222,6 +226,17 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._readers.dispose()
+
+    def _connect(self, engine: sa.Engine) -> sa.Connection:
+        """A connection; nothing was sent yet, so that trying again does nothing twice."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return engine.connect()
+            except sa.exc.OperationalError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.5)
 
     def _options(self) -> dict[str, object]:
         if self._sqlite:
@@ -286,7 +301,7 @@ class Database:
             reason = " ".join(str(error.orig).split())
             if password := str(self._url.password or ""):
                 reason = reason.replace(password, "***")
-            raise UserError(f"database {self._name} cannot be used: {reason[:300]}") from None
+            raise OutOfOrder(f"database {self._name} cannot be used: {reason[:300]}") from None
 
 
 def parse_url(url: str | sa.URL) -> sa.URL:

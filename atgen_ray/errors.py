@@ -8,6 +8,10 @@ class UserError(Exception):
     """A mistake in the input: names the key, the value, what was expected and the nearest valid choice."""
 
 
+class OutOfOrder(UserError):
+    """Something that we keep things in, a database or a disk, cannot be used now: full, read-only, locked or away."""
+
+
 class RunBusy(UserError):
     """Another controller drives this run."""
 

@@ -6,6 +6,7 @@ says that it is complete. A kill at any moment leaves the old content, the new o
 what is left behind.
 """
 
+import errno
 import json
 import os
 import re
@@ -27,11 +28,13 @@ from fsspec.implementations.local import LocalFileSystem
 from platformdirs import user_cache_path
 
 from atgen_ray.config import NAME_PATTERN
-from atgen_ray.errors import UserError
+from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.strict_json import encode_json
 
 STAGING = ".staging"
 PUBLISHED = ".published"
+# What a disk or an object store has to do with, and we have not.
+OUT_OF_ORDER = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EBUSY}
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
 
 
@@ -61,7 +64,7 @@ class RunFolder:
 
     Each part of `rel` is 1 to 128 of `A-Z a-z 0-9 . _ = -` and starts with none of `. = -`. Every method that takes
     one raises UserError for any other, and for a symlink that leaves the folder. Reading what is not there raises
-    FileNotFoundError.
+    FileNotFoundError; writing where that is impossible, as on a full disk, raises OutOfOrder.
     """
 
     def __init__(self, storage: str, name: str) -> None:
@@ -136,13 +139,14 @@ class RunFolder:
         """
         target = self._target(rel)
         if self.is_local:
-            with self._staged(target) as staged:
+            with self._explained(), self._staged(target) as staged:
                 staged.mkdir()
                 yield staged
             return
         with TemporaryDirectory(prefix="atgen-publish-") as folder:
             yield Path(folder)
-            self._upload(Path(folder), rel, target)
+            with self._explained():
+                self._upload(Path(folder), rel, target)
 
     def local(self, rel: str) -> Path:
         """`rel` on local disk: itself, or a copy in the user's cache, which may be deleted at any time."""
@@ -176,12 +180,13 @@ class RunFolder:
     def remove(self, rel: str) -> None:
         """Remove a file or folder whole; nothing happens when it is not there."""
         target = self._target(rel)
-        if not self.is_local:
-            # Records go first: without them the rest counts for nothing.
-            self._remove_objects(self._record_path(rel), f"{self.root}/{PUBLISHED}/{rel}", target)
-        elif Path(target).exists():
-            self._retire(target)
-            _sync(Path(target).parent)
+        with self._explained():
+            if not self.is_local:
+                # Records go first: without them the rest counts for nothing.
+                self._remove_objects(self._record_path(rel), f"{self.root}/{PUBLISHED}/{rel}", target)
+            elif Path(target).exists():
+                self._retire(target)
+                _sync(Path(target).parent)
 
     def sweep(self) -> None:
         """Clear what killed writes left behind. Only for the holder of the run's lease: it would cut live writes."""
@@ -207,11 +212,24 @@ class RunFolder:
 
     def _write(self, rel: str, data: bytes) -> None:
         target = self._target(rel)
-        if self.is_local:
-            with self._staged(target) as staged:
-                staged.write_bytes(data)
-        else:
-            self.fs.pipe_file(target, data)
+        with self._explained():
+            if self.is_local:
+                with self._staged(target) as staged:
+                    staged.write_bytes(data)
+            else:
+                self.fs.pipe_file(target, data)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Trouble of the disk, rather than with our use of it, is for the user to mend."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in OUT_OF_ORDER:
+                raise
+            shown = self.root if self.is_local else f"{self.fs.unstrip_protocol('').partition('://')[0]}://..."
+            reason = os.strerror(error.errno) if self.is_local else " ".join(str(error).split())[:200]
+            raise OutOfOrder(f"storage {shown} cannot be written: {reason}") from error
 
     @contextmanager
     def _staged(self, target: str) -> Iterator[Path]:
