@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -32,13 +32,17 @@ STEPS += [(at, step) for at in (1, 2) for step in ("generation", "selection", "a
 
 @dataclass(frozen=True)
 class Point:
-    """`victim` is killed `delay` seconds after the journal's event of a step, or after a sign of progress in it."""
+    """`victim` is killed `delay` seconds after the journal's event of a step, or after a sign of progress in it.
+
+    What is not of the command's own processes is killed, and started again, by `strike`.
+    """
 
     kind: Kind
     round: int
     step: str
     victim: str
     delay: float = 0.0
+    strike: Callable[[], None] | None = None
 
     def __str__(self) -> str:
         when = "after" if self.kind == "event" else "in"
@@ -94,7 +98,7 @@ def try_points(
     for point in points:
         reached = command.wait_for(point)
         time.sleep(point.delay if reached else 0)
-        (trial.killed if reached and command.kill(point.victim, limit) else trial.missed).append(point)
+        (trial.killed if reached and command.kill(point, limit) else trial.missed).append(point)
     command.finish(limit)
     return trial
 
@@ -116,11 +120,14 @@ class _Command:
                 return value["type"] == point.kind
         return False
 
-    def kill(self, victim: str, limit: float) -> bool:
+    def kill(self, point: Point, limit: float) -> bool:
         """Whether there was anything of the kind to kill."""
-        process = self._running()
+        process, victim = self._running(), point.victim
         if process.poll() is not None:
             return False
+        if point.strike is not None:
+            point.strike()
+            return True
         family = psutil.Process(process.pid).children(recursive=True)
         if victim in VICTIMS:
             killed = [each.pid for each in family if VICTIMS[victim] in _title(each)][:1]

@@ -67,7 +67,7 @@ class _Books:
         self.steps = [tuple(row) for row in ask(steps)]
         labels = "SELECT example_id, annotator FROM annotations WHERE run = :run ORDER BY round, id"
         self.labels = [tuple(row) for row in ask(labels)]
-        self.ledger = ask(
-            "SELECT key, round, annotator, example_id, held, paid FROM ledger WHERE run = :run ORDER BY key"
-        )
+        # What was sent again because nobody had billed it stands in the ledger with nothing paid.
+        ledger = "SELECT round, annotator, example_id, paid FROM ledger WHERE run = :run AND (paid > 0 OR paid IS NULL)"
+        self.ledger = sorted(ask(ledger))
         engine.dispose()
