@@ -68,6 +68,7 @@ class _Books:
         labels = "SELECT example_id, annotator FROM annotations WHERE run = :run ORDER BY round, id"
         self.labels = [tuple(row) for row in ask(labels)]
         # What was sent again because nobody had billed it stands in the ledger with nothing paid.
-        ledger = "SELECT round, annotator, example_id, paid FROM ledger WHERE run = :run AND (paid > 0 OR paid IS NULL)"
+        paid = "coalesce(paid, -1)"
+        ledger = f"SELECT round, annotator, example_id, {paid} FROM ledger WHERE run = :run AND {paid} <> 0"
         self.ledger = sorted(ask(ledger))
         engine.dispose()
