@@ -107,6 +107,7 @@ def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
         resolve_checkpoint(model.id),
         revision=model.revision,
         trust_remote_code=model.trust_remote_code,
+        use_safetensors=True,  # never the pickle beside or instead of it
         dtype=resolve_dtype(dtype or model.dtype),
     )
     return loaded.eval()

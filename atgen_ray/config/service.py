@@ -65,6 +65,10 @@ class ServiceConfig(Section):
         default_factory=list,
         description="Folders below which selections and runs given over HTTP may read; none: only hub ids and packages",
     )
+    base_urls: list[str] = Field(
+        default_factory=list,
+        description="Endpoints that runs given over HTTP may name as base_url; none: only the providers' own",
+    )
 
     @property
     def taught(self) -> ModelConfig:
