@@ -5,6 +5,7 @@ Exit status: 0 finished, 2 a mistake in the input, 3 stopped with everything sav
 
 import json
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -266,7 +267,9 @@ def _drive(config: Any, goal: Any, as_json: bool) -> Any:
     if not as_json:
         typer.echo(f"{goal} {config.name} in {config.storage}")
     try:
-        end = run_to_end(config, screen, goal)
+        # What Ray prints when a worker dies is no JSON.
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            end = run_to_end(config, screen, goal)
     finally:
         screen.close()
     if end.status == "failed":

@@ -4,7 +4,8 @@
 
 Modes: `steps` kills after every event of the journal and within every step that takes time, `random` at random times,
 `rpc` loses requests and replies between Ray's processes (RAY_testing_rpc_failure), `postgres` stops the journal's
-server as a power cut would, `nodes` kills the second node of a cluster. Labels are bought from the stand-in of
+server as a power cut would, `nodes` kills the second node of a cluster, `store` keeps the run in an object store that
+fails for every twentieth request. Labels are bought from the stand-in of
 tests/fakes, whose bills are compared with what is stored.
 
 Writes PREFIX.json after every run, and PREFIX.md. The same command goes on with the runs that PREFIX.json lacks; the
@@ -29,6 +30,7 @@ sys.path += [str(TESTS), str(TESTS / "chaos")]
 
 from fakes.provider import FakeProvider, run_provider  # noqa: E402
 from kills import Point, draw_points, list_points, spread, try_points  # noqa: E402
+from object_store import ObjectStore, run_object_store  # noqa: E402
 from postgres import run_postgres  # noqa: E402
 from projects import Project, make_project_in, make_tiny_model  # noqa: E402
 from verdict import compare  # noqa: E402
@@ -73,17 +75,27 @@ class Bench:
     def project(self) -> Project:
         return make_project_in(Path(tempfile.mkdtemp(dir=self.work)), self.model)
 
-    def try_run(self, points: list[Point], database: str | None = None, **environment: str) -> dict[str, Any]:
+    def try_run(
+        self, points: list[Point], database: str | None = None, store: ObjectStore | None = None, **environment: str
+    ) -> dict[str, Any]:
         """One run through `points`, its verdict, and what the stand-in billed."""
         self.provider.reset()
         self.provider.set(key=KEY, latency=0.1)
         project, started = self.project(), time.monotonic()
+        command = self.command
+        if store is not None:
+            database = f"sqlite:///{project.folder}/atgen.db"
+            command += ["--storage", f"s3://{store.bucket}"]
+            environment |= store.environment
         environment |= {"OPENAI_API_KEY": KEY} | ({"ATGEN_DATABASE_URL": database} if database else {})
-        trial = try_points(project, points, *self.command, **environment)
+        trial = try_points(project, points, *command, **environment)
         row: dict[str, Any] = {"killed": [show(point) for point in trial.killed], "starts": trial.starts}
         row |= {"missed": [str(point) for point in trial.missed], "seconds": round(time.monotonic() - started)}
         if trial.status != 0:
             return row | {"same": False, "lost": 0, "paid_twice": 0, "different": ["no end"], "err": trial.err[-2000:]}
+        if store is not None:
+            store.failing = 0.0
+            store.download(project.folder / "atgen-runs")
         sql = database.replace("postgresql:", "postgresql+psycopg:") if database else None
         verdict, bills = compare(project, self.golden, database=sql), self.provider.bills()
         stored = {row["input"] for row in project.read("sort", "labeled.jsonl")}
@@ -131,6 +143,7 @@ def list_runs(seed: int, stack: ExitStack) -> dict[str, Callable[[Bench], dict[s
         runs[f"rpc {name}"] = lambda bench, failures=failures: bench.try_run([], RAY_testing_rpc_failure=failures)
     runs["postgres"] = lambda bench: try_postgres(bench, stack)
     runs["nodes"] = try_nodes
+    runs["store"] = try_store
     return runs
 
 
@@ -146,6 +159,14 @@ def try_postgres(bench: Bench, stack: ExitStack) -> dict[str, Any]:
     steps = [(0, "embedding"), (1, "generation"), (1, "training"), (2, "generation"), (2, "training")]
     points = [Point("event", at, step, "database", 0.2 * at, restart) for at, step in steps]
     return bench.try_run(points, database=server.url)
+
+
+def try_store(bench: Bench) -> dict[str, Any]:
+    with run_object_store() as store:
+        store.failing = 0.05
+        points = [Point("event", 0, "evaluation", "everything"), Point("event", 1, "training", "controller")]
+        row = bench.try_run(points, store=store)
+        return row | {"failed_requests": sum(count for answer, count in store.answers.items() if answer != "well")}
 
 
 def try_nodes(bench: Bench) -> dict[str, Any]:
@@ -181,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/chaos"), metavar="PREFIX")
     parser.add_argument("--minutes", type=float, default=240.0, help="begin no further run after so long")
-    parser.add_argument("--only", choices=["steps", "random", "rpc", "postgres", "nodes"])
+    parser.add_argument("--only", choices=["steps", "random", "rpc", "postgres", "nodes", "store"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir(), "atgen-chaos"), metavar="FOLDER")
     arguments = parser.parse_args()

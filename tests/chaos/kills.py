@@ -103,6 +103,18 @@ def try_points(
     return trial
 
 
+def wait_for(process: "subprocess.Popen[str]", kind: Kind, round: int, step: str) -> bool:
+    """Whether the event of a step, or a sign of progress in it, is told by a command that prints JSON.
+
+    False once the command has ended or the step is over.
+    """
+    for line in process.stdout or ():
+        value: dict[str, Any] = json.loads(line)
+        if (value.get("round"), value.get("step")) == (round, step) and value["type"] in ("event", kind):
+            return bool(value["type"] == kind)
+    return False
+
+
 class _Command:
     """A command line that is started again when it was killed."""
 
@@ -111,14 +123,8 @@ class _Command:
         self._process: subprocess.Popen[str] | None = None
 
     def wait_for(self, point: Point) -> bool:
-        """Whether the line that `point` waits for came; False once the command has ended or the step is over."""
-        process = self._running()
-        for line in process.stdout or ():
-            value: dict[str, Any] = json.loads(line)
-            at = (value.get("round"), value.get("step"))
-            if at == (point.round, point.step) and value["type"] in ("event", point.kind):
-                return value["type"] == point.kind
-        return False
+        """As `wait_for`, in the command as it runs now."""
+        return wait_for(self._running(), point.kind, point.round, point.step)
 
     def kill(self, point: Point, limit: float) -> bool:
         """Whether there was anything of the kind to kill."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "s3-canary", "region_name": "us-east-1"}
 Answer = Iterable[bytes]
 ERROR = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>as ordered</Message></Error>"
 # What S3 says when it is overloaded or broken; the last is sent after the work was done.
@@ -36,6 +38,15 @@ class ObjectStore:
         """What clients find the store by."""
         keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "s3-canary"}
         return keys | {"AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": "us-east-1"}
+
+    def download(self, folder: Path) -> None:
+        """All that is in the bucket, to `folder`."""
+        client = boto3.client("s3", endpoint_url=self.url, **KEYS)
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket):
+            for item in page.get("Contents", []):
+                path = folder / item["Key"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                client.download_file(self.bucket, item["Key"], str(path))
 
     def wrap(self, application: Callable[..., Answer]) -> Callable[..., Answer]:
         """The store behind the door."""
@@ -76,8 +87,7 @@ def run_object_store() -> Iterator[ObjectStore]:
         server.server_close()
 
     store.url, store.stop = f"http://127.0.0.1:{server.server_port}", stop
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "s3-canary", "region_name": "us-east-1"}
-    boto3.client("s3", endpoint_url=store.url, **keys).create_bucket(Bucket=store.bucket)
+    boto3.client("s3", endpoint_url=store.url, **KEYS).create_bucket(Bucket=store.bucket)
     try:
         yield store
     finally:
