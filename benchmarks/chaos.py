@@ -14,6 +14,7 @@ undisturbed run is kept in --work.
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from typing import Any
 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path += [str(TESTS), str(TESTS / "chaos")]
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled")
 
 from fakes.provider import FakeProvider, run_provider  # noqa: E402
 from kills import Point, draw_points, list_points, spread, try_points  # noqa: E402
