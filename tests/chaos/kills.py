@@ -20,10 +20,12 @@ Kind = Literal["event", "progress"]
 VICTIMS = {
     "controller": "ray::ControllerActor",
     "engine worker": "ray::MapWorker",
-    "train worker": "ray::RayTrainWorker",
+    "train worker": "TrainWorker",
     "node": "raylet/raylet",
     "head": "gcs/gcs_server",
 }
+PATIENCE = 30.0  # seconds that a worker may be in coming
+STARTS = 4  # how often a command that fails is given before it counts as failed
 ENDS_THE_DRIVER = {"driver", "everything", "node", "head"}
 # The steps of a run of two rounds, in the order of its journal.
 STEPS = [(0, "pool"), (0, "embedding"), (0, "evaluation")]
@@ -94,69 +96,89 @@ def try_points(
 ) -> Trial:
     """Runs `arguments`, kills at each of `points` in turn, and gives the same command again until it has ended."""
     trial = Trial()
-    command = _Command(project, arguments, environment, trial)
+    command = _Command(project, arguments, environment, trial, limit)
     for point in points:
         reached = command.wait_for(point)
         time.sleep(point.delay if reached else 0)
-        (trial.killed if reached and command.kill(point, limit) else trial.missed).append(point)
-    command.finish(limit)
+        (trial.killed if reached and command.kill(point) else trial.missed).append(point)
+    command.finish()
     return trial
 
 
-def wait_for(process: "subprocess.Popen[str]", kind: Kind, round: int, step: str) -> bool:
+def wait_for(process: "subprocess.Popen[str]", kind: Kind, round: int, step: str) -> bool | None:
     """Whether the event of a step, or a sign of progress in it, is told by a command that prints JSON.
 
-    False once the command has ended or the step is over.
+    False once the step is over, None once the command has said its last.
     """
     for line in process.stdout or ():
         value: dict[str, Any] = json.loads(line)
         if (value.get("round"), value.get("step")) == (round, step) and value["type"] in ("event", kind):
             return bool(value["type"] == kind)
-    return False
+    return None
 
 
 class _Command:
     """A command line that is started again when it was killed."""
 
-    def __init__(self, project: Project, arguments: Sequence[str], environment: dict[str, str], trial: Trial) -> None:
-        self._project, self._arguments, self._environment, self._trial = project, arguments, environment, trial
+    def __init__(
+        self, project: Project, arguments: Sequence[str], environment: dict[str, str], trial: Trial, limit: float
+    ) -> None:
+        self._project, self._arguments, self._environment = project, arguments, environment
+        self._trial, self._limit = trial, limit
         self._process: subprocess.Popen[str] | None = None
 
     def wait_for(self, point: Point) -> bool:
-        """As `wait_for`, in the command as it runs now."""
-        return wait_for(self._running(), point.kind, point.round, point.step)
+        """Whether the line that `point` waits for came, at once or after the command failed and was given again."""
+        for _ in range(STARTS):
+            reached = wait_for(self._running(), point.kind, point.round, point.step)
+            if reached is not None or self._end() == 0:
+                return bool(reached)
+        return False
 
-    def kill(self, point: Point, limit: float) -> bool:
+    def kill(self, point: Point) -> bool:
         """Whether there was anything of the kind to kill."""
-        process, victim = self._running(), point.victim
+        process = self._running()
         if process.poll() is not None:
             return False
         if point.strike is not None:
             point.strike()
             return True
-        family = psutil.Process(process.pid).children(recursive=True)
-        if victim in VICTIMS:
-            killed = [each.pid for each in family if VICTIMS[victim] in _title(each)][:1]
-        else:
-            killed = [process.pid] + ([each.pid for each in family] if victim == "everything" else [])
+        killed = self._find(process, point.victim)
         for pid in killed:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if killed and victim in ENDS_THE_DRIVER:
-            process.communicate(timeout=limit)
-            self._process = None
+        if killed and point.victim in ENDS_THE_DRIVER:
+            self._end()
         return bool(killed)
 
-    def finish(self, limit: float) -> None:
+    def finish(self) -> None:
         """To the end of the run. A command that lost its cluster says so and fails; it is given again."""
-        for _ in range(4):
-            process = self._running()
-            _, self._trial.err = process.communicate(timeout=limit)
-            self._trial.status, self._process = process.returncode, None
-            if process.returncode == 0:
+        for _ in range(STARTS):
+            self._running()
+            if self._end() == 0:
                 return
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _find(self, process: "subprocess.Popen[str]", victim: str) -> list[int]:
+        """Whom to kill. A worker may be a while in coming."""
+        if victim not in VICTIMS:
+            family = psutil.Process(process.pid).children(recursive=True) if victim == "everything" else []
+            return [process.pid, *(each.pid for each in family)]
+        deadline = time.monotonic() + PATIENCE
+        while process.poll() is None and time.monotonic() < deadline:
+            for each in psutil.Process(process.pid).children(recursive=True):
+                if VICTIMS[victim] in _title(each):
+                    return [each.pid]
+            time.sleep(0.1)
+        return []
+
+    def _end(self) -> int:
+        """The exit status of the command, which ends now."""
+        assert self._process is not None
+        _, self._trial.err = self._process.communicate(timeout=self._limit)
+        self._trial.status, self._process = self._process.returncode, None
+        return self._trial.status
+
+    def _running(self) -> "subprocess.Popen[str]":
         if self._process is None:
             self._trial.starts += 1
             self._process = self._project.start(*self._arguments, "--json", **self._environment)
@@ -165,6 +187,6 @@ class _Command:
 
 def _title(process: psutil.Process) -> str:
     try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
+        return process.cmdline()[0]
+    except (psutil.Error, IndexError):
         return ""
