@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
+from ray.exceptions import RayActorError, WorkerCrashedError
 
 from atgen_ray.config import RunConfig
 from atgen_ray.credentials import redact
@@ -173,6 +174,11 @@ class ControllerActor:
             return "failed", redact(str(error)), True
         except LeaseLost:
             raise
+        except (RayActorError, WorkerCrashedError) as error:
+            step, reason = self._watch.snapshot()["step"], redact(" ".join(str(error).split())[:500])
+            logger.exception("run %s lost its workers", self._config.name)
+            hint = "most likely for want of memory: make engine.batch_size or the prompts smaller"
+            return "failed", f"the workers of {step} died again and again, {hint}. Ray says: {reason}", False
         except Exception:  # the boundary of the actor: the traceback goes to the journal's reader, whole
             logger.exception("run %s failed", self._config.name)
             return "failed", redact(traceback.format_exc()), False
