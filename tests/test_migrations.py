@@ -3,6 +3,7 @@
 import multiprocessing
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from uuid import uuid4
@@ -156,6 +157,13 @@ def test_an_upgrade_that_fails_changes_nothing(
             Database(engine.url)
     assert describe(engine) == before
     Database(engine.url).close()
+
+
+def test_threads_may_open_new_journals_together(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for database in pool.map(lambda at: Database(f"sqlite:///{tmp_path / f'{at}.db'}"), range(12)):
+            with database.reading() as connection:
+                assert migrations.read_revision(connection) == migrations.list_revisions()[-1]
 
 
 def open_together(url: str, barrier: Barrier) -> None:

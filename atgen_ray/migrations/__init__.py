@@ -11,6 +11,7 @@ commit both. `tests/test_migrations.py` fails while the tables and the revisions
 is never changed again.
 """
 
+import threading
 from importlib.resources import files
 
 import sqlalchemy as sa
@@ -29,6 +30,7 @@ FIRST_TABLES = [
     "tokens",
 ]
 OLD_TABLE, OLD_VERSION = "atgen_schema", 2  # how a database said, before there were revisions, that it is as in FIRST
+_ONE_AT_A_TIME = threading.Lock()  # Alembic keeps what it works on in its module
 
 
 class ForeignDatabase(Exception):
@@ -66,10 +68,11 @@ def upgrade(connection: sa.Connection) -> None:
     config = Config()
     config.set_main_option("script_location", "atgen_ray:migrations")
     config.attributes["connection"] = connection
-    if found is None and _adopt(connection):
-        command.stamp(config, FIRST)
-        connection.execute(sa.text(f"DROP TABLE {OLD_TABLE}"))
-    command.upgrade(config, "head")
+    with _ONE_AT_A_TIME:
+        if found is None and _adopt(connection):
+            command.stamp(config, FIRST)
+            connection.execute(sa.text(f"DROP TABLE {OLD_TABLE}"))
+        command.upgrade(config, "head")
 
 
 def _adopt(connection: sa.Connection) -> bool:
