@@ -18,17 +18,6 @@ import sqlalchemy as sa
 
 VERSION_TABLE = "atgen_revision"
 FIRST = "0001"
-FIRST_TABLES = [
-    "annotations",
-    "controllers",
-    "dead_letters",
-    "events",
-    "ledger",
-    "requests",
-    "runs",
-    "shards",
-    "tokens",
-]
 OLD_TABLE, OLD_VERSION = "atgen_schema", 2  # how a database said, before there were revisions, that it is as in FIRST
 _ONE_AT_A_TIME = threading.Lock()  # Alembic keeps what it works on in its module
 

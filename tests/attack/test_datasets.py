@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import random
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,18 @@ READERS = {".jsonl": (JsonRecords, decode_records), ".csv": (CsvRecords, decode_
 READERS |= {".parquet": (ParquetRecords, decode_columns)}
 
 
+@lru_cache(maxsize=4)
+def open_reader(path: Path) -> tuple[Any, Any]:
+    """The reader of a file, whose content may change, and its decoder."""
+    if not path.exists():
+        path.touch()
+    reader, decode = READERS[path.suffixes[0]]
+    return reader(str(path)), decode
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows that a file gives, read as a worker reads it, in this process."""
-    reader, decode = READERS[path.suffixes[0]]
-    source = reader(str(path))
+    source, decode = open_reader(path)
     with source._open_input_source(pa.fs.LocalFileSystem(), str(path)) as stream:
         blocks = [fill_rows(decode(block), PLAN) for block in source._read_stream(stream, str(path))]
     return [row for block in blocks for row in block.to_pylist()]
