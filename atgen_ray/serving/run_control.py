@@ -10,7 +10,7 @@ from typing import Any
 from atgen_ray.config import RunConfig, ServiceConfig
 from atgen_ray.config_source import dump_config, parse_config
 from atgen_ray.driver import enter_run, start_controller
-from atgen_ray.errors import UserError
+from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.journal import Journal
 from atgen_ray.runs import export_labels, list_runs, show_run, stop_run
 from atgen_ray.serving.confinement import confine
@@ -45,6 +45,8 @@ class RunControl:
         config = self._confine(config)
         try:
             enter_run(config, self._journal)
+        except OutOfOrder:
+            raise
         except UserError as error:
             raise Fault(409, str(error)) from None
         start_controller(config)
@@ -102,6 +104,8 @@ class RunControl:
     def _find(self, name: str) -> Any:
         try:
             return self._journal.run(name)
+        except OutOfOrder:
+            raise
         except UserError as error:
             raise Fault(404, str(error)) from None
 

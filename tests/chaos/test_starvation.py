@@ -7,16 +7,23 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from fastapi import FastAPI
 from object_store import ObjectStore, run_object_store
 from s3fs import S3FileSystem
 from small_disk import SmallDisk, mount_disk
+from starlette.testclient import TestClient
 
 from atgen_ray import database
+from atgen_ray.config import LimitsConfig, ServiceConfig
 from atgen_ray.database import Database
 from atgen_ray.errors import OutOfOrder, RunBusy
 from atgen_ray.journal import Journal, LeaseLost
 from atgen_ray.owner import Owner
 from atgen_ray.records import Annotation
+from atgen_ray.serving.access import Tokens
+from atgen_ray.serving.guards import Guards
+from atgen_ray.serving.run_control import RunControl
+from atgen_ray.serving.run_routes import run_routes
 from atgen_ray.storage import RunFolder
 
 
@@ -183,3 +190,27 @@ def test_a_clock_that_jumps_gives_no_run_to_two(
             write()
     assert journal.append(second, "step", 1, "training", {}).sequence == 2
     assert [event.sequence for event in journal.events(run)] == [1, 2]
+
+
+def test_a_service_without_its_database_says_503(tmp_path: Path) -> None:
+    """Neither 401, which would have callers throw their tokens away, nor 404 for runs that are there."""
+    file = tmp_path / "atgen.db"
+    journal = Journal(f"sqlite:///{file}")
+    journal.create_run("demo", {}, "")
+    tokens = Tokens(journal.database)
+    token = tokens.create("admin")
+    control = RunControl(ServiceConfig(storage=str(tmp_path)), journal)
+    app = FastAPI()
+    app.include_router(run_routes(control))
+    journal.close()
+    for path in tmp_path.glob("atgen.db*"):
+        path.unlink()
+    file.write_bytes(b"no database any more" * 100)
+    answer = TestClient(Guards(app, tokens, LimitsConfig())).get(
+        "/api/v1/runs", headers={"Authorization": f"Bearer {token}"}
+    )
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert "cannot be used: file is not a database" in answer.json()["error"]["message"]
+    for call in (lambda: control.show("demo"), lambda: control.stop("demo"), lambda: control.resume("demo")):
+        with pytest.raises(OutOfOrder):
+            call()
