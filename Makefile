@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint install install-vllm postgres clean
+.PHONY: demo test lint audit nightly install install-vllm postgres clean
 
 demo: $(VENV)/.demo $(if $(filter vllm,$(ENGINE)),install-vllm)
 	$(BIN)/atgen-ray run demo engine.backend=$(ENGINE)
@@ -20,6 +20,16 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive atgen_ray
+
+# Known weaknesses of what we depend on; asks the package index, and fails where that cannot be reached.
+audit: $(VENV)/.dev
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+
+# What takes too long for every change: a hundred kills and more, and two hundred clients for ten minutes.
+nightly: $(VENV)/.demo $(VENV)/.dev postgres
+	$(BIN)/python benchmarks/chaos.py
+	$(BIN)/python benchmarks/load.py
 
 install: $(VENV)/.core
 install-vllm: $(VENV)/.vllm

@@ -5,7 +5,6 @@ A GGUF file is converted once to safetensors in the user's cache; hub ids pass t
 
 import hashlib
 import shutil
-import struct
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +37,7 @@ def resolve_checkpoint(model: str, key: str = "model.id") -> str:
             raise UserError(f"{key} is '{model}', expected an existing .gguf file")
         try:
             return str(_convert_gguf(path))
-        except (ValueError, struct.error) as error:  # a broken file, or half a file
+        except Exception as error:  # a broken or hostile file, on which readers stumble in every way there is
             raise UserError(f"{key} is '{model}', which cannot be read: {_first_line(error)}") from error
     if is_folder:
         if not (path / "config.json").is_file():
@@ -107,6 +106,7 @@ def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
         resolve_checkpoint(model.id),
         revision=model.revision,
         trust_remote_code=model.trust_remote_code,
+        use_safetensors=True,  # never the pickle beside or instead of it
         dtype=resolve_dtype(dtype or model.dtype),
     )
     return loaded.eval()

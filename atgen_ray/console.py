@@ -93,6 +93,7 @@ class JsonScreen:
 
     def __init__(self) -> None:
         self._last: dict[str, Any] = {}
+        self._out = sys.stdout
 
     def show_event(self, event: Event) -> None:
         self.write({"type": "event"} | asdict(event))
@@ -104,8 +105,8 @@ class JsonScreen:
 
     def write(self, value: Any) -> None:
         """One JSON line."""
-        sys.stdout.write(json.dumps(value, default=str) + "\n")
-        sys.stdout.flush()
+        self._out.write(json.dumps(value, default=str) + "\n")
+        self._out.flush()
 
     def close(self) -> None:
         """Nothing to take away."""

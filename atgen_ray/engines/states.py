@@ -32,7 +32,7 @@ def append_states(
     import ray.data
     from ray.data import ActorPoolStrategy
 
-    from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
+    from atgen_ray.hardware import LIVES, count_gpus, count_threads, fit_cpus, worker_environment
 
     texts = dict(zip(examples["id"].to_pylist(), examples["text"].to_pylist(), strict=True))
     rows = [
@@ -54,6 +54,7 @@ def append_states(
         num_cpus=fit_cpus(engine.workers, engine.cpus_per_worker),
         num_gpus=min(count_gpus(), 1) or None,
         runtime_env={"env_vars": worker_environment(threads)},
+        **LIVES,
     )
     for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         states |= dict(zip(block["id"].to_pylist(), block["state"].to_pylist(), strict=True))

@@ -26,7 +26,7 @@ class TransformersEngine:
     def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
         from ray.data import ActorPoolStrategy
 
-        from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
+        from atgen_ray.hardware import LIVES, count_gpus, count_threads, fit_cpus, worker_environment
 
         engine = self._engine
         gpus = engine.gpus_per_worker if engine.gpus_per_worker is not None else min(count_gpus(), 1)
@@ -40,6 +40,7 @@ class TransformersEngine:
             num_cpus=fit_cpus(engine.workers, engine.cpus_per_worker),
             num_gpus=gpus or None,
             runtime_env={"env_vars": worker_environment(threads)},
+            **LIVES,
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 import pyarrow as pa
 
+from atgen_ray.pool.bounds import LONGEST, describe_length
 from atgen_ray.pool.columns import Address, find_addresses, find_leaves, hide_leaves, list_columns, to_texts
 from atgen_ray.pool.duplicates import sign_texts
 from atgen_ray.pool.templates import fill_template, list_variables
@@ -83,6 +84,8 @@ def _take_texts(record: dict[str, Any], found: dict[str, list[tuple[Address, Any
     question = " ".join(filter(None, _read_texts(plan.input, [value for _, value in source])))
     if not question.strip():
         raise _RowError(f"'{plan.input}' is empty")
+    if len(question) > LONGEST:
+        raise _RowError(f"'{plan.input}' {describe_length()}")
     references = [
         text
         for path in plan.references
@@ -127,6 +130,8 @@ def _fill(template: str, columns: dict[str, Any]) -> str:
         raise _RowError(f"prompt.template: {type(error).__name__}: {error}") from error
     if not text.strip():
         raise _RowError("prompt.template gives no text")
+    if len(text) > LONGEST:
+        raise _RowError(f"the text that prompt.template gives {describe_length()}")
     return text
 
 

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from ray.serve.exceptions import BackPressureError
 from starlette.exceptions import HTTPException
 
-from atgen_ray.errors import RunBusy, UserError
+from atgen_ray.errors import OutOfOrder, RunBusy, UserError
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -49,7 +49,11 @@ def explain_faults(app: FastAPI, retry_after: int) -> None:
 
         return handler
 
-    app.add_exception_handler(Fault, answer(lambda e: fault_response(e.status, e.message)))
+    def tell(fault: Fault) -> JSONResponse:
+        return fault_response(fault.status, fault.message, retry_after if fault.status == 429 else None)
+
+    app.add_exception_handler(Fault, answer(tell))
+    app.add_exception_handler(OutOfOrder, answer(lambda e: fault_response(503, str(e), retry_after)))
     app.add_exception_handler(RunBusy, answer(lambda e: fault_response(409, str(e))))
     app.add_exception_handler(UserError, answer(lambda e: fault_response(400, str(e))))
     app.add_exception_handler(HTTPException, answer(lambda e: fault_response(e.status_code, str(e.detail))))

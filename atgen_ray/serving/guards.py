@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atgen_ray.config import LimitsConfig
+from atgen_ray.errors import OutOfOrder
 from atgen_ray.serving.access import Tokens
 from atgen_ray.serving.faults import fault_response
 
@@ -47,6 +48,8 @@ class Guards:
 
         try:
             await self._admit(scope, receive, watched)
+        except OutOfOrder as error:  # the tokens cannot be looked up
+            await fault_response(503, str(error), self._limits.retry_after)(scope, receive, watched)
         finally:
             _log(scope, status, started)
 

