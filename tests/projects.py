@@ -49,3 +49,13 @@ class Project:
         if path.suffix == ".jsonl":
             return [json.loads(line) for line in path.read_text().splitlines()]
         return json.loads(path.read_text())
+
+
+def read_until(process: subprocess.Popen[str], kind: str, round: int, step: str) -> bool:
+    """Reads the lines of `atgen-ray run --json` until one of that kind, round and step; False when it ends before."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        value = json.loads(line)
+        if (value["type"], value.get("round"), value.get("step")) == (kind, round, step):
+            return True
+    return False

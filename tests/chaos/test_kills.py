@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 import sqlalchemy as sa
-from projects import Project
+from projects import Project, read_until
 
 COMPARED = [f"rounds/{at}/{file}" for at in ("001", "002") for file in ("selection.parquet", "annotations.jsonl")]
 
@@ -26,7 +26,7 @@ def test_same_picks_and_labels_after_five_kills(finished: Project, make_project:
     project = make_project()
     for kind, round, step, victim in KILLS:
         process = project.start("run", "sort.yaml", "--json")
-        reached = _read_until(process, kind, round, step)
+        reached = read_until(process, kind, round, step)
         assert reached, f"the run ended before {kind} {round} {step}"
         if victim == "controller":
             os.kill(_controller_pid(project), signal.SIGKILL)
@@ -49,14 +49,6 @@ def test_same_picks_and_labels_after_five_kills(finished: Project, make_project:
     )
     assert curve == expected
     _assert_every_step_once(project)
-
-
-def _read_until(process: Any, kind: str, round: int, step: str) -> bool:
-    for line in process.stdout:
-        value = json.loads(line)
-        if (value["type"], value.get("round"), value.get("step")) == (kind, round, step):
-            return True
-    return False
 
 
 def _journal(project: Project, query: str) -> list[Any]:
