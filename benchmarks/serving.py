@@ -97,7 +97,7 @@ def load_vllm(service: Any, tokens: int) -> Callable[[list[str]], int]:
 
 def measure_http(backend: str, prompts: list[str], tokens: int) -> dict[str, Any]:
     """The same prompts through the whole service, one answer after the other by each of 32 callers."""
-    with start_service(backend) as (url, token):
+    with start_service(backend, tempfile.mkdtemp()) as (url, token):
         runs = {}
         for streaming in (False, True):
             asyncio.run(ask_all(url, token, prompts[:CALLERS], tokens, streaming))
@@ -108,7 +108,7 @@ def measure_http(backend: str, prompts: list[str], tokens: int) -> dict[str, Any
 
 
 @contextmanager
-def start_service(backend: str) -> Iterator[tuple[str, str]]:
+def start_service(backend: str, storage: str) -> Iterator[tuple[str, str]]:
     """URL and token of a service on a Ray of its own."""
     import ray
     from ray import serve
@@ -117,7 +117,6 @@ def start_service(backend: str) -> Iterator[tuple[str, str]]:
     from atgen_ray.serving.access import Tokens
     from atgen_ray.serving.application import build_application
 
-    storage = tempfile.mkdtemp()
     os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="error", log_to_driver=False)
     token = Tokens(Database(f"sqlite:///{storage}/atgen.db")).create("admin", "benchmark")
@@ -151,9 +150,9 @@ async def ask_all(url: str, token: str, prompts: list[str], tokens: int, streami
     return sum(await asyncio.gather(*(call() for _ in range(CALLERS))))
 
 
-def measure_apart(side: str, *settings: Any) -> Any:
-    """In a fresh process, so that no side finds the other's model or threads."""
-    command = [sys.executable, __file__, "--child", json.dumps([side, *settings])]
+def measure_apart(script: str, side: str, *settings: Any) -> Any:
+    """A side of a benchmark in a fresh process, so that it finds no model and no threads of the other's."""
+    command = [sys.executable, script, "--child", json.dumps([side, *settings])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -193,8 +192,8 @@ def main() -> None:
     prompts = write_prompts(arguments.prompts)
     rows: list[dict[str, Any]] = []
     for backend in arguments.backends:
-        sides = {"direct": measure_apart("direct", backend, prompts, arguments.tokens)}
-        sides |= measure_apart("http", backend, prompts, arguments.tokens)
+        sides = {"direct": measure_apart(__file__, "direct", backend, prompts, arguments.tokens)}
+        sides |= measure_apart(__file__, "http", backend, prompts, arguments.tokens)
         speeds = {side: found["tokens"] / found["seconds"] for side, found in sides.items()}
         for side, found in sides.items():
             row = {"engine": backend, "side": side, "prompts": len(prompts), "callers": CALLERS} | found

@@ -76,6 +76,7 @@ def test_a_replica_killed_under_a_run_changes_nothing(service: Service) -> None:
         controller = ray.get_actor(actor_name("robbed"), namespace=NAMESPACE)
         activity: dict[str, Any] = {}
         while not (activity.get("step") == "generation" and activity["done"]):  # of two batches one is done
+            time.sleep(0.05)
             snapshot = ray.get(controller.poll.remote(0))
             assert snapshot.status == "running", snapshot
             activity = snapshot.activity
