@@ -187,7 +187,7 @@ class Controller:
 
         def make(_: Progress) -> None:
             training = self._config.training
-            with self._folder.publish(rel) as output:
+            with self._engine.resting(self._config.name), self._folder.publish(rel) as output:
                 result = train_adapter(
                     examples,
                     self._config.model,

@@ -167,6 +167,12 @@ class Journal:
             connection.execute(sa.update(controllers).where(controllers.c.run == run).values(stop_asked=driven))
         return driven
 
+    def is_driven(self, run: str) -> bool:
+        """Whether a controller holds the run's lease, and may still be at work."""
+        with self.database.reading() as connection:
+            held = connection.execute(sa.select(controllers).where(controllers.c.run == run)).one_or_none()
+            return held is not None and _is_driven(held, self.database.clock(connection))
+
     def append(
         self,
         lease: Lease,

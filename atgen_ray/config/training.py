@@ -31,6 +31,9 @@ class TrainingConfig(Section):
         None, description="Compute threads of a worker on CPU; null: the machine's cores over `workers`"
     )
     use_gpu: bool | None = Field(None, description="null: where the cluster has a GPU for every worker")
+    gpus_per_worker: PositiveFloat = Field(
+        1.0, description="GPUs that Ray reserves for a worker; below 1 it shares one with replicas that sleep meanwhile"
+    )
 
     @model_validator(mode="after")
     def _divides(self) -> "TrainingConfig":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.engines import Engine
 from atgen_ray.engines.prompting import Prompt, encode_rows, failed_row
 from atgen_ray.records import GenerationRequest
 from atgen_ray.seeds import mix_seed
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """Batched generation with `transformers`; the entropies are those of the whole vocabulary."""
 
     name = "transformers"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.engines import Engine
 from atgen_ray.engines.vllm_adapter_loader import LOAD_FORMAT
 from atgen_ray.records import GenerationRequest
 
@@ -18,7 +19,7 @@ ENTROPY_ALTERNATIVES = 20
 CPU_KV_CACHE_BYTES = 256 * 2**20
 
 
-class VLLMEngine:
+class VLLMEngine(Engine):
     """Continuous batching in `ray.data.llm` engine actors."""
 
     name = "vllm"

@@ -88,6 +88,10 @@ class AdapterDirectory:
                         names.append((f"{self.base}:{record.name}-{round}", event.time))
         return names
 
+    def is_driven(self, run: str) -> bool:
+        """Whether the run has a controller."""
+        return self._journal.is_driven(run)
+
     def _is_ours(self, config: dict[str, Any]) -> bool:
         model = config.get("model", {})
         return (model.get("id"), model.get("revision")) == (self._model.id, self._model.revision)

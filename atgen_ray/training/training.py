@@ -80,7 +80,7 @@ def train_adapter(
             num_workers=training.workers,
             use_gpu=use_gpu,
             resources_per_worker={"CPU": fit_cpus(training.workers, training.cpus_per_worker)}
-            | ({"GPU": 1} if use_gpu else {}),
+            | ({"GPU": training.gpus_per_worker} if use_gpu else {}),
         ),
         run_config=RunConfig(
             name="train",

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from projects import Project
-from services import Service, free_port
+from services import Service
 
 from atgen_ray.database import Database
 from atgen_ray.serving.access import Tokens
