@@ -15,12 +15,12 @@ from atgen_ray.config.annotation import (
     list_annotators,
 )
 from atgen_ray.config.data import DataConfig, DuplicatesConfig, PromptConfig, Shot
-from atgen_ray.config.evaluation import EvaluationConfig, PlateauConfig, StoppingConfig
+from atgen_ray.config.evaluation import EvaluationConfig, MetricModelsConfig, PlateauConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
 from atgen_ray.config.run import NAME_PATTERN, RunConfig
 from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig
 from atgen_ray.config.service import LimitsConfig, ReplicaConfig, ServiceConfig
-from atgen_ray.config.training import TrainingConfig
+from atgen_ray.config.training import EarlyStoppingConfig, TrainingConfig
 
 __all__ = [
     "NAME_PATTERN",
@@ -30,6 +30,7 @@ __all__ = [
     "DataConfig",
     "DatasetAnnotatorConfig",
     "DuplicatesConfig",
+    "EarlyStoppingConfig",
     "EmbeddingConfig",
     "EngineConfig",
     "EvaluationConfig",
@@ -37,6 +38,7 @@ __all__ = [
     "HumanAnnotatorConfig",
     "LanguageAnnotatorConfig",
     "LimitsConfig",
+    "MetricModelsConfig",
     "ModelAnnotatorConfig",
     "ModelConfig",
     "OpenAIAnnotatorConfig",

@@ -69,7 +69,17 @@ class RunConfig(Section):
                 raise ValueError(f"{key}.type is 'dataset' but data.references is empty, expected the answers' column")
             if isinstance(annotator, LanguageAnnotatorConfig):
                 self._check_language(key, annotator)
+        self._check_judge()
         return self
+
+    def _check_judge(self) -> None:
+        from atgen_ray.annotation.prices import find_price
+
+        judge = self.evaluation.judge
+        if judge is None and "llm_judge" in {*(self.evaluation.metrics or ()), *self.stopping.steering}:
+            raise ValueError("evaluation.metrics holds 'llm_judge', expected evaluation.judge beside it: who grades")
+        if isinstance(judge, RemoteAnnotatorConfig):
+            find_price(judge, "evaluation.judge")
 
     def _check_language(self, key: str, annotator: LanguageAnnotatorConfig) -> None:
         from atgen_ray.annotation.prices import find_price
@@ -89,12 +99,25 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "RunConfig":
-        stopping = self.stopping
-        steered = set(stopping.dev_target) | ({stopping.plateau.metric} if stopping.plateau else set())
+        steered = self.stopping.steering
         for metric in sorted(steered):
-            if metric not in self.evaluation.metrics:
-                hint = nearest(metric, self.evaluation.metrics)
-                raise ValueError(f"stopping names metric '{metric}', expected one of evaluation.metrics{hint}")
+            _check_steering(metric, self.evaluation.metrics)
         if steered and not self.evaluation.dev_fraction:
             raise ValueError("stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2")
+        if self.model.host == "serve" and self.training.method in ("full", "dora"):
+            raise ValueError(
+                f"training.method is '{self.training.method}', expected lora, rslora or qlora for model.host=serve: "
+                "replicas keep the base model and add adapters to it"
+            )
         return self
+
+
+def _check_steering(metric: str, computed: list[str] | None) -> None:
+    from atgen_ray.evaluation import METRICS
+
+    known = METRICS if computed is None else computed
+    if metric not in known:
+        expected = "a known metric" if computed is None else "one of evaluation.metrics"
+        raise ValueError(f"stopping names metric '{metric}', expected {expected}{nearest(metric, known)}")
+    if METRICS[metric].better == "neither":
+        raise ValueError(f"stopping names metric '{metric}', which is no better the larger or the smaller it is")
