@@ -5,12 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint audit nightly install install-vllm postgres clean
+.PHONY: demo smoke test lint audit nightly install install-vllm postgres clean
 
 demo: $(VENV)/.demo $(if $(filter vllm,$(ENGINE)),install-vllm)
 	$(BIN)/atgen-ray run demo engine.backend=$(ENGINE)
 	$(BIN)/atgen-ray run demo engine.backend=$(ENGINE) selection.strategy=random --name demo-random
 	$(BIN)/atgen-ray report demo demo-random --output atgen-runs/demo.html
+
+# A small suite of benchmarks, ten minutes on two cores; the same command again goes on where it was.
+smoke: $(VENV)/.demo
+	$(BIN)/atgen-ray bench benchmarks/suites/smoke.yaml --output atgen-runs/smoke
 
 test: $(VENV)/.demo $(VENV)/.dev install-vllm postgres
 	$(MAKE) lint

@@ -23,7 +23,7 @@ LEASE_SECONDS = 20.0
 IDLE_SECONDS = 60.0  # how long a controller stays after its run, for drivers that still ask
 STOP_SECONDS = 2.0  # how long a step may take to notice that it shall stop; `ray job stop` kills the driver after 3
 
-Goal = Literal["run", "select"]
+Goal = Literal["run", "select", "measure"]  # measure: a run of a suite, without a report of its own
 
 logger = logging.getLogger(__name__)
 
@@ -166,8 +166,9 @@ class ControllerActor:
         try:
             folder.sweep()
             controller = Controller(self._config, self._journal, lease, folder, self._watch, remote)
-            reason = controller.run() if self._goal == "run" else controller.run_selection()
-            publish_report(self._config, self._journal, folder, reason)
+            reason = controller.run_selection() if self._goal == "select" else controller.run()
+            if self._goal != "measure":
+                publish_report(self._config, self._journal, folder, reason)
         except RunStopped as stop:
             return "stopped", str(stop), False
         except UserError as error:

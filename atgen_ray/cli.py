@@ -160,6 +160,28 @@ def report(
     typer.echo(f"report: {path}")
 
 
+@app.command()
+def bench(
+    suite: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file with tasks, models and strategies.")],
+    overrides: Overrides = None,
+    storage: Storage = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for tables and pictures.", show_default="STORAGE/bench/NAME")
+    ] = None,
+    only_results: Annotated[bool, typer.Option("--only-results", help="Start no run; write what is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a suite, strategies x seeds x orders x tasks x models, and write what follows from it with intervals.
+
+    The same command again goes on after any interruption, and writes the results anew.
+
+    Example: atgen-ray bench benchmarks/suites/smoke.yaml --output benchmarks/results/smoke
+    """
+    from atgen_ray.bench.command import run_bench
+
+    raise typer.Exit(run_bench(suite, overrides or [], storage, output, only_results, as_json, console))
+
+
 @runs_app.command("list")
 def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
     """All runs of a storage with their status."""

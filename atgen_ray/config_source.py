@@ -38,6 +38,19 @@ def load_config(source: str, overrides: Sequence[str] = (), labels: bool = True,
     """
     tree = _read_tree(source)
     tree.setdefault("name", name_run(source))
+    apply_overrides(tree, overrides)
+    if (url := database_url_from_environment()) is not None:
+        tree.setdefault("database_url", url)
+    tree |= {key: value for key, value in settings.items() if value is not None}
+    return parse_config(tree, labels)
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Sets `dotted.key=value` of each of `overrides` in `tree`; the value is read as YAML.
+
+    Raises:
+        UserError: one that is not key=value, or whose key leads through something that is no section.
+    """
     for override in overrides:
         match = OVERRIDE.fullmatch(override)
         if match is None:
@@ -46,10 +59,6 @@ def load_config(source: str, overrides: Sequence[str] = (), labels: bool = True,
             raise UserError(f"{shown} is not an override, expected key=value as in stopping.rounds=3")
         hint = f"; text with special characters goes in quotes: {match['key']}='\"...\"'"
         _set(tree, match["key"], parse_yaml(match["value"], f"the value of '{match['key']}'", hint))
-    if (url := database_url_from_environment()) is not None:
-        tree.setdefault("database_url", url)
-    tree |= {key: value for key, value in settings.items() if value is not None}
-    return parse_config(tree, labels)
 
 
 def name_run(source: str) -> str:
@@ -99,7 +108,7 @@ def _read_tree(source: str) -> dict[str, Any]:
     if source in list_presets() and not Path(source).is_file():
         text = (PRESETS / f"{source}.yaml").read_text(encoding="utf-8")
     else:
-        text = _read_file(source)
+        text = read_file(source)
     tree = parse_yaml(text, f"configuration '{source}'")
     if tree is None:
         raise UserError(f"configuration '{source}' is empty, expected keys and values")
@@ -108,7 +117,8 @@ def _read_tree(source: str) -> dict[str, Any]:
     return tree
 
 
-def _read_file(source: str) -> str:
+def read_file(source: str) -> str:
+    """The text of a configuration file; UserError where it cannot be read."""
     try:
         return Path(source).read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -80,9 +80,7 @@ class PlainScreen:
         if time.monotonic() - self._told < PLAIN_SECONDS:
             return
         self._told = time.monotonic()
-        line = f"{_title(activity)}: {activity['done']}/{activity['total'] or '?'}"
-        left = _seconds_left(activity)
-        self._console.print(line + (f", {left:.0f} s left" if left is not None else ""), highlight=False)
+        self._console.print(describe_activity(activity), highlight=False)
 
     def close(self) -> None:
         """Nothing to take away."""
@@ -123,6 +121,13 @@ def describe_step(event: Event) -> str:
     """A step that is done, as one line."""
     where = f"round {event.round}" if event.round else "start"
     return f"  {where:<9} {event.step:<12}{event.seconds or 0:8.1f} s"
+
+
+def describe_activity(activity: dict[str, Any]) -> str:
+    """The step under way with the rows done and the time left, as one line."""
+    left = _seconds_left(activity)
+    line = f"{_title(activity)}: {activity['done']}/{activity['total'] or '?'}"
+    return line + (f", {left:.0f} s left" if left is not None else "")
 
 
 def describe_annotation(annotation: dict[str, Any]) -> Iterator[str]:

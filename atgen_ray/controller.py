@@ -6,7 +6,7 @@ again, and one whose output is there already only needs its journal entry; so a 
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -34,10 +34,12 @@ from atgen_ray.results import collect_rows
 from atgen_ray.seeds import mix_seed
 from atgen_ray.selection import select_batch
 from atgen_ray.selection.distribution import choose_workers
-from atgen_ray.state import RunState, round_folder
+from atgen_ray.sharing import open_embedding_shelf, open_output_shelf, share_embeddings, share_outputs
+from atgen_ray.state import MODEL, RunState, round_folder
 from atgen_ray.stopping import find_stop
 from atgen_ray.storage import RunFolder
 from atgen_ray.training import TrainingExample, train_adapter
+from atgen_ray.training.weights import weigh_examples
 
 
 class Controller:
@@ -51,6 +53,7 @@ class Controller:
         self._watch, self._remote = watch, remote
         self._state = RunState(config, journal, folder)
         self._committed = set(journal.committed_steps(config.name))
+        self._reused = 0.0  # seconds that the step under way was spared by what other runs shared
         self._engine = build_engine(config.model, config.prompt, config.engine, folder)
 
     def run(self) -> str:
@@ -91,7 +94,8 @@ class Controller:
         """Reads pool and test set; known answers go to a table of their own."""
 
         def make(progress: Progress) -> None:
-            data, prompt, seed = self._config.data, self._config.prompt, self._config.seed
+            data, prompt = self._config.data, self._config.prompt
+            seed = self._config.seed if data.seed is None else data.seed
             pool = build_split(data, prompt, "pool", seed, progress)
             gold, dead, leaked = [pool.gold], list(pool.dead), list[str]()
             test = build_split(data, prompt, "test", seed, progress) if data.test is not None else None
@@ -109,10 +113,19 @@ class Controller:
         self._commit(0, "pool", "pool.parquet", make)
 
     def embed_pool(self) -> None:
-        """Embeds the pool where a strategy looks at embeddings."""
-        if any("embeddings" in self._state.needs(round) for round in (1, 2)):
-            config, folder = self._config.embedding, self._folder
-            self._commit(0, "embedding", None, lambda progress: embed_pool(self._state.pool, config, folder, progress))
+        """Embeds the pool where a strategy, or the weighing of labels, looks at embeddings."""
+        if self._config.training.reweight or any("embeddings" in self._state.needs(round) for round in (1, 2)):
+            config, folder, pool = self._config.embedding, self._folder, self._state.pool
+
+            def make(progress: Progress) -> None:
+                if self._config.cache is None:
+                    return embed_pool(pool, config, folder, progress)
+                shelf, contents = open_embedding_shelf(self._config.cache, config), pool["content"].to_pylist()
+                self._reused += share_embeddings(
+                    shelf, contents, folder, lambda: embed_pool(pool, config, folder, progress)
+                )
+
+            self._commit(0, "embedding", None, make)
 
     def generate_features(self, round: int) -> None:
         """One pass of the current model over the candidates, where the strategy looks at its outputs or states."""
@@ -120,7 +133,7 @@ class Controller:
         rel = f"{round_folder(round)}/features.parquet"
 
         def make(progress: Progress) -> None:
-            candidates = pa.array(self._state.candidates(round), pa.string())
+            candidates = pa.array(self._state.shortlist(round), pa.string())
             examples = self._state.pool.filter(pc.is_in(self._state.pool["id"], candidates))
             samples = SAMPLES if "samples" in needs else 0
             features = self._generate(round, round - 1, examples, "features", progress, samples)
@@ -133,7 +146,7 @@ class Controller:
             self._folder.write_table(rel, features)
             self._folder.remove(f"{round_folder(round)}/features.parts")
 
-        if needs & {"generations", "samples", "states"}:
+        if needs & MODEL:
             self._commit(round, "generation", rel, make)
 
     def select_batch(self, round: int) -> None:
@@ -144,7 +157,7 @@ class Controller:
         def make(progress: Progress) -> None:
             features = f"{round_folder(round)}/features.parquet"
             labels = {label.id: label.text for label in self._state.labels(round - 1)}
-            ids = self._state.candidates(round)
+            ids = self._state.shortlist(round)
             picks = select_batch(
                 strategy,
                 parameters,
@@ -205,7 +218,7 @@ class Controller:
         """Fine-tunes an adapter on all labels so far, from the base model."""
         labels, dev, texts = self._state.labels(round), self._state.dev(round), self._state.texts
         labeled = [TrainingExample(label.id, texts[label.id], label.text) for label in labels]
-        examples = [example for example in labeled if example.id not in dev]
+        examples = self._weigh([example for example in labeled if example.id not in dev])
         rel, work = f"{round_folder(round)}/adapter", f"{round_folder(round)}/training"
 
         def make(_: Progress) -> None:
@@ -216,7 +229,7 @@ class Controller:
                     self._config.model,
                     self._config.prompt,
                     training,
-                    seed=mix_seed(self._config.seed, "training", round),
+                    seed=mix_seed(self._config.seed, "training", round, *([training.order] if training.order else [])),
                     output=output,
                     work=self._folder.path(work),
                     progress=self._remote,
@@ -247,22 +260,34 @@ class Controller:
         self._commit(round, "evaluation", rel, make)
         self._folder.write_json("metrics.json", collect_rows(self._config.name, self._journal, self._folder))
 
+    def _weigh(self, examples: list[TrainingExample]) -> list[TrainingExample]:
+        """The examples with their weights in the loss."""
+        largest = self._config.training.reweight
+        if largest is None or not examples:
+            return examples
+        ids, pool = [example.id for example in examples], self._state.pool["id"].to_pylist()
+        weights = weigh_examples(ids, pool, self._state.embeddings, largest)
+        return [replace(example, weight=weights[example.id]) for example in examples]
+
     def find_stop(self, round: int) -> str | None:
         """Why the run ends after `round`, or None."""
         labels, dev_scores = len(self._state.labels(round)), self._state.dev_scores(round)
         if self._state.budget_met(round):
             return "budget spent"
-        return find_stop(self._config.stopping, round, labels, dev_scores, len(self._state.candidates(round + 1)))
+        bought = self._state.bought(round) if self._config.stopping.gain else []
+        selectable = len(self._state.candidates(round + 1))
+        count = max(0, min(self._state.affordable(round + 1), selectable))
+        return find_stop(self._config.stopping, round, labels, dev_scores, selectable, bought, count)
 
     def _commit(self, round: int, step: str, output: str | None, make: Callable[[Progress], None]) -> None:
         """Does a step unless its output is there, then journals it."""
         if (round, step) in self._committed:
             return
         self._watch.begin(round, step)
-        started = time.monotonic()
+        self._reused, started = 0.0, time.monotonic()
         if output is None or not self._folder.exists(output):
             make(self._watch)
-        payload = {"output": output, "rows": self._watch.snapshot()["total"]}
+        payload = {"output": output, "rows": self._watch.snapshot()["total"], "reused_seconds": self._reused}
         self._journal.append(self._lease, "step", round, step, payload, time.monotonic() - started)
         self._committed.add((round, step))
 
@@ -280,16 +305,21 @@ class Controller:
         model, engine = self._config.model, self._config.engine
         seed = mix_seed(self._config.seed, "generation", round)
         adapter = None if untuned else self._state.adapter(adapter_round)
-        features = generate_features(
-            untuned or self._engine,
-            examples,
-            GenerationRequest(model.max_new_tokens, samples=samples, seed=seed),
-            adapter,
-            self._folder,
-            parts=f"{round_folder(round)}/{name}.parts",
-            batch_size=engine.batch_size,
-            progress=progress,
-        )
+        request = GenerationRequest(model.max_new_tokens, samples=samples, seed=seed)
+
+        def generate(rows: pa.Table) -> pa.Table:
+            generator, parts = untuned or self._engine, f"{round_folder(round)}/{name}.parts"
+            return generate_features(
+                generator, rows, request, adapter, self._folder, parts, engine.batch_size, progress
+            )
+
+        if self._config.cache is not None and adapter is None and not samples and untuned is None:
+            backend = self._engine.name
+            shelf = open_output_shelf(self._config.cache, model, self._config.prompt, backend, request)
+            features, reused = share_outputs(shelf, examples, generate)
+            self._reused += reused
+        else:
+            features = generate(examples)
         if adapter is not None and self._engine.name != "transformers" and engine.check_rows:
             check_adapter(examples, features, model, self._config.prompt, adapter, engine.check_rows)
         return features

@@ -22,7 +22,7 @@ from atgen_ray.journal import Event, Journal, open_journal
 
 POLL_SECONDS = 0.5
 # What may change between two starts of one run: everything else would change what it means.
-CHANGEABLE = ("stopping", "storage", "database_url")
+CHANGEABLE = ("stopping", "storage", "database_url", "cache")
 
 
 class Screen(Protocol):
@@ -43,10 +43,10 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
     """
     journal = open_journal(config.storage, config.database_url)
     enter_run(config, journal)
-    with ray_session(), _stop_on_signal() as stop:
+    with ray_session(), stop_on_signal() as stop:
         controller = start_controller(config, goal)
         snapshot = _follow(controller, journal, config.name, screen, stop)
-        _dismiss_ended(config.name)
+        dismiss_ended(config.name)
     return snapshot
 
 
@@ -100,7 +100,7 @@ def start_controller(config: RunConfig, goal: Goal = "run") -> Any:
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    _dismiss_ended(config.name)
+    dismiss_ended(config.name)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft="://" in config.storage)
     return ControllerActor.options(  # type: ignore[attr-defined]
         name=actor_name(config.name),
@@ -115,7 +115,7 @@ def start_controller(config: RunConfig, goal: Goal = "run") -> Any:
     ).remote(config, f"controller-{uuid.uuid4().hex}", goal)
 
 
-def _dismiss_ended(run: str) -> None:
+def dismiss_ended(run: str) -> None:
     """Ends a controller whose run is over and that only waits for drivers which may still ask."""
     while True:
         try:
@@ -143,7 +143,7 @@ def _follow(controller: Any, journal: Journal, run: str, screen: Screen, stop: t
             time.sleep(POLL_SECONDS)
             continue
         except ActorDiedError:  # it ended itself in the middle of a step, or somebody ended it
-            return _read_end(journal, run, seen, snapshot)
+            return read_end(journal, run, seen, snapshot)
         for event in snapshot.events:
             screen.show_event(event)
             seen = event.sequence
@@ -153,7 +153,7 @@ def _follow(controller: Any, journal: Journal, run: str, screen: Screen, stop: t
         time.sleep(POLL_SECONDS)
 
 
-def _read_end(journal: Journal, run: str, seen: int, last: Snapshot | None) -> Snapshot:
+def read_end(journal: Journal, run: str, seen: int, last: Snapshot | None) -> Snapshot:
     """How the run stands by its journal, when its controller can no longer be asked."""
     events = journal.events(run, seen)
     status = journal.run(run).status
@@ -164,7 +164,7 @@ def _read_end(journal: Journal, run: str, seen: int, last: Snapshot | None) -> S
 
 
 @contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
+def stop_on_signal() -> Iterator[threading.Event]:
     """SIGINT and SIGTERM set the event; a second SIGINT interrupts at once, as ever."""
     stop = threading.Event()
 

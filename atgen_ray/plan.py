@@ -17,6 +17,7 @@ from atgen_ray.annotation.estimate import estimate_annotation, estimate_judge
 from atgen_ray.config import RunConfig
 from atgen_ray.journal import Journal, open_journal
 from atgen_ray.selection import find_needs
+from atgen_ray.state import MODEL, add_needs
 
 TOKEN_SAMPLE = 200  # prompts whose tokens are counted
 
@@ -88,12 +89,15 @@ def expect_work(config: RunConfig, pool: int, selectable: int, test: int, labels
     training, selection, dev_fraction = config.training, config.selection, config.evaluation.dev_fraction
     work = dict.fromkeys(("embedding", "generation", "training", "evaluation"), 0)
     work["evaluation"] = test * (config.evaluation.zero_shot + bool(config.evaluation.few_shot))
+    work["embedding"] = pool if training.reweight else 0
     for index, count in enumerate(labels):
         own = selection.first.strategy if index == 0 else None
         needs = find_needs(own or selection.strategy, selection.first.parameters if own else selection.parameters)
-        if needs & {"generations", "samples", "states"}:
+        needs = add_needs(needs, selection.shortlist)
+        if needs & MODEL:
             left = selectable - (labels[index - 1] if index else 0)
-            work["generation"] += min(left, selection.candidates or left)
+            seen = min(left, selection.candidates or left)
+            work["generation"] += min(seen, selection.shortlist.count) if selection.shortlist else seen
         if "embeddings" in needs:
             work["embedding"] = pool
         dev = round(count * dev_fraction)

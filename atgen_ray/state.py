@@ -7,19 +7,27 @@ from typing import Any
 
 import pyarrow as pa
 
-from atgen_ray.config import RunConfig
+from atgen_ray.budget import read_spending
+from atgen_ray.config import RunConfig, ShortlistConfig
 from atgen_ray.embedding import load_embeddings
 from atgen_ray.evaluation import dev_split
 from atgen_ray.journal import Journal
 from atgen_ray.records import Annotation
 from atgen_ray.seeds import mix_seed
-from atgen_ray.selection import Embeddings, Need, find_needs
+from atgen_ray.selection import Embeddings, Need, find_needs, select_batch
 from atgen_ray.storage import RunFolder
+
+MODEL: frozenset[Need] = frozenset({"generations", "samples", "states"})  # what only the model can tell
 
 
 def round_folder(round: int) -> str:
     """The folder of a round within the run's folder."""
     return f"rounds/{round:03d}"
+
+
+def add_needs(needs: frozenset[Need], shortlist: ShortlistConfig | None) -> frozenset[Need]:
+    """The `needs` of a strategy with those of the shortlist that spares the model work, where it has any."""
+    return needs | find_needs(shortlist.strategy, shortlist.parameters) if shortlist and needs & MODEL else needs
 
 
 class RunState:
@@ -66,7 +74,7 @@ class RunState:
     def needs(self, round: int) -> frozenset[Need]:
         """What the strategy of `round` looks at."""
         strategy, parameters, _ = self.strategy(round)
-        return find_needs(strategy, parameters)
+        return add_needs(find_needs(strategy, parameters), self._config.selection.shortlist)
 
     def affordable(self, round: int) -> int:
         """Examples to pick in `round`: what the strategy asks for, within the label budget."""
@@ -82,6 +90,27 @@ class RunState:
         if limit is None or len(open_ids) <= limit:
             return open_ids
         return sorted(open_ids, key=lambda id_: mix_seed(self._config.seed, "candidates", round, id_))[:limit]
+
+    def shortlist(self, round: int) -> list[str]:
+        """Those of `candidates` that the strategy of `round` sees: all, but where the model looks at a few only."""
+        ids, shortlist = self.candidates(round), self._config.selection.shortlist
+        if shortlist is None or len(ids) <= shortlist.count or not self.needs(round) & MODEL:
+            return ids
+        needs = find_needs(shortlist.strategy, shortlist.parameters)
+        labels = {label.id: label.text for label in self.labels(round - 1)}
+        picks = select_batch(
+            shortlist.strategy,
+            shortlist.parameters,
+            ids=ids,
+            count=shortlist.count,
+            labeled=labels.keys(),
+            embeddings=self.embeddings if "embeddings" in needs else None,
+            texts=self.texts,
+            labels=labels,
+            seed=self._config.seed,
+            round=round,
+        )
+        return sorted(picks["id"].to_pylist())
 
     def labels(self, round: int) -> list[Annotation]:
         """Labels bought up to and including `round`, in the order they were bought."""
@@ -120,6 +149,14 @@ class RunState:
             if self._folder.exists(rel):
                 return self._folder.local(rel)
         return None
+
+    def bought(self, round: int) -> list[tuple[int, float]]:
+        """Labels and dollars so far after each round up to `round` that has a dev score, as `dev_scores`."""
+        spending = read_spending(self._journal, self._config.name)
+        rounds = [
+            at for at in range(1, round + 1) if "dev" in self._folder.read_json(f"{round_folder(at)}/metrics.json")
+        ]
+        return [(len(self.labels(at)), sum(paid for when, paid in spending.items() if when <= at)) for at in rounds]
 
     def dev_scores(self, round: int) -> list[dict[str, float]]:
         """Mean of every metric on the dev split, one mapping a round up to `round`."""

@@ -65,6 +65,19 @@ def test_candidates_bound_what_is_generated() -> None:
     assert expect_work(config, 100, 90, 0, [10, 20])["generation"] == 85 + 80
 
 
+def test_a_shortlist_bounds_it_further_and_is_chosen_by_embeddings() -> None:
+    config = configure(selection={"strategy": "entropy", "shortlist": {"count": 30}})
+    work = expect_work(config, 100, 90, 0, [10, 20])
+    assert (work["generation"], work["embedding"]) == (60, 100)
+    config = configure(selection={"strategy": "random", "shortlist": {"count": 30}})
+    assert expect_work(config, 100, 90, 0, [10])["embedding"] == 0
+
+
+def test_weighed_labels_need_embeddings() -> None:
+    config = configure(selection={"strategy": "random"}, training={"reweight": 5.0})
+    assert expect_work(config, 100, 90, 0, [10])["embedding"] == 100
+
+
 def test_the_first_round_may_need_less() -> None:
     first = {"strategy": "random", "count": 5}
     config = configure(selection={"strategy": "huds", "first": first})

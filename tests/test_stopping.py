@@ -107,7 +107,8 @@ def test_what_was_reached_is_named_before_what_ran_out() -> None:
 
 
 def test_the_test_set_is_not_among_the_arguments() -> None:
-    assert list(inspect.signature(find_stop).parameters) == ["stopping", "rounds", "labels", "dev_scores", "selectable"]
+    known = ["stopping", "rounds", "labels", "dev_scores", "selectable", "bought", "count"]
+    assert list(inspect.signature(find_stop).parameters) == known
 
 
 @settings(deadline=None)
@@ -155,3 +156,33 @@ def test_a_run_ends_when_a_rule_holds_and_never_before(
         "pool exhausted": selectable == 0,
     }
     assert reason == next((rule for rule, held in holds.items() if held), None)
+
+
+def gain(curve: list[float], per_dollar: float, **more: Any) -> str | None:
+    config = StoppingConfig.model_validate({"rounds": 100, "gain": {"per_dollar": per_dollar} | more})
+    bought = [(10 * at, 5.0 * at) for at in range(1, len(curve) + 1)]
+    scores = [{"rougeL": score} for score in curve]
+    return find_stop(config, len(curve), 10 * len(curve), scores, 99, bought, 10)
+
+
+def test_a_flat_curve_is_not_worth_its_price_and_a_rising_one_is() -> None:
+    flat = gain([0.30, 0.40, 0.401, 0.402, 0.402], 0.002)
+    assert flat is not None
+    assert flat.startswith("predicted gain: the next 10 labels would raise rougeL by 0.00")
+    assert "for 5.00 dollars, under 0.002 a dollar" in flat
+    assert gain([0.10, 0.20, 0.29, 0.37, 0.44], 0.002) is None
+
+
+def test_predicted_gain_needs_a_curve_and_a_price() -> None:
+    assert gain([0.4, 0.4, 0.4], 0.5) is None
+    config = StoppingConfig.model_validate({"rounds": 9, "gain": {"per_dollar": 0.5}})
+    free = [(10 * at, 0.0) for at in range(1, 6)]
+    assert find_stop(config, 5, 50, [{"rougeL": 0.4}] * 5, 99, free, 10) is None
+    priced = StoppingConfig.model_validate({"rounds": 9, "gain": {"per_dollar": 0.5, "dollars_per_label": 1.0}})
+    assert find_stop(priced, 5, 50, [{"rougeL": 0.4}] * 5, 99, free, 10) is not None
+
+
+def test_more_certainty_is_slower_to_stop() -> None:
+    noisy = [0.30, 0.42, 0.37, 0.43, 0.40]
+    assert gain(noisy, 0.004, certainty=0.1) is not None
+    assert gain(noisy, 0.004, certainty=1.0) is None

@@ -15,10 +15,10 @@ from atgen_ray.config.annotation import (
     list_annotators,
 )
 from atgen_ray.config.data import DataConfig, DuplicatesConfig, PromptConfig, Shot
-from atgen_ray.config.evaluation import EvaluationConfig, MetricModelsConfig, PlateauConfig, StoppingConfig
+from atgen_ray.config.evaluation import EvaluationConfig, GainConfig, MetricModelsConfig, PlateauConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
 from atgen_ray.config.run import NAME_PATTERN, RunConfig
-from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig
+from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig, ShortlistConfig
 from atgen_ray.config.service import LimitsConfig, ReplicaConfig, ServiceConfig
 from atgen_ray.config.training import EarlyStoppingConfig, TrainingConfig
 
@@ -35,6 +35,7 @@ __all__ = [
     "EngineConfig",
     "EvaluationConfig",
     "FirstBatchConfig",
+    "GainConfig",
     "HumanAnnotatorConfig",
     "LanguageAnnotatorConfig",
     "LimitsConfig",
@@ -51,6 +52,7 @@ __all__ = [
     "RunConfig",
     "SelectionConfig",
     "ServiceConfig",
+    "ShortlistConfig",
     "Shot",
     "StoppingConfig",
     "TrainingConfig",

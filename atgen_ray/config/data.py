@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from atgen_ray.settings import Fraction, Section
 
@@ -54,6 +54,9 @@ class DataConfig(Section):
     )
     limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the pool of this size")
     test_limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the test set")
+    seed: NonNegativeInt | None = Field(
+        None, description="Seed of the two subsets; null: the run's. Runs that are compared should share it"
+    )
     duplicates: DuplicatesConfig = Field(default_factory=DuplicatesConfig)
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from atgen_ray.config.annotation import LanguageAnnotator
 from atgen_ray.errors import nearest
-from atgen_ray.settings import Section
+from atgen_ray.settings import Fraction, Section
 
 
 class BERTScoreConfig(Section):
@@ -83,6 +83,19 @@ class PlateauConfig(Section):
     min_delta: NonNegativeFloat = Field(0.005, description="A smaller rise does not count")
 
 
+class GainConfig(Section):
+    """Stop when the dev score, continued by a power law, promises too little for the dollars of the next batch."""
+
+    metric: str = Field("rougeL", description="Metric on the dev split")
+    per_dollar: PositiveFloat = Field(description="Least rise of the metric that a dollar must be expected to buy")
+    certainty: Fraction = Field(
+        0.8, description="Share of the plausible continuations that must promise less before the run stops"
+    )
+    dollars_per_label: PositiveFloat | None = Field(
+        None, description="Price of a label in the next batch; null: the mean so far"
+    )
+
+
 class StoppingConfig(Section):
     """When the run ends; whichever comes first. The test set is never looked at."""
 
@@ -91,6 +104,7 @@ class StoppingConfig(Section):
     dollars: PositiveFloat | None = Field(None, description="Budget of the run in dollars, never exceeded")
     dollars_per_round: PositiveFloat | None = Field(None, description="Budget of a round in dollars")
     plateau: PlateauConfig | None = Field(None, description="Plateau rule; null: off")
+    gain: GainConfig | None = Field(None, description="Rule of the predicted gain; null: off")
     dev_target: dict[str, float] = Field(
         default_factory=dict, description="Stop when every named metric reaches its value on the dev split"
     )

@@ -56,6 +56,7 @@ class EmbeddingConfig(Section):
 
     model: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="Encoder, given like model.id")
     workers: PositiveInt = Field(1, description="Encoder replicas")
+    gpus_per_worker: NonNegativeFloat = Field(1.0, description="GPUs of a replica, where the cluster has them")
     batch_size: PositiveInt = Field(64, description="Texts in one batch")
     max_tokens: PositiveInt = Field(256, description="Texts are cut to this many tokens")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is faster on recent CPUs")

@@ -34,6 +34,11 @@ class RunConfig(Section):
         description="URL of the journal, postgresql:// or sqlite:///FILE; null: SQLite at <storage>/atgen.db. Better "
         "given in the environment as ATGEN_DATABASE_URL, where every command finds it",
     )
+    cache: str | None = Field(
+        None,
+        description="Folder or fsspec URL where runs share embeddings and the untuned model's outputs by content; "
+        "null: nothing is shared. Results are those of a run alone but for the last bits, as other rows share a batch",
+    )
     data: DataConfig
     prompt: PromptConfig = Field(default_factory=PromptConfig)
     model: ModelConfig
@@ -80,6 +85,18 @@ class RunConfig(Section):
             raise ValueError("evaluation.metrics holds 'llm_judge', expected evaluation.judge beside it: who grades")
         if isinstance(judge, RemoteAnnotatorConfig):
             find_price(judge, "evaluation.judge")
+
+    @model_validator(mode="after")
+    def _gain_fits(self) -> "RunConfig":
+        gain, known = self.stopping.gain, self.evaluation.metrics
+        if gain is None:
+            return self
+        if known and gain.metric not in known:
+            hint = nearest(gain.metric, known)
+            raise ValueError(f"stopping.gain.metric is '{gain.metric}', expected one of evaluation.metrics{hint}")
+        if not self.evaluation.dev_fraction:
+            raise ValueError("stopping.gain needs evaluation.dev_fraction above 0, as 0.2")
+        return self
 
     def _check_language(self, key: str, annotator: LanguageAnnotatorConfig) -> None:
         from atgen_ray.annotation.prices import find_price

@@ -15,6 +15,14 @@ class FirstBatchConfig(Section):
     parameters: dict[str, JsonValue] = Field(default_factory=dict, description="Parameters of that strategy")
 
 
+class ShortlistConfig(Section):
+    """The cheap mode: a strategy that needs no model chooses what the model then looks at."""
+
+    count: PositiveInt = Field(description="Examples that the model looks at in a round")
+    strategy: str = Field("facility_location", description="Strategy that chooses them, by texts and embeddings alone")
+    parameters: dict[str, JsonValue] = Field(default_factory=dict, description="Parameters of that strategy")
+
+
 class SelectionConfig(Section):
     """Which examples are worth labelling."""
 
@@ -24,6 +32,11 @@ class SelectionConfig(Section):
     first: FirstBatchConfig = Field(default_factory=FirstBatchConfig)
     candidates: PositiveInt | None = Field(
         None, description="Score only a seeded random subset of the pool of this size; null: all of it"
+    )
+    shortlist: ShortlistConfig | None = Field(
+        None,
+        description="Let the model look at a shortlist only, where the strategy asks for its outputs; null: at all "
+        "candidates",
     )
     workers: PositiveInt | None = Field(
         None,
@@ -38,7 +51,24 @@ class SelectionConfig(Section):
             _check_strategy("selection.first", self.first.strategy, self.first.parameters)
         elif self.first.parameters:
             raise ValueError("selection.first.parameters is given, expected selection.first.strategy beside it")
+        if self.shortlist is not None:
+            self._check_shortlist(self.shortlist)
         return self
+
+    def _check_shortlist(self, shortlist: ShortlistConfig) -> None:
+        from atgen_ray.selection import find_needs
+
+        _check_strategy("selection.shortlist", shortlist.strategy, shortlist.parameters)
+        costly = sorted(find_needs(shortlist.strategy, shortlist.parameters) & {"generations", "samples", "states"})
+        if costly:
+            raise ValueError(
+                f"selection.shortlist.strategy is {shortlist.strategy!r}, which needs the model's {costly[0]}, "
+                "expected one that needs none, as facility_location or kmeans"
+            )
+        if shortlist.count < self.count:
+            raise ValueError(
+                f"selection.shortlist.count is {shortlist.count}, expected at least selection.count = {self.count}"
+            )
 
 
 def _check_strategy(section: str, name: str, parameters: dict[str, JsonValue]) -> None:

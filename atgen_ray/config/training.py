@@ -1,8 +1,8 @@
 """How the adapter is fine-tuned."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from atgen_ray.settings import Fraction, Section
 
@@ -31,6 +31,9 @@ class TrainingConfig(Section):
     alpha: PositiveInt = Field(32, description="LoRA alpha; the update is scaled by alpha / rank")
     dropout: Fraction = Field(0.0, description="LoRA dropout")
     target_modules: str | list[str] = Field("all-linear", description="Modules that get an adapter")
+    order: NonNegativeInt = Field(
+        0, description="Which order of the examples (and start of the adapter), of those that the run's seed gives"
+    )
     epochs: PositiveFloat = Field(3, description="Passes over the labels")
     early_stopping: EarlyStoppingConfig = Field(default_factory=EarlyStoppingConfig)
     learning_rate: PositiveFloat = Field(2e-4, description="Peak learning rate")
@@ -46,6 +49,11 @@ class TrainingConfig(Section):
         "models whose attention cannot do so are padded. The loss is the same",
     )
     gradient_checkpointing: bool = Field(False, description="Trade time for memory")
+    reweight: Annotated[float, Field(gt=1.0)] | None = Field(
+        None,
+        description="Weigh the labels in the loss so that their embeddings are spread like the pool's, against the "
+        "bias of selection; none counts more than this, nor less than its inverse. null: all count alike",
+    )
     warm_start: bool = Field(False, description="Continue from the last round's adapter instead of the base")
     workers: PositiveInt = Field(1, description="Data-parallel workers")
     sharding: Literal["ddp", "fsdp"] = Field(

@@ -31,7 +31,7 @@ def embed_pool(examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, p
     from atgen_ray.hardware import LIVES, count_gpus, count_threads, fit_cpus, worker_environment
 
     texts = dict(zip(examples["content"].to_pylist(), examples["text"].to_pylist(), strict=True))
-    done = set(_read(folder)["content"].to_pylist()) & texts.keys()
+    done = set(read_embeddings(folder)["content"].to_pylist()) & texts.keys()
     # Similar lengths side by side waste little padding, and the order is the same in every attempt.
     missing = sorted(texts.keys() - done, key=lambda content: (-len(texts[content]), content))
     progress(len(done), len(texts))
@@ -50,7 +50,7 @@ def embed_pool(examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, p
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=config.workers),
         num_cpus=fit_cpus(config.workers, 1.0),
-        num_gpus=1 if count_gpus() >= config.workers else None,
+        num_gpus=config.gpus_per_worker if count_gpus() >= config.workers * config.gpus_per_worker else None,
         runtime_env={"env_vars": worker_environment(threads)},
         **LIVES,
     )
@@ -60,11 +60,11 @@ def embed_pool(examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, p
         waiting.append(block.cast(EMBEDDING_SCHEMA))
         embedded += block.num_rows
         if sum(table.num_rows for table in waiting) >= ROWS_PER_FILE:
-            _write(folder, waiting)
+            store_embeddings(folder, pa.concat_tables(waiting))
             waiting = []
         progress(embedded, len(texts))
     if waiting:
-        _write(folder, waiting)
+        store_embeddings(folder, pa.concat_tables(waiting))
 
 
 def load_embeddings(folder: RunFolder, contents: Sequence[str]) -> "np.ndarray":
@@ -75,7 +75,7 @@ def load_embeddings(folder: RunFolder, contents: Sequence[str]) -> "np.ndarray":
     """
     import numpy as np
 
-    table = _read(folder)
+    table = read_embeddings(folder)
     vectors = dict(zip(table["content"].to_pylist(), table["embedding"].to_numpy(zero_copy_only=False), strict=True))
     width = next((len(vector) for vector in vectors.values() if vector is not None), 0)
     missing = np.full(width, np.nan, np.float32)
@@ -85,10 +85,12 @@ def load_embeddings(folder: RunFolder, contents: Sequence[str]) -> "np.ndarray":
     )
 
 
-def _read(folder: RunFolder) -> pa.Table:
+def read_embeddings(folder: RunFolder) -> pa.Table:
+    """EMBEDDING_SCHEMA, all vectors that the run's folder has."""
     tables = [folder.read_table(path) for path in folder.list(FOLDER)]
     return pa.concat_tables([EMBEDDING_SCHEMA.empty_table(), *tables])
 
 
-def _write(folder: RunFolder, tables: list[pa.Table]) -> None:
-    folder.write_table(f"{FOLDER}/{uuid.uuid4().hex}.parquet", pa.concat_tables(tables))
+def store_embeddings(folder: RunFolder, table: pa.Table) -> None:
+    """Adds vectors (EMBEDDING_SCHEMA) to the run's folder."""
+    folder.write_table(f"{FOLDER}/{uuid.uuid4().hex}.parquet", table)

@@ -52,7 +52,7 @@ def append_states(
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=engine.workers),
         num_cpus=fit_cpus(engine.workers, engine.cpus_per_worker),
-        num_gpus=min(count_gpus(), 1) or None,
+        num_gpus=min(count_gpus(), 1 if engine.gpus_per_worker is None else engine.gpus_per_worker) or None,
         runtime_env={"env_vars": worker_environment(threads)},
         **LIVES,
     )

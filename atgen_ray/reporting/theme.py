@@ -63,6 +63,7 @@ _SETTINGS = {
     "xtick.labelsize": 11,
     "ytick.labelsize": 11,
 }
+Draw = Callable[["Figure"], None]
 _BY_LIGHT = {light: name for name, (light, _) in COLOURS.items()}
 _FRACTION = re.compile(r"-?\d+\.\d{2,}(?:e-?\d+)?")
 _HREF = "{http://www.w3.org/1999/xlink}href"
@@ -83,7 +84,7 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def draw_svg(name: str, label: str, size: tuple[float, float], draw: Callable[["Figure"], None]) -> Markup:
+def draw_svg(name: str, label: str, size: tuple[float, float], draw: Draw) -> Markup:
     """The figure that `draw` fills as an inline SVG, `size` in pixels; equal input gives equal bytes.
 
     `name` must be unique in the page, since it salts the ids inside; `label` is read to those who do not see it.
@@ -107,7 +108,18 @@ def draw_svg(name: str, label: str, size: tuple[float, float], draw: Callable[["
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - ElementTree escapes all text in it
 
 
-def draw_png(size: tuple[float, float], draw: Callable[["Figure"], None]) -> bytes:
+def draw_svg_file(label: str, size: tuple[float, float], draw: Draw) -> str:
+    """As `draw_svg`, but a file that stands alone, light or dark as its reader's screen is."""
+    light, dark = ("".join(f"--{name}:{hues[mode]};" for name, hues in COLOURS.items()) for mode in (0, 1))
+    style = f"svg{{{light}font-family:sans-serif;background:var(--page)}}"
+    style += f"@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]:g}" height="{size[1]:g}" '
+    body = draw_svg("figure", label, size, draw).removeprefix("<svg ")
+    tag, _, rest = body.partition(">")
+    return f"{head}{tag}><style>{style}</style>{rest}\n"
+
+
+def draw_png(size: tuple[float, float], draw: Draw) -> bytes:
     """The figure that `draw` fills as a PNG in the light colours, twice `size` pixels."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg

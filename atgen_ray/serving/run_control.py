@@ -38,7 +38,7 @@ class RunControl:
             UserError: a mistake in the configuration.
             Fault: 409, a run of that name has another configuration.
         """
-        for key in ("storage", "database_url"):
+        for key in ("storage", "database_url", "cache"):
             if key in tree:
                 raise UserError(f"{key} is given, but a run of the service is kept in the service's own storage")
         config = parse_config(tree | {"storage": self._service.storage, "database_url": self._service.database_url})

@@ -15,11 +15,13 @@ from atgen_ray.training.rows import IGNORED
 PACKED = "atgen_packed"
 UNKNOWN = ("softcap", "s_aux", "position_bias")  # by the names that transformers gives them
 Batch = dict[str, Any]
-Row = dict[str, list[int]]
+Row = dict[str, list[Any]]
 
 
 def pad_rows(rows: Sequence[Row], filler: int) -> Batch:
     """`input_ids`, `attention_mask`, `position_ids` and `labels` of shape (B, T), whatever side the tokenizer pads on.
+
+    And `weights` of the tokens in the loss, where rows have them.
 
     Masks go by position: `filler` may be any token, the end of sequence too.
     """
@@ -34,13 +36,19 @@ def pad_rows(rows: Sequence[Row], filler: int) -> Batch:
         batch["input_ids"][at, :length] = torch.tensor(row["input_ids"])
         batch["attention_mask"][at, :length] = 1
         batch["labels"][at, :length] = torch.tensor(row["labels"])
+        if "weights" in row:
+            batch.setdefault("weights", torch.zeros((len(rows), width)))[at, :length] = torch.tensor(row["weights"])
     return batch | {"position_ids": torch.arange(width).repeat(len(rows), 1)}
 
 
 def pack_rows(rows: Sequence[Row]) -> Batch:
-    """`input_ids`, `position_ids` and `labels` of shape (1, T) and `segments`, the lengths of the examples in it."""
+    """`input_ids`, `position_ids` and `labels` of shape (1, T) and `segments`, the lengths of the examples in it.
+
+    And `weights` as in `pad_rows`.
+    """
     segments = [len(row["input_ids"]) for row in rows]
-    return {
+    weights = [weight for row in rows for weight in row.get("weights", ())]
+    return ({"weights": torch.tensor([weights])} if weights else {}) | {
         "input_ids": torch.tensor([[token for row in rows for token in row["input_ids"]]]),
         "position_ids": torch.cat([torch.arange(length) for length in segments])[None],
         "labels": torch.tensor([[label for row in rows for label in row["labels"]]]),

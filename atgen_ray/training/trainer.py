@@ -70,8 +70,8 @@ class AnswerTrainer(Trainer):
 
 
 def sum_losses(model: Any, batch: Batch, keeps_logits: bool) -> tuple[torch.Tensor, int]:
-    """The summed cross-entropy of the answers' tokens in nats, and how many they are."""
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    """The summed cross-entropy of the answers' tokens in nats, each as heavy as its weight, and how many they are."""
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "weights")}
     targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
     columns = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)
     if not len(columns):
@@ -81,10 +81,12 @@ def sum_losses(model: Any, batch: Batch, keeps_logits: bool) -> tuple[torch.Tens
     else:
         logits = model(**inputs, use_cache=False).logits[:, columns]
     kept = targets[:, columns]
-    loss = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), kept.flatten(), ignore_index=IGNORED, reduction="sum"
+    losses = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), kept.flatten(), ignore_index=IGNORED, reduction="none"
     )
-    return loss, int((kept != IGNORED).sum())
+    if "weights" in batch:
+        losses = losses * torch.nn.functional.pad(batch["weights"][:, 1:], (0, 1))[:, columns].flatten()
+    return losses.sum(), int((kept != IGNORED).sum())
 
 
 def can_keep_logits(model: Any) -> bool:

@@ -17,6 +17,7 @@ class TrainingExample:
     id: str
     text: str
     answer: str
+    weight: float = 1.0  # of its tokens in the loss
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def train_adapter(
     from atgen_ray.training.methods import check_method, check_start
     from atgen_ray.training.worker import SUMMARY, train_worker
 
-    use_gpu = training.use_gpu if training.use_gpu is not None else count_gpus() >= training.workers
+    wanted = training.workers * training.gpus_per_worker
+    use_gpu = training.use_gpu if training.use_gpu is not None else count_gpus() >= wanted
     check_method(training, use_gpu)
     check_start(start_from, training)
     threads = count_threads(training.workers, training.threads_per_worker)

@@ -54,7 +54,7 @@ def train_worker(job: dict[str, Any]) -> None:
 
 
 def fine_tune(
-    examples: list[dict[str, str]],
+    examples: list[dict[str, Any]],
     model: ModelConfig,
     prompt: PromptConfig,
     training: TrainingConfig,
@@ -74,7 +74,7 @@ def fine_tune(
     """Trains on this worker's share of every step and returns the fields of `TrainingResult`.
 
     Args:
-        examples: mappings with text and answer.
+        examples: mappings with text, answer and, unless it is 1, the weight in the loss.
         workers: processes in the torch process group, this one among them; it is the one of `rank`.
         output: folder for the adapter; None in all workers but the first.
         dev: examples whose loss ends training early, where there are enough to train on.
@@ -95,6 +95,9 @@ def fine_tune(
     )
     trainable = load_trainable(model, training, start_from, seed)
     packed = training.packing and training.backend == "transformers" and enable_packing(_base(trainable), rows)
+    if any(example.get("weight", 1.0) != 1.0 for example in examples):
+        for row, example in zip(rows, examples, strict=True):
+            row["weights"] = [example["weight"]] * len(row["input_ids"])
     collate = pack_rows if packed else partial(pad_rows, filler=builder.stop_ids[0])
     lengths = [len(row["input_ids"]) for row in rows]
     steps = schedule_steps(lengths, training.batch_size, training.epochs, seed, workers, training.accumulation)

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,16 @@ def test_a_lost_worker_goes_on_in_the_middle_of_an_epoch(train: Train, tmp_path:
     name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
     one, two = load_file(adapter / name), load_file(other / name)
     assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)
+
+
+def test_heavier_examples_teach_another_adapter(ray_session: None, model: ModelConfig, tmp_path: Path) -> None:
+    config = TrainingConfig(epochs=1, batch_size=4, learning_rate=5e-3, threads_per_worker=1)
+    losses = []
+    for name, weights in (("alike", [1.0] * 12), ("unlike", [4.0, *[0.5] * 11])):
+        examples = [replace(each, weight=weight) for each, weight in zip(EXAMPLES, weights, strict=True)]
+        output, work = tmp_path / name, str(tmp_path / f"work-{name}")
+        output.mkdir()
+        result = train_adapter(examples, model, PromptConfig(), config, 7, output, work, lambda *_: None)
+        losses.append([row["loss"] for row in result.losses])
+    assert len(losses[0]) == len(losses[1]) == 3
+    assert all(abs(one - other) > 0.1 for one, other in zip(*losses, strict=True))

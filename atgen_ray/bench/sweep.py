@@ -1,0 +1,156 @@
+"""Drives the runs of a suite over one Ray cluster: as many at once as fit, each with a controller of its own.
+
+Nothing is kept here that matters. Which runs are finished stands in their journal; so the same command again, after
+any death, goes on with the others, and each of those with the step where it was.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from atgen_ray.bench.cells import Cell
+from atgen_ray.bench.config import BenchConfig
+from atgen_ray.bench.packing import fit_runs
+from atgen_ray.bench.screen import SweepScreen, SweepState
+from atgen_ray.journal import Journal, open_journal
+from atgen_ray.storage import RunFolder
+
+POLL_SECONDS = 1.0
+
+
+@dataclass
+class Sweep:
+    """How a sweep ended: runs finished, failed (with the reason) and never begun or cut short."""
+
+    finished: list[Cell] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    left: list[Cell] = field(default_factory=list)
+
+
+@dataclass
+class _Active:
+    cell: Cell
+    controller: Any
+    seen: int = 0
+
+
+def run_sweep(suite: BenchConfig, cells: Sequence[Cell], screen: SweepScreen) -> Sweep:
+    """Brings every run to its end; one that fails is told and keeps no other from going on.
+
+    SIGINT and SIGTERM stop the runs under way; what they have committed stays.
+
+    Raises:
+        UserError: a run exists with another configuration.
+    """
+    from atgen_ray.driver import enter_run, ray_session, stop_on_signal
+
+    with closing(open_journal(suite.storage, cells[0].run.database_url)) as journal:
+        for cell in cells:
+            enter_run(cell.run, journal)
+        waiting = deque(cell for cell in cells if journal.run(cell.run.name).status != "finished")
+        sweep = Sweep(finished=[cell for cell in cells if cell not in waiting])
+        for cell in sweep.finished:
+            _tidy(suite, cell)
+        if waiting:
+            with ray_session(), stop_on_signal() as stop:
+                _Driver(suite, waiting, sweep, journal, screen).drive(stop)
+    return sweep
+
+
+class _Driver:
+    """The runs under way, and those that wait."""
+
+    def __init__(
+        self, suite: BenchConfig, waiting: deque[Cell], sweep: Sweep, journal: Journal, screen: SweepScreen
+    ) -> None:
+        self._suite, self._waiting, self._sweep = suite, waiting, sweep
+        self._journal, self._screen = journal, screen
+        self._active: list[_Active] = []
+        self._state = SweepState(total=len(waiting) + len(sweep.finished), done=len(sweep.finished))
+        self._state.seconds = [_measure(journal, cell) for cell in sweep.finished]
+
+    def drive(self, stop: threading.Event) -> None:
+        """To the end of all runs, or of those under way once `stop` is set."""
+        asked = False
+        while self._active or (self._waiting and not stop.is_set()):
+            if not stop.is_set():
+                self._start()
+            elif not asked:
+                asked = True
+                for each in self._active:
+                    each.controller.stop.remote()
+            self._state.active = {}
+            for each in list(self._active):
+                if ended := _look(each, self._journal, self._state):
+                    self._active.remove(each)
+                    self._end(each.cell, *ended)
+            self._screen.show_state(self._state)
+            time.sleep(POLL_SECONDS)
+        self._sweep.left += self._waiting
+
+    def _start(self) -> None:
+        """Fills the cluster, as large as it is now."""
+        import ray
+
+        from atgen_ray.driver import start_controller
+
+        fits = fit_runs([node["Resources"] for node in ray.nodes() if node["Alive"]], self._suite.resources)
+        self._state.parallel = min(fits, self._suite.parallel or fits)
+        while self._waiting and len(self._active) < self._state.parallel:
+            cell = self._waiting.popleft()
+            self._active.append(_Active(cell, start_controller(cell.run, "measure")))
+
+    def _end(self, cell: Cell, status: str, message: str) -> None:
+        from atgen_ray.driver import dismiss_ended
+
+        dismiss_ended(cell.run.name)
+        if status == "finished":
+            self._sweep.finished.append(cell)
+            self._state.done += 1
+            self._state.seconds.append(_measure(self._journal, cell))
+            _tidy(self._suite, cell)
+        elif status == "failed":
+            self._sweep.failed[cell.run.name] = message
+        else:
+            self._sweep.left.append(cell)
+        self._screen.show_end(cell, status, message, self._state)
+
+
+def _look(each: _Active, journal: Journal, state: SweepState) -> tuple[str, str] | None:
+    """How a run ended, and why; None while it goes on."""
+    import ray
+    from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+    from atgen_ray.driver import read_end
+
+    name = each.cell.run.name
+    try:
+        snapshot = ray.get(each.controller.poll.remote(each.seen))
+    except ActorUnavailableError:  # Ray is restarting it, and it will replay the journal
+        return None
+    except ActorDiedError:
+        snapshot = read_end(journal, name, each.seen, None)
+    each.seen = max([each.seen, *(event.sequence for event in snapshot.events)])
+    if snapshot.status != "running":
+        return snapshot.status, snapshot.message
+    state.active[name] = snapshot.activity
+    return None
+
+
+def _measure(journal: Journal, cell: Cell) -> float:
+    """Seconds of all steps of a run."""
+    return sum(event.seconds or 0.0 for event in journal.events(cell.run.name) if event.kind == "step")
+
+
+def _tidy(suite: BenchConfig, cell: Cell) -> None:
+    """Removes the adapters of a finished run, which nobody asks again; they are most of its size."""
+    if suite.keep_adapters:
+        return
+    folder = RunFolder(suite.storage, cell.run.name)
+    for path in folder.list("rounds"):
+        if folder.exists(f"{path}/adapter"):
+            folder.remove(f"{path}/adapter")
