@@ -21,7 +21,7 @@ from atgen_ray.reporting.curves import (
 )
 from atgen_ray.reporting.explanations import Explanation, explain_part, explain_strategy
 from atgen_ray.reporting.maps import Trend, draw_lengths, draw_map, draw_similarities, draw_trends
-from atgen_ray.reporting.theme import COLOURS, SERIES
+from atgen_ray.reporting.theme import SERIES, write_variables
 from atgen_ray.reporting.view import Estimate, RoundView, RunView
 
 PNG = "learning_curve.png"
@@ -111,7 +111,7 @@ def render_page(views: Sequence[RunView]) -> str:
         finished=sum(view.stopped is not None for view in views),
         comparison=comparison,
         compared=_draw_all(views, "all") if comparison else [],
-        colours=COLOURS,
+        variables=write_variables(),
         limits=limits,
         shown_letters=DEAD_LETTERS,
         all_pairs=ALL_PAIRS,

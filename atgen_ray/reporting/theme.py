@@ -78,6 +78,14 @@ def series_colour(index: int) -> str:
     return colour(SERIES[index % len(SERIES)])
 
 
+def write_variables() -> str:
+    """Every colour as a CSS variable, by what the reader's system prefers."""
+    light, dark = ("".join(f" --{name}: {pair[index]};" for name, pair in COLOURS.items()) for index in (0, 1))
+    return (
+        f":root {{ color-scheme: light dark;{light} }}\n@media (prefers-color-scheme: dark) {{ :root {{{dark} }} }}\n"
+    )
+
+
 def plain(text: str) -> str:
     """`text` without the control characters that no SVG may hold."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

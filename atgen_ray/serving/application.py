@@ -67,25 +67,33 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.adapters import AdapterDirectory
     from atgen_ray.serving.faults import explain_faults
     from atgen_ray.serving.guards import Guards
+    from atgen_ray.serving.headers import SecurityHeaders
     from atgen_ray.serving.health_routes import health_routes
     from atgen_ray.serving.model_routes import model_routes
+    from atgen_ray.serving.pages.assets import asset_routes
+    from atgen_ray.serving.pages.rendering import show_fault
+    from atgen_ray.serving.pages.session_routes import session_routes
     from atgen_ray.serving.run_control import RunControl
     from atgen_ray.serving.run_routes import run_routes
     from atgen_ray.serving.select_routes import select_routes
 
     journal = open_journal(service.storage, service.database_url)
+    tokens = Tokens(journal.database)
     control = RunControl(service, journal)
     directory = None
     if service.model is not None:
         directory = AdapterDirectory(service.model, service.model_name, service.storage, journal)
     # No pages that load scripts from elsewhere.
     app = FastAPI(title="atgen-ray", version=__version__, docs_url=None, redoc_url=None)
-    explain_faults(app, service.limits.retry_after)
+    explain_faults(app, service.limits.retry_after, show_fault)
     app.include_router(health_routes(control))
     app.include_router(select_routes(service, selector))
     app.include_router(run_routes(control))
     app.include_router(model_routes(service, directory, model, selector))
-    app.add_middleware(Guards, tokens=Tokens(journal.database), limits=service.limits)
+    app.include_router(asset_routes())
+    app.include_router(session_routes(tokens))
+    app.add_middleware(Guards, tokens=tokens, limits=service.limits)
+    app.add_middleware(SecurityHeaders)
     return app
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from ray.serve.exceptions import BackPressureError
 from starlette.exceptions import HTTPException
 
@@ -40,12 +40,12 @@ def fault_response(status: int, message: str, retry_after: int | None = None) ->
     return JSONResponse(describe_fault(status, _printable(message)), status, headers)
 
 
-def explain_faults(app: FastAPI, retry_after: int) -> None:
-    """Every exception that has a meaning over HTTP, as its answer."""
+def explain_faults(app: FastAPI, retry_after: int, show: Callable[[Request, JSONResponse], Response]) -> None:
+    """Every exception that has a meaning over HTTP, as its answer; `show` makes a page of it where a person reads."""
 
     def answer(handle: Callable[[Any], JSONResponse]) -> Any:
-        async def handler(_: Request, error: Exception) -> JSONResponse:
-            return handle(error)
+        async def handler(request: Request, error: Exception) -> Response:
+            return show(request, handle(error))
 
         return handler
 
