@@ -72,7 +72,10 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.model_routes import model_routes
     from atgen_ray.serving.pages.assets import asset_routes
     from atgen_ray.serving.pages.rendering import show_fault
+    from atgen_ray.serving.pages.run_pages import run_pages
+    from atgen_ray.serving.pages.run_views import RunViews
     from atgen_ray.serving.pages.session_routes import session_routes
+    from atgen_ray.serving.report_routes import report_routes
     from atgen_ray.serving.run_control import RunControl
     from atgen_ray.serving.run_routes import run_routes
     from atgen_ray.serving.select_routes import select_routes
@@ -89,9 +92,11 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(health_routes(control))
     app.include_router(select_routes(service, selector))
     app.include_router(run_routes(control))
+    app.include_router(report_routes(control))
     app.include_router(model_routes(service, directory, model, selector))
     app.include_router(asset_routes())
     app.include_router(session_routes(tokens))
+    app.include_router(run_pages(service, control, RunViews(service, journal), journal))
     app.add_middleware(Guards, tokens=tokens, limits=service.limits)
     app.add_middleware(SecurityHeaders)
     return app

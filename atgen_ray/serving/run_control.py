@@ -1,17 +1,22 @@
 """Starting, resuming and watching runs on behalf of callers over HTTP."""
 
+import asyncio
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fastapi.concurrency import run_in_threadpool
+
 from atgen_ray.config import RunConfig, ServiceConfig
 from atgen_ray.config_source import parse_config
-from atgen_ray.driver import enter_run, start_controller
+from atgen_ray.driver import enter_run, find_activity, start_controller
 from atgen_ray.errors import UserError
-from atgen_ray.journal import Journal
+from atgen_ray.journal import Event, Journal
+from atgen_ray.reporting.page import render_page
+from atgen_ray.reporting.publication import view_run
 from atgen_ray.runs import export_labels, list_runs, show_run, stop_run
 from atgen_ray.serving.data_roots import check_location
 from atgen_ray.serving.faults import Fault
@@ -78,25 +83,41 @@ class RunControl:
             )
             return path.read_bytes()
 
-    def events(self, name: str, after: int) -> Iterator[str]:
-        """The run's events from `after` on as server-sent events, until the run is over; then one called `end`."""
+    def report(self, names: Sequence[str]) -> str:
+        """The report on one run, or on several compared."""
+        for name in names:
+            self._find(name)
+        return render_page([view_run(name, self._journal, self._service.storage) for name in names])
+
+    def events(self, name: str, after: int) -> AsyncIterator[str]:
+        """The run's events from `after` on as server-sent events, until the run is over; then one called `end`.
+
+        Between them `activity`, without a number, tells of the step under way: round, step, done, total, started.
+        """
         self._find(name)
         return self._stream(name, after)
 
-    def _stream(self, name: str, after: int) -> Iterator[str]:
-        told = time.monotonic()
+    async def _stream(self, name: str, after: int) -> AsyncIterator[str]:
+        told, activity = time.monotonic(), None
         while True:
-            status = self._journal.run(name).status  # before the events, so that an ended run has all of them
-            for event in self._journal.events(name, after):
+            status, events = await run_in_threadpool(self._look, name, after)
+            for event in events:
                 after, told = event.sequence, time.monotonic()
                 yield f"id: {after}\nevent: {event.kind}\ndata: {encode_json(asdict(event))}\n\n"
             if status in OVER:
                 yield f"event: end\ndata: {encode_json({'status': status})}\n\n"
                 return
+            if (now := await run_in_threadpool(find_activity, name)) is not None and now != activity:
+                activity, told = now, time.monotonic()
+                yield f"event: activity\ndata: {encode_json(now)}\n\n"
             if time.monotonic() - told > QUIET_SECONDS:
                 told = time.monotonic()
                 yield ": still here\n\n"
-            time.sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _look(self, name: str, after: int) -> tuple[str, Sequence[Event]]:
+        status = self._journal.run(name).status  # before the events, so that an ended run has all of them
+        return status, self._journal.events(name, after)
 
     def _find(self, name: str) -> Any:
         try:
