@@ -226,7 +226,8 @@ class Controller:
         labels, dev_scores = len(self._state.labels(round)), self._state.dev_scores(round)
         if self._state.budget_met(round):
             return "budget spent"
-        return find_stop(self._config.stopping, round, labels, dev_scores, len(self._state.candidates(round + 1)))
+        stopping = self._config.stopping.model_copy(update={"rounds": self._config.rounds})
+        return find_stop(stopping, round, labels, dev_scores, len(self._state.candidates(round + 1)))
 
     def _commit(self, round: int, step: str, output: str | None, make: Callable[[Progress], None]) -> None:
         """Does a step unless its output is there, then journals it."""

@@ -72,9 +72,8 @@ def expect_labels(config: RunConfig, selectable: int) -> list[int]:
     """Labels after each round, when `selectable` examples may be picked."""
     limit = min(selectable, config.stopping.labels or selectable)
     labels: list[int] = []
-    while len(labels) < config.stopping.rounds and (labels[-1] if labels else 0) < limit:
-        count = config.selection.count if labels else config.selection.first.count or config.selection.count
-        labels.append(min(limit, (labels[-1] if labels else 0) + count))
+    while len(labels) < config.rounds and (labels[-1] if labels else 0) < limit:
+        labels.append(min(limit, (labels[-1] if labels else 0) + config.count_picks(len(labels) + 1)))
     return labels
 
 

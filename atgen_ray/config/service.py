@@ -65,6 +65,10 @@ class ServiceConfig(Section):
         default_factory=list,
         description="Folders below which selections and runs given over HTTP may read; none: only hub ids and packages",
     )
+    notice_hosts: list[str] = Field(
+        default_factory=list,
+        description="Hosts that runs given over HTTP may send notices to, webhooks and mail servers; none: nowhere",
+    )
 
     @property
     def taught(self) -> ModelConfig:

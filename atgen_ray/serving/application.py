@@ -79,6 +79,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.run_control import RunControl
     from atgen_ray.serving.run_routes import run_routes
     from atgen_ray.serving.select_routes import select_routes
+    from atgen_ray.serving.task_routes import task_routes
 
     journal = open_journal(service.storage, service.database_url)
     tokens = Tokens(journal.database)
@@ -92,6 +93,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(health_routes(control))
     app.include_router(select_routes(service, selector))
     app.include_router(run_routes(control))
+    app.include_router(task_routes(journal, service.storage))
     app.include_router(report_routes(control))
     app.include_router(model_routes(service, directory, model, selector))
     app.include_router(asset_routes())

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from ray.serve.exceptions import BackPressureError
 from starlette.exceptions import HTTPException
 
+from atgen_ray.annotation.people.desk import TaskConflict, TaskUnknown
 from atgen_ray.errors import RunBusy, UserError
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -51,6 +52,8 @@ def explain_faults(app: FastAPI, retry_after: int, show: Callable[[Request, JSON
 
     app.add_exception_handler(Fault, answer(lambda e: fault_response(e.status, e.message)))
     app.add_exception_handler(RunBusy, answer(lambda e: fault_response(409, str(e))))
+    app.add_exception_handler(TaskUnknown, answer(lambda e: fault_response(404, str(e))))
+    app.add_exception_handler(TaskConflict, answer(lambda e: fault_response(409, str(e))))
     app.add_exception_handler(UserError, answer(lambda e: fault_response(400, str(e))))
     app.add_exception_handler(HTTPException, answer(lambda e: fault_response(e.status_code, str(e.detail))))
     app.add_exception_handler(RequestValidationError, answer(lambda e: fault_response(422, _first_mistake(e))))

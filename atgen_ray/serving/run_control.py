@@ -18,7 +18,7 @@ from atgen_ray.journal import Event, Journal
 from atgen_ray.reporting.page import render_page
 from atgen_ray.reporting.publication import view_run
 from atgen_ray.runs import export_labels, list_runs, show_run, stop_run
-from atgen_ray.serving.data_roots import check_location
+from atgen_ray.serving.data_roots import check_hosts, check_location
 from atgen_ray.serving.faults import Fault
 from atgen_ray.strict_json import encode_json
 
@@ -130,6 +130,7 @@ class RunControl:
         roots, data, model = self._service.data_roots, config.data, config.model
         if model.trust_remote_code:
             raise UserError("model.trust_remote_code is true, which a run given over HTTP must not ask for")
+        check_hosts(config, self._service.notice_hosts)
         same_model = self._service.model is not None and model.id == self._service.model.id
         moved = {"pool": check_location(data.pool, roots, "data.pool")}
         if data.test is not None:
