@@ -71,17 +71,23 @@ def build_form(preset: str | None) -> tuple[dict[str, list[FormField]], str]:
 def _build_field(key: str, value: Any) -> FormField:
     found, types = _find_fields(key)
     field = found[0]
+    shown = RunConfig.model_fields["annotator"] if key == "annotator.type" else field
     choices = _list_choices(key, field)
     return FormField(
         key=key,
-        label=key.rpartition(".")[2].replace("_", " ").capitalize(),
+        label=_name(key),
         kind="choice" if choices else "lines" if key in LINES else _find_kind(field),
-        help=describe_field(field),
+        help=describe_field(shown),
         default="" if field.is_required() else _write(field.get_default(call_default_factory=True)),
         value=_write(value),
         choices=choices,
         types=types,
     )
+
+
+def _name(key: str) -> str:
+    *parents, last = key.split(".")
+    return (parents[-1] if last in ("id", "type") else last).replace("_", " ").capitalize()
 
 
 def _find_fields(key: str) -> tuple[list[FieldInfo], list[str]]:
