@@ -118,6 +118,8 @@ def start_controller(config: RunConfig, goal: Goal = "run") -> Any:
 
 def find_activity(run: str) -> dict[str, Any] | None:
     """The step that this cluster's controller of the run is at; None when none drives it here."""
+    if not ray.is_initialized():  # asking would start one
+        return None
     try:
         controller = ray.get_actor(actor_name(run), namespace=NAMESPACE)
         snapshot: Snapshot = ray.get(controller.poll.remote(EVERYTHING), timeout=POLL_SECONDS)

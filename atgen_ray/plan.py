@@ -31,11 +31,17 @@ def plan_run(config: RunConfig) -> dict[str, Any]:
         UserError: the data or the model cannot be read.
     """
     from atgen_ray.driver import ray_session
-    from atgen_ray.pool import build_split, overlap
 
     with ray_session():
-        pool = build_split(config.data, config.prompt, "pool", config.seed)
-        test = build_split(config.data, config.prompt, "test", config.seed) if config.data.test else None
+        return plan_within_ray(config)
+
+
+def plan_within_ray(config: RunConfig) -> dict[str, Any]:
+    """As `plan_run`, where Ray is there already."""
+    from atgen_ray.pool import build_split, overlap
+
+    pool = build_split(config.data, config.prompt, "pool", config.seed)
+    test = build_split(config.data, config.prompt, "test", config.seed) if config.data.test else None
     leaked = overlap(pool.examples, test.examples) if test else []
     with closing(open_journal(config.storage, config.database_url)) as journal:
         read = {"rows_without_use": len(pool.dead) + len(leaked), "test_rows": test.examples.num_rows if test else 0}

@@ -20,6 +20,7 @@ from atgen_ray.serving.faults import fault_response
 from atgen_ray.serving.pages.assets import STATIC
 from atgen_ray.serving.pages.rendering import invite_to_sign_in, wants_page
 from atgen_ray.serving.sessions import CSRF_HEADER, SIGN_IN, is_own_write, read_cookie
+from atgen_ray.serving.uploads import UPLOADS
 
 PUBLIC = frozenset({"/healthz", "/readyz"})
 access_log = logging.getLogger("atgen_ray.access")
@@ -70,6 +71,9 @@ class Guards:
             refusal = None if scope["path"] == SIGN_IN else await self._refuse(scope)
             if refusal is not None:
                 await refusal(scope, receive, send)
+                return
+            if scope["path"].startswith(UPLOADS):  # they are written as they come, and counted there
+                await self._app(scope, receive, send)
                 return
             await self._bound(scope, receive, send, Headers(scope=scope).get("content-length"))
         finally:

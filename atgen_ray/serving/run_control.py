@@ -1,6 +1,7 @@
 """Starting, resuming and watching runs on behalf of callers over HTTP."""
 
 import asyncio
+import re
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -9,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
+from pydantic import ValidationError
 
 from atgen_ray.config import RunConfig, ServiceConfig
 from atgen_ray.config_source import parse_config
 from atgen_ray.driver import enter_run, find_activity, start_controller
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Event, Journal
+from atgen_ray.mistakes import find_mistakes
+from atgen_ray.plan import plan_within_ray
 from atgen_ray.reporting.page import render_page
 from atgen_ray.reporting.publication import view_run
 from atgen_ray.runs import export_labels, list_runs, show_run, stop_run
 from atgen_ray.serving.data_roots import check_hosts, check_location
 from atgen_ray.serving.faults import Fault
+from atgen_ray.serving.uploads import upload_folder
 from atgen_ray.strict_json import encode_json
 
 OVER = ("finished", "stopped", "failed")
@@ -42,17 +47,42 @@ class RunControl:
             UserError: a mistake in the configuration.
             Fault: 409, a run of that name has another configuration.
         """
-        for key in ("storage", "database_url"):
-            if key in tree:
-                raise UserError(f"{key} is given, but a run of the service is kept in the service's own storage")
-        config = parse_config(tree | {"storage": self._service.storage, "database_url": self._service.database_url})
-        config = self._confine(config)
+        config = self._confine(parse_config(self._place(tree)))
         try:
             enter_run(config, self._journal)
         except UserError as error:
             raise Fault(409, str(error)) from None
         start_controller(config)
         return config.name
+
+    def find_mistakes(self, tree: dict[str, Any]) -> dict[str, str]:
+        """A line for each key of a new run's configuration that is wrong; a mistake of no one key has the key ""."""
+        try:
+            config = RunConfig.model_validate(self._place(tree))
+            self._confine(config)
+        except ValidationError as error:
+            return find_mistakes(error, RunConfig)
+        except UserError as error:
+            return {_name_key(str(error)): str(error)}
+        if any(record.name == config.name for record in self._journal.runs()):
+            return {"name": f"name is '{config.name}', a run that exists already; expected another one"}
+        return {}
+
+    def plan(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """What the run would come to, as `atgen-ray plan`; worked out in a process that ends with it.
+
+        Raises:
+            UserError: a mistake in the configuration, or data that cannot be read.
+        """
+        import ray
+        from ray.exceptions import RayTaskError
+
+        config = self._confine(parse_config(self._place(tree)))
+        try:
+            found: dict[str, Any] = ray.get(ray.remote(num_cpus=0)(plan_within_ray).remote(config))
+        except RayTaskError as error:
+            raise error.cause from None
+        return found
 
     def resume(self, name: str) -> None:
         """Goes on with a run as it was given. Nothing happens when it runs already."""
@@ -125,9 +155,21 @@ class RunControl:
         except UserError as error:
             raise Fault(404, str(error)) from None
 
+    def _place(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """The tree with the service's own storage and journal.
+
+        Raises:
+            UserError: it names others.
+        """
+        for key in ("storage", "database_url"):
+            if key in tree:
+                raise UserError(f"{key} is given, but a run of the service is kept in the service's own storage")
+        return tree | {"storage": self._service.storage, "database_url": self._service.database_url}
+
     def _confine(self, config: RunConfig) -> RunConfig:
         """The same run with its files resolved; callers over HTTP read nothing else of this machine."""
-        roots, data, model = self._service.data_roots, config.data, config.model
+        data, model = config.data, config.model
+        roots = [*self._service.data_roots, upload_folder(self._service.storage)]
         if model.trust_remote_code:
             raise UserError("model.trust_remote_code is true, which a run given over HTTP must not ask for")
         check_hosts(config, self._service.notice_hosts)
@@ -140,3 +182,9 @@ class RunControl:
         if config.embedding.model != self._service.embedding.model:
             check_location(config.embedding.model, roots, "embedding.model")
         return config.model_copy(update={"data": data.model_copy(update=moved)})
+
+
+def _name_key(message: str) -> str:
+    """The key that a message begins with, as in `data.pool is ...`."""
+    match = re.match(r"[a-z_]+(\.[a-z_]+)*(?= is )", message)
+    return match[0] if match else ""

@@ -54,7 +54,8 @@ def run_pages(service: ServiceConfig, control: RunControl, views: RunViews, jour
         names = list(dict.fromkeys(run))
         if len(names) < 2:
             raise Fault(422, "run names one run, expected two or more")
-        page: dict[str, Any] = views.prepare(names) | {"sections": [], "names": names}
+        page = views.prepare(names)
+        page.update(sections=[], names=names)
         return render(request, "compare.html.j2", **page)
 
     @router.get("/runs/{name}", dependencies=anybody)
@@ -86,8 +87,9 @@ def run_pages(service: ServiceConfig, control: RunControl, views: RunViews, jour
     @router.get("/runs/{name}/parts/budget", dependencies=anybody)
     def budget(request: Request, name: Name) -> Response:
         view = views.prepare([name])["views"][0]
-        money = {"balance": read_balance(journal, name), "accounts": read_accounts(journal, name)}
-        return render(request, "budget.html.j2", view=view, **money, **summarize_requests(journal, name))
+        balance, accounts = read_balance(journal, name), read_accounts(journal, name)
+        sent = summarize_requests(journal, name)
+        return render(request, "budget.html.j2", view=view, balance=balance, accounts=accounts, **sent)
 
     @router.get("/runs/{name}/parts/{part}", dependencies=anybody)
     def part(request: Request, name: Name, part: Part) -> Response:

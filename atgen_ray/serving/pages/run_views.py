@@ -37,13 +37,13 @@ class RunViews:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key]
+                return dict(self._kept[key])
         page = prepare_page([view_run(name, self._journal, self._storage, selection) for name in names])
         with self._lock:
             self._kept[key] = page
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-        return page
+        return dict(page)
 
     def _describe(self, name: str) -> tuple[Any, ...]:
         """What changes whenever the run does."""
