@@ -277,7 +277,8 @@ class Controller:
         bought = self._state.bought(round) if self._config.stopping.gain else []
         selectable = len(self._state.candidates(round + 1))
         count = max(0, min(self._state.affordable(round + 1), selectable))
-        return find_stop(self._config.stopping, round, labels, dev_scores, selectable, bought, count)
+        stopping = self._config.stopping.model_copy(update={"rounds": self._config.rounds})
+        return find_stop(stopping, round, labels, dev_scores, selectable, bought, count)
 
     def _commit(self, round: int, step: str, output: str | None, make: Callable[[Progress], None]) -> None:
         """Does a step unless its output is there, then journals it."""

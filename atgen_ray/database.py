@@ -156,6 +156,56 @@ requests = sa.Table(
     sa.ForeignKeyConstraint(["run", "shard"], ["shards.run", "shards.hash"]),
 )
 
+# An example that people are to label, or whose label was brought along. Its state follows from the answers to it.
+tasks = sa.Table(
+    "tasks",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("example_id", sa.String, primary_key=True),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),
+    sa.Column("wanted", sa.Integer, nullable=False),  # answers by different people
+    sa.Column("state", sa.String, nullable=False),  # open, disputed, answered, dropped; by the run: taken, buried
+    sa.Column("input", sa.JSON, nullable=False),
+    sa.Column("suggestion", sa.JSON),  # a model's answer: text, source, round
+    sa.Column("why", sa.JSON),  # it was picked: strategy, rank, score, parts
+    sa.Column("first", sa.JSON),  # what the first annotator of a router said of it
+    sa.Column("decision", sa.JSON),  # of an admin
+    sa.Column("changed", sa.Double, nullable=False),
+)
+sa.Index("open_tasks", tasks.c.run, tasks.c.state, tasks.c.round, tasks.c.rank)
+
+# One person's work on one example. The key keeps anybody from labelling it twice.
+assignments = sa.Table(
+    "assignments",
+    TABLES,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("example_id", sa.String, primary_key=True),
+    sa.Column("annotator", sa.String, primary_key=True),
+    sa.Column("state", sa.String, nullable=False),  # leased, submitted, skipped, flagged
+    sa.Column("until", sa.Double, nullable=False),  # when the lease expires
+    sa.Column("leased", sa.Double, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),  # of the draft: an older one never replaces it
+    sa.Column("draft", sa.JSON),
+    sa.Column("text", sa.JSON),
+    sa.Column("note", sa.JSON),  # why it was skipped or flagged
+    sa.Column("seconds", sa.Double),
+    sa.Column("answered", sa.Double),
+    sa.ForeignKeyConstraint(["run", "example_id"], ["tasks.run", "tasks.example_id"]),
+)
+
+# What was answered to a request that may come again, by the key that its sender gave it.
+receipts = sa.Table(
+    "receipts",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("annotator", sa.String, primary_key=True),
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False),  # of the request
+    sa.Column("answer", sa.JSON, nullable=False),
+    sa.Column("time", sa.Double, nullable=False),
+)
+
 # Who may use the service. The token itself is nowhere: it is 256 random bits, so one round of SHA-256 hides it.
 tokens = sa.Table(
     "tokens",

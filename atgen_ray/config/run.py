@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, SecretStr, ValidationInfo, field_val
 from atgen_ray.config.annotation import (
     AnnotatorConfig,
     DatasetAnnotatorConfig,
+    HumanAnnotatorConfig,
     LanguageAnnotatorConfig,
     RemoteAnnotatorConfig,
     list_annotators,
@@ -51,6 +52,23 @@ class RunConfig(Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     stopping: StoppingConfig = Field(default_factory=StoppingConfig)
+
+    @property
+    def is_design(self) -> bool:
+        """Whether all examples are picked and labelled at once (experimental design)."""
+        return isinstance(self.annotator, HumanAnnotatorConfig) and self.annotator.mode == "design"
+
+    @property
+    def rounds(self) -> int:
+        """How often the run goes round at most."""
+        return 1 if self.is_design else self.stopping.rounds
+
+    def count_picks(self, round: int) -> int:
+        """How many examples `round` asks for, before any budget."""
+        later, first = self.selection.count, self.selection.first.count or self.selection.count
+        if self.is_design:
+            return first + later * (self.stopping.rounds - 1)
+        return first if round == 1 else later
 
     @field_validator("name")
     @classmethod

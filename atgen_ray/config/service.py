@@ -13,6 +13,7 @@ class LimitsConfig(Section):
     """How much one request, and all requests together, may ask for."""
 
     body_bytes: PositiveInt = Field(8 * 2**20, description="Largest request body; a larger one gets 413")
+    upload_bytes: PositiveInt = Field(512 * 2**20, description="Largest file to upload; a larger one gets 413")
     requests: PositiveInt = Field(
         256, description="Requests under way in one API replica; further ones get 429 and Retry-After"
     )
@@ -71,6 +72,10 @@ class ServiceConfig(Section):
     base_urls: list[str] = Field(
         default_factory=list,
         description="Endpoints that runs given over HTTP may name as base_url; none: only the providers' own",
+    )
+    notice_hosts: list[str] = Field(
+        default_factory=list,
+        description="Hosts that runs given over HTTP may send notices to, webhooks and mail servers; none: nowhere",
     )
 
     @property
