@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo smoke test lint install install-vllm postgres clean
+.PHONY: demo smoke test lint audit nightly install install-vllm postgres chromium clean
 
 demo: $(VENV)/.demo $(if $(filter vllm,$(ENGINE)),install-vllm)
 	$(BIN)/atgen-ray run demo engine.backend=$(ENGINE)
@@ -16,7 +16,7 @@ demo: $(VENV)/.demo $(if $(filter vllm,$(ENGINE)),install-vllm)
 smoke: $(VENV)/.demo
 	$(BIN)/atgen-ray bench benchmarks/suites/smoke.yaml --output atgen-runs/smoke
 
-test: $(VENV)/.demo $(VENV)/.dev install-vllm postgres
+test: $(VENV)/.demo $(VENV)/.dev install-vllm postgres chromium
 	$(MAKE) lint
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
@@ -24,6 +24,16 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive atgen_ray
+
+# Known weaknesses of what we depend on; asks the package index, and fails where that cannot be reached.
+audit: $(VENV)/.dev
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+
+# What takes too long for every change: a hundred kills and more, and two hundred clients for ten minutes.
+nightly: $(VENV)/.demo $(VENV)/.dev postgres
+	$(BIN)/python benchmarks/chaos.py
+	$(BIN)/python benchmarks/load.py
 
 install: $(VENV)/.core
 install-vllm: $(VENV)/.vllm
@@ -62,6 +72,12 @@ postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
 	  { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq postgresql; } || \
 	  { echo "the tests need PostgreSQL's server programs: apt-get install postgresql" >&2; exit 1; }
+
+# The tests of the web pages drive a browser without a screen.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } || \
+	  { echo "the tests need Chromium: apt-get install chromium" >&2; exit 1; }
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

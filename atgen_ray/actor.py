@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
+from ray.exceptions import RayActorError, WorkerCrashedError
 
 from atgen_ray.config import RunConfig
 from atgen_ray.credentials import redact
@@ -78,7 +79,10 @@ class ControllerActor:
     def poll(self, after: int) -> Snapshot:
         """The state of the run and its events with a sequence number above `after`."""
         status, message = self._status, self._message  # before the events, so that an ended run has all of them
-        events = self._journal.events(self._config.name, after)
+        try:
+            events = self._journal.events(self._config.name, after)
+        except UserError:  # the database is away: whether the run can wait for it is for the run to say
+            events = []
         return Snapshot(status, self._watch.snapshot(), events, message, self._mistake)
 
     def note(self, done: int, total: int) -> None:
@@ -93,23 +97,29 @@ class ControllerActor:
         timer.start()
 
     def _drive(self, owner: str) -> None:
+        """The run to its end, which is told to drivers even where the journal cannot be written."""
+        status: Status = "failed"
         try:
-            lease = self._lease = self._acquire(Owner(owner))
+            status, message, mistake = self._hold(self._acquire(Owner(owner)))
         except RunStopped as stop:
-            self._end("stopped", str(stop))
-            return
-        except UserError as error:
-            self._end("failed", str(error), mistake=True)
-            return
-        threading.Thread(target=self._renew, args=(lease,), name="lease", daemon=True).start()
-        try:
-            self._journal.set_status(lease, "running")
-            status, message, mistake = self._run(lease)
-            with self._closing:
-                self._close(lease, status, message)
+            status, message, mistake = "stopped", str(stop), False
         except LeaseLost as error:
-            status, message, mistake = "failed", f"another controller took over: {error}", False
+            message, mistake = f"another controller took over: {error}", False
+        except UserError as error:
+            message, mistake = redact(str(error)), True
+        except Exception:
+            message, mistake = redact(traceback.format_exc()), False
         self._end(status, message, mistake)
+
+    def _hold(self, lease: Lease) -> tuple[Status, str, bool]:
+        """The run under its lease, with its end in the journal."""
+        self._lease = lease
+        threading.Thread(target=self._renew, args=(lease,), name="lease", daemon=True).start()
+        self._journal.set_status(lease, "running")
+        status, message, mistake = self._run(lease)
+        with self._closing:
+            self._close(lease, status, message)
+        return status, message, mistake
 
     def _close(self, lease: Lease, status: Status, message: str) -> None:
         """The last entries of this controller in the journal."""
@@ -123,10 +133,12 @@ class ControllerActor:
         with self._closing:
             if self._ended.is_set():
                 return
-            if self._lease is not None:
-                step = self._watch.snapshot()["step"]
-                self._close(self._lease, "stopped", f"stopped on request in the middle of {step}")
-            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+            try:
+                if self._lease is not None:
+                    step = self._watch.snapshot()["step"]
+                    self._close(self._lease, "stopped", f"stopped on request in the middle of {step}")
+            finally:
+                ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def _acquire(self, owner: Owner) -> Lease:
         """The run's lease, waiting as long as one left behind by a dead cluster could last.
@@ -163,6 +175,11 @@ class ControllerActor:
             return "failed", redact(str(error)), True
         except LeaseLost:
             raise
+        except (RayActorError, WorkerCrashedError) as error:
+            step, reason = self._watch.snapshot()["step"], redact(" ".join(str(error).split())[:500])
+            logger.exception("run %s lost its workers", self._config.name)
+            hint = "most likely for want of memory: make engine.batch_size or the prompts smaller"
+            return "failed", f"the workers of {step} died again and again, {hint}. Ray says: {reason}", False
         except Exception:  # the boundary of the actor: the traceback goes to the journal's reader, whole
             logger.exception("run %s failed", self._config.name)
             return "failed", redact(traceback.format_exc()), False
@@ -176,6 +193,8 @@ class ControllerActor:
             except LeaseLost:
                 self._watch.stop()
                 return
+            except UserError as error:  # the database is away: as long as nobody else takes the lease, it is ours
+                logger.warning("the lease of run %s was not renewed: %s", self._config.name, error)
 
     def _end(self, status: Status, message: str, mistake: bool = False) -> None:
         self._ended.set()

@@ -36,6 +36,17 @@ class Balance:
     held: float = 0.0
 
 
+@dataclass(frozen=True)
+class Account:
+    """What one annotator's work on a round came to: entries, and dollars paid and held."""
+
+    round: int
+    annotator: str
+    entries: int
+    paid: float
+    held: float
+
+
 class Ledger:
     """The money of one run. Its methods work inside a transaction of `Journal.fenced`, which holds the run's lock."""
 
@@ -108,22 +119,46 @@ def read_balance(journal: Journal, run: str) -> Balance:
     return Balance(sum(read_spending(journal, run).values()), int(held_now or 0) / NANO)
 
 
+def read_accounts(journal: Journal, run: str) -> list[Account]:
+    """The ledger by round and annotator; labels that are not in it count with their own price."""
+    held = sa.func.sum(sa.case((ledger.c.paid.is_(None), ledger.c.held), else_=0))
+    group = (ledger.c.round, ledger.c.annotator)
+    entered = sa.select(*group, sa.func.count(), sa.func.sum(ledger.c.paid), held).where(ledger.c.run == run)
+    labels = (annotations.c.round, annotations.c.annotator)
+    other = sa.select(*labels, sa.func.count(), sa.func.sum(annotations.c.dollars)).where(_unentered(run))
+    with journal.database.reading() as connection:
+        accounts = [
+            Account(round, annotator, count, int(paid or 0) / NANO, int(on_hold or 0) / NANO)
+            for round, annotator, count, paid, on_hold in connection.execute(entered.group_by(*group))
+        ]
+        accounts += [
+            Account(round, annotator, count, float(dollars), 0.0)
+            for round, annotator, count, dollars in connection.execute(other.group_by(*labels))
+        ]
+    return sorted(accounts, key=lambda account: (account.round, account.annotator))
+
+
 def read_spending(journal: Journal, run: str) -> dict[int, float]:
     """Dollars paid in each round, also for answers that gave no label.
 
     A label whose example is not in the ledger counts with its own price.
     """
     paid = sa.select(ledger.c.round, sa.func.sum(ledger.c.paid)).where(ledger.c.run == run).group_by(ledger.c.round)
-    entered = sa.select(ledger.c.key).where(
-        (ledger.c.run == annotations.c.run) & (ledger.c.example_id == annotations.c.example_id)
-    )
-    other = sa.select(annotations.c.round, sa.func.sum(annotations.c.dollars))
-    other = other.where((annotations.c.run == run) & ~entered.exists()).group_by(annotations.c.round)
+    other = sa.select(annotations.c.round, sa.func.sum(annotations.c.dollars)).where(_unentered(run))
+    other = other.group_by(annotations.c.round)
     with journal.database.reading() as connection:
         spending = {round: int(nano or 0) / NANO for round, nano in connection.execute(paid)}
         for round, dollars in connection.execute(other):
             spending[round] = spending.get(round, 0.0) + dollars
     return spending
+
+
+def _unentered(run: str) -> sa.ColumnElement[bool]:
+    """Labels of the run whose example is not in the ledger."""
+    entered = sa.select(ledger.c.key).where(
+        (ledger.c.run == annotations.c.run) & (ledger.c.example_id == annotations.c.example_id)
+    )
+    return (annotations.c.run == run) & ~entered.exists()
 
 
 def read_paid(journal: Journal, run: str, annotator: str, round: int) -> dict[str, int]:

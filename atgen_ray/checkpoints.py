@@ -5,7 +5,6 @@ A GGUF file is converted once to safetensors in the user's cache; hub ids pass t
 
 import hashlib
 import shutil
-import struct
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +37,7 @@ def resolve_checkpoint(model: str, key: str = "model.id") -> str:
             raise UserError(f"{key} is '{model}', expected an existing .gguf file")
         try:
             return str(_convert_gguf(path))
-        except (ValueError, struct.error) as error:  # a broken file, or half a file
+        except Exception as error:  # a broken or hostile file, on which readers stumble in every way there is
             raise UserError(f"{key} is '{model}', which cannot be read: {_first_line(error)}") from error
     if is_folder:
         if not (path / "config.json").is_file():
@@ -97,6 +96,18 @@ def load_tokenizer(model: ModelConfig) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def find_context(model: ModelConfig) -> int | None:
+    """Positions that the model has for prompt and answer together; None where its configuration does not say."""
+    from transformers import AutoConfig
+
+    source = resolve_checkpoint(model.id)
+    config = AutoConfig.from_pretrained(
+        source, revision=model.revision, trust_remote_code=model.trust_remote_code
+    ).get_text_config()
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    return positions
+
+
 def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
     """The base model for causal language modelling, in `dtype` (default: model.dtype), on the CPU, in eval mode."""
     from transformers import AutoModelForCausalLM
@@ -107,9 +118,26 @@ def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
         resolve_checkpoint(model.id),
         revision=model.revision,
         trust_remote_code=model.trust_remote_code,
+        use_safetensors=True,  # never the pickle beside or instead of it
         dtype=resolve_dtype(dtype or model.dtype),
     )
     return loaded.eval()
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a round's fine-tuning left an adapter in `folder`; full fine-tuning leaves a whole model."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def load_tuned(model: ModelConfig, tuned: Path | None) -> Any:
+    """The model as a round left it: the base with the adapter in the folder `tuned` on it, or the model in it."""
+    if tuned is None:
+        return load_model(model)
+    if not is_adapter(tuned):
+        return load_model(model.model_copy(update={"id": str(tuned), "revision": None}))
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load_model(model), str(tuned)).eval()
 
 
 def _first_line(error: Exception) -> str:

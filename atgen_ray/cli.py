@@ -5,6 +5,7 @@ Exit status: 0 finished, 2 a mistake in the input, 3 stopped with everything sav
 
 import json
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from atgen_ray import __version__
-from atgen_ray.errors import UserError
+from atgen_ray.errors import UserError, printable
 from atgen_ray.serving import commands
 
 STORAGE = "./atgen-runs"
@@ -206,13 +207,13 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
     if as_json:
         typer.echo(json.dumps(view))
         return
-    typer.echo(f"run {name}: {view['status']}{': ' + view['message'] if view['message'] else ''}")
+    typer.echo(printable(f"run {name}: {view['status']}{': ' + view['message'] if view['message'] else ''}"))
     if view["metrics"]:
         console.print(curve_table(view["metrics"], console.width))
     for line in describe_annotation(view["annotation"]):
         typer.echo(line)
     for letter in view["dead_letters"]:
-        typer.echo(f"dead letter {letter['id']} ({letter['step']}): {letter['reason']}")
+        typer.echo(printable(f"dead letter {letter['id']} ({letter['step']}): {letter['reason']}"))
 
 
 @runs_app.command("stop")
@@ -269,7 +270,7 @@ def main() -> None:
         app(prog_name="atgen-ray")
     except UserError as error:
         for line in str(error).splitlines():
-            typer.echo(f"error: {line}", err=True)
+            typer.echo(printable(f"error: {line}"), err=True)
         sys.exit(2)
 
 
@@ -288,13 +289,15 @@ def _drive(config: Any, goal: Any, as_json: bool) -> Any:
     if not as_json:
         typer.echo(f"{goal} {config.name} in {config.storage}")
     try:
-        end = run_to_end(config, screen, goal)
+        # What Ray prints when a worker dies is no JSON.
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            end = run_to_end(config, screen, goal)
     finally:
         screen.close()
     if end.status == "failed":
         if end.mistake:
             raise UserError(end.message)
-        typer.echo(end.message, err=True)
+        typer.echo(printable(end.message), err=True)
         typer.echo(
             f"Run '{config.name}' failed; what it had committed is safe. The same command goes on from there.", err=True
         )

@@ -36,7 +36,7 @@ def load_config(source: str, overrides: Sequence[str] = (), labels: bool = True,
     Raises:
         UserError: a file that is not there, not YAML, or a key or value that is wrong; one line for each mistake.
     """
-    tree = _read_tree(source)
+    tree = read_tree(source)
     tree.setdefault("name", name_run(source))
     apply_overrides(tree, overrides)
     if (url := database_url_from_environment()) is not None:
@@ -59,6 +59,20 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
             raise UserError(f"{shown} is not an override, expected key=value as in stopping.rounds=3")
         hint = f"; text with special characters goes in quotes: {match['key']}='\"...\"'"
         _set(tree, match["key"], parse_yaml(match["value"], f"the value of '{match['key']}'", hint))
+
+
+def read_tree(source: str) -> dict[str, Any]:
+    """The keys and values of a YAML file or preset as they stand there; raises UserError."""
+    if source in list_presets() and not Path(source).is_file():
+        text = (PRESETS / f"{source}.yaml").read_text(encoding="utf-8")
+    else:
+        text = read_file(source)
+    tree = parse_yaml(text, f"configuration '{source}'")
+    if tree is None:
+        raise UserError(f"configuration '{source}' is empty, expected keys and values")
+    if not isinstance(tree, dict):
+        raise UserError(f"configuration '{source}' holds one {type(tree).__name__}, expected keys and values")
+    return tree
 
 
 def name_run(source: str) -> str:
@@ -102,19 +116,6 @@ def explain_strategies() -> Iterator[dict[str, Any]]:
     for name, strategy in sorted(STRATEGIES.items()):
         description = " ".join((strategy.parameters.__doc__ or "").split())
         yield {"name": name, "description": description, "parameters": list(list_settings(strategy.parameters))}
-
-
-def _read_tree(source: str) -> dict[str, Any]:
-    if source in list_presets() and not Path(source).is_file():
-        text = (PRESETS / f"{source}.yaml").read_text(encoding="utf-8")
-    else:
-        text = read_file(source)
-    tree = parse_yaml(text, f"configuration '{source}'")
-    if tree is None:
-        raise UserError(f"configuration '{source}' is empty, expected keys and values")
-    if not isinstance(tree, dict):
-        raise UserError(f"configuration '{source}' holds one {type(tree).__name__}, expected keys and values")
-    return tree
 
 
 def read_file(source: str) -> str:

@@ -91,6 +91,7 @@ class JsonScreen:
 
     def __init__(self) -> None:
         self._last: dict[str, Any] = {}
+        self._out = sys.stdout
 
     def show_event(self, event: Event) -> None:
         self.write({"type": "event"} | asdict(event))
@@ -102,8 +103,8 @@ class JsonScreen:
 
     def write(self, value: Any) -> None:
         """One JSON line."""
-        sys.stdout.write(json.dumps(value, default=str) + "\n")
-        sys.stdout.flush()
+        self._out.write(json.dumps(value, default=str) + "\n")
+        self._out.flush()
 
     def close(self) -> None:
         """Nothing to take away."""
@@ -145,6 +146,8 @@ def curve_table(rows: list[dict[str, Any]], width: int) -> Table:
     seconds = 0.0
     for row in rows:
         seconds += sum(row["seconds"].values())
+        if few_shot := row.get("few_shot_metrics"):
+            table.add_row("few-shot", "", "", "", *(_estimate(few_shot.get(name), wide) for name in metrics))
         cells = [_estimate(row["metrics"].get(name), wide) for name in metrics]
         table.add_row(str(row["round"]), str(row["labels"]), f"{row['dollars']:.2f}", f"{seconds:.0f}", *cells)
     return table

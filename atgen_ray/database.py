@@ -1,10 +1,12 @@
-"""The database behind the journal: its tables, its version, and transactions on SQLite or PostgreSQL.
+"""The database behind the journal: its tables, and transactions on SQLite or PostgreSQL.
 
 SQLite runs in WAL mode, so readers never wait for the writer; it must lie on a local disk, since WAL needs memory
-that all its users share. Controllers on several machines need PostgreSQL.
+that all its users share. Controllers on several machines need PostgreSQL. `atgen_ray/migrations` says how to change
+the tables.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +16,15 @@ from filelock import FileLock
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from atgen_ray.errors import UserError
+from atgen_ray import migrations
+from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.strict_json import encode_json
 
-SCHEMA_VERSION = 2
 BUSY_SECONDS = 60  # how long a transaction waits for another's lock
+OUTAGE_SECONDS = 30  # how long a server that was there and is not, as when it restarts, is waited for
 IDLE_SECONDS = 30  # how long PostgreSQL waits for a client that is silent inside a transaction
 TABLES = sa.MetaData()
 _RUN = "runs.name"
-
-schema_version = sa.Table("atgen_schema", TABLES, sa.Column("version", sa.Integer, nullable=False))
 
 runs = sa.Table(
     "runs",
@@ -155,6 +156,56 @@ requests = sa.Table(
     sa.ForeignKeyConstraint(["run", "shard"], ["shards.run", "shards.hash"]),
 )
 
+# An example that people are to label, or whose label was brought along. Its state follows from the answers to it.
+tasks = sa.Table(
+    "tasks",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("example_id", sa.String, primary_key=True),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),
+    sa.Column("wanted", sa.Integer, nullable=False),  # answers by different people
+    sa.Column("state", sa.String, nullable=False),  # open, disputed, answered, dropped; by the run: taken, buried
+    sa.Column("input", sa.JSON, nullable=False),
+    sa.Column("suggestion", sa.JSON),  # a model's answer: text, source, round
+    sa.Column("why", sa.JSON),  # it was picked: strategy, rank, score, parts
+    sa.Column("first", sa.JSON),  # what the first annotator of a router said of it
+    sa.Column("decision", sa.JSON),  # of an admin
+    sa.Column("changed", sa.Double, nullable=False),
+)
+sa.Index("open_tasks", tasks.c.run, tasks.c.state, tasks.c.round, tasks.c.rank)
+
+# One person's work on one example. The key keeps anybody from labelling it twice.
+assignments = sa.Table(
+    "assignments",
+    TABLES,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("example_id", sa.String, primary_key=True),
+    sa.Column("annotator", sa.String, primary_key=True),
+    sa.Column("state", sa.String, nullable=False),  # leased, submitted, skipped, flagged
+    sa.Column("until", sa.Double, nullable=False),  # when the lease expires
+    sa.Column("leased", sa.Double, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),  # of the draft: an older one never replaces it
+    sa.Column("draft", sa.JSON),
+    sa.Column("text", sa.JSON),
+    sa.Column("note", sa.JSON),  # why it was skipped or flagged
+    sa.Column("seconds", sa.Double),
+    sa.Column("answered", sa.Double),
+    sa.ForeignKeyConstraint(["run", "example_id"], ["tasks.run", "tasks.example_id"]),
+)
+
+# What was answered to a request that may come again, by the key that its sender gave it.
+receipts = sa.Table(
+    "receipts",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("annotator", sa.String, primary_key=True),
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False),  # of the request
+    sa.Column("answer", sa.JSON, nullable=False),
+    sa.Column("time", sa.Double, nullable=False),
+)
+
 # Who may use the service. The token itself is nowhere: it is 256 random bits, so one round of SHA-256 hides it.
 tokens = sa.Table(
     "tokens",
@@ -169,7 +220,7 @@ tokens = sa.Table(
 
 
 class Database:
-    """An open database that holds the tables above, created when they are missing. Safe to use from threads.
+    """An open database that holds the tables above, brought up to date when it is opened. Safe to use from threads.
 
     Its URL's password appears in no message, log or repr.
     """
@@ -179,7 +230,7 @@ class Database:
 
         Raises:
             UserError: the URL is malformed or of another database, its driver is missing, nothing answers, or the
-                tables there are not ours or are of another version.
+                tables there are not ours or are of a newer version.
         """
         self._url = parse_url(url)
         self._name = self._url.set(query={}).render_as_string(hide_password=True)  # a query may hold a password too
@@ -193,7 +244,9 @@ class Database:
         sa.event.listen(engine, "begin", _begin_sqlite if self._sqlite else _begin_postgresql)
         self._readers = engine
         self._writers = engine.execution_options(writes=True)
+        self._patience = 0.0
         self._prepare()
+        self._patience = 0.0 if self._sqlite else OUTAGE_SECONDS
 
     def __repr__(self) -> str:
         return f"Database({self._name!r})"
@@ -201,13 +254,13 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A transaction that only reads."""
-        with self._explained(), self._readers.begin() as connection:
+        with self._explained(), self._connect(self._readers) as connection, connection.begin():
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that writes: committed on a clean exit, rolled back on an exception."""
-        with self._explained(), self._writers.begin() as connection:
+        with self._explained(), self._connect(self._writers) as connection, connection.begin():
             yield connection
 
     def clock(self, connection: sa.Connection) -> float:
@@ -224,6 +277,17 @@ class Database:
         """Close all connections."""
         self._readers.dispose()
 
+    def _connect(self, engine: sa.Engine) -> sa.Connection:
+        """A connection; nothing was sent yet, so that trying again does nothing twice."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return engine.connect()
+            except sa.exc.OperationalError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.5)
+
     def _options(self) -> dict[str, object]:
         if self._sqlite:
             return {"connect_args": {"timeout": BUSY_SECONDS}}
@@ -233,7 +297,7 @@ class Database:
 
     def _prepare(self) -> None:
         if not self._sqlite:
-            self._create()
+            self._update()
             return
         file = Path(str(self._url.database))
         try:
@@ -242,36 +306,39 @@ class Database:
             with FileLock(f"{file}.lock", timeout=BUSY_SECONDS), self._explained():
                 with self._readers.connect() as connection:
                     connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
-                self._create()
+                self._update()
         except OSError as error:
             raise UserError(f"database {self._name} cannot be opened: {error}") from error
 
-    def _create(self) -> None:
+    def _update(self) -> None:
+        """Brings the tables to the newest revision."""
         with self.reading() as connection:
-            fresh = not sa.inspect(connection).has_table(schema_version.name)
-        if fresh:
-            with self.writing() as connection:
-                self._create_tables(connection)
-        with self.reading() as connection:
-            version = connection.execute(sa.select(schema_version.c.version)).scalar_one()
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"database {self._name} has schema version {version}, expected {SCHEMA_VERSION}: "
-                + ("upgrade atgen-ray" if version > SCHEMA_VERSION else "it was written by an older atgen-ray")
-            )
+            if migrations.read_revision(connection) == migrations.list_revisions()[-1]:
+                return
+        try:
+            with self._altering() as connection:
+                migrations.upgrade(connection)
+        except migrations.ForeignDatabase as reason:
+            raise UserError(f"database {self._name} {reason}") from None
 
-    def _create_tables(self, connection: sa.Connection) -> None:
+    @contextmanager
+    def _altering(self) -> Iterator[sa.Connection]:
+        """A transaction that changes tables, one process at a time."""
         if not self._sqlite:
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('atgen-ray schema'))"))
-        present = set(sa.inspect(connection).get_table_names())
-        if schema_version.name in present:
-            return  # another process was quicker
-        if foreign := sorted(present & set(TABLES.tables)):
-            raise UserError(
-                f"database {self._name} holds a table '{foreign[0]}' of something else, expected one of its own"
-            )
-        TABLES.create_all(connection, checkfirst=False)
-        connection.execute(schema_version.insert().values(version=SCHEMA_VERSION))
+            with self.writing() as connection:
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('atgen-ray schema'))"))
+                yield connection
+            return
+        with self._explained(), self._writers.connect() as connection:
+            # SQLite alters many a table by making it anew, which others' references to it must not notice.
+            connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
+            try:
+                with connection.begin():
+                    yield connection
+                    if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+                        raise RuntimeError(f"the change of the tables would break a reference of '{broken[0]}'")
+            finally:
+                connection.connection.cursor().execute("PRAGMA foreign_keys = ON")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -284,7 +351,7 @@ class Database:
             reason = " ".join(str(error.orig).split())
             if password := str(self._url.password or ""):
                 reason = reason.replace(password, "***")
-            raise UserError(f"database {self._name} cannot be used: {reason[:300]}") from None
+            raise OutOfOrder(f"database {self._name} cannot be used: {reason[:300]}") from None
 
 
 def parse_url(url: str | sa.URL) -> sa.URL:

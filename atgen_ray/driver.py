@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError
 
 from atgen_ray.actor import NAMESPACE, ControllerActor, Goal, Snapshot, actor_name
 from atgen_ray.config import RunConfig
@@ -21,6 +21,7 @@ from atgen_ray.errors import UserError
 from atgen_ray.journal import Event, Journal, open_journal
 
 POLL_SECONDS = 0.5
+EVERYTHING = 2**31 - 1  # above all sequence numbers
 # What may change between two starts of one run: everything else would change what it means.
 CHANGEABLE = ("stopping", "storage", "database_url", "cache")
 
@@ -113,6 +114,18 @@ def start_controller(config: RunConfig, goal: Goal = "run") -> Any:
         num_cpus=0,
         scheduling_strategy=here,
     ).remote(config, f"controller-{uuid.uuid4().hex}", goal)
+
+
+def find_activity(run: str) -> dict[str, Any] | None:
+    """The step that this cluster's controller of the run is at; None when none drives it here."""
+    if not ray.is_initialized():  # asking would start one
+        return None
+    try:
+        controller = ray.get_actor(actor_name(run), namespace=NAMESPACE)
+        snapshot: Snapshot = ray.get(controller.poll.remote(EVERYTHING), timeout=POLL_SECONDS)
+    except (ValueError, RayActorError, GetTimeoutError):
+        return None
+    return snapshot.activity if snapshot.status == "running" else None
 
 
 def dismiss_ended(run: str) -> None:

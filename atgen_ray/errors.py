@@ -1,11 +1,16 @@
 """Errors that a user can mend. The command line prints them as one line and exits with status 2."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
 class UserError(Exception):
     """A mistake in the input: names the key, the value, what was expected and the nearest valid choice."""
+
+
+class OutOfOrder(UserError):
+    """Something that we keep things in, a database or a disk, cannot be used now: full, read-only, locked or away."""
 
 
 class RunBusy(UserError):
@@ -29,3 +34,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     known = sorted(choices)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: control characters, which may come out of a row and could rewrite the screen, escaped."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -167,6 +167,12 @@ class Journal:
             connection.execute(sa.update(controllers).where(controllers.c.run == run).values(stop_asked=driven))
         return driven
 
+    def is_driven(self, run: str) -> bool:
+        """Whether a controller holds the run's lease, and may still be at work."""
+        with self.database.reading() as connection:
+            held = connection.execute(sa.select(controllers).where(controllers.c.run == run)).one_or_none()
+            return held is not None and _is_driven(held, self.database.clock(connection))
+
     def append(
         self,
         lease: Lease,
@@ -211,14 +217,18 @@ class Journal:
         Raises:
             ValueError: a price is negative, infinite or NaN; then none is entered.
         """
+        with self.fenced(lease) as connection:
+            return self.enter_annotations(connection, lease.run, round, new)
+
+    def enter_annotations(self, connection: sa.Connection, run: str, round: int, new: Sequence[Annotation]) -> int:
+        """As `record_annotations`, within a transaction of `fenced`."""
         for annotation in new:
             if not 0 <= annotation.dollars < math.inf:
                 raise ValueError(f"annotation of '{annotation.id}' costs {annotation.dollars} dollars, not 0 or more")
+        common = {"run": run, "round": round, "time": self.database.clock(connection)}
         rows = [asdict(annotation) for annotation in new]
-        with self.fenced(lease) as connection:
-            common = {"run": lease.run, "round": round, "time": self.database.clock(connection)}
-            rows = [{"example_id": row.pop("id")} | row | common for row in rows]
-            return self._insert_new(connection, annotations, rows)
+        rows = [{"example_id": row.pop("id")} | row | common for row in rows]
+        return self._insert_new(connection, annotations, rows)
 
     def annotations(self, run: str) -> list[tuple[int, Annotation]]:
         """The run's annotations with their round, by round and then in the order they came in."""
@@ -236,10 +246,16 @@ class Journal:
 
     def bury(self, lease: Lease, round: int | None, letters: Sequence[DeadLetter]) -> int:
         """Enter rows that a step could not handle; how many were new. The first reason per example and step stays."""
-        rows = [asdict(letter) for letter in letters]
-        rows = [{"example_id": row.pop("id")} | row | {"run": lease.run, "round": round} for row in rows]
         with self.fenced(lease) as connection:
-            return self._insert_new(connection, dead_letters, rows)
+            return self.enter_dead_letters(connection, lease.run, round, letters)
+
+    def enter_dead_letters(
+        self, connection: sa.Connection, run: str, round: int | None, letters: Sequence[DeadLetter]
+    ) -> int:
+        """As `bury`, within a transaction of `fenced`."""
+        rows = [asdict(letter) for letter in letters]
+        rows = [{"example_id": row.pop("id")} | row | {"run": run, "round": round} for row in rows]
+        return self._insert_new(connection, dead_letters, rows)
 
     def dead_letters(self, run: str) -> list[tuple[int | None, DeadLetter]]:
         """The run's dead letters with their round (None: outside all rounds), in the order they came in."""
@@ -255,6 +271,13 @@ class Journal:
             if (held.epoch, held.owner) != (lease.epoch, lease.owner.id):
                 taken = f"taken by process {held.pid} on host '{held.host}'" if held.owner else "released"
                 raise LeaseLost(f"the lease {lease.epoch} of run '{lease.run}' was {taken}")
+            yield connection
+
+    @contextmanager
+    def shared(self, run: str) -> Iterator[sa.Connection]:
+        """A transaction that writes what people and the run's controller share; UserError when there is no such run."""
+        with self.database.writing() as connection:
+            self._lock(connection, run)
             yield connection
 
     def _lock(self, connection: sa.Connection, run: str) -> sa.Row[Any]:

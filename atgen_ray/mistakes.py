@@ -18,11 +18,16 @@ SHOWN = 80  # characters of a key or value
 
 def explain_mistakes(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
     """A line for each key that is wrong in what was to become a `model`; `prefix` goes before every key."""
+    return list(find_mistakes(error, model, prefix).values())
+
+
+def find_mistakes(error: ValidationError, model: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """As `explain_mistakes`, by the keys that are wrong."""
     lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         key, field, holder = _locate(model, detail["loc"])
-        lines.setdefault(key, _explain(detail, prefix + key, field, holder))
-    return list(lines.values())
+        lines.setdefault(prefix + key, _explain(detail, prefix + key, field, holder))
+    return lines
 
 
 def check_values(values: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from atgen_ray.annotation import estimate as annotation
-from atgen_ray.annotation.estimate import estimate_annotation
+from atgen_ray.annotation.estimate import estimate_annotation, estimate_judge
 from atgen_ray.config import RunConfig
 from atgen_ray.journal import Journal, open_journal
 from atgen_ray.selection import find_needs
@@ -32,11 +32,17 @@ def plan_run(config: RunConfig) -> dict[str, Any]:
         UserError: the data or the model cannot be read.
     """
     from atgen_ray.driver import ray_session
-    from atgen_ray.pool import build_split, overlap
 
     with ray_session():
-        pool = build_split(config.data, config.prompt, "pool", config.seed)
-        test = build_split(config.data, config.prompt, "test", config.seed) if config.data.test else None
+        return plan_within_ray(config)
+
+
+def plan_within_ray(config: RunConfig) -> dict[str, Any]:
+    """As `plan_run`, where Ray is there already."""
+    from atgen_ray.pool import build_split, overlap
+
+    pool = build_split(config.data, config.prompt, "pool", config.seed)
+    test = build_split(config.data, config.prompt, "test", config.seed) if config.data.test else None
     leaked = overlap(pool.examples, test.examples) if test else []
     with closing(open_journal(config.storage, config.database_url)) as journal:
         read = {"rows_without_use": len(pool.dead) + len(leaked), "test_rows": test.examples.num_rows if test else 0}
@@ -60,6 +66,7 @@ def estimate_run(
         "rounds": len(labels),
         "labels": bought,
         **estimate_annotation(config, bought, texts),
+        **estimate_judge(config, work["evaluation"], texts),
         "annotation_minutes": annotation.estimate_minutes(config, bought, journal),
         "generated_rows": generated,
         "prompt_tokens": round(generated * _count_tokens(config, texts)),
@@ -73,9 +80,8 @@ def expect_labels(config: RunConfig, selectable: int) -> list[int]:
     """Labels after each round, when `selectable` examples may be picked."""
     limit = min(selectable, config.stopping.labels or selectable)
     labels: list[int] = []
-    while len(labels) < config.stopping.rounds and (labels[-1] if labels else 0) < limit:
-        count = config.selection.count if labels else config.selection.first.count or config.selection.count
-        labels.append(min(limit, (labels[-1] if labels else 0) + count))
+    while len(labels) < config.rounds and (labels[-1] if labels else 0) < limit:
+        labels.append(min(limit, (labels[-1] if labels else 0) + config.count_picks(len(labels) + 1)))
     return labels
 
 
@@ -87,7 +93,7 @@ def expect_work(config: RunConfig, pool: int, selectable: int, test: int, labels
     """
     training, selection, dev_fraction = config.training, config.selection, config.evaluation.dev_fraction
     work = dict.fromkeys(("embedding", "generation", "training", "evaluation"), 0)
-    work["evaluation"] = test * config.evaluation.zero_shot
+    work["evaluation"] = test * (config.evaluation.zero_shot + bool(config.evaluation.few_shot))
     work["embedding"] = pool if training.reweight else 0
     for index, count in enumerate(labels):
         own = selection.first.strategy if index == 0 else None

@@ -64,10 +64,8 @@ class RunState:
     def strategy(self, round: int) -> tuple[str, dict[str, Any], int]:
         """Name of the strategy, its parameters and how many examples to pick; the first round may have its own."""
         selection, first = self._config.selection, self._config.selection.first
-        if round > 1:
-            return selection.strategy, selection.parameters, selection.count
-        count = first.count or selection.count
-        if first.strategy is None:
+        count = self._config.count_picks(round)
+        if round > 1 or first.strategy is None:
             return selection.strategy, selection.parameters, count
         return first.strategy, first.parameters, count
 

@@ -6,6 +6,7 @@ says that it is complete. A kill at any moment leaves the old content, the new o
 what is left behind.
 """
 
+import errno
 import json
 import os
 import re
@@ -27,11 +28,15 @@ from fsspec.implementations.local import LocalFileSystem
 from platformdirs import user_cache_path
 
 from atgen_ray.config import NAME_PATTERN
-from atgen_ray.errors import UserError
+from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.strict_json import encode_json
 
 STAGING = ".staging"
 PUBLISHED = ".published"
+# Full, read-only, forbidden, broken: of a disk; and overloaded or broken, as s3fs says it, of an object store.
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+OBJECT_STORE = DISK | {errno.EBUSY, errno.EREMOTEIO, errno.ETIMEDOUT}
+DRIVERS = {"aiobotocore", "aiohttp", "botocore", "gcsfs"}
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
 
 
@@ -61,7 +66,7 @@ class RunFolder:
 
     Each part of `rel` is 1 to 128 of `A-Z a-z 0-9 . _ = -` and starts with none of `. = -`. Every method that takes
     one raises UserError for any other, and for a symlink that leaves the folder. Reading what is not there raises
-    FileNotFoundError.
+    FileNotFoundError; a disk or store that is full, read-only, forbidden or broken raises OutOfOrder.
     """
 
     def __init__(self, storage: str, name: str) -> None:
@@ -83,12 +88,13 @@ class RunFolder:
         target = self._target(rel)
         if self.is_local:
             return Path(target).exists()
-        try:
-            if self.fs.info(target)["type"] == "file":
-                return True
-        except FileNotFoundError:
-            return False
-        return self._record(rel) is not None
+        with self._explained():
+            try:
+                if self.fs.info(target)["type"] == "file":
+                    return True
+            except FileNotFoundError:
+                return False
+            return self._record(rel) is not None
 
     def write_table(self, rel: str, table: pa.Table) -> None:
         """Write a Parquet file."""
@@ -99,8 +105,7 @@ class RunFolder:
     def read_table(self, rel: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a Parquet file; `columns` restricts what is read."""
         target = self._target(rel)
-        source = pa.OSFile(target) if self.is_local else pa.BufferReader(self.fs.cat_file(target))
-        with source:
+        with self._explained(), pa.OSFile(target) if self.is_local else pa.BufferReader(self._read(rel)) as source:
             return pq.read_table(source, columns=None if columns is None else [*columns])
 
     def write_json(self, rel: str, value: Any) -> None:
@@ -136,13 +141,14 @@ class RunFolder:
         """
         target = self._target(rel)
         if self.is_local:
-            with self._staged(target) as staged:
+            with self._explained(), self._staged(target) as staged:
                 staged.mkdir()
                 yield staged
             return
         with TemporaryDirectory(prefix="atgen-publish-") as folder:
             yield Path(folder)
-            self._upload(Path(folder), rel, target)
+            with self._explained():
+                self._upload(Path(folder), rel, target)
 
     def local(self, rel: str) -> Path:
         """`rel` on local disk: itself, or a copy in the user's cache, which may be deleted at any time."""
@@ -158,7 +164,7 @@ class RunFolder:
         folder = user_cache_path("atgen-ray") / "storage" / version
         folder.mkdir(parents=True, exist_ok=True)
         copy = folder / rel.rpartition("/")[2]
-        with FileLock(folder / ".lock"):  # the workers of a node wait for one download
+        with FileLock(folder / ".lock"), self._explained():  # the workers of a node wait for one download
             if not copy.exists():
                 self._download(target, record, folder / STAGING, copy)
         return copy
@@ -166,22 +172,24 @@ class RunFolder:
     def list(self, rel: str = "") -> Sequence[str]:
         """Paths of the direct children of `rel`, sorted; in an object store also folders half published: `exists`."""
         target = self._target(rel) if rel else self.root
-        try:
-            paths = self.fs.ls(target, detail=False)
-        except FileNotFoundError:
-            return []
+        with self._explained():
+            try:
+                paths = self.fs.ls(target, detail=False)
+            except FileNotFoundError:
+                return []
         names = {path.rstrip("/").rpartition("/")[2] for path in paths}
         return sorted(f"{rel}/{name}" if rel else name for name in names if PART.fullmatch(name))
 
     def remove(self, rel: str) -> None:
         """Remove a file or folder whole; nothing happens when it is not there."""
         target = self._target(rel)
-        if not self.is_local:
-            # Records go first: without them the rest counts for nothing.
-            self._remove_objects(self._record_path(rel), f"{self.root}/{PUBLISHED}/{rel}", target)
-        elif Path(target).exists():
-            self._retire(target)
-            _sync(Path(target).parent)
+        with self._explained():
+            if not self.is_local:
+                # Records go first: without them the rest counts for nothing.
+                self._remove_objects(self._record_path(rel), f"{self.root}/{PUBLISHED}/{rel}", target)
+            elif Path(target).exists():
+                self._retire(target)
+                _sync(Path(target).parent)
 
     def sweep(self) -> None:
         """Clear what killed writes left behind. Only for the holder of the run's lease: it would cut live writes."""
@@ -203,15 +211,29 @@ class RunFolder:
         return target
 
     def _read(self, rel: str) -> bytes:
-        return self.fs.cat_file(self._target(rel))
+        with self._explained():
+            return self.fs.cat_file(self._target(rel))
 
     def _write(self, rel: str, data: bytes) -> None:
         target = self._target(rel)
-        if self.is_local:
-            with self._staged(target) as staged:
-                staged.write_bytes(data)
-        else:
-            self.fs.pipe_file(target, data)
+        with self._explained():
+            if self.is_local:
+                with self._staged(target) as staged:
+                    staged.write_bytes(data)
+            else:
+                self.fs.pipe_file(target, data)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Trouble of the disk or store, rather than with our use of it, is for the user to mend."""
+        try:
+            yield
+        except Exception as error:
+            if not _is_trouble(error, DISK if self.is_local else OBJECT_STORE):
+                raise
+            shown = self.root if self.is_local else f"{self.fs.unstrip_protocol('').partition('://')[0]}://..."
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            raise OutOfOrder(f"storage {shown} cannot be used: {reason}") from error
 
     @contextmanager
     def _staged(self, target: str) -> Iterator[Path]:
@@ -281,6 +303,13 @@ class RunFolder:
         for path in paths:
             with suppress(FileNotFoundError):
                 self.fs.rm(path, recursive=True)
+
+
+def _is_trouble(error: Exception, codes: set[int]) -> bool:
+    """Whether disk or store cannot do what is asked; drivers tell trouble of the wire by exceptions of their own."""
+    if isinstance(error, OSError):
+        return error.errno in codes or isinstance(error, PermissionError)
+    return type(error).__module__.partition(".")[0] in DRIVERS
 
 
 def _sync(path: Path) -> None:

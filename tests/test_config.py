@@ -31,7 +31,7 @@ WRONG_SETTINGS = {
     "prompt.few_shot=[{input: a, output: b, outptu: c}]": (
         "unknown key 'prompt.few_shot.0.outptu'; did you mean 'output'?"
     ),
-    "training={1: 2}": "unknown key 'training.1'; known: accumulation, alpha, batch_size, ",
+    "training={1: 2}": "unknown key 'training.1'; known: accumulation, alpha, backend, ",
     'training={"epochs\\nseed": 2}': r"unknown key 'training.epochs\nseed'; did you mean 'epochs'?",
     # values of the wrong type
     "training.rank=high": "training.rank is 'high', expected a valid integer",
@@ -123,8 +123,12 @@ WRONG_SETTINGS = {
     "stopping.plateau={}": "stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2",
     "stopping.dev_target.rougeL=0.5": "stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0",
     "stopping.dev_target.rougel=0.5": (
-        "stopping names metric 'rougel', expected one of evaluation.metrics; did you mean 'rougeL'?"
+        "stopping names metric 'rougel', expected a known metric; did you mean 'rougeL'?"
     ),
+    "evaluation.metrics=[llm_judge]": "evaluation.metrics holds 'llm_judge', expected evaluation.judge beside it",
+    "evaluation.judge={type: openai, model: nobody}": "evaluation.judge.model is 'nobody'",
+    "training={method: lora, sharding: fsdp}": "training.sharding is 'fsdp', expected 'ddp' for training.method=lora",
+    "training={method: full, backend: unsloth}": "training.backend is 'unsloth', expected 'transformers' for full",
     "training.accumulation=3": "training.batch_size is 8, expected a multiple of workers x accumulation = 3",
     # names
     "name=../x": "name is '../x', expected a-z, 0-9 and -, at most 63 characters, the first not -",
@@ -343,7 +347,7 @@ def test_a_run_is_named_after_its_file(file: str, name: str) -> None:
 def test_presets_are_valid_and_give_way_to_files() -> None:
     assert "demo" in list_presets()
     for preset in list_presets():
-        assert load_config(preset).name == preset
+        assert load_config(preset).name == preset.replace("_", "-")
     Path("demo").mkdir()  # a folder is no configuration
     assert load_config("demo").model.id.startswith("package://")
     Path("demo").rmdir()
@@ -448,6 +452,8 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if field.discriminator:
             for kind in get_args(field.annotation) if "[" not in prefix else ():
+                if kind is type(None):
+                    continue
                 tag = get_args(kind.model_fields["type"].annotation)[0]
                 yield from fields(kind, f"{prefix}{name}[{tag}].")
             continue
@@ -492,4 +498,11 @@ def test_types_and_defaults_are_shown_as_in_yaml() -> None:
     assert rows["stopping.plateau"] == ("section | null", "null")
     assert rows["stopping.dev_target"] == ("dict of float", "{}")
     assert rows["training"] == ("section", "(as below)")
-    assert rows["evaluation.metrics"][1] == "[rouge1, rouge2, rougeL, exact_match, token_f1]"
+    assert rows["evaluation.metrics"][1] == "null"
+
+
+@pytest.mark.parametrize("method", ["full", "dora"])
+def test_replicas_are_not_asked_for_what_they_cannot_add_to_their_model(method: str) -> None:
+    with pytest.raises(UserError, match=f"training.method is '{method}', expected lora, rslora or qlora"):
+        load(SMALLEST, "model.host=serve", f"training.method={method}")
+    assert load(SMALLEST, "model.host=serve", "training.method=rslora").training.method == "rslora"

@@ -91,17 +91,6 @@ def test_tables_of_another_program_are_left_alone(tmp_path: Path) -> None:
     assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("runs",)]
 
 
-@pytest.mark.parametrize(("version", "advice"), [(999, "upgrade atgen-ray"), (0, "older atgen-ray")])
-def test_a_journal_of_another_version_is_refused(tmp_path: Path, version: int, advice: str) -> None:
-    file = tmp_path / "atgen.db"
-    Database(f"sqlite:///{file}").close()
-    other = sqlite3.connect(file)
-    other.execute("UPDATE atgen_schema SET version = ?", [version])
-    other.commit()
-    with pytest.raises(UserError, match=rf"schema version {version}, expected {database.SCHEMA_VERSION}: .*{advice}"):
-        Database(f"sqlite:///{file}")
-
-
 def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:
     with Database(f"sqlite:///{tmp_path / 'new' / 'folder' / 'atgen.db'}").writing() as connection:
         settings = {

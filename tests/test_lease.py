@@ -73,6 +73,15 @@ def test_a_released_lease_is_free_and_void(journal: Journal, run: str) -> None:
     assert journal.acquire(run, elsewhere("b"), 60).epoch == 2
 
 
+def test_whether_a_run_is_driven(journal: Journal, run: str) -> None:
+    assert not journal.is_driven(run)
+    lease = journal.acquire(run, elsewhere("a"), 60)
+    assert journal.is_driven(run)
+    lease.release()
+    assert not journal.is_driven(run)
+    assert not journal.is_driven("nobody")
+
+
 def test_a_dead_process_of_this_machine_frees_the_run_at_once(journal: Journal, run: str) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     dying = Owner("a", pid=child.pid, started=psutil.Process(child.pid).create_time())

@@ -238,9 +238,9 @@ def test_a_forged_record_reaches_no_other_file(tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.rglob("stolen"))
 
 
-@pytest.mark.parametrize("storage", ["nope://x/key-canary", "s3://bucket/key-canary"])
+@pytest.mark.parametrize("storage", ["nope://x/key-canary", "gs://bucket/key-canary"])
 def test_an_unknown_storage_is_named_by_its_protocol(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(UserError, match=storage.partition(":")[0]) as caught:
         RunFolder(storage, "demo")
     assert "canary" not in str(caught.value)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from atgen_ray.annotation.dataset import DatasetAnnotator
 from atgen_ray.annotation.decisions import Patience
 from atgen_ray.annotation.engine import Terms
-from atgen_ray.annotation.human import AbsentHuman
+from atgen_ray.annotation.human import HumanAnnotator
 from atgen_ray.annotation.language import LanguageAnnotator
 from atgen_ray.annotation.prices import find_price
 from atgen_ray.annotation.providers import Provider
@@ -92,7 +92,7 @@ def build_local(config: ModelAnnotatorConfig, site: Site, key: str) -> LanguageA
 
 ANNOTATORS: dict[str, Callable[[Any, Site, str], Annotator]] = {
     "dataset": lambda config, site, key: DatasetAnnotator(config, site),
-    "human": lambda config, site, key: AbsentHuman(config, site),
+    "human": lambda config, site, key: HumanAnnotator(config, site),
     "openai": build_remote,
     "anthropic": build_remote,
     "model": build_local,
@@ -110,7 +110,7 @@ def build_annotator(config: AnnotatorConfig, site: Site, key: str = "annotator")
 
 
 def check_annotators(config: RunConfig) -> None:
-    """Nothing, where what the annotators need is there; so that a missing key is told before the first round.
+    """Nothing, where what annotators and judge need is there; so that a missing key is told before the first round.
 
     Raises:
         UserError: a key or a package is missing.
@@ -118,3 +118,5 @@ def check_annotators(config: RunConfig) -> None:
     for key, annotator in list_annotators(config.annotator):
         if isinstance(annotator, RemoteAnnotatorConfig):
             build_provider(annotator, config.name, key)
+    if isinstance(config.evaluation.judge, RemoteAnnotatorConfig):
+        build_provider(config.evaluation.judge, config.name, "evaluation.judge")

@@ -5,33 +5,17 @@ synchronous request is a shard of one that is answered at its creation. Worker t
 provider's hooks; this thread alone writes answers to the book, so that many are committed at once.
 """
 
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
 
 from atgen_ray.annotation.book import Book, Receipt, Row
-from atgen_ray.annotation.decisions import (
-    ATTEMPTS,
-    Call,
-    CallAction,
-    Look,
-    Mistake,
-    Patience,
-    Pause,
-    Refuse,
-    Retry,
-    describe_error,
-    judge_batch,
-    judge_call,
-    judge_reply,
-)
-from atgen_ray.annotation.providers import Provider, ProviderError, Reply, Sending, Shard, StillHidden, Ticket
+from atgen_ray.annotation.carrier import Carrier, Interrupted, Lost, NeverSent
+from atgen_ray.annotation.decisions import ATTEMPTS, Patience, describe_error, judge_reply
+from atgen_ray.annotation.providers import Provider, ProviderError, Reply, Sending, Shard
+from atgen_ray.annotation.questions import Questions
 from atgen_ray.annotation.requests import Ask, Key
 from atgen_ray.budget import Scope
 from atgen_ray.errors import RunPaused, RunStopped, UserError
@@ -39,19 +23,8 @@ from atgen_ray.records import Progress
 
 TICK = 0.2  # seconds between two looks at the wish to stop
 MANY = 10  # requests; so many failing alike is no matter of single rows
-T = TypeVar("T")
 
-
-class Interrupted(Exception):
-    """A worker was told to leave its shard as it is; the book knows where."""
-
-
-class NeverSent(Exception):
-    """The shard was given up before anything of it went out; the cause says why."""
-
-
-class Lost(Exception):
-    """The shard may have been created, and nobody can tell."""
+Submit = Callable[[Shard, bool], "Future[list[Reply]]"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +52,7 @@ class Engine:
         """`progress` raises RunStopped when the run is to stop."""
         self._provider, self._book, self._terms = provider, book, terms
         self._patience, self._progress = patience, progress
-        self._stop = threading.Event()
-        self._gate = 0.0  # no call before this moment
+        self._carrier = Carrier(provider, book, patience)
         self._losses = 0  # in a row
         self._left: list[Shard] = []  # as they were when the run was interrupted
 
@@ -93,16 +65,16 @@ class Engine:
             UserError: the configuration is wrong.
         """
         by_key = {ask.key: ask for ask in asks}
-        desk = _Desk(by_key, self._book.read_latest(), self._provider)
+        questions = Questions(by_key, self._book.read_latest(), self._provider)
         resumed = self._book.open_shards(by_key)
         with self._workers() as submit:
             flying = {submit(shard, True): shard for shard in resumed}
             try:
-                limit = self._fly(desk, flying, submit)
+                limit = self._fly(questions, flying, submit)
             except BaseException as error:
-                self._stop.set()
+                self._carrier.interrupt()
                 patient = isinstance(error, RunPaused | UserError)
-                self._rescue(desk, flying, self._patience.call if patient else self._patience.landing)
+                self._rescue(questions, flying, self._patience.call if patient else self._patience.landing)
                 if isinstance(error, RunStopped | UserError) and (note := self._part(flying.values())):
                     raise type(error)(f"{error}; {note}") from None
                 raise
@@ -111,39 +83,39 @@ class Engine:
             raise UserError(f"all {len(asks)} requests were refused, the last: {outcome.rows[asks[-1].key].reason}")
         return outcome
 
-    def _fly(self, desk: "_Desk", flying: dict["Future[list[Reply]]", Shard], submit: "Submit") -> Scope | None:
+    def _fly(self, questions: Questions, flying: dict["Future[list[Reply]]", Shard], submit: Submit) -> Scope | None:
         limit: Scope | None = None
         backoff = self._patience.first_wait
         while True:
-            self._progress(desk.finished, desk.total)
-            if limit is None and not self._gated():
-                limit = self._launch(desk, flying, submit)
+            self._progress(questions.finished, questions.total)
+            if limit is None and self._carrier.gated_for <= 0:
+                limit = self._launch(questions, flying, submit)
             if not flying:
-                if not desk.todo or limit is not None:
+                if not questions.todo or limit is not None:
                     return limit
-                time.sleep(min(TICK, max(0.01, self._gate - time.monotonic())))
+                time.sleep(min(TICK, max(0.01, self._carrier.gated_for)))
                 continue
             done, _ = wait(flying, timeout=TICK, return_when=FIRST_COMPLETED)
             if not done:
                 continue
             limit = None  # what has landed may have freed money
-            fruitless = self._land(desk, {future: flying.pop(future) for future in done})
+            fruitless = self._land(questions, {future: flying.pop(future) for future in done})
             if fruitless:  # nothing but rows to send again: not at once
-                self._gate = time.monotonic() + backoff
+                self._carrier.pause(backoff)
             backoff = min(self._patience.longest_wait, backoff * 2) if fruitless else self._patience.first_wait
 
-    def _launch(self, desk: "_Desk", flying: dict["Future[list[Reply]]", Shard], submit: "Submit") -> Scope | None:
-        pieces = desk.take(self._provider.limits.parallel - len(flying))
+    def _launch(self, questions: Questions, flying: dict["Future[list[Reply]]", Shard], submit: Submit) -> Scope | None:
+        pieces = questions.take(self._provider.limits.parallel - len(flying))
         if not pieces:
             return None
         worst = {ask.key: self._terms.worst(ask) for piece in pieces for ask, _ in piece}
         entered, limit = self._book.intend(pieces, worst)
         for shard in entered:
             flying[submit(shard, False)] = shard
-        desk.put_back(pieces, sum(len(shard.sendings) for shard in entered))
+        questions.put_back(pieces, sum(len(shard.sendings) for shard in entered))
         return limit
 
-    def _land(self, desk: "_Desk", done: dict["Future[list[Reply]]", Shard]) -> bool:
+    def _land(self, questions: Questions, done: dict["Future[list[Reply]]", Shard]) -> bool:
         """Settles shards that have come back; whether none of their requests did."""
         landed: dict[str, list[Receipt]] = {}
         troubles: list[Exception] = []
@@ -164,7 +136,7 @@ class Engine:
                 troubles.append(error)
         if landed:
             self._book.settle(landed)
-            desk.note({receipt.custom_id: receipt for some in landed.values() for receipt in some}, done.values())
+            questions.note({receipt.custom_id: receipt for some in landed.values() for receipt in some}, done.values())
         if self._losses >= MANY:
             troubles.append(RunPaused(f"{self._provider.name} left {self._losses} requests in a row without an answer"))
         if troubles:
@@ -207,140 +179,9 @@ class Engine:
         reason += "; its worst case counts as paid (annotator.in_doubt)"
         return Receipt(sending.custom_id, "lost", worst, reason=reason)
 
-    # What follows runs in worker threads.
-
-    def _carry(self, shard: Shard, resumed: bool) -> list[Reply]:
-        """A shard from wherever it is to its replies."""
-        try:
-            ticket = self._open(shard, resumed)
-        except Refused as refusal:
-            return [Reply(sending.custom_id, code="refused", message=str(refusal)) for sending in shard.sendings]
-        if ticket.replies is None:
-            self._await(shard, ticket.remote)
-            return self._repeat(lambda: [*self._provider.collect(shard, ticket.remote)])
-        return [*ticket.replies]
-
-    def _open(self, shard: Shard, resumed: bool) -> Ticket:
-        """The created shard; one that may have been created before is looked for first."""
-        if shard.remote is not None:
-            return Ticket(shard.remote)
-        tries, since, look, doubtful = 0, time.monotonic(), resumed, resumed
-        try:
-            while True:
-                if look and (found := self._find(shard)):
-                    return self._created(shard, found)
-                doubtful = False  # it is certainly not there
-                self._hold_at_gate()
-                doubtful = True
-                try:
-                    return self._created(shard, self._provider.create(shard))
-                except ProviderError as error:
-                    tries += 1
-                    since = time.monotonic() if tries == 1 else since
-                    action = self._judge(error, tries, since, self._call)
-                    doubtful = look = isinstance(action, Look)
-                    self._act(action, error)
-        except (Interrupted, RunPaused, UserError) as error:
-            if doubtful:
-                raise
-            raise NeverSent from error
-
-    def _created(self, shard: Shard, ticket: Ticket) -> Ticket:
-        if ticket.replies is None:  # else the answer itself is the receipt, and follows at once
-            self._book.record_created(shard, ticket.remote)
-        return ticket
-
-    def _find(self, shard: Shard) -> Ticket | None:
-        """The shard at the provider; None when it is certainly not there."""
-        if not self._provider.remembers:
-            raise Lost
-        asked = time.monotonic()
-        while True:
-            known = self._book.known_remotes()
-            try:
-                found = self._repeat(partial(self._provider.find, shard, known))
-            except StillHidden:
-                if time.time() - shard.time > self._patience.batch + self._patience.cancelling:
-                    raise RunPaused(f"{self._provider.name} does not say whether shard {shard.hash} exists") from None
-                self._rest(self._patience.poll)
-                continue
-            if found is not None or time.monotonic() - asked >= self._patience.doubt:
-                return found
-            self._rest(min(self._patience.poll, self._patience.doubt / 4))
-
-    def _await(self, shard: Shard, remote: str) -> None:
-        """Until the shard has ended."""
-        said = ""
-        while True:
-            standing = self._repeat(lambda: self._provider.check(remote))
-            if standing.status != said:
-                said = standing.status
-                self._book.record_status(shard, said)
-            action = judge_batch(standing, time.time() - shard.time, self._patience)
-            if action == "collect":
-                return
-            if action == "cancel":
-                self._repeat(lambda: self._provider.cancel(remote))
-            if action == "pause":
-                hours = (time.time() - shard.time) / 3600
-                raise RunPaused(
-                    f"{self._provider.name} has had batch {remote} for {hours:.1f} h and says '{said}'; it was not "
-                    "sent again, which could be paid twice: the same command asks for it again"
-                )
-            self._rest(self._patience.poll)
-
-    def _repeat(self, call: Callable[[], T]) -> T:
-        """A call that may be repeated without harm, until it succeeds."""
-        tries, since = 0, time.monotonic()
-        while True:
-            self._hold_at_gate()
-            try:
-                return call()
-            except ProviderError as error:
-                tries += 1
-                since = time.monotonic() if tries == 1 else since
-                if error.status == 404:  # what was created is gone, and what it cost with it
-                    raise Lost from error
-                self._act(self._judge(error, tries, since, "read"), error)
-
-    @property
-    def _call(self) -> Call:
-        """What kind of creation the provider's is."""
-        if self._provider.limits.rows > 1:
-            return "create batch"
-        return "create" if self._provider.remembers else "create blindly"
-
-    def _judge(self, error: ProviderError, tries: int, since: float, call: Call) -> CallAction:
-        return judge_call(error, tries, time.monotonic() - since, self._patience, call, self._provider.name)
-
-    def _act(self, action: CallAction, error: ProviderError) -> None:
-        """Does what the decision on a failed call says: waits, or gives up."""
-        if isinstance(action, Pause):
-            raise RunPaused(action.reason)
-        if isinstance(action, Mistake):
-            raise UserError(action.reason)
-        if isinstance(action, Refuse):
-            raise Refused(action.reason) from error
-        if isinstance(action, Retry) and action.everyone:
-            self._gate = max(self._gate, time.monotonic() + action.seconds)
-        self._rest(action.seconds)
-
-    def _gated(self) -> bool:
-        return time.monotonic() < self._gate
-
-    def _hold_at_gate(self) -> None:
-        while self._gated():
-            self._rest(self._gate - time.monotonic())
-        if self._stop.is_set():
-            raise Interrupted
-
-    def _rest(self, seconds: float) -> None:
-        if self._stop.wait(max(0.0, seconds)):
-            raise Interrupted
-
     # The end of a run in the middle.
 
-    def _rescue(self, desk: "_Desk", flying: dict["Future[list[Reply]]", Shard], seconds: float) -> None:
+    def _rescue(self, questions: Questions, flying: dict["Future[list[Reply]]", Shard], seconds: float) -> None:
         """Takes in what lands within `seconds`: it is paid for. What fails now is left as it is in the book."""
         deadline = time.monotonic() + seconds
         while flying and (left := deadline - time.monotonic()) > 0:
@@ -349,7 +190,7 @@ class Engine:
             self._left += [shard for future, shard in landing.items() if future.exception() is not None]
             good = {f: s for f, s in landing.items() if isinstance(f.exception(), NeverSent | None)}
             try:
-                self._land(desk, good)
+                self._land(questions, good)
             except (RunPaused, UserError):
                 continue  # the first such is on its way already
 
@@ -372,64 +213,10 @@ class Engine:
         return f"batch {names} was cancelled at {self._provider.name}; the same command collects what it had done"
 
     @contextmanager
-    def _workers(self) -> Iterator["Submit"]:
+    def _workers(self) -> Iterator[Submit]:
         """A pool of threads that are left behind, not waited for, when something goes wrong."""
         pool = ThreadPoolExecutor(self._provider.limits.parallel, thread_name_prefix="annotation")
         try:
-            yield lambda shard, resumed: pool.submit(self._carry, shard, resumed)
+            yield lambda shard, resumed: pool.submit(self._carrier.carry, shard, resumed)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-Submit = Callable[[Shard, bool], "Future[list[Reply]]"]
-
-
-class Refused(Exception):
-    """The provider will not take this request."""
-
-
-class _Desk:
-    """Which questions wait to be sent, which are under way, and which are done."""
-
-    def __init__(self, asks: Mapping[Key, Ask], latest: Mapping[Key, Row], provider: Provider) -> None:
-        self._provider = provider
-        self.total, self.finished = len(asks), 0
-        self.todo: deque[tuple[Ask, int]] = deque()
-        for key, ask in asks.items():
-            row = latest.get(key)
-            if row is None:
-                self.todo.append((ask, 0))
-            elif row.state == "unanswered":
-                self.todo.append((ask, row.attempt + 1))
-            elif row.state != "sent":
-                self.finished += 1
-
-    def take(self, shards: int) -> list[list[tuple[Ask, int]]]:
-        """The questions of the next `shards` shards, each within the provider's limits."""
-        limits, pieces = self._provider.limits, list[list[tuple[Ask, int]]]()
-        while self.todo and len(pieces) < shards:
-            piece, size = list[tuple[Ask, int]](), 0
-            while self.todo and len(piece) < limits.rows:
-                size += self._provider.measure(self.todo[0][0])
-                if piece and size > limits.bytes:
-                    break
-                piece.append(self.todo.popleft())
-            pieces.append(piece)
-        return pieces
-
-    def put_back(self, pieces: Sequence[Sequence[tuple[Ask, int]]], sent: int) -> None:
-        """Returns all but the first `sent` of what was taken."""
-        taken = [each for piece in pieces for each in piece]
-        self.todo.extendleft(reversed(taken[sent:]))
-
-    def note(self, receipts: Mapping[str, Receipt], shards: Iterable[Shard]) -> None:
-        """Questions that stayed unanswered wait again."""
-        for shard in shards:
-            for sending in shard.sendings:
-                receipt = receipts.get(sending.custom_id)
-                if receipt is None:
-                    continue
-                if receipt.state == "unanswered":
-                    self.todo.append((sending.ask, sending.attempt + 1))
-                else:
-                    self.finished += 1

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from atgen_ray.annotation.human import AWAITING
+from atgen_ray.annotation.human import HumanAnnotator
+from atgen_ray.annotation.people.round import join_first
 from atgen_ray.annotation.site import Site
 from atgen_ray.config import RouterConfig
 from atgen_ray.records import Annotation, DeadLetter
@@ -36,26 +37,21 @@ class Router:
         passed = [id_ for id_ in ids if id_ in unsure or id_ in failed]
         if not passed:
             return sure, []
-        if self._then.name == "human":
-            self._hand_over(passed, unsure)
-        by_id = dict(zip(ids, texts, strict=True))
-        second, left = self._then.annotate_batch(passed, [by_id[id_] for id_ in passed])
         reasons = {
             id_: failed.get(id_) or f"confidence {unsure[id_].provenance['confidence']:.2f} is below {threshold:g}"
             for id_ in passed
         }
-        mended = [self._join(label, unsure.get(label.id), reasons[label.id]) for label in second]
-        return sure + mended, [replace(letter, reason=f"{letter.reason}; {reasons[letter.id]}") for letter in left]
+        first = {id_: self._describe(unsure.get(id_), reasons[id_]) for id_ in passed}
+        by_id = dict(zip(ids, texts, strict=True))
+        if isinstance(self._then, HumanAnnotator):
+            self._then.expect(first)
+        second, left = self._then.annotate_batch(passed, [by_id[id_] for id_ in passed])
+        if not isinstance(self._then, HumanAnnotator):  # whose labels have it already, and are in the journal
+            second = [join_first(label, first[label.id]) for label in second]
+            left = [replace(letter, reason=f"{letter.reason}; {reasons[letter.id]}") for letter in left]
+        return sure + second, left
 
-    def _join(self, label: Annotation, draft: Annotation | None, reason: str) -> Annotation:
-        """The second annotator's label with what the first one said and cost."""
-        first: dict[str, Any] = {"annotator": self._first.name, "reason": reason}
-        dollars = label.dollars
-        if draft is not None:
-            first |= {"text": draft.text, "dollars": draft.dollars} | draft.provenance
-            dollars += draft.dollars
-        return replace(label, dollars=dollars, provenance=label.provenance | {"first": first})
-
-    def _hand_over(self, ids: Sequence[str], drafts: dict[str, Annotation]) -> None:
-        rows = [{"id": id_, "draft": drafts[id_].text if id_ in drafts else None} for id_ in ids]
-        self._site.journal.append(self._site.lease, AWAITING, self._site.round, "annotation", {"examples": rows})
+    def _describe(self, label: Annotation | None, reason: str) -> dict[str, Any]:
+        """What the first annotator said of an example, and why that is not enough."""
+        said = {} if label is None else {"text": label.text, "dollars": label.dollars} | label.provenance
+        return {"annotator": self._first.name, "reason": reason} | said

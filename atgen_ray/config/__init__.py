@@ -5,9 +5,11 @@ from atgen_ray.config.annotation import (
     AnthropicAnnotatorConfig,
     ChecksConfig,
     DatasetAnnotatorConfig,
+    EmailConfig,
     HumanAnnotatorConfig,
     LanguageAnnotatorConfig,
     ModelAnnotatorConfig,
+    NoticeConfig,
     OpenAIAnnotatorConfig,
     PriceConfig,
     RemoteAnnotatorConfig,
@@ -15,12 +17,12 @@ from atgen_ray.config.annotation import (
     list_annotators,
 )
 from atgen_ray.config.data import DataConfig, DuplicatesConfig, PromptConfig, Shot
-from atgen_ray.config.evaluation import EvaluationConfig, GainConfig, PlateauConfig, StoppingConfig
+from atgen_ray.config.evaluation import EvaluationConfig, GainConfig, MetricModelsConfig, PlateauConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
 from atgen_ray.config.run import NAME_PATTERN, RunConfig
 from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig, ShortlistConfig
 from atgen_ray.config.service import LimitsConfig, ReplicaConfig, ServiceConfig
-from atgen_ray.config.training import TrainingConfig
+from atgen_ray.config.training import EarlyStoppingConfig, TrainingConfig
 
 __all__ = [
     "NAME_PATTERN",
@@ -30,6 +32,8 @@ __all__ = [
     "DataConfig",
     "DatasetAnnotatorConfig",
     "DuplicatesConfig",
+    "EarlyStoppingConfig",
+    "EmailConfig",
     "EmbeddingConfig",
     "EngineConfig",
     "EvaluationConfig",
@@ -38,8 +42,10 @@ __all__ = [
     "HumanAnnotatorConfig",
     "LanguageAnnotatorConfig",
     "LimitsConfig",
+    "MetricModelsConfig",
     "ModelAnnotatorConfig",
     "ModelConfig",
+    "NoticeConfig",
     "OpenAIAnnotatorConfig",
     "PlateauConfig",
     "PriceConfig",

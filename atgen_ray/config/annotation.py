@@ -1,5 +1,6 @@
 """Who labels the query batch."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
@@ -17,11 +18,73 @@ class DatasetAnnotatorConfig(Section):
     price_per_label: NonNegativeFloat = Field(0.0, description="Dollars counted for a label, to draw cost curves")
 
 
-class HumanAnnotatorConfig(Section):
-    """People, who take over what a router passes on."""
+class EmailConfig(Section):
+    """Who is told by e-mail. The password is read from the environment: ATGEN_SMTP_PASSWORD."""
 
-    type: Literal["human"] = Field("human", description="human: people")
-    price_per_label: NonNegativeFloat = Field(0.0, description="Dollars counted for a label")
+    to: Annotated[list[str], Field(min_length=1)] = Field(description="Addresses of the annotators")
+    sender: str = Field(description="Address that it comes from")
+    host: str = Field(description="Name of the mail server")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(587, description="Port of the mail server")
+    security: Literal["starttls", "tls", "none"] = Field("starttls", description="How the connection is encrypted")
+    user: str | None = Field(None, description="Name to sign in with at the mail server; null: do not sign in")
+
+    @field_validator("to", "sender")
+    @classmethod
+    def _is_address(cls, value: list[str] | str) -> list[str] | str:
+        for address in [value] if isinstance(value, str) else value:
+            if "@" not in address or not address.isprintable() or any(mark in address for mark in " ,;<>"):
+                raise ValueError(f"is {address[:80]!r}, expected an address as name@example.org")
+        return value
+
+
+class NoticeConfig(Section):
+    """How people hear that new tasks are up."""
+
+    webhook: str | None = Field(
+        None,
+        description="URL that a JSON message is posted to; null: ATGEN_WEBHOOK_URL in the environment, where one with "
+        "a secret in it belongs, or none",
+    )
+    email: EmailConfig | None = Field(None, description="Who is told by e-mail; null: nobody")
+    service: str | None = Field(
+        None, description="Address of the service as annotators reach it, https://HOST, for links in the notice"
+    )
+
+    @field_validator("webhook", "service")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/?#@\\]+(/[^\s\\]*)?", url):
+            raise ValueError(f"is {url[:80]!r}, expected https://HOST/PATH")
+        return url
+
+
+class HumanAnnotatorConfig(Section):
+    """People, who label on the pages of the service."""
+
+    type: Literal["human"] = Field("human", description="human: people, on the pages of the service")
+    price_per_label: NonNegativeFloat = Field(0.0, description="Dollars paid for one person's answer to one example")
+    guidelines: str = Field("", description="What a label is, shown beside every example")
+    mode: Literal["design", "rounds"] = Field(
+        "design",
+        description="design: all examples of the run at once, so that nobody waits for training; rounds: the next ones "
+        "once the model has learnt from the last (what a router passes on always comes in rounds)",
+    )
+    overlap: PositiveInt = Field(1, description="People who label each example")
+    adjudicate_below: Fraction = Field(
+        0.9,
+        description="An admin decides where the mean edit similarity of the answers is lower; otherwise the one "
+        "nearest to all others is the label",
+    )
+    drafts: Literal["shown", "blind", "off"] = Field(
+        "shown",
+        description="The model's own answer: shown to start from; blind: only after the first edit; off: never",
+    )
+    lease_minutes: PositiveFloat = Field(30.0, description="An example goes to others when nothing was typed so long")
+    skips: PositiveInt = Field(1, description="An example that so many people skip is given up")
+    settle_seconds: NonNegativeFloat = Field(
+        15.0, description="How long an answer can be taken back before the run takes it"
+    )
+    notice: NoticeConfig = Field(default_factory=NoticeConfig)
 
 
 class ChecksConfig(Section):
@@ -38,8 +101,6 @@ class ChecksConfig(Section):
     @field_validator("regex")
     @classmethod
     def _is_pattern(cls, pattern: str | None) -> str | None:
-        import re
-
         try:
             re.compile(pattern or "")
         except re.error as error:
@@ -168,7 +229,7 @@ class RouterConfig(Section):
         return {"type": value} if isinstance(value, str) else value
 
 
-AnnotatorConfig = DatasetAnnotatorConfig | LanguageAnnotator | RouterConfig
+AnnotatorConfig = DatasetAnnotatorConfig | HumanAnnotatorConfig | LanguageAnnotator | RouterConfig
 
 
 def list_annotators(config: AnnotatorConfig) -> list[tuple[str, Successor]]:

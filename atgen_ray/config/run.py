@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, SecretStr, ValidationInfo, field_val
 from atgen_ray.config.annotation import (
     AnnotatorConfig,
     DatasetAnnotatorConfig,
+    HumanAnnotatorConfig,
     LanguageAnnotatorConfig,
     RemoteAnnotatorConfig,
     list_annotators,
@@ -52,6 +53,23 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     stopping: StoppingConfig = Field(default_factory=StoppingConfig)
 
+    @property
+    def is_design(self) -> bool:
+        """Whether all examples are picked and labelled at once (experimental design)."""
+        return isinstance(self.annotator, HumanAnnotatorConfig) and self.annotator.mode == "design"
+
+    @property
+    def rounds(self) -> int:
+        """How often the run goes round at most."""
+        return 1 if self.is_design else self.stopping.rounds
+
+    def count_picks(self, round: int) -> int:
+        """How many examples `round` asks for, before any budget."""
+        later, first = self.selection.count, self.selection.first.count or self.selection.count
+        if self.is_design:
+            return first + later * (self.stopping.rounds - 1)
+        return first if round == 1 else later
+
     @field_validator("name")
     @classmethod
     def _safe_name(cls, name: str) -> str:
@@ -74,7 +92,17 @@ class RunConfig(Section):
                 raise ValueError(f"{key}.type is 'dataset' but data.references is empty, expected the answers' column")
             if isinstance(annotator, LanguageAnnotatorConfig):
                 self._check_language(key, annotator)
+        self._check_judge()
         return self
+
+    def _check_judge(self) -> None:
+        from atgen_ray.annotation.prices import find_price
+
+        judge = self.evaluation.judge
+        if judge is None and "llm_judge" in {*(self.evaluation.metrics or ()), *self.stopping.steering}:
+            raise ValueError("evaluation.metrics holds 'llm_judge', expected evaluation.judge beside it: who grades")
+        if isinstance(judge, RemoteAnnotatorConfig):
+            find_price(judge, "evaluation.judge")
 
     @model_validator(mode="after")
     def _gain_fits(self) -> "RunConfig":
@@ -106,12 +134,25 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "RunConfig":
-        stopping = self.stopping
-        steered = set(stopping.dev_target) | ({stopping.plateau.metric} if stopping.plateau else set())
+        steered = self.stopping.steering
         for metric in sorted(steered):
-            if metric not in self.evaluation.metrics:
-                hint = nearest(metric, self.evaluation.metrics)
-                raise ValueError(f"stopping names metric '{metric}', expected one of evaluation.metrics{hint}")
+            _check_steering(metric, self.evaluation.metrics)
         if steered and not self.evaluation.dev_fraction:
             raise ValueError("stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2")
+        if self.model.host == "serve" and self.training.method in ("full", "dora"):
+            raise ValueError(
+                f"training.method is '{self.training.method}', expected lora, rslora or qlora for model.host=serve: "
+                "replicas keep the base model and add adapters to it"
+            )
         return self
+
+
+def _check_steering(metric: str, computed: list[str] | None) -> None:
+    from atgen_ray.evaluation import METRICS
+
+    known = METRICS if computed is None else computed
+    if metric not in known:
+        expected = "a known metric" if computed is None else "one of evaluation.metrics"
+        raise ValueError(f"stopping names metric '{metric}', expected {expected}{nearest(metric, known)}")
+    if METRICS[metric].better == "neither":
+        raise ValueError(f"stopping names metric '{metric}', which is no better the larger or the smaller it is")

@@ -13,10 +13,14 @@ class LimitsConfig(Section):
     """How much one request, and all requests together, may ask for."""
 
     body_bytes: PositiveInt = Field(8 * 2**20, description="Largest request body; a larger one gets 413")
+    upload_bytes: PositiveInt = Field(512 * 2**20, description="Largest file to upload; a larger one gets 413")
     requests: PositiveInt = Field(
         256, description="Requests under way in one API replica; further ones get 429 and Retry-After"
     )
     queued_selects: PositiveInt = Field(64, description="Selections that wait for a selector; further ones get 429")
+    background_selects: PositiveInt = Field(
+        8, description="Selections under way in the background, each a process; further ones get 429"
+    )
     queued_prompts: PositiveInt = Field(256, description="Model requests that wait for a replica; further ones get 429")
     retry_after: PositiveInt = Field(2, description="Seconds that a refused caller is told to wait")
     inline_examples: PositiveInt = Field(
@@ -64,6 +68,14 @@ class ServiceConfig(Section):
     data_roots: list[str] = Field(
         default_factory=list,
         description="Folders below which selections and runs given over HTTP may read; none: only hub ids and packages",
+    )
+    base_urls: list[str] = Field(
+        default_factory=list,
+        description="Endpoints that runs given over HTTP may name as base_url; none: only the providers' own",
+    )
+    notice_hosts: list[str] = Field(
+        default_factory=list,
+        description="Hosts that runs given over HTTP may send notices to, webhooks and mail servers; none: nowhere",
     )
 
     @property

@@ -28,7 +28,7 @@ def embed_pool(examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, p
     from ray.data import ActorPoolStrategy
 
     from atgen_ray.embedding.encoder import Encoder
-    from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
+    from atgen_ray.hardware import LIVES, count_gpus, count_threads, fit_cpus, worker_environment
 
     texts = dict(zip(examples["content"].to_pylist(), examples["text"].to_pylist(), strict=True))
     done = set(read_embeddings(folder)["content"].to_pylist()) & texts.keys()
@@ -52,6 +52,7 @@ def embed_pool(examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, p
         num_cpus=fit_cpus(config.workers, 1.0),
         num_gpus=config.gpus_per_worker if count_gpus() >= config.workers * config.gpus_per_worker else None,
         runtime_env={"env_vars": worker_environment(threads)},
+        **LIVES,
     )
     waiting: list[pa.Table] = []
     embedded = len(done)

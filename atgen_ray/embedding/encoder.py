@@ -19,7 +19,8 @@ class Encoder:
         self._model = SentenceTransformer(
             resolve_checkpoint(config.model, "embedding.model"),
             device="cuda" if torch.cuda.is_available() else "cpu",
-            model_kwargs={"dtype": getattr(torch, config.dtype)},
+            model_kwargs={"dtype": getattr(torch, config.dtype), "use_safetensors": True},
+            trust_remote_code=False,
         )
         self._model.max_seq_length = config.max_tokens
 

@@ -1,5 +1,6 @@
 """Engines generate: greedy text with token log-probabilities and entropies, and samples, for base model or adapter."""
 
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -30,6 +31,10 @@ class Engine(Protocol):
             Rows with the columns of `generation.OUTPUT_SCHEMA`; a row that failed has its reason in `error`.
         """
         ...
+
+    def resting(self, run: str) -> AbstractContextManager[None]:
+        """Inside the block the device is free for the training of `run`, as far as the engine can free it."""
+        return nullcontext()
 
 
 def choose_backend(backend: str) -> str:

@@ -6,13 +6,15 @@ They are shared with outside callers, who come first.
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.engines import Engine
 from atgen_ray.engines.decoder import TokenRequest, TokenStep
 from atgen_ray.engines.prompting import Prompt, encode_rows, failed_row
 from atgen_ray.errors import UserError
@@ -30,13 +32,16 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 
-class ServeEngine:
+class ServeEngine(Engine):
     """Generates in Serve replicas; what they hold and how many there are is the service's affair."""
 
     name = "serve"
 
-    def __init__(self, model: ModelConfig, prompt: PromptConfig, engine: EngineConfig, folder: RunFolder) -> None:
-        self._model, self._prompt, self._engine, self._folder = model, prompt, engine, folder
+    def __init__(
+        self, model: ModelConfig, prompt: PromptConfig, engine: EngineConfig, folder: RunFolder, app: str = APP
+    ) -> None:
+        """`app` is the name of the service among Serve's applications."""
+        self._model, self._prompt, self._engine, self._folder, self._app = model, prompt, engine, folder, app
 
     def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
         from ray.data import ActorPoolStrategy
@@ -44,12 +49,13 @@ class ServeEngine:
         from atgen_ray.hardware import worker_environment
         from atgen_ray.serving.adapters import digest_adapter
 
-        find_model()  # before workers start, so that a missing service is one clear line
+        model = find_model(self._app)  # before workers start, so that a missing service is one clear line
+        _tell_all(model, "wake", self._folder.name)  # where a controller died while they slept for it
         name = self._name_adapter(adapter)
         digest = digest_adapter(adapter) if adapter else None
         return rows.map_batches(
             ReplicaCaller,
-            fn_constructor_args=(self._model, self._prompt, request, name, digest),
+            fn_constructor_args=(self._model, self._prompt, request, name, digest, self._app),
             batch_size=None,
             batch_format="pyarrow",
             # Callers only wait: two of them keep each replica busy while their next batch is on its way.
@@ -57,6 +63,16 @@ class ServeEngine:
             num_cpus=0.1,
             runtime_env={"env_vars": worker_environment(1)},
         )
+
+    @contextmanager
+    def resting(self, run: str) -> Iterator[None]:
+        """The replicas sleep, those that can; callers wait meanwhile."""
+        model = find_model(self._app)
+        try:
+            _tell_all(model, "sleep", run)
+            yield
+        finally:
+            _tell_all(model, "wake", run)
 
     def _name_adapter(self, adapter: Path | None) -> str | None:
         """`<run>-<round>`: what replicas know the adapter at this local path by."""
@@ -78,13 +94,14 @@ class ReplicaCaller:
         request: GenerationRequest,
         adapter: str | None,
         digest: str | None,
+        app: str = APP,
     ) -> None:
         from atgen_ray.checkpoints import load_tokenizer
         from atgen_ray.pool.prompts import PromptBuilder
 
         self._prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
         self._request, self._adapter, self._digest = request, adapter, digest
-        self._replicas = find_model()
+        self._replicas = find_model(app)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         from atgen_ray.engines.generation import OUTPUT_SCHEMA
@@ -134,7 +151,7 @@ class ReplicaCaller:
         }
 
 
-def find_model() -> Any:
+def find_model(app: str = APP) -> Any:
     """A handle of the service's model replicas.
 
     Raises:
@@ -144,14 +161,19 @@ def find_model() -> Any:
     from ray.serve.exceptions import RayServeException
 
     try:
-        if MODEL in serve.status().applications[APP].deployments:
-            return serve.get_deployment_handle(MODEL, app_name=APP)
+        if MODEL in serve.status().applications[app].deployments:
+            return serve.get_deployment_handle(MODEL, app_name=app)
     except (KeyError, RayServeException):
         pass
     raise UserError(
         "model.host is 'serve', but this Ray cluster runs no service with a model: start one with "
         "`atgen-ray serve --config FILE` and set RAY_ADDRESS, or set model.host=batch"
     )
+
+
+def _tell_all(model: Any, method: str, run: str) -> None:
+    """Calls a method of every replica that lives, and waits for all of them."""
+    call_again(lambda: model.broadcast(method, run).results())
 
 
 def call_again(call: Callable[[], Result], attempts: int = ATTEMPTS, pause: float = 0.5) -> Result:

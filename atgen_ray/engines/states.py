@@ -32,7 +32,7 @@ def append_states(
     import ray.data
     from ray.data import ActorPoolStrategy
 
-    from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
+    from atgen_ray.hardware import LIVES, count_gpus, count_threads, fit_cpus, worker_environment
 
     texts = dict(zip(examples["id"].to_pylist(), examples["text"].to_pylist(), strict=True))
     rows = [
@@ -54,6 +54,7 @@ def append_states(
         num_cpus=fit_cpus(engine.workers, engine.cpus_per_worker),
         num_gpus=min(count_gpus(), 1 if engine.gpus_per_worker is None else engine.gpus_per_worker) or None,
         runtime_env={"env_vars": worker_environment(threads)},
+        **LIVES,
     )
     for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         states |= dict(zip(block["id"].to_pylist(), block["state"].to_pylist(), strict=True))
@@ -68,17 +69,15 @@ class StateReader:
     def __init__(self, model: ModelConfig, prompt: PromptConfig, adapter: Path | None, threads: int) -> None:
         import torch
 
-        from atgen_ray.checkpoints import load_model, load_tokenizer
+        from atgen_ray.checkpoints import load_tokenizer, load_tuned
         from atgen_ray.pool.prompts import PromptBuilder
 
         torch.set_num_threads(threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
-        loaded: Any = load_model(model).to(self.device)
-        if adapter is not None:
-            from peft import PeftModel
-
-            loaded = PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload().eval()
+        loaded: Any = load_tuned(model, adapter).to(self.device)
+        if hasattr(loaded, "merge_and_unload"):
+            loaded = loaded.merge_and_unload().eval()
         self.backbone = loaded.base_model  # without the output layer, whose logits nobody reads here
 
     def __call__(self, batch: pa.Table) -> pa.Table:

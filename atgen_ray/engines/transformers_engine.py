@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.engines import Engine
 from atgen_ray.engines.prompting import Prompt, encode_rows, failed_row
 from atgen_ray.records import GenerationRequest
 from atgen_ray.seeds import mix_seed
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """Batched generation with `transformers`; the entropies are those of the whole vocabulary."""
 
     name = "transformers"
@@ -26,7 +27,7 @@ class TransformersEngine:
     def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
         from ray.data import ActorPoolStrategy
 
-        from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
+        from atgen_ray.hardware import LIVES, count_gpus, count_threads, fit_cpus, worker_environment
 
         engine = self._engine
         gpus = engine.gpus_per_worker if engine.gpus_per_worker is not None else min(count_gpus(), 1)
@@ -40,6 +41,7 @@ class TransformersEngine:
             num_cpus=fit_cpus(engine.workers, engine.cpus_per_worker),
             num_gpus=gpus or None,
             runtime_env={"env_vars": worker_environment(threads)},
+            **LIVES,
         )
 
 
@@ -51,18 +53,16 @@ class TransformersWorker:
     ) -> None:
         import torch
 
-        from atgen_ray.checkpoints import load_model, load_tokenizer
+        from atgen_ray.checkpoints import load_tokenizer, load_tuned
         from atgen_ray.pool.prompts import PromptBuilder
 
         torch.set_num_threads(threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.request = request
         self.prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
-        self.model: Any = load_model(model).to(self.device)
-        if adapter is not None:
-            from peft import PeftModel
-
-            self.model = PeftModel.from_pretrained(self.model, str(adapter)).merge_and_unload().eval()
+        self.model: Any = load_tuned(model, adapter).to(self.device)
+        if hasattr(self.model, "merge_and_unload"):
+            self.model = self.model.merge_and_unload().eval()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         from atgen_ray.engines.generation import OUTPUT_SCHEMA

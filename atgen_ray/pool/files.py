@@ -8,7 +8,6 @@ follows.
 import csv
 import io
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,6 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ray.data.datasource import FileBasedDatasource
 
+from atgen_ray.pool.bounds import (
+    ARRAY,
+    LONGEST,
+    Lines,
+    TooMuch,
+    check_parquet,
+    describe_length,
+    open_counted,
+    read_lines,
+)
 from atgen_ray.pool.rows import Row
 
 BLOCK_ROWS = 1000
@@ -32,10 +41,12 @@ class JsonRecords(FileBasedDatasource):
 
     def _read_stream(self, f: pa.NativeFile, path: str) -> Iterator[pa.Table]:
         name = PurePosixPath(path).name
-        reader = io.BufferedReader(f)
+        reader = open_counted(f, _size(self, path), name)
         head = reader.peek(64).removeprefix(_BOM).lstrip()
         if head.startswith(b"["):
-            content = reader.read().removeprefix(_BOM)
+            content = reader.read(ARRAY + 1).removeprefix(_BOM)
+            if len(content) > ARRAY:
+                raise TooMuch(f"{name} begins an array of more than {ARRAY >> 20} MB, expected JSON Lines")
             try:
                 items = json.loads(content)
             except (ValueError, RecursionError):  # lines after all, of which the first is an array
@@ -50,10 +61,11 @@ class CsvRecords(FileBasedDatasource):
     """CSV with a header, or TSV by its name; a column name that the header repeats holds a list of its values."""
 
     def _read_stream(self, f: pa.NativeFile, path: str) -> Iterator[pa.Table]:
-        csv.field_size_limit(sys.maxsize)
+        csv.field_size_limit(LONGEST)
         file = PurePosixPath(path)
-        text = io.TextIOWrapper(f, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(text, delimiter="\t" if ".tsv" in file.suffixes else ",", strict=True)
+        counted = open_counted(f, _size(self, path), file.name)
+        text = io.TextIOWrapper(counted, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        reader = csv.reader(Lines(text), delimiter="\t" if ".tsv" in file.suffixes else ",", strict=True)
         yield from _to_blocks(_split_fields(reader, file.name))
 
 
@@ -64,8 +76,16 @@ class ParquetRecords(FileBasedDatasource):
         return filesystem.open_input_file(path)
 
     def _read_stream(self, f: pa.NativeFile, path: str) -> Iterator[pa.Table]:
-        for batch in pq.ParquetFile(f).iter_batches(batch_size=BLOCK_ROWS):
+        file = pq.ParquetFile(f)
+        check_parquet(file.metadata, f.size(), PurePosixPath(path).name)
+        for batch in file.iter_batches(batch_size=BLOCK_ROWS):
             yield pa.Table.from_batches([batch])
+
+
+def _size(source: FileBasedDatasource, path: str) -> int | None:
+    """Bytes of a file as it lies there, packed or not; None where its server does not say."""
+    size: int | None = source._filesystem.get_file_info(path).size
+    return size
 
 
 def _split_items(items: list[Any], name: str) -> Iterator[_Raw]:
@@ -74,7 +94,10 @@ def _split_items(items: list[Any], name: str) -> Iterator[_Raw]:
 
 
 def _split_lines(reader: io.BufferedReader, name: str) -> Iterator[_Raw]:
-    for number, line in enumerate(reader, start=1):
+    for number, line in enumerate(read_lines(reader), start=1):
+        if line is None:
+            yield b"", f"{name} line {number}: ", describe_length()
+            continue
         record = (line.removeprefix(_BOM) if number == 1 else line).strip()
         if record:
             yield record, f"{name} line {number}: ", None

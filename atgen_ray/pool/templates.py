@@ -5,14 +5,25 @@ from typing import Any
 
 import jinja2
 from jinja2 import meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from atgen_ray.errors import UserError
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """A sandbox without the two operators that make endless values out of short ones."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" or not all(isinstance(value, int | float) for value in (left, right)):
+            raise SecurityError(f"the operator {operator} is not available here but for * between numbers")
+        return super().call_binop(context, operator, left, right)
+
+
 @lru_cache(maxsize=1)
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
+    environment = _Sandbox(undefined=jinja2.StrictUndefined)
     # A resumed run must build the same texts: nothing random.
     del environment.globals["lipsum"], environment.filters["random"]
     return environment
@@ -37,11 +48,14 @@ def _compile(template: str, literals: bool) -> jinja2.Template:
         raise UserError(f"prompt.template is not a valid Jinja2 template: {error}") from error
 
 
-def check_template(template: str) -> None:
+def check_template(template: str, key: str = "prompt.template") -> None:
     """Raises:
-    UserError: the template is not valid Jinja2.
+    UserError: the template, the value of `key`, is not valid Jinja2.
     """
-    _compile(template, True)
+    try:
+        _compile(template, True)
+    except UserError as error:
+        raise UserError(str(error).replace("prompt.template", key, 1)) from error
 
 
 def fill_template(template: str, columns: dict[str, Any], literals: bool = True) -> str:

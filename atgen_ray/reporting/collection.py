@@ -24,10 +24,12 @@ def collect_run(
     dead_letters: Sequence[DeadLetter] = (),
     stopped: str | None = None,
     actual: Mapping[str, float] | None = None,
+    selection: bool = True,
 ) -> RunView:
     """Everything a report needs of the run in `folder`.
 
-    `actual` has what the journal knows of what was planned, by the names of plan.json.
+    `actual` has what the journal knows of what was planned, by the names of plan.json. Without `selection` the pool
+    is not read, and nothing is said of what was picked and why.
 
     A run in progress is welcome: whatever file is not there yet leaves its part empty. `stopped` says why the run
     ended; None stands for a run that goes on.
@@ -37,8 +39,8 @@ def collect_run(
     rows = {row["round"]: row for row in _read_json(folder, "metrics.json", [])}
     numbers = _find_rounds(folder, rows)
     annotations = {number: _read_jsonl(folder, _in_round(number, "annotations.jsonl")) for number in numbers}
-    selections = {number: _read_selection(folder, number) for number in numbers}
-    pool = folder.read_table("pool.parquet") if folder.exists("pool.parquet") else None
+    selections = {number: _read_selection(folder, number) if selection else [] for number in numbers}
+    pool = folder.read_table("pool.parquet") if selection and folder.exists("pool.parquet") else None
     pool_map, diagnostics = _diagnose(folder, pool, selections, annotations, config)
     test = folder.read_table("test.parquet", ["id", "text"]) if folder.exists("test.parquet") else None
     views = []
@@ -193,6 +195,7 @@ def _build_round(
         picks=picks,
         training=training and _read_training(training),
         diagnostics=diagnostics.get(number),
+        few_shot=_read_estimates(row.get("few_shot_metrics")),
     )
 
 

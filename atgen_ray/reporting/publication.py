@@ -20,7 +20,7 @@ from atgen_ray.storage import RunFolder
 
 def publish_report(config: RunConfig, journal: Journal, folder: RunFolder, reason: str | None) -> None:
     """Writes `report.html` and `learning_curve.png` into the run's own folder; `reason` says why the run ended."""
-    view = _view_run(config.name, journal, folder, reason)
+    view = _collect(config.name, journal, folder, reason)
     if folder.is_local:
         write_report([view], folder.path("report.html"))
         return
@@ -37,14 +37,24 @@ def compare_runs(names: Sequence[str], storage: str, database_url: SecretStr | N
     if output.is_dir():
         raise UserError(f"--output is '{output}', a folder; expected a file, such as '{output / 'report.html'}'")
     with closing(open_journal(storage, database_url)) as journal:
-        reasons = {name: _find_reason(name, journal) for name in names}
-        views = [_view_run(name, journal, RunFolder(storage, name), reasons[name]) for name in names]
+        for name in names:
+            journal.run(name)  # a name that is wrong is said before anything is read
+        views = [view_run(name, journal, storage) for name in names]
     return write_report(views, output)
 
 
-def _view_run(name: str, journal: Journal, folder: RunFolder, reason: str | None) -> RunView:
+def view_run(name: str, journal: Journal, storage: str, selection: bool = True) -> RunView:
+    """The run as it stands now; without `selection`, which takes the longest, nothing is said of what was picked.
+
+    Raises:
+        UserError: no run has that name.
+    """
+    return _collect(name, journal, RunFolder(storage, name), _find_reason(name, journal), selection)
+
+
+def _collect(name: str, journal: Journal, folder: RunFolder, reason: str | None, selection: bool = True) -> RunView:
     dead = [letter for _, letter in journal.dead_letters(name)]
-    return collect_run(folder, dead, reason, _count_actual(name, journal))
+    return collect_run(folder, dead, reason, _count_actual(name, journal), selection)
 
 
 def _count_actual(name: str, journal: Journal) -> dict[str, float]:

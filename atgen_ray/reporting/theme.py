@@ -6,6 +6,7 @@ page decides between light and dark, and text stays text in the page's own typef
 
 import io
 import re
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -64,6 +65,7 @@ _SETTINGS = {
     "ytick.labelsize": 11,
 }
 Draw = Callable[["Figure"], None]
+_DRAWING = threading.Lock()  # matplotlib's settings are those of the process
 _BY_LIGHT = {light: name for name, (light, _) in COLOURS.items()}
 _FRACTION = re.compile(r"-?\d+\.\d{2,}(?:e-?\d+)?")
 _HREF = "{http://www.w3.org/1999/xlink}href"
@@ -77,6 +79,14 @@ def colour(name: str) -> str:
 def series_colour(index: int) -> str:
     """The colour of series `index`, from 0; the seven go round."""
     return colour(SERIES[index % len(SERIES)])
+
+
+def write_variables() -> str:
+    """Every colour as a CSS variable, by what the reader's system prefers; a class for each series sets `--hue`."""
+    light, dark = ("".join(f" --{name}: {pair[index]};" for name, pair in COLOURS.items()) for index in (0, 1))
+    return (
+        f":root {{ color-scheme: light dark;{light} }}\n@media (prefers-color-scheme: dark) {{ :root {{{dark} }} }}\n"
+    )
 
 
 def plain(text: str) -> str:
@@ -93,12 +103,13 @@ def draw_svg(name: str, label: str, size: tuple[float, float], draw: Draw) -> Ma
     from matplotlib.figure import Figure
 
     stream = io.StringIO()
-    with rc_context({**_SETTINGS, "svg.hashsalt": name}):
+    with _DRAWING, rc_context({**_SETTINGS, "svg.hashsalt": name}):
         figure = Figure(figsize=(size[0] * PIXEL, size[1] * PIXEL), dpi=72)
         draw(figure)
         figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     root = ElementTree.fromstring(stream.getvalue())  # noqa: S314 - written by matplotlib a line above
     _refine(root)
+    _spread_styles(root)
     root.attrib = {
         "class": "plot",
         "viewBox": f"0 0 {size[0]:g} {size[1]:g}",
@@ -126,7 +137,7 @@ def draw_png(size: tuple[float, float], draw: Draw) -> bytes:
     from matplotlib.figure import Figure
 
     stream = io.BytesIO()
-    with rc_context({**_SETTINGS, "figure.facecolor": colour("page")}):
+    with _DRAWING, rc_context({**_SETTINGS, "figure.facecolor": colour("page")}):
         figure = Figure(figsize=(size[0] * PIXEL, size[1] * PIXEL), dpi=144)
         FigureCanvasAgg(figure)
         draw(figure)
@@ -180,3 +191,12 @@ def _share_style(element: ElementTree.Element) -> None:
         element.set("style", styles.pop())
         for child in element:
             child.attrib.pop("style", None)
+
+
+def _spread_styles(root: ElementTree.Element) -> None:
+    """Attributes in place of inline styles, which a strict policy of a page forbids."""
+    for element in root.iter():
+        for rule in element.attrib.pop("style", "").split("; "):
+            key, _, value = rule.partition(": ")
+            if value:
+                element.set(key, value)

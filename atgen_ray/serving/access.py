@@ -20,10 +20,14 @@ PREFIX = "atgen"
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever showed a valid token: the token's public id and its role."""
+    """Whoever showed a valid token: the token's public id, its role, and who it was made for.
+
+    Tokens with one label are one person's. One without a label is a person of its own, named by its id.
+    """
 
     id: str
     role: Role
+    name: str
 
 
 class Tokens:
@@ -54,7 +58,11 @@ class Tokens:
             row = connection.execute(sa.select(tokens).where(tokens.c.id == id_)).one_or_none()
         # One comparison, whatever was sent: the time it takes tells nothing about how much of a token was right.
         same = hmac.compare_digest(_hash(secret), row.digest if row else _hash(""))
-        return Caller(row.id, row.role) if row and same and prefix == PREFIX and not row.revoked else None
+        return (
+            Caller(row.id, row.role, row.label or row.id)
+            if row and same and prefix == PREFIX and not row.revoked
+            else None
+        )
 
     def exists(self, role: Role) -> bool:
         """Whether anybody could come in with `role`."""

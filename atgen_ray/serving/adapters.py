@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from atgen_ray.config import NAME_PATTERN, ModelConfig
-from atgen_ray.errors import UserError
+from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.journal import Journal
 from atgen_ray.serving.faults import Fault
 from atgen_ray.state import round_folder
@@ -65,6 +65,8 @@ class AdapterDirectory:
         run, round = match["run"], int(match["round"])
         try:
             record = self._journal.run(run)
+        except OutOfOrder:
+            raise
         except UserError:
             raise Fault(404, f"adapter '{name}' is unknown: there is no run '{run}'") from None
         if not self._is_ours(record.config):
@@ -85,6 +87,10 @@ class AdapterDirectory:
                     if step == "training":
                         names.append((f"{self.base}:{record.name}-{round}", event.time))
         return names
+
+    def is_driven(self, run: str) -> bool:
+        """Whether the run has a controller."""
+        return self._journal.is_driven(run)
 
     def _is_ours(self, config: dict[str, Any]) -> bool:
         model = config.get("model", {})

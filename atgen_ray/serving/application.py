@@ -65,27 +65,46 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.journal import open_journal
     from atgen_ray.serving.access import Tokens
     from atgen_ray.serving.adapters import AdapterDirectory
+    from atgen_ray.serving.config_routes import config_routes
     from atgen_ray.serving.faults import explain_faults
     from atgen_ray.serving.guards import Guards
+    from atgen_ray.serving.headers import SecurityHeaders
     from atgen_ray.serving.health_routes import health_routes
     from atgen_ray.serving.model_routes import model_routes
+    from atgen_ray.serving.pages.assets import asset_routes
+    from atgen_ray.serving.pages.new_run_pages import new_run_pages
+    from atgen_ray.serving.pages.rendering import show_fault
+    from atgen_ray.serving.pages.run_pages import run_pages
+    from atgen_ray.serving.pages.run_views import RunViews
+    from atgen_ray.serving.pages.session_routes import session_routes
+    from atgen_ray.serving.report_routes import report_routes
     from atgen_ray.serving.run_control import RunControl
     from atgen_ray.serving.run_routes import run_routes
     from atgen_ray.serving.select_routes import select_routes
+    from atgen_ray.serving.task_routes import task_routes
 
     journal = open_journal(service.storage, service.database_url)
+    tokens = Tokens(journal.database)
     control = RunControl(service, journal)
     directory = None
     if service.model is not None:
         directory = AdapterDirectory(service.model, service.model_name, service.storage, journal)
     # No pages that load scripts from elsewhere.
     app = FastAPI(title="atgen-ray", version=__version__, docs_url=None, redoc_url=None)
-    explain_faults(app, service.limits.retry_after)
+    explain_faults(app, service.limits.retry_after, show_fault)
     app.include_router(health_routes(control))
     app.include_router(select_routes(service, selector))
     app.include_router(run_routes(control))
+    app.include_router(task_routes(journal, service.storage))
+    app.include_router(config_routes(service, control))
+    app.include_router(report_routes(control))
     app.include_router(model_routes(service, directory, model, selector))
-    app.add_middleware(Guards, tokens=Tokens(journal.database), limits=service.limits)
+    app.include_router(asset_routes())
+    app.include_router(session_routes(tokens))
+    app.include_router(new_run_pages())
+    app.include_router(run_pages(service, control, RunViews(service, journal), journal))
+    app.add_middleware(Guards, tokens=tokens, limits=service.limits)
+    app.add_middleware(SecurityHeaders)
     return app
 
 

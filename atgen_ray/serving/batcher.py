@@ -42,7 +42,6 @@ class Batcher:
         self._batches: deque[_Batch] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._news = threading.Condition()
-        self._resting = False
         threading.Thread(target=self._work, name="batcher", daemon=True).start()
 
     def submit(self, job: Job) -> None:
@@ -67,12 +66,6 @@ class Batcher:
             self._news.notify()
         return done
 
-    def rest(self, resting: bool) -> None:
-        """Stops taking prompts, which wait, or takes them again."""
-        with self._news:
-            self._resting = resting
-            self._news.notify()
-
     @property
     def waiting(self) -> int:
         """Prompts and batches that nobody has begun."""
@@ -83,7 +76,7 @@ class Batcher:
             self._prepare()
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._calls or (not self._resting and (self._jobs or self._batches)))
+                self._news.wait_for(lambda: self._calls or self._jobs or self._batches)
                 call = self._calls.popleft() if self._calls else None
             if call is not None:
                 _fulfil(call[1], call[0])
@@ -115,7 +108,7 @@ class Batcher:
         for steps in self._decode(requests, lambda row: True):
             for row, step in steps.items():
                 rows[row].append(step)
-            while self._jobs and not self._resting:
+            while self._jobs:
                 self._serve_callers()
         return rows
 

@@ -1,8 +1,11 @@
-"""Which files a caller over HTTP may have read."""
+"""Which files a caller over HTTP may have read, and which hosts may be sent to on a caller's behalf."""
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from atgen_ray.config import RunConfig
+from atgen_ray.config.annotation import HumanAnnotatorConfig, list_annotators
 from atgen_ray.errors import UserError
 from atgen_ray.locations import SCHEME
 
@@ -34,6 +37,26 @@ def check_location(location: str, roots: list[str], key: str) -> str:
     if not any(path.is_relative_to(os.path.realpath(root)) for root in roots if "://" not in root):
         raise refused
     return str(path)
+
+
+def check_hosts(config: RunConfig, hosts: list[str]) -> None:
+    """Nothing, where every notice of the run goes to one of `hosts`; an attacker must not have us ask around inside.
+
+    Raises:
+        UserError: a notice would go elsewhere.
+    """
+    for key, annotator in list_annotators(config.annotator):
+        if isinstance(annotator, HumanAnnotatorConfig):
+            notice = annotator.notice
+            named = {
+                "webhook": urlsplit(notice.webhook).hostname if notice.webhook else None,
+                "email.host": notice.email.host if notice.email else None,
+            }
+            for part, host in named.items():
+                if host is not None and host not in hosts:
+                    raise UserError(
+                        f"{key}.notice.{part} names the host {host[:80]!r}, which is not in the service's notice_hosts"
+                    )
 
 
 def _is_path(location: str) -> bool:

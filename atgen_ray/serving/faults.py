@@ -5,11 +5,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from ray.serve.exceptions import BackPressureError
 from starlette.exceptions import HTTPException
 
-from atgen_ray.errors import RunBusy, UserError
+from atgen_ray.annotation.people.desk import TaskConflict, TaskUnknown
+from atgen_ray.errors import OutOfOrder, RunBusy, UserError
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -40,17 +41,23 @@ def fault_response(status: int, message: str, retry_after: int | None = None) ->
     return JSONResponse(describe_fault(status, _printable(message)), status, headers)
 
 
-def explain_faults(app: FastAPI, retry_after: int) -> None:
-    """Every exception that has a meaning over HTTP, as its answer."""
+def explain_faults(app: FastAPI, retry_after: int, show: Callable[[Request, JSONResponse], Response]) -> None:
+    """Every exception that has a meaning over HTTP, as its answer; `show` makes a page of it where a person reads."""
 
     def answer(handle: Callable[[Any], JSONResponse]) -> Any:
-        async def handler(_: Request, error: Exception) -> JSONResponse:
-            return handle(error)
+        async def handler(request: Request, error: Exception) -> Response:
+            return show(request, handle(error))
 
         return handler
 
-    app.add_exception_handler(Fault, answer(lambda e: fault_response(e.status, e.message)))
+    def tell(fault: Fault) -> JSONResponse:
+        return fault_response(fault.status, fault.message, retry_after if fault.status == 429 else None)
+
+    app.add_exception_handler(Fault, answer(tell))
+    app.add_exception_handler(OutOfOrder, answer(lambda e: fault_response(503, str(e), retry_after)))
     app.add_exception_handler(RunBusy, answer(lambda e: fault_response(409, str(e))))
+    app.add_exception_handler(TaskUnknown, answer(lambda e: fault_response(404, str(e))))
+    app.add_exception_handler(TaskConflict, answer(lambda e: fault_response(409, str(e))))
     app.add_exception_handler(UserError, answer(lambda e: fault_response(400, str(e))))
     app.add_exception_handler(HTTPException, answer(lambda e: fault_response(e.status_code, str(e.detail))))
     app.add_exception_handler(RequestValidationError, answer(lambda e: fault_response(422, _first_mistake(e))))

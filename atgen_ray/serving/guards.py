@@ -11,18 +11,27 @@ from typing import Any
 
 from anyio import to_thread
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atgen_ray.config import LimitsConfig
+from atgen_ray.errors import OutOfOrder
 from atgen_ray.serving.access import Tokens
 from atgen_ray.serving.faults import fault_response
+from atgen_ray.serving.pages.assets import STATIC
+from atgen_ray.serving.pages.rendering import invite_to_sign_in, wants_page
+from atgen_ray.serving.sessions import CSRF_HEADER, SIGN_IN, is_own_write, read_cookie
+from atgen_ray.serving.uploads import UPLOADS
 
 PUBLIC = frozenset({"/healthz", "/readyz"})
 access_log = logging.getLogger("atgen_ray.access")
 
 
 class Guards:
-    """Wraps the application; `scope["state"]["caller"]` is set for every route but those in PUBLIC."""
+    """Wraps the application; `scope["state"]["caller"]` is set for every route but the few that are open to all.
+
+    Programs show their token in a header, browsers in a cookie.
+    """
 
     def __init__(self, app: ASGIApp, tokens: Tokens, limits: LimitsConfig) -> None:
         self._app, self._tokens, self._limits = app, tokens, limits
@@ -47,29 +56,45 @@ class Guards:
 
         try:
             await self._admit(scope, receive, watched)
+        except OutOfOrder as error:  # the tokens cannot be looked up
+            await fault_response(503, str(error), self._limits.retry_after)(scope, receive, watched)
         finally:
             _log(scope, status, started)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in PUBLIC:
+        if scope["path"] in PUBLIC or scope["path"].startswith(STATIC):
             await self._app(scope, receive, send)
             return
         if self._under_way >= self._limits.requests:
-            refusal = fault_response(429, "too many requests are under way", retry_after=self._limits.retry_after)
-            await refusal(scope, receive, send)
+            busy = fault_response(429, "too many requests are under way", retry_after=self._limits.retry_after)
+            await busy(scope, receive, send)
             return
         self._under_way += 1
         try:
-            headers = Headers(scope=scope)
-            scheme, _, token = headers.get("authorization", "").partition(" ")
-            caller = await to_thread.run_sync(self._tokens.identify, token) if scheme.lower() == "bearer" else None
-            if caller is None:
-                await fault_response(401, "expected a valid token: Authorization: Bearer TOKEN")(scope, receive, send)
+            refusal = None if scope["path"] == SIGN_IN else await self._refuse(scope)
+            if refusal is not None:
+                await refusal(scope, receive, send)
                 return
-            scope.setdefault("state", {})["caller"] = caller
-            await self._bound(scope, receive, send, headers.get("content-length"))
+            if scope["path"].startswith(UPLOADS):  # they are written as they come, and counted there
+                await self._app(scope, receive, send)
+                return
+            await self._bound(scope, receive, send, Headers(scope=scope).get("content-length"))
         finally:
             self._under_way -= 1
+
+    async def _refuse(self, scope: Scope) -> Response | None:
+        """Finds out who calls; an answer for one who may not come in."""
+        given, cookie = Headers(scope=scope).get("authorization"), read_cookie(scope)
+        scheme, _, token = given.partition(" ") if given is not None else ("bearer", "", cookie or "")
+        caller = await to_thread.run_sync(self._tokens.identify, token) if scheme.lower() == "bearer" else None
+        if caller is None:
+            if given is None and wants_page(scope):
+                return invite_to_sign_in(scope)
+            return fault_response(401, "expected a valid token: Authorization: Bearer TOKEN")
+        if given is None and not is_own_write(scope, token):
+            return fault_response(403, f"a write with a cookie needs {CSRF_HEADER} from a page of this service")
+        scope.setdefault("state", {})["caller"] = caller
+        return None
 
     async def _bound(self, scope: Scope, receive: Receive, send: Send, declared: str | None) -> None:
         """Reads the body, up to the limit, before the application sees it."""

@@ -30,12 +30,15 @@ class Replica(Protocol):
         """
         ...
 
-    async def sleep(self) -> bool:
-        """Frees the device until `wake`; False, with a line in the log, where the engine cannot."""
+    async def sleep(self, run: str) -> bool:
+        """Frees the device for the training of `run`; False, with a line in the log, where the engine cannot.
+
+        Callers wait until every run has called `wake`, or has no controller any more.
+        """
         ...
 
-    async def wake(self) -> None:
-        """Takes requests again."""
+    async def wake(self, run: str) -> None:
+        """Takes requests again; nothing happens unless it slept for `run`."""
         ...
 
 
@@ -108,12 +111,12 @@ class TransformersReplica:
         self._meter.count("run", sum(len(row) for row in rows), self._batcher.waiting)
         return rows
 
-    async def sleep(self) -> bool:
-        logger.warning("the transformers engine cannot sleep: it keeps its memory while training runs")
+    async def sleep(self, run: str) -> bool:
+        logger.warning("the transformers engine cannot sleep: it keeps its memory while run '%s' trains", run)
         return False
 
-    async def wake(self) -> None:
-        self._batcher.rest(False)
+    async def wake(self, run: str) -> None:
+        """It never sleeps."""
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises."""

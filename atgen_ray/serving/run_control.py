@@ -1,20 +1,31 @@
 """Starting, resuming and watching runs on behalf of callers over HTTP."""
 
+import asyncio
+import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from atgen_ray.config import RunConfig, ServiceConfig
-from atgen_ray.config_source import parse_config
-from atgen_ray.driver import enter_run, start_controller
-from atgen_ray.errors import UserError
-from atgen_ray.journal import Journal
+from fastapi.concurrency import run_in_threadpool
+from pydantic import ValidationError
+
+from atgen_ray.config import EvaluationConfig, MetricModelsConfig, ModelAnnotatorConfig, RunConfig, ServiceConfig
+from atgen_ray.config_source import dump_config, parse_config
+from atgen_ray.driver import enter_run, find_activity, start_controller
+from atgen_ray.errors import OutOfOrder, UserError
+from atgen_ray.journal import Event, Journal
+from atgen_ray.mistakes import find_mistakes
+from atgen_ray.plan import plan_within_ray
+from atgen_ray.reporting.page import render_page
+from atgen_ray.reporting.publication import view_run
 from atgen_ray.runs import export_labels, list_runs, show_run, stop_run
-from atgen_ray.serving.data_roots import check_location
+from atgen_ray.serving.confinement import confine
+from atgen_ray.serving.data_roots import check_hosts, check_location
 from atgen_ray.serving.faults import Fault
+from atgen_ray.serving.uploads import upload_folder
 from atgen_ray.strict_json import encode_json
 
 OVER = ("finished", "stopped", "failed")
@@ -37,17 +48,44 @@ class RunControl:
             UserError: a mistake in the configuration.
             Fault: 409, a run of that name has another configuration.
         """
-        for key in ("storage", "database_url", "cache"):
-            if key in tree:
-                raise UserError(f"{key} is given, but a run of the service is kept in the service's own storage")
-        config = parse_config(tree | {"storage": self._service.storage, "database_url": self._service.database_url})
-        config = self._confine(config)
+        config = self._confine(parse_config(self._place(tree)))
         try:
             enter_run(config, self._journal)
+        except OutOfOrder:
+            raise
         except UserError as error:
             raise Fault(409, str(error)) from None
         start_controller(config)
         return config.name
+
+    def find_mistakes(self, tree: dict[str, Any]) -> dict[str, str]:
+        """A line for each key of a new run's configuration that is wrong; a mistake of no one key has the key ""."""
+        try:
+            config = RunConfig.model_validate(self._place(tree))
+            self._confine(config)
+        except ValidationError as error:
+            return find_mistakes(error, RunConfig)
+        except UserError as error:
+            return {_name_key(str(error)): str(error)}
+        if any(record.name == config.name for record in self._journal.runs()):
+            return {"name": f"name is '{config.name}', a run that exists already; expected another one"}
+        return {}
+
+    def plan(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """What the run would come to, as `atgen-ray plan`; worked out in a process that ends with it.
+
+        Raises:
+            UserError: a mistake in the configuration, or data that cannot be read.
+        """
+        import ray
+        from ray.exceptions import RayTaskError
+
+        config = self._confine(parse_config(self._place(tree)))
+        try:
+            found: dict[str, Any] = ray.get(ray.remote(num_cpus=0)(plan_within_ray).remote(config))
+        except RayTaskError as error:
+            raise error.cause from None
+        return found
 
     def resume(self, name: str) -> None:
         """Goes on with a run as it was given. Nothing happens when it runs already."""
@@ -78,43 +116,94 @@ class RunControl:
             )
             return path.read_bytes()
 
-    def events(self, name: str, after: int) -> Iterator[str]:
-        """The run's events from `after` on as server-sent events, until the run is over; then one called `end`."""
+    def report(self, names: Sequence[str]) -> str:
+        """The report on one run, or on several compared."""
+        for name in names:
+            self._find(name)
+        return render_page([view_run(name, self._journal, self._service.storage) for name in names])
+
+    def events(self, name: str, after: int) -> AsyncIterator[str]:
+        """The run's events from `after` on as server-sent events, until the run is over; then one called `end`.
+
+        Between them `activity`, without a number, tells of the step under way: round, step, done, total, started.
+        """
         self._find(name)
         return self._stream(name, after)
 
-    def _stream(self, name: str, after: int) -> Iterator[str]:
-        told = time.monotonic()
+    async def _stream(self, name: str, after: int) -> AsyncIterator[str]:
+        told, activity = time.monotonic(), None
         while True:
-            status = self._journal.run(name).status  # before the events, so that an ended run has all of them
-            for event in self._journal.events(name, after):
+            status, events = await run_in_threadpool(self._look, name, after)
+            for event in events:
                 after, told = event.sequence, time.monotonic()
                 yield f"id: {after}\nevent: {event.kind}\ndata: {encode_json(asdict(event))}\n\n"
             if status in OVER:
                 yield f"event: end\ndata: {encode_json({'status': status})}\n\n"
                 return
+            if (now := await run_in_threadpool(find_activity, name)) is not None and now != activity:
+                activity, told = now, time.monotonic()
+                yield f"event: activity\ndata: {encode_json(now)}\n\n"
             if time.monotonic() - told > QUIET_SECONDS:
                 told = time.monotonic()
                 yield ": still here\n\n"
-            time.sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _look(self, name: str, after: int) -> tuple[str, Sequence[Event]]:
+        status = self._journal.run(name).status  # before the events, so that an ended run has all of them
+        return status, self._journal.events(name, after)
 
     def _find(self, name: str) -> Any:
         try:
             return self._journal.run(name)
+        except OutOfOrder:
+            raise
         except UserError as error:
             raise Fault(404, str(error)) from None
 
+    def _place(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """The tree with the service's own storage and journal.
+
+        Raises:
+            UserError: it names others.
+        """
+        for key in ("storage", "database_url", "cache"):
+            if key in tree:
+                raise UserError(f"{key} is given, but a run of the service is kept in the service's own storage")
+        return tree | {"storage": self._service.storage, "database_url": self._service.database_url}
+
     def _confine(self, config: RunConfig) -> RunConfig:
         """The same run with its files resolved; callers over HTTP read nothing else of this machine."""
-        roots, data, model = self._service.data_roots, config.data, config.model
-        if model.trust_remote_code:
-            raise UserError("model.trust_remote_code is true, which a run given over HTTP must not ask for")
+        data, model = config.data, config.model
+        roots = [*self._service.data_roots, upload_folder(self._service.storage)]
+        confine(dump_config(config), self._service)
+        check_hosts(config, self._service.notice_hosts)
         same_model = self._service.model is not None and model.id == self._service.model.id
         moved = {"pool": check_location(data.pool, roots, "data.pool")}
         if data.test is not None:
             moved["test"] = check_location(data.test, roots, "data.test")
+        if data.path is not None:
+            moved["path"] = check_location(data.path, roots, "data.path")
+        for key, location in list_locations(config.evaluation):
+            check_location(location, roots, key)
         if not same_model:
             check_location(model.id, roots, "model.id")
         if config.embedding.model != self._service.embedding.model:
             check_location(config.embedding.model, roots, "embedding.model")
         return config.model_copy(update={"data": data.model_copy(update=moved)})
+
+
+def list_locations(evaluation: EvaluationConfig) -> Iterator[tuple[str, str]]:
+    """What metrics and judge load, with its key; published checkpoints apart."""
+    published = MetricModelsConfig().model_dump()
+    for metric, models in evaluation.models.model_dump().items():
+        for name, value in models.items():
+            if isinstance(value, str) and value != published[metric][name]:
+                yield f"evaluation.models.{metric}.{name}", value
+    if isinstance(evaluation.judge, ModelAnnotatorConfig):
+        yield "evaluation.judge.model.id", evaluation.judge.model.id
+
+
+def _name_key(message: str) -> str:
+    """The key that a message begins with, as in `data.pool is ...`."""
+    match = re.match(r"[a-z_]+(\.[a-z_]+)*(?= is )", message)
+    return match[0] if match else ""

@@ -18,6 +18,7 @@ from atgen_ray.storage import RunFolder
 
 REQUEST, RESULT = "request.json", "result.json"
 NAMESPACE = "atgen"
+PREFIX = "selection-"
 
 
 class SelectionJobs:
@@ -27,8 +28,15 @@ class SelectionJobs:
         self._service = service
 
     def start(self, body: SelectBody) -> str:
-        """The handle of a new job."""
-        job = f"selection-{uuid4().hex}"
+        """The handle of a new job.
+
+        Raises:
+            Fault: 429, as many jobs as the service allows are under way.
+        """
+        limit = self._service.limits.background_selects
+        if _count_jobs() >= limit:
+            raise Fault(429, f"{limit} selections are under way in the background already")
+        job = f"{PREFIX}{uuid4().hex}"
         self._folder(job).write_json(REQUEST, body.model_dump(mode="json"))
         self._work(job)
         return job
@@ -48,7 +56,7 @@ class SelectionJobs:
         return {"status": "running", "job": job}
 
     def _folder(self, job: str) -> RunFolder:
-        if not (NAME_PATTERN.fullmatch(job) and job.startswith("selection-")):
+        if not (NAME_PATTERN.fullmatch(job) and job.startswith(PREFIX)):
             raise Fault(404, "expected the handle of a job, selection-...")
         return RunFolder(f"{self._service.storage.rstrip('/')}/selections", job)
 
@@ -56,6 +64,12 @@ class SelectionJobs:
         SelectionActor.options(  # type: ignore[attr-defined]
             name=job, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0.1, max_restarts=-1
         ).remote(self._service, self._folder(job))
+
+
+def _count_jobs() -> int:
+    """Jobs that an actor works on; each is a process of its own."""
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    return sum(actor["namespace"] == NAMESPACE and actor["name"].startswith(PREFIX) for actor in actors)
 
 
 @ray.remote
@@ -77,5 +91,7 @@ class SelectionActor:
         except Exception:  # the boundary of the actor: whoever asks for the job is told
             traceback.print_exc()
             result = {"status": "failed", "message": traceback.format_exc().strip().splitlines()[-1]}
-        self._folder.write_json(RESULT, result)
-        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+        try:
+            self._folder.write_json(RESULT, result)
+        finally:  # with no result, whoever asks for the job starts it again
+            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)

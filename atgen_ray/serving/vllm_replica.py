@@ -28,6 +28,7 @@ from atgen_ray.serving.faults import Fault
 from atgen_ray.serving.gate import Gate
 from atgen_ray.serving.openai_requests import ChatBody, CompletionBody
 from atgen_ray.serving.replica import Meter, check_digest, fingerprint, open_directory
+from atgen_ray.serving.rest import Rest
 
 PROBES = ("Count to five.", "Name a colour and an animal.")
 PROBE_TOKENS = 8
@@ -99,6 +100,7 @@ class VLLMReplica(LLMServer):
         replica = service.replica
         change = None if self._by_name else self._change_weights
         self._gate = Gate(replica.slots, replica.turn_seconds, change)
+        self._rest = Rest(self._fall_asleep, self._wake_up, self._directory.is_driven)
         self._meter = Meter()
         await super().__init__(llm_config)
 
@@ -131,19 +133,24 @@ class VLLMReplica(LLMServer):
         self._meter.count("run", sum(map(len, rows)), self._gate.waiting)
         return rows
 
-    async def sleep(self, **options: Any) -> bool:
-        """Frees the GPU; the weights wait in memory of the host."""
+    async def sleep(self, run: str) -> bool:
+        """As in Replica; the weights wait in memory of the host."""
         if not self._service.engine.gpus_per_worker:
-            logger.warning("vLLM cannot sleep without a GPU: it keeps its memory while training runs")
+            logger.warning("vLLM cannot sleep without a GPU: it keeps its memory while run '%s' trains", run)
             return False
-        await self._gate.close()
-        await super().sleep(**options)
+        await self._rest.begin(run)
         return True
 
-    async def wake(self) -> None:
-        """Takes requests again."""
-        if self._service.engine.gpus_per_worker and await self.is_sleeping():
-            await self.wakeup()
+    async def wake(self, run: str) -> None:
+        """As in Replica."""
+        await self._rest.end(run)
+
+    async def _fall_asleep(self) -> None:
+        await self._gate.close()
+        await super().sleep()
+
+    async def _wake_up(self) -> None:
+        await self.wakeup()
         self._gate.reopen()
 
     async def _find(self, name: str | None) -> Adapter | None:

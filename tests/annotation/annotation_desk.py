@@ -13,7 +13,7 @@ from atgen_ray.annotation.decisions import Patience
 from atgen_ray.annotation.language import LanguageAnnotator
 from atgen_ray.annotation.site import Site
 from atgen_ray.config import RunConfig
-from atgen_ray.config_source import parse_config
+from atgen_ray.config_source import dump_config, parse_config
 from atgen_ray.journal import Journal
 from atgen_ray.owner import Owner
 from atgen_ray.records import Annotation, DeadLetter
@@ -76,7 +76,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.journal = Journal(f"sqlite:///{self.folder / 'atgen.db'}")
-        self.journal.create_run(self.config.name, {}, "")
+        self.journal.create_run(self.config.name, dump_config(self.config), "")
 
     def site(self, round: int = 1) -> Site:
         """The round's site under a new lease, as a controller that starts has it."""

@@ -1,6 +1,8 @@
 """Votes, routes between annotators, JSON answers, and what is done on a stop or in doubt."""
 
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from fakes.provider import FakeProvider
 from fakes.state import label_of
 
 from atgen_ray.annotation import build_annotator
+from atgen_ray.annotation.people.queue import Queue
 from atgen_ray.budget import read_balance
 from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config, parse_config
@@ -30,20 +33,37 @@ def annotate(desk: Desk) -> tuple[dict, dict]:
     return {label.id: label for label in labels}, {letter.id: letter for letter in dead}
 
 
-def test_what_the_votes_disagree_on_awaits_a_human(provider: FakeProvider, tmp_path: Path) -> None:
-    desk = Desk(provider, tmp_path, route(provider, "human"), TEXTS)
-    labels, dead = annotate(desk)
-    assert {id_: label.text for id_, label in labels.items()} == {i: label_of(TEXTS[i]) for i in make_texts(4)}
-    assert all(label.provenance["confidence"] == 1.0 for label in labels.values())
-    assert set(dead) == {"w1", "w2"}
-    assert all("awaits a human" in letter.reason for letter in dead.values())
-    assert all("confidence 0.33 is below 0.7" in letter.reason for letter in dead.values())
+def test_what_the_votes_disagree_on_is_labelled_by_people(provider: FakeProvider, tmp_path: Path) -> None:
+    then = {"type": "human", "price_per_label": 0.5, "settle_seconds": 0.0}
+    desk = Desk(provider, tmp_path, route(provider, then), TEXTS)
+    seen: dict[str, Any] = {}
+
+    def label(name: str) -> None:
+        deadline = time.monotonic() + 60
+        while len(seen) < 2 and time.monotonic() < deadline:
+            for task in Queue(desk.journal, "paid", name).lease(5):
+                seen[task["id"]] = task["suggestion"]
+                Queue(desk.journal, "paid", name).answer(f"key-{task['id']}", task["id"], "submitted", "by a person")
+            time.sleep(0.05)
+
+    with ThreadPoolExecutor(1) as person:
+        working = person.submit(label, "ann")
+        labels, dead = annotate(desk)
+        working.result(60)
+    assert not dead
+    assert {i: labels[i].text for i in make_texts(4)} == {i: label_of(TEXTS[i]) for i in make_texts(4)}
+    assert all(labels[id_].provenance["confidence"] == 1.0 for id_ in make_texts(4))
+    assert set(seen) == {"w1", "w2"}
+    for id_, draft in seen.items():
+        assert draft["text"].startswith(label_of(TEXTS[id_]))
+        assert (labels[id_].text, labels[id_].annotator) == ("by a person", "human/ann")
+        first = labels[id_].provenance["first"]
+        assert (first["annotator"], first["reason"]) == ("openai/fake", "confidence 0.33 is below 0.7")
     (event,) = [event for event in desk.journal.events("paid") if event.kind == "awaiting-human"]
-    drafts = {row["id"]: row["draft"] for row in event.payload["examples"]}
-    assert all(drafts[id_].startswith(label_of(TEXTS[id_])) for id_ in ("w1", "w2"))
+    assert event.payload == {"tasks": 2, "notices": []}
     assert Counter(bill.example for bill in provider.bills()) == dict.fromkeys(TEXTS.values(), 3)
     paid = sum(bill.prompt + bill.output for bill in provider.bills()) / 1000
-    assert read_balance(desk.journal, "paid").paid == pytest.approx(paid)
+    assert read_balance(desk.journal, "paid").paid == pytest.approx(paid + 1.0)
 
 
 def test_a_second_model_labels_the_rest_and_both_are_in_the_ledger(provider: FakeProvider, tmp_path: Path) -> None:

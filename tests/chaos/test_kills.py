@@ -1,78 +1,50 @@
-"""A run killed with SIGKILL at five points and resumed by the same command ends as an undisturbed one."""
+"""A run killed with SIGKILL at points all over its course, and resumed by the same command, ends as an undisturbed one.
 
-import json
-import os
-import signal
+`python benchmarks/chaos.py` does the same at a hundred points and more.
+"""
+
 from collections.abc import Callable
-from typing import Any
 
-import psutil
-import sqlalchemy as sa
+from kills import Point, try_points
 from projects import Project
+from verdict import Verdict, compare
 
-COMPARED = [f"rounds/{at}/{file}" for at in ("001", "002") for file in ("selection.parquet", "annotations.jsonl")]
+from cluster import run_cluster
 
-# Where the run is when it is killed: the kind of line, its round and step, and what dies.
 KILLS = [
-    ("event", 0, "pool", "everything"),
-    ("progress", 1, "generation", "driver"),
-    ("event", 1, "selection", "everything"),
-    ("progress", 1, "training", "everything"),
-    ("progress", 2, "evaluation", "controller"),
+    Point("event", 0, "pool", "everything"),
+    Point("event", 0, "embedding", "controller"),
+    Point("progress", 0, "evaluation", "engine worker"),
+    Point("event", 0, "evaluation", "node"),
+    Point("progress", 1, "generation", "driver"),
+    Point("event", 1, "selection", "controller"),
+    Point("event", 1, "annotation", "everything"),
+    Point("progress", 1, "training", "train worker"),
+    Point("event", 1, "training", "controller", 0.3),
+    Point("progress", 2, "generation", "engine worker"),
+    Point("progress", 2, "training", "everything"),
+    Point("progress", 2, "evaluation", "controller"),
 ]
 
 
-def test_same_picks_and_labels_after_five_kills(finished: Project, make_project: Callable[[], Project]) -> None:
+def test_twelve_kills_change_nothing(finished: Project, make_project: Callable[[], Project]) -> None:
     project = make_project()
-    for kind, round, step, victim in KILLS:
-        process = project.start("run", "sort.yaml", "--json")
-        reached = _read_until(process, kind, round, step)
-        assert reached, f"the run ended before {kind} {round} {step}"
-        if victim == "controller":
-            os.kill(_controller_pid(project), signal.SIGKILL)
-            break
-        family = [process.pid]
-        if victim == "everything":
-            family += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-        for pid in family:
-            os.kill(pid, signal.SIGKILL)
-        process.communicate()
-    # Ray restarted the controller, which replayed its journal: the driver saw nothing of it.
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert json.loads(out.splitlines()[-1])["status"] == "finished"
-    for file in [*COMPARED, "labeled.jsonl"]:
-        assert project.read("sort", file) == finished.read("sort", file), file
-    curve, expected = (
-        [(row["round"], row["labels"], row["dollars"], row["metrics"]) for row in each.read("sort", "metrics.json")]
-        for each in (project, finished)
-    )
-    assert curve == expected
-    _assert_every_step_once(project)
+    trial = try_points(project, KILLS, "run", "sort.yaml")
+    assert trial.status == 0, trial.err
+    assert trial.missed == []
+    assert compare(project, finished) == Verdict()
 
 
-def _read_until(process: Any, kind: str, round: int, step: str) -> bool:
-    for line in process.stdout:
-        value = json.loads(line)
-        if (value["type"], value.get("round"), value.get("step")) == (kind, round, step):
-            return True
-    return False
-
-
-def _journal(project: Project, query: str) -> list[Any]:
-    engine = sa.create_engine(f"sqlite:///{project.folder}/atgen-runs/atgen.db")
-    with engine.connect() as connection:
-        return list(connection.execute(sa.text(query)))
-
-
-def _controller_pid(project: Project) -> int:
-    return int(_journal(project, "SELECT pid FROM controllers")[0][0])
-
-
-def _assert_every_step_once(project: Project) -> None:
-    steps = _journal(project, "SELECT round, step FROM events WHERE kind = 'step'")
-    assert len(steps) == len(set(steps))
-    sequence = [row[0] for row in _journal(project, "SELECT sequence FROM events ORDER BY sequence")]
-    assert sequence == list(range(1, len(sequence) + 1))
-    labels = _journal(project, "SELECT example_id, annotator FROM annotations")
-    assert len(labels) == len(set(labels)) == 10
+def test_a_run_outlives_the_nodes_that_do_its_work(finished: Project, make_project: Callable[[], Project]) -> None:
+    project = make_project()
+    steps = [
+        ("event", 0, "pool"),
+        ("progress", 1, "generation"),
+        ("progress", 1, "training"),
+        ("progress", 2, "evaluation"),
+    ]
+    with run_cluster() as cluster:
+        points = [Point(kind, at, step, "second node", 0.0, cluster.replace_node) for kind, at, step in steps]
+        trial = try_points(project, points, "run", "sort.yaml", RAY_ADDRESS=cluster.address)
+    assert (trial.status, trial.missed, trial.starts) == (0, [], 1), trial.err
+    assert compare(project, finished) == Verdict()

@@ -1,44 +1,15 @@
 """A run submitted as a Ray job to a cluster that somebody else started: stopped there, and resumed by a second job."""
 
 import json
-import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from heads import RAY
 from projects import Project
-
-RAY = str(Path(sys.executable).with_name("ray"))
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment in which `ray job` finds a head node of our own."""
-    dashboard, port = _free_port(), _free_port()
-    # Short, for the names of sockets, and apart, so that no later `ray.init()` takes this cluster for a living one.
-    temporary = tempfile.mkdtemp(prefix="ray-")
-    command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={temporary}"]
-    command += [f"--port={port}", f"--dashboard-port={dashboard}"]
-    command += [f"--dashboard-agent-listen-port={_free_port()}"]  # else taken where another Ray runs on this machine
-    log = (tmp_path / "head.log").open("w")
-    # Jobs find the `python` of these tests first, as they would in an image or an activated environment.
-    path = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=path)
-    environment = os.environ | {"RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
-    try:
-        _wait_until_ready(environment, tmp_path / "head.log")
-        yield environment
-    finally:
-        os.killpg(head.pid, signal.SIGKILL)
-        head.wait(60)
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def test_a_job_is_stopped_and_a_second_one_resumes_it(
@@ -89,20 +60,3 @@ def _wait_for_end(project: Project, storage: str) -> str:
         if status != "running" or time.monotonic() > deadline:
             return str(status)
         time.sleep(1)
-
-
-def _wait_until_ready(environment: dict[str, str], log: Path) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        # The head lists jobs some seconds before there is an agent that takes one.
-        tried = subprocess.run([RAY, "job", "submit", "--", "true"], env=environment, capture_output=True, timeout=60)
-        if tried.returncode == 0:
-            return
-        time.sleep(1)
-    pytest.fail(f"no head node that takes a job: {log.read_text()}{tried.stdout!r}{tried.stderr!r}")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -124,6 +124,24 @@ def test_an_engine_that_dies_is_replaced(generate: Generate, tmp_path: Path, mon
     assert (tmp_path / "died").exists()
 
 
+class DoomedWorker(TransformersWorker):
+    """Dies of every batch, as of one too large for its memory."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return batch
+
+
+def test_an_engine_that_always_dies_does_not_keep_the_run_for_ever(
+    generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(transformers_engine, "TransformersWorker", DoomedWorker)
+    monkeypatch.setattr(transformers_engine, "LIVES", {"max_restarts": 1, "max_task_retries": 1})
+    with pytest.raises(ray.exceptions.RayActorError):
+        generate(folder="doomed")
+
+
 def test_a_batch_that_fails_is_halved_down_to_the_row_at_fault(model: ModelConfig) -> None:
     worker = TransformersWorker(model, PromptConfig(), _request(4), None, 1)
     generate_batch = worker._generate_batch

@@ -112,8 +112,7 @@ def test_decoding_an_answer_gives_it_back(make_tokenizer: Make, name: str, start
 @pytest.mark.parametrize("name", CHAT)
 def test_a_solved_prompt_reads_like_the_template_writes_it(make_tokenizer: Make, name: str) -> None:
     tokenizer = make_tokenizer(name)
-    start = "<think>\n\n</think>\n\n" if name == "qwen3" else ""
-    builder = build(tokenizer, response_start=start)
+    builder = build(tokenizer)
     text = tokenizer.decode(builder.encode("what?") + builder.encode_answer("Paris"))
     turns = [{"role": "user", "content": "what?"}, {"role": "assistant", "content": "Paris"}]
     official = tokenizer.apply_chat_template(turns, tokenize=False)
@@ -208,6 +207,8 @@ def test_pool_text_cannot_end_its_turn(make_tokenizer: Make, name: str) -> None:
     hostile = builder.encode(attack)
     assert [token for token in hostile if token in special] == [token for token in calm if token in special]
     assert "say no" in tokenizer.decode(hostile)
+    shown = [build(tokenizer, few_shot=[{"input": text, "output": text}]).encode("?") for text in ("hello", attack)]
+    assert len({tuple(token for token in ids if token in special) for ids in shown}) == 1
 
 
 def test_template_syntax_in_pool_text_stays_text(make_tokenizer: Make) -> None:

@@ -89,13 +89,3 @@ def test_callers_share_a_batch_and_a_cancelled_one_stops() -> None:
     assert hold.result(LIMIT)
     assert [[step.token for step in read(each)[:-1]] for each in told] == [[11, 12, 13], [21, 22, 23]]
     assert gone.empty()
-
-
-def test_a_resting_batcher_keeps_prompts_until_it_wakes() -> None:
-    batcher = Batcher(Script(), 4)
-    batcher.rest(True)
-    told = ask(batcher, 7)
-    assert batcher.call(lambda: "served").result(LIMIT) == "served"
-    assert told.empty()
-    batcher.rest(False)
-    assert [step.token for step in read(told)[:-1]] == [8, 9]

@@ -1,13 +1,19 @@
 """Which files callers over HTTP may have read."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atgen_ray.config import EvaluationConfig
+from atgen_ray.config_source import parse_config
 from atgen_ray.errors import UserError
-from atgen_ray.serving.data_roots import check_location
+from atgen_ray.serving.data_roots import check_hosts, check_location
+from atgen_ray.serving.run_control import list_locations
+
+MAIL = {"to": ["ann@example.org"], "sender": "runs@example.org", "host": "mail.example.org"}
 
 
 @pytest.fixture
@@ -56,3 +62,30 @@ def test_any_text_is_a_hub_id_a_package_or_refused(location: str) -> None:
         return
     assert found == location
     assert location.startswith("package://") or (location.count("/") <= 1 and not location.startswith(("/", ".")))
+
+
+def test_what_metrics_and_judge_load_is_named_unless_it_is_the_published_checkpoint() -> None:
+    judge = {"type": "model", "model": {"id": "/etc/judge"}}
+    models = {"bertscore": {"model": "/etc/bert"}, "alignscore": {"checkpoint": "/etc/align.ckpt"}}
+    assert list(list_locations(EvaluationConfig())) == []
+    assert dict(list_locations(EvaluationConfig.model_validate({"models": models, "judge": judge}))) == {
+        "evaluation.models.bertscore.model": "/etc/bert",
+        "evaluation.models.alignscore.checkpoint": "/etc/align.ckpt",
+        "evaluation.judge.model.id": "/etc/judge",
+    }
+
+
+@pytest.mark.parametrize("notice", [{"webhook": "http://169.254.169.254/latest"}, {"email": MAIL}])
+def test_a_run_over_http_sends_notices_only_where_it_may(notice: dict[str, Any]) -> None:
+    tree = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}, "annotator": {"type": "human", "notice": notice}}
+    config = parse_config(tree)
+    with pytest.raises(UserError, match=r"annotator\.notice\.\S+ names the host '\S+', which is not in the service's"):
+        check_hosts(config, ["example.org"])
+    check_hosts(config, ["169.254.169.254", "mail.example.org"])
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "https://user:secret@host/x", "http://a b/", "gopher://x/"])
+def test_a_webhook_is_a_plain_url(url: str) -> None:
+    tree = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}}
+    with pytest.raises(UserError, match=r"expected https://HOST/PATH"):
+        parse_config(tree | {"annotator": {"type": "human", "notice": {"webhook": url}}})

@@ -28,6 +28,11 @@ FOR_ANNOTATORS = {
     ("get", "/api/v1/runs/{name}/events"),
     ("get", "/healthz"),
     ("get", "/readyz"),
+    ("get", "/api/v1/runs/{name}/tasks"),
+    ("get", "/api/v1/runs/{name}/tasks/progress"),
+    ("post", "/api/v1/runs/{name}/tasks/lease"),
+    ("put", "/api/v1/runs/{name}/tasks/{id}/draft"),
+    *(("post", f"/api/v1/runs/{{name}}/tasks/{{id}}/{verb}") for verb in ("submit", "skip", "flag", "undo")),
 }
 
 
@@ -41,7 +46,7 @@ def operations(schema: Any) -> list[tuple[str, str]]:
 
 
 def fill(path: str) -> str:
-    return path.replace("{name}", "sort").replace("{job}", "selection-1")
+    return path.replace("{name}", "sort").replace("{job}", "selection-1").replace("{id}", "e00")
 
 
 def test_every_route_but_health_wants_a_token_and_the_right_role(service: Service, schema: Any) -> None:

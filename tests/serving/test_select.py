@@ -80,6 +80,18 @@ def test_a_dataset_below_a_root_becomes_a_job(service: Service) -> None:
     assert all(0 <= row["row"] < 40 for row in done["selected"])
 
 
+def test_more_jobs_than_are_allowed_get_429_and_those_accepted_end(service: Service) -> None:
+    body = {"examples": EXAMPLES, "strategy": "random", "count": 2, "background": True}
+    answers = [ask(service, **body) for _ in range(4)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused
+    assert all(answer.headers["Retry-After"] == "2" for answer in refused)
+    accepted = [answer.json()["job"] for answer in answers if answer.status_code == 202]
+    assert len(accepted) + len(refused) == 4
+    assert accepted
+    assert [wait(service, job)["status"] for job in accepted] == ["finished"] * len(accepted)
+
+
 def test_a_job_that_fails_says_why(service: Service) -> None:
     started = ask(service, dataset={"path": "/etc/passwd"}, strategy="random", count=5)
     done = wait(service, started.json()["job"])

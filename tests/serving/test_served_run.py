@@ -4,8 +4,11 @@ import json
 import time
 from typing import Any
 
+import ray
 import yaml
 from services import Service
+
+from atgen_ray.actor import NAMESPACE, actor_name
 
 
 def config(service: Service, name: str) -> dict[str, Any]:
@@ -45,7 +48,7 @@ def test_a_run_given_over_http_goes_through_the_replicas_to_its_end(service: Ser
     # The replicas gave what engines of a run's own give: equal picks and labels.
     for file in ("rounds/001/selection.parquet", "labeled.jsonl"):
         own = service.project.read("sort", file)
-        served = _read(service, file)
+        served = _read(service, "served", file)
         assert [row["id"] for row in served] == [row["id"] for row in own], file
     names = [model.id for model in service.openai().models.list()]
     assert {"tiny:served-1", "tiny:served-2"} <= set(names)
@@ -64,6 +67,36 @@ def test_a_stopped_run_is_resumed(service: Service) -> None:
     assert len(steps) == len(set(steps))
 
 
+def test_a_replica_killed_under_a_run_changes_nothing(service: Service) -> None:
+    """Serve starts another, and what was in flight is sent again."""
+    with service.client() as client:
+        before = client.get("/api/v1/runs/sort").json()["dead_letters"]
+        assert client.post("/api/v1/runs", json=config(service, "robbed")).status_code == 202
+        _wait(client, "robbed", lambda view: any(event["step"] == "embedding" for event in view["events"]))
+        controller = ray.get_actor(actor_name("robbed"), namespace=NAMESPACE)
+        activity: dict[str, Any] = {}
+        while not (activity.get("step") == "generation" and activity["done"]):  # of two batches one is done
+            time.sleep(0.05)
+            snapshot = ray.get(controller.poll.remote(0))
+            assert snapshot.status == "running", snapshot
+            activity = snapshot.activity
+        _kill_replicas()
+        view = _wait(client, "robbed", lambda view: view["status"] in ("finished", "failed"))
+    assert view["status"] == "finished", view
+    assert view["dead_letters"] == before
+    for file in ("rounds/001/selection.parquet", "rounds/002/selection.parquet", "labeled.jsonl"):
+        picks, own = _read(service, "robbed", file), service.project.read("sort", file)
+        assert [row["id"] for row in picks] == [row["id"] for row in own], file
+
+
+def _kill_replicas() -> None:
+    names = [each["name"] for each in ray.util.list_named_actors(all_namespaces=True)]
+    replicas = [name for name in names if name.startswith("SERVE_REPLICA::atgen#model#")]
+    assert replicas
+    for name in replicas:
+        ray.kill(ray.get_actor(name, namespace="serve"))
+
+
 def _wait(client: Any, name: str, done: Any) -> Any:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
@@ -74,10 +107,10 @@ def _wait(client: Any, name: str, done: Any) -> Any:
     raise AssertionError(view)
 
 
-def _read(service: Service, file: str) -> Any:
+def _read(service: Service, run: str, file: str) -> Any:
     import pyarrow.parquet as pq
 
-    path = service.storage / "runs/served" / file
+    path = service.storage / "runs" / run / file
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
     return [json.loads(line) for line in path.read_text().splitlines()]

@@ -6,14 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from safetensors.torch import load_file, save_file
 from services import continue_greedily
 from transformers import AutoTokenizer
 
+from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.engines.decoder import TokenRequest
+from atgen_ray.engines.generation import generate_features
+from atgen_ray.engines.serve_engine import ServeEngine
+from atgen_ray.engines.transformers_engine import TransformersEngine
+from atgen_ray.records import GenerationRequest
 from atgen_ray.serving.adapters import digest_adapter
 from atgen_ray.serving.application import build_application
+from atgen_ray.storage import RunFolder
 
 PROMPT = "Sort: red blue green"
 APP = "atgen-vllm"
@@ -83,8 +90,37 @@ def test_an_adapter_of_another_storage_is_refused(replica: Any) -> None:
 
 
 def test_without_a_gpu_the_engine_says_that_it_cannot_sleep(replica: Any) -> None:
-    assert replica.sleep.remote().result() is False
-    replica.wake.remote().result()
+    assert replica.broadcast("sleep", "sort").results() == [False]
+    assert replica.broadcast("wake", "sort").results() == [None]
+
+
+def test_ray_data_streams_a_pool_through_the_replicas(
+    replica: Any, storage: Path, tiny_model: str, arguments: dict[str, Any]
+) -> None:
+    """As a run with `model.host: serve` does: the features of an adapter, equal to those of a run's own engine."""
+    model = ModelConfig(**arguments["model"])
+    folder = RunFolder(str(storage), "sort")
+    examples = pa.table({"id": [f"{n:02}" for n in range(24)], "text": [f"{PROMPT} {n}" for n in range(24)]})
+    adapter = storage / "runs/sort/rounds/002/adapter"
+    served = ServeEngine(model, PromptConfig(), EngineConfig(), folder, app=APP)
+    own = TransformersEngine(model, PromptConfig(), EngineConfig(threads_per_worker=1))
+    features, expected = (
+        generate_features(
+            engine,
+            examples,
+            GenerationRequest(8),
+            adapter,
+            folder,
+            parts=f"tests/{engine.name}",
+            batch_size=8,
+            progress=lambda done, total: None,
+        ).to_pylist()
+        for engine in (served, own)
+    )
+    assert [row["error"] for row in features] == [None] * 24
+    for row, twin in zip(features, expected, strict=True):
+        assert (row["id"], row["token_ids"]) == (twin["id"], twin["token_ids"])
+        assert row["logprobs"] == pytest.approx(twin["logprobs"], abs=2e-3)
 
 
 def test_chat_streams_through_vllm(replica: Any) -> None:

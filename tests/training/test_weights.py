@@ -1,11 +1,8 @@
 """Labels that count unequally: how heavy each is, and that the loss minds it."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
-from transformers import DataCollatorForSeq2Seq, TrainingArguments
 
 from atgen_ray.checkpoints import load_model, load_tokenizer
 from atgen_ray.config import ModelConfig, PromptConfig
@@ -13,8 +10,9 @@ from atgen_ray.pool.prompts import PromptBuilder
 from atgen_ray.selection import Embeddings
 from atgen_ray.selection.kernels.means import find_width, match_means, measure_discrepancy
 from atgen_ray.training import TrainingExample
+from atgen_ray.training.packing import pad_rows
 from atgen_ray.training.rows import IGNORED, build_row
-from atgen_ray.training.weighted_trainer import WeightedTrainer
+from atgen_ray.training.trainer import sum_losses
 from atgen_ray.training.weights import weigh_examples
 
 
@@ -51,10 +49,9 @@ def test_an_example_without_embedding_weighs_one() -> None:
     assert np.mean([weights[id_] for id_ in ids[:10] if id_ != "e03"]) == pytest.approx(1.0)
 
 
-def test_the_loss_is_the_weighted_mean_over_answer_tokens(tiny_model: str, tmp_path: object) -> None:
+def test_the_loss_is_the_weighted_sum_over_answer_tokens(tiny_model: str) -> None:
     config = ModelConfig(id=tiny_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=10)
-    tokenizer = load_tokenizer(config)
-    builder = PromptBuilder(tokenizer, PromptConfig(), 80)
+    builder = PromptBuilder(load_tokenizer(config), PromptConfig(), 80)
     examples = [TrainingExample("a", "one", "red blue"), TrainingExample("b", "two words", "green green green")]
     rows = [build_row(builder, each.text, each.answer, 10) for each in examples]
     model = load_model(config).eval()
@@ -65,12 +62,12 @@ def test_the_loss_is_the_weighted_mean_over_answer_tokens(tiny_model: str, tmp_p
     tokens = sum(label != IGNORED for row in rows for label in row["labels"])
 
     def measure(*weights: float) -> float:
-        weighed = [replace(each, weight=weight) for each, weight in zip(examples, weights, strict=True)]
-        batch = [row | {"weight": each.weight} for row, each in zip(rows, weighed, strict=True)]
-        collated = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED, padding=True)(batch)
-        arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
-        loss = WeightedTrainer(model=model, args=arguments).compute_loss(model, dict(collated))
+        weighed = [row | {"weights": [weight] * len(row["labels"])} for row, weight in zip(rows, weights, strict=True)]
+        loss, count = sum_losses(model, pad_rows(weighed, filler=builder.stop_ids[0]), keeps_logits=True)
+        assert count == tokens
         return float(loss.detach())
 
-    assert measure(1.0, 1.0) == pytest.approx(sum(alone) / tokens, rel=1e-4)
-    assert measure(2.0, 0.5) == pytest.approx((2 * alone[0] + 0.5 * alone[1]) / tokens, rel=1e-4)
+    assert measure(1.0, 1.0) == pytest.approx(sum(alone), rel=1e-4)
+    assert measure(2.0, 0.5) == pytest.approx(2 * alone[0] + 0.5 * alone[1], rel=1e-4)
+    alike, _ = sum_losses(model, pad_rows(rows, filler=builder.stop_ids[0]), keeps_logits=True)
+    assert float(alike.detach()) == pytest.approx(sum(alone), rel=1e-4)

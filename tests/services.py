@@ -1,16 +1,14 @@
 """A service that runs, as tests see it."""
 
-import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
-import torch
-from peft import PeftModel
 from projects import Project
-from transformers import AutoModelForCausalLM, AutoTokenizer
+
+if TYPE_CHECKING:
+    import openai
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,19 @@ class Service:
         """A client that shows the admin's token, or another."""
         return httpx.Client(base_url=self.url, headers=bearer(token or self.admin), timeout=120)
 
-    def openai(self) -> openai.OpenAI:
+    def openai(self) -> "openai.OpenAI":
         """The official client."""
+        import openai
+
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.admin, max_retries=0, timeout=120)
 
 
 def continue_greedily(model: str, adapter: Path | None, prompt: str, tokens: int) -> tuple[list[str], list[float]]:
     """The greedy answer by transformers and peft: its tokens as texts, and their log-probabilities."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(model)
     scorer: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     if adapter is not None:
@@ -53,10 +57,3 @@ def continue_greedily(model: str, adapter: Path | None, prompt: str, tokens: int
 def bearer(token: str) -> dict[str, str]:
     """The header that shows a token."""
     return {"Authorization": f"Bearer {token}"}
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

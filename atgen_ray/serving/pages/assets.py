@@ -1,0 +1,49 @@
+"""Styles and scripts of the pages, under a path that changes with their content, so that browsers may keep them."""
+
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+
+from fastapi import APIRouter, Response
+
+from atgen_ray.reporting.theme import write_variables
+from atgen_ray.serving.faults import Fault
+
+STATIC = "/static/"
+STYLE = "style.css"
+MEDIA = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+FOREVER = "public, max-age=31536000, immutable"
+
+
+@cache
+def read_assets() -> dict[str, bytes]:
+    """Every file by its name. The stylesheet is the report's with that of the pages behind it: one look."""
+    folder = files("atgen_ray.serving.pages") / "static"
+    found = {item.name: item.read_bytes() for item in folder.iterdir() if item.name.rpartition(".")[2] in MEDIA}
+    report = (files("atgen_ray.reporting") / "templates/report.css").read_bytes()
+    return found | {STYLE: write_variables().encode() + report + found[STYLE]}
+
+
+@cache
+def asset_root() -> str:
+    """The path below which the assets lie."""
+    digest = sha256()
+    for name, content in sorted(read_assets().items()):
+        digest.update(name.encode() + b"\0" + content)
+    return f"{STATIC}{digest.hexdigest()[:16]}"
+
+
+def asset_routes() -> APIRouter:
+    """Open to all: there is no secret in them."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get(STATIC + "{digest}/{name}")
+    def asset(digest: str, name: str) -> Response:
+        content = read_assets().get(name)
+        if content is None:
+            raise Fault(404, f"there is no file {name[:80]!r}")
+        # A page of an older version may still ask for a file by its old path.
+        keep = FOREVER if asset_root() == STATIC + digest else "no-store"
+        return Response(content, media_type=MEDIA[name.rpartition(".")[2]], headers={"Cache-Control": keep})
+
+    return router

@@ -1,0 +1,74 @@
+"""Templates to answers. What a template is given is escaped: text from data never becomes markup."""
+
+import json
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import Scope
+
+from atgen_ray.reporting.page import FILTERS
+from atgen_ray.serving.access import Caller
+from atgen_ray.serving.pages.assets import asset_root
+from atgen_ray.serving.sessions import SIGN_IN, csrf_token, read_cookie
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+PROGRAMS = ("/api/", "/v1/", "/openapi.json", "/metrics", "/healthz", "/readyz")
+
+
+@cache
+def page_environment() -> "Environment":
+    """Templates of the pages, then those of the report, whose macros they share."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    loaders = [PackageLoader("atgen_ray.serving.pages"), PackageLoader("atgen_ray.reporting")]
+    environment = Environment(
+        loader=ChoiceLoader(loaders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(FILTERS)
+    environment.globals["assets"] = asset_root()
+    return environment
+
+
+def render(request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:
+    """The page that `template` makes of `values`.
+
+    It also sees `caller` (None for strangers), `csrf` for writes by scripts, `path`, and `assets`, the path of static
+    files.
+    """
+    token = read_cookie(request.scope)
+    caller: Caller | None = getattr(request.state, "caller", None)
+    common = {"caller": caller, "csrf": csrf_token(token) if caller and token else "", "path": request.url.path}
+    text = page_environment().get_template(template).render(**common, **values)
+    # A lone surrogate, which JSON can carry and UTF-8 cannot, becomes a question mark.
+    return HTMLResponse(text.encode("utf-8", "replace"), code)
+
+
+def wants_page(scope: Scope) -> bool:
+    """Whether a person asked for this with a browser, rather than a program."""
+    request = Request(scope)
+    asks_html = "text/html" in request.headers.get("accept", "")
+    return scope["method"] == "GET" and asks_html and not scope["path"].startswith(PROGRAMS)
+
+
+def invite_to_sign_in(scope: Scope) -> Response:
+    """Sends a browser to the sign-in page, which sends it on to where it wanted to go."""
+    url = Request(scope).url
+    wanted = f"{url.path}?{url.query}" if url.query else url.path
+    return RedirectResponse(f"{SIGN_IN}?{urlencode({'next': wanted})}", 303)
+
+
+def show_fault(request: Request, answer: JSONResponse) -> Response:
+    """An error as a page, where a person reads it."""
+    if not wants_page(request.scope):
+        return answer
+    message = json.loads(bytes(answer.body))["error"]["message"]
+    return render(request, "error.html.j2", answer.status_code, title=str(answer.status_code), message=message)

@@ -1,0 +1,138 @@
+"""The form of a new run: its fields come from the configuration's own models, the rest of the keys go as YAML."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from atgen_ray.config import RunConfig
+from atgen_ray.config_source import list_presets, read_tree
+from atgen_ray.errors import UserError
+from atgen_ray.settings import describe_field, find_alternatives, find_section, type_name
+from atgen_ray.strict_yaml import dump_yaml
+
+Kind = Literal["text", "lines", "integer", "number", "choice"]
+GROUPS = {
+    "Run": ["name", "seed"],
+    "Data": ["data.pool", "data.test", "data.input", "data.references"],
+    "Task and model": [
+        "prompt.system",
+        "prompt.template",
+        "model.id",
+        "model.max_prompt_tokens",
+        "model.max_new_tokens",
+    ],
+    "Selection": ["selection.strategy", "selection.count", "selection.candidates"],
+    "Annotator": ["annotator.type", "annotator.model", "annotator.guidelines", "annotator.price_per_label"],
+    "Training": ["training.epochs", "training.learning_rate", "training.batch_size"],
+    "Stopping": ["stopping.rounds", "stopping.labels", "stopping.dollars"],
+}
+LINES = {"prompt.system", "prompt.template", "annotator.guidelines"}
+FILES = {"data.pool", "data.test"}
+COLUMNS = {"data.input", "data.references"}
+
+
+@dataclass(frozen=True)
+class FormField:
+    """One setting as a person fills it in."""
+
+    key: str
+    label: str
+    kind: Kind
+    help: str
+    default: str  # what holds where nothing is filled in
+    value: str
+    choices: list[str]
+    types: list[str]  # of annotators that have it; empty: all
+
+    @property
+    def id(self) -> str:
+        """The id of its element."""
+        return self.key.replace(".", "-")
+
+
+def build_form(preset: str | None) -> tuple[dict[str, list[FormField]], str]:
+    """The fields by group with the values of `preset`, and the preset's further keys in YAML.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    tree: dict[str, Any] = {}
+    if preset is not None:
+        if preset not in list_presets():
+            raise UserError(f"preset {preset[:80]!r} is unknown, expected one of {', '.join(list_presets())}")
+        tree = read_tree(preset)
+    fields = {group: [_build_field(key, _take(tree, key)) for key in keys] for group, keys in GROUPS.items()}
+    rest = {key: value for key, value in tree.items() if value != {}}
+    return fields, dump_yaml(rest) if rest else ""
+
+
+def _build_field(key: str, value: Any) -> FormField:
+    found, types = _find_fields(key)
+    field = found[0]
+    shown = RunConfig.model_fields["annotator"] if key == "annotator.type" else field
+    choices = _list_choices(key, field)
+    return FormField(
+        key=key,
+        label=_name(key),
+        kind="choice" if choices else "lines" if key in LINES else _find_kind(field),
+        help=describe_field(shown),
+        default="" if field.is_required() else _write(field.get_default(call_default_factory=True)),
+        value=_write(value),
+        choices=choices,
+        types=types,
+    )
+
+
+def _name(key: str) -> str:
+    *parents, last = key.split(".")
+    return (parents[-1] if last in ("id", "type") else last).replace("_", " ").capitalize()
+
+
+def _find_fields(key: str) -> tuple[list[FieldInfo], list[str]]:
+    """The fields that `key` may be, and the types of the section that have it where there are several."""
+    model: Any = RunConfig
+    *parents, last = key.split(".")
+    for parent in parents:
+        field = model.model_fields[parent]
+        if alternatives := find_alternatives(field):
+            plain = {
+                tag: section.model_fields[last]
+                for tag, section in alternatives.items()
+                if last in section.model_fields and find_section(section.model_fields[last].annotation) is None
+            }
+            return list(plain.values()), [] if last == field.discriminator else list(plain)
+        model = find_section(field.annotation)
+    return [model.model_fields[last]], []
+
+
+def _list_choices(key: str, field: FieldInfo) -> list[str]:
+    from atgen_ray.selection import STRATEGIES
+
+    if key == "selection.strategy":
+        return sorted(STRATEGIES)
+    if key == "annotator.type":
+        return list(find_alternatives(RunConfig.model_fields["annotator"]))
+    return [str(choice) for choice in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
+
+
+def _find_kind(field: FieldInfo) -> Kind:
+    name = type_name(field.annotation).partition(" ")[0]
+    return {"int": "integer", "float": "number"}.get(name, "text")  # type: ignore[return-value]
+
+
+def _take(tree: dict[str, Any], key: str) -> Any:
+    """Takes the value of `key` out of the tree, where it is plain."""
+    head, _, rest = key.partition(".")
+    if rest:
+        below = tree.get(head)
+        if head == "annotator" and isinstance(below, str):
+            below = tree[head] = {"type": below}
+        return _take(below, rest) if isinstance(below, dict) else None
+    return None if isinstance(tree.get(head), dict | list) else tree.pop(head, None)
+
+
+def _write(value: Any) -> str:
+    plain = to_jsonable_python(value)
+    return "" if plain is None else plain if isinstance(plain, str) else dump_yaml(plain, one_line=True)

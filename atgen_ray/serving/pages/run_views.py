@@ -1,0 +1,51 @@
+"""Runs as the pages show them, kept while they do not change: what a replica remembers, any other can work out."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from atgen_ray.config import ServiceConfig
+from atgen_ray.errors import UserError
+from atgen_ray.journal import Journal
+from atgen_ray.reporting.page import prepare_page
+from atgen_ray.reporting.publication import view_run
+from atgen_ray.serving.faults import Fault
+
+KEPT = 32
+
+
+class RunViews:
+    """What the report's templates are given of runs in one storage. Safe to use from threads."""
+
+    def __init__(self, service: ServiceConfig, journal: Journal) -> None:
+        self._storage, self._journal = service.storage, journal
+        self._kept: OrderedDict[Any, dict[str, Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def prepare(self, names: Sequence[str], selection: bool = False) -> dict[str, Any]:
+        """As `prepare_page` for the runs `names`; with or without what was selected and why.
+
+        Raises:
+            Fault: 404, a run is unknown.
+        """
+        try:
+            state = [self._describe(name) for name in names]
+        except UserError as error:
+            raise Fault(404, str(error)) from None
+        key = (tuple(state), selection)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return dict(self._kept[key])
+        page = prepare_page([view_run(name, self._journal, self._storage, selection) for name in names])
+        with self._lock:
+            self._kept[key] = page
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return dict(page)
+
+    def _describe(self, name: str) -> tuple[Any, ...]:
+        """What changes whenever the run does."""
+        record, events = self._journal.run(name), self._journal.events(name)
+        return name, record.created, record.status, record.updated, events[-1].sequence if events else 0

@@ -1,0 +1,184 @@
+// The form of a new run: checked by the server as one types, planned, and only then launched.
+
+import { request, requestJson } from "./http.js";
+import { notify } from "./shell.js";
+
+const form = document.getElementById("new-run");
+const fields = [...form.querySelectorAll("[data-key]")];
+const launch = document.getElementById("launch");
+const launchHelp = document.getElementById("launch-help");
+const table = document.getElementById("plan-table");
+const touched = new Set();
+const PAUSE = 250; // milliseconds without a key before the server is asked
+let timer = 0;
+let asked = 0;
+let planned = null; // the configuration whose plan is shown
+
+form.addEventListener("input", (event) => {
+  if (event.target.dataset.key) touched.add(event.target.dataset.key);
+  changed();
+});
+form.addEventListener("focusout", (event) => {
+  if (event.target.dataset.key) touched.add(event.target.dataset.key);
+});
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  plan();
+});
+launch.addEventListener("click", start);
+for (const file of form.querySelectorAll("[data-upload]")) file.addEventListener("change", () => upload(file));
+showFields();
+check();
+
+function changed() {
+  planned = null;
+  launch.disabled = true;
+  launchHelp.textContent = "Look at the plan first.";
+  table.replaceChildren();
+  showFields();
+  window.clearTimeout(timer);
+  timer = window.setTimeout(check, PAUSE);
+}
+
+// Fields of other types of annotators are hidden, and not sent.
+function showFields() {
+  const type = document.getElementById("annotator-type").value || "dataset";
+  for (const holder of form.querySelectorAll("[data-types]")) {
+    holder.hidden = !holder.dataset.types.split(" ").includes(type);
+  }
+}
+
+function draft() {
+  const config = {};
+  for (const field of fields) {
+    const text = field.dataset.kind === "lines" ? field.value : field.value.trim();
+    if (!text || field.id === "more" || field.closest("[hidden]")) continue;
+    let place = config;
+    const parents = field.dataset.key.split(".");
+    const last = parents.pop();
+    for (const parent of parents) place = place[parent] ??= {};
+    const number = field.dataset.kind === "integer" || field.dataset.kind === "number";
+    place[last] = number && Number.isFinite(Number(text)) ? Number(text) : text;
+  }
+  return { config, more: document.getElementById("more").value };
+}
+
+// Asks what is wrong; `all` shows it for keys that nobody has touched too. Gives the checked tree, or null.
+async function check(all = false) {
+  const number = ++asked;
+  let answer;
+  try {
+    answer = await requestJson("POST", "/api/v1/configs/check", draft());
+  } catch (error) {
+    notify(error.message, true);
+    return null;
+  }
+  if (number !== asked) return null; // a later question is under way
+  if (all) for (const field of fields) touched.add(field.dataset.key);
+  show(answer.mistakes, all);
+  return answer.mistakes.length ? null : answer.config;
+}
+
+function show(mistakes, all) {
+  const byKey = new Map(mistakes.map((each) => [each.key, each.message]));
+  const known = new Set(fields.map((field) => field.dataset.key));
+  for (const field of fields) {
+    const message = touched.has(field.dataset.key) ? byKey.get(field.dataset.key) : undefined;
+    document.getElementById(`${field.id}-mistake`).textContent = message ?? "";
+    if (message) field.setAttribute("aria-invalid", "true");
+    else field.removeAttribute("aria-invalid");
+  }
+  const lines = mistakes.filter((each) => !known.has(each.key) || (all && byKey.has(each.key)));
+  const shown = touched.size ? lines : [];
+  document.getElementById("mistakes").replaceChildren(...shown.map((each) => paragraph("mistake", each.message)));
+}
+
+async function plan() {
+  const config = await check(true);
+  if (!config) {
+    form.querySelector("[aria-invalid]")?.focus();
+    return;
+  }
+  table.replaceChildren(paragraph("pending", "Counting rows and tokens …"));
+  try {
+    const found = await requestJson("POST", "/api/v1/configs/plan", { config });
+    planned = config;
+    table.replaceChildren(tabulate(found));
+    launch.disabled = false;
+    launchHelp.textContent = "";
+    launch.focus();
+  } catch (error) {
+    table.replaceChildren(paragraph("mistake", error.message));
+  }
+}
+
+async function start() {
+  if (!planned) return;
+  launch.disabled = true;
+  try {
+    const started = await requestJson("POST", "/api/v1/runs", planned);
+    window.location.assign(`/runs/${started.name}`);
+  } catch (error) {
+    launch.disabled = false;
+    notify(error.message, true);
+  }
+}
+
+async function upload(input) {
+  const file = input.files[0];
+  const status = input.parentElement.querySelector("[role=status]");
+  if (!file) return;
+  status.className = "help";
+  status.textContent = "Uploading …";
+  try {
+    const options = { headers: { "Content-Type": "application/octet-stream" } };
+    const answer = await request("PUT", `/api/v1/uploads/${encodeURIComponent(file.name)}`, file, options);
+    const { location, columns } = await answer.json();
+    const field = document.getElementById(input.dataset.upload);
+    field.value = location;
+    touched.add(field.dataset.key);
+    status.textContent = `Columns: ${columns.join(", ")}`;
+    const choices = columns.map((name) => Object.assign(document.createElement("option"), { value: name }));
+    document.getElementById("columns").replaceChildren(...choices);
+    changed();
+  } catch (error) {
+    status.className = "mistake";
+    status.textContent = error.message;
+  }
+}
+
+function tabulate(plan) {
+  const rows = Object.entries(plan).map(([key, value]) => {
+    const row = document.createElement("tr");
+    const name = document.createElement("th");
+    name.scope = "row";
+    name.textContent = key.replaceAll("_", " ");
+    const number = document.createElement("td");
+    number.textContent = write(key, value);
+    row.append(name, number);
+    return row;
+  });
+  const body = document.createElement("tbody");
+  body.append(...rows);
+  const caption = document.createElement("caption");
+  caption.className = "sr";
+  caption.textContent = "The plan";
+  const element = document.createElement("table");
+  element.className = "plan";
+  element.append(caption, body);
+  return element;
+}
+
+function write(key, value) {
+  if (value === null) return "not known yet";
+  if (typeof value !== "number") return typeof value === "string" ? value : JSON.stringify(value);
+  const text = value.toLocaleString("en", { maximumFractionDigits: 4 });
+  return key.includes("dollars") ? `$${text}` : text;
+}
+
+function paragraph(kind, text) {
+  const line = document.createElement("p");
+  line.className = kind;
+  line.textContent = text;
+  return line;
+}

@@ -1,0 +1,66 @@
+// The page of a run follows it by server-sent events: the step under way, and every part after the steps that change it.
+
+import { load, watch } from "./parts.js";
+import { request } from "./http.js";
+
+const state = document.getElementById("state");
+const parts = [...document.querySelectorAll(".part")];
+const name = state.dataset.run;
+const path = `/runs/${name}/parts/state`;
+let stream = null;
+
+watch(parts);
+if (state.dataset.over === "no") follow(state.dataset.after);
+
+document.addEventListener("posted", async () => {
+  await load(state, path);
+  if (!stream) follow(state.dataset.after);
+});
+
+function follow(after) {
+  stream = new EventSource(`/api/v1/runs/${name}/events?after=${after}`);
+  stream.addEventListener("step", (event) => changed(JSON.parse(event.data).step));
+  stream.addEventListener("activity", (event) => showActivity(JSON.parse(event.data)));
+  stream.addEventListener("end", () => {
+    stream.close();
+    stream = null;
+    changed(null);
+  });
+  stream.addEventListener("error", () => checkSession());
+}
+
+// After `step`, or after the end: what is shown of it is asked for again, what was not seen yet is left.
+async function changed(step) {
+  await load(state, path);
+  for (const part of parts) {
+    const steps = part.dataset.afterSteps.split(" ");
+    if (part.dataset.shown && (step === null || steps.includes(step))) load(part, part.dataset.shown);
+  }
+}
+
+function showActivity(activity) {
+  const line = document.getElementById("activity");
+  const bar = document.getElementById("activity-bar");
+  if (!line) return;
+  for (const item of state.querySelectorAll("[data-step]")) {
+    item.classList.toggle("now", item.dataset.step === activity.step);
+  }
+  const since = Math.max(0, Math.round(Date.now() / 1000 - activity.started));
+  const count = activity.total ? `, ${activity.done} of ${activity.total}` : "";
+  line.textContent = `${activity.step}${count}, for ${since} s`;
+  bar.hidden = false;
+  bar.removeAttribute("value");
+  if (activity.total) {
+    bar.max = activity.total;
+    bar.value = activity.done;
+  }
+}
+
+// EventSource tells no status: a session that has ended is found by asking.
+async function checkSession() {
+  try {
+    await request("GET", `/api/v1/runs/${name}/metrics`);
+  } catch (error) {
+    if (error.status === 401) window.location.reload();
+  }
+}

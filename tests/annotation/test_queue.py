@@ -1,0 +1,238 @@
+"""The queue of tasks on both databases: any order of leases, answers, replays, expiries and takings."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from human_desk import HumanDesk
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from atgen_ray.annotation.people.adjudication import decide, list_disputes
+from atgen_ray.annotation.people.desk import TaskConflict, TaskUnknown
+from atgen_ray.annotation.people.queue import Queue
+from atgen_ray.annotation.people.statistics import measure_progress
+from atgen_ray.budget import read_balance
+from atgen_ray.journal import Journal
+
+PEOPLE = ["ann", "bea", "cid"]
+people = st.sampled_from(PEOPLE)
+tasks = st.sampled_from(["e00", "e01", "e02"])
+texts = st.sampled_from(["yes", "no, never", "draft of e00"])
+keys = st.sampled_from(["key-0001", "key-0002", "key-0003", "key-0004"])
+
+
+class Labelling(RuleBasedStateMachine):
+    """People who do whatever they like, each request perhaps sent twice, beside a controller that dies and returns."""
+
+    journal: Journal
+
+    @initialize(overlap=st.integers(1, 2), skips=st.integers(1, 2))
+    def open(self, overlap: int, skips: int) -> None:
+        self.overlap = overlap
+        self.desk = HumanDesk(self.journal, 3, overlap=overlap, skips=skips, adjudicate_below=0.3, price_per_label=0.25)
+        assert self.desk.put_up() == 3
+        self.answered: dict[tuple[str, str], Any] = {}
+        self.given: dict[tuple[str, str], str] = {}
+        self.taken: dict[str, str] = {}
+        self.closed: set[str] = set()
+
+    @rule(person=people, count=st.integers(1, 3))
+    def lease(self, person: str, count: int) -> None:
+        before = self.desk.queue(person).history()
+        leased = self.desk.queue(person).lease(count)
+        ids = [task["id"] for task in leased]
+        assert len(ids) == len(set(ids)) <= count
+        assert all(task["lease_seconds"] > 0 and not task["closed"] for task in leased)
+        assert not {task["id"] for task in before if task["state"] != "leased"} & set(ids)
+        for id_ in ids:
+            live = [name for name in PEOPLE if self.holds(name, id_)]
+            assert len(live) <= self.overlap
+
+    @rule(person=people, id_=tasks, text=texts, revision=st.integers(0, 3))
+    def draft(self, person: str, id_: str, text: str, revision: int) -> None:
+        try:
+            saved = self.desk.queue(person).save_draft(id_, text, revision)
+        except TaskConflict:
+            return
+        assert saved["revision"] >= revision
+        assert saved["draft"] is not None
+
+    @rule(person=people, id_=tasks, key=keys, text=texts, verdict=st.sampled_from(["submitted", "skipped", "flagged"]))
+    def answer(self, person: str, id_: str, key: str, text: str, verdict: Any) -> None:
+        self.send(person, key, ("answer", id_, text, verdict), lambda q: q.answer(key, id_, verdict, text))
+        for task in self.desk.queue(person).history():
+            if task["state"] == "submitted":
+                self.given[person, task["id"]] = task["text"]
+
+    @rule(person=people, id_=tasks, key=keys)
+    def undo(self, person: str, id_: str, key: str) -> None:
+        self.send(person, key, ("undo", id_), lambda q: q.undo(key, id_))
+
+    def send(self, person: str, key: str, request: Any, act: Callable[[Any], Any]) -> None:
+        """Twice, as a browser does that never saw the first answer."""
+        before = self.answered.get((person, key))
+        try:
+            first = act(self.desk.queue(person))
+        except TaskConflict:
+            assert before is None or before[0] != request
+            return
+        state = self.state()
+        assert act(self.desk.queue(person)) == first
+        assert self.state() == state
+        if before is not None:
+            assert before == (request, first)
+        self.answered[person, key] = (request, first)
+
+    @rule(person=people, id_=tasks)
+    def expire(self, person: str, id_: str) -> None:
+        self.desk.expire(id_, person)
+
+    @rule(id_=tasks, verdict=st.sampled_from(["label", "drop", "reopen"]))
+    def decide(self, id_: str, verdict: Any) -> None:
+        disputed = {each["id"] for each in list_disputes(self.journal, self.desk.run)}
+        try:
+            decide(self.journal, self.desk.run, id_, "root", verdict, "so be it")
+        except TaskConflict:
+            return
+        assert id_ in disputed or verdict != "reopen"
+
+    @rule()
+    def put_up_again(self) -> None:
+        assert self.desk.put_up() == 0
+
+    @rule()
+    def take(self) -> None:
+        labels, dead = self.desk.round().take()
+        ids = [label.id for label in labels] + [letter.id for letter in dead]
+        assert not set(ids) & (self.taken.keys() | self.closed)
+        self.taken |= {label.id: label.text for label in labels}
+        self.closed |= {letter.id for letter in dead}
+
+    def holds(self, person: str, id_: str) -> bool:
+        return any(t["id"] == id_ and t["lease_seconds"] > 0 for t in self.desk.queue(person).history())
+
+    def state(self) -> Any:
+        work = [[(t["id"], t["state"], t["text"]) for t in self.desk.queue(name).history()] for name in PEOPLE]
+        return work, measure_progress(self.journal, self.desk.run, "ann")["tasks"]
+
+    @invariant()
+    def nothing_is_lost_or_doubled(self) -> None:
+        if not hasattr(self, "desk"):
+            return
+        run = self.desk.run
+        labels = [label for _, label in self.journal.annotations(run)]
+        assert Counter(label.id for label in labels) == dict.fromkeys(self.taken, 1)
+        assert {label.id: label.text for label in labels} == self.taken
+        counts = measure_progress(self.journal, run, "ann")["tasks"]
+        assert (counts["taken"], counts["buried"]) == (len(self.taken), len(self.closed))
+        assert sum(counts.values()) == 3
+        submitted = Counter(
+            task["id"] for name in PEOPLE for task in self.desk.queue(name).history() if task["state"] == "submitted"
+        )
+        assert all(count <= self.overlap for count in submitted.values())
+        balance = read_balance(self.journal, run)
+        assert balance.paid == 0.25 * sum(submitted[id_] for id_ in self.taken.keys() | self.closed)
+        assert balance.held == 0.25 * self.overlap * (3 - len(self.taken) - len(self.closed))
+
+
+def test_any_schedule_of_people_and_controllers(journal: Journal) -> None:
+    class Machine(Labelling):
+        pass
+
+    Machine.journal = journal
+    checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=20, stateful_step_count=25, deadline=None, database=None, suppress_health_check=checks
+        ),
+    )
+
+
+def test_two_people_never_get_one_task_unless_overlap_asks(journal: Journal) -> None:
+    for overlap in (1, 2):
+        desk = HumanDesk(journal, 12, overlap=overlap)
+        desk.put_up()
+        barrier = threading.Barrier(6)
+
+        def work(name: str, desk: HumanDesk = desk, barrier: threading.Barrier = barrier) -> list[str]:
+            barrier.wait(30)
+            return [task["id"] for task in desk.queue(name).lease(4)]
+
+        with ThreadPoolExecutor(6) as pool:
+            leased = list(pool.map(work, [f"person-{number}" for number in range(6)]))
+        counts = Counter(id_ for ids in leased for id_ in ids)
+        assert counts == dict.fromkeys(desk.texts, overlap)
+
+
+def test_a_lease_that_expired_goes_to_another_and_the_text_stays(journal: Journal) -> None:
+    desk = HumanDesk(journal, 1)
+    desk.put_up()
+    ann, bea = desk.queue("ann"), desk.queue("bea")
+    assert [task["id"] for task in ann.lease()] == ["e00"]
+    assert bea.lease() == []
+    desk.expire("e00", "ann")
+    assert [task["id"] for task in bea.lease()] == ["e00"]
+    with pytest.raises(TaskConflict, match="expired, and others have taken it"):
+        ann.answer("key-1", "e00", "submitted", "typed for an hour")
+    assert ann.history()[0]["draft"] == "typed for an hour"
+    desk.expire("e00", "bea")
+    assert ann.answer("key-2", "e00", "submitted", "typed for an hour")["state"] == "submitted"
+    assert ann.answer("key-3", "e00", "submitted", "typed for an hour")["state"] == "submitted"  # said before
+    with pytest.raises(TaskConflict, match="submitted by you; undo comes first"):
+        ann.answer("key-4", "e00", "submitted", "something else")
+    with pytest.raises(TaskConflict, match="used for another request"):
+        ann.answer("key-2", "e00", "submitted", "something else")
+
+
+def test_an_older_draft_never_replaces_a_later_one(journal: Journal) -> None:
+    desk = HumanDesk(journal, 1, drafts="blind")
+    desk.put_up()
+    queue = desk.queue("ann")
+    (task,) = queue.lease()
+    assert (task["suggestion"], task["blind"]) == (None, True)
+    shown = queue.save_draft("e00", "second", 2)
+    assert shown["suggestion"]["text"] == "draft of e00"
+    assert queue.save_draft("e00", "first", 1)["draft"] == "second"
+    assert queue.lease()[0]["draft"] == "second"
+
+
+def test_an_undone_answer_is_a_draft_again_until_the_run_takes_it(journal: Journal) -> None:
+    desk = HumanDesk(journal, 1, price_per_label=0.5)
+    desk.put_up()
+    queue = desk.queue("ann")
+    queue.lease()
+    queue.answer("key-1", "e00", "submitted", "wrong")
+    undone = queue.undo("key-2", "e00")
+    assert (undone["state"], undone["draft"], undone["text"]) == ("leased", "wrong", None)
+    assert desk.round().take() == ([], [])
+    queue.answer("key-3", "e00", "submitted", "right")
+    (label,), _ = desk.round().take()
+    assert (label.text, label.annotator, label.dollars) == ("right", "human/ann", 0.5)
+    with pytest.raises(TaskConflict, match="cannot be taken back any more"):
+        queue.undo("key-4", "e00")
+    assert read_balance(journal, desk.run).paid == 0.5
+
+
+def test_no_more_tasks_go_up_than_the_budget_pays_for(journal: Journal) -> None:
+    desk = HumanDesk(journal, 5, overlap=2, price_per_label=0.5, stopping={"dollars": 3.5})
+    assert desk.put_up() == 3
+    assert read_balance(journal, desk.run).held == 3.0
+    (event,) = [event for event in journal.events(desk.run) if event.kind == "budget"]
+    assert event.payload == {"limit": "run", "dollars": 3.5, "left": 2}
+
+
+def test_what_is_not_there_is_said_to_be_unknown(journal: Journal) -> None:
+    desk = HumanDesk(journal, 1)
+    desk.put_up()
+    with pytest.raises(TaskUnknown, match="has no task 'e99'"):
+        desk.queue("ann").save_draft("e99", "x", 0)
+    with pytest.raises(TaskUnknown, match="is unknown"):
+        Queue(journal, "nobody", "ann")
+    with pytest.raises(TaskConflict, match="not yours, expected one that you leased"):
+        desk.queue("ann").answer("key-1", "e00", "submitted", "x")

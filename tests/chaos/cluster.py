@@ -1,0 +1,39 @@
+"""A cluster of two nodes on this machine, of which the second may die and be replaced."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ray.cluster_utils import Cluster
+
+
+@dataclass
+class TwoNodes:
+    """A running cluster; the driver and its controller sit on the first node."""
+
+    cluster: Cluster
+    second: Any
+
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+    def replace_node(self) -> None:
+        """Kills the second node with all that runs on it, and adds another."""
+        for process in self.second.all_processes["raylet"]:
+            os.kill(process.process.pid, signal.SIGKILL)
+        self.cluster.remove_node(self.second, allow_graceful=False)
+        self.second = self.cluster.add_node(num_cpus=3)
+
+
+@contextmanager
+def run_cluster() -> Iterator[TwoNodes]:
+    """Two nodes; most of the CPUs are on the second."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        yield TwoNodes(cluster, cluster.add_node(num_cpus=3))
+    finally:
+        cluster.shutdown()

@@ -1,0 +1,216 @@
+"""Journal and run folder on a full or read-only disk, in a failing store, under a lock, by a clock that jumps."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from fastapi import FastAPI
+from object_store import ObjectStore, run_object_store
+from s3fs import S3FileSystem
+from small_disk import SmallDisk, mount_disk
+from starlette.testclient import TestClient
+
+from atgen_ray import database
+from atgen_ray.config import LimitsConfig, ServiceConfig
+from atgen_ray.database import Database
+from atgen_ray.errors import OutOfOrder, RunBusy
+from atgen_ray.journal import Journal, LeaseLost
+from atgen_ray.owner import Owner
+from atgen_ray.records import Annotation
+from atgen_ray.serving.access import Tokens
+from atgen_ray.serving.guards import Guards
+from atgen_ray.serving.run_control import RunControl
+from atgen_ray.serving.run_routes import run_routes
+from atgen_ray.storage import RunFolder
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with mount_disk(tmp_path / "disk", "2m") as disk:
+        yield disk
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ObjectStore]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with run_object_store() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()  # of a store that another test had
+        yield store
+
+
+def test_a_full_disk_keeps_what_was_there(disk: SmallDisk) -> None:
+    folder = RunFolder(str(disk.folder), "demo")
+    folder.write_text("metrics.json", "old")
+    with folder.publish("adapter") as local:
+        (local / "weights").write_text("old")
+    disk.fill()
+    with pytest.raises(OutOfOrder, match=r"^storage /.*/runs/demo cannot be used: No space left on device$"):
+        folder.write_text("metrics.json", "new" * 5000)
+    with pytest.raises(OutOfOrder, match="No space left"), folder.publish("adapter") as local:
+        (local / "weights").write_text("new" * 5000)
+    assert (folder.read_text("metrics.json"), folder.read_text("adapter/weights")) == ("old", "old")
+    disk.free()
+    folder.write_text("metrics.json", "new")
+    assert folder.read_text("metrics.json") == "new"
+    assert list((disk.folder / "runs/demo/.staging").iterdir()) == []
+
+
+def test_a_full_disk_loses_no_committed_label(disk: SmallDisk) -> None:
+    journal = Journal(f"sqlite:///{disk.folder / 'atgen.db'}")
+    journal.create_run("demo", {}, "")
+    lease = journal.acquire("demo", Owner("a"), 600)
+    written = 0
+    with pytest.raises(OutOfOrder, match="database or disk is full"):  # noqa: PT012
+        while True:
+            journal.record_annotations(lease, 1, [Annotation(f"e{written}", "x" * 20_000, "ann", 0.5)])
+            written += 1
+    assert written > 10
+    assert [label.id for _, label in journal.annotations("demo")] == [f"e{at}" for at in range(written)]
+    journal.close()
+    again = Journal(f"sqlite:///{disk.folder / 'atgen.db'}")
+    assert again.dollars("demo") == 0.5 * written
+
+
+def test_a_read_only_disk_is_said_in_one_line(disk: SmallDisk) -> None:
+    folder = RunFolder(str(disk.folder), "demo")
+    folder.write_text("metrics.json", "old")
+    journal = Journal(f"sqlite:///{disk.folder / 'atgen.db'}")
+    journal.create_run("demo", {}, "")
+    lease = journal.acquire("demo", Owner("a"), 600)
+    journal.close()
+    disk.protect("ro")
+    with pytest.raises(OutOfOrder, match="cannot be used: Read-only file system"):
+        folder.write_text("metrics.json", "new")
+    with pytest.raises(OutOfOrder, match=r"cannot be used: .*(readonly|unable to open)"):
+        journal.append(lease, "note")
+    assert folder.read_text("metrics.json") == "old"
+    disk.protect("rw")
+    assert journal.append(lease, "note").sequence == 1
+
+
+def test_a_store_that_often_fails_loses_nothing(store: ObjectStore) -> None:
+    folder = RunFolder(f"s3://{store.bucket}/prefix", "demo")
+    store.failing = 0.1
+    for at in range(6):
+        folder.write_json(f"rounds/{at:03d}/metrics.json", {"at": at})
+        with folder.publish(f"rounds/{at:03d}/adapter") as local:
+            (local / "a").write_text(f"{at}")
+            (local / "deep").mkdir()
+            (local / "deep/b").write_text(f"{at}")
+        assert folder.exists(f"rounds/{at:03d}/adapter")
+        assert folder.read_json(f"rounds/{at:03d}/metrics.json") == {"at": at}
+        copy = folder.local(f"rounds/{at:03d}/adapter")
+        assert [(copy / file).read_text() for file in ("a", "deep/b")] == [f"{at}"] * 2
+    folder.remove("rounds/003")
+    folder.sweep()
+    assert [rel for rel in folder.list("rounds") if folder.list(rel)] == [f"rounds/{at:03d}" for at in (0, 1, 2, 4, 5)]
+    assert sum(count for answer, count in store.answers.items() if answer != "well") > 10
+
+
+def test_a_store_that_refuses_or_breaks_is_said_in_one_line(store: ObjectStore) -> None:
+    folder = RunFolder(f"s3://{store.bucket}/prefix", "demo")
+    folder.write_text("metrics.json", "old")
+    with folder.publish("adapter") as local:
+        (local / "weights").write_text("old")
+    store.refusing = True
+    for write in (lambda: folder.write_text("metrics.json", "new"), lambda: folder.remove("adapter")):
+        with pytest.raises(OutOfOrder, match=r"^storage s3://\.\.\. cannot be used: ") as caught:
+            write()
+        assert "canary" not in str(caught.value)
+    assert (folder.read_text("metrics.json"), folder.exists("adapter")) == ("old", True)
+    store.refusing, store.failing = False, 1.0
+    with pytest.raises(OutOfOrder, match="cannot be used"):
+        folder.read_text("metrics.json")
+    store.failing = 0.0
+    assert folder.read_text("metrics.json") == "old"
+    store.stop()
+    with pytest.raises(OutOfOrder, match="cannot be used: Could not connect"):
+        folder.exists("metrics.json")
+
+
+def test_a_locked_database_is_waited_for_and_then_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 1)
+    journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
+    journal.create_run("demo", {}, "")
+    lease = journal.acquire("demo", Owner("a"), 600)
+    other = sqlite3.connect(tmp_path / "atgen.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(OutOfOrder, match="database is locked"):
+        journal.append(lease, "note")
+    assert journal.events("demo") == []  # who only reads does not wait
+    threading.Timer(0.3, other.rollback).start()
+    assert journal.append(lease, "note").sequence == 1
+
+
+def test_a_server_that_restarts_is_waited_for(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here it refuses connections for a moment; `test_starved_runs.py` restarts a real one."""
+    journal = Journal(postgres_url)
+    journal.create_run("waiting", {}, "")
+    lease = journal.acquire("waiting", Owner("a"), 600)
+    tried, connect = [0], sa.Engine.connect
+
+    def refuse_twice(engine: sa.Engine) -> sa.Connection:
+        tried[0] += 1
+        if tried[0] < 3:
+            raise sa.exc.OperationalError("", {}, Exception("the database system is starting up"))
+        return connect(engine)
+
+    monkeypatch.setattr(sa.Engine, "connect", refuse_twice)
+    assert journal.append(lease, "note").sequence == 1
+    monkeypatch.setattr(database, "OUTAGE_SECONDS", 0)
+    tried[0] = 0
+    with pytest.raises(OutOfOrder, match="starting up"):
+        Database(postgres_url)
+
+
+@pytest.mark.parametrize("jump", [-7200.0, 7200.0])
+def test_a_clock_that_jumps_gives_no_run_to_two(
+    journal: Journal, run: str, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    """The clock is the database's. Who holds a run keeps it or loses it as a whole, and nothing is written twice."""
+    elsewhere = Owner("a", host="far-away", pid=2**22 + 1, started=0.0, machine="another")
+    lease = journal.acquire(run, elsewhere, 20)
+    journal.append(lease, "step", 1, "annotation", {})
+    clock = journal.database.clock
+    monkeypatch.setattr(journal.database, "clock", lambda connection: clock(connection) + jump)
+    assert journal.append(lease, "step", 1, "training", {}).sequence == 2
+    if jump < 0:
+        with pytest.raises(RunBusy):
+            journal.acquire(run, Owner("b"), 20)
+        assert not lease.renew()
+        monkeypatch.undo()
+    second = journal.acquire(run, Owner("b"), 20)  # the lease has run out by the clock that counts
+    for write in (lambda: journal.append(lease, "note"), lease.renew):
+        with pytest.raises(LeaseLost):
+            write()
+    assert journal.append(second, "step", 1, "training", {}).sequence == 2
+    assert [event.sequence for event in journal.events(run)] == [1, 2]
+
+
+def test_a_service_without_its_database_says_503(tmp_path: Path) -> None:
+    """Neither 401, which would have callers throw their tokens away, nor 404 for runs that are there."""
+    file = tmp_path / "atgen.db"
+    journal = Journal(f"sqlite:///{file}")
+    journal.create_run("demo", {}, "")
+    tokens = Tokens(journal.database)
+    token = tokens.create("admin")
+    control = RunControl(ServiceConfig(storage=str(tmp_path)), journal)
+    app = FastAPI()
+    app.include_router(run_routes(control))
+    journal.close()
+    for path in tmp_path.glob("atgen.db*"):
+        path.unlink()
+    file.write_bytes(b"no database any more" * 100)
+    answer = TestClient(Guards(app, tokens, LimitsConfig())).get(
+        "/api/v1/runs", headers={"Authorization": f"Bearer {token}"}
+    )
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert "cannot be used: file is not a database" in answer.json()["error"]["message"]
+    for call in (lambda: control.show("demo"), lambda: control.stop("demo"), lambda: control.resume("demo")):
+        with pytest.raises(OutOfOrder):
+            call()

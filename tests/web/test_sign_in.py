@@ -1,0 +1,125 @@
+"""Who gets in with a browser, how, and what a stranger's site can make that browser do."""
+
+import re
+from collections.abc import Callable
+
+import httpx
+import pytest
+from browsing import Visitor, find_barriers, keep_screenshot
+from services import Service, bearer
+
+PAGES = ["/", "/new", "/runs/sort", "/compare?run=sort&run=sort", "/parts/runs", "/runs/sort/parts/generations"]
+HTML = {"Accept": "text/html"}
+
+
+def cookie(token: str) -> dict[str, str]:
+    return {"Cookie": f"atgen={token}"}
+
+
+def find_csrf(service: Service, token: str) -> str:
+    found = re.search('name="csrf" content="([0-9a-f]{64})"', httpx.get(service.url, headers=cookie(token)).text)
+    assert found
+    return found[1]
+
+
+def test_a_person_signs_in_by_keyboard_and_out(visit: Callable[..., Visitor], service: Service) -> None:
+    visitor = visit(token=None)
+    page = visitor.page
+    page.goto("/runs/sort?x=1#rounds")
+    assert "/sign-in?next=%2Fruns%2Fsort%3Fx%3D1" in page.url
+    assert find_barriers(page) == []
+    keep_screenshot(page, "sign-in")
+    page.keyboard.type(service.admin)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/runs/sort?x=1*")
+    kept = visitor.context.cookies()[0]
+    assert (kept["name"], kept["httpOnly"], kept["sameSite"], kept["secure"]) == ("atgen", True, "Strict", False)
+    assert page.evaluate("document.cookie") == ""
+    page.get_by_role("button", name="Sign out").press("Enter")
+    page.wait_for_url("**/sign-in")
+    assert visitor.context.cookies() == []
+
+
+def test_a_wrong_token_is_told_and_gives_no_cookie(visit: Callable[..., Visitor], service: Service) -> None:
+    visitor = visit(token=None)
+    page = visitor.page
+    page.goto("/sign-in")
+    page.get_by_label("Token").fill(service.admin + "x")
+    page.get_by_role("button", name="Sign in").click()
+    assert "unknown or was revoked" in page.get_by_role("alert").inner_text()
+    assert page.get_by_label("Token").get_attribute("aria-invalid") == "true"
+    assert visitor.context.cookies() == []
+    assert len(visitor.refused) == 1  # the answer's 401
+
+
+def test_strangers_are_sent_to_sign_in_and_programs_told_401(service: Service) -> None:
+    for path in PAGES:
+        answer = httpx.get(service.url + path, headers=HTML)
+        assert answer.status_code == 303, path
+        assert answer.headers["location"].startswith("/sign-in?next=%2F"), path
+        assert httpx.get(service.url + path).status_code == 401, path
+        assert httpx.get(service.url + path, headers=HTML | bearer("nonsense")).status_code == 401, path
+    assert httpx.get(service.url + "/api/v1/runs", headers=HTML).status_code == 401
+    for path in ("/new", "/compare?run=a&run=b", "/runs/sort/parts/generations", "/runs/sort/parts/selection"):
+        answer = httpx.get(service.url + path, headers=HTML | cookie(service.annotator))
+        assert answer.status_code == 403, path
+        assert "This did not work" in answer.text, path
+
+
+@pytest.mark.parametrize("next", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"])
+def test_sign_in_goes_nowhere_else(service: Service, next: str) -> None:
+    form = {"token": service.admin, "next": next}
+    answer = httpx.post(service.url + "/sign-in", data=form, headers={"Origin": service.url})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
+def test_behind_tls_the_cookie_is_secure_and_the_host_s_own(service: Service) -> None:
+    headers = {"Origin": service.url, "X-Forwarded-Proto": "https"}
+    answer = httpx.post(service.url + "/sign-in", data={"token": service.admin}, headers=headers)
+    given = answer.headers["set-cookie"]
+    assert given.startswith("__Host-atgen=")
+    assert {"Secure", "HttpOnly", "SameSite=strict", "Path=/"} <= set(given.split("; "))
+    assert answer.headers["strict-transport-security"]
+
+
+def test_writes_with_a_cookie_must_come_from_our_own_pages(service: Service) -> None:
+    stop, own = f"{service.url}/api/v1/runs/sort/stop", {"Origin": service.url}
+    token = {"X-CSRF-Token": find_csrf(service, service.admin)}
+    signed = cookie(service.admin)
+    for headers in (
+        signed,
+        signed | own,
+        signed | token,
+        signed | token | {"Origin": "https://evil.example"},
+        signed | token | own | {"Sec-Fetch-Site": "cross-site"},
+        signed | own | {"X-CSRF-Token": "0" * 64},
+        signed | own | {"X-CSRF-Token": find_csrf(service, service.annotator)},
+    ):
+        assert httpx.post(stop, headers=headers).status_code == 403, headers
+    assert httpx.post(stop, headers=signed | token | own).status_code == 202
+    assert httpx.post(stop, headers=bearer(service.admin)).status_code == 202
+    assert httpx.post(service.url + "/sign-in", data={"token": service.admin}).status_code == 403
+
+
+def test_every_answer_forbids_what_is_not_ours(service: Service) -> None:
+    for path in (*PAGES, "/sign-in", "/nowhere", "/healthz", "/api/v1/runs"):
+        answer = httpx.get(service.url + path, headers=HTML | cookie(service.admin))
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'"), path
+        assert "unsafe" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["cache-control"] == "no-store"
+        assert not re.search(r"<script>|<style|style=|\son\w+=|https?://(?!127|www\.w3\.org)", answer.text), path
+
+
+def test_assets_are_kept_by_browsers_and_nothing_else_is_served(service: Service) -> None:
+    text = httpx.get(service.url + "/sign-in").text
+    names = re.findall(r'"(/static/[0-9a-f]{16}/[\w.]+)"', text)
+    assert len(names) == 3
+    for name in names:
+        answer = httpx.get(service.url + name)
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    root = names[0].rpartition("/")[0]
+    for name in ("nothing.js", "..%2fassets.py", "%2e%2e/assets.py", "style.css%00"):
+        assert httpx.get(f"{service.url}{root}/{name}").status_code in (401, 404), name
