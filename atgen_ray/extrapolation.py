@@ -19,7 +19,7 @@ SLOWEST, FASTEST = 0.05, 2.0  # bounds of the exponent
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """score(n) = limit - drop * (n + 1) ** -exponent, with drop >= 0: it never falls."""
+    """score(n) = limit - drop * (n + 1) ** -exponent; with drop >= 0 it never falls."""
 
     limit: float
     drop: float
@@ -30,8 +30,10 @@ class PowerLaw:
         return self.limit - self.drop * (np.asarray(labels, np.float64) + 1) ** -self.exponent
 
 
-def fit_power_law(labels: Sequence[float], scores: npt.ArrayLike) -> PowerLaw:
+def fit_power_law(labels: Sequence[float], scores: npt.ArrayLike, falling: bool = False) -> PowerLaw:
     """The least-squares fit to at least two points; the exponent by scipy.optimize, the rest in closed form.
+
+    Unless it may be `falling`, the flat law is the fit to scores that fall.
 
     Raises:
         ValueError: fewer than two points, or not as many labels as scores.
@@ -46,7 +48,7 @@ def fit_power_law(labels: Sequence[float], scores: npt.ArrayLike) -> PowerLaw:
         basis = places**-exponent
         spread = basis - basis.mean()
         slope = float(spread @ values / (spread @ spread)) if spread @ spread > 0 else 0.0
-        drop = max(0.0, -slope)
+        drop = -slope if falling else max(0.0, -slope)
         law = PowerLaw(float(values.mean() + drop * basis.mean()), drop, exponent)
         return law, float(np.sum((law.predict(places - 1) - values) ** 2))
 
@@ -57,14 +59,14 @@ def fit_power_law(labels: Sequence[float], scores: npt.ArrayLike) -> PowerLaw:
 def predict_gain(labels: Sequence[float], scores: Sequence[float], more: float, seed: int = 0) -> Numbers | None:
     """Draws of what `more` labels would add to the score, in its units; None with fewer than `POINTS` points.
 
-    A parametric bootstrap: the curve is drawn anew from its fit with the spread of its residuals, and fitted again
+    A parametric bootstrap: the curve is drawn anew from its fit with the spread of the residuals, and fitted again
     (Efron and Tibshirani 1993, chapter 6). What it does not cover is a curve that is no power law.
     """
     if len(scores) < POINTS:
         return None
-    law = fit_power_law(labels, scores)
-    fitted = law.predict(labels)
-    residuals = np.asarray(scores, np.float64) - fitted
+    fitted = fit_power_law(labels, scores).predict(labels)
+    # How noisy the scores are: that they fall is no noise.
+    residuals = np.asarray(scores, np.float64) - fit_power_law(labels, scores, falling=True).predict(labels)
     spread = float(np.sqrt(residuals @ residuals / (len(scores) - 3)))
     noise = np.random.default_rng(seed).normal(0.0, spread, (DRAWS, len(scores)))
     now = labels[-1]

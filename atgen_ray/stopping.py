@@ -73,11 +73,12 @@ def describe_gain(
         return None
     labels, dollars = bought[-1]
     price = gain.dollars_per_label or dollars / max(1, labels)
-    draws = predict_gain([at for at, _ in bought], [row[gain.metric] for row in scores], count) if price else None
+    values = [_sign(gain.metric) * row[gain.metric] for row in scores]
+    draws = predict_gain([at for at, _ in bought], values, count) if price else None
     if draws is None or np.mean(draws / (price * count) < gain.per_dollar) < gain.certainty:
         return None
     low, high = np.quantile(draws, [0.05, 0.95])
     return (
-        f"predicted gain: the next {count} labels would raise {gain.metric} by {draws.mean():.4f} "
+        f"predicted gain: the next {count} labels would better {gain.metric} by {draws.mean():.4f} "
         f"[{low:.4f}, {high:.4f}] for {price * count:.2f} dollars, under {gain.per_dollar:g} a dollar"
     )

@@ -17,6 +17,7 @@ from atgen_ray.storage import check_run_name
 from atgen_ray.strict_yaml import dump_yaml
 
 CANARY = "postgresql://atgen:pw-canary@db.example/atgen"
+STEERED = "stopping.plateau, stopping.gain and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2"
 TOP = "annotator, cache, data, database_url, embedding, engine, evaluation, model, name, prompt, seed, selection"
 
 # A setting that is wrong, and the line that it gives.
@@ -117,11 +118,11 @@ WRONG_SETTINGS = {
     # what does not fit together
     "data.references=null": "annotator.type is 'dataset' but data.references is empty, expected the answers' column",
     "data.references=[]": "annotator.type is 'dataset' but data.references is empty, expected the answers' column",
-    "stopping.gain.per_dollar=0.1": "stopping.gain needs evaluation.dev_fraction above 0, as 0.2",
-    "stopping.gain={per_dollar: 0.1, metric: rogueL}": "stopping.gain.metric is 'rogueL', expected one of evaluation",
+    "stopping.gain.per_dollar=0.1": STEERED,
+    "stopping.gain={per_dollar: 0.1, metric: rogueL}": "stopping names metric 'rogueL', expected",
     "stopping.gain.certainty=0.5": "key 'stopping.gain.per_dollar' is missing, expected float: Least rise",
-    "stopping.plateau={}": "stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2",
-    "stopping.dev_target.rougeL=0.5": "stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0",
+    "stopping.plateau={}": STEERED,
+    "stopping.dev_target.rougeL=0.5": STEERED,
     "stopping.dev_target.rougel=0.5": (
         "stopping names metric 'rougel', expected a known metric; did you mean 'rougeL'?"
     ),

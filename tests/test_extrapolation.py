@@ -33,6 +33,12 @@ def test_a_falling_curve_promises_nothing() -> None:
     assert law.predict([1000]) == pytest.approx([np.mean([0.5, 0.4, 0.4, 0.3, 0.3, 0.2])])
 
 
+def test_a_curve_that_falls_for_certain_certainly_promises_little() -> None:
+    draws = predict_gain(LABELS, [0.5, 0.44, 0.38, 0.33, 0.27, 0.22], 40)
+    assert draws is not None
+    assert draws.max() < 0.02
+
+
 def test_a_noisy_curve_is_less_sure_than_a_smooth_one() -> None:
     law = PowerLaw(0.6, 0.4, 0.5)
     smooth = law.predict(LABELS)

@@ -168,9 +168,20 @@ def gain(curve: list[float], per_dollar: float, **more: Any) -> str | None:
 def test_a_flat_curve_is_not_worth_its_price_and_a_rising_one_is() -> None:
     flat = gain([0.30, 0.40, 0.401, 0.402, 0.402], 0.002)
     assert flat is not None
-    assert flat.startswith("predicted gain: the next 10 labels would raise rougeL by 0.00")
+    assert flat.startswith("predicted gain: the next 10 labels would better rougeL by 0.00")
     assert "for 5.00 dollars, under 0.002 a dollar" in flat
     assert gain([0.10, 0.20, 0.29, 0.37, 0.44], 0.002) is None
+
+
+def test_a_metric_that_falls_as_it_gets_better() -> None:
+    worse, better = [0.1, 0.2, 0.29, 0.37, 0.44], [0.44, 0.34, 0.26, 0.19, 0.13]
+    config = StoppingConfig.model_validate({"rounds": 9, "gain": {"per_dollar": 0.002, "metric": "repetition"}})
+    bought = [(10 * at, 5.0 * at) for at in range(1, 6)]
+    stops = [
+        find_stop(config, 5, 50, [{"repetition": score} for score in row], 99, bought, 10) for row in (worse, better)
+    ]
+    assert stops[0] is not None
+    assert stops[1] is None
 
 
 def test_predicted_gain_needs_a_curve_and_a_price() -> None:

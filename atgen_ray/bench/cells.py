@@ -79,6 +79,8 @@ def list_cells(suite: BenchConfig) -> list[Cell]:
         if metric not in known:
             hint = nearest(metric, known)
             raise UserError(f"tasks.{cell.task}.metric is {metric!r}, expected one of evaluation.metrics{hint}")
+        if METRICS[metric].better != "higher":
+            raise UserError(f"tasks.{cell.task}.metric is {metric!r}, expected one of which larger is better")
     return cells
 
 

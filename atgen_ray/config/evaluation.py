@@ -112,4 +112,4 @@ class StoppingConfig(Section):
     @property
     def steering(self) -> set[str]:
         """The metrics on the dev split that may end the run."""
-        return set(self.dev_target) | ({self.plateau.metric} if self.plateau else set())
+        return set(self.dev_target) | {rule.metric for rule in (self.plateau, self.gain) if rule}

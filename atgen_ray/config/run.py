@@ -104,18 +104,6 @@ class RunConfig(Section):
         if isinstance(judge, RemoteAnnotatorConfig):
             find_price(judge, "evaluation.judge")
 
-    @model_validator(mode="after")
-    def _gain_fits(self) -> "RunConfig":
-        gain, known = self.stopping.gain, self.evaluation.metrics
-        if gain is None:
-            return self
-        if known and gain.metric not in known:
-            hint = nearest(gain.metric, known)
-            raise ValueError(f"stopping.gain.metric is '{gain.metric}', expected one of evaluation.metrics{hint}")
-        if not self.evaluation.dev_fraction:
-            raise ValueError("stopping.gain needs evaluation.dev_fraction above 0, as 0.2")
-        return self
-
     def _check_language(self, key: str, annotator: LanguageAnnotatorConfig) -> None:
         from atgen_ray.annotation.prices import find_price
 
@@ -138,7 +126,8 @@ class RunConfig(Section):
         for metric in sorted(steered):
             _check_steering(metric, self.evaluation.metrics)
         if steered and not self.evaluation.dev_fraction:
-            raise ValueError("stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2")
+            rules = "stopping.plateau, stopping.gain and stopping.dev_target"
+            raise ValueError(f"{rules} need evaluation.dev_fraction above 0, as 0.2")
         if self.model.host == "serve" and self.training.method in ("full", "dora"):
             raise ValueError(
                 f"training.method is '{self.training.method}', expected lora, rslora or qlora for model.host=serve: "

@@ -66,6 +66,10 @@ def test_sections_are_laid_over_one_another() -> None:
             "strategy 'hudz': selection.strategy is 'hudz', expected a known strategy; did you mean",
         ),
         ("tasks.sort.metric=rogueL", "tasks.sort.metric is 'rogueL', expected one of evaluation.metrics; did you mean"),
+        (
+            "tasks.sort={metric: words, run: {evaluation: {metrics: [words]}, data: {pool: p, references: a}}}",
+            "tasks.sort.metric is 'words', expected one of which larger is better",
+        ),
         ("tasks.sort.run.data.limits=3", "task 'sort', model 'tiny', strategy 'cheap': unknown key 'data.limits'"),
         ("analysis.baseline=uniform", "analysis.baseline is 'uniform', expected one of strategies"),
         (
