@@ -315,8 +315,8 @@ class Controller:
             )
 
         if self._config.cache is not None and adapter is None and not samples and untuned is None:
-            backend = self._engine.name
-            shelf = open_output_shelf(self._config.cache, model, self._config.prompt, backend, request)
+            cache, backend = self._config.cache, self._engine.name
+            shelf = open_output_shelf(cache, model, self._config.prompt, backend, engine.options, request)
             features, reused = share_outputs(shelf, examples, generate)
             self._reused += reused
         else:

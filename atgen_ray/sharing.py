@@ -67,13 +67,19 @@ def open_embedding_shelf(root: str, config: EmbeddingConfig) -> Shelf:
 
 
 def open_output_shelf(
-    root: str, model: ModelConfig, prompt: PromptConfig, backend: str, request: GenerationRequest
+    root: str,
+    model: ModelConfig,
+    prompt: PromptConfig,
+    backend: str,
+    options: Mapping[str, Any],
+    request: GenerationRequest,
 ) -> Shelf:
-    """Where the greedy outputs of an untuned model are."""
+    """Where the greedy outputs of an untuned model are, made by an engine with these `options` of its own."""
     identity = {
         "model": model.model_dump(mode="json", exclude={"host", "trust_remote_code"}),
         "prompt": prompt.model_dump(mode="json"),
         "backend": backend,
+        "options": dict(options),
         "top_logprobs": request.top_logprobs,
     }
     return Shelf(root, "outputs", identity)

@@ -34,9 +34,9 @@ class Model:
         return pa.Table.from_pylist(made, schema=FEATURES_SCHEMA)
 
 
-def outputs(root: Path, request: GenerationRequest | None = None, **model: object) -> Shelf:
+def outputs(root: Path, options: dict[str, object] | None = None, **model: object) -> Shelf:
     config = ModelConfig.model_validate({"id": "some/model"} | model)
-    return open_output_shelf(str(root), config, PromptConfig(), "transformers", request or GenerationRequest(8))
+    return open_output_shelf(str(root), config, PromptConfig(), "vllm", options or {}, GenerationRequest(8))
 
 
 def examples(**texts: str) -> pa.Table:
@@ -74,7 +74,8 @@ def test_another_model_shares_nothing(tmp_path: Path, change: dict[str, object])
     share_outputs(outputs(tmp_path), examples(a="text"), Model())
     model = Model()
     share_outputs(outputs(tmp_path, **change), examples(a="text"), model)
-    assert model.asked == ["text"]
+    share_outputs(outputs(tmp_path, {"quantization": "fp8"}, **change), examples(a="text"), model)
+    assert model.asked == ["text", "text"]
 
 
 def test_where_the_model_is_hosted_changes_nothing(tmp_path: Path) -> None:
