@@ -14,7 +14,7 @@ demo: $(VENV)/.demo $(if $(filter vllm,$(ENGINE)),install-vllm)
 
 test: $(VENV)/.demo $(VENV)/.dev install-vllm postgres
 	$(MAKE) lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
