@@ -25,6 +25,7 @@ from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Event, Journal, open_journal
+from atgen_ray.workplace import runtime_environment
 
 POLL_SECONDS = 0.5
 EVERYTHING = 2**31 - 1  # above all sequence numbers
@@ -87,7 +88,9 @@ def _differences(before: Any, now: Any, key: str) -> Iterator[tuple[str, Any, An
 def ray_session() -> Iterator[None]:
     """The cluster at RAY_ADDRESS, or a private one on this machine that ends with the run."""
     address = os.environ.get("RAY_ADDRESS")
-    settings: dict[str, Any] = {} if address else {"include_dashboard": False}
+    settings: dict[str, Any] = {"include_dashboard": False}
+    if address:
+        settings = {"runtime_env": runtime_environment()}
     ray.init(
         address=address or "local",
         namespace=NAMESPACE,
