@@ -20,7 +20,8 @@ from atgen_ray.engines import build_engine
 from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.states import append_states
-from atgen_ray.evaluation import evaluate_predictions
+from atgen_ray.evaluation import Resources, choose_metrics, evaluate_predictions
+from atgen_ray.evaluation.placement import score_on_ray
 from atgen_ray.journal import Journal, Lease
 from atgen_ray.plan import estimate_run
 from atgen_ray.pool import build_split, overlap
@@ -271,6 +272,8 @@ class Controller:
         self._bury_failures(round, "evaluation", features)
         # An example that the engine could not answer counts as an empty answer, and stands in the dead letters.
         predictions = dict(zip(features["id"].to_pylist(), pc.fill_null(features["text"], "").to_pylist(), strict=True))
+        named = [text for texts in references.values() for text in texts]
+        names = choose_metrics(evaluation.metrics, self._config.stopping.steering, named)
         rows: list[dict[str, Any]] = []
         metrics: dict[str, Any] = {}
         for split in sorted(set(splits.values())):
@@ -278,10 +281,13 @@ class Controller:
             result = evaluate_predictions(
                 {id_: predictions[id_] for id_ in members},
                 {id_: references[id_] for id_ in members},
-                evaluation.metrics,
+                names,
                 evaluation.bootstrap_samples,
                 evaluation.confidence,
                 self._config.seed,
+                sources={id_: self._state.texts[id_] for id_ in members},
+                resources=Resources(evaluation.models),
+                scorer=score_on_ray,
             )
             metrics[split] = result.metrics
             for scores in result.scores.to_pylist():

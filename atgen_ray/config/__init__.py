@@ -15,7 +15,7 @@ from atgen_ray.config.annotation import (
     list_annotators,
 )
 from atgen_ray.config.data import DataConfig, DuplicatesConfig, PromptConfig, Shot
-from atgen_ray.config.evaluation import EvaluationConfig, PlateauConfig, StoppingConfig
+from atgen_ray.config.evaluation import EvaluationConfig, MetricModelsConfig, PlateauConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
 from atgen_ray.config.run import NAME_PATTERN, RunConfig
 from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig
@@ -37,6 +37,7 @@ __all__ = [
     "HumanAnnotatorConfig",
     "LanguageAnnotatorConfig",
     "LimitsConfig",
+    "MetricModelsConfig",
     "ModelAnnotatorConfig",
     "ModelConfig",
     "OpenAIAnnotatorConfig",

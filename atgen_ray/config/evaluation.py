@@ -8,13 +8,43 @@ from atgen_ray.errors import nearest
 from atgen_ray.settings import Section
 
 
+class BERTScoreConfig(Section):
+    """What `bertscore` loads."""
+
+    model: str = Field("FacebookAI/roberta-large", description="Encoder, given like model.id")
+    layer: PositiveInt = Field(17, description="Layer whose states are compared, from 1; 17 is right for roberta-large")
+
+
+class BARTScoreConfig(Section):
+    """What `bartscore` and `bartscore_reference` load."""
+
+    model: str = Field("facebook/bart-large-cnn", description="Encoder-decoder, given like model.id")
+
+
+class AlignScoreConfig(Section):
+    """What `alignscore` loads."""
+
+    checkpoint: str = Field("yzha/AlignScore/AlignScore-base.ckpt", description="File, or REPOSITORY/FILE on the hub")
+    base: str = Field("FacebookAI/roberta-base", description="Tokenizer and shape of the encoder, given like model.id")
+
+
+class MetricModelsConfig(Section):
+    """Checkpoints of the metrics that need one; loaded only for a metric in `metrics`."""
+
+    bertscore: BERTScoreConfig = Field(default_factory=BERTScoreConfig)
+    bartscore: BARTScoreConfig = Field(default_factory=BARTScoreConfig)
+    alignscore: AlignScoreConfig = Field(default_factory=AlignScoreConfig)
+
+
 class EvaluationConfig(Section):
     """Greedy answers, compared with the references."""
 
-    metrics: list[str] = Field(
-        default_factory=lambda: ["rouge1", "rouge2", "rougeL", "exact_match", "token_f1"],
-        description="Metrics computed on the test set (and the dev split)",
+    metrics: list[str] | None = Field(
+        None,
+        description="Metrics computed on the test set (and the dev split); null: ROUGE, exact match and F1, with chrF "
+        "in the place of ROUGE-1 and ROUGE-2 where the references are written without spaces between words",
     )
+    models: MetricModelsConfig = Field(default_factory=MetricModelsConfig)
     zero_shot: bool = Field(True, description="Evaluate the untuned model first")
     dev_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.0, description="Share of the labels held out of training to steer stopping; needed by plateau and dev_target"
@@ -24,9 +54,11 @@ class EvaluationConfig(Section):
 
     @field_validator("metrics")
     @classmethod
-    def _known_metrics(cls, names: list[str]) -> list[str]:
+    def _known_metrics(cls, names: list[str] | None) -> list[str] | None:
         from atgen_ray.evaluation import METRICS
 
+        if names is None:
+            return None
         if not names:
             raise ValueError(f"is empty, expected at least one of {', '.join(METRICS)}")
         for name in names:
@@ -54,3 +86,8 @@ class StoppingConfig(Section):
     dev_target: dict[str, float] = Field(
         default_factory=dict, description="Stop when every named metric reaches its value on the dev split"
     )
+
+    @property
+    def steering(self) -> set[str]:
+        """The metrics on the dev split that may end the run."""
+        return set(self.dev_target) | ({self.plateau.metric} if self.plateau else set())

@@ -89,12 +89,20 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "RunConfig":
-        stopping = self.stopping
-        steered = set(stopping.dev_target) | ({stopping.plateau.metric} if stopping.plateau else set())
+        steered = self.stopping.steering
         for metric in sorted(steered):
-            if metric not in self.evaluation.metrics:
-                hint = nearest(metric, self.evaluation.metrics)
-                raise ValueError(f"stopping names metric '{metric}', expected one of evaluation.metrics{hint}")
+            _check_steering(metric, self.evaluation.metrics)
         if steered and not self.evaluation.dev_fraction:
             raise ValueError("stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2")
         return self
+
+
+def _check_steering(metric: str, computed: list[str] | None) -> None:
+    from atgen_ray.evaluation import METRICS
+
+    known = METRICS if computed is None else computed
+    if metric not in known:
+        expected = "a known metric" if computed is None else "one of evaluation.metrics"
+        raise ValueError(f"stopping names metric '{metric}', expected {expected}{nearest(metric, known)}")
+    if METRICS[metric].better == "neither":
+        raise ValueError(f"stopping names metric '{metric}', which is no better the larger or the smaller it is")

@@ -1,6 +1,6 @@
 """Metrics over a set of examples, with confidence intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -9,11 +9,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from atgen_ray.errors import UserError, nearest
-from atgen_ray.evaluation.metrics import METRICS
+from atgen_ray.evaluation.cases import Case, Resources
+from atgen_ray.evaluation.metrics import METRICS, Corpus
+
+Scorer = Callable[[str, Sequence[Case], Resources], Sequence[float]]
 
 
 class Aggregate(TypedDict):
-    """A metric over `count` examples: its mean and the bounds of the bootstrap interval."""
+    """A metric over `count` examples and the bounds of its bootstrap interval.
+
+    `mean` is the mean of the examples' values, or the value of the whole set where the metric has one of its own
+    (sacreBLEU, chrF).
+    """
 
     mean: float
     low: float
@@ -23,10 +30,16 @@ class Aggregate(TypedDict):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`scores` has the column `id`, sorted, and a float64 column for every metric; `metrics` aggregates each."""
+    """`scores` has the column `id`, sorted, and a float64 column for every metric, null where it could not judge the
+    example; `metrics` aggregates each."""
 
     scores: pa.Table
     metrics: dict[str, Aggregate]
+
+
+def score_cases(name: str, cases: Sequence[Case], resources: Resources) -> Sequence[float]:
+    """The values of metric `name`, one a case."""
+    return METRICS[name].score(cases, resources)
 
 
 def evaluate_predictions(
@@ -36,14 +49,18 @@ def evaluate_predictions(
     bootstrap_samples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    sources: Mapping[str, str] | None = None,
+    resources: Resources | None = None,
+    scorer: Scorer = score_cases,
 ) -> Evaluation:
-    """Compare each prediction with the references of the same id.
+    """Compare each prediction with the references, and where a metric does so with the source, of the same id.
 
     Intervals are percentile bootstraps over examples (Efron, 1979) and depend on no order; with one example, or with
-    equal scores throughout, the interval is the mean. Every metric sees the same resamples.
+    equal scores throughout, the interval is the mean. Every metric sees the same resamples. `scorer` computes the
+    values of one metric, somewhere else where that is better.
 
-    Raises UserError for an unknown metric and for an example without references, ValueError when there are no examples
-    or an example has no prediction: a missing answer never counts as 0.
+    Raises UserError for an unknown metric, for an example without references and for a metric that can judge no
+    example; ValueError when there are no examples or an example has no prediction: a missing answer never counts as 0.
     """
     for name in metrics:
         if name not in METRICS:
@@ -53,9 +70,19 @@ def evaluate_predictions(
         raise ValueError("no examples to evaluate")
     _require("prediction", [id for id in ids if id not in predictions], ValueError)
     _require("reference (data.references)", [id for id in ids if not references.get(id)], UserError)
-    columns = {name: np.array([METRICS[name](predictions[id], references[id]) for id in ids]) for name in metrics}
-    aggregates = {name: _aggregate(values, bootstrap_samples, confidence, seed) for name, values in columns.items()}
-    return Evaluation(pa.table({"id": pa.array(ids, pa.string()), **columns}), aggregates)
+    cases = [Case(predictions[id], references[id], (sources or {}).get(id, "")) for id in ids]
+    columns: dict[str, npt.NDArray[np.float64]] = {}
+    aggregates: dict[str, Aggregate] = {}
+    for name in metrics:
+        values = np.asarray(scorer(name, cases, resources or Resources()), dtype=np.float64)
+        if np.isnan(values).all():
+            raise UserError(f"evaluation.metrics holds '{name}', which could judge none of {len(ids)} examples")
+        columns[name] = values
+        corpus = METRICS[name].corpus
+        draw = (bootstrap_samples, confidence, seed)
+        aggregates[name] = _aggregate_corpus(cases, corpus, *draw) if corpus else _aggregate(values, *draw)
+    arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
+    return Evaluation(pa.table({"id": pa.array(ids, pa.string()), **arrays}), aggregates)
 
 
 def _require(what: str, missing: list[str], error: type[Exception]) -> None:
@@ -64,6 +91,7 @@ def _require(what: str, missing: list[str], error: type[Exception]) -> None:
 
 
 def _aggregate(values: npt.NDArray[np.float64], samples: int, confidence: float, seed: int) -> Aggregate:
+    values = values[~np.isnan(values)]
     mean = float(values.mean())
     low = high = mean
     if np.ptp(values) > 0:
@@ -84,3 +112,16 @@ def _bootstrap(values: npt.NDArray[np.float64], samples: int, confidence: float,
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
+
+
+def _aggregate_corpus(cases: Sequence[Case], corpus: Corpus, samples: int, confidence: float, seed: int) -> Aggregate:
+    """Resamples what is counted in each example; the value of a resample is that of its sum."""
+    counts = corpus.counts(cases)
+    mean = corpus.combine(counts.sum(axis=0))
+    low = high = mean
+    if len(cases) > 1 and np.ptp(counts, axis=0).any():
+        rng = np.random.default_rng(seed)
+        draws = (counts[rng.integers(0, len(cases), len(cases))].sum(axis=0) for _ in range(samples))
+        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+        low, high = (float(bound) for bound in np.quantile([corpus.combine(draw) for draw in draws], tails))
+    return Aggregate(mean=mean, low=low, high=high, count=len(cases))

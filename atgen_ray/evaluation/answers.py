@@ -2,8 +2,8 @@
 
 Normalisation is that of the official TriviaQA script, which extends SQuAD's: lower case, articles and punctuation
 removed, white space squeezed. A punctuation mark becomes a space, as there, so that "1.5" is not "15". Beyond the
-scripts, which know ASCII only, every Unicode punctuation mark counts as one, and text without spaces between words is
-compared by character.
+scripts, which know ASCII only, every Unicode punctuation mark counts as one, the digits of every script are the same
+digits, Arabic vowel signs do not count, and text without spaces between words is compared by character.
 """
 
 import re
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
-from atgen_ray.evaluation.segmentation import split_words
+from atgen_ray.evaluation.segmentation import fold_characters, split_words
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _MARKS = frozenset(string.punctuation + "´")
@@ -38,7 +38,7 @@ def _f1(predicted: tuple[str, ...], expected: tuple[str, ...]) -> float:
 
 @lru_cache(maxsize=4096)
 def _normalize(text: str) -> tuple[str, ...]:
-    lowered = unicodedata.normalize("NFC", text).lower()
+    lowered = fold_characters(unicodedata.normalize("NFC", text)).casefold()
     unmarked = "".join(" " if _is_mark(character) else character for character in lowered)
     return tuple(split_words(_ARTICLES.sub(" ", unmarked)))
 

@@ -1,18 +1,101 @@
-"""The names of the metrics. Each compares one prediction with its references: a number in [0, 1], larger is better."""
+"""The names of the metrics.
+
+Each maps cases to one number an example. Unless its file says otherwise a value lies in [0, 1], larger is better, and
+the best reference counts; sacreBLEU and chrF keep their published scale from 0 to 100.
+"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
+from atgen_ray.evaluation.alignscore import score_alignment
 from atgen_ray.evaluation.answers import exact_match, token_f1
+from atgen_ray.evaluation.bartscore import score_likelihood
+from atgen_ray.evaluation.bertscore import score_similarity
+from atgen_ray.evaluation.bleu import BLEU, CHRF
+from atgen_ray.evaluation.cases import Case, Resources
+from atgen_ray.evaluation.choices import multiple_choice
+from atgen_ray.evaluation.faithfulness import score_support
+from atgen_ray.evaluation.judge import judge_answers
+from atgen_ray.evaluation.lengths import count_words, length_ratio, source_length_ratio
+from atgen_ray.evaluation.mathematics import math_equal
+from atgen_ray.evaluation.novelty import novel_ngrams, repetition
 from atgen_ray.evaluation.rouge import rouge
+from atgen_ray.evaluation.squad import squad_exact_match, squad_f1
+from atgen_ray.evaluation.tool_calls import tool_calls
 
-# (prediction, references) -> best value over the references, of which there is at least one
-Metric = Callable[[str, Sequence[str]], float]
+Numbers = npt.NDArray[np.float64]
+Better = Literal["higher", "lower", "neither"]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A value of a whole set that is no mean: a function of the sum of what is counted in each example."""
+
+    counts: Callable[[Sequence[Case]], Numbers]  # n cases -> (n, k)
+    combine: Callable[[Numbers], float]  # sum over cases, (k,) -> value
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One way to judge answers.
+
+    `score` gives NaN for a case that it cannot judge. `better` says which way is up, where either is. `heavy` metrics
+    load a model.
+    """
+
+    score: Callable[[Sequence[Case], Resources], Sequence[float]]
+    better: Better = "higher"
+    corpus: Corpus | None = None
+    heavy: bool = False
+
+    def __call__(self, prediction: str, references: Sequence[str], source: str = "") -> float:
+        """The value of one answer."""
+        return float(self.score([Case(prediction, references, source)], Resources())[0])
+
+
+def _each(
+    judge: Callable[[str, Sequence[str]], float], better: Better = "higher", corpus: Corpus | None = None
+) -> Metric:
+    """A metric that looks at one answer and its references at a time."""
+    return Metric(lambda cases, _: [judge(case.prediction, case.references) for case in cases], better, corpus)
+
+
+def _sourced(judge: Callable[[str, str], float], better: Better) -> Metric:
+    """A metric that looks at one answer and its source at a time."""
+    return Metric(lambda cases, _: [judge(case.prediction, case.source) for case in cases], better)
+
 
 METRICS: dict[str, Metric] = {
-    "rouge1": partial(rouge, "rouge1"),
-    "rouge2": partial(rouge, "rouge2"),
-    "rougeL": partial(rouge, "rougeL"),
-    "exact_match": exact_match,
-    "token_f1": token_f1,
+    "rouge1": _each(partial(rouge, "rouge1")),
+    "rouge2": _each(partial(rouge, "rouge2")),
+    "rougeL": _each(partial(rouge, "rougeL")),
+    "rougeLsum": _each(partial(rouge, "rougeLsum")),
+    "exact_match": _each(exact_match),
+    "token_f1": _each(token_f1),
+    "squad_exact_match": _each(squad_exact_match),
+    "squad_f1": _each(squad_f1),
+    "math_equal": Metric(lambda cases, _: math_equal(cases)),
+    "multiple_choice": _each(multiple_choice),
+    "tool_calls": _each(tool_calls),
+    "sacrebleu": _each(BLEU.score, corpus=Corpus(BLEU.counts, BLEU.combine)),
+    "sentence_bleu": _each(BLEU.score),
+    "chrf": _each(CHRF.score, corpus=Corpus(CHRF.counts, CHRF.combine)),
+    "words": _each(lambda prediction, _: count_words(prediction), "neither"),
+    "length_ratio": _each(length_ratio, "neither"),
+    "source_length_ratio": _sourced(source_length_ratio, "neither"),
+    "novel_unigrams": _sourced(partial(novel_ngrams, 1), "neither"),
+    "novel_bigrams": _sourced(partial(novel_ngrams, 2), "neither"),
+    "novel_trigrams": _sourced(partial(novel_ngrams, 3), "neither"),
+    "repetition": _each(lambda prediction, _: repetition(prediction), "lower"),
+    "source_support": Metric(lambda cases, _: score_support(cases)),
+    "bertscore": Metric(score_similarity, heavy=True),
+    "bartscore": Metric(partial(score_likelihood, "source"), heavy=True),
+    "bartscore_reference": Metric(partial(score_likelihood, "reference"), heavy=True),
+    "alignscore": Metric(score_alignment, heavy=True),
+    "llm_judge": Metric(judge_answers),
 }

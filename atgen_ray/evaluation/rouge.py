@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from atgen_ray.evaluation.segmentation import split_words
+from atgen_ray.evaluation.segmentation import fold_characters, split_words
 
 
 def rouge(kind: str, prediction: str, references: Sequence[str]) -> float:
-    """F-measure of ROUGE (Lin, 2004), the largest over the references; `kind` is rouge1, rouge2 or rougeL.
+    """F-measure of ROUGE (Lin, 2004), the largest over the references.
 
-    Words are Porter-stemmed. On ASCII text the result is that of the package's own tokenizer, which drops everything
-    else and so gives 0 to most languages; here words of every script count.
+    `kind` is rouge1, rouge2, rougeL or rougeLsum; the last joins the matches of all lines, so a summary that is to be
+    compared by sentence has one a line. Words are Porter-stemmed. On ASCII text the result is that of the package's own
+    tokenizer, which drops everything else and so gives 0 to most languages; here words of every script count.
     """
     scorer = _scorer(kind)
     return max(float(scorer.score(reference, prediction)[kind].fmeasure) for reference in references)
@@ -44,7 +45,7 @@ def _tokenize(text: str) -> list[str]:
     text = unicodedata.normalize("NFKC", text)
     if text.isascii():
         return list(_ascii_tokenizer().tokenize(text))
-    words = split_words("".join(_keep(character) for character in text.lower()))
+    words = split_words("".join(_keep(character) for character in fold_characters(text).lower()))
     return [token for word in words for token in (_ascii_tokenizer().tokenize(word) if word.isascii() else [word])]
 
 

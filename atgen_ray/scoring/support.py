@@ -61,7 +61,7 @@ def _entity_support(source: str, output: str) -> float:
     known = set(_words(source))
     named = [
         word.lower()
-        for sentence in _sentences(output)
+        for sentence in split_sentences(output)
         for place, word in enumerate(re.findall(r"\w+", sentence))
         if any(character.isdigit() for character in word) or (place and word[0].isupper())
     ]
@@ -69,9 +69,10 @@ def _entity_support(source: str, output: str) -> float:
 
 
 def _sentence_support(source: str, output: str) -> float:
-    profiles = [_profile(sentence) for sentence in _sentences(source)]
+    profiles = [_profile(sentence) for sentence in split_sentences(source)]
     found = [
-        max((_cosine(_profile(sentence), other) for other in profiles), default=0.0) for sentence in _sentences(output)
+        max((_cosine(_profile(sentence), other) for other in profiles), default=0.0)
+        for sentence in split_sentences(output)
     ]
     return float(np.mean(found))
 
@@ -92,7 +93,8 @@ def _best_match(word: str, holders: Mapping[str, Sequence[str]]) -> float:
     return best if best >= _PARTIAL else 0.0
 
 
-def _sentences(text: str) -> list[str]:
+def split_sentences(text: str) -> list[str]:
+    """The sentences of `text` that hold a word, by punctuation and line ends."""
     return [sentence for sentence in _SENTENCE_END.split(text) if _words(sentence)]
 
 

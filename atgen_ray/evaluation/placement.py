@@ -1,0 +1,26 @@
+"""Where metrics are computed: those that load a model in a Ray task, with a GPU where there is one."""
+
+from collections.abc import Sequence
+
+from atgen_ray.evaluation.aggregation import score_cases
+from atgen_ray.evaluation.cases import Case, Resources
+from atgen_ray.evaluation.metrics import METRICS
+
+
+def score_on_ray(name: str, cases: Sequence[Case], resources: Resources) -> Sequence[float]:
+    """The values of metric `name`; a light one is computed here."""
+    if not METRICS[name].heavy:
+        return score_cases(name, cases, resources)
+    import ray
+
+    from atgen_ray.errors import UserError
+    from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
+
+    environment = {"env_vars": worker_environment(count_threads(1, None))}
+    gpus = min(count_gpus(), 1)
+    task = ray.remote(score_cases).options(num_cpus=fit_cpus(1, 1.0), num_gpus=gpus, runtime_env=environment)
+    try:
+        values: Sequence[float] = ray.get(task.remote(name, list(cases), Resources(resources.models)))
+    except UserError as mistake:  # Ray's own subclass of it carries a traceback in its text
+        raise UserError(str(getattr(mistake, "cause", mistake))) from None
+    return values
