@@ -340,7 +340,7 @@ def test_a_run_is_named_after_its_file(file: str, name: str) -> None:
 def test_presets_are_valid_and_give_way_to_files() -> None:
     assert "demo" in list_presets()
     for preset in list_presets():
-        assert load_config(preset).name == preset
+        assert load_config(preset).name == preset.replace("_", "-")
     Path("demo").mkdir()  # a folder is no configuration
     assert load_config("demo").model.id.startswith("package://")
     Path("demo").rmdir()

@@ -26,15 +26,31 @@ class DataConfig(Section):
     format: Literal["auto", "jsonl", "csv", "parquet", "saved", "huggingface"] = Field(
         "auto", description="auto goes by the file names; saved is a folder made by datasets.save_to_disk"
     )
+    path: str | None = Field(
+        None,
+        description="Folder that holds the dataset instead of what `pool` and `test` name: made by save_to_disk, or "
+        "with files named by their splits (train.jsonl, test.csv, train-00000-of-00001.parquet)",
+    )
     subset: str | None = Field(None, description="Configuration name of a Hugging Face dataset")
-    pool_split: str = Field("train", description="Split that is the pool (Hugging Face and saved datasets)")
-    test_split: str = Field("test", description="Split that is the test set (Hugging Face and saved datasets)")
+    revision: str | None = Field(None, description="Branch, tag or commit of a Hugging Face dataset")
+    pool_split: str = Field(
+        "train", description="Split that is the pool (Hugging Face, saved and `path`); train[:500] takes 500 rows"
+    )
+    test_split: str = Field("test", description="Split that is the test set, given like `pool_split`")
     input: str = Field("input", description="Column of the input; dots reach into nested columns: paper.abstract")
     references: str | list[str] | None = Field(
         None, description="Column or columns of the known answers; a list column gives several references"
     )
     test_references: str | list[str] | None = Field(
         None, description="Column or columns of the answers in the test set; null: as `references`"
+    )
+    reference_template: str | None = Field(
+        None,
+        description="Jinja template that makes the one reference of a row from all of its columns, as "
+        "{{ 'ABCD'[answer] }}; null: the references as they are",
+    )
+    merge_repeats: bool = Field(
+        False, description="Rows of the same text become one example with the references of all of them"
     )
     limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the pool of this size")
     test_limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the test set")

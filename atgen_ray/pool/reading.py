@@ -45,22 +45,26 @@ def build_split(
     Raises:
         UserError: nothing is there, a configured column or variable exists in no row, or no row is usable.
     """
-    from atgen_ray.pool.sources import open_source
+    from atgen_ray.pool.sources import open_source, parse_split
 
     location = data.pool if split == "pool" else data.test
     if location is None:
         raise UserError("data.test is null, expected the location of the test set")
     plan = _plan_rows(data, prompt, split)
-    source = open_source(data, f"data.{split}", location, data.pool_split if split == "pool" else data.test_split)
+    name, part = parse_split(data.pool_split if split == "pool" else data.test_split, f"data.{split}_split")
+    source = open_source(data, f"data.{split}", location, name)
     rows = _fill_source(source, plan, f"data.{split} is '{location}'", progress)
     _check_rows(rows, plan, data, split, location)
 
+    inside = range(*part.indices(rows.num_rows))
     dead = [
         DeadLetter(f"row-{row}" if split == "pool" else f"{split}-row-{row}", "pool", reason)
         for row, reason in enumerate(rows["error"].to_pylist())
-        if reason is not None
+        if reason is not None and row in inside
     ]
-    usable = np.flatnonzero(rows["error"].is_null().to_numpy())
+    usable = np.array([row for row in np.flatnonzero(rows["error"].is_null().to_numpy()) if row in inside], dtype=int)
+    if data.merge_repeats:
+        rows, usable = _merge_repeats(rows, usable)
     kept = _draw(usable, data.limit if split == "pool" else data.test_limit, f"{seed}/{split}")
     mask = np.zeros(rows.num_rows, dtype=bool)
     mask[kept] = True
@@ -89,9 +93,11 @@ def _plan_rows(data: DataConfig, prompt: PromptConfig, split: SplitName) -> RowP
     if split == "test" and not references:
         raise UserError("data.test is given without data.test_references (or data.references), the answers' column")
     check_template(prompt.template)
+    if data.reference_template is not None:
+        check_template(data.reference_template, "data.reference_template")
     paths = (references,) if isinstance(references, str) else tuple(references or ())
     signed = split == "pool" and data.duplicates.action != "off"
-    return RowPlan(data.input, paths, prompt.template, split == "test", signed)
+    return RowPlan(data.input, paths, prompt.template, split == "test", signed, data.reference_template)
 
 
 def _fill_source(source: "Source", plan: RowPlan, named: str, progress: Progress | None) -> pa.Table:
@@ -154,6 +160,19 @@ def _check_rows(rows: pa.Table, plan: RowPlan, data: DataConfig, split: SplitNam
         raise UserError(f"prompt.template names '{variable}', which {reason}{nearest(variable, allowed)}")
     if rows["error"].null_count == 0:
         raise UserError(f"data.{split} is '{location}', of which no row is usable; the first: {rows['error'][0]}")
+
+
+def _merge_repeats(rows: pa.Table, usable: np.ndarray) -> tuple[pa.Table, np.ndarray]:
+    """The first row of each text, with the references of all rows of that text."""
+    content, references = rows["content"].to_pylist(), rows["references"].to_pylist()
+    first: dict[str, int] = {}
+    for row in usable.tolist():
+        keeper = first.setdefault(content[row], row)
+        if keeper != row:
+            references[keeper] = list(dict.fromkeys([*references[keeper], *references[row]]))
+    at = rows.schema.get_field_index("references")
+    merged = rows.set_column(at, "references", pa.array(references, rows.schema.field("references").type))
+    return merged, np.array(sorted(first.values()), dtype=int)
 
 
 def _name_key(path: str, plan: RowPlan, data: DataConfig, split: SplitName) -> str:

@@ -41,6 +41,7 @@ class RowPlan:
     template: str
     needs_reference: bool
     signed: bool
+    reference_template: str | None = None
 
 
 def fill_rows(rows: Iterable[Row], plan: RowPlan) -> pa.Table:
@@ -89,6 +90,8 @@ def _take_texts(record: dict[str, Any], found: dict[str, list[tuple[Address, Any
         for text in _read_texts(path, [value for _, value in found[path]])
         if text.strip()
     ]
+    if references and plan.reference_template is not None:
+        references = [_fill(plan.reference_template, record, "data.reference_template")]
     if plan.needs_reference and not references:
         raise _RowError("has no reference")
     shared = {address[0] for address, _ in source}
@@ -114,19 +117,19 @@ def _read_texts(path: str, values: list[Any]) -> list[str]:
         raise _RowError(f"'{path}' {error}") from error
 
 
-def _fill(template: str, columns: dict[str, Any]) -> str:
+def _fill(template: str, columns: dict[str, Any], key: str = "prompt.template") -> str:
     try:
         text = fill_template(template, columns)
         text.encode("utf-8")
     except jinja2.UndefinedError as error:
         undefined = sorted(list_variables(template) - columns.keys())
-        raise _RowError(f"prompt.template: {error.message}", undefined) from error
+        raise _RowError(f"{key}: {error.message}", undefined if key == "prompt.template" else ()) from error
     except UnicodeError as error:
-        raise _RowError("prompt.template gives text that is not valid Unicode") from error
+        raise _RowError(f"{key} gives text that is not valid Unicode") from error
     except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise _RowError(f"prompt.template: {type(error).__name__}: {error}") from error
+        raise _RowError(f"{key}: {type(error).__name__}: {error}") from error
     if not text.strip():
-        raise _RowError("prompt.template gives no text")
+        raise _RowError(f"{key} gives no text")
     return text
 
 

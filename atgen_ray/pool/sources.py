@@ -26,6 +26,10 @@ SUFFIXES = {
 COMPRESSIONS = {".gz", ".bz2", ".zst", ".lz4"}
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _SAVED_MARKS = ("dataset_dict.json", "state.json")
+_SPLIT = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<start>\d*):(?P<stop>\d*)\])?")
+_SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")
+# Names that different publishers give to one split.
+_ALIASES = {"validation": ("valid", "val", "dev"), "test": ("testset",), "train": ("training",)}
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Source:
 class _Place:
     """What the configuration points at."""
 
-    key: str  # data.pool or data.test
+    key: str  # data.pool, data.test or data.path
     location: str  # as given
     filesystem: Any  # fsspec
     files: list[str]  # in the order in which they are read
@@ -58,16 +62,49 @@ def open_source(data: DataConfig, key: str, location: str, split: str) -> Source
     Raises:
         UserError: nothing is there, its format cannot be told, or it cannot be opened.
     """
-    place = _find_place(key, location)
+    place = _find_place(key, location) if data.path is None else _find_split(data.path, data.subset, split)
     kind = _tell_format(place) if data.format == "auto" else data.format
     if kind == "huggingface":
-        return _open_hub(place, data.subset, split)
+        return _open_hub(place, data, split)
     if kind == "saved":
         return _open_saved(place, split)
     paths = _pick_files(place, kind)
     if not paths:
         raise place.refuse("expected an existing file, folder, glob or URL with data in it")
     return _open_files(place, kind, paths)
+
+
+def parse_split(split: str, key: str) -> tuple[str, slice]:
+    """The name of a split and the rows to take of it: `train[100:200]`.
+
+    Raises:
+        UserError: `split`, the value of `key`, is not of that form.
+    """
+    found = _SPLIT.fullmatch(split)
+    if found is None:
+        raise UserError(f"{key} is '{split}', expected a name, or a name with rows as in train[100:200]")
+    start, stop = (int(bound) if bound else None for bound in (found["start"], found["stop"]))
+    return found["name"], slice(start, stop)
+
+
+def _find_split(folder: str, subset: str | None, split: str) -> _Place:
+    """The files of one split in a dataset's folder."""
+    place = _find_place("data.path", folder)
+    if place.folder is None:
+        raise place.refuse("expected an existing folder")
+    if any(place.filesystem.exists(f"{place.folder}/{mark}") for mark in _SAVED_MARKS):
+        return place
+    named = [path for path in place.files if _kind_of(path)]
+    inner = [path for path in named if subset and f"/{subset}/" in path[len(place.folder) :]]
+    for name in (split, *_ALIASES.get(split, ())):
+        if files := [path for path in inner or named if _name_of_split(path) == name]:
+            return _Place("data.path", folder, place.filesystem, files, None)
+    known = sorted({_name_of_split(path) for path in named})
+    raise place.refuse(f"which has no file of split '{split}'" + (f"; it has {', '.join(known)}" if known else ""))
+
+
+def _name_of_split(path: str) -> str:
+    return _SHARD.sub("", PurePosixPath(path).name.partition(".")[0])
 
 
 def _find_place(key: str, location: str) -> _Place:
@@ -135,13 +172,15 @@ def _open_files(place: _Place, kind: str, paths: list[str]) -> Source:
         raise place.refuse(f"which cannot be read: {_first_line(error)}") from error
 
 
-def _open_hub(place: _Place, subset: str | None, split: str) -> Source:
+def _open_hub(place: _Place, data: DataConfig, split: str) -> Source:
     import datasets
 
     try:
-        loaded = datasets.load_dataset(locate(place.location, place.key), subset, split=split)
+        loaded = datasets.load_dataset(
+            locate(place.location, place.key), data.subset, split=split, revision=data.revision
+        )
     except (OSError, ValueError) as error:
-        reason = f"no file or folder here, and Hugging Face cannot load it (subset {subset}, split {split})"
+        reason = f"no file or folder here, and Hugging Face cannot load it (subset {data.subset}, split {split})"
         raise place.refuse(f"{reason}: {_first_line(error)}") from error
     return _open_arrow(loaded)
 
@@ -157,7 +196,8 @@ def _open_saved(place: _Place, split: str) -> Source:
         raise place.refuse(f"expected a folder made by datasets.save_to_disk: {_first_line(error)}") from error
     if isinstance(loaded, datasets.DatasetDict):
         if split not in loaded:
-            raise UserError(f"{place.key}_split is '{split}', no split of '{place.location}'{nearest(split, loaded)}")
+            key = "a split" if place.key == "data.path" else f"{place.key}_split"
+            raise UserError(f"{key} is '{split}', no split of '{place.location}'{nearest(split, loaded)}")
         loaded = loaded[split]
     return _open_arrow(loaded)
 

@@ -37,11 +37,14 @@ def _compile(template: str, literals: bool) -> jinja2.Template:
         raise UserError(f"prompt.template is not a valid Jinja2 template: {error}") from error
 
 
-def check_template(template: str) -> None:
+def check_template(template: str, key: str = "prompt.template") -> None:
     """Raises:
-    UserError: the template is not valid Jinja2.
+    UserError: the template, the value of `key`, is not valid Jinja2.
     """
-    _compile(template, True)
+    try:
+        _compile(template, True)
+    except UserError as error:
+        raise UserError(str(error).replace("prompt.template", key, 1)) from error
 
 
 def fill_template(template: str, columns: dict[str, Any], literals: bool = True) -> str:

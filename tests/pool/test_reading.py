@@ -261,3 +261,43 @@ def test_texts_of_several_blocks_keep_their_order(tmp_path: Path) -> None:
     assert isinstance(split.examples["text"], pa.ChunkedArray)
     assert [int(text.split()[0]) for text in split.examples["text"].to_pylist()] == list(range(6000))
     assert split.gold["references"].to_pylist() == [[str(n)] for n in range(6000)]
+
+
+def test_a_folder_holds_a_split_a_file_however_it_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "set" / "train-00000-of-00002.jsonl", ROWS[:3])
+    write(tmp_path / "set" / "train-00001-of-00002.jsonl", ROWS[3:5])
+    write(tmp_path / "set" / "dev.jsonl", ROWS[5:7])
+    folder = {"path": str(tmp_path / "set"), "test_split": "validation"}
+    assert read(Path("some/hub-id"), **folder).examples.num_rows == 5
+    assert read(Path("some/hub-id"), split="test", **folder).examples["text"].to_pylist() == [
+        "question 5",
+        "question 6",
+    ]
+    with pytest.raises(UserError, match=r"data.path is .*, which has no file of split 'test'; it has dev, train"):
+        read(Path("some/hub-id"), split="test", path=str(tmp_path / "set"))
+
+
+def test_a_split_may_be_a_part_of_the_rows(tmp_path: Path) -> None:
+    path = write(tmp_path / "pool.jsonl", [*ROWS[:10], {"q": None}])
+    part = read(path, pool_split="train[2:5]")
+    assert part.examples["row"].to_pylist() == [2, 3, 4]
+    assert part.dead == []
+    assert read(path, pool_split="train[8:]").examples["row"].to_pylist() == [8, 9]
+    with pytest.raises(UserError, match=r"data.pool_split is 'train\[x\]', expected a name"):
+        read(path, pool_split="train[x]")
+
+
+def test_rows_of_one_text_are_merged_with_all_their_references(tmp_path: Path) -> None:
+    rows = [{"q": "a", "a": "1"}, {"q": "b", "a": "2"}, {"q": "a", "a": ["3", "1"]}]
+    merged = read(write(tmp_path / "pool.jsonl", rows), merge_repeats=True)
+    assert merged.examples["row"].to_pylist() == [0, 1]
+    assert merged.gold["references"].to_pylist() == [["1", "3"], ["2"]]
+
+
+def test_a_template_makes_the_reference(tmp_path: Path) -> None:
+    path = write(tmp_path / "pool.jsonl", [{"q": "x", "a": 1}, {"q": "y", "a": "no number"}])
+    made = read(path, reference_template="{{ 'ABCD'[a] }}")
+    assert made.gold["references"].to_pylist() == [["B"]]
+    assert [letter.reason for letter in made.dead][0].startswith("pool.jsonl line 2: data.reference_template: ")
+    with pytest.raises(UserError, match=r"data\.reference_template is not a valid Jinja2 template"):
+        read(path, reference_template="{{ x")
