@@ -112,5 +112,21 @@ def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
     return loaded.eval()
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a round's fine-tuning left an adapter in `folder`; full fine-tuning leaves a whole model."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def load_tuned(model: ModelConfig, tuned: Path | None) -> Any:
+    """The model as a round left it: the base with the adapter in the folder `tuned` on it, or the model in it."""
+    if tuned is None:
+        return load_model(model)
+    if not is_adapter(tuned):
+        return load_model(model.model_copy(update={"id": str(tuned), "revision": None}))
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load_model(model), str(tuned)).eval()
+
+
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)

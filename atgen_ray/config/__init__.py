@@ -20,7 +20,7 @@ from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
 from atgen_ray.config.run import NAME_PATTERN, RunConfig
 from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig
 from atgen_ray.config.service import LimitsConfig, ReplicaConfig, ServiceConfig
-from atgen_ray.config.training import TrainingConfig
+from atgen_ray.config.training import EarlyStoppingConfig, TrainingConfig
 
 __all__ = [
     "NAME_PATTERN",
@@ -30,6 +30,7 @@ __all__ = [
     "DataConfig",
     "DatasetAnnotatorConfig",
     "DuplicatesConfig",
+    "EarlyStoppingConfig",
     "EmbeddingConfig",
     "EngineConfig",
     "EvaluationConfig",

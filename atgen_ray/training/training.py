@@ -1,7 +1,8 @@
 """Runs one fine-tuning as a Ray Train job with DDP and commits the adapter to the run's folder."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ class TrainingResult:
     examples: int
     tokens: int  # answer tokens learnt from in one epoch
     steps: int
+    dev_losses: list[float] = field(default_factory=list)  # one an epoch, where the dev loss may end training
+    packed: bool = False  # whether examples were laid end to end
 
 
 class TrainingFailed(RuntimeError):
@@ -42,8 +45,13 @@ def train_adapter(
     work: str,
     progress: Progress,
     start_from: Path | None = None,
+    dev: Sequence[TrainingExample] = (),
+    logs: str | None = None,
+    name: str = "atgen-ray",
 ) -> TrainingResult:
     """Fine-tunes an adapter on `examples` and writes it, as peft and vLLM read it, into the folder `output`.
+
+    Full fine-tuning writes a whole model there.
 
     Args:
         examples: at least one; their order is fixed by `seed` alone.
@@ -51,17 +59,24 @@ def train_adapter(
         work: folder or URL that every worker can reach, for what Ray Train keeps while it runs.
         progress: told the optimiser steps done and in all; called from a worker, so it must be serialisable.
         start_from: adapter to continue from; None starts from the base model.
+        dev: examples kept from training whose loss may end it early (training.early_stopping).
+        logs: folder that every worker can reach, for TensorBoard's files.
+        name: of this training, in the trackers.
 
     Raises:
+        UserError: the method needs a package or a GPU that is not there.
         ray.train.TrainingFailedError: workers kept failing.
     """
-    from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
+    from atgen_ray.training.methods import check_method, check_start
     from atgen_ray.training.worker import SUMMARY, train_worker
 
     use_gpu = training.use_gpu if training.use_gpu is not None else count_gpus() >= training.workers
+    check_method(training, use_gpu)
+    check_start(start_from, training)
     threads = count_threads(training.workers, training.threads_per_worker)
     trainer = TorchTrainer(
         train_worker,
@@ -74,6 +89,9 @@ def train_adapter(
             "threads": threads,
             "progress": progress,
             "start_from": start_from,
+            "dev": [asdict(example) for example in sorted(dev, key=lambda example: example.id)],
+            "logs": logs,
+            "name": name,
         },
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ScalingConfig(
@@ -86,6 +104,7 @@ def train_adapter(
             name="train",
             storage_path=work,
             failure_config=FailureConfig(max_failures=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
             worker_runtime_env={"env_vars": worker_environment(threads)},
         ),
     )

@@ -1,38 +1,50 @@
-"""What each Ray Train worker does: transformers' Trainer on its share of every batch."""
+"""What each Ray Train worker does: its share of every optimiser step."""
 
 import json
-import math
+import os
 import tempfile
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    DataCollatorForSeq2Seq,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import TrainingArguments, set_seed
 
-from atgen_ray.checkpoints import load_model, load_tokenizer
+from atgen_ray.checkpoints import load_tokenizer
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.pool.prompts import PromptBuilder
 from atgen_ray.records import Progress
+from atgen_ray.training.callbacks import BestWeights, ProgressCallback, ReportCheckpoint
+from atgen_ray.training.methods import load_trainable, save_trained
+from atgen_ray.training.packing import enable_packing, pack_rows, pad_rows
 from atgen_ray.training.rows import IGNORED, build_row
+from atgen_ray.training.schedule import count_steps, schedule_steps
+from atgen_ray.training.trainer import AnswerTrainer, MicroBatches, can_keep_logits
 
 SUMMARY = "training.json"  # travels with the adapter in its checkpoint
+STATE = "trainer_state.json"  # marks a checkpoint of an unfinished training
 
 
 def train_worker(job: dict[str, Any]) -> None:
-    """Fine-tunes as one of the workers of a Ray Train job; the first reports the adapter with a summary of it."""
+    """Fine-tunes as one of the workers of a Ray Train job; the first reports the adapter with a summary of it.
+
+    After a lost worker all start again, from the last checkpoint.
+    """
     import ray.train
 
     context = ray.train.get_context()
     first = context.get_world_rank() == 0
-    with tempfile.TemporaryDirectory() as folder:
-        summary = fine_tune(**job, workers=context.get_world_size(), output=Path(folder) if first else None)
+    checkpoint = ray.train.get_checkpoint()
+    with tempfile.TemporaryDirectory() as folder, checkpoint.as_directory() if checkpoint else nullcontext() as last:
+        resumed = Path(last) if last and (Path(last) / STATE).is_file() else None
+        summary = fine_tune(
+            **job,
+            workers=context.get_world_size(),
+            rank=context.get_world_rank(),
+            output=Path(folder) if first else None,
+            resumed=resumed,
+            reporting=True,
+        )
         metrics = {"steps": summary["steps"]}
         if first:
             (Path(folder) / SUMMARY).write_text(json.dumps(summary))
@@ -52,74 +64,92 @@ def fine_tune(
     start_from: Path | None,
     workers: int,
     output: Path | None,
+    dev: list[dict[str, str]] | None = None,
+    rank: int = 0,
+    resumed: Path | None = None,
+    reporting: bool = False,
+    logs: str | None = None,
+    name: str = "atgen-ray",
 ) -> dict[str, Any]:
-    """Trains on this worker's share of every batch and returns the fields of `TrainingResult`.
+    """Trains on this worker's share of every step and returns the fields of `TrainingResult`.
 
     Args:
         examples: mappings with text and answer.
-        workers: processes in the torch process group, this one among them.
+        workers: processes in the torch process group, this one among them; it is the one of `rank`.
         output: folder for the adapter; None in all workers but the first.
+        dev: examples whose loss ends training early, where there are enough to train on.
+        resumed: checkpoint of this very training to go on from.
+        reporting: hand checkpoints to Ray Train.
+        logs: folder for TensorBoard's files.
+        name: of this training, in the trackers.
     """
     import torch
 
     torch.set_num_threads(threads)
     seed %= 2**32  # what numpy takes
     set_seed(seed)
-    tokenizer = load_tokenizer(model)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    builder = PromptBuilder(tokenizer, prompt, model.max_prompt_tokens)
-    rows = [build_row(builder, example["text"], example["answer"], model.max_new_tokens) for example in examples]
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(
-            model=add_adapter(load_model(model).train(), training, start_from),
-            args=_arguments(training, len(rows), seed, workers, scratch),
-            train_dataset=rows,
-            data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED, padding=True),
-            callbacks=[ProgressCallback(progress)] if output else [],
-        )
-        trainer.train()
-    if output:
-        save_adapter(trainer.model, output, model.id)
-    losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
-    tokens = sum(label != IGNORED for row in rows for label in row["labels"])
-    return {"losses": losses, "examples": len(rows), "tokens": tokens, "steps": trainer.state.global_step}
-
-
-def add_adapter(model: Any, training: TrainingConfig, start_from: Path | None) -> Any:
-    """`model` with a LoRA adapter to train (Hu et al. 2021, arXiv 2106.09685), new or continued."""
-    from peft import LoraConfig, PeftModel, get_peft_model
-
-    if training.gradient_checkpointing:
-        model.enable_input_require_grads()
-    if start_from is not None:
-        return PeftModel.from_pretrained(model, str(start_from), is_trainable=True)
-    config = LoraConfig(
-        r=training.rank,
-        lora_alpha=training.alpha,
-        lora_dropout=training.dropout,
-        target_modules=training.target_modules,
-        task_type="CAUSAL_LM",
+    builder = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
+    rows, held = (
+        [build_row(builder, example["text"], example["answer"], model.max_new_tokens) for example in each]
+        for each in (examples, dev or [])
     )
-    return get_peft_model(model, config)
+    trainable = load_trainable(model, training, start_from, seed)
+    packed = training.packing and training.backend == "transformers" and enable_packing(_base(trainable), rows)
+    collate = pack_rows if packed else partial(pad_rows, filler=builder.stop_ids[0])
+    lengths = [len(row["input_ids"]) for row in rows]
+    steps = schedule_steps(lengths, training.batch_size, training.epochs, seed, workers, training.accumulation)
+    done = json.loads((resumed / STATE).read_text())["global_step"] if resumed else 0
+    plan = [micro for step in steps[done:] for micro in step[rank]]
+    stopping = training.early_stopping
+    best = BestWeights(trainable, stopping.patience, resumed) if held and len(rows) >= stopping.from_examples else None
+    # The best weights are added to a checkpoint before it is reported.
+    callbacks = [
+        *([best] if best else []),
+        *([ReportCheckpoint()] if reporting else []),
+        *([ProgressCallback(progress)] if output else []),
+    ]
+    if logs:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = logs
+    with tempfile.TemporaryDirectory() as scratch:
+        per_epoch = count_steps(len(rows), training.batch_size, 1) if best else None
+        trainer = AnswerTrainer(
+            model=trainable,
+            args=build_arguments(training, len(steps), seed, scratch, per_epoch, reporting, name),
+            train_dataset=MicroBatches(rows, plan, collate),
+            callbacks=callbacks,
+            dev=[collate(held[at : at + 8]) for at in range(0, len(held), 8)] if best else [],
+            keeps_logits=can_keep_logits(trainable),
+        )
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    if best:
+        best.restore()
+    if output:
+        save_trained(trainer.model, output, model)
+    return {
+        "losses": [{"step": e["step"], "loss": e["loss"]} for e in trainer.state.log_history if "loss" in e],
+        "dev_losses": best.losses if best else [],
+        "examples": len(rows),
+        "tokens": sum(label != IGNORED for row in rows for label in row["labels"]),
+        "steps": trainer.state.global_step,
+        "packed": packed,
+    }
 
 
-def save_adapter(model: Any, folder: Path, base: str) -> None:
-    """Writes the adapter as an ordinary peft folder that names its base by the configured id, not by a local path."""
-    model.peft_config["default"].base_model_name_or_path = base
-    model.save_pretrained(str(folder))
-    (folder / "README.md").unlink(missing_ok=True)
-
-
-def _arguments(training: TrainingConfig, rows: int, seed: int, workers: int, scratch: str) -> TrainingArguments:
+def build_arguments(
+    training: TrainingConfig, steps: int, seed: int, scratch: str, per_epoch: int | None, reporting: bool, name: str
+) -> TrainingArguments:
+    """The Trainer's arguments; `per_epoch` is the number of steps between evaluations, None for none."""
     import torch
 
-    steps = math.ceil(math.ceil(rows / training.batch_size) * training.epochs)
+    from atgen_ray.hardware import has_bfloat16
 
+    cuda = torch.cuda.is_available()
+    # LoRA weights are float32 beside a base in model.dtype, which peft casts between; full weights need autocast.
+    mixed = training.method == "full"
     return TrainingArguments(
         output_dir=scratch,
-        num_train_epochs=training.epochs,
-        per_device_train_batch_size=training.batch_size // (workers * training.accumulation),
+        max_steps=steps,
+        per_device_train_batch_size=1,
         gradient_accumulation_steps=training.accumulation,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.schedule,
@@ -128,28 +158,26 @@ def _arguments(training: TrainingConfig, rows: int, seed: int, workers: int, scr
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         gradient_checkpointing=training.gradient_checkpointing,
-        # One loss over all tokens of a batch, however it is split over workers and micro-batches.
+        bf16=mixed and has_bfloat16(),
+        fp16=mixed and cuda and not has_bfloat16(),
         average_tokens_across_devices=True,
+        ignore_data_skip=True,  # a resumed worker is given what is left
+        eval_strategy="steps" if per_epoch else "no",
+        eval_steps=per_epoch,
+        save_strategy="steps" if reporting else "no",
+        save_steps=training.checkpoint_steps,
+        save_total_limit=1,
+        fsdp="full_shard auto_wrap" if training.sharding == "fsdp" else None,
         seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        save_strategy="no",
+        use_cpu=not cuda,
         logging_steps=1,
-        report_to="none",
+        report_to=list(training.trackers) or "none",
+        run_name=name,
         disable_tqdm=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
     )
 
 
-class ProgressCallback(TrainerCallback):
-    """Tells the run's controller how many optimiser steps are done."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        self._progress(state.global_step, state.max_steps)
-        return control
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -298,6 +298,6 @@ def test_a_template_makes_the_reference(tmp_path: Path) -> None:
     path = write(tmp_path / "pool.jsonl", [{"q": "x", "a": 1}, {"q": "y", "a": "no number"}])
     made = read(path, reference_template="{{ 'ABCD'[a] }}")
     assert made.gold["references"].to_pylist() == [["B"]]
-    assert [letter.reason for letter in made.dead][0].startswith("pool.jsonl line 2: data.reference_template: ")
+    assert next(letter.reason for letter in made.dead).startswith("pool.jsonl line 2: data.reference_template: ")
     with pytest.raises(UserError, match=r"data\.reference_template is not a valid Jinja2 template"):
         read(path, reference_template="{{ x")

@@ -1,0 +1,83 @@
+"""What happens beside the steps of a fine-tuning: progress, checkpoints, and the end when the dev loss rises."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from atgen_ray.records import Progress
+
+BEST = "best.safetensors"
+
+
+class ProgressCallback(TrainerCallback):
+    """Tells the run's controller how many optimiser steps are done."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        self._progress(state.global_step, state.max_steps)
+        return control
+
+
+class BestWeights(TrainerCallback):
+    """Keeps the weights of the lowest dev loss and ends training after `patience` evaluations without a lower one."""
+
+    def __init__(self, model: Any, patience: int, resumed: Path | None) -> None:
+        self._model, self._patience = model, patience
+        self.losses: list[float] = []
+        self._best: dict[str, torch.Tensor] = {}
+        if resumed is not None and (resumed / BEST).is_file():
+            from safetensors.torch import load_file
+
+            self._best = load_file(resumed / BEST)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """After a resumption the log tells what was before it."""
+        self.losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **_: Any
+    ) -> TrainerControl:
+        loss = metrics["eval_loss"]
+        if not self.losses or loss < min(self.losses):
+            self._best = {
+                name: weight.detach().cpu().clone()
+                for name, weight in self._model.named_parameters()
+                if weight.requires_grad
+            }
+        self.losses.append(loss)
+        if len(self.losses) - 1 - self.losses.index(min(self.losses)) >= self._patience:
+            control.should_training_stop = True
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._best and state.is_world_process_zero:
+            from safetensors.torch import save_file
+
+            save_file(self._best, find_checkpoint(args, state) / BEST)
+
+    def restore(self) -> None:
+        """Gives the model its best weights back."""
+        if self._best:
+            self._model.load_state_dict(self._best, strict=False)
+
+
+class ReportCheckpoint(TrainerCallback):
+    """Hands every checkpoint to Ray Train, from which a new worker goes on."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        import ray.train
+
+        folder = find_checkpoint(args, state)
+        checkpoint = ray.train.Checkpoint.from_directory(str(folder)) if folder.is_dir() else None
+        ray.train.report({"steps": state.global_step}, checkpoint=checkpoint)
+
+
+def find_checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    """The folder of the checkpoint that has just been written."""
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"

@@ -1,0 +1,143 @@
+"""The ways to fine-tune: what is loaded, which weights learn, and what is saved.
+
+lora (Hu et al., arXiv 2106.09685), rslora (Kalajdzievski, arXiv 2312.03732), dora (Liu et al., arXiv 2402.09353),
+qlora (Dettmers et al., arXiv 2305.14314) and full fine-tuning.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from atgen_ray.checkpoints import is_adapter, load_model, load_tokenizer
+from atgen_ray.config import ModelConfig, TrainingConfig
+from atgen_ray.errors import UserError
+
+
+def check_method(training: TrainingConfig, use_gpu: bool) -> None:
+    """Raises:
+    UserError: the method, its backend or a tracker needs a package or a GPU that is not there.
+    """
+    for key, value, package, extra in (
+        ("method", training.method, "bitsandbytes", "qlora"),
+        ("backend", training.backend, "unsloth", "unsloth"),
+        *(("trackers", tracker, tracker, tracker) for tracker in training.trackers if tracker != "tensorboard"),
+    ):
+        if value != extra:
+            continue
+        if value in ("qlora", "unsloth") and not use_gpu:
+            raise UserError(f"training.{key} is '{value}', which needs a GPU for every worker; there is none here")
+        if find_spec(package) is None:
+            raise UserError(f"training.{key} is '{value}', which needs: pip install 'atgen-ray[{extra}]'")
+    if training.sharding == "fsdp" and not use_gpu:
+        raise UserError("training.sharding is 'fsdp', which needs a GPU for every worker; there is none here")
+
+
+def load_trainable(model: ModelConfig, training: TrainingConfig, start_from: Path | None, seed: int) -> Any:
+    """The model in training mode, with the weights that learn set to do so.
+
+    Args:
+        start_from: what an earlier fine-tuning by the same method saved; None starts from the base model.
+    """
+    if training.backend == "unsloth":
+        return _load_unsloth(model, training, start_from, seed)
+    if training.method == "full":
+        # Weights and optimiser in float32, arithmetic by autocast: in bfloat16 small updates would round to nothing.
+        config = model if start_from is None else model.model_copy(update={"id": str(start_from), "revision": None})
+        return load_model(config, "float32").train()
+    base = _load_quantized(model, training) if training.method == "qlora" else load_model(model)
+    return add_adapter(base.train(), training, start_from)
+
+
+def add_adapter(model: Any, training: TrainingConfig, start_from: Path | None) -> Any:
+    """`model` with a LoRA adapter to train, new or continued."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if training.gradient_checkpointing:
+        model.enable_input_require_grads()
+    if start_from is not None:
+        return PeftModel.from_pretrained(model, str(start_from), is_trainable=True)
+    config = LoraConfig(
+        r=training.rank,
+        lora_alpha=training.alpha,
+        lora_dropout=training.dropout,
+        target_modules=training.target_modules,
+        use_rslora=training.method == "rslora",
+        use_dora=training.method == "dora",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def save_trained(model: Any, folder: Path, base: ModelConfig) -> None:
+    """Writes an ordinary peft folder that names its base by the configured id, not by a local path; after full
+    fine-tuning an ordinary checkpoint with its tokenizer, in model.dtype."""
+    if hasattr(model, "peft_config"):
+        model.peft_config["default"].base_model_name_or_path = base.id
+        model.save_pretrained(str(folder))
+        (folder / "README.md").unlink(missing_ok=True)
+        return
+    from atgen_ray.hardware import resolve_dtype
+
+    model.config._attn_implementation = None
+    model.to(resolve_dtype(base.dtype)).save_pretrained(str(folder))
+    load_tokenizer(base).save_pretrained(str(folder))
+
+
+def check_start(start_from: Path | None, training: TrainingConfig) -> None:
+    """Raises:
+    UserError: the last round was trained by a method whose result this one cannot continue.
+    """
+    if start_from is not None and is_adapter(start_from) == (training.method == "full"):
+        was = "an adapter" if training.method == "full" else "a full model"
+        raise UserError(f"training.method is '{training.method}', but training.warm_start finds {was}")
+
+
+def _load_quantized(model: ModelConfig, training: TrainingConfig) -> Any:
+    from peft import prepare_model_for_kbit_training
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.hardware import resolve_dtype
+
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=resolve_dtype(model.dtype),
+    )
+    loaded = AutoModelForCausalLM.from_pretrained(
+        resolve_checkpoint(model.id),
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        quantization_config=quantization,
+        device_map={"": 0},
+    )
+    return prepare_model_for_kbit_training(loaded, use_gradient_checkpointing=training.gradient_checkpointing)
+
+
+def _load_unsloth(model: ModelConfig, training: TrainingConfig, start_from: Path | None, seed: int) -> Any:
+    from unsloth import FastLanguageModel
+
+    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.hardware import resolve_dtype
+
+    loaded, _ = FastLanguageModel.from_pretrained(
+        str(start_from) if start_from else resolve_checkpoint(model.id),
+        max_seq_length=model.max_prompt_tokens + model.max_new_tokens,
+        dtype=resolve_dtype(model.dtype),
+        load_in_4bit=training.method == "qlora",
+    )
+    if start_from is not None:
+        return FastLanguageModel.for_training(loaded)
+    linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    return FastLanguageModel.get_peft_model(
+        loaded,
+        r=training.rank,
+        lora_alpha=training.alpha,
+        lora_dropout=training.dropout,
+        target_modules=linear if training.target_modules == "all-linear" else training.target_modules,
+        use_rslora=training.method == "rslora",
+        use_dora=training.method == "dora",
+        use_gradient_checkpointing="unsloth" if training.gradient_checkpointing else False,
+        random_state=seed,
+    )
