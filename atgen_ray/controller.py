@@ -183,7 +183,8 @@ class Controller:
     def train_adapter(self, round: int) -> None:
         """Fine-tunes an adapter on all labels so far, from the base model."""
         labels, dev, texts = self._state.labels(round), self._state.dev(round), self._state.texts
-        examples = [TrainingExample(label.id, texts[label.id], label.text) for label in labels if label.id not in dev]
+        labeled = [TrainingExample(label.id, texts[label.id], label.text) for label in labels]
+        examples = [example for example in labeled if example.id not in dev]
         rel, work = f"{round_folder(round)}/adapter", f"{round_folder(round)}/training"
 
         def make(_: Progress) -> None:
@@ -199,6 +200,9 @@ class Controller:
                     work=self._folder.path(work),
                     progress=self._remote,
                     start_from=self._state.adapter(round - 1) if training.warm_start else None,
+                    dev=[example for example in labeled if example.id in dev],
+                    logs=self._folder.path(f"logs/{round:03d}") if "tensorboard" in training.trackers else None,
+                    name=f"{self._config.name}-{round:03d}",
                 )
                 self._folder.write_json(f"{round_folder(round)}/training.json", asdict(result))
             self._folder.remove(work)
