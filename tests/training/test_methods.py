@@ -1,4 +1,4 @@
-"""What each method learns and saves, and that padding, packing and shares change nothing. In this process, without Ray."""
+"""What each method learns and saves, and that padding, packing and shares change nothing. Without Ray."""
 
 import shutil
 from dataclasses import asdict
@@ -155,10 +155,10 @@ def test_what_a_method_lacks_is_said_in_one_line(settings: dict[str, Any], mista
 
 
 def test_a_warm_start_needs_the_same_kind_of_result(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="training.warm_start finds a full model"):
+    with pytest.raises(UserError, match=r"training\.warm_start finds a full model"):
         check_start(tmp_path, TrainingConfig())
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match="training.warm_start finds an adapter"):
+    with pytest.raises(UserError, match=r"training\.warm_start finds an adapter"):
         check_start(tmp_path, TrainingConfig(method="full"))
     check_start(tmp_path, TrainingConfig(method="dora"))
 
