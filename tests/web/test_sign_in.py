@@ -6,6 +6,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 from browsing import Visitor, find_barriers, keep_screenshot
+from playwright.sync_api import expect
 from services import Service, bearer
 
 PAGES = ["/", "/new", "/runs/sort", "/compare?run=sort&run=sort", "/parts/runs", "/runs/sort/parts/generations"]
@@ -64,6 +65,18 @@ def test_strangers_are_sent_to_sign_in_and_programs_told_401(service: Service) -
         answer = httpx.get(service.url + path, headers=HTML | cookie(service.annotator))
         assert answer.status_code == 403, path
         assert "This did not work" in answer.text, path
+
+
+def test_a_link_on_another_site_finds_who_is_signed_in(visit: Callable[..., Visitor], service: Service) -> None:
+    link = f"data:text/html,<a href='{service.url}/runs/sort?x=1'>a run</a>"
+    known, stranger = visit().page, visit(token=None).page
+    for page, landed in ((known, "**/runs/sort?x=1"), (stranger, "**/sign-in?next=%2Fruns%2Fsort%3Fx%3D1")):
+        page.goto(link)
+        page.get_by_text("a run").click()
+        page.wait_for_url(landed)
+    expect(known.get_by_role("heading", name="sort")).to_be_visible()
+    foreign = HTML | {"Sec-Fetch-Site": "cross-site"}
+    assert "evil" not in httpx.get(service.url + "//evil.example/x", headers=foreign).text
 
 
 @pytest.mark.parametrize("next", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"])
