@@ -9,7 +9,8 @@ const name = state.dataset.run;
 const path = `/runs/${name}/parts/state`;
 let stream = null;
 
-watch(parts);
+// After the first paint: drawing the parts keeps the server busy.
+window.requestAnimationFrame(() => window.setTimeout(() => watch(parts)));
 if (state.dataset.over === "no") follow(state.dataset.after);
 
 document.addEventListener("posted", async () => {
