@@ -8,6 +8,7 @@ const parts = [...document.querySelectorAll(".part")];
 const name = state.dataset.run;
 const path = `/runs/${name}/parts/state`;
 let stream = null;
+let activity = null; // the step under way
 
 // After the first paint: drawing the parts keeps the server busy.
 window.requestAnimationFrame(() => window.setTimeout(() => watch(parts)));
@@ -21,10 +22,13 @@ document.addEventListener("posted", async () => {
 function follow(after) {
   stream = new EventSource(`/api/v1/runs/${name}/events?after=${after}`);
   stream.addEventListener("step", (event) => changed(JSON.parse(event.data).step));
-  stream.addEventListener("activity", (event) => showActivity(JSON.parse(event.data)));
+  stream.addEventListener("activity", (event) => {
+    activity = JSON.parse(event.data);
+    showActivity();
+  });
   stream.addEventListener("end", () => {
     stream.close();
-    stream = null;
+    stream = activity = null;
     changed(null);
   });
   stream.addEventListener("error", () => checkSession());
@@ -39,10 +43,12 @@ async function changed(step) {
   }
 }
 
-function showActivity(activity) {
+window.setInterval(showActivity, 1000);
+
+function showActivity() {
   const line = document.getElementById("activity");
   const bar = document.getElementById("activity-bar");
-  if (!line) return;
+  if (!line || !activity) return;
   for (const item of state.querySelectorAll("[data-step]")) {
     item.classList.toggle("now", item.dataset.step === activity.step);
   }
