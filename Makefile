@@ -14,7 +14,7 @@ demo: $(VENV)/.demo $(if $(filter vllm,$(ENGINE)),install-vllm)
 
 test: $(VENV)/.demo $(VENV)/.dev install-vllm postgres chromium
 	$(MAKE) lint
-	$(BIN)/pytest
+	ATGEN_SCREENSHOTS=$${ATGEN_SCREENSHOTS:-build/screenshots} $(BIN)/pytest
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
