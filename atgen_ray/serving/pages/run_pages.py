@@ -56,7 +56,7 @@ def run_pages(service: ServiceConfig, control: RunControl, views: RunViews, jour
         if len(names) < 2:
             raise Fault(422, "run names one run, expected two or more")
         page = views.prepare(names)
-        page.update(sections=[], names=names)
+        page.update(sections=[], names=names, linked=True)
         return render(request, "compare.html.j2", **page)
 
     @router.get("/runs/{name}", dependencies=anybody)
