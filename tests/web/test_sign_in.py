@@ -136,3 +136,14 @@ def test_assets_are_kept_by_browsers_and_nothing_else_is_served(service: Service
     root = names[0].rpartition("/")[0]
     for name in ("nothing.js", "..%2fassets.py", "%2e%2e/assets.py", "style.css%00"):
         assert httpx.get(f"{service.url}{root}/{name}").status_code in (401, 404), name
+
+
+@pytest.mark.parametrize("path", ["/", "/new?preset=demo", "/runs/sort"])
+def test_pages_weigh_less_than_100_kb_without_data(visit: Callable[..., Visitor], path: str) -> None:
+    page = visit().page
+    weights: dict[str, int] = {}
+    page.on("requestfinished", lambda request: weights.setdefault(request.url, len(request.response().body())))
+    page.goto(path, wait_until="networkidle")
+    shell = {url: weight for url, weight in weights.items() if "/parts/" not in url and "/api/" not in url}
+    assert len([url for url in shell if "/static/" in url]) >= 4
+    assert sum(shell.values()) < 100_000, shell
