@@ -8,20 +8,34 @@ const parts = [...document.querySelectorAll(".part")];
 const name = state.dataset.run;
 const path = `/runs/${name}/parts/state`;
 let stream = null;
+let last = state.dataset.after; // the event that was heard last
 let activity = null; // the step under way
 
 // After the first paint: drawing the parts keeps the server busy.
 window.requestAnimationFrame(() => window.setTimeout(() => watch(parts)));
-if (state.dataset.over === "no") follow(state.dataset.after);
+if (state.dataset.over === "no") follow();
 
-document.addEventListener("posted", async () => {
+document.addEventListener("posted", async (event) => {
+  const resumed = event.target.dataset.post.endsWith("/resume");
   await load(state, path);
-  if (!stream) follow(state.dataset.after);
+  if (resumed) await waitUntilGoing();
+  if (!stream) follow();
 });
 
-function follow(after) {
-  stream = new EventSource(`/api/v1/runs/${name}/events?after=${after}`);
-  stream.addEventListener("step", (event) => changed(JSON.parse(event.data).step));
+// A run that was resumed takes a moment until it goes on.
+async function waitUntilGoing() {
+  for (let look = 0; look < 120 && !state.querySelector(".status.running"); look++) {
+    await new Promise((done) => window.setTimeout(done, 500));
+    await load(state, path);
+  }
+}
+
+function follow() {
+  stream = new EventSource(`/api/v1/runs/${name}/events?after=${last}`);
+  stream.addEventListener("step", (event) => {
+    last = event.lastEventId;
+    changed(JSON.parse(event.data).step);
+  });
   stream.addEventListener("activity", (event) => {
     activity = JSON.parse(event.data);
     showActivity();
