@@ -53,6 +53,14 @@ def test_a_wrong_token_is_told_and_gives_no_cookie(visit: Callable[..., Visitor]
     assert len(visitor.refused) == 1  # the answer's 401
 
 
+@pytest.mark.parametrize("token", ["", "a\0b", "é", "x" * 100_000, "atgen_0_\ud800"])
+def test_nonsense_is_a_wrong_token_too(service: Service, token: str) -> None:
+    form = {"token": token.encode("utf-8", "surrogatepass")}
+    answer = httpx.post(service.url + "/sign-in", data=form, headers={"Origin": service.url})  # type: ignore[arg-type]
+    assert answer.status_code == 401
+    assert "set-cookie" not in answer.headers
+
+
 def test_strangers_are_sent_to_sign_in_and_programs_told_401(service: Service) -> None:
     for path in PAGES:
         answer = httpx.get(service.url + path, headers=HTML)
