@@ -159,12 +159,6 @@ class Journal:
             connection.execute(sa.update(controllers).where(controllers.c.run == run).values(values))
         return Lease(self, run, owner, held.epoch + 1, ttl)
 
-    def is_driven(self, run: str) -> bool:
-        """Whether a controller may be at work on the run: it holds a lease that has not expired, and is not dead."""
-        with self.database.reading() as connection:
-            held = connection.execute(sa.select(controllers).where(controllers.c.run == run)).one()
-            return _is_driven(held, self.database.clock(connection))
-
     def ask_to_stop(self, run: str) -> bool:
         """Ask the run's controller to stop, which it hears when it renews its lease; False when there is none."""
         with self.database.writing() as connection:
