@@ -18,7 +18,8 @@ smoke: $(VENV)/.demo
 
 test: $(VENV)/.demo $(VENV)/.dev install-vllm postgres chromium
 	$(MAKE) lint
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	ATGEN_SCREENSHOTS=$${ATGEN_SCREENSHOTS:-build/screenshots} \
+	  $(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

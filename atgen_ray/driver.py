@@ -12,16 +12,24 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    GetTimeoutError,
+    RayActorError,
+)
 
 from atgen_ray.actor import NAMESPACE, ControllerActor, Goal, Snapshot, actor_name
 from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Event, Journal, open_journal
+from atgen_ray.workplace import runtime_environment
 
 POLL_SECONDS = 0.5
 EVERYTHING = 2**31 - 1  # above all sequence numbers
+SILENCE_SECONDS = 60.0  # how long a controller may be silent before its lease is looked at
 # What may change between two starts of one run: everything else would change what it means.
 CHANGEABLE = ("stopping", "storage", "database_url", "cache")
 
@@ -80,7 +88,9 @@ def _differences(before: Any, now: Any, key: str) -> Iterator[tuple[str, Any, An
 def ray_session() -> Iterator[None]:
     """The cluster at RAY_ADDRESS, or a private one on this machine that ends with the run."""
     address = os.environ.get("RAY_ADDRESS")
-    settings: dict[str, Any] = {} if address else {"include_dashboard": False}
+    settings: dict[str, Any] = {"include_dashboard": False}
+    if address:
+        settings = {"runtime_env": runtime_environment()}
     ray.init(
         address=address or "local",
         namespace=NAMESPACE,
@@ -146,16 +156,20 @@ def dismiss_ended(run: str) -> None:
 def _follow(controller: Any, journal: Journal, run: str, screen: Screen, stop: threading.Event) -> Snapshot:
     """Shows what happens until the run is over."""
     seen, asked, snapshot = 0, False, None
+    heard = time.monotonic()
     while True:
         if stop.is_set() and not asked:
             asked = True
             controller.stop.remote()
         try:
-            snapshot = ray.get(controller.poll.remote(seen))
-        except ActorUnavailableError:  # Ray is restarting it, and it will replay the journal
+            snapshot = ray.get(controller.poll.remote(seen), timeout=SILENCE_SECONDS)
+            heard = time.monotonic()
+        except (ActorUnavailableError, GetTimeoutError):  # Ray is restarting it, and it will replay the journal
+            if time.monotonic() - heard > SILENCE_SECONDS and not journal.is_driven(run):
+                return read_end(journal, run, seen, snapshot)  # with its node gone it cannot come back
             time.sleep(POLL_SECONDS)
             continue
-        except ActorDiedError:  # it ended itself in the middle of a step, or somebody ended it
+        except (ActorDiedError, ActorUnschedulableError):  # it ended itself in a step, or it or its node was ended
             return read_end(journal, run, seen, snapshot)
         for event in snapshot.events:
             screen.show_event(event)

@@ -110,7 +110,9 @@ def test_a_pid_of_another_machine_says_nothing_here(journal: Journal, run: str) 
 
 def test_a_controller_hears_that_it_is_to_stop(journal: Journal, run: str) -> None:
     assert not journal.ask_to_stop(run)
+    assert not journal.is_driven(run)
     lease = journal.acquire(run, elsewhere("a"), 60)
+    assert journal.is_driven(run)
     assert not lease.renew()
     assert journal.ask_to_stop(run)
     assert lease.renew()

@@ -77,6 +77,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.pages.run_pages import run_pages
     from atgen_ray.serving.pages.run_views import RunViews
     from atgen_ray.serving.pages.session_routes import session_routes
+    from atgen_ray.serving.pages.task_pages import task_pages
     from atgen_ray.serving.report_routes import report_routes
     from atgen_ray.serving.run_control import RunControl
     from atgen_ray.serving.run_routes import run_routes
@@ -102,6 +103,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(asset_routes())
     app.include_router(session_routes(tokens))
     app.include_router(new_run_pages())
+    app.include_router(task_pages(journal))
     app.include_router(run_pages(service, control, RunViews(service, journal), journal))
     app.add_middleware(Guards, tokens=tokens, limits=service.limits)
     app.add_middleware(SecurityHeaders)

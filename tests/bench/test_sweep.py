@@ -8,7 +8,7 @@ from pathlib import Path
 
 from projects import Project
 
-RUNS = [f"sorting-sort-{strategy}-s{seed}" for seed in (1, 2) for strategy in ("random", "facility_location")]
+RUNS = [f"sorting-sort-{strategy}-s{seed}" for seed in (1, 2) for strategy in ("random", "facility-location")]
 
 
 def test_killed_and_given_again_it_ends_with_every_run_and_its_results(make_bench: Callable[[], Project]) -> None:

@@ -82,7 +82,8 @@ def chat_with_the_model(config: Path) -> None:
     create = [sys.executable, "-m", "atgen_ray.cli", "token", "create", "--role", "admin", "--storage", storage]
     token = subprocess.run(create, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
     client = openai.OpenAI(base_url=f"{url}/v1", api_key=token, timeout=120)
-    [model] = [model.id for model in client.models.list()]
+    model = "smollm2-135m"
+    assert model in [each.id for each in client.models.list()]
     turn: Any = {"role": "user", "content": "What is the capital of France?"}
     answer = client.chat.completions.create(model=model, messages=[turn], max_tokens=16, temperature=0)
     assert "Paris" in str(answer.choices[0].message.content)
