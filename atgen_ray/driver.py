@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import ray
+from pydantic import ValidationError
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -68,12 +69,20 @@ def enter_run(config: RunConfig, journal: Journal) -> None:
     tree = dump_config(config)
     digest = hashlib.blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=16).hexdigest()
     known = journal.create_run(config.name, tree, digest)
-    for key, before, now in _differences(known.config, tree, ""):
+    for key, before, now in _differences(_with_new_keys(known.config), tree, ""):
         if key.split(".")[0] not in CHANGEABLE:
             raise UserError(
                 f"run '{config.name}' exists with {key} = {before!r}, now it is {now!r}: "
                 f"choose another --name, or give the run its old value (only stopping.* may change)"
             )
+
+
+def _with_new_keys(tree: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration as this version would write it: keys that came since have their defaults."""
+    try:
+        return dump_config(RunConfig.model_validate(tree))
+    except ValidationError:  # of a version whose keys are no more: what differs is told key by key
+        return tree
 
 
 def _differences(before: Any, now: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
