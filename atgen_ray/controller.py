@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atgen_ray.annotation import build_annotator, check_annotators
+from atgen_ray.annotation.judging import build_ask
 from atgen_ray.annotation.site import Site
-from atgen_ray.config import RunConfig
+from atgen_ray.config import RunConfig, Shot
 from atgen_ray.embedding import embed_pool
-from atgen_ray.engines import build_engine
+from atgen_ray.engines import Engine, build_engine
 from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.states import append_states
@@ -70,6 +71,8 @@ class Controller:
             self.generate_features(round)
             self.select_batch(round)
             self.annotate_batch(round)
+            if round == 1 and self._config.evaluation.few_shot:
+                self.evaluate_few_shot()
             self.train_adapter(round)
             self.evaluate_adapter(round)
         return reason
@@ -119,7 +122,7 @@ class Controller:
             candidates = pa.array(self._state.candidates(round), pa.string())
             examples = self._state.pool.filter(pc.is_in(self._state.pool["id"], candidates))
             samples = SAMPLES if "samples" in needs else 0
-            features = self._generate(round, round - 1, examples, samples, "features", progress)
+            features = self._generate(round, round - 1, examples, "features", progress, samples)
             if "states" in needs:
                 config, adapter = self._config, self._state.adapter(round - 1)
                 features = append_states(
@@ -168,9 +171,8 @@ class Controller:
             picked = self._folder.read_table(f"{round_folder(round)}/selection.parquet", columns=["id"])
             have = {label.id for label in self._state.labels_of(round)}
             missing = [id_ for id_ in picked["id"].to_pylist() if id_ not in have]
-            labeled, texts = self._state.labels(round - 1), self._state.texts
-            site = Site(self._config, self._journal, self._lease, self._folder, round, texts, labeled, progress)
-            annotator = build_annotator(self._config.annotator, site)
+            texts = self._state.texts
+            annotator = build_annotator(self._config.annotator, self._open_site(round, progress))
             labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
             self._journal.bury(self._lease, round, dead)
             self._journal.record_annotations(self._lease, round, labels)
@@ -180,10 +182,31 @@ class Controller:
 
         self._commit(round, "annotation", rel, make)
 
+    def evaluate_few_shot(self) -> None:
+        """Answers of the untuned model, shown labels of the first round as solved examples: what tuning must beat."""
+        rel = f"{round_folder(1)}/few_shot.json"
+
+        def make(progress: Progress) -> None:
+            config, references = self._config, self._state.test_references
+            labels = self._state.labels(1)[: config.evaluation.few_shot]
+            shots = [Shot(input=self._state.texts[label.id], output=label.text) for label in labels]
+            # Texts of the pool went through the template before.
+            prompt = config.prompt.model_copy(update={"template": "{{ input }}", "few_shot": shots})
+            longest = config.model.max_prompt_tokens * (len(shots) + 1)
+            model = config.model.model_copy(update={"max_prompt_tokens": longest})
+            engine = build_engine(model, prompt, config.engine, self._folder)
+            splits = dict.fromkeys(references, "test")
+            _, metrics = self._score(1, splits, references, progress, engine) if splits else ([], {})
+            self._folder.write_json(rel, metrics)
+            self._folder.remove(f"{round_folder(1)}/few_shot.parts")
+
+        self._commit(1, "few_shot", rel, make)
+
     def train_adapter(self, round: int) -> None:
         """Fine-tunes an adapter on all labels so far, from the base model."""
         labels, dev, texts = self._state.labels(round), self._state.dev(round), self._state.texts
-        examples = [TrainingExample(label.id, texts[label.id], label.text) for label in labels if label.id not in dev]
+        labeled = [TrainingExample(label.id, texts[label.id], label.text) for label in labels]
+        examples = [example for example in labeled if example.id not in dev]
         rel, work = f"{round_folder(round)}/adapter", f"{round_folder(round)}/training"
 
         def make(_: Progress) -> None:
@@ -199,6 +222,9 @@ class Controller:
                     work=self._folder.path(work),
                     progress=self._remote,
                     start_from=self._state.adapter(round - 1) if training.warm_start else None,
+                    dev=[example for example in labeled if example.id in dev],
+                    logs=self._folder.path(f"logs/{round:03d}") if "tensorboard" in training.trackers else None,
+                    name=f"{self._config.name}-{round:03d}",
                 )
                 self._folder.write_json(f"{round_folder(round)}/training.json", asdict(result))
             self._folder.remove(work)
@@ -242,14 +268,21 @@ class Controller:
         self._committed.add((round, step))
 
     def _generate(
-        self, round: int, adapter_round: int, examples: pa.Table, samples: int, name: str, progress: Progress
+        self,
+        round: int,
+        adapter_round: int,
+        examples: pa.Table,
+        name: str,
+        progress: Progress,
+        samples: int = 0,
+        untuned: Engine | None = None,
     ) -> pa.Table:
-        """Outputs for `examples` of the model as it was after `adapter_round`."""
+        """Outputs for `examples` of the model as it was after `adapter_round`, or of the engine `untuned`."""
         model, engine = self._config.model, self._config.engine
         seed = mix_seed(self._config.seed, "generation", round)
-        adapter = self._state.adapter(adapter_round)
+        adapter = None if untuned else self._state.adapter(adapter_round)
         features = generate_features(
-            self._engine,
+            untuned or self._engine,
             examples,
             GenerationRequest(model.max_new_tokens, samples=samples, seed=seed),
             adapter,
@@ -263,12 +296,18 @@ class Controller:
         return features
 
     def _score(
-        self, round: int, splits: Mapping[str, str], references: Mapping[str, list[str]], progress: Progress
+        self,
+        round: int,
+        splits: Mapping[str, str],
+        references: Mapping[str, list[str]],
+        progress: Progress,
+        untuned: Engine | None = None,
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """A row for each prediction, and the metrics of each split."""
+        """A row for each prediction, and the metrics of each split; `untuned` answers in the adapter's place."""
         evaluation, ids = self._config.evaluation, sorted(splits)
         examples = pa.table({"id": ids, "text": [self._state.texts[id_] for id_ in ids]})
-        features = self._generate(round, round, examples, 0, "predictions", progress)
+        name = "few_shot" if untuned else "predictions"
+        features = self._generate(round, round, examples, name, progress, untuned=untuned)
         self._bury_failures(round, "evaluation", features)
         # An example that the engine could not answer counts as an empty answer, and stands in the dead letters.
         predictions = dict(zip(features["id"].to_pylist(), pc.fill_null(features["text"], "").to_pylist(), strict=True))
@@ -286,7 +325,7 @@ class Controller:
                 evaluation.confidence,
                 self._config.seed,
                 sources={id_: self._state.texts[id_] for id_ in members},
-                resources=Resources(evaluation.models),
+                resources=Resources(evaluation.models, build_ask(self._open_site(round, progress))),
                 scorer=score_on_ray,
             )
             metrics[split] = result.metrics
@@ -294,7 +333,12 @@ class Controller:
                 id_ = scores.pop("id")
                 shown = {"prediction": predictions[id_], "references": references[id_]}
                 rows.append({"id": id_, "split": split, "scores": scores} | shown)
+        progress(len(ids), len(ids))
         return rows, metrics
+
+    def _open_site(self, round: int, progress: Progress) -> Site:
+        labeled, texts = self._state.labels(round - 1), self._state.texts
+        return Site(self._config, self._journal, self._lease, self._folder, round, texts, labeled, progress)
 
     def _bury_failures(self, round: int, step: str, features: pa.Table) -> None:
         failed = features.filter(pc.is_valid(features["error"])).select(["id", "error"]).to_pylist()

@@ -86,7 +86,7 @@ def expect_work(config: RunConfig, pool: int, selectable: int, test: int, labels
     """
     training, selection, dev_fraction = config.training, config.selection, config.evaluation.dev_fraction
     work = dict.fromkeys(("embedding", "generation", "training", "evaluation"), 0)
-    work["evaluation"] = test * config.evaluation.zero_shot
+    work["evaluation"] = test * (config.evaluation.zero_shot + bool(config.evaluation.few_shot))
     for index, count in enumerate(labels):
         own = selection.first.strategy if index == 0 else None
         needs = find_needs(own or selection.strategy, selection.first.parameters if own else selection.parameters)

@@ -13,7 +13,8 @@ def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str
     """A row for every evaluated round.
 
     Each has `round`, `labels` and `dollars` so far, `seconds` of its steps, `metrics` on the test set and
-    `dev_metrics` on the dev split (null without one), every metric with its mean, interval and count.
+    `dev_metrics` on the dev split (null without one), every metric with its mean, interval and count. With
+    evaluation.few_shot the first round has `few_shot_metrics` of the untuned model beside them.
     """
     steps = [event for event in journal.events(run) if event.kind == "step"]
     seconds: dict[int, dict[str, float]] = defaultdict(dict)
@@ -34,4 +35,6 @@ def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str
                 "dev_metrics": metrics.get("dev"),
             }
         )
+        if folder.exists(few_shot := f"{round_folder(at)}/few_shot.json"):
+            rows[-1]["few_shot_metrics"] = folder.read_json(few_shot).get("test", {})
     return rows

@@ -31,7 +31,7 @@ WRONG_SETTINGS = {
     "prompt.few_shot=[{input: a, output: b, outptu: c}]": (
         "unknown key 'prompt.few_shot.0.outptu'; did you mean 'output'?"
     ),
-    "training={1: 2}": "unknown key 'training.1'; known: accumulation, alpha, batch_size, ",
+    "training={1: 2}": "unknown key 'training.1'; known: accumulation, alpha, backend, ",
     'training={"epochs\\nseed": 2}': r"unknown key 'training.epochs\nseed'; did you mean 'epochs'?",
     # values of the wrong type
     "training.rank=high": "training.rank is 'high', expected a valid integer",
@@ -122,6 +122,10 @@ WRONG_SETTINGS = {
     "stopping.dev_target.rougel=0.5": (
         "stopping names metric 'rougel', expected a known metric; did you mean 'rougeL'?"
     ),
+    "evaluation.metrics=[llm_judge]": "evaluation.metrics holds 'llm_judge', expected evaluation.judge beside it",
+    "evaluation.judge={type: openai, model: nobody}": "evaluation.judge.model is 'nobody'",
+    "training={method: lora, sharding: fsdp}": "training.sharding is 'fsdp', expected 'ddp' for training.method=lora",
+    "training={method: full, backend: unsloth}": "training.backend is 'unsloth', expected 'transformers' for full",
     "training.accumulation=3": "training.batch_size is 8, expected a multiple of workers x accumulation = 3",
     # names
     "name=../x": "name is '../x', expected a-z, 0-9 and -, at most 63 characters, the first not -",
@@ -445,6 +449,8 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if field.discriminator:
             for kind in get_args(field.annotation) if "[" not in prefix else ():
+                if kind is type(None):
+                    continue
                 tag = get_args(kind.model_fields["type"].annotation)[0]
                 yield from fields(kind, f"{prefix}{name}[{tag}].")
             continue

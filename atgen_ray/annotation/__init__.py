@@ -110,7 +110,7 @@ def build_annotator(config: AnnotatorConfig, site: Site, key: str = "annotator")
 
 
 def check_annotators(config: RunConfig) -> None:
-    """Nothing, where what the annotators need is there; so that a missing key is told before the first round.
+    """Nothing, where what annotators and judge need is there; so that a missing key is told before the first round.
 
     Raises:
         UserError: a key or a package is missing.
@@ -118,3 +118,5 @@ def check_annotators(config: RunConfig) -> None:
     for key, annotator in list_annotators(config.annotator):
         if isinstance(annotator, RemoteAnnotatorConfig):
             build_provider(annotator, config.name, key)
+    if isinstance(config.evaluation.judge, RemoteAnnotatorConfig):
+        build_provider(config.evaluation.judge, config.name, "evaluation.judge")

@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
+from atgen_ray.config.annotation import LanguageAnnotator
 from atgen_ray.errors import nearest
 from atgen_ray.settings import Section
 
@@ -45,7 +46,14 @@ class EvaluationConfig(Section):
         "in the place of ROUGE-1 and ROUGE-2 where the references are written without spaces between words",
     )
     models: MetricModelsConfig = Field(default_factory=MetricModelsConfig)
+    judge: LanguageAnnotator | None = Field(
+        None, discriminator="type", description="Who grades for the metric llm_judge: a model, with keys as annotator"
+    )
     zero_shot: bool = Field(True, description="Evaluate the untuned model first")
+    few_shot: NonNegativeInt = Field(
+        0,
+        description="Also evaluate the untuned model with this many labels of the first round shown as solved examples",
+    )
     dev_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.0, description="Share of the labels held out of training to steer stopping; needed by plateau and dev_target"
     )

@@ -69,7 +69,17 @@ class RunConfig(Section):
                 raise ValueError(f"{key}.type is 'dataset' but data.references is empty, expected the answers' column")
             if isinstance(annotator, LanguageAnnotatorConfig):
                 self._check_language(key, annotator)
+        self._check_judge()
         return self
+
+    def _check_judge(self) -> None:
+        from atgen_ray.annotation.prices import find_price
+
+        judge = self.evaluation.judge
+        if judge is None and "llm_judge" in {*(self.evaluation.metrics or ()), *self.stopping.steering}:
+            raise ValueError("evaluation.metrics holds 'llm_judge', expected evaluation.judge beside it: who grades")
+        if isinstance(judge, RemoteAnnotatorConfig):
+            find_price(judge, "evaluation.judge")
 
     def _check_language(self, key: str, annotator: LanguageAnnotatorConfig) -> None:
         from atgen_ray.annotation.prices import find_price
@@ -94,6 +104,11 @@ class RunConfig(Section):
             _check_steering(metric, self.evaluation.metrics)
         if steered and not self.evaluation.dev_fraction:
             raise ValueError("stopping.plateau and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2")
+        if self.model.host == "serve" and self.training.method in ("full", "dora"):
+            raise ValueError(
+                f"training.method is '{self.training.method}', expected lora, rslora or qlora for model.host=serve: "
+                "replicas keep the base model and add adapters to it"
+            )
         return self
 
 

@@ -66,15 +66,11 @@ def score_outputs(
     """Log-probabilities of given outputs (text, token ids) by one forward pass each, one array of shape (T,) a pair."""
     import torch
 
-    from atgen_ray.checkpoints import load_model, load_tokenizer
+    from atgen_ray.checkpoints import load_tokenizer, load_tuned
     from atgen_ray.pool.prompts import PromptBuilder
 
     builder = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
-    scorer = load_model(model)
-    if adapter is not None:
-        from peft import PeftModel
-
-        scorer = PeftModel.from_pretrained(scorer, str(adapter)).eval()
+    scorer = load_tuned(model, adapter)
     scored = []
     with torch.inference_mode():
         for text, tokens in pairs:

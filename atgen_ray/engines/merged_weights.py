@@ -29,25 +29,43 @@ class AdapterLoader(DefaultModelLoader):
         for name, tensor in super().get_all_weights(model_config, model):
             if name in self._updates:
                 missing.discard(name)
-                down, up, scale = self._updates[name]
-                tensor = (tensor.float() + scale * (up.float() @ down.float())).to(tensor.dtype)
+                tensor = self._updates[name].apply(tensor)
             yield name, tensor
         if missing:
             raise ValueError(f"the adapter has weights that the base model lacks: {', '.join(sorted(missing)[:3])}")
 
 
-def read_updates(adapter: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
-    """Per base weight its A (r, in), B (out, r) and scale, from a peft folder."""
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """What an adapter does to one weight of shape (out, in)."""
+
+    down: torch.Tensor  # (r, in)
+    up: torch.Tensor  # (out, r)
+    scale: float
+    magnitude: torch.Tensor | None  # (out,), of DoRA (Liu et al., arXiv 2402.09353)
+
+    def apply(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight with scale * up @ down added; under DoRA its rows are then given their learnt lengths."""
+        updated = weight.float() + self.scale * (self.up.float() @ self.down.float())
+        if self.magnitude is not None:
+            updated *= (self.magnitude.float() / updated.norm(dim=1))[:, None]
+        return updated.to(weight.dtype)
+
+
+def read_updates(adapter: Path) -> dict[str, Update]:
+    """The update of each base weight, from a peft folder."""
     from peft import LoraConfig
 
     config = LoraConfig.from_pretrained(str(adapter))
-    if config.use_dora or config.bias != "none":
-        raise ValueError("only plain LoRA without biases can be added to weights; set engine.adapters=name")
+    if config.bias != "none":
+        raise ValueError("only LoRA without biases can be added to weights; set engine.adapters=name")
     scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
     tensors = load_file(adapter / "adapter_model.safetensors")
     updates = {}
     for name, down in tensors.items():
         if name.endswith(".lora_A.weight"):
             module = name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
-            updates[f"{module}.weight"] = (down, tensors[name.replace("lora_A", "lora_B")], scale)
+            magnitude = tensors.get(name.replace("lora_A.weight", "lora_magnitude_vector"))
+            up = tensors[name.replace("lora_A", "lora_B")]
+            updates[f"{module}.weight"] = Update(down, up, scale, magnitude)
     return updates

@@ -68,17 +68,15 @@ class StateReader:
     def __init__(self, model: ModelConfig, prompt: PromptConfig, adapter: Path | None, threads: int) -> None:
         import torch
 
-        from atgen_ray.checkpoints import load_model, load_tokenizer
+        from atgen_ray.checkpoints import load_tokenizer, load_tuned
         from atgen_ray.pool.prompts import PromptBuilder
 
         torch.set_num_threads(threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
-        loaded: Any = load_model(model).to(self.device)
-        if adapter is not None:
-            from peft import PeftModel
-
-            loaded = PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload().eval()
+        loaded: Any = load_tuned(model, adapter).to(self.device)
+        if hasattr(loaded, "merge_and_unload"):
+            loaded = loaded.merge_and_unload().eval()
         self.backbone = loaded.base_model  # without the output layer, whose logits nobody reads here
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -51,18 +51,16 @@ class TransformersWorker:
     ) -> None:
         import torch
 
-        from atgen_ray.checkpoints import load_model, load_tokenizer
+        from atgen_ray.checkpoints import load_tokenizer, load_tuned
         from atgen_ray.pool.prompts import PromptBuilder
 
         torch.set_num_threads(threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.request = request
         self.prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
-        self.model: Any = load_model(model).to(self.device)
-        if adapter is not None:
-            from peft import PeftModel
-
-            self.model = PeftModel.from_pretrained(self.model, str(adapter)).merge_and_unload().eval()
+        self.model: Any = load_tuned(model, adapter).to(self.device)
+        if hasattr(self.model, "merge_and_unload"):
+            self.model = self.model.merge_and_unload().eval()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         from atgen_ray.engines.generation import OUTPUT_SCHEMA

@@ -29,19 +29,20 @@ class VLLMEngine:
     def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-        from atgen_ray.checkpoints import resolve_checkpoint
+        from atgen_ray.checkpoints import is_adapter, resolve_checkpoint
         from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
 
         engine = self._engine
         gpus = engine.gpus_per_worker if engine.gpus_per_worker is not None else min(count_gpus(), 1)
         threads = count_threads(engine.workers, engine.threads_per_worker)
-        by_name = adapter is not None and (engine.adapters == "name" or (engine.adapters == "auto" and gpus > 0))
+        whole = adapter is not None and not is_adapter(adapter)  # of a full fine-tuning
+        by_name = adapter is not None and not whole and _takes_by_name(engine.adapters, gpus > 0, adapter)
         cpus = fit_cpus(engine.workers, engine.cpus_per_worker)
         processor = build_processor(
             vLLMEngineProcessorConfig(
-                model_source=resolve_checkpoint(self._model.id),
+                model_source=str(adapter) if whole else resolve_checkpoint(self._model.id),
                 engine_kwargs=self.engine_arguments(gpus > 0)
-                | self._adapter_arguments(adapter, by_name)
+                | self._adapter_arguments(None if whole else adapter, by_name)
                 | engine.options,
                 concurrency=(engine.workers, engine.workers),
                 batch_size=engine.batch_size,
@@ -175,6 +176,15 @@ def _to_output(batch: Any, request: GenerationRequest, stage: tuple[ModelConfig,
             }
         )
     return pa.Table.from_pylist(rows, schema=OUTPUT_SCHEMA)
+
+
+def _takes_by_name(adapters: str, on_gpu: bool, adapter: Path) -> bool:
+    """Whether vLLM is given the adapter beside the base model; it knows no DoRA, which is added to the weights."""
+    from peft import PeftConfig
+
+    if PeftConfig.from_pretrained(str(adapter)).use_dora:
+        return False
+    return adapters == "name" or (adapters == "auto" and on_gpu)
 
 
 def summarize_step(step: Any, token: int, top: int) -> tuple[float, float, list[float]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from atgen_ray.config import MetricModelsConfig
 
-# Prompts to answers, in their order: how a metric asks a language model.
+# Materials to verdicts, in their order: how a metric asks a language model.
 Ask = Callable[[Sequence[str]], Sequence[str]]
 
 

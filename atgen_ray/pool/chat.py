@@ -25,7 +25,11 @@ def render_turns(tokenizer: "PreTrainedTokenizerBase", turns: Turns, generation:
     if tokenizer.chat_template is None:
         return "".join(f"{turn['content']}\n\n" for turn in turns)
     rendered: Any = tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=generation, strftime_now=_TODAY.strftime
+        turns,
+        tokenize=False,
+        add_generation_prompt=generation,
+        strftime_now=_TODAY.strftime,
+        enable_thinking=False,  # labels are answers without thoughts, in training as in generation
     )
     return str(rendered)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from atgen_ray.config import RunConfig, ServiceConfig
+from atgen_ray.config import EvaluationConfig, MetricModelsConfig, ModelAnnotatorConfig, RunConfig, ServiceConfig
 from atgen_ray.config_source import parse_config
 from atgen_ray.driver import enter_run, start_controller
 from atgen_ray.errors import UserError
@@ -113,8 +113,23 @@ class RunControl:
         moved = {"pool": check_location(data.pool, roots, "data.pool")}
         if data.test is not None:
             moved["test"] = check_location(data.test, roots, "data.test")
+        if data.path is not None:
+            moved["path"] = check_location(data.path, roots, "data.path")
+        for key, location in list_locations(config.evaluation):
+            check_location(location, roots, key)
         if not same_model:
             check_location(model.id, roots, "model.id")
         if config.embedding.model != self._service.embedding.model:
             check_location(config.embedding.model, roots, "embedding.model")
         return config.model_copy(update={"data": data.model_copy(update=moved)})
+
+
+def list_locations(evaluation: EvaluationConfig) -> Iterator[tuple[str, str]]:
+    """What metrics and judge load, with its key; published checkpoints apart."""
+    published = MetricModelsConfig().model_dump()
+    for metric, models in evaluation.models.model_dump().items():
+        for name, value in models.items():
+            if isinstance(value, str) and value != published[metric][name]:
+                yield f"evaluation.models.{metric}.{name}", value
+    if isinstance(evaluation.judge, ModelAnnotatorConfig):
+        yield "evaluation.judge.model.id", evaluation.judge.model.id

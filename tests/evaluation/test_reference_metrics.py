@@ -183,7 +183,7 @@ def test_the_judge_s_mean_score_is_reported_and_unreadable_verdicts_are_left_out
     assert asked[1].count("</answer>") == 1
     assert "Q?" in asked[0]
     assert "- correct" in asked[0]
-    with pytest.raises(UserError, match="no annotator that answers prompts"):
+    with pytest.raises(UserError, match=r"expected evaluation\.judge"):
         evaluate_predictions(predictions, references, ["llm_judge"])
 
 

@@ -120,7 +120,7 @@ def think(system: str, turns: list[dict[str, str]], number: int) -> tuple[str, s
             return command[1], "stop"
     mended = "Your earlier answer" in question
     marks = set(re.findall(r"\[\[([\w-]+)\]\]", example))
-    label = label_of(example)
+    label = grade_of(example) if "<answer>" in example else label_of(example)
     if "refuse" in marks:
         return "I'm sorry, but I cannot help with that.", "stop"
     if "refuse-once" in marks:
@@ -143,3 +143,8 @@ def think(system: str, turns: list[dict[str, str]], number: int) -> tuple[str, s
 def label_of(example: str) -> str:
     """The one right label of an example."""
     return f"label {hashlib.blake2b(example.encode(), digest_size=4).hexdigest()}"
+
+
+def grade_of(example: str) -> str:
+    """The one right verdict on an answer that is to be graded."""
+    return f"Score: {1 + hashlib.blake2b(example.encode(), digest_size=4).digest()[0] % 10}"

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atgen_ray.config import EvaluationConfig
 from atgen_ray.errors import UserError
 from atgen_ray.serving.data_roots import check_location
+from atgen_ray.serving.run_control import list_locations
 
 
 @pytest.fixture
@@ -56,3 +58,14 @@ def test_any_text_is_a_hub_id_a_package_or_refused(location: str) -> None:
         return
     assert found == location
     assert location.startswith("package://") or (location.count("/") <= 1 and not location.startswith(("/", ".")))
+
+
+def test_what_metrics_and_judge_load_is_named_unless_it_is_the_published_checkpoint() -> None:
+    judge = {"type": "model", "model": {"id": "/etc/judge"}}
+    models = {"bertscore": {"model": "/etc/bert"}, "alignscore": {"checkpoint": "/etc/align.ckpt"}}
+    assert list(list_locations(EvaluationConfig())) == []
+    assert dict(list_locations(EvaluationConfig.model_validate({"models": models, "judge": judge}))) == {
+        "evaluation.models.bertscore.model": "/etc/bert",
+        "evaluation.models.alignscore.checkpoint": "/etc/align.ckpt",
+        "evaluation.judge.model.id": "/etc/judge",
+    }

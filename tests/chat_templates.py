@@ -1,6 +1,14 @@
-"""Chat templates in the manner of well-known families, written for these tests."""
+"""Chat templates in the manner of well-known families, written for these tests, and small tokenizers that wear them."""
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+CORPUS = [
+    "The quick brown fox jumps over the lazy dog and asks what the capital of France may be.",
+    "Paris is the capital of France; 42 is the answer to everything, is it not?",
+    "You are terse. Translate the sentence and answer in one word, please: yes or no.",
+] * 4
 
 
 @dataclass(frozen=True)
@@ -44,14 +52,15 @@ MISTRAL = """{{- bos_token }}
 {%- elif message.role == 'assistant' %}{{- ' ' + message.content + eos_token }}{% endif %}
 {%- endfor %}"""
 
-# Cuts the thoughts out of earlier answers and puts an empty thought before the last one.
+# Cuts the thoughts out of earlier answers and puts an empty thought before the last one. Thinking is switched off.
 QWEN3 = """{%- for message in messages %}
 {%- set content = message.content %}
 {%- if message.role == 'assistant' %}{% set content = content.split('</think>')[-1].lstrip('\n') %}{% endif %}
 {%- if message.role == 'assistant' and loop.last %}{% set content = '<think>\n\n</think>\n\n' + content %}{% endif %}
 {{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>\n' }}
 {%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{% endif %}"""
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}
+{%- if enable_thinking is defined and not enable_thinking %}{{- '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"""
 
 IM = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 FAMILIES = {
@@ -86,3 +95,37 @@ FAMILIES = {
     "qwen3": Family(QWEN3, IM, None, "<|endoftext|>", "<|im_end|>"),
     "plain": Family(None, ["<s>", "</s>"], "<s>", "</s>", "</s>", adds_bos=True),
 }
+
+
+@cache
+def build_tokenizer(name: str) -> Any:
+    """A small tokenizer with the special tokens and the chat template of the family `name`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    family = FAMILIES[name]
+    raw = Tokenizer(models.BPE())
+    if family.metaspace:
+        raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+        raw.decoder = decoders.Metaspace(prepend_scheme="first")
+        alphabet = ["▁", "\n", *map(chr, range(33, 127))]
+    else:
+        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        raw.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=family.special, initial_alphabet=alphabet, show_progress=False
+    )
+    raw.train_from_iterator(CORPUS, trainer)
+    if family.adds_bos:
+        bos = (family.bos, raw.token_to_id(family.bos))
+        raw.post_processor = processors.TemplateProcessing(single=f"{family.bos} $A", special_tokens=[bos])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        bos_token=family.bos,
+        eos_token=family.eos,
+        pad_token=family.eos,
+        extra_special_tokens=[token for token in family.special if token not in (family.bos, family.eos)],
+    )
+    tokenizer.chat_template = family.template
+    return tokenizer

@@ -1,0 +1,66 @@
+"""An annotator as judge: what is graded, what it costs, and what happens when a verdict or the money is missing."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from annotation_desk import Desk, configure, make_texts
+from fakes.provider import FakeProvider
+from fakes.state import grade_of
+
+from atgen_ray.annotation.judging import build_ask
+from atgen_ray.budget import read_balance
+from atgen_ray.config_source import dump_config, parse_config
+from atgen_ray.errors import RunPaused
+from atgen_ray.evaluation import Resources, evaluate_predictions
+from atgen_ray.evaluation.judge import read_verdict
+
+ANSWERS = {"a": "Paris", "b": "Rome", "c": "Paris", "d": "[[refuse]]"}
+SOURCES = dict.fromkeys(ANSWERS, "Capital of France?")
+
+
+def set_up(provider: FakeProvider, folder: Path, stopping: dict[str, Any] | None = None) -> Desk:
+    """A run that is judged, and labelled, by the same model."""
+    tree = dump_config(configure(provider, "openai", "sync", stopping))
+    tree["evaluation"] |= {"metrics": ["llm_judge"], "judge": tree["annotator"]}
+    return Desk(provider, folder, parse_config(tree), make_texts(2))
+
+
+def judge(desk: Desk) -> Any:
+    resources = Resources(ask=build_ask(desk.site()))
+    references = {id_: ["Paris"] for id_ in ANSWERS}
+    return evaluate_predictions(ANSWERS, references, ["llm_judge"], 100, sources=SOURCES, resources=resources)
+
+
+def test_answers_are_graded_once_and_paid_from_the_run_s_budget(provider: FakeProvider, tmp_path: Path) -> None:
+    desk = set_up(provider, tmp_path)
+    labels, _ = desk.annotate()
+    result = judge(desk)
+    graded = {bill.example for bill in provider.bills()} - set(desk.texts.values())
+    right = {example.split("<answer>\n")[1].split("\n")[0]: read_verdict(grade_of(example)) for example in graded}
+    scores = dict(zip("abcd", result.scores["llm_judge"].to_pylist(), strict=True))
+    assert scores == {"a": right["Paris"], "b": right["Rome"], "c": right["Paris"], "d": None}
+    assert result.metrics["llm_judge"]["count"] == 3
+    asked = len(provider.bills())
+    assert asked == len(desk.texts) + 2 + 2, "one answer stands twice; the refused verdict was asked for again"
+    paid = sum(bill.prompt + bill.output for bill in provider.bills()) / 1000
+    assert read_balance(desk.journal, "paid").paid == pytest.approx(paid)
+    # After a kill the verdicts are in the book, and the labels are what they were.
+    assert judge(desk).scores.equals(result.scores)
+    assert desk.annotate()[0] == labels
+    assert len(provider.bills()) == asked
+
+
+def test_a_judge_without_money_pauses_the_run(provider: FakeProvider, tmp_path: Path) -> None:
+    desk = set_up(provider, tmp_path, {"dollars": 1.0})
+    with pytest.raises(RunPaused, match=r"the budget keeps evaluation\.judge from grading"):
+        judge(desk)
+    balance = read_balance(desk.journal, "paid")
+    assert balance.paid + balance.held <= 1.0
+
+
+def test_nobody_is_asked_where_there_is_no_judge(provider: FakeProvider, tmp_path: Path) -> None:
+    desk = Desk(provider, tmp_path, configure(provider, "openai", "sync"), make_texts(1))
+    assert build_ask(desk.site()) is None
+    assert math.isnan(read_verdict(""))

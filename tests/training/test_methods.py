@@ -1,0 +1,177 @@
+"""What each method learns and saves, and that padding, packing and shares change nothing. Without Ray."""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaConfig, GPT2Config, MistralConfig, Qwen3Config
+
+from atgen_ray.checkpoints import load_tokenizer, load_tuned
+from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
+from atgen_ray.errors import UserError
+from atgen_ray.pool.prompts import PromptBuilder
+from atgen_ray.training import TrainingExample
+from atgen_ray.training.methods import check_method, check_start
+from atgen_ray.training.packing import enable_packing, pack_rows, pad_rows
+from atgen_ray.training.rows import build_row
+from atgen_ray.training.schedule import schedule_steps
+from atgen_ray.training.trainer import can_keep_logits, sum_losses
+from atgen_ray.training.worker import fine_tune
+
+EXAMPLES = [
+    TrainingExample(f"e{index:02d}", "count " * (1 + 7 * (index % 5)), f"answer {index % 3}") for index in range(10)
+]
+SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model: str) -> ModelConfig:
+    return ModelConfig(id=tiny_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=10)
+
+
+def tune(
+    model: ModelConfig, folder: Path, start: Path | None = None, dev: Any = None, **training: Any
+) -> dict[str, Any]:
+    folder.mkdir()
+    config = TrainingConfig(**{"epochs": 2, "batch_size": 4, "learning_rate": 5e-3} | training)
+    examples = [asdict(example) for example in EXAMPLES]
+    held = [asdict(example) for example in dev or []]
+    return fine_tune(examples, model, PromptConfig(), config, 7, 1, lambda *_: None, start, 1, folder, held)
+
+
+def losses(result: dict[str, Any]) -> list[float]:
+    return [step["loss"] for step in result["losses"]]
+
+
+@pytest.mark.parametrize("method", ["lora", "rslora", "dora", "full"])
+def test_each_method_lowers_the_loss_and_loads_again(method: str, model: ModelConfig, tmp_path: Path) -> None:
+    result = tune(model, tmp_path / "out", method=method, epochs=6)
+    assert np.mean(losses(result)[-3:]) < np.mean(losses(result)[:3]) - 0.5
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    if method == "full":
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= files
+    else:
+        assert files == {"adapter_config.json", "adapter_model.safetensors"}
+    tuned = load_tuned(model, tmp_path / "out")
+    builder = PromptBuilder(load_tokenizer(model), PromptConfig(), 80)
+    rows = [build_row(builder, example.text, example.answer, 10) for example in EXAMPLES]
+    with torch.no_grad():
+        loss, tokens = sum_losses(tuned, pad_rows(rows, 2), can_keep_logits(tuned))
+    assert float(loss) / tokens < np.mean(losses(result)[:3]) - 0.5
+
+
+def test_padding_side_pad_token_packing_and_accumulation_do_not_matter(model: ModelConfig, tmp_path: Path) -> None:
+    curves = {"packed": losses(tune(model, tmp_path / "packed"))}
+    curves["padded"] = losses(tune(model, tmp_path / "padded", packing=False))
+    curves["split"] = losses(tune(model, tmp_path / "split", accumulation=4))
+    curves["checkpointing"] = losses(tune(model, tmp_path / "saving", gradient_checkpointing=True))
+    for side in ("left", "right"):
+        copy = tmp_path / f"model-{side}"
+        shutil.copytree(model.id, copy)
+        tokenizer = AutoTokenizer.from_pretrained(copy)
+        tokenizer.padding_side = side
+        tokenizer.pad_token = tokenizer.eos_token if side == "left" else tokenizer.convert_ids_to_tokens(0)
+        tokenizer.save_pretrained(copy)
+        other = model.model_copy(update={"id": str(copy)})
+        curves[side] = losses(tune(other, tmp_path / side, packing=False))
+    for name, curve in curves.items():
+        np.testing.assert_allclose(curve, curves["packed"], atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("config", [MistralConfig, Qwen3Config, GemmaConfig, GPT2Config])
+def test_packed_and_padded_losses_are_equal_where_packing_is_taken(config: Any) -> None:
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"vocab_size": 50, "initializer_range": 0.2, "pad_token_id": 0}
+    settings |= {"n_embd": 32, "n_layer": 2, "n_head": 2} if config is GPT2Config else SHAPE | {"head_dim": 16}
+    if config is MistralConfig:
+        settings |= {"sliding_window": 5, "num_key_value_heads": 1}
+    network = AutoModelForCausalLM.from_config(config(**settings)).eval()
+    draw = np.random.default_rng(0)
+    rows = []
+    for length in (20, 3, 14, 9):
+        ids = draw.integers(1, 50, length).tolist()
+        rows.append({"input_ids": ids, "labels": [-100] * (length // 2) + ids[length // 2 :]})
+    padded, count = sum_losses(network, pad_rows(rows, 0), can_keep_logits(network))
+    assert enable_packing(network, rows) or config is GPT2Config
+    packed, same = sum_losses(network, pack_rows(rows), can_keep_logits(network))
+    assert count == same
+    assert float(packed) == pytest.approx(float(padded), rel=1e-5) or config is GPT2Config
+
+
+def test_the_loss_is_that_of_transformers(model: ModelConfig) -> None:
+    network = load_tuned(model, None)
+    builder = PromptBuilder(load_tokenizer(model), PromptConfig(), 80)
+    batch = pad_rows([build_row(builder, example.text, example.answer, 10) for example in EXAMPLES], 2)
+    with torch.no_grad():
+        loss, count = sum_losses(network, batch, keeps_logits=True)
+        plain, _ = sum_losses(network, batch, keeps_logits=False)
+        expected = network(**batch).loss
+    assert float(loss) / count == pytest.approx(float(expected), rel=1e-5)
+    assert float(plain) == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_small_sets_ignore_the_dev_loss_and_large_ones_stop_on_it(model: ModelConfig, tmp_path: Path) -> None:
+    contrary = [TrainingExample("d0", "count ", "something else entirely")]
+    small = tune(model, tmp_path / "small", dev=contrary, epochs=8)
+    assert (small["steps"], small["dev_losses"]) == (24, [])
+    large = tune(model, tmp_path / "large", dev=contrary, epochs=8, early_stopping={"from_examples": 5, "patience": 1})
+    found = large["dev_losses"]
+    assert large["steps"] == 3 * len(found) < 24
+    assert found[-1] > min(found)
+    # The adapter is that of the lowest dev loss, not the last.
+    builder = PromptBuilder(load_tokenizer(model), PromptConfig(), 80)
+    tuned = load_tuned(model, tmp_path / "large")
+    with torch.no_grad():
+        rows = [build_row(builder, example.text, example.answer, 10) for example in contrary]
+        loss, count = sum_losses(tuned, pad_rows(rows, 2), True)
+    assert float(loss) / count == pytest.approx(min(found), rel=1e-3)
+
+
+def test_tensorboard_gets_the_losses(model: ModelConfig, tmp_path: Path) -> None:
+    config = TrainingConfig(epochs=1, batch_size=4, trackers=["tensorboard"])
+    examples = [asdict(example) for example in EXAMPLES]
+    fine_tune(
+        examples, model, PromptConfig(), config, 7, 1, lambda *_: None, None, 1, None, logs=str(tmp_path / "logs")
+    )
+    assert [path for path in (tmp_path / "logs").rglob("events*") if path.stat().st_size > 200]
+
+
+@pytest.mark.parametrize(
+    ("settings", "mistake"),
+    [
+        ({"method": "qlora"}, "training.method is 'qlora', which needs a GPU for every worker; there is none here"),
+        ({"backend": "unsloth"}, "training.backend is 'unsloth', which needs a GPU"),
+        ({"method": "full", "sharding": "fsdp"}, "training.sharding is 'fsdp', which needs a GPU"),
+        ({"trackers": ["mlflow"]}, r"training.trackers is 'mlflow', which needs: pip install 'atgen-ray\[mlflow\]'"),
+    ],
+)
+def test_what_a_method_lacks_is_said_in_one_line(settings: dict[str, Any], mistake: str) -> None:
+    with pytest.raises(UserError, match=mistake):
+        check_method(TrainingConfig(**settings), use_gpu=False)
+
+
+def test_a_warm_start_needs_the_same_kind_of_result(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training\.warm_start finds a full model"):
+        check_start(tmp_path, TrainingConfig())
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"training\.warm_start finds an adapter"):
+        check_start(tmp_path, TrainingConfig(method="full"))
+    check_start(tmp_path, TrainingConfig(method="dora"))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_shares_never_change_what_a_step_learns(workers: int, accumulation: int) -> None:
+    lengths = [5, 50, 7, 90, 3, 60, 8]
+    whole = schedule_steps(lengths, 3, 2.5, 1)
+    shared = schedule_steps(lengths, 3, 2.5, 1, workers, accumulation)
+    assert len(whole) == len(shared) == 8
+    for one, many in zip(whole, shared, strict=True):
+        assert len(many) == workers
+        assert all(len(hand) == accumulation for hand in many)
+        assert sorted(one[0][0]) == sorted(index for hand in many for micro in hand for index in micro)
+    assert sorted(index for step in whole[:3] for index in step[0][0]) == list(range(7))
