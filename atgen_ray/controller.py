@@ -196,7 +196,8 @@ class Controller:
             model = config.model.model_copy(update={"max_prompt_tokens": longest})
             engine = build_engine(model, prompt, config.engine, self._folder)
             splits = dict.fromkeys(references, "test")
-            _, metrics = self._score(1, splits, references, progress, engine) if splits else ([], {})
+            rows, metrics = self._score(1, splits, references, progress, engine) if splits else ([], {})
+            self._folder.write_jsonl(f"{round_folder(1)}/few_shot.jsonl", rows)
             self._folder.write_json(rel, metrics)
             self._folder.remove(f"{round_folder(1)}/few_shot.parts")
 

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from math_verify import parse, verify
 
 from atgen_ray.evaluation import METRICS, evaluate_predictions
 from atgen_ray.evaluation.mathematics import find_final, parse_number
@@ -50,6 +51,21 @@ def test_plain_and_symbolic_answers():
     scores = evaluate_predictions(predictions, references, ["math_equal"]).scores["math_equal"].to_pylist()
     wrong = [case for case, score in zip(cases, scores, strict=True) if case[2] != score]
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        (r"\boxed{2\sqrt{3}}", r"\boxed{\sqrt{12}}"),
+        (r"\boxed{(1,2)}", r"\boxed{(2,1)}"),
+        (r"\boxed{\frac{3}{4}}", r"\boxed{0.75}"),
+        (r"\boxed{1.5}", r"\boxed{15}"),
+        (r"\boxed{-3}", r"\boxed{3}"),
+        (r"\boxed{x^2-1}", r"\boxed{(x-1)(x+1)}"),
+    ],
+)
+def test_verdicts_are_those_of_math_verify(answer, right):
+    assert METRICS["math_equal"](answer, [right]) == verify(parse(right), parse(answer))
 
 
 def test_plain_numbers_start_no_process(monkeypatch: pytest.MonkeyPatch):

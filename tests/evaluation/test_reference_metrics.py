@@ -5,6 +5,7 @@ import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
+from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 
 from atgen_ray.errors import UserError
 from atgen_ray.evaluation import METRICS, Resources, evaluate_predictions
@@ -90,6 +91,14 @@ def test_rouge_lsum_is_the_package_s_own(prediction, references):
 def test_squad_scores_are_those_of_the_official_script(prediction, references, match, f1):
     assert METRICS["squad_exact_match"](prediction, references) == match
     assert METRICS["squad_f1"](prediction, references) == pytest.approx(f1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(prediction=sentences, references=st.lists(sentences, min_size=1, max_size=3))
+def test_squad_scores_are_those_of_transformers(prediction, references):
+    for metric, judge in (("squad_exact_match", compute_exact), ("squad_f1", compute_f1)):
+        expected = max(judge(reference, prediction) for reference in references)
+        assert METRICS[metric](prediction, references) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

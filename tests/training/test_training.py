@@ -1,11 +1,16 @@
 """Fine-tuning under Ray Train: what is learnt, and that the number of workers does not matter."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 
 from atgen_ray.checkpoints import load_model, load_tokenizer
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
@@ -24,14 +29,19 @@ def model(tiny_model: str) -> ModelConfig:
 
 @pytest.fixture
 def train(ray_session: None, model: ModelConfig, tmp_path: Path) -> Train:
-    def run(name: str = "adapter", start_from: Path | None = None, **training: object) -> tuple[TrainingResult, Path]:
+    def run(
+        name: str = "adapter",
+        start_from: Path | None = None,
+        progress: Callable[[int, int], None] = lambda *_: None,
+        **training: Any,
+    ) -> tuple[TrainingResult, Path]:
         output = tmp_path / name
         output.mkdir()
         config = TrainingConfig(
             **{"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "threads_per_worker": 1} | training
         )
         work = str(tmp_path / f"work-{name}")
-        result = train_adapter(EXAMPLES, model, PromptConfig(), config, 7, output, work, lambda *_: None, start_from)
+        result = train_adapter(EXAMPLES, model, PromptConfig(), config, 7, output, work, progress, start_from)
         return result, output
 
     return run
@@ -80,3 +90,24 @@ def test_warm_start_continues_from_the_last_adapter(train: Train) -> None:
     first, adapter = train("first", epochs=6)
     second, _ = train("second", start_from=adapter, epochs=1)
     assert second.losses[0]["loss"] < first.losses[0]["loss"] - 0.5
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_lost_worker_goes_on_in_the_middle_of_an_epoch(train: Train, tmp_path: Path, method: str) -> None:
+    deaths, seen = tmp_path / "deaths", tmp_path / "steps"
+
+    def die_once(done: int, total: int) -> None:
+        with seen.open("a") as file:
+            file.write(f"{done} ")
+        if done == 5 and not deaths.exists():
+            deaths.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    calm, adapter = train("calm", workers=2, method=method)
+    killed, other = train("killed", workers=2, method=method, checkpoint_steps=2, progress=die_once)
+    assert seen.read_text().split() == ["1", "2", "3", "4", "5", "5", "6"]
+    np.testing.assert_allclose([s["loss"] for s in killed.losses], [s["loss"] for s in calm.losses], atol=1e-4)
+    assert killed.steps == calm.steps == 6
+    name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
+    one, two = load_file(adapter / name), load_file(other / name)
+    assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)
