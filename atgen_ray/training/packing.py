@@ -13,6 +13,7 @@ from transformers import AttentionInterface
 from atgen_ray.training.rows import IGNORED
 
 PACKED = "atgen_packed"
+UNKNOWN = ("softcap", "s_aux", "position_bias")  # by the names that transformers gives them
 Batch = dict[str, Any]
 Row = dict[str, list[int]]
 
@@ -57,9 +58,14 @@ def attend_packed(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     segments: Sequence[int] | None = None,
-    **_: Any,
+    **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each of `segments`: query (1, H, T, d), key and value (1, H / groups, T, d)."""
+    """Causal attention within each of `segments`: query (1, H, T, d), key and value (1, H / groups, T, d).
+
+    Raises ValueError where a model wants its attention capped, biased or given sinks.
+    """
+    if unknown := [name for name in UNKNOWN if more.get(name) is not None]:
+        raise ValueError(f"packed attention knows no {unknown[0]}")
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)

@@ -35,7 +35,7 @@ class AnswerTrainer(Trainer):
     """Computes logits where an answer's token is learnt and nowhere else; the vocabulary is most of a small model."""
 
     def __init__(self, *, dev: Sequence[Batch], keeps_logits: bool, **arguments: Any) -> None:
-        super().__init__(**arguments)
+        super().__init__(eval_dataset=list(dev) or None, **arguments)
         self._dev, self._keeps_logits = dev, keeps_logits
         self.control: TrainerControl
         # The count of a step's tokens, over all workers and micro-batches, is what the loss is divided by.

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaConfig, GPT2Config, MistralConfig, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BloomConfig,
+    Gemma2Config,
+    GemmaConfig,
+    GPT2Config,
+    MistralConfig,
+    Qwen3Config,
+)
 
 from atgen_ray.checkpoints import load_tokenizer, load_tuned
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
@@ -82,24 +91,35 @@ def test_padding_side_pad_token_packing_and_accumulation_do_not_matter(model: Mo
         np.testing.assert_allclose(curve, curves["packed"], atol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("config", [MistralConfig, Qwen3Config, GemmaConfig, GPT2Config])
-def test_packed_and_padded_losses_are_equal_where_packing_is_taken(config: Any) -> None:
+LLAMA_LIKE = SHAPE | {"head_dim": 16, "num_key_value_heads": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "taken"),
+    [
+        (MistralConfig, LLAMA_LIKE | {"sliding_window": 5}, True),
+        (Qwen3Config, LLAMA_LIKE, True),
+        (GemmaConfig, LLAMA_LIKE, True),
+        (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 2}, True),
+        (Gemma2Config, LLAMA_LIKE, False),  # caps its attention
+        (BloomConfig, {"hidden_size": 32, "n_layer": 2, "n_head": 2}, False),  # biases it by distance
+    ],
+)
+def test_packed_and_padded_losses_are_equal_or_packing_is_not_taken(config: Any, settings: Any, taken: bool) -> None:
     torch.manual_seed(0)
-    settings: dict[str, Any] = {"vocab_size": 50, "initializer_range": 0.2, "pad_token_id": 0}
-    settings |= {"n_embd": 32, "n_layer": 2, "n_head": 2} if config is GPT2Config else SHAPE | {"head_dim": 16}
-    if config is MistralConfig:
-        settings |= {"sliding_window": 5, "num_key_value_heads": 1}
-    network = AutoModelForCausalLM.from_config(config(**settings)).eval()
+    tokens = {"vocab_size": 50, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    network = AutoModelForCausalLM.from_config(config(initializer_range=0.2, **tokens, **settings)).eval()
     draw = np.random.default_rng(0)
     rows = []
     for length in (20, 3, 14, 9):
         ids = draw.integers(1, 50, length).tolist()
         rows.append({"input_ids": ids, "labels": [-100] * (length // 2) + ids[length // 2 :]})
     padded, count = sum_losses(network, pad_rows(rows, 0), can_keep_logits(network))
-    assert enable_packing(network, rows) or config is GPT2Config
-    packed, same = sum_losses(network, pack_rows(rows), can_keep_logits(network))
+    assert enable_packing(network, rows) == taken
+    batch = pack_rows(rows) if taken else pad_rows(rows, 0)
+    again, same = sum_losses(network, batch, can_keep_logits(network))
     assert count == same
-    assert float(packed) == pytest.approx(float(padded), rel=1e-5) or config is GPT2Config
+    assert again.item() == pytest.approx(padded.item(), rel=1e-5)
 
 
 def test_the_loss_is_that_of_transformers(model: ModelConfig) -> None:

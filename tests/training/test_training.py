@@ -105,7 +105,9 @@ def test_a_lost_worker_goes_on_in_the_middle_of_an_epoch(train: Train, tmp_path:
 
     calm, adapter = train("calm", workers=2, method=method)
     killed, other = train("killed", workers=2, method=method, checkpoint_steps=2, progress=die_once)
-    assert seen.read_text().split() == ["1", "2", "3", "4", "5", "5", "6"]
+    steps = [int(step) for step in seen.read_text().split()]
+    assert steps[:5] == [1, 2, 3, 4, 5]
+    assert steps[5:] in ([3, 4, 5, 6], [5, 6]), "from the last checkpoint that both workers had reported"
     np.testing.assert_allclose([s["loss"] for s in killed.losses], [s["loss"] for s in calm.losses], atol=1e-4)
     assert killed.steps == calm.steps == 6
     name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
