@@ -193,6 +193,7 @@ def _build_round(
         picks=picks,
         training=training and _read_training(training),
         diagnostics=diagnostics.get(number),
+        few_shot=_read_estimates(row.get("few_shot_metrics")),
     )
 
 

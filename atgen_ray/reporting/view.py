@@ -66,6 +66,7 @@ class RoundView:
     picks: list[Pick]
     training: TrainingView | None
     diagnostics: RoundDiagnostics | None
+    few_shot: dict[str, Estimate] = field(default_factory=dict)  # of the untuned model, shown labels of this round
 
 
 @dataclass(frozen=True)
