@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from atgen_ray.annotation import estimate as annotation
-from atgen_ray.annotation.estimate import estimate_annotation
+from atgen_ray.annotation.estimate import estimate_annotation, estimate_judge
 from atgen_ray.config import RunConfig
 from atgen_ray.journal import Journal, open_journal
 from atgen_ray.selection import find_needs
@@ -59,6 +59,7 @@ def estimate_run(
         "rounds": len(labels),
         "labels": bought,
         **estimate_annotation(config, bought, texts),
+        **estimate_judge(config, work["evaluation"], texts),
         "annotation_minutes": annotation.estimate_minutes(config, bought, journal),
         "generated_rows": generated,
         "prompt_tokens": round(generated * _count_tokens(config, texts)),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from command_line import SMALLEST
 
+from atgen_ray.annotation.estimate import estimate_judge
 from atgen_ray.config import RunConfig
 from atgen_ray.journal import open_journal
 from atgen_ray.owner import Owner
@@ -49,6 +50,14 @@ def test_every_round_generates_for_what_is_left_and_evaluates_the_test_set() -> 
     assert work["embedding"] == 100  # once
     assert work["generation"] == 90 + 80 + 70
     assert work["evaluation"] == 7 * 4  # with the untuned model
+
+
+def test_a_few_shot_start_is_evaluated_too_and_every_answer_is_judged() -> None:
+    judge = {"type": "model", "model": {"id": "judge"}, "votes": 3, "temperature": 0.7, "price_per_label": 0.01}
+    config = configure(selection={"strategy": "random"}, evaluation={"few_shot": 4, "judge": judge})
+    assert expect_work(config, pool=100, selectable=90, test=7, labels=[10])["evaluation"] == 7 * 3
+    assert estimate_judge(config, 21, ["a text"]) == {"judge_requests": 63, "judge_dollars": 0.63}
+    assert estimate_judge(configure(), 21, ["a text"]) == {}
 
 
 def test_candidates_bound_what_is_generated() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from atgen_ray.annotation.providers import Sending, Shard
-from atgen_ray.annotation.requests import Ask, Key, hash_shard, identify
+from atgen_ray.annotation.requests import JUDGED, Ask, Key, hash_shard, identify
 from atgen_ray.budget import Entry, Ledger, Scope
 from atgen_ray.database import requests, shards
 from atgen_ray.journal import Journal, Lease
@@ -208,9 +208,10 @@ def summarize_requests(journal: Journal, run: str) -> dict[str, Any]:
 
 
 def count_tokens(journal: Journal, run: str) -> dict[str, int]:
-    """Requests that were sent, and the tokens billed for them, by the names that a plan has."""
+    """Requests for labels that were sent, and the tokens billed for them, by the names that a plan has."""
     sums = [sa.func.coalesce(sa.func.sum(column), 0) for column in (requests.c.prompt_tokens, requests.c.output_tokens)]
-    query = sa.select(sa.func.count(), *sums).where(requests.c.run == run)
+    mine = (requests.c.run == run) & ~requests.c.example_id.startswith(JUDGED)
+    query = sa.select(sa.func.count(), *sums).where(mine)
     with journal.database.reading() as connection:
         sent, prompt, output = connection.execute(query).one()
     names = ("annotator_requests", "annotator_prompt_tokens", "annotator_output_tokens_at_most")

@@ -60,6 +60,26 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
     }
 
 
+def estimate_judge(config: RunConfig, answers: int, texts: Sequence[str]) -> Numbers:
+    """Questions and dollars for grading `answers` answers to tasks such as `texts`; nothing without a judge.
+
+    Answer and reference are counted as long as the taught model may write.
+    """
+    judge = config.evaluation.judge
+    if judge is None:
+        return {}
+    dollars = 0.0
+    if isinstance(judge, RemoteAnnotatorConfig):
+        sampled, _ = _count_tokens(config, judge, texts)
+        asked = answers * judge.votes
+        tokens = sampled + 2 * config.model.max_new_tokens
+        price = find_price(judge, "evaluation.judge", judge.mode)
+        dollars = _dollars(price, asked * tokens, asked * judge.max_output_tokens)
+    elif isinstance(judge, ModelAnnotatorConfig):
+        dollars = judge.price_per_label * answers * judge.votes
+    return {"judge_requests": answers * judge.votes, "judge_dollars": round(dollars, 2)}
+
+
 def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float | None:
     """Minutes for `labels` labels at the median speed of this annotator in earlier runs; None where there is none."""
     annotator = config.annotator.model_dump(mode="json")

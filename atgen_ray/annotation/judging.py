@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from atgen_ray.annotation import build_annotator
+from atgen_ray.annotation.requests import JUDGED
 from atgen_ray.annotation.site import Site
 from atgen_ray.config import PromptConfig
 from atgen_ray.errors import RunPaused
@@ -41,4 +42,4 @@ def build_ask(site: Site) -> Ask | None:
 
 
 def _identify(material: str) -> str:
-    return "judge-" + hashlib.blake2b(material.encode("utf-8", "replace"), digest_size=12).hexdigest()
+    return JUDGED + hashlib.blake2b(material.encode("utf-8", "replace"), digest_size=12).hexdigest()
