@@ -496,3 +496,10 @@ def test_types_and_defaults_are_shown_as_in_yaml() -> None:
     assert rows["stopping.dev_target"] == ("dict of float", "{}")
     assert rows["training"] == ("section", "(as below)")
     assert rows["evaluation.metrics"][1] == "null"
+
+
+@pytest.mark.parametrize("method", ["full", "dora"])
+def test_replicas_are_not_asked_for_what_they_cannot_add_to_their_model(method: str) -> None:
+    with pytest.raises(UserError, match=f"training.method is '{method}', expected lora, rslora or qlora"):
+        load(SMALLEST, "model.host=serve", f"training.method={method}")
+    assert load(SMALLEST, "model.host=serve", "training.method=rslora").training.method == "rslora"
