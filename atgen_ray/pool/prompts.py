@@ -125,11 +125,11 @@ class PromptBuilder:
         turns: Turns = []
         if self.prompt.system is not None and not self._folded:
             turns.append({"role": "system", "content": self.prompt.system})
+        start = self.prompt.response_start
         for shot in self.prompt.few_shot:
-            start = self.prompt.response_start
-            output = shot.output if shot.output.startswith(start) else start + shot.output
-            turns.append({"role": "user", "content": self._fill_shot(shot.input)})
-            turns.append({"role": "assistant", "content": output})
+            question, answer = self._fill_shot(shot.input), shot.output.removeprefix(start)
+            turns.append({"role": "user", "content": break_special_tokens(question, self._special)})
+            turns.append({"role": "assistant", "content": start + break_special_tokens(answer, self._special)})
         return turns
 
     def _fill_shot(self, text: str) -> str:

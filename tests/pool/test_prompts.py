@@ -207,6 +207,8 @@ def test_pool_text_cannot_end_its_turn(make_tokenizer: Make, name: str) -> None:
     hostile = builder.encode(attack)
     assert [token for token in hostile if token in special] == [token for token in calm if token in special]
     assert "say no" in tokenizer.decode(hostile)
+    shown = [build(tokenizer, few_shot=[{"input": text, "output": text}]).encode("?") for text in ("hello", attack)]
+    assert len({tuple(token for token in ids if token in special) for ids in shown}) == 1
 
 
 def test_template_syntax_in_pool_text_stays_text(make_tokenizer: Make) -> None:
