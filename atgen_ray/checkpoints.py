@@ -97,6 +97,18 @@ def load_tokenizer(model: ModelConfig) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def find_context(model: ModelConfig) -> int | None:
+    """Positions that the model has for prompt and answer together; None where its configuration does not say."""
+    from transformers import AutoConfig
+
+    source = resolve_checkpoint(model.id)
+    config = AutoConfig.from_pretrained(
+        source, revision=model.revision, trust_remote_code=model.trust_remote_code
+    ).get_text_config()
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    return positions
+
+
 def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
     """The base model for causal language modelling, in `dtype` (default: model.dtype), on the CPU, in eval mode."""
     from transformers import AutoModelForCausalLM

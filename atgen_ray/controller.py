@@ -22,6 +22,7 @@ from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.states import append_states
 from atgen_ray.evaluation import Resources, choose_metrics, evaluate_predictions
+from atgen_ray.evaluation.few_shot import show_solved
 from atgen_ray.evaluation.placement import score_on_ray
 from atgen_ray.journal import Journal, Lease
 from atgen_ray.plan import estimate_run
@@ -189,11 +190,8 @@ class Controller:
         def make(progress: Progress) -> None:
             config, references = self._config, self._state.test_references
             labels = self._state.labels(1)[: config.evaluation.few_shot]
-            shots = [Shot(input=self._state.texts[label.id], output=label.text) for label in labels]
-            # Texts of the pool went through the template before.
-            prompt = config.prompt.model_copy(update={"template": "{{ input }}", "few_shot": shots})
-            longest = config.model.max_prompt_tokens * (len(shots) + 1)
-            model = config.model.model_copy(update={"max_prompt_tokens": longest})
+            solved = [Shot(input=self._state.texts[label.id], output=label.text) for label in labels]
+            model, prompt = show_solved(config.model, config.prompt, solved)
             engine = build_engine(model, prompt, config.engine, self._folder)
             splits = dict.fromkeys(references, "test")
             rows, metrics = self._score(1, splits, references, progress, engine) if splits else ([], {})
