@@ -141,7 +141,7 @@ def curve_table(rows: list[dict[str, Any]], width: int) -> Table:
     for row in rows:
         seconds += sum(row["seconds"].values())
         if few_shot := row.get("few_shot_metrics"):
-            table.add_row("few-shot", "", "", "", *(_estimate(few_shot.get(name), wide) for name in metrics))
+            table.add_row("shots", "", "", "", *(_estimate(few_shot.get(name), wide) for name in metrics))
         cells = [_estimate(row["metrics"].get(name), wide) for name in metrics]
         table.add_row(str(row["round"]), str(row["labels"]), f"{row['dollars']:.2f}", f"{seconds:.0f}", *cells)
     return table

@@ -182,6 +182,12 @@ def test_a_narrow_screen_shows_means() -> None:
     ]
 
 
+def test_a_few_shot_start_stands_before_its_round() -> None:
+    rows = [row(0), row(1)]
+    rows[1]["few_shot_metrics"] = {"rougeL": {"mean": 0.25, "low": 0.2, "high": 0.3, "count": 4}}
+    assert lines(rows, 80)[2].split() == ["shots", "-", "-", "0.250", "-", "-"]
+
+
 @pytest.mark.parametrize("metrics", [1, 3, 5])
 def test_intervals_are_shown_where_they_fit_and_nothing_is_ever_cut(metrics: int) -> None:
     rows = [row(at, 4000.0, **dict.fromkeys(METRICS[metrics:])) for at in (0, 100)]

@@ -19,7 +19,7 @@ def test_few_shot_beside_zero_shot_and_a_dev_target_of_any_metric(make_project: 
         first["dev_metrics"]["chrf"]["count"]
         == first["labels"] - project.read("shots", "rounds/001/training.json")["examples"]
     )
-    assert "few-shot" in done.stdout
+    assert "\nshots" in done.stdout
     assert "few-shot" in (project.folder / "atgen-runs/runs/shots/report.html").read_text()
     zero, few = (project.read("shots", file) for file in ("rounds/000/predictions.jsonl", "rounds/001/few_shot.jsonl"))
     assert [row["id"] for row in zero] == [row["id"] for row in few]
