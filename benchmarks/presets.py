@@ -153,14 +153,14 @@ def main() -> None:
     small += ["model.max_prompt_tokens=192", "engine.backend=transformers", "data.limit=100", "data.test_limit=16"]
     small += ["selection.candidates=16", "selection.count=8", "stopping.rounds=1", "training.epochs=2"]
     results: dict[str, dict[str, Any]] = {}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as storage:
         for name in arguments.only or READERS:
             if (arguments.data / READERS[name][0]).is_dir():
                 results[name] = run_preset(name, arguments.data, Path(storage), [*small, *arguments.settings])
                 print(name, results[name], flush=True)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
-    arguments.output.with_suffix(".md").write_text(write_table(results))
+                arguments.output.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
+                arguments.output.with_suffix(".md").write_text(write_table(results))
     print(write_table(results))
 
 
