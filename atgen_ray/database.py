@@ -5,6 +5,7 @@ that all its users share. Controllers on several machines need PostgreSQL.
 """
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -241,6 +242,7 @@ class Database:
         if self._sqlite:
             sa.event.listen(engine, "connect", _set_up_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite if self._sqlite else _begin_postgresql)
+        self._order = threading.Lock()
         self._readers = engine
         self._writers = engine.execution_options(writes=True)
         self._prepare()
@@ -257,7 +259,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that writes: committed on a clean exit, rolled back on an exception."""
-        with self._explained(), self._writers.begin() as connection:
+        with self._turn(), self._explained(), self._writers.begin() as connection:
             yield connection
 
     def clock(self, connection: sa.Connection) -> float:
@@ -273,6 +275,16 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._readers.dispose()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Threads of this process write to SQLite in the order they came: its own lock is won by chance, after naps."""
+        held = self._sqlite and self._order.acquire(timeout=BUSY_SECONDS)
+        try:
+            yield
+        finally:
+            if held:
+                self._order.release()
 
     def _options(self) -> dict[str, object]:
         if self._sqlite:
