@@ -14,7 +14,8 @@ demo: $(VENV)/.demo $(if $(filter vllm,$(ENGINE)),install-vllm)
 
 test: $(VENV)/.demo $(VENV)/.dev install-vllm postgres chromium
 	$(MAKE) lint
-	$(BIN)/pytest
+	ATGEN_SCREENSHOTS=$${ATGEN_SCREENSHOTS:-build/screenshots} \
+	  $(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

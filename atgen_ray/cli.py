@@ -218,7 +218,9 @@ def export_run(
 @runs_app.command("import")
 def import_run(
     name: RunName,
-    file: Annotated[Path, typer.Argument(help="Labels as .jsonl, .csv or .parquet: id or input, text, annotator.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Labels as .jsonl, .csv or .parquet: id or input, text, annotator.")
+    ],
     storage: Storage = None,
 ) -> None:
     """Bring labels that exist already into a run whose annotator is human; an export has the right columns."""

@@ -25,7 +25,12 @@ FORMATS = ("jsonl", "parquet", "csv", "huggingface")
 def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, Any]]:
     """One row a run: name, status, round, labels, dollars and when it last changed (UTC, ISO 8601)."""
     with closing(open_journal(storage, database_url)) as journal:
-        return [_summarize(journal, record) for record in journal.runs()]
+        return summarize_runs(journal)
+
+
+def summarize_runs(journal: Journal) -> list[dict[str, Any]]:
+    """As `list_runs`, of an open journal."""
+    return [_summarize(journal, record) for record in journal.runs()]
 
 
 def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[str, Any]:

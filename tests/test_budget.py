@@ -7,10 +7,11 @@ from uuid import uuid4
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atgen_ray.budget import NANO, Entry, Ledger, read_balance
+from atgen_ray.budget import NANO, Account, Balance, Entry, Ledger, read_accounts, read_balance
 from atgen_ray.config import StoppingConfig
 from atgen_ray.journal import Journal
 from atgen_ray.owner import Owner
+from atgen_ray.records import Annotation
 
 JOBS = st.lists(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 40)), max_size=4), min_size=2, max_size=4)
 
@@ -59,3 +60,16 @@ def test_a_reservation_outlives_the_process_that_made_it(tmp_path: Path) -> None
     with again.fenced(again.acquire("r", Owner("b"), 60, takeover=True)) as connection:
         assert Ledger("r", budget).reserve(connection, 1, "ann", [Entry("y", "y", 4 * NANO)]) == (0, "run")
     assert read_balance(again, "r").held == 7
+
+
+def test_accounts_tell_paid_and_held_of_each_annotator_and_round(tmp_path: Path) -> None:
+    journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
+    journal.create_run("r", {}, "")
+    lease, ledger = journal.acquire("r", Owner("a"), 60), Ledger("r", StoppingConfig())
+    with journal.fenced(lease) as connection:
+        ledger.hold(connection, 1, "model", [Entry("x", "x", 3 * NANO), Entry("y", "y", 2 * NANO)])
+        ledger.settle(connection, {"x": NANO})
+    free = [Annotation("x", "label", "model", 0.5), Annotation("z", "label", "dataset", 0.25)]
+    journal.record_annotations(lease, 2, free)  # x is in the ledger, so its own price does not count again
+    assert read_accounts(journal, "r") == [Account(1, "model", 2, 1.0, 2.0), Account(2, "dataset", 1, 0.25, 0.0)]
+    assert read_balance(journal, "r") == Balance(1.25, 2.0)

@@ -58,7 +58,7 @@ def collect_run(
         stopped=stopped,
         rounds=views,
         metric=metric,
-        pool_size=None if pool is None else len(pool),
+        pool_size=_count_rows(folder, "pool.parquet") if pool is None else len(pool),
         test_size=None if test is None else len(test),
         pool_map=pool_map,
         examples=build_examples(first, last, _read_texts(test, shown), metric),
@@ -94,6 +94,10 @@ def _describe_label(row: Row) -> str:
     if "first" in more:
         parts.append(f"after {more['first']['annotator']}: {more['first']['reason']}")
     return ", ".join(filter(None, parts))
+
+
+def _count_rows(folder: RunFolder, path: str) -> int | None:
+    return len(folder.read_table(path, ["id"])) if folder.exists(path) else None
 
 
 def _in_round(number: int, file: str) -> str:

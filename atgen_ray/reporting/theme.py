@@ -83,9 +83,9 @@ def series_colour(index: int) -> str:
 def write_variables() -> str:
     """Every colour as a CSS variable, by what the reader's system prefers; a class for each series sets `--hue`."""
     light, dark = ("".join(f" --{name}: {pair[index]};" for name, pair in COLOURS.items()) for index in (0, 1))
-    return (
-        f":root {{ color-scheme: light dark;{light} }}\n@media (prefers-color-scheme: dark) {{ :root {{{dark} }} }}\n"
-    )
+    hues = " ".join(f".{name} {{ --hue: var(--{name}); }}" for name in SERIES)
+    rule = "@media (prefers-color-scheme: dark)"
+    return f":root {{ color-scheme: light dark;{light} }}\n{rule} {{ :root {{{dark} }} }}\n{hues}\n"
 
 
 def plain(text: str) -> str:

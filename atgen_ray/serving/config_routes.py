@@ -12,6 +12,7 @@ from atgen_ray.serving.run_control import RunControl
 from atgen_ray.serving.uploads import UPLOADS, receive_upload
 from atgen_ray.strict_yaml import parse_yaml
 
+BINARY = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 Tree = dict[str, JsonValue]
 
 
@@ -62,7 +63,7 @@ def config_routes(service: ServiceConfig, control: RunControl) -> APIRouter:
         """Rows, labels, dollars, tokens and device minutes of the run; contacts no provider."""
         return control.plan(merge_trees(read_more(draft.more), draft.config))
 
-    @router.put(UPLOADS + "{file}", status_code=201)
+    @router.put(UPLOADS + "{file}", status_code=201, openapi_extra={"requestBody": BINARY})
     async def upload_file(request: Request, file: Annotated[str, Path(max_length=200)]) -> UploadBody:
         """Keep a CSV, JSONL or Parquet file in the service's storage; the body is the file itself."""
         limit = service.limits.upload_bytes

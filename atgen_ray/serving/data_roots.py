@@ -62,9 +62,9 @@ def check_hosts(config: RunConfig, hosts: list[str]) -> None:
 def _is_path(location: str) -> bool:
     """Whether this names a file here rather than a dataset on the hub, `NAME` or `OWNER/NAME`."""
     parts = location.split("/")
-    plain = all(part and part.replace("-", "").replace("_", "").replace(".", "").isalnum() for part in parts)
+    plain = all(part.replace("-", "").replace("_", "").replace(".", "").isalnum() for part in parts)
     try:
         there = Path(location).exists()
     except (OSError, ValueError):
         return True
-    return there or not plain or len(parts) > 2 or ".." in parts or "." in parts or "*" in location
+    return there or not plain or len(parts) > 2 or any(part.startswith(".") for part in parts)

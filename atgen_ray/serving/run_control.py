@@ -22,7 +22,7 @@ from atgen_ray.mistakes import find_mistakes
 from atgen_ray.plan import plan_within_ray
 from atgen_ray.reporting.page import render_page
 from atgen_ray.reporting.publication import view_run
-from atgen_ray.runs import export_labels, list_runs, show_run, stop_run
+from atgen_ray.runs import export_labels, show_run, stop_run, summarize_runs
 from atgen_ray.serving.data_roots import check_hosts, check_location
 from atgen_ray.serving.faults import Fault
 from atgen_ray.serving.uploads import upload_folder
@@ -93,7 +93,7 @@ class RunControl:
 
     def list(self) -> list[dict[str, Any]]:
         """As `atgen-ray runs list`."""
-        return list_runs(self._service.storage, self._service.database_url)
+        return summarize_runs(self._journal)
 
     def show(self, name: str) -> dict[str, Any]:
         """As `atgen-ray runs show`."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
+from fastapi.concurrency import run_in_threadpool
 from fsspec.implementations.local import LocalFileSystem
 
 from atgen_ray.errors import UserError, nearest
@@ -53,9 +54,10 @@ async def receive_upload(chunks: AsyncIterator[bytes], name: str, storage: str, 
                     raise Fault(413, f"the file has more than {limit} bytes")
                 digest.update(chunk)
                 file.write(chunk)
-        columns = read_columns(path, name)
+        columns = await run_in_threadpool(read_columns, path, name)
         words = "-".join(re.findall(r"[a-z0-9]+", stem))[:STEM] or "data"
-        return _publish(path, storage, f"{words}-{digest.hexdigest()[:10]}.{ending}"), columns
+        kept = f"{words}-{digest.hexdigest()[:10]}.{ending}"
+        return await run_in_threadpool(_publish, path, storage, kept), columns
 
 
 def read_columns(path: Path, name: str) -> list[str]:

@@ -122,6 +122,10 @@ def test_plots_take_their_colours_from_the_page(page: Page) -> None:
         for name in re.findall(r"var\(--([\w-]+)\)", value or "")
     }
     assert {"ink", "line", "series-1", "series-2", "dots"} <= used <= defined
+    classes = {name for _, attributes in page.elements for name in (attributes.get("class") or "").split()}
+    hues = {name for name in classes if name.startswith("series-")}
+    assert hues
+    assert all(f".{name} {{ --hue: var(--{name}); }}" in "".join(page.styles) for name in hues)
     for _, attributes in page.elements:
         assert "style" not in attributes
         assert not [name for name in ("fill", "stroke") if "#" in (attributes.get(name) or "")]

@@ -81,4 +81,5 @@ def find_barriers(page: Page) -> list[str]:
 def keep_screenshot(page: Page, name: str) -> None:
     """Keeps a picture of the page where ATGEN_SCREENSHOTS says, by default nowhere."""
     if folder := os.environ.get("ATGEN_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 from browsing import Visitor, find_barriers, keep_screenshot
+from playwright.sync_api import expect
 from services import Service, bearer
 
 PAGES = ["/", "/new", "/runs/sort", "/compare?run=sort&run=sort", "/parts/runs", "/runs/sort/parts/generations"]
@@ -52,6 +53,14 @@ def test_a_wrong_token_is_told_and_gives_no_cookie(visit: Callable[..., Visitor]
     assert len(visitor.refused) == 1  # the answer's 401
 
 
+@pytest.mark.parametrize("token", ["", "a\0b", "é", "x" * 100_000, "atgen_0_\ud800"])
+def test_nonsense_is_a_wrong_token_too(service: Service, token: str) -> None:
+    form = {"token": token.encode("utf-8", "surrogatepass")}
+    answer = httpx.post(service.url + "/sign-in", data=form, headers={"Origin": service.url})  # type: ignore[arg-type]
+    assert answer.status_code == 401
+    assert "set-cookie" not in answer.headers
+
+
 def test_strangers_are_sent_to_sign_in_and_programs_told_401(service: Service) -> None:
     for path in PAGES:
         answer = httpx.get(service.url + path, headers=HTML)
@@ -64,6 +73,18 @@ def test_strangers_are_sent_to_sign_in_and_programs_told_401(service: Service) -
         answer = httpx.get(service.url + path, headers=HTML | cookie(service.annotator))
         assert answer.status_code == 403, path
         assert "This did not work" in answer.text, path
+
+
+def test_a_link_on_another_site_finds_who_is_signed_in(visit: Callable[..., Visitor], service: Service) -> None:
+    link = f"data:text/html,<a href='{service.url}/runs/sort?x=1'>a run</a>"
+    known, stranger = visit().page, visit(token=None).page
+    for page, landed in ((known, "**/runs/sort?x=1"), (stranger, "**/sign-in?next=%2Fruns%2Fsort%3Fx%3D1")):
+        page.goto(link)
+        page.get_by_text("a run").click()
+        page.wait_for_url(landed)
+    expect(known.get_by_role("heading", name="sort")).to_be_visible()
+    foreign = HTML | {"Sec-Fetch-Site": "cross-site"}
+    assert "evil" not in httpx.get(service.url + "//evil.example/x", headers=foreign).text
 
 
 @pytest.mark.parametrize("next", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"])
@@ -123,3 +144,14 @@ def test_assets_are_kept_by_browsers_and_nothing_else_is_served(service: Service
     root = names[0].rpartition("/")[0]
     for name in ("nothing.js", "..%2fassets.py", "%2e%2e/assets.py", "style.css%00"):
         assert httpx.get(f"{service.url}{root}/{name}").status_code in (401, 404), name
+
+
+@pytest.mark.parametrize("path", ["/", "/new?preset=demo", "/runs/sort"])
+def test_pages_weigh_less_than_100_kb_without_data(visit: Callable[..., Visitor], path: str) -> None:
+    page = visit().page
+    weights: dict[str, int] = {}
+    page.on("requestfinished", lambda request: weights.setdefault(request.url, len(request.response().body())))
+    page.goto(path, wait_until="networkidle")
+    shell = {url: weight for url, weight in weights.items() if "/parts/" not in url and "/api/" not in url}
+    assert len([url for url in shell if "/static/" in url]) >= 4
+    assert sum(shell.values()) < 100_000, shell

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
 
 from atgen_ray.selection.kernels import Integers, Numbers
 
@@ -81,6 +80,8 @@ class OpenPairs:
         self._index(pairs.data[is_open], pairs.indices[is_open], starts)
 
     def _index(self, affinity: npt.NDArray[np.float32], owners: Integers, starts: Integers) -> None:
+        from scipy.sparse import csr_array
+
         shape = (len(starts) - 1, len(self._covered))
         self._by_candidate = csr_array((affinity, owners, starts), shape=shape)
         self._by_ground = self._by_candidate.tocsc()

@@ -12,7 +12,7 @@ from starlette.types import Scope
 from atgen_ray.reporting.page import FILTERS
 from atgen_ray.serving.access import Caller
 from atgen_ray.serving.pages.assets import asset_root
-from atgen_ray.serving.sessions import SIGN_IN, csrf_token, read_cookie
+from atgen_ray.serving.sessions import SIGN_IN, csrf_token, is_own_path, read_cookie
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -61,8 +61,13 @@ def wants_page(scope: Scope) -> bool:
 
 def invite_to_sign_in(scope: Scope) -> Response:
     """Sends a browser to the sign-in page, which sends it on to where it wanted to go."""
-    url = Request(scope).url
+    request = Request(scope)
+    url = request.url
     wanted = f"{url.path}?{url.query}" if url.query else url.path
+    wanted = wanted if is_own_path(wanted) else "/"
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        # A link in a webmail: the browser keeps the cookie back until a page of ours asks.
+        return render(request, "again.html.j2", wanted=wanted)
     return RedirectResponse(f"{SIGN_IN}?{urlencode({'next': wanted})}", 303)
 
 

@@ -33,6 +33,7 @@ PARTS = {
     "config": ("Configuration", "pool"),
 }
 FOR_ADMINS = {"selection", "generations"}  # who labels must see neither labels nor answers of others
+FIRST_STEPS = ("pool", "embedding", "evaluation")  # before the first round
 COMPARED = 12  # runs
 
 
@@ -55,7 +56,7 @@ def run_pages(service: ServiceConfig, control: RunControl, views: RunViews, jour
         if len(names) < 2:
             raise Fault(422, "run names one run, expected two or more")
         page = views.prepare(names)
-        page.update(sections=[], names=names)
+        page.update(sections=[], names=names, linked=True)
         return render(request, "compare.html.j2", **page)
 
     @router.get("/runs/{name}", dependencies=anybody)
@@ -114,7 +115,7 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
         "over": record.status in OVER,
         "message": messages[-1] if messages and record.status in OVER else "",
         "round": round,
-        "steps": [(step, step in done) for step in STEPS],
+        "steps": [(step, step in done) for step in (STEPS[2:] if round else FIRST_STEPS)],
         "last": events[-1].sequence if events else 0,
         "human": "human" in annotators,
     }

@@ -29,7 +29,9 @@ def session_routes(tokens: Tokens) -> APIRouter:
             raise Fault(403, "sign-in must come from the sign-in page itself")
         form = parse_qs((await request.body()).decode("utf-8", "replace"))
         token, path = (form.get(field, [""])[0].strip() for field in ("token", "next"))
-        if await run_in_threadpool(tokens.identify, token) is None:
+        # No database is asked for what cannot be a token: not all of them take a NUL.
+        sane = token.isascii() and token.isprintable()
+        if not sane or await run_in_threadpool(tokens.identify, token) is None:
             mistake = "This token is unknown or was revoked, expected one as `atgen-ray token create` prints it."
             return render(request, "sign_in.html.j2", 401, next=path, mistake=mistake)
         answer = RedirectResponse(path if is_own_path(path) else "/", 303)

@@ -103,7 +103,7 @@ async function plan() {
   try {
     const found = await requestJson("POST", "/api/v1/configs/plan", { config });
     planned = config;
-    table.replaceChildren(tabulate(found));
+    table.replaceChildren(paragraph("cost", summarize(found)), tabulate(found));
     launch.disabled = false;
     launchHelp.textContent = "";
     launch.focus();
@@ -145,6 +145,12 @@ async function upload(input) {
     status.className = "mistake";
     status.textContent = error.message;
   }
+}
+
+function summarize(plan) {
+  const [labels, rounds] = [plan.labels, plan.rounds].map((count) => count.toLocaleString("en"));
+  const [dollars, most] = [plan.dollars, plan.dollars_at_most].map((amount) => `$${amount.toFixed(2)}`);
+  return `${labels} labels in ${rounds} rounds for about ${dollars}, never more than ${most}.`;
 }
 
 function tabulate(plan) {

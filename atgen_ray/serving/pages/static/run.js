@@ -8,22 +8,41 @@ const parts = [...document.querySelectorAll(".part")];
 const name = state.dataset.run;
 const path = `/runs/${name}/parts/state`;
 let stream = null;
+let last = state.dataset.after; // the event that was heard last
+let activity = null; // the step under way
 
-watch(parts);
-if (state.dataset.over === "no") follow(state.dataset.after);
+// After the first paint: drawing the parts keeps the server busy.
+window.requestAnimationFrame(() => window.setTimeout(() => watch(parts)));
+if (state.dataset.over === "no") follow();
 
-document.addEventListener("posted", async () => {
+document.addEventListener("posted", async (event) => {
+  const resumed = event.target.dataset.post.endsWith("/resume");
   await load(state, path);
-  if (!stream) follow(state.dataset.after);
+  if (resumed) await waitUntilGoing();
+  if (!stream) follow();
 });
 
-function follow(after) {
-  stream = new EventSource(`/api/v1/runs/${name}/events?after=${after}`);
-  stream.addEventListener("step", (event) => changed(JSON.parse(event.data).step));
-  stream.addEventListener("activity", (event) => showActivity(JSON.parse(event.data)));
+// A run that was resumed takes a moment until it goes on.
+async function waitUntilGoing() {
+  for (let look = 0; look < 120 && !state.querySelector(".status.running"); look++) {
+    await new Promise((done) => window.setTimeout(done, 500));
+    await load(state, path);
+  }
+}
+
+function follow() {
+  stream = new EventSource(`/api/v1/runs/${name}/events?after=${last}`);
+  stream.addEventListener("step", (event) => {
+    last = event.lastEventId;
+    changed(JSON.parse(event.data).step);
+  });
+  stream.addEventListener("activity", (event) => {
+    activity = JSON.parse(event.data);
+    showActivity();
+  });
   stream.addEventListener("end", () => {
     stream.close();
-    stream = null;
+    stream = activity = null;
     changed(null);
   });
   stream.addEventListener("error", () => checkSession());
@@ -38,10 +57,12 @@ async function changed(step) {
   }
 }
 
-function showActivity(activity) {
+window.setInterval(showActivity, 1000);
+
+function showActivity() {
   const line = document.getElementById("activity");
   const bar = document.getElementById("activity-bar");
-  if (!line) return;
+  if (!line || !activity) return;
   for (const item of state.querySelectorAll("[data-step]")) {
     item.classList.toggle("now", item.dataset.step === activity.step);
   }

@@ -1,0 +1,49 @@
+"""The form of a new run: what it shows of a preset is the preset."""
+
+from typing import Any
+
+import pytest
+
+from atgen_ray.config import RunConfig
+from atgen_ray.config_source import list_presets, read_tree
+from atgen_ray.errors import UserError
+from atgen_ray.serving.config_routes import merge_trees, read_more
+from atgen_ray.serving.pages.run_form import FormField, build_form
+from atgen_ray.strict_yaml import parse_yaml
+
+
+def submit(fields: dict[str, list[FormField]]) -> dict[str, Any]:
+    """What the page's script sends for the fields."""
+    tree: dict[str, Any] = {}
+    for field in (field for group in fields.values() for field in group if field.value):
+        *parents, last = field.key.split(".")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = parse_yaml(field.value, field.key) if field.kind in ("integer", "number") else field.value
+    return tree
+
+
+@pytest.mark.parametrize("preset", list_presets())
+def test_a_preset_filled_in_and_sent_is_the_preset(preset: str) -> None:
+    fields, more = build_form(preset)
+    sent = merge_trees(read_more(more), submit(fields))
+    assert RunConfig.model_validate(sent) == RunConfig.model_validate(read_tree(preset))
+
+
+def test_an_empty_form_shows_defaults_and_meanings() -> None:
+    fields, more = build_form(None)
+    every = {field.key: field for group in fields.values() for field in group}
+    assert more == ""
+    assert {field.value for field in every.values()} == {""}
+    assert all(field.help for field in every.values())
+    assert (every["selection.count"].default, every["selection.count"].kind) == ("10", "integer")
+    assert "huds" in every["selection.strategy"].choices
+    assert {"dataset", "openai"} <= set(every["annotator.type"].choices)
+    assert set(every["annotator.model"].types) == {"openai", "anthropic"}
+    assert "dataset" in every["annotator.price_per_label"].types
+
+
+def test_an_unknown_preset_is_a_mistake() -> None:
+    with pytest.raises(UserError, match=r"preset 'dmeo' is unknown, expected one of .*demo"):
+        build_form("dmeo")

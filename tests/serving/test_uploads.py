@@ -1,0 +1,89 @@
+"""Files that callers give: kept whole below the storage, under names of ours, or refused with a reason."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from atgen_ray.errors import UserError
+from atgen_ray.serving.faults import Fault
+from atgen_ray.serving.uploads import receive_upload
+
+
+def receive(name: str, content: bytes, storage: str, limit: int = 10_000) -> tuple[str, list[str]]:
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), 7):
+            yield content[start : start + 7]
+
+    return asyncio.run(receive_upload(chunks(), name, storage, limit))
+
+
+def parquet() -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a"], "answer": ["b"]}), stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns"),
+    [
+        ("pool.jsonl", b'\n{"task": {"words": "x"}, "answers": ["y"]}\n', ["task", "task.words", "answers"]),
+        ("pool.CSV", b"\xef\xbb\xbftext,answer\na,b\n", ["text", "answer"]),
+        ("pool.parquet", parquet(), ["text", "answer"]),
+    ],
+)
+def test_a_file_is_kept_whole_and_its_columns_told(
+    tmp_path: Path, name: str, content: bytes, columns: list[str]
+) -> None:
+    location, found = receive(name, content, str(tmp_path))
+    assert found == columns
+    assert Path(location).parent == tmp_path / "uploads"
+    assert Path(location).read_bytes() == content
+    assert receive(name, content, str(tmp_path))[0] == location
+    assert receive(name, content + b"\n", str(tmp_path))[0] != location if name != "pool.parquet" else True
+
+
+def test_an_object_store_keeps_it_too() -> None:
+    location, _ = receive("p.csv", b"a,b\n1,2\n", "memory://uploaded")
+    assert location.startswith("memory://uploaded/uploads/p-")
+    with fsspec.open(location) as file:
+        assert file.read() == b"a,b\n1,2\n"
+
+
+@pytest.mark.parametrize("name", ["../../etc/x.csv", "/etc/x.csv", "a\0b.csv", "..csv", "x" * 300 + ".csv", "é ü.csv"])
+def test_names_never_leave_the_folder(tmp_path: Path, name: str) -> None:
+    location, _ = receive(name, b"a,b\n", str(tmp_path))
+    assert Path(location).parent == tmp_path / "uploads"
+    assert len(Path(location).name) < 80
+    assert [path.name for path in tmp_path.iterdir()] == ["uploads"]
+
+
+def test_what_is_too_large_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(Fault) as refusal:
+        receive("pool.csv", b"a,b\n" * 3000, str(tmp_path))
+    assert refusal.value.status == 413
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("pool.xlsx", b"", "'pool.xlsx', expected one that ends in .csv, .jsonl or .parquet"),
+        ("pool.jsn", b"", "did you mean 'jsonl'?"),
+        ("pool.parquet", b"PAR1", "'pool.parquet' is not parquet"),
+        ("pool.jsonl", b"nonsense", "'pool.jsonl' is not jsonl"),
+        ("pool.jsonl", b"", "'pool.jsonl' has no columns"),
+        ("pool.csv", b'"never closed', "'pool.csv' is not csv"),
+    ],
+)
+def test_what_is_no_data_is_refused_with_the_reason(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        receive(name, content, str(tmp_path))
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert list(tmp_path.iterdir()) == []
