@@ -1,5 +1,6 @@
 """Whole runs that people label over HTTP, in rounds and all at once; real models and replicas, a killed controller."""
 
+import json
 import time
 from typing import Any
 from uuid import uuid4
@@ -25,7 +26,7 @@ def label(client: Any, name: str, count: int) -> list[dict[str, Any]]:
     done: list[dict[str, Any]] = []
     deadline = time.monotonic() + 300
     while len(done) < count and time.monotonic() < deadline:
-        answer = client.post(f"/api/v1/runs/{name}/tasks/lease", json={"count": 5})
+        answer = client.post(f"/api/v1/runs/{name}/tasks/lease", json={"count": min(5, count - len(done))})
         for task in answer.json().get("tasks", []) if answer.status_code == 200 else []:
             body = {"text": f"label of {task['id']}", "seconds": 1.5}
             headers = {"Idempotency-Key": uuid4().hex}
@@ -49,7 +50,8 @@ def test_people_label_a_run_in_rounds_and_its_controller_dies(service: Service) 
         started = admin.post("/api/v1/runs", json=config(service, "by-hand", mode="rounds"))
         assert started.status_code == 202, started.text
         first = label(person, "by-hand", 2)
-        assert all(task["suggestion"]["round"] == 0 and task["why"]["strategy"] == "huds" for task in first)
+        assert {task["suggestion"]["round"] for task in first if task["suggestion"]} <= {0}
+        assert {task["why"]["strategy"] for task in first} == {"huds"}
         ray.kill(ray.get_actor(actor_name("by-hand"), namespace=NAMESPACE), no_restart=False)
         rest = label(person, "by-hand", 1)
         second = label(person, "by-hand", 3)
@@ -58,7 +60,7 @@ def test_people_label_a_run_in_rounds_and_its_controller_dies(service: Service) 
         view = wait(admin, "by-hand", "finished", "failed")
         assert view["status"] == "finished", view
         assert (view["labels"], view["dollars"]) == (6, 3.0)
-        rows = [yaml.safe_load(line) for line in admin.get("/api/v1/runs/by-hand/export").text.splitlines()]
+        rows = [json.loads(line) for line in admin.get("/api/v1/runs/by-hand/export").text.splitlines()]
         labelled = first + rest + second
         assert {row["id"]: row["text"] for row in rows} == {task["id"]: f"label of {task['id']}" for task in labelled}
         assert {row["annotator"] for row in rows} == {"human/tests"}
