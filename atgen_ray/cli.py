@@ -227,7 +227,7 @@ def stop_run(name: RunName, storage: Storage = None) -> None:
 @runs_app.command("export")
 def export_run(
     name: RunName,
-    format: Annotated[str, typer.Option(help="jsonl, parquet or csv.")] = "jsonl",
+    format: Annotated[str, typer.Option(help="jsonl, parquet, csv, or huggingface, which is a folder.")] = "jsonl",
     output: Annotated[Path | None, typer.Option(help="File to write.", show_default="NAME.FORMAT")] = None,
     storage: Storage = None,
 ) -> None:
@@ -236,6 +236,23 @@ def export_run(
 
     count, path = export_labels(name, storage or STORAGE, _database_url(), format, output)
     typer.echo(f"{count} labels: {path}")
+
+
+@runs_app.command("import")
+def import_run(
+    name: RunName,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Labels as .jsonl, .csv or .parquet: id or input, text, annotator.")
+    ],
+    storage: Storage = None,
+) -> None:
+    """Bring labels that exist already into a run whose annotator is human; an export has the right columns."""
+    from atgen_ray.labels import import_file
+
+    found = import_file(name, storage or STORAGE, _database_url(), file)
+    typer.echo(f"{found['imported']} labels imported, {found['known']} known before, {len(found['refused'])} refused")
+    for refusal in found["refused"]:
+        typer.echo(f"row {refusal['place'] + 1}: {refusal['reason']}")
 
 
 @config_app.command("explain")

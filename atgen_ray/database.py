@@ -6,6 +6,7 @@ the tables.
 """
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -242,6 +243,7 @@ class Database:
         if self._sqlite:
             sa.event.listen(engine, "connect", _set_up_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite if self._sqlite else _begin_postgresql)
+        self._order = threading.Lock()
         self._readers = engine
         self._writers = engine.execution_options(writes=True)
         self._patience = 0.0
@@ -260,7 +262,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that writes: committed on a clean exit, rolled back on an exception."""
-        with self._explained(), self._connect(self._writers) as connection, connection.begin():
+        with self._turn(), self._explained(), self._connect(self._writers) as connection, connection.begin():
             yield connection
 
     def clock(self, connection: sa.Connection) -> float:
@@ -287,6 +289,16 @@ class Database:
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(0.5)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Threads of this process write to SQLite in the order they came: its own lock is won by chance, after naps."""
+        held = self._sqlite and self._order.acquire(timeout=BUSY_SECONDS)
+        try:
+            yield
+        finally:
+            if held:
+                self._order.release()
 
     def _options(self) -> dict[str, object]:
         if self._sqlite:

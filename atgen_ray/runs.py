@@ -19,7 +19,7 @@ from atgen_ray.strict_json import encode_json
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMATS = ("jsonl", "parquet", "csv")
+FORMATS = ("jsonl", "parquet", "csv", "huggingface")
 
 
 def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, Any]]:
@@ -77,11 +77,15 @@ def export_labels(
 ) -> tuple[int, Path]:
     """Writes every label in the run's journal: id, input, text, annotator, dollars, round; how many, and where.
 
+    The format `huggingface` is a folder, which `datasets.load_from_disk` reads.
+
     Raises:
         UserError: an unknown format or run, a storage without the run's pool, or a file that cannot be written.
     """
     if format not in FORMATS:
-        raise UserError(f"--format is {format!r}, expected jsonl, parquet or csv{nearest(format, FORMATS)}")
+        raise UserError(
+            f"--format is {format!r}, expected jsonl, parquet, csv or huggingface{nearest(format, FORMATS)}"
+        )
     with closing(open_journal(storage, database_url)) as journal:
         journal.run(name)
         labels = journal.annotations(name)
@@ -130,10 +134,23 @@ def check_output(path: Path) -> None:
 def _write(rows: list[dict[str, Any]], path: Path, format: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if format == "huggingface":
+            _save_dataset(rows, path)
+            return
         with path.open("wb") as file:
             _encode(rows, file, format)
     except OSError as error:
         raise UserError(f"--output is '{path}', which cannot be written: {error.strerror}") from None
+
+
+def _save_dataset(rows: list[dict[str, Any]], path: Path) -> None:
+    from datasets import Dataset, Features, disable_progress_bars
+
+    disable_progress_bars()
+    table = _tabulate(rows)
+    # One shard, and not the table itself, which has no blocks without rows: an empty dataset must read back too.
+    dataset = Dataset.from_dict(table.to_pydict(), Features.from_arrow_schema(table.schema))
+    dataset.save_to_disk(str(path), num_shards=1)
 
 
 def _encode(rows: list[dict[str, Any]], file: BinaryIO, format: str) -> None:

@@ -33,8 +33,9 @@ TESTS = Path(__file__).parents[1] / "tests"
 sys.path += [str(TESTS), str(TESTS / "serving")]
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled")
 
+from ports import free_port  # noqa: E402
 from projects import make_tiny_model  # noqa: E402
-from services import bearer, free_port  # noqa: E402
+from services import bearer  # noqa: E402
 
 KINDS = {"chat": 5, "streamed chat": 5, "selection": 6, "background selection": 1, "list of runs": 3}
 SAMPLE_SECONDS = 2.0

@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests/web"))
 import httpx
 from browsing import launch_chromium
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
-from services import free_port
+from ports import free_port
 
 PAINT = """() => new Promise(done => {
   const find = () => performance.getEntriesByName('first-contentful-paint')[0]?.startTime;

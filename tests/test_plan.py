@@ -38,6 +38,12 @@ def test_labels_by_round(
     assert expect_labels(configure(selection=selection, stopping=stopping), selectable) == labels
 
 
+def test_people_get_all_examples_in_one_round_unless_they_ask_for_rounds() -> None:
+    sections = {"selection": {"count": 10, "first": {"count": 4}}, "stopping": {"rounds": 3}}
+    assert expect_labels(configure(annotator={"type": "human"}, **sections), 100) == [24]
+    assert expect_labels(configure(annotator={"type": "human", "mode": "rounds"}, **sections), 100) == [4, 14, 24]
+
+
 def test_random_selection_generates_and_embeds_nothing() -> None:
     config = configure(selection={"strategy": "random"}, evaluation={"zero_shot": False})
     work = expect_work(config, pool=100, selectable=90, test=0, labels=[10, 20])

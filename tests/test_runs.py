@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from command_line import Ended, call
+from datasets import load_from_disk
 
 from atgen_ray.journal import Journal, Lease, open_journal
 from atgen_ray.owner import Owner
@@ -168,6 +169,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The rows of an exported file."""
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    if path.is_dir():
+        return [dict(row) for row in load_from_disk(str(path))]
     if path.suffix == ".parquet":
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
         return rows
@@ -176,7 +179,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         return [{key: kinds.get(key, str)(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("format", ["jsonl", "parquet", "csv"])
+@pytest.mark.parametrize("format", ["jsonl", "parquet", "csv", "huggingface"])
 def test_labels_read_back_equal_from_every_format(storage: str, format: str) -> None:
     finish(storage)
     ended = call("runs", "export", "sonnets", "--format", format)
@@ -191,7 +194,7 @@ def test_labels_read_back_equal_from_every_format(storage: str, format: str) -> 
     assert format == "jsonl" or list(rows[0]) == COLUMNS
 
 
-@pytest.mark.parametrize("format", ["jsonl", "parquet", "csv"])
+@pytest.mark.parametrize("format", ["jsonl", "parquet", "csv", "huggingface"])
 def test_a_run_without_labels_exports_an_empty_table(storage: str, format: str, tmp_path: Path) -> None:
     begin(storage, "haiku")
     path = tmp_path / "new" / "folder" / "labels.txt"
@@ -233,8 +236,11 @@ def test_an_unknown_run_is_named_with_the_nearest(storage: str, command: str) ->
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--format", "json"], "--format is 'json', expected jsonl, parquet or csv; did you mean 'jsonl'?"),
-        (["--format", "xlsx"], "--format is 'xlsx', expected jsonl, parquet or csv; known: csv, jsonl, parquet"),
+        (
+            ["--format", "json"],
+            "--format is 'json', expected jsonl, parquet, csv or huggingface; did you mean 'jsonl'?",
+        ),
+        (["--format", "xlsx"], "--format is 'xlsx', expected jsonl, parquet, csv or huggingface; known: csv, hugg"),
         (["--output", "."], "--output is '.', which cannot be written: Is a directory"),
         (["--output", "file/x"], "--output is 'file/x', which cannot be written: File exists"),
         (["--output", "a" * 300], f"--output is '{'a' * 300}', which cannot be written: File name too long"),

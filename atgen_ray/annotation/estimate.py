@@ -7,6 +7,7 @@ from typing import Any
 from atgen_ray.annotation.prices import Price, find_price
 from atgen_ray.annotation.requests import PromptWriter
 from atgen_ray.config import (
+    HumanAnnotatorConfig,
     LanguageAnnotatorConfig,
     ModelAnnotatorConfig,
     RemoteAnnotatorConfig,
@@ -30,8 +31,9 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
     questions = prompt_tokens = output_tokens = 0
     for index, (key, annotator) in enumerate(list_annotators(config.annotator)):
         if not isinstance(annotator, LanguageAnnotatorConfig):
-            at_most += annotator.price_per_label * labels
-            dollars += annotator.price_per_label * labels * (index == 0)
+            people = annotator.overlap if isinstance(annotator, HumanAnnotatorConfig) else 1
+            at_most += annotator.price_per_label * labels * people
+            dollars += annotator.price_per_label * labels * people * (index == 0)
             continue
         sampled, bound = _count_tokens(config, annotator, texts)
         asked = labels * annotator.votes

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -108,13 +109,14 @@ class RunControl:
         return stop_run(name, self._service.storage, self._service.database_url)
 
     def export(self, name: str, format: str) -> bytes:
-        """The labelled set as a file."""
+        """The labelled set as a file; a folder is packed as zip."""
         self._find(name)
         with tempfile.TemporaryDirectory(prefix="atgen-export-") as folder:
-            _, path = export_labels(
-                name, self._service.storage, self._service.database_url, format, Path(folder, f"labels.{format}")
-            )
-            return path.read_bytes()
+            output = Path(folder, f"labels.{format}")
+            export_labels(name, self._service.storage, self._service.database_url, format, output)
+            if output.is_dir():
+                output = Path(shutil.make_archive(str(Path(folder, name)), "zip", output))
+            return output.read_bytes()
 
     def report(self, names: Sequence[str]) -> str:
         """The report on one run, or on several compared."""

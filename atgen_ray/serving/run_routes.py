@@ -13,7 +13,12 @@ from atgen_ray.serving.run_control import RunControl
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$", description="Name of the run")]
 After = Annotated[int, Query(ge=0, le=2**31, description="Only events with a higher sequence number")]
-MEDIA = {"jsonl": "application/x-ndjson", "parquet": "application/vnd.apache.parquet", "csv": "text/csv"}
+MEDIA = {
+    "jsonl": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+    "csv": "text/csv",
+    "huggingface": "application/zip",
+}
 
 
 class RunBody(BaseModel):
@@ -93,9 +98,10 @@ def run_routes(control: RunControl) -> APIRouter:
         return StreamingResponse(control.events(name, after), media_type="text/event-stream")
 
     @router.get("/{name}/export", dependencies=admin, response_class=Response)
-    def export_run(name: Name, format: Literal["jsonl", "parquet", "csv"] = "jsonl") -> Response:
-        """The labelled set as a file."""
-        disposition = {"Content-Disposition": f'attachment; filename="{name}.{format}"'}
+    def export_run(name: Name, format: Literal["jsonl", "parquet", "csv", "huggingface"] = "jsonl") -> Response:
+        """The labelled set as a file; a Hugging Face dataset is packed as zip."""
+        ending = "zip" if format == "huggingface" else format
+        disposition = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
         return Response(control.export(name, format), media_type=MEDIA[format], headers=disposition)
 
     return router

@@ -11,7 +11,7 @@ from browsing import Visitor, find_barriers, keep_screenshot, launch_chromium
 from desk_server import DeskServer
 from human_desk import HumanDesk
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from services import free_port
+from ports import free_port
 
 from atgen_ray.journal import Journal
 from atgen_ray.serving.access import Tokens

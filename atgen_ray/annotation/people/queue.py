@@ -52,9 +52,10 @@ class Queue:
 
     def history(self) -> list[Body]:
         """The person's latest tasks, held or answered, the oldest first."""
-        mine = (assignments.c.run == self._desk.run) & (assignments.c.annotator == self._annotator)
-        query = sa.select(assignments.c.example_id).where(mine)
-        query = query.order_by(assignments.c.leased.desc(), assignments.c.example_id).limit(HISTORY)
+        joined = (tasks.c.run == assignments.c.run) & (tasks.c.example_id == assignments.c.example_id)
+        query = sa.select(tasks.c.example_id).join(assignments, joined)
+        query = query.where(self._desk.mine & (assignments.c.annotator == self._annotator))
+        query = query.order_by(assignments.c.leased.desc(), tasks.c.round.desc(), tasks.c.rank.desc()).limit(HISTORY)
         with self._journal.database.reading() as connection:
             ids = list(connection.execute(query).scalars())[::-1]
             return self._show(connection, ids, self._journal.database.clock(connection))

@@ -111,38 +111,39 @@ function undo() {
   return go(desk.tasks.indexOf(task));
 }
 
-// Shows the task at `place`, or the next one to be had.
+// Shows the task at `place`; one that is not there is fetched. After an answer with nothing open here `place` is -1.
 async function go(place, found = false) {
   if (place < 0 && !found) return;
   if (place >= 0 && place < desk.tasks.length) return show(place);
-  show(desk.tasks.length - 1, true);
-  await fill();
+  draw();
+  await fill(desk.tasks.length);
 }
 
-async function fill() {
+// Fetches tasks to come, and shows the one at `wanted` if it has come.
+async function fill(wanted = null) {
+  const before = desk.tasks.length;
   try {
-    const before = desk.tasks.length;
-    await desk.fill(Math.max(0, index));
+    await desk.fill(wanted ?? Math.max(0, index));
     desk.reached = true;
-    if (desk.tasks.length > before && (index < 0 || !desk.isOpen(current()))) show(before);
   } catch (error) {
     desk.reached = error.status !== 0;
     if (error.status !== 0) notify(error.message, true);
   }
-  draw();
+  const idle = !current() || !desk.isOpen(current());
+  const place = wanted ?? (idle ? before : null);
+  if (place !== null && place < desk.tasks.length) show(place);
+  else draw();
 }
 
-function show(place, waiting = false) {
+function show(place) {
   index = place;
   const task = current();
-  if (task && !waiting) {
-    fillAnswer(task);
-    find("why").open = false;
-    if (desk.isOpen(task)) answer.focus();
-    else find("task-title").focus();
-    fill();
-  }
-  draw();
+  fillAnswer(task);
+  find("why").open = false;
+  draw(); // what is hidden takes no focus
+  if (desk.isOpen(task)) answer.focus();
+  else find("task-title").focus();
+  if (desk.isOpen(task)) fill();
 }
 
 function fillAnswer(task) {

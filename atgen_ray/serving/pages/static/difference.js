@@ -24,9 +24,35 @@ export function compare(before, after) {
     else if (text) parts.push([kind, text]);
   };
   add("same", one.slice(0, start).join(""));
-  for (const [kind, text] of align(...middle)) add(kind, text);
+  for (const [kind, text] of join(align(...middle))) add(kind, text);
   add("same", end ? one.slice(-end).join("") : "");
   return parts;
+}
+
+// Words that were replaced one after the other as one piece: white space alone does not part them.
+function join(parts) {
+  const joined = [];
+  let [gone, come, space] = ["", "", ""];
+  const flush = () => {
+    joined.push(["del", gone], ["ins", come], ["same", space]);
+    [gone, come, space] = ["", "", ""];
+  };
+  for (const [kind, text] of parts) {
+    if (kind === "same" && !text.trim() && (gone || come)) {
+      space += text;
+      continue;
+    }
+    if (kind === "same") {
+      flush();
+      joined.push(["same", text]);
+    } else {
+      [gone, come, space] = [gone + space, come + space, ""];
+      if (kind === "del") gone += text;
+      else come += text;
+    }
+  }
+  flush();
+  return joined.filter(([, text]) => text);
 }
 
 function align(one, other) {

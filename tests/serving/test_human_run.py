@@ -1,0 +1,82 @@
+"""Whole runs that people label over HTTP, in rounds and all at once; real models and replicas, a killed controller."""
+
+import json
+import time
+from typing import Any
+from uuid import uuid4
+
+import ray
+import yaml
+from services import Service
+
+from atgen_ray.actor import NAMESPACE, actor_name
+
+
+def config(service: Service, name: str, **annotator: Any) -> dict[str, Any]:
+    tree: dict[str, Any] = yaml.safe_load((service.project.folder / "sort.yaml").read_text())
+    for key in ("pool", "test"):
+        tree["data"][key] = str(service.project.folder / tree["data"][key])
+    tree["data"] |= {"references": None, "test_references": "answers"}
+    tree["annotator"] = {"type": "human", "price_per_label": 0.5, "settle_seconds": 0.2} | annotator
+    return tree | {"name": name, "evaluation": {"zero_shot": False}, "selection": {"strategy": "huds", "count": 3}}
+
+
+def label(client: Any, name: str, count: int) -> list[dict[str, Any]]:
+    """Labels `count` tasks as they come up."""
+    done: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 300
+    while len(done) < count and time.monotonic() < deadline:
+        answer = client.post(f"/api/v1/runs/{name}/tasks/lease", json={"count": min(5, count - len(done))})
+        for task in answer.json().get("tasks", []) if answer.status_code == 200 else []:
+            body = {"text": f"label of {task['id']}", "seconds": 1.5}
+            headers = {"Idempotency-Key": uuid4().hex}
+            sent = client.post(f"/api/v1/runs/{name}/tasks/{task['id']}/submit", json=body, headers=headers)
+            assert sent.status_code == 200, sent.text
+            done.append(task)
+        time.sleep(0.2)
+    return done
+
+
+def wait(client: Any, name: str, *states: str) -> Any:
+    deadline = time.monotonic() + 300
+    while (view := client.get(f"/api/v1/runs/{name}").json())["status"] not in states:
+        assert time.monotonic() < deadline, view
+        time.sleep(0.5)
+    return view
+
+
+def test_people_label_a_run_in_rounds_and_its_controller_dies(service: Service) -> None:
+    with service.client() as admin, service.client(service.annotator) as person:
+        started = admin.post("/api/v1/runs", json=config(service, "by-hand", mode="rounds"))
+        assert started.status_code == 202, started.text
+        first = label(person, "by-hand", 2)
+        assert {task["suggestion"]["round"] for task in first if task["suggestion"]} <= {0}
+        assert {task["why"]["strategy"] for task in first} == {"huds"}
+        ray.kill(ray.get_actor(actor_name("by-hand"), namespace=NAMESPACE), no_restart=False)
+        rest = label(person, "by-hand", 1)
+        second = label(person, "by-hand", 3)
+        assert {task["round"] for task in first + rest} == {1}
+        assert {(task["round"], task["suggestion"]["round"]) for task in second if task["suggestion"]} <= {(2, 1)}
+        view = wait(admin, "by-hand", "finished", "failed")
+        assert view["status"] == "finished", view
+        assert (view["labels"], view["dollars"]) == (6, 3.0)
+        rows = [json.loads(line) for line in admin.get("/api/v1/runs/by-hand/export").text.splitlines()]
+        labelled = first + rest + second
+        assert {row["id"]: row["text"] for row in rows} == {task["id"]: f"label of {task['id']}" for task in labelled}
+        assert {row["annotator"] for row in rows} == {"human/tests"}
+        told = [event for event in view["events"] if event["kind"] == "awaiting-human"]
+        assert [event["round"] for event in told] == [1, 2]
+        archive = admin.get("/api/v1/runs/by-hand/export?format=huggingface")
+        assert archive.content[:2] == b"PK"
+
+
+def test_in_experimental_design_all_tasks_are_up_at_once(service: Service) -> None:
+    with service.client() as admin, service.client(service.annotator) as person:
+        assert admin.post("/api/v1/runs", json=config(service, "designed")).status_code == 202
+        tasks = label(person, "designed", 6)
+        assert {task["round"] for task in tasks} == {1}
+        view = wait(admin, "designed", "finished", "failed")
+        assert view["status"] == "finished", view
+        assert [row["labels"] for row in view["metrics"]] == [6]
+        progress = person.get("/api/v1/runs/designed/tasks/progress").json()
+        assert (progress["done"], progress["total"], progress["own"]["submitted"]) == (6, 6, 6)
