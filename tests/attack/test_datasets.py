@@ -21,6 +21,8 @@ from atgen_ray.pool import bounds, build_split
 from atgen_ray.pool.files import CsvRecords, JsonRecords, ParquetRecords, decode_columns, decode_records
 from atgen_ray.pool.rows import RowPlan, fill_rows
 
+pytestmark = pytest.mark.usefixtures("ray_session")  # Ray Data's readers start one where there is none
+
 PLAN = RowPlan("input", ("answer",), "{{ input }}", needs_reference=False, signed=False)
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[*HealthCheck])
 READERS = {".jsonl": (JsonRecords, decode_records), ".csv": (CsvRecords, decode_records)}
