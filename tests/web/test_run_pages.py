@@ -100,7 +100,12 @@ def test_markup_in_data_stays_text(launched: Visitor) -> None:
 
 
 def test_mistakes_are_told_as_one_types(visit: Callable[..., Visitor]) -> None:
-    page = visit().open("/new?preset=demo")
+    visitor = visit()
+    page = visitor.open("/new")
+    page.get_by_role("button", name="Show the plan").click()
+    expect(page.locator("#data-pool-mistake")).to_have_text(re.compile("^key 'data.pool' is missing, expected"))
+    expect(page.locator("#data-pool")).to_be_focused()
+    page = visitor.open("/new?preset=demo")
     assert find_barriers(page) == []
     assert page.locator("#selection-count").input_value() == "6"
     fill(page, "selection.count", "many")

@@ -49,7 +49,7 @@ function showFields() {
 }
 
 function draft() {
-  const config = {};
+  const config = { data: {}, model: {} }; // so that what is missing is a key of theirs
   for (const field of fields) {
     const text = field.dataset.kind === "lines" ? field.value : field.value.trim();
     if (!text || field.id === "more" || field.closest("[hidden]")) continue;
