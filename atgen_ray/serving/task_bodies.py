@@ -8,7 +8,7 @@ LONGEST = 100_000  # characters of a label
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST, pattern=r"\S")]
 Note = Annotated[str, StringConstraints(min_length=1, max_length=4_000, pattern=r"\S")]
-Person = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Person = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Seconds = Annotated[float, Field(ge=0.0, le=86_400.0)]
 
 

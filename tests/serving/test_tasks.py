@@ -178,6 +178,8 @@ def test_labels_that_exist_are_brought_along_and_not_paid(tmp_path: Path) -> Non
     assert (again["imported"], again["known"]) == (0, 2)
     other = office.call("root", "POST", "/import", {"labels": [labels[0] | {"annotator": "x", "text": "y"}]}).json()
     assert other["refused"] == [{"place": 0, "reason": "it is labelled already"}]
+    nul = {"labels": [labels[0] | {"annotator": "a\0b"}]}
+    assert office.call("root", "POST", "/import", nul).status_code == 422
     assert [task["id"] for task in office.lease("ann", count=5)] == ["e01"]
     taken, _ = office.desk.round().take()
     assert {label.id: (label.text, label.annotator, label.dollars) for label in taken} == {
