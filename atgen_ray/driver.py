@@ -30,6 +30,7 @@ from atgen_ray.workplace import runtime_environment
 
 POLL_SECONDS = 0.5
 EVERYTHING = 2**31 - 1  # above all sequence numbers
+DISMISS_SECONDS = 10.0  # how long a controller that ended may take to go
 SILENCE_SECONDS = 60.0  # how long a controller may be silent before its lease is looked at
 # What may change between two starts of one run: everything else would change what it means.
 CHANGEABLE = ("stopping", "storage", "database_url", "cache")
@@ -148,16 +149,20 @@ def find_activity(run: str) -> dict[str, Any] | None:
 
 
 def dismiss_ended(run: str) -> None:
-    """Ends a controller whose run is over and that only waits for drivers which may still ask."""
-    while True:
+    """Ends a controller whose run is over and that only waits for drivers which may still ask.
+
+    One that cannot be asked, as when the node that it was on is gone, is left alone.
+    """
+    deadline = time.monotonic() + DISMISS_SECONDS
+    while time.monotonic() < deadline:
         try:
             controller = ray.get_actor(actor_name(run), namespace=NAMESPACE)
-            if ray.get(controller.poll.remote(0)).status == "running":
+            if ray.get(controller.poll.remote(0), timeout=DISMISS_SECONDS).status == "running":
                 return
             ray.kill(controller, no_restart=True)
         except ValueError:  # nobody has that name
             return
-        except RayActorError:  # it is going
+        except (RayActorError, GetTimeoutError):  # it is going, or silent
             pass
         time.sleep(POLL_SECONDS)
 

@@ -272,7 +272,11 @@ def test_a_format_that_cannot_be_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("p.parquet", b"no parquet at all"), ("p.jsonl.gz", gzip.compress(LINES.encode() * 99, mtime=0)[:-30]), ("q.gz", b"no")],
+    [
+        ("p.parquet", b"no parquet at all"),
+        ("p.jsonl.gz", gzip.compress(LINES.encode() * 99, mtime=0)[:-30]),
+        ("q.gz", b"no"),
+    ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
