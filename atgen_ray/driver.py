@@ -31,7 +31,7 @@ from atgen_ray.workplace import runtime_environment
 POLL_SECONDS = 0.5
 EVERYTHING = 2**31 - 1  # above all sequence numbers
 DISMISS_SECONDS = 10.0  # how long a controller that ended may take to go
-SILENCE_SECONDS = 60.0  # how long a controller may be silent before its lease is looked at
+SILENCE_SECONDS = 30.0  # how long a controller may be silent before its lease is looked at
 # What may change between two starts of one run: everything else would change what it means.
 CHANGEABLE = ("stopping", "storage", "database_url", "cache")
 
