@@ -114,7 +114,19 @@ def arguments(tiny_model: str, storage: Path, finished: Project) -> dict[str, An
 
 
 @pytest.fixture(scope="session")
-def service(ray_session: None, arguments: dict[str, Any], storage: Path, finished: Project) -> Iterator[Service]:
+def serve_url(ray_session: None) -> Iterator[str]:
+    """Ray Serve on this session's Ray, for every test that deploys: its address is settled when it starts."""
+    from ray import serve
+
+    os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.fixture(scope="session")
+def service(serve_url: str, arguments: dict[str, Any], storage: Path, finished: Project) -> Service:
     """The whole application on this session's Ray."""
     from ray import serve
 
@@ -122,11 +134,7 @@ def service(ray_session: None, arguments: dict[str, Any], storage: Path, finishe
     from atgen_ray.serving.access import Tokens
     from atgen_ray.serving.application import build_application
 
-    os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
     tokens = Tokens(Database(f"sqlite:///{storage}/atgen.db"))
     admin, annotator = tokens.create("admin", "tests"), tokens.create("annotator", "tests")
-    port = free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build_application(arguments), name="atgen", route_prefix="/")
-    yield Service(f"http://127.0.0.1:{port}", admin, annotator, "model", finished, storage)
-    serve.shutdown()
+    return Service(serve_url, admin, annotator, "model", finished, storage)

@@ -27,7 +27,7 @@ APP = "atgen-vllm"
 
 
 @pytest.fixture(scope="module", params=["merged", "name"])
-def replica(ray_session: None, arguments: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[Any]:
+def replica(serve_url: str, arguments: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[Any]:
     """A handle of one replica with a vLLM engine: adapters in its weights, and by name as on a GPU."""
     from ray import serve
 
