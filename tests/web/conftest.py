@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from browsing import Visitor, launch_chromium
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from services import Service
+
+expect.set_options(timeout=30_000)  # as long as all else in a browser: other tests share its cores
 
 
 # Not for the session: while it lives, its event loop keeps all others out of the thread.
