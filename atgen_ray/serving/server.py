@@ -49,9 +49,9 @@ def serve_until_interrupted(
         if not tokens.exists("admin"):
             tell("no token yet: `atgen-ray token create --role admin` makes one; until then every request gets 401")
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     with _serve_session(tree):
+        for number in (signal.SIGINT, signal.SIGTERM):  # not before: Ray sets handlers of its own
+            signal.signal(number, lambda *_: stop.set())
         _wait_until_running(stop)
         if not stop.is_set():
             tell(f"serving on http://{options['host']}:{options['port']}")
