@@ -93,7 +93,7 @@ def read_weights(checkpoint: str) -> dict[str, Any]:
 
     Nothing in the file is run: a checkpoint that holds more than tensors and plain values is refused.
     """
-    import pickle
+    import pickle  # nosec B403 - its exception is caught, nothing of it is called
 
     import torch
 
