@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import ray
 
+from atgen_ray import hardware
 from atgen_ray.config import ModelConfig, PromptConfig
 from atgen_ray.engines import transformers_engine
 from atgen_ray.engines.adapter_check import AdapterMismatch, check_adapter, score_outputs
@@ -137,7 +138,7 @@ def test_an_engine_that_always_dies_does_not_keep_the_run_for_ever(
 ) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(transformers_engine, "TransformersWorker", DoomedWorker)
-    monkeypatch.setattr(transformers_engine, "LIVES", {"max_restarts": 1, "max_task_retries": 1})
+    monkeypatch.setattr(hardware, "LIVES", {"max_restarts": 1, "max_task_retries": 1})
     with pytest.raises(ray.exceptions.RayActorError):
         generate(folder="doomed")
 
