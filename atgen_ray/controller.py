@@ -218,14 +218,14 @@ class Controller:
         """Fine-tunes an adapter on all labels so far, from the base model."""
         labels, dev, texts = self._state.labels(round), self._state.dev(round), self._state.texts
         labeled = [TrainingExample(label.id, texts[label.id], label.text) for label in labels]
-        examples = self._weigh([example for example in labeled if example.id not in dev])
+        examples = [example for example in labeled if example.id not in dev]
         rel, work = f"{round_folder(round)}/adapter", f"{round_folder(round)}/training"
 
         def make(_: Progress) -> None:
             training = self._config.training
             with self._engine.resting(self._config.name), self._folder.publish(rel) as output:
                 result = train_adapter(
-                    examples,
+                    self._weigh(examples),
                     self._config.model,
                     self._config.prompt,
                     training,
@@ -263,7 +263,7 @@ class Controller:
     def _weigh(self, examples: list[TrainingExample]) -> list[TrainingExample]:
         """The examples with their weights in the loss."""
         largest = self._config.training.reweight
-        if largest is None or not examples:
+        if largest is None:
             return examples
         ids, pool = [example.id for example in examples], self._state.pool["id"].to_pylist()
         weights = weigh_examples(ids, pool, self._state.embeddings, largest)

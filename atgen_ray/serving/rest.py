@@ -47,7 +47,7 @@ class Rest:
             for run in sorted(self._runs):
                 try:
                     driven = await asyncio.to_thread(self._is_driven, run)
-                except Exception:
+                except Exception:  # the journal is away, however: waking would take memory that a training may use
                     logger.exception("whether run '%s' still trains cannot be told now: the engine sleeps on", run)
                     continue
                 if not driven:

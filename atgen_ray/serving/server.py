@@ -1,7 +1,6 @@
 """Runs a service from its Serve configuration until interrupted: the part of `atgen-ray serve` behind the screen."""
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +38,7 @@ def serve_until_interrupted(
     Raises:
         UserError: a mistake in the configuration, a public address without a token, or a service that does not start.
     """
+    from atgen_ray.driver import stop_on_signal
     from atgen_ray.serving.application import parse_service
 
     tree = read_serve_config(config, storage, host, port)
@@ -48,10 +48,7 @@ def serve_until_interrupted(
         check_address(options["host"], tokens)
         if not tokens.exists("admin"):
             tell("no token yet: `atgen-ray token create --role admin` makes one; until then every request gets 401")
-    stop = threading.Event()
-    with _serve_session(tree):
-        for number in (signal.SIGINT, signal.SIGTERM):  # not before: Ray sets handlers of its own
-            signal.signal(number, lambda *_: stop.set())
+    with _serve_session(tree), stop_on_signal() as stop:  # in this order: Ray sets handlers of its own
         _wait_until_running(stop)
         if not stop.is_set():
             tell(f"serving on http://{options['host']}:{options['port']}")
