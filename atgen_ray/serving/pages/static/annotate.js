@@ -119,9 +119,10 @@ async function go(place, found = false) {
   await fill(desk.tasks.length);
 }
 
-// Fetches tasks to come, and shows the one at `wanted` if it has come.
+// Fetches tasks to come, and shows the one at `wanted` if it has come and nobody went elsewhere meanwhile.
 async function fill(wanted = null) {
   const before = desk.tasks.length;
+  const from = index;
   try {
     await desk.fill(wanted ?? Math.max(0, index));
     desk.reached = true;
@@ -131,7 +132,7 @@ async function fill(wanted = null) {
   }
   const idle = !current() || !desk.isOpen(current());
   const place = wanted ?? (idle ? before : null);
-  if (place !== null && place < desk.tasks.length) show(place);
+  if (place !== null && place < desk.tasks.length && index === from) show(place);
   else draw();
 }
 
