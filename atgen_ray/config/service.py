@@ -39,6 +39,9 @@ class ReplicaConfig(Section):
     """How a model replica works through what it is asked."""
 
     slots: PositiveInt = Field(32, description="Prompts that a replica works on at once")
+    stream_interval: PositiveInt = Field(
+        4, description="Tokens that one event of a streamed answer holds; the first one comes at once"
+    )
     adapters: PositiveInt = Field(16, description="Adapters that a replica keeps loaded; the longest unused goes first")
     turn_seconds: PositiveFloat = Field(
         2.0,

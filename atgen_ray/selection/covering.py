@@ -43,6 +43,12 @@ class CoverageParameters(Parameters):
     epsilon: float = Field(0.05, gt=0, lt=1, description="stochastic: loss of value allowed on average")
     part_size: PositiveInt = Field(10_000, description="partition: candidates in a part")
     branching: int = Field(10, ge=2, description="partition: parts whose picks are put together at a time")
+    slack: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="partition: by what share a pick may gain less than the best, where proposals are put together",
+    )
     ground: PositiveInt = Field(
         10_000, description="stochastic: random candidates that stand for a larger pool when gains are measured"
     )
@@ -92,7 +98,7 @@ def cover(
     order = np.argsort(draw_uniform(ids, "parts", seed, round), kind="stable")
     parts = [np.sort(part) for part in np.array_split(order, -(-size // parameters.part_size))]
     return maximize_in_parts(
-        vectors, covered, weights, count, parts, parameters.branching, block_size, megabytes, workers
+        vectors, covered, weights, count, parts, parameters.branching, block_size, megabytes, parameters.slack, workers
     )
 
 

@@ -29,9 +29,11 @@ class Choice:
     told_steps: int = 0
     finish: str | None = None
 
-    def add(self, step: TokenStep) -> None:
-        """Takes a token; `finish` is set when the answer ends with it."""
+    def add(self, step: TokenStep, look: bool = True) -> None:
+        """Takes a token; `finish` is set when the answer ends with it. Without `look` the text may lag behind."""
         self.steps.append(step)
+        if not (look or self.stops or step.finish):
+            return
         whole = self.decode([each.token for each in self.steps if each.token not in self.stop_ids])
         found = [at for at in (whole.find(stop) for stop in self.stops) if at >= 0]
         if found:
@@ -49,8 +51,11 @@ class Choice:
 class Answer:
     """One request with all its choices."""
 
-    def __init__(self, body: ChatBody | CompletionBody, choices: list[Choice], fingerprint: str) -> None:
-        self._body, self._choices = body, choices
+    def __init__(
+        self, body: ChatBody | CompletionBody, choices: list[Choice], fingerprint: str, stream_interval: int = 1
+    ) -> None:
+        """`stream_interval` is the number of tokens in one event of a stream, after a first event of one token."""
+        self._body, self._choices, self._interval = body, choices, stream_interval
         self._chat = isinstance(body, ChatBody)
         kind = "chat.completion" if self._chat else "text_completion"
         self._head: dict[str, Any] = {
@@ -76,9 +81,11 @@ class Answer:
             choice = self._choices[index]
             if choice.finish is not None:
                 continue
-            choice.add(step)
-            text, steps = choice.news(), choice.steps[choice.told_steps :]
+            due = not choice.told_steps or len(choice.steps) + 1 - choice.told_steps >= self._interval
+            choice.add(step, look=due)
+            text = choice.news() if due or choice.finish else ""
             if text or choice.finish:
+                steps = choice.steps[choice.told_steps :]
                 choice.told_steps = len(choice.steps)
                 yield self._event([self._show(choice, text, steps, streamed=True)])
         if self._body.stream_options and self._body.stream_options.include_usage:

@@ -65,7 +65,7 @@ def check_digest(adapter: Adapter | None, digest: str | None) -> None:
 class TransformersReplica:
     """One copy of the model in transformers; adapters lie beside it, and one batch may hold several."""
 
-    def __init__(self, service: ServiceConfig) -> None:
+    async def __init__(self, service: ServiceConfig) -> None:  # type: ignore[misc]
         from atgen_ray.checkpoints import load_tokenizer
         from atgen_ray.pool.prompts import PromptBuilder
         from atgen_ray.serving.batcher import Batcher
@@ -77,9 +77,10 @@ class TransformersReplica:
         self._stop_ids = PromptBuilder(self._tokenizer, service.prompt, self._model.max_prompt_tokens).stop_ids
         self._shelf = AdapterShelf(service)
         self._batcher = Batcher(
-            lambda requests, alive: self._shelf.decode(requests, self._stop_ids, alive),
+            lambda requests, *hooks: self._shelf.decode(requests, self._stop_ids, *hooks),
             service.replica.slots,
             self._shelf.load_model,
+            asyncio.get_running_loop().call_soon_threadsafe,
         )
         self._meter = Meter()
 
@@ -93,7 +94,7 @@ class TransformersReplica:
             Choice(index, len(request.token_ids), self._decode, body.stops, self._stop_ids)
             for index, request in enumerate(requests)
         ]
-        answer = Answer(body, choices, fingerprint("transformers", adapter))
+        answer = Answer(body, choices, fingerprint("transformers", adapter), self._service.replica.stream_interval)
         events = self._merge(requests, choices)
         if body.stream:
             async for event in answer.stream(events):
@@ -101,7 +102,7 @@ class TransformersReplica:
         else:
             async for index, step in events:
                 if choices[index].finish is None:
-                    choices[index].add(step)
+                    choices[index].add(step, look=False)
             yield answer.whole()
 
     async def generate(self, requests: Sequence[TokenRequest], digest: str | None) -> list[list[TokenStep]]:
@@ -137,10 +138,10 @@ class TransformersReplica:
         """The steps of all requests as they come. A caller who goes away, or has what it wants, frees its places."""
         from atgen_ray.serving.batcher import Job
 
-        loop, news = asyncio.get_running_loop(), asyncio.Queue[tuple[int, TokenStep | BaseException | None]]()
+        news = asyncio.Queue[tuple[int, TokenStep | BaseException | None]]()
 
         def teller(index: int) -> Any:
-            return lambda step: loop.call_soon_threadsafe(news.put_nowait, (index, step))
+            return lambda step: news.put_nowait((index, step))
 
         jobs = [Job(request, teller(index)) for index, request in enumerate(requests)]
         try:

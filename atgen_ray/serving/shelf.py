@@ -54,9 +54,13 @@ class AdapterShelf:
             self._drop(name)
 
     def decode(
-        self, requests: Sequence[TokenRequest], stop_ids: Sequence[int], alive: Callable[[int], bool]
+        self,
+        requests: Sequence[TokenRequest],
+        stop_ids: Sequence[int],
+        alive: Callable[[int], bool],
+        joining: Callable[[], Sequence[TokenRequest]] = tuple,
     ) -> Iterator[dict[int, TokenStep]]:
-        """`decode_batch` with the adapters kept until its end."""
+        """`decode_batch` with the adapters kept until its end; those who join may need no further one."""
         if self._model is None:
             raise Fault(503, f"the model could not be loaded: {self.failure}")
         names = sorted({request.adapter for request in requests if request.adapter})
@@ -64,7 +68,7 @@ class AdapterShelf:
             raise Fault(503, f"adapter '{missing[0]}' was given up while this request waited: ask again")
         self._needed += names
         try:
-            yield from decode_batch(self._model, requests, stop_ids, alive)
+            yield from decode_batch(self._model, requests, stop_ids, alive, joining)
         finally:
             for name in names:
                 self._needed.remove(name)

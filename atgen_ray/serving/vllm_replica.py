@@ -56,6 +56,7 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
     engine, on_gpu = service.engine, bool(service.engine.gpus_per_worker)
     threads = count_threads(1, engine.threads_per_worker)
     arguments = VLLMEngine(service.taught, service.prompt, engine).engine_arguments(on_gpu)
+    arguments |= {"stream_interval": service.replica.stream_interval}
     if takes_names(service):
         # More slots than adapters: with none free, requests for the base model get an adapter's answers.
         arguments |= {"enable_lora": True, "max_loras": service.replica.adapters + 1, "max_lora_rank": 64}

@@ -95,3 +95,31 @@ def test_top_p_keeps_the_likeliest_tokens(mixed: Any) -> None:
     greedy = [step.token for step in run(mixed, [TokenRequest(PROMPTS[1], 5)])[0]]
     drawn = [step.token for step in run(mixed, [TokenRequest(PROMPTS[1], 5, temperature=1.0, top_p=1e-6, seed=9)])[0]]
     assert drawn == greedy
+
+
+def test_rows_that_join_say_what_they_say_alone(mixed: Any) -> None:
+    """Shorter and longer prompts, with other adapters, come at any step; rows that end leave room on the left."""
+    lengths = [3, 9, 6, 2, 7]
+    prompts = [*PROMPTS, [11], [250, 8] * 9]
+    names = [None, "one", None, "two", "one"]
+    requests = [
+        TokenRequest(prompt, length, adapter=name, top_logprobs=3)
+        for prompt, length, name in zip(prompts, lengths, names, strict=True)
+    ]
+    waiting = requests[1:]
+    rows: list[list[Any]] = [[] for _ in requests]
+    asked = 0
+
+    def join() -> list[TokenRequest]:
+        nonlocal asked
+        asked += 1
+        return [waiting.pop(0) for _ in range(min(len(waiting), asked % 3))]
+
+    for steps in decode_batch(mixed, requests[:1], [2], lambda row: True, join):
+        for row, step in steps.items():
+            rows[row].append(step)
+    for request, row in zip(requests, rows, strict=True):
+        (alone,) = run(mixed, [request])
+        assert [step.token for step in row] == [step.token for step in alone]
+        assert [step.logprob for step in row] == pytest.approx([step.logprob for step in alone], abs=1e-4)
+        assert row[-1].finish == alone[-1].finish

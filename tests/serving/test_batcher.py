@@ -14,32 +14,43 @@ LIMIT = 20
 
 
 class Script:
-    """Decodes prompt [n, ...] into the tokens n+1, n+2, ...; a run's batch waits for `go` before each step."""
+    """Decodes prompt [n, ...] into n+1, n+2, ...; where the first n is 1000 or more, each step waits for `go`."""
 
     def __init__(self) -> None:
         self.go = threading.Semaphore(0)
         self.log: list[int] = []
 
     def __call__(
-        self, requests: Sequence[TokenRequest], alive: Callable[[int], bool]
+        self,
+        requests: Sequence[TokenRequest],
+        alive: Callable[[int], bool],
+        joining: Callable[[], Sequence[TokenRequest]],
     ) -> Iterator[dict[int, TokenStep]]:
-        for step in range(max(request.max_new_tokens for request in requests)):
-            if requests[0].token_ids[0] >= 1000 and not self.go.acquire(timeout=LIMIT):
+        rows, lengths = list(requests), [0] * len(requests)
+        held = requests[0].token_ids[0] >= 1000
+        going = set(range(len(rows)))
+        while going:
+            if held and not self.go.acquire(timeout=LIMIT):
                 raise TimeoutError
-            rows = {}
-            for row, request in enumerate(requests):
-                if step < request.max_new_tokens and alive(row):
-                    if request.token_ids[0] < 0:
-                        raise ValueError("poison")
-                    self.log.append(request.token_ids[0])
-                    last = step + 1 == request.max_new_tokens
-                    rows[row] = TokenStep(request.token_ids[0] + step + 1, 0.0, 0.0, finish="length" if last else None)
-            yield rows
+            steps = {}
+            for row in sorted(going):
+                request = rows[row]
+                if request.token_ids[0] < 0:
+                    raise ValueError("poison")
+                self.log.append(request.token_ids[0])
+                lengths[row] += 1
+                finish = "length" if lengths[row] == request.max_new_tokens else None
+                steps[row] = TokenStep(request.token_ids[0] + lengths[row], 0.0, 0.0, finish=finish)
+            yield steps
+            going -= {row for row, step in steps.items() if step.finish or not alive(row)}
+            come = joining() if going else ()
+            going |= set(range(len(rows), len(rows) + len(come)))
+            rows, lengths = [*rows, *come], lengths + [0] * len(come)
 
 
-def ask(batcher: Batcher, first: int, length: int = 2) -> "Queue[Any]":
+def ask(batcher: Batcher, first: int, length: int = 2, adapter: str | None = None) -> "Queue[Any]":
     told: Queue[Any] = Queue()
-    batcher.submit(Job(TokenRequest([first], length), told.put))
+    batcher.submit(Job(TokenRequest([first], length, adapter=adapter), told.put))
     return told
 
 
@@ -89,3 +100,60 @@ def test_callers_share_a_batch_and_a_cancelled_one_stops() -> None:
     assert hold.result(LIMIT)
     assert [[step.token for step in read(each)[:-1]] for each in told] == [[11, 12, 13], [21, 22, 23]]
     assert gone.empty()
+
+
+def begin(batcher: Batcher, script: Script, adapter: str | None = None) -> "Queue[Any]":
+    """A caller with a long answer, of which the first token has come."""
+    told = ask(batcher, 1000, 100, adapter)
+    script.go.release()
+    assert told.get(timeout=LIMIT).token == 1001
+    return told
+
+
+def test_callers_join_the_batch_under_way_and_leave_it_when_they_have_ended() -> None:
+    script = Script()
+    batcher = Batcher(script, 2)
+    first = begin(batcher, script)
+    second, third = ask(batcher, 10, 1), ask(batcher, 20, 1)  # there is room for one more
+    script.go.release(2)
+    assert [step.token for step in read(second)[:-1]] == [11]
+    script.go.release(2)
+    assert [step.token for step in read(third)[:-1]] == [21]
+    script.go.release(100)
+    assert [step.token for step in read(first)[:-1]] == list(range(1002, 1101))
+
+
+def test_nobody_joins_who_needs_another_adapter_or_while_the_model_is_wanted() -> None:
+    script = Script()
+    batcher = Batcher(script, 8)
+    first = begin(batcher, script, "a")
+    other, behind = ask(batcher, 10, 1, "b"), ask(batcher, 20, 1, "a")
+    script.go.release(98)
+    while script.log.count(1000) < 99:
+        pass
+    assert other.empty()
+    assert behind.empty()  # who came first is served first
+    script.go.release()
+    assert [len(read(each)) for each in (first, other, behind)] == [100, 2, 2]
+    first = begin(batcher, script)
+    called, late = batcher.call(lambda: list(script.log)), ask(batcher, 30, 1)
+    script.go.release(100)
+    assert called.result(LIMIT).count(30) == 0
+    assert [len(read(each)) for each in (first, late)] == [100, 2]
+
+
+def test_who_gives_up_hears_the_end_at_once() -> None:
+    script, told = Script(), Queue[Any]()
+    batcher = Batcher(script, 8)
+    first = begin(batcher, script)
+    job = Job(TokenRequest([10], 1000), told.put)
+    batcher.submit(job)
+    script.go.release(2)
+    assert told.get(timeout=LIMIT).token == 11
+    job.cancelled = True
+    script.go.release(2)
+    while told.get(timeout=LIMIT) is not None:
+        pass
+    assert batcher.submit_batch([TokenRequest([50], 1)]).done() is False
+    script.go.release(100)
+    assert len(read(first)) == 100

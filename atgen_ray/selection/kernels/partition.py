@@ -29,6 +29,7 @@ def maximize_in_parts(
     branching: int,
     block_size: int,
     megabytes: int,
+    slack: float,
     workers: Workers,
 ) -> tuple[Integers, Numbers]:
     """Rows that nearly maximise facility location over a large pool, best first, and the gain of each over all of it.
@@ -36,8 +37,9 @@ def maximize_in_parts(
     `vectors` (n, d) are unit vectors on the grid; `covered` and `weights` are those of DenseCoverage. `members` (rows
     in ascending order) are the parts, drawn at random so that each is the pool in small. Every part proposes `count`
     rows by plain greedy (GreeDi, Mirzasoleiman et al., NeurIPS 2013); while there are more than `branching` parts,
-    groups of so many propose among what their parts proposed (a tree, as in Barbosa et al., ICML 2015); at last plain
-    greedy picks among all proposals, by what they gain over the whole pool.
+    groups of so many propose among what their parts proposed (a tree, as in Barbosa et al., ICML 2015); at last greedy
+    picks among all proposals, by what they gain over the whole pool. Where proposals are put together a pick may gain
+    less than the best one by a share of `slack`.
 
     The picks depend on the parts and `branching`, never on the workers.
     """
@@ -56,13 +58,17 @@ def maximize_in_parts(
     done = len(groups)
     while len(groups) > branching:
         groups = [_join(groups[start : start + branching]) for start in range(0, len(groups), branching)]
-        calls = [(vectors[group.rows], count, block_size, megabytes, *group.parts) for group in groups]
+        calls = [(vectors[group.rows], count, block_size, megabytes, slack, *group.parts) for group in groups]
         found = workers.map(_merge, calls, note)
         groups = [_Group(group.parts, group.rows[picked]) for group, picked in zip(groups, found, strict=True)]
         done += len(groups)
     last = _join(groups)
     coverage = workers.cover(vectors[last.rows], last.parts, megabytes)
-    picked, gains = maximize(coverage, count, block_size, lambda pick: workers.progress(done * count + pick, steps))
+
+    def note_pick(pick: int) -> None:
+        workers.progress(done * count + pick, steps)
+
+    picked, gains = maximize(coverage, count, block_size, note_pick, slack)
     return last.rows[picked], gains
 
 
@@ -82,10 +88,10 @@ def _join(groups: list[_Group]) -> _Group:
 
 def _propose(part: Part, count: int, block_size: int, megabytes: int) -> Integers:
     """What a part proposes, its own rows, in ascending order."""
-    return _merge(part.vectors, count, block_size, megabytes, part)
+    return _merge(part.vectors, count, block_size, megabytes, 0.0, part)
 
 
-def _merge(vectors: Vectors, count: int, block_size: int, megabytes: int, *parts: Part) -> Integers:
+def _merge(vectors: Vectors, count: int, block_size: int, megabytes: int, slack: float, *parts: Part) -> Integers:
     """What is proposed of `vectors` for `parts`, in ascending order."""
     coverage = PartsCoverage(vectors, parts, megabytes)
-    return np.sort(maximize(coverage, min(count, len(vectors)), block_size)[0])
+    return np.sort(maximize(coverage, min(count, len(vectors)), block_size, slack=slack)[0])
