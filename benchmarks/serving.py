@@ -45,7 +45,6 @@ def configure(backend: str, storage: str) -> dict[str, Any]:
         "model_name": "model",
         "embedding": {"model": ENCODER},
         "engine": {"backend": backend, "cpus_per_worker": 0.5},
-        "replica": {"slots": CALLERS},
     }
 
 

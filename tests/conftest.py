@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from filelock import FileLock
 from ports import free_port
 from postgres import run_postgres
 from projects import Project, make_project_in, make_tiny_model
@@ -70,9 +71,26 @@ def demo_model() -> str:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(demo_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Makes a folder that all processes of these tests have in common, whichever comes first."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def once(name: str, make: Callable[[Path], None]) -> Path:
+        with FileLock(root / f"{name}.lock"):
+            if not (made := root / f"{name}.made").exists():
+                shutil.rmtree(root / name, ignore_errors=True)  # what a process that failed has left
+                make(root / name)
+                made.touch()
+        return root / name
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def tiny_model(demo_model: str, make_once: Callable[[str, Callable[[Path], None]], Path]) -> str:
     """A Llama of two layers with random weights: quick where answers do not matter."""
-    return make_tiny_model(demo_model, tmp_path_factory.mktemp("tiny-model"))
+    return str(make_once("tiny-model", lambda folder: make_tiny_model(demo_model, folder)))
 
 
 @pytest.fixture(scope="session")
@@ -83,12 +101,15 @@ def make_project(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> C
 
 
 @pytest.fixture(scope="session")
-def finished(make_project: Callable[[], Project]) -> Project:
-    """A project whose run `sort` went undisturbed to its end."""
-    project = make_project()
-    done = project.run("run", "sort.yaml")
-    assert done.returncode == 0, done.stderr
-    return project
+def finished(tiny_model: str, make_once: Callable[[str, Callable[[Path], None]], Path]) -> Project:
+    """A project whose run `sort` went undisturbed to its end; nobody may change it."""
+
+    def finish(folder: Path) -> None:
+        folder.mkdir()
+        done = make_project_in(folder, tiny_model).run("run", "sort.yaml")
+        assert done.returncode == 0, done.stderr
+
+    return Project(make_once("finished", finish))
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ class Project:
         return json.loads(path.read_text())
 
 
-def make_tiny_model(demo_model: str, folder: Path) -> str:
+def make_tiny_model(demo_model: str, folder: Path) -> None:
     """A Llama of two layers with random weights and the tokenizer of `demo_model`, written to `folder`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
@@ -76,7 +76,6 @@ def make_tiny_model(demo_model: str, folder: Path) -> str:
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 def make_project_in(folder: Path, model: str) -> Project:

@@ -38,7 +38,9 @@ class LimitsConfig(Section):
 class ReplicaConfig(Section):
     """How a model replica works through what it is asked."""
 
-    slots: PositiveInt = Field(32, description="Prompts that a replica works on at once")
+    slots: PositiveInt | None = Field(
+        None, description="Prompts that a replica works on at once; null: 128 with vLLM, 32 with transformers"
+    )
     stream_interval: PositiveInt = Field(
         4, description="Tokens that one event of a streamed answer holds; the first one comes at once"
     )
@@ -50,6 +52,10 @@ class ReplicaConfig(Section):
     check_rows: Annotated[int, Field(ge=0)] = Field(
         2, description="Outputs of a new adapter that are compared with transformers before it answers anybody (vLLM)"
     )
+
+    def count_slots(self, backend: str) -> int:
+        """`slots`, or what suits a replica of `backend`, "vllm" or "transformers"."""
+        return self.slots or {"vllm": 128, "transformers": 32}[backend]
 
 
 class ServiceConfig(Section):

@@ -25,7 +25,7 @@ class CoverageParameters(Parameters):
     method: Literal["auto", "exact", "sparse", "stochastic", "partition"] = Field(
         "auto",
         description="exact: plain greedy; sparse: over nearest neighbours alone; stochastic: each pick the best of a "
-        "sample; partition: greedy within random parts, then among their picks by what they gain over the whole pool; "
+        "sample; partition: greedy within random parts, then stochastic among their picks over the whole pool; "
         "auto: exact, partition for large pools",
     )
     exact_limit: PositiveInt = Field(20_000, description="Largest pool that auto takes the exact method for")
@@ -40,14 +40,10 @@ class CoverageParameters(Parameters):
         8,
         description="sparse: cells searched for neighbours in pools over exact_limit; smaller pools are searched whole",
     )
-    epsilon: float = Field(0.05, gt=0, lt=1, description="stochastic: loss of value allowed on average")
+    epsilon: float = Field(0.05, gt=0, lt=1, description="stochastic, partition: loss of value allowed on average")
     part_size: PositiveInt = Field(10_000, description="partition: candidates in a part")
-    branching: int = Field(10, ge=2, description="partition: parts whose picks are put together at a time")
-    slack: float = Field(
-        0.01,
-        ge=0,
-        lt=1,
-        description="partition: by what share a pick may gain less than the best, where proposals are put together",
+    proposals: int = Field(
+        10, ge=2, description="partition: how many times the batch the parts propose together, if not a batch each"
     )
     ground: PositiveInt = Field(
         10_000, description="stochastic: random candidates that stand for a larger pool when gains are measured"
@@ -97,8 +93,10 @@ def cover(
         return rows, gains * (size / len(ground))
     order = np.argsort(draw_uniform(ids, "parts", seed, round), kind="stable")
     parts = [np.sort(part) for part in np.array_split(order, -(-size // parameters.part_size))]
+    start = derive_seed("partition", seed, round)
+    proposals, epsilon = parameters.proposals, parameters.epsilon
     return maximize_in_parts(
-        vectors, covered, weights, count, parts, parameters.branching, block_size, megabytes, parameters.slack, workers
+        vectors, covered, weights, count, parts, proposals, epsilon, block_size, megabytes, start, workers
     )
 
 

@@ -61,9 +61,9 @@ class RayWorkers:
                 ray.cancel(ref, force=True)
         return [found[place] for place in range(len(calls))]
 
-    def cover(self, vectors: Vectors, parts: Sequence[Any], megabytes: int) -> Coverage:
+    def cover(self, vectors: Vectors, parts: Sequence[Any], megabytes: int, follow: bool = True) -> Coverage:
         """The ground shared out over at most `count` actors."""
-        return ShardedCoverage(vectors, parts, self.count, megabytes, self._cpus)
+        return ShardedCoverage(vectors, parts, self.count, megabytes, self._cpus, follow)
 
 
 class ShardedCoverage:
@@ -72,11 +72,13 @@ class ShardedCoverage:
     An actor that dies takes with it how well its parts were covered: a new crew takes in what was chosen so far.
     """
 
-    def __init__(self, vectors: Vectors, parts: Sequence[Any], count: int, megabytes: int, cpus: float) -> None:
+    def __init__(
+        self, vectors: Vectors, parts: Sequence[Any], count: int, megabytes: int, cpus: float, follow: bool = True
+    ) -> None:
         """`parts` are references to a `Part` each; every actor reserves `cpus`."""
         self.size, self._cpus = len(vectors), cpus
         self._shares = [parts[start::count] for start in range(min(count, len(parts)))]
-        self._given = ray.put(vectors), max(1, megabytes // len(self._shares))
+        self._given = ray.put(vectors), max(1, megabytes // len(self._shares)), follow
         self._chosen: list[int] = []
         self._crew = self._hire()
         self._ground: int = sum(self._ask("measure"))
@@ -116,8 +118,8 @@ class ShardedCoverage:
 class _Shard:
     """Some parts of the ground, and how well they are covered so far."""
 
-    def __init__(self, vectors: Vectors, megabytes: int, *parts: Part) -> None:
-        self._coverage = PartsCoverage(vectors, parts, megabytes)
+    def __init__(self, vectors: Vectors, megabytes: int, follow: bool, *parts: Part) -> None:
+        self._coverage = PartsCoverage(vectors, parts, megabytes, follow)
 
     def measure(self) -> int:
         return self._coverage.ground

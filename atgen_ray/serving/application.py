@@ -149,7 +149,7 @@ def _deploy_model(service: ServiceConfig) -> serve.Application:
         TransformersReplica,
         name=MODEL,
         # Twice what it decodes at once, so that the next batch is there when one ends.
-        max_ongoing_requests=2 * service.replica.slots,
+        max_ongoing_requests=2 * service.replica.count_slots("transformers"),
         max_queued_requests=service.limits.queued_prompts,
         backpressure_config=service.limits.backpressure,
         ray_actor_options={

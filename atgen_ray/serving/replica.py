@@ -78,7 +78,7 @@ class TransformersReplica:
         self._shelf = AdapterShelf(service)
         self._batcher = Batcher(
             lambda requests, *hooks: self._shelf.decode(requests, self._stop_ids, *hooks),
-            service.replica.slots,
+            service.replica.count_slots("transformers"),
             self._shelf.load_model,
             asyncio.get_running_loop().call_soon_threadsafe,
         )

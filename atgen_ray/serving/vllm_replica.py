@@ -8,8 +8,10 @@ check that a new adapter is what the engine answers with.
 import asyncio
 import json
 import logging
+import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray import serve
@@ -44,7 +46,7 @@ def deploy_vllm(service: ServiceConfig) -> serve.Application:
         deployment_cls=VLLMReplica,
         override_serve_options={
             "name": MODEL,
-            "max_ongoing_requests": 4 * service.replica.slots,
+            "max_ongoing_requests": 4 * service.replica.count_slots("vllm"),
             "max_queued_requests": service.limits.queued_prompts,
             "backpressure_config": service.limits.backpressure,
         },
@@ -100,7 +102,7 @@ class VLLMReplica(LLMServer):
         self._prompts = PromptBuilder(load_tokenizer(service.taught), service.prompt, service.taught.max_prompt_tokens)
         replica = service.replica
         change = None if self._by_name else self._change_weights
-        self._gate = Gate(replica.slots, replica.turn_seconds, change)
+        self._gate = Gate(replica.count_slots("vllm"), replica.turn_seconds, change)
         self._rest = Rest(self._fall_asleep, self._wake_up, self._directory.is_driven)
         self._meter = Meter()
         await super().__init__(llm_config)
@@ -219,22 +221,33 @@ class VLLMReplica(LLMServer):
         logger.info("adapter %s is in place: %.4f nats a token from transformers", adapter.name, difference)
 
     async def _complete(self, request: TokenRequest, served: str) -> list[TokenStep]:
-        body = CompletionRequest(
-            model=served,
-            prompt=list(request.token_ids),
+        """By the engine itself: the OpenAI layer would turn the alternatives of every token into text.
+
+        Raises:
+            RuntimeError: vLLM refuses the prompt, or failed at it.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineGenerateError
+
+        settings = SamplingParams(
             max_tokens=request.max_new_tokens,
             temperature=request.temperature,
             top_p=request.top_p,
             seed=request.seed,
             logprobs=max(ENTROPY_ALTERNATIVES, request.top_logprobs),
-            return_tokens_as_token_ids=True,
-            stop_token_ids=self._prompts.stop_ids,
+            stop_token_ids=list(self._prompts.stop_ids),
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        async for item in self.engine.completions(body):
-            _raise_fault(item)
-            choice = item.choices[0]
-            return read_steps(choice.logprobs, choice.finish_reason, request.top_logprobs)
-        raise RuntimeError("vLLM gave no answer")
+        prompt = {"prompt_token_ids": list(request.token_ids)}
+        adapter = self.engine._oai_models.lora_requests.get(served)
+        try:
+            outputs = self.engine._engine_client.generate(prompt, settings, uuid.uuid4().hex, lora_request=adapter)
+            (answer,) = [output async for output in outputs]
+        except (ValueError, EngineGenerateError) as error:
+            raise RuntimeError(f"vLLM: {error}") from error
+        return read_steps(answer.outputs[0], request.top_logprobs)
 
     def _show(self, item: Any, model: str, origin: str) -> str | dict[str, Any]:
         """What vLLM says, under the names that the caller knows."""
@@ -257,21 +270,16 @@ def _key(adapter: Adapter | None) -> str | None:
     return f"{adapter.name}@{adapter.digest[:16]}" if adapter else None
 
 
-def read_steps(logprobs: Any, finish: str | None, top: int) -> list[TokenStep]:
-    """The steps in `logprobs` of a completion whose tokens are given as `token_id:N`."""
+def read_steps(output: Any, top: int) -> list[TokenStep]:
+    """The steps of vLLM's `CompletionOutput`, with the `top` likeliest alternatives of each."""
     steps = []
-    for name, alternatives in zip(logprobs.tokens, logprobs.top_logprobs, strict=True):
-        token = _token_id(name)
-        values = {_token_id(each): {"logprob": value} for each, value in alternatives.items()}
-        logprob, entropy, _ = summarize_step(values, token, top)
-        ranked = sorted(((each, value["logprob"]) for each, value in values.items()), key=lambda pair: -pair[1])
+    for token, alternatives in zip(output.token_ids, output.logprobs, strict=True):
+        values = {each: value.logprob for each, value in alternatives.items()}
+        logprob, entropy, _ = summarize_step({each: {"logprob": value} for each, value in values.items()}, token, top)
+        ranked = sorted(values.items(), key=lambda pair: -pair[1])
         steps.append(TokenStep(token, logprob, entropy, ranked[:top]))
-    steps[-1] = TokenStep(steps[-1].token, steps[-1].logprob, steps[-1].entropy, steps[-1].top, finish)
+    steps[-1] = replace(steps[-1], finish=output.finish_reason)
     return steps
-
-
-def _token_id(name: str) -> int:
-    return int(name.removeprefix("token_id:"))
 
 
 def _raise_fault(item: Any) -> None:

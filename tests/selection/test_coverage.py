@@ -124,23 +124,25 @@ def test_sparse_coverage_is_greedy_on_the_matrix_without_distant_pairs(neighbors
         assert (dense[0].tolist(), dense[1].tolist()) == expected
 
 
-def in_parts(vectors, count, parts, branching=10, megabytes=64, covered=None, weights=None, slack=0.0):
+def in_parts(vectors, count, parts, proposals=10, megabytes=64, covered=None, weights=None, epsilon=0.05):
     order = np.random.default_rng(0).permutation(len(vectors))
     members = [np.sort(part) for part in np.array_split(order, parts)]
     covered = uncovered(vectors) if covered is None else covered
-    return maximize_in_parts(vectors, covered, weights, count, members, branching, 64, megabytes, slack, InProcess())
+    return maximize_in_parts(
+        vectors, covered, weights, count, members, proposals, epsilon, 64, megabytes, 0, InProcess()
+    )
 
 
 @pytest.mark.parametrize("clusters", [0, 25])
-@pytest.mark.parametrize(("branching", "slack"), [(2, 0.0), (10, 0.0), (10, 0.01)])
-def test_partition_loses_little(clusters, branching, slack):
+@pytest.mark.parametrize(("proposals", "loss"), [(10, 0.02), (2, 0.05)])  # with 2, picks are the best of samples
+def test_partition_loses_little(clusters, proposals, loss):
     vectors = directions(1000, clusters)
-    rows, gains = in_parts(vectors, 25, 5, branching, slack=slack)
+    rows, gains = in_parts(vectors, 25, 5, proposals)
     best = maximize(DenseCoverage(vectors, vectors, uncovered(vectors), None, 64), 25, 64)[1].sum()
     value = (compare(vectors, vectors[rows]).max(axis=1) + 1).sum()
     assert len(set(rows.tolist())) == 25
     assert gains.sum() == pytest.approx(value)  # what they gain over the whole pool, not over a sample
-    assert value > 0.98 * best
+    assert value > (1 - loss) * best
 
 
 def test_one_part_is_plain_greedy():
@@ -163,28 +165,3 @@ def test_a_ground_in_parts_is_the_same_to_the_last_bit(cuts, megabytes):
     found = maximize(PartsCoverage(vectors, parts, megabytes), 60, 50)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
-
-
-class Counted(DenseCoverage):
-    """Counts gains, and never says how they fell."""
-
-    asked = 0
-
-    def gains(self, rows):
-        self.asked += len(rows)
-        return super().gains(rows)
-
-
-def test_slack_spares_work_and_keeps_to_its_bound():
-    """Every pick gains at least its share of what the best would have gained at that moment."""
-    vectors, slack = directions(600, 8), 0.05
-    lazy = Counted(vectors, vectors, uncovered(vectors), None, 64, follow=False)
-    rows, gains = maximize(lazy, 30, 16, slack=slack)
-    exact = Counted(vectors, vectors, uncovered(vectors), None, 64, follow=False)
-    maximize(exact, 30, 16)
-    assert lazy.asked < exact.asked
-    check = DenseCoverage(vectors, vectors, uncovered(vectors), None, 64, follow=False)
-    for row, gain in zip(rows, gains, strict=True):
-        all_gains = check.gains(np.arange(len(vectors)))
-        assert gain == all_gains[row] >= (1 - slack) * all_gains.max()
-        check.add(row)

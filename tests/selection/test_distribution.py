@@ -16,7 +16,7 @@ from atgen_ray.selection.kernels.greedy import maximize
 from atgen_ray.selection.kernels.similarity import to_grid
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-PARTITION = {"method": "partition", "part_size": 60, "branching": 3}
+PARTITION = {"method": "partition", "part_size": 60, "proposals": 3}
 
 
 def ignore(done: int, total: int) -> None: ...
@@ -60,9 +60,9 @@ def test_progress_rises_to_its_end() -> None:
     pool = make_pool(300)
     pool.select("facility_location", 10, PARTITION, workers=RayWorkers(2, lambda *step: seen.append(step)))
     assert seen == sorted(seen)
-    # Five parts of 60 propose, then two groups of parts, and the last picks follow.
-    assert seen[-1] == (80, 80)
-    assert (50, 80) in seen
+    # Five parts of 60 propose six rows each, and the picks follow.
+    assert seen[-1] == (40, 40)
+    assert (30, 40) in seen
 
 
 def test_a_stop_request_ends_a_long_selection() -> None:

@@ -34,7 +34,7 @@ VARIANTS = [
     ("facility_location", {"method": "sparse", "neighbors": 3}),
     ("facility_location", {"method": "sparse", "neighbors": 3, "exact_limit": 1}),
     ("facility_location", {"method": "stochastic", "ground": 5}),
-    ("facility_location", {"method": "partition", "part_size": 4, "branching": 2}),
+    ("facility_location", {"method": "partition", "part_size": 4, "proposals": 2}),
     ("weighted_facility_location", {"method": "sparse", "normalize": "zscore", **GUARD}),
     ("hadas", {"batch_diversity": True, "first": "faithful"}),
     ("badge", {"gradients": True}),

@@ -152,9 +152,11 @@ class Part:
 class PartsCoverage:
     """What DenseCoverage is, to the last bit, over a ground that lies in several parts."""
 
-    def __init__(self, vectors: Vectors, parts: Sequence[Part], megabytes: int) -> None:
+    def __init__(self, vectors: Vectors, parts: Sequence[Part], megabytes: int, follow: bool = True) -> None:
         share = max(1, megabytes // len(parts))
-        self._parts = [DenseCoverage(vectors, part.vectors, part.covered, part.weights, share) for part in parts]
+        self._parts = [
+            DenseCoverage(vectors, part.vectors, part.covered, part.weights, share, follow) for part in parts
+        ]
         self.size, self.ground = len(vectors), sum(len(part.vectors) for part in parts)
 
     def gains(self, rows: Integers) -> Numbers:

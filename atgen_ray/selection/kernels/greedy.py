@@ -27,21 +27,14 @@ class Coverage(Protocol):
 
 
 def maximize(
-    function: Coverage,
-    count: int,
-    block_size: int,
-    note: Callable[[int], None] = lambda pick: None,
-    slack: float = 0.0,
+    function: Coverage, count: int, block_size: int, note: Callable[[int], None] = lambda pick: None
 ) -> tuple[Integers, Numbers]:
     """Rows that greedily maximise `function`, best first, and the gain of each; `count` <= size.
 
     The result is that of plain greedy; of equal gains the first row wins. Gains only fall as rows are chosen, so an old
     gain is an upper bound (lazy greedy, Minoux 1978). Where the function says by how much gains fell the bounds follow
     and stay exact; elsewhere those that could still win are computed again, most promising first, in blocks that
-    double up to `block_size`. With `slack` a row may be picked that gains at least 1 - `slack` times as much as any
-    other could, which spares most of that work and keeps the value within a factor 1 - e^-(1 - slack) of the best
-    (Badanidiyuru and Vondrak, SODA 2014). `note` is told the number of picks so far, often, and may raise to end it
-    all.
+    double up to `block_size`. `note` is told the number of picks so far, often, and may raise to end it all.
     """
     everything = np.arange(function.size)
     bounds = np.empty(function.size)
@@ -55,10 +48,6 @@ def maximize(
     for pick in range(count):
         step = min(16, block_size)
         while not fresh[best := int(bounds.argmax())]:
-            sure = int(np.where(fresh, bounds, -np.inf).argmax()) if slack else best
-            if fresh[sure] and bounds[sure] >= (1 - slack) * bounds[best]:
-                best = sure
-                break
             head = _largest(bounds, np.flatnonzero(~fresh), step)
             bounds[head] = function.gains(head)
             fresh[head] = True
@@ -78,12 +67,17 @@ def maximize(
 
 
 def maximize_stochastically(
-    function: Coverage, count: int, epsilon: float, block_size: int, seed: int
+    function: Coverage,
+    count: int,
+    epsilon: float,
+    block_size: int,
+    seed: int,
+    note: Callable[[int], None] = lambda pick: None,
 ) -> tuple[Integers, Numbers]:
     """Rows that maximise `function` up to a factor 1 - 1/e - `epsilon` in expectation, in order, and their gains.
 
     Each pick is the best of n/k ln(1/epsilon) rows drawn from the rest (lazier than lazy greedy, Mirzasoleiman et al.,
-    AAAI 2015, arXiv 1409.7938). Of equal gains the first row wins.
+    AAAI 2015, arXiv 1409.7938). Of equal gains the first row wins. `note` as for `maximize`.
     """
     generator = np.random.default_rng(seed)
     sample = max(1, math.ceil(function.size / count * math.log(1 / epsilon)))
@@ -99,6 +93,7 @@ def maximize_stochastically(
         rows[pick], gains[pick] = drawn[best], found[best]
         function.add(int(drawn[best]))
         rest = np.delete(rest, places[best])
+        note(pick + 1)
     return rows, gains
 
 

@@ -32,8 +32,8 @@ class Workers(Protocol):
         """
         ...
 
-    def cover(self, vectors: Vectors, parts: Sequence[Any], megabytes: int) -> Coverage:
-        """Facility location by the rows of `vectors` over all `parts`, which were `put`."""
+    def cover(self, vectors: Vectors, parts: Sequence[Any], megabytes: int, follow: bool = True) -> Coverage:
+        """Facility location by the rows of `vectors` over all `parts`, which were `put`; `follow` as DenseCoverage."""
         ...
 
 
@@ -55,5 +55,5 @@ class InProcess:
             note(len(found))
         return found
 
-    def cover(self, vectors: Vectors, parts: Sequence[Part], megabytes: int) -> Coverage:
-        return PartsCoverage(vectors, parts, megabytes)
+    def cover(self, vectors: Vectors, parts: Sequence[Part], megabytes: int, follow: bool = True) -> Coverage:
+        return PartsCoverage(vectors, parts, megabytes, follow)
