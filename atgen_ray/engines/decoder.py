@@ -76,8 +76,9 @@ def _advance(rows: Rows, writers: "list[_Writer]") -> dict[int, TokenStep]:
     entropies = torch.special.entr(logprobs.exp()).sum(-1).tolist()
     top = logprobs.topk(max(1, *(writers[row].request.top_logprobs for row in rows.numbers)), dim=-1)
     likeliest = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    greedy = logprobs.argmax(-1).tolist()  # of equal ones the first, as transformers takes it
     return {
-        row: writers[row].write(logprobs[place], entropies[place], list(zip(*ranked, strict=True)))
+        row: writers[row].write(logprobs[place], greedy[place], entropies[place], list(zip(*ranked, strict=True)))
         for place, (row, ranked) in enumerate(zip(rows.numbers, likeliest, strict=True))
     }
 
@@ -91,9 +92,11 @@ class _Writer:
         self.request, self._stop_ids, self._length = request, stop_ids, 0
         self._generator = torch.Generator().manual_seed(request.seed % 2**63)
 
-    def write(self, logprobs: "torch.Tensor", entropy: float, likeliest: list[tuple[int, float]]) -> TokenStep:
-        """The next token, out of log-probabilities (vocabulary,)."""
-        token = likeliest[0][0] if self.request.temperature <= 0 else self._draw(logprobs)
+    def write(
+        self, logprobs: "torch.Tensor", greedy: int, entropy: float, likeliest: list[tuple[int, float]]
+    ) -> TokenStep:
+        """The next token, out of log-probabilities (vocabulary,), of which `greedy` is the likeliest."""
+        token = greedy if self.request.temperature <= 0 else self._draw(logprobs)
         self._length += 1
         over = self._length >= self.request.max_new_tokens
         finish = "stop" if token in self._stop_ids else "length" if over else None
