@@ -107,7 +107,7 @@ class ControllerActor:
             message, mistake = f"another controller took over: {error}", False
         except UserError as error:
             message, mistake = redact(str(error)), True
-        except Exception:
+        except Exception:  # the end of the thread: whoever polls is told, with the traceback
             message, mistake = redact(traceback.format_exc()), False
         self._end(status, message, mistake)
 

@@ -52,20 +52,23 @@ def decode_batch(
         alive: whether anybody still wants row i; asked after every step.
         joining: further requests, which are numbered on; asked after every step while rows go on.
     """
-    requests = list(requests)
+
+    def going_on(steps: dict[int, TokenStep]) -> dict[int, int]:
+        return {row: step.token for row, step in steps.items() if step.finish is None and alive(row)}
+
     writers = [_Writer(request, stop_ids) for request in requests]
     rows = Rows(model, requests, 0, stop_ids[0])
     while len(rows):
         steps = _advance(rows, writers)
         yield steps
-        rows.append({row: step.token for row, step in steps.items() if step.finish is None and alive(row)})
+        rows.append(going_on(steps))
         if not len(rows) or not rows.are_joinable or not (come := joining()):
             continue
         fresh = Rows(model, come, len(writers), stop_ids[0])
         writers += [_Writer(request, stop_ids) for request in come]
         steps = _advance(fresh, writers)
         yield steps
-        fresh.append({row: step.token for row, step in steps.items() if step.finish is None and alive(row)})
+        fresh.append(going_on(steps))
         rows.join(fresh)
 
 

@@ -134,15 +134,15 @@ def in_parts(vectors, count, parts, proposals=10, megabytes=64, covered=None, we
 
 
 @pytest.mark.parametrize("clusters", [0, 25])
-@pytest.mark.parametrize(("proposals", "loss"), [(10, 0.02), (2, 0.05)])  # with 2, picks are the best of samples
-def test_partition_loses_little(clusters, proposals, loss):
+@pytest.mark.parametrize("proposals", [2, 10])  # with 2, picks are the best of samples
+def test_partition_loses_little(clusters, proposals):
     vectors = directions(1000, clusters)
-    rows, gains = in_parts(vectors, 25, 5, proposals)
+    rows, gains = in_parts(vectors, 25, 5, proposals, epsilon=0.001)
     best = maximize(DenseCoverage(vectors, vectors, uncovered(vectors), None, 64), 25, 64)[1].sum()
     value = (compare(vectors, vectors[rows]).max(axis=1) + 1).sum()
     assert len(set(rows.tolist())) == 25
     assert gains.sum() == pytest.approx(value)  # what they gain over the whole pool, not over a sample
-    assert value > (1 - loss) * best
+    assert value > 0.98 * best
 
 
 def test_one_part_is_plain_greedy():
