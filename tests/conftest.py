@@ -19,8 +19,10 @@ from atgen_ray.journal import Journal
 
 SERVED_ENGINE = {"backend": "transformers", "threads_per_worker": 1, "cpus_per_worker": 0.5}
 
-# Tests run several processes on few cores: one thread each, and none that spins while it waits.
+# Tests run several processes on few cores: one thread each, and none that spins while it waits. Serve's handles go on
+# to report in the background when their Ray is gone: auto-connect would bring them to the Ray of another test.
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled")
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 
 
 @pytest.fixture(scope="session")
