@@ -12,8 +12,8 @@ from typing import Literal
 import sqlalchemy as sa
 
 from atgen_ray.config import StoppingConfig
-from atgen_ray.database import annotations, ledger
 from atgen_ray.journal import Journal
+from atgen_ray.tables import annotations, ledger
 
 NANO = 1_000_000_000
 Scope = Literal["run", "round"]

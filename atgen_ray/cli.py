@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from atgen_ray import __version__
+from atgen_ray.commands import reference, runs, service
+from atgen_ray.commands.options import STORAGE, AsJson, Overrides, Source, Storage, console, database_url
 from atgen_ray.errors import UserError, printable
-from atgen_ray.serving import commands
 
-STORAGE = "./atgen-runs"
 STOPPED = 3
 
 app = typer.Typer(
@@ -27,21 +26,10 @@ app = typer.Typer(
     help="Active learning for text generation: pick the examples worth labelling, have them labelled, fine-tune a LoRA "
     "adapter, evaluate it, and go round again.",
 )
-runs_app = typer.Typer(no_args_is_help=True, help="List, show, stop and export runs.")
-config_app = typer.Typer(no_args_is_help=True, help="The configuration reference.")
-app.add_typer(runs_app, name="runs")
-app.add_typer(config_app, name="config")
-app.add_typer(commands.app, name="token")
-app.command()(commands.serve)
-console = Console(highlight=False)
-
-Source = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help="A YAML file, or the name of a preset.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change, as stopping.rounds=3.")
-]
-Storage = Annotated[str | None, typer.Option(help="Folder or URL that holds the runs.", show_default=STORAGE)]
-RunName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the run.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+app.add_typer(runs.app, name="runs")
+app.add_typer(reference.app, name="config")
+app.add_typer(service.app, name="token")
+app.command()(service.serve)
 
 
 @app.command()
@@ -156,7 +144,7 @@ def report(
     """Write one self-contained HTML report of a run, or of several compared."""
     from atgen_ray.reporting.publication import compare_runs
 
-    path = compare_runs(names, storage or STORAGE, _database_url(), output)
+    path = compare_runs(names, storage or STORAGE, database_url(), output)
     typer.echo(f"report: {path}")
 
 
@@ -180,98 +168,6 @@ def bench(
     from atgen_ray.bench.command import run_bench
 
     raise typer.Exit(run_bench(suite, overrides or [], storage, output, only_results, as_json, console))
-
-
-@runs_app.command("list")
-def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
-    """All runs of a storage with their status."""
-    from atgen_ray.runs import list_runs
-
-    rows = list_runs(storage or STORAGE, _database_url())
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    table = Table("name", "status", "round", "labels", "dollars", "updated", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(str(row[key]) for key in ("name", "status", "round", "labels", "dollars", "updated")))
-    console.print(table if rows else "no runs yet")
-
-
-@runs_app.command("show")
-def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) -> None:
-    """One run: status, learning curve and dead letters; with --json its events too."""
-    from atgen_ray.console import curve_table, describe_annotation
-    from atgen_ray.runs import show_run
-
-    view = show_run(name, storage or STORAGE, _database_url())
-    if as_json:
-        typer.echo(json.dumps(view))
-        return
-    typer.echo(printable(f"run {name}: {view['status']}{': ' + view['message'] if view['message'] else ''}"))
-    if view["metrics"]:
-        console.print(curve_table(view["metrics"], console.width))
-    for line in describe_annotation(view["annotation"]):
-        typer.echo(line)
-    for letter in view["dead_letters"]:
-        typer.echo(printable(f"dead letter {letter['id']} ({letter['step']}): {letter['reason']}"))
-
-
-@runs_app.command("stop")
-def stop_run(name: RunName, storage: Storage = None) -> None:
-    """Ask the controller of a run to stop, wherever it is; all that is committed is saved."""
-    from atgen_ray.runs import stop_run
-
-    typer.echo(stop_run(name, storage or STORAGE, _database_url()))
-
-
-@runs_app.command("export")
-def export_run(
-    name: RunName,
-    format: Annotated[str, typer.Option(help="jsonl, parquet, csv, or huggingface, which is a folder.")] = "jsonl",
-    output: Annotated[Path | None, typer.Option(help="File to write.", show_default="NAME.FORMAT")] = None,
-    storage: Storage = None,
-) -> None:
-    """Write the labelled set of a run: id, input, text, annotator, dollars, round."""
-    from atgen_ray.runs import export_labels
-
-    count, path = export_labels(name, storage or STORAGE, _database_url(), format, output)
-    typer.echo(f"{count} labels: {path}")
-
-
-@runs_app.command("import")
-def import_run(
-    name: RunName,
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Labels as .jsonl, .csv or .parquet: id or input, text, annotator.")
-    ],
-    storage: Storage = None,
-) -> None:
-    """Bring labels that exist already into a run whose annotator is human; an export has the right columns."""
-    from atgen_ray.labels import import_file
-
-    found = import_file(name, storage or STORAGE, _database_url(), file)
-    typer.echo(f"{found['imported']} labels imported, {found['known']} known before, {len(found['refused'])} refused")
-    for refusal in found["refused"]:
-        typer.echo(f"row {refusal['place'] + 1}: {refusal['reason']}")
-
-
-@config_app.command("explain")
-def explain(as_json: AsJson = False) -> None:
-    """Every setting with its type, default and meaning, and every strategy with its parameters."""
-    from atgen_ray.config_source import explain_config, explain_strategies, list_presets
-
-    settings, strategies, presets = list(explain_config()), list(explain_strategies()), list_presets()
-    if as_json:
-        typer.echo(json.dumps({"settings": settings, "strategies": strategies, "presets": presets}))
-        return
-    for row in settings:
-        typer.echo("{key}: {type} = {default}\n    {description}".format(**row))
-    typer.echo("\nStrategies (selection.strategy) and their selection.parameters:")
-    for strategy in strategies:
-        typer.echo("{name}\n    {description}".format(**strategy))
-        for row in strategy["parameters"]:
-            typer.echo("    {key}: {type} = {default}\n        {description}".format(**row))
-    typer.echo(f"\nPresets: {', '.join(presets)}")
 
 
 @app.callback(invoke_without_command=True)
@@ -320,12 +216,6 @@ def _drive(config: Any, goal: Any, as_json: bool) -> Any:
         )
         raise typer.Exit(1)
     return end
-
-
-def _database_url() -> Any:
-    from atgen_ray.config_source import database_url_from_environment
-
-    return database_url_from_environment()
 
 
 def _show_end(config: Any, status: str, message: str, as_json: bool) -> None:

@@ -11,10 +11,10 @@ from atgen_ray.annotation.people.round import Offer, TaskRound
 from atgen_ray.annotation.site import Site
 from atgen_ray.config import HumanAnnotatorConfig, RunConfig
 from atgen_ray.config_source import dump_config, parse_config
-from atgen_ray.database import assignments
 from atgen_ray.journal import Journal
 from atgen_ray.owner import Owner
 from atgen_ray.storage import RunFolder
+from atgen_ray.tables import assignments
 
 
 def quiet(done: int, total: int) -> None: ...

@@ -16,11 +16,12 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from atgen_ray import migrations
-from atgen_ray.database import TABLES, Database, tokens
+from atgen_ray.database import Database
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Journal
 from atgen_ray.owner import Owner
 from atgen_ray.records import Annotation, DeadLetter
+from atgen_ray.tables import TABLES, tokens
 
 FIRST = Path(__file__).with_name("first_schema.sql").read_text()
 PROCESSES = multiprocessing.get_context("forkserver")

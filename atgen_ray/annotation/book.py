@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from atgen_ray.annotation.providers import Sending, Shard
 from atgen_ray.annotation.requests import JUDGED, Ask, Key, hash_shard, identify
 from atgen_ray.budget import Entry, Ledger, Scope
-from atgen_ray.database import requests, shards
 from atgen_ray.journal import Journal, Lease
+from atgen_ray.tables import requests, shards
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""The history of the tables in `atgen_ray/database.py`: one file a revision in `versions/`, run by Alembic.
+"""The history of the tables in `atgen_ray/tables.py`: one file a revision in `versions/`, run by Alembic.
 
 A database that an older atgen-ray wrote is brought up to date when it is opened, in one transaction and under a lock.
 
-To change the tables: change them in `database.py`, then
+To change the tables: change them in `tables.py`, then
 
     python -m atgen_ray.migrations "What changed"
 
@@ -66,7 +66,7 @@ def upgrade(connection: sa.Connection) -> None:
 
 def _adopt(connection: sa.Connection) -> bool:
     """Whether the tables are those of the first revision, from before revisions were counted."""
-    from atgen_ray.database import TABLES
+    from atgen_ray.tables import TABLES
 
     present = set(sa.inspect(connection).get_table_names())
     if OLD_TABLE in present:

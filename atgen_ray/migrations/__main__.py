@@ -13,7 +13,7 @@ from atgen_ray.migrations import list_revisions
 
 
 def write_revision(message: str) -> None:
-    """The difference between the tables in `database.py` and the last revision as a new one."""
+    """The difference between the tables in `tables.py` and the last revision as a new one."""
     with TemporaryDirectory() as folder:
         file = Path(folder, "atgen.db")
         Database(sa.URL.create("sqlite", database=str(file))).close()

@@ -2,8 +2,8 @@
 
 from alembic import context
 
-from atgen_ray.database import TABLES
 from atgen_ray.migrations import VERSION_TABLE
+from atgen_ray.tables import TABLES
 
 context.configure(
     connection=context.config.attributes["connection"],

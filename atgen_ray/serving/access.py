@@ -10,8 +10,9 @@ from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from atgen_ray.database import Database, tokens
+from atgen_ray.database import Database
 from atgen_ray.errors import UserError, nearest
+from atgen_ray.tables import tokens
 
 Role = Literal["admin", "annotator"]
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 
 from atgen_ray.annotation.people.agreement import compare_texts
 from atgen_ray.annotation.people.desk import TaskConflict, is_closed, open_desk
-from atgen_ray.database import assignments, tasks
 from atgen_ray.journal import Journal
+from atgen_ray.tables import assignments, tasks
 
 Decision = Literal["label", "drop", "reopen"]
 

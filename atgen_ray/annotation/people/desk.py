@@ -7,9 +7,9 @@ import sqlalchemy as sa
 
 from atgen_ray.annotation.people.resolution import CLOSED, Answer, Outcome, resolve
 from atgen_ray.config import HumanAnnotatorConfig
-from atgen_ray.database import assignments, tasks
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Journal
+from atgen_ray.tables import assignments, tasks
 
 IMPORTED = "imported"  # the note of an answer that nobody gave here, and nobody is paid for
 

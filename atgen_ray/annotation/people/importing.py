@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from atgen_ray.annotation.people.desk import IMPORTED, Desk, TaskConflict, is_closed, open_desk
-from atgen_ray.database import assignments, tasks
 from atgen_ray.journal import Journal
+from atgen_ray.tables import assignments, tasks
 
 
 class BroughtLabel(NamedTuple):

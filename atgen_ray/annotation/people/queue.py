@@ -11,9 +11,9 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from atgen_ray.annotation.people.desk import Desk, TaskConflict, is_busy, is_closed, open_desk
-from atgen_ray.database import assignments, receipts, tasks
 from atgen_ray.journal import Journal
 from atgen_ray.strict_json import encode_json
+from atgen_ray.tables import assignments, receipts, tasks
 
 Verdict = Literal["submitted", "skipped", "flagged"]
 AT_ONCE = 50  # leases of one person

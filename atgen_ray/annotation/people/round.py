@@ -11,8 +11,8 @@ from atgen_ray.annotation.people.resolution import CLOSED
 from atgen_ray.annotation.site import Site
 from atgen_ray.budget import NANO, Entry, to_nano
 from atgen_ray.config import HumanAnnotatorConfig
-from atgen_ray.database import tasks
 from atgen_ray.records import Annotation, DeadLetter
+from atgen_ray.tables import tasks
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from atgen_ray.annotation.people.agreement import edit_similarity, measure_agreement
 from atgen_ray.annotation.people.desk import open_desk
-from atgen_ray.database import assignments, tasks
 from atgen_ray.journal import Journal
+from atgen_ray.tables import assignments, tasks
 
 STATES = ("open", "disputed", "answered", "dropped", "taken", "buried")
 BREAK_SECONDS = 30 * 60  # a longer pause between two answers is no work

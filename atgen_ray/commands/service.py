@@ -4,10 +4,9 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-STORAGE = "./atgen-runs"
+from atgen_ray.commands.options import STORAGE, AsJson, console
 
 app = typer.Typer(no_args_is_help=True, help="Tokens that let callers into the service.")
 Storage = Annotated[str, typer.Option(help="Folder or URL that holds the runs.")]
@@ -51,7 +50,7 @@ def create_token(
 @app.command("list")
 def list_tokens(
     storage: Storage = STORAGE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """All tokens by their public ids; never the tokens themselves."""
     from atgen_ray.serving.server import open_tokens
@@ -64,7 +63,7 @@ def list_tokens(
     table = Table("id", "role", "label", "created", "revoked", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(str(row[key]) for key in ("id", "role", "label", "created", "revoked")))
-    Console(highlight=False).print(table if rows else "no tokens yet")
+    console.print(table if rows else "no tokens yet")
 
 
 @app.command("revoke")
