@@ -18,10 +18,8 @@ from atgen_ray.annotation.site import Site
 from atgen_ray.config import RunConfig, Shot
 from atgen_ray.embedding import embed_pool
 from atgen_ray.engines import Engine, build_engine
-from atgen_ray.engines.adapter_check import check_adapter
-from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.states import append_states
-from atgen_ray.evaluation import Resources, choose_metrics, evaluate_predictions
+from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
 from atgen_ray.evaluation.few_shot import show_solved
 from atgen_ray.evaluation.placement import score_on_ray
 from atgen_ray.journal import Journal, Lease
@@ -29,17 +27,18 @@ from atgen_ray.plan import estimate_run
 from atgen_ray.pool import build_split, overlap
 from atgen_ray.progress import Watch
 from atgen_ray.provenance import write_provenance
-from atgen_ray.records import SAMPLES, DeadLetter, GenerationRequest, Progress
+from atgen_ray.records import SAMPLES, DeadLetter, Progress
 from atgen_ray.results import collect_rows
 from atgen_ray.seeds import mix_seed
 from atgen_ray.selection import select_batch
 from atgen_ray.selection.distribution import choose_workers
-from atgen_ray.sharing import open_embedding_shelf, open_output_shelf, share_embeddings, share_outputs
+from atgen_ray.sharing import open_embedding_shelf, share_embeddings
 from atgen_ray.state import MODEL, RunState, round_folder
 from atgen_ray.stopping import find_stop
 from atgen_ray.storage import RunFolder
 from atgen_ray.training import TrainingExample, train_adapter
 from atgen_ray.training.weights import weigh_examples
+from atgen_ray.tuned_model import TunedModel
 
 
 class Controller:
@@ -54,7 +53,7 @@ class Controller:
         self._state = RunState(config, journal, folder)
         self._committed = set(journal.committed_steps(config.name))
         self._reused = 0.0  # seconds that the step under way was spared by what other runs shared
-        self._engine = build_engine(config.model, config.prompt, config.engine, folder)
+        self._model = TunedModel(config, self._state, folder, self._spare)
 
     def run(self) -> str:
         """Runs to the end and returns why it ended.
@@ -63,7 +62,7 @@ class Controller:
             RunStopped: the watch was asked to stop; what is committed stays.
             UserError: the input has a mistake.
         """
-        write_provenance(self._config, self._engine.name, self._folder)
+        write_provenance(self._config, self._model.engine.name, self._folder)
         check_annotators(self._config)
         self.prepare_pool()
         self.embed_pool()
@@ -83,7 +82,7 @@ class Controller:
 
     def run_selection(self) -> str:
         """One query batch chosen with no labels and no training (experimental design); as `run` otherwise."""
-        write_provenance(self._config, self._engine.name, self._folder)
+        write_provenance(self._config, self._model.engine.name, self._folder)
         self.prepare_pool()
         self.embed_pool()
         self.generate_features(1)
@@ -121,8 +120,8 @@ class Controller:
                 if self._config.cache is None:
                     return embed_pool(pool, config, folder, progress)
                 shelf, contents = open_embedding_shelf(self._config.cache, config), pool["content"].to_pylist()
-                self._reused += share_embeddings(
-                    shelf, contents, folder, lambda: embed_pool(pool, config, folder, progress)
+                self._spare(
+                    share_embeddings(shelf, contents, folder, lambda: embed_pool(pool, config, folder, progress))
                 )
 
             self._commit(0, "embedding", None, make)
@@ -136,7 +135,7 @@ class Controller:
             candidates = pa.array(self._state.shortlist(round), pa.string())
             examples = self._state.pool.filter(pc.is_in(self._state.pool["id"], candidates))
             samples = SAMPLES if "samples" in needs else 0
-            features = self._generate(round, round - 1, examples, "features", progress, samples)
+            features = self._model.answer(round, round - 1, examples, "features", progress, samples)
             if "states" in needs:
                 config, adapter = self._config, self._state.adapter(round - 1)
                 features = append_states(
@@ -223,7 +222,7 @@ class Controller:
 
         def make(_: Progress) -> None:
             training = self._config.training
-            with self._engine.resting(self._config.name), self._folder.publish(rel) as output:
+            with self._model.engine.resting(self._config.name), self._folder.publish(rel) as output:
                 result = train_adapter(
                     self._weigh(examples),
                     self._config.model,
@@ -292,38 +291,8 @@ class Controller:
         self._journal.append(self._lease, "step", round, step, payload, time.monotonic() - started)
         self._committed.add((round, step))
 
-    def _generate(
-        self,
-        round: int,
-        adapter_round: int,
-        examples: pa.Table,
-        name: str,
-        progress: Progress,
-        samples: int = 0,
-        untuned: Engine | None = None,
-    ) -> pa.Table:
-        """Outputs for `examples` of the model as it was after `adapter_round`, or of the engine `untuned`."""
-        model, engine = self._config.model, self._config.engine
-        seed = mix_seed(self._config.seed, "generation", round)
-        adapter = None if untuned else self._state.adapter(adapter_round)
-        request = GenerationRequest(model.max_new_tokens, samples=samples, seed=seed)
-
-        def generate(rows: pa.Table) -> pa.Table:
-            generator, parts = untuned or self._engine, f"{round_folder(round)}/{name}.parts"
-            return generate_features(
-                generator, rows, request, adapter, self._folder, parts, engine.batch_size, progress
-            )
-
-        if self._config.cache is not None and adapter is None and not samples and untuned is None:
-            cache, backend = self._config.cache, self._engine.name
-            shelf = open_output_shelf(cache, model, self._config.prompt, backend, engine.options, request)
-            features, reused = share_outputs(shelf, examples, generate)
-            self._reused += reused
-        else:
-            features = generate(examples)
-        if adapter is not None and self._engine.name != "transformers" and engine.check_rows:
-            check_adapter(examples, features, model, self._config.prompt, adapter, engine.check_rows)
-        return features
+    def _spare(self, seconds: float) -> None:
+        self._reused += seconds
 
     def _score(
         self,
@@ -337,34 +306,25 @@ class Controller:
         evaluation, ids = self._config.evaluation, sorted(splits)
         examples = pa.table({"id": ids, "text": [self._state.texts[id_] for id_ in ids]})
         name = "few_shot" if untuned else "predictions"
-        features = self._generate(round, round, examples, name, progress, untuned=untuned)
+        features = self._model.answer(round, round, examples, name, progress, untuned=untuned)
         self._bury_failures(round, "evaluation", features)
         # An example that the engine could not answer counts as an empty answer, and stands in the dead letters.
         predictions = dict(zip(features["id"].to_pylist(), pc.fill_null(features["text"], "").to_pylist(), strict=True))
         named = [text for texts in references.values() for text in texts]
-        names = choose_metrics(evaluation.metrics, self._config.stopping.steering, named)
-        rows: list[dict[str, Any]] = []
-        metrics: dict[str, Any] = {}
-        for split in sorted(set(splits.values())):
-            members = [id_ for id_ in ids if splits[id_] == split]
-            result = evaluate_predictions(
-                {id_: predictions[id_] for id_ in members},
-                {id_: references[id_] for id_ in members},
-                names,
-                evaluation.bootstrap_samples,
-                evaluation.confidence,
-                self._config.seed,
-                sources={id_: self._state.texts[id_] for id_ in members},
-                resources=Resources(evaluation.models, build_ask(self._open_site(round, progress))),
-                scorer=score_on_ray,
-            )
-            metrics[split] = result.metrics
-            for scores in result.scores.to_pylist():
-                id_ = scores.pop("id")
-                shown = {"prediction": predictions[id_], "references": references[id_]}
-                rows.append({"id": id_, "split": split, "scores": scores} | shown)
+        result = evaluate_splits(
+            splits,
+            predictions,
+            references,
+            choose_metrics(evaluation.metrics, self._config.stopping.steering, named),
+            evaluation.bootstrap_samples,
+            evaluation.confidence,
+            self._config.seed,
+            sources={id_: self._state.texts[id_] for id_ in ids},
+            resources=Resources(evaluation.models, build_ask(self._open_site(round, progress))),
+            scorer=score_on_ray,
+        )
         progress(len(ids), len(ids))
-        return rows, metrics
+        return result
 
     def _open_site(self, round: int, progress: Progress) -> Site:
         labeled, texts = self._state.labels(round - 1), self._state.texts

@@ -1,6 +1,6 @@
 """How good answers are: metrics, their confidence intervals, and the split that steers stopping."""
 
-from atgen_ray.evaluation.aggregation import Aggregate, Evaluation, evaluate_predictions, score_cases
+from atgen_ray.evaluation.aggregation import Aggregate, Evaluation, evaluate_predictions, evaluate_splits, score_cases
 from atgen_ray.evaluation.cases import Ask, Case, Resources
 from atgen_ray.evaluation.defaults import choose_metrics
 from atgen_ray.evaluation.metrics import METRICS, Metric
@@ -17,5 +17,6 @@ __all__ = [
     "choose_metrics",
     "dev_split",
     "evaluate_predictions",
+    "evaluate_splits",
     "score_cases",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,32 @@ def evaluate_predictions(
         aggregates[name] = _aggregate_corpus(cases, corpus, *draw) if corpus else _aggregate(values, *draw)
     arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
     return Evaluation(pa.table({"id": pa.array(ids, pa.string()), **arrays}), aggregates)
+
+
+def evaluate_splits(
+    splits: Mapping[str, str],
+    predictions: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    metrics: Sequence[str],
+    *draw: Any,
+    **further: Any,
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Aggregate]]]:
+    """Each of `splits` (id to its name) evaluated by itself; other arguments as in `evaluate_predictions`.
+
+    Returns a row for each prediction (id, split, scores, prediction, references), and the metrics of each split.
+    """
+    rows: list[dict[str, Any]] = []
+    aggregates = {}
+    for split in sorted(set(splits.values())):
+        members = sorted(id for id, name in splits.items() if name == split)
+        answers, known = {id: predictions[id] for id in members}, {id: references[id] for id in members}
+        result = evaluate_predictions(answers, known, metrics, *draw, **further)
+        aggregates[split] = result.metrics
+        for scores in result.scores.to_pylist():
+            id = scores.pop("id")
+            shown = {"prediction": predictions[id], "references": references[id]}
+            rows.append({"id": id, "split": split, "scores": scores} | shown)
+    return rows, aggregates
 
 
 def _require(what: str, missing: list[str], error: type[Exception]) -> None:
