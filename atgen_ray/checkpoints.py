@@ -4,6 +4,7 @@ A GGUF file is converted once to safetensors in the user's cache; hub ids pass t
 """
 
 import hashlib
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -84,16 +85,30 @@ def load_tokenizer(model: ModelConfig) -> "PreTrainedTokenizerBase":
     Raises:
         UserError: no checkpoint of that name, here or on the hub, or one without a tokenizer.
     """
-    from transformers import AutoTokenizer
-
     source = resolve_checkpoint(model.id)
     try:
+        if _names_no_class(Path(source)):
+            # AutoTokenizer takes the same class for it, but imports torch and all model code: five seconds a process.
+            from transformers import PreTrainedTokenizerFast
+
+            return PreTrainedTokenizerFast.from_pretrained(source)
+        from transformers import AutoTokenizer
+
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
         raise UserError(f"model.id is {model.id!r}, whose tokenizer cannot be loaded: {_first_line(error)}") from error
     return tokenizer
+
+
+def _names_no_class(folder: Path) -> bool:
+    """Whether the tokenizer in `folder` is all in its tokenizer.json, as transformers 5 writes what needs no class."""
+    settings = folder / "tokenizer_config.json"
+    if not (settings.is_file() and (folder / "tokenizer.json").is_file()):
+        return False
+    tree = json.loads(settings.read_text(encoding="utf-8"))
+    return isinstance(tree, dict) and tree.get("tokenizer_class") == "TokenizersBackend" and "auto_map" not in tree
 
 
 def find_context(model: ModelConfig) -> int | None:
