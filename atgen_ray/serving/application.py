@@ -70,6 +70,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.guards import Guards
     from atgen_ray.serving.headers import SecurityHeaders
     from atgen_ray.serving.health_routes import health_routes
+    from atgen_ray.serving.label_routes import label_routes
     from atgen_ray.serving.model_routes import model_routes
     from atgen_ray.serving.pages.assets import asset_routes
     from atgen_ray.serving.pages.new_run_pages import new_run_pages
@@ -96,7 +97,8 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(health_routes(control))
     app.include_router(select_routes(service, selector))
     app.include_router(run_routes(control))
-    app.include_router(task_routes(journal, service.storage))
+    app.include_router(task_routes(journal))
+    app.include_router(label_routes(journal, service.storage))
     app.include_router(config_routes(service, control))
     app.include_router(report_routes(control))
     app.include_router(model_routes(service, directory, model, selector))

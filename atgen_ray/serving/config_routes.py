@@ -9,10 +9,9 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.errors import UserError
 from atgen_ray.serving.authorize import allow
 from atgen_ray.serving.run_control import RunControl
-from atgen_ray.serving.uploads import UPLOADS, receive_upload
+from atgen_ray.serving.uploads import BINARY, UPLOADS, receive_upload
 from atgen_ray.strict_yaml import parse_yaml
 
-BINARY = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 Tree = dict[str, JsonValue]
 
 

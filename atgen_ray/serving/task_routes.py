@@ -1,12 +1,10 @@
-"""/api/v1/runs/{name}/tasks: lease, draft, submit, skip, flag, undo; disputes; import. Who calls is who labels."""
+"""/api/v1/runs/{name}/tasks: lease, draft, submit, skip, flag, undo; disputes. Who calls is who labels."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query
 
 from atgen_ray.annotation.people.adjudication import decide, list_disputes
-from atgen_ray.annotation.people.desk import open_desk
-from atgen_ray.annotation.people.importing import BroughtLabel, import_labels
 from atgen_ray.annotation.people.queue import Queue
 from atgen_ray.annotation.people.statistics import measure_progress, measure_team
 from atgen_ray.journal import Journal
@@ -18,8 +16,6 @@ from atgen_ray.serving.task_bodies import (
     DecisionBody,
     DraftBody,
     FlagBody,
-    ImportBody,
-    ImportedBody,
     LeaseBody,
     SkipBody,
     StateBody,
@@ -28,7 +24,6 @@ from atgen_ray.serving.task_bodies import (
     TaskId,
     TasksBody,
 )
-from atgen_ray.storage import RunFolder
 
 Id = Annotated[TaskId, Path(description="Example id")]
 Key = Annotated[
@@ -43,8 +38,8 @@ Person = Annotated[Caller, allow("admin", "annotator")]
 Admin = Annotated[Caller, allow("admin")]
 
 
-def task_routes(journal: Journal, storage: str) -> APIRouter:
-    """Labelling is for annotators and admins, settling disputes and importing for admins."""
+def task_routes(journal: Journal) -> APIRouter:
+    """Labelling is for annotators and admins, settling disputes for admins."""
     router = APIRouter(prefix="/api/v1/runs/{name}/tasks", tags=["tasks"])
 
     @router.post("/lease")
@@ -74,17 +69,6 @@ def task_routes(journal: Journal, storage: str) -> APIRouter:
     ) -> list[dict[str, Any]]:
         """Tasks whose answers disagree, or that somebody flagged, with all answers."""
         return list_disputes(journal, name, limit)
-
-    @router.post("/import")
-    def bring_labels(name: Name, body: ImportBody, caller: Admin) -> ImportedBody:
-        """Labels that exist already, for examples of the pool."""
-        open_desk(journal, name)
-        folder = RunFolder(storage, name)
-        if not folder.exists("pool.parquet"):
-            raise Fault(409, f"run '{name}' has not read its pool yet")
-        rows = folder.read_table("pool.parquet", columns=["id", "text"]).to_pylist()
-        labels = [BroughtLabel(label.text, label.id, label.input, label.annotator) for label in body.labels]
-        return ImportedBody(**import_labels(journal, name, {row["id"]: row["text"] for row in rows}, labels))
 
     @router.put("/{id}/draft")
     def save_draft(name: Name, id: Id, body: DraftBody, caller: Person) -> TaskBody:

@@ -22,6 +22,8 @@ UPLOADS = "/api/v1/uploads/"
 ENDINGS = ("csv", "jsonl", "parquet")
 HEAD_BYTES = 1 << 20  # within which the first row must end
 STEM = 40  # characters
+# How OpenAPI describes a body that is a file.
+BINARY = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
 
 def upload_folder(storage: str) -> str:

@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from browsing import Visitor, find_barriers, keep_screenshot, launch_chromium
 from desk_server import DeskServer
 from human_desk import HumanDesk
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import APIResponse, Browser, Page, Route, expect, sync_playwright
 from ports import free_port
 
 from atgen_ray.journal import Journal
 from atgen_ray.serving.access import Tokens
+from atgen_ray.storage import RunFolder
 
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
@@ -140,6 +142,29 @@ def test_a_batch_is_labelled_by_keyboard_alone(people: People) -> None:
     expect(page.locator("#empty")).to_be_visible()
     expect(page.locator("#standing")).to_contain_text("You: 3 submitted, 1 skipped, 1 flagged")
     assert people.labels() == {id_: (f"label of {id_}", "ann") for id_ in ("e00", "e03", "e04")}
+
+
+def test_what_the_server_tells_late_opens_no_answered_task(people: People) -> None:
+    """It was asked for tasks before it had the label, and its reply comes after the label was confirmed."""
+    people.open(2)
+    page = people.sit("ann")
+    expect(page.locator("#standing")).to_contain_text("0 of 2 done")
+    submits: list[Route] = []
+    leases: list[tuple[Route, APIResponse]] = []
+    page.route("**/e00/submit", lambda route: submits.append(route))
+    page.route("**/tasks/lease", lambda route: leases.append((route, route.fetch())))
+    type_label(page, "label of e00")
+    while not (submits and leases):
+        page.wait_for_timeout(50)  # in which the handlers are called
+    page.unroute("**/tasks/lease")
+    assert "e00" in [task["id"] for _, reply in leases for task in reply.json()["tasks"]]
+    submits[0].continue_()
+    expect(page.locator("#standing")).to_contain_text("You: 1 submitted")
+    for route, reply in leases:
+        route.fulfill(response=reply)
+    expect(page.locator("#answer")).to_have_value("draft of e01")
+    type_label(page, "label of e01")
+    expect(page.locator("#empty")).to_be_visible()
 
 
 def test_two_browsers_share_one_queue(people: People) -> None:
@@ -269,6 +294,27 @@ def test_an_admin_settles_what_people_disagree_on(people: People) -> None:
     people.desk.config.annotator.settle_seconds = 0.0  # type: ignore[union-attr]
     (label,), _ = people.desk.round().take()
     assert (label.text, label.annotator) == ("the river rose", "human/root")
+
+
+def test_an_admin_brings_labels_that_exist_already(people: People, tmp_path: Path) -> None:
+    desk = people.open(3)
+    pool = [{"id": id_, "text": text} for id_, text in desk.texts.items()]
+    RunFolder(str(people.server.storage), desk.run).write_table("pool.parquet", pa.Table.from_pylist(pool))
+    page = people.come("root", "admin").open(f"/annotate/{desk.run}/disputes")
+    file = tmp_path / "My labels.csv"
+    file.write_text(f"id,text\ne00,known\n{MARKUP.replace(',', '')},x\n")
+    page.get_by_label("File of labels").set_input_files(file)
+    expect(page.locator("#imported")).to_have_text("1 imported, 0 known before, 1 refused.")
+    expect(page.locator("#refused li")).to_have_text("Row 2: the pool has no such example.")
+    assert find_barriers(page) == []
+    file.write_text("id,txt\ne00,known\n")
+    page.get_by_label("File of labels").set_input_files(file)
+    expect(page.locator("#imported")).to_have_text(
+        "the file is 'My labels.csv', row 1, expected texts under the names text, and id or input"
+    )
+    desk.config.annotator.settle_seconds = 0.0  # type: ignore[union-attr]
+    taken, _ = desk.round().take()
+    assert [(label.id, label.text, label.dollars) for label in taken] == [("e00", "known", 0.0)]
 
 
 def test_markup_in_data_stays_text_and_the_page_is_accessible(people: People) -> None:

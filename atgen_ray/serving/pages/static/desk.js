@@ -16,6 +16,8 @@ export class Desk {
     this.tasks = [];
     this.progress = null;
     this.reached = true;
+    this.time = 0; // counts what was asked and what was answered
+    this.confirmed = new Map(); // when the server was last heard to have an answer to a task
     this.outbox = new Outbox(store, this.path, {
       sent: (entry, answer) => this.confirm(entry, answer),
       refused: (entry, error) => this.refuse(entry, error),
@@ -25,7 +27,7 @@ export class Desk {
 
   // What was on the desk before, here or in another browser.
   async open() {
-    this.take(await requestJson("GET", this.path));
+    await this.look("GET", this.path);
     this.outbox.flush();
     for (const task of this.tasks) if (this.store.get(`draft/${task.id}`) && this.isOpen(task)) this.save(task);
   }
@@ -39,12 +41,15 @@ export class Desk {
     const ahead = this.tasks.slice(index).filter((task) => this.isOpen(task)).length;
     if (ahead > AHEAD) return;
     const besides = this.tasks.filter((task) => this.isOpen(task)).map((task) => task.id);
-    this.take(await requestJson("POST", `${this.path}/lease`, { count: 1 + AHEAD - ahead, besides: besides.slice(-200) }));
+    await this.look("POST", `${this.path}/lease`, { count: 1 + AHEAD - ahead, besides: besides.slice(-200) });
   }
 
-  take({ tasks, progress }) {
+  // Adopts the tasks that the server tells of. Of one that was answered while it was asked, it tells the past.
+  async look(method, path, body) {
+    const asked = ++this.time;
+    const { tasks, progress } = await requestJson(method, path, body);
     this.progress = progress;
-    for (const task of tasks) this.adopt(task);
+    for (const task of tasks) if (!(this.confirmed.get(task.id) > asked)) this.adopt(task);
     this.changed();
   }
 
@@ -133,6 +138,7 @@ export class Desk {
 
   confirm(entry, answer) {
     this.reached = true;
+    this.confirmed.set(entry.id, ++this.time);
     if (!this.outbox.pending(entry.id)) {
       if (entry.verb === "undo") {
         const { answer: text } = this.tasks.find((task) => task.id === entry.id) ?? {};
@@ -150,7 +156,7 @@ export class Desk {
     this.told(error.message, true);
     this.store.set("answered", this.answered.filter((id) => id !== entry.id));
     try {
-      this.take(await requestJson("GET", this.path));
+      await this.look("GET", this.path);
     } catch {
       this.reached = false;
     }
