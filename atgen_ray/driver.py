@@ -26,6 +26,7 @@ from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Event, Journal, open_journal
+from atgen_ray.workers import keep_workers
 from atgen_ray.workplace import runtime_environment
 
 POLL_SECONDS = 0.5
@@ -97,17 +98,12 @@ def _differences(before: Any, now: Any, key: str) -> Iterator[tuple[str, Any, An
 @contextmanager
 def ray_session() -> Iterator[None]:
     """The cluster at RAY_ADDRESS, or a private one on this machine that ends with the run."""
-    address = os.environ.get("RAY_ADDRESS")
-    settings: dict[str, Any] = {"include_dashboard": False}
-    if address:
-        settings = {"runtime_env": runtime_environment()}
-    ray.init(
-        address=address or "local",
-        namespace=NAMESPACE,
-        logging_level="error",
-        log_to_driver=False,
-        **settings,
-    )
+    settings = {"namespace": NAMESPACE, "logging_level": "error", "log_to_driver": False}
+    if address := os.environ.get("RAY_ADDRESS"):
+        ray.init(address=address, runtime_env=runtime_environment(), **settings)
+    else:
+        with keep_workers():
+            ray.init(address="local", include_dashboard=False, **settings)
     try:
         yield
     finally:

@@ -57,11 +57,6 @@ def fit_cpus(workers: int, asked: float) -> float:
     return min(asked, max(0.01, (free - 0.5) / workers))
 
 
-# How often a compute worker that dies is replaced. Ray Data's own number has no end: a batch too large for memory,
-# which kills every worker that it is given to, would keep a run busy for ever.
-LIVES = {"max_restarts": 5, "max_task_retries": 5}
-
-
 def describe_machine() -> dict[str, str]:
     """Processor, cores and GPUs of this machine, for people who compare seconds."""
     import platform

@@ -16,6 +16,7 @@ from projects import Project, make_project_in, make_tiny_model
 from services import Service
 
 from atgen_ray.journal import Journal
+from atgen_ray.workers import keep_workers
 
 SERVED_ENGINE = {"backend": "transformers", "threads_per_worker": 1, "cpus_per_worker": 0.5}
 
@@ -34,12 +35,13 @@ def postgres_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """One small Ray for all tests that need it."""
+    """One small Ray for all tests that need it; its workers are kept, as in the one of `atgen-ray run`."""
     import ray
 
-    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    yield
-    ray.shutdown()
+    with keep_workers():
+        ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

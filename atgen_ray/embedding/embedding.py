@@ -25,10 +25,10 @@ def embed_pool(examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, p
     texts share one vector. An embedding that is not finite is kept as null.
     """
     import ray.data
-    from ray.data import ActorPoolStrategy
 
     from atgen_ray.embedding.encoder import Encoder
-    from atgen_ray.hardware import LIVES, count_gpus, count_threads, fit_cpus, worker_environment
+    from atgen_ray.hardware import count_gpus, count_threads
+    from atgen_ray.workers import map_batches
 
     texts = dict(zip(examples["content"].to_pylist(), examples["text"].to_pylist(), strict=True))
     done = set(read_embeddings(folder)["content"].to_pylist()) & texts.keys()
@@ -43,16 +43,14 @@ def embed_pool(examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, p
         for part in (missing[start : start + size] for start in range(0, len(missing), size))
     ]
     threads = count_threads(config.workers, None)
-    dataset = ray.data.from_arrow(blocks).map_batches(
+    dataset = map_batches(
+        ray.data.from_arrow(blocks),
         Encoder,
-        fn_constructor_args=(config, threads),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=config.workers),
-        num_cpus=fit_cpus(config.workers, 1.0),
-        num_gpus=config.gpus_per_worker if count_gpus() >= config.workers * config.gpus_per_worker else None,
-        runtime_env={"env_vars": worker_environment(threads)},
-        **LIVES,
+        (config, threads),
+        workers=config.workers,
+        cpus=1.0,
+        gpus=config.gpus_per_worker if count_gpus() >= config.workers * config.gpus_per_worker else 0,
+        threads=threads,
     )
     waiting: list[pa.Table] = []
     embedded = len(done)

@@ -30,9 +30,9 @@ def append_states(
         examples: columns id and text, of the same ids.
     """
     import ray.data
-    from ray.data import ActorPoolStrategy
 
-    from atgen_ray.hardware import LIVES, count_gpus, count_threads, fit_cpus, worker_environment
+    from atgen_ray.hardware import count_gpus, count_threads
+    from atgen_ray.workers import map_batches
 
     texts = dict(zip(examples["id"].to_pylist(), examples["text"].to_pylist(), strict=True))
     rows = [
@@ -45,16 +45,14 @@ def append_states(
     blocks = [pa.Table.from_pylist(rows[start : start + size]) for start in range(0, len(rows), size)]
     threads = count_threads(engine.workers, engine.threads_per_worker)
     states: dict[str, Any] = {}
-    dataset = ray.data.from_arrow(blocks).map_batches(
+    dataset = map_batches(
+        ray.data.from_arrow(blocks),
         StateReader,
-        fn_constructor_args=(model, prompt, adapter, threads),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=engine.workers),
-        num_cpus=fit_cpus(engine.workers, engine.cpus_per_worker),
-        num_gpus=min(count_gpus(), 1 if engine.gpus_per_worker is None else engine.gpus_per_worker) or None,
-        runtime_env={"env_vars": worker_environment(threads)},
-        **LIVES,
+        (model, prompt, adapter, threads),
+        workers=engine.workers,
+        cpus=engine.cpus_per_worker,
+        gpus=min(count_gpus(), 1 if engine.gpus_per_worker is None else engine.gpus_per_worker),
+        threads=threads,
     )
     for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         states |= dict(zip(block["id"].to_pylist(), block["state"].to_pylist(), strict=True))

@@ -1,4 +1,4 @@
-"""The engine for machines with neither vLLM nor a GPU: transformers in a pool of Ray Data actors."""
+"""The engine for machines with neither vLLM nor a GPU: transformers in workers of Ray Data."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,23 +25,19 @@ class TransformersEngine(Engine):
         self._model, self._prompt, self._engine = model, prompt, engine
 
     def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
-        from ray.data import ActorPoolStrategy
-
-        from atgen_ray.hardware import LIVES, count_gpus, count_threads, fit_cpus, worker_environment
+        from atgen_ray.hardware import count_gpus, count_threads
+        from atgen_ray.workers import map_batches
 
         engine = self._engine
-        gpus = engine.gpus_per_worker if engine.gpus_per_worker is not None else min(count_gpus(), 1)
         threads = count_threads(engine.workers, engine.threads_per_worker)
-        return rows.map_batches(
+        return map_batches(
+            rows,
             TransformersWorker,
-            fn_constructor_args=(self._model, self._prompt, request, adapter, threads),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=engine.workers),
-            num_cpus=fit_cpus(engine.workers, engine.cpus_per_worker),
-            num_gpus=gpus or None,
-            runtime_env={"env_vars": worker_environment(threads)},
-            **LIVES,
+            (self._model, self._prompt, request, adapter, threads),
+            workers=engine.workers,
+            cpus=engine.cpus_per_worker,
+            gpus=min(count_gpus(), 1) if engine.gpus_per_worker is None else engine.gpus_per_worker,
+            threads=threads,
         )
 
 

@@ -15,6 +15,7 @@ from atgen_ray.engines.serve_engine import APP
 from atgen_ray.errors import UserError
 from atgen_ray.serving.access import Tokens, check_address
 from atgen_ray.strict_yaml import parse_yaml
+from atgen_ray.workers import keep_workers
 
 IMPORT_PATH = "atgen_ray.serving.application:build_application"
 HOST, PORT = "127.0.0.1", 8000
@@ -96,8 +97,11 @@ def _serve_session(tree: dict[str, Any]) -> Iterator[None]:
     from ray.serve.schema import ServeDeploySchema
 
     address = os.environ.get("RAY_ADDRESS")
-    settings: dict[str, Any] = {} if address else {"include_dashboard": False}
-    ray.init(address=address or "local", namespace="serve", logging_level="error", **settings)
+    if address:
+        ray.init(address=address, namespace="serve", logging_level="error")
+    else:
+        with keep_workers():  # for the runs that are started over HTTP
+            ray.init(address="local", namespace="serve", logging_level="error", include_dashboard=False)
     try:
         schema = ServeDeploySchema.model_validate(tree)
         location = ProxyLocation(tree.get("proxy_location", ProxyLocation.EveryNode))

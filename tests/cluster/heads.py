@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from ports import free_port
 
+from atgen_ray.workers import KEEPING
+
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -28,8 +30,9 @@ def start_head(logs: Path) -> Iterator[dict[str, str]]:
     command += [f"--dashboard-agent-listen-port={free_port()}"]  # else taken where another Ray runs on this machine
     log = (logs / "head.log").open("w")
     # Jobs find the `python` of these tests first, as they would in an image or an activated environment.
-    path = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=path)
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    others = {key: value for key, value in os.environ.items() if key not in KEEPING} | path
+    head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=others)
     address = f"http://127.0.0.1:{dashboard}"
     environment = os.environ | {"RAY_ADDRESS": address, "RAY_DASHBOARD_ADDRESS": address}
     try:
