@@ -151,7 +151,11 @@ class RunFolder:
                 self._upload(Path(folder), rel, target)
 
     def local(self, rel: str) -> Path:
-        """`rel` on local disk: itself, or a copy in the user's cache, which may be deleted at any time."""
+        """`rel` on local disk: itself, or a copy in the user's cache, which may be deleted at any time.
+
+        Raises:
+            FileNotFoundError: it is not there, or a folder in an object store is being replaced.
+        """
         target = self._target(rel)
         if self.is_local:
             if not Path(target).exists():
@@ -166,7 +170,7 @@ class RunFolder:
         copy = folder / rel.rpartition("/")[2]
         with FileLock(folder / ".lock"), self._explained():  # the workers of a node wait for one download
             if not copy.exists():
-                self._download(target, record, folder / STAGING, copy)
+                self._download(rel, record, folder / STAGING, copy)
         return copy
 
     def list(self, rel: str = "") -> Sequence[str]:
@@ -284,7 +288,8 @@ class RunFolder:
         self.fs.put([str(folder / file) for file in files], [f"{target}/{file}" for file in files])
         self.fs.pipe_file(self._record_path(rel), encode_json(record | {"complete": True}).encode())
 
-    def _download(self, target: str, record: dict[str, Any] | None, staged: Path, copy: Path) -> None:
+    def _download(self, rel: str, record: dict[str, Any] | None, staged: Path, copy: Path) -> None:
+        target = self._target(rel)
         _delete(staged)
         if record is None:
             self.fs.get_file(target, str(staged))
@@ -297,6 +302,8 @@ class RunFolder:
                     raise UserError(f"the record of '{target}' names a file outside it: {str(path)[:200]!r}")
                 path.parent.mkdir(parents=True, exist_ok=True)
             self.fs.get([f"{target}/{file}" for file in record["files"]], [str(path) for path in copies])
+            if self._record(rel) != record:  # the objects may be of both versions
+                raise FileNotFoundError(target)
         staged.rename(copy)
 
     def _remove_objects(self, *paths: str) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ class ObjectStore:
     bucket: str
     failing: float = 0.0  # share of requests
     refusing: bool = False  # all writes: access denied
+    delay: float = 0.0  # seconds before a request is looked at, twice as long at most
     stop: Callable[[], None] = lambda: None
     answers: "Counter[str]" = field(default_factory=Counter)
     chance: random.Random = field(default_factory=lambda: random.Random(0))
@@ -53,6 +55,7 @@ class ObjectStore:
 
         def door(request: dict[str, Any], start: Callable[..., Any]) -> Answer:
             method = request["REQUEST_METHOD"]
+            time.sleep(self.delay * self.chance.uniform(1, 2))
             if self.refusing and method in ("PUT", "POST", "DELETE"):
                 return self._refuse(start, method, "403 Forbidden", "AccessDenied")
             if self.chance.random() >= self.failing:

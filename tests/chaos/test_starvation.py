@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,56 @@ def test_a_store_that_often_fails_loses_nothing(store: ObjectStore) -> None:
     folder.sweep()
     assert [rel for rel in folder.list("rounds") if folder.list(rel)] == [f"rounds/{at:03d}" for at in (0, 1, 2, 4, 5)]
     assert sum(count for answer, count in store.answers.items() if answer != "well") > 10
+
+
+def test_readers_of_a_slow_store_see_what_is_whole(store: ObjectStore) -> None:
+    """While a file and a folder of several objects are replaced, in whatever order the objects arrive."""
+    folder = RunFolder(f"s3://{store.bucket}/prefix", "demo")
+
+    def write(at: int) -> None:
+        folder.write_json("metrics.json", {"at": at, "padding": "x" * 100_000})
+        with folder.publish("adapter") as local:
+            for name in ("a", "b", "c"):
+                (local / name).write_text(f"{at}")
+
+    def read() -> tuple[int, set[str]]:
+        found = folder.read_json("metrics.json")["at"]
+        try:
+            adapter = folder.local("adapter")
+        except FileNotFoundError:
+            return found, set()
+        return found, {(adapter / name).read_text() for name in ("a", "b", "c")}
+
+    write(1)
+    store.delay = 0.1
+    seen = []
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write, 2)
+        while not writing.done():
+            seen.append(read())
+        writing.result()
+    assert read() == (2, {"2"})
+    assert seen
+    assert all(found in (1, 2) and adapter in ({"1"}, set(), {"2"}) for found, adapter in seen), seen
+
+
+def test_a_folder_replaced_while_it_is_read_is_not_there(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(f"s3://{store.bucket}/prefix", "demo")
+    fetch = folder.fs.get
+
+    def publish(text: str) -> None:
+        with folder.publish("adapter") as local:
+            (local / "a").write_text(text)
+
+    def fetch_late(*arguments: object) -> None:
+        publish("new")
+        fetch(*arguments)
+
+    publish("old")
+    monkeypatch.setattr(folder.fs, "get", fetch_late)
+    with pytest.raises(FileNotFoundError):
+        folder.local("adapter")
+    monkeypatch.undo()
 
 
 def test_a_store_that_refuses_or_breaks_is_said_in_one_line(store: ObjectStore) -> None:
