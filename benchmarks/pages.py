@@ -105,9 +105,10 @@ def main() -> None:
         pages = [EMPTY, "/sign-in", "/", "/new?preset=demo", f"/runs/{first}", f"/compare?run={first}&run={second}"]
         with sync_playwright() as playwright:
             browser = launch_chromium(playwright)
-            rows = [
-                measure(browser, url, None if path == "/sign-in" else token, path, arguments.loads) for path in pages
-            ]
+            rows = []
+            for path in pages:
+                rows.append(measure(browser, url, None if path == "/sign-in" else token, path, arguments.loads))
+                print(rows[-1], flush=True)
             browser.close()
     finally:
         server.terminate()
