@@ -174,8 +174,8 @@ def test_more_requests_than_are_taken_get_429_and_memory_stays(service: Service)
             base_url=service.url,
             headers=bearer(service.admin),
             timeout=120,
-            # An idle connection that one thread lets expire may just have been given to another.
-            limits=httpx.Limits(max_connections=400, keepalive_expiry=None),
+            # None is kept: one thread may close as broken what another has just begun to use (httpcore 1.0.9).
+            limits=httpx.Limits(max_connections=400, max_keepalive_connections=0),
         )
         assert post(client)[0] == 200
         list(pool.map(lambda _: post(wide), range(300)))
