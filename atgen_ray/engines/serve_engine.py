@@ -44,24 +44,22 @@ class ServeEngine(Engine):
         self._model, self._prompt, self._engine, self._folder, self._app = model, prompt, engine, folder, app
 
     def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
-        from ray.data import ActorPoolStrategy
-
-        from atgen_ray.hardware import worker_environment
         from atgen_ray.serving.adapters import digest_adapter
+        from atgen_ray.workers import map_batches
 
         model = find_model(self._app)  # before workers start, so that a missing service is one clear line
         _tell_all(model, "wake", self._folder.name)  # where a controller died while they slept for it
         name = self._name_adapter(adapter)
         digest = digest_adapter(adapter) if adapter else None
-        return rows.map_batches(
+        return map_batches(
+            rows,
             ReplicaCaller,
-            fn_constructor_args=(self._model, self._prompt, request, name, digest, self._app),
-            batch_size=None,
-            batch_format="pyarrow",
+            (self._model, self._prompt, request, name, digest, self._app),
             # Callers only wait: two of them keep each replica busy while their next batch is on its way.
-            compute=ActorPoolStrategy(size=2 * self._engine.workers),
-            num_cpus=0.1,
-            runtime_env={"env_vars": worker_environment(1)},
+            workers=2 * self._engine.workers,
+            cpus=0.1,
+            gpus=0,
+            threads=1,
         )
 
     @contextmanager

@@ -24,7 +24,7 @@ def config(service: Service, name: str, **annotator: Any) -> dict[str, Any]:
 def label(client: Any, name: str, count: int) -> list[dict[str, Any]]:
     """Labels `count` tasks as they come up."""
     done: list[dict[str, Any]] = []
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while len(done) < count and time.monotonic() < deadline:
         answer = client.post(f"/api/v1/runs/{name}/tasks/lease", json={"count": min(5, count - len(done))})
         for task in answer.json().get("tasks", []) if answer.status_code == 200 else []:
@@ -38,7 +38,7 @@ def label(client: Any, name: str, count: int) -> list[dict[str, Any]]:
 
 
 def wait(client: Any, name: str, *states: str) -> Any:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while (view := client.get(f"/api/v1/runs/{name}").json())["status"] not in states:
         assert time.monotonic() < deadline, view
         time.sleep(0.5)

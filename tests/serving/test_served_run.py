@@ -30,7 +30,7 @@ def test_a_run_given_over_http_goes_through_the_replicas_to_its_end(service: Ser
         assert started.status_code == 202, started.text
         assert client.post("/api/v1/runs", json=tree | {"seed": 7}).status_code == 409
         events = []
-        with client.stream("GET", "/api/v1/runs/served/events", timeout=300) as stream:
+        with client.stream("GET", "/api/v1/runs/served/events", timeout=600) as stream:
             for line in stream.iter_lines():
                 if line.startswith("event: "):
                     events.append(line.removeprefix("event: "))
@@ -98,7 +98,7 @@ def _kill_replicas() -> None:
 
 
 def _wait(client: Any, name: str, done: Any) -> Any:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         view = client.get(f"/api/v1/runs/{name}").json()
         if done(view):

@@ -75,7 +75,7 @@ def launched(browser: Browser, service: Service, tiny_model: str, data: Path) ->
     keep_screenshot(page, "new-run")
     launch.click()
     page.wait_for_url("**/runs/launched")
-    expect(page.locator(".status")).to_have_text("finished", timeout=4 * MINUTES)
+    expect(page.locator(".status")).to_have_text("finished", timeout=10 * MINUTES)
     return visitor
 
 
@@ -160,7 +160,7 @@ def test_a_run_is_stopped_and_resumed_from_its_page(
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".status")).to_have_text("stopped", timeout=MINUTES)
     page.get_by_role("button", name="Resume").click()
-    expect(page.locator(".status")).to_have_text("finished", timeout=4 * MINUTES)
+    expect(page.locator(".status")).to_have_text("finished", timeout=10 * MINUTES)
 
 
 def test_runs_are_compared_and_their_report_taken_away(visit: Callable[..., Visitor], launched: Visitor) -> None:
