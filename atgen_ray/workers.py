@@ -83,6 +83,7 @@ class Holder:
         self._step: str | None = None
         self._worker: Callable[[pa.Table], pa.Table] | None = None
         self._used = 0.0
+        self._timer: threading.Timer | None = None
 
     def work(self, batch: pa.Table, step: str, worker: Worker, arguments: Sequence[Any]) -> pa.Table:
         """As the function of that name."""
@@ -92,9 +93,11 @@ class Holder:
                 self._worker, self._step = worker(*arguments), step
             result = self._worker(batch)
             self._used = time.monotonic()
-        timer = threading.Timer(self._unused_seconds, self._let_go)
-        timer.daemon = True
-        timer.start()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = threading.Timer(self._unused_seconds, self._let_go)
+            self._timer.daemon = True
+            self._timer.start()
         return result
 
     def _let_go(self) -> None:
