@@ -44,6 +44,11 @@ def keep_workers() -> Iterator[None]:
             del os.environ[key]
 
 
+def keeps_workers() -> bool:
+    """Whether tasks of this process's cluster leave their processes to later ones, and end after `LIVES` deaths."""
+    return all(key in os.environ for key in KEEPING)
+
+
 def map_batches(
     rows: "Dataset", worker: Worker, arguments: Sequence[Any], *, workers: int, cpus: float, gpus: float, threads: int
 ) -> "Dataset":
@@ -62,7 +67,7 @@ def map_batches(
         "num_cpus": fit_cpus(workers, cpus),
         "runtime_env": {"env_vars": worker_environment(threads)},
     }
-    if not gpus and all(key in os.environ for key in KEEPING):
+    if not gpus and keeps_workers():
         made = {"fn_args": (uuid.uuid4().hex, worker, arguments), "compute": TaskPoolStrategy(size=workers)}
         return rows.map_batches(work, **made, max_retries=LIVES, **settings)
     made = {"fn_constructor_args": arguments, "compute": ActorPoolStrategy(size=workers), "num_gpus": gpus or None}
@@ -72,6 +77,11 @@ def map_batches(
 def work(batch: pa.Table, step: str, worker: Worker, arguments: Sequence[Any]) -> pa.Table:
     """`batch` through this process's worker for `step`, which is made if another was here or none."""
     return _HOLDER.work(batch, step, worker, arguments)
+
+
+def let_go() -> None:
+    """Gives back the memory of this process's worker, for a task that needs it for something else."""
+    _HOLDER.let_go()
 
 
 class Holder:
@@ -95,12 +105,17 @@ class Holder:
             self._used = time.monotonic()
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = threading.Timer(self._unused_seconds, self._let_go)
+            self._timer = threading.Timer(self._unused_seconds, self._let_go_unused)
             self._timer.daemon = True
             self._timer.start()
         return result
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """As the function of that name."""
+        with self._lock:
+            self._worker = None
+
+    def _let_go_unused(self) -> None:
         with self._lock:
             if time.monotonic() - self._used >= self._unused_seconds:
                 self._worker = None

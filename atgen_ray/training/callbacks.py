@@ -1,5 +1,6 @@
 """What happens beside the steps of a fine-tuning: progress, checkpoints, and the end when the dev loss rises."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from atgen_ray.records import Progress
 
+# Told the steps done and, in the first worker, the folder of a checkpoint, which is gone soon after.
+Keep = Callable[[int, Path | None], None]
 BEST = "best.safetensors"
 
 
@@ -67,15 +70,15 @@ class BestWeights(TrainerCallback):
             self._model.load_state_dict(self._best, strict=False)
 
 
-class ReportCheckpoint(TrainerCallback):
-    """Hands every checkpoint to Ray Train, from which a new worker goes on."""
+class HandOver(TrainerCallback):
+    """Hands every checkpoint to whoever keeps it for a worker that goes on from it."""
+
+    def __init__(self, keep: Keep) -> None:
+        self._keep = keep
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        import ray.train
-
         folder = find_checkpoint(args, state)
-        checkpoint = ray.train.Checkpoint.from_directory(str(folder)) if folder.is_dir() else None
-        ray.train.report({"steps": state.global_step}, checkpoint=checkpoint)
+        self._keep(state.global_step, folder if folder.is_dir() else None)
 
 
 def find_checkpoint(args: TrainingArguments, state: TrainerState) -> Path:

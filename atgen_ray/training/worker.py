@@ -1,9 +1,8 @@
-"""What each Ray Train worker does: its share of every optimiser step."""
+"""What each worker of a training does: its share of every optimiser step."""
 
 import json
 import os
 import tempfile
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,43 +13,13 @@ from atgen_ray.checkpoints import load_tokenizer
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.pool.prompts import PromptBuilder
 from atgen_ray.records import Progress
-from atgen_ray.training.callbacks import BestWeights, ProgressCallback, ReportCheckpoint
+from atgen_ray.training.callbacks import BestWeights, HandOver, Keep, ProgressCallback
+from atgen_ray.training.distributed import STATE
 from atgen_ray.training.methods import load_trainable, save_trained
 from atgen_ray.training.packing import enable_packing, pack_rows, pad_rows
 from atgen_ray.training.rows import IGNORED, build_row
 from atgen_ray.training.schedule import count_steps, schedule_steps
 from atgen_ray.training.trainer import AnswerTrainer, MicroBatches, can_keep_logits
-
-SUMMARY = "training.json"  # travels with the adapter in its checkpoint
-STATE = "trainer_state.json"  # marks a checkpoint of an unfinished training
-
-
-def train_worker(job: dict[str, Any]) -> None:
-    """Fine-tunes as one of the workers of a Ray Train job; the first reports the adapter with a summary of it.
-
-    After a lost worker all start again, from the last checkpoint.
-    """
-    import ray.train
-
-    context = ray.train.get_context()
-    first = context.get_world_rank() == 0
-    checkpoint = ray.train.get_checkpoint()
-    with tempfile.TemporaryDirectory() as folder, checkpoint.as_directory() if checkpoint else nullcontext() as last:
-        resumed = Path(last) if last and (Path(last) / STATE).is_file() else None
-        summary = fine_tune(
-            **job,
-            workers=context.get_world_size(),
-            rank=context.get_world_rank(),
-            output=Path(folder) if first else None,
-            resumed=resumed,
-            reporting=True,
-        )
-        metrics = {"steps": summary["steps"]}
-        if first:
-            (Path(folder) / SUMMARY).write_text(json.dumps(summary))
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
-        else:
-            ray.train.report(metrics)
 
 
 def fine_tune(
@@ -67,7 +36,7 @@ def fine_tune(
     dev: list[dict[str, str]] | None = None,
     rank: int = 0,
     resumed: Path | None = None,
-    reporting: bool = False,
+    keep: Keep | None = None,
     logs: str | None = None,
     name: str = "atgen-ray",
 ) -> dict[str, Any]:
@@ -79,7 +48,7 @@ def fine_tune(
         output: folder for the adapter; None in all workers but the first.
         dev: examples whose loss ends training early, where there are enough to train on.
         resumed: checkpoint of this very training to go on from.
-        reporting: hand checkpoints to Ray Train.
+        keep: is handed every checkpoint; None for none.
         logs: folder for TensorBoard's files.
         name: of this training, in the trackers.
     """
@@ -105,10 +74,10 @@ def fine_tune(
     plan = [micro for step in steps[done:] for micro in step[rank]]
     stopping = training.early_stopping
     best = BestWeights(trainable, stopping.patience, resumed) if held and len(rows) >= stopping.from_examples else None
-    # The best weights are added to a checkpoint before it is reported.
+    # The best weights are added to a checkpoint before it is handed over.
     callbacks = [
         *([best] if best else []),
-        *([ReportCheckpoint()] if reporting else []),
+        *([HandOver(keep)] if keep else []),
         *([ProgressCallback(progress)] if output else []),
     ]
     if logs:
@@ -117,7 +86,7 @@ def fine_tune(
         per_epoch = count_steps(len(rows), training.batch_size, 1) if best else None
         trainer = AnswerTrainer(
             model=trainable,
-            args=build_arguments(training, len(steps), seed, scratch, per_epoch, reporting, name),
+            args=build_arguments(training, len(steps), seed, scratch, per_epoch, keep is not None, name),
             train_dataset=MicroBatches(rows, plan, collate),
             callbacks=callbacks,
             dev=[collate(held[at : at + 8]) for at in range(0, len(held), 8)] if best else [],
@@ -139,7 +108,7 @@ def fine_tune(
 
 
 def build_arguments(
-    training: TrainingConfig, steps: int, seed: int, scratch: str, per_epoch: int | None, reporting: bool, name: str
+    training: TrainingConfig, steps: int, seed: int, scratch: str, per_epoch: int | None, saves: bool, name: str
 ) -> TrainingArguments:
     """The Trainer's arguments; `per_epoch` is the number of steps between evaluations, None for none."""
     import torch
@@ -167,7 +136,7 @@ def build_arguments(
         ignore_data_skip=True,  # a resumed worker is given what is left
         eval_strategy="steps" if per_epoch else "no",
         eval_steps=per_epoch,
-        save_strategy="steps" if reporting else "no",
+        save_strategy="steps" if saves else "no",
         save_steps=training.checkpoint_steps,
         save_total_limit=1,
         fsdp="full_shard auto_wrap" if training.sharding == "fsdp" else None,

@@ -20,7 +20,7 @@ Kind = Literal["event", "progress"]
 VICTIMS = {
     "controller": ("ray::ControllerActor",),
     "engine worker": ("ray::MapWorker", "ray::MapBatches(work)"),
-    "train worker": ("TrainWorker",),
+    "train worker": ("TrainWorker", "ray::train_in_task"),
     "node": ("raylet/raylet",),
     "head": ("gcs/gcs_server",),
 }

@@ -1,0 +1,95 @@
+"""A fine-tuning as a Ray Train job, with DDP or FSDP over its workers."""
+
+import json
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from atgen_ray.config import TrainingConfig
+
+STATE = "trainer_state.json"  # marks a checkpoint of an unfinished training
+SUMMARY = "training.json"  # travels with the adapter in its checkpoint
+
+
+class TrainingFailed(RuntimeError):
+    """Training ended without an adapter."""
+
+
+def train_distributed(job: dict[str, Any], use_gpu: bool, output: Path, work: str) -> dict[str, Any]:
+    """Fine-tunes into `output` and returns the fields of `TrainingResult`.
+
+    Args:
+        job: the first arguments of `fine_tune`.
+        use_gpu: give every worker the GPUs that the config says.
+        output: an existing local folder.
+        work: folder or URL that every worker can reach.
+
+    Raises:
+        ray.train.TrainingFailedError: workers kept failing.
+    """
+    from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from atgen_ray.hardware import fit_cpus, worker_environment
+
+    training: TrainingConfig = job["training"]
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config=job,
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=training.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": fit_cpus(training.workers, training.cpus_per_worker)}
+            | ({"GPU": training.gpus_per_worker} if use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=work,
+            failure_config=FailureConfig(max_failures=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            worker_runtime_env={"env_vars": worker_environment(job["threads"])},
+        ),
+    )
+    checkpoint: Checkpoint | None = trainer.fit().checkpoint
+    if checkpoint is None:
+        raise TrainingFailed("fine-tuning ended without a checkpoint")
+    checkpoint.to_directory(str(output))
+    summary = output / SUMMARY
+    record: dict[str, Any] = json.loads(summary.read_text())
+    summary.unlink()
+    return record
+
+
+def train_worker(job: dict[str, Any]) -> None:
+    """Fine-tunes as one of the workers of a Ray Train job; the first reports the adapter with a summary of it.
+
+    After a lost worker all start again, from the last checkpoint.
+    """
+    import ray.train
+
+    from atgen_ray.training.worker import fine_tune
+
+    context = ray.train.get_context()
+    first = context.get_world_rank() == 0
+    checkpoint = ray.train.get_checkpoint()
+    with tempfile.TemporaryDirectory() as folder, checkpoint.as_directory() if checkpoint else nullcontext() as last:
+        summary = fine_tune(
+            **job,
+            workers=context.get_world_size(),
+            rank=context.get_world_rank(),
+            output=Path(folder) if first else None,
+            resumed=Path(last) if last and (Path(last) / STATE).is_file() else None,
+            keep=report,
+        )
+        if first:
+            (Path(folder) / SUMMARY).write_text(json.dumps(summary))
+        report(summary["steps"], Path(folder) if first else None)
+
+
+def report(step: int, folder: Path | None) -> None:
+    """Hands a checkpoint to Ray Train, from which new workers go on. All workers do so, the first with a folder."""
+    import ray.train
+
+    ray.train.report({"steps": step}, checkpoint=ray.train.Checkpoint.from_directory(str(folder)) if folder else None)
