@@ -91,11 +91,12 @@ def test_interrupted_then_more_rounds_than_at_first(finished: Project, tmp_path:
 
 def test_a_second_controller_is_refused_and_a_stop_request_heard(make_project: Callable[[], Project]) -> None:
     project = make_project()
-    first = project.start("run", "sort.yaml", "--json")
+    long = ("run", "sort.yaml", "selection.count=1", "stopping.rounds=40")  # not over before it is asked to stop
+    first = project.start(*long, "--json")
     for line in first.stdout or []:
         if '"step": "embedding"' in line:
             break
-    second = project.start("run", "sort.yaml")
+    second = project.start(*long)
     _, err = second.communicate(timeout=120)
     assert second.returncode == 2
     assert "is driven by process" in err
