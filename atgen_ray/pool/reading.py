@@ -62,7 +62,9 @@ def build_split(
         for row, reason in enumerate(rows["error"].to_pylist())
         if reason is not None and row in inside
     ]
-    usable = np.array([row for row in np.flatnonzero(rows["error"].is_null().to_numpy()) if row in inside], dtype=int)
+    # Python's own integers: whether a range has one of numpy's is found out by comparing it with each of its members.
+    sound = np.flatnonzero(rows["error"].is_null().to_numpy()).tolist()
+    usable = np.array([row for row in sound if row in inside], dtype=int)
     if data.merge_repeats:
         rows, usable = _merge_repeats(rows, usable)
     kept = _draw(usable, data.limit if split == "pool" else data.test_limit, f"{seed}/{split}")
