@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import os
 import signal
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import ray
@@ -26,7 +25,7 @@ from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Event, Journal, open_journal
-from atgen_ray.workers import keep_workers
+from atgen_ray.ray_session import ray_session
 from atgen_ray.workplace import runtime_environment
 
 POLL_SECONDS = 0.5
@@ -55,7 +54,7 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
     """
     journal = open_journal(config.storage, config.database_url)
     enter_run(config, journal)
-    with ray_session(), stop_on_signal() as stop:
+    with run_session(), stop_on_signal() as stop:
         controller = start_controller(config, goal)
         snapshot = _follow(controller, journal, config.name, screen, stop)
         dismiss_ended(config.name)
@@ -95,19 +94,9 @@ def _differences(before: Any, now: Any, key: str) -> Iterator[tuple[str, Any, An
         yield key, before, now
 
 
-@contextmanager
-def ray_session() -> Iterator[None]:
-    """The cluster at RAY_ADDRESS, or a private one on this machine that ends with the run."""
-    settings = {"namespace": NAMESPACE, "logging_level": "error", "log_to_driver": False}
-    if address := os.environ.get("RAY_ADDRESS"):
-        ray.init(address=address, runtime_env=runtime_environment(), **settings)
-    else:
-        with keep_workers():
-            ray.init(address="local", include_dashboard=False, **settings)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+def run_session() -> AbstractContextManager[None]:
+    """The Ray cluster for runs: the one at RAY_ADDRESS, or a private one on this machine that ends with them."""
+    return ray_session(NAMESPACE, runtime_environment())
 
 
 def start_controller(config: RunConfig, goal: Goal = "run") -> Any:

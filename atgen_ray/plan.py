@@ -31,9 +31,9 @@ def plan_run(config: RunConfig) -> dict[str, Any]:
     Raises:
         UserError: the data or the model cannot be read.
     """
-    from atgen_ray.driver import ray_session
+    from atgen_ray.driver import run_session
 
-    with ray_session():
+    with run_session():
         return plan_within_ray(config)
 
 

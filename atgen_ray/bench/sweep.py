@@ -46,7 +46,7 @@ def run_sweep(suite: BenchConfig, cells: Sequence[Cell], screen: SweepScreen) ->
     Raises:
         UserError: a run exists with another configuration.
     """
-    from atgen_ray.driver import enter_run, ray_session, stop_on_signal
+    from atgen_ray.driver import enter_run, run_session, stop_on_signal
 
     with closing(open_journal(suite.storage, cells[0].run.database_url)) as journal:
         for cell in cells:
@@ -56,7 +56,7 @@ def run_sweep(suite: BenchConfig, cells: Sequence[Cell], screen: SweepScreen) ->
         for cell in sweep.finished:
             _tidy(suite, cell)
         if waiting:
-            with ray_session(), stop_on_signal() as stop:
+            with run_session(), stop_on_signal() as stop:
                 _Driver(suite, waiting, sweep, journal, screen).drive(stop)
     return sweep
 

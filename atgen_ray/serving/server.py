@@ -1,6 +1,5 @@
 """Runs a service from its Serve configuration until interrupted: the part of `atgen-ray serve` behind the screen."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +12,9 @@ from pydantic import ValidationError
 from atgen_ray.config_source import database_url_from_environment
 from atgen_ray.engines.serve_engine import APP
 from atgen_ray.errors import UserError
+from atgen_ray.ray_session import ray_session
 from atgen_ray.serving.access import Tokens, check_address
 from atgen_ray.strict_yaml import parse_yaml
-from atgen_ray.workers import keep_workers
 
 IMPORT_PATH = "atgen_ray.serving.application:build_application"
 HOST, PORT = "127.0.0.1", 8000
@@ -90,27 +89,18 @@ def read_serve_config(config: str | None, storage: str | None, host: str | None,
 @contextmanager
 def _serve_session(tree: dict[str, Any]) -> Iterator[None]:
     """The service deployed in the cluster at RAY_ADDRESS, or in one of its own that ends with it."""
-    import ray
     from ray import serve
     from ray.serve._private.api import serve_start
     from ray.serve.config import ProxyLocation
     from ray.serve.schema import ServeDeploySchema
 
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        ray.init(address=address, namespace="serve", logging_level="error")
-    else:
-        with keep_workers():  # for the runs that are started over HTTP
-            ray.init(address="local", namespace="serve", logging_level="error", include_dashboard=False)
-    try:
+    with ray_session("serve", log_to_driver=True):
         schema = ServeDeploySchema.model_validate(tree)
         location = ProxyLocation(tree.get("proxy_location", ProxyLocation.EveryNode))
         client = serve_start(http_options=schema.http_options.model_dump(), proxy_location=location)
         client.deploy_apps(schema, _blocking=False)
         yield
         serve.shutdown()
-    finally:
-        ray.shutdown()
 
 
 def _wait_until_running(stop: threading.Event) -> None:
