@@ -21,6 +21,7 @@ from atgen_ray.annotation.providers.wire import (
     batch_limits,
     client_settings,
     fill_gaps,
+    measure_body,
     read_lines,
     read_object,
     read_text,
@@ -30,7 +31,6 @@ from atgen_ray.annotation.reasoning import split_reasoning
 from atgen_ray.annotation.requests import Ask
 from atgen_ray.config import AnthropicAnnotatorConfig
 from atgen_ray.errors import UserError
-from atgen_ray.strict_json import encode_json
 
 BATCH_ROWS, BATCH_BYTES = 100_000, 240_000_000
 FINISHES = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refusal"}
@@ -65,7 +65,7 @@ class _Anthropic:
         return body
 
     def measure(self, ask: Ask) -> int:
-        return len(encode_json(self.encode(ask)).encode()) + 200
+        return measure_body(self.encode(ask))
 
     def read(self, body: dict[str, Any]) -> Answer:
         try:

@@ -20,6 +20,7 @@ from atgen_ray.annotation.providers.wire import (
     batch_limits,
     client_settings,
     fill_gaps,
+    measure_body,
     read_lines,
     read_object,
     read_text,
@@ -65,7 +66,7 @@ class _OpenAI:
         return body
 
     def measure(self, ask: Ask) -> int:
-        return len(encode_json(self.encode(ask)).encode()) + 200
+        return measure_body(self.encode(ask))
 
     def read(self, body: dict[str, Any]) -> Answer:
         try:

@@ -9,9 +9,11 @@ from atgen_ray.annotation.providers import Limits, ProviderError, Reply, Shard
 from atgen_ray.config import RemoteAnnotatorConfig
 from atgen_ray.credentials import read_key, redact
 from atgen_ray.errors import UserError
+from atgen_ray.strict_json import encode_json
 
 NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
 CONNECT_SECONDS = 10.0
+ENVELOPE = 200  # bytes
 SKEW = 3600.0  # seconds that clocks may differ by
 BATCHES = 4  # under way at once
 
@@ -99,6 +101,11 @@ def read_lines(text: str) -> tuple[list[dict[str, Any]], int]:
             else:
                 broken += 1
     return rows, broken
+
+
+def measure_body(body: dict[str, Any]) -> int:
+    """Bytes of a request in a file of many: its JSON, and room for the id and the rest of its envelope."""
+    return len(encode_json(body).encode()) + ENVELOPE
 
 
 def fill_gaps(shard: Shard, replies: list[Reply], done: int, broken: int) -> list[Reply]:
