@@ -99,10 +99,11 @@ def run_session() -> AbstractContextManager[None]:
     return ray_session(NAMESPACE, runtime_environment())
 
 
-def start_controller(config: RunConfig, goal: Goal = "run") -> Any:
+def start_controller(config: RunConfig, goal: Goal = "run", detached: bool = True) -> Any:
     """This cluster's controller of the run: the one that drives it already, else a new one.
 
-    It sits on this node, where a local storage and journal are.
+    It sits on this node, where a local storage and journal are. One that is not detached ends with this process, and
+    leaves its workers to the next: Ray shares none between detached actors.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -111,7 +112,7 @@ def start_controller(config: RunConfig, goal: Goal = "run") -> Any:
     return ControllerActor.options(  # type: ignore[attr-defined]
         name=actor_name(config.name),
         namespace=NAMESPACE,
-        lifetime="detached",
+        lifetime="detached" if detached else None,
         get_if_exists=True,
         max_restarts=-1,
         max_task_retries=-1,

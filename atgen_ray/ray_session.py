@@ -8,6 +8,11 @@ from typing import Any
 from atgen_ray.workers import keep_workers
 
 
+def is_private() -> bool:
+    """Whether commands of this process work on a Ray of their own."""
+    return not os.environ.get("RAY_ADDRESS")
+
+
 @contextmanager
 def ray_session(
     namespace: str, runtime_env: dict[str, Any] | None = None, log_to_driver: bool = False
@@ -22,11 +27,11 @@ def ray_session(
     import ray
 
     settings: dict[str, Any] = {"namespace": namespace, "logging_level": "error", "log_to_driver": log_to_driver}
-    if address := os.environ.get("RAY_ADDRESS"):
-        ray.init(address=address, runtime_env=runtime_env, **settings)
-    else:
+    if is_private():
         with keep_workers():
             ray.init(address="local", include_dashboard=False, **settings)
+    else:
+        ray.init(address=os.environ["RAY_ADDRESS"], runtime_env=runtime_env, **settings)
     try:
         yield
     finally:

@@ -26,7 +26,7 @@ Worker = Callable[..., Callable[[pa.Table], pa.Table]]
 # every worker that it is given to, would keep a run busy for ever.
 LIVES = 5
 UNUSED_SECONDS = 10.0  # after which a process gives back the memory of its worker, as while a step trains
-KEEPING = {"RAY_task_oom_retries": str(LIVES), "RAY_idle_worker_killing_time_threshold_ms": "600000"}
+KEEPING = {"RAY_task_oom_retries": str(LIVES), "RAY_idle_worker_killing_time_threshold_ms": "60000"}
 
 
 @contextmanager

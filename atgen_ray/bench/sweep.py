@@ -97,12 +97,15 @@ class _Driver:
         import ray
 
         from atgen_ray.driver import start_controller
+        from atgen_ray.ray_session import is_private
 
         fits = fit_runs([node["Resources"] for node in ray.nodes() if node["Alive"]], self._suite.resources)
         self._state.parallel = min(fits, self._suite.parallel or fits)
         while self._waiting and len(self._active) < self._state.parallel:
             cell = self._waiting.popleft()
-            self._active.append(_Active(cell, start_controller(cell.run, "measure")))
+            # A Ray of our own ends with us anyway.
+            controller = start_controller(cell.run, "measure", detached=not is_private())
+            self._active.append(_Active(cell, controller))
 
     def _end(self, cell: Cell, status: str, message: str) -> None:
         from atgen_ray.driver import dismiss_ended
