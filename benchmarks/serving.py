@@ -121,15 +121,17 @@ def start_service(backend: str, storage: str) -> Iterator[tuple[str, str]]:
     from atgen_ray.database import Database
     from atgen_ray.serving.access import Tokens
     from atgen_ray.serving.application import build_application
+    from atgen_ray.workers import keep_workers
 
     os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
-    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="error", log_to_driver=False)
-    token = Tokens(Database(f"sqlite:///{storage}/atgen.db")).create("admin", "benchmark")
-    serve.start(http_options={"host": "127.0.0.1", "port": 8123})
-    serve.run(build_application(configure(backend, storage)), name="atgen", route_prefix="/")
-    yield "http://127.0.0.1:8123/v1", token
-    serve.shutdown()
-    ray.shutdown()
+    with keep_workers():  # what feeds it then runs as in `atgen-ray serve`
+        ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="error", log_to_driver=False)
+        token = Tokens(Database(f"sqlite:///{storage}/atgen.db")).create("admin", "benchmark")
+        serve.start(http_options={"host": "127.0.0.1", "port": 8123})
+        serve.run(build_application(configure(backend, storage)), name="atgen", route_prefix="/")
+        yield "http://127.0.0.1:8123/v1", token
+        serve.shutdown()
+        ray.shutdown()
 
 
 async def ask_all(url: str, token: str, prompts: list[str], tokens: int, streaming: bool) -> int:

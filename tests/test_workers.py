@@ -73,7 +73,9 @@ def test_a_worker_without_work_is_let_go() -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     holder.work(batch, "b", make, ("b",))
+    holder.let_go()  # as for a training in the same process
     assert len(made) == 3
+    assert made[2]() is None
 
 
 def test_settings_of_the_user_and_of_other_clusters_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,11 +26,11 @@ def model_routes(service: ServiceConfig, directory: AdapterDirectory | None, mod
         if directory is None or model is None:
             raise Fault(404, f"model {body.model[:200]!r} is unknown: this service has no model")
         directory.parse(body.model)  # before a replica is asked
+        if not body.stream:
+            return JSONResponse(await model.answer_whole.remote(body))
         answers = model.options(stream=True).answer.remote(body)
         first = await anext(answers)  # faults are raised here, while the status can still say so
-        if body.stream:
-            return StreamingResponse(_continue(first, answers), media_type="text/event-stream")
-        return JSONResponse(first)
+        return StreamingResponse(_continue(first, answers), media_type="text/event-stream")
 
     @router.post("/chat/completions")
     async def chat(body: ChatBody) -> Any:

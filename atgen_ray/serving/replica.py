@@ -22,6 +22,10 @@ class Replica(Protocol):
         """One dict, or server-sent events where `body.stream`; faults come as Fault."""
         ...
 
+    async def answer_whole(self, body: ChatBody | CompletionBody) -> dict[str, Any]:
+        """The one dict of `answer`: a call with one reply costs Serve less than a stream of one."""
+        ...
+
     async def generate(self, requests: Sequence[TokenRequest], digest: str | None) -> list[list[TokenStep]]:
         """A batch of a run, which yields to callers. All requests name one adapter, whose digest is given.
 
@@ -48,6 +52,13 @@ def open_directory(service: ServiceConfig) -> AdapterDirectory:
 
     journal = open_journal(service.storage, service.database_url)
     return AdapterDirectory(service.taught, service.model_name, service.storage, journal)
+
+
+async def take_whole(answers: AsyncIterator[Any]) -> dict[str, Any]:
+    """The one item of `answers`."""
+    (answer,) = [item async for item in answers]
+    whole: dict[str, Any] = answer
+    return whole
 
 
 def fingerprint(engine: str, adapter: Adapter | None) -> str:
@@ -104,6 +115,9 @@ class TransformersReplica:
                 if choices[index].finish is None:
                     choices[index].add(step, look=False)
             yield answer.whole()
+
+    async def answer_whole(self, body: ChatBody | CompletionBody) -> dict[str, Any]:
+        return await take_whole(self.answer(body))
 
     async def generate(self, requests: Sequence[TokenRequest], digest: str | None) -> list[list[TokenStep]]:
         adapter = await self._find(requests[0].adapter)

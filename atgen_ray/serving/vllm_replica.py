@@ -29,7 +29,7 @@ from atgen_ray.serving.adapters import Adapter
 from atgen_ray.serving.faults import Fault
 from atgen_ray.serving.gate import Gate
 from atgen_ray.serving.openai_requests import ChatBody, CompletionBody
-from atgen_ray.serving.replica import Meter, check_digest, fingerprint, open_directory
+from atgen_ray.serving.replica import Meter, check_digest, fingerprint, open_directory, take_whole
 from atgen_ray.serving.rest import Rest
 
 PROBES = ("Count to five.", "Name a colour and an animal.")
@@ -122,6 +122,10 @@ class VLLMReplica(LLMServer):
                 items = self.engine.completions(CompletionRequest(**settings))
             async for item in items:
                 yield self._show(item, body.model, fingerprint("vllm", adapter))
+
+    async def answer_whole(self, body: ChatBody | CompletionBody) -> dict[str, Any]:
+        """As in Replica."""
+        return await take_whole(self.answer(body))
 
     async def generate(self, requests: Sequence[TokenRequest], digest: str | None) -> list[list[TokenStep]]:
         """As in Replica."""
