@@ -159,7 +159,7 @@ def _to_output(batch: Any, request: GenerationRequest, stage: tuple[ModelConfig,
             continue
         tokens = [int(token) for token in row["generated_tokens"]]
         steps = [
-            summarize_step(step, token, request.top_logprobs)
+            summarize_step(_read_alternatives(step), token, request.top_logprobs)
             for step, token in zip(row["logprobs"], tokens, strict=True)
         ]
         rows.append(
@@ -188,11 +188,19 @@ def _takes_by_name(adapters: str, on_gpu: bool, adapter: Path) -> bool:
     return adapters == "name" or (adapters == "auto" and on_gpu)
 
 
-def summarize_step(step: Any, token: int, top: int) -> tuple[float, float, list[float]]:
-    """Log-probability of the chosen token, entropy in nats (a lower bound), and the `top` largest, of one step."""
-    items = step.items() if isinstance(step, dict) else step
-    alternatives = {int(key): float(value["logprob"]) for key, value in items if value is not None}
+def summarize_step(alternatives: dict[int, float], token: int, top: int) -> tuple[float, float, list[float]]:
+    """Log-probability of the chosen token, entropy in nats (a lower bound), and the `top` largest, of one step.
+
+    Args:
+        alternatives: log-probabilities by token, in nats.
+    """
     ranked = sorted(alternatives.values(), reverse=True)[: max(ENTROPY_ALTERNATIVES, top)]
     rest = max(0.0, 1.0 - sum(math.exp(value) for value in ranked))
     entropy = -sum(math.exp(value) * value for value in ranked) - rest * ranked[-1]
     return alternatives[token], entropy, ranked[:top]
+
+
+def _read_alternatives(step: Any) -> dict[int, float]:
+    """One step as Ray Data hands it on: a mapping, or pairs, some of them empty."""
+    items = step.items() if isinstance(step, dict) else step
+    return {int(key): float(value["logprob"]) for key, value in items if value is not None}

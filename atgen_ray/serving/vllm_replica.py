@@ -279,7 +279,7 @@ def read_steps(output: Any, top: int) -> list[TokenStep]:
     steps = []
     for token, alternatives in zip(output.token_ids, output.logprobs, strict=True):
         values = {each: value.logprob for each, value in alternatives.items()}
-        logprob, entropy, _ = summarize_step({each: {"logprob": value} for each, value in values.items()}, token, top)
+        logprob, entropy, _ = summarize_step(values, token, top)
         ranked = sorted(values.items(), key=lambda pair: -pair[1])
         steps.append(TokenStep(token, logprob, entropy, ranked[:top]))
     steps[-1] = replace(steps[-1], finish=output.finish_reason)

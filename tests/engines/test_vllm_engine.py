@@ -58,7 +58,7 @@ def test_entropy_from_the_likeliest_tokens_is_a_close_lower_bound() -> None:
     logits = np.random.default_rng(0).normal(0, 3, 1000)
     logprobs = logits - np.log(np.exp(logits).sum())
     order = np.argsort(-logprobs)[:20]
-    step = {int(token): {"logprob": float(logprobs[token])} for token in order}
+    step = {int(token): float(logprobs[token]) for token in order}
     chosen, entropy, top = summarize_step(step, int(order[3]), 2)
     exact = -(np.exp(logprobs) * logprobs).sum()
     assert chosen == pytest.approx(logprobs[order[3]])
