@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from atgen_ray.errors import UserError
+
 FAILURES = 2  # how often a worker that is lost is replaced, as in a Ray Train job
 
 
@@ -20,9 +22,11 @@ def train_alone(job: dict[str, Any], output: Path, work: Path) -> dict[str, Any]
         work: folder of this machine for checkpoints; made if need be.
 
     Raises:
-        ray.exceptions.RayError: the worker kept dying, or its error, which is an instance of its own class too.
+        UserError: of the worker.
+        ray.exceptions.RayError: another error of the worker, or it kept dying.
     """
     import ray
+    from ray.exceptions import RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from atgen_ray.hardware import fit_cpus, worker_environment
@@ -35,7 +39,12 @@ def train_alone(job: dict[str, Any], output: Path, work: Path) -> dict[str, Any]
         runtime_env={"env_vars": worker_environment(job["threads"])},
         scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
     )(train_in_task)
-    summary: dict[str, Any] = ray.get(task.remote(job, output, work))
+    try:
+        summary: dict[str, Any] = ray.get(task.remote(job, output, work))
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from error  # in one line
+        raise
     return summary
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from atgen_ray.checkpoints import load_model, load_tokenizer
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
+from atgen_ray.errors import UserError
 from atgen_ray.pool.prompts import PromptBuilder
 from atgen_ray.training import TrainingExample, TrainingResult, train_adapter
 from atgen_ray.training.rows import IGNORED, build_row
@@ -35,6 +36,7 @@ def train(ray_session: None, model: ModelConfig, tmp_path: Path) -> Train:
         name: str = "adapter",
         start_from: Path | None = None,
         progress: Callable[[int, int], None] = lambda *_: None,
+        on: ModelConfig = model,
         **training: Any,
     ) -> tuple[TrainingResult, Path]:
         output = tmp_path / name
@@ -43,7 +45,7 @@ def train(ray_session: None, model: ModelConfig, tmp_path: Path) -> Train:
             **{"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "threads_per_worker": 1} | training
         )
         work = str(tmp_path / f"work-{name}")
-        result = train_adapter(EXAMPLES, model, PromptConfig(), config, 7, output, work, progress, start_from)
+        result = train_adapter(EXAMPLES, on, PromptConfig(), config, 7, output, work, progress, start_from)
         return result, output
 
     return run
@@ -137,6 +139,12 @@ def test_a_worker_that_keeps_dying_ends_the_training_and_the_next_goes_on_from_i
     (tmp_path / "work-first").rename(tmp_path / "work-second")
     assert train("second", checkpoint_steps=2, progress=die)[0].steps == 6
     assert seen.read_text().split() == [*"123", "3", "3", *"3456"]
+
+
+def test_a_mistake_is_told_by_the_worker_in_one_line(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"^\S+ is '.*empty', expected a checkpoint[^\n]*$"):
+        train(on=ModelConfig(id=str(tmp_path / "empty")))
 
 
 def test_heavier_examples_teach_another_adapter(ray_session: None, model: ModelConfig, tmp_path: Path) -> None:
