@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PANEL = (300, 230)  # pixels
 ACROSS = 2
-ROW, HEADING, NAMES = 22, 44, 190
+ROW, HEADING, LETTER = 22, 44, 6.3
 Picture = tuple[tuple[float, float], Draw]  # size in pixels, and what fills it
 
 
@@ -57,10 +57,12 @@ def draw_curves(suite: BenchConfig, curves: Sequence[Curve]) -> Picture:
 def draw_differences(rows: Sequence[Comparison], baseline: str) -> Picture:
     """The final score less the baseline's, a line for each strategy and task with its interval."""
     shown = [row for row in rows if row.strategy != baseline]
-    width, height = 2 * PANEL[0], HEADING + ROW * max(1, len(shown)) + 30
+    names = [f"{row.task}: {row.strategy}" for row in shown]
+    margin = 24 + LETTER * max(map(len, names), default=0)
+    width, height = margin + 1.5 * PANEL[0], HEADING + ROW * max(1, len(shown)) + 30
 
     def draw(figure: "Figure") -> None:
-        axes = add_axes(figure, NAMES, 16, HEADING - 14, 30)
+        axes = add_axes(figure, margin, 16, HEADING - 14, 30)
         axes.axvline(0, color=colour("muted"), linewidth=1)
         for place, row in enumerate(shown):
             found, known = row.final_difference, row.verdict in ("better", "worse")
@@ -68,7 +70,7 @@ def draw_differences(rows: Sequence[Comparison], baseline: str) -> Picture:
             if math.isfinite(found.low):
                 axes.plot([found.low, found.high], [place, place], color=hue)
             axes.plot([found.mean], [place], color=hue, marker="o", markersize=6)
-        axes.set_yticks(range(len(shown)), [f"{row.task}: {row.strategy}" for row in shown])
+        axes.set_yticks(range(len(shown)), names)
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.grid(axis="x")
         figure.text(16 / width, 1 - 16 / height, f"final score less that of {baseline}", va="center")

@@ -72,7 +72,7 @@ def write_results(suite: BenchConfig, curves: Sequence[Curve], results: Results,
         "curves": ("Learning curves, mean over seeds with intervals", draw_curves(suite, curves)),
         "differences": (
             "Final scores less the baseline's",
-            draw_differences(results.strategies, suite.analysis.baseline),
+            draw_differences([*results.overall, *results.strategies], suite.analysis.baseline),
         ),
     }
     for name, (label, (size, draw)) in pictures.items():
