@@ -1,5 +1,6 @@
 """Real vLLM replicas (CPU build) in Ray's LLM layer: each answer comes from the adapter asked for."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -123,7 +124,7 @@ def test_ray_data_streams_a_pool_through_the_replicas(
         assert row["logprobs"] == pytest.approx(twin["logprobs"], abs=2e-3)
 
 
-def test_chat_streams_through_vllm(replica: Any) -> None:
+def test_chat_comes_whole_and_as_a_stream(replica: Any) -> None:
     from atgen_ray.serving.openai_requests import ChatBody
 
     turns: Any = [{"role": "user", "content": "Count."}]
@@ -132,3 +133,8 @@ def test_chat_streams_through_vllm(replica: Any) -> None:
     assert events[-1].strip() == "data: [DONE]"
     assert all('"model": "tiny:sort-1"' in event for event in events[:-1])
     assert "vllm-" in events[0]
+    answer = replica.answer_whole.remote(body.model_copy(update={"stream": False})).result()
+    assert (answer["model"], answer["usage"]["completion_tokens"]) == ("tiny:sort-1", 4)
+    told = [json.loads(event.removeprefix("data: "))["choices"] for event in events[:-1]]
+    streamed = "".join(choice["delta"].get("content") or "" for choices in told for choice in choices)
+    assert answer["choices"][0]["message"]["content"] == streamed
