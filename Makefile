@@ -12,7 +12,7 @@ demo: $(VENV)/.demo $(if $(filter vllm,$(ENGINE)),install-vllm)
 	$(BIN)/atgen-ray run demo engine.backend=$(ENGINE) selection.strategy=random --name demo-random
 	$(BIN)/atgen-ray report demo demo-random --output atgen-runs/demo.html
 
-# A small suite of benchmarks, ten minutes on two cores; the same command again goes on where it was.
+# A small suite of benchmarks, four minutes on two cores; the same command again goes on where it was.
 smoke: $(VENV)/.demo
 	$(BIN)/atgen-ray bench benchmarks/suites/smoke.yaml --output atgen-runs/smoke
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
 
-POINTS = 4  # fewest on a curve that is continued: one more than the law has parameters
+PARAMETERS = 3  # of the law
+POINTS = PARAMETERS + 1  # fewest on a curve that is continued
 DRAWS = 100
 SLOWEST, FASTEST = 0.05, 2.0  # bounds of the exponent
 
@@ -56,19 +57,31 @@ def fit_power_law(labels: Sequence[float], scores: npt.ArrayLike, falling: bool 
     return solve(float(found.x))[0]
 
 
-def predict_gain(labels: Sequence[float], scores: Sequence[float], more: float, seed: int = 0) -> Numbers | None:
-    """Draws of what `more` labels would add to the score, in its units; None with fewer than `POINTS` points.
+@dataclass(frozen=True)
+class Gain:
+    """What more labels would add to the score, in its units and in draws: (DRAWS,) each."""
+
+    expected: Numbers  # by the law itself: what a run decides by
+    observed: Numbers  # by the next score less the last one, each as noisy as scores are: what can be compared
+
+
+def predict_gain(labels: Sequence[float], scores: Sequence[float], more: float, seed: int = 0) -> Gain | None:
+    """What `more` labels would add; None with fewer than `POINTS` points.
 
     A parametric bootstrap: the curve is drawn anew from its fit with the spread of the residuals, and fitted again
-    (Efron and Tibshirani 1993, chapter 6). What it does not cover is a curve that is no power law.
+    (Efron and Tibshirani 1993, chapter 6). Few points tell little about that spread, so each draw has one of its own,
+    by the scaled inverse chi-squared distribution (Gelman et al. 2013, section 14.2). What neither covers is a curve
+    that is no power law.
     """
     if len(scores) < POINTS:
         return None
     fitted = fit_power_law(labels, scores).predict(labels)
     # How noisy the scores are: that they fall is no noise.
     residuals = np.asarray(scores, np.float64) - fit_power_law(labels, scores, falling=True).predict(labels)
-    spread = float(np.sqrt(residuals @ residuals / (len(scores) - 3)))
-    noise = np.random.default_rng(seed).normal(0.0, spread, (DRAWS, len(scores)))
+    rng = np.random.default_rng(seed)
+    spreads = np.sqrt(residuals @ residuals / rng.chisquare(len(scores) - PARAMETERS, DRAWS))
+    noise = rng.normal(size=(DRAWS, len(scores))) * spreads[:, None]
     now = labels[-1]
-    drawn = [fit_power_law(labels, fitted + row).predict([now, now + more]) for row in noise]
-    return np.array([after - before for before, after in drawn])
+    drawn = np.array([fit_power_law(labels, fitted + row).predict([now, now + more]) for row in noise])
+    measured = drawn[:, 1] + rng.normal(size=DRAWS) * spreads
+    return Gain(drawn[:, 1] - drawn[:, 0], measured - scores[-1])

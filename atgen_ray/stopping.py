@@ -74,9 +74,10 @@ def describe_gain(
     labels, dollars = bought[-1]
     price = gain.dollars_per_label or dollars / max(1, labels)
     values = [_sign(gain.metric) * row[gain.metric] for row in scores]
-    draws = predict_gain([at for at, _ in bought], values, count) if price else None
-    if draws is None or np.mean(draws / (price * count) < gain.per_dollar) < gain.certainty:
+    promised = predict_gain([at for at, _ in bought], values, count) if price else None
+    if promised is None or np.mean(promised.expected / (price * count) < gain.per_dollar) < gain.certainty:
         return None
+    draws = promised.expected
     low, high = np.quantile(draws, [0.05, 0.95])
     return (
         f"predicted gain: the next {count} labels would better {gain.metric} by {draws.mean():.4f} "

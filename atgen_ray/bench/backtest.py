@@ -9,9 +9,9 @@ import numpy as np
 from atgen_ray.bench.config import AnalysisConfig
 from atgen_ray.bench.curves import Curve
 from atgen_ray.bench.statistics import Interval, estimate_mean
-from atgen_ray.extrapolation import POINTS, Numbers, predict_gain
+from atgen_ray.extrapolation import POINTS, Gain, predict_gain
 
-LOW, HIGH = 0.05, 0.95
+BOUNDS = (0.05, 0.95)
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Backtest:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often the next round's gain lay within the 90 % interval predicted for the curve, and the mean error."""
+    """How often the next score's gain on the last lay within the 90 % interval predicted for it, and the mean error."""
 
     predictions: int
     covered: float
@@ -36,11 +36,11 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Promise:
-    """What a curve up to its round `at` promised of the next batch of `more` labels, in draws, and what came."""
+    """What a curve up to its round `at` promised of the next batch of `more` labels, and what came."""
 
     at: int
     more: int
-    draws: Numbers
+    gain: Gain
     found: float
 
 
@@ -54,7 +54,7 @@ class Trace:
     def find_stop(self, threshold: float, certainty: float) -> int:
         """The index of the round after which the run would have stopped; the last where it would not."""
         for promise in self.promises:
-            if np.mean(promise.draws / promise.more < threshold) >= certainty:
+            if np.mean(promise.gain.expected / promise.more < threshold) >= certainty:
                 return promise.at
         return len(self.curve.labels) - 1
 
@@ -86,15 +86,16 @@ def backtest_stopping(traces: Sequence[Trace], analysis: AnalysisConfig) -> list
 def calibrate(traces: Sequence[Trace], analysis: AnalysisConfig) -> Calibration:
     """Every promise against what came."""
     promises = [promise for trace in traces for promise in trace.promises]
-    covered = [bool(np.quantile(each.draws, LOW) <= each.found <= np.quantile(each.draws, HIGH)) for each in promises]
+    bounds = [np.quantile(promise.gain.observed, BOUNDS) for promise in promises]
+    covered = [low <= promise.found <= high for promise, (low, high) in zip(promises, bounds, strict=True)]
     share = float(np.mean(covered)) if covered else math.nan
-    errors = [float(each.draws.mean()) - each.found for each in promises]
+    errors = [float(each.gain.expected.mean()) - each.found for each in promises]
     return Calibration(len(promises), share, estimate_mean(errors, analysis))
 
 
 def _follow(curve: Curve) -> Iterator[Promise]:
     for at in range(len(curve.labels) - 1):
         more = curve.labels[at + 1] - curve.labels[at]
-        draws = predict_gain(curve.labels[: at + 1], curve.scores[: at + 1], more) if more > 0 else None
-        if draws is not None:
-            yield Promise(at, more, draws, curve.scores[at + 1] - curve.scores[at])
+        gain = predict_gain(curve.labels[: at + 1], curve.scores[: at + 1], more) if more > 0 else None
+        if gain is not None:
+            yield Promise(at, more, gain, curve.scores[at + 1] - curve.scores[at])

@@ -10,6 +10,8 @@ from typing import Any
 from atgen_ray.bench.statistics import Interval, Reach
 from atgen_ray.reporting.formats import DASH
 
+ROUNDING = 1e-12  # what is left of a difference of two equal means
+
 
 def write_markdown(rows: Sequence[Any], columns: Sequence[str] = ()) -> str:
     """A table of `columns` (all fields where none are named); an interval stands in one cell with its bounds."""
@@ -68,6 +70,6 @@ def _number(value: float) -> str:
         return "no bound"
     if not math.isfinite(value):
         return DASH
-    if value and abs(value) < 0.001:
+    if ROUNDING < abs(value) < 0.001:
         return f"{value:.1e}"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:z.3f}" if abs(value) < 100 else f"{value:,.0f}"
