@@ -34,7 +34,9 @@ class EngineConfig(Section):
     workers: PositiveInt = Field(1, description="Engine replicas")
     cpus_per_worker: PositiveFloat = Field(1.0, description="CPUs that Ray reserves for a replica")
     threads_per_worker: PositiveInt | None = Field(
-        None, description="Compute threads of a replica on CPU; null: the machine's cores over `workers`"
+        None,
+        description="Compute threads of a replica on CPU; null: the machine's cores over `workers`, less one "
+        "for vLLM in the service",
     )
     gpus_per_worker: NonNegativeFloat | None = Field(
         None, description="GPUs of a replica; null: one where the cluster has GPUs, else none"

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from ray import serve
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine as RayVLLM
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest, ErrorResponse
@@ -56,7 +57,9 @@ def deploy_vllm(service: ServiceConfig) -> serve.Application:
 def configure_vllm(service: ServiceConfig) -> LLMConfig:
     """Ray's configuration of the service's model."""
     engine, on_gpu = service.engine, bool(service.engine.gpus_per_worker)
-    threads = count_threads(1, engine.threads_per_worker)
+    # On a CPU the API, the proxy and what feeds a run work beside the engine: without a core of their own they hold its
+    # threads up, which wait for each other in every layer.
+    threads = engine.threads_per_worker or max(1, count_threads(1, None) - 1)
     arguments = VLLMEngine(service.taught, service.prompt, engine).engine_arguments(on_gpu)
     arguments |= {"stream_interval": service.replica.stream_interval}
     if takes_names(service):
@@ -86,8 +89,24 @@ def takes_names(service: ServiceConfig) -> bool:
     return engine.adapters == "name" or (engine.adapters == "auto" and bool(engine.gpus_per_worker))
 
 
+class LeanVLLM(RayVLLM):
+    """Ray's engine, but a model on one CPU worker runs in the engine's process.
+
+    Ray gives such a worker a process of its own, which polls for every step and takes a fifth of the cores by that.
+    """
+
+    def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:
+        arguments, frontend, config = super()._prepare_engine_config(callback_ctx)
+        parallel = config.parallel_config
+        if parallel.world_size == 1 and parallel.distributed_executor_backend == "mp":
+            arguments.distributed_executor_backend = parallel.distributed_executor_backend = "uni"
+        return arguments, frontend, config
+
+
 class VLLMReplica(LLMServer):
     """One vLLM engine; a Replica of the service."""
+
+    _default_engine_cls = LeanVLLM
 
     async def __init__(self, llm_config: LLMConfig, service: ServiceConfig) -> None:  # type: ignore[misc]
         from atgen_ray.checkpoints import load_tokenizer
