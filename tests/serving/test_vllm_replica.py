@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from services import continue_greedily
 from transformers import AutoTokenizer
 
-from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, ServiceConfig
 from atgen_ray.engines.decoder import TokenRequest
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.serve_engine import ServeEngine
@@ -37,6 +37,20 @@ def replica(serve_url: str, arguments: dict[str, Any], request: pytest.FixtureRe
     serve.run(application, name=APP, route_prefix="/vllm")
     yield serve.get_deployment_handle("model", app_name=APP)
     serve.delete(APP)
+
+
+def test_on_a_cpu_the_engine_has_no_worker_process_no_scheduler_beside_it_and_not_every_core(
+    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them takes a tenth to a fifth of the engine's time: `benchmarks/serving.py`."""
+    from atgen_ray.serving import vllm_replica
+
+    monkeypatch.setattr(vllm_replica, "count_threads", lambda workers, asked: 8)
+    config = vllm_replica.configure_vllm(ServiceConfig(**arguments | {"engine": {"backend": "vllm"}}))
+    settings, _, found = vllm_replica.LeanVLLM(config)._prepare_engine_config(None)
+    assert settings.distributed_executor_backend == found.parallel_config.distributed_executor_backend == "uni"
+    assert found.scheduler_config.async_scheduling is False
+    assert config.runtime_env["env_vars"]["OMP_NUM_THREADS"] == "7"
 
 
 def expect(model: str, adapter: Path | None, tokens: int) -> list[float]:
