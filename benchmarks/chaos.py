@@ -172,6 +172,7 @@ def try_store(bench: Bench) -> dict[str, Any]:
 
 
 def try_nodes(bench: Bench) -> dict[str, Any]:
+    os.environ["OPENAI_API_KEY"] = KEY  # of the nodes: an annotator works on a cluster, not where it was asked for
     with run_cluster() as cluster:
         steps = [(0, "evaluation"), (1, "generation"), (1, "training"), (2, "generation"), (2, "evaluation")]
         points = [Point("progress", at, step, "second node", 0.0, cluster.replace_node) for at, step in steps]

