@@ -18,10 +18,6 @@ Joining = Callable[[], Sequence[TokenRequest]]
 Decode = Callable[[Sequence[TokenRequest], Alive, Joining], Iterator[dict[int, TokenStep]]]
 
 
-# Who joins has their prompt read in a pass of its own, while everybody waits: a few tokens later, several share it.
-JOIN_EVERY = 4
-
-
 @dataclass(eq=False)
 class Job:
     """One prompt of a caller. `tell` hears every step, then None or what went wrong."""
@@ -113,14 +109,8 @@ class Batcher:
             return
         adapters = {job.request.adapter for job in jobs} | {None}
         left = set(range(len(jobs)))
-        steps_since = 0
 
         def join() -> list[TokenRequest]:
-            nonlocal steps_since
-            steps_since += 1
-            if steps_since < JOIN_EVERY and len(self._jobs) < len(left):
-                return []
-            steps_since = 0
             come = self._take(self._size - len(left), adapters)
             left.update(range(len(jobs), len(jobs) + len(come)))
             jobs.extend(come)

@@ -123,24 +123,6 @@ def test_callers_join_the_batch_under_way_and_leave_it_when_they_have_ended() ->
     assert [step.token for step in read(first)[:-1]] == list(range(1002, 1101))
 
 
-def test_a_few_join_a_large_batch_together_at_its_fourth_step() -> None:
-    script, started = Script(), threading.Event()
-    batcher = Batcher(script, 8)
-    hold = batcher.call(lambda: started.wait(LIMIT))
-    large = [ask(batcher, first, 10) for first in (1000, 2000, 3000)]
-    started.set()
-    assert hold.result(LIMIT)
-    script.go.release()
-    for told in large:
-        told.get(timeout=LIMIT)  # the first step is over
-    few = [ask(batcher, first, 2) for first in (10, 20)]
-    script.go.release(100)
-    assert [[step.token for step in read(told)[:-1]] for told in few] == [[11, 12], [21, 22]]
-    assert [len(read(told)) for told in large] == [10, 10, 10]  # nine tokens and the end
-    assert script.log[:12] == 4 * [1000, 2000, 3000]
-    assert script.log[12:17] == [1000, 2000, 3000, 10, 20]
-
-
 def test_nobody_joins_who_needs_another_adapter_or_while_the_model_is_wanted() -> None:
     script = Script()
     batcher = Batcher(script, 8)
