@@ -235,14 +235,8 @@ async def put_load(target: Target, clients: int, minutes: float) -> dict[str, An
     jobs = {"accepted": len(account.jobs), "ended": dict(ended)}
     labels = count_labels(target.desk, account.labels)
     totals = {"incomplete answers": dict(account.wrong), "429 without Retry-After": account.without_advice}
-    return (
-        {"clients": clients, "minutes": minutes, "requests": rows, "memory": memory}
-        | {
-            "jobs": jobs,
-            "labels": labels,
-        }
-        | totals
-    )
+    report = {"clients": clients, "minutes": minutes, "requests": rows, "memory": memory}
+    return report | {"jobs": jobs, "labels": labels} | totals
 
 
 def quantile(values: list[float], share: float) -> float | None:
