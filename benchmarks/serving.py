@@ -5,7 +5,8 @@
 Both sides answer the same prompts greedily with the same model, threads and batch (32 at once). Every measurement has
 a process of its own, which answers all prompts once before it is measured: matrix kernels are made anew for every new
 number of rows, of which a service under way sees many. Sides take turns, and the best of each is kept, as a machine
-that is shared with others is slower at times and never faster. The direct side calls the decoder of a transformers
+that is shared with others is slower at times and never faster; the overhead within each turn is told beside it. The
+direct side calls the decoder of a transformers
 replica, or `vllm.LLM.generate`. Over HTTP 32 callers of the official client ask, with and without streaming; callers,
 API and engine share the cores. Writes PREFIX.json, PREFIX.md and PREFIX.png.
 """
@@ -164,15 +165,21 @@ def measure_apart(script: str, side: str, *settings: Any) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def speed(found: dict[str, Any]) -> float:
+    """Tokens a second."""
+    return float(found["tokens"] / found["seconds"])
+
+
 def write_results(rows: list[dict[str, Any]], prefix: Path) -> None:
     from matplotlib.figure import Figure
 
     prefix.parent.mkdir(parents=True, exist_ok=True)
     prefix.with_suffix(".json").write_text(json.dumps(rows, indent=2) + "\n")
-    lines = ["| engine | side | requests/s | tokens/s | overhead |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| engine | side | requests/s | tokens/s | overhead | in single turns |", "|" + " --- |" * 6]
     for row in rows:
         numbers = f"{row['requests_per_second']:.2f} | {row['tokens_per_second']:.0f} | {row['overhead']:+.1%}"
-        lines.append(f"| {row['engine']} | {row['side']} | {numbers} |")
+        turns = ", ".join(f"{overhead:+.0%}" for overhead in row["turns"])
+        lines.append(f"| {row['engine']} | {row['side']} | {numbers} | {turns} |")
     table = "\n".join(lines) + "\n"
     prefix.with_suffix(".md").write_text(table)
     print(table)
@@ -199,18 +206,18 @@ def main() -> None:
         return
     rows: list[dict[str, Any]] = []
     for backend in arguments.backends:
-        sides: dict[str, dict[str, Any]] = {}
+        turns: list[dict[str, dict[str, Any]]] = []
         for _ in range(arguments.repeats):
             found = {"direct": measure_apart(__file__, "direct", backend, arguments.prompts, arguments.tokens)}
             found |= measure_apart(__file__, "http", backend, arguments.prompts, arguments.tokens)
             print(backend, json.dumps(found), flush=True)
-            for side, each in found.items():
-                sides[side] = min(sides.get(side, each), each, key=lambda one: one["seconds"] / one["tokens"])
-        speeds = {side: found["tokens"] / found["seconds"] for side, found in sides.items()}
-        for side, found in sides.items():
+            turns.append(found)
+        best = {side: max((turn[side] for turn in turns), key=speed) for side in SIDES}
+        for side, found in best.items():
             row = {"engine": backend, "side": side, "prompts": arguments.prompts, "callers": CALLERS} | found
-            row |= {"requests_per_second": arguments.prompts / found["seconds"], "tokens_per_second": speeds[side]}
-            rows.append(row | {"overhead": speeds["direct"] / speeds[side] - 1})
+            row |= {"requests_per_second": arguments.prompts / found["seconds"], "tokens_per_second": speed(found)}
+            row |= {"overhead": speed(best["direct"]) / speed(found) - 1}
+            rows.append(row | {"turns": [speed(turn["direct"]) / speed(turn[side]) - 1 for turn in turns]})
             print(json.dumps(rows[-1]), flush=True)
     write_results(rows, arguments.output)
 

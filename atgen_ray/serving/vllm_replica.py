@@ -6,7 +6,6 @@ check that a new adapter is what the engine answers with.
 """
 
 import asyncio
-import json
 import logging
 import uuid
 from collections import OrderedDict
@@ -18,7 +17,6 @@ from ray import serve
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine as RayVLLM
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
-from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest, ErrorResponse
 
 from atgen_ray.checkpoints import resolve_checkpoint
 from atgen_ray.config import ServiceConfig
@@ -32,6 +30,7 @@ from atgen_ray.serving.gate import Gate
 from atgen_ray.serving.openai_requests import ChatBody, CompletionBody
 from atgen_ray.serving.replica import Meter, check_digest, fingerprint, open_directory, take_whole
 from atgen_ray.serving.rest import Rest
+from atgen_ray.serving.vllm_answers import VLLMAnswer
 
 PROBES = ("Count to five.", "Name a colour and an animal.")
 PROBE_TOKENS = 8
@@ -134,13 +133,14 @@ class VLLMReplica(LLMServer):
             raise Fault(400, f"max_tokens is {asked}, expected at most {self._service.limits.output_tokens}")
         async with self._gate.enter(_key(adapter), interactive=True):
             served = await self._served_name(adapter)
-            settings = body.model_dump(exclude_none=True, exclude={"user", "echo"}) | {"model": served}
-            if isinstance(body, ChatBody):
-                items = self.engine.chat(ChatCompletionRequest(**settings))
-            else:
-                items = self.engine.completions(CompletionRequest(**settings))
-            async for item in items:
-                yield self._show(item, body.model, fingerprint("vllm", adapter))
+            answer = VLLMAnswer(body, served, fingerprint("vllm", adapter))
+            ask = self.engine.chat if isinstance(body, ChatBody) else self.engine.completions
+            try:
+                async for item in ask(answer.request()):
+                    if (shown := answer.show(item)) is not None:
+                        yield shown
+            finally:
+                self._meter.count("callers", answer.tokens, self._gate.waiting)
 
     async def answer_whole(self, body: ChatBody | CompletionBody) -> dict[str, Any]:
         """As in Replica."""
@@ -272,21 +272,6 @@ class VLLMReplica(LLMServer):
             raise RuntimeError(f"vLLM: {error}") from error
         return read_steps(answer.outputs[0], request.top_logprobs)
 
-    def _show(self, item: Any, model: str, origin: str) -> str | dict[str, Any]:
-        """What vLLM says, under the names that the caller knows."""
-        _raise_fault(item)
-        if not isinstance(item, str):
-            answer: dict[str, Any] = item.model_dump(mode="json")
-            self._meter.count("callers", answer["usage"]["completion_tokens"], self._gate.waiting)
-            return answer | {"model": model, "system_fingerprint": origin}
-        text = item.removeprefix("data: ").strip()
-        if text == "[DONE]":
-            return item
-        event = json.loads(text)
-        if "choices" in event:
-            event |= {"model": model, "system_fingerprint": origin}
-        return f"data: {json.dumps(event)}\n\n"
-
 
 def _key(adapter: Adapter | None) -> str | None:
     """What an engine tells adapters apart by: vLLM remembers names, so another content is another name."""
@@ -303,8 +288,3 @@ def read_steps(output: Any, top: int) -> list[TokenStep]:
         steps.append(TokenStep(token, logprob, entropy, ranked[:top]))
     steps[-1] = replace(steps[-1], finish=output.finish_reason)
     return steps
-
-
-def _raise_fault(item: Any) -> None:
-    if isinstance(item, ErrorResponse):
-        raise Fault(int(item.error.code or 400), item.error.message)

@@ -139,16 +139,36 @@ def test_ray_data_streams_a_pool_through_the_replicas(
 
 
 def test_chat_comes_whole_and_as_a_stream(replica: Any) -> None:
-    from atgen_ray.serving.openai_requests import ChatBody
+    from atgen_ray.serving.openai_requests import ChatBody, StreamOptions
 
     turns: Any = [{"role": "user", "content": "Count."}]
     body = ChatBody(model="tiny:sort-1", messages=turns, temperature=0, max_tokens=4, stream=True)
     events = list(replica.options(stream=True).answer.remote(body))
     assert events[-1].strip() == "data: [DONE]"
-    assert all('"model": "tiny:sort-1"' in event for event in events[:-1])
+    assert all('"model": "tiny:sort-1"' in event and "usage" not in event for event in events[:-1])
     assert "vllm-" in events[0]
     answer = replica.answer_whole.remote(body.model_copy(update={"stream": False})).result()
     assert (answer["model"], answer["usage"]["completion_tokens"]) == ("tiny:sort-1", 4)
     told = [json.loads(event.removeprefix("data: "))["choices"] for event in events[:-1]]
     streamed = "".join(choice["delta"].get("content") or "" for choices in told for choice in choices)
     assert answer["choices"][0]["message"]["content"] == streamed
+    asked = body.model_copy(update={"stream_options": StreamOptions(include_usage=True)})
+    *_, last, _ = replica.options(stream=True).answer.remote(asked)
+    told_last = json.loads(last.removeprefix("data: "))
+    assert (told_last["choices"], told_last["usage"]["completion_tokens"]) == ([], 4)
+
+
+def test_tokens_of_a_stream_are_counted_though_nobody_hears_its_end() -> None:
+    from atgen_ray.serving.openai_requests import CompletionBody
+    from atgen_ray.serving.vllm_answers import VLLMAnswer
+
+    def event(index: int, tokens: int) -> str:
+        choice = {"index": index, "text": "word", "finish_reason": None}
+        return f"data: {json.dumps({'choices': [choice], 'usage': {'completion_tokens': tokens}})}\n\n"
+
+    answer = VLLMAnswer(CompletionBody(model="tiny", prompt=["a", "b"], stream=True), "base", "vllm-base")
+    shown = [answer.show(event(*each)) for each in [(0, 1), (1, 1), (0, 5), (1, 4)]]
+    assert answer.tokens == 9
+    assert all(isinstance(each, str) and "usage" not in each for each in shown)
+    assert answer.request().stream_options is not None
+    assert VLLMAnswer(CompletionBody(model="tiny", prompt="a"), "base", "vllm-base").request().stream_options is None
