@@ -13,6 +13,13 @@ def is_private() -> bool:
     return not os.environ.get("RAY_ADDRESS")
 
 
+def has_open_ports() -> bool:
+    """Whether anybody who reaches the ports of Ray and of Serve's replicas may run code: they ask for no token."""
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
+    return not is_token_auth_enabled()
+
+
 @contextmanager
 def ray_session(
     namespace: str, runtime_env: dict[str, Any] | None = None, log_to_driver: bool = False

@@ -78,6 +78,7 @@ def test_kuberay_manifests_hold_valid_pods_and_a_cluster(path: Path) -> None:
     at = keys[manifest["kind"]]
     cluster = spec[at] if at else spec
     assert cluster["rayVersion"] == ray.__version__
+    assert cluster["authOptions"] == {"mode": "token"}
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     for group in groups:
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}} | group["template"]

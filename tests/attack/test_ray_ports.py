@@ -1,0 +1,54 @@
+"""The port that every replica of Ray Serve opens to its network, and that takes pickles, asks for Ray's token first."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ATTACK = """
+import os, pickle, sys
+import grpc, psutil
+from ray import serve
+from ray.serve.generated import serve_pb2, serve_pb2_grpc
+from atgen_ray.ray_session import has_open_ports, ray_session
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, (sys.argv[1],)
+
+@serve.deployment
+class Victim:
+    def pid(self):
+        return os.getpid()
+
+with ray_session("attack"):
+    pid = serve.run(Victim.bind(), name="victim", route_prefix=None).pid.remote().result()
+    ports = [each.laddr.port for each in psutil.Process(pid).net_connections() if each.status == "LISTEN"]
+    answers = []
+    for port in ports:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            request = serve_pb2.ASGIRequest(pickled_request_metadata=pickle.dumps(Payload()))
+            try:
+                serve_pb2_grpc.ASGIServiceStub(channel).HandleRequest(request, timeout=30)
+            except grpc.RpcError as error:
+                answers.append(error.code().name)
+    print("open ports:", has_open_ports(), "answers:", *sorted(answers))
+    serve.shutdown()
+"""
+
+
+@pytest.mark.parametrize(("mode", "refused"), [("token", True), ("disabled", False)])
+def test_a_strangers_pickle_is_refused_unless_ray_was_told_to_ask_nobody(
+    tmp_path: Path, mode: str, refused: bool
+) -> None:
+    """With RAY_AUTH_MODE=disabled the attack works, which shows that it would be noticed, and that we must warn."""
+    script, made = tmp_path / "attack.py", tmp_path / "made-by-a-stranger"
+    script.write_text(ATTACK)
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {"RAY_AUTH_MODE": mode}
+    command = [sys.executable, str(script), str(made)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert f"open ports: {not refused} answers:" in done.stdout, done.stderr
+    assert ("UNAUTHENTICATED" in done.stdout) == refused
+    assert made.exists() != refused
