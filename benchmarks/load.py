@@ -7,12 +7,13 @@ chat (half of it streamed), a selection, a selection in the background, the list
 submitted, as a person of its own). A client that is refused with 429 waits as long as it is told. At the end every
 background selection that was accepted must have its result, and every label that was accepted must be stored, once.
 
-Memory is that of each process of the service; its growth is the mean of the last quarter of the time less that of the
-second, so that the start does not count. Writes PREFIX.json and PREFIX.md.
+Memory is that of each process of the service, as the mean of each quarter of the time: what levels off has its growth
+after the first. Writes PREFIX.json and PREFIX.md.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -228,10 +229,7 @@ async def put_load(target: Target, clients: int, minutes: float) -> dict[str, An
         | {"median s": quantile(account.seconds[kind], 0.5), "95 % s": quantile(account.seconds[kind], 0.95)}
         for kind, counts in account.statuses.items()
     ]
-    memory = [
-        {"process": name, "from MB": size[len(size) // 4], "to MB": size[-1], "growth MB": measure_growth(size)}
-        for name, size in sorted(sizes.items())
-    ]
+    memory = [{"process": name} | measure_quarters(size) for name, size in sorted(sizes.items())]
     jobs = {"accepted": len(account.jobs), "ended": dict(ended)}
     labels = count_labels(target.desk, account.labels)
     totals = {"incomplete answers": dict(account.wrong), "429 without Retry-After": account.without_advice}
@@ -243,9 +241,13 @@ def quantile(values: list[float], share: float) -> float | None:
     return round(sorted(values)[int(share * (len(values) - 1))], 3) if values else None
 
 
-def measure_growth(size: list[int]) -> float:
-    quarter = max(1, len(size) // 4)
-    return round(statistics.fmean(size[-quarter:]) - statistics.fmean(size[quarter : 2 * quarter] or size), 1)
+def measure_quarters(size: list[int]) -> dict[str, float]:
+    """Megabytes: means of `size` (samples,) by quarters of the time."""
+    cuts = [len(size) * quarter // 4 for quarter in range(5)]
+    return {
+        f"quarter {number}, MB": round(statistics.fmean(size[start:end] or size), 1)
+        for number, (start, end) in enumerate(itertools.pairwise(cuts), 1)
+    }
 
 
 def tabulate(report: dict[str, Any]) -> str:
