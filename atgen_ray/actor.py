@@ -16,6 +16,7 @@ from atgen_ray.errors import RunBusy, RunStopped, UserError
 from atgen_ray.journal import Event, Lease, LeaseLost, Status, open_journal
 from atgen_ray.owner import Owner
 from atgen_ray.progress import Watch
+from atgen_ray.ray_session import quieten_ray_data
 from atgen_ray.storage import RunFolder
 
 NAMESPACE = "atgen"
@@ -204,13 +205,3 @@ class ControllerActor:
         timer = threading.Timer(IDLE_SECONDS, lambda: ray.kill(handle, no_restart=True))
         timer.daemon = True
         timer.start()
-
-
-def quieten_ray_data() -> None:
-    """No progress bars of Ray Data: the run has its own."""
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.verbose_progress = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -40,7 +40,9 @@ def plan_run(config: RunConfig) -> dict[str, Any]:
 def plan_within_ray(config: RunConfig) -> dict[str, Any]:
     """As `plan_run`, where Ray is there already."""
     from atgen_ray.pool import build_split, overlap
+    from atgen_ray.ray_session import quieten_ray_data
 
+    quieten_ray_data()
     pool = build_split(config.data, config.prompt, "pool", config.seed)
     test = build_split(config.data, config.prompt, "test", config.seed) if config.data.test else None
     leaked = overlap(pool.examples, test.examples) if test else []

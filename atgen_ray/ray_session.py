@@ -1,5 +1,6 @@
 """The Ray cluster that a command works on."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,3 +44,14 @@ def ray_session(
         yield
     finally:
         ray.shutdown()
+
+
+def quieten_ray_data() -> None:
+    """No progress bars and no reports of Ray Data in this process: what works with it shows progress of its own."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.verbose_progress = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # that there are no bars

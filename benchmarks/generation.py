@@ -76,11 +76,11 @@ def measure_replicas(count: int, tokens: int) -> dict[str, Any]:
     """The service with one vLLM replica, fed by Ray Data; and the turn to a new adapter."""
     import pyarrow as pa
 
-    from atgen_ray.actor import quieten_ray_data
     from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
     from atgen_ray.engines.decoder import TokenRequest
     from atgen_ray.engines.generation import generate_features
     from atgen_ray.engines.serve_engine import ServeEngine, find_model
+    from atgen_ray.ray_session import quieten_ray_data
     from atgen_ray.records import GenerationRequest
     from atgen_ray.storage import RunFolder
 

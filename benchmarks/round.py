@@ -23,7 +23,6 @@ import pyarrow as pa
 import ray
 import torch
 
-from atgen_ray.actor import quieten_ray_data
 from atgen_ray.config import RunConfig
 from atgen_ray.config_source import load_config
 from atgen_ray.embedding import embed_pool
@@ -32,10 +31,12 @@ from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.transformers_engine import TransformersEngine, TransformersWorker
 from atgen_ray.hardware import count_threads, worker_environment
 from atgen_ray.pool import build_split
+from atgen_ray.ray_session import quieten_ray_data
 from atgen_ray.records import GenerationRequest
 from atgen_ray.storage import RunFolder
 from atgen_ray.training import TrainingExample, train_adapter
 from atgen_ray.training.worker import fine_tune
+from atgen_ray.workers import keep_workers
 
 
 def quiet(done: int, total: int) -> None: ...
@@ -115,11 +116,11 @@ def main() -> None:
     config = load_config("demo", ["engine.backend=transformers"])
     environment = {"env_vars": worker_environment(count_threads(1, None))}
     quiet_ray = {"include_dashboard": False, "logging_level": "error", "log_to_driver": False}
-    ray.init(address="local", runtime_env=environment, **quiet_ray)
-    quieten_ray_data()
-    split = build_split(config.data, config.prompt, "pool", config.seed)
-    answers = {row["id"]: row["references"][0] for row in split.gold.to_pylist()}
-    with tempfile.TemporaryDirectory() as folder:
+    with keep_workers(), tempfile.TemporaryDirectory() as folder:  # as `atgen-ray run` does
+        ray.init(address="local", runtime_env=environment, **quiet_ray)
+        quieten_ray_data()
+        split = build_split(config.data, config.prompt, "pool", config.seed)
+        answers = {row["id"]: row["references"][0] for row in split.gold.to_pylist()}
         write_results(measure(config, split.examples, answers, Path(folder)), arguments.output)
 
 

@@ -13,6 +13,8 @@ def test_a_run_does_what_its_plan_says(finished: Project, tmp_path: Path) -> Non
     project = finished.copy(tmp_path)
     done = project.run("plan", "sort.yaml", "--json")
     assert done.returncode == 0, done.stderr
+    assert "Dataset" not in done.stderr  # no reports of Ray Data
+    assert "rogress bars" not in done.stderr
     plan = json.loads(done.stdout)
     journal = open_journal(str(tmp_path / "atgen-runs"))
     rows: Counter[str] = Counter()
