@@ -24,6 +24,7 @@ class Victim:
         return os.getpid()
 
 with ray_session("attack"):
+    serve.start(proxy_location="Disabled")
     pid = serve.run(Victim.bind(), name="victim", route_prefix=None).pid.remote().result()
     ports = [each.laddr.port for each in psutil.Process(pid).net_connections() if each.status == "LISTEN"]
     answers = []
