@@ -2,13 +2,13 @@
 
     python benchmarks/serving.py [--backends transformers vllm] [--prompts 128] [--tokens 64] [--repeats 3]
 
-Both sides answer the same prompts greedily with the same model, threads and batch (32 at once). Every measurement has
-a process of its own, which answers all prompts once before it is measured: matrix kernels are made anew for every new
-number of rows, of which a service under way sees many. Sides take turns, and the best of each is kept, as a machine
-that is shared with others is slower at times and never faster; the overhead within each turn is told beside it. The
-direct side calls the decoder of a transformers
-replica, or `vllm.LLM.generate`. Over HTTP 32 callers of the official client ask, with and without streaming; callers,
-API and engine share the cores. Writes PREFIX.json, PREFIX.md and PREFIX.png.
+Both sides answer the same prompts greedily with the same model and batch (32 at once), vLLM in the service with a
+compute thread less, whose core is for the service. Every measurement has a process of its own, which answers all
+prompts once before it is measured: matrix kernels are made anew for every new number of rows, of which a service under
+way sees many. Sides take turns, and the best of each is kept, as a machine that is shared with others is slower at
+times and never faster; the overhead within each turn is told beside it. The direct side calls the decoder of a
+transformers replica, or `vllm.LLM.generate`. Over HTTP 32 callers of the official client ask, with and without
+streaming; callers, API and engine share the cores. Writes PREFIX.json, PREFIX.md and PREFIX.png.
 """
 
 import argparse
