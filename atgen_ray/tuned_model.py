@@ -60,5 +60,5 @@ class TunedModel:
         else:
             features = generate(examples)
         if adapter is not None and self.engine.name != "transformers" and engine.check_rows:
-            check_adapter(examples, features, model, self._config.prompt, adapter, engine.check_rows)
+            check_adapter(examples, features, model, self._config.prompt, engine, adapter, engine.check_rows)
         return features

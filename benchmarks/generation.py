@@ -36,11 +36,11 @@ def measure_baseline(count: int, tokens: int) -> dict[str, Any]:
     from atgen_ray.hardware import count_threads
 
     torch.set_num_threads(count_threads(1, None))
-    from atgen_ray.checkpoints import load_model, load_tokenizer
+    from atgen_ray.checkpoints import TUNED_DTYPE, load_model, load_tokenizer
     from atgen_ray.pool.prompts import PromptBuilder
 
     model_config = ModelConfig(id=MODEL, max_prompt_tokens=256, max_new_tokens=tokens)
-    model: Any = load_model(model_config)
+    model: Any = load_model(model_config, TUNED_DTYPE)  # as the replicas compute
     tokenizer: Any = load_tokenizer(model_config)
     builder = PromptBuilder(tokenizer, PromptConfig(), 256)
     prompts = write_prompts(count)
@@ -155,7 +155,7 @@ def measure_merge(tokens: int) -> dict[str, Any]:
     from peft import PeftModel
     from vllm import LLM, SamplingParams
 
-    from atgen_ray.checkpoints import load_model, load_tokenizer
+    from atgen_ray.checkpoints import TUNED_DTYPE, load_model, load_tokenizer
     from atgen_ray.config import ModelConfig
 
     folder = Path(tempfile.mkdtemp())
@@ -163,10 +163,10 @@ def measure_merge(tokens: int) -> dict[str, Any]:
     service = ServiceConfig.model_validate(configure("vllm", str(folder)))
     model = ModelConfig(id=MODEL)
     started = time.perf_counter()  # imports are done: a process that stands would have them
-    merged: Any = PeftModel.from_pretrained(load_model(model), str(folder / "adapter")).merge_and_unload()
+    merged: Any = PeftModel.from_pretrained(load_model(model, TUNED_DTYPE), str(folder / "adapter")).merge_and_unload()
     merged.save_pretrained(folder / "merged")
     load_tokenizer(model).save_pretrained(folder / "merged")
-    arguments = VLLMEngine(service.taught, service.prompt, service.engine).engine_arguments(on_gpu=False)
+    arguments = VLLMEngine(service.taught, service.prompt, service.engine).engine_arguments(on_gpu=False, tuned=True)
     llm = LLM(str(folder / "merged"), **arguments)
     llm.generate([{"prompt_token_ids": [5, 9, 12]}], SamplingParams(max_tokens=1, logprobs=1), use_tqdm=False)
     return {"turn": time.perf_counter() - started}

@@ -89,7 +89,7 @@ def load_vllm(service: Any, tokens: int) -> Callable[[list[str]], int]:
     os.environ.update(vllm_environment(on_gpu=False))
     from vllm import LLM, SamplingParams
 
-    arguments = VLLMEngine(service.taught, service.prompt, service.engine).engine_arguments(on_gpu=False)
+    arguments = VLLMEngine(service.taught, service.prompt, service.engine).engine_arguments(on_gpu=False, tuned=True)
     llm = LLM(resolve_checkpoint(service.taught.id), **arguments)
     sampling = SamplingParams(temperature=0.0, max_tokens=tokens)
 

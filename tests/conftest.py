@@ -98,6 +98,22 @@ def tiny_model(demo_model: str, make_once: Callable[[str, Callable[[Path], None]
 
 
 @pytest.fixture(scope="session")
+def slight_adapter(tiny_model: str, make_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """The smallest adapter that occurs: one step of training at a learning rate of 1e-5."""
+    from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
+    from atgen_ray.training.worker import fine_tune
+
+    def train(folder: Path) -> None:
+        model = ModelConfig(id=tiny_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=10)
+        training = TrainingConfig(epochs=1, learning_rate=1e-5, warmup_fraction=0.0)
+        examples = [{"text": f"count to {index}", "answer": f"one two {index}"} for index in range(8)]
+        result = fine_tune(examples, model, PromptConfig(), training, 0, 1, lambda *_: None, None, 1, folder)
+        assert result["steps"] == 1
+
+    return make_once("slight-adapter", train)
+
+
+@pytest.fixture(scope="session")
 def make_project(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Project]:
     """Makes projects of one content: sort three words, with the tiny model, two rounds of five labels."""
 

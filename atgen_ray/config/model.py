@@ -15,7 +15,11 @@ class ModelConfig(Section):
     id: str = Field(description="Hugging Face id, folder, .gguf file, or package://PACKAGE/FILE")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub")
     trust_remote_code: bool = Field(False, description="Run code that comes with the checkpoint")
-    dtype: Dtype = Field("auto", description="auto: bfloat16 where the hardware has it, else float32")
+    dtype: Dtype = Field(
+        "auto",
+        description="Number format of the base model; auto: bfloat16 where the hardware has it, else float32. A tuned "
+        "model computes in float32: less would round small updates away",
+    )
     max_prompt_tokens: PositiveInt = Field(1024, description="Longest prompt in tokens")
     max_new_tokens: PositiveInt = Field(64, description="Longest answer in tokens")
     host: Literal["batch", "serve"] = Field(
@@ -44,8 +48,13 @@ class EngineConfig(Section):
     batch_size: PositiveInt = Field(32, description="Prompts in one batch")
     adapters: Literal["auto", "name", "merged"] = Field(
         "auto",
-        description="How vLLM takes an adapter: by name beside the base model, or added to the weights as they "
-        "are loaded; auto: by name on GPU, merged on CPU, where LoRA kernels are slow",
+        description="How vLLM takes an adapter. auto, merged: added to the weights, in float32. name: beside the base "
+        "model by vLLM's kernels, which are slow on a CPU, and on a GPU compute in 16 bits: set adapter_tolerance",
+    )
+    adapter_tolerance: PositiveFloat = Field(
+        0.03,
+        description="How far an adapter's effect on log-probabilities may be from its effect in peft and float32, as a "
+        "share of it; a run fails beyond that",
     )
     check_rows: int = Field(
         4, ge=0, description="Outputs whose log-probabilities are checked against transformers after a new adapter"

@@ -1,4 +1,7 @@
-"""The weights of a base model with a LoRA adapter added, one tensor at a time (imported only inside vLLM)."""
+"""The weights of a base model with a LoRA adapter added, one tensor at a time (imported only inside vLLM).
+
+The sums are float32 and stay so: in 16 bits most of a small update would be rounded away.
+"""
 
 import dataclasses
 from collections.abc import Generator
@@ -15,7 +18,11 @@ PREFIX = "base_model.model."
 
 
 class AdapterLoader(DefaultModelLoader):
-    """Reads a checkpoint as vLLM does and adds scale * B @ A to every weight that the adapter names."""
+    """Reads a checkpoint as vLLM does and adds scale * B @ A to every weight that the adapter names.
+
+    Raises:
+        ValueError: the engine computes in another format than float32, or lacks a weight that the adapter changes.
+    """
 
     def __init__(self, load_config: LoadConfig) -> None:
         extra = dict(load_config.model_loader_extra_config or {})
@@ -25,6 +32,10 @@ class AdapterLoader(DefaultModelLoader):
     def get_all_weights(
         self, model_config: ModelConfig, model: nn.Module
     ) -> Generator[tuple[str, torch.Tensor], None, None]:
+        if model_config.dtype != torch.float32:
+            raise ValueError(
+                f"an adapter is added to weights in float32 only, and this engine's are {model_config.dtype}"
+            )
         missing = set(self._updates)
         for name, tensor in super().get_all_weights(model_config, model):
             if name in self._updates:
@@ -45,11 +56,11 @@ class Update:
     magnitude: torch.Tensor | None  # (out,), of DoRA (Liu et al., arXiv 2402.09353)
 
     def apply(self, weight: torch.Tensor) -> torch.Tensor:
-        """The weight with scale * up @ down added; under DoRA its rows are then given their learnt lengths."""
+        """The weight with scale * up @ down added, in float32; under DoRA its rows then get their learnt lengths."""
         updated = weight.float() + self.scale * (self.up.float() @ self.down.float())
         if self.magnitude is not None:
             updated *= (self.magnitude.float() / updated.norm(dim=1))[:, None]
-        return updated.to(weight.dtype)
+        return updated
 
 
 def read_updates(adapter: Path) -> dict[str, Update]:

@@ -74,8 +74,6 @@ class StateReader:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
         loaded: Any = load_tuned(model, adapter).to(self.device)
-        if hasattr(loaded, "merge_and_unload"):
-            loaded = loaded.merge_and_unload().eval()
         self.backbone = loaded.base_model  # without the output layer, whose logits nobody reads here
 
     def __call__(self, batch: pa.Table) -> pa.Table:

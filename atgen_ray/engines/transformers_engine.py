@@ -57,8 +57,6 @@ class TransformersWorker:
         self.request = request
         self.prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
         self.model: Any = load_tuned(model, adapter).to(self.device)
-        if hasattr(self.model, "merge_and_unload"):
-            self.model = self.model.merge_and_unload().eval()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         from atgen_ray.engines.generation import OUTPUT_SCHEMA

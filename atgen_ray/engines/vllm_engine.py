@@ -37,12 +37,12 @@ class VLLMEngine(Engine):
         gpus = engine.gpus_per_worker if engine.gpus_per_worker is not None else min(count_gpus(), 1)
         threads = count_threads(engine.workers, engine.threads_per_worker)
         whole = adapter is not None and not is_adapter(adapter)  # of a full fine-tuning
-        by_name = adapter is not None and not whole and _takes_by_name(engine.adapters, gpus > 0, adapter)
+        by_name = adapter is not None and not whole and _takes_by_name(engine.adapters, adapter)
         cpus = fit_cpus(engine.workers, engine.cpus_per_worker)
         processor = build_processor(
             vLLMEngineProcessorConfig(
                 model_source=str(adapter) if whole else resolve_checkpoint(self._model.id),
-                engine_kwargs=self.engine_arguments(gpus > 0)
+                engine_kwargs=self.engine_arguments(gpus > 0, tuned=adapter is not None and not (by_name and gpus > 0))
                 | self._adapter_arguments(None if whole else adapter, by_name)
                 | engine.options,
                 concurrency=(engine.workers, engine.workers),
@@ -65,13 +65,19 @@ class VLLMEngine(Engine):
         to_output = partial(_to_output, request=request, stage=(self._model, self._prompt))
         return processor(rows).map_batches(to_output, batch_size=None, batch_format="pandas")
 
-    def engine_arguments(self, on_gpu: bool) -> dict[str, Any]:
-        """Arguments of a vLLM engine for the base model, without `engine.options`."""
+    def engine_arguments(self, on_gpu: bool, tuned: bool) -> dict[str, Any]:
+        """Arguments of a vLLM engine, without `engine.options`.
+
+        Args:
+            tuned: whether its weights take what fine-tuning changed; they are float32 then, else in model.dtype.
+        """
+        from atgen_ray.checkpoints import TUNED_DTYPE
         from atgen_ray.hardware import resolve_dtype
 
         model = self._model
+        dtype = resolve_dtype(TUNED_DTYPE if tuned else model.dtype)
         arguments: dict[str, Any] = {
-            "dtype": str(resolve_dtype(model.dtype)).removeprefix("torch."),
+            "dtype": str(dtype).removeprefix("torch."),
             "max_model_len": model.max_prompt_tokens + model.max_new_tokens,
             "trust_remote_code": model.trust_remote_code,
             "enable_prefix_caching": True,
@@ -180,13 +186,11 @@ def _to_output(batch: Any, request: GenerationRequest, stage: tuple[ModelConfig,
     return pa.Table.from_pylist(rows, schema=OUTPUT_SCHEMA)
 
 
-def _takes_by_name(adapters: str, on_gpu: bool, adapter: Path) -> bool:
+def _takes_by_name(adapters: str, adapter: Path) -> bool:
     """Whether vLLM is given the adapter beside the base model; it knows no DoRA, which is added to the weights."""
     from peft import PeftConfig
 
-    if PeftConfig.from_pretrained(str(adapter)).use_dora:
-        return False
-    return adapters == "name" or (adapters == "auto" and on_gpu)
+    return adapters == "name" and not PeftConfig.from_pretrained(str(adapter)).use_dora
 
 
 def summarize_step(alternatives: dict[int, float], token: int, top: int) -> tuple[float, float, list[float]]:

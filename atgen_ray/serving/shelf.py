@@ -25,12 +25,13 @@ class AdapterShelf:
         try:
             import torch
 
-            from atgen_ray.checkpoints import load_model
+            from atgen_ray.checkpoints import TUNED_DTYPE, load_model
             from atgen_ray.hardware import count_threads
 
             torch.set_num_threads(count_threads(1, self._service.engine.threads_per_worker))
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            self._model = load_model(self._service.taught).to(device)
+            # One copy of the weights serves the base model and what was tuned.
+            self._model = load_model(self._service.taught, TUNED_DTYPE).to(device)
         except Exception as error:  # told by check_health, which has Serve start another replica
             self.failure = error
 

@@ -1,8 +1,8 @@
 """vLLM behind the service, in Ray's own LLM layer: placement, tensor parallelism and the OpenAI protocol are its.
 
-Added here: adapters out of a run's folder (`dynamic_lora_loading_path` of Ray takes object stores only), by name on a
-GPU and by reloaded weights on a CPU, where LoRA kernels cost several times the model; callers before runs; and the
-check that a new adapter is what the engine answers with.
+Added here: adapters out of a run's folder (`dynamic_lora_loading_path` of Ray takes object stores only), by reloaded
+weights in float32, or by name where the configuration asks for it; callers before runs; and the check that a new
+adapter is what the engine answers with.
 """
 
 import asyncio
@@ -59,7 +59,9 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
     # On a CPU the API, the proxy and what feeds a run work beside the engine: without a core of their own they hold its
     # threads up, which wait for each other in every layer.
     threads = engine.threads_per_worker or max(1, count_threads(1, None) - 1)
-    arguments = VLLMEngine(service.taught, service.prompt, engine).engine_arguments(on_gpu)
+    # One set of weights serves the base model and the adapters; vLLM's own kernels on a GPU know no float32.
+    tuned = not (takes_names(service) and on_gpu)
+    arguments = VLLMEngine(service.taught, service.prompt, engine).engine_arguments(on_gpu, tuned)
     arguments |= {"stream_interval": service.replica.stream_interval}
     if takes_names(service):
         # More slots than adapters: with none free, requests for the base model get an adapter's answers.
@@ -84,8 +86,7 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
 
 def takes_names(service: ServiceConfig) -> bool:
     """Whether adapters lie beside the base model under their names, rather than in its weights."""
-    engine = service.engine
-    return engine.adapters == "name" or (engine.adapters == "auto" and bool(engine.gpus_per_worker))
+    return service.engine.adapters == "name"
 
 
 class LeanVLLM(RayVLLM):
@@ -237,11 +238,11 @@ class VLLMReplica(LLMServer):
             rows.append({"id": text, "error": None} | row)
         examples, features = pa.table({"id": texts, "text": texts}), pa.Table.from_pylist(rows)
         service = self._service
-        difference = await asyncio.to_thread(
-            check_adapter, examples, features, service.taught, service.prompt, adapter.path, len(texts)
+        effect = await asyncio.to_thread(
+            check_adapter, examples, features, service.taught, service.prompt, service.engine, adapter.path, len(texts)
         )
         self._checked.add(adapter.digest)
-        logger.info("adapter %s is in place: %.4f nats a token from transformers", adapter.name, difference)
+        logger.info("adapter %s is in place: %s", adapter.name, effect)
 
     async def _complete(self, request: TokenRequest, served: str) -> list[TokenStep]:
         """By the engine itself: the OpenAI layer would turn the alternatives of every token into text.

@@ -70,16 +70,14 @@ def add_adapter(model: Any, training: TrainingConfig, start_from: Path | None) -
 
 def save_trained(model: Any, folder: Path, base: ModelConfig) -> None:
     """Writes an ordinary peft folder that names its base by the configured id, not by a local path; after full
-    fine-tuning an ordinary checkpoint with its tokenizer, in model.dtype."""
+    fine-tuning an ordinary checkpoint with its tokenizer, in float32: small updates would round to nothing in less."""
     if hasattr(model, "peft_config"):
         model.peft_config["default"].base_model_name_or_path = base.id
         model.save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)
         return
-    from atgen_ray.hardware import resolve_dtype
-
     model.config._attn_implementation = None
-    model.to(resolve_dtype(base.dtype)).save_pretrained(str(folder))
+    model.float().save_pretrained(str(folder))
     load_tokenizer(base).save_pretrained(str(folder))
 
 

@@ -39,12 +39,13 @@ def generate(ray_session: None, model: ModelConfig, examples: pa.Table, tmp_path
         adapter: Path | None = None,
         samples: int = 0,
         seed: int = 0,
+        dtype: str = model.dtype,
         folder: str = "run",
         **engine: object,
     ) -> pa.Table:
         config = EngineConfig(**{"backend": "transformers", "batch_size": 8, "threads_per_worker": 1} | engine)
         return generate_features(
-            build_engine(model, prompt or PromptConfig(), config),
+            build_engine(model.model_copy(update={"dtype": dtype}), prompt or PromptConfig(), config),
             examples if rows is None else rows,
             GenerationRequest(model.max_new_tokens, samples=samples, seed=seed),
             adapter,

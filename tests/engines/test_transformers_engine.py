@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import ray
 
-from atgen_ray.config import ModelConfig, PromptConfig
+from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.engines import transformers_engine
 from atgen_ray.engines.adapter_check import AdapterMismatch, check_adapter, score_outputs
 from atgen_ray.engines.generation import OUTPUT_SCHEMA, GenerationFailed
@@ -30,10 +30,10 @@ def flat(features: pa.Table, column: str) -> np.ndarray:
 def test_logprobs_are_those_of_one_forward_pass(
     generate: Generate, model: ModelConfig, examples: pa.Table, adapter: Path
 ) -> None:
-    for weights in (None, adapter):
-        features = generate(adapter=weights, folder=f"run{weights is None}".lower())
+    for place, weights in enumerate((None, adapter)):  # as `score_outputs` has them, without and with the adapter
+        features = generate(adapter=weights, folder=f"run{place}")
         pairs = list(zip(examples["text"].to_pylist(), features["token_ids"].to_pylist(), strict=True))
-        expected = np.concatenate(score_outputs(pairs, model, PromptConfig(), weights))
+        expected = np.concatenate(score_outputs(pairs, model, PromptConfig(), adapter)[place])
         np.testing.assert_allclose(flat(features, "logprobs"), expected, atol=1e-4)
 
 
@@ -174,9 +174,11 @@ def test_other_weights_than_asked_for_are_noticed(
     generate: Generate, examples: pa.Table, model: ModelConfig, adapter: Path
 ) -> None:
     right, wrong = generate(adapter=adapter, folder="right"), generate(folder="wrong")
-    assert check_adapter(examples, right, model, PromptConfig(), adapter, 4) < 1e-4
-    with pytest.raises(AdapterMismatch, match="not this adapter's"):
-        check_adapter(examples, wrong, model, PromptConfig(), adapter, 4)
+    effect = check_adapter(examples, right, model, PromptConfig(), EngineConfig(), adapter, 4)
+    assert effect is not None
+    assert effect.error < 1e-4
+    with pytest.raises(AdapterMismatch, match="not those of the adapter"):
+        check_adapter(examples, wrong, model, PromptConfig(), EngineConfig(), adapter, 4)
 
 
 def _request(tokens: int):

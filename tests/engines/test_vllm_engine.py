@@ -45,7 +45,9 @@ def test_adapter_answers_are_the_adapters(
     expected = generate(adapter=adapter, folder="transformers")
     features = generate(adapter=adapter, folder="vllm", backend="vllm", adapters=adapters)
     assert_same_outputs(features, expected)
-    assert check_adapter(examples, features, model, PromptConfig(), adapter, 4) < 1e-3
+    effect = check_adapter(examples, features, model, PromptConfig(), EngineConfig(), adapter, 4)
+    assert effect is not None
+    assert effect.error < 1e-3
 
 
 def test_vllm_is_the_choice_where_it_is_installed(model: ModelConfig) -> None:

@@ -14,10 +14,12 @@ from services import continue_greedily
 from transformers import AutoTokenizer
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, ServiceConfig
+from atgen_ray.engines.adapter_check import compare_effects, score_outputs
 from atgen_ray.engines.decoder import TokenRequest
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.serve_engine import ServeEngine
 from atgen_ray.engines.transformers_engine import TransformersEngine
+from atgen_ray.pool.prompts import PromptBuilder
 from atgen_ray.records import GenerationRequest
 from atgen_ray.serving.adapters import digest_adapter
 from atgen_ray.serving.application import build_application
@@ -29,11 +31,16 @@ APP = "atgen-vllm"
 
 @pytest.fixture(scope="module", params=["merged", "name"])
 def replica(serve_url: str, arguments: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A handle of one replica with a vLLM engine: adapters in its weights, and by name as on a GPU."""
+    """A handle of one replica with a vLLM engine: adapters in its weights, and by name.
+
+    The model is in bfloat16, which must be seen in no answer: replicas compute in float32.
+    """
     from ray import serve
 
     engine = {"backend": "vllm", "threads_per_worker": 1, "cpus_per_worker": 0.5, "adapters": request.param}
-    application = build_application(arguments | {"engine": engine, "replica": {"turn_seconds": 0.2, "adapters": 2}})
+    model = arguments["model"] | {"dtype": "bfloat16"}
+    replica = {"turn_seconds": 0.2, "adapters": 2}
+    application = build_application(arguments | {"model": model, "engine": engine, "replica": replica})
     serve.run(application, name=APP, route_prefix="/vllm")
     yield serve.get_deployment_handle("model", app_name=APP)
     serve.delete(APP)
@@ -97,6 +104,29 @@ def test_an_adapter_with_new_weights_under_its_old_name_is_a_new_one(
     finally:
         shutil.rmtree(folder)
         kept.rename(folder)
+
+
+def test_the_smallest_adapter_has_its_whole_effect(
+    replica: Any, storage: Path, arguments: dict[str, Any], slight_adapter: Path
+) -> None:
+    model = ModelConfig(**arguments["model"])
+    texts = [f"{PROMPT} {n}" for n in range(64)]
+    tokenizer = AutoTokenizer.from_pretrained(model.id)
+    builder = PromptBuilder(tokenizer, PromptConfig(), model.max_prompt_tokens)
+    folder, kept = storage / "runs/sort/rounds/002/adapter", storage / "kept"
+    folder.rename(kept)
+    shutil.copytree(slight_adapter, folder)
+    try:
+        requests = [TokenRequest(builder.encode(text), 8, adapter="sort-2") for text in texts]
+        answers = replica.generate.remote(requests, digest_adapter(folder)).result()
+    finally:
+        shutil.rmtree(folder)
+        kept.rename(folder)
+    pairs = [(text, [step.token for step in steps]) for text, steps in zip(texts, answers, strict=True)]
+    found = [[step.logprob for step in steps] for steps in answers]
+    effect = compare_effects(found, *score_outputs(pairs, model, PromptConfig(), slight_adapter))
+    assert effect.size > 1e-4
+    assert effect.slope == pytest.approx(1.0, abs=0.03)
 
 
 def test_an_adapter_of_another_storage_is_refused(replica: Any) -> None:

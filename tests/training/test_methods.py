@@ -19,7 +19,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from atgen_ray.checkpoints import load_tokenizer, load_tuned
+from atgen_ray.checkpoints import load_model, load_tokenizer, load_tuned
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.errors import UserError
 from atgen_ray.pool.prompts import PromptBuilder
@@ -54,6 +54,15 @@ def tune(
 
 def losses(result: dict[str, Any]) -> list[float]:
     return [step["loss"] for step in result["losses"]]
+
+
+def test_small_updates_of_full_fine_tuning_are_saved_whole(model: ModelConfig, tmp_path: Path) -> None:
+    """They are below the last place of a bfloat16."""
+    half = model.model_copy(update={"dtype": "bfloat16"})
+    tune(half, tmp_path / "full", method="full", learning_rate=1e-6, epochs=1, warmup_fraction=0.0)
+    before, after = load_model(model).state_dict(), load_tuned(half, tmp_path / "full").state_dict()
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert (before[name] != after[name]).float().mean() > 0.5
 
 
 @pytest.mark.parametrize("method", ["lora", "rslora", "dora", "full"])
