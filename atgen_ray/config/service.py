@@ -53,6 +53,12 @@ class ReplicaConfig(Section):
         2, description="Outputs of a new adapter that are compared with transformers before it answers anybody (vLLM)"
     )
 
+    stall_seconds: PositiveFloat = Field(
+        60.0,
+        description="Without a step of the engine for this long, while somebody waits, a replica is replaced; no less "
+        "than the engine's longest step, which is the first pass over long prompts",
+    )
+
     def count_slots(self, backend: str) -> int:
         """`slots`, or what suits a replica of `backend`, "vllm" or "transformers"."""
         return self.slots or {"vllm": 128, "transformers": 32}[backend]

@@ -39,7 +39,7 @@ class TokenStep:
 
 
 def decode_batch(
-    model: Any,
+    find_model: Callable[[], Any],
     requests: Sequence[TokenRequest],
     stop_ids: Sequence[int],
     alive: Callable[[int], bool],
@@ -48,7 +48,8 @@ def decode_batch(
     """The next token of every row that goes on, by the row's place among all requests, until all have ended.
 
     Args:
-        model: a causal language model in eval mode; a PeftModel where a request names an adapter.
+        find_model: gives a causal language model in eval mode, a PeftModel where a request names an adapter. It is
+            asked before every pass, as adapters may come beside the model and go between two of them.
         alive: whether anybody still wants row i; asked after every step.
         joining: further requests, which are numbered on; asked after every step while rows go on.
     """
@@ -57,14 +58,14 @@ def decode_batch(
         return {row: step.token for row, step in steps.items() if step.finish is None and alive(row)}
 
     writers = [_Writer(request, stop_ids) for request in requests]
-    rows = Rows(model, requests, 0, stop_ids[0])
+    rows = Rows(find_model, requests, 0, stop_ids[0])
     while len(rows):
         steps = _advance(rows, writers)
         yield steps
         rows.append(going_on(steps))
         if not len(rows) or not rows.are_joinable or not (come := joining()):
             continue
-        fresh = Rows(model, come, len(writers), stop_ids[0])
+        fresh = Rows(find_model, come, len(writers), stop_ids[0])
         writers += [_Writer(request, stop_ids) for request in come]
         steps = _advance(fresh, writers)
         yield steps

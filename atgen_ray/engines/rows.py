@@ -1,6 +1,6 @@
 """Prompts that one forward pass of transformers continues together, with the keys and values of what they hold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,12 +14,15 @@ BASE = "__base__"  # what peft calls the model without an adapter
 class Rows:
     """Left-padded rows; `numbers` says which request each place of the batch belongs to."""
 
-    def __init__(self, model: Any, requests: "Sequence[TokenRequest]", first: int, padding: int) -> None:
+    def __init__(
+        self, find_model: Callable[[], Any], requests: "Sequence[TokenRequest]", first: int, padding: int
+    ) -> None:
         import torch
         from transformers import DynamicCache
 
         self.numbers = list(range(first, first + len(requests)))
-        self._model = model
+        self._find_model = find_model
+        model = find_model()
         self._adapters = [request.adapter or BASE for request in requests]
         self._device = next(model.parameters()).device
         width = max(len(request.token_ids) for request in requests)
@@ -47,9 +50,10 @@ class Rows:
         from peft import PeftModel
 
         positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, -self._ids.shape[1] :]
-        named = {"adapter_names": self._adapters} if isinstance(self._model, PeftModel) else {}
+        model = self._find_model()
+        named = {"adapter_names": self._adapters} if isinstance(model, PeftModel) else {}
         with torch.inference_mode():
-            logits = self._model(
+            logits = model(
                 input_ids=self._ids,
                 attention_mask=self._mask,
                 position_ids=positions,

@@ -29,6 +29,11 @@ class Adapter:
     path: Path
     digest: str
 
+    @property
+    def key(self) -> str:
+        """What an engine tells adapters apart by: it remembers names, so another content is another name."""
+        return f"{self.name}@{self.digest[:16]}"
+
 
 class AdapterDirectory:
     """The adapters of one base model in one storage."""

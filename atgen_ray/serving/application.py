@@ -22,6 +22,7 @@ from atgen_ray.engines.serve_engine import MODEL
 from atgen_ray.errors import UserError
 from atgen_ray.hardware import count_threads, worker_environment
 from atgen_ray.mistakes import explain_mistakes
+from atgen_ray.serving.health import HEALTH_CHECKS
 
 PENDING_AT_THE_API = 100_000  # the API refuses by itself, and with 429: Serve's own proxy would say 503
 
@@ -43,6 +44,7 @@ def build_application(args: dict[str, Any]) -> serve.Application:
         max_ongoing_requests=PENDING_AT_THE_API,
         backpressure_config=service.limits.backpressure,
         ray_actor_options={"num_cpus": 0.1},
+        **HEALTH_CHECKS,
     ).bind(service, selector, model)
 
 
@@ -122,6 +124,9 @@ class Api:
         self._service, self._selector, self._model = service, selector, model
         start_access_log()
 
+    async def check_health(self) -> None:
+        """Serve replaces the replica when this does not return, as its event loop hangs."""
+
     async def __serve_build_asgi_app__(self) -> FastAPI:
         return create_api(self._service, self._selector, self._model)
 
@@ -136,6 +141,7 @@ def _deploy_selector(service: ServiceConfig) -> serve.Application:
         max_queued_requests=service.limits.queued_selects,
         backpressure_config=service.limits.backpressure,
         ray_actor_options={"num_cpus": 0.5, "runtime_env": {"env_vars": _environment(service)}},
+        **HEALTH_CHECKS,
     ).bind(service)
 
 
@@ -159,6 +165,7 @@ def _deploy_model(service: ServiceConfig) -> serve.Application:
             "num_gpus": gpus,
             "runtime_env": {"env_vars": _environment(service)},
         },
+        **HEALTH_CHECKS,
     ).bind(service)
 
 

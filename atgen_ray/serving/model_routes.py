@@ -2,16 +2,17 @@
 
 import array
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from atgen_ray.config import ServiceConfig
 from atgen_ray.serving.adapters import AdapterDirectory, name_model
 from atgen_ray.serving.authorize import allow
+from atgen_ray.serving.event_stream import EventStream
 from atgen_ray.serving.faults import Fault, describe_fault
 from atgen_ray.serving.openai_requests import ChatBody, CompletionBody, EmbeddingBody
 from atgen_ray.strict_json import encode_json
@@ -30,8 +31,12 @@ def model_routes(service: ServiceConfig, directory: AdapterDirectory | None, mod
             return JSONResponse(await model.answer_whole.remote(body))
         # By gRPC, which takes half as long for an event as an object of Ray's does; it has Ray's token all the same.
         answers = model.options(stream=True, _by_reference=False).answer.remote(body)
-        first = await anext(answers)  # faults are raised here, while the status can still say so
-        return StreamingResponse(_continue(first, answers), media_type="text/event-stream")
+        try:
+            first = await anext(answers)  # faults are raised here, while the status can still say so
+        except BaseException:  # the caller may have gone away: nobody else would tell the replica
+            answers.cancel()
+            raise
+        return EventStream(_continue(first, answers), on_close=answers.cancel)
 
     @router.post("/chat/completions")
     async def chat(body: ChatBody) -> Any:
@@ -77,7 +82,7 @@ def _list_models(directory: AdapterDirectory | None, encoder: str) -> list[dict[
     return [{"id": id_, "object": "model", "created": int(created), "owned_by": "atgen"} for id_, created in names]
 
 
-async def _continue(first: str, answers: AsyncIterator[str]) -> AsyncIterator[str]:
+async def _continue(first: str, answers: AsyncIterator[str]) -> AsyncGenerator[str, None]:
     """The stream from its first event on. What goes wrong later can only be told as an event."""
     yield first
     try:

@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,13 +71,18 @@ class Answer:
         choices = [self._show(choice, choice.text, choice.steps) for choice in self._choices]
         return self._head | {"choices": choices, "usage": self._usage()}
 
-    async def stream(self, events: AsyncIterator[tuple[int, TokenStep]]) -> AsyncIterator[str]:
-        """Server-sent events; `events` are the steps of all choices by index, as they come."""
+    async def stream(self, events: AsyncIterator[tuple[int, TokenStep]]) -> AsyncGenerator[str, None]:
+        """Server-sent events; `events` are the steps of all choices by index, as they come.
+
+        None is sent before the first token is there: what goes wrong until then can still be told by the status.
+        """
+        roles = self._choices if self._chat else []
         if self._chat:
             self._head["object"] = "chat.completion.chunk"
-            for choice in self._choices:
-                yield self._event([{"index": choice.index, "delta": {"role": "assistant"}, "finish_reason": None}])
         async for index, step in events:
+            for each in roles:
+                yield self._event([{"index": each.index, "delta": {"role": "assistant"}, "finish_reason": None}])
+            roles = []
             choice = self._choices[index]
             if choice.finish is not None:
                 continue

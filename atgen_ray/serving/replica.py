@@ -3,7 +3,10 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from atgen_ray.config import ServiceConfig
@@ -106,15 +109,16 @@ class TransformersReplica:
             for index, request in enumerate(requests)
         ]
         answer = Answer(body, choices, fingerprint("transformers", adapter), self._service.replica.stream_interval)
-        events = self._merge(requests, choices)
-        if body.stream:
-            async for event in answer.stream(events):
-                yield event
-        else:
+        async with aclosing(self._merge(requests, choices, adapter)) as events:  # who goes away is given up at once
+            if body.stream:
+                async with aclosing(answer.stream(events)) as shown:
+                    async for event in shown:
+                        yield event
+                return
             async for index, step in events:
                 if choices[index].finish is None:
                     choices[index].add(step, look=False)
-            yield answer.whole()
+        yield answer.whole()
 
     async def answer_whole(self, body: ChatBody | CompletionBody) -> dict[str, Any]:
         return await take_whole(self.answer(body))
@@ -122,7 +126,8 @@ class TransformersReplica:
     async def generate(self, requests: Sequence[TokenRequest], digest: str | None) -> list[list[TokenStep]]:
         adapter = await self._find(requests[0].adapter)
         check_digest(adapter, digest)
-        rows = await asyncio.wrap_future(self._batcher.submit_batch(requests))
+        named = [replace(request, adapter=_key(adapter)) for request in requests]
+        rows = await asyncio.wrap_future(self._batcher.submit_batch(named, partial(self._shelf.load, adapter)))
         self._meter.count("run", sum(len(row) for row in rows), self._batcher.waiting)
         return rows
 
@@ -137,18 +142,14 @@ class TransformersReplica:
         """Serve replaces the replica when this raises."""
         if self._shelf.failure is not None:
             raise self._shelf.failure
+        self._batcher.check(self._service.replica.stall_seconds)
 
     async def _find(self, name: str | None) -> Adapter | None:
-        """The adapter, loaded and at hand."""
-        if name is None:
-            return None
-        adapter = await asyncio.to_thread(self._directory.find, name)
-        await asyncio.wrap_future(self._batcher.call(lambda: self._shelf.load(adapter)))
-        return adapter
+        return None if name is None else await asyncio.to_thread(self._directory.find, name)
 
     async def _merge(
-        self, requests: list[TokenRequest], choices: Sequence[Any]
-    ) -> AsyncIterator[tuple[int, TokenStep]]:
+        self, requests: list[TokenRequest], choices: Sequence[Any], adapter: Adapter | None
+    ) -> AsyncGenerator[tuple[int, TokenStep], None]:
         """The steps of all requests as they come. A caller who goes away, or has what it wants, frees its places."""
         from atgen_ray.serving.batcher import Job
 
@@ -157,7 +158,9 @@ class TransformersReplica:
         def teller(index: int) -> Any:
             return lambda step: news.put_nowait((index, step))
 
-        jobs = [Job(request, teller(index)) for index, request in enumerate(requests)]
+        jobs = [
+            Job(request, teller(index), partial(self._shelf.load, adapter)) for index, request in enumerate(requests)
+        ]
         try:
             for job in jobs:
                 self._batcher.submit(job)
@@ -184,9 +187,9 @@ class TransformersReplica:
             raise Fault(400, f"the prompt has {len(prompt)} tokens, which leaves room for {max(room, 0)} more")
         seed = random.getrandbits(31) if body.seed is None else body.seed
         top = (body.top_logprobs if isinstance(body, ChatBody) else body.logprobs) or 0
-        name = adapter.name if adapter else None
+        key = _key(adapter)
         return [
-            TokenRequest(prompt, asked or room, body.temperature, body.top_p, seed + index, top, name)
+            TokenRequest(prompt, asked or room, body.temperature, body.top_p, seed + index, top, key)
             for index in range(body.n)
         ]
 
@@ -211,6 +214,10 @@ class TransformersReplica:
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _key(adapter: Adapter | None) -> str | None:
+    return adapter.key if adapter else None
 
 
 class Meter:

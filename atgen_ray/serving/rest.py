@@ -27,7 +27,11 @@ class Rest:
         """Returns once the engine sleeps; it does so until every run has ended its rest."""
         async with self._turning:
             if not self._runs:
-                await self._sleep()
+                try:
+                    await self._sleep()
+                except BaseException:  # a caller that goes away too: nobody would wake what is half asleep
+                    await self._wake()
+                    raise
             self._runs.add(run)
             if self._watch is None or self._watch.done():
                 self._watch = asyncio.create_task(self._wake_for_the_dead())

@@ -5,7 +5,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ class RunControl:
             self._find(name)
         return render_page([view_run(name, self._journal, self._service.storage) for name in names])
 
-    def events(self, name: str, after: int) -> AsyncIterator[str]:
+    def events(self, name: str, after: int) -> AsyncGenerator[str, None]:
         """The run's events from `after` on as server-sent events, until the run is over; then one called `end`.
 
         Between them `activity`, without a number, tells of the step under way: round, step, done, total, started.
@@ -132,7 +132,7 @@ class RunControl:
         self._find(name)
         return self._stream(name, after)
 
-    async def _stream(self, name: str, after: int) -> AsyncIterator[str]:
+    async def _stream(self, name: str, after: int) -> AsyncGenerator[str, None]:
         told, activity = time.monotonic(), None
         while True:
             status, events = await run_in_threadpool(self._look, name, after)

@@ -3,11 +3,11 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, JsonValue
 
 from atgen_ray.config import NAME_PATTERN
 from atgen_ray.serving.authorize import allow
+from atgen_ray.serving.event_stream import EventStream
 from atgen_ray.serving.faults import Fault
 from atgen_ray.serving.run_control import RunControl
 
@@ -88,14 +88,14 @@ def run_routes(control: RunControl) -> APIRouter:
         metrics: list[dict[str, Any]] = control.show(name)["metrics"]
         return metrics
 
-    @router.get("/{name}/events", dependencies=anybody, response_class=StreamingResponse)
+    @router.get("/{name}/events", dependencies=anybody, response_class=EventStream)
     def run_events(name: Name, after: After = 0, last_event_id: Annotated[str | None, Header()] = None) -> Any:
         """The run's events as server-sent events, from the first or from Last-Event-ID on, until the run is over."""
         if last_event_id is not None:
             if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10):
                 raise Fault(400, "Last-Event-ID is no sequence number of an event")
             after = int(last_event_id)
-        return StreamingResponse(control.events(name, after), media_type="text/event-stream")
+        return EventStream(control.events(name, after))
 
     @router.get("/{name}/export", dependencies=admin, response_class=Response)
     def export_run(name: Name, format: Literal["jsonl", "parquet", "csv", "huggingface"] = "jsonl") -> Response:

@@ -1,6 +1,8 @@
 """The deployment behind the query endpoint: an encoder, and the strategies over what it and the model say."""
 
 import asyncio
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +17,17 @@ from atgen_ray.serving.faults import Fault
 from atgen_ray.serving.selection_requests import ExampleBody, LabeledBody, SelectBody, pick_rows
 
 BATCH_ROWS = 32
+EMBEDDED_ROWS = 256
+
+Checkpoint = Callable[[], None]
+
+
+class SelectionAbandoned(Exception):
+    """Nobody waits for this selection any more."""
+
+
+def _go_on() -> None:
+    """Whoever asked waits to the end."""
 
 
 class Selector:
@@ -29,14 +42,29 @@ class Selector:
 
     async def select(self, body: SelectBody) -> list[dict[str, Any]]:
         """The query batch of `body`, as rows of PickBody."""
-        return await asyncio.to_thread(self.select_now, body)
+        gone = threading.Event()
+
+        def check() -> None:
+            if gone.is_set():
+                raise SelectionAbandoned
+
+        work = asyncio.ensure_future(asyncio.to_thread(self.select_now, body, check))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            gone.set()
+            await asyncio.wait([work])  # until then it takes the processor's time, and thus its place here
+            raise
+
+    async def check_health(self) -> None:
+        """Serve replaces the replica when this does not return, as its event loop hangs."""
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
         """L2-normalised vectors."""
         return await asyncio.to_thread(lambda: [[float(x) for x in row] for row in self._embed(texts)])
 
-    def select_now(self, body: SelectBody) -> list[dict[str, Any]]:
-        """As `select`, in the caller's thread.
+    def select_now(self, body: SelectBody, check: Checkpoint = _go_on) -> list[dict[str, Any]]:
+        """As `select`, in the caller's thread; `check` is called between its parts, and may raise to end it.
 
         Raises:
             Fault, UserError: what the caller has to mend.
@@ -55,11 +83,12 @@ class Selector:
             raise Fault(400, "every example is labelled already, expected some that are not")
         features = None
         if needs & {"generations", "samples", "states"}:
-            features = self._features(body, {id_: everything[id_] for id_ in open_ids}, "samples" in needs)
+            features = self._features(body, {id_: everything[id_] for id_ in open_ids}, "samples" in needs, check)
         embeddings = None
         if "embeddings" in needs:
             ids = sorted(everything)
-            embeddings = Embeddings(ids, self._embed([everything[id_] for id_ in ids]))
+            embeddings = Embeddings(ids, self._embed([everything[id_] for id_ in ids], check))
+        check()
         picks = select_batch(
             body.strategy,
             body.parameters,
@@ -89,15 +118,19 @@ class Selector:
         kept = table.filter(pc.is_null(table["duplicate_of"])).select(["id", "row", "text"]).to_pylist()
         return [ExampleBody(id=row["id"], text=row["text"]) for row in kept], {row["id"]: row["row"] for row in kept}
 
-    def _embed(self, texts: list[str]) -> Any:
+    def _embed(self, texts: list[str], check: Checkpoint = _go_on) -> Any:
         import numpy as np
 
-        table = self._encoder(pa.table({"content": texts, "text": texts}))
-        width = next((len(row) for row in table["embedding"].to_pylist() if row is not None), 0)
+        rows: list[list[float] | None] = []
+        for start in range(0, len(texts), EMBEDDED_ROWS):
+            check()
+            part = texts[start : start + EMBEDDED_ROWS]
+            rows += self._encoder(pa.table({"content": part, "text": part}))["embedding"].to_pylist()
+        width = next((len(row) for row in rows if row is not None), 0)
         missing = [float("nan")] * width
-        return np.array([missing if row is None else row for row in table["embedding"].to_pylist()], np.float32)
+        return np.array([missing if row is None else row for row in rows], np.float32)
 
-    def _features(self, body: SelectBody, texts: dict[str, str], sampled: bool) -> pa.Table:
+    def _features(self, body: SelectBody, texts: dict[str, str], sampled: bool, check: Checkpoint) -> pa.Table:
         """What the model says to each text, through the replicas; hidden states where the strategy looks at them."""
         from atgen_ray.engines.generation import gather_features
         from atgen_ray.engines.serve_engine import ReplicaCaller
@@ -118,6 +151,7 @@ class Selector:
         for start in range(0, len(ids), BATCH_ROWS):
             part = ids[start : start + BATCH_ROWS]
             for sample in range(request.samples + 1):
+                check()
                 columns = {"id": part, "text": [texts[id_] for id_ in part], "sample": [sample] * len(part)}
                 for row in caller(pa.table(columns)).to_pylist():
                     outputs[row["id"], row["sample"]] = row

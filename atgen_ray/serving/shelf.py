@@ -1,4 +1,7 @@
-"""The model of a transformers replica with the adapters that lie beside it. Used by one thread alone."""
+"""The model of a transformers replica with the adapters that lie beside it. Used by one thread alone.
+
+An adapter may be loaded, or given up, between two passes of a batch under way: no row of it looks at another's.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +19,8 @@ class AdapterShelf:
     def __init__(self, service: ServiceConfig) -> None:
         self._service = service
         self._model: Any = None
-        self._loaded: OrderedDict[str, str] = OrderedDict()  # name to digest, the longest unused first
-        self._needed: list[str] = []  # names that a batch under way uses
+        self._loaded: OrderedDict[str, None] = OrderedDict()  # keys of adapters, the longest unused first
+        self._rows: list[list[str | None]] = []  # the adapter of each row that goes on, by batch
         self.failure: Exception | None = None  # why there is no model
 
     def load_model(self) -> None:
@@ -35,24 +38,20 @@ class AdapterShelf:
         except Exception as error:  # told by check_health, which has Serve start another replica
             self.failure = error
 
-    def load(self, adapter: Adapter) -> None:
-        """Puts the adapter beside the model, unless it is there."""
-        if self._loaded.get(adapter.name) == adapter.digest:
-            self._loaded.move_to_end(adapter.name)
-            return
-        if adapter.name in self._loaded:
-            self._drop(adapter.name)  # the run was made anew under its old name
-        from peft import PeftModel
+    def load(self, adapter: Adapter | None) -> None:
+        """Puts the adapter beside the model, unless it is there. It stays at least until the next decoding begins.
 
-        if self._loaded:
-            self._model.load_adapter(str(adapter.path), adapter_name=adapter.name)
-        else:
-            self._model = PeftModel.from_pretrained(self._model, str(adapter.path), adapter_name=adapter.name)
-        self._model.eval()
-        self._loaded[adapter.name] = adapter.digest
-        unused = [name for name in self._loaded if name not in self._needed and name != adapter.name]
-        for name in unused[: max(0, len(self._loaded) - self._service.replica.adapters)]:
-            self._drop(name)
+        Raises:
+            Fault: 503, there is no model.
+        """
+        if self._model is None:
+            raise Fault(503, f"the model could not be loaded: {self.failure}")
+        if adapter is None:
+            return
+        if adapter.key not in self._loaded:
+            self._put_beside(adapter)
+        self._loaded[adapter.key] = None
+        self._loaded.move_to_end(adapter.key)
 
     def decode(
         self,
@@ -61,22 +60,50 @@ class AdapterShelf:
         alive: Callable[[int], bool],
         joining: Callable[[], Sequence[TokenRequest]] = tuple,
     ) -> Iterator[dict[int, TokenStep]]:
-        """`decode_batch` with the adapters kept until its end; those who join may need no further one."""
-        if self._model is None:
-            raise Fault(503, f"the model could not be loaded: {self.failure}")
-        names = sorted({request.adapter for request in requests if request.adapter})
-        if missing := [name for name in names if name not in self._loaded]:
-            raise Fault(503, f"adapter '{missing[0]}' was given up while this request waited: ask again")
-        self._needed += names
-        try:
-            yield from decode_batch(self._model, requests, stop_ids, alive, joining)
-        finally:
-            for name in names:
-                self._needed.remove(name)
+        """`decode_batch` with the adapters of its rows, which are loaded; each is kept until its last row has ended."""
+        adapters = [request.adapter for request in requests]
+        self._rows.append(adapters)
+        self._drop_unused()
 
-    def _drop(self, name: str) -> None:
+        def wanted(row: int) -> bool:
+            goes_on = alive(row)
+            if not goes_on:
+                adapters[row] = None  # the decoder lets it go now
+            return goes_on
+
+        def join() -> Sequence[TokenRequest]:
+            come = joining()
+            adapters.extend(request.adapter for request in come)
+            self._drop_unused()
+            return come
+
+        try:
+            for steps in decode_batch(lambda: self._model, requests, stop_ids, wanted, join):
+                yield steps
+                for row, step in steps.items():
+                    adapters[row] = None if step.finish else adapters[row]
+        finally:
+            self._rows = [rows for rows in self._rows if rows is not adapters]
+
+    def _put_beside(self, adapter: Adapter) -> None:
+        from peft import PeftModel
+
+        if self._loaded:
+            self._model.load_adapter(str(adapter.path), adapter_name=adapter.key)
+        else:
+            self._model = PeftModel.from_pretrained(self._model, str(adapter.path), adapter_name=adapter.key)
+        self._model.eval()
+
+    def _drop_unused(self) -> None:
+        """Gives up what was unused for longest, down to as many adapters as a replica keeps."""
+        used = {key for rows in self._rows for key in rows}
+        unused = [key for key in self._loaded if key not in used]
+        for key in unused[: max(0, len(self._loaded) - self._service.replica.adapters)]:
+            self._drop(key)
+
+    def _drop(self, key: str) -> None:
         if len(self._loaded) > 1:
-            self._model.delete_adapter(name)
+            self._model.delete_adapter(key)
         else:
             self._model = self._model.unload()
-        del self._loaded[name]
+        del self._loaded[key]

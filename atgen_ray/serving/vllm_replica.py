@@ -9,9 +9,10 @@ import asyncio
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ray import serve
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine as RayVLLM
@@ -27,6 +28,7 @@ from atgen_ray.hardware import count_threads, worker_environment
 from atgen_ray.serving.adapters import Adapter
 from atgen_ray.serving.faults import Fault
 from atgen_ray.serving.gate import Gate
+from atgen_ray.serving.health import HEALTH_CHECKS, Probe
 from atgen_ray.serving.openai_requests import ChatBody, CompletionBody
 from atgen_ray.serving.replica import Meter, check_digest, fingerprint, open_directory, take_whole
 from atgen_ray.serving.rest import Rest
@@ -34,6 +36,7 @@ from atgen_ray.serving.vllm_answers import VLLMAnswer
 
 PROBES = ("Count to five.", "Name a colour and an animal.")
 PROBE_TOKENS = 8
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ def deploy_vllm(service: ServiceConfig) -> serve.Application:
         deployment_cls=VLLMReplica,
         override_serve_options={
             "name": MODEL,
+            **HEALTH_CHECKS,
             "max_ongoing_requests": 4 * service.replica.count_slots("vllm"),
             "max_queued_requests": service.limits.queued_prompts,
             "backpressure_config": service.limits.backpressure,
@@ -118,6 +122,7 @@ class VLLMReplica(LLMServer):
         self._named: OrderedDict[str, str] = OrderedDict()  # vLLM's name of an adapter to ours, the oldest first
         self._checked: set[str] = set()
         self._loading = asyncio.Lock()
+        self._probe = Probe(self._ask_engine)
         self._prompts = PromptBuilder(load_tokenizer(service.taught), service.prompt, service.taught.max_prompt_tokens)
         replica = service.replica
         change = None if self._by_name else self._change_weights
@@ -137,9 +142,10 @@ class VLLMReplica(LLMServer):
             answer = VLLMAnswer(body, served, fingerprint("vllm", adapter))
             ask = self.engine.chat if isinstance(body, ChatBody) else self.engine.completions
             try:
-                async for item in ask(answer.request()):
-                    if (shown := answer.show(item)) is not None:
-                        yield shown
+                async with aclosing(ask(answer.request())) as items:  # vLLM gives up at once what nobody hears
+                    async for item in items:
+                        if (shown := answer.show(item)) is not None:
+                            yield shown
             finally:
                 self._meter.count("callers", answer.tokens, self._gate.waiting)
 
@@ -156,9 +162,14 @@ class VLLMReplica(LLMServer):
             async with self._gate.enter(_key(adapter), interactive=False):
                 return await self._complete(request, await self._served_name(adapter))
 
-        rows = list(await asyncio.gather(*(one(request) for request in requests)))
+        rows = await gather_all([one(request) for request in requests])
         self._meter.count("run", sum(map(len, rows)), self._gate.waiting)
         return rows
+
+    async def check_health(self) -> None:
+        """Serve replaces the replica when this raises: the engine is dead, or answers no question of ours."""
+        await super().check_health()
+        self._probe.check(self._service.replica.stall_seconds)
 
     async def sleep(self, run: str) -> bool:
         """As in Replica; the weights wait in memory of the host."""
@@ -180,6 +191,11 @@ class VLLMReplica(LLMServer):
         await self.wakeup()
         self._gate.reopen()
 
+    async def _ask_engine(self) -> None:
+        """Returns once the engine is between two steps, or idle."""
+        if self.engine is not None:
+            await self.engine._engine_client.is_sleeping()
+
     async def _find(self, name: str | None) -> Adapter | None:
         return None if name is None else await asyncio.to_thread(self._directory.find, name)
 
@@ -187,15 +203,28 @@ class VLLMReplica(LLMServer):
         """What vLLM calls the model with this adapter, which it holds from now on."""
         if adapter is None or not self._by_name:
             return "base"
-        name = str(_key(adapter))
-        async with self._loading:
+        name = adapter.key
+        while name not in self._named:
+            await self._loading.acquire()  # whoever goes away while it waits for its turn leaves nothing behind
+            loading = asyncio.create_task(self._place_name(name, adapter))
+            await asyncio.shield(loading)  # half an adapter would stay in the engine under a name that we do not know
+        self._named.move_to_end(name)
+        return name
+
+    async def _place_name(self, name: str, adapter: Adapter) -> None:
+        """Loads and checks; called with `_loading` held, which is released."""
+        try:
             if name not in self._named:
                 await self._make_room()
                 await self._load_name(name, adapter)
+                try:
+                    await self._check(adapter, name)
+                except BaseException:
+                    await self._unload_name(name)
+                    raise
                 self._named[name] = adapter.name
-                await self._check(adapter, name)
-            self._named.move_to_end(name)
-        return name
+        finally:
+            self._loading.release()
 
     async def _load_name(self, name: str, adapter: Adapter) -> None:
         from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
@@ -208,11 +237,14 @@ class VLLMReplica(LLMServer):
         )
 
     async def _make_room(self) -> None:
-        from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
-
         while len(self._named) >= self._service.replica.adapters:
             name, _ = self._named.popitem(last=False)
-            await self.engine._oai_models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
+            await self._unload_name(name)
+
+    async def _unload_name(self, name: str) -> None:
+        from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
+
+        await self.engine._oai_models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
 
     async def _change_weights(self, key: str | None) -> None:
         """Nobody is inside the gate while this runs."""
@@ -275,8 +307,17 @@ class VLLMReplica(LLMServer):
 
 
 def _key(adapter: Adapter | None) -> str | None:
-    """What an engine tells adapters apart by: vLLM remembers names, so another content is another name."""
-    return f"{adapter.name}@{adapter.digest[:16]}" if adapter else None
+    return adapter.key if adapter else None
+
+
+async def gather_all(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """The results in order. When one fails, or the caller goes away, the others are given up too."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def read_steps(output: Any, top: int) -> list[TokenStep]:

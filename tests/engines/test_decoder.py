@@ -15,7 +15,7 @@ PROMPTS = [[5, 9, 200], [17, 3, 42, 99, 7, 1000, 20], [300] * 12]
 
 def run(model: Any, requests: list[TokenRequest], alive: Any = lambda row: True) -> list[list[Any]]:
     rows: list[list[Any]] = [[] for _ in requests]
-    for steps in decode_batch(model, requests, [2], alive):
+    for steps in decode_batch(lambda: model, requests, [2], alive):
         for row, step in steps.items():
             rows[row].append(step)
     return rows
@@ -115,7 +115,7 @@ def test_rows_that_join_say_what_they_say_alone(mixed: Any) -> None:
         asked += 1
         return [waiting.pop(0) for _ in range(min(len(waiting), asked % 3))]
 
-    for steps in decode_batch(mixed, requests[:1], [2], lambda row: True, join):
+    for steps in decode_batch(lambda: mixed, requests[:1], [2], lambda row: True, join):
         for row, step in steps.items():
             rows[row].append(step)
     for request, row in zip(requests, rows, strict=True):

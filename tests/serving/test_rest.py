@@ -75,7 +75,31 @@ def test_an_engine_that_fails_to_sleep_says_so_and_is_not_taken_to_sleep() -> No
         with pytest.raises(RuntimeError, match="no memory"):
             await engine.rest.begin("a")
         await engine.rest.end("a")
-        assert engine.calls == []
+        assert engine.calls == ["wake"]  # it may be half asleep
         assert await enter(engine) == "in"
+
+    asyncio.run(scene())
+
+
+def test_a_caller_that_goes_away_while_the_engine_falls_asleep_leaves_it_awake() -> None:
+    """The controller of a run may die while the engine waits for its callers to leave."""
+
+    async def scene() -> None:
+        engine, leave = Engine({"a"}), asyncio.Event()
+
+        async def stay() -> None:
+            async with engine.gate.enter(None, interactive=True):
+                await leave.wait()
+
+        inside = asyncio.create_task(stay())
+        await asyncio.sleep(0)
+        falling = asyncio.create_task(engine.rest.begin("a"))
+        await asyncio.sleep(0.05)
+        falling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await falling
+        leave.set()
+        await inside
+        assert await asyncio.wait_for(enter(engine), 5) == "in"
 
     asyncio.run(scene())
