@@ -17,6 +17,21 @@ class LimitsConfig(Section):
     requests: PositiveInt = Field(
         256, description="Requests under way in one API replica; further ones get 429 and Retry-After"
     )
+    annotator_requests: PositiveInt = Field(
+        32, description="Of those, requests of one annotator's token; further ones get 429 and Retry-After"
+    )
+    streams: PositiveInt = Field(
+        256, description="Event streams of runs that are open in one API replica; further ones get 429 and Retry-After"
+    )
+    token_streams: PositiveInt = Field(16, description="Of those, event streams of one token")
+    sign_ins: PositiveInt = Field(
+        32, description="Sign-ins under way in one API replica; of more, those whose body is not there give way"
+    )
+    sign_in_seconds: PositiveFloat = Field(5.0, description="Time for the body of a sign-in; a later one gets 408")
+    body_seconds: PositiveFloat = Field(
+        60.0, description="Time for a request's body, or for a part of an upload; a later one gets 408"
+    )
+    upload_seconds: PositiveFloat = Field(3_600.0, description="Time for a whole upload; a later one gets 408")
     queued_selects: PositiveInt = Field(64, description="Selections that wait for a selector; further ones get 429")
     background_selects: PositiveInt = Field(
         8, description="Selections under way in the background, each a process; further ones get 429"

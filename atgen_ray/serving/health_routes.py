@@ -1,6 +1,8 @@
 """Whether the service lives, whether it can answer, and its numbers for Prometheus."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -13,11 +15,13 @@ from atgen_ray.serving.authorize import allow
 from atgen_ray.serving.run_control import RunControl
 
 READY_SECONDS = 5.0
+KEPT_SECONDS = 1.0
 
 
 def health_routes(control: RunControl) -> APIRouter:
     """Health is open to all and says nothing but whether."""
     router = APIRouter(tags=["health"])
+    readiness = Readiness(lambda: _is_ready(control))
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -26,13 +30,8 @@ def health_routes(control: RunControl) -> APIRouter:
 
     @router.get("/readyz", responses={503: {"description": "A part of the service is not there yet"}})
     async def readyz() -> JSONResponse:
-        """Journal, encoder and model answer."""
-        try:
-            await asyncio.wait_for(run_in_threadpool(control.list), READY_SECONDS)
-            states = await asyncio.wait_for(run_in_threadpool(_deployment_states), READY_SECONDS)
-        except Exception:  # whatever it is, the answer is no
-            return JSONResponse({"status": "not ready"}, 503)
-        ready = bool(states) and all(state == "HEALTHY" for state in states)
+        """Journal, encoder and model answer, or did a second ago."""
+        ready = await readiness.find()
         return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
     @router.get("/metrics", dependencies=[allow("admin")], response_class=Response)
@@ -41,6 +40,41 @@ def health_routes(control: RunControl) -> APIRouter:
         return Response(generate_latest(_measure(control.list())), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+class Readiness:
+    """Whether the service is ready. Everybody who asks at once, or within KEPT_SECONDS, hears one answer.
+
+    However many ask, one thread looks: one that hangs is waited for, and not joined by others.
+    """
+
+    def __init__(self, look: Callable[[], bool]) -> None:
+        self._look = look
+        self._looking: asyncio.Future[bool] | None = None
+        self._answer: asyncio.Task[bool] | None = None
+        self._answered = 0.0
+
+    async def find(self) -> bool:
+        """False too when it cannot be told within READY_SECONDS."""
+        if self._answer is None or (self._answer.done() and time.monotonic() - self._answered > KEPT_SECONDS):
+            self._answer = asyncio.create_task(self._find())
+        return await asyncio.shield(self._answer)  # one who goes away leaves the others theirs
+
+    async def _find(self) -> bool:
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(run_in_threadpool(self._look))
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._looking), READY_SECONDS)
+        except Exception:  # whatever it is, the answer is no
+            return False
+        finally:
+            self._answered = time.monotonic()
+
+
+def _is_ready(control: RunControl) -> bool:
+    control.list()
+    states = _deployment_states()
+    return bool(states) and all(state == "HEALTHY" for state in states)
 
 
 def _deployment_states() -> list[str]:
