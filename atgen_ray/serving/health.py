@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 # How often Serve asks, and how long it waits: after three failures in a row it replaces the replica.
-HEALTH_CHECKS: dict[str, Any] = {"health_check_period_s": 2.0, "health_check_timeout_s": 10.0}
+HEALTH_CHECKS: dict[str, Any] = {"health_check_period_s": 2.0, "health_check_timeout_s": 15.0}
 
 
 class EngineStuck(RuntimeError):

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,14 +20,35 @@ BATCH_ROWS = 32
 EMBEDDED_ROWS = 256
 
 Checkpoint = Callable[[], None]
+Result = TypeVar("Result")
 
 
-class SelectionAbandoned(Exception):
-    """Nobody waits for this selection any more."""
+class Abandoned(Exception):
+    """Nobody waits for this any more."""
 
 
 def _go_on() -> None:
     """Whoever asked waits to the end."""
+
+
+async def run_while_heard(work: Callable[[Checkpoint], Result]) -> Result:
+    """`work` in a thread. It is given what it calls between its parts, which raises Abandoned when its caller has gone.
+
+    The place of a caller that went away is free once its thread has ended: until then it takes the processor's time.
+    """
+    gone = threading.Event()
+
+    def check() -> None:
+        if gone.is_set():
+            raise Abandoned
+
+    working = asyncio.ensure_future(asyncio.to_thread(work, check))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        gone.set()
+        await asyncio.wait([working])
+        raise
 
 
 class Selector:
@@ -42,26 +63,14 @@ class Selector:
 
     async def select(self, body: SelectBody) -> list[dict[str, Any]]:
         """The query batch of `body`, as rows of PickBody."""
-        gone = threading.Event()
-
-        def check() -> None:
-            if gone.is_set():
-                raise SelectionAbandoned
-
-        work = asyncio.ensure_future(asyncio.to_thread(self.select_now, body, check))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            gone.set()
-            await asyncio.wait([work])  # until then it takes the processor's time, and thus its place here
-            raise
+        return await run_while_heard(lambda check: self.select_now(body, check))
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this does not return, as its event loop hangs."""
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
         """L2-normalised vectors."""
-        return await asyncio.to_thread(lambda: [[float(x) for x in row] for row in self._embed(texts)])
+        return await run_while_heard(lambda check: [[float(x) for x in row] for row in self._embed(texts, check)])
 
     def select_now(self, body: SelectBody, check: Checkpoint = _go_on) -> list[dict[str, Any]]:
         """As `select`, in the caller's thread; `check` is called between its parts, and may raise to end it.
