@@ -5,6 +5,7 @@ nor another thread can come between the look at the balance and what it allows. 
 which add up exactly.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -98,16 +99,18 @@ class Ledger:
             rows = [{"settled": key, "amount": amount} for key, amount in paid.items()]
             connection.execute(sa.update(ledger).where(mine).values(paid=sa.bindparam("amount")), rows)
 
-    def _room(self, connection: sa.Connection, scope: Scope, round: int) -> int | None:
-        """What is left of a budget; None without one."""
-        limit = self._limits[scope]
-        if limit is None:
-            return None
+    def used(self, connection: sa.Connection, scope: Scope, round: int) -> int:
+        """What the run, or its `round`, has paid and holds, in billionths of a dollar."""
         mine = ledger.c.run == self._run
         if scope == "round":
             mine &= ledger.c.round == round
         used = sa.select(sa.func.sum(sa.func.coalesce(ledger.c.paid, ledger.c.held))).where(mine)
-        return limit - int(connection.execute(used).scalar_one() or 0)
+        return int(connection.execute(used).scalar_one() or 0)
+
+    def _room(self, connection: sa.Connection, scope: Scope, round: int) -> int | None:
+        """What is left of a budget; None without one."""
+        limit = self._limits[scope]
+        return None if limit is None else limit - self.used(connection, scope, round)
 
 
 def read_balance(journal: Journal, run: str) -> Balance:
@@ -172,8 +175,18 @@ def read_paid(journal: Journal, run: str, annotator: str, round: int) -> dict[st
 
 def to_nano(dollars: float) -> int:
     """Billionths of a dollar, never less than `dollars`."""
-    return -int(-dollars * NANO // 1)
+    return math.ceil(_scale(dollars))
+
+
+def format_dollars(nano: int) -> str:
+    """Billionths of a dollar as dollars, rounded up to a millionth: a budget of so many dollars is enough."""
+    return f"{-(-nano // 1000) / 1_000_000:.6f}".rstrip("0").rstrip(".")
 
 
 def _nano(dollars: float | None) -> int | None:
-    return None if dollars is None else int(dollars * NANO)
+    return None if dollars is None else math.floor(_scale(dollars))
+
+
+def _scale(dollars: float) -> float:
+    """Billionths, without the last bits of a product of floats: 0.57 dollars buy what costs 0.57."""
+    return round(dollars * NANO, 3)

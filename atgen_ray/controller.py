@@ -19,6 +19,7 @@ from atgen_ray.config import RunConfig, Shot
 from atgen_ray.embedding import embed_pool
 from atgen_ray.engines import Engine, build_engine
 from atgen_ray.engines.states import append_states
+from atgen_ray.errors import BudgetSpent, UserError
 from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
 from atgen_ray.evaluation.few_shot import show_solved
 from atgen_ray.evaluation.placement import score_on_ray
@@ -68,17 +69,26 @@ class Controller:
         self.embed_pool()
         if self._config.evaluation.zero_shot:
             self.evaluate_adapter(0)
-        round = 0
-        while (reason := self.find_stop(round)) is None:
+        reason, round = self.find_stop(0), 0
+        while reason is None:
             round += 1
-            self.generate_features(round)
-            self.select_batch(round)
-            self.annotate_batch(round)
-            if round == 1 and self._config.evaluation.few_shot:
-                self.evaluate_few_shot()
-            self.train_adapter(round)
-            self.evaluate_adapter(round)
+            reason = self.run_round(round) or self.find_stop(round)
+        self._require_labels(round, reason)
         return reason
+
+    def run_round(self, round: int) -> str | None:
+        """One round; why the run ends in the middle of it, or None."""
+        self.generate_features(round)
+        self.select_batch(round)
+        try:
+            self.annotate_batch(round)
+        except BudgetSpent:
+            return "budget spent"
+        if round == 1 and self._config.evaluation.few_shot:
+            self.evaluate_few_shot()
+        self.train_adapter(round)
+        self.evaluate_adapter(round)
+        return None
 
     def run_selection(self) -> str:
         """One query batch chosen with no labels and no training (experimental design); as `run` otherwise."""
@@ -177,7 +187,12 @@ class Controller:
         self._commit(round, "selection", rel, make)
 
     def annotate_batch(self, round: int) -> None:
-        """Has the query batch labelled; what the journal has already is not asked for again."""
+        """Has the query batch labelled; what the journal has already is not asked for again.
+
+        Raises:
+            BudgetSpent: nothing was bought, as the run's money is spent on labels of earlier rounds.
+            UserError: a budget is too small for any label of the round.
+        """
         rel = f"{round_folder(round)}/annotations.jsonl"
 
         def make(progress: Progress) -> None:
@@ -185,10 +200,12 @@ class Controller:
             have = {label.id for label in self._state.labels_of(round)}
             missing = [id_ for id_ in picked["id"].to_pylist() if id_ not in have]
             texts = self._state.texts
-            annotator = build_annotator(self._config.annotator, self._open_site(round, progress))
+            site = self._open_site(round, progress)
+            annotator = build_annotator(self._config.annotator, site)
             labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
             self._journal.bury(self._lease, round, dead)
             self._journal.record_annotations(self._lease, round, labels)
+            self._check_budget(round, site)
             self._folder.write_jsonl("labeled.jsonl", self._state.labeled_rows(round))
             self._folder.write_jsonl(rel, [asdict(label) for label in self._state.labels_of(round)])
             progress(picked.num_rows, picked.num_rows)
@@ -278,6 +295,23 @@ class Controller:
         count = max(0, min(self._state.affordable(round + 1), selectable))
         stopping = self._config.stopping.model_copy(update={"rounds": self._config.rounds})
         return find_stop(stopping, round, labels, dev_scores, selectable, bought, count)
+
+    def _check_budget(self, round: int, site: Site) -> None:
+        """Raises BudgetSpent or UserError where a budget kept every example of the round without a label."""
+        if not site.shortfalls or self._state.labels_of(round):
+            return
+        met = site.shortfalls[-1]
+        if met.limit == "run" and self._state.labels(round):
+            raise BudgetSpent
+        raise UserError(f"no label can be bought in round {round}: {site.describe_shortfall(met)}")
+
+    def _require_labels(self, round: int, reason: str) -> None:
+        """Raises UserError where the run would end after `round` with nothing to learn from."""
+        if self._state.labels(round):
+            return
+        letters = [letter for _, letter in self._journal.dead_letters(self._config.name) if letter.step == "annotation"]
+        first = f" {len(letters)} examples got none, the first: {letters[0].reason}" if letters else ""
+        raise UserError(f"the run ends without a label ({reason}).{first}")
 
     def _commit(self, round: int, step: str, output: str | None, make: Callable[[Progress], None]) -> None:
         """Does a step unless its output is there, then journals it."""

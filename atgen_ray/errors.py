@@ -25,6 +25,10 @@ class RunPaused(RunStopped):
     """Something outside, such as a provider's quota, keeps the run from going on; everything committed so far stays."""
 
 
+class BudgetSpent(Exception):
+    """What is left of the run's budget buys not one more label."""
+
+
 class PoolExhausted(Exception):
     """Nothing is left in the pool to select."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from atgen_ray.annotation import estimate as annotation
-from atgen_ray.annotation.estimate import estimate_annotation, estimate_judge
+from atgen_ray.annotation.estimate import check_budget, estimate_annotation, estimate_judge
 from atgen_ray.config import RunConfig
 from atgen_ray.journal import Journal, open_journal
 from atgen_ray.selection import find_needs
@@ -54,8 +54,13 @@ def plan_within_ray(config: RunConfig) -> dict[str, Any]:
 def estimate_run(
     config: RunConfig, pool: pa.Table, leaked: Sequence[str], test_rows: int, journal: Journal
 ) -> dict[str, Any]:
-    """What the run will come to on `pool` (POOL_SCHEMA), of which the ids `leaked` are in the test set too."""
+    """What the run will come to on `pool` (POOL_SCHEMA), of which the ids `leaked` are in the test set too.
+
+    Raises:
+        UserError: a budget buys no label at all.
+    """
     rows = pool.select(["id", "duplicate_of", "text"]).to_pylist()
+    check_budget(config, [row["text"] for row in rows])
     duplicates = {row["id"] for row in rows if row["duplicate_of"]}
     unwanted = {*leaked} | duplicates if config.data.duplicates.action == "exclude" else {*leaked}
     labels = expect_labels(config, len(rows) - len(unwanted))

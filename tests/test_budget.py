@@ -4,10 +4,21 @@ import threading
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atgen_ray.budget import NANO, Account, Balance, Entry, Ledger, read_accounts, read_balance
+from atgen_ray.budget import (
+    NANO,
+    Account,
+    Balance,
+    Entry,
+    Ledger,
+    format_dollars,
+    read_accounts,
+    read_balance,
+    to_nano,
+)
 from atgen_ray.config import StoppingConfig
 from atgen_ray.journal import Journal
 from atgen_ray.owner import Owner
@@ -47,6 +58,20 @@ def test_concurrent_reservations_stay_within_both_budgets(
     assert balance.held == 0
     assert balance.paid <= run_budget
     journal.close()
+
+
+@pytest.mark.parametrize(("price", "count"), [(0.57, 1), (0.57, 3), (0.29, 100), (1.1, 7), (0.1, 3)])
+def test_a_budget_of_so_many_prices_buys_so_many(tmp_path: Path, price: float, count: int) -> None:
+    journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
+    journal.create_run("r", {}, "")
+    ledger = Ledger("r", StoppingConfig(dollars=price * count))
+    with journal.fenced(journal.acquire("r", Owner("a"), 60)) as connection:
+        assert ledger.fit(connection, 1, [to_nano(price)] * (count + 1)) == (count, "run")
+
+
+@pytest.mark.parametrize(("nano", "text"), [(0, "0"), (1, "0.000001"), (NANO, "1"), (570_000_001, "0.570001")])
+def test_dollars_are_told_in_full_and_never_less(nano: int, text: str) -> None:
+    assert format_dollars(nano) == text
 
 
 def test_a_reservation_outlives_the_process_that_made_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from atgen_ray.annotation.decisions import Patience
 from atgen_ray.annotation.engine import Terms
 from atgen_ray.annotation.human import HumanAnnotator
 from atgen_ray.annotation.language import LanguageAnnotator
-from atgen_ray.annotation.prices import find_price
+from atgen_ray.annotation.prices import bound_cost, find_price
 from atgen_ray.annotation.providers import Provider
 from atgen_ray.annotation.router import Router
 from atgen_ray.annotation.site import Site
@@ -65,9 +65,8 @@ def build_remote(
 ) -> LanguageAnnotator:
     """A model of a paid provider, or of a server that speaks its protocol; patient as it is told to be."""
     price = find_price(config, key)
-    schema = len(str(config.output_schema)) * 2 + 512 if config.output_schema else 0  # providers show it to the model
     terms = Terms(
-        worst=lambda ask: price.nano(ask.prompt.tokens_at_most + schema, config.max_output_tokens),
+        worst=lambda ask: bound_cost(config, price, ask.prompt),
         cost=price.nano,
         resend=config.in_doubt == "resend",
         cancel=config.on_stop == "cancel",

@@ -39,5 +39,5 @@ class DatasetAnnotator:
             )
             site.ledger.settle(connection, dict.fromkeys((entry.key for entry in entries), nano))
         count += len(paid)
-        site.note_limit(limit, len(ids) - count)
+        site.note_limit(limit, len(ids) - count, nano)
         return count

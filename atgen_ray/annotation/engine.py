@@ -79,8 +79,9 @@ class Engine:
                     raise type(error)(f"{error}; {note}") from None
                 raise
         outcome = Outcome(self._book.read_latest(), limit)
-        if len(asks) >= MANY and all(row.state == "refused" for row in map(outcome.rows.get, by_key) if row):
-            raise UserError(f"all {len(asks)} requests were refused, the last: {outcome.rows[asks[-1].key].reason}")
+        sent = [outcome.rows[key] for key in by_key if key in outcome.rows]  # a budget may keep out any of them
+        if len(sent) >= MANY and all(row.state == "refused" for row in sent):
+            raise UserError(f"all {len(sent)} requests were refused, the last: {sent[-1].reason}")
         return outcome
 
     def _fly(self, questions: Questions, flying: dict["Future[list[Reply]]", Shard], submit: Submit) -> Scope | None:

@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from atgen_ray.annotation.prices import Price, find_price
+from atgen_ray.annotation.prices import Price, bound_cost, find_price
 from atgen_ray.annotation.requests import PromptWriter
+from atgen_ray.budget import format_dollars, to_nano
 from atgen_ray.config import (
     HumanAnnotatorConfig,
     LanguageAnnotatorConfig,
@@ -14,6 +15,7 @@ from atgen_ray.config import (
     RunConfig,
     list_annotators,
 )
+from atgen_ray.errors import UserError
 from atgen_ray.journal import Journal
 
 SAMPLE = 200  # examples whose questions are counted
@@ -60,6 +62,35 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
         "annotator_prompt_tokens": prompt_tokens,
         "annotator_output_tokens_at_most": output_tokens,
     }
+
+
+def check_budget(config: RunConfig, texts: Sequence[str]) -> None:
+    """Nothing, where each budget buys at least the cheapest label of an example among `texts`.
+
+    Raises:
+        UserError: one does not; names the budget and what a label can cost.
+    """
+    if not texts:
+        return
+    worst = _price_label(config, min(texts, key=lambda text: len(text.encode("utf-8", "replace"))))
+    for key in ("dollars", "dollars_per_round"):
+        dollars = getattr(config.stopping, key)
+        if dollars is not None and to_nano(dollars) < worst:
+            raise UserError(
+                f"stopping.{key} is {dollars}, expected at least {format_dollars(worst)}, which one label can cost"
+            )
+
+
+def _price_label(config: RunConfig, text: str) -> int:
+    """The most that a label of `text` by the first annotator can cost, without repairs, in billionths of a dollar."""
+    key, annotator = list_annotators(config.annotator)[0]
+    if isinstance(annotator, RemoteAnnotatorConfig):
+        prompt = PromptWriter(annotator, config.prompt).write(text)
+        return bound_cost(annotator, find_price(annotator, key), prompt) * annotator.votes
+    price = to_nano(annotator.price_per_label)
+    if isinstance(annotator, HumanAnnotatorConfig):
+        return price * annotator.overlap
+    return price * annotator.votes if isinstance(annotator, LanguageAnnotatorConfig) else price
 
 
 def estimate_judge(config: RunConfig, answers: int, texts: Sequence[str]) -> Numbers:

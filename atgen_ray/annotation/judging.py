@@ -30,12 +30,13 @@ def build_ask(site: Site) -> Ask | None:
 
     def ask(materials: Sequence[str]) -> list[str]:
         texts = {_identify(material): material for material in materials}
-        bench = replace(site, config=config, texts=texts, labeled=[])
+        bench = replace(site, config=config, texts=texts, labeled=[], shortfalls=[])
         verdicts, unusable = build_annotator(judge, bench, KEY).annotate_batch(list(texts), list(texts.values()))
         given = {verdict.id: verdict.text for verdict in verdicts} | {letter.id: "" for letter in unusable}
         if left := len(texts) - len(given):
+            why = bench.describe_shortfall(bench.shortfalls[-1]).replace("label", "verdict")
             grading = f"{KEY} from grading {left} of {len(texts)} answers"
-            raise RunPaused(f"the budget keeps {grading}: raise stopping.dollars, and the run goes on")
+            raise RunPaused(f"the budget keeps {grading}: {why}; raise it, and the run goes on")
         return [given[_identify(material)] for material in materials]
 
     return ask

@@ -4,7 +4,7 @@ Labels are computed from the book of requests alone; a run that dies anywhere co
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from atgen_ray.annotation.book import Book, Row
@@ -17,7 +17,6 @@ from atgen_ray.annotation.site import Site
 from atgen_ray.annotation.votes import count_votes
 from atgen_ray.budget import NANO, read_paid
 from atgen_ray.config import LanguageAnnotatorConfig
-from atgen_ray.errors import UserError
 from atgen_ray.records import Annotation, DeadLetter
 from atgen_ray.seeds import mix_seed
 
@@ -63,34 +62,35 @@ class LanguageAnnotator:
             for vote in range(self._config.votes)
         ]
         outcome = self._engine.answer(asks)
-        votes = self._read_votes(outcome, by_id)
-        if self._config.repair:
-            repairs = [
-                Ask(id_, vote.row.key[1], 1, self._writer.write(by_id[id_], REPAIR.format(fault=vote.fault)))
-                for id_ in ids
-                for vote in votes[id_]
-                if vote.fault is not None and vote.answer is not None
-            ]
-            if repairs:
-                votes = self._read_votes(self._engine.answer(repairs), by_id)
+        limit, votes = outcome.limit, self._read_votes(outcome, by_id)
+        if repairs := self._write_repairs(by_id, votes):
+            outcome = self._engine.answer(repairs)
+            limit, votes = limit or outcome.limit, self._read_votes(outcome, by_id)
+        unsent = [ask for ask in asks + repairs if _is_unsent(outcome.rows.get(ask.key))]
+        waiting = {ask.example_id for ask in unsent}
         labels, dead = list[Annotation](), list[DeadLetter]()
         dollars = read_paid(self._site.journal, self._site.lease.run, self.name, self._site.round)
         for id_ in ids:
             if good := [vote for vote in votes[id_] if vote.fault is None]:
                 labels.append(self._elect(id_, by_id[id_], good, votes[id_], dollars[id_] / NANO))
-            elif votes[id_]:
+            elif votes[id_] and id_ not in waiting:
                 dead.append(DeadLetter(id_, "annotation", self._explain(votes[id_])))
-        self._check_round_budget(outcome, asks)
-        self._site.note_limit(outcome.limit, sum(not votes[id_] for id_ in ids))
+        left = set(ids) - {label.id for label in labels} - {letter.id for letter in dead}
+        missed = [ask for ask in unsent if ask.example_id in left]
+        worst = sum(self._terms.worst(ask) for ask in missed if ask.example_id == missed[0].example_id)
+        self._site.note_limit(limit, len(left), worst)
         return labels, dead
 
-    def _check_round_budget(self, outcome: Outcome, asks: list[Ask]) -> None:
-        if outcome.limit == "round" and not outcome.rows:
-            limit = self._site.config.stopping.dollars_per_round
-            least = min(self._terms.worst(ask) for ask in asks) / NANO
-            raise UserError(
-                f"stopping.dollars_per_round is {limit}, expected at least {least:.6f}, which one label can cost"
-            )
+    def _write_repairs(self, texts: Mapping[str, str], votes: Mapping[str, Sequence[Vote]]) -> list[Ask]:
+        """The questions to ask once more, each with what was wrong with its answer."""
+        if not self._config.repair:
+            return []
+        return [
+            Ask(id_, vote.row.key[1], 1, self._writer.write(text, REPAIR.format(fault=vote.fault)))
+            for id_, text in texts.items()
+            for vote in votes[id_]
+            if vote.fault is not None and vote.answer is not None
+        ]
 
     def _read_votes(self, outcome: Outcome, texts: dict[str, str]) -> dict[str, list[Vote]]:
         """The last answer to each vote, of those that were answered or failed for good."""
@@ -151,3 +151,8 @@ class LanguageAnnotator:
         usable = [label for label in self._site.labeled if not is_suspect(self._site.texts[label.id])]
         usable.sort(key=lambda label: (mix_seed(seed, "shots", self._site.round, label.id), label.id))
         return [(self._site.texts[label.id], label.text) for label in usable[: self._config.shots]]
+
+
+def _is_unsent(row: Row | None) -> bool:
+    """Whether a question was never sent, or came back without an answer and waits to be sent again."""
+    return row is None or row.state == "unanswered"

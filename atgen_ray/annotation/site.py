@@ -1,14 +1,22 @@
 """What an annotator works with in one round of a run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from atgen_ray.budget import Ledger, Scope
+from atgen_ray.budget import Ledger, Scope, format_dollars
 from atgen_ray.config import RunConfig
 from atgen_ray.journal import Journal, Lease
 from atgen_ray.records import Annotation, Progress
 from atgen_ray.storage import RunFolder
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """A budget that kept examples without a label, and the most that the first of them can cost, in billionths."""
+
+    limit: Scope
+    worst: int
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,7 @@ class Site:
         texts: the user turn of every example of the pool, by id.
         labeled: labels of earlier rounds, which may serve as worked examples.
         progress: hears of labels done, and raises RunStopped when the run is to stop.
+        shortfalls: budgets that were met, in the order in which they were.
     """
 
     config: RunConfig
@@ -29,16 +38,33 @@ class Site:
     texts: Mapping[str, str]
     labeled: Sequence[Annotation]
     progress: Progress
+    shortfalls: list[Shortfall] = field(default_factory=list)
 
     @cached_property
     def ledger(self) -> Ledger:
         """The run's money."""
         return Ledger(self.config.name, self.config.stopping)
 
-    def note_limit(self, limit: Scope | None, left: int) -> None:
-        """Tells the journal that a budget kept `left` examples without a label."""
+    def note_limit(self, limit: Scope | None, left: int, worst: int) -> None:
+        """Tells the journal that a budget kept `left` examples without a label.
+
+        The first of them can cost `worst` billionths of a dollar.
+        """
         if limit is not None and left:
-            stopping = self.config.stopping
-            dollars = stopping.dollars if limit == "run" else stopping.dollars_per_round
-            payload = {"limit": limit, "dollars": dollars, "left": left}
+            self.shortfalls.append(Shortfall(limit, worst))
+            payload = {"limit": limit, "dollars": self._budget(limit), "left": left}
             self.journal.append(self.lease, "budget", self.round, "annotation", payload)
+
+    def describe_shortfall(self, shortfall: Shortfall) -> str:
+        """The budget, what of it is spent, and what the next label can cost, as one line."""
+        with self.journal.database.reading() as connection:
+            used = self.ledger.used(connection, shortfall.limit, self.round)
+        key = "stopping.dollars" if shortfall.limit == "run" else "stopping.dollars_per_round"
+        return (
+            f"{key} is {self._budget(shortfall.limit)}, expected at least {format_dollars(used + shortfall.worst)}: "
+            f"{format_dollars(used)} is spent, and the next label can cost {format_dollars(shortfall.worst)}"
+        )
+
+    def _budget(self, limit: Scope) -> float | None:
+        stopping = self.config.stopping
+        return stopping.dollars if limit == "run" else stopping.dollars_per_round

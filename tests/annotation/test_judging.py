@@ -17,7 +17,6 @@ from atgen_ray.evaluation import Resources, evaluate_predictions
 from atgen_ray.evaluation.judge import read_verdict
 
 ANSWERS = {"a": "Paris", "b": "Rome", "c": "Paris", "d": "[[refuse]]"}
-SOURCES = dict.fromkeys(ANSWERS, "Capital of France?")
 
 
 def set_up(provider: FakeProvider, folder: Path, stopping: dict[str, Any] | None = None) -> Desk:
@@ -27,10 +26,10 @@ def set_up(provider: FakeProvider, folder: Path, stopping: dict[str, Any] | None
     return Desk(provider, folder, parse_config(tree), make_texts(2))
 
 
-def judge(desk: Desk) -> Any:
+def judge(desk: Desk, answers: dict[str, str] = ANSWERS) -> Any:
     resources = Resources(ask=build_ask(desk.site()))
-    references = {id_: ["Paris"] for id_ in ANSWERS}
-    return evaluate_predictions(ANSWERS, references, ["llm_judge"], 100, sources=SOURCES, resources=resources)
+    references, sources = dict.fromkeys(answers, ["Paris"]), dict.fromkeys(answers, "Capital of France?")
+    return evaluate_predictions(answers, references, ["llm_judge"], 100, sources=sources, resources=resources)
 
 
 def test_answers_are_graded_once_and_paid_from_the_run_s_budget(provider: FakeProvider, tmp_path: Path) -> None:
@@ -52,12 +51,18 @@ def test_answers_are_graded_once_and_paid_from_the_run_s_budget(provider: FakePr
     assert len(provider.bills()) == asked
 
 
-def test_a_judge_without_money_pauses_the_run(provider: FakeProvider, tmp_path: Path) -> None:
-    desk = set_up(provider, tmp_path, {"dollars": 1.0})
-    with pytest.raises(RunPaused, match=r"the budget keeps evaluation\.judge from grading"):
-        judge(desk)
+@pytest.mark.parametrize("budget", ["dollars", "dollars_per_round"])
+@pytest.mark.parametrize("dollars", [1.0, 0.002])
+def test_a_judge_without_money_pauses_the_run(
+    provider: FakeProvider, tmp_path: Path, budget: str, dollars: float
+) -> None:
+    desk = set_up(provider, tmp_path, {budget: dollars})
+    many = {f"m{index}": f"answer {index}" for index in range(12)}
+    why = rf"stopping\.{budget} is {dollars}, expected at least .* the next verdict can cost"
+    with pytest.raises(RunPaused, match=rf"the budget keeps evaluation\.judge from grading \d+ of 15 answers: {why}"):
+        judge(desk, ANSWERS | many)
     balance = read_balance(desk.journal, "paid")
-    assert balance.paid + balance.held <= 1.0
+    assert balance.paid + balance.held <= dollars
 
 
 def test_nobody_is_asked_where_there_is_no_judge(provider: FakeProvider, tmp_path: Path) -> None:

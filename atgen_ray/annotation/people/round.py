@@ -54,7 +54,7 @@ class TaskRound:
             ]
             if rows:
                 connection.execute(sa.insert(tasks), rows)
-        site.note_limit(limit, len(new) - count)
+        site.note_limit(limit, len(new) - count, worst)
         return count
 
     def count_left(self) -> int:

@@ -1,0 +1,31 @@
+"""Whole runs whose money ends: what is paid is trained on, and every repeat says the same."""
+
+from collections.abc import Callable
+
+from projects import Project
+
+SMALL = ["selection.strategy=random", "evaluation.zero_shot=false", "data.test=null", "stopping.rounds=3"]
+
+
+def test_a_run_whose_budget_is_spent_ends_and_one_that_buys_nothing_says_so(
+    make_project: Callable[[], Project],
+) -> None:
+    project = make_project()
+    arguments = ["run", "sort.yaml", *SMALL, "--name", "spent"]
+    poor = project.run(*arguments, "stopping.dollars=0.3")
+    assert poor.returncode == 2, poor.stderr
+    assert "error: stopping.dollars is 0.3, expected at least 0.5, which one label can cost\n" in poor.stderr
+    assert "Traceback" not in poor.stderr
+
+    for _ in range(2):
+        done = project.run(*arguments, "stopping.dollars=2.5")  # the price of the first round, to the last cent
+        assert done.returncode == 0, done.stderr
+        assert "finished: budget spent" in done.stdout
+        assert len(project.read("spent", "labeled.jsonl")) == 5
+        assert [row["labels"] for row in project.read("spent", "metrics.json")] == [5]
+
+    richer = project.run(*arguments, "stopping.dollars=4")
+    assert richer.returncode == 0, richer.stderr
+    assert "finished: budget spent" in richer.stdout
+    assert [row["labels"] for row in project.read("spent", "metrics.json")] == [5, 8]
+    assert "budget spent" in (project.folder / "atgen-runs/runs/spent/report.html").read_text()
