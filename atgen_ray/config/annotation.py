@@ -80,7 +80,9 @@ class HumanAnnotatorConfig(Section):
         description="The model's own answer: shown to start from; blind: only after the first edit; off: never",
     )
     lease_minutes: PositiveFloat = Field(30.0, description="An example goes to others when nothing was typed so long")
-    skips: PositiveInt = Field(1, description="An example that so many people skip is given up")
+    skips: PositiveInt = Field(
+        1, description="An example that so many people skip goes to somebody else; one more, and an admin decides"
+    )
     settle_seconds: NonNegativeFloat = Field(
         15.0, description="How long an answer can be taken back before the run takes it"
     )

@@ -40,7 +40,7 @@ class SubmitBody(_Body):
 
 
 class SkipBody(_Body):
-    """Why a task is left to others."""
+    """Why a task is left to somebody else, and then to an admin."""
 
     reason: Note
 
@@ -52,10 +52,10 @@ class FlagBody(_Body):
 
 
 class DecisionBody(_Body):
-    """What becomes of a task in dispute."""
+    """What becomes of a task that is in dispute or was skipped."""
 
     verdict: Literal["label", "drop", "reopen"] = Field(
-        description="label: `text` is the label; drop: no label; reopen: back to those who flagged it"
+        description="label: `text` is the label; drop: no label; reopen: back to those who flagged or skipped it"
     )
     text: str = Field("", max_length=LONGEST, description="The label")
     comment: str = Field("", max_length=4_000)

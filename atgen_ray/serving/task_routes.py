@@ -67,7 +67,10 @@ def task_routes(journal: Journal) -> APIRouter:
     def show_disputes(
         name: Name, caller: Admin, limit: Annotated[int, Query(ge=1, le=200)] = 50
     ) -> list[dict[str, Any]]:
-        """Tasks whose answers disagree, or that somebody flagged, with all answers."""
+        """Tasks whose answers disagree, or that somebody flagged or skipped, with all answers.
+
+        One whose `state` is open may still be labelled by others.
+        """
         return list_disputes(journal, name, limit)
 
     @router.put("/{id}/draft")
@@ -82,7 +85,7 @@ def task_routes(journal: Journal) -> APIRouter:
 
     @router.post("/{id}/skip")
     def skip_task(name: Name, id: Id, body: SkipBody, key: Key, caller: Person) -> TaskBody:
-        """Leave the task to others."""
+        """Leave the task to somebody else, and then to an admin."""
         return TaskBody(**Queue(journal, name, caller.name).answer(key, id, "skipped", body.reason))
 
     @router.post("/{id}/flag")
@@ -97,7 +100,7 @@ def task_routes(journal: Journal) -> APIRouter:
 
     @router.post("/{id}/decide")
     def decide_task(name: Name, id: Id, body: DecisionBody, caller: Admin) -> StateBody:
-        """Settle a dispute."""
+        """Settle a dispute, or a task that was skipped."""
         if body.verdict == "label" and not body.text.strip():
             raise Fault(422, "text is empty, expected the label")
         state = decide(journal, name, id, caller.name, body.verdict, body.text, body.comment)

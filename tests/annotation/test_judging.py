@@ -28,7 +28,8 @@ def set_up(provider: FakeProvider, folder: Path, stopping: dict[str, Any] | None
 
 def judge(desk: Desk, answers: dict[str, str] = ANSWERS) -> Any:
     resources = Resources(ask=build_ask(desk.site()))
-    references, sources = dict.fromkeys(answers, ["Paris"]), dict.fromkeys(answers, "Capital of France?")
+    references = {id_: ["Paris"] for id_ in answers}
+    sources = dict.fromkeys(answers, "Capital of France?")
     return evaluate_predictions(answers, references, ["llm_judge"], 100, sources=sources, resources=resources)
 
 

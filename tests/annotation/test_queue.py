@@ -7,17 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from human_desk import HumanDesk
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from atgen_ray.annotation.people.adjudication import decide, list_disputes
+from atgen_ray.annotation.people.adjudication import count_disputes, decide, list_disputes
 from atgen_ray.annotation.people.desk import TaskConflict, TaskUnknown
 from atgen_ray.annotation.people.queue import Queue
 from atgen_ray.annotation.people.statistics import measure_progress
 from atgen_ray.budget import read_balance
 from atgen_ray.journal import Journal
+from atgen_ray.tables import tasks as task_table
 
 PEOPLE = ["ann", "bea", "cid"]
 people = st.sampled_from(PEOPLE)
@@ -217,6 +219,49 @@ def test_an_undone_answer_is_a_draft_again_until_the_run_takes_it(journal: Journ
     with pytest.raises(TaskConflict, match="cannot be taken back any more"):
         queue.undo("key-4", "e00")
     assert read_balance(journal, desk.run).paid == 0.5
+
+
+def test_one_person_who_skips_everything_empties_no_round(journal: Journal) -> None:
+    desk = HumanDesk(journal, 12)
+    desk.put_up()
+    ann, bea = desk.queue("ann"), desk.queue("bea")
+    for task in ann.lease(12):
+        ann.answer(f"skip-{task['id']}", task["id"], "skipped", "not today")
+    assert desk.round().take() == ([], [])
+    assert desk.round().count_left() == 12
+    assert ann.lease(12) == []
+    assert [task["id"] for task in bea.lease(12)] == list(desk.texts)
+    for id_ in desk.texts:
+        bea.answer(f"done-{id_}", id_, "submitted", f"label of {id_}")
+    labels, dead = desk.round().take()
+    assert ([label.id for label in labels], dead) == (list(desk.texts), [])
+
+
+@pytest.mark.parametrize("skips", [1, 2])
+def test_a_task_that_more_than_skips_people_skip_waits_for_an_admin(journal: Journal, skips: int) -> None:
+    desk = HumanDesk(journal, 1, skips=skips)
+    desk.put_up()
+    for number in range(skips + 1):
+        queue = desk.queue(f"person-{number}")
+        assert [task["id"] for task in queue.lease()] == ["e00"]
+        queue.answer(f"key-{number}", "e00", "skipped", "no")
+    assert desk.queue("another").lease() == []
+    assert desk.round().take() == ([], [])
+    assert count_disputes(journal, desk.run) == len(list_disputes(journal, desk.run)) == 1
+    assert decide(journal, desk.run, "e00", "root", "reopen") == "open"
+    assert count_disputes(journal, desk.run) == 0
+    assert [task["id"] for task in desk.queue("person-0").lease()] == ["e00"]
+
+
+def test_an_example_that_an_earlier_version_gave_up_is_open_again(journal: Journal) -> None:
+    desk = HumanDesk(journal, 1)
+    desk.put_up()
+    desk.queue("ann").lease()
+    desk.queue("ann").answer("key-1", "e00", "skipped", "no")
+    with journal.database.writing() as connection:
+        connection.execute(sa.update(task_table).where(task_table.c.run == desk.run).values(state="dropped"))
+    assert desk.round().take() == ([], [])
+    assert [task["id"] for task in desk.queue("bea").lease()] == ["e00"]
 
 
 def test_no_more_tasks_go_up_than_the_budget_pays_for(journal: Journal) -> None:

@@ -1,7 +1,10 @@
 """Whole runs whose money ends: what is paid is trained on, and every repeat says the same."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
+from fakes.provider import run_provider
 from projects import Project
 
 SMALL = ["selection.strategy=random", "evaluation.zero_shot=false", "data.test=null", "stopping.rounds=3"]
@@ -29,3 +32,15 @@ def test_a_run_whose_budget_is_spent_ends_and_one_that_buys_nothing_says_so(
     assert "finished: budget spent" in richer.stdout
     assert [row["labels"] for row in project.read("spent", "metrics.json")] == [5, 8]
     assert "budget spent" in (project.folder / "atgen-runs/runs/spent/report.html").read_text()
+
+
+def test_a_run_without_a_single_label_says_why(make_project: Callable[[], Project], tmp_path: Path) -> None:
+    project = make_project()
+    with run_provider(tmp_path) as provider:
+        annotator = {"type": "openai", "model": "fake", "base_url": provider.openai, "repair": False}
+        annotator |= {"price": {"input": 1.0, "output": 1.0}, "checks": {"regex": "never"}}
+        settings = [*SMALL[:-1], "stopping.rounds=1", f"annotator={json.dumps(annotator)}", "--name", "none"]
+        done = project.run("run", "sort.yaml", *settings, OPENAI_API_KEY="sk-test")
+    assert done.returncode == 2, done.stderr
+    assert "error: the run ends without a label (all rounds done). 5 examples got none, the first: " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -141,13 +141,45 @@ def test_a_flag_waits_for_an_admin_who_gives_it_back_or_drops_it(office: Office)
     assert (letter.id, letter.reason) == ("e00", "root dropped it (no English)")
 
 
-def test_a_task_that_is_skipped_is_given_up(office: Office) -> None:
+def test_a_skipped_task_goes_to_others_then_to_an_admin_who_gives_it_back_or_drops_it(office: Office) -> None:
     office.lease("ann")
     assert office.call("ann", "POST", "/e00/skip", {"reason": "cannot tell"}).json()["state"] == "skipped"
     assert office.call("ann", "POST", "/e00/undo").json()["state"] == "leased"
     office.call("ann", "POST", "/e00/skip", {"reason": "really not"})
+    assert office.call("ann", "GET", "/disputes").status_code == 403
+    (skipped,) = office.call("root", "GET", "/disputes").json()
+    assert (skipped["id"], skipped["state"], skipped["agreement"]) == ("e00", "open", None)
+    assert [(each["annotator"], each["state"], each["note"]) for each in skipped["answers"]] == [
+        ("ann", "skipped", "really not")
+    ]
+    assert [task["id"] for task in office.lease("ann", count=5)] == ["e01"], "it does not come back to who skipped it"
+    assert [task["id"] for task in office.lease("bea")] == ["e00"]
+    office.call("bea", "POST", "/e00/skip", {"reason": "nor I"})
+    (waiting,) = office.call("root", "GET", "/disputes").json()
+    assert (waiting["id"], waiting["state"]) == ("e00", "disputed")
+    assert office.desk.round().take() == ([], [])
+
+    assert office.call("root", "POST", "/e01/decide", {"verdict": "drop"}).status_code == 409
+    assert office.call("root", "POST", "/e00/decide", {"verdict": "reopen"}).json()["state"] == "open"
+    assert office.call("root", "GET", "/disputes").json() == []
+    assert office.lease("ann")[0]["id"] == "e00"
+    office.call("ann", "POST", "/e00/skip", {"reason": "no"})
+    dropped = office.call("root", "POST", "/e00/decide", {"verdict": "drop", "comment": "nobody can"})
+    assert dropped.json() == {"id": "e00", "state": "dropped"}
     _, (letter,) = office.desk.round().take()
-    assert letter.reason == "people skipped it (ann: really not)"
+    assert letter.reason == "root dropped it (nobody can); ann skipped it (no)"
+
+
+def test_an_admin_may_label_what_was_skipped_while_others_could(tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    office.lease("ann")
+    office.call("ann", "POST", "/e00/skip", {"reason": "cannot tell"})
+    assert office.lease("bea")[0]["id"] == "e00"
+    assert office.call("root", "POST", "/e00/decide", {"verdict": "label", "text": "so"}).json()["state"] == "answered"
+    late = office.call("bea", "POST", "/e00/submit", {"text": "too late"})
+    assert (late.status_code, late.json()["error"]["message"]) == (409, "task 'e00' was settled without you")
+    (label,), _ = office.desk.round().take()
+    assert (label.text, label.annotator) == ("so", "human/root")
 
 
 def test_the_team_is_measured(office: Office) -> None:

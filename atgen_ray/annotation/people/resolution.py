@@ -37,26 +37,28 @@ def resolve(
 ) -> Outcome:
     """How a task stands after `answers` (the oldest first) of the `wanted`, and an admin's decision.
 
-    A flag waits for an admin. An example that was skipped as often as allowed has the answers that it has, or none.
+    A flag waits for an admin. A skip leaves the example to others, as long as no more than `config.skips` people skip
+    it; then it has the answers that it has, and without any waits for an admin.
     """
+    skipped = [answer for answer in answers if answer.state == "skipped"]
     if decision is not None:
-        return _follow(decision)
+        return _follow(decision, skipped)
     if any(answer.state == "flagged" for answer in answers):
         return Outcome("disputed")
-    skipped = [answer for answer in answers if answer.state == "skipped"]
     given = [answer for answer in answers if answer.state == "submitted"]
-    if len(given) < wanted and len(skipped) < config.skips:
+    if len(given) < wanted and len(skipped) <= config.skips:
         return Outcome("open")
     if not given:
-        notes = "; ".join(f"{answer.annotator}: {answer.note}" for answer in skipped)
-        return Outcome("dropped", reason=f"people skipped it ({notes})")
+        return Outcome("disputed")
     centre, agreement = find_centre([answer.text or "" for answer in given])
     if agreement < config.adjudicate_below:
         return Outcome("disputed", agreement=agreement)
     return Outcome("answered", given[centre].text or "", given[centre].annotator, agreement=agreement)
 
 
-def _follow(decision: dict[str, Any]) -> Outcome:
+def _follow(decision: dict[str, Any], skipped: Sequence[Answer]) -> Outcome:
     if decision["verdict"] == "drop":
-        return Outcome("dropped", reason=f"{decision['by']} dropped it ({decision['comment'] or 'no reason given'})")
+        reasons = [f"{decision['by']} dropped it ({decision['comment'] or 'no reason given'})"]
+        reasons += [f"{answer.annotator} skipped it ({answer.note})" for answer in skipped]
+        return Outcome("dropped", reason="; ".join(reasons))
     return Outcome("answered", decision["text"], decision["by"])

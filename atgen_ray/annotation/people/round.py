@@ -66,16 +66,19 @@ class TaskRound:
     def take(self) -> tuple[list[Annotation], list[DeadLetter]]:
         """Takes what is answered or given up and was not changed for a while; labels, letters and money in one go."""
         site = self._site
-        ready = tasks.c.state.in_(("answered", "dropped"))
-        query = sa.select(tasks).where(self._desk.mine & ready).order_by(tasks.c.round, tasks.c.rank)
+        ready = ("answered", "dropped")
+        query = sa.select(tasks).where(self._desk.mine & tasks.c.state.in_(ready)).order_by(tasks.c.round, tasks.c.rank)
         labels, dead, paid = [], [], {}
         with site.journal.fenced(site.lease) as connection:
-            before = site.journal.database.clock(connection) - self._settle
-            rows = connection.execute(query.where(tasks.c.changed <= before)).mappings().all()
+            now = site.journal.database.clock(connection)
+            rows = connection.execute(query.where(tasks.c.changed <= now - self._settle)).mappings().all()
             answers = self._desk.answers(connection, [row["example_id"] for row in rows])
             for row in rows:
                 id_ = row["example_id"]
                 outcome = self._desk.resolve(connection, row)
+                if outcome.state not in ready:  # an earlier version gave it up at the first skip
+                    self._desk.settle(connection, id_, now)
+                    continue
                 given = [answer for answer in answers[id_] if answer["state"] == "submitted"]
                 cost = self._price * sum(answer["note"] != IMPORTED for answer in given)
                 paid[_key(id_)] = cost

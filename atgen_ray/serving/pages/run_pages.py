@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from atgen_ray.annotation.book import summarize_requests
+from atgen_ray.annotation.people.adjudication import count_disputes
 from atgen_ray.budget import read_accounts, read_balance
 from atgen_ray.config import NAME_PATTERN, ServiceConfig
 from atgen_ray.journal import Journal
@@ -107,7 +108,7 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
     round = max((event.round or 0 for event in steps), default=0)
     done = {event.step for event in steps if (event.round or 0) == round}
     messages = [event.payload["message"] for event in events if event.payload.get("message")]
-    annotators = _list_types(record.config.get("annotator") or {})
+    human = "human" in _list_types(record.config.get("annotator") or {})
     return {
         "section": section,
         "name": name,
@@ -117,7 +118,8 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
         "round": round,
         "steps": [(step, step in done) for step in (STEPS[2:] if round else FIRST_STEPS)],
         "last": events[-1].sequence if events else 0,
-        "human": "human" in annotators,
+        "human": human,
+        "undecided": count_disputes(journal, name) if human else 0,
     }
 
 
