@@ -296,6 +296,35 @@ def test_an_admin_settles_what_people_disagree_on(people: People) -> None:
     assert (label.text, label.annotator) == ("the river rose", "human/root")
 
 
+def test_an_admin_finds_what_was_skipped_and_gives_it_back_or_drops_it(people: People) -> None:
+    desk = people.open(2, settle_seconds=0.0)
+    ann = desk.queue("ann")
+    for task in ann.lease(2):
+        ann.answer(f"skip-{task['id']}", task["id"], "skipped", f"{MARKUP} no")
+    visitor = people.come("root", "admin")
+    page = visitor.open(f"/runs/{desk.run}")
+    page.get_by_role("link", name="2 examples").click()
+    page.wait_for_url(f"**/annotate/{desk.run}/disputes")
+    first = page.locator("[data-id='e00']")
+    expect(first).to_contain_text("skipped, open for others, round 1")
+    expect(first).to_contain_text(f"{MARKUP} no")
+    assert find_barriers(page) == []
+    first.get_by_role("button", name="Give it back").click()
+    expect(first).to_have_count(0)
+    page.locator("[data-id='e01']").get_by_role("button", name="No label").click()
+    expect(page.locator("#none")).to_be_visible()
+    assert [task["id"] for task in ann.lease(2)] == ["e00"]
+    labels, (letter,) = desk.round().take()
+    assert (labels, letter.id, letter.reason) == (
+        [],
+        "e01",
+        f"root dropped it (no reason given); ann skipped it ({MARKUP} no)",
+    )
+    page = visitor.open(f"/runs/{desk.run}")
+    expect(page.locator("#state")).to_contain_text("Annotate")
+    expect(page.get_by_role("link", name="examples")).to_have_count(0)
+
+
 def test_an_admin_brings_labels_that_exist_already(people: People, tmp_path: Path) -> None:
     desk = people.open(3)
     pool = [{"id": id_, "text": text} for id_, text in desk.texts.items()]
