@@ -80,7 +80,8 @@ def evaluate_predictions(
         columns[name] = values
         corpus = METRICS[name].corpus
         draw = (bootstrap_samples, confidence, seed)
-        aggregates[name] = _aggregate_corpus(cases, corpus, *draw) if corpus else _aggregate(values, *draw)
+        judged = [case for case, value in zip(cases, values, strict=True) if not np.isnan(value)]
+        aggregates[name] = _aggregate_corpus(judged, corpus, *draw) if corpus else _aggregate(values, *draw)
     arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
     return Evaluation(pa.table({"id": pa.array(ids, pa.string()), **arrays}), aggregates)
 

@@ -6,6 +6,7 @@ scripts, which know ASCII only, every Unicode punctuation mark counts as one, th
 digits, Arabic vowel signs do not count, and text without spaces between words is compared by character.
 """
 
+import math
 import re
 import string
 import unicodedata
@@ -20,13 +21,16 @@ _MARKS = frozenset(string.punctuation + "´")
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1 when the prediction equals a reference after normalisation, else 0."""
-    return max(float(_normalize(prediction) == _normalize(reference)) for reference in references)
+    """1 when the prediction equals a reference after normalisation, else 0; NaN without references."""
+    return max((float(_normalize(prediction) == _normalize(reference)) for reference in references), default=math.nan)
 
 
 def token_f1(prediction: str, references: Sequence[str]) -> float:
-    """Largest F1 between the normalised tokens of the prediction and those of a reference; 1 when both are empty."""
-    return max(_f1(_normalize(prediction), _normalize(reference)) for reference in references)
+    """Largest F1 between the normalised tokens of the prediction and those of a reference; 1 when both are empty.
+
+    NaN without references.
+    """
+    return max((_f1(_normalize(prediction), _normalize(reference)) for reference in references), default=math.nan)
 
 
 def _f1(predicted: tuple[str, ...], expected: tuple[str, ...]) -> float:

@@ -3,6 +3,7 @@
 Values are mean log-probabilities a token, below 0; larger is better.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
@@ -20,7 +21,7 @@ def score_likelihood(given: Literal["source", "reference"], cases: Sequence[Case
         return score_pairs([(case.source, case.prediction) for case in cases], model)
     pairs = [(case.prediction, reference) for case in cases for reference in case.references]
     scores = iter(score_pairs(pairs, model))
-    return [max(next(scores) for _ in case.references) for case in cases]
+    return [max((next(scores) for _ in case.references), default=math.nan) for case in cases]
 
 
 def score_pairs(pairs: Sequence[tuple[str, str]], model: str) -> list[float]:

@@ -1,5 +1,6 @@
 """BERTScore (Zhang et al., ICLR 2020): greedy matching of contextual embeddings, F1, without idf weights."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,10 @@ def score_similarity(cases: Sequence[Case], resources: Resources) -> list[float]
     texts = [text for case in cases for text in (case.prediction, *case.references)]
     vectors = dict(zip(texts, embed_tokens(texts, config.model, config.layer), strict=True))
     return [
-        max(match_tokens(vectors[case.prediction], vectors[reference]) for reference in case.references)
+        max(
+            (match_tokens(vectors[case.prediction], vectors[reference]) for reference in case.references),
+            default=math.nan,
+        )
         for case in cases
     ]
 

@@ -4,6 +4,7 @@ The value of a set is the package's corpus score, which is no mean of sentence s
 of references of its own.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -24,12 +25,12 @@ class _Sacrebleu:
     def score(self, prediction: str, references: Sequence[str]) -> float:
         """The sentence score; BLEU over the orders that a short answer has at all."""
         if not references:
-            raise ValueError("no reference")
+            return math.nan
         # Where it is exactly right, rounding inside the package may leave a little more than 100.
         return min(100.0, float(self._metric(references).sentence_score(prediction, list(references)).score))
 
     def counts(self, cases: Sequence[Case]) -> npt.NDArray[np.float64]:
-        """What is counted in every case, (n, k)."""
+        """What is counted in every case, each with references, (n, k)."""
         rows = []
         for case in cases:
             metric = self._metric(case.references)

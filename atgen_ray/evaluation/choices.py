@@ -1,5 +1,6 @@
 """Multiple choice: whether the letter that an answer chooses is the right one."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ def multiple_choice(prediction: str, references: Sequence[str]) -> float:
     "B", "(b)", "B. Paris" and "The answer is B." choose B; a prediction that chooses none is wrong. A reference
     that names none is compared as text.
     """
-    return max(_agree(prediction, reference) for reference in references)
+    return max((_agree(prediction, reference) for reference in references), default=math.nan)
 
 
 def _agree(prediction: str, reference: str) -> float:

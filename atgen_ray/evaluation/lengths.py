@@ -1,5 +1,6 @@
 """How long answers are, in words; none of it is better the larger it is."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ def count_words(text: str) -> float:
 
 def length_ratio(prediction: str, references: Sequence[str]) -> float:
     """Words of the prediction for each word of the reference that is nearest in length."""
+    if not references:
+        return math.nan
     length = count_words(prediction)
     nearest = min((count_words(reference) for reference in references), key=lambda other: (abs(length - other), other))
     return length / max(1.0, nearest)

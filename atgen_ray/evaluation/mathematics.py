@@ -1,10 +1,12 @@
 """Whether two answers are the same number or expression: 0.5 is 1/2 is \\frac{1}{2}, and 1.5 is not 15.
 
-Plain numbers are compared exactly here. What is left goes to math-verify, in a process of its own: it parses hostile
-text with computer algebra and needs alarms to give up, which only a main thread may set.
+Plain numbers are compared exactly here; only decimals of a fraction without end may be rounded. What is left goes to
+math-verify, in a process of its own: it parses hostile text with computer algebra and needs alarms to give up, which
+only a main thread may set.
 """
 
 import json
+import math
 import re
 import subprocess  # nosec B404 - our own program, its input as JSON lines
 import sys
@@ -20,12 +22,17 @@ _NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?<=\d)"
 _PLAIN = re.compile(rf"({_NUMBER}(?:[eE][-+]?\d{{1,2}})?)\.?")
 _RATIO = re.compile(rf"({_NUMBER})\s*/\s*({_NUMBER})")
 _MIXED = re.compile(r"([-+]?\d+)\s+(\d+)\s*/\s*(\d+)")
-_FRAC = re.compile(r"([-+]?)\\[dt]?frac\{\s*([-+]?[\d.,]+)\s*\}\{\s*([-+]?[\d.,]+)\s*\}")
+_FRAC = re.compile(r"([-+]?)(\d*)\s*\\[dt]?frac\{\s*([-+]?[\d.,]+)\s*\}\{\s*([-+]?[\d.,]+)\s*\}")
+_SPACED = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?")  # 1 000 000
+_VULGAR = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞↉])")
 _UNITS = re.compile(r"(?<=[\d}])(?:\s*\\text\{[^{}]*\}|(?:\s+[^\W\d_]{2,})+)\s*\.?$")
 _CLUTTER = re.compile(r"\\[,!;: ]|\\left|\\right|\\\$|\\%|[$€£¥%°]|\*\*|\^\\circ|\^\{\\circ\}")
 _SIGNAL = re.compile(r"(?:answer|result)\s*(?:is|=|:)+\s*(.+)", re.IGNORECASE)
-_LAST = re.compile(rf"(?<![\w.,])[$€£]?({_NUMBER}(?:\s*/\s*\d+)?)")
+_LAST = re.compile(rf"(?<![\w.,])[$€£]?([-+]?\d+\s+\d+/\d+|{_NUMBER}(?:\s*/\s*\d+)?)")
+_BRACKETED = re.compile(r"(?:\\?\{|[(\[])[^()\[\]{}\n]*,[^()\[\]{}\n]*[)\]}]$")  # an interval, a point or a set
+_WORDS = re.compile(r"(?<!\\)\b[^\W\d_]{2,}")
 _TOLERANCE = Fraction(1, 10**6)  # relative; decimals of a fraction are rarely written out further
+_NOISE = Fraction(1, 10**15)  # relative; the last digits of a float
 _SECONDS = 20.0  # for one pair
 _LONGEST = 200  # characters of a plain number
 
@@ -34,7 +41,8 @@ def math_equal(cases: Sequence[Case]) -> list[float]:
     """1 for each prediction whose final answer equals that of a reference, else 0.
 
     The final answer is the last \\boxed{}, what follows #### or "the answer is", or else the whole of a short text and
-    the last number of a long one. What cannot be shown to be equal in time is not equal.
+    the last number, interval or point of a long one. What cannot be shown to be equal in time is not equal. NaN without
+    references.
     """
     pairs: dict[tuple[str, str], bool] = {}
     open_pairs = []
@@ -49,7 +57,10 @@ def math_equal(cases: Sequence[Case]) -> list[float]:
     open_pairs = list(dict.fromkeys(open_pairs))
     pairs |= dict(zip(open_pairs, compare_symbolically(open_pairs), strict=True))
     return [
-        max(float(pairs[find_final(reference), find_final(case.prediction)]) for reference in case.references)
+        max(
+            (float(pairs[find_final(reference), find_final(case.prediction)]) for reference in case.references),
+            default=math.nan,
+        )
         for case in cases
     ]
 
@@ -63,10 +74,15 @@ def find_final(text: str) -> str:
         after = text.rpartition("####")[2].strip()
         return after.splitlines()[0].strip() if after else ""
     if found := _SIGNAL.findall(text):
-        text = re.sub(r"(?<=[\w})])\.\s.*", "", found[-1]).strip()
+        text = re.sub(r"(?<=[\w})\]])\.\s.*", "", found[-1]).strip()
     text = text.removesuffix(".").strip()
     if parse_number(text) is not None or ("\n" not in text and len(text.split()) <= 3):
         return text
+    bare = text.strip("$").strip()
+    if "\n" not in bare and bare.endswith((")", "]", "}")) and not _WORDS.search(bare):
+        return text
+    if (bracketed := _BRACKETED.search(bare)) and not _WORDS.search(bracketed[0]):
+        return bracketed[0]
     numbers = _LAST.findall(text)
     return numbers[-1] if numbers else text
 
@@ -79,7 +95,7 @@ def compare_plainly(right: str, given: str) -> bool | None:
         return False
     one, other = parse_number(right), parse_number(given)
     if one is not None and other is not None:
-        return abs(one - other) <= _TOLERANCE * max(abs(one), abs(other))
+        return _is_same(one, other)
     return None
 
 
@@ -87,14 +103,18 @@ def parse_number(text: str) -> Fraction | None:
     """The number that `text` is, with currency, per cent signs, thousands separators and units taken off."""
     if len(text) > _LONGEST:
         return None
-    text = unicodedata.normalize("NFKC", text).replace("−", "-").replace("\u2044", "/")
+    text = unicodedata.normalize("NFKC", _VULGAR.sub(" ", text)).replace("−", "-").replace("\u2044", "/")
     text = _UNITS.sub("", _CLUTTER.sub("", text).strip()).strip()
     text = re.sub(r"^[a-zA-Z]\s*=\s*", "", text)
     if found := _PLAIN.fullmatch(text):
         return Fraction(found[1].replace(",", ""))
+    if _SPACED.fullmatch(text):
+        return Fraction(text.replace(" ", ""))
     sign = 1
-    if found := _FRAC.fullmatch(text):
-        sign, text = -1 if found[1] == "-" else 1, f"{found[2]}/{found[3]}"
+    if (found := _FRAC.fullmatch(text)) and found[2]:
+        text = f"{found[1]}{found[2]} {found[3]}/{found[4]}"
+    elif found:
+        sign, text = -1 if found[1] == "-" else 1, f"{found[3]}/{found[4]}"
     if found := _MIXED.fullmatch(text):
         whole, part = int(found[1]), Fraction(int(found[2]), int(found[3]) or 1)
         return None if int(found[3]) == 0 else whole - part if found[1].startswith("-") else whole + part
@@ -121,6 +141,30 @@ def compare_symbolically(pairs: Sequence[tuple[str, str]]) -> list[bool]:
     return verdicts + [False] * (len(pairs) - len(verdicts))
 
 
+def _is_same(one: Fraction, other: Fraction) -> bool:
+    """Whether two numbers are equal, or one is a fraction without end and the other its decimals."""
+    if one == other:
+        return True
+    digits = [_count_digits(number) for number in (one, other)]
+    difference, largest = abs(one - other), max(abs(one), abs(other))
+    if digits.count(None) == 1:
+        unit = Fraction(1, 10 ** max(digit or 0 for digit in digits))
+        return max(digit or 0 for digit in digits) > 0 and difference <= min(unit, _TOLERANCE * largest)
+    return digits != [0, 0] and difference <= _NOISE * largest
+
+
+def _count_digits(number: Fraction) -> int | None:
+    """Digits after the point; None where they never end."""
+    rest, counts = number.denominator, []
+    for prime in (2, 5):
+        count = 0
+        while rest % prime == 0:
+            rest //= prime
+            count += 1
+        counts.append(count)
+    return max(counts) if rest == 1 else None
+
+
 def _find_boxed(text: str) -> str | None:
     start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
     if start < 0:
@@ -135,4 +179,6 @@ def _find_boxed(text: str) -> str | None:
 
 
 def _tidy(text: str) -> str:
-    return re.sub(r"\s+", "", _CLUTTER.sub("", text)).casefold().removesuffix(".")
+    """Without white space but for one between digits: 3 1/2 is not 31/2."""
+    text = _CLUTTER.sub("", text)
+    return re.sub(r"(?<=\d)\s+(?=\d)|(\s+)", lambda found: "" if found[1] else " ", text).casefold().removesuffix(".")

@@ -1,7 +1,7 @@
 """The names of the metrics.
 
 Each maps cases to one number an example. Unless its file says otherwise a value lies in [0, 1], larger is better, and
-the best reference counts; sacreBLEU and chrF keep their published scale from 0 to 100.
+the best reference counts, or NaN where there is none; sacreBLEU and chrF keep their published scale from 0 to 100.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,5 +1,6 @@
 """ROUGE by the rouge-score package, for text in any script."""
 
+import math
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,7 +17,8 @@ def rouge(kind: str, prediction: str, references: Sequence[str]) -> float:
     tokenizer, which drops everything else and so gives 0 to most languages; here words of every script count.
     """
     scorer = _scorer(kind)
-    return max(float(scorer.score(reference, prediction)[kind].fmeasure) for reference in references)
+    values = (float(scorer.score(reference, prediction)[kind].fmeasure) for reference in references)
+    return max(values, default=math.nan)
 
 
 class _Words:

@@ -4,6 +4,7 @@ Punctuation vanishes there instead of parting words, so that "1.5" equals "15" a
 `exact_match` and `token_f1`, which follow TriviaQA's script, know better; take those unless a paper is to be matched.
 """
 
+import math
 import re
 import string
 from collections import Counter
@@ -15,12 +16,12 @@ _UNMARKED = str.maketrans("", "", string.punctuation)
 
 def squad_exact_match(prediction: str, references: Sequence[str]) -> float:
     """1 when the prediction equals a reference after SQuAD's normalisation, else 0."""
-    return max(float(_words(prediction) == _words(reference)) for reference in references)
+    return max((float(_words(prediction) == _words(reference)) for reference in references), default=math.nan)
 
 
 def squad_f1(prediction: str, references: Sequence[str]) -> float:
     """Largest F1 between the words of the prediction and those of a reference."""
-    return max(_f1(_words(prediction), _words(reference)) for reference in references)
+    return max((_f1(_words(prediction), _words(reference)) for reference in references), default=math.nan)
 
 
 def _words(text: str) -> list[str]:

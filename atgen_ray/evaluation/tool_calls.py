@@ -1,6 +1,7 @@
 """Calls of functions, as JSON: whether the right functions are called with the right arguments."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ def tool_calls(prediction: str, references: Sequence[str]) -> float:
     Raises ValueError for a reference that is not of this form.
     """
     made = find_calls(prediction)
-    return max(_agree(made, reference) for reference in references)
+    return max((_agree(made, reference) for reference in references), default=math.nan)
 
 
 def _agree(made: list[Any] | None, reference: str) -> float:
