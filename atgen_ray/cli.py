@@ -128,9 +128,12 @@ def plan(source: Source, overrides: Overrides = None, storage: Storage = None, a
         typer.echo(json.dumps(estimate))
         return
     table = Table(box=None, show_header=False, pad_edge=False)
+    warnings = estimate.pop("warnings", [])
     for key, value in estimate.items():
         table.add_row(key.replace("_", " "), "unknown" if value is None else str(value))
     console.print(table)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
 
 
 @app.command()

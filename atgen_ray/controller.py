@@ -23,8 +23,8 @@ from atgen_ray.errors import BudgetSpent, UserError
 from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
 from atgen_ray.evaluation.few_shot import show_solved
 from atgen_ray.evaluation.placement import score_on_ray
-from atgen_ray.journal import Journal, Lease
-from atgen_ray.plan import estimate_run
+from atgen_ray.journal import WARNING, Journal, Lease
+from atgen_ray.plan import estimate_run, warn_of_overlap
 from atgen_ray.pool import build_split, overlap
 from atgen_ray.progress import Watch
 from atgen_ray.provenance import write_provenance
@@ -120,6 +120,7 @@ class Controller:
             self._folder.write_table("pool.parquet", pool.examples)
 
         self._commit(0, "pool", "pool.parquet", make)
+        self._check_overlap()
 
     def embed_pool(self) -> None:
         """Embeds the pool where a strategy, or the weighing of labels, looks at embeddings."""
@@ -295,6 +296,19 @@ class Controller:
         count = max(0, min(self._state.affordable(round + 1), selectable))
         stopping = self._config.stopping.model_copy(update={"rounds": self._config.rounds})
         return find_stop(stopping, round, labels, dev_scores, selectable, bought, count)
+
+    def _check_overlap(self) -> None:
+        """Warns of examples that are in the test set too; raises UserError where nothing else is in the pool."""
+        if self._config.data.test is None:
+            return
+        rows = self._state.pool.num_rows
+        leaked = overlap(self._state.pool, self._folder.read_table("test.parquet", columns=["content"]))
+        warning = warn_of_overlap(rows, len(leaked))
+        if len(leaked) == rows:
+            raise UserError(f"nothing can be labelled: {warning}")
+        told = [event.payload[WARNING] for event in self._journal.events(self._config.name) if event.kind == WARNING]
+        if warning and warning not in told:
+            self._journal.append(self._lease, WARNING, 0, "pool", {WARNING: warning})
 
     def _check_budget(self, round: int, site: Site) -> None:
         """Raises BudgetSpent or UserError where a budget kept every example of the round without a label."""

@@ -24,6 +24,7 @@ from atgen_ray.storage import check_run_name, open_storage
 from atgen_ray.tables import annotations, controllers, dead_letters, events, runs
 
 Status = Literal["created", "running", "finished", "stopped", "failed"]
+WARNING = "warning"  # an event: something that does not keep the run from going on, told under that name
 
 
 class LeaseLost(Exception):

@@ -48,7 +48,16 @@ def plan_within_ray(config: RunConfig) -> dict[str, Any]:
     leaked = overlap(pool.examples, test.examples) if test else []
     with closing(open_journal(config.storage, config.database_url)) as journal:
         read = {"rows_without_use": len(pool.dead) + len(leaked), "test_rows": test.examples.num_rows if test else 0}
-        return estimate_run(config, pool.examples, leaked, read["test_rows"], journal) | read
+        plan = estimate_run(config, pool.examples, leaked, read["test_rows"], journal) | read
+    warning = warn_of_overlap(pool.examples.num_rows, len(leaked))
+    return plan | ({"warnings": [warning]} if warning else {})
+
+
+def warn_of_overlap(rows: int, leaked: int) -> str | None:
+    """What to tell of a pool of `rows` examples, of which `leaked` are in the test set too; None where none is."""
+    if not leaked:
+        return None
+    return f"{leaked} of {rows} examples of data.pool stand in data.test too: they are never picked"
 
 
 def estimate_run(

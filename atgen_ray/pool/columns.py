@@ -5,6 +5,7 @@ from typing import Any
 
 Address = tuple[str | int, ...]  # keys and indices from the row down to a value
 Leaf = tuple[Address, Any]
+EXACT = 2**53  # below it a float holds every integer
 
 
 def find_leaves(record: dict[str, Any], path: str) -> list[Leaf] | None:
@@ -74,7 +75,7 @@ def _without(value: Any, address: list[str | int]) -> Any:
 
 
 def to_texts(value: Any) -> list[str]:
-    """The texts in a value: none for null, one for a scalar, several for a list.
+    """The texts in a value: none for null, one for a scalar, several for a list; 51.0 is written 51.
 
     Raises:
         ValueError: the value is an object, or not valid Unicode.
@@ -85,9 +86,18 @@ def to_texts(value: Any) -> list[str]:
         return [text for item in value for text in to_texts(item)]
     if isinstance(value, dict):
         raise ValueError("is an object, expected text, a number or a list of them")
-    text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    text = value.decode("utf-8") if isinstance(value, bytes) else str(restore_integers(value))
     text.encode("utf-8")  # JSON escapes can spell half a character, which no file or database could hold
     return [text]
+
+
+def restore_integers(value: Any) -> Any:
+    """`value` with whole numbers as integers: a column of integers with nulls is often stored as floats."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        return int(value)
+    if isinstance(value, dict):
+        return {name: restore_integers(item) for name, item in value.items()}
+    return [restore_integers(item) for item in value] if isinstance(value, list) else value
 
 
 def list_columns(record: dict[str, Any], prefix: str = "", depth: int = 3) -> Iterator[str]:

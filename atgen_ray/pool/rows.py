@@ -9,7 +9,15 @@ import jinja2
 import pyarrow as pa
 
 from atgen_ray.pool.bounds import LONGEST, describe_length
-from atgen_ray.pool.columns import Address, find_addresses, find_leaves, hide_leaves, list_columns, to_texts
+from atgen_ray.pool.columns import (
+    Address,
+    find_addresses,
+    find_leaves,
+    hide_leaves,
+    list_columns,
+    restore_integers,
+    to_texts,
+)
 from atgen_ray.pool.duplicates import sign_texts
 from atgen_ray.pool.templates import fill_template, list_variables
 
@@ -94,7 +102,7 @@ def _take_texts(record: dict[str, Any], found: dict[str, list[tuple[Address, Any
         if text.strip()
     ]
     if references and plan.reference_template is not None:
-        references = [_fill(plan.reference_template, record, "data.reference_template")]
+        references = [_fill(plan.reference_template, restore_integers(record), "data.reference_template")]
     if plan.needs_reference and not references:
         raise _RowError("has no reference")
     shared = {address[0] for address, _ in source}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from atgen_ray.config import DataConfig, PromptConfig
@@ -292,6 +293,18 @@ def test_rows_of_one_text_are_merged_with_all_their_references(tmp_path: Path) -
     merged = read(write(tmp_path / "pool.jsonl", rows), merge_repeats=True)
     assert merged.examples["row"].to_pylist() == [0, 1]
     assert merged.gold["references"].to_pylist() == [["1", "3"], ["2"]]
+
+
+def test_answers_that_are_whole_numbers_are_written_as_such(tmp_path: Path) -> None:
+    lines = tmp_path / "pool.jsonl"
+    lines.write_text('{"q": "x", "a": 51.0}\n{"q": "y", "a": 7}\n{"q": "z", "a": 2.5}\n')
+    parquet = tmp_path / "pool.parquet"  # as pandas writes a column of integers that has nulls
+    column = pa.array([51.0, 7.0, None], pa.float64())
+    pyarrow.parquet.write_table(pa.table({"q": ["x", "y", "z"], "a": column}), parquet)
+    assert read(lines).gold["references"].to_pylist() == [["51"], ["7"], ["2.5"]]
+    assert read(parquet).gold["references"].to_pylist() == [["51"], ["7"]]
+    made = read(parquet, reference_template="so #### {{ a }}")
+    assert made.gold["references"].to_pylist() == [["so #### 51"], ["so #### 7"]]
 
 
 def test_a_template_makes_the_reference(tmp_path: Path) -> None:

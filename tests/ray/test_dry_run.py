@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from projects import Project
@@ -35,3 +36,31 @@ def test_a_run_does_what_its_plan_says(finished: Project, tmp_path: Path) -> Non
     features = [row for at in ("001", "002") for row in project.read("sort", f"rounds/{at}/features.parquet")]
     tokens = sum(row["prompt_tokens"] for row in features) / len(features) * plan["generated_rows"]
     assert abs(plan["prompt_tokens"] - tokens) < 0.05 * tokens
+
+
+def test_a_pool_that_stands_whole_in_the_test_set_is_a_mistake(make_project: Callable[[], Project]) -> None:
+    project = make_project()
+    told = "40 of 40 examples of data.pool stand in data.test too: they are never picked"
+    planned = project.run("plan", "sort.yaml", "data.test=pool.jsonl")
+    assert planned.returncode == 0, planned.stderr
+    assert f"warning: {told}\n" in planned.stderr
+    done = project.run("run", "sort.yaml", "data.test=pool.jsonl", "--name", "same")
+    assert done.returncode == 2, done.stdout
+    assert f"error: nothing can be labelled: {told}\n" in done.stderr
+    assert "finished" not in done.stdout
+
+
+def test_a_pool_that_stands_in_part_in_the_test_set_is_warned_of(make_project: Callable[[], Project]) -> None:
+    project = make_project()
+    pool, test = project.folder / "pool.jsonl", project.folder / "test.jsonl"
+    test.write_text(test.read_text() + "\n".join(pool.read_text().splitlines()[:3]) + "\n")
+    told = "warning: 3 of 40 examples of data.pool stand in data.test too: they are never picked"
+    small = [
+        "selection.strategy=random",
+        "evaluation.zero_shot=false",
+        "stopping.rounds=1",
+        "evaluation.metrics=[words]",
+    ]
+    done = project.run("run", "sort.yaml", *small, "--name", "part")
+    assert done.returncode == 0, done.stderr
+    assert told in " ".join(done.stdout.split())

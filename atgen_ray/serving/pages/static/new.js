@@ -177,6 +177,7 @@ function tabulate(plan) {
 
 function write(key, value) {
   if (value === null) return "not known yet";
+  if (Array.isArray(value)) return value.join("; ");
   if (typeof value !== "number") return typeof value === "string" ? value : JSON.stringify(value);
   const text = value.toLocaleString("en", { maximumFractionDigits: 4 });
   return key.includes("dollars") ? `$${text}` : text;
