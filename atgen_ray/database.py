@@ -24,6 +24,8 @@ BUSY_SECONDS = 60  # how long a transaction waits for another's lock
 OUTAGE_SECONDS = 30  # how long a server that was there and is not, as when it restarts, is waited for
 IDLE_SECONDS = 30  # how long PostgreSQL waits for a client that is silent inside a transaction
 
+_REVISION = sa.table(migrations.VERSION_TABLE)
+
 
 class Database:
     """An open database that holds our tables, brought up to date when it is opened. Safe to use from threads.
@@ -79,6 +81,18 @@ class Database:
         """An INSERT that leaves out rows whose unique key is taken."""
         insert = sqlite.insert if self._sqlite else postgresql.insert
         return insert(table).on_conflict_do_nothing()
+
+    def check(self) -> None:
+        """Nothing, where the database answers and its tables are of this version.
+
+        Raises:
+            OutOfOrder: it cannot be used, or another version of atgen-ray has changed its tables.
+        """
+        newest = migrations.list_revisions()[-1]
+        with self.reading() as connection:
+            found = connection.execute(sa.select(sa.column("version_num")).select_from(_REVISION)).scalar_one_or_none()
+        if found != newest:
+            raise OutOfOrder(f"database {self._name} has schema revision {found}, expected {newest}")
 
     def close(self) -> None:
         """Close all connections."""

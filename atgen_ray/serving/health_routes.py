@@ -72,7 +72,7 @@ class Readiness:
 
 
 def _is_ready(control: RunControl) -> bool:
-    control.list()
+    control.check()
     states = _deployment_states()
     return bool(states) and all(state == "HEALTHY" for state in states)
 

@@ -68,7 +68,7 @@ class RunControl:
             return find_mistakes(error, RunConfig)
         except UserError as error:
             return {_name_key(str(error)): str(error)}
-        if any(record.name == config.name for record in self._journal.runs()):
+        if self._journal.has_run(config.name):
             return {"name": f"name is '{config.name}', a run that exists already; expected another one"}
         return {}
 
@@ -93,6 +93,14 @@ class RunControl:
         tree = dict(self._find(name).config)
         config = parse_config(tree | {"database_url": self._service.database_url})
         start_controller(self._confine(config))
+
+    def check(self) -> None:
+        """Nothing, where the journal answers and its tables are ours; at a cost that no run changes.
+
+        Raises:
+            OutOfOrder: the database cannot be used, or was changed by another version.
+        """
+        self._journal.database.check()
 
     def list(self) -> list[dict[str, Any]]:
         """As `atgen-ray runs list`."""
