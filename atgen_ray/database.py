@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from atgen_ray import migrations
-from atgen_ray.errors import OutOfOrder, UserError
+from atgen_ray.errors import OutOfOrder, StorageFull, UserError
 from atgen_ray.strict_json import encode_json
 
 BUSY_SECONDS = 60  # how long a transaction waits for another's lock
@@ -182,7 +182,8 @@ class Database:
             reason = " ".join(str(error.orig).split())
             if password := str(self._url.password or ""):
                 reason = reason.replace(password, "***")
-            raise OutOfOrder(f"database {self._name} cannot be used: {reason[:300]}") from None
+            kind = StorageFull if _is_full(error) else OutOfOrder
+            raise kind(f"database {self._name} cannot be used: {reason[:300]}") from None
 
 
 def parse_url(url: str | sa.URL) -> sa.URL:
@@ -203,6 +204,12 @@ def parse_url(url: str | sa.URL) -> sa.URL:
             raise UserError("database_url is SQLite in memory or with options, expected a file: sqlite:///FILE")
         parsed = parsed.set(database=os.path.realpath(str(parsed.database)))
     return parsed
+
+
+def _is_full(error: sa.exc.DBAPIError) -> bool:
+    """Whether the database says that its disk has no room left (SQLITE_FULL; disk_full of PostgreSQL)."""
+    told = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
+    return told in ("SQLITE_FULL", "53100")
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _: object) -> None:

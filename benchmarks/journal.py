@@ -135,13 +135,13 @@ def main() -> None:
             fill(journal, given.runs, given.labels)
             print(f"{kind}: filled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
             rows += [{"database": kind} | row for row in time_views(journal, storage, url, given.repeats)]
+            print(tabulate(rows), flush=True)
             journal.close()
     slow = [row for row in rows if row["median_ms"] >= LIMIT_MS and not row["view"].startswith("peer")]
     given.output.parent.mkdir(parents=True, exist_ok=True)
     result = {"runs": given.runs, "labels": given.labels, "limit_ms": LIMIT_MS, "rows": rows}
     given.output.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
     given.output.with_suffix(".md").write_text(tabulate(rows))
-    print(tabulate(rows))
     sys.exit(f"{len(slow)} views took {LIMIT_MS} ms or more" if slow else 0)
 
 
