@@ -92,6 +92,7 @@ def run_routes(control: RunControl) -> APIRouter:
     @router.get(
         "/{name}/events",
         dependencies=anybody,
+        status_code=200,
         response_class=EventStream,
         responses=describe_text("text/event-stream"),
     )
