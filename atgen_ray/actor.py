@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError, WorkerCrashedError
 
 from atgen_ray.config import RunConfig
 from atgen_ray.credentials import redact
-from atgen_ray.errors import RunBusy, RunStopped, UserError
+from atgen_ray.errors import RunBusy, RunStopped, UserError, tell
 from atgen_ray.journal import Event, Lease, LeaseLost, Status, open_journal
 from atgen_ray.owner import Owner
 from atgen_ray.progress import Watch
@@ -107,7 +107,7 @@ class ControllerActor:
         except LeaseLost as error:
             message, mistake = f"another controller took over: {error}", False
         except UserError as error:
-            message, mistake = redact(str(error)), True
+            message, mistake = redact(tell(error)), True
         except Exception:  # the end of the thread: whoever polls is told, with the traceback
             message, mistake = redact(traceback.format_exc()), False
         self._end(status, message, mistake)
@@ -173,7 +173,7 @@ class ControllerActor:
         except RunStopped as stop:
             return "stopped", str(stop), False
         except UserError as error:
-            return "failed", redact(str(error)), True
+            return "failed", redact(tell(error)), True
         except LeaseLost:
             raise
         except (RayActorError, WorkerCrashedError) as error:

@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from atgen_ray.config import StoppingConfig
 from atgen_ray.journal import Journal
-from atgen_ray.tables import annotations, ledger
+from atgen_ray.tables import annotations, ledger, totals
+from atgen_ray.totals import NANO, add_held, add_paid, find_keys
 
-NANO = 1_000_000_000
 Scope = Literal["run", "round"]
 
 
@@ -85,16 +85,17 @@ class Ledger:
         common = {"run": self._run, "round": round, "annotator": annotator, "paid": None}
         rows = [common | {"key": each.key, "example_id": each.example_id, "held": each.held} for each in entries]
         if rows:
+            add_held(connection, self._run, round, [(each.example_id, each.held) for each in entries])
             connection.execute(sa.insert(ledger), rows)
 
     def find(self, connection: sa.Connection, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that are in the ledger."""
-        query = sa.select(ledger.c.key).where(ledger.c.run == self._run)
-        return set(connection.execute(query).scalars()) & set(keys)
+        return find_keys(connection, self._run, keys)
 
     def settle(self, connection: sa.Connection, paid: Mapping[str, int]) -> None:
         """Replaces what is held by what was `paid`, by key; 0 releases it. What is settled already stays."""
         if paid:
+            add_paid(connection, self._run, paid)
             mine = (ledger.c.run == self._run) & (ledger.c.key == sa.bindparam("settled")) & ledger.c.paid.is_(None)
             rows = [{"settled": key, "amount": amount} for key, amount in paid.items()]
             connection.execute(sa.update(ledger).where(mine).values(paid=sa.bindparam("amount")), rows)
@@ -115,10 +116,9 @@ class Ledger:
 
 def read_balance(journal: Journal, run: str) -> Balance:
     """What the run has paid and what it holds."""
-    held = sa.func.sum(sa.case((ledger.c.paid.is_(None), ledger.c.held), else_=0))
-    query = sa.select(sa.func.sum(ledger.c.paid), held).where(ledger.c.run == run)
+    held = sa.select(sa.func.sum(totals.c.held)).where(totals.c.run == run)
     with journal.database.reading() as connection:
-        _, held_now = connection.execute(query).one()
+        held_now = connection.execute(held).scalar_one()
     return Balance(sum(read_spending(journal, run).values()), int(held_now or 0) / NANO)
 
 
@@ -146,14 +146,9 @@ def read_spending(journal: Journal, run: str) -> dict[int, float]:
 
     A label whose example is not in the ledger counts with its own price.
     """
-    paid = sa.select(ledger.c.round, sa.func.sum(ledger.c.paid)).where(ledger.c.run == run).group_by(ledger.c.round)
-    other = sa.select(annotations.c.round, sa.func.sum(annotations.c.dollars)).where(_unentered(run))
-    other = other.group_by(annotations.c.round)
+    query = sa.select(totals.c.round, totals.c.paid, totals.c.unledgered).where(totals.c.run == run)
     with journal.database.reading() as connection:
-        spending = {round: int(nano or 0) / NANO for round, nano in connection.execute(paid)}
-        for round, dollars in connection.execute(other):
-            spending[round] = spending.get(round, 0.0) + dollars
-    return spending
+        return {round: int(nano) / NANO + outside for round, nano, outside in connection.execute(query)}
 
 
 def _unentered(run: str) -> sa.ColumnElement[bool]:

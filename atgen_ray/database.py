@@ -17,12 +17,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from atgen_ray import migrations
-from atgen_ray.errors import OutOfOrder, UserError
+from atgen_ray.errors import OutOfOrder, StorageFull, UserError
 from atgen_ray.strict_json import encode_json
 
 BUSY_SECONDS = 60  # how long a transaction waits for another's lock
 OUTAGE_SECONDS = 30  # how long a server that was there and is not, as when it restarts, is waited for
 IDLE_SECONDS = 30  # how long PostgreSQL waits for a client that is silent inside a transaction
+
+_REVISION = sa.table(migrations.VERSION_TABLE)
 
 
 class Database:
@@ -79,6 +81,18 @@ class Database:
         """An INSERT that leaves out rows whose unique key is taken."""
         insert = sqlite.insert if self._sqlite else postgresql.insert
         return insert(table).on_conflict_do_nothing()
+
+    def check(self) -> None:
+        """Nothing, where the database answers and its tables are of this version.
+
+        Raises:
+            OutOfOrder: it cannot be used, or another version of atgen-ray has changed its tables.
+        """
+        newest = migrations.list_revisions()[-1]
+        with self.reading() as connection:
+            found = connection.execute(sa.select(sa.column("version_num")).select_from(_REVISION)).scalar_one_or_none()
+        if found != newest:
+            raise OutOfOrder(f"database {self._name} has schema revision {found}, expected {newest}")
 
     def close(self) -> None:
         """Close all connections."""
@@ -168,7 +182,8 @@ class Database:
             reason = " ".join(str(error.orig).split())
             if password := str(self._url.password or ""):
                 reason = reason.replace(password, "***")
-            raise OutOfOrder(f"database {self._name} cannot be used: {reason[:300]}") from None
+            kind = StorageFull if _is_full(error) else OutOfOrder
+            raise kind(f"database {self._name} cannot be used: {reason[:300]}") from None
 
 
 def parse_url(url: str | sa.URL) -> sa.URL:
@@ -189,6 +204,12 @@ def parse_url(url: str | sa.URL) -> sa.URL:
             raise UserError("database_url is SQLite in memory or with options, expected a file: sqlite:///FILE")
         parsed = parsed.set(database=os.path.realpath(str(parsed.database)))
     return parsed
+
+
+def _is_full(error: sa.exc.DBAPIError) -> bool:
+    """Whether the database says that its disk has no room left (SQLITE_FULL; disk_full of PostgreSQL)."""
+    told = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
+    return told in ("SQLITE_FULL", "53100")
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _: object) -> None:

@@ -134,6 +134,20 @@ def find_activity(run: str) -> dict[str, Any] | None:
     return snapshot.activity if snapshot.status == "running" else None
 
 
+def has_controller(run: str) -> bool:
+    """Whether a controller of this cluster drives the run, or is about to."""
+    if not ray.is_initialized():  # asking would start one
+        return False
+    try:
+        controller = ray.get_actor(actor_name(run), namespace=NAMESPACE)
+        snapshot: Snapshot = ray.get(controller.poll.remote(EVERYTHING), timeout=POLL_SECONDS)
+    except (GetTimeoutError, ActorUnavailableError):  # it starts, or Ray is restarting it
+        return True
+    except (ValueError, RayActorError):
+        return False
+    return snapshot.status == "running"
+
+
 def dismiss_ended(run: str) -> None:
     """Ends a controller whose run is over and that only waits for drivers which may still ask.
 

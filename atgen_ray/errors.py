@@ -13,6 +13,10 @@ class OutOfOrder(UserError):
     """Something that we keep things in, a database or a disk, cannot be used now: full, read-only, locked or away."""
 
 
+class StorageFull(OutOfOrder):
+    """A disk or store has no room left."""
+
+
 class RunBusy(UserError):
     """Another controller drives this run."""
 
@@ -38,6 +42,13 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     known = sorted(choices)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+
+
+def tell(error: BaseException) -> str:
+    """The text of an error; of its cause where a task or an actor of Ray raised it, whose own text is a traceback."""
+    while isinstance(cause := getattr(error, "cause", None), BaseException):
+        error = cause
+    return str(error)
 
 
 def printable(text: str) -> str:

@@ -22,6 +22,7 @@ from atgen_ray.owner import Owner
 from atgen_ray.records import Annotation, DeadLetter
 from atgen_ray.storage import check_run_name, open_storage
 from atgen_ray.tables import annotations, controllers, dead_letters, events, runs
+from atgen_ray.totals import RunTotals, add_labels, count_by_round, list_totals
 
 Status = Literal["created", "running", "finished", "stopped", "failed"]
 WARNING = "warning"  # an event: something that does not keep the run from going on, told under that name
@@ -125,11 +126,34 @@ class Journal:
             raise self._unknown(name)
         return RunRecord(**row)
 
+    def has_run(self, name: str) -> bool:
+        """Whether there is a run of that name."""
+        with self.database.reading() as connection:
+            return connection.execute(sa.select(runs.c.name).where(runs.c.name == name)).first() is not None
+
     def runs(self) -> list[RunRecord]:
         """All runs, the oldest first."""
         with self.database.reading() as connection:
             rows = connection.execute(sa.select(runs).order_by(runs.c.created, runs.c.name))
             return [RunRecord(**row) for row in rows.mappings()]
+
+    def totals(self) -> list[RunTotals]:
+        """How all runs stand, the oldest first, at a cost that does not depend on their labels."""
+        with self.database.reading() as connection:
+            return list_totals(connection)
+
+    def total(self, run: str) -> RunTotals:
+        """How one run stands; UserError when there is none of that name."""
+        with self.database.reading() as connection:
+            found = list_totals(connection, run)
+        if not found:
+            raise self._unknown(run)
+        return found[0]
+
+    def count_labels(self, run: str) -> dict[int, int]:
+        """Labels of each round that has any."""
+        with self.database.reading() as connection:
+            return count_by_round(connection, run)
 
     def set_status(self, lease: Lease, status: Status) -> None:
         """Say how the run stands."""
@@ -202,16 +226,24 @@ class Journal:
             stored = sa.select(events).where(mine & (events.c.sequence == entry["sequence"]))
             return Event(**connection.execute(stored).mappings().one())
 
-    def events(self, run: str, after: int = 0) -> list[Event]:
-        """The run's events with a sequence number above `after`, in order."""
+    def last_sequence(self, run: str) -> int:
+        """The number of the run's last event; 0 before the first."""
+        with self.database.reading() as connection:
+            last = sa.select(sa.func.max(events.c.sequence)).where(events.c.run == run)
+            return connection.execute(last).scalar_one() or 0
+
+    def events(self, run: str, after: int = 0, kind: str | None = None) -> list[Event]:
+        """The run's events with a sequence number above `after`, in order; of one kind, where that is given."""
         wanted = (events.c.run == run) & (events.c.sequence > after)
+        if kind is not None:
+            wanted &= events.c.kind == kind
         with self.database.reading() as connection:
             rows = connection.execute(sa.select(events).where(wanted).order_by(events.c.sequence))
             return [Event(**row) for row in rows.mappings()]
 
     def committed_steps(self, run: str) -> dict[tuple[int | None, str], Event]:
         """The events of kind "step" by round and step: what a resumed run need not do again."""
-        return {(event.round, str(event.step)): event for event in self.events(run) if event.kind == "step"}
+        return {(event.round, str(event.step)): event for event in self.events(run, kind="step")}
 
     def record_annotations(self, lease: Lease, round: int, new: Sequence[Annotation]) -> int:
         """Enter the annotations whose example has none by the same annotator yet; how many those were.
@@ -230,13 +262,19 @@ class Journal:
         common = {"run": run, "round": round, "time": self.database.clock(connection)}
         rows = [asdict(annotation) for annotation in new]
         rows = [{"example_id": row.pop("id")} | row | common for row in rows]
-        return self._insert_new(connection, annotations, rows)
+        entered = self._insert_new(connection, annotations, rows, annotations.c.example_id, annotations.c.dollars)
+        add_labels(connection, run, round, [(example, dollars) for example, dollars in entered])
+        return len(entered)
 
-    def annotations(self, run: str) -> list[tuple[int, Annotation]]:
-        """The run's annotations with their round, by round and then in the order they came in."""
+    def annotations(self, run: str, first: int = 0, last: int | None = None) -> list[tuple[int, Annotation]]:
+        """The annotations of rounds `first` to `last` with their round, by round and then in the order they came in."""
         table = annotations.c
         query = sa.select(table.round, table.example_id, table.text, table.annotator, table.dollars, table.provenance)
         query = query.where(table.run == run).order_by(table.round, table.id)
+        if first > 0:
+            query = query.where(table.round >= first)
+        if last is not None:
+            query = query.where(table.round <= last)
         with self.database.reading() as connection:
             return [(round, Annotation(*values)) for round, *values in connection.execute(query)]
 
@@ -257,7 +295,7 @@ class Journal:
         """As `bury`, within a transaction of `fenced`."""
         rows = [asdict(letter) for letter in letters]
         rows = [{"example_id": row.pop("id")} | row | {"run": run, "round": round} for row in rows]
-        return self._insert_new(connection, dead_letters, rows)
+        return len(self._insert_new(connection, dead_letters, rows, dead_letters.c.id))
 
     def dead_letters(self, run: str) -> list[tuple[int | None, DeadLetter]]:
         """The run's dead letters with their round (None: outside all rounds), in the order they came in."""
@@ -288,17 +326,17 @@ class Journal:
             raise self._unknown(run)
         return row
 
-    def _insert_new(self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> int:
-        """Insert rows of one run, which is locked, but for those whose unique key is taken; how many were new."""
+    def _insert_new(
+        self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], *told: sa.Column[Any]
+    ) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+        """Insert rows but for those whose unique key is taken; the columns `told` of the new ones."""
         if not rows:
-            return 0
-        count = sa.select(sa.func.count()).where(table.c.run == rows[0]["run"])
-        before: int = connection.execute(count).scalar_one()
-        connection.execute(self.database.insert_new(table), rows)
-        return connection.execute(count).scalar_one() - before
+            return []
+        return connection.execute(self.database.insert_new(table).returning(*told), rows).all()
 
     def _unknown(self, run: str) -> UserError:
-        names = [record.name for record in self.runs()]
+        with self.database.reading() as connection:
+            names = connection.execute(sa.select(runs.c.name)).scalars().all()
         return UserError(f"run '{run}' is unknown{nearest(run, names) if names else '; there are none yet'}")
 
 

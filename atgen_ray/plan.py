@@ -132,8 +132,8 @@ def estimate_minutes(journal: Journal, model: str, work: dict[str, int]) -> floa
     speeds: dict[str | None, list[float]] = defaultdict(list)
     for record in journal.runs():
         if record.config["model"]["id"] == model:
-            for event in journal.events(record.name):
-                if event.kind == "step" and event.payload.get("rows") and event.seconds:
+            for event in journal.events(record.name, kind="step"):
+                if event.payload.get("rows") and event.seconds:
                     speeds[event.step].append(event.seconds / event.payload["rows"])
     if any(count and not speeds[step] for step, count in work.items()):
         return None

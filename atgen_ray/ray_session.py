@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from atgen_ray.errors import OutOfOrder
 from atgen_ray.workers import keep_workers
 
 
@@ -19,6 +20,26 @@ def has_open_ports() -> bool:
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     return not is_token_auth_enabled()
+
+
+def start_ray(**settings: Any) -> None:
+    """Connects this process to Ray, or starts one; nothing happens where it is connected already.
+
+    Args:
+        settings: of `ray.init`.
+
+    Raises:
+        OutOfOrder: Ray did not start in time, or nothing answers at the address.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(**settings)
+    except Exception as error:  # of no one class: Ray raises a bare Exception for a node that is late
+        reason = " ".join(str(error).split())[:300]
+        raise OutOfOrder(f"Ray did not start: {reason or type(error).__name__}") from error
 
 
 @contextmanager
@@ -37,9 +58,9 @@ def ray_session(
     settings: dict[str, Any] = {"namespace": namespace, "logging_level": "error", "log_to_driver": log_to_driver}
     if is_private():
         with keep_workers():
-            ray.init(address="local", include_dashboard=False, **settings)
+            start_ray(address="local", include_dashboard=False, **settings)
     else:
-        ray.init(address=os.environ["RAY_ADDRESS"], runtime_env=runtime_env, **settings)
+        start_ray(address=os.environ["RAY_ADDRESS"], runtime_env=runtime_env, **settings)
     try:
         yield
     finally:

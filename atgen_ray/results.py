@@ -16,19 +16,19 @@ def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str
     `dev_metrics` on the dev split (null without one), every metric with its mean, interval and count. With
     evaluation.few_shot the first round has `few_shot_metrics` of the untuned model beside them.
     """
-    steps = [event for event in journal.events(run) if event.kind == "step"]
+    steps = journal.events(run, kind="step")
     seconds: dict[int, dict[str, float]] = defaultdict(dict)
     for event in steps:
         seconds[event.round or 0][str(event.step)] = round(event.seconds or 0.0, 3)
-    annotations, spending = journal.annotations(run), read_spending(journal, run)
+    counts = journal.count_labels(run)
+    spending = read_spending(journal, run)
     rows = []
     for at in sorted(event.round or 0 for event in steps if event.step == "evaluation"):
         metrics = folder.read_json(f"{round_folder(at)}/metrics.json")
-        bought = [label for bought_at, label in annotations if bought_at <= at]
         rows.append(
             {
                 "round": at,
-                "labels": len(bought),
+                "labels": sum(count for bought_at, count in counts.items() if bought_at <= at),
                 "dollars": round(sum(dollars for spent_at, dollars in spending.items() if spent_at <= at), 6),
                 "seconds": seconds[at],
                 "metrics": metrics.get("test", {}),

@@ -12,9 +12,10 @@ from pydantic import SecretStr
 from atgen_ray.annotation.book import summarize_requests
 from atgen_ray.budget import read_balance
 from atgen_ray.errors import UserError, nearest
-from atgen_ray.journal import Journal, RunRecord, open_journal
+from atgen_ray.journal import Journal, open_journal
 from atgen_ray.storage import RunFolder
 from atgen_ray.strict_json import encode_json
+from atgen_ray.totals import RunTotals
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +31,7 @@ def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, An
 
 def summarize_runs(journal: Journal) -> list[dict[str, Any]]:
     """As `list_runs`, of an open journal."""
-    return [_summarize(journal, record) for record in journal.runs()]
+    return [_summarize(total) for total in journal.totals()]
 
 
 def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[st
         UserError: no run has that name.
     """
     with closing(open_journal(storage, database_url)) as journal:
-        summary = _summarize(journal, journal.run(name))
+        summary = _summarize(journal.total(name))
         events, dead = journal.events(name), journal.dead_letters(name)
         annotation = summarize_requests(journal, name) | asdict(read_balance(journal, name))
     folder = RunFolder(storage, name)
@@ -174,16 +175,12 @@ def _tabulate(rows: list[dict[str, Any]]) -> "pa.Table":
     return pa.Table.from_pylist(texts, pa.schema(kinds | {"dollars": pa.float64(), "round": pa.int32()}))
 
 
-def _summarize(journal: Journal, record: RunRecord) -> dict[str, Any]:
-    events = journal.events(record.name)
-    steps = [event for event in events if event.kind == "step"]
-    annotations = journal.annotations(record.name)
-    changed = max([record.updated, *(event.time for event in events)])
+def _summarize(total: RunTotals) -> dict[str, Any]:
     return {
-        "name": record.name,
-        "status": record.status,
-        "round": max((event.round or 0 for event in steps), default=0),
-        "labels": len(annotations),
-        "dollars": round(read_balance(journal, record.name).paid, 6),
-        "updated": datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds"),
+        "name": total.name,
+        "status": total.status,
+        "round": total.round,
+        "labels": total.labels,
+        "dollars": round(total.dollars, 6),
+        "updated": datetime.fromtimestamp(total.changed, UTC).isoformat(timespec="seconds"),
     }

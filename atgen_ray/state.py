@@ -77,7 +77,7 @@ class RunState:
     def affordable(self, round: int) -> int:
         """Examples to pick in `round`: what the strategy asks for, within the label budget."""
         count, budget = self.strategy(round)[2], self._config.stopping.labels
-        return count if budget is None else min(count, budget - len(self.labels(round - 1)))
+        return count if budget is None else min(count, budget - self.count_labels(round - 1))
 
     def candidates(self, round: int) -> list[str]:
         """Ids that may be picked in `round`: no label, no dead letter of an earlier round, no near-duplicate."""
@@ -112,24 +112,28 @@ class RunState:
 
     def labels(self, round: int) -> list[Annotation]:
         """Labels bought up to and including `round`, in the order they were bought."""
-        return [label for at, label in self._journal.annotations(self._config.name) if at <= round]
+        return [label for _, label in self._journal.annotations(self._config.name, last=round)]
+
+    def count_labels(self, round: int) -> int:
+        """How many labels were bought up to and including `round`."""
+        counts = self._journal.count_labels(self._config.name)
+        return sum(count for at, count in counts.items() if at <= round)
 
     def labels_of(self, round: int) -> list[Annotation]:
         """Labels bought in `round`."""
-        return [label for at, label in self._journal.annotations(self._config.name) if at == round]
+        return [label for _, label in self._journal.annotations(self._config.name, first=round, last=round)]
 
     def labeled_rows(self, round: int) -> list[dict[str, Any]]:
         """The lines of labeled.jsonl: what the user takes away."""
         return [
             {"round": at, "input": self.texts[label.id]} | asdict(label)
-            for at, label in self._journal.annotations(self._config.name)
-            if at <= round
+            for at, label in self._journal.annotations(self._config.name, last=round)
         ]
 
     def budget_met(self, round: int) -> bool:
         """Whether the budget of the run, as it is now, kept an example without a label in `round` or before."""
         limit = self._config.stopping.dollars
-        met = [event for event in self._journal.events(self._config.name) if event.kind == "budget"]
+        met = self._journal.events(self._config.name, kind="budget")
         return limit is not None and any(
             event.payload["limit"] == "run" and event.payload["dollars"] >= limit and (event.round or 0) <= round
             for event in met
@@ -154,7 +158,7 @@ class RunState:
         rounds = [
             at for at in range(1, round + 1) if "dev" in self._folder.read_json(f"{round_folder(at)}/metrics.json")
         ]
-        return [(len(self.labels(at)), sum(paid for when, paid in spending.items() if when <= at)) for at in rounds]
+        return [(self.count_labels(at), sum(paid for when, paid in spending.items() if when <= at)) for at in rounds]
 
     def dev_scores(self, round: int) -> list[dict[str, float]]:
         """Mean of every metric on the dev split, one mapping a round up to `round`."""

@@ -28,12 +28,13 @@ from fsspec.implementations.local import LocalFileSystem
 from platformdirs import user_cache_path
 
 from atgen_ray.config import NAME_PATTERN
-from atgen_ray.errors import OutOfOrder, UserError
+from atgen_ray.errors import OutOfOrder, StorageFull, UserError
 from atgen_ray.strict_json import encode_json
 
 STAGING = ".staging"
 PUBLISHED = ".published"
 # Full, read-only, forbidden, broken: of a disk; and overloaded or broken, as s3fs says it, of an object store.
+FULL = {errno.ENOSPC, errno.EDQUOT}
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 OBJECT_STORE = DISK | {errno.EBUSY, errno.EREMOTEIO, errno.ETIMEDOUT}
 DRIVERS = {"aiobotocore", "aiohttp", "botocore", "gcsfs"}
@@ -237,7 +238,8 @@ class RunFolder:
                 raise
             shown = self.root if self.is_local else f"{self.fs.unstrip_protocol('').partition('://')[0]}://..."
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-            raise OutOfOrder(f"storage {shown} cannot be used: {reason}") from error
+            kind = StorageFull if getattr(error, "errno", None) in FULL else OutOfOrder
+            raise kind(f"storage {shown} cannot be used: {reason}") from error
 
     @contextmanager
     def _staged(self, target: str) -> Iterator[Path]:

@@ -96,6 +96,20 @@ ledger = sa.Table(
     sa.Column("paid", sa.BigInteger),  # null: not settled, so that `held` counts
 )
 
+sa.Index("ledger_examples", ledger.c.run, ledger.c.example_id)
+
+# What the labels and the ledger of a run add up to in a round: `atgen_ray/totals.py` counts as they are entered.
+totals = sa.Table(
+    "totals",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("labels", sa.BigInteger, nullable=False),
+    sa.Column("paid", sa.BigInteger, nullable=False),  # billionths of a dollar, as `held`
+    sa.Column("held", sa.BigInteger, nullable=False),
+    sa.Column("unledgered", sa.Double, nullable=False),  # dollars of labels whose example is not in the ledger
+)
+
 # What is sent in one piece to a provider: a batch job, or a single request.
 shards = sa.Table(
     "shards",

@@ -55,7 +55,7 @@ class HumanAnnotator:
     def _announce(self) -> None:
         """Tells people once a round; one that is told twice, after a death in between, does no harm."""
         site, left = self._site, self._round.count_left()
-        told = {event.round for event in site.journal.events(site.config.name) if event.kind == AWAITING}
+        told = {event.round for event in site.journal.events(site.config.name, kind=AWAITING)}
         if not left or site.round in told:
             return
         service, run = self._config.notice.service, site.config.name

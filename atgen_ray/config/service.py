@@ -41,6 +41,11 @@ class LimitsConfig(Section):
     inline_examples: PositiveInt = Field(
         2_000, description="Examples of a selection that is answered at once; a larger one becomes a background job"
     )
+    inline_tokens: PositiveInt = Field(
+        10_000,
+        description="Tokens that the model may write for a selection that is answered at once, model.max_new_tokens an "
+        "output; a dearer one becomes a background job, and so does one that reads hidden states",
+    )
     examples: PositiveInt = Field(1_000_000, description="Examples of one selection at most")
     output_tokens: PositiveInt = Field(2_048, description="Longest answer that a caller may ask of the model")
 

@@ -13,7 +13,7 @@ def score_on_ray(name: str, cases: Sequence[Case], resources: Resources) -> Sequ
         return score_cases(name, cases, resources)
     import ray
 
-    from atgen_ray.errors import UserError
+    from atgen_ray.errors import UserError, tell
     from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
 
     environment = {"env_vars": worker_environment(count_threads(1, None))}
@@ -22,5 +22,5 @@ def score_on_ray(name: str, cases: Sequence[Case], resources: Resources) -> Sequ
     try:
         values: Sequence[float] = ray.get(task.remote(name, list(cases), Resources(resources.models)))
     except UserError as mistake:  # Ray's own subclass of it carries a traceback in its text
-        raise UserError(str(getattr(mistake, "cause", mistake))) from None
+        raise UserError(tell(mistake)) from None
     return values

@@ -179,7 +179,7 @@ def _open_hub(place: _Place, data: DataConfig, split: str) -> Source:
         loaded = datasets.load_dataset(
             locate(place.location, place.key), data.subset, split=split, revision=data.revision
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = f"no file or folder here, and Hugging Face cannot load it (subset {data.subset}, split {split})"
         raise place.refuse(f"{reason}: {_first_line(error)}") from error
     return _open_arrow(loaded)
@@ -192,7 +192,7 @@ def _open_saved(place: _Place, split: str) -> Source:
         loaded = datasets.load_from_disk(
             locate(place.location, place.key), storage_options=place.filesystem.storage_options
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError, datasets.exceptions.DatasetsError) as error:
         raise place.refuse(f"expected a folder made by datasets.save_to_disk: {_first_line(error)}") from error
     if isinstance(loaded, datasets.DatasetDict):
         if split not in loaded:
@@ -214,4 +214,6 @@ def _open_arrow(dataset: Any) -> Source:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """Of the error that `datasets` says was the cause, where it only says that there was one."""
+    told = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
+    return next(iter(str(told).splitlines()), type(told).__name__)

@@ -59,11 +59,11 @@ def _collect(name: str, journal: Journal, folder: RunFolder, reason: str | None,
 
 def _count_actual(name: str, journal: Journal) -> dict[str, float]:
     """What the run has come to so far, by the names that its plan has."""
-    steps = [event for event in journal.events(name) if event.kind == "step"]
+    steps = journal.events(name, kind="step")
     seconds = sum(event.seconds or 0.0 for event in steps)
     annotation = sum(event.seconds or 0.0 for event in steps if event.step == "annotation")
     return {
-        "labels": len(journal.annotations(name)),
+        "labels": sum(journal.count_labels(name).values()),
         "rounds": max((event.round or 0 for event in steps), default=0),
         "dollars": read_balance(journal, name).paid,
         **count_tokens(journal, name),

@@ -74,6 +74,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.health_routes import health_routes
     from atgen_ray.serving.label_routes import label_routes
     from atgen_ray.serving.model_routes import model_routes
+    from atgen_ray.serving.openapi import describe_api, name_operation
     from atgen_ray.serving.pages.assets import asset_routes
     from atgen_ray.serving.pages.new_run_pages import new_run_pages
     from atgen_ray.serving.pages.rendering import show_fault
@@ -94,7 +95,14 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     if service.model is not None:
         directory = AdapterDirectory(service.model, service.model_name, service.storage, journal)
     # No pages that load scripts from elsewhere.
-    app = FastAPI(title="atgen-ray", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="atgen-ray",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=name_operation,
+    )
+    describe_api(app)
     explain_faults(app, service.limits.retry_after, show_fault)
     app.include_router(health_routes(control))
     app.include_router(select_routes(service, selector))

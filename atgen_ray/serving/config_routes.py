@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, JsonValue
 from atgen_ray.config import ServiceConfig
 from atgen_ray.errors import UserError
 from atgen_ray.serving.authorize import allow
+from atgen_ray.serving.request_body import Body
 from atgen_ray.serving.run_control import RunControl
 from atgen_ray.serving.uploads import BINARY, UPLOADS, receive_upload
 from atgen_ray.strict_yaml import parse_yaml
@@ -15,7 +16,7 @@ from atgen_ray.strict_yaml import parse_yaml
 Tree = dict[str, JsonValue]
 
 
-class DraftBody(BaseModel):
+class ConfigDraftBody(Body):
     """A configuration on its way."""
 
     config: Tree = Field(default_factory=dict, description="Keys of a configuration file")
@@ -48,7 +49,7 @@ def config_routes(service: ServiceConfig, control: RunControl) -> APIRouter:
     router = APIRouter(tags=["configs"], dependencies=[allow("admin")])
 
     @router.post("/api/v1/configs/check")
-    def check_config(draft: DraftBody) -> CheckedBody:
+    def check_config(draft: ConfigDraftBody) -> CheckedBody:
         """Every mistake in the configuration of a new run, by its key; nothing is started."""
         try:
             tree = merge_trees(read_more(draft.more), draft.config)
@@ -58,7 +59,7 @@ def config_routes(service: ServiceConfig, control: RunControl) -> APIRouter:
         return CheckedBody(config=tree, mistakes=[MistakeBody(key=key, message=line) for key, line in found.items()])
 
     @router.post("/api/v1/configs/plan")
-    def plan_config(draft: DraftBody) -> dict[str, Any]:
+    def plan_config(draft: ConfigDraftBody) -> dict[str, Any]:
         """Rows, labels, dollars, tokens and device minutes of the run; contacts no provider."""
         return control.plan(merge_trees(read_more(draft.more), draft.config))
 

@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 
 from atgen_ray.engines.serve_engine import APP
 from atgen_ray.serving.authorize import allow
+from atgen_ray.serving.openapi import describe_text
 from atgen_ray.serving.run_control import RunControl
 
 READY_SECONDS = 5.0
@@ -34,7 +35,9 @@ def health_routes(control: RunControl) -> APIRouter:
         ready = await readiness.find()
         return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
-    @router.get("/metrics", dependencies=[allow("admin")], response_class=Response)
+    @router.get(
+        "/metrics", dependencies=[allow("admin")], response_class=Response, responses=describe_text("text/plain")
+    )
     def metrics() -> Response:
         """Rounds, labels, dollars and status of every run. Tokens and queues of replicas are in Ray's own metrics."""
         return Response(generate_latest(_measure(control.list())), media_type=CONTENT_TYPE_LATEST)
@@ -72,7 +75,7 @@ class Readiness:
 
 
 def _is_ready(control: RunControl) -> bool:
-    control.list()
+    control.check()
     states = _deployment_states()
     return bool(states) and all(state == "HEALTHY" for state in states)
 

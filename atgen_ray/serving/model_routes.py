@@ -2,6 +2,7 @@
 
 import array
 import base64
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -13,9 +14,11 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.serving.adapters import AdapterDirectory, name_model
 from atgen_ray.serving.authorize import allow
 from atgen_ray.serving.event_stream import EventStream
-from atgen_ray.serving.faults import Fault, describe_fault
+from atgen_ray.serving.faults import Fault, describe_fault, explain
 from atgen_ray.serving.openai_requests import ChatBody, CompletionBody, EmbeddingBody
 from atgen_ray.strict_json import encode_json
+
+logger = logging.getLogger(__name__)
 
 
 def model_routes(service: ServiceConfig, directory: AdapterDirectory | None, model: Any, selector: Any) -> APIRouter:
@@ -88,6 +91,9 @@ async def _continue(first: str, answers: AsyncIterator[str]) -> AsyncGenerator[s
     try:
         async for event in answers:
             yield event
-    except Exception as error:
-        message = str(error).strip().rpartition("\n")[2]
-        yield f"data: {encode_json(describe_fault(500, message))}\n\n"
+    except Exception as error:  # whatever it is, the caller must not take the stream for whole
+        meaning = explain(error)
+        if meaning is None:
+            logger.error("a stream broke off", exc_info=error)
+        status, message = meaning or (500, "the answer broke off; the service's log tells why")
+        yield f"data: {encode_json(describe_fault(status, message))}\n\n"

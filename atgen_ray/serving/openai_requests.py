@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from atgen_ray.serving.selection_requests import Body, Text, Word
+from atgen_ray.serving.request_body import Body
+from atgen_ray.serving.selection_requests import Text, Word
 
 MOST_CHOICES = 8
 MOST_TOP_LOGPROBS = 20

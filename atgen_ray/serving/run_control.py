@@ -15,11 +15,12 @@ from pydantic import ValidationError
 
 from atgen_ray.config import EvaluationConfig, MetricModelsConfig, ModelAnnotatorConfig, RunConfig, ServiceConfig
 from atgen_ray.config_source import dump_config, parse_config
-from atgen_ray.driver import enter_run, find_activity, start_controller
+from atgen_ray.driver import enter_run, find_activity, has_controller, start_controller
 from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.journal import Event, Journal
 from atgen_ray.mistakes import find_mistakes
 from atgen_ray.plan import plan_within_ray
+from atgen_ray.ray_session import start_ray
 from atgen_ray.reporting.page import render_page
 from atgen_ray.reporting.publication import view_run
 from atgen_ray.runs import export_labels, show_run, stop_run, summarize_runs
@@ -50,6 +51,7 @@ class RunControl:
             Fault: 409, a run of that name has another configuration.
         """
         config = self._confine(parse_config(self._place(tree)))
+        start_ray()
         try:
             enter_run(config, self._journal)
         except OutOfOrder:
@@ -68,7 +70,7 @@ class RunControl:
             return find_mistakes(error, RunConfig)
         except UserError as error:
             return {_name_key(str(error)): str(error)}
-        if any(record.name == config.name for record in self._journal.runs()):
+        if self._journal.has_run(config.name):
             return {"name": f"name is '{config.name}', a run that exists already; expected another one"}
         return {}
 
@@ -79,20 +81,26 @@ class RunControl:
             UserError: a mistake in the configuration, or data that cannot be read.
         """
         import ray
-        from ray.exceptions import RayTaskError
 
         config = self._confine(parse_config(self._place(tree)))
-        try:
-            found: dict[str, Any] = ray.get(ray.remote(num_cpus=0)(plan_within_ray).remote(config))
-        except RayTaskError as error:
-            raise error.cause from None
+        start_ray()
+        found: dict[str, Any] = ray.get(ray.remote(num_cpus=0)(plan_within_ray).remote(config))
         return found
 
     def resume(self, name: str) -> None:
         """Goes on with a run as it was given. Nothing happens when it runs already."""
         tree = dict(self._find(name).config)
         config = parse_config(tree | {"database_url": self._service.database_url})
+        start_ray()
         start_controller(self._confine(config))
+
+    def check(self) -> None:
+        """Nothing, where the journal answers and its tables are ours; at a cost that no run changes.
+
+        Raises:
+            OutOfOrder: the database cannot be used, or was changed by another version.
+        """
+        self._journal.database.check()
 
     def list(self) -> list[dict[str, Any]]:
         """As `atgen-ray runs list`."""
@@ -139,7 +147,7 @@ class RunControl:
             for event in events:
                 after, told = event.sequence, time.monotonic()
                 yield f"id: {after}\nevent: {event.kind}\ndata: {encode_json(asdict(event))}\n\n"
-            if status in OVER:
+            if status in OVER and not await run_in_threadpool(self._goes_on, name):
                 yield f"event: end\ndata: {encode_json({'status': status})}\n\n"
                 return
             if (now := await run_in_threadpool(find_activity, name)) is not None and now != activity:
@@ -149,6 +157,10 @@ class RunControl:
                 told = time.monotonic()
                 yield ": still here\n\n"
             await asyncio.sleep(POLL_SECONDS)
+
+    def _goes_on(self, name: str) -> bool:
+        """Whether the run was taken up again, though its journal has the end of the attempt before."""
+        return has_controller(name) or self._journal.is_driven(name)
 
     def _look(self, name: str, after: int) -> tuple[str, Sequence[Event]]:
         status = self._journal.run(name).status  # before the events, so that an ended run has all of them

@@ -9,6 +9,7 @@ from atgen_ray.config import NAME_PATTERN
 from atgen_ray.serving.authorize import allow
 from atgen_ray.serving.event_stream import EventStream
 from atgen_ray.serving.faults import Fault
+from atgen_ray.serving.openapi import describe_files, describe_text
 from atgen_ray.serving.run_control import RunControl
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$", description="Name of the run")]
@@ -88,7 +89,13 @@ def run_routes(control: RunControl) -> APIRouter:
         metrics: list[dict[str, Any]] = control.show(name)["metrics"]
         return metrics
 
-    @router.get("/{name}/events", dependencies=anybody, response_class=EventStream)
+    @router.get(
+        "/{name}/events",
+        dependencies=anybody,
+        status_code=200,
+        response_class=EventStream,
+        responses=describe_text("text/event-stream"),
+    )
     def run_events(name: Name, after: After = 0, last_event_id: Annotated[str | None, Header()] = None) -> Any:
         """The run's events as server-sent events, from the first or from Last-Event-ID on, until the run is over."""
         if last_event_id is not None:
@@ -97,7 +104,9 @@ def run_routes(control: RunControl) -> APIRouter:
             after = int(last_event_id)
         return EventStream(control.events(name, after))
 
-    @router.get("/{name}/export", dependencies=admin, response_class=Response)
+    @router.get(
+        "/{name}/export", dependencies=admin, response_class=Response, responses=describe_files(*MEDIA.values())
+    )
     def export_run(name: Name, format: Literal["jsonl", "parquet", "csv", "huggingface"] = "jsonl") -> Response:
         """The labelled set as a file; a Hugging Face dataset is packed as zip."""
         ending = "zip" if format == "huggingface" else format

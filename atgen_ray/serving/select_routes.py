@@ -6,10 +6,22 @@ from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 
 from atgen_ray.config import ServiceConfig
+from atgen_ray.records import SAMPLES
 from atgen_ray.selection import find_needs
 from atgen_ray.serving.authorize import allow
 from atgen_ray.serving.selection_jobs import SelectionJobs
 from atgen_ray.serving.selection_requests import SelectBody, SelectionBody
+
+
+def is_large(service: ServiceConfig, body: SelectBody) -> bool:
+    """Whether a selection takes longer than a caller should wait and a replica be held, by what it asks for."""
+    needs = find_needs(body.strategy, body.parameters)
+    if body.examples is None or "states" in needs:
+        return True
+    outputs = SAMPLES + 1 if "samples" in needs else int("generations" in needs)
+    tokens = len(body.examples) * outputs * (service.model.max_new_tokens if service.model else 0)
+    looked_at = len(body.examples) + len(body.labeled)
+    return looked_at > service.limits.inline_examples or tokens > service.limits.inline_tokens
 
 
 def select_routes(service: ServiceConfig, selector: Any) -> APIRouter:
@@ -19,10 +31,8 @@ def select_routes(service: ServiceConfig, selector: Any) -> APIRouter:
 
     @router.post("", dependencies=[allow("admin")], responses={202: {"model": SelectionBody}})
     async def select(body: SelectBody, response: Response) -> SelectionBody:
-        """The examples worth labelling, best first; a large request becomes a job (202)."""
-        needs = find_needs(body.strategy, body.parameters)
-        large = body.examples is None or len(body.examples) > service.limits.inline_examples or "states" in needs
-        if large if body.background is None else body.background:
+        """The examples worth labelling, best first; a large or dear request becomes a job (202)."""
+        if body.background or is_large(service, body):
             response.status_code = 202
             return SelectionBody(status="running", job=await run_in_threadpool(jobs.start, body))
         return SelectionBody(status="finished", selected=await selector.select.remote(body))

@@ -11,8 +11,8 @@ from uuid import uuid4
 import ray
 
 from atgen_ray.config import NAME_PATTERN, ServiceConfig
-from atgen_ray.errors import PoolExhausted, UserError
-from atgen_ray.serving.faults import Fault
+from atgen_ray.ray_session import start_ray
+from atgen_ray.serving.faults import Fault, explain
 from atgen_ray.serving.selection_requests import SelectBody
 from atgen_ray.storage import RunFolder
 
@@ -33,6 +33,7 @@ class SelectionJobs:
         Raises:
             Fault: 429, as many jobs as the service allows are under way.
         """
+        start_ray()
         limit = self._service.limits.background_selects
         if _count_jobs() >= limit:
             raise Fault(429, f"{limit} selections are under way in the background already")
@@ -52,6 +53,7 @@ class SelectionJobs:
             raise Fault(404, f"job '{job}' is unknown")
         if folder.exists(RESULT):
             return {"job": job} | dict(folder.read_json(RESULT))
+        start_ray()
         self._work(job)
         return {"status": "running", "job": job}
 
@@ -86,11 +88,12 @@ class SelectionActor:
         try:
             body = SelectBody.model_validate(self._folder.read_json(REQUEST))
             result = {"status": "finished", "selected": Selector(self._service).select_now(body)}
-        except (Fault, UserError, PoolExhausted) as error:
-            result = {"status": "failed", "message": str(error)}
-        except Exception:  # the boundary of the actor: whoever asks for the job is told
-            traceback.print_exc()
-            result = {"status": "failed", "message": traceback.format_exc().strip().splitlines()[-1]}
+        except Exception as error:  # the boundary of the actor: whoever asks for the job is told
+            meaning = explain(error)
+            if meaning is None:
+                traceback.print_exc()
+            message = meaning[1] if meaning else traceback.format_exc().strip().splitlines()[-1]
+            result = {"status": "failed", "message": message}
         try:
             self._folder.write_json(RESULT, result)
         finally:  # with no result, whoever asks for the job starts it again

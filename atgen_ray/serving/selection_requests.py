@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, model_validator
+
+from atgen_ray.serving.request_body import Body
 
 
 def _encodable(text: str) -> str:
@@ -16,12 +18,6 @@ def _encodable(text: str) -> str:
 Text = Annotated[str, Field(max_length=1_000_000), AfterValidator(_encodable)]
 Id = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_encodable)]
 Word = Annotated[str, Field(min_length=1, max_length=400), AfterValidator(_encodable)]
-
-
-class Body(BaseModel):
-    """Base of request bodies: an unknown key is a mistake."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class ExampleBody(Body):
@@ -58,7 +54,7 @@ class SelectBody(Body):
     count: Annotated[int, Field(ge=1, le=2**31)] = 10
     model: Word | None = Field(None, description="<base> or <base>:<run>-<round>, for strategies that look at outputs")
     seed: Annotated[int, Field(ge=0, le=2**62)] = 0
-    background: bool | None = Field(None, description="null: as the number of examples asks for")
+    background: bool | None = Field(None, description="true: a job in any case; one that is large or dear always is")
 
     @model_validator(mode="after")
     def _one_source(self) -> "SelectBody":

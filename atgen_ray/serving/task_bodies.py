@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from atgen_ray.serving.request_body import Body
+
 LONGEST = 100_000  # characters of a label
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST, pattern=r"\S")]
@@ -12,8 +14,8 @@ Person = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f
 Seconds = Annotated[float, Field(ge=0.0, le=86_400.0)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+class _Body(Body):
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class LeaseBody(_Body):

@@ -79,6 +79,8 @@ def read_columns(path: Path, name: str) -> list[str]:
             with path.open("rb") as file:
                 head = file.read(HEAD_BYTES).decode("utf-8-sig", "replace")
             columns = _read_head(head, kind)
+    except RecursionError:
+        raise UserError(f"{name[:80]!r} is not {kind}: its first row is nested too deeply") from None
     except (ValueError, csv.Error, pa.ArrowException) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{name[:80]!r} is not {kind}: {reason[:200]}") from None

@@ -83,6 +83,14 @@ def test_every_mistake_has_its_key_and_the_nearest_choice(ask: Ask, tmp_path: Pa
     assert "exists already" in ask(right | {"name": "taken"})["name"]
 
 
+@pytest.mark.parametrize("path", ["check", "plan"])
+def test_an_unknown_key_beside_the_configuration_is_told(client: TestClient, tokens: Tokens, path: str) -> None:
+    body = {"confg": {"name": "mine"}}
+    answer = client.post(f"/api/v1/configs/{path}", json=body, headers=bearer(tokens.create("admin")))
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["error"]["message"] == "body: 'confg' is unknown here; did you mean 'config'?"
+
+
 def test_what_the_form_says_goes_before_the_further_settings(client: TestClient, tokens: Tokens) -> None:
     draft = {"config": {"selection": {"count": 3}}, "more": "selection: {count: 9, strategy: random}\nseed: 1"}
     answer = client.post("/api/v1/configs/check", json=draft, headers=bearer(tokens.create("admin"))).json()

@@ -1,6 +1,5 @@
 """POST /api/v1/select against the strategies called directly."""
 
-import json
 import time
 from typing import Any
 
@@ -11,6 +10,9 @@ from services import Service
 
 from atgen_ray.checkpoints import resolve_checkpoint
 from atgen_ray.selection import Embeddings, select_batch
+from atgen_ray.serving.application import parse_service
+from atgen_ray.serving.select_routes import is_large
+from atgen_ray.serving.selection_requests import SelectBody
 
 WORDS = ["red", "blue", "green", "cat", "dog", "house", "tree", "river", "stone", "cloud", "light", "night"]
 EXAMPLES = [
@@ -99,6 +101,42 @@ def test_a_job_that_fails_says_why(service: Service) -> None:
     assert "data_roots" in done["message"]
 
 
+def test_what_is_dear_becomes_a_job_though_it_is_small(service: Service, arguments: dict[str, Any]) -> None:
+    config = parse_service(arguments | {"limits": {"inline_examples": 10, "inline_tokens": 16 * 9 * 11}})
+
+    def is_job(strategy: str, count: int, labeled: int = 0) -> bool:
+        rows = [{"id": f"e{at}", "text": "x"} for at in range(count)]
+        known = [{"id": f"l{at}", "text": "x"} for at in range(labeled)]
+        body = SelectBody.model_validate(
+            {"examples": rows, "labeled": known, "strategy": strategy, "background": False}
+        )
+        return is_large(config, body)
+
+    assert not is_job("random", 10)
+    assert is_job("random", 11)
+    assert is_job("k_center", 6, 5)  # the labelled ones are looked at too
+    assert not is_job("bleuvar", 9)
+    assert is_job("bleuvar", 10)  # eleven outputs for each
+    assert not is_job("huds", 10)
+    assert is_job("badge", 1)  # it reads hidden states
+    answer = ask(service, examples=EXAMPLES, strategy="badge", count=2, background=False)
+    assert answer.status_code == 202, answer.text
+    done = wait(service, answer.json()["job"])
+    assert done["status"] == "finished", done
+
+
+def test_a_wrong_column_is_one_line(service: Service) -> None:
+    dataset = {"path": str(service.project.folder / "pool.jsonl"), "input": "task.wrods"}
+    started = ask(service, dataset=dataset, strategy="random", count=5, background=False)
+    assert started.status_code == 202, started.text
+    done = wait(service, started.json()["job"])
+    assert done["status"] == "failed"
+    assert "task.wrods" in done["message"]
+    assert "did you mean 'task.words'" in done["message"]
+    assert "\n" not in done["message"]
+    assert "\x1b" not in done["message"]
+
+
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
@@ -110,10 +148,12 @@ def test_a_job_that_fails_says_why(service: Service) -> None:
         ({"examples": [EXAMPLES[0], EXAMPLES[0]]}, "twice"),
         ({"labeled": EXAMPLES}, "labelled already"),
         ({"model": "gpt", "strategy": "nsp"}, "unknown"),
-        ({"nonsense": 1}, "nonsense"),
+        ({"stratgy": "random"}, "did you mean 'strategy'"),
     ],
 )
 def test_mistakes_are_explained(service: Service, change: dict[str, Any], hint: str) -> None:
     answer = ask(service, **({"examples": EXAMPLES, "strategy": "random", "count": 2} | change))
     assert answer.status_code in (400, 404, 422), answer.text
-    assert hint in json.dumps(answer.json(), ensure_ascii=False)
+    message = answer.json()["error"]["message"]
+    assert hint in message
+    assert "\n" not in message

@@ -77,6 +77,7 @@ def test_what_is_too_large_leaves_nothing(tmp_path: Path) -> None:
         ("pool.jsn", b"", "did you mean 'jsonl'?"),
         ("pool.parquet", b"PAR1", "'pool.parquet' is not parquet"),
         ("pool.jsonl", b"nonsense", "'pool.jsonl' is not jsonl"),
+        ("pool.jsonl", b"[" * 5000, "'pool.jsonl' is not jsonl: its first row is nested too deeply"),
         ("pool.jsonl", b"", "'pool.jsonl' has no columns"),
         ("pool.csv", b'"never closed', "'pool.csv' is not csv"),
     ],

@@ -47,5 +47,5 @@ class RunViews:
 
     def _describe(self, name: str) -> tuple[Any, ...]:
         """What changes whenever the run does."""
-        record, events = self._journal.run(name), self._journal.events(name)
-        return name, record.created, record.status, record.updated, events[-1].sequence if events else 0
+        record = self._journal.run(name)
+        return name, record.created, record.status, record.updated, self._journal.last_sequence(name)
