@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from atgen_ray.journal import Event
+from atgen_ray.journal import WARNING, Event
 
 PLAIN_SECONDS = 15.0  # how often a plain screen tells of a step under way
 
@@ -47,6 +47,8 @@ class LiveScreen:
     def show_event(self, event: Event) -> None:
         if event.kind == "step":
             self._console.print(describe_step(event), highlight=False)
+        elif event.kind == WARNING:
+            self._console.print(f"warning: {event.payload[WARNING]}", markup=False, highlight=False)
 
     def show_activity(self, activity: dict[str, Any]) -> None:
         if self._bar is None or activity["started"] != self._started:
@@ -75,6 +77,8 @@ class PlainScreen:
         if event.kind == "step":
             self._told = time.monotonic()
             self._console.print(describe_step(event), highlight=False)
+        elif event.kind == WARNING:
+            self._console.print(f"warning: {event.payload[WARNING]}", markup=False, highlight=False)
 
     def show_activity(self, activity: dict[str, Any]) -> None:
         if time.monotonic() - self._told < PLAIN_SECONDS:

@@ -22,7 +22,7 @@ from atgen_ray.engines.states import append_states
 from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
 from atgen_ray.evaluation.few_shot import show_solved
 from atgen_ray.evaluation.placement import score_on_ray
-from atgen_ray.journal import Journal, Lease
+from atgen_ray.journal import WARNING, Journal, Lease
 from atgen_ray.plan import estimate_run
 from atgen_ray.pool import build_split, overlap
 from atgen_ray.progress import Watch
@@ -62,7 +62,7 @@ class Controller:
             RunStopped: the watch was asked to stop; what is committed stays.
             UserError: the input has a mistake.
         """
-        write_provenance(self._config, self._model.engine.name, self._folder)
+        self.write_provenance()
         check_annotators(self._config)
         self.prepare_pool()
         self.embed_pool()
@@ -82,12 +82,19 @@ class Controller:
 
     def run_selection(self) -> str:
         """One query batch chosen with no labels and no training (experimental design); as `run` otherwise."""
-        write_provenance(self._config, self._model.engine.name, self._folder)
+        self.write_provenance()
         self.prepare_pool()
         self.embed_pool()
         self.generate_features(1)
         self.select_batch(1)
         return "selected"
+
+    def write_provenance(self) -> None:
+        """Notes what this attempt is made with; an event warns of libraries that changed since the last one."""
+        epoch, now = self._lease.epoch, time.time()
+        warning = write_provenance(self._config, self._model.engine.name, self._folder, epoch, now)
+        if warning:
+            self._journal.append(self._lease, WARNING, payload={"warning": warning})
 
     def prepare_pool(self) -> None:
         """Reads pool and test set; known answers go to a table of their own."""
@@ -157,6 +164,7 @@ class Controller:
             features = f"{round_folder(round)}/features.parquet"
             labels = {label.id: label.text for label in self._state.labels(round - 1)}
             ids = self._state.shortlist(round)
+            has_features = self._state.has_output(round, "generation", features)
             picks = select_batch(
                 strategy,
                 parameters,
@@ -164,7 +172,7 @@ class Controller:
                 count=self._state.affordable(round),
                 labeled=labels.keys(),
                 embeddings=self._state.embeddings if "embeddings" in self._state.needs(round) else None,
-                features=self._folder.read_table(features) if self._folder.exists(features) else None,
+                features=self._folder.read_table(features) if has_features else None,
                 texts=self._state.texts,
                 labels=labels,
                 seed=self._config.seed,

@@ -24,6 +24,9 @@ from atgen_ray.storage import check_run_name, open_storage
 from atgen_ray.tables import annotations, controllers, dead_letters, events, runs
 
 Status = Literal["created", "running", "finished", "stopped", "failed"]
+WARNING = "warning"  # an event: something that does not keep the run from going on, told under that name
+INTERRUPTED = "interrupted"  # what a run is called that was running when its controller died
+INTERRUPTION = "its controller died; all that it had committed is saved, and the same command goes on from there"
 
 
 class LeaseLost(Exception):
@@ -173,6 +176,12 @@ class Journal:
         with self.database.reading() as connection:
             held = connection.execute(sa.select(controllers).where(controllers.c.run == run)).one_or_none()
             return held is not None and _is_driven(held, self.database.clock(connection))
+
+    def describe_status(self, record: RunRecord) -> str:
+        """The run's status, or `interrupted` where it is said to run and nobody drives it: its controller died."""
+        if record.status == "running" and not self.is_driven(record.name):
+            return INTERRUPTED
+        return record.status
 
     def append(
         self,

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from atgen_ray.annotation.book import summarize_requests
 from atgen_ray.budget import read_balance
-from atgen_ray.errors import UserError, nearest
-from atgen_ray.journal import Journal, RunRecord, open_journal
+from atgen_ray.errors import NobodyDrivesError, UserError, nearest
+from atgen_ray.journal import INTERRUPTED, INTERRUPTION, Journal, RunRecord, open_journal
 from atgen_ray.storage import RunFolder
 from atgen_ray.strict_json import encode_json
 
@@ -49,8 +49,9 @@ def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[st
     folder = RunFolder(storage, name)
     messages = [event.payload["message"] for event in events if "message" in event.payload]
     going = summary["status"] in ("created", "running")  # what an earlier attempt said no longer holds
+    message = messages[-1] if messages and not going else ""
     return summary | {
-        "message": messages[-1] if messages and not going else "",
+        "message": INTERRUPTION if summary["status"] == INTERRUPTED else message,
         "metrics": folder.read_json("metrics.json") if folder.exists("metrics.json") else [],
         "events": [{"kind": e.kind, "round": e.round, "step": e.step, "seconds": e.seconds} for e in events],
         "annotation": annotation,
@@ -65,11 +66,17 @@ def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:
 
     Raises:
         UserError: no run has that name.
+        NobodyDrivesError: the run was under way when its controller died, so that nobody hears.
     """
     with closing(open_journal(storage, database_url)) as journal:
         if journal.ask_to_stop(name):
             return f"run '{name}' was asked to stop; it ends at its next chance with everything saved"
-        return f"run '{name}' has no controller; its status is {journal.run(name).status}"
+        status = journal.describe_status(journal.run(name))
+        if status == INTERRUPTED:
+            raise NobodyDrivesError(
+                f"run '{name}' is {status} and driven by nobody, so there is nothing to stop: {INTERRUPTION}"
+            )
+        return f"run '{name}' has no controller; its status is {status}"
 
 
 def export_labels(
@@ -181,7 +188,7 @@ def _summarize(journal: Journal, record: RunRecord) -> dict[str, Any]:
     changed = max([record.updated, *(event.time for event in events)])
     return {
         "name": record.name,
-        "status": record.status,
+        "status": journal.describe_status(record),
         "round": max((event.round or 0 for event in steps), default=0),
         "labels": len(annotations),
         "dollars": round(read_balance(journal, record.name).paid, 6),

@@ -10,6 +10,7 @@ import pyarrow as pa
 from atgen_ray.budget import read_spending
 from atgen_ray.config import RunConfig, ShortlistConfig
 from atgen_ray.embedding import load_embeddings
+from atgen_ray.errors import OutputMissingError
 from atgen_ray.evaluation import dev_split
 from atgen_ray.journal import Journal
 from atgen_ray.records import Annotation
@@ -23,6 +24,14 @@ MODEL: frozenset[Need] = frozenset({"generations", "samples", "states"})  # what
 def round_folder(round: int) -> str:
     """The folder of a round within the run's folder."""
     return f"rounds/{round:03d}"
+
+
+def explain_missing(run: str, round: int, step: str, path: str) -> str:
+    """One line on an output that the journal of `run` knows and that is not at `path`, and on how to go on."""
+    return (
+        f"{path} is missing, although the journal has the {step} of round {round} of run '{run}': bring it back from a "
+        f"backup, or do it again in a new run that takes over the labels: atgen-ray run CONFIG --name NEW --from {run}"
+    )
 
 
 def add_needs(needs: frozenset[Need], shortlist: ShortlistConfig | None) -> frozenset[Need]:
@@ -141,12 +150,27 @@ class RunState:
         return dev_split(ids, self._config.evaluation.dev_fraction, self._config.seed)
 
     def adapter(self, round: int) -> Path | None:
-        """The newest adapter after `round`, on local disk; None is the base model."""
-        for earlier in range(round, 0, -1):
-            rel = f"{round_folder(earlier)}/adapter"
-            if self._folder.exists(rel):
-                return self._folder.local(rel)
-        return None
+        """The newest adapter after `round`, on local disk; None is the base model.
+
+        Raises:
+            OutputMissingError: the journal says that it was trained, but its folder is gone: an earlier one, or the
+                base model, would not be what the run has taught.
+        """
+        trained = (at for at in range(round, 0, -1) if self.has_output(at, "training", f"{round_folder(at)}/adapter"))
+        newest = next(trained, None)
+        return None if newest is None else self._folder.local(f"{round_folder(newest)}/adapter")
+
+    def has_output(self, round: int, step: str, rel: str) -> bool:
+        """Whether a step has left its output at `rel`.
+
+        Raises:
+            OutputMissingError: the journal says that it has, but nothing is there.
+        """
+        if self._folder.exists(rel):
+            return True
+        if (round, step) not in self._journal.committed_steps(self._config.name):
+            return False
+        raise OutputMissingError(explain_missing(self._config.name, round, step, self._folder.path(rel)))
 
     def bought(self, round: int) -> list[tuple[int, float]]:
         """Labels and dollars so far after each round up to `round` that has a dev score, as `dev_scores`."""

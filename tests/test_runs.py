@@ -4,10 +4,12 @@ import csv
 import json
 import os
 import shutil
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -159,6 +161,37 @@ def test_stopping_asks_the_controller_there_is(storage: str) -> None:
     assert lease.renew()
     lease.release()
     assert call("runs", "stop", "haiku").out == "run 'haiku' has no controller; its status is created\n"
+    journal.close()
+
+
+def test_a_run_whose_controller_was_killed_is_interrupted(storage: str) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        owner = Owner("controller", pid=gone.pid, started=psutil.Process(gone.pid).create_time())
+    journal = open_journal(storage)
+    journal.create_run("haiku", {"name": "haiku"}, "")
+    lease = journal.acquire("haiku", owner, 3600)  # which nobody renews, and which is far from its end
+    journal.append(lease, "stopped", payload={"message": "stopped on request"})
+    journal.set_status(lease, "running")
+    assert run_in_json("runs", "list")[0]["status"] == "interrupted"
+    assert run_in_json("runs", "show", "haiku")["message"].startswith("its controller died")
+    ended = call("runs", "stop", "haiku")
+    assert_mistake(
+        ended,
+        "run 'haiku' is interrupted and driven by nobody, so there is nothing to stop: its controller died; all that it "
+        "had committed is saved, and the same command goes on from there",
+    )
+    journal.acquire("haiku", Owner("controller-2", pid=os.getpid()), 60)
+    assert run_in_json("runs", "list")[0]["status"] == "running"
+    journal.close()
+
+
+def test_a_run_whose_lease_has_expired_is_interrupted(storage: str) -> None:
+    journal = open_journal(storage)
+    journal.create_run("haiku", {"name": "haiku"}, "")
+    lease = journal.acquire("haiku", Owner("controller", host="elsewhere"), 0)
+    journal.set_status(lease, "running")
+    assert run_in_json("runs", "list")[0]["status"] == "interrupted"
+    assert call("runs", "stop", "haiku").status == 2
     journal.close()
 
 

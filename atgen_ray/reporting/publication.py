@@ -10,7 +10,7 @@ from atgen_ray.annotation.book import count_tokens
 from atgen_ray.budget import read_balance
 from atgen_ray.config import RunConfig
 from atgen_ray.errors import UserError
-from atgen_ray.journal import Journal, open_journal
+from atgen_ray.journal import INTERRUPTED, INTERRUPTION, Journal, open_journal
 from atgen_ray.reporting.collection import collect_run
 from atgen_ray.reporting.curves import draw_learning_curve
 from atgen_ray.reporting.page import PNG, render_page, write_report
@@ -74,8 +74,10 @@ def _count_actual(name: str, journal: Journal) -> dict[str, float]:
 
 def _find_reason(name: str, journal: Journal) -> str | None:
     """What the run's last end said, or its status; None while it goes on."""
-    status = journal.run(name).status
+    status = journal.describe_status(journal.run(name))
     if status in ("created", "running"):
         return None
+    if status == INTERRUPTED:
+        return f"{status}: {INTERRUPTION}"
     messages = [event.payload["message"] for event in journal.events(name) if event.payload.get("message")]
     return str(messages[-1]) if messages else status

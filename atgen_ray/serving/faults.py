@@ -10,7 +10,7 @@ from ray.serve.exceptions import BackPressureError
 from starlette.exceptions import HTTPException
 
 from atgen_ray.annotation.people.desk import TaskConflict, TaskUnknown
-from atgen_ray.errors import OutOfOrder, RunBusy, UserError
+from atgen_ray.errors import NobodyDrivesError, OutOfOrder, RunBusy, UserError
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -56,6 +56,7 @@ def explain_faults(app: FastAPI, retry_after: int, show: Callable[[Request, JSON
     app.add_exception_handler(Fault, answer(tell))
     app.add_exception_handler(OutOfOrder, answer(lambda e: fault_response(503, str(e), retry_after)))
     app.add_exception_handler(RunBusy, answer(lambda e: fault_response(409, str(e))))
+    app.add_exception_handler(NobodyDrivesError, answer(lambda e: fault_response(409, str(e))))
     app.add_exception_handler(TaskUnknown, answer(lambda e: fault_response(404, str(e))))
     app.add_exception_handler(TaskConflict, answer(lambda e: fault_response(409, str(e))))
     app.add_exception_handler(UserError, answer(lambda e: fault_response(400, str(e))))
