@@ -138,6 +138,8 @@ def describe_annotation(annotation: dict[str, Any]) -> Iterator[str]:
     """How a run's requests to annotating models stand, one line for all and one for each batch job under way."""
     if counts := ", ".join(f"{count} {state}" for state, count in sorted(annotation["requests"].items())):
         yield f"requests: {counts}; {annotation['paid']:.4f} dollars paid, {annotation['held']:.4f} held"
+    if annotation.get("inherited"):
+        yield f"taken over: labels for which another run paid {annotation['inherited']:.4f} dollars"
     for job in annotation["batches"]:
         yield f"batch {job['remote']} of round {job['round']}: {job['size']} requests, {job['status']}"
 

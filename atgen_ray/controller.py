@@ -36,6 +36,7 @@ from atgen_ray.sharing import open_embedding_shelf, share_embeddings
 from atgen_ray.state import MODEL, RunState, round_folder
 from atgen_ray.stopping import find_stop
 from atgen_ray.storage import RunFolder
+from atgen_ray.takeover import take_over
 from atgen_ray.training import TrainingExample, train_adapter
 from atgen_ray.training.weights import weigh_examples
 from atgen_ray.tuned_model import TunedModel
@@ -68,17 +69,23 @@ class Controller:
         self.embed_pool()
         if self._config.evaluation.zero_shot:
             self.evaluate_adapter(0)
-        round = 0
+        round = self._state.inherited
+        if round:
+            self.learn(round)
         while (reason := self.find_stop(round)) is None:
             round += 1
             self.generate_features(round)
             self.select_batch(round)
             self.annotate_batch(round)
-            if round == 1 and self._config.evaluation.few_shot:
-                self.evaluate_few_shot()
-            self.train_adapter(round)
-            self.evaluate_adapter(round)
+            self.learn(round)
         return reason
+
+    def learn(self, round: int) -> None:
+        """Trains on all labels up to `round` and evaluates what came of it."""
+        if round == max(1, self._state.inherited) and self._config.evaluation.few_shot:
+            self.evaluate_few_shot(round)
+        self.train_adapter(round)
+        self.evaluate_adapter(round)
 
     def run_selection(self) -> str:
         """One query batch chosen with no labels and no training (experimental design); as `run` otherwise."""
@@ -116,7 +123,16 @@ class Controller:
             self._folder.write_json("plan.json", estimate_run(self._config, pool.examples, leaked, rows, self._journal))
             self._folder.write_table("pool.parquet", pool.examples)
 
+        if self._state.inherited:
+            self.take_over()
         self._commit(0, "pool", "pool.parquet", make)
+
+    def take_over(self) -> None:
+        """Takes over pool, labels and ledger of another run, once."""
+        if (0, "pool") not in self._committed:
+            self._watch.begin(0, "takeover")
+            take_over(self._config, self._journal, self._lease, self._folder)
+            self._committed = set(self._journal.committed_steps(self._config.name))
 
     def embed_pool(self) -> None:
         """Embeds the pool where a strategy, or the weighing of labels, looks at embeddings."""
@@ -203,23 +219,23 @@ class Controller:
 
         self._commit(round, "annotation", rel, make)
 
-    def evaluate_few_shot(self) -> None:
-        """Answers of the untuned model, shown labels of the first round as solved examples: what tuning must beat."""
-        rel = f"{round_folder(1)}/few_shot.json"
+    def evaluate_few_shot(self, round: int) -> None:
+        """Answers of the untuned model, shown labels up to `round` as solved examples: what tuning must beat."""
+        rel = f"{round_folder(round)}/few_shot.json"
 
         def make(progress: Progress) -> None:
             config, references = self._config, self._state.test_references
-            labels = self._state.labels(1)[: config.evaluation.few_shot]
+            labels = self._state.labels(round)[: config.evaluation.few_shot]
             solved = [Shot(input=self._state.texts[label.id], output=label.text) for label in labels]
             model, prompt = show_solved(config.model, config.prompt, solved)
             engine = build_engine(model, prompt, config.engine, self._folder)
             splits = dict.fromkeys(references, "test")
-            rows, metrics = self._score(1, splits, references, progress, engine) if splits else ([], {})
-            self._folder.write_jsonl(f"{round_folder(1)}/few_shot.jsonl", rows)
+            rows, metrics = self._score(round, splits, references, progress, engine) if splits else ([], {})
+            self._folder.write_jsonl(f"{round_folder(round)}/few_shot.jsonl", rows)
             self._folder.write_json(rel, metrics)
-            self._folder.remove(f"{round_folder(1)}/few_shot.parts")
+            self._folder.remove(f"{round_folder(round)}/few_shot.parts")
 
-        self._commit(1, "few_shot", rel, make)
+        self._commit(round, "few_shot", rel, make)
 
     def train_adapter(self, round: int) -> None:
         """Fine-tunes an adapter on all labels so far, from the base model."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pydantic import SecretStr
 
 from atgen_ray.annotation.book import summarize_requests
-from atgen_ray.budget import read_balance
+from atgen_ray.budget import read_balance, read_inherited
 from atgen_ray.errors import NobodyDrivesError, UserError, nearest
-from atgen_ray.journal import INTERRUPTED, INTERRUPTION, Journal, RunRecord, open_journal
+from atgen_ray.journal import CHANGED, INTERRUPTED, INTERRUPTION, Journal, RunRecord, open_journal
+from atgen_ray.records import INHERITED
 from atgen_ray.storage import RunFolder
 from atgen_ray.strict_json import encode_json
 
@@ -37,7 +38,8 @@ def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[st
     """A run's summary with why it ended (`message`), its learning curve (`metrics`), `events` and `dead_letters`.
 
     `annotation` has the `requests` of its annotating models by state, their `batches` under way, and the dollars `paid`
-    and `held`.
+    and `held`, and those `inherited`: what another run, from which it was forked, had paid. `changes` are the settings
+    that it was given anew, each with `key`, `before`, `now`, `by` and `time`.
 
     Raises:
         UserError: no run has that name.
@@ -46,6 +48,7 @@ def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[st
         summary = _summarize(journal, journal.run(name))
         events, dead = journal.events(name), journal.dead_letters(name)
         annotation = summarize_requests(journal, name) | asdict(read_balance(journal, name))
+        annotation["inherited"] = round(sum(read_inherited(journal, name).values()), 6)
     folder = RunFolder(storage, name)
     messages = [event.payload["message"] for event in events if "message" in event.payload]
     going = summary["status"] in ("created", "running")  # what an earlier attempt said no longer holds
@@ -55,6 +58,12 @@ def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[st
         "metrics": folder.read_json("metrics.json") if folder.exists("metrics.json") else [],
         "events": [{"kind": e.kind, "round": e.round, "step": e.step, "seconds": e.seconds} for e in events],
         "annotation": annotation,
+        "changes": [
+            change | {"by": event.payload["by"], "time": _to_iso(event.time)}
+            for event in events
+            if event.kind == CHANGED
+            for change in event.payload["changes"]
+        ],
         "dead_letters": [
             {"round": round, "id": letter.id, "step": letter.step, "reason": letter.reason} for round, letter in dead
         ],
@@ -82,7 +91,9 @@ def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:
 def export_labels(
     name: str, storage: str, database_url: SecretStr | None, format: str, output: Path | None
 ) -> tuple[int, Path]:
-    """Writes every label in the run's journal: id, input, text, annotator, dollars, round; how many, and where.
+    """Writes every label in the run's journal: id, input, text, annotator, dollars, round, run; how many, and where.
+
+    `run` is the one that bought the label: another one where it was taken over, at no cost here.
 
     The format `huggingface` is a folder, which `datasets.load_from_disk` reads.
 
@@ -103,7 +114,7 @@ def export_labels(
     inputs = {row["id"]: row["text"] for row in pool}
     rows = [
         {"id": label.id, "input": inputs[label.id], "text": label.text, "annotator": label.annotator}
-        | {"dollars": label.dollars, "round": round}
+        | {"dollars": label.dollars, "round": round, "run": label.provenance.get(INHERITED, {}).get("run", name)}
         for round, label in labels
     ]
     path = output or Path(f"{name}.{format}")
@@ -176,9 +187,10 @@ def _tabulate(rows: list[dict[str, Any]]) -> "pa.Table":
     import pyarrow as pa
 
     kinds = {"id": pa.string(), "input": pa.string(), "text": pa.string(), "annotator": pa.string()}
+    more = {"dollars": pa.float64(), "round": pa.int32(), "run": pa.string()}
     # A journal holds lone surrogates, UTF-8 does not: they are written as JSON writes them.
     texts = [row | {"text": row["text"].encode("utf-8", "backslashreplace").decode()} for row in rows]
-    return pa.Table.from_pylist(texts, pa.schema(kinds | {"dollars": pa.float64(), "round": pa.int32()}))
+    return pa.Table.from_pylist(texts, pa.schema(kinds | more))
 
 
 def _summarize(journal: Journal, record: RunRecord) -> dict[str, Any]:
@@ -192,5 +204,9 @@ def _summarize(journal: Journal, record: RunRecord) -> dict[str, Any]:
         "round": max((event.round or 0 for event in steps), default=0),
         "labels": len(annotations),
         "dollars": round(read_balance(journal, record.name).paid, 6),
-        "updated": datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds"),
+        "updated": _to_iso(changed),
     }
+
+
+def _to_iso(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from atgen_ray.budget import read_spending
-from atgen_ray.config import RunConfig, ShortlistConfig
+from atgen_ray.budget import read_cost
+from atgen_ray.config import RunConfig, ShortlistConfig, read_source
 from atgen_ray.embedding import load_embeddings
 from atgen_ray.errors import OutputMissingError
 from atgen_ray.evaluation import dev_split
@@ -44,6 +44,11 @@ class RunState:
 
     def __init__(self, config: RunConfig, journal: Journal, folder: RunFolder) -> None:
         self._config, self._journal, self._folder = config, journal, folder
+
+    @property
+    def inherited(self) -> int:
+        """The last round that was taken over from another run; 0 for a run of its own."""
+        return read_source(self._config)[1]
 
     @cached_property
     def pool(self) -> pa.Table:
@@ -174,16 +179,20 @@ class RunState:
 
     def bought(self, round: int) -> list[tuple[int, float]]:
         """Labels and dollars so far after each round up to `round` that has a dev score, as `dev_scores`."""
-        spending = read_spending(self._journal, self._config.name)
+        spending = read_cost(self._journal, self._config.name)
         rounds = [
-            at for at in range(1, round + 1) if "dev" in self._folder.read_json(f"{round_folder(at)}/metrics.json")
+            at for at in self._learnt(round) if "dev" in self._folder.read_json(f"{round_folder(at)}/metrics.json")
         ]
         return [(len(self.labels(at)), sum(paid for when, paid in spending.items() if when <= at)) for at in rounds]
 
     def dev_scores(self, round: int) -> list[dict[str, float]]:
         """Mean of every metric on the dev split, one mapping a round up to `round`."""
-        metrics = [self._folder.read_json(f"{round_folder(at)}/metrics.json") for at in range(1, round + 1)]
+        metrics = [self._folder.read_json(f"{round_folder(at)}/metrics.json") for at in self._learnt(round)]
         return [{name: value["mean"] for name, value in row["dev"].items()} for row in metrics if "dev" in row]
+
+    def _learnt(self, round: int) -> range:
+        """The rounds up to `round` in which the run has trained and evaluated."""
+        return range(max(1, self.inherited), round + 1)
 
     @cached_property
     def _selectable(self) -> list[str]:

@@ -27,7 +27,7 @@ TEXTS = {
     "e3": "   spaces, tabs\tand ünïcödé   🙂",
     "e4": "",
 }
-COLUMNS = ["id", "input", "text", "annotator", "dollars", "round"]
+COLUMNS = ["id", "input", "text", "annotator", "dollars", "round", "run"]
 
 
 @pytest.fixture
@@ -177,8 +177,8 @@ def test_a_run_whose_controller_was_killed_is_interrupted(storage: str) -> None:
     ended = call("runs", "stop", "haiku")
     assert_mistake(
         ended,
-        "run 'haiku' is interrupted and driven by nobody, so there is nothing to stop: its controller died; all that it "
-        "had committed is saved, and the same command goes on from there",
+        "run 'haiku' is interrupted and driven by nobody, so there is nothing to stop: its controller died; all that "
+        "it had committed is saved, and the same command goes on from there",
     )
     journal.acquire("haiku", Owner("controller-2", pid=os.getpid()), 60)
     assert run_in_json("runs", "list")[0]["status"] == "running"
@@ -218,12 +218,13 @@ def test_labels_read_back_equal_from_every_format(storage: str, format: str) -> 
     ended = call("runs", "export", "sonnets", "--format", format)
     assert (ended.status, ended.out) == (0, f"4 labels: sonnets.{format}\n")
     rows = read(Path(f"sonnets.{format}"))
-    assert rows == [
+    expected = [
         {"id": "e2", "input": TEXTS["e2"], "text": 'two, "2"\n', "annotator": "dataset", "dollars": 0.25, "round": 1},
         {"id": "e1", "input": TEXTS["e1"], "text": "one", "annotator": "dataset", "dollars": 0.25, "round": 1},
         {"id": "e3", "input": TEXTS["e3"], "text": "", "annotator": "dataset", "dollars": 0.0, "round": 2},
         {"id": "e4", "input": TEXTS["e4"], "text": "vier 4️⃣", "annotator": "anna", "dollars": 0.001, "round": 2},
     ]
+    assert rows == [row | {"run": "sonnets"} for row in expected]
     assert format == "jsonl" or list(rows[0]) == COLUMNS
 
 

@@ -48,4 +48,10 @@ class RunViews:
     def _describe(self, name: str) -> tuple[Any, ...]:
         """What changes whenever the run does."""
         record, events = self._journal.run(name), self._journal.events(name)
-        return name, record.created, self._journal.describe_status(record), record.updated, events[-1].sequence if events else 0
+        return (
+            name,
+            record.created,
+            self._journal.describe_status(record),
+            record.updated,
+            events[-1].sequence if events else 0,
+        )
