@@ -131,7 +131,10 @@ def describe_activity(activity: dict[str, Any]) -> str:
     """The step under way with the rows done and the time left, as one line."""
     left = _seconds_left(activity)
     line = f"{_title(activity)}: {activity['done']}/{activity['total'] or '?'}"
-    return line + (f", {left:.0f} s left" if left is not None else "")
+    if left is not None:
+        return f"{line}, {left:.0f} s left"
+    # Rows come in batches: until the first one is through, the time shows that the step goes on.
+    return f"{line}, {max(0.0, time.time() - activity['started']):.0f} s so far"
 
 
 def describe_annotation(annotation: dict[str, Any]) -> Iterator[str]:

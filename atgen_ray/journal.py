@@ -352,6 +352,15 @@ def _is_driven(held: sa.Row[Any], now: float) -> bool:
     return not Owner(held.owner, held.host, held.pid, held.started, held.machine).is_dead()
 
 
+def find_journal(storage: str, database_url: SecretStr | None = None) -> Journal | None:
+    """As `open_journal`; None where no journal was begun in a local storage, which then is not created."""
+    if database_url is None:
+        fs, root = open_storage(storage)
+        if isinstance(fs, LocalFileSystem) and not fs.exists(root):
+            return None
+    return open_journal(storage, database_url)
+
+
 def open_journal(storage: str, database_url: SecretStr | None = None) -> Journal:
     """The journal at `database_url`, or in SQLite at `<storage>/atgen.db`.
 

@@ -1,7 +1,8 @@
 """Looking at runs from outside: their journal and their folder, without Ray."""
 
 import os
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +12,9 @@ from pydantic import SecretStr
 
 from atgen_ray.annotation.book import summarize_requests
 from atgen_ray.budget import read_balance, read_inherited
+from atgen_ray.config import RunConfig
 from atgen_ray.errors import NobodyDrivesError, UserError, nearest
-from atgen_ray.journal import CHANGED, INTERRUPTED, INTERRUPTION, Journal, RunRecord, open_journal
+from atgen_ray.journal import CHANGED, INTERRUPTED, INTERRUPTION, Journal, RunRecord, find_journal
 from atgen_ray.records import INHERITED
 from atgen_ray.storage import RunFolder
 from atgen_ray.strict_json import encode_json
@@ -20,13 +22,36 @@ from atgen_ray.strict_json import encode_json
 if TYPE_CHECKING:
     import pyarrow as pa
 
+DEFAULT_STORAGE = str(RunConfig.model_fields["storage"].default)
 FORMATS = ("jsonl", "parquet", "csv", "huggingface")
 
 
 def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, Any]]:
-    """One row a run: name, status, round, labels, dollars and when it last changed (UTC, ISO 8601)."""
-    with closing(open_journal(storage, database_url)) as journal:
+    """One row a run: name, status, round, labels, dollars and when it last changed (UTC, ISO 8601).
+
+    Raises:
+        UserError: as `open_runs`; the default place is one where there may be none yet.
+    """
+    if storage == DEFAULT_STORAGE and find_journal(storage, database_url) is None:
+        return []
+    with open_runs(storage, database_url) as journal:
         return summarize_runs(journal)
+
+
+@contextmanager
+def open_runs(storage: str, database_url: SecretStr | None) -> Iterator[Journal]:
+    """The journal of a storage that is there already; nothing is created where it is not.
+
+    Raises:
+        UserError: there is no journal, and so no run.
+    """
+    where = find_journal(storage, database_url)
+    if where is None:
+        siblings = [f"{path.parent}" for path in Path(storage).absolute().parent.glob("*/atgen.db")]
+        hint = nearest(str(Path(storage).absolute()), siblings) if siblings else ""
+        raise UserError(f"--storage is '{storage}', where no runs are, expected the one that runs were given{hint}")
+    with closing(where) as journal:
+        yield journal
 
 
 def summarize_runs(journal: Journal) -> list[dict[str, Any]]:
@@ -44,7 +69,7 @@ def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[st
     Raises:
         UserError: no run has that name.
     """
-    with closing(open_journal(storage, database_url)) as journal:
+    with open_runs(storage, database_url) as journal:
         summary = _summarize(journal, journal.run(name))
         events, dead = journal.events(name), journal.dead_letters(name)
         annotation = summarize_requests(journal, name) | asdict(read_balance(journal, name))
@@ -77,7 +102,7 @@ def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:
         UserError: no run has that name.
         NobodyDrivesError: the run was under way when its controller died, so that nobody hears.
     """
-    with closing(open_journal(storage, database_url)) as journal:
+    with open_runs(storage, database_url) as journal:
         if journal.ask_to_stop(name):
             return f"run '{name}' was asked to stop; it ends at its next chance with everything saved"
         status = journal.describe_status(journal.run(name))
@@ -104,7 +129,9 @@ def export_labels(
         raise UserError(
             f"--format is {format!r}, expected jsonl, parquet, csv or huggingface{nearest(format, FORMATS)}"
         )
-    with closing(open_journal(storage, database_url)) as journal:
+    path = output or Path(f"{name}.{format}")
+    check_folder(path)
+    with open_runs(storage, database_url) as journal:
         journal.run(name)
         labels = journal.annotations(name)
     folder = RunFolder(storage, name)
@@ -117,7 +144,6 @@ def export_labels(
         | {"dollars": label.dollars, "round": round, "run": label.provenance.get(INHERITED, {}).get("run", name)}
         for round, label in labels
     ]
-    path = output or Path(f"{name}.{format}")
     _write(rows, path, format)
     return len(rows), path
 
@@ -142,16 +168,26 @@ def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
     return len(rows), len(pool)
 
 
+def check_folder(path: Path) -> None:
+    """Nothing, where the folder of `path` is there; UserError where it is not: a name typed wrong makes no folder."""
+    folder = path.absolute().parent
+    try:
+        if not folder.exists():
+            raise UserError(f"--output is '{path}', but there is no folder '{folder}': make it, or choose another")
+    except OSError as error:  # a name that is too long
+        raise UserError(f"--output is '{path}', which cannot be written: {error.strerror}") from None
+
+
 def check_output(path: Path) -> None:
     """Nothing, where a file can be written at `path`; UserError before any work is done where it cannot."""
-    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    check_folder(path)
+    parent = path.absolute().parent
     if path.is_dir() or not parent.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
         raise UserError(f"--output is '{path}', expected a file that can be written, such as picks.jsonl")
 
 
 def _write(rows: list[dict[str, Any]], path: Path, format: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if format == "huggingface":
             _save_dataset(rows, path)
             return

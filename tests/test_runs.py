@@ -231,7 +231,7 @@ def test_labels_read_back_equal_from_every_format(storage: str, format: str) -> 
 @pytest.mark.parametrize("format", ["jsonl", "parquet", "csv", "huggingface"])
 def test_a_run_without_labels_exports_an_empty_table(storage: str, format: str, tmp_path: Path) -> None:
     begin(storage, "haiku")
-    path = tmp_path / "new" / "folder" / "labels.txt"
+    path = tmp_path / "labels.txt"
     ended = call("runs", "export", "haiku", "--format", format, "--output", str(path))
     assert (ended.status, ended.out) == (0, f"0 labels: {path}\n")
     assert read(path.rename(path.with_suffix(f".{format}"))) == []
@@ -258,9 +258,57 @@ def test_a_lone_surrogate_in_a_label_is_escaped(storage: str, format: str) -> No
 # ---- mistakes
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["runs", "list"],
+        ["runs", "show", "sonnets"],
+        ["runs", "stop", "sonnets"],
+        ["runs", "export", "sonnets"],
+        ["runs", "import", "sonnets", "labels.jsonl"],
+        ["report", "sonnets"],
+    ],
+    ids=" ".join,
+)
+def test_a_storage_that_is_not_there_is_told_and_not_made(storage: str, command: list[str]) -> None:
+    finish(storage)
+    Path("labels.jsonl").write_text('{"id": "e1", "text": "one"}\n')
+    ended = call(*command, "--storage", "atgen-rums")
+    line = "--storage is 'atgen-rums', where no runs are, expected the one that runs were given; did you mean '"
+    assert_mistake(ended, f"{line}{Path('atgen-runs').absolute()}'?")
+    assert not Path("atgen-rums").exists()
+
+
+def test_looking_into_the_default_storage_makes_none(storage: str) -> None:
+    assert call("runs", "list").out == "no runs yet\n"
+    assert not Path("atgen-runs").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["runs", "export", "sonnets"],
+        ["runs", "export", "sonnets", "--format", "huggingface"],
+        ["report", "sonnets"],
+        ["select", "demo", "--count", "2"],
+    ],
+    ids=" ".join,
+)
+def test_no_folder_is_made_for_an_output(storage: str, command: list[str], tmp_path: Path) -> None:
+    finish(storage)
+    ended = call(*command, "--output", "no/such/dir/x")
+    folder = tmp_path / "no/such/dir"
+    line = f"--output is 'no/such/dir/x', but there is no folder '{folder}': make it, or choose another"
+    assert_mistake(ended, line)
+    assert not Path("no").exists()
+
+
 @pytest.mark.parametrize("command", ["show", "stop", "export"])
 def test_an_unknown_run_is_named_with_the_nearest(storage: str, command: str) -> None:
-    assert_mistake(call("runs", command, "demo"), "run 'demo' is unknown; there are none yet")
+    assert_mistake(
+        call("runs", command, "demo"),
+        f"--storage is '{storage}', where no runs are, expected the one that runs were given",
+    )
     finish(storage)
     assert_mistake(call("runs", command, "sonets"), "run 'sonets' is unknown; did you mean 'sonnets'?")
     assert_mistake(call("runs", command, "../x"), "run '../x' is unknown; known: sonnets")
@@ -276,7 +324,7 @@ def test_an_unknown_run_is_named_with_the_nearest(storage: str, command: str) ->
         ),
         (["--format", "xlsx"], "--format is 'xlsx', expected jsonl, parquet, csv or huggingface; known: csv, hugg"),
         (["--output", "."], "--output is '.', which cannot be written: Is a directory"),
-        (["--output", "file/x"], "--output is 'file/x', which cannot be written: File exists"),
+        (["--output", "file/x"], "--output is 'file/x', which cannot be written: "),
         (["--output", "a" * 300], f"--output is '{'a' * 300}', which cannot be written: File name too long"),
         (["--storage", "file"], "database sqlite:///"),
         (["--storage", "foo://x"], "storage is foo://..., which cannot be opened: Protocol not known: foo"),
