@@ -120,7 +120,10 @@ def _find_key(name: str, holder: type[BaseModel], root: type[BaseModel]) -> str:
     best = _closest(name, elsewhere)
     if best is None or _likeness(name, best) <= max(_likeness(name, each) for each in known):
         return nearest(name, known)
-    keys = elsewhere[best]
+    depth = min(key.count(".") for key in elsewhere[best])
+    keys = [
+        key for key in elsewhere[best] if key.count(".") == depth
+    ]  # selection.strategy, not that of the first batch
     if len(keys) == 1:
         return f"; did you mean '{keys[0]}'?"
     return f"; did you mean one of {', '.join(keys[:MANY])}?"

@@ -39,8 +39,8 @@ DECIDED = {
         "id revision trust_remote_code dtype max_prompt_tokens max_new_tokens",
     ),
     "EngineConfig": (
-        "workers cpus_per_worker threads_per_worker gpus_per_worker batch_size adapters check_rows",
-        "backend options",
+        "workers cpus_per_worker threads_per_worker gpus_per_worker batch_size check_rows",
+        "backend adapters options",
     ),
     "EmbeddingConfig": (
         "workers gpus_per_worker batch_size",

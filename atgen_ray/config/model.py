@@ -46,7 +46,7 @@ class EngineConfig(Section):
         None, description="GPUs of a replica; null: one where the cluster has GPUs, else none"
     )
     batch_size: Changeable[PositiveInt] = Field(32, description="Prompts in one batch")
-    adapters: Changeable[Literal["auto", "name", "merged"]] = Field(
+    adapters: Literal["auto", "name", "merged"] = Field(
         "auto",
         description="How vLLM takes an adapter. auto, merged: added to the weights, in float32. name: beside the base "
         "model by vLLM's kernels, which are slow on a CPU, and on a GPU compute in 16 bits: set adapter_tolerance",
