@@ -51,7 +51,7 @@ class EngineConfig(Section):
         description="How vLLM takes an adapter. auto, merged: added to the weights, in float32. name: beside the base "
         "model by vLLM's kernels, which are slow on a CPU, and on a GPU compute in 16 bits: set adapter_tolerance",
     )
-    adapter_tolerance: PositiveFloat = Field(
+    adapter_tolerance: Changeable[PositiveFloat] = Field(
         0.03,
         description="How far an adapter's effect on log-probabilities may be from its effect in peft and float32, as a "
         "share of it; a run fails beyond that",
