@@ -176,6 +176,11 @@ class ControllerActor:
             return "failed", redact(tell(error)), True
         except LeaseLost:
             raise
+        except FileNotFoundError as error:
+            if folder.root not in str(error):
+                raise
+            gone = str(error.filename or error)
+            return "failed", f"{gone} is missing, although the journal has it: bring the run's folder back", True
         except (RayActorError, WorkerCrashedError) as error:
             step, reason = self._watch.snapshot()["step"], redact(" ".join(str(error).split())[:500])
             logger.exception("run %s lost its workers", self._config.name)

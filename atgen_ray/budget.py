@@ -46,6 +46,7 @@ class Account:
     entries: int
     paid: float
     held: float
+    inherited: float = 0.0  # paid by another run, whose labels were taken over
 
 
 class Ledger:
@@ -92,6 +93,12 @@ class Ledger:
         """Those of `keys` that are in the ledger."""
         return find_keys(connection, self._run, keys)
 
+    def read_held(self, connection: sa.Connection, keys: Sequence[str]) -> dict[str, int]:
+        """What was held for those of `keys` that are in the ledger, settled or not."""
+        query = sa.select(ledger.c.key, ledger.c.held).where(ledger.c.run == self._run)
+        wanted = set(keys)
+        return {str(key): int(held) for key, held in connection.execute(query) if key in wanted}
+
     def settle(self, connection: sa.Connection, paid: Mapping[str, int]) -> None:
         """Replaces what is held by what was `paid`, by key; 0 releases it. What is settled already stays."""
         if paid:
@@ -122,17 +129,32 @@ def read_balance(journal: Journal, run: str) -> Balance:
     return Balance(sum(read_spending(journal, run).values()), int(held_now or 0) / NANO)
 
 
+def read_inherited(journal: Journal, run: str) -> dict[int, float]:
+    """Dollars that other runs paid for what this one has taken over, by round; they count against no budget."""
+    inherited = sa.select(ledger.c.round, sa.func.sum(ledger.c.inherited))
+    inherited = inherited.where((ledger.c.run == run) & ledger.c.inherited.is_not(None)).group_by(ledger.c.round)
+    with journal.database.reading() as connection:
+        return {round: int(nano or 0) / NANO for round, nano in connection.execute(inherited)}
+
+
+def read_cost(journal: Journal, run: str) -> dict[int, float]:
+    """Dollars that the labels of each round cost: what the run paid, and what others paid before it."""
+    paid, inherited = read_spending(journal, run), read_inherited(journal, run)
+    return {round: paid.get(round, 0.0) + inherited.get(round, 0.0) for round in paid.keys() | inherited.keys()}
+
+
 def read_accounts(journal: Journal, run: str) -> list[Account]:
     """The ledger by round and annotator; labels that are not in it count with their own price."""
     held = sa.func.sum(sa.case((ledger.c.paid.is_(None), ledger.c.held), else_=0))
     group = (ledger.c.round, ledger.c.annotator)
-    entered = sa.select(*group, sa.func.count(), sa.func.sum(ledger.c.paid), held).where(ledger.c.run == run)
+    inherited = sa.func.sum(ledger.c.inherited)
+    entered = sa.select(*group, sa.func.count(), sa.func.sum(ledger.c.paid), held, inherited).where(ledger.c.run == run)
     labels = (annotations.c.round, annotations.c.annotator)
     other = sa.select(*labels, sa.func.count(), sa.func.sum(annotations.c.dollars)).where(_unentered(run))
     with journal.database.reading() as connection:
         accounts = [
-            Account(round, annotator, count, int(paid or 0) / NANO, int(on_hold or 0) / NANO)
-            for round, annotator, count, paid, on_hold in connection.execute(entered.group_by(*group))
+            Account(round, annotator, count, int(paid or 0) / NANO, int(on_hold or 0) / NANO, int(others or 0) / NANO)
+            for round, annotator, count, paid, on_hold, others in connection.execute(entered.group_by(*group))
         ]
         accounts += [
             Account(round, annotator, count, float(dollars), 0.0)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from atgen_ray import __version__
 from atgen_ray.commands import reference, runs, service
-from atgen_ray.commands.options import STORAGE, AsJson, Overrides, Source, Storage, console, database_url
+from atgen_ray.commands.options import STORAGE, AsJson, ForkFrom, Overrides, Source, Storage, console, database_url
 from atgen_ray.errors import UserError, printable
 
 STOPPED = 3
@@ -38,6 +38,7 @@ def run(
     overrides: Overrides = None,
     storage: Storage = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; the same name again resumes it.")] = None,
+    fork_from: ForkFrom = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a run, or resume it: kill it anywhere, give the same command again, and it goes on.
@@ -46,7 +47,7 @@ def run(
 
     Example: atgen-ray run demo selection.strategy=random --name demo-random
     """
-    config = _load(source, overrides, storage, name)  # before Ray is imported, which takes seconds
+    config = _load(source, overrides, storage, name, fork_from)  # before Ray is imported, which takes seconds
     end = _drive(config, "run", as_json)
     _show_end(config, end.status, end.message, as_json)
     if end.status == "stopped":
@@ -83,6 +84,8 @@ def select(
         config = load_config(
             source, settings, labels=False, storage=storage, name=config.name[: 63 - len(ending)] + ending
         )
+    if config.fork_from is not None:
+        raise UserError(f"fork_from is '{config.fork_from}', expected none: `select` begins without labels")
     end = _drive(config, "select", as_json)
     if end.status == "stopped":
         _show_end(config, end.status, end.message, as_json)
@@ -102,15 +105,17 @@ def submit(
     overrides: Overrides = None,
     storage: Storage = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; the same name again resumes it.")] = None,
+    fork_from: ForkFrom = None,
 ) -> None:
     """Submit a run as a Ray job with this folder's files, and show its progress; it goes on when this ends.
 
     Example: atgen-ray submit my-task.yaml --address http://head:8265 --storage /shared/runs
     """
-    config = _load(source, overrides, storage, name)  # a mistake is found here, not on the cluster
+    config = _load(source, overrides, storage, name, fork_from)  # a mistake is found here, not on the cluster
     from atgen_ray.submission import submit_run
 
     arguments = [source, *(overrides or []), "--name", config.name] + (["--storage", storage] if storage else [])
+    arguments += ["--from", fork_from] if fork_from else []
     status = submit_run(arguments, address, typer.echo)
     if status != "SUCCEEDED":
         typer.echo(f"job {status.lower()}", err=True)
@@ -190,10 +195,12 @@ def main() -> None:
         sys.exit(2)
 
 
-def _load(source: str, overrides: list[str] | None, storage: str | None, name: str | None) -> Any:
+def _load(
+    source: str, overrides: list[str] | None, storage: str | None, name: str | None, fork_from: str | None = None
+) -> Any:
     from atgen_ray.config_source import load_config
 
-    return load_config(source, overrides or [], storage=storage, name=name)
+    return load_config(source, overrides or [], storage=storage, name=name, fork_from=fork_from)
 
 
 def _drive(config: Any, goal: Any, as_json: bool) -> Any:

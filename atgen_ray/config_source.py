@@ -104,6 +104,14 @@ def dump_config(config: RunConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"database_url"})
 
 
+def renew_config(tree: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration as this version would write it: keys that came since have their defaults."""
+    try:
+        return dump_config(RunConfig.model_validate(tree))
+    except ValidationError:  # of a version whose keys are no more: what differs is told key by key
+        return tree
+
+
 def explain_config() -> Iterator[dict[str, str]]:
     """`key`, `type`, `default` and `description` of every setting, in the order of the tree."""
     yield from list_settings(RunConfig)

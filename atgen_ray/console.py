@@ -131,13 +131,18 @@ def describe_activity(activity: dict[str, Any]) -> str:
     """The step under way with the rows done and the time left, as one line."""
     left = _seconds_left(activity)
     line = f"{_title(activity)}: {activity['done']}/{activity['total'] or '?'}"
-    return line + (f", {left:.0f} s left" if left is not None else "")
+    if left is not None:
+        return f"{line}, {left:.0f} s left"
+    # Rows come in batches: until the first one is through, the time shows that the step goes on.
+    return f"{line}, {max(0.0, time.time() - activity['started']):.0f} s so far"
 
 
 def describe_annotation(annotation: dict[str, Any]) -> Iterator[str]:
     """How a run's requests to annotating models stand, one line for all and one for each batch job under way."""
     if counts := ", ".join(f"{count} {state}" for state, count in sorted(annotation["requests"].items())):
         yield f"requests: {counts}; {annotation['paid']:.4f} dollars paid, {annotation['held']:.4f} held"
+    if annotation.get("inherited"):
+        yield f"taken over: labels for which another run paid {annotation['inherited']:.4f} dollars"
     for job in annotation["batches"]:
         yield f"batch {job['remote']} of round {job['round']}: {job['size']} requests, {job['status']}"
 

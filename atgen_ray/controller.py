@@ -37,6 +37,7 @@ from atgen_ray.sharing import open_embedding_shelf, share_embeddings
 from atgen_ray.state import MODEL, RunState, round_folder
 from atgen_ray.stopping import find_stop
 from atgen_ray.storage import RunFolder
+from atgen_ray.takeover import take_over
 from atgen_ray.training import TrainingExample, train_adapter
 from atgen_ray.training.weights import weigh_examples
 from atgen_ray.tuned_model import TunedModel
@@ -63,13 +64,16 @@ class Controller:
             RunStopped: the watch was asked to stop; what is committed stays.
             UserError: the input has a mistake.
         """
-        write_provenance(self._config, self._model.engine.name, self._folder)
+        self.write_provenance()
         check_annotators(self._config)
         self.prepare_pool()
         self.embed_pool()
         if self._config.evaluation.zero_shot:
             self.evaluate_adapter(0)
-        reason, round = self.find_stop(0), 0
+        round = self._state.inherited
+        if round:
+            self.learn(round)
+        reason = self.find_stop(round)
         while reason is None:
             round += 1
             reason = self.run_round(round) or self.find_stop(round)
@@ -84,20 +88,31 @@ class Controller:
             self.annotate_batch(round)
         except BudgetSpent:
             return "budget spent"
-        if round == 1 and self._config.evaluation.few_shot:
-            self.evaluate_few_shot()
+        self.learn(round)
+        return None
+
+    def learn(self, round: int) -> None:
+        """Trains on all labels up to `round` and evaluates what came of it."""
+        if round == max(1, self._state.inherited) and self._config.evaluation.few_shot:
+            self.evaluate_few_shot(round)
         self.train_adapter(round)
         self.evaluate_adapter(round)
-        return None
 
     def run_selection(self) -> str:
         """One query batch chosen with no labels and no training (experimental design); as `run` otherwise."""
-        write_provenance(self._config, self._model.engine.name, self._folder)
+        self.write_provenance()
         self.prepare_pool()
         self.embed_pool()
         self.generate_features(1)
         self.select_batch(1)
         return "selected"
+
+    def write_provenance(self) -> None:
+        """Notes what this attempt is made with; an event warns of libraries that changed since the last one."""
+        epoch, now = self._lease.epoch, time.time()
+        warning = write_provenance(self._config, self._model.engine.name, self._folder, epoch, now)
+        if warning:
+            self._journal.append(self._lease, WARNING, payload={"warning": warning})
 
     def prepare_pool(self) -> None:
         """Reads pool and test set; known answers go to a table of their own."""
@@ -119,8 +134,17 @@ class Controller:
             self._folder.write_json("plan.json", estimate_run(self._config, pool.examples, leaked, rows, self._journal))
             self._folder.write_table("pool.parquet", pool.examples)
 
+        if self._state.inherited:
+            self.take_over()
         self._commit(0, "pool", "pool.parquet", make)
         self._check_overlap()
+
+    def take_over(self) -> None:
+        """Takes over pool, labels and ledger of another run, once."""
+        if (0, "pool") not in self._committed:
+            self._watch.begin(0, "takeover")
+            take_over(self._config, self._journal, self._lease, self._folder)
+            self._committed = set(self._journal.committed_steps(self._config.name))
 
     def embed_pool(self) -> None:
         """Embeds the pool where a strategy, or the weighing of labels, looks at embeddings."""
@@ -168,6 +192,7 @@ class Controller:
             features = f"{round_folder(round)}/features.parquet"
             labels = {label.id: label.text for label in self._state.labels(round - 1)}
             ids = self._state.shortlist(round)
+            has_features = self._state.has_output(round, "generation", features)
             picks = select_batch(
                 strategy,
                 parameters,
@@ -175,7 +200,7 @@ class Controller:
                 count=self._state.affordable(round),
                 labeled=labels.keys(),
                 embeddings=self._state.embeddings if "embeddings" in self._state.needs(round) else None,
-                features=self._folder.read_table(features) if self._folder.exists(features) else None,
+                features=self._folder.read_table(features) if has_features else None,
                 texts=self._state.texts,
                 labels=labels,
                 seed=self._config.seed,
@@ -213,23 +238,23 @@ class Controller:
 
         self._commit(round, "annotation", rel, make)
 
-    def evaluate_few_shot(self) -> None:
-        """Answers of the untuned model, shown labels of the first round as solved examples: what tuning must beat."""
-        rel = f"{round_folder(1)}/few_shot.json"
+    def evaluate_few_shot(self, round: int) -> None:
+        """Answers of the untuned model, shown labels up to `round` as solved examples: what tuning must beat."""
+        rel = f"{round_folder(round)}/few_shot.json"
 
         def make(progress: Progress) -> None:
             config, references = self._config, self._state.test_references
-            labels = self._state.labels(1)[: config.evaluation.few_shot]
+            labels = self._state.labels(round)[: config.evaluation.few_shot]
             solved = [Shot(input=self._state.texts[label.id], output=label.text) for label in labels]
             model, prompt = show_solved(config.model, config.prompt, solved)
             engine = build_engine(model, prompt, config.engine, self._folder)
             splits = dict.fromkeys(references, "test")
-            rows, metrics = self._score(1, splits, references, progress, engine) if splits else ([], {})
-            self._folder.write_jsonl(f"{round_folder(1)}/few_shot.jsonl", rows)
+            rows, metrics = self._score(round, splits, references, progress, engine) if splits else ([], {})
+            self._folder.write_jsonl(f"{round_folder(round)}/few_shot.jsonl", rows)
             self._folder.write_json(rel, metrics)
-            self._folder.remove(f"{round_folder(1)}/few_shot.parts")
+            self._folder.remove(f"{round_folder(round)}/few_shot.parts")
 
-        self._commit(1, "few_shot", rel, make)
+        self._commit(round, "few_shot", rel, make)
 
     def train_adapter(self, round: int) -> None:
         """Fine-tunes an adapter on all labels so far, from the base model."""

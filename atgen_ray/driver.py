@@ -1,8 +1,11 @@
 """Starts or rejoins a run's controller and follows it: the part of `atgen-ray run` behind the screen."""
 
+import getpass
 import hashlib
 import json
+import os
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -11,7 +14,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import ray
-from pydantic import ValidationError
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -21,19 +23,19 @@ from ray.exceptions import (
 )
 
 from atgen_ray.actor import NAMESPACE, ControllerActor, Goal, Snapshot, actor_name
+from atgen_ray.changes import Change, find_changes
 from atgen_ray.config import RunConfig
-from atgen_ray.config_source import dump_config
+from atgen_ray.config_source import dump_config, renew_config
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Event, Journal, open_journal
 from atgen_ray.ray_session import ray_session
+from atgen_ray.takeover import settle_source
 from atgen_ray.workplace import runtime_environment
 
 POLL_SECONDS = 0.5
 EVERYTHING = 2**31 - 1  # above all sequence numbers
 DISMISS_SECONDS = 10.0  # how long a controller that ended may take to go
 SILENCE_SECONDS = 30.0  # how long a controller may be silent before its lease is looked at
-# What may change between two starts of one run: everything else would change what it means.
-CHANGEABLE = ("stopping", "storage", "database_url", "cache")
 
 
 class Screen(Protocol):
@@ -53,45 +55,64 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
         UserError: the run exists with another configuration.
     """
     journal = open_journal(config.storage, config.database_url)
-    enter_run(config, journal)
+    check_entry(config, journal)  # before Ray, which takes seconds, and which may not start
     with run_session(), stop_on_signal() as stop:
+        config = enter_run(config, journal)
         controller = start_controller(config, goal)
         snapshot = _follow(controller, journal, config.name, screen, stop)
         dismiss_ended(config.name)
     return snapshot
 
 
-def enter_run(config: RunConfig, journal: Journal) -> None:
-    """Enters the run in the journal, or checks that it is the one entered before.
+def check_entry(config: RunConfig, journal: Journal) -> tuple[RunConfig, list[Change]]:
+    """The run as it is to be driven, and what of it differs from the run of that name that is there; writes nothing.
 
     Raises:
-        UserError: a run of that name has another configuration; names the first key that differs.
+        UserError: a run of that name has another configuration, whose first key that may not change is named; or what
+            the run is to take over from another one is not there.
     """
+    known = journal.find_run(config.name)
+    if known is None:
+        return settle_source(config, journal), []
+    before = renew_config(known.config)
+    if config.fork_from and str(before.get("fork_from")).startswith(f"{config.fork_from}:"):
+        config = config.model_copy(update={"fork_from": before["fork_from"]})  # whose round was settled then
+    changes = [*find_changes(before, dump_config(config), RunConfig)]
+    for change in changes:
+        if not change.allowed:
+            raise UserError(
+                f"run '{config.name}' exists with {change.key} = {change.before!r}, now it is {change.now!r}: give the "
+                f"run its old value, or choose another --name (with --from {config.name} it takes over the labels)"
+            )
+    return config, [change for change in changes if change.key != "storage"]  # another path to the same place
+
+
+def enter_run(config: RunConfig, journal: Journal, author: str | None = None) -> RunConfig:
+    """Enters the run in the journal, or checks that it is the one entered before; returns it as it is to be driven.
+
+    What changes of a run that is there becomes an event, with `author`: by default the user of this process.
+
+    Raises:
+        UserError: as `check_entry`.
+        RunBusy: something changes while a controller drives the run.
+    """
+    config, changes = check_entry(config, journal)
     tree = dump_config(config)
     digest = hashlib.blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=16).hexdigest()
-    known = journal.create_run(config.name, tree, digest)
-    for key, before, now in _differences(_with_new_keys(known.config), tree, ""):
-        if key.split(".")[0] not in CHANGEABLE:
-            raise UserError(
-                f"run '{config.name}' exists with {key} = {before!r}, now it is {now!r}: "
-                f"choose another --name, or give the run its old value (only stopping.* may change)"
-            )
+    journal.create_run(config.name, tree, digest)
+    if changes:
+        told = [{"key": change.key, "before": change.before, "now": change.now} for change in changes]
+        journal.change_run(config.name, tree, digest, {"changes": told, "by": author or name_user()})
+    return config
 
 
-def _with_new_keys(tree: dict[str, Any]) -> dict[str, Any]:
-    """A run's configuration as this version would write it: keys that came since have their defaults."""
+def name_user() -> str:
+    """Who gives the command: USER@HOST."""
     try:
-        return dump_config(RunConfig.model_validate(tree))
-    except ValidationError:  # of a version whose keys are no more: what differs is told key by key
-        return tree
-
-
-def _differences(before: Any, now: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in sorted(before.keys() | now.keys()):
-            yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)
-    elif before != now:
-        yield key, before, now
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id that has no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def run_session() -> AbstractContextManager[None]:

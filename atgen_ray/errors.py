@@ -21,6 +21,14 @@ class RunBusy(UserError):
     """Another controller drives this run."""
 
 
+class NobodyDrivesError(UserError):
+    """What was asked of a run's controller finds none: it died, and left the run as `interrupted`."""
+
+
+class OutputMissingError(UserError):
+    """The journal says that a step was done, and what it left in the run's folder is gone."""
+
+
 class RunStopped(Exception):
     """Somebody asked for the run to stop; everything committed so far stays."""
 

@@ -25,7 +25,10 @@ from atgen_ray.tables import annotations, controllers, dead_letters, events, run
 from atgen_ray.totals import RunTotals, add_labels, count_by_round, list_totals
 
 Status = Literal["created", "running", "finished", "stopped", "failed"]
+CHANGED = "changed"  # an event: the run was given other settings
 WARNING = "warning"  # an event: something that does not keep the run from going on, told under that name
+INTERRUPTED = "interrupted"  # what a run is called that was running when its controller died
+INTERRUPTION = "its controller died; all that it had committed is saved, and the same command goes on from there"
 
 
 class LeaseLost(Exception):
@@ -118,13 +121,34 @@ class Journal:
             connection.execute(self.database.insert_new(controllers), nobody | {"run": name, "stop_asked": False})
         return self.run(name)
 
+    def change_run(self, name: str, config: dict[str, Any], digest: str, payload: dict[str, Any]) -> None:
+        """Give a run that nobody drives another configuration; an event "changed" with `payload` says what and who.
+
+        Raises:
+            RunBusy: a controller drives it, which would not hear of the change.
+        """
+        with self.database.writing() as connection:
+            held = self._lock(connection, name)
+            if _is_driven(held, self.database.clock(connection)):
+                raise RunBusy(
+                    f"run '{name}' is driven by process {held.pid} on host '{held.host}' with other settings: stop it "
+                    f"first, as by `atgen-ray runs stop {name}`, then give it these"
+                )
+            connection.execute(sa.update(runs).where(runs.c.name == name).values(config=config, digest=digest))
+            self.enter_event(connection, name, CHANGED, payload=payload)
+
     def run(self, name: str) -> RunRecord:
         """The run of that name; UserError when there is none."""
+        record = self.find_run(name)
+        if record is None:
+            raise self._unknown(name)
+        return record
+
+    def find_run(self, name: str) -> RunRecord | None:
+        """The run of that name, where there is one."""
         with self.database.reading() as connection:
             row = connection.execute(sa.select(runs).where(runs.c.name == name)).mappings().one_or_none()
-        if row is None:
-            raise self._unknown(name)
-        return RunRecord(**row)
+        return None if row is None else RunRecord(**row)
 
     def has_run(self, name: str) -> bool:
         """Whether there is a run of that name."""
@@ -199,6 +223,12 @@ class Journal:
             held = connection.execute(sa.select(controllers).where(controllers.c.run == run)).one_or_none()
             return held is not None and _is_driven(held, self.database.clock(connection))
 
+    def describe_status(self, record: RunRecord | RunTotals) -> str:
+        """The run's status, or `interrupted` where it is said to run and nobody drives it: its controller died."""
+        if record.status == "running" and not self.is_driven(record.name):
+            return INTERRUPTED
+        return record.status
+
     def append(
         self,
         lease: Lease,
@@ -211,20 +241,33 @@ class Journal:
         """Enter an event. A second one of kind "step" for the same round and step returns the first, unchanged."""
         if kind == "step" and step is None:
             raise ValueError("an event of kind 'step' names its step")
-        mine = events.c.run == lease.run
         with self.fenced(lease) as connection:
-            if kind == "step":
-                same = mine & (events.c.kind == kind) & (events.c.step == step)
-                same &= events.c.round.is_(None) if round is None else events.c.round == round
-                if first := connection.execute(sa.select(events).where(same)).mappings().one_or_none():
-                    return Event(**first)
-            last = connection.execute(sa.select(sa.func.max(events.c.sequence)).where(mine)).scalar_one()
-            entry = {"run": lease.run, "sequence": (last or 0) + 1, "kind": kind, "round": round, "step": step}
-            entry |= {"payload": payload or {}, "seconds": seconds, "time": self.database.clock(connection)}
-            connection.execute(sa.insert(events).values(entry))
-            # As JSON gives it back, so that an event looks the same now and after a replay.
-            stored = sa.select(events).where(mine & (events.c.sequence == entry["sequence"]))
-            return Event(**connection.execute(stored).mappings().one())
+            return self.enter_event(connection, lease.run, kind, round, step, payload, seconds)
+
+    def enter_event(
+        self,
+        connection: sa.Connection,
+        run: str,
+        kind: str,
+        round: int | None = None,
+        step: str | None = None,
+        payload: dict[str, Any] | None = None,
+        seconds: float | None = None,
+    ) -> Event:
+        """As `append`, within a transaction that holds the run's lock."""
+        mine = events.c.run == run
+        if kind == "step":
+            same = mine & (events.c.kind == kind) & (events.c.step == step)
+            same &= events.c.round.is_(None) if round is None else events.c.round == round
+            if first := connection.execute(sa.select(events).where(same)).mappings().one_or_none():
+                return Event(**first)
+        last = connection.execute(sa.select(sa.func.max(events.c.sequence)).where(mine)).scalar_one()
+        entry = {"run": run, "sequence": (last or 0) + 1, "kind": kind, "round": round, "step": step}
+        entry |= {"payload": payload or {}, "seconds": seconds, "time": self.database.clock(connection)}
+        connection.execute(sa.insert(events).values(entry))
+        # As JSON gives it back, so that an event looks the same now and after a replay.
+        stored = sa.select(events).where(mine & (events.c.sequence == entry["sequence"]))
+        return Event(**connection.execute(stored).mappings().one())
 
     def last_sequence(self, run: str) -> int:
         """The number of the run's last event; 0 before the first."""
@@ -345,6 +388,15 @@ def _is_driven(held: sa.Row[Any], now: float) -> bool:
     if held.owner is None or held.expires <= now:
         return False
     return not Owner(held.owner, held.host, held.pid, held.started, held.machine).is_dead()
+
+
+def find_journal(storage: str, database_url: SecretStr | None = None) -> Journal | None:
+    """As `open_journal`; None where no journal was begun in a local storage, which then is not created."""
+    if database_url is None:
+        fs, root = open_storage(storage)
+        if isinstance(fs, LocalFileSystem) and not fs.exists(root):
+            return None
+    return open_journal(storage, database_url)
 
 
 def open_journal(storage: str, database_url: SecretStr | None = None) -> Journal:

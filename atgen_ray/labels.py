@@ -1,7 +1,6 @@
 """Labels that exist already, read from a file and brought into a run that people label."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ from pydantic import SecretStr
 from atgen_ray.annotation.people.desk import TaskConflict, open_desk
 from atgen_ray.annotation.people.importing import BroughtLabel, import_labels
 from atgen_ray.errors import UserError
-from atgen_ray.journal import Journal, open_journal
+from atgen_ray.journal import Journal
+from atgen_ray.runs import open_runs
 from atgen_ray.storage import RunFolder
 
 
@@ -21,7 +21,7 @@ def import_file(name: str, storage: str, database_url: SecretStr | None, file: P
         UserError: the run is unknown, has no people or no pool yet, or the file cannot be read as labels.
     """
     labels = read_labels(file, f"FILE is '{file}'")
-    with closing(open_journal(storage, database_url)) as journal:
+    with open_runs(storage, database_url) as journal:
         journal.run(name)
         return bring_labels(journal, storage, name, labels)
 

@@ -1,7 +1,8 @@
 """What pydantic found wrong as lines for the user: the key, its value, what was expected and the nearest choice."""
 
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -9,10 +10,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from atgen_ray.errors import nearest
-from atgen_ray.settings import describe_field, find_alternatives, find_section, is_union, type_name
+from atgen_ray.settings import describe_field, find_alternatives, find_section, is_union, list_settings, type_name
 
 HIDDEN = "database_url"  # the key whose value may hold a password
 ITEMS = (list, dict)
+MANY = 5  # keys of one name that a hint lists
 SHOWN = 80  # characters of a key or value
 
 
@@ -26,7 +28,7 @@ def find_mistakes(error: ValidationError, model: type[BaseModel], prefix: str = 
     lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         key, field, holder = _locate(model, detail["loc"])
-        lines.setdefault(prefix + key, _explain(detail, prefix + key, field, holder))
+        lines.setdefault(prefix + key, _explain(detail, prefix + key, field, holder, model))
     return lines
 
 
@@ -69,11 +71,12 @@ def _locate(model: type[BaseModel], path: tuple[int | str, ...]) -> tuple[str, F
     return ".".join(keys), field, holder
 
 
-def _explain(detail: ErrorDetails, key: str, field: FieldInfo | None, holder: type[BaseModel]) -> str:
+def _explain(
+    detail: ErrorDetails, key: str, field: FieldInfo | None, holder: type[BaseModel], root: type[BaseModel]
+) -> str:
     kind, message = detail["type"], detail["msg"]
     if kind in ("extra_forbidden", "invalid_key"):
-        known = holder.model_fields
-        hint = nearest(key.rpartition(".")[2], known) if known else "; none is known here"
+        hint = _find_key(key.rpartition(".")[2], holder, root)
         return f"unknown key {_shorten(repr(key))}{hint}"
     if kind == "value_error":
         message = message.removeprefix("Value error, ")
@@ -103,6 +106,35 @@ def _explain(detail: ErrorDetails, key: str, field: FieldInfo | None, holder: ty
     elif kind == "literal_error":
         expected += _nearest_only(str(detail["input"]), get_args(field.annotation))
     return f"{key} is {show_value(key, detail['input'])}, {expected}"
+
+
+def _find_key(name: str, holder: type[BaseModel], root: type[BaseModel]) -> str:
+    """The nearest key as a hint: one of the section `holder`, or one elsewhere in `root` that is called more alike."""
+    known = list(holder.model_fields)
+    if not known:
+        return "; none is known here"
+    elsewhere: dict[str, list[str]] = {}
+    for setting in list_settings(root):
+        if "[" not in setting["key"] and ".*" not in setting["key"]:
+            elsewhere.setdefault(setting["key"].rpartition(".")[2], []).append(setting["key"])
+    best = _closest(name, elsewhere)
+    if best is None or _likeness(name, best) <= max(_likeness(name, each) for each in known):
+        return nearest(name, known)
+    depth = min(key.count(".") for key in elsewhere[best])
+    keys = [
+        key for key in elsewhere[best] if key.count(".") == depth
+    ]  # selection.strategy, not that of the first batch
+    if len(keys) == 1:
+        return f"; did you mean '{keys[0]}'?"
+    return f"; did you mean one of {', '.join(keys[:MANY])}?"
+
+
+def _closest(name: str, names: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, [*names], n=1, cutoff=0.8)), None)
+
+
+def _likeness(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, name, other).ratio()
 
 
 def _nearest_only(name: str, choices: tuple[str, ...]) -> str:

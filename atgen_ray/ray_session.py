@@ -2,12 +2,15 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from atgen_ray.errors import OutOfOrder
+from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.workers import keep_workers
+
+ANSWER_SECONDS = 6.0  # how long whoever listens at RAY_ADDRESS may take to answer, twice
 
 
 def is_private() -> bool:
@@ -38,8 +41,8 @@ def start_ray(**settings: Any) -> None:
     try:
         ray.init(**settings)
     except Exception as error:  # of no one class: Ray raises a bare Exception for a node that is late
-        reason = " ".join(str(error).split())[:300]
-        raise OutOfOrder(f"Ray did not start: {reason or type(error).__name__}") from error
+        ray.shutdown()
+        raise OutOfOrder(explain_start(error)) from error
 
 
 @contextmanager
@@ -52,7 +55,12 @@ def ray_session(
         namespace: of the actors that the command names.
         runtime_env: for workers of a cluster that was started elsewhere; those of a private one have our environment.
         log_to_driver: print what workers print.
+
+    Raises:
+        UserError: nobody answers at RAY_ADDRESS, it is the address of a dashboard, or Ray does not start.
     """
+    if not is_private():
+        check_address(os.environ["RAY_ADDRESS"])
     import ray
 
     settings: dict[str, Any] = {"namespace": namespace, "logging_level": "error", "log_to_driver": log_to_driver}
@@ -65,6 +73,54 @@ def ray_session(
         yield
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Nothing, where something like Ray's head listens at `address`, or where Ray has to look for it, as for "auto".
+
+    Ray itself would try for minutes, deaf to SIGTERM.
+
+    Raises:
+        UserError: nobody answers there, or it is the address of a dashboard.
+    """
+    if address.startswith(("http://", "https://")):
+        raise UserError(
+            f"RAY_ADDRESS is '{address}', the dashboard, which `atgen-ray submit CONFIG --address {address}` "
+            "takes; expected HOST:6379, or none for a Ray of this command's own"
+        )
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    expected = "expected the head of a running cluster, as HOST:6379, or none for a Ray of this command's own"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"RAY_ADDRESS is '{address}', where nobody listens ({reason}): {expected}") from None
+    if not address.startswith("ray://") and not speaks_grpc(address):
+        raise UserError(f"RAY_ADDRESS is '{address}', where something else than Ray listens: {expected}")
+
+
+def speaks_grpc(address: str) -> bool:
+    """Whether a gRPC server, as Ray's head is one, answers in time; taken for granted where TLS is on."""
+    if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+        return True
+    import grpc
+
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
+
+
+def explain_start(error: Exception) -> str:
+    """One line on why there is no Ray to work on."""
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    if is_private():
+        return f"Ray does not start on this machine, and nothing was begun; the same command tries again: {reason}"
+    return f"RAY_ADDRESS is '{os.environ['RAY_ADDRESS']}', whose cluster cannot be joined: {reason}"
 
 
 def quieten_ray_data() -> None:

@@ -51,6 +51,9 @@ SELECTION_SCHEMA = pa.schema(
 )
 
 
+INHERITED = "inherited"  # the part of a label's provenance that says which other run bought it, when, for how much
+
+
 @dataclass(frozen=True)
 class Annotation:
     """One label for one example by one annotator."""

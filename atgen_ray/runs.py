@@ -1,7 +1,8 @@
 """Looking at runs from outside: their journal and their folder, without Ray."""
 
 import os
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pydantic import SecretStr
 
 from atgen_ray.annotation.book import summarize_requests
-from atgen_ray.budget import read_balance
-from atgen_ray.errors import UserError, nearest
-from atgen_ray.journal import Journal, open_journal
+from atgen_ray.budget import read_balance, read_inherited
+from atgen_ray.config import RunConfig
+from atgen_ray.errors import NobodyDrivesError, UserError, nearest
+from atgen_ray.journal import CHANGED, INTERRUPTED, INTERRUPTION, Journal, find_journal
+from atgen_ray.records import INHERITED
 from atgen_ray.storage import RunFolder
 from atgen_ray.strict_json import encode_json
 from atgen_ray.totals import RunTotals
@@ -20,41 +23,73 @@ from atgen_ray.totals import RunTotals
 if TYPE_CHECKING:
     import pyarrow as pa
 
+DEFAULT_STORAGE = str(RunConfig.model_fields["storage"].default)
 FORMATS = ("jsonl", "parquet", "csv", "huggingface")
 
 
 def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, Any]]:
-    """One row a run: name, status, round, labels, dollars and when it last changed (UTC, ISO 8601)."""
-    with closing(open_journal(storage, database_url)) as journal:
+    """One row a run: name, status, round, labels, dollars and when it last changed (UTC, ISO 8601).
+
+    Raises:
+        UserError: as `open_runs`; the default place is one where there may be none yet.
+    """
+    if storage == DEFAULT_STORAGE and find_journal(storage, database_url) is None:
+        return []
+    with open_runs(storage, database_url) as journal:
         return summarize_runs(journal)
+
+
+@contextmanager
+def open_runs(storage: str, database_url: SecretStr | None) -> Iterator[Journal]:
+    """The journal of a storage that is there already; nothing is created where it is not.
+
+    Raises:
+        UserError: there is no journal, and so no run.
+    """
+    where = find_journal(storage, database_url)
+    if where is None:
+        siblings = [f"{path.parent}" for path in Path(storage).absolute().parent.glob("*/atgen.db")]
+        hint = nearest(str(Path(storage).absolute()), siblings) if siblings else ""
+        raise UserError(f"--storage is '{storage}', where no runs are, expected the one that runs were given{hint}")
+    with closing(where) as journal:
+        yield journal
 
 
 def summarize_runs(journal: Journal) -> list[dict[str, Any]]:
     """As `list_runs`, of an open journal."""
-    return [_summarize(total) for total in journal.totals()]
+    return [_summarize(journal, total) for total in journal.totals()]
 
 
 def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[str, Any]:
     """A run's summary with why it ended (`message`), its learning curve (`metrics`), `events` and `dead_letters`.
 
     `annotation` has the `requests` of its annotating models by state, their `batches` under way, and the dollars `paid`
-    and `held`.
+    and `held`, and those `inherited`: what another run, from which it was forked, had paid. `changes` are the settings
+    that it was given anew, each with `key`, `before`, `now`, `by` and `time`.
 
     Raises:
         UserError: no run has that name.
     """
-    with closing(open_journal(storage, database_url)) as journal:
-        summary = _summarize(journal.total(name))
+    with open_runs(storage, database_url) as journal:
+        summary = _summarize(journal, journal.total(name))
         events, dead = journal.events(name), journal.dead_letters(name)
         annotation = summarize_requests(journal, name) | asdict(read_balance(journal, name))
+        annotation["inherited"] = round(sum(read_inherited(journal, name).values()), 6)
     folder = RunFolder(storage, name)
     messages = [event.payload["message"] for event in events if "message" in event.payload]
     going = summary["status"] in ("created", "running")  # what an earlier attempt said no longer holds
+    message = messages[-1] if messages and not going else ""
     return summary | {
-        "message": messages[-1] if messages and not going else "",
+        "message": INTERRUPTION if summary["status"] == INTERRUPTED else message,
         "metrics": folder.read_json("metrics.json") if folder.exists("metrics.json") else [],
         "events": [{"kind": e.kind, "round": e.round, "step": e.step, "seconds": e.seconds} for e in events],
         "annotation": annotation,
+        "changes": [
+            change | {"by": event.payload["by"], "time": _to_iso(event.time)}
+            for event in events
+            if event.kind == CHANGED
+            for change in event.payload["changes"]
+        ],
         "dead_letters": [
             {"round": round, "id": letter.id, "step": letter.step, "reason": letter.reason} for round, letter in dead
         ],
@@ -66,17 +101,25 @@ def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:
 
     Raises:
         UserError: no run has that name.
+        NobodyDrivesError: the run was under way when its controller died, so that nobody hears.
     """
-    with closing(open_journal(storage, database_url)) as journal:
+    with open_runs(storage, database_url) as journal:
         if journal.ask_to_stop(name):
             return f"run '{name}' was asked to stop; it ends at its next chance with everything saved"
-        return f"run '{name}' has no controller; its status is {journal.run(name).status}"
+        status = journal.describe_status(journal.run(name))
+        if status == INTERRUPTED:
+            raise NobodyDrivesError(
+                f"run '{name}' is {status} and driven by nobody, so there is nothing to stop: {INTERRUPTION}"
+            )
+        return f"run '{name}' has no controller; its status is {status}"
 
 
 def export_labels(
     name: str, storage: str, database_url: SecretStr | None, format: str, output: Path | None
 ) -> tuple[int, Path]:
-    """Writes every label in the run's journal: id, input, text, annotator, dollars, round; how many, and where.
+    """Writes every label in the run's journal: id, input, text, annotator, dollars, round, run; how many, and where.
+
+    `run` is the one that bought the label: another one where it was taken over, at no cost here.
 
     The format `huggingface` is a folder, which `datasets.load_from_disk` reads.
 
@@ -87,7 +130,9 @@ def export_labels(
         raise UserError(
             f"--format is {format!r}, expected jsonl, parquet, csv or huggingface{nearest(format, FORMATS)}"
         )
-    with closing(open_journal(storage, database_url)) as journal:
+    path = output or Path(f"{name}.{format}")
+    check_folder(path)
+    with open_runs(storage, database_url) as journal:
         journal.run(name)
         labels = journal.annotations(name)
     folder = RunFolder(storage, name)
@@ -97,10 +142,9 @@ def export_labels(
     inputs = {row["id"]: row["text"] for row in pool}
     rows = [
         {"id": label.id, "input": inputs[label.id], "text": label.text, "annotator": label.annotator}
-        | {"dollars": label.dollars, "round": round}
+        | {"dollars": label.dollars, "round": round, "run": label.provenance.get(INHERITED, {}).get("run", name)}
         for round, label in labels
     ]
-    path = output or Path(f"{name}.{format}")
     _write(rows, path, format)
     return len(rows), path
 
@@ -125,16 +169,26 @@ def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
     return len(rows), len(pool)
 
 
+def check_folder(path: Path) -> None:
+    """Nothing, where the folder of `path` is there; UserError where it is not: a name typed wrong makes no folder."""
+    folder = path.absolute().parent
+    try:
+        if not folder.exists():
+            raise UserError(f"--output is '{path}', but there is no folder '{folder}': make it, or choose another")
+    except OSError as error:  # a name that is too long
+        raise UserError(f"--output is '{path}', which cannot be written: {error.strerror}") from None
+
+
 def check_output(path: Path) -> None:
     """Nothing, where a file can be written at `path`; UserError before any work is done where it cannot."""
-    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    check_folder(path)
+    parent = path.absolute().parent
     if path.is_dir() or not parent.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
         raise UserError(f"--output is '{path}', expected a file that can be written, such as picks.jsonl")
 
 
 def _write(rows: list[dict[str, Any]], path: Path, format: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if format == "huggingface":
             _save_dataset(rows, path)
             return
@@ -170,17 +224,22 @@ def _tabulate(rows: list[dict[str, Any]]) -> "pa.Table":
     import pyarrow as pa
 
     kinds = {"id": pa.string(), "input": pa.string(), "text": pa.string(), "annotator": pa.string()}
+    more = {"dollars": pa.float64(), "round": pa.int32(), "run": pa.string()}
     # A journal holds lone surrogates, UTF-8 does not: they are written as JSON writes them.
     texts = [row | {"text": row["text"].encode("utf-8", "backslashreplace").decode()} for row in rows]
-    return pa.Table.from_pylist(texts, pa.schema(kinds | {"dollars": pa.float64(), "round": pa.int32()}))
+    return pa.Table.from_pylist(texts, pa.schema(kinds | more))
 
 
-def _summarize(total: RunTotals) -> dict[str, Any]:
+def _summarize(journal: Journal, total: RunTotals) -> dict[str, Any]:
     return {
         "name": total.name,
-        "status": total.status,
+        "status": journal.describe_status(total),
         "round": total.round,
         "labels": total.labels,
         "dollars": round(total.dollars, 6),
-        "updated": datetime.fromtimestamp(total.changed, UTC).isoformat(timespec="seconds"),
+        "updated": _to_iso(total.changed),
     }
+
+
+def _to_iso(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")

@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_validator
 from pydantic.fields import FieldInfo
@@ -11,6 +11,11 @@ from pydantic_core import to_jsonable_python
 from atgen_ray.strict_yaml import dump_yaml
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+MAY_CHANGE = "may change"
+T = TypeVar("T")
+# The type of a setting that a run may be given anew when it goes on: it says how the work is done, or when it ends, and
+# not what is bought. Of a section, it holds for all settings below.
+Changeable = Annotated[T, MAY_CHANGE]
 BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
@@ -64,6 +69,11 @@ def find_alternatives(field: FieldInfo) -> dict[str, type[BaseModel]]:
         return {}
     sections = [item for item in get_args(field.annotation) if issubclass(item, BaseModel)]
     return {get_args(item.model_fields[field.discriminator].annotation)[0]: item for item in sections}
+
+
+def may_change(field: FieldInfo) -> bool:
+    """Whether the setting is `Changeable`."""
+    return MAY_CHANGE in field.metadata
 
 
 def is_union(annotation: Any) -> bool:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from atgen_ray.budget import read_spending
-from atgen_ray.config import RunConfig, ShortlistConfig
+from atgen_ray.budget import read_cost
+from atgen_ray.config import RunConfig, ShortlistConfig, read_source
 from atgen_ray.embedding import load_embeddings
+from atgen_ray.errors import OutputMissingError
 from atgen_ray.evaluation import dev_split
 from atgen_ray.journal import Journal
 from atgen_ray.records import Annotation
@@ -25,6 +26,14 @@ def round_folder(round: int) -> str:
     return f"rounds/{round:03d}"
 
 
+def explain_missing(run: str, round: int, step: str, path: str) -> str:
+    """One line on an output that the journal of `run` knows and that is not at `path`, and on how to go on."""
+    return (
+        f"{path} is missing, although the journal has the {step} of round {round} of run '{run}': bring it back from a "
+        f"backup, or do it again in a new run that takes over the labels: atgen-ray run CONFIG --name NEW --from {run}"
+    )
+
+
 def add_needs(needs: frozenset[Need], shortlist: ShortlistConfig | None) -> frozenset[Need]:
     """The `needs` of a strategy with those of the shortlist that spares the model work, where it has any."""
     return needs | find_needs(shortlist.strategy, shortlist.parameters) if shortlist and needs & MODEL else needs
@@ -35,6 +44,11 @@ class RunState:
 
     def __init__(self, config: RunConfig, journal: Journal, folder: RunFolder) -> None:
         self._config, self._journal, self._folder = config, journal, folder
+
+    @property
+    def inherited(self) -> int:
+        """The last round that was taken over from another run; 0 for a run of its own."""
+        return read_source(self._config)[1]
 
     @cached_property
     def pool(self) -> pa.Table:
@@ -145,25 +159,44 @@ class RunState:
         return dev_split(ids, self._config.evaluation.dev_fraction, self._config.seed)
 
     def adapter(self, round: int) -> Path | None:
-        """The newest adapter after `round`, on local disk; None is the base model."""
-        for earlier in range(round, 0, -1):
-            rel = f"{round_folder(earlier)}/adapter"
-            if self._folder.exists(rel):
-                return self._folder.local(rel)
-        return None
+        """The newest adapter after `round`, on local disk; None is the base model.
+
+        Raises:
+            OutputMissingError: the journal says that it was trained, but its folder is gone: an earlier one, or the
+                base model, would not be what the run has taught.
+        """
+        trained = (at for at in range(round, 0, -1) if self.has_output(at, "training", f"{round_folder(at)}/adapter"))
+        newest = next(trained, None)
+        return None if newest is None else self._folder.local(f"{round_folder(newest)}/adapter")
+
+    def has_output(self, round: int, step: str, rel: str) -> bool:
+        """Whether a step has left its output at `rel`.
+
+        Raises:
+            OutputMissingError: the journal says that it has, but nothing is there.
+        """
+        if self._folder.exists(rel):
+            return True
+        if (round, step) not in self._journal.committed_steps(self._config.name):
+            return False
+        raise OutputMissingError(explain_missing(self._config.name, round, step, self._folder.path(rel)))
 
     def bought(self, round: int) -> list[tuple[int, float]]:
         """Labels and dollars so far after each round up to `round` that has a dev score, as `dev_scores`."""
-        spending = read_spending(self._journal, self._config.name)
+        spending = read_cost(self._journal, self._config.name)
         rounds = [
-            at for at in range(1, round + 1) if "dev" in self._folder.read_json(f"{round_folder(at)}/metrics.json")
+            at for at in self._learnt(round) if "dev" in self._folder.read_json(f"{round_folder(at)}/metrics.json")
         ]
         return [(self.count_labels(at), sum(paid for when, paid in spending.items() if when <= at)) for at in rounds]
 
     def dev_scores(self, round: int) -> list[dict[str, float]]:
         """Mean of every metric on the dev split, one mapping a round up to `round`."""
-        metrics = [self._folder.read_json(f"{round_folder(at)}/metrics.json") for at in range(1, round + 1)]
+        metrics = [self._folder.read_json(f"{round_folder(at)}/metrics.json") for at in self._learnt(round)]
         return [{name: value["mean"] for name, value in row["dev"].items()} for row in metrics if "dev" in row]
+
+    def _learnt(self, round: int) -> range:
+        """The rounds up to `round` in which the run has trained and evaluated."""
+        return range(max(1, self.inherited), round + 1)
 
     @cached_property
     def _selectable(self) -> list[str]:

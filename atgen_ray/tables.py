@@ -94,6 +94,7 @@ ledger = sa.Table(
     sa.Column("example_id", sa.String, nullable=False),
     sa.Column("held", sa.BigInteger, nullable=False),  # the worst case that was reserved
     sa.Column("paid", sa.BigInteger),  # null: not settled, so that `held` counts
+    sa.Column("inherited", sa.BigInteger),  # what another run paid, whose labels were taken over; null: nothing
 )
 
 sa.Index("ledger_examples", ledger.c.run, ledger.c.example_id)

@@ -18,13 +18,19 @@ from atgen_ray.strict_yaml import dump_yaml
 
 CANARY = "postgresql://atgen:pw-canary@db.example/atgen"
 STEERED = "stopping.plateau, stopping.gain and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2"
-TOP = "annotator, cache, data, database_url, embedding, engine, evaluation, model, name, prompt, seed, selection"
+TOP = "annotator, cache, data, database_url, embedding, engine, evaluation, fork_from, model, name, prompt, seed"
 
 # A setting that is wrong, and the line that it gives.
 WRONG_SETTINGS = {
     # keys nobody knows, at every depth
     "stoping.rounds=3": "unknown key 'stoping'; did you mean 'stopping'?",
-    "zebra=3": f"unknown key 'zebra'; known: {TOP}, stopping, storage, training",
+    "zebra=3": f"unknown key 'zebra'; known: {TOP}, selection, stopping, storage, training",
+    # keys that stand in another section
+    "strategy=random": "unknown key 'strategy'; did you mean 'selection.strategy'?",
+    "rounds=3": "unknown key 'rounds'; did you mean 'stopping.rounds'?",
+    "stratgy=random": "unknown key 'stratgy'; did you mean 'selection.strategy'?",
+    "selection.metrics=[chrf]": "unknown key 'selection.metrics'; did you mean 'evaluation.metrics'?",
+    "gpus_per_worker=1": "unknown key 'gpus_per_worker'; did you mean one of engine.gpus_per_worker, ",
     "training.epoch=3": "unknown key 'training.epoch'; did you mean 'epochs'?",
     "data.duplicates.treshold=0.5": "unknown key 'data.duplicates.treshold'; did you mean 'threshold'?",
     "selection.first.counts=5": "unknown key 'selection.first.counts'; did you mean 'count'?",

@@ -80,7 +80,11 @@ def test_a_plain_screen_tells_of_the_step_under_way_now_and_then(monkeypatch: py
     assert printed(console).count("\n") == 2
     time.sleep(0.06)
     screen.show_activity(activity(0, 0, round=0, step="pool"))
-    assert printed(console).endswith("12.3 s\npool: 0/?\n")
+    assert printed(console).endswith("12.3 s\npool: 0/?, 0 s so far\n")
+
+
+def test_a_step_whose_first_batch_is_not_through_shows_that_it_goes_on() -> None:
+    assert screens.describe_activity(activity(0, 40, ago=45)) == "round 1 training: 0/40, 45 s so far"
 
 
 # ---- JSON

@@ -4,10 +4,12 @@ import csv
 import json
 import os
 import shutil
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -25,7 +27,7 @@ TEXTS = {
     "e3": "   spaces, tabs\tand ünïcödé   🙂",
     "e4": "",
 }
-COLUMNS = ["id", "input", "text", "annotator", "dollars", "round"]
+COLUMNS = ["id", "input", "text", "annotator", "dollars", "round", "run"]
 
 
 @pytest.fixture
@@ -162,6 +164,37 @@ def test_stopping_asks_the_controller_there_is(storage: str) -> None:
     journal.close()
 
 
+def test_a_run_whose_controller_was_killed_is_interrupted(storage: str) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        owner = Owner("controller", pid=gone.pid, started=psutil.Process(gone.pid).create_time())
+    journal = open_journal(storage)
+    journal.create_run("haiku", {"name": "haiku"}, "")
+    lease = journal.acquire("haiku", owner, 3600)  # which nobody renews, and which is far from its end
+    journal.append(lease, "stopped", payload={"message": "stopped on request"})
+    journal.set_status(lease, "running")
+    assert run_in_json("runs", "list")[0]["status"] == "interrupted"
+    assert run_in_json("runs", "show", "haiku")["message"].startswith("its controller died")
+    ended = call("runs", "stop", "haiku")
+    assert_mistake(
+        ended,
+        "run 'haiku' is interrupted and driven by nobody, so there is nothing to stop: its controller died; all that "
+        "it had committed is saved, and the same command goes on from there",
+    )
+    journal.acquire("haiku", Owner("controller-2", pid=os.getpid()), 60)
+    assert run_in_json("runs", "list")[0]["status"] == "running"
+    journal.close()
+
+
+def test_a_run_whose_lease_has_expired_is_interrupted(storage: str) -> None:
+    journal = open_journal(storage)
+    journal.create_run("haiku", {"name": "haiku"}, "")
+    lease = journal.acquire("haiku", Owner("controller", host="elsewhere"), 0)
+    journal.set_status(lease, "running")
+    assert run_in_json("runs", "list")[0]["status"] == "interrupted"
+    assert call("runs", "stop", "haiku").status == 2
+    journal.close()
+
+
 # ---- export
 
 
@@ -185,19 +218,20 @@ def test_labels_read_back_equal_from_every_format(storage: str, format: str) -> 
     ended = call("runs", "export", "sonnets", "--format", format)
     assert (ended.status, ended.out) == (0, f"4 labels: sonnets.{format}\n")
     rows = read(Path(f"sonnets.{format}"))
-    assert rows == [
+    expected = [
         {"id": "e2", "input": TEXTS["e2"], "text": 'two, "2"\n', "annotator": "dataset", "dollars": 0.25, "round": 1},
         {"id": "e1", "input": TEXTS["e1"], "text": "one", "annotator": "dataset", "dollars": 0.25, "round": 1},
         {"id": "e3", "input": TEXTS["e3"], "text": "", "annotator": "dataset", "dollars": 0.0, "round": 2},
         {"id": "e4", "input": TEXTS["e4"], "text": "vier 4️⃣", "annotator": "anna", "dollars": 0.001, "round": 2},
     ]
+    assert rows == [row | {"run": "sonnets"} for row in expected]
     assert format == "jsonl" or list(rows[0]) == COLUMNS
 
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet", "csv", "huggingface"])
 def test_a_run_without_labels_exports_an_empty_table(storage: str, format: str, tmp_path: Path) -> None:
     begin(storage, "haiku")
-    path = tmp_path / "new" / "folder" / "labels.txt"
+    path = tmp_path / "labels.txt"
     ended = call("runs", "export", "haiku", "--format", format, "--output", str(path))
     assert (ended.status, ended.out) == (0, f"0 labels: {path}\n")
     assert read(path.rename(path.with_suffix(f".{format}"))) == []
@@ -224,9 +258,57 @@ def test_a_lone_surrogate_in_a_label_is_escaped(storage: str, format: str) -> No
 # ---- mistakes
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["runs", "list"],
+        ["runs", "show", "sonnets"],
+        ["runs", "stop", "sonnets"],
+        ["runs", "export", "sonnets"],
+        ["runs", "import", "sonnets", "labels.jsonl"],
+        ["report", "sonnets"],
+    ],
+    ids=" ".join,
+)
+def test_a_storage_that_is_not_there_is_told_and_not_made(storage: str, command: list[str]) -> None:
+    finish(storage)
+    Path("labels.jsonl").write_text('{"id": "e1", "text": "one"}\n')
+    ended = call(*command, "--storage", "atgen-rums")
+    line = "--storage is 'atgen-rums', where no runs are, expected the one that runs were given; did you mean '"
+    assert_mistake(ended, f"{line}{Path('atgen-runs').absolute()}'?")
+    assert not Path("atgen-rums").exists()
+
+
+def test_looking_into_the_default_storage_makes_none(storage: str) -> None:
+    assert call("runs", "list").out == "no runs yet\n"
+    assert not Path("atgen-runs").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["runs", "export", "sonnets"],
+        ["runs", "export", "sonnets", "--format", "huggingface"],
+        ["report", "sonnets"],
+        ["select", "demo", "--count", "2"],
+    ],
+    ids=" ".join,
+)
+def test_no_folder_is_made_for_an_output(storage: str, command: list[str], tmp_path: Path) -> None:
+    finish(storage)
+    ended = call(*command, "--output", "no/such/dir/x")
+    folder = tmp_path / "no/such/dir"
+    line = f"--output is 'no/such/dir/x', but there is no folder '{folder}': make it, or choose another"
+    assert_mistake(ended, line)
+    assert not Path("no").exists()
+
+
 @pytest.mark.parametrize("command", ["show", "stop", "export"])
 def test_an_unknown_run_is_named_with_the_nearest(storage: str, command: str) -> None:
-    assert_mistake(call("runs", command, "demo"), "run 'demo' is unknown; there are none yet")
+    assert_mistake(
+        call("runs", command, "demo"),
+        f"--storage is '{storage}', where no runs are, expected the one that runs were given",
+    )
     finish(storage)
     assert_mistake(call("runs", command, "sonets"), "run 'sonets' is unknown; did you mean 'sonnets'?")
     assert_mistake(call("runs", command, "../x"), "run '../x' is unknown; known: sonnets")
@@ -242,7 +324,7 @@ def test_an_unknown_run_is_named_with_the_nearest(storage: str, command: str) ->
         ),
         (["--format", "xlsx"], "--format is 'xlsx', expected jsonl, parquet, csv or huggingface; known: csv, hugg"),
         (["--output", "."], "--output is '.', which cannot be written: Is a directory"),
-        (["--output", "file/x"], "--output is 'file/x', which cannot be written: File exists"),
+        (["--output", "file/x"], "--output is 'file/x', which cannot be written: "),
         (["--output", "a" * 300], f"--output is '{'a' * 300}', which cannot be written: File name too long"),
         (["--storage", "file"], "database sqlite:///"),
         (["--storage", "foo://x"], "storage is foo://..., which cannot be opened: Protocol not known: foo"),

@@ -70,7 +70,8 @@ class HumanAnnotator:
         if site.folder.exists(rel):
             rows = site.folder.read_table(rel, columns=["id", "text"]).to_pylist()
             wanted, model = set(ids), site.config.model.id.rstrip("/").rpartition("/")[2]
-            trained = (at for at in range(site.round - 1, 0, -1) if site.folder.exists(f"rounds/{at:03d}/adapter"))
+            done = site.journal.committed_steps(site.config.name)
+            trained = (at for at in range(site.round - 1, 0, -1) if (at, "training") in done)
             source = {"source": model, "round": next(trained, 0)}
             found = {row["id"]: source | {"text": row["text"]} for row in rows if row["id"] in wanted and row["text"]}
         for id_, first in self._first.items():

@@ -14,6 +14,14 @@ Overrides = Annotated[
 ]
 Storage = Annotated[str | None, typer.Option(help="Folder or URL that holds the runs.", show_default=STORAGE)]
 RunName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the run.")]
+ForkFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN[:ROUND]",
+        help="Take over pool, labels and ledger of another run up to a round (its last), and go on in another way.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 

@@ -43,6 +43,9 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
         console.print(curve_table(view["metrics"], console.width))
     for line in describe_annotation(view["annotation"]):
         typer.echo(line)
+    for change in view["changes"]:
+        line = f"{change['time']} {change['by']} changed {change['key']}: {change['before']!r} -> {change['now']!r}"
+        typer.echo(printable(line))
     for letter in view["dead_letters"]:
         typer.echo(printable(f"dead letter {letter['id']} ({letter['step']}): {letter['reason']}"))
 
@@ -62,7 +65,7 @@ def export_run(
     output: Annotated[Path | None, typer.Option(help="File to write.", show_default="NAME.FORMAT")] = None,
     storage: Storage = None,
 ) -> None:
-    """Write the labelled set of a run: id, input, text, annotator, dollars, round."""
+    """Write the labelled set of a run: id, input, text, annotator, dollars, round, and the run that bought it."""
     from atgen_ray.runs import export_labels
 
     count, path = export_labels(name, storage or STORAGE, database_url(), format, output)

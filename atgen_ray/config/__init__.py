@@ -19,7 +19,7 @@ from atgen_ray.config.annotation import (
 from atgen_ray.config.data import DataConfig, DuplicatesConfig, PromptConfig, Shot
 from atgen_ray.config.evaluation import EvaluationConfig, GainConfig, MetricModelsConfig, PlateauConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
-from atgen_ray.config.run import NAME_PATTERN, RunConfig
+from atgen_ray.config.run import NAME_PATTERN, RunConfig, read_source
 from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig, ShortlistConfig
 from atgen_ray.config.service import LimitsConfig, ReplicaConfig, ServiceConfig
 from atgen_ray.config.training import EarlyStoppingConfig, TrainingConfig
@@ -61,4 +61,5 @@ __all__ = [
     "StoppingConfig",
     "TrainingConfig",
     "list_annotators",
+    "read_source",
 ]

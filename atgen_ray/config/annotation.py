@@ -8,14 +8,16 @@ from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, Positiv
 from atgen_ray.config.data import Shot
 from atgen_ray.config.model import EngineConfig, ModelConfig
 from atgen_ray.errors import nearest
-from atgen_ray.settings import Fraction, Section
+from atgen_ray.settings import Changeable, Fraction, Section
 
 
 class DatasetAnnotatorConfig(Section):
     """Known answers from the dataset: for benchmarks."""
 
     type: Literal["dataset"] = Field("dataset", description="dataset: the answers in data.references")
-    price_per_label: NonNegativeFloat = Field(0.0, description="Dollars counted for a label, to draw cost curves")
+    price_per_label: Changeable[NonNegativeFloat] = Field(
+        0.0, description="Dollars counted for a label, to draw cost curves"
+    )
 
 
 class EmailConfig(Section):
@@ -62,7 +64,9 @@ class HumanAnnotatorConfig(Section):
     """People, who label on the pages of the service."""
 
     type: Literal["human"] = Field("human", description="human: people, on the pages of the service")
-    price_per_label: NonNegativeFloat = Field(0.0, description="Dollars paid for one person's answer to one example")
+    price_per_label: Changeable[NonNegativeFloat] = Field(
+        0.0, description="Dollars paid for one person's answer to one example"
+    )
     guidelines: str = Field("", description="What a label is, shown beside every example")
     mode: Literal["design", "rounds"] = Field(
         "design",
@@ -79,14 +83,16 @@ class HumanAnnotatorConfig(Section):
         "shown",
         description="The model's own answer: shown to start from; blind: only after the first edit; off: never",
     )
-    lease_minutes: PositiveFloat = Field(30.0, description="An example goes to others when nothing was typed so long")
-    skips: PositiveInt = Field(
+    lease_minutes: Changeable[PositiveFloat] = Field(
+        30.0, description="An example goes to others when nothing was typed so long"
+    )
+    skips: Changeable[PositiveInt] = Field(
         1, description="An example that so many people skip goes to somebody else; one more, and an admin decides"
     )
-    settle_seconds: NonNegativeFloat = Field(
+    settle_seconds: Changeable[NonNegativeFloat] = Field(
         15.0, description="How long an answer can be taken back before the run takes it"
     )
-    notice: NoticeConfig = Field(default_factory=NoticeConfig)
+    notice: Changeable[NoticeConfig] = Field(default_factory=NoticeConfig)
 
 
 class ChecksConfig(Section):
@@ -159,20 +165,26 @@ class RemoteAnnotatorConfig(LanguageAnnotatorConfig):
         "sync", description="sync: one request an example, many at once; batch: batch jobs, at half price, within a day"
     )
     base_url: str | None = Field(None, description="Another endpoint that speaks the same protocol")
-    api_key_file: str | None = Field(None, description="File that holds the key; null: the environment variable")
-    price: PriceConfig | None = Field(None, description="Prices; null: as in the shipped table")
-    concurrency: PositiveInt = Field(16, description="Requests (or batch jobs) in flight at once")
-    timeout_seconds: PositiveFloat = Field(120.0, description="Deadline of one call")
-    outage_minutes: PositiveFloat = Field(
+    api_key_file: Changeable[str | None] = Field(
+        None, description="File that holds the key; null: the environment variable"
+    )
+    price: Changeable[PriceConfig | None] = Field(None, description="Prices; null: as in the shipped table")
+    concurrency: Changeable[PositiveInt] = Field(16, description="Requests (or batch jobs) in flight at once")
+    timeout_seconds: Changeable[PositiveFloat] = Field(120.0, description="Deadline of one call")
+    outage_minutes: Changeable[PositiveFloat] = Field(
         30.0, description="How long the provider may be out of reach or overloaded before the run pauses"
     )
-    poll_seconds: PositiveFloat = Field(30.0, description="Seconds between two looks at a batch job")
-    batch_hours: PositiveFloat = Field(26.0, description="A batch job that takes longer is cancelled and collected")
-    shard_rows: PositiveInt = Field(20_000, description="Requests of one batch job at most; the provider's limit holds")
-    on_stop: Literal["detach", "cancel"] = Field(
+    poll_seconds: Changeable[PositiveFloat] = Field(30.0, description="Seconds between two looks at a batch job")
+    batch_hours: Changeable[PositiveFloat] = Field(
+        26.0, description="A batch job that takes longer is cancelled and collected"
+    )
+    shard_rows: Changeable[PositiveInt] = Field(
+        20_000, description="Requests of one batch job at most; the provider's limit holds"
+    )
+    on_stop: Changeable[Literal["detach", "cancel"]] = Field(
         "detach", description="What becomes of batch jobs when the run is stopped: detach leaves them running"
     )
-    in_doubt: Literal["bury", "resend"] = Field(
+    in_doubt: Changeable[Literal["bury", "resend"]] = Field(
         "bury",
         description="A request whose answer was lost and cannot be looked up may be billed: bury counts its worst "
         "case as paid and never sends it again; resend may pay twice",
@@ -202,7 +214,9 @@ class ModelAnnotatorConfig(LanguageAnnotatorConfig):
     type: Literal["model"] = Field(description="model: a model on the workers of the run")
     model: ModelConfig
     engine: EngineConfig = Field(default_factory=EngineConfig)
-    price_per_label: NonNegativeFloat = Field(0.0, description="Dollars counted for an answer, as of device time")
+    price_per_label: Changeable[NonNegativeFloat] = Field(
+        0.0, description="Dollars counted for an answer, as of device time"
+    )
 
 
 LanguageAnnotator = OpenAIAnnotatorConfig | AnthropicAnnotatorConfig | ModelAnnotatorConfig

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from atgen_ray.settings import Section
+from atgen_ray.settings import Changeable, Section
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -22,7 +22,7 @@ class ModelConfig(Section):
     )
     max_prompt_tokens: PositiveInt = Field(1024, description="Longest prompt in tokens")
     max_new_tokens: PositiveInt = Field(64, description="Longest answer in tokens")
-    host: Literal["batch", "serve"] = Field(
+    host: Changeable[Literal["batch", "serve"]] = Field(
         "batch",
         description="Where engines live: batch puts them in Ray Data actors for a step of the run; serve uses the "
         "replicas of the service in the same Ray cluster, shared with its callers",
@@ -35,28 +35,28 @@ class EngineConfig(Section):
     backend: Literal["auto", "vllm", "transformers"] = Field(
         "auto", description="auto: vllm where it is installed, else transformers"
     )
-    workers: PositiveInt = Field(1, description="Engine replicas")
-    cpus_per_worker: PositiveFloat = Field(1.0, description="CPUs that Ray reserves for a replica")
-    threads_per_worker: PositiveInt | None = Field(
+    workers: Changeable[PositiveInt] = Field(1, description="Engine replicas")
+    cpus_per_worker: Changeable[PositiveFloat] = Field(1.0, description="CPUs that Ray reserves for a replica")
+    threads_per_worker: Changeable[PositiveInt | None] = Field(
         None,
         description="Compute threads of a replica on CPU; null: the machine's cores over `workers`, less one "
         "for vLLM in the service",
     )
-    gpus_per_worker: NonNegativeFloat | None = Field(
+    gpus_per_worker: Changeable[NonNegativeFloat | None] = Field(
         None, description="GPUs of a replica; null: one where the cluster has GPUs, else none"
     )
-    batch_size: PositiveInt = Field(32, description="Prompts in one batch")
+    batch_size: Changeable[PositiveInt] = Field(32, description="Prompts in one batch")
     adapters: Literal["auto", "name", "merged"] = Field(
         "auto",
         description="How vLLM takes an adapter. auto, merged: added to the weights, in float32. name: beside the base "
         "model by vLLM's kernels, which are slow on a CPU, and on a GPU compute in 16 bits: set adapter_tolerance",
     )
-    adapter_tolerance: PositiveFloat = Field(
+    adapter_tolerance: Changeable[PositiveFloat] = Field(
         0.03,
         description="How far an adapter's effect on log-probabilities may be from its effect in peft and float32, as a "
         "share of it; a run fails beyond that",
     )
-    check_rows: int = Field(
+    check_rows: Changeable[int] = Field(
         4, ge=0, description="Outputs whose log-probabilities are checked against transformers after a new adapter"
     )
     options: dict[str, JsonValue] = Field(default_factory=dict, description="Further arguments of the vLLM engine")
@@ -66,8 +66,10 @@ class EmbeddingConfig(Section):
     """The sentence encoder behind diversity."""
 
     model: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="Encoder, given like model.id")
-    workers: PositiveInt = Field(1, description="Encoder replicas")
-    gpus_per_worker: NonNegativeFloat = Field(1.0, description="GPUs of a replica, where the cluster has them")
-    batch_size: PositiveInt = Field(64, description="Texts in one batch")
+    workers: Changeable[PositiveInt] = Field(1, description="Encoder replicas")
+    gpus_per_worker: Changeable[NonNegativeFloat] = Field(
+        1.0, description="GPUs of a replica, where the cluster has them"
+    )
+    batch_size: Changeable[PositiveInt] = Field(64, description="Texts in one batch")
     max_tokens: PositiveInt = Field(256, description="Texts are cut to this many tokens")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is faster on recent CPUs")

@@ -19,9 +19,10 @@ from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
 from atgen_ray.config.selection import SelectionConfig
 from atgen_ray.config.training import TrainingConfig
 from atgen_ray.errors import nearest
-from atgen_ray.settings import Section
+from atgen_ray.settings import Changeable, Section
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+SOURCE_PATTERN = re.compile(rf"{NAME_PATTERN.pattern}(:[1-9][0-9]{{0,5}})?")
 
 
 class RunConfig(Section):
@@ -29,16 +30,23 @@ class RunConfig(Section):
 
     name: str = Field("run", description="Name of the run: a-z, 0-9 and -, at most 63 characters")
     seed: NonNegativeInt = Field(42, description="Seed of every random choice")
-    storage: str = Field("./atgen-runs", description="Folder or fsspec URL (s3://, gs://) that holds the runs")
-    database_url: SecretStr | None = Field(
+    storage: Changeable[str] = Field(
+        "./atgen-runs", description="Folder or fsspec URL (s3://, gs://) that holds the runs"
+    )
+    database_url: Changeable[SecretStr | None] = Field(
         None,
         description="URL of the journal, postgresql:// or sqlite:///FILE; null: SQLite at <storage>/atgen.db. Better "
         "given in the environment as ATGEN_DATABASE_URL, where every command finds it",
     )
-    cache: str | None = Field(
+    cache: Changeable[str | None] = Field(
         None,
         description="Folder or fsspec URL where runs share embeddings and the untuned model's outputs by content; "
         "null: nothing is shared. Results are those of a run alone but for the last bits, as other rows share a batch",
+    )
+    fork_from: str | None = Field(
+        None,
+        description="RUN or RUN:ROUND: pool, labels and ledger of that run of the same storage, up to that round, are "
+        "taken over, and this run goes on from there in its own way; null: a run of its own",
     )
     data: DataConfig
     prompt: PromptConfig = Field(default_factory=PromptConfig)
@@ -51,7 +59,7 @@ class RunConfig(Section):
     )
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
-    stopping: StoppingConfig = Field(default_factory=StoppingConfig)
+    stopping: Changeable[StoppingConfig] = Field(default_factory=StoppingConfig)
 
     @property
     def is_design(self) -> bool:
@@ -76,6 +84,13 @@ class RunConfig(Section):
         if not NAME_PATTERN.fullmatch(name):
             raise ValueError(f"is {name[:80]!r}, expected a-z, 0-9 and -, at most 63 characters, the first not -")
         return name
+
+    @field_validator("fork_from")
+    @classmethod
+    def _names_a_run(cls, source: str | None) -> str | None:
+        if source is not None and not SOURCE_PATTERN.fullmatch(source):
+            raise ValueError(f"is {source[:80]!r}, expected RUN or RUN:ROUND, as demo:3")
+        return source
 
     @field_validator("annotator", mode="before")
     @classmethod
@@ -134,6 +149,12 @@ class RunConfig(Section):
                 "replicas keep the base model and add adapters to it"
             )
         return self
+
+
+def read_source(config: RunConfig) -> tuple[str, int]:
+    """The run that another one takes over and the last round of it; "" and 0 for a run of its own."""
+    name, _, round = (config.fork_from or "").partition(":")
+    return name, int(round or 0)
 
 
 def _check_steering(metric: str, computed: list[str] | None) -> None:

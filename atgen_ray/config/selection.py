@@ -4,7 +4,7 @@ from pydantic import Field, JsonValue, PositiveInt, model_validator
 
 from atgen_ray.errors import nearest
 from atgen_ray.mistakes import check_values
-from atgen_ray.settings import Section
+from atgen_ray.settings import Changeable, Section
 
 
 class FirstBatchConfig(Section):
@@ -38,7 +38,7 @@ class SelectionConfig(Section):
         description="Let the model look at a shortlist only, where the strategy asks for its outputs; null: at all "
         "candidates",
     )
-    workers: PositiveInt | None = Field(
+    workers: Changeable[PositiveInt | None] = Field(
         None,
         description="Ray workers that share the selection from over 20,000 candidates, one CPU each; null: all CPUs of "
         "the cluster. The picks are the same on any number of them",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from atgen_ray.settings import Fraction, Section
+from atgen_ray.settings import Changeable, Fraction, Section
 
 Method = Literal["lora", "rslora", "dora", "qlora", "full"]
 
@@ -42,37 +42,37 @@ class TrainingConfig(Section):
     weight_decay: NonNegativeFloat = Field(0.01, description="AdamW weight decay")
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradient clipping")
     batch_size: PositiveInt = Field(8, description="Examples in one optimiser step, over all workers")
-    accumulation: PositiveInt = Field(1, description="Micro-batches that one optimiser step is split into")
-    packing: bool = Field(
+    accumulation: Changeable[PositiveInt] = Field(1, description="Micro-batches that one optimiser step is split into")
+    packing: Changeable[bool] = Field(
         True,
         description="Lay the examples of a micro-batch end to end, each blind to the others, instead of padding them; "
         "models whose attention cannot do so are padded. The loss is the same",
     )
-    gradient_checkpointing: bool = Field(False, description="Trade time for memory")
+    gradient_checkpointing: Changeable[bool] = Field(False, description="Trade time for memory")
     reweight: Annotated[float, Field(gt=1.0)] | None = Field(
         None,
         description="Weigh the labels in the loss so that their embeddings are spread like the pool's, against the "
         "bias of selection; none counts more than this, nor less than its inverse. null: all count alike",
     )
     warm_start: bool = Field(False, description="Continue from the last round's adapter instead of the base")
-    workers: PositiveInt = Field(1, description="Data-parallel workers")
+    workers: Changeable[PositiveInt] = Field(1, description="Data-parallel workers")
     sharding: Literal["ddp", "fsdp"] = Field(
         "ddp",
         description="ddp: a copy of the model in every worker; fsdp: full fine-tuning with the weights shared out",
     )
-    checkpoint_steps: PositiveInt = Field(
+    checkpoint_steps: Changeable[PositiveInt] = Field(
         50, description="Optimiser steps between checkpoints, from which training goes on after a lost worker"
     )
-    trackers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(
+    trackers: Changeable[list[Literal["tensorboard", "mlflow", "wandb"]]] = Field(
         default_factory=list,
         description="Where the loss is logged beside the report; tensorboard: into the run's folder, under logs",
     )
-    cpus_per_worker: PositiveFloat = Field(1.0, description="CPUs that Ray reserves for a worker")
-    threads_per_worker: PositiveInt | None = Field(
+    cpus_per_worker: Changeable[PositiveFloat] = Field(1.0, description="CPUs that Ray reserves for a worker")
+    threads_per_worker: Changeable[PositiveInt | None] = Field(
         None, description="Compute threads of a worker on CPU; null: the machine's cores over `workers`"
     )
-    use_gpu: bool | None = Field(None, description="null: where the cluster has a GPU for every worker")
-    gpus_per_worker: PositiveFloat = Field(
+    use_gpu: Changeable[bool | None] = Field(None, description="null: where the cluster has a GPU for every worker")
+    gpus_per_worker: Changeable[PositiveFloat] = Field(
         1.0, description="GPUs that Ray reserves for a worker; below 1 it shares one with replicas that sleep meanwhile"
     )
 

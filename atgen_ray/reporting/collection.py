@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from atgen_ray.provenance import ATTEMPTS
 from atgen_ray.records import DeadLetter
 from atgen_ray.reporting.diagnostics import PoolMap, Query, RoundDiagnostics, diagnose_rounds
 from atgen_ray.reporting.examples import build_examples, read_scores
@@ -66,7 +67,7 @@ def collect_run(
         last_scores=read_scores(last[1]) if last else {},
         config=config,
         config_text=config_text,
-        versions={str(key): str(value) for key, value in _read_json(folder, "versions.json", {}).items()},
+        versions={str(key): str(value) for key, value in _read_versions(folder).items()},
         dead_letters=[*dead_letters],
         plan=_compare_plan(_read_json(folder, "plan.json", {}), actual or {}),
     )
@@ -106,6 +107,11 @@ def _in_round(number: int, file: str) -> str:
 
 def _read_json(folder: RunFolder, path: str, missing: Any) -> Any:
     return folder.read_json(path) if folder.exists(path) else missing
+
+
+def _read_versions(folder: RunFolder) -> Row:
+    """The versions of the last attempt."""
+    return {key: value for key, value in _read_json(folder, "versions.json", {}).items() if key != ATTEMPTS}
 
 
 def _read_jsonl(folder: RunFolder, path: str) -> list[Row]:

@@ -1,7 +1,6 @@
 """Reports on runs as the journal and their folders hold them."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -10,11 +9,12 @@ from atgen_ray.annotation.book import count_tokens
 from atgen_ray.budget import read_balance
 from atgen_ray.config import RunConfig
 from atgen_ray.errors import UserError
-from atgen_ray.journal import Journal, open_journal
+from atgen_ray.journal import INTERRUPTED, INTERRUPTION, Journal
 from atgen_ray.reporting.collection import collect_run
 from atgen_ray.reporting.curves import draw_learning_curve
 from atgen_ray.reporting.page import PNG, render_page, write_report
 from atgen_ray.reporting.view import RunView
+from atgen_ray.runs import check_folder, open_runs
 from atgen_ray.storage import RunFolder
 
 
@@ -36,7 +36,8 @@ def compare_runs(names: Sequence[str], storage: str, database_url: SecretStr | N
     """
     if output.is_dir():
         raise UserError(f"--output is '{output}', a folder; expected a file, such as '{output / 'report.html'}'")
-    with closing(open_journal(storage, database_url)) as journal:
+    check_folder(output)
+    with open_runs(storage, database_url) as journal:
         for name in names:
             journal.run(name)  # a name that is wrong is said before anything is read
         views = [view_run(name, journal, storage) for name in names]
@@ -74,8 +75,10 @@ def _count_actual(name: str, journal: Journal) -> dict[str, float]:
 
 def _find_reason(name: str, journal: Journal) -> str | None:
     """What the run's last end said, or its status; None while it goes on."""
-    status = journal.run(name).status
+    status = journal.describe_status(journal.run(name))
     if status in ("created", "running"):
         return None
+    if status == INTERRUPTED:
+        return f"{status}: {INTERRUPTION}"
     messages = [event.payload["message"] for event in journal.events(name) if event.payload.get("message")]
     return str(messages[-1]) if messages else status

@@ -14,7 +14,7 @@ from atgen_ray.config import NAME_PATTERN, ModelConfig
 from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.journal import Journal
 from atgen_ray.serving.faults import Fault
-from atgen_ray.state import round_folder
+from atgen_ray.state import explain_missing, round_folder
 from atgen_ray.storage import RunFolder
 
 ADAPTER = re.compile(rf"(?P<run>{NAME_PATTERN.pattern})-(?P<round>[1-9][0-9]{{0,5}})")
@@ -78,7 +78,10 @@ class AdapterDirectory:
             raise Fault(404, f"adapter '{name}' belongs to model {record.config['model']['id']!r}, not to {self.base}")
         if (round, "training") not in self._journal.committed_steps(run):
             raise Fault(404, f"adapter '{name}' is unknown: run '{run}' has trained none in round {round}")
-        path = RunFolder(self._storage, run).local(f"{round_folder(round)}/adapter")
+        folder, rel = RunFolder(self._storage, run), f"{round_folder(round)}/adapter"
+        if not folder.exists(rel):
+            raise Fault(404, explain_missing(run, round, "training", folder.path(rel)))
+        path = folder.local(rel)
         adapter = Adapter(name, path, digest_adapter(path))
         self._known[name] = (path / WEIGHTS).stat().st_mtime_ns, adapter
         return adapter

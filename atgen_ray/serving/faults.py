@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atgen_ray.annotation.people.desk import TaskConflict, TaskUnknown
-from atgen_ray.errors import OutOfOrder, PoolExhausted, RunBusy, StorageFull, UserError
+from atgen_ray.errors import NobodyDrivesError, OutOfOrder, PoolExhausted, RunBusy, StorageFull, UserError
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -73,6 +73,7 @@ MEANINGS: dict[type[BaseException], Callable[[Any], tuple[int, str]]] = {
     StorageFull: lambda error: (507, str(error)),
     OutOfOrder: lambda error: (503, str(error)),
     RunBusy: lambda error: (409, str(error)),
+    NobodyDrivesError: lambda error: (409, str(error)),
     TaskUnknown: lambda error: (404, str(error)),
     TaskConflict: lambda error: (409, str(error)),
     UserError: lambda error: (400, str(error)),

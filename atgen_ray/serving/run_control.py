@@ -41,8 +41,10 @@ class RunControl:
     def __init__(self, service: ServiceConfig, journal: Journal) -> None:
         self._service, self._journal = service, journal
 
-    def start(self, tree: dict[str, Any]) -> str:
+    def start(self, tree: dict[str, Any], author: str | None = None) -> str:
         """Starts the run that `tree` describes, or resumes it, in an actor that outlives its caller; its name.
+
+        What it changes of a run that is there stands in the journal with `author`.
 
         Storage and journal are the service's own, and data must lie below its data_roots.
 
@@ -53,7 +55,7 @@ class RunControl:
         config = self._confine(parse_config(self._place(tree)))
         start_ray()
         try:
-            enter_run(config, self._journal)
+            config = enter_run(config, self._journal, author)
         except OutOfOrder:
             raise
         except UserError as error:

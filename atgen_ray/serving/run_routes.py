@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, Field, JsonValue
 
 from atgen_ray.config import NAME_PATTERN
@@ -41,7 +41,10 @@ class RunViewBody(RunBody):
     events: list[dict[str, Any]]
     dead_letters: list[dict[str, Any]]
     annotation: dict[str, Any] = Field(
-        description="Requests of annotating models by state, their batches under way, dollars paid and held"
+        description="Requests of annotating models by state, their batches under way, dollars paid, held and inherited"
+    )
+    changes: list[dict[str, Any]] = Field(
+        description="Settings that the run was given anew: key, before, now, by, time"
     )
 
 
@@ -58,9 +61,11 @@ def run_routes(control: RunControl) -> APIRouter:
     anybody, admin = [allow("admin", "annotator")], [allow("admin")]
 
     @router.post("", status_code=202, dependencies=admin)
-    def start_run(config: dict[str, JsonValue]) -> StartedBody:
+    def start_run(request: Request, config: dict[str, JsonValue]) -> StartedBody:
         """Start the run that a configuration describes (the keys of its YAML file); the same one again resumes it."""
-        return StartedBody(name=control.start(config), message="the run goes on without its caller")
+        return StartedBody(
+            name=control.start(config, request.state.caller.name), message="the run goes on without its caller"
+        )
 
     @router.get("", dependencies=anybody)
     def list_runs() -> list[RunBody]:

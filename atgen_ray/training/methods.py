@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from atgen_ray.checkpoints import is_adapter, load_model, load_tokenizer
+from atgen_ray.checkpoints import is_adapter, load_model, load_tokenizer, resolve_checkpoint
 from atgen_ray.config import ModelConfig, TrainingConfig
 from atgen_ray.errors import UserError
 
@@ -69,16 +69,27 @@ def add_adapter(model: Any, training: TrainingConfig, start_from: Path | None) -
 
 
 def save_trained(model: Any, folder: Path, base: ModelConfig) -> None:
-    """Writes an ordinary peft folder that names its base by the configured id, not by a local path; after full
-    fine-tuning an ordinary checkpoint with its tokenizer, in float32: small updates would round to nothing in less."""
+    """Writes an ordinary peft folder, or after full fine-tuning a checkpoint in float32, with its tokenizer.
+
+    Either can be loaded as it is: the base of an adapter is named by its hub id, or by where it lies on this machine.
+    Small updates of all weights would round to nothing in less than float32.
+    """
+    load_tokenizer(base).save_pretrained(str(folder))
     if hasattr(model, "peft_config"):
-        model.peft_config["default"].base_model_name_or_path = base.id
+        model.peft_config["default"].base_model_name_or_path = name_base(base)
+        model.peft_config["default"].revision = base.revision
         model.save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)
         return
     model.config._attn_implementation = None
     model.float().save_pretrained(str(folder))
-    load_tokenizer(base).save_pretrained(str(folder))
+
+
+def name_base(base: ModelConfig) -> str:
+    """What AutoPeftModel loads the base of an adapter from: a hub id, or an absolute local path."""
+    source = resolve_checkpoint(base.id)
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.is_dir() else source
 
 
 def check_start(start_from: Path | None, training: TrainingConfig) -> None:
@@ -94,7 +105,6 @@ def _load_quantized(model: ModelConfig, training: TrainingConfig) -> Any:
     from peft import prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from atgen_ray.checkpoints import resolve_checkpoint
     from atgen_ray.hardware import resolve_dtype
 
     quantization = BitsAndBytesConfig(
@@ -116,7 +126,6 @@ def _load_quantized(model: ModelConfig, training: TrainingConfig) -> Any:
 def _load_unsloth(model: ModelConfig, training: TrainingConfig, start_from: Path | None, seed: int) -> Any:
     from unsloth import FastLanguageModel
 
-    from atgen_ray.checkpoints import resolve_checkpoint
     from atgen_ray.hardware import resolve_dtype
 
     loaded, _ = FastLanguageModel.from_pretrained(

@@ -27,7 +27,7 @@ def enter_run(storage: str, name: str, message: str | None, letters: list[DeadLe
     if message is not None:
         journal.append(lease, "finished", payload={"message": message})
         journal.set_status(lease, "finished")
-    lease.release()
+        lease.release()
     journal.close()
     return folder
 

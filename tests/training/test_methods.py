@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import AutoPeftModelForCausalLM
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -73,13 +74,25 @@ def test_each_method_lowers_the_loss_and_loads_again(method: str, model: ModelCo
     if method == "full":
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= files
     else:
-        assert files == {"adapter_config.json", "adapter_model.safetensors"}
+        assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= files
     tuned = load_tuned(model, tmp_path / "out")
     builder = PromptBuilder(load_tokenizer(model), PromptConfig(), 80)
     rows = [build_row(builder, example.text, example.answer, 10) for example in EXAMPLES]
     with torch.no_grad():
         loss, tokens = sum_losses(tuned, pad_rows(rows, 2), can_keep_logits(tuned))
     assert float(loss) / tokens < np.mean(losses(result)[:3]) - 0.5
+
+
+def test_an_adapter_of_a_packaged_model_is_loaded_as_it_is(
+    model: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(model.id, tmp_path / "packaged" / "weights")
+    (tmp_path / "packaged" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    tune(model.model_copy(update={"id": "package://packaged/weights"}), tmp_path / "out", epochs=1)
+    loaded = AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "out"))
+    assert loaded.peft_config["default"].base_model_name_or_path == str(tmp_path / "packaged" / "weights")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == load_tokenizer(model).chat_template
 
 
 def test_padding_side_pad_token_packing_and_accumulation_do_not_matter(model: ModelConfig, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_loss_falls_and_the_adapter_loads_in_peft(train: Train, model: ModelConf
     assert result.steps == len(losses) == 18
     assert result.examples == 12
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.5
-    assert sorted(path.name for path in adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in adapter.iterdir()}
     loaded = PeftModel.from_pretrained(load_model(model), str(adapter))
     assert any(weight.abs().sum() > 0 for name, weight in loaded.named_parameters() if "lora_B" in name)
 

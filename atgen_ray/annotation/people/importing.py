@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from atgen_ray.annotation.people.desk import IMPORTED, Desk, TaskConflict, is_closed, open_desk
 from atgen_ray.journal import Journal
-from atgen_ray.tables import assignments, tasks
+from atgen_ray.tables import annotations, assignments, tasks
 
 
 class BroughtLabel(NamedTuple):
@@ -64,6 +64,8 @@ def _enter(desk: Desk, connection: sa.Connection, label: BroughtLabel, id_: str,
         raise TaskConflict(f"{label.annotator} works on it, or gave another answer")
     if task is not None and (is_closed(task) or task["decision"] is not None or task["state"] == "answered"):
         raise TaskConflict("it is labelled already")
+    if task is None and _is_labeled(connection, desk.run, id_):
+        raise TaskConflict("it is labelled already")
     if task is None:
         entry = {"run": desk.run, "example_id": id_, "round": 0, "rank": 0, "wanted": 1, "input": text}
         connection.execute(sa.insert(tasks).values(entry | {"state": "open", "changed": now}))
@@ -73,3 +75,9 @@ def _enter(desk: Desk, connection: sa.Connection, label: BroughtLabel, id_: str,
     connection.execute(sa.insert(assignments).values(answer))
     desk.settle(connection, id_, now)
     return True
+
+
+def _is_labeled(connection: sa.Connection, run: str, id_: str) -> bool:
+    """Whether the run has a label for the example, as one that it has taken over from another run."""
+    mine = (annotations.c.run == run) & (annotations.c.example_id == id_)
+    return connection.execute(sa.select(annotations.c.id).where(mine)).first() is not None

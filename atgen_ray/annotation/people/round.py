@@ -73,6 +73,7 @@ class TaskRound:
             now = site.journal.database.clock(connection)
             rows = connection.execute(query.where(tasks.c.changed <= now - self._settle)).mappings().all()
             answers = self._desk.answers(connection, [row["example_id"] for row in rows])
+            held = site.ledger.read_held(connection, [_key(row["example_id"]) for row in rows])
             for row in rows:
                 id_ = row["example_id"]
                 outcome = self._desk.resolve(connection, row)
@@ -80,7 +81,9 @@ class TaskRound:
                     self._desk.settle(connection, id_, now)
                     continue
                 given = [answer for answer in answers[id_] if answer["state"] == "submitted"]
-                cost = self._price * sum(answer["note"] != IMPORTED for answer in given)
+                # The price at which it was put up: a higher one of today could exceed what is held.
+                price = held.get(_key(id_), 0) // row["wanted"]
+                cost = price * sum(answer["note"] != IMPORTED for answer in given)
                 paid[_key(id_)] = cost
                 if outcome.state == "dropped":
                     dead.append(DeadLetter(id_, "annotation", outcome.reason))

@@ -9,7 +9,7 @@ from atgen_ray.annotation.book import summarize_requests
 from atgen_ray.annotation.people.adjudication import count_disputes
 from atgen_ray.budget import read_accounts, read_balance
 from atgen_ray.config import NAME_PATTERN, ServiceConfig
-from atgen_ray.journal import Journal
+from atgen_ray.journal import INTERRUPTED, INTERRUPTION, Journal
 from atgen_ray.reporting.curves import STEPS
 from atgen_ray.reporting.generations import Order, read_generations
 from atgen_ray.serving.authorize import allow
@@ -104,6 +104,7 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
     """How a run stands: its section of the report, its status, and the steps of its round."""
     section = views.prepare([name])["sections"][0]
     record, events = journal.run(name), journal.events(name)
+    status = journal.describe_status(record)
     steps = [event for event in events if event.kind == "step"]
     round = max((event.round or 0 for event in steps), default=0)
     done = {event.step for event in steps if (event.round or 0) == round}
@@ -112,9 +113,9 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
     return {
         "section": section,
         "name": name,
-        "status": record.status,
-        "over": record.status in OVER,
-        "message": messages[-1] if messages and record.status in OVER else "",
+        "status": status,
+        "over": status in (*OVER, INTERRUPTED),
+        "message": INTERRUPTION if status == INTERRUPTED else messages[-1] if messages and status in OVER else "",
         "round": round,
         "steps": [(step, step in done) for step in (STEPS[2:] if round else FIRST_STEPS)],
         "last": events[-1].sequence if events else 0,

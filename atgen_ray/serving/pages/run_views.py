@@ -48,4 +48,5 @@ class RunViews:
     def _describe(self, name: str) -> tuple[Any, ...]:
         """What changes whenever the run does."""
         record = self._journal.run(name)
-        return name, record.created, record.status, record.updated, self._journal.last_sequence(name)
+        status = self._journal.describe_status(record)
+        return name, record.created, status, record.updated, self._journal.last_sequence(name)
