@@ -131,10 +131,9 @@ def read_balance(journal: Journal, run: str) -> Balance:
 
 def read_inherited(journal: Journal, run: str) -> dict[int, float]:
     """Dollars that other runs paid for what this one has taken over, by round; they count against no budget."""
-    inherited = sa.select(ledger.c.round, sa.func.sum(ledger.c.inherited))
-    inherited = inherited.where((ledger.c.run == run) & ledger.c.inherited.is_not(None)).group_by(ledger.c.round)
+    inherited = sa.select(totals.c.round, totals.c.inherited).where((totals.c.run == run) & (totals.c.inherited > 0))
     with journal.database.reading() as connection:
-        return {round: int(nano or 0) / NANO for round, nano in connection.execute(inherited)}
+        return {round: nano / NANO for round, nano in connection.execute(inherited)}
 
 
 def read_cost(journal: Journal, run: str) -> dict[int, float]:

@@ -109,6 +109,7 @@ totals = sa.Table(
     sa.Column("paid", sa.BigInteger, nullable=False),  # billionths of a dollar, as `held`
     sa.Column("held", sa.BigInteger, nullable=False),
     sa.Column("unledgered", sa.Double, nullable=False),  # dollars of labels whose example is not in the ledger
+    sa.Column("inherited", sa.BigInteger, nullable=False),
 )
 
 # What is sent in one piece to a provider: a batch job, or a single request.

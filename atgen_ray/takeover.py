@@ -23,6 +23,7 @@ from atgen_ray.records import INHERITED, Annotation
 from atgen_ray.state import round_folder
 from atgen_ray.storage import RunFolder
 from atgen_ray.tables import dead_letters, ledger, requests, shards
+from atgen_ray.totals import count_inherited
 
 KEY = "fork_from"
 TABLES = ("pool.parquet", "gold.parquet", "test.parquet")
@@ -75,6 +76,7 @@ def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFold
         _copy_requests(connection, name, config.name, last)
         _copy_ledger(connection, name, config.name, last)
         _enter_other(connection, config.name, dollars)
+        count_inherited(connection, config.name)
         said = {"run": name, "round": last, "labels": len(labels), "dollars": round(sum(dollars.values()), 9)}
         journal.enter_event(connection, config.name, INHERITED, last, payload=said)
         _enter_steps(journal, connection, config.name, rounds)

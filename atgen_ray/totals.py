@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from atgen_ray.tables import annotations, events, ledger, runs, totals
 
 NANO = 1_000_000_000
-COUNTED = ("labels", "paid", "held", "unledgered")
+COUNTED = ("labels", "paid", "held", "unledgered", "inherited")
 PIECE = 10_000  # ids in one statement: databases bound its parameters
 
 
@@ -66,6 +66,14 @@ def add_paid(connection: sa.Connection, run: str, paid: Mapping[str, int]) -> No
             moved[round]["paid"] += paid[key]
     for round, amounts in moved.items():
         _add(connection, run, round, **amounts)
+
+
+def count_inherited(connection: sa.Connection, run: str) -> None:
+    """Counts what other runs paid, once all of it stands in the ledger of a run that had none of it before."""
+    amount = sa.func.sum(ledger.c.inherited).label("amount")
+    inherited = sa.select(ledger.c.round, amount).where((ledger.c.run == run) & ledger.c.inherited.is_not(None))
+    for round, nano in connection.execute(inherited.group_by(ledger.c.round)).all():
+        _add(connection, run, round, inherited=int(nano))
 
 
 def list_totals(connection: sa.Connection, run: str | None = None) -> list[RunTotals]:

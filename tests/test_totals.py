@@ -54,6 +54,7 @@ def count(journal: Journal, run: str) -> list[tuple[Any, ...]]:
             sum(row.paid or 0 for row in money if row.round == round),
             sum(row.held for row in money if row.round == round and row.paid is None),
             pytest.approx(sum(row.dollars for row in labels if row.round == round and row[-1])),
+            sum(row.inherited or 0 for row in money if row.round == round),
         )
         for round in sorted({row.round for row in labels} | {row.round for row in money})
     ]
@@ -97,6 +98,7 @@ def test_a_journal_from_before_there_were_totals_has_them_counted(tmp_path: Path
     with journal.database.writing() as connection:
         connection.exec_driver_sql("DROP TABLE totals")
         connection.exec_driver_sql("DROP INDEX ledger_examples")
+        connection.exec_driver_sql("ALTER TABLE ledger DROP COLUMN inherited")
         connection.exec_driver_sql("UPDATE atgen_revision SET version_num = '0002'")
     journal.close()
     again = Journal(url)

@@ -151,6 +151,8 @@ def test_ray_that_does_not_start_is_one_line(tmp_path: Path, tiny_model: str) ->
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stderr
-    assert all(line.startswith("503 Ray did not start: ") for line in lines), lines
+    assert all(line.startswith("503 RAY_ADDRESS is 'nonsense', whose cluster cannot be joined: ") for line in lines), (
+        lines
+    )
     with closing(open_journal(str(tmp_path))) as journal:
         assert journal.runs() == []  # nothing was entered that nobody drives
