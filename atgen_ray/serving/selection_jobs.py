@@ -12,6 +12,7 @@ import ray
 
 from atgen_ray.config import NAME_PATTERN, ServiceConfig
 from atgen_ray.errors import PoolExhausted, UserError
+from atgen_ray.hardware import fit_cpus
 from atgen_ray.serving.faults import Fault
 from atgen_ray.serving.selection_requests import SelectBody
 from atgen_ray.storage import RunFolder
@@ -62,7 +63,12 @@ class SelectionJobs:
 
     def _work(self, job: str) -> None:
         SelectionActor.options(  # type: ignore[attr-defined]
-            name=job, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0.1, max_restarts=-1
+            name=job,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=fit_cpus(1, 0.1),
+            max_restarts=-1,
         ).remote(self._service, self._folder(job))
 
 
