@@ -15,6 +15,7 @@ from atgen_ray.credentials import redact
 from atgen_ray.errors import RunBusy, RunStopped, UserError, tell
 from atgen_ray.journal import Event, Lease, LeaseLost, Status, open_journal
 from atgen_ray.owner import Owner
+from atgen_ray.placement import watch_waiting
 from atgen_ray.progress import Watch
 from atgen_ray.ray_session import quieten_ray_data
 from atgen_ray.storage import RunFolder
@@ -167,7 +168,8 @@ class ControllerActor:
         try:
             folder.sweep()
             controller = Controller(self._config, self._journal, lease, folder, self._watch, remote)
-            reason = controller.run_selection() if self._goal == "select" else controller.run()
+            with watch_waiting(self._watch.wait):
+                reason = controller.run_selection() if self._goal == "select" else controller.run()
             if self._goal != "measure":
                 publish_report(self._config, self._journal, folder, reason)
         except RunStopped as stop:

@@ -128,7 +128,7 @@ def plan(source: Source, overrides: Overrides = None, storage: Storage = None, a
     config = _load(source, overrides, storage, None)
     from atgen_ray.plan import plan_run
 
-    estimate = plan_run(config)
+    estimate = plan_run(config, lambda waiting: typer.echo(waiting, err=True) if waiting else None)
     if as_json:
         typer.echo(json.dumps(estimate))
         return

@@ -56,7 +56,9 @@ class LiveScreen:
             self._started = activity["started"]
             self._bar = self._bars.add_task(_title(activity), total=None)
             self._bars.start()
-        self._bars.update(self._bar, completed=activity["done"], total=activity["total"] or None)
+        waiting = activity.get("waiting")
+        title = f"{_title(activity)}: {waiting}" if waiting else _title(activity)
+        self._bars.update(self._bar, description=title, completed=activity["done"], total=activity["total"] or None)
 
     def close(self) -> None:
         """Takes the bar away."""
@@ -72,6 +74,7 @@ class PlainScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._told = time.monotonic()
+        self._waiting: str | None = None
 
     def show_event(self, event: Event) -> None:
         if event.kind == "step":
@@ -81,7 +84,9 @@ class PlainScreen:
             self._console.print(f"warning: {event.payload[WARNING]}", markup=False, highlight=False)
 
     def show_activity(self, activity: dict[str, Any]) -> None:
-        if time.monotonic() - self._told < PLAIN_SECONDS:
+        waiting, self._waiting = self._waiting, activity.get("waiting")
+        news = self._waiting is not None and self._waiting != waiting
+        if not news and time.monotonic() - self._told < PLAIN_SECONDS:
             return
         self._told = time.monotonic()
         self._console.print(describe_activity(activity), highlight=False)
@@ -131,6 +136,8 @@ def describe_activity(activity: dict[str, Any]) -> str:
     """The step under way with the rows done and the time left, as one line."""
     left = _seconds_left(activity)
     line = f"{_title(activity)}: {activity['done']}/{activity['total'] or '?'}"
+    if waiting := activity.get("waiting"):
+        return f"{line}, {waiting}"
     if left is not None:
         return f"{line}, {left:.0f} s left"
     # Rows come in batches: until the first one is through, the time shows that the step goes on.

@@ -1,11 +1,15 @@
 """What the machine at hand can do: number formats, devices, compute threads."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+GRAIN = 0.0001  # of a GPU: the least that Ray lets a task reserve
+DEVICE_SECONDS = 60.0  # how long a worker may take to say what it computes on
 
 
 def has_bfloat16() -> bool:
@@ -17,12 +21,52 @@ def has_bfloat16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()
 
 
-def resolve_dtype(name: str) -> "torch.dtype":
-    """The torch type behind model.dtype; `auto` is bfloat16 where the hardware has it, else float32."""
+@dataclass(frozen=True)
+class Device:
+    """What a worker computes on."""
+
+    cuda: bool
+    bfloat16: bool  # in hardware
+
+
+def find_device(gpus: float) -> Device:
+    """What workers compute on that reserve `gpus` each: a GPU in Ray's books need not be one of CUDA's.
+
+    Without any GPU it is this machine; else a task that reserves a grain of one tells. Where there is no Ray to ask, or
+    all GPUs are taken, as by the replica that a new one is to replace, they count as GPUs of CUDA with bfloat16.
+    """
+    if not gpus:
+        return _inspect_device()
+    import ray
+    from ray.exceptions import GetTimeoutError
+
+    if not ray.is_initialized():
+        return Device(cuda=True, bfloat16=True)
+    asked = ray.remote(num_cpus=0, num_gpus=GRAIN)(_inspect_device).remote()
+    try:
+        found: Device = ray.get(asked, timeout=DEVICE_SECONDS)
+    except GetTimeoutError:
+        ray.cancel(asked, force=True)
+        return Device(cuda=True, bfloat16=True)
+    return found
+
+
+def _inspect_device() -> Device:
+    import torch
+
+    return Device(cuda=torch.cuda.is_available(), bfloat16=has_bfloat16())
+
+
+def resolve_dtype(name: str, bfloat16: bool | None = None) -> "torch.dtype":
+    """The torch type behind model.dtype; `auto` is bfloat16 where the hardware has it, else float32.
+
+    Args:
+        bfloat16: whether the hardware has it; null: that of this machine.
+    """
     import torch
 
     if name == "auto":
-        name = "bfloat16" if has_bfloat16() else "float32"
+        name = "bfloat16" if (has_bfloat16() if bfloat16 is None else bfloat16) else "float32"
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 
@@ -55,6 +99,18 @@ def fit_cpus(workers: int, asked: float) -> float:
 
     free = float(ray.available_resources().get("CPU", 0.0))
     return min(asked, max(0.01, (free - 0.5) / workers))
+
+
+def share_cpus() -> dict[str, Any]:
+    """For tasks of Ray Data that read: how many at once, and the CPUs of each, whole ones where they are free.
+
+    Ray Data's own tasks want a whole CPU, which beside a service may never be free. One stays free for whoever waits
+    for this: a controller, an annotator, another step.
+    """
+    import ray
+
+    tasks = max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)
+    return {"num_cpus": fit_cpus(tasks, 1.0), "concurrency": tasks}
 
 
 def describe_machine() -> dict[str, str]:

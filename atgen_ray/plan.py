@@ -6,7 +6,7 @@ Where the rules of `stopping` look at scores, which nobody knows beforehand, the
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -16,24 +16,25 @@ from atgen_ray.annotation import estimate as annotation
 from atgen_ray.annotation.estimate import check_budget, estimate_annotation, estimate_judge
 from atgen_ray.config import RunConfig
 from atgen_ray.journal import Journal, open_journal
+from atgen_ray.placement import watch_waiting
 from atgen_ray.selection import find_needs
 from atgen_ray.state import MODEL, add_needs
 
 TOKEN_SAMPLE = 200  # prompts whose tokens are counted
 
 
-def plan_run(config: RunConfig) -> dict[str, Any]:
+def plan_run(config: RunConfig, tell: Callable[[str | None], None] = lambda _: None) -> dict[str, Any]:
     """Rows, labels, dollars, tokens, optimiser steps and device minutes of the run that `config` describes.
 
     Tokens are extrapolated from a sample of prompts; device minutes from the steps of earlier runs of the same model
-    in the same journal (None where there is none yet).
+    in the same journal (None where there is none yet). `tell` hears what Ray cannot place, and what is free.
 
     Raises:
         UserError: the data or the model cannot be read.
     """
     from atgen_ray.driver import run_session
 
-    with run_session():
+    with run_session(), watch_waiting(tell):
         return plan_within_ray(config)
 
 

@@ -17,6 +17,7 @@ class Activity:
     done: int = 0
     total: int = 0
     started: float = field(default_factory=time.time)
+    waiting: str | None = None  # what Ray cannot place, and what is free, while nothing gets done
 
 
 class Watch:
@@ -26,6 +27,7 @@ class Watch:
         self._lock = threading.Lock()
         self._activity = Activity()
         self._stop = threading.Event()
+        self._moved = False  # since somebody last told what is waited for
 
     def begin(self, round: int, step: str) -> None:
         """A step starts.
@@ -45,6 +47,13 @@ class Watch:
         """Progress told by another process, which cannot be interrupted from here."""
         with self._lock:
             self._activity.done, self._activity.total = done, total
+            self._activity.waiting, self._moved = None, True
+
+    def wait(self, waiting: str | None) -> None:
+        """What the cluster cannot place now; left out of the activity while the step gets on all the same."""
+        with self._lock:
+            self._activity.waiting = None if self._moved else waiting
+            self._moved = False
 
     def stop(self) -> None:
         """Asks the run to stop at its next chance."""

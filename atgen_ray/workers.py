@@ -71,7 +71,9 @@ def map_batches(
         made = {"fn_args": (uuid.uuid4().hex, worker, arguments), "compute": TaskPoolStrategy(size=workers)}
         return rows.map_batches(work, **made, max_retries=LIVES, **settings)
     made = {"fn_constructor_args": arguments, "compute": ActorPoolStrategy(size=workers), "num_gpus": gpus or None}
-    return rows.map_batches(worker, **made, max_restarts=LIVES, max_task_retries=LIVES, **settings)
+    # The public `map_batches` refuses GPUs without a number of rows; given one, it would join blocks to batches of its
+    # own, which are not the same in every attempt.
+    return rows.map_batches_internal(worker, **made, max_restarts=LIVES, max_task_retries=LIVES, **settings)
 
 
 def work(batch: pa.Table, step: str, worker: Worker, arguments: Sequence[Any]) -> pa.Table:

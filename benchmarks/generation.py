@@ -157,6 +157,7 @@ def measure_merge(tokens: int) -> dict[str, Any]:
 
     from atgen_ray.checkpoints import TUNED_DTYPE, load_model, load_tokenizer
     from atgen_ray.config import ModelConfig
+    from atgen_ray.hardware import find_device
 
     folder = Path(tempfile.mkdtemp())
     write_adapter(folder / "adapter")
@@ -166,7 +167,8 @@ def measure_merge(tokens: int) -> dict[str, Any]:
     merged: Any = PeftModel.from_pretrained(load_model(model, TUNED_DTYPE), str(folder / "adapter")).merge_and_unload()
     merged.save_pretrained(folder / "merged")
     load_tokenizer(model).save_pretrained(folder / "merged")
-    arguments = VLLMEngine(service.taught, service.prompt, service.engine).engine_arguments(on_gpu=False, tuned=True)
+    engine = VLLMEngine(service.taught, service.prompt, service.engine)
+    arguments = engine.engine_arguments(find_device(0), 0, tuned=True)
     llm = LLM(str(folder / "merged"), **arguments)
     llm.generate([{"prompt_token_ids": [5, 9, 12]}], SamplingParams(max_tokens=1, logprobs=1), use_tqdm=False)
     return {"turn": time.perf_counter() - started}

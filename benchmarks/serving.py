@@ -85,11 +85,13 @@ def load_transformers(service: Any, tokens: int) -> Callable[[list[str]], int]:
 def load_vllm(service: Any, tokens: int) -> Callable[[list[str]], int]:
     from atgen_ray.checkpoints import resolve_checkpoint
     from atgen_ray.engines.vllm_engine import VLLMEngine, vllm_environment
+    from atgen_ray.hardware import find_device
 
     os.environ.update(vllm_environment(on_gpu=False))
     from vllm import LLM, SamplingParams
 
-    arguments = VLLMEngine(service.taught, service.prompt, service.engine).engine_arguments(on_gpu=False, tuned=True)
+    engine = VLLMEngine(service.taught, service.prompt, service.engine)
+    arguments = engine.engine_arguments(find_device(0), 0, tuned=True)
     llm = LLM(resolve_checkpoint(service.taught.id), **arguments)
     sampling = SamplingParams(temperature=0.0, max_tokens=tokens)
 

@@ -90,6 +90,16 @@ def test_a_step_whose_first_batch_is_not_through_shows_that_it_goes_on() -> None
 # ---- JSON
 
 
+def test_what_the_cluster_has_no_room_for_is_told_at_once_and_once() -> None:
+    waiting = "Ray cannot place 1 CPU: free are 0.9 of 2 CPUs"
+    console = plain()
+    screen = PlainScreen(console)
+    screen.show_activity(activity(step="pool"))
+    for _ in range(3):
+        screen.show_activity(activity(step="pool") | {"waiting": waiting})
+    assert printed(console).split() == f"round 1 pool: 0/?, {waiting}".split()
+
+
 def test_a_json_screen_writes_a_line_for_every_event_and_change(capsys: pytest.CaptureFixture[str]) -> None:
     screen = JsonScreen()
     first = activity(5, 20, ago=30)

@@ -28,6 +28,7 @@ def embed_pool(examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, p
 
     from atgen_ray.embedding.encoder import Encoder
     from atgen_ray.hardware import count_gpus, count_threads
+    from atgen_ray.placement import fit_gpus
     from atgen_ray.workers import map_batches
 
     texts = dict(zip(examples["content"].to_pylist(), examples["text"].to_pylist(), strict=True))
@@ -43,13 +44,14 @@ def embed_pool(examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, p
         for part in (missing[start : start + size] for start in range(0, len(missing), size))
     ]
     threads = count_threads(config.workers, None)
+    asked = config.gpus_per_worker if count_gpus() >= config.gpus_per_worker else 0.0
     dataset = map_batches(
         ray.data.from_arrow(blocks),
         Encoder,
         (config, threads),
         workers=config.workers,
         cpus=1.0,
-        gpus=config.gpus_per_worker if count_gpus() >= config.workers * config.gpus_per_worker else 0,
+        gpus=fit_gpus("embedding.gpus_per_worker", config.workers, asked),
         threads=threads,
     )
     waiting: list[pa.Table] = []

@@ -31,7 +31,8 @@ def append_states(
     """
     import ray.data
 
-    from atgen_ray.hardware import count_gpus, count_threads
+    from atgen_ray.hardware import count_threads
+    from atgen_ray.placement import fit_gpus
     from atgen_ray.workers import map_batches
 
     texts = dict(zip(examples["id"].to_pylist(), examples["text"].to_pylist(), strict=True))
@@ -51,7 +52,7 @@ def append_states(
         (model, prompt, adapter, threads),
         workers=engine.workers,
         cpus=engine.cpus_per_worker,
-        gpus=min(count_gpus(), 1 if engine.gpus_per_worker is None else engine.gpus_per_worker),
+        gpus=fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker),
         threads=threads,
     )
     for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):

@@ -25,7 +25,8 @@ class TransformersEngine(Engine):
         self._model, self._prompt, self._engine = model, prompt, engine
 
     def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
-        from atgen_ray.hardware import count_gpus, count_threads
+        from atgen_ray.hardware import count_threads
+        from atgen_ray.placement import fit_gpus
         from atgen_ray.workers import map_batches
 
         engine = self._engine
@@ -36,7 +37,7 @@ class TransformersEngine(Engine):
             (self._model, self._prompt, request, adapter, threads),
             workers=engine.workers,
             cpus=engine.cpus_per_worker,
-            gpus=min(count_gpus(), 1) if engine.gpus_per_worker is None else engine.gpus_per_worker,
+            gpus=fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker),
             threads=threads,
         )
 

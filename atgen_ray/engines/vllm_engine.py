@@ -13,10 +13,14 @@ from atgen_ray.records import GenerationRequest
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+    from atgen_ray.hardware import Device
+
 # vLLM reports at most this many alternatives a token unless told otherwise. No other token is likelier than the last
 # of them, which bounds the entropy of the remaining probability from below; that bound is what is reported.
 ENTROPY_ALTERNATIVES = 20
 CPU_KV_CACHE_BYTES = 256 * 2**20
+LIGHT_CPUS = 0.1  # of a task before or behind the engine; Ray Data's own is a whole CPU, which may never be free
+GPU_MEMORY = 0.9  # of a GPU, which is vLLM's own default; an engine that reserves a part of one takes as large a part
 
 
 class VLLMEngine(Engine):
@@ -31,18 +35,21 @@ class VLLMEngine(Engine):
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
         from atgen_ray.checkpoints import is_adapter, resolve_checkpoint
-        from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
+        from atgen_ray.hardware import count_threads, find_device, fit_cpus, worker_environment
+        from atgen_ray.placement import fit_gpus
 
         engine = self._engine
-        gpus = engine.gpus_per_worker if engine.gpus_per_worker is not None else min(count_gpus(), 1)
+        gpus = fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker)
+        device = find_device(gpus)
         threads = count_threads(engine.workers, engine.threads_per_worker)
         whole = adapter is not None and not is_adapter(adapter)  # of a full fine-tuning
         by_name = adapter is not None and not whole and _takes_by_name(engine.adapters, adapter)
+        tuned = adapter is not None and not (by_name and device.cuda)
         cpus = fit_cpus(engine.workers, engine.cpus_per_worker)
         processor = build_processor(
             vLLMEngineProcessorConfig(
                 model_source=str(adapter) if whole else resolve_checkpoint(self._model.id),
-                engine_kwargs=self.engine_arguments(gpus > 0, tuned=adapter is not None and not (by_name and gpus > 0))
+                engine_kwargs=self.engine_arguments(device, gpus, tuned)
                 | self._adapter_arguments(None if whole else adapter, by_name)
                 | engine.options,
                 concurrency=(engine.workers, engine.workers),
@@ -53,7 +60,7 @@ class VLLMEngine(Engine):
                 detokenize_stage=False,
                 log_engine_metrics=False,
                 placement_group_config={"bundles": [{"GPU": gpus, "CPU": cpus} if gpus else {"CPU": cpus}]},
-                runtime_env={"env_vars": worker_environment(threads) | vllm_environment(gpus > 0)},
+                runtime_env={"env_vars": worker_environment(threads) | vllm_environment(device.cuda)},
             ),
             preprocess=partial(
                 _to_engine,
@@ -61,21 +68,24 @@ class VLLMEngine(Engine):
                 adapter=str(adapter) if by_name else None,
                 stage=(self._model, self._prompt),
             ),
+            preprocess_map_kwargs={"num_cpus": LIGHT_CPUS},
         )
         to_output = partial(_to_output, request=request, stage=(self._model, self._prompt))
-        return processor(rows).map_batches(to_output, batch_size=None, batch_format="pandas")
+        return processor(rows).map_batches(to_output, batch_size=None, batch_format="pandas", num_cpus=LIGHT_CPUS)
 
-    def engine_arguments(self, on_gpu: bool, tuned: bool) -> dict[str, Any]:
+    def engine_arguments(self, device: "Device", gpus: float, tuned: bool) -> dict[str, Any]:
         """Arguments of a vLLM engine, without `engine.options`.
 
         Args:
+            device: what it computes on.
+            gpus: that Ray reserves for it.
             tuned: whether its weights take what fine-tuning changed; they are float32 then, else in model.dtype.
         """
         from atgen_ray.checkpoints import TUNED_DTYPE
         from atgen_ray.hardware import resolve_dtype
 
         model = self._model
-        dtype = resolve_dtype(TUNED_DTYPE if tuned else model.dtype)
+        dtype = resolve_dtype(TUNED_DTYPE if tuned else model.dtype, device.bfloat16)
         arguments: dict[str, Any] = {
             "dtype": str(dtype).removeprefix("torch."),
             "max_model_len": model.max_prompt_tokens + model.max_new_tokens,
@@ -85,7 +95,9 @@ class VLLMEngine(Engine):
         }
         if model.revision:
             arguments["revision"] = model.revision
-        if not on_gpu:
+        if device.cuda and 0 < gpus < 1:
+            arguments["gpu_memory_utilization"] = round(GPU_MEMORY * gpus, 2)
+        if not device.cuda:
             # Compiling costs a minute or more at every start, which a CPU never earns back. Scheduling beside the
             # model is for a GPU that waits: on a CPU it takes a tenth of the model's time.
             arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": CPU_KV_CACHE_BYTES, "async_scheduling": False}

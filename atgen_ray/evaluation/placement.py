@@ -14,10 +14,11 @@ def score_on_ray(name: str, cases: Sequence[Case], resources: Resources) -> Sequ
     import ray
 
     from atgen_ray.errors import UserError, tell
-    from atgen_ray.hardware import count_gpus, count_threads, fit_cpus, worker_environment
+    from atgen_ray.hardware import count_threads, fit_cpus, worker_environment
+    from atgen_ray.placement import fit_gpus
 
     environment = {"env_vars": worker_environment(count_threads(1, None))}
-    gpus = min(count_gpus(), 1)
+    gpus = fit_gpus("evaluation.metrics", 1, None)
     task = ray.remote(score_cases).options(num_cpus=fit_cpus(1, 1.0), num_gpus=gpus, runtime_env=environment)
     try:
         values: Sequence[float] = ray.get(task.remote(name, list(cases), Resources(resources.models)))

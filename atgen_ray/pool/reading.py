@@ -104,7 +104,7 @@ def _plan_rows(data: DataConfig, prompt: PromptConfig, split: SplitName) -> RowP
 
 def _fill_source(source: "Source", plan: RowPlan, named: str, progress: Progress | None) -> pa.Table:
     """Run the map over all rows; they come back in the order of the source. FILLED_SCHEMA."""
-    import ray
+    from atgen_ray.hardware import share_cpus
 
     # A dataset has a context of its own, so nothing changes for other users of Ray Data in this process.
     context = source.dataset.context
@@ -112,11 +112,12 @@ def _fill_source(source: "Source", plan: RowPlan, named: str, progress: Progress
     context.print_on_execution_start = False
     options = context.execution_options
     options.preserve_order = True
-    # One CPU stays free for whoever waits for this: a controller, an annotator, another step.
-    cpus = ray.cluster_resources().get("CPU", 1)
-    options.resource_limits = options.resource_limits.copy(cpu=max(1, cpus - 1))
     filled = source.dataset.map_batches(
-        _fill_block, batch_size=None, batch_format="pyarrow", fn_kwargs={"decode": source.decode, "plan": plan}
+        _fill_block,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_kwargs={"decode": source.decode, "plan": plan},
+        **share_cpus(),
     )
     blocks: list[pa.Table] = []
     done = 0

@@ -156,6 +156,7 @@ def _open_files(place: _Place, kind: str, paths: list[str]) -> Source:
     from pyarrow.fs import LocalFileSystem
     from ray.data.datasource import Partitioning
 
+    from atgen_ray.hardware import share_cpus
     from atgen_ray.pool import files
 
     # Given outright, or Ray would take a `#` or `%` in a file name for a part of a URL.
@@ -165,9 +166,10 @@ def _open_files(place: _Place, kind: str, paths: list[str]) -> Source:
         if kind == "parquet":
             # A column of a partitioned table may stand in its folders' names: lang=en/0.parquet
             datasource = files.ParquetRecords(paths, filesystem=filesystem, partitioning=Partitioning("hive"))
-            return Source(ray.data.read_datasource(datasource), files.decode_columns)
+            return Source(ray.data.read_datasource(datasource, **share_cpus()), files.decode_columns)
         reader = files.JsonRecords if kind == "jsonl" else files.CsvRecords
-        return Source(ray.data.read_datasource(reader(paths, filesystem=filesystem)), files.decode_records)
+        records = reader(paths, filesystem=filesystem)
+        return Source(ray.data.read_datasource(records, **share_cpus()), files.decode_records)
     except (OSError, ValueError) as error:
         raise place.refuse(f"which cannot be read: {_first_line(error)}") from error
 

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from pydantic import ValidationError
 from ray import serve
@@ -22,9 +23,13 @@ from atgen_ray.engines.serve_engine import MODEL
 from atgen_ray.errors import UserError
 from atgen_ray.hardware import count_threads, worker_environment
 from atgen_ray.mistakes import explain_mistakes
+from atgen_ray.placement import check_gpus
 from atgen_ray.serving.health import HEALTH_CHECKS
 
 PENDING_AT_THE_API = 100_000  # the API refuses by itself, and with 429: Serve's own proxy would say 503
+
+# What deployments reserve is not free for runs, whose steps take what is left. They wait for callers most of the time.
+API_CPUS, SELECTOR_CPUS = 0.1, 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +48,7 @@ def build_application(args: dict[str, Any]) -> serve.Application:
         name="api",
         max_ongoing_requests=PENDING_AT_THE_API,
         backpressure_config=service.limits.backpressure,
-        ray_actor_options={"num_cpus": 0.1},
+        ray_actor_options={"num_cpus": API_CPUS},
         **HEALTH_CHECKS,
     ).bind(service, selector, model)
 
@@ -148,12 +153,14 @@ def _deploy_selector(service: ServiceConfig) -> serve.Application:
         max_ongoing_requests=2,
         max_queued_requests=service.limits.queued_selects,
         backpressure_config=service.limits.backpressure,
-        ray_actor_options={"num_cpus": 0.5, "runtime_env": {"env_vars": _environment(service)}},
+        ray_actor_options={"num_cpus": SELECTOR_CPUS, "runtime_env": {"env_vars": _environment(service)}},
         **HEALTH_CHECKS,
     ).bind(service)
 
 
 def _deploy_model(service: ServiceConfig) -> serve.Application:
+    if service.engine.gpus_per_worker and ray.is_initialized():
+        check_gpus("engine.gpus_per_worker", service.engine.gpus_per_worker)
     if choose_backend(service.engine.backend) == "vllm":
         from atgen_ray.serving.vllm_replica import deploy_vllm
 

@@ -59,9 +59,9 @@ def config_routes(service: ServiceConfig, control: RunControl) -> APIRouter:
         return CheckedBody(config=tree, mistakes=[MistakeBody(key=key, message=line) for key, line in found.items()])
 
     @router.post("/api/v1/configs/plan")
-    def plan_config(draft: ConfigDraftBody) -> dict[str, Any]:
+    async def plan_config(draft: ConfigDraftBody, request: Request) -> dict[str, Any]:
         """Rows, labels, dollars, tokens and device minutes of the run; contacts no provider."""
-        return control.plan(merge_trees(read_more(draft.more), draft.config))
+        return await control.plan(merge_trees(read_more(draft.more), draft.config), request.is_disconnected)
 
     @router.put(UPLOADS + "{file}", status_code=201, openapi_extra={"requestBody": BINARY})
     async def upload_file(request: Request, file: Annotated[str, Path(max_length=200)]) -> UploadBody:

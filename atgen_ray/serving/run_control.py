@@ -5,7 +5,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from atgen_ray.driver import enter_run, find_activity, has_controller, start_con
 from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.journal import Event, Journal
 from atgen_ray.mistakes import find_mistakes
+from atgen_ray.placement import describe_waiting
 from atgen_ray.plan import plan_within_ray
 from atgen_ray.ray_session import start_ray
 from atgen_ray.reporting.page import render_page
@@ -32,6 +33,8 @@ from atgen_ray.strict_json import encode_json
 
 OVER = ("finished", "stopped", "failed")
 POLL_SECONDS = 0.5
+ROOM_SECONDS = 10.0  # how long a plan waits for room in the cluster
+CLIENT_GONE = 499  # as proxies log it; nobody is there to read it
 QUIET_SECONDS = 15.0  # after which a silent stream shows that it lives
 
 
@@ -76,18 +79,25 @@ class RunControl:
             return {"name": f"name is '{config.name}', a run that exists already; expected another one"}
         return {}
 
-    def plan(self, tree: dict[str, Any]) -> dict[str, Any]:
+    async def plan(self, tree: dict[str, Any], gone: Callable[[], Awaitable[bool]]) -> dict[str, Any]:
         """What the run would come to, as `atgen-ray plan`; worked out in a process that ends with it.
+
+        Args:
+            gone: whether nobody waits for the plan any more, which then ends.
 
         Raises:
             UserError: a mistake in the configuration, or data that cannot be read.
+            Fault: 503, the cluster has no room to read the data; says what is free.
         """
         import ray
 
-        config = self._confine(parse_config(self._place(tree)))
-        start_ray()
-        found: dict[str, Any] = ray.get(ray.remote(num_cpus=0)(plan_within_ray).remote(config))
-        return found
+        config = await run_in_threadpool(lambda: self._confine(parse_config(self._place(tree))))
+        await run_in_threadpool(start_ray)
+        planned = ray.remote(num_cpus=0, max_retries=0)(plan_within_ray).remote(config)
+        try:
+            return await _await_plan(planned, gone)
+        finally:
+            ray.cancel(planned, force=True)  # one that has ended is left as it is
 
     def resume(self, name: str) -> None:
         """Goes on with a run as it was given. Nothing happens when it runs already."""
@@ -137,7 +147,8 @@ class RunControl:
     def events(self, name: str, after: int) -> AsyncGenerator[str, None]:
         """The run's events from `after` on as server-sent events, until the run is over; then one called `end`.
 
-        Between them `activity`, without a number, tells of the step under way: round, step, done, total, started.
+        Between them `activity`, without a number, tells of the step under way: round, step, done, total, started, and
+        what is waited for while Ray cannot place its workers.
         """
         self._find(name)
         return self._stream(name, after)
@@ -206,6 +217,21 @@ class RunControl:
         if config.embedding.model != self._service.embedding.model:
             check_location(config.embedding.model, roots, "embedding.model")
         return config.model_copy(update={"data": data.model_copy(update=moved)})
+
+
+async def _await_plan(planned: Any, gone: Callable[[], Awaitable[bool]]) -> dict[str, Any]:
+    """The result of a task, unless nobody waits for it, or Ray finds no room for what it does."""
+    result: asyncio.Future[dict[str, Any]] = asyncio.wrap_future(planned.future())
+    began, placed = time.monotonic(), time.monotonic()
+    while not (await asyncio.wait([result], timeout=POLL_SECONDS))[0]:
+        if await gone():
+            raise Fault(CLIENT_GONE, "nobody waits for the plan any more")
+        waiting = await run_in_threadpool(describe_waiting, gpus=False)
+        placed = placed if waiting else time.monotonic()
+        if time.monotonic() - placed > ROOM_SECONDS:
+            passed = time.monotonic() - began
+            raise Fault(503, f"the plan was given up after {passed:.0f} s. {waiting}. Try again when runs have ended")
+    return result.result()
 
 
 def list_locations(evaluation: EvaluationConfig) -> Iterator[tuple[str, str]]:

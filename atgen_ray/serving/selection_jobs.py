@@ -11,6 +11,7 @@ from uuid import uuid4
 import ray
 
 from atgen_ray.config import NAME_PATTERN, ServiceConfig
+from atgen_ray.hardware import fit_cpus
 from atgen_ray.ray_session import start_ray
 from atgen_ray.serving.faults import Fault, explain
 from atgen_ray.serving.selection_requests import SelectBody
@@ -64,7 +65,12 @@ class SelectionJobs:
 
     def _work(self, job: str) -> None:
         SelectionActor.options(  # type: ignore[attr-defined]
-            name=job, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0.1, max_restarts=-1
+            name=job,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=fit_cpus(1, 0.1),
+            max_restarts=-1,
         ).remote(self._service, self._folder(job))
 
 

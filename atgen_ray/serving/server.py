@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from atgen_ray.config_source import database_url_from_environment
 from atgen_ray.engines.serve_engine import APP
 from atgen_ray.errors import UserError
+from atgen_ray.placement import watch_waiting
 from atgen_ray.ray_session import has_open_ports, ray_session
 from atgen_ray.serving.access import Tokens, check_address
 from atgen_ray.strict_yaml import parse_yaml
@@ -51,7 +52,8 @@ def serve_until_interrupted(
     with _serve_session(tree), stop_on_signal() as stop:  # in this order: Ray sets handlers of its own
         if has_open_ports():
             tell("Ray asks for no token: whoever reaches its ports can run code here; RAY_AUTH_MODE=token closes them")
-        _wait_until_running(stop)
+        with watch_waiting(lambda waiting: tell(waiting or "Ray has found room for every part")):
+            _wait_until_running(stop)
         if not stop.is_set():
             tell(f"serving on http://{options['host']}:{options['port']}")
         stop.wait()

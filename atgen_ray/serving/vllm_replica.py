@@ -24,7 +24,7 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.engines.decoder import TokenRequest, TokenStep
 from atgen_ray.engines.serve_engine import MODEL
 from atgen_ray.engines.vllm_engine import ENTROPY_ALTERNATIVES, VLLMEngine, summarize_step, vllm_environment
-from atgen_ray.hardware import count_threads, worker_environment
+from atgen_ray.hardware import count_threads, find_device, worker_environment
 from atgen_ray.serving.adapters import Adapter
 from atgen_ray.serving.faults import Fault
 from atgen_ray.serving.gate import Gate
@@ -59,13 +59,15 @@ def deploy_vllm(service: ServiceConfig) -> serve.Application:
 
 def configure_vllm(service: ServiceConfig) -> LLMConfig:
     """Ray's configuration of the service's model."""
-    engine, on_gpu = service.engine, bool(service.engine.gpus_per_worker)
+    engine, gpus = service.engine, service.engine.gpus_per_worker or 0.0
+    device = find_device(gpus)
+    on_gpu = device.cuda
     # On a CPU the API, the proxy and what feeds a run work beside the engine: without a core of their own they hold its
     # threads up, which wait for each other in every layer.
     threads = engine.threads_per_worker or max(1, count_threads(1, None) - 1)
     # One set of weights serves the base model and the adapters; vLLM's own kernels on a GPU know no float32.
     tuned = not (takes_names(service) and on_gpu)
-    arguments = VLLMEngine(service.taught, service.prompt, engine).engine_arguments(on_gpu, tuned)
+    arguments = VLLMEngine(service.taught, service.prompt, engine).engine_arguments(device, gpus, tuned)
     arguments |= {"stream_interval": service.replica.stream_interval}
     if takes_names(service):
         # More slots than adapters: with none free, requests for the base model get an adapter's answers.
@@ -74,9 +76,7 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
         arguments |= {"worker_extension_cls": "atgen_ray.engines.vllm_worker.AdapterWorker"}
     if on_gpu:
         arguments |= {"enable_sleep_mode": True, "disable_log_stats": False}  # Ray exports its metrics
-    worker = (
-        {"GPU": engine.gpus_per_worker, "CPU": engine.cpus_per_worker} if on_gpu else {"CPU": engine.cpus_per_worker}
-    )
+    worker = {"CPU": engine.cpus_per_worker} | ({"GPU": gpus} if gpus else {})
     return LLMConfig(
         model_loading_config={"model_id": "base", "model_source": resolve_checkpoint(service.taught.id)},
         engine_kwargs=arguments | engine.options,
@@ -119,6 +119,7 @@ class VLLMReplica(LLMServer):
         self._service = service
         self._directory = open_directory(service)
         self._by_name = takes_names(service)
+        self._can_sleep = "enable_sleep_mode" in llm_config.engine_kwargs
         self._named: OrderedDict[str, str] = OrderedDict()  # vLLM's name of an adapter to ours, the oldest first
         self._checked: set[str] = set()
         self._loading = asyncio.Lock()
@@ -173,7 +174,7 @@ class VLLMReplica(LLMServer):
 
     async def sleep(self, run: str) -> bool:
         """As in Replica; the weights wait in memory of the host."""
-        if not self._service.engine.gpus_per_worker:
+        if not self._can_sleep:
             logger.warning("vLLM cannot sleep without a GPU: it keeps its memory while run '%s' trains", run)
             return False
         await self._rest.begin(run)

@@ -26,24 +26,24 @@ def train_distributed(job: dict[str, Any], use_gpu: bool, output: Path, work: st
         work: folder or URL that every worker can reach.
 
     Raises:
+        UserError: the cluster has not as many GPUs.
         ray.train.TrainingFailedError: workers kept failing.
     """
     from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     from atgen_ray.hardware import fit_cpus, worker_environment
+    from atgen_ray.training.backend import DeviceConfig
 
     training: TrainingConfig = job["training"]
+    resources = {"CPU": fit_cpus(training.workers, training.cpus_per_worker)}
+    if use_gpu:
+        resources["GPU"] = _reserve_gpus(training)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=job,
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=training.workers,
-            use_gpu=use_gpu,
-            resources_per_worker={"CPU": fit_cpus(training.workers, training.cpus_per_worker)}
-            | ({"GPU": training.gpus_per_worker} if use_gpu else {}),
-        ),
+        torch_config=DeviceConfig(),
+        scaling_config=ScalingConfig(num_workers=training.workers, use_gpu=use_gpu, resources_per_worker=resources),
         run_config=RunConfig(
             name="train",
             storage_path=work,
@@ -60,6 +60,17 @@ def train_distributed(job: dict[str, Any], use_gpu: bool, output: Path, work: st
     record: dict[str, Any] = json.loads(summary.read_text())
     summary.unlink()
     return record
+
+
+def _reserve_gpus(training: TrainingConfig) -> float:
+    """GPUs for each worker; several take what is asked, for no two of them may share one."""
+    from atgen_ray.placement import check_gpus, fit_gpus
+
+    key, gpus = "training.gpus_per_worker", training.gpus_per_worker
+    if training.workers == 1:
+        return fit_gpus(key, 1, gpus)
+    check_gpus(key, gpus, training.workers)
+    return gpus
 
 
 def train_worker(job: dict[str, Any]) -> None:

@@ -68,7 +68,8 @@ function showActivity() {
   }
   const since = Math.max(0, Math.round(Date.now() / 1000 - activity.started));
   const count = activity.total ? `, ${activity.done} of ${activity.total}` : "";
-  line.textContent = `${activity.step}${count}, for ${since} s`;
+  const waiting = activity.waiting ? `: ${activity.waiting}` : "";
+  line.textContent = `${activity.step}${count}, for ${since} s${waiting}`;
   bar.hidden = false;
   bar.removeAttribute("value");
   if (activity.total) {

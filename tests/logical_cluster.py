@@ -1,0 +1,36 @@
+"""Ray clusters of a size that this machine has not: CPUs and GPUs in Ray's books, which need no hardware."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from atgen_ray.workers import KEEPING
+
+HEAD = """
+import sys, ray
+ray.init(address="local", num_cpus={cpus}, num_gpus={gpus}, include_dashboard=False, logging_level="ERROR",
+         log_to_driver=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def run_cluster(cpus: int, gpus: int = 0) -> Iterator[dict[str, str]]:
+    """A cluster that somebody else started; gives the environment in which our commands find it."""
+    environment = {key: value for key, value in os.environ.items() if key not in KEEPING}
+    command = [sys.executable, "-c", HEAD.format(cpus=cpus, gpus=gpus)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as head:
+        assert head.stdin is not None
+        assert head.stdout is not None
+        try:
+            address = head.stdout.readline().strip()
+            assert address
+            yield environment | {"RAY_ADDRESS": address}
+        finally:
+            head.stdin.close()
+            head.wait(60)

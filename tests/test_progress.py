@@ -1,0 +1,17 @@
+"""What a run says of the step under way."""
+
+from atgen_ray.progress import Watch
+
+
+def test_what_is_waited_for_is_told_while_nothing_gets_done() -> None:
+    watch = Watch()
+    watch.begin(1, "generation")
+    watch.wait("no room")
+    assert watch.snapshot()["waiting"] == "no room"
+    watch(3, 10)  # the step gets on: what waits belongs to others
+    watch.wait("no room")
+    assert watch.snapshot()["waiting"] is None
+    watch.wait("no room")
+    assert watch.snapshot()["waiting"] == "no room"
+    watch.begin(1, "training")
+    assert watch.snapshot()["waiting"] is None
