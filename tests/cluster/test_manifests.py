@@ -43,7 +43,10 @@ def test_the_settings_of_each_vllm_configuration_are_known_to_vllm_and_ray() -> 
         service = ServiceConfig.model_validate(read(ROOT / f"serve_configs/{name}.yaml")["applications"][0]["args"])
         config = configure_vllm(service)
         assert set(config.engine_kwargs) <= set(AsyncEngineArgs.__dataclass_fields__)
-        assert config.engine_kwargs["max_loras"] > service.replica.adapters
+        assert config.engine_kwargs["dtype"] == "float32"  # adapters are added to the weights
+        engine = service.engine.model_copy(update={"adapters": "name"})
+        named = configure_vllm(service.model_copy(update={"engine": engine}))
+        assert named.engine_kwargs["max_loras"] > service.replica.adapters
 
 
 def test_sglang_is_reached_by_its_server_class() -> None:
