@@ -84,19 +84,19 @@ def test_csv(tmp_path: Path) -> None:
         b"  spaces  ,,,\r\n"
         b",1,T,x\r\n"
         b'"never closed,1,T,x\r\n'
-        b"lost,1,T,x\r\n"
+        b"kept,1,T,x\r\n"
     )
     split = read(tmp_path / "p.csv")
-    assert texts(split) == ['two\r\nlines, and "quotes"', "  spaces  "]
-    assert split.examples["row"].to_pylist() == [0, 5]
-    assert split.gold["references"].to_pylist() == [["1", "uno"]]
+    assert texts(split) == ['two\r\nlines, and "quotes"', "  spaces  ", "kept"]
+    assert split.examples["row"].to_pylist() == [0, 5, 8]
+    assert split.gold["references"].to_pylist() == [["1", "uno"], ["1", "x"]]
     assert reasons(split) == [
         "p.csv line 4: has 2 fields, expected 4 as in the header",
         "p.csv line 5: has 5 fields, expected 4 as in the header",
         "p.csv line 7: is not valid UTF-8",
         "p.csv line 8: is not valid CSV: ',' expected after '\"'",
         "p.csv line 10: 'q' is empty",
-        "p.csv line 11: is not valid CSV: a quote is never closed, rows after it may be lost",
+        "p.csv line 11: is not valid CSV: a quote is never closed",
     ]
 
 
@@ -191,6 +191,9 @@ def test_a_file_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "poolpack").mkdir()
     (tmp_path / "poolpack" / "__init__.py").write_text("raise RuntimeError('imported')")
     (tmp_path / "poolpack" / "p.jsonl").write_text(LINES)
+    (tmp_path / "poolpack-1.dist-info").mkdir()
+    (tmp_path / "poolpack-1.dist-info" / "METADATA").write_text("Name: poolpack\nVersion: 1\n")
+    (tmp_path / "poolpack-1.dist-info" / "top_level.txt").write_text("poolpack\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert texts(read("package://poolpack/p.jsonl")) == ["one", "two"]
     with pytest.raises(UserError, match=r"has no 'q\.jsonl'"):
