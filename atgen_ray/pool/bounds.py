@@ -45,7 +45,7 @@ def open_counted(file: Any, size: int | None, name: str) -> io.BufferedReader:
     return io.BufferedReader(Counted(file, allow(size), name), buffer_size=1 << 20)
 
 
-def read_lines(reader: io.BufferedReader) -> Iterator[bytes | None]:
+def read_lines(reader: "io.BufferedReader[Any]") -> Iterator[bytes | None]:
     """The lines; None in place of one longer than LONGEST."""
     while line := reader.readline(LONGEST + 1):
         whole = len(line) <= LONGEST

@@ -150,7 +150,8 @@ def _split_json(reader: io.BufferedReader, name: str) -> Iterator[_Raw]:
         _skip_rest(reader, second)
         values = parse_values(content) if content.startswith(b"{") and not second else None
         content = content.rstrip(b"\n") + b"\n" * (more + 1) + second
-    rows = values if values is None else unwrap(values)
+    # A lone row of a JSON Lines file may have lists of one length too.
+    rows = unwrap(values) if values is not None and ".json" in PurePosixPath(name.lower()).suffixes else values
     if rows is not None:
         yield from ((json.dumps(row).encode(), f"{name} item {at}: ", None) for at, row in enumerate(rows, start=1))
         return

@@ -7,6 +7,7 @@ cannot lead elsewhere.
 
 import json
 import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -219,6 +220,8 @@ def _open_files(place: _Place, kind: str, paths: list[str], options: dict[str, A
     """Files that every worker can reach, read by tasks of Ray Data."""
     import ray.data
 
+    from atgen_ray.hardware import share_cpus
+
     try:
         reader, decode = _build_reader(place, kind, paths, options or {})
         return Source(ray.data.read_datasource(reader, **share_cpus()), decode)
@@ -231,7 +234,6 @@ def _build_reader(place: _Place, kind: str, paths: list[str], options: dict[str,
     from pyarrow.fs import LocalFileSystem
     from ray.data.datasource import Partitioning
 
-    from atgen_ray.hardware import share_cpus
     from atgen_ray.pool import files
 
     # Given outright, or Ray would take a `#` or `%` in a file name for a part of a URL.
@@ -326,7 +328,7 @@ def _open_saved(place: _Place, split: str) -> Source:
                 raise UserError(f"{key} is '{split}', no split of '{place.location}'{nearest(split, names)}")
             inner = f"{split}/"
         state = json.loads(_read_beside(place, f"{inner}state.json") or "null")
-        paths = [f"{place.folder}/{inner}{file['filename']}" for file in state["_data_files"]]
+        paths = [posixpath.join(place.folder or "", inner, file["filename"]) for file in state["_data_files"]]
         if state.get("_indices_data_files"):
             raise ValueError("it picks its rows by an index; save it again, which writes the rows themselves")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -70,7 +70,9 @@ def test_a_card_cannot_lead_out_of_its_dataset(pattern: str) -> None:
 
 
 def test_names_tell_splits() -> None:
-    assert pick_split(["musique_v1.0_train.jsonl", "musique_v1.0_dev.jsonl"], "validation") == ["musique_v1.0_dev.jsonl"]
+    assert pick_split(["musique_v1.0_train.jsonl", "musique_v1.0_dev.jsonl"], "validation") == [
+        "musique_v1.0_dev.jsonl"
+    ]
     assert pick_split(["data.json"], "train") == ["data.json"]
     assert pick_split(["test.json"], "train") == []
     assert list_splits(["train-00000-of-00002.jsonl", "a/test/1.jsonl", "other.jsonl"]) == {"train", "test"}
