@@ -1,5 +1,9 @@
 """Where data and checkpoints live: package://PACKAGE/FILE becomes a local path, everything else stays as given."""
 
+import json
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,8 +15,8 @@ SCHEME = "package://"
 def locate(location: str, key: str) -> str:
     """The local path behind package://PACKAGE/FILE; any other location unchanged.
 
-    The package is found without being imported, so none of its code runs. `key` names the configuration key in
-    the error.
+    The package is found without being imported, so none of its code runs. It must be installed: a folder that merely
+    lies on Python's path, as the working folder may, is no package. `key` names the configuration key in the error.
 
     Raises:
         UserError: the package is not installed, or has no such file.
@@ -20,11 +24,9 @@ def locate(location: str, key: str) -> str:
     if not location.startswith(SCHEME):
         return location
     package, _, file = location.removeprefix(SCHEME).partition("/")
-    # The running program is "__main__", which may have no specification.
-    spec = find_spec(package) if package.isidentifier() and package != "__main__" else None
-    if spec is None or not spec.submodule_search_locations:
+    root = _find_package(package) if package.isidentifier() else None
+    if root is None:
         raise UserError(f"{key} is {location[:200]!r}, but no package {package[:80]!r} is installed here")
-    root = Path(spec.submodule_search_locations[0]).resolve()
     try:
         path = (root / file).resolve()
         found = path.is_relative_to(root) and path.exists()
@@ -33,3 +35,33 @@ def locate(location: str, key: str) -> str:
     if not found:
         raise UserError(f"{key} is {location[:200]!r}, but package '{package}' has no {file[:80]!r}")
     return str(path)
+
+
+def _find_package(package: str) -> Path | None:
+    """The folder of an installed package: where its distribution keeps it, or the sources of an editable one."""
+    for name in dict.fromkeys(_list_packages(tuple(sys.path)).get(package, ())):
+        try:
+            installed = distribution(name)
+        except PackageNotFoundError:  # uninstalled since the list was made
+            continue
+        folder = Path(str(installed.locate_file(package)))
+        if folder.is_dir():
+            return folder.resolve()
+        if _is_editable(installed.read_text("direct_url.json")):
+            spec = find_spec(package)
+            if spec is not None and spec.submodule_search_locations:
+                return Path(spec.submodule_search_locations[0]).resolve()
+    return None
+
+
+@cache
+def _list_packages(path: tuple[str, ...]) -> dict[str, list[str]]:
+    """The distributions along Python's `path` that each top-level package comes from."""
+    return {package: list(names) for package, names in packages_distributions().items()}
+
+
+def _is_editable(direct_url: str | None) -> bool:
+    if direct_url is None:
+        return False
+    tree = json.loads(direct_url)
+    return isinstance(tree, dict) and bool(tree.get("dir_info", {}).get("editable"))

@@ -19,6 +19,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "__init__.py").write_text("raise RuntimeError('imported')\n")
     (folder / "data" / "rows.jsonl").write_text("{}\n")
     (folder / "data" / "deep" / "größe 1.csv").write_text("a\n")
+    (root / "atgen_sample-1.dist-info").mkdir()
+    (root / "atgen_sample-1.dist-info" / "METADATA").write_text("Name: atgen-sample\nVersion: 1\n")
+    (root / "atgen_sample-1.dist-info" / "top_level.txt").write_text("atgen_sample\natgen_module\n")
+    (root / "loose").mkdir()
+    (root / "loose" / "rows.jsonl").write_text("{}\n")
+    (root / "loose" / "__init__.py").touch()
     (root / "secret.txt").write_text("secret")
     (root / "atgen_module.py").write_text("raise RuntimeError('imported')\n")
     (folder / "link").symlink_to(root / "secret.txt")
@@ -92,10 +98,22 @@ def test_what_is_not_a_file_of_the_package_is_refused(file: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["no_such_package", "atgen_module", "json.decoder", "..", "", " ", "atgen-sample", "__main__", "a\nb", "é" * 300],
+    [
+        "no_such_package",
+        "loose",
+        "atgen_module",
+        "json.decoder",
+        "..",
+        "",
+        " ",
+        "atgen-sample",
+        "__main__",
+        "a\nb",
+        "é" * 300,
+    ],
 )
 def test_what_is_no_package_is_refused(name: str) -> None:
-    message = mistake(f"package://{name}/data/rows.jsonl")
+    message = mistake(f"package://{name}/rows.jsonl")
     assert "is installed here" in message
     assert len(message) < 400
 

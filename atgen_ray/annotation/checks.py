@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from atgen_ray.annotation.output_schema import open_validator
 from atgen_ray.config import ChecksConfig, LanguageAnnotatorConfig
 from atgen_ray.strict_json import encode_json
 
@@ -38,7 +39,7 @@ def read_label(answer: str, config: LanguageAnnotatorConfig) -> tuple[str, str |
     text = re.sub(r"^```(?:json)?\s*|\s*```$", "", answer.strip())
     try:
         value: Any = json.loads(text)
-        jsonschema.validate(value, config.output_schema)
+        open_validator(config.output_schema).validate(value)
         if config.output_field is not None:
             value = value[config.output_field]
     except ValueError:

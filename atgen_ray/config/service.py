@@ -102,7 +102,8 @@ class ServiceConfig(Section):
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     data_roots: list[str] = Field(
         default_factory=list,
-        description="Folders below which selections and runs given over HTTP may read; none: only hub ids and packages",
+        description="Folders, URLs and packages (package://NAME) below which selections and runs given over HTTP may "
+        "read; none: only hub ids and the packages of the demo",
     )
     base_urls: list[str] = Field(
         default_factory=list,

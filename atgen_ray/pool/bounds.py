@@ -1,7 +1,9 @@
 """How much a file may come to: small files that unpack to endless ones, and rows too long to be texts, are refused."""
 
+import codecs
 import csv
 import io
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +45,7 @@ def open_counted(file: Any, size: int | None, name: str) -> io.BufferedReader:
     return io.BufferedReader(Counted(file, allow(size), name), buffer_size=1 << 20)
 
 
-def read_lines(reader: io.BufferedReader) -> Iterator[bytes | None]:
+def read_lines(reader: "io.BufferedReader[Any]") -> Iterator[bytes | None]:
     """The lines; None in place of one longer than LONGEST."""
     while line := reader.readline(LONGEST + 1):
         whole = len(line) <= LONGEST
@@ -57,24 +59,51 @@ class Lines:
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
+        self._record: list[str | None] = []  # lines given since `start`; None for one that is too long
+        self._again: deque[str | None] = deque()
+        self.given = 0  # lines so far
 
     def __iter__(self) -> "Lines":
         return self
 
     def __next__(self) -> str:
-        line = self._text.readline(LONGEST + 1)
-        if not line:
+        line = self._again.popleft() if self._again else self._read()
+        if line == "":
             raise StopIteration
-        if len(line) > LONGEST:
-            while line and not line.endswith("\n"):
-                line = self._text.readline(LONGEST)
+        self._record.append(line)
+        self.given += 1
+        if line is None:
             raise csv.Error(describe_length())
         return line
+
+    def start(self) -> None:
+        """A record begins with the next line."""
+        self._record = []
+
+    def retry(self) -> None:
+        """Takes back all lines of a broken record but the first: a quote that is never closed swallows good rows."""
+        taken = self._record[1:]
+        self._again.extendleft(reversed(taken))
+        self.given -= len(taken)
+
+    def _read(self) -> str | None:
+        line = self._text.readline(LONGEST + 1)
+        if len(line) <= LONGEST:
+            return line
+        while line and not line.endswith("\n"):
+            line = self._text.readline(LONGEST)
+        return None
 
 
 def describe_length() -> str:
     """Why a record is no row."""
     return f"has more than {LONGEST >> 20} MB"
+
+
+def check_encoding(head: bytes, name: str) -> None:
+    """Raises OSError where a text file begins as UTF-16 or UTF-32 does: spreadsheets write "Unicode text" so."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        raise OSError(f"{name} is UTF-16 or UTF-32, expected UTF-8")
 
 
 def check_parquet(metadata: Any, size: int, name: str) -> None:

@@ -8,7 +8,8 @@ follows.
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -18,55 +19,73 @@ from ray.data.datasource import FileBasedDatasource
 
 from atgen_ray.pool.bounds import (
     ARRAY,
+    EXPANSION,
     LONGEST,
     Lines,
     TooMuch,
+    allow,
+    check_encoding,
     check_parquet,
     describe_length,
     open_counted,
     read_lines,
 )
+from atgen_ray.pool.json_layout import goes_on, parse_values, unwrap
 from atgen_ray.pool.rows import Row
 
 BLOCK_ROWS = 1000
 BLOCK_BYTES = 4 << 20
 _BOM = b"\xef\xbb\xbf"
+_ARROW_FILE = b"ARROW1"
 _RAW_SCHEMA = pa.schema([("record", pa.binary()), ("place", pa.string()), ("error", pa.string())])
 
 _Raw = tuple[bytes, str, str | None]
 
 
 class JsonRecords(FileBasedDatasource):
-    """One JSON value a line, or one array of them; blank lines are no rows."""
+    """JSON values a line each, or one below the other over several lines, or one array, wrapper or table of them.
+
+    Blank lines are no rows. See `json_layout.unwrap` for wrappers and tables.
+    """
 
     def _read_stream(self, f: pa.NativeFile, path: str) -> Iterator[pa.Table]:
         name = PurePosixPath(path).name
         reader = open_counted(f, _size(self, path), name)
-        head = reader.peek(64).removeprefix(_BOM).lstrip()
-        if head.startswith(b"["):
-            content = reader.read(ARRAY + 1).removeprefix(_BOM)
-            if len(content) > ARRAY:
-                raise TooMuch(f"{name} begins an array of more than {ARRAY >> 20} MB, expected JSON Lines")
-            try:
-                items = json.loads(content)
-            except (ValueError, RecursionError):  # lines after all, of which the first is an array
-                reader = io.BufferedReader(io.BytesIO(content))
-            else:
-                yield from _to_blocks(_split_items(items, name))
-                return
-        yield from _to_blocks(_split_lines(reader, name))
+        check_encoding(reader.peek(4), name)
+        yield from _to_blocks(_split_json(reader, name))
 
 
 class CsvRecords(FileBasedDatasource):
-    """CSV with a header, or TSV by its name; a column name that the header repeats holds a list of its values."""
+    """CSV with a header, or TSV by its name; a column name that the header repeats holds a list of its values.
+
+    Args:
+        delimiter: the character between fields; None for a comma, or a tab in a .tsv file.
+        quoting: whether quotes hold a field together; None for yes, but not in a .tsv file, where they are text.
+    """
+
+    def __init__(
+        self, paths: Any, *, delimiter: str | None = None, quoting: bool | None = None, **options: Any
+    ) -> None:
+        super().__init__(paths, **options)
+        self._delimiter = delimiter
+        self._quoting = quoting
 
     def _read_stream(self, f: pa.NativeFile, path: str) -> Iterator[pa.Table]:
         csv.field_size_limit(LONGEST)
         file = PurePosixPath(path)
         counted = open_counted(f, _size(self, path), file.name)
+        check_encoding(counted.peek(4), file.name)
         text = io.TextIOWrapper(counted, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(Lines(text), delimiter="\t" if ".tsv" in file.suffixes else ",", strict=True)
-        yield from _to_blocks(_split_fields(reader, file.name))
+        lines = Lines(text)
+        tabs = ".tsv" in PurePosixPath(path.lower()).suffixes
+        quoted = not tabs if self._quoting is None else self._quoting
+        reader = csv.reader(
+            lines,
+            delimiter=self._delimiter or ("\t" if tabs else ","),
+            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+            strict=True,
+        )
+        yield from _to_blocks(_split_fields(reader, lines, file.name))
 
 
 class ParquetRecords(FileBasedDatasource):
@@ -82,38 +101,100 @@ class ParquetRecords(FileBasedDatasource):
             yield pa.Table.from_batches([batch])
 
 
+class ArrowRecords(FileBasedDatasource):
+    """Arrow's IPC streams, as datasets.save_to_disk writes them, or its IPC files."""
+
+    def _open_input_source(self, filesystem: Any, path: str, **open_args: Any) -> pa.NativeFile:
+        return filesystem.open_input_file(path)
+
+    def _read_stream(self, f: pa.NativeFile, path: str) -> Iterator[pa.Table]:
+        left = allow(f.size())
+        for batch in _iterate_batches(f):
+            left -= batch.nbytes
+            if left < 0:
+                raise TooMuch(f"{PurePosixPath(path).name} unpacks to more than {EXPANSION} times its size")
+            yield pa.Table.from_batches([batch])
+
+
+def _iterate_batches(f: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    if f.read(len(_ARROW_FILE)) == _ARROW_FILE:
+        file = pa.ipc.open_file(f)
+        yield from (file.get_batch(at) for at in range(file.num_record_batches))
+    else:
+        f.seek(0)
+        yield from pa.ipc.open_stream(f)
+
+
 def _size(source: FileBasedDatasource, path: str) -> int | None:
     """Bytes of a file as it lies there, packed or not; None where its server does not say."""
     size: int | None = source._filesystem.get_file_info(path).size
     return size
 
 
-def _split_items(items: list[Any], name: str) -> Iterator[_Raw]:
-    for number, item in enumerate(items, start=1):
-        yield json.dumps(item).encode(), f"{name} item {number}: ", None
+def _split_json(reader: io.BufferedReader, name: str) -> Iterator[_Raw]:
+    blank, first = _read_first(reader)
+    content = first.removeprefix(_BOM).lstrip()
+    values: list[Any] | None = None
+    if content.startswith(b"["):
+        content += reader.read(max(ARRAY + 1 - len(content), 0))
+        if len(content) > ARRAY:
+            raise TooMuch(f"{name} begins an array of more than {ARRAY >> 20} MB, expected JSON Lines")
+        values = parse_values(content, most=1)  # else lines after all, of which the first is an array
+    elif content.startswith(b"{") and (len(first) > LONGEST or goes_on(content)):
+        content += reader.read(max(ARRAY - len(content), 0))
+        values = parse_values(content) if not reader.peek(1) else None
+        content += reader.readline(LONGEST)
+    else:
+        _skip_rest(reader, first)
+        more, second = _read_first(reader)
+        _skip_rest(reader, second)
+        values = parse_values(content) if content.startswith(b"{") and not second else None
+        content = content.rstrip(b"\n") + b"\n" * (more + 1) + second
+    # A lone row of a JSON Lines file may have lists of one length too.
+    rows = unwrap(values) if values is not None and ".json" in PurePosixPath(name.lower()).suffixes else values
+    if rows is not None:
+        yield from ((json.dumps(row).encode(), f"{name} item {at}: ", None) for at, row in enumerate(rows, start=1))
+        return
+    known = io.BufferedReader(io.BytesIO(content))
+    yield from _split_lines(chain(read_lines(known), read_lines(reader)), name, blank + 1)
 
 
-def _split_lines(reader: io.BufferedReader, name: str) -> Iterator[_Raw]:
-    for number, line in enumerate(read_lines(reader), start=1):
+def _read_first(reader: io.BufferedReader) -> tuple[int, bytes]:
+    """How many blank lines there are, and the line after them, cut where it is longer than LONGEST."""
+    blank = 0
+    while line := reader.readline(LONGEST + 1):
+        if line.removeprefix(_BOM).strip():
+            return blank, line
+        blank += 1
+    return blank, b""
+
+
+def _skip_rest(reader: io.BufferedReader, line: bytes) -> None:
+    """To the end of a line that was cut."""
+    while len(line) >= LONGEST and not line.endswith(b"\n"):
+        line = reader.readline(LONGEST)
+
+
+def _split_lines(lines: Iterable[bytes | None], name: str, start: int) -> Iterator[_Raw]:
+    for number, line in enumerate(lines, start=start):
         if line is None:
             yield b"", f"{name} line {number}: ", describe_length()
-            continue
-        record = (line.removeprefix(_BOM) if number == 1 else line).strip()
-        if record:
+        elif record := line.strip():
             yield record, f"{name} line {number}: ", None
 
 
-def _split_fields(reader: Any, name: str) -> Iterator[_Raw]:
+def _split_fields(reader: Any, lines: Lines, name: str) -> Iterator[_Raw]:
     header: list[str] | None = None
     while True:
-        place = f"{name} line {reader.line_num + 1}: "
+        lines.start()
+        place = f"{name} line {lines.given + 1}: "
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            unclosed = "a quote is never closed, rows after it may be lost"
-            yield b"", place, f"is not valid CSV: {unclosed if 'end of data' in str(error) else error}"
+            lines.retry()
+            yield b"", place, f"is not valid CSV: {'a quote is never closed' if 'end of data' in str(error) else error}"
             continue
         if header is None:
             header = fields

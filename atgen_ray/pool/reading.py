@@ -1,6 +1,7 @@
 """Reading a split: every usable row as an example with an id, its answers apart, and the rows that are not usable."""
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -57,6 +58,11 @@ def build_split(
     _check_rows(rows, plan, data, split, location)
 
     inside = range(*part.indices(rows.num_rows))
+    if not inside:
+        asked = data.pool_split if split == "pool" else data.test_split
+        raise UserError(
+            f"data.{split}_split is '{asked}', but '{location}' has {rows.num_rows} rows, none of them there"
+        )
     dead = [
         DeadLetter(f"row-{row}" if split == "pool" else f"{split}-row-{row}", "pool", reason)
         for row, reason in enumerate(rows["error"].to_pylist())
@@ -65,6 +71,10 @@ def build_split(
     # Python's own integers: whether a range has one of numpy's is found out by comparing it with each of its members.
     sound = np.flatnonzero(rows["error"].is_null().to_numpy()).tolist()
     usable = np.array([row for row in sound if row in inside], dtype=int)
+    if not usable.size:
+        raise UserError(
+            f"data.{split} is '{location}', of which no row that is asked for is usable; the first: {dead[0].reason}"
+        )
     if data.merge_repeats:
         rows, usable = _merge_repeats(rows, usable)
     kept = _draw(usable, data.limit if split == "pool" else data.test_limit, f"{seed}/{split}")
@@ -130,10 +140,16 @@ def _fill_source(source: "Source", plan: RowPlan, named: str, progress: Progress
 
 
 def _stream_blocks(dataset: Any, named: str) -> Iterator[pa.Table]:
+    # Ray Data logs what a reader raises, with all frames on the way; here it becomes one line of ours.
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{named}, which cannot be read: {_find_reason(error)}") from error
+    finally:
+        logger.setLevel(level)
 
 
 def _fill_block(block: pa.Table, decode: Any, plan: RowPlan) -> pa.Table:

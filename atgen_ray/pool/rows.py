@@ -18,8 +18,9 @@ from atgen_ray.pool.columns import (
     restore_integers,
     to_texts,
 )
+from atgen_ray.pool.conversations import find_answers, is_conversation, read_answer, render_question
 from atgen_ray.pool.duplicates import sign_texts
-from atgen_ray.pool.templates import fill_template, list_variables
+from atgen_ray.pool.templates import fill_template, list_variables, tests_variable
 
 Row = tuple[Any, str | None, str]  # the record, or why there is none, and where it stands: "a.jsonl line 3: "
 
@@ -87,18 +88,19 @@ class _RowError(Exception):
 
 
 def _take_texts(record: dict[str, Any], found: dict[str, list[tuple[Address, Any]]], plan: RowPlan) -> dict[str, Any]:
-    source = found[plan.input]
+    asked, known, hidden = _read_conversations(found, plan)
+    source = asked[plan.input]
     if not source:
         raise _RowError(f"has no '{plan.input}'")
     question = " ".join(filter(None, _read_texts(plan.input, [value for _, value in source])))
-    if not question.strip():
+    if not question.strip() and not tests_variable(plan.template, "input"):
         raise _RowError(f"'{plan.input}' is empty")
     if len(question) > LONGEST:
         raise _RowError(f"'{plan.input}' {describe_length()}")
     references = [
         text
         for path in plan.references
-        for text in _read_texts(path, [value for _, value in found[path]])
+        for text in _read_texts(path, [value for _, value in known[path]])
         if text.strip()
     ]
     if references and plan.reference_template is not None:
@@ -106,9 +108,11 @@ def _take_texts(record: dict[str, Any], found: dict[str, list[tuple[Address, Any
     if plan.needs_reference and not references:
         raise _RowError("has no reference")
     shared = {address[0] for address, _ in source}
-    answers = [address for path in plan.references for address in find_addresses(record, path)]
+    answers = [address for path in plan.references for address in find_addresses(record, path)] + hidden
     columns = hide_leaves(record, answers, shared)
-    columns["input"] = question
+    # A template that names the column of the input itself means by `input` a column of that name.
+    if not ("input" in columns and plan.input != "input" and plan.input in list_variables(plan.template)):
+        columns["input"] = question
     text = _fill(plan.template, columns)
     row = {
         "text": text,
@@ -119,13 +123,41 @@ def _take_texts(record: dict[str, Any], found: dict[str, list[tuple[Address, Any
     return row | {"data": fill_template(plan.template, columns, literals=False)} if plan.signed else row
 
 
+def _read_conversations(
+    found: dict[str, list[tuple[Address, Any]]], plan: RowPlan
+) -> tuple[dict[str, list[tuple[Address, Any]]], dict[str, list[tuple[Address, Any]]], list[Address]]:
+    """Question and answers out of columns that hold chats, and where the answers stand."""
+    asked = {
+        plan.input: [(at, render_question(each) if is_conversation(each) else each) for at, each in found[plan.input]]
+    }
+    known = {
+        path: [(at, read_answer(each) if is_conversation(each) else each) for at, each in found[path]]
+        for path in plan.references
+    }
+    chats = [(at, each) for path in (plan.input, *plan.references) for at, each in found[path] if is_conversation(each)]
+    return asked, known, [(*at, turn) for at, each in chats for turn in find_answers(each)]
+
+
 def _read_texts(path: str, values: list[Any]) -> list[str]:
     try:
         return to_texts(values)
     except UnicodeError as error:
         raise _RowError(f"'{path}' is not valid Unicode") from error
     except ValueError as error:
-        raise _RowError(f"'{path}' {error}") from error
+        raise _RowError(f"'{path}' {error}{_hint_inner(path, values)}") from error
+
+
+def _hint_inner(path: str, values: list[Any]) -> str:
+    """Which key of an object holds the text that was meant, where there is one."""
+    flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    found = next((value for value in flat if isinstance(value, dict)), {})
+    inner = [str(key) for key, value in found.items() if isinstance(value, str)] or [
+        str(key)
+        for key, value in found.items()
+        if isinstance(value, list) and all(isinstance(item, str) for item in value)
+    ]
+    named = next((key for key in ("text", "value", "answer", "content") if key in inner), inner[0] if inner else None)
+    return f"; did you mean '{path}.{named}'?" if named else ""
 
 
 def _fill(template: str, columns: dict[str, Any], key: str = "prompt.template") -> str:

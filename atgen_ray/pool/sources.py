@@ -1,10 +1,20 @@
-"""Any dataset as a Ray Dataset: files, folders, globs, URLs, Hugging Face ids and folders made by save_to_disk."""
+"""Any dataset as a Ray Dataset: files, folders, globs, URLs, Hugging Face ids and folders made by save_to_disk.
 
+Whatever the kind of place, it comes down to a list of files, and each of them is checked before any is opened: it lies
+where the configuration points, links followed. What a dataset says of itself (a README, a state.json, a symbolic link)
+cannot lead elsewhere.
+"""
+
+import json
+import os
+import posixpath
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 import pyarrow as pa
@@ -12,7 +22,9 @@ import pyarrow as pa
 from atgen_ray.config import DataConfig
 from atgen_ray.errors import UserError, nearest
 from atgen_ray.locations import locate
+from atgen_ray.pool.hub import CARD, HubDataset
 from atgen_ray.pool.rows import Row
+from atgen_ray.pool.splits import NO_DATA, list_splits, name_split, pick_files, pick_split, read_options
 
 SUFFIXES = {
     ".jsonl": "jsonl",
@@ -22,14 +34,13 @@ SUFFIXES = {
     ".tsv": "csv",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
 }
 COMPRESSIONS = {".gz", ".bz2", ".zst", ".lz4"}
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _SAVED_MARKS = ("dataset_dict.json", "state.json")
 _SPLIT = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<start>\d*):(?P<stop>\d*)\])?")
-_SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")
-# Names that different publishers give to one split.
-_ALIASES = {"validation": ("valid", "val", "dev"), "test": ("testset",), "train": ("training",)}
+_MAGIC = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
@@ -50,25 +61,41 @@ class _Place:
     files: list[str]  # in the order in which they are read
     folder: str | None
 
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.filesystem, fsspec.get_filesystem_class("file"))
+
+    def relative(self) -> list[str]:
+        """The files as they are named below the folder."""
+        return [path.removeprefix(f"{self.folder}/") for path in self.files]
+
+    def keep(self, relative: list[str]) -> "_Place":
+        """The same place with some of its files."""
+        files = [path for path in self.files if path.removeprefix(f"{self.folder}/") in set(relative)]
+        return replace(self, files=files)
+
     def refuse(self, reason: str) -> UserError:
         return UserError(f"{self.key} is '{self.location}', {reason}")
 
 
 def open_source(data: DataConfig, key: str, location: str, split: str) -> Source:
-    """Open `location`, the value of `key`; `split` is the split of a Hugging Face or saved dataset.
+    """Open `location`, the value of `key`; `split` is the split of a dataset that holds several.
 
-    Rows come in the order of the source: files by path, rows as they stand. Nothing is read yet.
+    Rows come in the order of the source: files by path, rows as they stand. Nothing but a dataset's own description
+    is read yet, and of the hub, whose files are copied here.
 
     Raises:
-        UserError: nothing is there, its format cannot be told, or it cannot be opened.
+        UserError: nothing is there, its format cannot be told, it cannot be opened, or it names files outside itself.
     """
     place = _find_place(key, location) if data.path is None else _find_split(data.path, data.subset, split)
     kind = _tell_format(place) if data.format == "auto" else data.format
     if kind == "huggingface":
-        return _open_hub(place, data, split)
+        return _open_repository(place, data, split)
     if kind == "saved":
         return _open_saved(place, split)
-    paths = _pick_files(place, kind)
+    if place.folder is not None and data.path is None:
+        place = _keep_split(place, kind, split)
+    paths = _pick_kind(place, kind)
     if not paths:
         raise place.refuse("expected an existing file, folder, glob or URL with data in it")
     return _open_files(place, kind, paths)
@@ -94,17 +121,25 @@ def _find_split(folder: str, subset: str | None, split: str) -> _Place:
         raise place.refuse("expected an existing folder")
     if any(place.filesystem.exists(f"{place.folder}/{mark}") for mark in _SAVED_MARKS):
         return place
-    named = [path for path in place.files if _kind_of(path)]
-    inner = [path for path in named if subset and f"/{subset}/" in path[len(place.folder) :]]
-    for name in (split, *_ALIASES.get(split, ())):
-        if files := [path for path in inner or named if _name_of_split(path) == name]:
-            return _Place("data.path", folder, place.filesystem, files, None)
-    known = sorted({_name_of_split(path) for path in named})
-    raise place.refuse(f"which has no file of split '{split}'" + (f"; it has {', '.join(known)}" if known else ""))
+    named = [path for path in place.relative() if _kind_of(path)]
+    inner = [path for path in named if subset and f"/{subset}/" in f"/{path}"]
+    picked = pick_split(inner or named, split)
+    if not picked or len(picked) == len(named) > len(list_splits(named)) == 0:  # a folder of other files
+        known = sorted({name_split(path) for path in named})
+        raise place.refuse(f"which has no file of split '{split}'" + (f"; it has {', '.join(known)}" if known else ""))
+    return place.keep(picked)
 
 
-def _name_of_split(path: str) -> str:
-    return _SHARD.sub("", PurePosixPath(path).name.partition(".")[0])
+def _keep_split(place: _Place, kind: str, split: str) -> _Place:
+    """Of a folder whose files are named by several splits the files of one: the others are no part of the pool."""
+    named = [path for path in place.relative() if _kind_of(path) == kind]
+    splits = list_splits(named)
+    if len(splits) < 2:
+        return place
+    picked = pick_split(named, split)
+    if not picked:
+        raise place.refuse(f"which has no file of split '{split}'; it has {', '.join(sorted(splits))}")
+    return place.keep(picked)
 
 
 def _find_place(key: str, location: str) -> _Place:
@@ -113,18 +148,48 @@ def _find_place(key: str, location: str) -> _Place:
         if filesystem.isfile(path):
             return _Place(key, location, filesystem, [path], None)
         if filesystem.isdir(path):
-            return _Place(key, location, filesystem, _list_folder(filesystem, path), path)
-        globbed = sorted(filter(filesystem.isfile, filesystem.glob(path))) if re.search(r"[*?\[]", path) else []
-        return _Place(key, location, filesystem, globbed, None)
+            place = _Place(key, location, filesystem, _list_folder(filesystem, path), path.rstrip("/"))
+            check_inside(place, place.files, place.folder)
+            return place
+        globbed = sorted(filter(filesystem.isfile, filesystem.glob(path))) if _MAGIC.search(path) else []
+        place = _Place(key, location, filesystem, globbed, None)
+        check_inside(place, globbed, _MAGIC.split(path)[0].rpartition("/")[0])
+        return place
     except (ImportError, ValueError, OSError) as error:  # a missing driver, an unknown scheme, no access
         raise UserError(f"{key} is '{location}', which cannot be opened: {_first_line(error)}") from error
+
+
+def check_inside(place: _Place, paths: list[str], folder: str | None) -> None:
+    """Nothing, where each of `paths` lies below `folder`, links followed.
+
+    Raises:
+        UserError: one of them does not.
+    """
+    if folder is None or not paths:
+        return
+    if not place.is_local:
+        for path in paths:
+            if not path.startswith(folder) or ".." in unquote(path[len(folder) :]).split("/"):
+                raise place.refuse(f"which leads to {path[:200]!r}, outside it")
+        return
+    root = Path(os.path.realpath(folder))
+    if root.parent.name == "snapshots":  # of the hub's cache, where the files are links to blobs beside the snapshots
+        root = root.parent.parent
+    for path in paths:
+        target = os.path.realpath(path)
+        if not Path(target).is_relative_to(root):
+            raise place.refuse(f"which leads to {target[:200]!r}, outside it, by {PurePosixPath(path).name[:80]!r}")
 
 
 def _list_folder(filesystem: Any, folder: str) -> list[str]:
     """Files below `folder`, without hidden ones and the markers (_SUCCESS) of other tools."""
     found = sorted(filesystem.find(folder))
     inner = ((path, PurePosixPath(path[len(folder.rstrip("/")) :]).parts) for path in found)
-    return [path for path, parts in inner if not any(part.startswith((".", "_")) for part in parts)]
+    return [
+        path
+        for path, parts in inner
+        if parts[-1] not in NO_DATA and not any(part.startswith((".", "_")) for part in parts)
+    ]
 
 
 def _kind_of(path: str) -> str | None:
@@ -146,73 +211,130 @@ def _tell_format(place: _Place) -> str:
     raise place.refuse(f"and {found}: set data.format to jsonl, csv, parquet, saved or huggingface")
 
 
-def _pick_files(place: _Place, kind: str) -> list[str]:
+def _pick_kind(place: _Place, kind: str) -> list[str]:
     named = [path for path in place.files if _kind_of(path) == kind]
     return named or place.files
 
 
-def _open_files(place: _Place, kind: str, paths: list[str]) -> Source:
+def _open_files(place: _Place, kind: str, paths: list[str], options: dict[str, Any] | None = None) -> Source:
+    """Files that every worker can reach, read by tasks of Ray Data."""
     import ray.data
-    from pyarrow.fs import LocalFileSystem
-    from ray.data.datasource import Partitioning
 
     from atgen_ray.hardware import share_cpus
-    from atgen_ray.pool import files
 
-    # Given outright, or Ray would take a `#` or `%` in a file name for a part of a URL.
-    local = isinstance(place.filesystem, fsspec.get_filesystem_class("file"))
-    filesystem = LocalFileSystem() if local else place.filesystem
     try:
-        if kind == "parquet":
-            # A column of a partitioned table may stand in its folders' names: lang=en/0.parquet
-            datasource = files.ParquetRecords(paths, filesystem=filesystem, partitioning=Partitioning("hive"))
-            return Source(ray.data.read_datasource(datasource, **share_cpus()), files.decode_columns)
-        reader = files.JsonRecords if kind == "jsonl" else files.CsvRecords
-        records = reader(paths, filesystem=filesystem)
-        return Source(ray.data.read_datasource(records, **share_cpus()), files.decode_records)
+        reader, decode = _build_reader(place, kind, paths, options or {})
+        return Source(ray.data.read_datasource(reader, **share_cpus()), decode)
     except (OSError, ValueError) as error:
         raise place.refuse(f"which cannot be read: {_first_line(error)}") from error
 
 
-def _open_hub(place: _Place, data: DataConfig, split: str) -> Source:
-    import datasets
-
-    try:
-        loaded = datasets.load_dataset(
-            locate(place.location, place.key), data.subset, split=split, revision=data.revision
-        )
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = f"no file or folder here, and Hugging Face cannot load it (subset {data.subset}, split {split})"
-        raise place.refuse(f"{reason}: {_first_line(error)}") from error
-    return _open_arrow(loaded)
-
-
-def _open_saved(place: _Place, split: str) -> Source:
-    import datasets
-
-    try:
-        loaded = datasets.load_from_disk(
-            locate(place.location, place.key), storage_options=place.filesystem.storage_options
-        )
-    except (OSError, ValueError, KeyError, RecursionError, datasets.exceptions.DatasetsError) as error:
-        raise place.refuse(f"expected a folder made by datasets.save_to_disk: {_first_line(error)}") from error
-    if isinstance(loaded, datasets.DatasetDict):
-        if split not in loaded:
-            key = "a split" if place.key == "data.path" else f"{place.key}_split"
-            raise UserError(f"{key} is '{split}', no split of '{place.location}'{nearest(split, loaded)}")
-        loaded = loaded[split]
-    return _open_arrow(loaded)
-
-
-def _open_arrow(dataset: Any) -> Source:
-    import ray.data
+def _build_reader(place: _Place, kind: str, paths: list[str], options: dict[str, Any]) -> tuple[Any, Any]:
+    """The Ray datasource of files of one kind, and what decodes its blocks."""
+    from pyarrow.fs import LocalFileSystem
+    from ray.data.datasource import Partitioning
 
     from atgen_ray.pool import files
 
-    # Not ray.data.from_huggingface: it asks the hub for a dataset of the same name, even for data that is here.
-    blocks = list(dataset.with_format("arrow").iter(batch_size=10_000))
-    empty = dataset.features.arrow_schema.empty_table()
-    return Source(ray.data.from_arrow(blocks or [empty]), files.decode_columns)
+    # Given outright, or Ray would take a `#` or `%` in a file name for a part of a URL.
+    filesystem = LocalFileSystem() if place.is_local else place.filesystem
+    if kind == "parquet":
+        # A column of a partitioned table may stand in its folders' names: lang=en/0.parquet
+        partitioning = Partitioning("hive")
+        return files.ParquetRecords(paths, filesystem=filesystem, partitioning=partitioning), files.decode_columns
+    if kind == "arrow":
+        return files.ArrowRecords(paths, filesystem=filesystem), files.decode_columns
+    if kind == "csv":
+        return files.CsvRecords(paths, filesystem=filesystem, **options), files.decode_records
+    return files.JsonRecords(paths, filesystem=filesystem), files.decode_records
+
+
+def _open_repository(place: _Place, data: DataConfig, split: str) -> Source:
+    """A dataset laid out as on the hub: a folder here, or else a repository there."""
+    if place.folder is not None:
+        card = _read_beside(place, CARD)
+        picked, options = _pick_files(place, place.relative(), data, split, card)
+        chosen = place.keep(picked)
+        return _open_files(chosen, *_most_common(chosen), options)
+    try:
+        dataset = HubDataset(place.location, data.revision)
+        listed, card = dataset.list_files(), dataset.card
+        picked, options = _pick_files(place, listed, data, split, card)
+        kind, files = _most_common(replace(place, files=picked))
+        copies = dataset.fetch(files)
+    except (OSError, ValueError) as error:
+        asked = f"(subset {data.subset}, split {split})"
+        reason = f"no file or folder here, and Hugging Face cannot load it {asked}: {_first_line(error)}"
+        raise place.refuse(reason) from error
+    here = replace(place, filesystem=fsspec.filesystem("file"), files=copies, folder=str(dataset.folder))
+    check_inside(here, copies, here.folder)
+    return _open_here(here, kind, copies, options)
+
+
+def _pick_files(
+    place: _Place, paths: list[str], data: DataConfig, split: str, card: str | None
+) -> tuple[list[str], dict[str, Any]]:
+    try:
+        picked, options = pick_files(paths, split, data.subset, card)
+        return picked, read_options(options)
+    except UserError as error:
+        asked = f"(subset {data.subset}, split {split})"
+        raise place.refuse(f"and Hugging Face cannot load it {asked}: {error}") from error
+
+
+def _most_common(place: _Place) -> tuple[str, list[str]]:
+    """The kind of most files, and the files of it; a repository may hold the same rows in several kinds."""
+    kinds = Counter(kind for kind in map(_kind_of, place.files) if kind)
+    if not kinds:
+        names = ", ".join(sorted({PurePosixPath(path).suffix or path for path in place.files})[:5])
+        raise place.refuse(
+            f"whose files ({names}) are no JSON, CSV, Parquet or Arrow; of a public dataset the hub has a copy in "
+            "Parquet: data.revision=refs/convert/parquet"
+        )
+    kind = max(sorted(kinds), key=kinds.__getitem__)
+    return kind, [path for path in place.files if _kind_of(path) == kind]
+
+
+def _read_beside(place: _Place, name: str) -> str | None:
+    """The text of a file in the place's folder, or None."""
+    path = f"{place.folder}/{name}"
+    if place.folder is None or not place.filesystem.isfile(path):
+        return None
+    check_inside(place, [path], place.folder)
+    return str(place.filesystem.cat_file(path).decode("utf-8", "replace"))
+
+
+def _open_here(place: _Place, kind: str, paths: list[str], options: dict[str, Any]) -> Source:
+    """Files of this machine alone, such as the hub's cache, read in this process into the object store."""
+    import ray.data
+
+    try:
+        reader, decode = _build_reader(place, kind, paths, options)
+        blocks = [ray.put(block) for task in reader.get_read_tasks(1) for block in task()]
+    except (OSError, ValueError) as error:
+        raise place.refuse(f"which cannot be read: {_first_line(error)}") from error
+    return Source(ray.data.from_arrow_refs(blocks or [ray.put(pa.table({}))]), decode)
+
+
+def _open_saved(place: _Place, split: str) -> Source:
+    """A folder made by datasets.save_to_disk, whose descriptions name splits and files: only those inside it."""
+    try:
+        splits = json.loads(_read_beside(place, "dataset_dict.json") or "null")
+        inner = ""
+        if splits is not None:
+            names = [str(name) for name in splits["splits"]]
+            if split not in names:
+                key = "a split" if place.key == "data.path" else f"{place.key}_split"
+                raise UserError(f"{key} is '{split}', no split of '{place.location}'{nearest(split, names)}")
+            inner = f"{split}/"
+        state = json.loads(_read_beside(place, f"{inner}state.json") or "null")
+        paths = [posixpath.join(place.folder or "", inner, file["filename"]) for file in state["_data_files"]]
+        if state.get("_indices_data_files"):
+            raise ValueError("it picks its rows by an index; save it again, which writes the rows themselves")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise place.refuse(f"expected a folder made by datasets.save_to_disk: {_first_line(error)}") from error
+    check_inside(place, paths, place.folder)
+    return _open_files(place, "arrow", paths)
 
 
 def _first_line(error: BaseException) -> str:

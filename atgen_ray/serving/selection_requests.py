@@ -36,7 +36,7 @@ class LabeledBody(ExampleBody):
 class DatasetBody(Body):
     """Examples that the service reads itself; their ids are hashes of text and row."""
 
-    path: Word = Field(description="A file below one of the service's data_roots, a hub id or package://PACKAGE/FILE")
+    path: Word = Field(description="A file below one of the service's data_roots, or a hub id")
     format: Literal["auto", "jsonl", "csv", "parquet", "saved", "huggingface"] = "auto"
     split: Word = "train"
     input: Word = Field("input", description="Column of the text; dots reach into nested columns")

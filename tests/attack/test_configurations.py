@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from referencing.exceptions import Unresolvable
 
+from atgen_ray.annotation.output_schema import open_validator
 from atgen_ray.config import RunConfig, ServiceConfig
 from atgen_ray.config_source import dump_config, load_config, parse_config
 from atgen_ray.credentials import read_key, redact
@@ -116,6 +118,38 @@ def test_over_http_the_services_own_endpoints_and_any_schema_pass() -> None:
     annotator = PAID | {"base_url": "https://ours.example/v1", "output_schema": schema}
     tree = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}, "annotator": annotator, "stopping": {"dollars": 1.0}}
     confine(dump_config(parse_config(tree)), ServiceConfig(base_urls=["https://ours.example/v1"]))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "http://169.254.169.254/latest"},
+        {"$ref": "file:///etc/passwd"},
+        {
+            "properties": {"a": {"items": [{"$ref": "https://example.org/s.json"}]}},
+            "$schema": "http://json-schema.org/draft-07/schema#",
+        },
+        {"$dynamicRef": "http://169.254.169.254/latest"},
+        {"$id": "file:///etc/", "properties": {"a": {"$ref": "passwd"}}},
+        {"properties": {"a": {"$id": "http://169.254.169.254/", "allOf": [{"$ref": "latest"}]}}},
+        {"$schema": "http://169.254.169.254/latest"},
+        {"type": "objct"},
+    ],
+)
+def test_a_schema_that_leads_elsewhere_is_refused_and_never_fetched(
+    schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched(*_: Any, **__: Any) -> None:
+        raise AssertionError("a schema was fetched")
+
+    monkeypatch.setattr("urllib.request.urlopen", fetched)
+    tree = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}, "stopping": {"dollars": 1.0, "rounds": 1}}
+    with pytest.raises(UserError, match=r"annotator\.output_schema cannot be used: its? ") as caught:
+        parse_config(tree | {"annotator": PAID | {"output_schema": schema}})
+    assert "\n" not in str(caught.value)
+    if "objct" not in str(schema) and "$schema" not in schema:
+        with pytest.raises(Unresolvable):
+            open_validator(schema).validate({"a": {}})
 
 
 def test_what_rows_say_cannot_rewrite_a_terminal() -> None:

@@ -120,6 +120,89 @@ def test_templates_still_count() -> None:
     assert row["text"] == "x 42 ="
 
 
+def make_saved(folder: Path, filename: str, splits: list[str] | None = None) -> Path:
+    """A folder as datasets.save_to_disk leaves it, with one file of that name."""
+    import datasets
+
+    datasets.Dataset.from_dict({"input": ["mine"]}).save_to_disk(folder)
+    state = json.loads((folder / "state.json").read_text())
+    state["_data_files"] = [{"filename": filename}]
+    (folder / "state.json").write_text(json.dumps(state))
+    if splits:
+        (folder / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+    return folder
+
+
+def refuse(pool: Path | str, **keys: Any) -> str:
+    """The one line with which a pool is refused."""
+    with pytest.raises(UserError) as caught:
+        build_split(DataConfig(pool=str(pool), **keys), PromptConfig(), "pool", 0)
+    assert "\n" not in str(caught.value)
+    assert "secret text" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A folder with a file that nobody names, beside the attacker's own."""
+    (tmp_path / "private").mkdir()
+    make_saved(tmp_path / "private" / "saved", "data-00000-of-00001.arrow")
+    (tmp_path / "private" / "secret.jsonl").write_text('{"input": "secret text"}\n')
+    (tmp_path / "mine").mkdir()
+    return tmp_path / "private" / "secret.jsonl"
+
+
+def test_a_saved_dataset_opens_no_files_outside_its_folder(secret: Path) -> None:
+    mine = secret.parent.parent / "mine"
+    other = secret.parent / "saved" / "data-00000-of-00001.arrow"
+    for at, name in enumerate([str(other), "../../private/saved/data-00000-of-00001.arrow", f"x/../../../{other}"]):
+        assert "outside it" in refuse(make_saved(mine / str(at), name))
+    linked = make_saved(mine / "linked", "link.arrow")
+    (linked / "link.arrow").symlink_to(other)
+    assert "outside it" in refuse(linked)
+    up = make_saved(mine / "up", "x", splits=["../../private/saved"])
+    assert "outside it" in refuse(up, pool_split="../../private/saved")
+
+
+@pytest.mark.parametrize("how", ["file", "folder"])
+def test_a_link_in_a_folder_or_glob_does_not_lead_out_of_it(secret: Path, how: str) -> None:
+    mine = secret.parent.parent / "mine"
+    if how == "file":
+        (mine / "train.jsonl").symlink_to(secret)
+    else:
+        (mine / "deep").symlink_to(secret.parent)
+    assert "outside it" in refuse(mine)
+    if how == "file":
+        assert "outside it" in refuse(f"{mine}/*.jsonl")
+    refuse(f"{mine}/d*/*.jsonl")
+    (mine / "plain").mkdir()
+    refuse(f"{mine}/*/../../private/*.jsonl")
+    assert "outside it" in refuse("x", path=str(mine))
+    assert "outside it" in refuse(mine, format="huggingface")
+
+
+def test_a_folder_s_readme_names_no_files_elsewhere(secret: Path) -> None:
+    mine = secret.parent.parent / "mine"
+    (mine / "ok.jsonl").write_text('{"input": "x"}\n')
+    for pattern in (str(secret), "../private/secret.jsonl", "http://127.0.0.1:9/x.jsonl", f"file://{secret}"):
+        (mine / "README.md").write_text(f"---\nconfigs:\n- config_name: a\n  data_files: {pattern}\n---\n")
+        assert "a file outside it" in refuse(mine, format="huggingface")
+    (mine / "README.md").unlink()
+    (mine / "README.md").symlink_to(secret)
+    assert "outside it" in refuse(mine, format="huggingface")
+
+
+def test_no_name_of_a_packaged_loader_reads_the_working_folder(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+    monkeypatch.chdir(secret.parent)
+    for suffix in ("txt", "csv", "json", "xml", "parquet", "arrow"):
+        (secret.parent / f"train.{suffix}").write_text("secret text\n")
+    for name in _PACKAGED_DATASETS_MODULES:
+        assert "no file or folder here, and Hugging Face cannot load it" in refuse(name)
+        assert "Hugging Face cannot load it" in refuse(name, format="huggingface")
+
+
 def assert_only_rows(path: Path) -> None:
     try:
         rows = read(path)

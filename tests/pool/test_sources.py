@@ -84,19 +84,19 @@ def test_csv(tmp_path: Path) -> None:
         b"  spaces  ,,,\r\n"
         b",1,T,x\r\n"
         b'"never closed,1,T,x\r\n'
-        b"lost,1,T,x\r\n"
+        b"kept,1,T,x\r\n"
     )
     split = read(tmp_path / "p.csv")
-    assert texts(split) == ['two\r\nlines, and "quotes"', "  spaces  "]
-    assert split.examples["row"].to_pylist() == [0, 5]
-    assert split.gold["references"].to_pylist() == [["1", "uno"]]
+    assert texts(split) == ['two\r\nlines, and "quotes"', "  spaces  ", "kept"]
+    assert split.examples["row"].to_pylist() == [0, 5, 8]
+    assert split.gold["references"].to_pylist() == [["1", "uno"], ["1", "x"]]
     assert reasons(split) == [
         "p.csv line 4: has 2 fields, expected 4 as in the header",
         "p.csv line 5: has 5 fields, expected 4 as in the header",
         "p.csv line 7: is not valid UTF-8",
         "p.csv line 8: is not valid CSV: ',' expected after '\"'",
         "p.csv line 10: 'q' is empty",
-        "p.csv line 11: is not valid CSV: a quote is never closed, rows after it may be lost",
+        "p.csv line 11: is not valid CSV: a quote is never closed",
     ]
 
 
@@ -191,6 +191,9 @@ def test_a_file_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "poolpack").mkdir()
     (tmp_path / "poolpack" / "__init__.py").write_text("raise RuntimeError('imported')")
     (tmp_path / "poolpack" / "p.jsonl").write_text(LINES)
+    (tmp_path / "poolpack-1.dist-info").mkdir()
+    (tmp_path / "poolpack-1.dist-info" / "METADATA").write_text("Name: poolpack\nVersion: 1\n")
+    (tmp_path / "poolpack-1.dist-info" / "top_level.txt").write_text("poolpack\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert texts(read("package://poolpack/p.jsonl")) == ["one", "two"]
     with pytest.raises(UserError, match=r"has no 'q\.jsonl'"):
@@ -226,16 +229,11 @@ def test_datasets_that_hugging_face_loads(tmp_path: Path, monkeypatch: pytest.Mo
         read(repository, format="huggingface", pool_split="dev")
 
 
-def test_a_dataset_that_cannot_be_generated_is_told_with_its_cause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    repository = tmp_path / "repository"
-    repository.mkdir()
-    (repository / "train.csv").write_text('q,a\none,1\n"two,2,3,4\n')
-    with pytest.raises(UserError, match=r"Hugging Face cannot load it .*: (?!An error occurred)") as refusal:
-        read(repository, format="huggingface")
-    assert "\n" not in str(refusal.value)
+def test_a_bad_row_of_a_repository_is_one_bad_row(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text('q,a\none,1\n"two,2,3,4\n')
+    split = read(tmp_path, format="huggingface")
+    assert texts(split) == ["one"]
+    assert reasons(split) == ["train.csv line 3: is not valid CSV: a quote is never closed"]
 
 
 def test_a_dataset_id_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:

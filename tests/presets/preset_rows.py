@@ -88,7 +88,7 @@ SHAPES: dict[str, Shape] = {
         ["A dog runs far.", "Dogs run away."],
     ),
     "tool_calling": ([TOOLS] * 2001, None, "Request: Add 1 and 2", [TOOLS["answers"]]),
-    "mgsm": ([MGSM] * 151, None, "Anna hat 2 Äpfel", ["5"]),
+    "mgsm": ([MGSM] * 151, None, "Anna hat 2 Äpfel", ["#### 5"]),
     "multi30k": ([{"en": "A dog runs.", "de": "Ein Hund rennt."}], None, "A dog runs.", ["Ein Hund rennt."]),
     "xlsum": ([XLSUM], None, "लंबा लेख", ["छोटा सार।"]),
 }

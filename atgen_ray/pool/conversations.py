@@ -1,0 +1,50 @@
+"""Rows that are chats, as for fine-tuning at OpenAI: the last answer is the reference, the turns before it ask."""
+
+from typing import Any
+
+KEYS = (("role", "content"), ("from", "value"))
+ANSWERING = {"assistant", "gpt", "model"}
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether a value is a list of turns, each with its role and text."""
+    return isinstance(value, list) and bool(value) and any(all(_is_turn(turn, keys) for turn in value) for keys in KEYS)
+
+
+def find_answers(turns: list[dict[str, Any]]) -> list[int]:
+    """Positions of the turns at the end that answer what was asked; none where the user has the last word."""
+    first = len(turns)
+    while first and _role(turns[first - 1]) in ANSWERING:
+        first -= 1
+    return list(range(first, len(turns)))
+
+
+def read_answer(turns: list[dict[str, Any]]) -> str | None:
+    """The answer that closes the chat."""
+    answers = find_answers(turns)
+    return _text(turns[answers[-1]]) if answers else None
+
+
+def render_question(turns: list[dict[str, Any]]) -> str:
+    """What was asked: the turns before the answer, a blank line between them, with their roles if there are several."""
+    asked = turns[: len(turns) - len(find_answers(turns))]
+    spoken = [turn for turn in asked if _role(turn) != "system"]
+    named = len(spoken) > 1
+    return "\n\n".join(
+        f"{_role(turn)}: {_text(turn)}" if named and _role(turn) != "system" else _text(turn) for turn in asked
+    )
+
+
+def _is_turn(turn: Any, keys: tuple[str, str]) -> bool:
+    return isinstance(turn, dict) and isinstance(turn.get(keys[0]), str) and keys[1] in turn
+
+
+def _role(turn: dict[str, Any]) -> str:
+    return str(turn.get("role", turn.get("from")))
+
+
+def _text(turn: dict[str, Any]) -> str:
+    content = turn.get("content", turn.get("value"))
+    if isinstance(content, list):  # parts, of which some may be pictures
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return "" if content is None else str(content)
