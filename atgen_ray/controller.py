@@ -35,7 +35,7 @@ from atgen_ray.selection import select_batch
 from atgen_ray.selection.distribution import choose_workers
 from atgen_ray.sharing import open_embedding_shelf, share_embeddings
 from atgen_ray.state import MODEL, RunState, round_folder
-from atgen_ray.stopping import find_stop
+from atgen_ray.stopping import SELECTED, find_stop
 from atgen_ray.storage import RunFolder
 from atgen_ray.training import TrainingExample, train_adapter
 from atgen_ray.training.weights import weigh_examples
@@ -97,7 +97,7 @@ class Controller:
         self.embed_pool()
         self.generate_features(1)
         self.select_batch(1)
-        return "selected"
+        return SELECTED
 
     def prepare_pool(self) -> None:
         """Reads pool and test set; known answers go to a table of their own."""

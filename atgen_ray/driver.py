@@ -25,7 +25,10 @@ from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Event, Journal, open_journal
-from atgen_ray.ray_session import ray_session
+from atgen_ray.preflight import find_cluster_problems, find_problems, raise_problems
+from atgen_ray.ray_session import is_private, ray_session
+from atgen_ray.stopping import SELECTED
+from atgen_ray.storage import RunFolder
 from atgen_ray.workplace import runtime_environment
 
 POLL_SECONDS = 0.5
@@ -34,6 +37,7 @@ DISMISS_SECONDS = 10.0  # how long a controller that ended may take to go
 SILENCE_SECONDS = 30.0  # how long a controller may be silent before its lease is looked at
 # What may change between two starts of one run: everything else would change what it means.
 CHANGEABLE = ("stopping", "storage", "database_url", "cache")
+PLACES = {"storage", "database_url", "cache"}  # where things are kept: what a run comes to does not change with them
 
 
 class Screen(Protocol):
@@ -47,18 +51,47 @@ class Screen(Protocol):
 def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapshot:
     """Runs (or resumes, or rejoins) the run, or with another goal its first selection, and returns how it ended.
 
-    SIGINT and SIGTERM stop the run; what is committed stays, and the same call goes on from there.
+    SIGINT and SIGTERM stop the run; what is committed stays, and the same call goes on from there. A run that is
+    finished is not started again.
 
     Raises:
-        UserError: the run exists with another configuration.
+        UserError: the run exists with another configuration, or the preflight found what would end it; then it is not
+            entered.
     """
     journal = open_journal(config.storage, config.database_url)
-    enter_run(config, journal)
+    if (end := find_end(config, journal, goal)) is not None:
+        return end
+    driven = journal.is_driven(config.name)
+    problems = [] if driven else find_problems(config, goal, cluster=not is_private())
+    if is_private():
+        raise_problems(problems)
     with run_session(), stop_on_signal() as stop:
+        if not driven:
+            raise_problems(problems if is_private() else problems + find_cluster_problems(config, goal))
+        enter_run(config, journal)
         controller = start_controller(config, goal)
         snapshot = _follow(controller, journal, config.name, screen, stop)
         dismiss_ended(config.name)
     return snapshot
+
+
+def find_end(config: RunConfig, journal: Journal, goal: Goal) -> Snapshot | None:
+    """How the run ended, where it has come to this very end before; None where there is something left to do.
+
+    Raises:
+        UserError: a run of that name has another configuration.
+    """
+    if not journal.has_run(config.name):
+        return None
+    enter_run(config, journal)
+    known = journal.run(config.name)
+    before = _with_new_keys(known.config)
+    changed = {key.split(".")[0] for key, _, _ in _differences(before, dump_config(config), "")} - PLACES
+    end = read_end(journal, config.name, 0, None)
+    output = "metrics.json" if goal == "run" else "rounds/001/selection.parquet"
+    ended = known.status == "finished" and not (goal == "run" and end.message == SELECTED)
+    whole = ended and not changed and RunFolder(config.storage, config.name).exists(output)
+    return end if whole else None
 
 
 def enter_run(config: RunConfig, journal: Journal) -> None:

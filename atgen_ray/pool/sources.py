@@ -12,6 +12,7 @@ import pyarrow as pa
 from atgen_ray.config import DataConfig
 from atgen_ray.errors import UserError, nearest
 from atgen_ray.locations import locate
+from atgen_ray.pool.in_process import Blocks, read_files, reads_in_process
 from atgen_ray.pool.rows import Row
 
 SUFFIXES = {
@@ -36,7 +37,7 @@ _ALIASES = {"validation": ("valid", "val", "dev"), "test": ("testset",), "train"
 class Source:
     """A Ray Dataset of raw blocks, and how to take the rows out of a block."""
 
-    dataset: Any  # ray.data.Dataset
+    dataset: Any  # ray.data.Dataset, or Blocks
     decode: Callable[[pa.Table], Iterator[Row]]
 
 
@@ -160,6 +161,10 @@ def _open_files(place: _Place, kind: str, paths: list[str]) -> Source:
 
     # Given outright, or Ray would take a `#` or `%` in a file name for a part of a URL.
     local = isinstance(place.filesystem, fsspec.get_filesystem_class("file"))
+    if local and reads_in_process():
+        readers = {"parquet": files.ParquetRecords, "jsonl": files.JsonRecords}
+        decode = files.decode_columns if kind == "parquet" else files.decode_records
+        return Source(read_files(readers.get(kind, files.CsvRecords), paths), decode)
     filesystem = LocalFileSystem() if local else place.filesystem
     try:
         if kind == "parquet":
@@ -210,6 +215,8 @@ def _open_arrow(dataset: Any) -> Source:
     # Not ray.data.from_huggingface: it asks the hub for a dataset of the same name, even for data that is here.
     blocks = list(dataset.with_format("arrow").iter(batch_size=10_000))
     empty = dataset.features.arrow_schema.empty_table()
+    if reads_in_process():
+        return Source(Blocks(iter(blocks or [empty])), files.decode_columns)
     return Source(ray.data.from_arrow(blocks or [empty]), files.decode_columns)
 
 

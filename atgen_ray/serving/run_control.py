@@ -20,6 +20,7 @@ from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.journal import Event, Journal
 from atgen_ray.mistakes import find_mistakes
 from atgen_ray.plan import plan_within_ray
+from atgen_ray.preflight import find_cluster_problems, find_problems, find_quick_problems, raise_problems
 from atgen_ray.ray_session import start_ray
 from atgen_ray.reporting.page import render_page
 from atgen_ray.reporting.publication import view_run
@@ -52,6 +53,8 @@ class RunControl:
         """
         config = self._confine(parse_config(self._place(tree)))
         start_ray()
+        if not self._journal.is_driven(config.name):
+            raise_problems(find_problems(config, cluster=True) + find_cluster_problems(config))
         try:
             enter_run(config, self._journal)
         except OutOfOrder:
@@ -70,6 +73,8 @@ class RunControl:
             return find_mistakes(error, RunConfig)
         except UserError as error:
             return {_name_key(str(error)): str(error)}
+        if problems := find_quick_problems(config):
+            return {_name_key(line): line for line in problems}
         if self._journal.has_run(config.name):
             return {"name": f"name is '{config.name}', a run that exists already; expected another one"}
         return {}
@@ -84,7 +89,8 @@ class RunControl:
 
         config = self._confine(parse_config(self._place(tree)))
         start_ray()
-        found: dict[str, Any] = ray.get(ray.remote(num_cpus=0)(plan_within_ray).remote(config))
+        problems = find_problems(config, cluster=True) + find_cluster_problems(config)
+        found: dict[str, Any] = ray.get(ray.remote(num_cpus=0)(plan_within_ray).remote(config, problems))
         return found
 
     def resume(self, name: str) -> None:
