@@ -17,7 +17,7 @@ from atgen_ray.journal import Event, Lease, LeaseLost, Status, open_journal
 from atgen_ray.owner import Owner
 from atgen_ray.placement import watch_waiting
 from atgen_ray.progress import Watch
-from atgen_ray.ray_session import quieten_ray_data
+from atgen_ray.ray_session import find_mistake, find_start_failure, quieten_ray_data
 from atgen_ray.storage import RunFolder
 
 NAMESPACE = "atgen"
@@ -174,24 +174,28 @@ class ControllerActor:
                 publish_report(self._config, self._journal, folder, reason)
         except RunStopped as stop:
             return "stopped", str(stop), False
-        except UserError as error:
-            return "failed", redact(tell(error)), True
         except LeaseLost:
             raise
-        except FileNotFoundError as error:
-            if folder.root not in str(error):
-                raise
+        except Exception as error:  # the boundary of the actor: whatever it is reaches the journal's reader
+            return self._explain(error, folder)
+        return "finished", reason, False
+
+    def _explain(self, error: Exception, folder: RunFolder) -> tuple[Status, str, bool]:
+        """How a run ends on `error`: a mistake of the input in one line, anything else with what is known of it."""
+        step = self._watch.snapshot()["step"]
+        if (mistake := find_mistake(error)) is not None:
+            return "failed", redact(mistake), True
+        if isinstance(error, FileNotFoundError) and folder.root in str(error):
             gone = str(error.filename or error)
             return "failed", f"{gone} is missing, although the journal has it: bring the run's folder back", True
-        except (RayActorError, WorkerCrashedError) as error:
-            step, reason = self._watch.snapshot()["step"], redact(" ".join(str(error).split())[:500])
-            logger.exception("run %s lost its workers", self._config.name)
+        logger.exception("run %s failed", self._config.name, exc_info=error)
+        if (reason := find_start_failure(error)) is not None:
+            return "failed", redact(f"the workers of {step} cannot start: {reason[:500]}"), False
+        if isinstance(error, RayActorError | WorkerCrashedError):
+            reason = redact(" ".join(str(error).split())[:500])
             hint = "most likely for want of memory: make engine.batch_size or the prompts smaller"
             return "failed", f"the workers of {step} died again and again, {hint}. Ray says: {reason}", False
-        except Exception:  # the boundary of the actor: the traceback goes to the journal's reader, whole
-            logger.exception("run %s failed", self._config.name)
-            return "failed", redact(traceback.format_exc()), False
-        return "finished", reason, False
+        return "failed", redact("".join(traceback.format_exception(error))), False
 
     def _renew(self, lease: Lease) -> None:
         while not self._ended.wait(LEASE_SECONDS / 4):

@@ -7,6 +7,8 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,13 +81,13 @@ def _convert_gguf(path: Path) -> Path:
     return target
 
 
-def load_tokenizer(model: ModelConfig) -> "PreTrainedTokenizerBase":
-    """The model's tokenizer.
+def load_tokenizer(model: ModelConfig, key: str = "model.id") -> "PreTrainedTokenizerBase":
+    """The model's tokenizer; `key` is the configuration key that names the model.
 
     Raises:
         UserError: no checkpoint of that name, here or on the hub, or one without a tokenizer.
     """
-    source = resolve_checkpoint(model.id)
+    source = resolve_checkpoint(model.id, key)
     try:
         if _names_no_class(Path(source)):
             # AutoTokenizer takes the same class for it, but imports torch and all model code: five seconds a process.
@@ -98,7 +100,7 @@ def load_tokenizer(model: ModelConfig) -> "PreTrainedTokenizerBase":
             source, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"model.id is {model.id!r}, whose tokenizer cannot be loaded: {_first_line(error)}") from error
+        raise UserError(f"{key} is {model.id!r}, whose tokenizer cannot be loaded: {_first_line(error)}") from error
     return tokenizer
 
 
@@ -124,19 +126,39 @@ def find_context(model: ModelConfig) -> int | None:
 
 
 def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
-    """The base model for causal language modelling, in `dtype` (default: model.dtype), on the CPU, in eval mode."""
+    """The base model for causal language modelling, in `dtype` (default: model.dtype), on the CPU, in eval mode.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
     from transformers import AutoModelForCausalLM
 
     from atgen_ray.hardware import resolve_dtype
 
-    loaded = AutoModelForCausalLM.from_pretrained(
-        resolve_checkpoint(model.id),
-        revision=model.revision,
-        trust_remote_code=model.trust_remote_code,
-        use_safetensors=True,  # never the pickle beside or instead of it
-        dtype=resolve_dtype(dtype or model.dtype),
-    )
+    with loading("model.id", model.id):
+        loaded = AutoModelForCausalLM.from_pretrained(
+            resolve_checkpoint(model.id),
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
+            use_safetensors=True,  # never the pickle beside or instead of it
+            dtype=resolve_dtype(dtype or model.dtype),
+        )
     return loaded.eval()
+
+
+@contextmanager
+def loading(key: str, name: str) -> Iterator[None]:
+    """What goes wrong in the block, where the checkpoint `name` of the configuration key `key` is loaded, in one line.
+
+    Raises:
+        UserError: it cannot be loaded, and why.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{key} is '{name}', which cannot be loaded: {_first_line(error)}") from error
 
 
 def is_adapter(folder: Path) -> bool:

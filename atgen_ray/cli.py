@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from atgen_ray import __version__
 from atgen_ray.commands import reference, runs, service
@@ -124,21 +123,25 @@ def submit(
 
 @app.command()
 def plan(source: Source, overrides: Overrides = None, storage: Storage = None, as_json: AsJson = False) -> None:
-    """The dry run: rows, tokens, dollars and device minutes. Costs nothing and contacts no provider."""
+    """The dry run: rows, tokens, dollars and device minutes, and all that would keep the run from its end.
+
+    Costs nothing and contacts no provider. Exit status 2 where something is wrong.
+    """
     config = _load(source, overrides, storage, None)
+    from atgen_ray.console import plan_lines, plan_table
     from atgen_ray.plan import plan_run
+    from atgen_ray.preflight import raise_problems
 
     estimate = plan_run(config, lambda waiting: typer.echo(waiting, err=True) if waiting else None)
     if as_json:
         typer.echo(json.dumps(estimate))
-        return
-    table = Table(box=None, show_header=False, pad_edge=False)
-    warnings = estimate.pop("warnings", [])
-    for key, value in estimate.items():
-        table.add_row(key.replace("_", " "), "unknown" if value is None else str(value))
-    console.print(table)
-    for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+    else:
+        console.print(plan_table(estimate))
+        for line in plan_lines(estimate):
+            typer.echo(printable(line))
+        for warning in estimate.get("warnings", []):
+            typer.echo(f"warning: {warning}", err=True)
+    raise_problems(estimate["problems"])
 
 
 @app.command()

@@ -154,6 +154,23 @@ def describe_annotation(annotation: dict[str, Any]) -> Iterator[str]:
         yield f"batch {job['remote']} of round {job['round']}: {job['size']} requests, {job['status']}"
 
 
+def plan_table(estimate: dict[str, Any]) -> Table:
+    """The numbers of a plan, one a row."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in estimate.items():
+        if not isinstance(value, list):
+            table.add_row(key.replace("_", " "), "unknown" if value is None else str(value))
+    return table
+
+
+def plan_lines(estimate: dict[str, Any]) -> Iterator[str]:
+    """What a plan has to say beside its numbers: why rows are without use, and what else should be known."""
+    for letter in estimate["dead_letters"]:
+        yield f"dead letter {letter}"
+    for note in estimate["notes"]:
+        yield f"note: {note}"
+
+
 def curve_table(rows: list[dict[str, Any]], width: int) -> Table:
     """The learning curve, a row a round: means, and where a screen of `width` columns has room their intervals."""
     metrics = sorted({name for row in rows for name in row["metrics"]}, key=_metric_order)

@@ -35,7 +35,7 @@ from atgen_ray.selection import select_batch
 from atgen_ray.selection.distribution import choose_workers
 from atgen_ray.sharing import open_embedding_shelf, share_embeddings
 from atgen_ray.state import MODEL, RunState, round_folder
-from atgen_ray.stopping import find_stop
+from atgen_ray.stopping import SELECTED, find_stop
 from atgen_ray.storage import RunFolder
 from atgen_ray.takeover import take_over
 from atgen_ray.training import TrainingExample, train_adapter
@@ -105,7 +105,7 @@ class Controller:
         self.embed_pool()
         self.generate_features(1)
         self.select_batch(1)
-        return "selected"
+        return SELECTED
 
     def write_provenance(self) -> None:
         """Notes what this attempt is made with; an event warns of libraries that changed since the last one."""

@@ -28,7 +28,10 @@ from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config, renew_config
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Event, Journal, open_journal
-from atgen_ray.ray_session import ray_session
+from atgen_ray.preflight import find_cluster_problems, find_problems, raise_problems
+from atgen_ray.ray_session import is_private, ray_session
+from atgen_ray.stopping import SELECTED
+from atgen_ray.storage import RunFolder
 from atgen_ray.takeover import settle_source
 from atgen_ray.workplace import runtime_environment
 
@@ -36,6 +39,8 @@ POLL_SECONDS = 0.5
 EVERYTHING = 2**31 - 1  # above all sequence numbers
 DISMISS_SECONDS = 10.0  # how long a controller that ended may take to go
 SILENCE_SECONDS = 30.0  # how long a controller may be silent before its lease is looked at
+# Where things are kept: what a run comes to does not change with them.
+PLACES = {"storage", "database_url", "cache"}
 
 
 class Screen(Protocol):
@@ -49,19 +54,44 @@ class Screen(Protocol):
 def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapshot:
     """Runs (or resumes, or rejoins) the run, or with another goal its first selection, and returns how it ended.
 
-    SIGINT and SIGTERM stop the run; what is committed stays, and the same call goes on from there.
+    SIGINT and SIGTERM stop the run; what is committed stays, and the same call goes on from there. A run that is
+    finished is not started again.
 
     Raises:
-        UserError: the run exists with another configuration.
+        UserError: the run exists with another configuration, or the preflight found what would end it; then it is not
+            entered.
     """
     journal = open_journal(config.storage, config.database_url)
-    check_entry(config, journal)  # before Ray, which takes seconds, and which may not start
+    if (end := find_end(config, journal, goal)) is not None:
+        return end
+    driven = journal.is_driven(config.name)
+    problems = [] if driven else find_problems(config, goal, cluster=not is_private())
+    if is_private():
+        raise_problems(problems)
     with run_session(), stop_on_signal() as stop:
+        if not driven:
+            raise_problems(problems if is_private() else problems + find_cluster_problems(config, goal))
         config = enter_run(config, journal)
         controller = start_controller(config, goal)
         snapshot = _follow(controller, journal, config.name, screen, stop)
         dismiss_ended(config.name)
     return snapshot
+
+
+def find_end(config: RunConfig, journal: Journal, goal: Goal) -> Snapshot | None:
+    """How the run ended, where it has come to this very end before; None where there is something left to do.
+
+    Raises:
+        UserError: as `check_entry`.
+    """
+    config, changes = check_entry(config, journal)  # before Ray, which takes seconds, and which may not start
+    known = journal.find_run(config.name)
+    if known is None or {change.key.split(".")[0] for change in changes} - PLACES:
+        return None
+    end = read_end(journal, config.name, 0, None)
+    output = "metrics.json" if goal == "run" else "rounds/001/selection.parquet"
+    ended = known.status == "finished" and not (goal == "run" and end.message == SELECTED)
+    return end if ended and RunFolder(config.storage, config.name).exists(output) else None
 
 
 def check_entry(config: RunConfig, journal: Journal) -> tuple[RunConfig, list[Change]]:

@@ -8,50 +8,95 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from atgen_ray.annotation import estimate as annotation
 from atgen_ray.annotation.estimate import check_budget, estimate_annotation, estimate_judge
 from atgen_ray.config import RunConfig
+from atgen_ray.errors import UserError
 from atgen_ray.journal import Journal, open_journal
 from atgen_ray.placement import watch_waiting
+from atgen_ray.preflight import Inputs, find_cluster_problems, find_notes, find_problems, raise_problems
+from atgen_ray.ray_session import is_private
+from atgen_ray.records import DeadLetter
 from atgen_ray.selection import find_needs
 from atgen_ray.state import MODEL, add_needs
 
+if TYPE_CHECKING:
+    from atgen_ray.pool import Split
+
 TOKEN_SAMPLE = 200  # prompts whose tokens are counted
+DEAD_LETTERS = 10  # rows without use that are shown
+LEAKED = "its text is also in the test set"
 
 
 def plan_run(config: RunConfig, tell: Callable[[str | None], None] = lambda _: None) -> dict[str, Any]:
     """Rows, labels, dollars, tokens, optimiser steps and device minutes of the run that `config` describes.
 
     Tokens are extrapolated from a sample of prompts; device minutes from the steps of earlier runs of the same model
-    in the same journal (None where there is none yet). `tell` hears what Ray cannot place, and what is free.
+    in the same journal (None where there is none yet). `dead_letters` has the first rows that cannot be used, with
+    the reason; `notes` is what nobody wants without knowing it; `problems` has the lines of the preflight.
+
+    Small local files are read in this process; otherwise Ray is started for them, and where it works on a cluster:
+    `tell` then hears what Ray cannot place, and what is free.
 
     Raises:
-        UserError: the data or the model cannot be read.
+        UserError: the data or the model cannot be read; with the other lines of the preflight.
     """
+    inputs = Inputs(config, duplicates=True)
+    cluster = not is_private()
+    problems = find_problems(config, "run", inputs, cluster)
+    if inputs.problems:
+        raise_problems([*inputs.problems, *problems])
+    here = inputs.pool is not None and (inputs.test is not None or config.data.test is None)
+    if here and not cluster:
+        return _plan(config, inputs.pool, inputs.test, problems)
     from atgen_ray.driver import run_session
 
     with run_session(), watch_waiting(tell):
-        return plan_within_ray(config)
+        problems += find_cluster_problems(config) if cluster else []
+        if here:
+            return _plan(config, inputs.pool, inputs.test, problems)
+        return plan_within_ray(config, problems)
 
 
-def plan_within_ray(config: RunConfig) -> dict[str, Any]:
-    """As `plan_run`, where Ray is there already."""
-    from atgen_ray.pool import build_split, overlap
+def plan_within_ray(config: RunConfig, problems: Sequence[str] = ()) -> dict[str, Any]:
+    """As `plan_run`, where Ray is there already and reads the data; `problems` were found before."""
+    from atgen_ray.pool import build_split
     from atgen_ray.ray_session import quieten_ray_data
 
     quieten_ray_data()
-    pool = build_split(config.data, config.prompt, "pool", config.seed)
-    test = build_split(config.data, config.prompt, "test", config.seed) if config.data.test else None
+    seed = config.seed if config.data.seed is None else config.data.seed
+    pool = build_split(config.data, config.prompt, "pool", seed)
+    test = build_split(config.data, config.prompt, "test", seed) if config.data.test else None
+    return _plan(config, pool, test, problems)
+
+
+def _plan(config: RunConfig, pool: "Split | None", test: "Split | None", problems: Sequence[str]) -> dict[str, Any]:
+    from atgen_ray.pool import overlap
+
+    if pool is None:
+        raise ValueError("the pool was not read")
     leaked = overlap(pool.examples, test.examples) if test else []
-    with closing(open_journal(config.storage, config.database_url)) as journal:
-        read = {"rows_without_use": len(pool.dead) + len(leaked), "test_rows": test.examples.num_rows if test else 0}
-        plan = estimate_run(config, pool.examples, leaked, read["test_rows"], journal) | read
+    dead = [*pool.dead, *(test.dead if test else ()), *(DeadLetter(id_, "pool", LEAKED) for id_ in leaked)]
+    rows = test.examples.num_rows if test else 0
     warning = warn_of_overlap(pool.examples.num_rows, len(leaked))
-    return plan | ({"warnings": [warning]} if warning else {})
+    read = {
+        "rows_without_use": len(pool.dead) + len(leaked),
+        "test_rows": rows,
+        "dead_letters": [f"{letter.id}: {letter.reason}" for letter in dead[:DEAD_LETTERS]],
+        "notes": find_notes(config, test.examples if test else None),
+        "problems": list(problems),
+        **({"warnings": [warning]} if warning else {}),
+    }
+    try:
+        with closing(open_journal(config.storage, config.database_url)) as journal:
+            return estimate_run(config, pool.examples, leaked, rows, journal) | read
+    except UserError as error:
+        raise_problems([*problems, *str(error).splitlines()])
+        raise
 
 
 def warn_of_overlap(rows: int, leaked: int) -> str | None:

@@ -2,20 +2,41 @@
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.workers import keep_workers
 
 ANSWER_SECONDS = 6.0  # how long whoever listens at RAY_ADDRESS may take to answer, twice
+SOCKET_PATH = 107  # bytes of the longest path of a socket
+RAY_PATH = "/ray/session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"  # what Ray puts behind its folder
 
 
 def is_private() -> bool:
     """Whether commands of this process work on a Ray of their own."""
     return not os.environ.get("RAY_ADDRESS")
+
+
+def check_temporary_folder() -> None:
+    """Nothing, where a Ray that is started here can keep its files and sockets.
+
+    Raises:
+        UserError: the folder that RAY_TMPDIR or TMPDIR names cannot be written, or its path is too long.
+    """
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
+    folder = os.environ.get(variable, "/tmp")  # noqa: S108 - where Ray goes
+    expected = "expected a folder that can be written, as /tmp"
+    named = f"{variable} is {folder!r}" if variable else f"{folder} is where Ray keeps its files"
+    if not Path(folder).is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{named}, {expected}")
+    longest = SOCKET_PATH - len(RAY_PATH.format(pid=os.getpid()))
+    if len(os.fsencode(folder)) > longest:
+        raise UserError(f"{named}, which is too long for the sockets of Ray: {expected}, of at most {longest} bytes")
 
 
 def has_open_ports() -> bool:
@@ -65,6 +86,7 @@ def ray_session(
 
     settings: dict[str, Any] = {"namespace": namespace, "logging_level": "error", "log_to_driver": log_to_driver}
     if is_private():
+        check_temporary_folder()
         with keep_workers():
             start_ray(address="local", include_dashboard=False, **settings)
     else:
@@ -121,6 +143,37 @@ def explain_start(error: Exception) -> str:
     if is_private():
         return f"Ray does not start on this machine, and nothing was begun; the same command tries again: {reason}"
     return f"RAY_ADDRESS is '{os.environ['RAY_ADDRESS']}', whose cluster cannot be joined: {reason}"
+
+
+def find_mistake(error: BaseException) -> str | None:
+    """What a UserError of a worker said, out of what Ray made of it; None where there is no such error behind it.
+
+    Ray gives the errors of tasks a class of its own, whose text is a traceback, and keeps of those of an actor that
+    could not start nothing but that text.
+    """
+    from ray.exceptions import RayError
+
+    seen: set[int] = set()
+    behind: list[BaseException | None] = [error]
+    while behind:
+        each = behind.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, UserError) and not isinstance(each, RayError):
+            return str(each)
+        behind += [each.__cause__, getattr(each, "cause", None)]
+    told = re.findall(rf"^{UserError.__module__}\.{UserError.__name__}: (.+)$", str(error), re.MULTILINE)
+    return str(told[-1]) if told else None
+
+
+def find_start_failure(error: BaseException) -> str | None:
+    """The last line of what kept an actor from starting; None for any other error."""
+    text = str(error)
+    if "error raised in its creation task" not in text:
+        return None
+    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
+    return lines[-1].strip()
 
 
 def quieten_ray_data() -> None:

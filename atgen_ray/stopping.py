@@ -8,6 +8,8 @@ from atgen_ray.config import GainConfig, PlateauConfig, StoppingConfig
 from atgen_ray.evaluation import METRICS
 from atgen_ray.extrapolation import predict_gain
 
+SELECTED = "selected"  # why `atgen-ray select` ends
+
 
 def find_stop(
     stopping: StoppingConfig,

@@ -148,6 +148,15 @@ class LanguageAnnotatorConfig(Section):
     checks: ChecksConfig = Field(default_factory=ChecksConfig)
     repair: bool = Field(True, description="Ask once more where the answer fails the checks")
 
+    @field_validator("output_schema")
+    @classmethod
+    def _is_schema(cls, schema: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+        from atgen_ray.annotation.output_schema import check_schema
+
+        if schema is not None:
+            check_schema(schema)
+        return schema
+
 
 class PriceConfig(Section):
     """Dollars for a million tokens, where the shipped table has no price or another one."""

@@ -130,11 +130,12 @@ class RunConfig(Section):
             raise ValueError(f"{key}.votes is {annotator.votes}, expected {key}.temperature above 0 beside it, as 0.7")
         if annotator.output_field and not annotator.output_schema:
             raise ValueError(f"{key}.output_field is given, expected {key}.output_schema beside it")
-        if annotator.output_schema is not None:
-            from atgen_ray.annotation.output_schema import find_schema_mistake
-
-            if mistake := find_schema_mistake(annotator.output_schema):
-                raise ValueError(f"{key}.output_schema cannot be used: {mistake}")
+        fields = (annotator.output_schema or {}).get("properties")
+        if annotator.output_field and isinstance(fields, dict) and fields and annotator.output_field not in fields:
+            hint = nearest(annotator.output_field, fields)
+            raise ValueError(
+                f"{key}.output_field is {annotator.output_field!r}, expected a property of the schema{hint}"
+            )
         if key == "annotator.first" and annotator.votes < 2:
             raise ValueError(f"{key}.votes is {annotator.votes}, expected 2 or more: their agreement is the confidence")
         if isinstance(annotator, RemoteAnnotatorConfig):

@@ -12,16 +12,17 @@ class Encoder:
         import torch
         from sentence_transformers import SentenceTransformer
 
-        from atgen_ray.checkpoints import resolve_checkpoint
+        from atgen_ray.checkpoints import loading, resolve_checkpoint
 
         torch.set_num_threads(threads)
         self._batch_size = config.batch_size
-        self._model = SentenceTransformer(
-            resolve_checkpoint(config.model, "embedding.model"),
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            model_kwargs={"dtype": getattr(torch, config.dtype), "use_safetensors": True},
-            trust_remote_code=False,
-        )
+        with loading("embedding.model", config.model):
+            self._model = SentenceTransformer(
+                resolve_checkpoint(config.model, "embedding.model"),
+                device="cuda" if torch.cuda.is_available() else "cpu",
+                model_kwargs={"dtype": getattr(torch, config.dtype), "use_safetensors": True},
+                trust_remote_code=False,
+            )
         self._model.max_seq_length = config.max_tokens
 
     def __call__(self, batch: pa.Table) -> pa.Table:

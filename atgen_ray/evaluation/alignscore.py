@@ -116,6 +116,25 @@ def read_weights(checkpoint: str) -> dict[str, Any]:
     return weights
 
 
+def find_weights(checkpoint: str) -> None:
+    """Nothing, where `checkpoint` is a file here or on the hub; it is not downloaded.
+
+    Raises:
+        UserError: it is neither.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, _, file = checkpoint.rpartition("/")
+    if Path(checkpoint).expanduser().is_file():
+        return
+    try:
+        if not isinstance(try_to_load_from_cache(repository, file), str):
+            get_hf_file_metadata(hf_hub_url(repository, file))
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        raise _refuse(checkpoint, "no file here, and not to be had from the hub as REPOSITORY/FILE") from error
+
+
 def _download(checkpoint: str) -> Path:
     from huggingface_hub import hf_hub_download
 

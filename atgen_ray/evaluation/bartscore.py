@@ -52,9 +52,10 @@ def _load(model: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.checkpoints import loading, resolve_checkpoint
 
     source = resolve_checkpoint(model, "evaluation.models.bartscore.model")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    scorer = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=torch.float32).to(device).eval()
-    return scorer, AutoTokenizer.from_pretrained(source)
+    with loading("evaluation.models.bartscore.model", model):
+        scorer = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=torch.float32).to(device).eval()
+        return scorer, AutoTokenizer.from_pretrained(source)

@@ -77,10 +77,11 @@ def _load(model: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.checkpoints import loading, resolve_checkpoint
 
     source = resolve_checkpoint(model, "evaluation.models.bertscore.model")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    # Words are embedded as they are inside a text: byte-pair vocabularies spell the first one otherwise.
-    tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True)
-    return AutoModel.from_pretrained(source, dtype=torch.float32).to(device).eval(), tokenizer
+    with loading("evaluation.models.bertscore.model", model):
+        # Words are embedded as they are inside a text: byte-pair vocabularies spell the first one otherwise.
+        tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True)
+        return AutoModel.from_pretrained(source, dtype=torch.float32).to(device).eval(), tokenizer

@@ -63,6 +63,9 @@ class CsvRecords(FileBasedDatasource):
         quoting: whether quotes hold a field together; None for yes, but not in a .tsv file, where they are text.
     """
 
+    _delimiter: str | None = None
+    _quoting: bool | None = None
+
     def __init__(
         self, paths: Any, *, delimiter: str | None = None, quoting: bool | None = None, **options: Any
     ) -> None:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from atgen_ray.config import DataConfig, PromptConfig
 from atgen_ray.errors import UserError, nearest
 from atgen_ray.pool.duplicates import find_duplicates
+from atgen_ray.pool.in_process import Blocks
 from atgen_ray.pool.rows import FILLED_SCHEMA, RowPlan, fill_rows
 from atgen_ray.pool.templates import check_template
 from atgen_ray.records import GOLD_SCHEMA, POOL_SCHEMA, DeadLetter, Progress
@@ -114,6 +115,8 @@ def _plan_rows(data: DataConfig, prompt: PromptConfig, split: SplitName) -> RowP
 
 def _fill_source(source: "Source", plan: RowPlan, named: str, progress: Progress | None) -> pa.Table:
     """Run the map over all rows; they come back in the order of the source. FILLED_SCHEMA."""
+    if isinstance(source.dataset, Blocks):
+        return _fill_in_process(source, plan, named)
     from atgen_ray.hardware import share_cpus
 
     # A dataset has a context of its own, so nothing changes for other users of Ray Data in this process.
@@ -136,6 +139,15 @@ def _fill_source(source: "Source", plan: RowPlan, named: str, progress: Progress
         done += block.num_rows
         if progress is not None:
             progress(done, done)
+    return pa.concat_tables(blocks).cast(FILLED_SCHEMA) if blocks else FILLED_SCHEMA.empty_table()
+
+
+def _fill_in_process(source: "Source", plan: RowPlan, named: str) -> pa.Table:
+    """As `_fill_source`, without Ray."""
+    try:
+        blocks = [_fill_block(block, source.decode, plan) for block in source.dataset]
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{named}, which cannot be read: {_find_reason(error)}") from error
     return pa.concat_tables(blocks).cast(FILLED_SCHEMA) if blocks else FILLED_SCHEMA.empty_table()
 
 

@@ -23,6 +23,7 @@ from atgen_ray.config import DataConfig
 from atgen_ray.errors import UserError, nearest
 from atgen_ray.locations import locate
 from atgen_ray.pool.hub import CARD, HubDataset
+from atgen_ray.pool.in_process import read_files, reads_in_process
 from atgen_ray.pool.rows import Row
 from atgen_ray.pool.splits import NO_DATA, list_splits, name_split, pick_files, pick_split, read_options
 
@@ -47,7 +48,7 @@ _MAGIC = re.compile(r"[*?\[]")
 class Source:
     """A Ray Dataset of raw blocks, and how to take the rows out of a block."""
 
-    dataset: Any  # ray.data.Dataset
+    dataset: Any  # ray.data.Dataset, or Blocks
     decode: Callable[[pa.Table], Iterator[Row]]
 
 
@@ -217,36 +218,44 @@ def _pick_kind(place: _Place, kind: str) -> list[str]:
 
 
 def _open_files(place: _Place, kind: str, paths: list[str], options: dict[str, Any] | None = None) -> Source:
-    """Files that every worker can reach, read by tasks of Ray Data."""
+    """Files that every worker can reach, read by tasks of Ray Data, or here where `reading_in_process` says so."""
     import ray.data
 
     from atgen_ray.hardware import share_cpus
 
+    if place.is_local and reads_in_process():
+        reader, decode = _choose_reader(kind)
+        return Source(read_files(reader, paths, options or {}), decode)
     try:
-        reader, decode = _build_reader(place, kind, paths, options or {})
-        return Source(ray.data.read_datasource(reader, **share_cpus()), decode)
+        source, decode = _build_source(place, kind, paths, options or {})
+        return Source(ray.data.read_datasource(source, **share_cpus()), decode)
     except (OSError, ValueError) as error:
         raise place.refuse(f"which cannot be read: {_first_line(error)}") from error
 
 
-def _build_reader(place: _Place, kind: str, paths: list[str], options: dict[str, Any]) -> tuple[Any, Any]:
-    """The Ray datasource of files of one kind, and what decodes its blocks."""
+def _choose_reader(kind: str) -> tuple[Any, Any]:
+    """The class of the Ray datasource that reads files of a kind, and what decodes its blocks."""
+    from atgen_ray.pool import files
+
+    return {
+        "parquet": (files.ParquetRecords, files.decode_columns),
+        "arrow": (files.ArrowRecords, files.decode_columns),
+        "csv": (files.CsvRecords, files.decode_records),
+    }.get(kind, (files.JsonRecords, files.decode_records))
+
+
+def _build_source(place: _Place, kind: str, paths: list[str], options: dict[str, Any]) -> tuple[Any, Any]:
+    """The Ray datasource of files of one kind, and what decodes its blocks. `options` are those of CSV."""
     from pyarrow.fs import LocalFileSystem
     from ray.data.datasource import Partitioning
 
-    from atgen_ray.pool import files
-
+    reader, decode = _choose_reader(kind)
     # Given outright, or Ray would take a `#` or `%` in a file name for a part of a URL.
     filesystem = LocalFileSystem() if place.is_local else place.filesystem
     if kind == "parquet":
         # A column of a partitioned table may stand in its folders' names: lang=en/0.parquet
-        partitioning = Partitioning("hive")
-        return files.ParquetRecords(paths, filesystem=filesystem, partitioning=partitioning), files.decode_columns
-    if kind == "arrow":
-        return files.ArrowRecords(paths, filesystem=filesystem), files.decode_columns
-    if kind == "csv":
-        return files.CsvRecords(paths, filesystem=filesystem, **options), files.decode_records
-    return files.JsonRecords(paths, filesystem=filesystem), files.decode_records
+        return reader(paths, filesystem=filesystem, partitioning=Partitioning("hive")), decode
+    return reader(paths, filesystem=filesystem, **(options if kind == "csv" else {})), decode
 
 
 def _open_repository(place: _Place, data: DataConfig, split: str) -> Source:
@@ -309,8 +318,8 @@ def _open_here(place: _Place, kind: str, paths: list[str], options: dict[str, An
     import ray.data
 
     try:
-        reader, decode = _build_reader(place, kind, paths, options)
-        blocks = [ray.put(block) for task in reader.get_read_tasks(1) for block in task()]
+        source, decode = _build_source(place, kind, paths, options)
+        blocks = [ray.put(block) for task in source.get_read_tasks(1) for block in task()]
     except (OSError, ValueError) as error:
         raise place.refuse(f"which cannot be read: {_first_line(error)}") from error
     return Source(ray.data.from_arrow_refs(blocks or [ray.put(pa.table({}))]), decode)

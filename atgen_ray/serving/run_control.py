@@ -21,6 +21,7 @@ from atgen_ray.journal import Event, Journal
 from atgen_ray.mistakes import find_mistakes
 from atgen_ray.placement import describe_waiting
 from atgen_ray.plan import plan_within_ray
+from atgen_ray.preflight import find_cluster_problems, find_problems, find_quick_problems, raise_problems
 from atgen_ray.ray_session import start_ray
 from atgen_ray.reporting.page import render_page
 from atgen_ray.reporting.publication import view_run
@@ -57,6 +58,8 @@ class RunControl:
         """
         config = self._confine(parse_config(self._place(tree)))
         start_ray()
+        if not self._journal.is_driven(config.name):
+            raise_problems(find_problems(config, cluster=True) + find_cluster_problems(config))
         try:
             config = enter_run(config, self._journal, author)
         except OutOfOrder:
@@ -75,6 +78,8 @@ class RunControl:
             return find_mistakes(error, RunConfig)
         except UserError as error:
             return {_name_key(str(error)): str(error)}
+        if problems := find_quick_problems(config):
+            return {_name_key(line): line for line in problems}
         if self._journal.has_run(config.name):
             return {"name": f"name is '{config.name}', a run that exists already; expected another one"}
         return {}
@@ -93,7 +98,8 @@ class RunControl:
 
         config = await run_in_threadpool(lambda: self._confine(parse_config(self._place(tree))))
         await run_in_threadpool(start_ray)
-        planned = ray.remote(num_cpus=0, max_retries=0)(plan_within_ray).remote(config)
+        problems = await run_in_threadpool(lambda: find_problems(config, cluster=True) + find_cluster_problems(config))
+        planned = ray.remote(num_cpus=0, max_retries=0)(plan_within_ray).remote(config, problems)
         try:
             return await _await_plan(planned, gone)
         finally:

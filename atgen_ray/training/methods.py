@@ -4,6 +4,7 @@ lora (Hu et al., arXiv 2106.09685), rslora (Kalajdzievski, arXiv 2312.03732), do
 qlora (Dettmers et al., arXiv 2305.14314) and full fine-tuning.
 """
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,26 @@ def check_method(training: TrainingConfig, use_gpu: bool) -> None:
     """Raises:
     UserError: the method, its backend or a tracker needs a package or a GPU that is not there.
     """
+    if mistakes := list(find_method_mistakes(training, use_gpu)):
+        raise UserError("\n".join(mistakes))
+
+
+def find_method_mistakes(training: TrainingConfig, use_gpu: bool) -> Iterator[str]:
+    """A line for every package or GPU that the method, its backend or a tracker needs and that is not there."""
+    trackers = [("trackers", tracker, tracker, tracker) for tracker in training.trackers if tracker != "tensorboard"]
     for key, value, package, extra in (
         ("method", training.method, "bitsandbytes", "qlora"),
         ("backend", training.backend, "unsloth", "unsloth"),
-        *(("trackers", tracker, tracker, tracker) for tracker in training.trackers if tracker != "tensorboard"),
+        *trackers,
     ):
         if value != extra:
             continue
         if value in ("qlora", "unsloth") and not use_gpu:
-            raise UserError(f"training.{key} is '{value}', which needs a GPU for every worker; there is none here")
+            yield f"training.{key} is '{value}', which needs a GPU for every worker; there is none here"
         if find_spec(package) is None:
-            raise UserError(f"training.{key} is '{value}', which needs: pip install 'atgen-ray[{extra}]'")
+            yield f"training.{key} is '{value}', which needs: pip install 'atgen-ray[{extra}]'"
     if training.sharding == "fsdp" and not use_gpu:
-        raise UserError("training.sharding is 'fsdp', which needs a GPU for every worker; there is none here")
+        yield "training.sharding is 'fsdp', which needs a GPU for every worker; there is none here"
 
 
 def load_trainable(model: ModelConfig, training: TrainingConfig, start_from: Path | None, seed: int) -> Any:

@@ -1,0 +1,72 @@
+"""The preflight: everything about a run that can be tried before its first paid or long step, told at once.
+
+A check yields one line for each thing that is wrong: the key, its value, and what to do. Checks load no model and ask
+no provider. `CONTROLLER_CHECKS` look at what the run's controller needs, on this machine; `WORKER_CHECKS`, named by the
+kind of worker, at what workers need, on the machines that Ray may place them on. Without a cluster both are this
+machine, and Ray need not run for it.
+
+Example:
+    raise_problems(find_problems(config) + find_cluster_problems(config))
+"""
+
+from collections.abc import Iterable
+from functools import partial
+
+from atgen_ray.config import RunConfig
+from atgen_ray.errors import UserError
+from atgen_ray.preflight.checkpoints import check_encoder, check_metric_models, check_models
+from atgen_ray.preflight.inputs import Inputs, check_data, check_metrics, check_prompts, find_notes
+from atgen_ray.preflight.packages import check_annotators, check_engines, check_service, check_training
+from atgen_ray.preflight.placement import count_local_gpus, find_problems_of_machines
+from atgen_ray.preflight.places import check_storage, check_user_folders
+from atgen_ray.preflight.setting import Check, Goal, Setting, run_checks
+
+__all__ = ["CONTROLLER_CHECKS", "INPUT_CHECKS", "WORKER_CHECKS", "Goal", "Inputs", "Setting", "find_cluster_problems"]
+__all__ += ["find_notes", "find_problems", "find_quick_problems", "raise_problems", "run_checks"]
+
+CONTROLLER_CHECKS: tuple[Check, ...] = (check_user_folders, check_storage, check_annotators)
+INPUT_CHECKS = (check_data, check_prompts, check_metrics)
+WORKER_CHECKS: dict[str, tuple[Check, ...]] = {
+    "training": (check_training,),
+    "engine": (check_engines, check_models),
+    "encoder": (check_encoder,),
+    "metric": (check_metric_models,),
+}
+
+
+def find_problems(
+    config: RunConfig, goal: Goal = "run", inputs: Inputs | None = None, cluster: bool = False
+) -> list[str]:
+    """What is wrong as far as this process can tell; Ray is not started.
+
+    Args:
+        inputs: where the splits are read; given by whoever goes on to use them.
+        cluster: workers are on a cluster, where `find_cluster_problems` asks for them.
+    """
+    inputs = inputs or Inputs(config)
+    checks: list[Check] = [*CONTROLLER_CHECKS, *(partial(check, inputs=inputs) for check in INPUT_CHECKS)]
+    if cluster:
+        return run_checks(checks, Setting(config, goal))
+    checks += [check_service, *(check for each in WORKER_CHECKS.values() for check in each)]
+    return run_checks(checks, Setting(config, goal, count_local_gpus()))
+
+
+def find_cluster_problems(config: RunConfig, goal: Goal = "run") -> list[str]:
+    """What is wrong for workers on the machines of the Ray cluster that this process is connected to."""
+    lines = run_checks([check_service], Setting(config, goal))
+    return lines + find_problems_of_machines(config, goal, WORKER_CHECKS)
+
+
+def find_quick_problems(config: RunConfig) -> list[str]:
+    """What can be told at once, reading neither data nor checkpoints: for a form that is checked as one types."""
+    return run_checks([check_annotators], Setting(config))
+
+
+def raise_problems(problems: Iterable[str]) -> None:
+    """Nothing where there are none.
+
+    Raises:
+        UserError: with a line for each.
+    """
+    if lines := list(dict.fromkeys(problems)):
+        raise UserError("\n".join(lines))

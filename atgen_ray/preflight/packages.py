@@ -1,0 +1,95 @@
+"""Packages and devices: what the chosen method, engine, trackers, annotators and service must find."""
+
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+
+from atgen_ray.annotation import build_provider
+from atgen_ray.config import RemoteAnnotatorConfig, list_annotators
+from atgen_ray.engines import choose_backend
+from atgen_ray.errors import UserError
+from atgen_ray.preflight.setting import Setting, list_models
+
+WANDB = "api.wandb.ai"
+
+
+def check_annotators(setting: Setting) -> Iterator[str]:
+    """SDKs and keys of the annotators and of the judge."""
+    config = setting.config
+    if not setting.trains:
+        return
+    asked = [*list_annotators(config.annotator), ("evaluation.judge", config.evaluation.judge)]
+    for key, annotator in asked:
+        if isinstance(annotator, RemoteAnnotatorConfig):
+            try:
+                build_provider(annotator, config.name, key)
+            except UserError as error:
+                yield str(error)
+
+
+def check_engines(setting: Setting) -> Iterator[str]:
+    """The engines, and GPUs for their replicas."""
+    for key, model, engine in list_models(setting):
+        if model.host == "serve":
+            continue
+        section = f"{key.removesuffix('model')}engine"
+        try:
+            choose_backend(engine.backend)
+        except UserError as error:
+            yield str(error).replace("engine.", f"{section}.")
+        wanted = engine.workers * (engine.gpus_per_worker or 0.0)
+        if wanted > setting.gpus:
+            yield (
+                f"{section}.gpus_per_worker is {engine.gpus_per_worker:g}, which {section}.workers={engine.workers} "
+                f"make {wanted:g} GPUs, but workers can have {setting.gpus:g}: set it to null, or add GPUs"
+            )
+
+
+def check_training(setting: Setting) -> Iterator[str]:
+    """What the training method, its backend and its trackers need."""
+    from atgen_ray.training.methods import find_method_mistakes
+
+    if not setting.trains:
+        return
+    training = setting.config.training
+    yield from find_method_mistakes(training, setting.trains_on_gpu)
+    wanted = training.workers * training.gpus_per_worker
+    if training.use_gpu and wanted > setting.gpus:
+        yield (
+            f"training.use_gpu is true, and training.workers={training.workers} with training.gpus_per_worker="
+            f"{training.gpus_per_worker:g} need {wanted:g} GPUs, but workers can have {setting.gpus:g}: ask for fewer, "
+            "or set training.use_gpu=null"
+        )
+    if "wandb" in training.trackers and find_spec("wandb") is not None and not _knows_wandb():
+        yield (
+            "training.trackers holds 'wandb', which finds no account: set WANDB_API_KEY, or WANDB_MODE=offline to keep "
+            "its files here"
+        )
+
+
+def check_service(setting: Setting) -> Iterator[str]:
+    """The service whose replicas `model.host: serve` uses."""
+    if setting.config.model.host != "serve":
+        return
+    import ray
+
+    if not ray.is_initialized():
+        yield (
+            "model.host is 'serve', which needs a cluster with a service: start `atgen-ray serve --config FILE` and "
+            "set RAY_ADDRESS, or set model.host=batch"
+        )
+        return
+    from atgen_ray.engines.serve_engine import find_model
+
+    find_model()
+
+
+def _knows_wandb() -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+        return True
+    try:
+        return netrc(Path.home() / ".netrc").authenticators(WANDB) is not None
+    except (OSError, RuntimeError, NetrcParseError):  # there is none, or no home
+        return False
