@@ -16,6 +16,7 @@ HIDDEN = "database_url"  # the key whose value may hold a password
 ITEMS = (list, dict)
 MANY = 5  # keys of one name that a hint lists
 SHOWN = 80  # characters of a key or value
+SLIP = 0.85  # how much a key must be like one of its own section for no other section to be looked at
 
 
 def explain_mistakes(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -118,7 +119,8 @@ def _find_key(name: str, holder: type[BaseModel], root: type[BaseModel]) -> str:
         if "[" not in setting["key"] and ".*" not in setting["key"]:
             elsewhere.setdefault(setting["key"].rpartition(".")[2], []).append(setting["key"])
     best = _closest(name, elsewhere)
-    if best is None or _likeness(name, best) <= max(_likeness(name, each) for each in known):
+    here = max(_likeness(name, each) for each in known)
+    if best is None or here >= SLIP or _likeness(name, best) <= here:
         return nearest(name, known)
     depth = min(key.count(".") for key in elsewhere[best])
     keys = [

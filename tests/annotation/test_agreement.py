@@ -48,7 +48,8 @@ def submitted(text: str, who: str = "ann") -> Answer:
     return Answer(who, "submitted", text, None)
 
 
-SKIPPED, FLAGGED = Answer("bea", "skipped", None, "hard"), Answer("cid", "flagged", None, "odd")
+SKIPPED, SKIPPED_TOO = (Answer(who, "skipped", None, "hard") for who in ("bea", "dan"))
+FLAGGED = Answer("cid", "flagged", None, "odd")
 DROP = {"verdict": "drop", "by": "root", "comment": "", "text": ""}
 
 
@@ -60,8 +61,10 @@ DROP = {"verdict": "drop", "by": "root", "comment": "", "text": ""}
         ([submitted("a")], 2, None, "open", ""),
         ([submitted("same text"), submitted("same text", "bea")], 2, None, "answered", "same text"),
         ([submitted("same text"), submitted("quite other", "bea")], 2, None, "disputed", ""),
-        ([submitted("a"), SKIPPED], 2, None, "answered", "a"),
-        ([SKIPPED], 1, None, "dropped", ""),
+        ([submitted("a"), SKIPPED], 2, None, "open", ""),
+        ([submitted("a"), SKIPPED, SKIPPED_TOO], 2, None, "answered", "a"),
+        ([SKIPPED], 1, None, "open", ""),
+        ([SKIPPED, SKIPPED_TOO], 1, None, "disputed", ""),
         ([submitted("a"), FLAGGED], 1, None, "disputed", ""),
         ([FLAGGED], 1, DROP, "dropped", ""),
         ([FLAGGED], 1, DROP | {"verdict": "label", "text": "so"}, "answered", "so"),
