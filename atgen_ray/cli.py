@@ -202,8 +202,11 @@ def _load(
     source: str, overrides: list[str] | None, storage: str | None, name: str | None, fork_from: str | None = None
 ) -> Any:
     from atgen_ray.config_source import load_config
+    from atgen_ray.locations import check_named_files
 
-    return load_config(source, overrides or [], storage=storage, name=name, fork_from=fork_from)
+    config = load_config(source, overrides or [], storage=storage, name=name, fork_from=fork_from)
+    check_named_files(config.data)  # at once: the preflight, which tells all the rest, takes seconds
+    return config
 
 
 def _drive(config: Any, goal: Any, as_json: bool) -> Any:

@@ -1,15 +1,22 @@
 """Where data and checkpoints live: package://PACKAGE/FILE becomes a local path, everything else stays as given."""
 
 import json
+import re
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from atgen_ray.errors import UserError
+from atgen_ray.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from atgen_ray.config import DataConfig
 
 SCHEME = "package://"
+FILES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq", ".arrow"}
+_MAGIC = re.compile(r"[*?\[]")
 
 
 def locate(location: str, key: str) -> str:
@@ -35,6 +42,26 @@ def locate(location: str, key: str) -> str:
     if not found:
         raise UserError(f"{key} is {location[:200]!r}, but package '{package}' has no {file[:80]!r}")
     return str(path)
+
+
+def check_named_files(data: "DataConfig") -> None:
+    """Nothing, where each plain file name among data.pool and data.test is that of a file.
+
+    Raises:
+        UserError: with a line for each that is not, and the nearest file beside it.
+    """
+    lines = []
+    for key, location in (("data.pool", data.pool), ("data.test", data.test)):
+        if data.path is not None or location is None or Path(location).suffix not in FILES or "://" in location:
+            continue
+        path = Path(location).expanduser()
+        if _MAGIC.search(location) or path.exists() or not path.parent.is_dir():
+            continue  # the reader has the words for other mistakes
+        beside = [each.name for each in path.parent.iterdir() if each.suffix in FILES]
+        hint = nearest(path.name, beside) if beside else ""
+        lines.append(f"{key} is {location[:200]!r}, expected an existing file{hint}")
+    if lines:
+        raise UserError("\n".join(lines))
 
 
 def _find_package(package: str) -> Path | None:

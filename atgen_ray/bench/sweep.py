@@ -7,7 +7,7 @@ any death, goes on with the others, and each of those with the step where it was
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from atgen_ray.bench.cells import Cell
 from atgen_ray.bench.config import BenchConfig
 from atgen_ray.bench.packing import fit_runs
 from atgen_ray.bench.screen import SweepScreen, SweepState
+from atgen_ray.config import RunConfig
 from atgen_ray.journal import Journal, open_journal
 from atgen_ray.storage import RunFolder
 
@@ -44,21 +45,48 @@ def run_sweep(suite: BenchConfig, cells: Sequence[Cell], screen: SweepScreen) ->
     SIGINT and SIGTERM stop the runs under way; what they have committed stays.
 
     Raises:
-        UserError: a run exists with another configuration.
+        UserError: a run exists with another configuration, or the preflight found what would end runs; then none is
+            entered.
     """
-    from atgen_ray.driver import enter_run, run_session, stop_on_signal
+    from atgen_ray.driver import check_entry, enter_run, run_session, stop_on_signal
+    from atgen_ray.preflight import find_cluster_problems, find_problems
+    from atgen_ray.ray_session import is_private
 
     with closing(open_journal(suite.storage, cells[0].run.database_url)) as journal:
         for cell in cells:
-            enter_run(cell.run, journal)
-        waiting = deque(cell for cell in cells if journal.run(cell.run.name).status != "finished")
+            check_entry(cell.run, journal)
+        waiting = deque(cell for cell in cells if not _is_finished(cell, journal))
         sweep = Sweep(finished=[cell for cell in cells if cell not in waiting])
         for cell in sweep.finished:
             _tidy(suite, cell)
         if waiting:
+            if is_private():
+                _check(waiting, lambda run: find_problems(run, "measure"))
             with run_session(), stop_on_signal() as stop:
+                if not is_private():
+                    _check(waiting, lambda run: find_problems(run, "measure", cluster=True))
+                    _check(waiting, lambda run: find_cluster_problems(run, "measure"))
+                for cell in waiting:
+                    enter_run(cell.run, journal)
                 _Driver(suite, waiting, sweep, journal, screen).drive(stop)
     return sweep
+
+
+def _is_finished(cell: Cell, journal: Journal) -> bool:
+    known = journal.find_run(cell.run.name)
+    return known is not None and known.status == "finished"
+
+
+def _check(cells: Iterable[Cell], find: Callable[[RunConfig], list[str]]) -> None:
+    """Tries one run of each task and model: the others differ by strategy and seed, which are checked already.
+
+    Raises:
+        UserError: with a line for each problem.
+    """
+    from atgen_ray.preflight import raise_problems
+
+    tried = {(cell.task, cell.model): cell for cell in cells}
+    raise_problems(f"{cell.task}, {cell.model}: {line}" for cell in tried.values() for line in find(cell.run))
 
 
 class _Driver:

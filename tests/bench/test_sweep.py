@@ -6,6 +6,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from command_line import call
 from projects import Project
 
 RUNS = [f"sorting-sort-{strategy}-s{seed}" for seed in (1, 2) for strategy in ("random", "facility-location")]
@@ -35,6 +37,17 @@ def test_killed_and_given_again_it_ends_with_every_run_and_its_results(make_benc
     check_results(project)
     check_sharing(project)
     check_repeat(project)
+
+
+def test_nothing_is_entered_where_the_preflight_finds_a_mistake(
+    make_bench: Callable[[], Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(make_bench().folder)
+    ended = call("bench", "suite.yaml", "run.training.method=qlora")
+    assert ended.status == 2
+    assert ended.err.startswith("error: sort, tiny: training.method is 'qlora', which needs a GPU")
+    assert json.loads(call("runs", "list", "--json").out) == []
 
 
 def stop_early(project: Project) -> None:

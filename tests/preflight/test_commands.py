@@ -97,3 +97,14 @@ def test_a_plan_of_small_files_and_a_finished_run_need_no_ray(
     assert changed.status == 2
     assert "exists with seed = 42, now it is 1" in changed.err
     assert list(ray_folder.iterdir()) == []
+
+
+def test_a_file_name_that_is_wrong_is_told_with_the_nearest(
+    ray_folder: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    project = make_project_in(tmp_path, tiny_model)
+    ended = call("plan", configure(project, data={"pool": "pol.jsonl"}))
+    assert ended.status == 2
+    assert ended.err == "error: data.pool is 'pol.jsonl', expected an existing file; did you mean 'pool.jsonl'?\n"
+    assert not list(ray_folder.iterdir())
