@@ -60,9 +60,10 @@ def test_an_engine_keeps_the_whole_effect(
 def test_a_replica_of_transformers_keeps_the_whole_effect(model: ModelConfig, slight_adapter: Path, dtype: str) -> None:
     shelf = AdapterShelf(ServiceConfig(model=model.model_copy(update={"dtype": dtype})))
     shelf.load_model()
-    shelf.load(Adapter("run-1", slight_adapter, "digest"))
+    adapter = Adapter("run-1", slight_adapter, "digest")
+    shelf.load(adapter)
     prompts = StateReader(model, PromptConfig(), None, 1).prompts
-    requests = [TokenRequest(prompts.encode(text), 10, adapter="run-1") for text in TEXTS]
+    requests = [TokenRequest(prompts.encode(text), 10, adapter=adapter.key) for text in TEXTS]
     tokens: list[list[int]] = [[] for _ in TEXTS]
     logprobs: list[list[float]] = [[] for _ in TEXTS]
     for steps in shelf.decode(requests, prompts.stop_ids, lambda row: True):
