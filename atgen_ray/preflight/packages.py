@@ -43,7 +43,7 @@ def check_engines(setting: Setting) -> Iterator[str]:
         if wanted > setting.gpus:
             yield (
                 f"{section}.gpus_per_worker is {engine.gpus_per_worker:g}, which {section}.workers={engine.workers} "
-                f"make {wanted:g} GPUs, but workers can have {setting.gpus:g}: set it to null, or add GPUs"
+                f"make {wanted:g} GPUs, but workers can have {setting.gpus:g} GPUs: set it to null, or add some"
             )
 
 
@@ -59,8 +59,8 @@ def check_training(setting: Setting) -> Iterator[str]:
     if training.use_gpu and wanted > setting.gpus:
         yield (
             f"training.use_gpu is true, and training.workers={training.workers} with training.gpus_per_worker="
-            f"{training.gpus_per_worker:g} need {wanted:g} GPUs, but workers can have {setting.gpus:g}: ask for fewer, "
-            "or set training.use_gpu=null"
+            f"{training.gpus_per_worker:g} need {wanted:g} GPUs, but workers can have {setting.gpus:g} GPUs: ask for "
+            "fewer, or set training.use_gpu=null"
         )
     if "wandb" in training.trackers and find_spec("wandb") is not None and not _knows_wandb():
         yield (

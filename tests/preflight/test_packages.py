@@ -38,14 +38,14 @@ def test_gpus_count_for_all_workers() -> None:
     assert look(check_training, gpus=2, training=fsdp) == []
     assert look(check_training, gpus=1, training=fsdp) == [f"training.sharding is 'fsdp', {NO_GPU}"]
     (line,) = look(check_training, gpus=1, training={"workers": 2, "use_gpu": True})
-    assert "need 2 GPUs, but workers can have 1" in line
+    assert "need 2 GPUs, but workers can have 1 GPUs" in line
     assert look(check_training, gpus=1, training={"workers": 2}) == []  # then on CPUs
 
 
 def test_engines_that_are_not_installed_or_not_placed() -> None:
     (line,) = look(check_engines, gpus=1, engine={"backend": "transformers", "workers": 3, "gpus_per_worker": 0.5})
     assert line.startswith(
-        "engine.gpus_per_worker is 0.5, which engine.workers=3 make 1.5 GPUs, but workers can have 1"
+        "engine.gpus_per_worker is 0.5, which engine.workers=3 make 1.5 GPUs, but workers can have 1 GPUs"
     )
     annotator = {
         "type": "model",

@@ -78,18 +78,20 @@ def test_a_run_on_openais_wire_keeps_its_key_to_itself(
 
 
 def test_a_run_with_a_local_model_as_annotator(make_project: Callable[[], Project], tiny_model: str) -> None:
+    """Its weights are random: it is asked, and asked again, and never comes to an end, so that the run has no label."""
     project = make_project()
     model = {"id": tiny_model, "dtype": "float32", "max_prompt_tokens": 300}
     engine = {"backend": "transformers", "threads_per_worker": 1}
     settings = annotated_by(type="model", model=model, engine=engine, max_output_tokens=8, checks={"min_chars": 0})
     done = project.run("run", "sort.yaml", *SMALL, settings, "--name", "local")
-    assert done.returncode == 0, done.stderr
-    labels = project.read("local", "labeled.jsonl")
+    assert done.returncode == 2
+    assert "the run ends without a label" in done.stderr
+    assert "cut off at annotator.max_output_tokens" in done.stderr
     with sqlite3.connect(project.folder / "atgen-runs/atgen.db") as db:
         states = Counter(row[0] for row in db.execute("SELECT state FROM requests WHERE run = 'local'"))
         dead = db.execute("SELECT count(*) FROM dead_letters WHERE run = 'local' AND step = 'annotation'").fetchone()[0]
     assert states == {"answered": states.total()}
-    assert len(labels) + dead == 5
+    assert dead == 5
 
 
 def assert_absent(secret: bytes, root: Path) -> None:
