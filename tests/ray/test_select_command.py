@@ -20,6 +20,7 @@ def unlabelled(project: Project) -> Project:
 
 def test_a_pool_without_answers_is_ranked_once_and_resumed(make_project: Callable[[], Project]) -> None:
     project = unlabelled(make_project())
+    (project.folder / "out").mkdir()
     command = ("select", "sort.yaml", "--count", "7", "--output", "out/picks.jsonl")
     process = project.start(*command, "--json")
     for line in process.stdout or []:

@@ -101,7 +101,7 @@ def test_health_readiness_and_metrics(service: Service) -> None:
         assert client.get("/readyz").json() == {"status": "ready"}
         text = client.get("/metrics").text
         view = client.get("/api/v1/runs/sort").json()
-    assert view["annotation"] == {"requests": {}, "batches": [], "paid": 5.0, "held": 0.0}
+    assert view["annotation"] == {"requests": {}, "batches": [], "paid": 5.0, "held": 0.0, "inherited": 0}
     assert 'atgen_run_round{run="sort"} 2.0' in text
     assert 'atgen_run_labels{run="sort"} 10.0' in text
     assert 'atgen_run_dollars{run="sort"} 5.0' in text

@@ -27,11 +27,12 @@ def test_the_service_labels_for_a_run_and_its_token_is_found_nowhere(
     assert refused.returncode == 2
     assert "does not accept the key" in refused.stderr
     done = project.run(*command, "own", OPENAI_API_KEY=service.admin)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2  # with weights that are random no answer ever ends
+    assert "the run ends without a label" in done.stderr
     shown = json.loads(project.run("runs", "show", "own", "--json").stdout)
-    assert shown["annotation"]["requests"] == {"answered": 10}  # a model of random weights never ends: asked once more
+    assert shown["annotation"]["requests"] == {"answered": 10}  # each asked once more
     assert shown["annotation"]["paid"] > 10 * 8 / 1e6  # by the usage that the endpoint reports
-    assert len(project.read("own", "labeled.jsonl")) + len(shown["dead_letters"]) == 5
+    assert len(shown["dead_letters"]) == 5
     secret = service.admin.rpartition("_")[2].encode()
     for path in Path(project.folder).rglob("*"):
         assert not path.is_file() or secret not in path.read_bytes(), path

@@ -88,6 +88,9 @@ def test_an_adapter_of_a_packaged_model_is_loaded_as_it_is(
 ) -> None:
     shutil.copytree(model.id, tmp_path / "packaged" / "weights")
     (tmp_path / "packaged" / "__init__.py").touch()
+    (tmp_path / "packaged-1.dist-info").mkdir()
+    (tmp_path / "packaged-1.dist-info" / "METADATA").write_text("Name: packaged\nVersion: 1\n")
+    (tmp_path / "packaged-1.dist-info" / "top_level.txt").write_text("packaged\n")
     monkeypatch.syspath_prepend(tmp_path)
     tune(model.model_copy(update={"id": "package://packaged/weights"}), tmp_path / "out", epochs=1)
     loaded = AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "out"))
