@@ -57,6 +57,7 @@ def test_a_running_ray_answers(ray_session: None) -> None:
 
 def test_sigterm_is_obeyed_while_an_address_is_tried(deaf: str, tmp_path: Path) -> None:
     (tmp_path / "task.yaml").write_text("data: {pool: p.jsonl, references: a}\nmodel: {id: m}\n")
+    (tmp_path / "p.jsonl").write_text('{"text": "a question", "a": "its answer"}\n')
     process = Project(tmp_path).start("run", "task.yaml", RAY_ADDRESS=deaf, PYTHONUNBUFFERED="1")
     assert process.stdout is not None
     assert process.stdout.readline().startswith("run task in ")
@@ -71,6 +72,7 @@ def test_sigterm_is_obeyed_while_an_address_is_tried(deaf: str, tmp_path: Path) 
 
 def test_a_ray_that_does_not_start_is_one_line_and_leaves_no_run(tmp_path: Path) -> None:
     (tmp_path / "task.yaml").write_text("data: {pool: p.jsonl, references: a}\nmodel: {id: m}\n")
+    (tmp_path / "p.jsonl").write_text('{"text": "a question", "a": "its answer"}\n')
     long = tmp_path / ("a" * 120)  # longer than the path of a socket may be
     long.mkdir()
     ended = Project(tmp_path).run("run", "task.yaml", TMPDIR=str(long), RAY_TMPDIR=str(long))
