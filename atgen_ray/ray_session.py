@@ -29,7 +29,7 @@ def check_temporary_folder() -> None:
         UserError: the folder that RAY_TMPDIR or TMPDIR names cannot be written, or its path is too long.
     """
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
-    folder = os.environ.get(variable, "/tmp")  # noqa: S108 - where Ray goes
+    folder = os.environ.get(variable, "/tmp")  # noqa: S108  # nosec B108 - where Ray goes
     expected = "expected a folder that can be written, as /tmp"
     named = f"{variable} is {folder!r}" if variable else f"{folder} is where Ray keeps its files"
     if not Path(folder).is_dir() or not os.access(folder, os.W_OK | os.X_OK):
