@@ -347,6 +347,4 @@ def _open_saved(place: _Place, split: str) -> Source:
 
 
 def _first_line(error: BaseException) -> str:
-    """Of the error that `datasets` says was the cause, where it only says that there was one."""
-    told = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
-    return next(iter(str(told).splitlines()), type(told).__name__)
+    return next(iter(str(error).splitlines()), type(error).__name__)
