@@ -20,7 +20,6 @@ from atgen_ray.progress import Watch
 from atgen_ray.ray_session import find_mistake, find_start_failure, quieten_ray_data
 from atgen_ray.storage import RunFolder
 
-NAMESPACE = "atgen"
 LEASE_SECONDS = 20.0
 IDLE_SECONDS = 60.0  # how long a controller stays after its run, for drivers that still ask
 STOP_SECONDS = 2.0  # how long a step may take to notice that it shall stop; `ray job stop` kills the driver after 3

@@ -13,9 +13,10 @@ from typing import Literal
 import sqlalchemy as sa
 
 from atgen_ray.config import StoppingConfig
+from atgen_ray.core.money import NANO, scale
 from atgen_ray.journal import Journal
 from atgen_ray.tables import annotations, ledger, totals
-from atgen_ray.totals import NANO, add_held, add_paid, find_keys
+from atgen_ray.totals import add_held, add_paid, find_keys
 
 Scope = Literal["run", "round"]
 
@@ -189,20 +190,10 @@ def read_paid(journal: Journal, run: str, annotator: str, round: int) -> dict[st
         return {str(id_): int(nano) for id_, nano in connection.execute(query)}
 
 
-def to_nano(dollars: float) -> int:
-    """Billionths of a dollar, never less than `dollars`."""
-    return math.ceil(_scale(dollars))
-
-
 def format_dollars(nano: int) -> str:
     """Billionths of a dollar as dollars, rounded up to a millionth: a budget of so many dollars is enough."""
     return f"{-(-nano // 1000) / 1_000_000:.6f}".rstrip("0").rstrip(".")
 
 
 def _nano(dollars: float | None) -> int | None:
-    return None if dollars is None else math.floor(_scale(dollars))
-
-
-def _scale(dollars: float) -> float:
-    """Billionths, without the last bits of a product of floats: 0.57 dollars buy what costs 0.57."""
-    return round(dollars * NANO, 3)
+    return None if dollars is None else math.floor(scale(dollars))

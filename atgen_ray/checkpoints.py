@@ -3,82 +3,19 @@
 A GGUF file is converted once to safetensors in the user's cache; hub ids pass through to the libraries.
 """
 
-import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-from platformdirs import user_cache_path
-
 from atgen_ray.config import ModelConfig
+from atgen_ray.core.checkpoints import first_line, is_adapter, loading, resolve_checkpoint
 from atgen_ray.errors import UserError
-from atgen_ray.locations import locate
+
+WEIGHTS = "adapter_model.safetensors"
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-def resolve_checkpoint(model: str, key: str = "model.id") -> str:
-    """The folder (or hub id) that transformers, vLLM and sentence-transformers load for `model`.
-
-    Raises:
-        UserError: the path does not exist or holds no checkpoint; `key` is the configuration key it names.
-    """
-    location = locate(model, key)
-    try:
-        path = Path(location).expanduser()
-        is_file, is_folder = path.is_file(), path.is_dir()
-    except (OSError, RuntimeError) as error:  # too long a name, or the home of nobody
-        raise UserError(f"{key} is {model[:80]!r}, which is no path: {error.args[-1]}") from None
-    if path.suffix == ".gguf":
-        if not is_file:
-            raise UserError(f"{key} is '{model}', expected an existing .gguf file")
-        try:
-            return str(_convert_gguf(path))
-        except Exception as error:  # a broken or hostile file, on which readers stumble in every way there is
-            raise UserError(f"{key} is '{model}', which cannot be read: {_first_line(error)}") from error
-    if is_folder:
-        if not (path / "config.json").is_file():
-            raise UserError(f"{key} is '{model}', expected a checkpoint, but the folder has no config.json")
-        return str(path)
-    if path.is_absolute() or location.startswith((".", "~")):
-        raise UserError(f"{key} is '{model}', expected an existing folder, .gguf file or hub id")
-    return location
-
-
-def _convert_gguf(path: Path) -> Path:
-    """Dequantised safetensors of a GGUF file, made once per file content."""
-    digest = hashlib.file_digest(path.open("rb"), "blake2b").hexdigest()[:16]
-    cache = user_cache_path("atgen-ray") / "checkpoints"
-    target = cache / f"{path.stem.lower()}-{digest}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{digest}.lock"):
-        if target.is_dir():
-            return target
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        quantized: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        config = quantized.config
-        # transformers refuses to save what came from GGUF as "quantized": rebuild the model from its configuration.
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        model: Any = AutoModelForCausalLM.from_config(config)
-        model.load_state_dict(quantized.state_dict())
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        aside = Path(tempfile.mkdtemp(dir=cache, prefix=".converting-"))
-        try:
-            model.to(torch.bfloat16).save_pretrained(aside)
-            tokenizer.save_pretrained(aside)
-            aside.rename(target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    return target
 
 
 def load_tokenizer(model: ModelConfig, key: str = "model.id") -> "PreTrainedTokenizerBase":
@@ -100,7 +37,7 @@ def load_tokenizer(model: ModelConfig, key: str = "model.id") -> "PreTrainedToke
             source, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"{key} is {model.id!r}, whose tokenizer cannot be loaded: {_first_line(error)}") from error
+        raise UserError(f"{key} is {model.id!r}, whose tokenizer cannot be loaded: {first_line(error)}") from error
     return tokenizer
 
 
@@ -146,26 +83,6 @@ def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
     return loaded.eval()
 
 
-@contextmanager
-def loading(key: str, name: str) -> Iterator[None]:
-    """What goes wrong in the block, where the checkpoint `name` of the configuration key `key` is loaded, in one line.
-
-    Raises:
-        UserError: it cannot be loaded, and why.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{key} is '{name}', which cannot be loaded: {_first_line(error)}") from error
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a round's fine-tuning left an adapter in `folder`; full fine-tuning leaves a whole model."""
-    return (folder / "adapter_config.json").is_file()
-
-
 # What fine-tuning changes is often smaller than the last place of a 16-bit number. Rounding to 16 bits loses it in the
 # weights (merged) and in the outputs of a layer (beside them) alike: after four steps of training a third was left.
 TUNED_DTYPE = "float32"
@@ -191,5 +108,9 @@ def load_unmerged(model: ModelConfig, tuned: Path) -> Any:
     return PeftModel.from_pretrained(load_model(model, TUNED_DTYPE), str(tuned)).eval()
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def digest_adapter(path: Path) -> str:
+    """SHA-256 of the adapter's weights and settings."""
+    with (path / WEIGHTS).open("rb") as file:
+        digest = file_digest(file, "sha256")
+    digest.update((path / "adapter_config.json").read_bytes())
+    return digest.hexdigest()

@@ -73,7 +73,8 @@ def select(
     Example: atgen-ray select my-task.yaml --count 100 --output picks.jsonl selection.strategy=facility_location
     """
     from atgen_ray.config_source import load_config
-    from atgen_ray.runs import check_output, export_selection
+    from atgen_ray.locations import check_output
+    from atgen_ray.runs import export_selection
 
     check_output(output)
     settings = [*(overrides or []), f"selection.first.count={count}", "stopping.labels=null"]
@@ -201,8 +202,8 @@ def main() -> None:
 def _load(
     source: str, overrides: list[str] | None, storage: str | None, name: str | None, fork_from: str | None = None
 ) -> Any:
+    from atgen_ray.config.data import check_named_files
     from atgen_ray.config_source import load_config
-    from atgen_ray.locations import check_named_files
 
     config = load_config(source, overrides or [], storage=storage, name=name, fork_from=fork_from)
     check_named_files(config.data)  # at once: the preflight, which tells all the rest, takes seconds

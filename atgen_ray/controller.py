@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atgen_ray.annotation import build_annotator, check_annotators
 from atgen_ray.annotation.judging import build_ask
+from atgen_ray.annotation.registry import build_annotator, check_annotators
 from atgen_ray.annotation.site import Site
 from atgen_ray.config import RunConfig, Shot
 from atgen_ray.embedding import embed_pool
-from atgen_ray.engines import Engine, build_engine
+from atgen_ray.engines.base import Engine
+from atgen_ray.engines.registry import build_engine
 from atgen_ray.engines.states import append_states
 from atgen_ray.errors import BudgetSpent, UserError
 from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
@@ -32,11 +33,13 @@ from atgen_ray.records import SAMPLES, DeadLetter, Progress
 from atgen_ray.results import collect_rows
 from atgen_ray.seeds import mix_seed
 from atgen_ray.selection import select_batch
+from atgen_ray.selection.contract import MODEL
 from atgen_ray.selection.distribution import choose_workers
 from atgen_ray.sharing import open_embedding_shelf, share_embeddings
-from atgen_ray.state import MODEL, RunState, round_folder
+from atgen_ray.state import RunState
 from atgen_ray.stopping import SELECTED, find_stop
 from atgen_ray.storage import RunFolder
+from atgen_ray.store.layout import round_folder
 from atgen_ray.takeover import take_over
 from atgen_ray.training import TrainingExample, train_adapter
 from atgen_ray.training.weights import weigh_examples

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import ray
@@ -22,18 +22,17 @@ from ray.exceptions import (
     RayActorError,
 )
 
-from atgen_ray.actor import NAMESPACE, ControllerActor, Goal, Snapshot, actor_name
+from atgen_ray.actor import ControllerActor, Goal, Snapshot, actor_name
 from atgen_ray.changes import Change, find_changes
 from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config, renew_config
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Event, Journal, open_journal
 from atgen_ray.preflight import find_cluster_problems, find_problems, raise_problems
-from atgen_ray.ray_session import is_private, ray_session
+from atgen_ray.ray_session import NAMESPACE, is_private, run_session
 from atgen_ray.stopping import SELECTED
 from atgen_ray.storage import RunFolder
 from atgen_ray.takeover import settle_source
-from atgen_ray.workplace import runtime_environment
 
 POLL_SECONDS = 0.5
 EVERYTHING = 2**31 - 1  # above all sequence numbers
@@ -143,11 +142,6 @@ def name_user() -> str:
     except (KeyError, OSError):  # a container's user id that has no name
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
-
-
-def run_session() -> AbstractContextManager[None]:
-    """The Ray cluster for runs: the one at RAY_ADDRESS, or a private one on this machine that ends with them."""
-    return ray_session(NAMESPACE, runtime_environment())
 
 
 def start_controller(config: RunConfig, goal: Goal = "run", detached: bool = True) -> Any:

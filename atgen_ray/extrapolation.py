@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Numbers = npt.NDArray[np.float64]
+from atgen_ray.core.arrays import Numbers
 
 PARAMETERS = 3  # of the law
 POINTS = PARAMETERS + 1  # fewest on a curve that is continued

@@ -16,11 +16,12 @@ import sqlalchemy as sa
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import SecretStr
 
+from atgen_ray.core.names import check_run_name
 from atgen_ray.database import Database
 from atgen_ray.errors import RunBusy, UserError, nearest
 from atgen_ray.owner import Owner
 from atgen_ray.records import Annotation, DeadLetter
-from atgen_ray.storage import check_run_name, open_storage
+from atgen_ray.storage import open_storage
 from atgen_ray.tables import annotations, controllers, dead_letters, events, runs
 from atgen_ray.totals import RunTotals, add_labels, count_by_round, list_totals
 

@@ -10,8 +10,8 @@ from atgen_ray.annotation.people.desk import TaskConflict, open_desk
 from atgen_ray.annotation.people.importing import BroughtLabel, import_labels
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Journal
-from atgen_ray.runs import open_runs
 from atgen_ray.storage import RunFolder
+from atgen_ray.store.existing import open_runs
 
 
 def import_file(name: str, storage: str, database_url: SecretStr | None, file: Path) -> dict[str, Any]:

@@ -1,22 +1,16 @@
 """Where data and checkpoints live: package://PACKAGE/FILE becomes a local path, everything else stays as given."""
 
 import json
-import re
+import os
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from atgen_ray.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from atgen_ray.config import DataConfig
+from atgen_ray.errors import UserError
 
 SCHEME = "package://"
-FILES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq", ".arrow"}
-_MAGIC = re.compile(r"[*?\[]")
 
 
 def locate(location: str, key: str) -> str:
@@ -42,26 +36,6 @@ def locate(location: str, key: str) -> str:
     if not found:
         raise UserError(f"{key} is {location[:200]!r}, but package '{package}' has no {file[:80]!r}")
     return str(path)
-
-
-def check_named_files(data: "DataConfig") -> None:
-    """Nothing, where each plain file name among data.pool and data.test is that of a file.
-
-    Raises:
-        UserError: with a line for each that is not, and the nearest file beside it.
-    """
-    lines = []
-    for key, location in (("data.pool", data.pool), ("data.test", data.test)):
-        if data.path is not None or location is None or Path(location).suffix not in FILES or "://" in location:
-            continue
-        path = Path(location).expanduser()
-        if _MAGIC.search(location) or path.exists() or not path.parent.is_dir():
-            continue  # the reader has the words for other mistakes
-        beside = [each.name for each in path.parent.iterdir() if each.suffix in FILES]
-        hint = nearest(path.name, beside) if beside else ""
-        lines.append(f"{key} is {location[:200]!r}, expected an existing file{hint}")
-    if lines:
-        raise UserError("\n".join(lines))
 
 
 def _find_package(package: str) -> Path | None:
@@ -92,3 +66,21 @@ def _is_editable(direct_url: str | None) -> bool:
         return False
     tree = json.loads(direct_url)
     return isinstance(tree, dict) and bool(tree.get("dir_info", {}).get("editable"))
+
+
+def check_folder(path: Path) -> None:
+    """Nothing, where the folder of `path` is there; UserError where it is not: a name typed wrong makes no folder."""
+    folder = path.absolute().parent
+    try:
+        if not folder.exists():
+            raise UserError(f"--output is '{path}', but there is no folder '{folder}': make it, or choose another")
+    except OSError as error:  # a name that is too long
+        raise UserError(f"--output is '{path}', which cannot be written: {error.strerror}") from None
+
+
+def check_output(path: Path) -> None:
+    """Nothing, where a file can be written at `path`; UserError before any work is done where it cannot."""
+    check_folder(path)
+    parent = path.absolute().parent
+    if path.is_dir() or not parent.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
+        raise UserError(f"--output is '{path}', expected a file that can be written, such as picks.jsonl")

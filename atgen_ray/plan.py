@@ -15,6 +15,7 @@ import pyarrow as pa
 from atgen_ray.annotation import estimate as annotation
 from atgen_ray.annotation.estimate import check_budget, estimate_annotation, estimate_judge
 from atgen_ray.config import RunConfig
+from atgen_ray.config.selection import add_needs
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Journal, open_journal
 from atgen_ray.placement import watch_waiting
@@ -22,7 +23,7 @@ from atgen_ray.preflight import Inputs, find_cluster_problems, find_notes, find_
 from atgen_ray.ray_session import is_private
 from atgen_ray.records import DeadLetter
 from atgen_ray.selection import find_needs
-from atgen_ray.state import MODEL, add_needs
+from atgen_ray.selection.contract import MODEL
 
 if TYPE_CHECKING:
     from atgen_ray.pool import Split
@@ -53,7 +54,7 @@ def plan_run(config: RunConfig, tell: Callable[[str | None], None] = lambda _: N
     here = inputs.pool is not None and (inputs.test is not None or config.data.test is None)
     if here and not cluster:
         return _plan(config, inputs.pool, inputs.test, problems)
-    from atgen_ray.driver import run_session
+    from atgen_ray.ray_session import run_session
 
     with run_session(), watch_waiting(tell):
         problems += find_cluster_problems(config) if cluster else []

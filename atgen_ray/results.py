@@ -5,8 +5,8 @@ from typing import Any
 
 from atgen_ray.budget import read_inherited, read_spending
 from atgen_ray.journal import Journal
-from atgen_ray.state import round_folder
 from atgen_ray.storage import RunFolder
+from atgen_ray.store.layout import round_folder
 
 
 def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str, Any]]:

@@ -1,8 +1,5 @@
 """Looking at runs from outside: their journal and their folder, without Ray."""
 
-import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,18 +9,18 @@ from pydantic import SecretStr
 
 from atgen_ray.annotation.book import summarize_requests
 from atgen_ray.budget import read_balance, read_inherited
-from atgen_ray.config import RunConfig
 from atgen_ray.errors import NobodyDrivesError, UserError, nearest
 from atgen_ray.journal import CHANGED, INTERRUPTED, INTERRUPTION, Journal, find_journal
+from atgen_ray.locations import check_folder
 from atgen_ray.records import INHERITED
 from atgen_ray.storage import RunFolder
+from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
 from atgen_ray.strict_json import encode_json
 from atgen_ray.totals import RunTotals
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DEFAULT_STORAGE = str(RunConfig.model_fields["storage"].default)
 FORMATS = ("jsonl", "parquet", "csv", "huggingface")
 
 
@@ -37,22 +34,6 @@ def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, An
         return []
     with open_runs(storage, database_url) as journal:
         return summarize_runs(journal)
-
-
-@contextmanager
-def open_runs(storage: str, database_url: SecretStr | None) -> Iterator[Journal]:
-    """The journal of a storage that is there already; nothing is created where it is not.
-
-    Raises:
-        UserError: there is no journal, and so no run.
-    """
-    where = find_journal(storage, database_url)
-    if where is None:
-        siblings = [f"{path.parent}" for path in Path(storage).absolute().parent.glob("*/atgen.db")]
-        hint = nearest(str(Path(storage).absolute()), siblings) if siblings else ""
-        raise UserError(f"--storage is '{storage}', where no runs are, expected the one that runs were given{hint}")
-    with closing(where) as journal:
-        yield journal
 
 
 def summarize_runs(journal: Journal) -> list[dict[str, Any]]:
@@ -167,24 +148,6 @@ def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
     ]
     _write(rows, output, "jsonl")
     return len(rows), len(pool)
-
-
-def check_folder(path: Path) -> None:
-    """Nothing, where the folder of `path` is there; UserError where it is not: a name typed wrong makes no folder."""
-    folder = path.absolute().parent
-    try:
-        if not folder.exists():
-            raise UserError(f"--output is '{path}', but there is no folder '{folder}': make it, or choose another")
-    except OSError as error:  # a name that is too long
-        raise UserError(f"--output is '{path}', which cannot be written: {error.strerror}") from None
-
-
-def check_output(path: Path) -> None:
-    """Nothing, where a file can be written at `path`; UserError before any work is done where it cannot."""
-    check_folder(path)
-    parent = path.absolute().parent
-    if path.is_dir() or not parent.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
-        raise UserError(f"--output is '{path}', expected a file that can be written, such as picks.jsonl")
 
 
 def _write(rows: list[dict[str, Any]], path: Path, format: str) -> None:

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from atgen_ray.config import EmbeddingConfig, ModelConfig, PromptConfig
 from atgen_ray.embedding.embedding import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
-from atgen_ray.pool.rows import hash_text
 from atgen_ray.records import FEATURES_SCHEMA, GenerationRequest
+from atgen_ray.seeds import hash_text
 from atgen_ray.storage import RunFolder
 
 KEY, SECONDS = "content", "seconds"

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from atgen_ray.budget import read_cost
-from atgen_ray.config import RunConfig, ShortlistConfig, read_source
+from atgen_ray.config import RunConfig, read_source
+from atgen_ray.config.selection import add_needs
 from atgen_ray.embedding import load_embeddings
 from atgen_ray.errors import OutputMissingError
 from atgen_ray.evaluation import dev_split
@@ -16,14 +17,9 @@ from atgen_ray.journal import Journal
 from atgen_ray.records import Annotation
 from atgen_ray.seeds import mix_seed
 from atgen_ray.selection import Embeddings, Need, find_needs, select_batch
+from atgen_ray.selection.contract import MODEL
 from atgen_ray.storage import RunFolder
-
-MODEL: frozenset[Need] = frozenset({"generations", "samples", "states"})  # what only the model can tell
-
-
-def round_folder(round: int) -> str:
-    """The folder of a round within the run's folder."""
-    return f"rounds/{round:03d}"
+from atgen_ray.store.layout import round_folder
 
 
 def explain_missing(run: str, round: int, step: str, path: str) -> str:
@@ -32,11 +28,6 @@ def explain_missing(run: str, round: int, step: str, path: str) -> str:
         f"{path} is missing, although the journal has the {step} of round {round} of run '{run}': bring it back from a "
         f"backup, or do it again in a new run that takes over the labels: atgen-ray run CONFIG --name NEW --from {run}"
     )
-
-
-def add_needs(needs: frozenset[Need], shortlist: ShortlistConfig | None) -> frozenset[Need]:
-    """The `needs` of a strategy with those of the shortlist that spares the model work, where it has any."""
-    return needs | find_needs(shortlist.strategy, shortlist.parameters) if shortlist and needs & MODEL else needs
 
 
 class RunState:

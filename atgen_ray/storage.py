@@ -27,7 +27,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from platformdirs import user_cache_path
 
-from atgen_ray.config import NAME_PATTERN
+from atgen_ray.core.names import check_run_name
 from atgen_ray.errors import OutOfOrder, StorageFull, UserError
 from atgen_ray.strict_json import encode_json
 
@@ -39,12 +39,6 @@ DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errn
 OBJECT_STORE = DISK | {errno.EBUSY, errno.EREMOTEIO, errno.ETIMEDOUT}
 DRIVERS = {"aiobotocore", "aiohttp", "botocore", "gcsfs"}
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
-
-
-def check_run_name(name: str) -> None:
-    """Raise UserError unless `name` matches `NAME_PATTERN`."""
-    if not NAME_PATTERN.fullmatch(name):
-        raise UserError(f"run name is {name[:80]!r}, expected a-z, 0-9 and -, at most 63 characters")
 
 
 def open_storage(storage: str) -> tuple[AbstractFileSystem, str]:

@@ -13,15 +13,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from atgen_ray.budget import read_cost, to_nano
+from atgen_ray.budget import read_cost
 from atgen_ray.changes import find_changes
 from atgen_ray.config import RunConfig, read_source
 from atgen_ray.config_source import dump_config, renew_config
+from atgen_ray.core.money import to_nano
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Journal, Lease
 from atgen_ray.records import INHERITED, Annotation
-from atgen_ray.state import round_folder
 from atgen_ray.storage import RunFolder
+from atgen_ray.store.layout import round_folder
 from atgen_ray.tables import dead_letters, ledger, requests, shards
 from atgen_ray.totals import count_inherited
 

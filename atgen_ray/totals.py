@@ -12,9 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from atgen_ray.core.money import NANO
 from atgen_ray.tables import annotations, events, ledger, runs, totals
 
-NANO = 1_000_000_000
 COUNTED = ("labels", "paid", "held", "unledgered", "inherited")
 PIECE = 10_000  # ids in one statement: databases bound its parameters
 

@@ -5,14 +5,16 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from atgen_ray.config import RunConfig
-from atgen_ray.engines import Engine, build_engine
 from atgen_ray.engines.adapter_check import check_adapter
+from atgen_ray.engines.base import Engine
 from atgen_ray.engines.generation import generate_features
+from atgen_ray.engines.registry import build_engine
 from atgen_ray.records import GenerationRequest, Progress
 from atgen_ray.seeds import mix_seed
 from atgen_ray.sharing import open_output_shelf, share_outputs
-from atgen_ray.state import RunState, round_folder
+from atgen_ray.state import RunState
 from atgen_ray.storage import RunFolder
+from atgen_ray.store.layout import round_folder
 
 
 class TunedModel:

@@ -77,7 +77,7 @@ def measure_replicas(count: int, tokens: int) -> dict[str, Any]:
     import pyarrow as pa
 
     from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
-    from atgen_ray.engines.decoder import TokenRequest
+    from atgen_ray.engines.base import TokenRequest
     from atgen_ray.engines.generation import generate_features
     from atgen_ray.engines.serve_engine import ServeEngine, find_model
     from atgen_ray.ray_session import quieten_ray_data
@@ -115,11 +115,11 @@ def measure_replicas(count: int, tokens: int) -> dict[str, Any]:
 
 def enter_adapters(storage: str, rounds: int) -> list[str]:
     """A run `turn` that has trained some rounds: adapters of rank 16 with random weights. Their digests."""
+    from atgen_ray.checkpoints import digest_adapter
     from atgen_ray.journal import open_journal
     from atgen_ray.owner import Owner
-    from atgen_ray.serving.adapters import digest_adapter
-    from atgen_ray.state import round_folder
     from atgen_ray.storage import RunFolder
+    from atgen_ray.store.layout import round_folder
 
     folder = RunFolder(storage, "turn")
     journal = open_journal(storage)

@@ -25,9 +25,10 @@ from pydantic import SecretStr
 from services import bearer
 from starlette.testclient import TestClient
 
-from atgen_ray.budget import NANO, Entry, Ledger
+from atgen_ray.budget import Entry, Ledger
 from atgen_ray.config import StoppingConfig
 from atgen_ray.config_source import dump_config, load_config
+from atgen_ray.core.money import NANO
 from atgen_ray.journal import Journal
 from atgen_ray.owner import Owner
 from atgen_ray.records import Annotation

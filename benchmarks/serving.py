@@ -66,7 +66,7 @@ def measure_direct(backend: str, count: int, tokens: int) -> dict[str, Any]:
 
 def load_transformers(service: Any, tokens: int) -> Callable[[list[str]], int]:
     from atgen_ray.checkpoints import load_tokenizer
-    from atgen_ray.engines.decoder import TokenRequest
+    from atgen_ray.engines.base import TokenRequest
     from atgen_ray.pool.prompts import PromptBuilder
     from atgen_ray.serving.shelf import AdapterShelf
 
@@ -83,7 +83,7 @@ def load_transformers(service: Any, tokens: int) -> Callable[[list[str]], int]:
 
 
 def load_vllm(service: Any, tokens: int) -> Callable[[list[str]], int]:
-    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.core.checkpoints import resolve_checkpoint
     from atgen_ray.engines.vllm_engine import VLLMEngine, vllm_environment
     from atgen_ray.hardware import find_device
 

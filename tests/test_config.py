@@ -11,9 +11,9 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config, explain_config, explain_strategies, list_presets, load_config
+from atgen_ray.core.names import check_run_name
 from atgen_ray.errors import UserError
 from atgen_ray.selection import STRATEGIES
-from atgen_ray.storage import check_run_name
 from atgen_ray.strict_yaml import dump_yaml
 
 CANARY = "postgresql://atgen:pw-canary@db.example/atgen"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from atgen_ray.checkpoints import resolve_checkpoint
+from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.errors import UserError
 from atgen_ray.locations import locate
 

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from services import bearer
 from starlette.testclient import TestClient
 
-from atgen_ray.budget import NANO, Balance, Entry, Ledger, read_balance, read_spending
+from atgen_ray.budget import Balance, Entry, Ledger, read_balance, read_spending
 from atgen_ray.config import StoppingConfig
+from atgen_ray.core.money import NANO
 from atgen_ray.journal import Journal, Lease
 from atgen_ray.owner import Owner
 from atgen_ray.records import Annotation

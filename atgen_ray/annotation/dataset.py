@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from atgen_ray.annotation.site import Site
-from atgen_ray.budget import Entry, to_nano
+from atgen_ray.budget import Entry
 from atgen_ray.config import DatasetAnnotatorConfig
+from atgen_ray.core.money import to_nano
 from atgen_ray.records import Annotation, DeadLetter
 
 

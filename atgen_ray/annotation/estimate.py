@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from atgen_ray.annotation.prices import Price, bound_cost, find_price
-from atgen_ray.annotation.requests import PromptWriter
-from atgen_ray.budget import format_dollars, to_nano
+from atgen_ray.annotation.prices import Price, find_price
+from atgen_ray.annotation.requests import PromptWriter, bound_cost
+from atgen_ray.budget import format_dollars
 from atgen_ray.config import (
     HumanAnnotatorConfig,
     LanguageAnnotatorConfig,
@@ -15,6 +15,7 @@ from atgen_ray.config import (
     RunConfig,
     list_annotators,
 )
+from atgen_ray.core.money import to_nano
 from atgen_ray.errors import UserError
 from atgen_ray.journal import Journal
 

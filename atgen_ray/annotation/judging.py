@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from atgen_ray.annotation import build_annotator
+from atgen_ray.annotation.registry import build_annotator
 from atgen_ray.annotation.requests import JUDGED
 from atgen_ray.annotation.site import Site
 from atgen_ray.config import PromptConfig

@@ -15,8 +15,9 @@ from atgen_ray.annotation.providers import Answer, Provider
 from atgen_ray.annotation.requests import Ask, PromptWriter
 from atgen_ray.annotation.site import Site
 from atgen_ray.annotation.votes import count_votes
-from atgen_ray.budget import NANO, read_paid
+from atgen_ray.budget import read_paid
 from atgen_ray.config import LanguageAnnotatorConfig
+from atgen_ray.core.money import NANO
 from atgen_ray.records import Annotation, DeadLetter
 from atgen_ray.seeds import mix_seed
 

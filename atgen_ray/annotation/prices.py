@@ -7,9 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from atgen_ray.annotation.requests import Prompt
-from atgen_ray.budget import NANO
 from atgen_ray.config.annotation import PriceConfig, RemoteAnnotatorConfig
+from atgen_ray.core.money import NANO
 from atgen_ray.errors import nearest
 from atgen_ray.strict_yaml import parse_yaml
 
@@ -28,13 +27,6 @@ class Price:
     def nano(self, prompt_tokens: int, output_tokens: int) -> int:
         """Billionths of a dollar for so many tokens, rounded up."""
         return math.ceil((prompt_tokens * self.input + output_tokens * self.output) * NANO / MILLION)
-
-
-def bound_cost(config: RemoteAnnotatorConfig, price: Price, prompt: Prompt) -> int:
-    """The most that one answer to `prompt` can cost, in billionths of a dollar."""
-    # Providers show the schema to the model.
-    schema = len(str(config.output_schema)) * 2 + 512 if config.output_schema else 0
-    return price.nano(prompt.tokens_at_most + schema, config.max_output_tokens)
 
 
 def find_price(config: RemoteAnnotatorConfig, key: str, mode: str | None = None) -> Price:

@@ -8,7 +8,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from atgen_ray.annotation.prices import Price
 from atgen_ray.config import LanguageAnnotatorConfig, PromptConfig
+from atgen_ray.config.annotation import RemoteAnnotatorConfig
 from atgen_ray.strict_json import encode_json
 
 Turn = tuple[str, str]  # role and text
@@ -108,3 +110,10 @@ def _clean(text: str) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def bound_cost(config: RemoteAnnotatorConfig, price: Price, prompt: Prompt) -> int:
+    """The most that one answer to `prompt` can cost, in billionths of a dollar."""
+    # Providers show the schema to the model.
+    schema = len(str(config.output_schema)) * 2 + 512 if config.output_schema else 0
+    return price.nano(prompt.tokens_at_most + schema, config.max_output_tokens)

@@ -11,7 +11,7 @@ from atgen_ray.config import RouterConfig
 from atgen_ray.records import Annotation, DeadLetter
 
 if TYPE_CHECKING:
-    from atgen_ray.annotation import Annotator
+    from atgen_ray.annotation.site import Annotator
 
 
 class Router:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 from atgen_ray.budget import Ledger, Scope, format_dollars
 from atgen_ray.config import RunConfig
 from atgen_ray.journal import Journal, Lease
-from atgen_ray.records import Annotation, Progress
+from atgen_ray.records import Annotation, DeadLetter, Progress
 from atgen_ray.storage import RunFolder
 
 
@@ -68,3 +69,19 @@ class Site:
     def _budget(self, limit: Scope) -> float | None:
         stopping = self.config.stopping
         return stopping.dollars if limit == "run" else stopping.dollars_per_round
+
+
+class Annotator(Protocol):
+    """Labels examples. A label that was returned once is never asked for again: the journal keeps it."""
+
+    name: str
+
+    def annotate_batch(self, ids: Sequence[str], texts: Sequence[str]) -> tuple[list[Annotation], list[DeadLetter]]:
+        """A label for each example, in any order, or the reason why it has none.
+
+        An example with neither was left out because a budget was met; the journal has an event that says so.
+
+        Raises:
+            RunStopped: the run is to stop, or to pause; everything that was paid for is in the journal.
+        """
+        ...

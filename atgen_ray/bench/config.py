@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from atgen_ray.config import NAME_PATTERN
+from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.errors import nearest
 from atgen_ray.settings import Section
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from atgen_ray.bench.config import AnalysisConfig
+from atgen_ray.core.arrays import Numbers
 from atgen_ray.reporting.comparison import labels_to_reach
 
-Numbers = npt.NDArray[np.float64]
 Points = Sequence[tuple[float, float]]  # labels and score
 
 

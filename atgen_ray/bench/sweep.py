@@ -48,9 +48,9 @@ def run_sweep(suite: BenchConfig, cells: Sequence[Cell], screen: SweepScreen) ->
         UserError: a run exists with another configuration, or the preflight found what would end runs; then none is
             entered.
     """
-    from atgen_ray.driver import check_entry, enter_run, run_session, stop_on_signal
+    from atgen_ray.driver import check_entry, enter_run, stop_on_signal
     from atgen_ray.preflight import find_cluster_problems, find_problems
-    from atgen_ray.ray_session import is_private
+    from atgen_ray.ray_session import is_private, run_session
 
     with closing(open_journal(suite.storage, cells[0].run.database_url)) as journal:
         for cell in cells:

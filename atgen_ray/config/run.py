@@ -18,10 +18,10 @@ from atgen_ray.config.evaluation import EvaluationConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
 from atgen_ray.config.selection import SelectionConfig
 from atgen_ray.config.training import TrainingConfig
+from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.errors import nearest
 from atgen_ray.settings import Changeable, Section
 
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SOURCE_PATTERN = re.compile(rf"{NAME_PATTERN.pattern}(:[1-9][0-9]{{0,5}})?")
 
 

@@ -120,7 +120,8 @@ def score_outputs(
 
     Each output is one forward pass and gives a float64 array of shape (T,).
     """
-    from atgen_ray.checkpoints import TUNED_DTYPE, is_adapter, load_model, load_tokenizer, load_unmerged
+    from atgen_ray.checkpoints import TUNED_DTYPE, load_model, load_tokenizer, load_unmerged
+    from atgen_ray.core.checkpoints import is_adapter
     from atgen_ray.pool.prompts import PromptBuilder
 
     builder = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)

@@ -5,37 +5,13 @@ have ended leave the batch, and others may join it (continuous batching).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.rows import Rows
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class TokenRequest:
-    """A prompt and how to continue it. `temperature` 0 is greedy; `adapter` None is the base model."""
-
-    token_ids: Sequence[int]
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    top_logprobs: int = 2
-    adapter: str | None = None
-
-
-@dataclass(frozen=True)
-class TokenStep:
-    """One generated token; natural logarithms, before any temperature. `finish` is set with the last one."""
-
-    token: int
-    logprob: float
-    entropy: float
-    top: list[tuple[int, float]] = field(default_factory=list)
-    finish: str | None = None  # "stop" or "length"
 
 
 def decode_batch(

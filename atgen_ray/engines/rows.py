@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from atgen_ray.engines.decoder import TokenRequest
+    from atgen_ray.engines.base import TokenRequest
 
 BASE = "__base__"  # what peft calls the model without an adapter
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
-from atgen_ray.engines import Engine
-from atgen_ray.engines.decoder import TokenRequest, TokenStep
+from atgen_ray.engines.base import Engine, TokenRequest, TokenStep
 from atgen_ray.engines.prompting import Prompt, encode_rows, failed_row
 from atgen_ray.errors import UserError
 from atgen_ray.records import GenerationRequest
@@ -44,7 +43,7 @@ class ServeEngine(Engine):
         self._model, self._prompt, self._engine, self._folder, self._app = model, prompt, engine, folder, app
 
     def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
-        from atgen_ray.serving.adapters import digest_adapter
+        from atgen_ray.checkpoints import digest_adapter
         from atgen_ray.workers import map_batches
 
         model = find_model(self._app)  # before workers start, so that a missing service is one clear line
@@ -102,7 +101,7 @@ class ReplicaCaller:
         self._replicas = find_model(app)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        from atgen_ray.engines.generation import OUTPUT_SCHEMA
+        from atgen_ray.engines.base import OUTPUT_SCHEMA
 
         prompts, outputs = encode_rows(self._prompts, batch.to_pylist())
         return pa.Table.from_pylist(outputs + self._generate(prompts), schema=OUTPUT_SCHEMA)

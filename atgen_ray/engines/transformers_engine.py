@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
-from atgen_ray.engines import Engine
+from atgen_ray.engines.base import Engine
 from atgen_ray.engines.prompting import Prompt, encode_rows, failed_row
 from atgen_ray.records import GenerationRequest
 from atgen_ray.seeds import mix_seed
@@ -60,7 +60,7 @@ class TransformersWorker:
         self.model: Any = load_tuned(model, adapter).to(self.device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        from atgen_ray.engines.generation import OUTPUT_SCHEMA
+        from atgen_ray.engines.base import OUTPUT_SCHEMA
 
         prompts, outputs = encode_rows(self.prompts, batch.to_pylist())
         for sampled in (False, True):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
-from atgen_ray.engines import Engine
+from atgen_ray.engines.base import Engine
 from atgen_ray.engines.vllm_adapter_loader import LOAD_FORMAT
 from atgen_ray.records import GenerationRequest
 
@@ -34,7 +34,7 @@ class VLLMEngine(Engine):
     def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-        from atgen_ray.checkpoints import is_adapter, resolve_checkpoint
+        from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
         from atgen_ray.hardware import count_threads, find_device, fit_cpus, worker_environment
         from atgen_ray.placement import fit_gpus
 
@@ -166,7 +166,7 @@ def _to_output(batch: Any, request: GenerationRequest, stage: tuple[ModelConfig,
     """OUTPUT_SCHEMA from what the engine stage returns, its own failures included."""
     import pyarrow as pa
 
-    from atgen_ray.engines.generation import OUTPUT_SCHEMA
+    from atgen_ray.engines.base import OUTPUT_SCHEMA
     from atgen_ray.engines.prompting import failed_row
 
     builder = _builder(*stage)

@@ -71,7 +71,7 @@ def _load(checkpoint: str, base: str) -> tuple[Any, Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.core.checkpoints import resolve_checkpoint
 
     weights = read_weights(checkpoint)
     source = resolve_checkpoint(base, "evaluation.models.alignscore.base")

@@ -52,7 +52,7 @@ def _load(model: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    from atgen_ray.checkpoints import loading, resolve_checkpoint
+    from atgen_ray.core.checkpoints import loading, resolve_checkpoint
 
     source = resolve_checkpoint(model, "evaluation.models.bartscore.model")
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
+from atgen_ray.core.arrays import Numbers
 from atgen_ray.evaluation.alignscore import score_alignment
 from atgen_ray.evaluation.answers import exact_match, token_f1
 from atgen_ray.evaluation.bartscore import score_likelihood
@@ -28,7 +26,6 @@ from atgen_ray.evaluation.rouge import rouge
 from atgen_ray.evaluation.squad import squad_exact_match, squad_f1
 from atgen_ray.evaluation.tool_calls import tool_calls
 
-Numbers = npt.NDArray[np.float64]
 Better = Literal["higher", "lower", "neither"]
 
 

@@ -1,6 +1,5 @@
 """From a row of the source to a text, its references and its signature: the map that Ray Data runs over the pool."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from atgen_ray.pool.columns import (
 from atgen_ray.pool.conversations import find_answers, is_conversation, read_answer, render_question
 from atgen_ray.pool.duplicates import sign_texts
 from atgen_ray.pool.templates import fill_template, list_variables, tests_variable
+from atgen_ray.seeds import hash_text
 
 Row = tuple[Any, str | None, str]  # the record, or why there is none, and where it stands: "a.jsonl line 3: "
 
@@ -176,8 +176,3 @@ def _fill(template: str, columns: dict[str, Any], key: str = "prompt.template") 
     if len(text) > LONGEST:
         raise _RowError(f"the text that {key} gives {describe_length()}")
     return text
-
-
-def hash_text(text: str) -> str:
-    """The content hash of a text: 128 bits in hexadecimal."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

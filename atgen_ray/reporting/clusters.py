@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Numbers = npt.NDArray[np.float64]
+from atgen_ray.core.arrays import Numbers
+
 Vectors = dict[str, Numbers]  # unit vectors by example id
 
 CLUSTERS = 20

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from atgen_ray.provenance import ATTEMPTS
 from atgen_ray.records import DeadLetter
 from atgen_ray.reporting.diagnostics import PoolMap, Query, RoundDiagnostics, diagnose_rounds
 from atgen_ray.reporting.examples import build_examples, read_scores
 from atgen_ray.reporting.view import Estimate, Pick, PlanView, RoundView, RunView, TrainingView
 from atgen_ray.storage import RunFolder
+from atgen_ray.store.layout import ATTEMPTS
 
 PICKS = 10  # of a round, with their texts
 ROUND_FILES = ("selection.parquet", "annotations.jsonl", "training.json", "predictions.jsonl")

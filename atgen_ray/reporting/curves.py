@@ -9,15 +9,7 @@ from markupsafe import Markup
 
 from atgen_ray.reporting.comparison import group_runs
 from atgen_ray.reporting.formats import cut_text, name_letter, write_metric, write_number, write_seconds
-from atgen_ray.reporting.theme import (
-    MARKERS,
-    add_axes,
-    colour,
-    draw_png,
-    draw_svg,
-    plain,
-    series_colour,
-)
+from atgen_ray.reporting.theme import MARKERS, add_axes, colour, draw_png, draw_svg, plain, series_colour
 from atgen_ray.reporting.view import RoundView, RunView
 
 if TYPE_CHECKING:

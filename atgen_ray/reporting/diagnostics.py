@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atgen_ray.reporting.clusters import Clusters, Numbers, Vectors
+from atgen_ray.core.arrays import Numbers
+from atgen_ray.reporting.clusters import Clusters, Vectors
 from atgen_ray.seeds import mix_seed
 
 PROJECTED = 4000  # pool examples behind the principal components

@@ -10,12 +10,13 @@ from atgen_ray.budget import read_balance
 from atgen_ray.config import RunConfig
 from atgen_ray.errors import UserError
 from atgen_ray.journal import INTERRUPTED, INTERRUPTION, Journal
+from atgen_ray.locations import check_folder
 from atgen_ray.reporting.collection import collect_run
 from atgen_ray.reporting.curves import draw_learning_curve
 from atgen_ray.reporting.page import PNG, render_page, write_report
 from atgen_ray.reporting.view import RunView
-from atgen_ray.runs import check_folder, open_runs
 from atgen_ray.storage import RunFolder
+from atgen_ray.store.existing import open_runs
 
 
 def publish_report(config: RunConfig, journal: Journal, folder: RunFolder, reason: str | None) -> None:

@@ -2,7 +2,8 @@
 
 import pyarrow as pa
 
-from atgen_ray.scoring.tokens import Numbers, reduce_tokens
+from atgen_ray.core.arrays import Numbers
+from atgen_ray.scoring.tokens import reduce_tokens
 
 
 def normalized_nll(features: pa.Table) -> Numbers:

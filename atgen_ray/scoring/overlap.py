@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from atgen_ray.core.arrays import Numbers
 from atgen_ray.evaluation.segmentation import split_words
-from atgen_ray.scoring.tokens import Numbers
 
 Counts = npt.NDArray[np.int64]
 _ORDERS = 4

@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from atgen_ray.core.arrays import Numbers
 from atgen_ray.evaluation.segmentation import split_words
-from atgen_ray.scoring.tokens import Numbers
 
 Faithfulness = Callable[[Sequence[str], Sequence[str]], Numbers]
 

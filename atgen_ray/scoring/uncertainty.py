@@ -5,9 +5,9 @@ from typing import Literal
 
 import pyarrow as pa
 
+from atgen_ray.core.arrays import Numbers
 from atgen_ray.scoring.entropy import mean_margin, mean_token_entropy, min_margin
 from atgen_ray.scoring.likelihood import max_token_nll, normalized_nll, sequence_nll
-from atgen_ray.scoring.tokens import Numbers
 
 Uncertainty = Literal["nll", "sequence_nll", "max_token", "entropy", "margin", "min_margin"]
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from atgen_ray.selection.kernels import Integers, Numbers, Vectors
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.workers import InProcess, Workers
 
 Need = Literal[
@@ -18,6 +18,7 @@ Need = Literal[
     "labels",  # answers of the labelled examples
     "states",  # vectors that the model being taught gives to the candidates (and, where known, the labelled examples)
 ]
+MODEL: frozenset[Need] = frozenset({"generations", "samples", "states"})  # what only the model can tell
 Needs = frozenset[Need]
 
 

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.contract import Candidates, Parameters
-from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.coverage import DenseCoverage, Part
 from atgen_ray.selection.kernels.draws import derive_seed, draw_uniform
 from atgen_ray.selection.kernels.greedy import Coverage, maximize, maximize_stochastically

@@ -8,9 +8,9 @@ import numpy as np
 import ray
 from ray.exceptions import RayActorError
 
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.hardware import fit_cpus
 from atgen_ray.records import Progress
-from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.coverage import Part, PartsCoverage
 from atgen_ray.selection.kernels.greedy import Coverage
 from atgen_ray.selection.kernels.workers import InProcess, Workers

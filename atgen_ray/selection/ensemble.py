@@ -5,10 +5,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator
 
+from atgen_ray.core.arrays import Numbers
 from atgen_ray.errors import nearest
 from atgen_ray.selection.contract import Candidates, Needs, Parameters, Scores
 from atgen_ray.selection.guard import GuardedParameters, guarded
-from atgen_ray.selection.kernels import Numbers
 from atgen_ray.selection.kernels.scales import normalize, rank
 from atgen_ray.selection.plain import PLAIN
 

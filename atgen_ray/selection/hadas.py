@@ -5,11 +5,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
+from atgen_ray.core.arrays import Numbers
 from atgen_ray.errors import nearest
 from atgen_ray.scoring import FAITHFULNESS
 from atgen_ray.selection.contract import Candidates, Picks, Scores, pick_ids
 from atgen_ray.selection.guard import GuardedParameters, guarded
-from atgen_ray.selection.kernels import Numbers
 from atgen_ray.selection.kernels.divergence import mean_divergence
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 from pydantic import Field, PositiveInt
 
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.scoring import normalized_nll
 from atgen_ray.selection.contract import Candidates, Scores
 from atgen_ray.selection.guard import GuardedParameters, guarded
-from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.clusters import cluster, distance_to_centers
 from atgen_ray.selection.kernels.draws import derive_seed
 from atgen_ray.selection.kernels.scales import Scale, Stratification, normalize, stratify

@@ -3,8 +3,8 @@
 import numpy as np
 from pydantic import Field
 
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.contract import Candidates, Parameters, Picks, Strategy, pick_ids
-from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.density import sum_similarities
 from atgen_ray.selection.kernels.similarity import compare
 from atgen_ray.selection.vectors import grid_vectors

@@ -3,10 +3,10 @@
 import numpy as np
 from pydantic import Field, PositiveInt
 
+from atgen_ray.core.arrays import Integers
 from atgen_ray.scoring import UNCERTAINTIES, Uncertainty
 from atgen_ray.selection.contract import Candidates, Picks, pick_ids
 from atgen_ray.selection.guard import GuardedParameters, guarded
-from atgen_ray.selection.kernels import Integers
 from atgen_ray.selection.kernels.coverage import DenseCoverage
 from atgen_ray.selection.kernels.draws import draw_uniform
 from atgen_ray.selection.kernels.greedy import maximize

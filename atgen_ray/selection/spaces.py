@@ -4,8 +4,8 @@ from typing import Literal
 
 import numpy as np
 
+from atgen_ray.core.arrays import Integers, Vectors
 from atgen_ray.selection.contract import Candidates, Needs
-from atgen_ray.selection.kernels import Integers, Vectors
 from atgen_ray.selection.kernels.similarity import to_grid
 from atgen_ray.selection.vectors import grid_vectors, rows_finite
 

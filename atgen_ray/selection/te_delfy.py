@@ -3,10 +3,10 @@
 import numpy as np
 from pydantic import Field, NonNegativeFloat
 
+from atgen_ray.core.arrays import Integers, Numbers
 from atgen_ray.scoring import mean_token_entropy
 from atgen_ray.selection.contract import Candidates, Scores
 from atgen_ray.selection.guard import GuardedParameters, guarded
-from atgen_ray.selection.kernels import Integers, Numbers
 from atgen_ray.selection.kernels.scales import normalize
 from atgen_ray.selection.vocabulary import number_words
 

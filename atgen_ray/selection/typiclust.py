@@ -3,8 +3,8 @@
 import numpy as np
 from pydantic import Field, PositiveInt
 
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.contract import Candidates, Parameters, Picks, Scores, Strategy
-from atgen_ray.selection.kernels import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.clusters import cluster, group, rank_in_groups
 from atgen_ray.selection.kernels.draws import derive_seed
 from atgen_ray.selection.kernels.neighbors import find_neighbors

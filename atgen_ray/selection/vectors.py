@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from atgen_ray.core.arrays import Integers, Vectors
 from atgen_ray.selection.contract import Candidates
-from atgen_ray.selection.kernels import Integers, Vectors
 from atgen_ray.selection.kernels.similarity import to_grid
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from atgen_ray.core.arrays import Integers
 from atgen_ray.evaluation.segmentation import split_words
-from atgen_ray.selection.kernels import Integers
 
 _WORD = re.compile(r"\w+")
 

@@ -6,19 +6,20 @@ not say: a replica that starts again finds every adapter that it is asked for.
 
 import re
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from atgen_ray.config import NAME_PATTERN, ModelConfig
+from atgen_ray.checkpoints import WEIGHTS, digest_adapter
+from atgen_ray.config import ModelConfig
+from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.errors import OutOfOrder, UserError
 from atgen_ray.journal import Journal
 from atgen_ray.serving.faults import Fault
-from atgen_ray.state import explain_missing, round_folder
+from atgen_ray.state import explain_missing
 from atgen_ray.storage import RunFolder
+from atgen_ray.store.layout import round_folder
 
 ADAPTER = re.compile(rf"(?P<run>{NAME_PATTERN.pattern})-(?P<round>[1-9][0-9]{{0,5}})")
-WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,3 @@ class AdapterDirectory:
 def name_model(location: str) -> str:
     """The name of a model that has none of its own: the last part of its id or path, without a file's ending."""
     return location.rstrip("/").rpartition("/")[2].removesuffix(".gguf").replace(":", "-")
-
-
-def digest_adapter(path: Path) -> str:
-    """SHA-256 of the adapter's weights and settings."""
-    with (path / WEIGHTS).open("rb") as file:
-        digest = file_digest(file, "sha256")
-    digest.update((path / "adapter_config.json").read_bytes())
-    return digest.hexdigest()

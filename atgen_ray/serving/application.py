@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from atgen_ray import __version__
 from atgen_ray.config import ServiceConfig
 from atgen_ray.config_source import database_url_from_environment
-from atgen_ray.engines import choose_backend
+from atgen_ray.engines.registry import choose_backend
 from atgen_ray.engines.serve_engine import MODEL
 from atgen_ray.errors import UserError
 from atgen_ray.hardware import count_threads, worker_environment

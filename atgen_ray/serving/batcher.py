@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from atgen_ray.engines.decoder import TokenRequest, TokenStep
+from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.serving.health import EngineStuck
 
 Alive = Callable[[int], bool]

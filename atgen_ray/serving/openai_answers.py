@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from atgen_ray.engines.decoder import TokenStep
+from atgen_ray.engines.base import TokenStep
 from atgen_ray.serving.openai_requests import ChatBody, CompletionBody
 
 Decoder = Callable[[Sequence[int]], str]

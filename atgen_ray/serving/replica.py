@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from atgen_ray.config import ServiceConfig
-from atgen_ray.engines.decoder import TokenRequest, TokenStep
+from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.serving.adapters import Adapter, AdapterDirectory
 from atgen_ray.serving.faults import Fault
 from atgen_ray.serving.openai_requests import ChatBody, CompletionBody

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse
 from pydantic import StringConstraints
 
-from atgen_ray.config import NAME_PATTERN
+from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.serving.authorize import allow
 from atgen_ray.serving.run_control import RunControl
 

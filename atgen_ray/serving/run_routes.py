@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, Field, JsonValue
 
-from atgen_ray.config import NAME_PATTERN
+from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.serving.authorize import allow
 from atgen_ray.serving.event_stream import EventStream
 from atgen_ray.serving.faults import Fault

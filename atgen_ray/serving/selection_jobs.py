@@ -10,15 +10,15 @@ from uuid import uuid4
 
 import ray
 
-from atgen_ray.config import NAME_PATTERN, ServiceConfig
+from atgen_ray.config import ServiceConfig
+from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.hardware import fit_cpus
-from atgen_ray.ray_session import start_ray
+from atgen_ray.ray_session import NAMESPACE, start_ray
 from atgen_ray.serving.faults import Fault, explain
 from atgen_ray.serving.selection_requests import SelectBody
 from atgen_ray.storage import RunFolder
 
 REQUEST, RESULT = "request.json", "result.json"
-NAMESPACE = "atgen"
 PREFIX = "selection-"
 
 

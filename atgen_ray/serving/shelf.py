@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from atgen_ray.config import ServiceConfig
-from atgen_ray.engines.decoder import TokenRequest, TokenStep, decode_batch
+from atgen_ray.engines.base import TokenRequest, TokenStep
+from atgen_ray.engines.decoder import decode_batch
 from atgen_ray.serving.adapters import Adapter
 from atgen_ray.serving.faults import Fault
 

@@ -19,9 +19,9 @@ from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine as RayVL
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 
-from atgen_ray.checkpoints import resolve_checkpoint
 from atgen_ray.config import ServiceConfig
-from atgen_ray.engines.decoder import TokenRequest, TokenStep
+from atgen_ray.core.checkpoints import resolve_checkpoint
+from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.serve_engine import MODEL
 from atgen_ray.engines.vllm_engine import ENTROPY_ALTERNATIVES, VLLMEngine, summarize_step, vllm_environment
 from atgen_ray.hardware import count_threads, find_device, worker_environment

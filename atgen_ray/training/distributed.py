@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from atgen_ray.config import TrainingConfig
+from atgen_ray.training.callbacks import STATE
 
-STATE = "trainer_state.json"  # marks a checkpoint of an unfinished training
 SUMMARY = "training.json"  # travels with the adapter in its checkpoint
 
 

@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from atgen_ray.checkpoints import is_adapter, load_model, load_tokenizer, resolve_checkpoint
+from atgen_ray.checkpoints import load_model, load_tokenizer
 from atgen_ray.config import ModelConfig, TrainingConfig
+from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
 from atgen_ray.errors import UserError
 
 

@@ -13,8 +13,7 @@ from atgen_ray.checkpoints import load_tokenizer
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.pool.prompts import PromptBuilder
 from atgen_ray.records import Progress
-from atgen_ray.training.callbacks import BestWeights, HandOver, Keep, ProgressCallback
-from atgen_ray.training.distributed import STATE
+from atgen_ray.training.callbacks import STATE, BestWeights, HandOver, Keep, ProgressCallback
 from atgen_ray.training.methods import load_trainable, save_trained
 from atgen_ray.training.packing import enable_packing, pack_rows, pad_rows
 from atgen_ray.training.rows import IGNORED, build_row

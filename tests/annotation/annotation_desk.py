@@ -8,9 +8,9 @@ from typing import Any
 
 from fakes.provider import FakeProvider
 
-from atgen_ray.annotation import build_remote
 from atgen_ray.annotation.decisions import Patience
 from atgen_ray.annotation.language import LanguageAnnotator
+from atgen_ray.annotation.registry import build_remote
 from atgen_ray.annotation.site import Site
 from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config, parse_config

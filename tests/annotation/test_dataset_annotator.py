@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 from annotation_desk import quiet
 
-from atgen_ray.annotation import build_annotator
+from atgen_ray.annotation.registry import build_annotator
 from atgen_ray.annotation.site import Site
 from atgen_ray.config_source import parse_config
 from atgen_ray.journal import open_journal

@@ -11,8 +11,8 @@ from annotation_desk import Desk, configure, make_texts
 from fakes.provider import FakeProvider
 from fakes.state import label_of
 
-from atgen_ray.annotation import build_annotator
 from atgen_ray.annotation.people.queue import Queue
+from atgen_ray.annotation.registry import build_annotator
 from atgen_ray.budget import read_balance
 from atgen_ray.config import RunConfig
 from atgen_ray.config_source import dump_config, parse_config

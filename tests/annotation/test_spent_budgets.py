@@ -12,12 +12,13 @@ from fakes.provider import FakeProvider
 from fakes.state import label_of
 from human_desk import HumanDesk
 
-from atgen_ray.annotation import build_annotator
 from atgen_ray.annotation.estimate import check_budget
-from atgen_ray.budget import NANO, read_balance
+from atgen_ray.annotation.registry import build_annotator
+from atgen_ray.budget import read_balance
 from atgen_ray.config import RunConfig, list_annotators
 from atgen_ray.config_source import dump_config, parse_config
 from atgen_ray.controller import Controller
+from atgen_ray.core.money import NANO
 from atgen_ray.errors import BudgetSpent, UserError
 from atgen_ray.journal import Journal
 from atgen_ray.owner import Owner

@@ -15,7 +15,7 @@ import torch
 from atgen_ray.checkpoints import load_model, load_unmerged
 from atgen_ray.config import ModelConfig, PromptConfig, ServiceConfig
 from atgen_ray.engines.adapter_check import Effect, compare_effects, score_outputs
-from atgen_ray.engines.decoder import TokenRequest
+from atgen_ray.engines.base import TokenRequest
 from atgen_ray.engines.states import StateReader
 from atgen_ray.records import FEATURES_SCHEMA
 from atgen_ray.serving.adapters import Adapter

@@ -14,7 +14,8 @@ import ray
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.engines import transformers_engine
 from atgen_ray.engines.adapter_check import AdapterMismatch, check_adapter, score_outputs
-from atgen_ray.engines.generation import OUTPUT_SCHEMA, GenerationFailed
+from atgen_ray.engines.base import OUTPUT_SCHEMA
+from atgen_ray.engines.generation import GenerationFailed
 from atgen_ray.engines.transformers_engine import TransformersWorker
 from atgen_ray.records import FEATURES_SCHEMA
 from atgen_ray.storage import RunFolder

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, RobertaConfig, RobertaModel
 
-from atgen_ray.checkpoints import resolve_checkpoint
 from atgen_ray.config import MetricModelsConfig
+from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.errors import UserError
 from atgen_ray.evaluation import METRICS, Case, Resources
 from atgen_ray.evaluation.alignscore import cut_source

@@ -13,9 +13,9 @@ import pytest
 from services import Service, bearer, continue_greedily
 from transformers import AutoTokenizer
 
+from atgen_ray.checkpoints import digest_adapter
 from atgen_ray.config import ServiceConfig
-from atgen_ray.engines.decoder import TokenRequest
-from atgen_ray.serving.adapters import digest_adapter
+from atgen_ray.engines.base import TokenRequest
 from atgen_ray.serving.openai_requests import ChatBody, CompletionBody
 from atgen_ray.serving.replica import TransformersReplica
 

@@ -9,7 +9,8 @@ import ray
 import yaml
 from services import Service
 
-from atgen_ray.actor import NAMESPACE, actor_name
+from atgen_ray.actor import actor_name
+from atgen_ray.ray_session import NAMESPACE
 
 
 def config(service: Service, name: str, **annotator: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from atgen_ray.engines.decoder import TokenStep
+from atgen_ray.engines.base import TokenStep
 from atgen_ray.serving.openai_answers import Answer, Choice
 from atgen_ray.serving.openai_requests import CompletionBody
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from services import Service
 
-from atgen_ray.checkpoints import resolve_checkpoint
+from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.selection import Embeddings, select_batch
 from atgen_ray.serving.application import parse_service
 from atgen_ray.serving.select_routes import is_large

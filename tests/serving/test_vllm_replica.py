@@ -18,15 +18,15 @@ from safetensors.torch import load_file, save_file
 from services import continue_greedily
 from transformers import AutoTokenizer
 
+from atgen_ray.checkpoints import digest_adapter
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, ServiceConfig
 from atgen_ray.engines.adapter_check import compare_effects, score_outputs
-from atgen_ray.engines.decoder import TokenRequest
+from atgen_ray.engines.base import TokenRequest
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.serve_engine import ServeEngine
 from atgen_ray.engines.transformers_engine import TransformersEngine
 from atgen_ray.pool.prompts import PromptBuilder
 from atgen_ray.records import GenerationRequest
-from atgen_ray.serving.adapters import digest_adapter
 from atgen_ray.serving.application import build_application
 from atgen_ray.storage import RunFolder
 

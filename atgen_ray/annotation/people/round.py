@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from atgen_ray.annotation.people.desk import IMPORTED, Desk
 from atgen_ray.annotation.people.resolution import CLOSED
 from atgen_ray.annotation.site import Site
-from atgen_ray.budget import NANO, Entry, to_nano
+from atgen_ray.budget import Entry
 from atgen_ray.config import HumanAnnotatorConfig
+from atgen_ray.core.money import NANO, to_nano
 from atgen_ray.records import Annotation, DeadLetter
 from atgen_ray.tables import tasks
 

@@ -7,15 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from atgen_ray.annotation.providers import (
-    Answer,
-    Limits,
-    Reply,
-    Shard,
-    Standing,
-    StillHidden,
-    Ticket,
-)
+from atgen_ray.annotation.providers import Answer, Limits, Reply, Shard, Standing, StillHidden, Ticket
 from atgen_ray.annotation.providers.wire import (
     SKEW,
     batch_limits,

@@ -68,8 +68,8 @@ class LocalModel:
 
     def _generate(self, asks: dict[str, Ask], name: str) -> dict[str, Row]:
         """The output of each ask, by its key."""
-        from atgen_ray.engines import build_engine
         from atgen_ray.engines.generation import generate_features
+        from atgen_ray.engines.registry import build_engine
 
         config, prompt = self._config, next(iter(asks.values())).prompt
         # All prompts of a round have the same system turn and worked examples.

@@ -7,14 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from atgen_ray.annotation.providers import (
-    Answer,
-    Limits,
-    Reply,
-    Shard,
-    Standing,
-    Ticket,
-)
+from atgen_ray.annotation.providers import Answer, Limits, Reply, Shard, Standing, Ticket
 from atgen_ray.annotation.providers.wire import (
     SKEW,
     batch_limits,

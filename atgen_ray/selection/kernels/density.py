@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from atgen_ray.selection.kernels import Numbers, Vectors
+from atgen_ray.core.arrays import Numbers, Vectors
 from atgen_ray.selection.kernels.similarity import center, compare, round_similarities
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from atgen_ray.selection.kernels import Integers, Numbers, Vectors
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
 
 _CHUNK = 8192
 _EQUAL = 2.0**-20

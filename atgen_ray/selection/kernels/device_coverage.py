@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atgen_ray.selection.kernels import Integers, Numbers, Vectors
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.coverage import WEIGHT_GRID
 from atgen_ray.selection.kernels.similarity import SIMILARITY, round_similarities, rows_within
 

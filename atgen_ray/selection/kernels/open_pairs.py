@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from atgen_ray.selection.kernels import Integers, Numbers
+from atgen_ray.core.arrays import Integers, Numbers
 
 BYTES = 16  # of a pair: its similarity and an index, once by candidate and once by row of the ground
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from atgen_ray.selection.kernels import Integers, Numbers, Vectors
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.coverage import Part, PartsCoverage
 from atgen_ray.selection.kernels.draws import derive_seed
 from atgen_ray.selection.kernels.greedy import maximize, maximize_stochastically

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from atgen_ray.selection.kernels import Integers, Numbers
+from atgen_ray.core.arrays import Integers, Numbers
 
 
 def find_phrases(

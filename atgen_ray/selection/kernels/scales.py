@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from atgen_ray.selection.kernels import Integers, Numbers
+from atgen_ray.core.arrays import Integers, Numbers
 
 Scale = Literal["rank", "zscore", "minmax", "none"]
 Stratification = Literal["equal_size", "equal_width"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atgen_ray.selection.kernels import Numbers, Vectors
+from atgen_ray.core.arrays import Numbers, Vectors
 
 _COORDINATE = np.float32(2.0**24)
 SIMILARITY = 2.0**20

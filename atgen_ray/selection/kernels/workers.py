@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from atgen_ray.core.arrays import Vectors
 from atgen_ray.records import Progress
-from atgen_ray.selection.kernels import Vectors
 from atgen_ray.selection.kernels.coverage import Part, PartsCoverage
 from atgen_ray.selection.kernels.greedy import Coverage
 

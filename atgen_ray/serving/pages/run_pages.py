@@ -8,7 +8,8 @@ from fastapi.responses import Response
 from atgen_ray.annotation.book import summarize_requests
 from atgen_ray.annotation.people.adjudication import count_disputes
 from atgen_ray.budget import read_accounts, read_balance
-from atgen_ray.config import NAME_PATTERN, ServiceConfig
+from atgen_ray.config import ServiceConfig
+from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.journal import INTERRUPTED, INTERRUPTION, Journal
 from atgen_ray.reporting.curves import STEPS
 from atgen_ray.reporting.generations import Order, read_generations

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from atgen_ray.annotation.people.adjudication import list_disputes
 from atgen_ray.annotation.people.desk import open_desk
 from atgen_ray.annotation.people.statistics import measure_team
-from atgen_ray.config import NAME_PATTERN
+from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.journal import Journal
 from atgen_ray.reporting.explanations import explain_strategy
 from atgen_ray.serving.authorize import allow
