@@ -89,6 +89,15 @@ def worker_environment(threads: int) -> dict[str, str]:
     }
 
 
+def task_environment() -> dict[str, str]:
+    """Environment of every process that works off tasks of runs, one for all steps.
+
+    Ray gives a task only a process of the very same environment, so steps of different environments would each import
+    torch and transformers anew. How many threads a step computes with it sets in torch itself.
+    """
+    return worker_environment(count_threads(1, None))
+
+
 def fit_cpus(workers: int, asked: float) -> float:
     """CPUs to reserve for each of `workers` actors, at most `asked`.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from atgen_ray.hardware import fit_cpus, worker_environment
+from atgen_ray.hardware import fit_cpus, task_environment
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -50,14 +50,13 @@ def keeps_workers() -> bool:
 
 
 def map_batches(
-    rows: "Dataset", worker: Worker, arguments: Sequence[Any], *, workers: int, cpus: float, gpus: float, threads: int
+    rows: "Dataset", worker: Worker, arguments: Sequence[Any], *, workers: int, cpus: float, gpus: float
 ) -> "Dataset":
     """Every block of `rows` through one of `workers` workers, each made once in a process as `worker(*arguments)`.
 
     Args:
         cpus: to reserve for a worker, at most.
         gpus: to reserve for a worker.
-        threads: compute threads of a worker.
     """
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
@@ -65,7 +64,7 @@ def map_batches(
         "batch_size": None,
         "batch_format": "pyarrow",
         "num_cpus": fit_cpus(workers, cpus),
-        "runtime_env": {"env_vars": worker_environment(threads)},
+        "runtime_env": {"env_vars": task_environment()},
     }
     if not gpus and keeps_workers():
         made = {"fn_args": (uuid.uuid4().hex, worker, arguments), "compute": TaskPoolStrategy(size=workers)}

@@ -14,8 +14,9 @@ from atgen_ray.workers import KEEPING, Holder, keep_workers, map_batches
 
 Pass = Callable[[], list[tuple[str, int]]]
 
-# Ray gives a task any idle process with its environment, so those that other tests left must not have this one's.
-THREADS = 5
+# Ray gives a task any idle process with its environment, so those that other tests left must not have this one's: the
+# passes here are as of a machine of so many cores.
+CORES = 5
 
 
 class Scribe:
@@ -30,15 +31,14 @@ class Scribe:
 
 
 @pytest.fixture
-def one_pass(ray_session: None) -> Pass:
+def one_pass(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> Pass:
     """A pass of 6 blocks of 2 rows through one worker: who worked off each row, and in which process."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(CORES), raising=False)
 
     def one_pass() -> list[tuple[str, int]]:
         blocks = [pa.table({"row": [2 * block, 2 * block + 1]}) for block in range(6)]
-        rows = map_batches(
-            ray.data.from_arrow(blocks), Scribe, ("scribe",), workers=1, cpus=1.0, gpus=0.0, threads=THREADS
-        ).take_all()
+        rows = map_batches(ray.data.from_arrow(blocks), Scribe, ("scribe",), workers=1, cpus=1.0, gpus=0.0).take_all()
         assert sorted(row["row"] for row in rows) == list(range(12))
         return [(row["made"], row["pid"]) for row in rows]
 

@@ -52,7 +52,6 @@ def embed_pool(examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, p
         workers=config.workers,
         cpus=1.0,
         gpus=fit_gpus("embedding.gpus_per_worker", config.workers, asked),
-        threads=threads,
     )
     waiting: list[pa.Table] = []
     embedded = len(done)

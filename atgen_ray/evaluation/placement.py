@@ -14,14 +14,24 @@ def score_on_ray(name: str, cases: Sequence[Case], resources: Resources) -> Sequ
     import ray
 
     from atgen_ray.errors import UserError, tell
-    from atgen_ray.hardware import count_threads, fit_cpus, worker_environment
+    from atgen_ray.hardware import fit_cpus, task_environment
     from atgen_ray.placement import fit_gpus
 
-    environment = {"env_vars": worker_environment(count_threads(1, None))}
+    environment = {"env_vars": task_environment()}
     gpus = fit_gpus("evaluation.metrics", 1, None)
-    task = ray.remote(score_cases).options(num_cpus=fit_cpus(1, 1.0), num_gpus=gpus, runtime_env=environment)
+    task = ray.remote(score_in_task).options(num_cpus=fit_cpus(1, 1.0), num_gpus=gpus, runtime_env=environment)
     try:
         values: Sequence[float] = ray.get(task.remote(name, list(cases), Resources(resources.models)))
     except UserError as mistake:  # Ray's own subclass of it carries a traceback in its text
         raise UserError(tell(mistake)) from None
     return values
+
+
+def score_in_task(name: str, cases: Sequence[Case], resources: Resources) -> Sequence[float]:
+    """What `score_on_ray` has done in a task, with all cores: another step may have left its process with fewer."""
+    import torch
+
+    from atgen_ray.hardware import count_threads
+
+    torch.set_num_threads(count_threads(1, None))
+    return score_cases(name, cases, resources)

@@ -29,14 +29,14 @@ def train_alone(job: dict[str, Any], output: Path, work: Path) -> dict[str, Any]
     from ray.exceptions import RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from atgen_ray.hardware import fit_cpus, worker_environment
+    from atgen_ray.hardware import fit_cpus, task_environment
 
     task = ray.remote(
         num_cpus=fit_cpus(1, job["training"].cpus_per_worker),
         max_retries=FAILURES,
         # Trackers keep a session in their process, and would log the next training into it.
         max_calls=1 if job["training"].trackers else 0,
-        runtime_env={"env_vars": worker_environment(job["threads"])},
+        runtime_env={"env_vars": task_environment()},
         scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
     )(train_in_task)
     try:

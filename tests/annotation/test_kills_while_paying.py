@@ -17,7 +17,20 @@ from atgen_ray.annotation.book import Book
 from atgen_ray.budget import read_balance
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["annotation_desk", "openai", "anthropic", "atgen_ray.annotation.providers.wire"])
+# What a process would import only once it works is here too: it is most of its time.
+PROCESSES.set_forkserver_preload(
+    [
+        __name__,
+        "alembic.command",
+        "anthropic",
+        "atgen_ray.annotation.providers.anthropic",
+        "atgen_ray.annotation.providers.openai",
+        "httpx",
+        "openai.resources.batches",
+        "openai.resources.chat",
+        "openai.resources.files",
+    ]
+)
 ROWS = 6
 # Calls of the wire, in order; the kill comes before or after what each does.
 CALLS = {
