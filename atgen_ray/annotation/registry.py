@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
+from atgen_ray.annotation.context import Annotator, Site
 from atgen_ray.annotation.dataset import DatasetAnnotator
-from atgen_ray.annotation.decisions import Patience
-from atgen_ray.annotation.engine import Terms
-from atgen_ray.annotation.human import HumanAnnotator
-from atgen_ray.annotation.language import LanguageAnnotator
-from atgen_ray.annotation.prices import find_price
-from atgen_ray.annotation.providers import Provider
-from atgen_ray.annotation.requests import bound_cost
+from atgen_ray.annotation.human.annotator import HumanAnnotator
+from atgen_ray.annotation.llm.annotator import LanguageAnnotator
+from atgen_ray.annotation.llm.dispatcher import Terms
+from atgen_ray.annotation.llm.error_policy import Patience
+from atgen_ray.annotation.llm.prompts import bound_cost
+from atgen_ray.annotation.providers.base import Provider
 from atgen_ray.annotation.router import Router
-from atgen_ray.annotation.site import Annotator, Site
 from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig, list_annotators
 from atgen_ray.config.annotation import ModelAnnotatorConfig
+from atgen_ray.config.prices import find_price
 from atgen_ray.core.money import to_nano
 
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from atgen_ray.errors import UserError, nearest
-from atgen_ray.settings import Fraction, Section
+from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.core.schema import Fraction, Section
 
 FILES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq", ".arrow"}
 

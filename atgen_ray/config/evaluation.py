@@ -5,9 +5,9 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from atgen_ray.config.annotation import LanguageAnnotator
-from atgen_ray.errors import nearest
+from atgen_ray.core.errors import nearest
+from atgen_ray.core.schema import Fraction, Section
 from atgen_ray.evaluation.model_settings import MetricModelsConfig
-from atgen_ray.settings import Fraction, Section
 
 
 class EvaluationConfig(Section):

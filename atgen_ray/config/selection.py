@@ -2,11 +2,11 @@
 
 from pydantic import Field, JsonValue, PositiveInt, model_validator
 
-from atgen_ray.errors import nearest
-from atgen_ray.mistakes import check_values
+from atgen_ray.config.messages import check_values
+from atgen_ray.core.errors import nearest
+from atgen_ray.core.schema import Changeable, Section
 from atgen_ray.selection import Need, find_needs
-from atgen_ray.selection.contract import MODEL
-from atgen_ray.settings import Changeable, Section
+from atgen_ray.selection.strategy import MODEL
 
 
 class FirstBatchConfig(Section):

@@ -14,8 +14,8 @@ from typing import Any
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from atgen_ray.errors import UserError
-from atgen_ray.locations import locate
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.locations import locate
 
 
 def resolve_checkpoint(model: str, key: str = "model.id") -> str:

@@ -5,7 +5,7 @@ A name stands in paths, URLs, Ray actor names and database keys, so it is short 
 
 import re
 
-from atgen_ray.errors import UserError
+from atgen_ray.core.errors import UserError
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
-from atgen_ray.records import FEATURES_SCHEMA, GenerationRequest
+from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
 
 # What an engine returns for each row: the features of one output, and which sample it is.
 OUTPUT_SCHEMA = pa.schema(

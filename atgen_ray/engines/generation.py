@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest, Progress
 from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
-from atgen_ray.records import FEATURES_SCHEMA, GenerationRequest, Progress
-from atgen_ray.storage import RunFolder
+from atgen_ray.store.run_folder import RunFolder
 
 FLUSH_SECONDS = 30.0  # how much work a kill may cost
 

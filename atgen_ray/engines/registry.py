@@ -3,9 +3,9 @@
 from importlib.util import find_spec
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.core.errors import UserError
 from atgen_ray.engines.base import Engine
-from atgen_ray.errors import UserError
-from atgen_ray.storage import RunFolder
+from atgen_ray.store.run_folder import RunFolder
 
 
 def choose_backend(backend: str) -> str:

@@ -2,7 +2,7 @@
 
 from pydantic import Field, PositiveInt
 
-from atgen_ray.settings import Section
+from atgen_ray.core.schema import Section
 
 
 class BERTScoreConfig(Section):

@@ -13,10 +13,10 @@ from typing import Any
 from atgen_ray.config import EngineConfig, ModelConfig, RunConfig
 from atgen_ray.config.selection import add_needs
 from atgen_ray.core.checkpoints import resolve_checkpoint
+from atgen_ray.core.errors import UserError
 from atgen_ray.engines.registry import choose_backend
-from atgen_ray.errors import UserError
 from atgen_ray.evaluation.model_settings import BARTScoreConfig, BERTScoreConfig
-from atgen_ray.preflight.setting import Setting, list_models
+from atgen_ray.preflight.check import Setting, list_models
 from atgen_ray.selection import find_needs
 
 # What vLLM's attention on a CPU has kernels for; on a GPU it has one for any multiple of 8.
@@ -119,7 +119,7 @@ def check_encoder(setting: Setting) -> Iterator[str]:
 
 def check_metric_models(setting: Setting) -> Iterator[str]:
     """Checkpoints of the metrics that load one."""
-    from atgen_ray.evaluation.alignscore import find_weights
+    from atgen_ray.evaluation.metrics.alignscore import find_weights
 
     if not setting.trains:
         return

@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from atgen_ray.config import RunConfig
-from atgen_ray.errors import UserError, nearest
-from atgen_ray.journal import Journal, find_journal
+from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.store.journal import Journal, find_journal
 
 DEFAULT_STORAGE = str(RunConfig.model_fields["storage"].default)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from atgen_ray.records import Progress
+from atgen_ray.core.records import Progress
 
 STATE = "trainer_state.json"  # marks a checkpoint of an unfinished training
 

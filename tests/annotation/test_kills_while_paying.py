@@ -13,8 +13,8 @@ from annotation_desk import MODES, Desk, configure, make_texts
 from fakes.provider import FakeProvider
 from fakes.state import label_of
 
-from atgen_ray.annotation.book import Book
-from atgen_ray.budget import read_balance
+from atgen_ray.annotation.llm.request_log import Book
+from atgen_ray.store.ledger import read_balance
 
 PROCESSES = multiprocessing.get_context("forkserver")
 # What a process would import only once it works is here too: it is most of its time.

