@@ -1,4 +1,6 @@
-"""A run submitted as a Ray job to a cluster that somebody else started: stopped there, and resumed by a second job."""
+"""A run submitted as a Ray job to a cluster that somebody else started: stopped there, and resumed
+by a second job.
+"""
 
 import json
 import subprocess
@@ -21,12 +23,16 @@ def test_a_job_is_stopped_and_a_second_one_resumes_it(
     first = _submit(project, cluster, storage, "--no-wait", "--submission-id", "first")
     assert first.returncode == 0, first.stderr
     _wait_for_step(cluster, storage, "selection")
-    stopped = subprocess.run([RAY, "job", "stop", "first"], env=cluster, capture_output=True, text=True, timeout=120)
+    stopped = subprocess.run(
+        [RAY, "job", "stop", "first"], env=cluster, capture_output=True, text=True, timeout=120
+    )
     assert stopped.returncode == 0, stopped.stderr
     assert _wait_for_end(storage) == "stopped"
 
     address = {"--address": cluster["RAY_ADDRESS"], "--storage": storage}
-    second = project.run("submit", "sort.yaml", *(each for pair in address.items() for each in pair))
+    second = project.run(
+        "submit", "sort.yaml", *(each for pair in address.items() for each in pair)
+    )
     assert second.returncode == 0, second.stdout + second.stderr
     assert "all rounds done" in second.stdout
     view = json.loads(_show(storage).out)
@@ -36,14 +42,16 @@ def test_a_job_is_stopped_and_a_second_one_resumes_it(
     assert len(steps) == len(set(steps))
 
 
-def _submit(project: Project, cluster: dict[str, str], storage: str, *options: str) -> subprocess.CompletedProcess[str]:
+def _submit(
+    project: Project, cluster: dict[str, str], storage: str, *options: str
+) -> subprocess.CompletedProcess[str]:
     run = [sys.executable, "-m", "atgen_ray.cli", "run", "sort.yaml", "--storage", storage]
     command = [RAY, "job", "submit", "--working-dir", str(project.folder), *options, "--", *run]
     return subprocess.run(command, env=cluster, capture_output=True, text=True, timeout=400)
 
 
 def _show(storage: str) -> Ended:
-    """How the run stands, asked in this process: one of its own for each look would keep the job from its CPUs."""
+    """How the run stands, asked in this process: a command for each look would take the job's CPUs."""
     return call("runs", "show", "sort", "--storage", storage, "--json")
 
 
@@ -51,10 +59,14 @@ def _wait_for_step(cluster: dict[str, str], storage: str, step: str) -> None:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         shown = _show(storage)
-        if shown.status == 0 and any(event["step"] == step for event in json.loads(shown.out)["events"]):
+        if shown.status == 0 and any(
+            event["step"] == step for event in json.loads(shown.out)["events"]
+        ):
             return
         time.sleep(0.5)
-    logs = subprocess.run([RAY, "job", "logs", "first"], env=cluster, capture_output=True, text=True, timeout=60)
+    logs = subprocess.run(
+        [RAY, "job", "logs", "first"], env=cluster, capture_output=True, text=True, timeout=60
+    )
     pytest.fail(f"the job never came to {step}: {logs.stdout} {logs.stderr}")
 
 
