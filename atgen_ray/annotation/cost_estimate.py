@@ -9,7 +9,7 @@ from typing import Any
 from atgen_ray.annotation.llm.prompts import PromptWriter, bound_cost
 from atgen_ray.config import (
     HumanAnnotatorConfig,
-    LanguageAnnotatorConfig,
+    LLMAnnotatorConfig,
     ModelAnnotatorConfig,
     RemoteAnnotatorConfig,
     RunConfig,
@@ -38,7 +38,7 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
     dollars, at_most, modes = 0.0, 0.0, {"sync": 0.0, "batch": 0.0}
     questions = prompt_tokens = output_tokens = 0
     for index, (key, annotator) in enumerate(list_annotators(config.annotator)):
-        if not isinstance(annotator, LanguageAnnotatorConfig):
+        if not isinstance(annotator, LLMAnnotatorConfig):
             people = annotator.overlap if isinstance(annotator, HumanAnnotatorConfig) else 1
             at_most += annotator.price_per_label * labels * people
             dollars += annotator.price_per_label * labels * people * (index == 0)
@@ -104,7 +104,7 @@ def _price_label(config: RunConfig, text: str) -> int:
     price = to_nano(annotator.price_per_label)
     if isinstance(annotator, HumanAnnotatorConfig):
         return price * annotator.overlap
-    return price * annotator.votes if isinstance(annotator, LanguageAnnotatorConfig) else price
+    return price * annotator.votes if isinstance(annotator, LLMAnnotatorConfig) else price
 
 
 def estimate_judge(config: RunConfig, answers: int, texts: Sequence[str]) -> Numbers:
@@ -144,7 +144,7 @@ def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float 
 
 
 def _count_tokens(
-    config: RunConfig, annotator: LanguageAnnotatorConfig, texts: Sequence[str]
+    config: RunConfig, annotator: LLMAnnotatorConfig, texts: Sequence[str]
 ) -> tuple[float, float]:
     """Mean tokens of a question by the taught model's tokenizer, and the mean of what they are at
     most.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.config import DatasetAnnotatorConfig
 from atgen_ray.core.money import to_nano
 from atgen_ray.core.records import Annotation, DeadLetter
@@ -16,7 +16,7 @@ class DatasetAnnotator:
 
     name = "dataset"
 
-    def __init__(self, config: DatasetAnnotatorConfig, site: Site) -> None:
+    def __init__(self, config: DatasetAnnotatorConfig, site: AnnotationContext) -> None:
         gold = site.folder.read_table("gold.parquet")
         self._price, self._site = config.price_per_label, site
         self._gold: Mapping[str, Sequence[str]] = dict(
@@ -41,7 +41,7 @@ class DatasetAnnotator:
         """Enters the price of labels in the ledger; how many of the first the budget allows."""
         site, nano = self._site, to_nano(self._price)
         entries = [Entry(f"{self.name}-{id_}", id_, nano) for id_ in ids]
-        with site.journal.fenced(site.lease) as connection:
+        with site.journal.leased_transaction(site.lease) as connection:
             paid = site.ledger.find(connection, [entry.key for entry in entries])  # before a kill
             count, limit = site.ledger.reserve(
                 connection,

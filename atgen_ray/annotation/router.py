@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.human.annotator import HumanAnnotator
 from atgen_ray.annotation.human.round_tasks import join_first
 from atgen_ray.config import RouterConfig
@@ -24,7 +24,10 @@ class Router:
     name = "router"
 
     def __init__(
-        self, config: RouterConfig, site: Site, build: "Callable[[Any, Site, str], Annotator]"
+        self,
+        config: RouterConfig,
+        site: AnnotationContext,
+        build: Callable[[Any, AnnotationContext, str], Annotator],
     ) -> None:
         self._config, self._site = config, site
         self._first = build(config.first, site, "annotator.first")

@@ -26,7 +26,7 @@ LONGEST = 63  # characters of a run's name
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One run of a suite, by what tells it from the others."""
 
     task: str
@@ -70,7 +70,7 @@ def load_suite(source: str, overrides: list[str], storage: str | None = None) ->
         raise UserError("\n".join(explain_mistakes(error, BenchConfig))) from None
 
 
-def list_cells(suite: BenchConfig) -> list[Cell]:
+def list_trials(suite: BenchConfig) -> list[Trial]:
     """Every run of the suite; neighbours differ in their task, so that runs at once seldom need the
     same features.
 
@@ -80,7 +80,7 @@ def list_cells(suite: BenchConfig) -> list[Cell]:
     url = database_url_from_environment()
     combined = product(suite.orders, suite.seeds, suite.strategies, suite.models, suite.tasks)
     cells = [
-        Cell(
+        Trial(
             task,
             model,
             strategy,
@@ -171,7 +171,7 @@ def _name(suite: BenchConfig, task: str, model: str, strategy: str, seed: int, o
     return f"{name[: LONGEST - 9].rstrip('-')}-{digest}"
 
 
-def group_cells(cells: list[Cell]) -> Iterator[tuple[tuple[str, str], list[Cell]]]:
+def group_trials(cells: list[Trial]) -> Iterator[tuple[tuple[str, str], list[Trial]]]:
     """The runs of each task and model, in the order of the suite."""
     for key in dict.fromkeys((cell.task, cell.model) for cell in cells):
         yield key, [cell for cell in cells if (cell.task, cell.model) == key]

@@ -16,7 +16,7 @@ from atgen_ray.config.annotation import (
     AnnotatorConfig,
     DatasetAnnotatorConfig,
     HumanAnnotatorConfig,
-    LanguageAnnotatorConfig,
+    LLMAnnotatorConfig,
     RemoteAnnotatorConfig,
     list_annotators,
 )
@@ -124,7 +124,7 @@ class RunConfig(Section):
                     f"{key}.type is 'dataset' but data.references is empty, expected the answers' "
                     f"column"
                 )
-            if isinstance(annotator, LanguageAnnotatorConfig):
+            if isinstance(annotator, LLMAnnotatorConfig):
                 self._check_language(key, annotator)
         self._check_judge()
         return self
@@ -144,7 +144,7 @@ class RunConfig(Section):
         if isinstance(judge, RemoteAnnotatorConfig):
             find_price(judge, "evaluation.judge")
 
-    def _check_language(self, key: str, annotator: LanguageAnnotatorConfig) -> None:
+    def _check_language(self, key: str, annotator: LLMAnnotatorConfig) -> None:
         from atgen_ray.config.prices import find_price
 
         if not (

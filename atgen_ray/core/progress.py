@@ -20,7 +20,7 @@ class Activity:
     waiting: str | None = None  # what Ray cannot place, and what is free, while nothing gets done
 
 
-class Watch:
+class ProgressTracker:
     """Counts progress and carries the wish to stop; safe to use from several threads."""
 
     def __init__(self) -> None:

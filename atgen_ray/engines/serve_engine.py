@@ -84,7 +84,7 @@ class ServeEngine(Engine):
         )
 
     @contextmanager
-    def resting(self, run: str) -> Iterator[None]:
+    def released(self, run: str) -> Iterator[None]:
         """The replicas sleep, those that can; callers wait meanwhile."""
         model = find_model(self._app)
         try:

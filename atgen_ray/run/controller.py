@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atgen_ray.annotation.context import Site
-from atgen_ray.annotation.llm.judge import build_ask
+from atgen_ray.annotation.context import AnnotationContext
+from atgen_ray.annotation.llm.judge import build_judge
 from atgen_ray.annotation.registry import build_annotator, check_annotators
 from atgen_ray.config import RunConfig, Shot
 from atgen_ray.core.errors import BudgetSpent, UserError
 from atgen_ray.core.hashing import mix_seed
-from atgen_ray.core.progress import Watch
+from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.records import SAMPLES, DeadLetter, Progress
 from atgen_ray.data import build_split, overlap
 from atgen_ray.embedding import embed_pool
@@ -33,8 +33,8 @@ from atgen_ray.models.few_shot import show_solved
 from atgen_ray.run.estimate import estimate_run, warn_of_overlap
 from atgen_ray.run.metrics_table import collect_rows
 from atgen_ray.run.provenance import write_provenance
-from atgen_ray.run.round_model import TunedModel
-from atgen_ray.run.shared_cache import open_embedding_shelf, share_embeddings
+from atgen_ray.run.round_model import RoundModel
+from atgen_ray.run.shared_cache import open_embedding_cache, share_embeddings
 from atgen_ray.run.state import RunState
 from atgen_ray.run.stopping import SELECTED, find_stop
 from atgen_ray.run.takeover import take_over
@@ -57,7 +57,7 @@ class Controller:
         journal: Journal,
         lease: Lease,
         folder: RunFolder,
-        watch: Watch,
+        watch: ProgressTracker,
         remote: Progress,
     ) -> None:
         """`watch` hears of progress made here, `remote` of progress made in training workers."""
@@ -66,7 +66,7 @@ class Controller:
         self._state = RunState(config, journal, folder)
         self._committed = set(journal.committed_steps(config.name))
         self._reused = 0.0  # seconds that the step under way was spared by what other runs shared
-        self._model = TunedModel(config, self._state, folder, self._spare)
+        self._model = RoundModel(config, self._state, folder, self._add_reused_seconds)
 
     def run(self) -> str:
         """Runs to the end and returns why it ended.
@@ -151,7 +151,7 @@ class Controller:
                 ]
                 gold.append(test.gold)
                 self._folder.write_table("test.parquet", test.examples)
-            self._journal.bury(self._lease, None, dead)
+            self._journal.record_dead_letters(self._lease, None, dead)
             self._folder.write_table("gold.parquet", pa.concat_tables(gold))
             rows = test.examples.num_rows if test else 0
             self._folder.write_json(
@@ -182,10 +182,10 @@ class Controller:
                 if self._config.cache is None:
                     return embed_pool(pool, config, folder, progress)
                 shelf, contents = (
-                    open_embedding_shelf(self._config.cache, config),
+                    open_embedding_cache(self._config.cache, config),
                     pool["content"].to_pylist(),
                 )
-                self._spare(
+                self._add_reused_seconds(
                     share_embeddings(
                         shelf, contents, folder, lambda: embed_pool(pool, config, folder, progress)
                     )
@@ -216,7 +216,7 @@ class Controller:
                     adapter,
                     progress,
                 )
-            self._bury_failures(round, "generation", features)
+            self._record_failures(round, "generation", features)
             self._folder.write_table(rel, features)
             self._folder.remove(f"{round_folder(round)}/features.parts")
 
@@ -274,7 +274,7 @@ class Controller:
             site = self._open_site(round, progress)
             annotator = build_annotator(self._config.annotator, site)
             labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
-            self._journal.bury(self._lease, round, dead)
+            self._journal.record_dead_letters(self._lease, round, dead)
             self._journal.record_annotations(self._lease, round, labels)
             self._check_budget(round, site)
             self._folder.write_jsonl("labeled.jsonl", self._state.labeled_rows(round))
@@ -316,7 +316,10 @@ class Controller:
 
         def make(_: Progress) -> None:
             training = self._config.training
-            with self._model.engine.resting(self._config.name), self._folder.publish(rel) as output:
+            with (
+                self._model.engine.released(self._config.name),
+                self._folder.publish(rel) as output,
+            ):
                 result = train_adapter(
                     self._weigh(examples),
                     self._config.model,
@@ -407,7 +410,7 @@ class Controller:
         if warning and warning not in told:
             self._journal.append(self._lease, WARNING, 0, "pool", {WARNING: warning})
 
-    def _check_budget(self, round: int, site: Site) -> None:
+    def _check_budget(self, round: int, site: AnnotationContext) -> None:
         """Raises BudgetSpent or UserError where a budget kept every example of the round without a
         label.
         """
@@ -450,7 +453,7 @@ class Controller:
         self._journal.append(self._lease, "step", round, step, payload, time.monotonic() - started)
         self._committed.add((round, step))
 
-    def _spare(self, seconds: float) -> None:
+    def _add_reused_seconds(self, seconds: float) -> None:
         self._reused += seconds
 
     def _score(
@@ -468,7 +471,7 @@ class Controller:
         examples = pa.table({"id": ids, "text": [self._state.texts[id_] for id_ in ids]})
         name = "few_shot" if untuned else "predictions"
         features = self._model.answer(round, round, examples, name, progress, untuned=untuned)
-        self._bury_failures(round, "evaluation", features)
+        self._record_failures(round, "evaluation", features)
         # An example that the engine could not answer counts as an empty answer, and stands in the
         # dead letters.
         predictions = dict(
@@ -488,20 +491,20 @@ class Controller:
             evaluation.confidence,
             self._config.seed,
             sources={id_: self._state.texts[id_] for id_ in ids},
-            resources=Resources(evaluation.models, build_ask(self._open_site(round, progress))),
+            resources=Resources(evaluation.models, build_judge(self._open_site(round, progress))),
             scorer=score_on_ray,
         )
         progress(len(ids), len(ids))
         return result
 
-    def _open_site(self, round: int, progress: Progress) -> Site:
+    def _open_site(self, round: int, progress: Progress) -> AnnotationContext:
         labeled, texts = self._state.labels(round - 1), self._state.texts
-        return Site(
+        return AnnotationContext(
             self._config, self._journal, self._lease, self._folder, round, texts, labeled, progress
         )
 
-    def _bury_failures(self, round: int, step: str, features: pa.Table) -> None:
+    def _record_failures(self, round: int, step: str, features: pa.Table) -> None:
         failed = features.filter(pc.is_valid(features["error"])).select(["id", "error"]).to_pylist()
-        self._journal.bury(
+        self._journal.record_dead_letters(
             self._lease, round, [DeadLetter(row["id"], step, row["error"]) for row in failed]
         )

@@ -14,13 +14,13 @@ from ray.exceptions import RayActorError, WorkerCrashedError
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.credentials import redact
-from atgen_ray.core.errors import RunBusy, RunStopped, UserError, tell
-from atgen_ray.core.progress import Watch
+from atgen_ray.core.errors import RunBusyError, RunStopped, UserError, notify
+from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import find_mistake, find_start_failure, quieten_ray_data
 from atgen_ray.reporting.publish import publish_report
-from atgen_ray.store.journal import Event, Lease, LeaseLost, Status, open_journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.journal import Event, Lease, LeaseLostError, Status, open_journal
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
 LEASE_SECONDS = 20.0
@@ -73,7 +73,7 @@ class ControllerActor:
         """
         self._config, self._goal = config, goal
         self._journal = open_journal(config.storage, config.database_url)
-        self._watch = Watch()
+        self._watch = ProgressTracker()
         self._status: Status = "running"
         self._message, self._mistake = "", False
         self._lease: Lease | None = None
@@ -115,13 +115,13 @@ class ControllerActor:
         """The run to its end, which is told to drivers even where the journal cannot be written."""
         status: Status = "failed"
         try:
-            status, message, mistake = self._hold(self._acquire(Owner(owner)))
+            status, message, mistake = self._hold(self._acquire(ProcessIdentity(owner)))
         except RunStopped as stop:
             status, message, mistake = "stopped", str(stop), False
-        except LeaseLost as error:
+        except LeaseLostError as error:
             message, mistake = f"another controller took over: {error}", False
         except UserError as error:
-            message, mistake = redact(tell(error)), True
+            message, mistake = redact(notify(error)), True
         except Exception:  # the end of the thread: whoever polls is told, with the traceback
             message, mistake = redact(traceback.format_exc()), False
         self._end(status, message, mistake)
@@ -159,7 +159,7 @@ class ControllerActor:
             finally:
                 ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
-    def _acquire(self, owner: Owner) -> Lease:
+    def _acquire(self, owner: ProcessIdentity) -> Lease:
         """The run's lease, waiting as long as one left behind by a dead cluster could last.
 
         A dead holder on this machine is recognised at once, one elsewhere only by the lease that it
@@ -169,7 +169,7 @@ class ControllerActor:
         while True:
             try:
                 return self._journal.acquire(self._config.name, owner, LEASE_SECONDS)
-            except RunBusy:
+            except RunBusyError:
                 if time.monotonic() > deadline:
                     raise
                 self._watch.begin(0, "waiting for the run's lease")
@@ -191,7 +191,7 @@ class ControllerActor:
                 publish_report(self._config, self._journal, folder, reason)
         except RunStopped as stop:
             return "stopped", str(stop), False
-        except LeaseLost:
+        except LeaseLostError:
             raise
         except (
             Exception
@@ -231,7 +231,7 @@ class ControllerActor:
             try:
                 if lease.renew():
                     self.stop()
-            except LeaseLost:
+            except LeaseLostError:
                 self._watch.stop()
                 return
             except (

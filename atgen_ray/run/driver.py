@@ -66,7 +66,7 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
     journal = open_journal(config.storage, config.database_url)
     if (end := find_end(config, journal, goal)) is not None:
         return end
-    driven = journal.is_driven(config.name)
+    driven = journal.has_live_controller(config.name)
     problems = [] if driven else find_problems(config, goal, cluster=not is_private())
     if is_private():
         raise_problems(problems)
@@ -252,7 +252,7 @@ def _follow(
             ActorUnavailableError,
             GetTimeoutError,
         ):  # Ray is restarting it, and it will replay the journal
-            if time.monotonic() - heard > SILENCE_SECONDS and not journal.is_driven(run):
+            if time.monotonic() - heard > SILENCE_SECONDS and not journal.has_live_controller(run):
                 return read_end(
                     journal, run, seen, snapshot
                 )  # with its node gone it cannot come back

@@ -137,8 +137,8 @@ def estimate_run(
     check_budget(config, [row["text"] for row in rows])
     duplicates = {row["id"] for row in rows if row["duplicate_of"]}
     unwanted = {*leaked} | duplicates if config.data.duplicates.action == "exclude" else {*leaked}
-    labels = expect_labels(config, len(rows) - len(unwanted))
-    work = expect_work(config, len(rows), len(rows) - len(unwanted), test_rows, labels)
+    labels = estimate_labels(config, len(rows) - len(unwanted))
+    work = estimate_work(config, len(rows), len(rows) - len(unwanted), test_rows, labels)
     generated = work["generation"] + work["evaluation"]
     texts, bought = [row["text"] for row in rows], labels[-1] if labels else 0
     return {
@@ -157,7 +157,7 @@ def estimate_run(
     }
 
 
-def expect_labels(config: RunConfig, selectable: int) -> list[int]:
+def estimate_labels(config: RunConfig, selectable: int) -> list[int]:
     """Labels after each round, when `selectable` examples may be picked."""
     limit = min(selectable, config.stopping.labels or selectable)
     labels: list[int] = []
@@ -168,7 +168,7 @@ def expect_labels(config: RunConfig, selectable: int) -> list[int]:
     return labels
 
 
-def expect_work(
+def estimate_work(
     config: RunConfig, pool: int, selectable: int, test: int, labels: list[int]
 ) -> dict[str, int]:
     """Rows of each step over the whole run with `labels` after each round; for training, optimiser

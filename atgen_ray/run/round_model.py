@@ -11,13 +11,13 @@ from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.base import Engine
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.registry import build_engine
-from atgen_ray.run.shared_cache import open_output_shelf, share_outputs
+from atgen_ray.run.shared_cache import open_output_cache, share_outputs
 from atgen_ray.run.state import RunState
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 
 
-class TunedModel:
+class RoundModel:
     """Has the engine of a run answer examples; what other runs have had the untuned model answer is
     taken from them.
     """
@@ -26,7 +26,12 @@ class TunedModel:
         self, config: RunConfig, state: RunState, folder: RunFolder, spare: Callable[[float], None]
     ) -> None:
         """`spare` is told the seconds that others' answers took when they were made."""
-        self._config, self._state, self._folder, self._spare = config, state, folder, spare
+        self._config, self._state, self._folder, self._add_reused_seconds = (
+            config,
+            state,
+            folder,
+            spare,
+        )
         self.engine = build_engine(config.model, config.prompt, config.engine, folder)
 
     def answer(
@@ -61,11 +66,11 @@ class TunedModel:
 
         if self._config.cache is not None and adapter is None and not samples and untuned is None:
             cache, backend = self._config.cache, self.engine.name
-            shelf = open_output_shelf(
+            shelf = open_output_cache(
                 cache, model, self._config.prompt, backend, engine.options, request
             )
             features, reused = share_outputs(shelf, examples, generate)
-            self._spare(reused)
+            self._add_reused_seconds(reused)
         else:
             features = generate(examples)
         if adapter is not None and self.engine.name != "transformers" and engine.check_rows:

@@ -87,7 +87,7 @@ def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFold
     ]
     _write_labels(folder, labels, rounds)
     dollars = {at: paid for at, paid in read_cost(journal, name).items() if at <= last}
-    with journal.fenced(lease) as connection:
+    with journal.leased_transaction(lease) as connection:
         for at in rounds:
             journal.enter_annotations(
                 connection, config.name, at, [label for of, label in labels if of == at]

@@ -12,7 +12,7 @@ from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.core.records import Progress
 from atgen_ray.ray_runtime.hardware import fit_cpus
 from atgen_ray.selection.kernels.coverage import Part, PartsCoverage
-from atgen_ray.selection.kernels.executor import InProcess, Workers
+from atgen_ray.selection.kernels.executor import Executor, InProcessExecutor
 from atgen_ray.selection.kernels.greedy import Coverage
 
 T = TypeVar("T")
@@ -21,17 +21,17 @@ ATTEMPTS = 5  # crews that may lose a worker before selection gives up
 WAIT_SECONDS = 1.0  # how often a long wait looks whether it shall stop
 
 
-def choose_workers(count: int | None, candidates: int, progress: Progress) -> Workers:
+def choose_workers(count: int | None, candidates: int, progress: Progress) -> Executor:
     """This process for small pools, whose parts are not worth sending around; else `count` workers,
     null: one a CPU.
     """
     if candidates <= SMALL_POOL or count == 1:
-        return InProcess(progress)
+        return InProcessExecutor(progress)
     return RayWorkers(count or max(1, int(ray.cluster_resources().get("CPU", 1))), progress)
 
 
 class RayWorkers:
-    """The `Workers` protocol on the nodes of a Ray cluster: a CPU for each of `count`, less where
+    """The `Executor` protocol on the nodes of a Ray cluster: a CPU for each of `count`, less where
     there are fewer.
     """
 

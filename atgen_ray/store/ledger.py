@@ -52,8 +52,8 @@ class Account:
 
 
 class Ledger:
-    """The money of one run. Its methods work inside a transaction of `Journal.fenced`, which holds
-    the run's lock.
+    """The money of one run. Its methods work inside a transaction of `Journal.leased_transaction`,
+    which holds the run's lock.
     """
 
     def __init__(self, run: str, stopping: StoppingConfig) -> None:

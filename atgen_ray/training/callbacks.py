@@ -86,7 +86,7 @@ class BestWeights(TrainerCallback):
             self._model.load_state_dict(self._best, strict=False)
 
 
-class HandOver(TrainerCallback):
+class CheckpointCallback(TrainerCallback):
     """Hands every checkpoint to whoever keeps it for a worker that goes on from it."""
 
     def __init__(self, keep: Keep) -> None:

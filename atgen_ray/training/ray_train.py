@@ -14,7 +14,7 @@ from atgen_ray.training.callbacks import STATE
 SUMMARY = "training.json"  # travels with the adapter in its checkpoint
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailedError(RuntimeError):
     """Training ended without an adapter."""
 
 
@@ -59,7 +59,7 @@ def train_distributed(
     )
     checkpoint: Checkpoint | None = trainer.fit().checkpoint
     if checkpoint is None:
-        raise TrainingFailed("fine-tuning ended without a checkpoint")
+        raise TrainingFailedError("fine-tuning ended without a checkpoint")
     checkpoint.to_directory(str(output))
     summary = output / SUMMARY
     record: dict[str, Any] = json.loads(summary.read_text())

@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atgen_ray.annotation.context import Site
-from atgen_ray.annotation.human.notifications import Notice, send_notice
-from atgen_ray.annotation.human.round_tasks import Offer, TaskRound
+from atgen_ray.annotation.context import AnnotationContext
+from atgen_ray.annotation.human.notifications import Notification, send_notification
+from atgen_ray.annotation.human.round_tasks import TaskDraft, TaskRound
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.records import Annotation, DeadLetter
 
@@ -26,7 +26,7 @@ class HumanAnnotator:
 
     name = "human"
 
-    def __init__(self, config: HumanAnnotatorConfig, site: Site) -> None:
+    def __init__(self, config: HumanAnnotatorConfig, site: AnnotationContext) -> None:
         self._config, self._site, self._round = config, site, TaskRound(config, site)
         self._first: Mapping[str, Mapping[str, Any]] = {}
 
@@ -41,9 +41,9 @@ class HumanAnnotator:
     ) -> tuple[list[Annotation], list[DeadLetter]]:
         site = self._site
         suggestions, reasons = self._read_suggestions(ids), self._read_reasons()
-        self._round.put_up(
+        self._round.publish_tasks(
             [
-                Offer(
+                TaskDraft(
                     id_,
                     text,
                     suggestions.get(id_),
@@ -75,7 +75,7 @@ class HumanAnnotator:
             return
         service, run = self._config.notice.service, site.config.name
         page = f"{service.rstrip('/')}/annotate/{run}" if service else None
-        fates = send_notice(self._config.notice, Notice(run, site.round, left, page))
+        fates = send_notification(self._config.notice, Notification(run, site.round, left, page))
         site.journal.append(
             site.lease, AWAITING, site.round, "annotation", {"tasks": left, "notices": fates}
         )

@@ -17,7 +17,7 @@ TIMEOUT, TRIES = 10.0, 3
 
 
 @dataclass(frozen=True)
-class Notice:
+class Notification:
     """New tasks of a run: how many, of which round, and the page to label them on."""
 
     run: str
@@ -34,7 +34,7 @@ class Notice:
         )
 
 
-def send_notice(config: NoticeConfig, notice: Notice) -> list[str]:
+def send_notification(config: NoticeConfig, notice: Notification) -> list[str]:
     """Sends `notice` every way that is asked for; what came of each, in one line that holds no
     secret.
     """
@@ -48,7 +48,7 @@ def send_notice(config: NoticeConfig, notice: Notice) -> list[str]:
     return told
 
 
-def post_webhook(url: str, notice: Notice) -> None:
+def post_webhook(url: str, notice: Notification) -> None:
     """Posts the notice as JSON; OSError or HTTPException where it is not accepted."""
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
@@ -64,7 +64,7 @@ def post_webhook(url: str, notice: Notice) -> None:
         raise OSError(f"it answered with status {status}")
 
 
-def send_email(config: EmailConfig, notice: Notice) -> None:
+def send_email(config: EmailConfig, notice: Notification) -> None:
     """Sends the notice by SMTP; OSError (which SMTPException is) where the server does not take
     it.
     """

@@ -13,7 +13,12 @@ from atgen_ray.bench.analysis.backtest import (
     calibrate,
     trace_curves,
 )
-from atgen_ray.bench.analysis.bias import Drift, SliceEffect, measure_drift, measure_slices
+from atgen_ray.bench.analysis.bias import (
+    DistributionShift,
+    SliceEffect,
+    measure_drift,
+    measure_slices,
+)
 from atgen_ray.bench.analysis.comparisons import (
     Comparison,
     compare_overall,
@@ -60,7 +65,7 @@ class Results:
     strategies: list[Comparison]
     overall: list[Comparison]
     rivals: list[Comparison]
-    drift: list[Drift]
+    drift: list[DistributionShift]
     slices: list[SliceEffect]
     overhead: list[Overhead]
     backtest: list[Backtest]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
-from atgen_ray.selection.kernels.coverage_pairs import BYTES, OpenPairs
+from atgen_ray.selection.kernels.coverage_pairs import BYTES, CoveragePairs
 from atgen_ray.selection.kernels.similarity import compare, round_similarities, rows_within
 
 WEIGHT_GRID = 2.0**10
@@ -57,7 +57,7 @@ class DenseCoverage:
         fits = 4 * len(vectors) * len(ground) <= megabytes * 2**20
         self._table = self._compare_all() if fits else None
         self._megabytes = megabytes
-        self._pairs: OpenPairs | None = None
+        self._pairs: CoveragePairs | None = None
         self._work, self._look_at = 0, 2 * len(vectors) * len(ground)  # in similarities looked at
 
     def gains(self, rows: Integers) -> Numbers:
@@ -133,7 +133,7 @@ class DenseCoverage:
         ):
             starts, everything = range(0, self.size, self._step), np.arange(self.size)
             blocks = (self._columns(everything[start : start + self._step]).T for start in starts)
-            self._pairs = OpenPairs(blocks, self._covered, self._weights)
+            self._pairs = CoveragePairs(blocks, self._covered, self._weights)
             self._table = None
 
     def _gain(self, rows: Integers) -> Numbers:

@@ -12,7 +12,7 @@ BYTES = (
 )
 
 
-class OpenPairs:
+class CoveragePairs:
     """sum_i w_i max(c_i, max_j s_ij) over the pairs with s_ij > c_i alone, exactly.
 
     c_i only grows, so a pair that is not open now never counts again, and about one in t pairs is

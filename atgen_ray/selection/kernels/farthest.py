@@ -11,7 +11,7 @@ from atgen_ray.selection.kernels.similarity import center, compare
 _CHUNK = 8192
 
 
-def draw_apart(vectors: Vectors, count: int, seed: int) -> tuple[Integers, Numbers]:
+def kmeanspp_seeding(vectors: Vectors, count: int, seed: int) -> tuple[Integers, Numbers]:
     """k-means++ seeding (Arthur and Vassilvitskii, SODA 2007): rows of `vectors` (n, d) and the
     distances they had.
 
@@ -50,7 +50,7 @@ def _squares(vectors: Vectors, point: Numbers) -> Numbers:
     return np.concatenate([np.einsum("ij,ij->i", chunk, chunk) for chunk in chunks])
 
 
-def spread_out(
+def farthest_first(
     vectors: Vectors, similar: Numbers, count: int, block_size: int
 ) -> tuple[Integers, Numbers]:
     """Farthest-first traversal (Gonzalez 1985): rows least similar to all before, in order, and

@@ -17,15 +17,15 @@ from atgen_ray.scoring import UNCERTAINTIES, Uncertainty
 from atgen_ray.selection.kernels.coverage import DenseCoverage, Part
 from atgen_ray.selection.kernels.coverage_sparse import SparseCoverage
 from atgen_ray.selection.kernels.draws import derive_seed, draw_uniform
-from atgen_ray.selection.kernels.executor import Workers
+from atgen_ray.selection.kernels.executor import Executor
 from atgen_ray.selection.kernels.greedy import Coverage, maximize, maximize_stochastically
 from atgen_ray.selection.kernels.neighbors import find_neighbors, find_neighbors_in_cells
 from atgen_ray.selection.kernels.normalization import Scale, normalize
 from atgen_ray.selection.kernels.partition import maximize_in_parts
 from atgen_ray.selection.kernels.similarity import nearest
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Parameters, Picks, Strategy, pick_ids
-from atgen_ray.selection.vectors import grid_vectors
+from atgen_ray.selection.vectors import quantised_vectors
 
 _CELL = 1000  # rows of a cell, about, when neighbours are looked for in cells
 
@@ -78,7 +78,7 @@ class CoverageParameters(Parameters):
     )
 
 
-def cover(
+def maximize_coverage(
     ids: Sequence[str],
     vectors: Vectors,
     covered: Numbers,
@@ -149,7 +149,7 @@ def _everything(
     covered: Numbers,
     weights: Numbers | None,
     parameters: CoverageParameters,
-    workers: Workers,
+    workers: Executor,
 ) -> Coverage:
     """Facility location with the whole pool as its ground, which several workers share."""
     if workers.count == 1 or parameters.device != "cpu":
@@ -188,13 +188,13 @@ def _select(candidates: Candidates, parameters: FacilityLocationParameters, coun
     m_i is the best similarity of i to the labelled examples and to the picks before, and -1, the
     least there is, while there are none; s is the cosine similarity.
     """
-    usable, vectors, labeled = grid_vectors(candidates)
+    usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
         return Picks((), np.empty(0))
     covered = nearest(vectors, labeled, parameters.memory_mb)
     ids = pick_ids(candidates.ids, usable)
     count = min(count, len(vectors))
-    rows, gains = cover(ids, vectors, covered, None, parameters, count, candidates)
+    rows, gains = maximize_coverage(ids, vectors, covered, None, parameters, count, candidates)
     parts = {"gain": gains}
     if len(labeled):
         parts["nearest_labeled"] = covered[rows]
@@ -209,7 +209,7 @@ FACILITY_LOCATION = Strategy(
 )
 
 
-class WeightedFacilityLocationParameters(CoverageParameters, GuardedParameters):
+class WeightedFacilityLocationParameters(CoverageParameters, NoiseFilterParameters):
     """Uncertainty-weighted facility location, the hybrid of the two families of Bhatt et al. (arXiv
     2401.06692).
     """
@@ -231,7 +231,7 @@ def _select_weighted(
     """Greedy picks by marginal gain sum_i u_i max(0, s_ij - m_i) over the candidates i, m_i as in
     facility location.
     """
-    usable, vectors, labeled = grid_vectors(candidates)
+    usable, vectors, labeled = quantised_vectors(candidates)
     uncertainty = UNCERTAINTIES[parameters.uncertainty](candidates.outputs())[usable]
     usable, vectors, uncertainty = (
         values[~np.isnan(uncertainty)] for values in (usable, vectors, uncertainty)
@@ -242,7 +242,7 @@ def _select_weighted(
     covered = nearest(vectors, labeled, parameters.memory_mb)
     ids = pick_ids(candidates.ids, usable)
     count = min(count, len(vectors))
-    rows, gains = cover(ids, vectors, covered, weights, parameters, count, candidates)
+    rows, gains = maximize_coverage(ids, vectors, covered, weights, parameters, count, candidates)
     return Picks(
         pick_ids(ids, rows),
         gains,
@@ -259,7 +259,7 @@ def _weigh(uncertainty: np.ndarray, scale: Scale) -> np.ndarray:
     return np.asarray(weights / weights.max())
 
 
-WEIGHTED_FACILITY_LOCATION = guarded(
+WEIGHTED_FACILITY_LOCATION = with_noise_filter(
     "weighted_facility_location",
     frozenset({"embeddings", "generations"}),
     WeightedFacilityLocationParameters,

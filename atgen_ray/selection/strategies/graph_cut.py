@@ -5,7 +5,7 @@ from pydantic import Field
 
 from atgen_ray.selection.kernels.similarity import compare, sum_similarities
 from atgen_ray.selection.strategy import Candidates, Parameters, Picks, Strategy, pick_ids
-from atgen_ray.selection.vectors import grid_vectors
+from atgen_ray.selection.vectors import quantised_vectors
 
 
 class GraphCutParameters(Parameters):
@@ -27,7 +27,7 @@ def _select(candidates: Candidates, parameters: GraphCutParameters, count: int) 
 
     U are the candidates and S the labelled examples with the picks before. O(n d) a pick.
     """
-    usable, vectors, labeled = grid_vectors(candidates)
+    usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
         return Picks((), np.empty(0))
     density, redundancy = sum_similarities(vectors, vectors), sum_similarities(vectors, labeled)

@@ -11,11 +11,11 @@ from atgen_ray.core.arrays import Numbers
 from atgen_ray.core.errors import nearest
 from atgen_ray.scoring import FAITHFULNESS
 from atgen_ray.selection.kernels.divergence import mean_divergence
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Picks, Scores, pick_ids
 
 
-class HadasParameters(GuardedParameters):
+class HadasParameters(NoiseFilterParameters):
     """Hallucination diversity-aware sampling (Xia et al., NAACL 2024, arXiv 2404.01588).
 
     Three scorers judge how faithful an output is to its source in semantic frames, discourse and
@@ -133,4 +133,6 @@ def _pick_apart(
     return Picks(pick_ids(candidates.ids, rows), score, {"level": levels, "diversity": means})
 
 
-HADAS = guarded("hadas", frozenset({"generations", "texts", "labels"}), HadasParameters, _select)
+HADAS = with_noise_filter(
+    "hadas", frozenset({"generations", "texts", "labels"}), HadasParameters, _select
+)

@@ -8,12 +8,12 @@ from atgen_ray.scoring import normalized_nll
 from atgen_ray.selection.kernels.clusters import cluster, distance_to_centers
 from atgen_ray.selection.kernels.draws import derive_seed
 from atgen_ray.selection.kernels.normalization import Scale, Stratification, normalize, stratify
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Scores
 from atgen_ray.selection.vectors import rows_finite
 
 
-class HudsParameters(GuardedParameters):
+class HudsParameters(NoiseFilterParameters):
     """Hybrid uncertainty and diversity sampling (Azeemi, Qazi and Raza, COLING 2025, arXiv
     2403.09259).
     """
@@ -77,4 +77,4 @@ def _distance_in_strata(vectors: Vectors, strata: Integers, clusters: int, seed:
     return distance
 
 
-HUDS = guarded("huds", frozenset({"embeddings", "generations"}), HudsParameters, _select)
+HUDS = with_noise_filter("huds", frozenset({"embeddings", "generations"}), HudsParameters, _select)

@@ -6,7 +6,7 @@ from pydantic import Field
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.similarity import compare, sum_similarities
 from atgen_ray.selection.strategy import Candidates, Parameters, Picks, Strategy, pick_ids
-from atgen_ray.selection.vectors import grid_vectors
+from atgen_ray.selection.vectors import quantised_vectors
 
 
 class IddsParameters(Parameters):
@@ -56,7 +56,7 @@ class InDomainDiversity:
 
 def _select(candidates: Candidates, parameters: IddsParameters, count: int) -> Picks:
     """Greedy picks by score, each moving from the pool to the labelled set before the next."""
-    usable, vectors, labeled = grid_vectors(candidates)
+    usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
         return Picks((), np.empty(0))
     diversity = InDomainDiversity(vectors, labeled, parameters.density_weight)

@@ -11,10 +11,10 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.reporting.generations import Order, read_generations
 from atgen_ray.reporting.plots.curves import STEPS
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.pages.run_views import RunViews
-from atgen_ray.serving.runs import OVER, RunControl
+from atgen_ray.serving.runs import OVER, RunManager
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal
 from atgen_ray.store.ledger import read_accounts, read_balance
@@ -43,7 +43,7 @@ COMPARED = 12  # runs
 
 
 def run_pages(
-    service: ServiceConfig, control: RunControl, views: RunViews, journal: Journal
+    service: ServiceConfig, control: RunManager, views: RunViews, journal: Journal
 ) -> APIRouter:
     """Pages for admins and annotators, but for parts that hold answers."""
     router = APIRouter(include_in_schema=False)
@@ -63,7 +63,7 @@ def run_pages(
     ) -> Response:
         names = list(dict.fromkeys(run))
         if len(names) < 2:
-            raise Fault(422, "run names one run, expected two or more")
+            raise ApiError(422, "run names one run, expected two or more")
         page = views.prepare(names)
         page.update(sections=[], names=names, linked=True)
         return render(request, "compare.html.j2", **page)

@@ -33,7 +33,7 @@ class _Entry:
         return not self.interactive, self.number
 
 
-class Gate:
+class AdmissionQueue:
     """Admits at most `slots` at once.
 
     With `change`, all who are inside share one key (an adapter, None the base model): when the
