@@ -35,7 +35,9 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
     `dollars_at_most` is what the ledger would hold: it counts a token for every byte of a prompt,
     and repairs; a router's second annotator labels everything.
     """
-    dollars, at_most, modes = 0.0, 0.0, {"sync": 0.0, "batch": 0.0}
+    dollars = 0.0
+    at_most = 0.0
+    modes = {"sync": 0.0, "batch": 0.0}
     questions = prompt_tokens = output_tokens = 0
     for index, (key, annotator) in enumerate(list_annotators(config.annotator)):
         if not isinstance(annotator, LLMAnnotatorConfig):
@@ -62,7 +64,8 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
                 }
                 dollars += modes[annotator.mode]
         if index == 0:
-            questions, prompt_tokens = asked, round(asked * sampled)
+            questions = asked
+            prompt_tokens = round(asked * sampled)
             output_tokens = asked * annotator.max_output_tokens
     return {
         "dollars": round(dollars, 2),
@@ -150,7 +153,8 @@ def _count_tokens(
     most.
     """
     shots = [(text, "") for text in texts[: annotator.shots]]
-    writer, tokenizer = PromptWriter(annotator, config.prompt, shots), load_tokenizer(config.model)
+    writer = PromptWriter(annotator, config.prompt, shots)
+    tokenizer = load_tokenizer(config.model)
     sample = texts[:: -(-len(texts) // SAMPLE)] if texts else [""]
     prompts = [writer.write(text) for text in sample]
     fixed = len(

@@ -18,7 +18,8 @@ class DatasetAnnotator:
 
     def __init__(self, config: DatasetAnnotatorConfig, site: AnnotationContext) -> None:
         gold = site.folder.read_table("gold.parquet")
-        self._price, self._site = config.price_per_label, site
+        self._price = config.price_per_label
+        self._site = site
         self._gold: Mapping[str, Sequence[str]] = dict(
             zip(gold["id"].to_pylist(), gold["references"].to_pylist(), strict=True)
         )
@@ -39,7 +40,8 @@ class DatasetAnnotator:
 
     def _pay(self, ids: Sequence[str]) -> int:
         """Enters the price of labels in the ledger; how many of the first the budget allows."""
-        site, nano = self._site, to_nano(self._price)
+        site = self._site
+        nano = to_nano(self._price)
         entries = [Entry(f"{self.name}-{id_}", id_, nano) for id_ in ids]
         with site.journal.leased_transaction(site.lease) as connection:
             paid = site.ledger.find(connection, [entry.key for entry in entries])  # before a kill

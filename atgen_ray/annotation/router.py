@@ -29,7 +29,8 @@ class Router:
         site: AnnotationContext,
         build: Callable[[Any, AnnotationContext, str], Annotator],
     ) -> None:
-        self._config, self._site = config, site
+        self._config = config
+        self._site = site
         self._first = build(config.first, site, "annotator.first")
         self._then = build(config.then, site, "annotator.then")
 
@@ -38,7 +39,8 @@ class Router:
     ) -> tuple[list[Annotation], list[DeadLetter]]:
         labels, dead = self._first.annotate_batch(ids, texts)
         threshold = self._config.when.confidence_below
-        sure, unsure = list[Annotation](), dict[str, Annotation]()
+        sure = list[Annotation]()
+        unsure = dict[str, Annotation]()
         for label in labels:
             if label.provenance["confidence"] < threshold:
                 unsure[label.id] = label

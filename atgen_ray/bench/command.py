@@ -15,7 +15,9 @@ from atgen_ray.core.errors import UserError
 if TYPE_CHECKING:
     from atgen_ray.bench.analysis.curves import Curve
 
-FINISHED, FAILED, STOPPED = 0, 1, 3
+FINISHED = 0
+FAILED = 1
+STOPPED = 3
 
 
 def run_bench(

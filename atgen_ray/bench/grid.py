@@ -91,7 +91,8 @@ def list_trials(suite: BenchConfig) -> list[Trial]:
         for order, seed, strategy, model, task in combined
     ]
     for cell in cells:
-        metric, known = suite.tasks[cell.task].metric, cell.run.evaluation.metrics or list(METRICS)
+        metric = suite.tasks[cell.task].metric
+        known = cell.run.evaluation.metrics or list(METRICS)
         if metric not in known:
             hint = nearest(metric, known)
             raise UserError(
@@ -148,7 +149,8 @@ def _share_resources(suite: BenchConfig) -> dict[str, Any]:
     """Workers that keep to their run's part of the cluster; Ray's own tasks find half of each CPU
     free.
     """
-    cpus, gpus = suite.resources.cpus, suite.resources.gpus
+    cpus = suite.resources.cpus
+    gpus = suite.resources.gpus
     worker: dict[str, Any] = {"cpus_per_worker": cpus / 2, "threads_per_worker": max(1, int(cpus))}
     share = {"gpus_per_worker": gpus} if gpus else {}
     return {

@@ -129,8 +129,11 @@ class _Driver:
         journal: Journal,
         screen: SweepScreen,
     ) -> None:
-        self._suite, self._waiting, self._sweep = suite, waiting, sweep
-        self._journal, self._screen = journal, screen
+        self._suite = suite
+        self._waiting = waiting
+        self._sweep = sweep
+        self._journal = journal
+        self._screen = screen
         self._active: list[_Active] = []
         self._state = SweepState(total=len(waiting) + len(sweep.finished), done=len(sweep.finished))
         self._state.seconds = [_measure(journal, cell) for cell in sweep.finished]

@@ -87,7 +87,8 @@ class RunConfig(Section):
 
     def count_picks(self, round: int) -> int:
         """How many examples `round` asks for, before any budget."""
-        later, first = self.selection.count, self.selection.first.count or self.selection.count
+        later = self.selection.count
+        first = self.selection.first.count or self.selection.count
         if self.is_design:
             return first + later * (self.stopping.rounds - 1)
         return first if round == 1 else later

@@ -46,8 +46,10 @@ class ProgressTracker:
     def note(self, done: int, total: int) -> None:
         """Progress told by another process, which cannot be interrupted from here."""
         with self._lock:
-            self._activity.done, self._activity.total = done, total
-            self._activity.waiting, self._moved = None, True
+            self._activity.done = done
+            self._activity.total = total
+            self._activity.waiting = None
+            self._moved = True
 
     def wait(self, waiting: str | None) -> None:
         """What the cluster cannot place now; left out of the activity while the step gets on all

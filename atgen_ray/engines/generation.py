@@ -67,7 +67,8 @@ def generate_features(
             waiting += fresh
             if time.monotonic() - last >= FLUSH_SECONDS:
                 _write_part(folder, parts, waiting)
-                waiting, last = [], time.monotonic()
+                waiting = []
+                last = time.monotonic()
             progress(min(len(done), total), total)
         _write_part(folder, parts, waiting)
     return gather_features(examples, done)

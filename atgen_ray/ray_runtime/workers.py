@@ -138,7 +138,8 @@ class WorkerCache:
         with self._lock:
             if self._worker is None or self._step != step:
                 self._worker = None  # two models at once may be one too many
-                self._worker, self._step = worker(*arguments), step
+                self._worker = worker(*arguments)
+                self._step = step
             result = self._worker(batch)
             self._used = time.monotonic()
             if self._timer is not None:

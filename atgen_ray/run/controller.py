@@ -61,8 +61,12 @@ class Controller:
         remote: Progress,
     ) -> None:
         """`watch` hears of progress made here, `remote` of progress made in training workers."""
-        self._config, self._journal, self._lease, self._folder = config, journal, lease, folder
-        self._watch, self._remote = watch, remote
+        self._config = config
+        self._journal = journal
+        self._lease = lease
+        self._folder = folder
+        self._watch = watch
+        self._remote = remote
         self._state = RunState(config, journal, folder)
         self._committed = set(journal.committed_steps(config.name))
         self._reused = 0.0  # seconds that the step under way was spared by what other runs shared
@@ -124,7 +128,8 @@ class Controller:
         """Notes what this attempt is made with; an event warns of libraries that changed since the
         last one.
         """
-        epoch, now = self._lease.epoch, time.time()
+        epoch = self._lease.epoch
+        now = time.time()
         warning = write_provenance(self._config, self._model.engine.name, self._folder, epoch, now)
         if warning:
             self._journal.append(self._lease, WARNING, payload={"warning": warning})
@@ -133,10 +138,13 @@ class Controller:
         """Reads pool and test set; known answers go to a table of their own."""
 
         def make(progress: Progress) -> None:
-            data, prompt = self._config.data, self._config.prompt
+            data = self._config.data
+            prompt = self._config.prompt
             seed = self._config.seed if data.seed is None else data.seed
             pool = build_split(data, prompt, "pool", seed, progress)
-            gold, dead, leaked = [pool.gold], list(pool.dead), list[str]()
+            gold = [pool.gold]
+            dead = list(pool.dead)
+            leaked = list[str]()
             test = (
                 build_split(data, prompt, "test", seed, progress) if data.test is not None else None
             )
@@ -176,15 +184,15 @@ class Controller:
         if self._config.training.reweight or any(
             "embeddings" in self._state.needs(round) for round in (1, 2)
         ):
-            config, folder, pool = self._config.embedding, self._folder, self._state.pool
+            config = self._config.embedding
+            folder = self._folder
+            pool = self._state.pool
 
             def make(progress: Progress) -> None:
                 if self._config.cache is None:
                     return embed_pool(pool, config, folder, progress)
-                shelf, contents = (
-                    open_embedding_cache(self._config.cache, config),
-                    pool["content"].to_pylist(),
-                )
+                shelf = open_embedding_cache(self._config.cache, config)
+                contents = pool["content"].to_pylist()
                 self._add_reused_seconds(
                     share_embeddings(
                         shelf, contents, folder, lambda: embed_pool(pool, config, folder, progress)
@@ -206,7 +214,8 @@ class Controller:
             samples = SAMPLES if "samples" in needs else 0
             features = self._model.answer(round, round - 1, examples, "features", progress, samples)
             if "states" in needs:
-                config, adapter = self._config, self._state.adapter(round - 1)
+                config = self._config
+                adapter = self._state.adapter(round - 1)
                 features = append_states(
                     features,
                     examples,
@@ -290,7 +299,8 @@ class Controller:
         rel = f"{round_folder(round)}/few_shot.json"
 
         def make(progress: Progress) -> None:
-            config, references = self._config, self._state.test_references
+            config = self._config
+            references = self._state.test_references
             labels = self._state.labels(round)[: config.evaluation.few_shot]
             solved = [
                 Shot(input=self._state.texts[label.id], output=label.text) for label in labels
@@ -309,10 +319,13 @@ class Controller:
 
     def train_adapter(self, round: int) -> None:
         """Fine-tunes an adapter on all labels so far, from the base model."""
-        labels, dev, texts = self._state.labels(round), self._state.dev(round), self._state.texts
+        labels = self._state.labels(round)
+        dev = self._state.dev(round)
+        texts = self._state.texts
         labeled = [TrainingExample(label.id, texts[label.id], label.text) for label in labels]
         examples = [example for example in labeled if example.id not in dev]
-        rel, work = f"{round_folder(round)}/adapter", f"{round_folder(round)}/training"
+        rel = f"{round_folder(round)}/adapter"
+        work = f"{round_folder(round)}/training"
 
         def make(_: Progress) -> None:
             training = self._config.training
@@ -354,7 +367,8 @@ class Controller:
         rel = f"{round_folder(round)}/metrics.json"
 
         def make(progress: Progress) -> None:
-            references, dev = self._state.test_references, self._state.dev(round)
+            references = self._state.test_references
+            dev = self._state.dev(round)
             splits = dict.fromkeys(references, "test") | dict.fromkeys(dev, "dev")
             references = references | {
                 label.id: [label.text] for label in self._state.labels(round) if label.id in dev
@@ -374,13 +388,15 @@ class Controller:
         largest = self._config.training.reweight
         if largest is None:
             return examples
-        ids, pool = [example.id for example in examples], self._state.pool["id"].to_pylist()
+        ids = [example.id for example in examples]
+        pool = self._state.pool["id"].to_pylist()
         weights = weigh_examples(ids, pool, self._state.embeddings, largest)
         return [replace(example, weight=weights[example.id]) for example in examples]
 
     def find_stop(self, round: int) -> str | None:
         """Why the run ends after `round`, or None."""
-        labels, dev_scores = len(self._state.labels(round)), self._state.dev_scores(round)
+        labels = len(self._state.labels(round))
+        dev_scores = self._state.dev_scores(round)
         if self._state.budget_met(round):
             return "budget spent"
         bought = self._state.bought(round) if self._config.stopping.gain else []
@@ -442,7 +458,8 @@ class Controller:
         if (round, step) in self._committed:
             return
         self._watch.begin(round, step)
-        self._reused, started = 0.0, time.monotonic()
+        self._reused = 0.0
+        started = time.monotonic()
         if output is None or not self._folder.exists(output):
             make(self._watch)
         payload = {
@@ -467,7 +484,8 @@ class Controller:
         """A row for each prediction, and the metrics of each split; `untuned` answers in the
         adapter's place.
         """
-        evaluation, ids = self._config.evaluation, sorted(splits)
+        evaluation = self._config.evaluation
+        ids = sorted(splits)
         examples = pa.table({"id": ids, "text": [self._state.texts[id_] for id_ in ids]})
         name = "few_shot" if untuned else "predictions"
         features = self._model.answer(round, round, examples, name, progress, untuned=untuned)
@@ -498,7 +516,8 @@ class Controller:
         return result
 
     def _open_site(self, round: int, progress: Progress) -> AnnotationContext:
-        labeled, texts = self._state.labels(round - 1), self._state.texts
+        labeled = self._state.labels(round - 1)
+        texts = self._state.texts
         return AnnotationContext(
             self._config, self._journal, self._lease, self._folder, round, texts, labeled, progress
         )

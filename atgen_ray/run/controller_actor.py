@@ -71,11 +71,13 @@ class ControllerActor:
 
         The actor's constructor must not fail: what goes wrong is told by `poll`.
         """
-        self._config, self._goal = config, goal
+        self._config = config
+        self._goal = goal
         self._journal = open_journal(config.storage, config.database_url)
         self._watch = ProgressTracker()
         self._status: Status = "running"
-        self._message, self._mistake = "", False
+        self._message = ""
+        self._mistake = False
         self._lease: Lease | None = None
         self._closing = threading.Lock()  # whoever holds it says how the run ended
         self._ended = threading.Event()
@@ -86,10 +88,9 @@ class ControllerActor:
 
     def poll(self, after: int) -> Snapshot:
         """The state of the run and its events with a sequence number above `after`."""
-        status, message = (
-            self._status,
-            self._message,
-        )  # before the events, so that an ended run has all of them
+        # before the events, so that an ended run has all of them
+        status = self._status
+        message = self._message
         try:
             events = self._journal.events(self._config.name, after)
         except (
@@ -117,13 +118,18 @@ class ControllerActor:
         try:
             status, message, mistake = self._hold(self._acquire(ProcessIdentity(owner)))
         except RunStopped as stop:
-            status, message, mistake = "stopped", str(stop), False
+            status = "stopped"
+            message = str(stop)
+            mistake = False
         except LeaseLostError as error:
-            message, mistake = f"another controller took over: {error}", False
+            message = f"another controller took over: {error}"
+            mistake = False
         except UserError as error:
-            message, mistake = redact(notify(error)), True
+            message = redact(notify(error))
+            mistake = True
         except Exception:  # the end of the thread: whoever polls is told, with the traceback
-            message, mistake = redact(traceback.format_exc()), False
+            message = redact(traceback.format_exc())
+            mistake = False
         self._end(status, message, mistake)
 
     def _hold(self, lease: Lease) -> tuple[Status, str, bool]:
@@ -241,7 +247,8 @@ class ControllerActor:
 
     def _end(self, status: Status, message: str, mistake: bool = False) -> None:
         self._ended.set()
-        self._message, self._mistake = message, mistake
+        self._message = message
+        self._mistake = mistake
         self._status = status
         handle = ray.get_runtime_context().current_actor
         timer = threading.Timer(IDLE_SECONDS, lambda: ray.kill(handle, no_restart=True))

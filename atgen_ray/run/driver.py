@@ -239,7 +239,9 @@ def _follow(
     controller: Any, journal: Journal, run: str, screen: Screen, stop: threading.Event
 ) -> Snapshot:
     """Shows what happens until the run is over."""
-    seen, asked, snapshot = 0, False, None
+    seen = 0
+    asked = False
+    snapshot = None
     heard = time.monotonic()
     while True:
         if stop.is_set() and not asked:
@@ -280,7 +282,8 @@ def read_end(journal: Journal, run: str, seen: int, last: Snapshot | None) -> Sn
         (event.payload["message"] for event in reversed(events) if "message" in event.payload), ""
     )
     if status == "running":
-        status, message = "failed", "the run's controller was ended from outside"
+        status = "failed"
+        message = "the run's controller was ended from outside"
     return Snapshot(status, last.activity if last else {}, events, message, False)
 
 

@@ -140,7 +140,8 @@ def estimate_run(
     labels = estimate_labels(config, len(rows) - len(unwanted))
     work = estimate_work(config, len(rows), len(rows) - len(unwanted), test_rows, labels)
     generated = work["generation"] + work["evaluation"]
-    texts, bought = [row["text"] for row in rows], labels[-1] if labels else 0
+    texts = [row["text"] for row in rows]
+    bought = labels[-1] if labels else 0
     return {
         "pool_rows": len(rows),
         "near_duplicates": len(duplicates),
@@ -177,11 +178,9 @@ def estimate_work(
     `pool` examples are read, of which `selectable` may be picked, and `test` in the test set. What
     is held out of training is as large as `evaluation.dev_fraction` says; in a run it is drawn.
     """
-    training, selection, dev_fraction = (
-        config.training,
-        config.selection,
-        config.evaluation.dev_fraction,
-    )
+    training = config.training
+    selection = config.selection
+    dev_fraction = config.evaluation.dev_fraction
     work = dict.fromkeys(("embedding", "generation", "training", "evaluation"), 0)
     work["evaluation"] = test * (config.evaluation.zero_shot + bool(config.evaluation.few_shot))
     work["embedding"] = pool if training.reweight else 0

@@ -26,12 +26,10 @@ class RoundModel:
         self, config: RunConfig, state: RunState, folder: RunFolder, spare: Callable[[float], None]
     ) -> None:
         """`spare` is told the seconds that others' answers took when they were made."""
-        self._config, self._state, self._folder, self._add_reused_seconds = (
-            config,
-            state,
-            folder,
-            spare,
-        )
+        self._config = config
+        self._state = state
+        self._folder = folder
+        self._add_reused_seconds = spare
         self.engine = build_engine(config.model, config.prompt, config.engine, folder)
 
     def answer(
@@ -53,19 +51,22 @@ class RoundModel:
         Returns:
             FEATURES_SCHEMA, sorted by id.
         """
-        model, engine = self._config.model, self._config.engine
+        model = self._config.model
+        engine = self._config.engine
         adapter = None if untuned else self._state.adapter(adapter_round)
         seed = mix_seed(self._config.seed, "generation", round)
         request = GenerationRequest(model.max_new_tokens, samples=samples, seed=seed)
 
         def generate(rows: pa.Table) -> pa.Table:
-            generator, parts = untuned or self.engine, f"{round_folder(round)}/{name}.parts"
+            generator = untuned or self.engine
+            parts = f"{round_folder(round)}/{name}.parts"
             return generate_features(
                 generator, rows, request, adapter, self._folder, parts, engine.batch_size, progress
             )
 
         if self._config.cache is not None and adapter is None and not samples and untuned is None:
-            cache, backend = self._config.cache, self.engine.name
+            cache = self._config.cache
+            backend = self.engine.name
             shelf = open_output_cache(
                 cache, model, self._config.prompt, backend, engine.options, request
             )

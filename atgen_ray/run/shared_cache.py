@@ -23,7 +23,8 @@ from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
 from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
 from atgen_ray.store.run_folder import RunFolder
 
-KEY, SECONDS = "content", "seconds"
+KEY = "content"
+SECONDS = "seconds"
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,8 @@ def _find_source(config: RunConfig, journal: Journal, name: str) -> dict[str, An
 
 
 def _check_pool(config: RunConfig, name: str, source: dict[str, Any]) -> None:
-    now, before = dump_config(config), renew_config(source)
+    now = dump_config(config)
+    before = renew_config(source)
     changes = [*find_changes(before["data"], now["data"], None, "data")]
     changes += find_changes(
         before["prompt"]["template"], now["prompt"]["template"], None, "prompt.template"

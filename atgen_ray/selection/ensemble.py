@@ -76,7 +76,8 @@ def _select(candidates: Candidates, parameters: EnsembleParameters, count: int) 
         for name, member in parameters.members.items()
     }
     total = sum(weights.values()) or 1.0
-    score, ranked = np.zeros(len(candidates.ids)), np.zeros(len(candidates.ids), dtype=bool)
+    score = np.zeros(len(candidates.ids))
+    ranked = np.zeros(len(candidates.ids), dtype=bool)
     parts = {}
     for name, weight in weights.items():
         if weight:

@@ -36,7 +36,8 @@ class RayWorkers:
     """
 
     def __init__(self, count: int, progress: Progress) -> None:
-        self.count, self.progress = count, progress
+        self.count = count
+        self.progress = progress
         self._cpus = fit_cpus(count, 1.0)
 
     def put(self, value: Any) -> Any:
@@ -56,7 +57,8 @@ class RayWorkers:
         What still runs is cancelled when `note`, which is asked at least every second, raises.
         """
         task = ray.remote(num_cpus=self._cpus, max_retries=ATTEMPTS)(function)
-        waiting, found = deque(enumerate(calls)), dict[int, T]()
+        waiting = deque(enumerate(calls))
+        found = dict[int, T]()
         running: dict[Any, int] = {}
         try:
             while waiting or running:
@@ -96,7 +98,8 @@ class ShardedCoverage:
         follow: bool = True,
     ) -> None:
         """`parts` are references to a `Part` each; every actor reserves `cpus`."""
-        self.size, self._cpus = len(vectors), cpus
+        self.size = len(vectors)
+        self._cpus = cpus
         self._shares = [parts[start::count] for start in range(min(count, len(parts)))]
         self._given = ray.put(vectors), max(1, megabytes // len(self._shares)), follow
         self._chosen: list[int] = []

@@ -36,7 +36,8 @@ PENDING_AT_THE_API = (
 
 # What deployments reserve is not free for runs, whose steps take what is left. They wait for
 # callers most of the time.
-API_CPUS, SELECTOR_CPUS = 0.1, 0.1
+API_CPUS = 0.1
+SELECTOR_CPUS = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,9 @@ class Api:
     ) -> None:
         from atgen_ray.serving.security.middleware import start_access_log
 
-        self._service, self._selector, self._model = service, selector, model
+        self._service = service
+        self._selector = selector
+        self._model = model
         start_access_log()
 
     async def check_health(self) -> None:

@@ -40,7 +40,8 @@ class ApiError(Exception):
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
-        self.status, self.message = status, message
+        self.status = status
+        self.message = message
 
     def __reduce__(self) -> tuple[Any, ...]:  # it travels between replicas
         return ApiError, (self.status, self.message)

@@ -53,7 +53,8 @@ class RunManager:
     """The runs of one service's storage."""
 
     def __init__(self, service: ServiceConfig, journal: Journal) -> None:
-        self._service, self._journal = service, journal
+        self._service = service
+        self._journal = journal
 
     def start(self, tree: dict[str, Any], author: str | None = None) -> str:
         """Starts the run that `tree` describes, or resumes it, in an actor that outlives its
@@ -182,11 +183,13 @@ class RunManager:
         return self._stream(name, after)
 
     async def _stream(self, name: str, after: int) -> AsyncGenerator[str, None]:
-        told, activity = time.monotonic(), None
+        told = time.monotonic()
+        activity = None
         while True:
             status, events = await run_in_threadpool(self._look, name, after)
             for event in events:
-                after, told = event.sequence, time.monotonic()
+                after = event.sequence
+                told = time.monotonic()
                 yield f"id: {after}\nevent: {event.kind}\ndata: {encode_json(asdict(event))}\n\n"
             if status in OVER and not await run_in_threadpool(self._goes_on, name):
                 yield f"event: end\ndata: {encode_json({'status': status})}\n\n"
@@ -194,7 +197,8 @@ class RunManager:
             if (
                 now := await run_in_threadpool(find_activity, name)
             ) is not None and now != activity:
-                activity, told = now, time.monotonic()
+                activity = now
+                told = time.monotonic()
                 yield f"event: activity\ndata: {encode_json(now)}\n\n"
             if time.monotonic() - told > QUIET_SECONDS:
                 told = time.monotonic()
@@ -238,7 +242,8 @@ class RunManager:
         """The same run with its files resolved; callers over HTTP read nothing else of this
         machine.
         """
-        data, model = config.data, config.model
+        data = config.data
+        model = config.model
         roots = [*self._service.data_roots, upload_folder(self._service.storage)]
         restrict_config(dump_config(config), self._service)
         check_hosts(config, self._service.notice_hosts)
@@ -260,7 +265,8 @@ class RunManager:
 async def _await_plan(planned: Any, gone: Callable[[], Awaitable[bool]]) -> dict[str, Any]:
     """The result of a task, unless nobody waits for it, or Ray finds no room for what it does."""
     result: asyncio.Future[dict[str, Any]] = asyncio.wrap_future(planned.future())
-    began, placed = time.monotonic(), time.monotonic()
+    began = time.monotonic()
+    placed = time.monotonic()
     while not (await asyncio.wait([result], timeout=POLL_SECONDS))[0]:
         if await gone():
             raise ApiError(CLIENT_GONE, "nobody waits for the plan any more")

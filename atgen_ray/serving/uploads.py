@@ -54,7 +54,8 @@ async def receive_upload(
             f"the file's name is {name[:80]!r}, expected one that ends in .csv, .jsonl or .parquet"
             f"{nearest(ending, ENDINGS)}"
         )
-    digest, size = sha256(), 0
+    digest = sha256()
+    size = 0
     with TemporaryDirectory(prefix="atgen-upload-") as folder:
         path = Path(folder) / f"upload.{ending}"
         with path.open("wb") as file:

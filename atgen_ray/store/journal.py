@@ -94,7 +94,8 @@ class Lease:
             LeaseLostError: another controller has taken the run.
         """
         with self.journal.leased_transaction(self) as connection:
-            mine, now = controllers.c.run == self.run, self.journal.database.clock(connection)
+            mine = controllers.c.run == self.run
+            now = self.journal.database.clock(connection)
             connection.execute(sa.update(controllers).where(mine).values(expires=now + self.ttl))
             return connection.execute(sa.select(controllers.c.stop_asked).where(mine)).scalar_one()
 

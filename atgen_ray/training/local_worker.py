@@ -77,7 +77,8 @@ def keep_checkpoint(work: Path, step: int, folder: Path | None) -> None:
     """
     if folder is None:
         return
-    partial, kept = work / "partial", work / f"checkpoint-{step}"
+    partial = work / "partial"
+    kept = work / f"checkpoint-{step}"
     for old in (partial, kept):
         shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(folder, partial)

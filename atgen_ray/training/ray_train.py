@@ -69,7 +69,8 @@ def train_distributed(
 
 def _reserve_gpus(training: TrainingConfig) -> float:
     """GPUs for each worker; several take what is asked, for no two of them may share one."""
-    key, gpus = "training.gpus_per_worker", training.gpus_per_worker
+    key = "training.gpus_per_worker"
+    gpus = training.gpus_per_worker
     if training.workers == 1:
         return fit_gpus(key, 1, gpus)
     check_gpus(key, gpus, training.workers)

@@ -53,7 +53,8 @@ def import_labels(
     """
     desk = open_task_store(journal, run)
     by_input = {text: id_ for id_, text in texts.items()}
-    counts, refused = {"imported": 0, "known": 0}, []
+    counts = {"imported": 0, "known": 0}
+    refused = []
     with journal.run_transaction(run) as connection:
         now = journal.database.clock(connection)
         for place, label in enumerate(labels):

@@ -12,8 +12,11 @@ from atgen_ray.config import EmailConfig, NoticeConfig
 from atgen_ray.core.credentials import read_key
 from atgen_ray.core.strict_json import encode_json
 
-WEBHOOK, PASSWORD = "ATGEN_WEBHOOK_URL", "ATGEN_SMTP_PASSWORD"  # names of variables
-TIMEOUT, TRIES = 10.0, 3
+# names of variables
+WEBHOOK = "ATGEN_WEBHOOK_URL"
+PASSWORD = "ATGEN_SMTP_PASSWORD"  # noqa: S105  # nosec B105 - the name of a variable
+TIMEOUT = 10.0
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,9 @@ def send_email(config: EmailConfig, notice: Notification) -> None:
     it.
     """
     message = EmailMessage()
-    message["Subject"], message["From"], message["To"] = (
-        notice.text[:200],
-        config.sender,
-        ", ".join(config.to),
-    )
+    message["Subject"] = notice.text[:200]
+    message["From"] = config.sender
+    message["To"] = ", ".join(config.to)
     message.set_content(notice.text + "\n")
     kind = smtplib.SMTP_SSL if config.security == "tls" else smtplib.SMTP
     with kind(config.host, config.port, timeout=TIMEOUT) as server:

@@ -37,7 +37,8 @@ class Queue:
     """
 
     def __init__(self, journal: Journal, run: str, annotator: str) -> None:
-        self._journal, self._annotator = journal, annotator
+        self._journal = journal
+        self._annotator = annotator
         self._desk: TaskStore = open_task_store(journal, run)
         self._lease = self._desk.config.lease_minutes * 60
 

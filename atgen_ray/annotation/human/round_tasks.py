@@ -35,15 +35,18 @@ class TaskRound:
     """Puts up and takes the tasks of one round, under the lease of the run's controller."""
 
     def __init__(self, config: HumanAnnotatorConfig, site: AnnotationContext) -> None:
-        self._site, self._desk = site, TaskStore(site.config.name, config)
-        self._overlap, self._price = config.overlap, to_nano(config.price_per_label)
+        self._site = site
+        self._desk = TaskStore(site.config.name, config)
+        self._overlap = config.overlap
+        self._price = to_nano(config.price_per_label)
         self._settle = config.settle_seconds
 
     def publish_tasks(self, offers: Sequence[TaskDraft]) -> int:
         """Enters tasks that are not up yet, as many as the budget allows, with their money; how
         many were new.
         """
-        site, worst = self._site, self._price * self._overlap
+        site = self._site
+        worst = self._price * self._overlap
         with site.journal.leased_transaction(site.lease) as connection:
             known = connection.execute(
                 sa.select(tasks.c.example_id).where(self._desk.mine)
@@ -88,7 +91,9 @@ class TaskRound:
             .where(self._desk.mine & tasks.c.state.in_(ready))
             .order_by(tasks.c.round, tasks.c.rank)
         )
-        labels, dead, paid = [], [], {}
+        labels = []
+        dead = []
+        paid = {}
         with site.journal.leased_transaction(site.lease) as connection:
             now = site.journal.database.clock(connection)
             rows = (

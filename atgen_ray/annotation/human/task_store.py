@@ -37,7 +37,8 @@ class TaskStore:
     """The tasks of one run. Its methods work inside a transaction that holds the run's lock."""
 
     def __init__(self, run: str, config: HumanAnnotatorConfig) -> None:
-        self.run, self.config = run, config
+        self.run = run
+        self.config = config
         self.mine = tasks.c.run == run
 
     def task(self, connection: sa.Connection, example_id: str) -> sa.RowMapping:

@@ -60,7 +60,10 @@ class LLMAnnotator:
         name: str,
     ) -> None:
         self.name = name
-        self._config, self._site, self._provider, self._terms = config, site, provider, terms
+        self._config = config
+        self._site = site
+        self._provider = provider
+        self._terms = terms
         self._book = RequestLog(site.journal, site.lease, site.ledger, name, site.round)
         self._engine = RequestDispatcher(provider, self._book, terms, patience, site.progress)
         self._writer = PromptWriter(config, site.config.prompt, self._choose_shots())
@@ -75,13 +78,16 @@ class LLMAnnotator:
             for vote in range(self._config.votes)
         ]
         outcome = self._engine.answer(asks)
-        limit, votes = outcome.limit, self._read_votes(outcome, by_id)
+        limit = outcome.limit
+        votes = self._read_votes(outcome, by_id)
         if repairs := self._write_repairs(by_id, votes):
             outcome = self._engine.answer(repairs)
-            limit, votes = limit or outcome.limit, self._read_votes(outcome, by_id)
+            limit = limit or outcome.limit
+            votes = self._read_votes(outcome, by_id)
         unsent = [ask for ask in asks + repairs if _is_unsent(outcome.rows.get(ask.key))]
         waiting = {ask.example_id for ask in unsent}
-        labels, dead = list[Annotation](), list[DeadLetter]()
+        labels = list[Annotation]()
+        dead = list[DeadLetter]()
         dollars = read_paid(self._site.journal, self._site.lease.run, self.name, self._site.round)
         for id_ in ids:
             if good := [vote for vote in votes[id_] if vote.fault is None]:

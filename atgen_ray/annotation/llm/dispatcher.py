@@ -72,8 +72,11 @@ class RequestDispatcher:
         progress: Progress,
     ) -> None:
         """`progress` raises RunStopped when the run is to stop."""
-        self._provider, self._book, self._terms = provider, book, terms
-        self._patience, self._progress = patience, progress
+        self._provider = provider
+        self._book = book
+        self._terms = terms
+        self._patience = patience
+        self._progress = progress
         self._carrier = ShardRunner(provider, book, patience)
         self._losses = 0  # in a row
         self._left: list[Shard] = []  # as they were when the run was interrupted
@@ -209,7 +212,8 @@ class RequestDispatcher:
     ) -> tuple[list[Settlement], str | None]:
         """What became of each request of an ended shard, and why the run must pause, if it must."""
         by_id = {reply.custom_id: reply for reply in replies}
-        receipts, paused = [], None
+        receipts = []
+        paused = None
         for sending in shard.sendings:
             reply = by_id.get(sending.custom_id) or RawResponse(
                 sending.custom_id, code="no_reply", message="no reply came"

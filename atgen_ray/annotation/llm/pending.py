@@ -18,7 +18,8 @@ class PendingRequests:
         provider: Provider,
     ) -> None:
         self._provider = provider
-        self.total, self.finished = len(asks), 0
+        self.total = len(asks)
+        self.finished = 0
         self.todo: deque[tuple[AnnotationRequest, int]] = deque()
         for key, ask in asks.items():
             row = latest.get(key)
@@ -31,9 +32,11 @@ class PendingRequests:
 
     def take(self, shards: int) -> list[list[tuple[AnnotationRequest, int]]]:
         """The questions of the next `shards` shards, each within the provider's limits."""
-        limits, pieces = self._provider.limits, list[list[tuple[AnnotationRequest, int]]]()
+        limits = self._provider.limits
+        pieces = list[list[tuple[AnnotationRequest, int]]]()
         while self.todo and len(pieces) < shards:
-            piece, size = list[tuple[AnnotationRequest, int]](), 0
+            piece = list[tuple[AnnotationRequest, int]]()
+            size = 0
             while self.todo and len(piece) < limits.rows:
                 size += self._provider.measure(self.todo[0][0])
                 if piece and size > limits.bytes:

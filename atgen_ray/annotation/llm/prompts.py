@@ -112,7 +112,8 @@ def delimit(text: str) -> str:
     """The example between two lines with a mark that does not occur in it. Lone surrogates, which
     no wire takes, go.
     """
-    text, salt = _clean(text), 0
+    text = _clean(text)
+    salt = 0
     while (mark := _digest(f"{salt}:{text}")[:8]) in text:
         salt += 1
     return f"BEGIN EXAMPLE {mark}\n{text}\nEND EXAMPLE {mark}"

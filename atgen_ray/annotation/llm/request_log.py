@@ -58,8 +58,11 @@ class RequestLog:
     def __init__(
         self, journal: Journal, lease: Lease, ledger: Ledger, annotator: str, round: int
     ) -> None:
-        self._journal, self._lease, self._ledger = journal, lease, ledger
-        self._annotator, self._round = annotator, round
+        self._journal = journal
+        self._lease = lease
+        self._ledger = ledger
+        self._annotator = annotator
+        self._round = round
         # Another run of this name, in another storage or made anew, must not take this one's batch
         # jobs for its own.
         record = journal.run(lease.run)

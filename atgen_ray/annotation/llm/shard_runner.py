@@ -52,7 +52,9 @@ class ShardRunner:
     """Takes shards through a provider's hooks; safe to use from several threads at once."""
 
     def __init__(self, provider: Provider, book: RequestLog, patience: Timeouts) -> None:
-        self._provider, self._book, self._patience = provider, book, patience
+        self._provider = provider
+        self._book = book
+        self._patience = patience
         self._stop = threading.Event()
         self._gate = 0.0  # no call before this moment
 
@@ -95,7 +97,10 @@ class ShardRunner:
         """The created shard; one that may have been created before is looked for first."""
         if shard.remote is not None:
             return SubmittedShard(shard.remote)
-        tries, since, look, doubtful = 0, time.monotonic(), resumed, resumed
+        tries = 0
+        since = time.monotonic()
+        look = resumed
+        doubtful = resumed
         try:
             while True:
                 if look and (found := self._find(shard)):
@@ -165,7 +170,8 @@ class ShardRunner:
 
     def _repeat(self, call: Callable[[], T]) -> T:
         """A call that may be repeated without harm, until it succeeds."""
-        tries, since = 0, time.monotonic()
+        tries = 0
+        since = time.monotonic()
         while True:
             self._hold_at_gate()
             try:

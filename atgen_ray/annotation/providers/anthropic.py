@@ -34,7 +34,8 @@ from atgen_ray.annotation.providers.sdk import (
 from atgen_ray.config import AnthropicAnnotatorConfig
 from atgen_ray.core.errors import UserError
 
-BATCH_ROWS, BATCH_BYTES = 100_000, 240_000_000
+BATCH_ROWS = 100_000
+BATCH_BYTES = 240_000_000
 FINISHES: dict[str, Finish] = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
@@ -54,12 +55,14 @@ class _Anthropic:
             raise UserError(
                 f'{key}.type is anthropic, which needs `pip install "atgen-ray[anthropic]"`'
             ) from error
-        self._sdk, self._config = anthropic, config
+        self._sdk = anthropic
+        self._config = config
         self._client = anthropic.Anthropic(**client_settings(config, "ANTHROPIC_API_KEY", key))
 
     def encode(self, ask: AnnotationRequest) -> dict[str, Any]:
         """The body of a message."""
-        config, prompt = self._config, ask.prompt
+        config = self._config
+        prompt = ask.prompt
         body = {
             "model": config.model,
             "max_tokens": config.max_output_tokens,
@@ -79,7 +82,8 @@ class _Anthropic:
 
     def read(self, body: dict[str, Any]) -> ParsedResponse:
         try:
-            blocks, usage = body["content"], body["usage"]
+            blocks = body["content"]
+            usage = body["usage"]
             text = "".join(str(block["text"]) for block in blocks if block["type"] == "text")
             hidden = "\n".join(
                 str(block["thinking"]) for block in blocks if block["type"] == "thinking"
@@ -166,7 +170,8 @@ class AnthropicBatch(_Anthropic):
         return fill_gaps(shard, [_read_reply(row) for row in rows], done, broken)
 
     def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
-        hidden, after = False, dict[str, Any]()
+        hidden = False
+        after = dict[str, Any]()
         while True:
             with translated(self._sdk):
                 raw = self._client.messages.batches.with_raw_response.list(limit=100, **after)

@@ -34,13 +34,11 @@ class ProviderError(Exception):
         sent: bool = True,
     ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.retry_after, self.sent = (
-            status,
-            code,
-            message,
-            retry_after,
-            sent,
-        )
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+        self.sent = sent
 
 
 class LookupPendingError(Exception):

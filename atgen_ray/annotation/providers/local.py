@@ -44,7 +44,10 @@ class LocalModel:
         """`parts` is a folder within `folder` that keeps rows done before a kill; `progress` raises
         to stop.
         """
-        self._config, self._folder, self._parts, self._seed = config, folder, parts, seed
+        self._config = config
+        self._folder = folder
+        self._parts = parts
+        self._seed = seed
         self._progress = progress
         self.limits = BatchLimits(1_000_000, 1 << 40, 1)
 
@@ -88,7 +91,8 @@ class LocalModel:
 
     def _generate(self, asks: dict[str, AnnotationRequest], name: str) -> dict[str, Row]:
         """The output of each ask, by its key."""
-        config, prompt = self._config, next(iter(asks.values())).prompt
+        config = self._config
+        prompt = next(iter(asks.values())).prompt
         # All prompts of a round have the same system turn and worked examples.
         shots = [
             Shot(input=question[1], output=answer[1])

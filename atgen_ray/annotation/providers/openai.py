@@ -35,7 +35,8 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.strict_json import encode_json
 
 ENDED = ("completed", "failed", "expired", "cancelled")
-BATCH_ROWS, BATCH_BYTES = 50_000, 190_000_000
+BATCH_ROWS = 50_000
+BATCH_BYTES = 190_000_000
 FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "content_filter": "filter"}
 
 
@@ -51,12 +52,15 @@ class _OpenAI:
             raise UserError(
                 f'{key}.type is openai, which needs `pip install "atgen-ray[openai]"`'
             ) from error
-        self._sdk, self._config, self._run = openai, config, run
+        self._sdk = openai
+        self._config = config
+        self._run = run
         self._client = openai.OpenAI(**client_settings(config, "OPENAI_API_KEY", key))
 
     def encode(self, ask: AnnotationRequest) -> dict[str, Any]:
         """The body of a chat completion."""
-        config, prompt = self._config, ask.prompt
+        config = self._config
+        prompt = ask.prompt
         turns = [{"role": "system", "content": prompt.system}]
         turns += [{"role": role, "content": text} for role, text in prompt.turns]
         # OpenAI's reasoning models refuse max_tokens, many compatible servers know nothing else.
@@ -74,7 +78,8 @@ class _OpenAI:
 
     def read(self, body: dict[str, Any]) -> ParsedResponse:
         try:
-            choice, usage = body["choices"][0], body["usage"]
+            choice = body["choices"][0]
+            usage = body["usage"]
             message = choice["message"]
             content = message.get("content") or ""
             if isinstance(content, list):  # Mistral's servers tell thoughts and text apart
@@ -185,21 +190,21 @@ class OpenAIBatch(_OpenAI):
         ]
         if batch.get("status") == "failed" and not files:
             said = ((batch.get("errors") or {}).get("data") or [{}])[0]
-            code, message = (
-                str(said.get("code") or "failed"),
-                str(said.get("message") or "the batch failed"),
-            )
+            code = str(said.get("code") or "failed")
+            message = str(said.get("message") or "the batch failed")
             return [
                 RawResponse(sending.custom_id, code=code, message=message)
                 for sending in shard.sendings
             ]
         for _ in range(2):  # a broken line may be the fault of the way
-            rows, broken = list[dict[str, Any]](), 0
+            rows = list[dict[str, Any]]()
+            broken = 0
             for file in files:
                 with translated(self._sdk):
                     content = self._client.files.content(file).text
                 more, lost = read_lines(content)
-                rows, broken = rows + more, broken + lost
+                rows = rows + more
+                broken = broken + lost
             if not broken:
                 break
         done = int((batch.get("request_counts") or {}).get("completed") or 0)
@@ -233,7 +238,8 @@ class OpenAIBatch(_OpenAI):
 
 def _read_reply(row: dict[str, Any]) -> RawResponse:
     """A line of an output or error file."""
-    response, error = row.get("response") or {}, row.get("error") or {}
+    response = row.get("response") or {}
+    error = row.get("error") or {}
     body = response.get("body")
     if response.get("status_code") == 200:
         return RawResponse(

@@ -107,7 +107,8 @@ def read_lines(text: str) -> tuple[list[dict[str, Any]], int]:
     """The objects of a JSON Lines file that have a custom_id, and how many lines are something
     else.
     """
-    rows, broken = [], 0
+    rows = []
+    broken = 0
     for line in text.split("\n"):
         if line.strip():
             try:

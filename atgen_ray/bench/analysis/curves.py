@@ -33,7 +33,8 @@ class Curve:
 
     def seconds_so_far(self) -> list[float]:
         """Seconds of all steps up to and including each round."""
-        total, found = 0.0, []
+        total = 0.0
+        found = []
         for row in self.seconds:
             total += sum(row.values())
             found.append(total)

@@ -36,7 +36,9 @@ def kmeanspp_seeding(vectors: Vectors, count: int, seed: int) -> tuple[Integers,
             best = int(np.searchsorted(mass, drawn, side="right"))
         else:
             best = int(left.argmax())
-        rows[pick], found[pick], left[best] = best, distances[best], False
+        rows[pick] = best
+        found[pick] = distances[best]
+        left[best] = False
         apart = _squares(vectors, vectors[best].astype(np.float64))
         distances = apart if pick == 0 else np.minimum(distances, apart)
     return rows, found
@@ -73,8 +75,10 @@ def farthest_first(
             best = int(compare(vectors, center(vectors)[None])[:, 0].argmax())
         else:
             best = _farthest(vectors, similar, seen, rows[:pick], block_size)
-        rows[pick], found[pick] = best, similar[best]
-        similar[best], seen[best] = np.inf, count
+        rows[pick] = best
+        found[pick] = similar[best]
+        similar[best] = np.inf
+        seen[best] = count
     return rows, found
 
 

@@ -94,8 +94,13 @@ def maximize_coverage(
     `candidates` the seed and round are used, and the workers, among which the methods exact and
     partition share their work.
     """
-    size, seed, round, workers = len(vectors), candidates.seed, candidates.round, candidates.workers
-    method, megabytes, block_size = parameters.method, parameters.memory_mb, parameters.block_size
+    size = len(vectors)
+    seed = candidates.seed
+    round = candidates.round
+    workers = candidates.workers
+    method = parameters.method
+    megabytes = parameters.memory_mb
+    block_size = parameters.block_size
     if method == "auto":
         method = "exact" if size <= parameters.exact_limit else "partition"
     if method == "exact":
@@ -109,7 +114,8 @@ def maximize_coverage(
         if size <= parameters.exact_limit:
             neighbors = find_neighbors(vectors, parameters.neighbors, megabytes)
         else:
-            cells, start = max(1, size // _CELL), derive_seed("cells", seed, round)
+            cells = max(1, size // _CELL)
+            start = derive_seed("cells", seed, round)
             neighbors = find_neighbors_in_cells(
                 vectors, parameters.neighbors, megabytes, cells, parameters.probes, start
             )
@@ -118,7 +124,8 @@ def maximize_coverage(
         ground = np.sort(
             np.argsort(draw_uniform(ids, "ground", seed, round), kind="stable")[: parameters.ground]
         )
-        stand, weight = vectors[ground], None if weights is None else weights[ground]
+        stand = vectors[ground]
+        weight = None if weights is None else weights[ground]
         function = _dense(vectors, stand, covered[ground], weight, parameters, follow=False)
         start = derive_seed("stochastic", seed, round)
         rows, gains = maximize_stochastically(
@@ -128,7 +135,8 @@ def maximize_coverage(
     order = np.argsort(draw_uniform(ids, "parts", seed, round), kind="stable")
     parts = [np.sort(part) for part in np.array_split(order, -(-size // parameters.part_size))]
     start = derive_seed("partition", seed, round)
-    proposals, epsilon = parameters.proposals, parameters.epsilon
+    proposals = parameters.proposals
+    epsilon = parameters.epsilon
     return maximize_in_parts(
         vectors,
         covered,

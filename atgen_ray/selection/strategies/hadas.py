@@ -69,7 +69,8 @@ def _select(candidates: Candidates, parameters: HadasParameters, count: int) -> 
         [parameters.semantic_frames_weight, parameters.discourse_weight, parameters.content_weight],
         dtype=np.float64,
     )
-    level, diversity = scores @ weights, np.where(usable, 0.0, np.nan)
+    level = scores @ weights
+    diversity = np.where(usable, 0.0, np.nan)
     if len(known) and usable.any():
         diversity[usable] = mean_divergence(
             _share(scores[usable]), _share(known), parameters.memory_mb
@@ -118,7 +119,9 @@ def _pick_apart(
     count: int,
 ) -> Picks:
     """Greedy picks: after each, its divergence from every candidate joins the mean."""
-    shares, totals, weight = _share(scores), diversity * known, parameters.diversity_weight
+    shares = _share(scores)
+    totals = diversity * known
+    weight = parameters.diversity_weight
     rows: list[int] = []
     found: list[tuple[float, float, float]] = []
     for _ in range(count):

@@ -56,11 +56,9 @@ def _select(candidates: Candidates, parameters: HudsParameters, count: int) -> S
         )
         seed = derive_seed("huds", candidates.seed, candidates.round)
         distance = _distance_in_strata(embeddings[usable], strata, parameters.clusters, seed)
-        parts["nll"][usable], parts["stratum"][usable], parts["distance"][usable] = (
-            uncertainty,
-            strata,
-            distance,
-        )
+        parts["nll"][usable] = uncertainty
+        parts["stratum"][usable] = strata
+        parts["distance"][usable] = distance
         parts["uncertainty"][usable] = normalize(uncertainty, parameters.normalize)
         parts["diversity"][usable] = normalize(distance, parameters.normalize)
     weight = parameters.diversity_weight

@@ -42,10 +42,8 @@ def _select(candidates: Candidates, parameters: TypiclustParameters, count: int)
     typicality = _typicality(together, every, parameters.neighbors, parameters.memory_mb)[
         : len(vectors)
     ]
-    labels, taken = (
-        every[: len(vectors)],
-        np.bincount(every[len(vectors) :], minlength=every.max() + 1),
-    )
+    labels = every[: len(vectors)]
+    taken = np.bincount(every[len(vectors) :], minlength=every.max() + 1)
     share = np.bincount(every)[labels] / len(every)
     found = np.full((5, len(candidates.ids)), np.nan)
     score = share - taken[labels] - rank_in_groups(labels, typicality)

@@ -21,7 +21,8 @@ class RunViews:
     """What the report's templates are given of runs in one storage. Safe to use from threads."""
 
     def __init__(self, service: ServiceConfig, journal: Journal) -> None:
-        self._storage, self._journal = service.storage, journal
+        self._storage = service.storage
+        self._journal = journal
         self._kept: OrderedDict[Any, dict[str, Any]] = OrderedDict()
         self._lock = threading.Lock()
 

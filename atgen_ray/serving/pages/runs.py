@@ -47,7 +47,8 @@ def run_pages(
 ) -> APIRouter:
     """Pages for admins and annotators, but for parts that hold answers."""
     router = APIRouter(include_in_schema=False)
-    anybody, admin = [allow("admin", "annotator")], [allow("admin")]
+    anybody = [allow("admin", "annotator")]
+    admin = [allow("admin")]
 
     @router.get("/", dependencies=anybody)
     def dashboard(request: Request) -> Response:
@@ -99,7 +100,8 @@ def run_pages(
     @router.get("/runs/{name}/parts/budget", dependencies=anybody)
     def budget(request: Request, name: Name) -> Response:
         view = views.prepare([name])["views"][0]
-        balance, accounts = read_balance(journal, name), read_accounts(journal, name)
+        balance = read_balance(journal, name)
+        accounts = read_accounts(journal, name)
         sent = summarize_requests(journal, name)
         return render(
             request, "budget.html.j2", view=view, balance=balance, accounts=accounts, **sent
@@ -115,7 +117,8 @@ def run_pages(
 def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
     """How a run stands: its section of the report, its status, and the steps of its round."""
     section = views.prepare([name])["sections"][0]
-    record, events = journal.run(name), journal.events(name)
+    record = journal.run(name)
+    events = journal.events(name)
     status = journal.describe_status(record)
     steps = [event for event in events if event.kind == "step"]
     round = max((event.round or 0 for event in steps), default=0)

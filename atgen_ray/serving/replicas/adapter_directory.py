@@ -47,7 +47,9 @@ class AdapterDirectory:
         self, model: ModelConfig, model_name: str | None, storage: str, journal: Journal
     ) -> None:
         self.base = model_name or name_model(model.id)
-        self._model, self._storage, self._journal = model, storage, journal
+        self._model = model
+        self._storage = storage
+        self._journal = journal
         self._known: dict[str, tuple[int, Adapter]] = {}  # with when its weights were written
 
     def parse(self, model: str) -> str | None:
@@ -79,7 +81,8 @@ class AdapterDirectory:
         match = ADAPTER.fullmatch(name)
         if match is None:
             raise ApiError(404, f"adapter {name[:200]!r} is unknown, expected RUN-ROUND")
-        run, round = match["run"], int(match["round"])
+        run = match["run"]
+        round = int(match["round"])
         try:
             record = self._journal.run(run)
         except StorageUnavailableError:
@@ -96,7 +99,8 @@ class AdapterDirectory:
             raise ApiError(
                 404, f"adapter '{name}' is unknown: run '{run}' has trained none in round {round}"
             )
-        folder, rel = RunFolder(self._storage, run), f"{round_folder(round)}/adapter"
+        folder = RunFolder(self._storage, run)
+        rel = f"{round_folder(round)}/adapter"
         if not folder.exists(rel):
             raise ApiError(404, explain_missing(run, round, "training", folder.path(rel)))
         path = folder.local(rel)

@@ -100,7 +100,8 @@ class TransformersReplica:
     async def __init__(self, service: ServiceConfig) -> None:  # type: ignore[misc]
         from atgen_ray.models.prompts import PromptBuilder
 
-        self._service, self._model = service, service.taught
+        self._service = service
+        self._model = service.taught
         self._directory = open_directory(service)
         self._tokenizer: Any = load_tokenizer(self._model)
         self._stop_ids = PromptBuilder(

@@ -28,7 +28,8 @@ class Probe:
         `ask` raised.
         """
         if self._asked is not None and self._asked.done():
-            answered, self._asked = self._asked, None
+            answered = self._asked
+            self._asked = None
             answered.result()
         if self._asked is None:
             self._since = time.monotonic()

@@ -21,7 +21,8 @@ from atgen_ray.serving.replicas.selector import Selector
 from atgen_ray.serving.routes.select_schemas import SelectBody
 from atgen_ray.store.run_folder import RunFolder
 
-REQUEST, RESULT = "request.json", "result.json"
+REQUEST = "request.json"
+RESULT = "result.json"
 PREFIX = "selection-"
 
 
@@ -90,7 +91,8 @@ class SelectionActor:
     """Does one selection and ends."""
 
     def __init__(self, service: ServiceConfig, folder: RunFolder) -> None:
-        self._service, self._folder = service, folder
+        self._service = service
+        self._folder = folder
         threading.Thread(target=self._select, name="selection", daemon=True).start()
 
     def _select(self) -> None:

@@ -22,12 +22,10 @@ class SleepCoordinator:
         """`has_live_controller` says whether a run still has a controller; it is called in a thread
         every `look_seconds`.
         """
-        self._sleep, self._wake, self._has_live_controller, self._look_seconds = (
-            sleep,
-            wake,
-            is_driven,
-            look_seconds,
-        )
+        self._sleep = sleep
+        self._wake = wake
+        self._has_live_controller = is_driven
+        self._look_seconds = look_seconds
         self._runs: set[str] = set()
         self._turning = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None

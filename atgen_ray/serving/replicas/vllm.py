@@ -74,7 +74,8 @@ def deploy_vllm(service: ServiceConfig) -> serve.Application:
 
 def configure_vllm(service: ServiceConfig) -> LLMConfig:
     """Ray's configuration of the service's model."""
-    engine, gpus = service.engine, service.engine.gpus_per_worker or 0.0
+    engine = service.engine
+    gpus = service.engine.gpus_per_worker or 0.0
     device = find_device(gpus)
     on_gpu = device.cuda
     # On a CPU the API, the proxy and what feeds a run work beside the engine: without a core of
@@ -328,7 +329,8 @@ class VLLMReplica(LLMServer):
                 "logprobs": [step.logprob for step in steps],
             }
             rows.append({"id": text, "error": None} | row)
-        examples, features = pa.table({"id": texts, "text": texts}), pa.Table.from_pylist(rows)
+        examples = pa.table({"id": texts, "text": texts})
+        features = pa.Table.from_pylist(rows)
         service = self._service
         effect = await asyncio.to_thread(
             check_adapter,

@@ -18,7 +18,8 @@ class VLLMAnswer:
         """`served` is vLLM's name for the model with the caller's adapter; `origin` is told as the
         fingerprint.
         """
-        self._body, self._served = body, served
+        self._body = body
+        self._served = served
         self._head = {"model": body.model, "system_fingerprint": origin}
         self._wants_usage = body.stream_options is not None and body.stream_options.include_usage
         self._tokens: dict[int, int] = {}  # by choice

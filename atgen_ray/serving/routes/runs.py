@@ -61,7 +61,8 @@ class StartedBody(BaseModel):
 def run_routes(control: RunManager) -> APIRouter:
     """Reading is for annotators too, the rest for admins."""
     router = APIRouter(prefix="/api/v1/runs", tags=["runs"])
-    anybody, admin = [allow("admin", "annotator")], [allow("admin")]
+    anybody = [allow("admin", "annotator")]
+    admin = [allow("admin")]
 
     @router.post("", status_code=202, dependencies=admin)
     def start_run(request: Request, config: dict[str, JsonValue]) -> StartedBody:

@@ -50,7 +50,8 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         CallerGoneError: it will never be whole.
     """
     declared = Headers(scope=scope).get("content-length", "")
-    body, more = bytearray(), True
+    body = bytearray()
+    more = True
     too_large = declared.isdigit() and int(declared) > limit
     while more and not too_large:
         message = await receive()

@@ -72,7 +72,8 @@ class AuthMiddleware:
             await self._guard(scope, receive, send)
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started, status = time.time(), 0
+        started = time.time()
+        status = 0
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -150,7 +151,8 @@ class AuthMiddleware:
 
     async def _find_caller(self, scope: Scope) -> Response | None:
         """Finds out who calls; an answer for one who may not come in."""
-        given, cookie = Headers(scope=scope).get("authorization"), read_cookie(scope)
+        given = Headers(scope=scope).get("authorization")
+        cookie = read_cookie(scope)
         scheme, _, token = (
             given.partition(" ") if given is not None else ("bearer", "", cookie or "")
         )
