@@ -12,11 +12,13 @@ import pytest
 from filelock import FileLock
 from ports import free_port
 from postgres import run_postgres
-from projects import Project, make_project_in, make_tiny_model
+from projects import Project, end_started, make_project_in, make_tiny_model
 from services import Service
 
 from atgen_ray.journal import Journal
 from atgen_ray.workers import keep_workers
+
+pytest_plugins = ["suite"]
 
 SERVED_ENGINE = {"backend": "transformers", "threads_per_worker": 1, "cpus_per_worker": 0.5}
 
@@ -24,6 +26,13 @@ SERVED_ENGINE = {"backend": "transformers", "threads_per_worker": 1, "cpus_per_w
 # to report in the background when their Ray is gone: auto-connect would bring them to the Ray of another test.
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled")
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    """A test that ends early leaves no command behind, which would take the cores of those that follow."""
+    yield
+    end_started()
 
 
 @pytest.fixture(scope="session")
