@@ -88,8 +88,6 @@ def ray_session(
     Raises:
         UserError: nobody answers at RAY_ADDRESS, it is the address of a dashboard, or Ray does not start.
     """
-    import ray
-
     if ray.is_initialized():
         yield
         return

@@ -54,7 +54,7 @@ def test_a_run_on_openais_wire_keeps_its_key_to_itself(
     out, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
     assert "goes on at openai (detached)" in out
-    shown = project.run("runs", "show", "paid")
+    shown = project.call("runs", "show", "paid")
     assert "(detached)" in shown.stdout
     assert "batch batch_" in shown.stdout
     assert "in_progress" in shown.stdout
@@ -77,13 +77,15 @@ def test_a_run_on_openais_wire_keeps_its_key_to_itself(
     assert KEY not in done.stdout + done.stderr + out + err + shown.stdout + wrong.stderr
 
 
-def test_a_run_with_a_local_model_as_annotator(make_project: Callable[[], Project], tiny_model: str) -> None:
+def test_a_run_with_a_local_model_as_annotator(
+    ray_session: None, make_project: Callable[[], Project], tiny_model: str
+) -> None:
     """Its weights are random: it is asked, and asked again, and never comes to an end, so that the run has no label."""
     project = make_project()
     model = {"id": tiny_model, "dtype": "float32", "max_prompt_tokens": 300}
     engine = {"backend": "transformers", "threads_per_worker": 1}
     settings = annotated_by(type="model", model=model, engine=engine, max_output_tokens=8, checks={"min_chars": 0})
-    done = project.run("run", "sort.yaml", *SMALL, settings, "--name", "local")
+    done = project.call("run", "sort.yaml", *SMALL, settings, "--name", "local")
     assert done.returncode == 2
     assert "the run ends without a label" in done.stderr
     assert "cut off at annotator.max_output_tokens" in done.stderr
