@@ -43,7 +43,15 @@ SECONDS: dict[str, float] = {
 SHARED = ("serve_url", "ray_session")
 
 # A test that needs one of these fixtures starts Ray, Serve, a database server, a browser or a whole run.
-SLOW_FIXTURES = {"ray_session", "serve_url", "browser", "postgres_url", "finished", "make_project", "storage"}
+SLOW_FIXTURES = {
+    "ray_session",
+    "serve_url",
+    "browser",
+    "postgres_url",
+    "finished",
+    "make_project",
+    "storage",
+}
 # Folders and files whose tests start such things by themselves, or load real models.
 SLOW_PLACES = (
     "tests/chaos/",
@@ -79,7 +87,8 @@ def name_units(items: Iterable[pytest.Item]) -> dict[str, str]:
     for item in items:
         needed[file_of(item.nodeid)].update(getattr(item, "fixturenames", ()))
     return {
-        file: next((fixture for fixture in SHARED if fixture in fixtures), file) for file, fixtures in needed.items()
+        file: next((fixture for fixture in SHARED if fixture in fixtures), file)
+        for file, fixtures in needed.items()
     }
 
 
@@ -100,7 +109,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (-lengths[unit := units[file_of(item.nodeid)]], first[unit]))
 
 
-def sum_seconds(reports: Iterable[pytest.TestReport]) -> tuple[dict[str, float], dict[str, float], dict[str, int]]:
+def sum_seconds(
+    reports: Iterable[pytest.TestReport],
+) -> tuple[dict[str, float], dict[str, float], dict[str, int]]:
     """Seconds by folder and by file, and tests by folder."""
     folders: dict[str, float] = defaultdict(float)
     files: dict[str, float] = defaultdict(float)
@@ -120,7 +131,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("durations by folder")
     for folder, seconds in sorted(folders.items(), key=lambda pair: -pair[1]):
         terminalreporter.write_line(f"{seconds:8.1f} s {tests[folder]:5d} tests  {folder}")
-    terminalreporter.write_line(f"{sum(folders.values()):8.1f} s {sum(tests.values()):5d} tests  together")
+    terminalreporter.write_line(
+        f"{sum(folders.values()):8.1f} s {sum(tests.values()):5d} tests  together"
+    )
     terminalreporter.section("the longest files")
     for file, seconds in sorted(files.items(), key=lambda pair: -pair[1])[:25]:
         terminalreporter.write_line(f"{seconds:8.1f} s  {file}")

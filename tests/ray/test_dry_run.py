@@ -33,7 +33,11 @@ def test_a_run_does_what_its_plan_says(finished: Project, tmp_path: Path) -> Non
     pool = project.read("sort", "pool.parquet")
     assert plan["pool_rows"] == len(pool)
     assert plan["near_duplicates"] == sum(row["duplicate_of"] is not None for row in pool)
-    features = [row for at in ("001", "002") for row in project.read("sort", f"rounds/{at}/features.parquet")]
+    features = [
+        row
+        for at in ("001", "002")
+        for row in project.read("sort", f"rounds/{at}/features.parquet")
+    ]
     tokens = sum(row["prompt_tokens"] for row in features) / len(features) * plan["generated_rows"]
     assert abs(plan["prompt_tokens"] - tokens) < 0.05 * tokens
 
@@ -43,10 +47,11 @@ def test_a_pool_that_stands_whole_in_the_test_set_is_a_mistake(
 ) -> None:
     project = make_project()
     told = "40 of 40 examples of data.pool stand in data.test too: they are never picked"
-    planned = project.call("plan", "sort.yaml", "data.test=pool.jsonl")
+    same = f"data.test={project.folder / 'pool.jsonl'}"
+    planned = project.call("plan", "sort.yaml", same)
     assert planned.returncode == 0, planned.stderr
     assert f"warning: {told}\n" in planned.stderr
-    done = project.call("run", "sort.yaml", "data.test=pool.jsonl", "--name", "same")
+    done = project.call("run", "sort.yaml", same, "--name", "same")
     assert done.returncode == 2, done.stdout
     assert f"error: nothing can be labelled: {told}\n" in done.stderr
     assert "finished" not in done.stdout

@@ -32,7 +32,9 @@ def test_every_strategy_votes_in_a_run_of_the_demo_model(ray_session: None, tmp_
     for round in ("001", "002"):
         features = project.read("demo", f"rounds/{round}/features.parquet")
         assert len(features) == 6
-        assert all(row["error"] is None and len(row["samples"]) == 10 and row["state"] for row in features)
+        assert all(
+            row["error"] is None and len(row["samples"]) == 10 and row["state"] for row in features
+        )
         picks = project.read("demo", f"rounds/{round}/selection.parquet")
         assert len(picks) == 2
         for pick in picks:
