@@ -5,6 +5,7 @@ local model.
 import json
 import signal
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,12 +63,13 @@ def test_a_run_on_openais_wire_keeps_its_key_to_itself(
 
     provider.set(stuck="in_progress")
     process = project.start(*arguments, batch, "--json", OPENAI_API_KEY=KEY)
-    for line in process.stdout or []:
-        if '"step": "annotation"' in line and any(
-            call.startswith("GET /v1/batches/") for call in provider.calls()
-        ):
-            process.send_signal(signal.SIGTERM)
-            break
+    assert any('"step": "annotation"' in line for line in process.stdout or [])
+    # It may have told all that it will ever tell of a batch that stands still.
+    deadline = time.monotonic() + 120
+    while not any(call.startswith("GET /v1/batches/") for call in provider.calls()):
+        assert time.monotonic() < deadline, provider.calls()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
     assert "goes on at openai (detached)" in out
