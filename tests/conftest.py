@@ -31,10 +31,8 @@ os.environ.update(
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_left_running() -> Iterator[None]:
-    """A test that ends early leaves no command behind, which would take the cores of those that follow."""
-    yield
+def pytest_runtest_teardown() -> None:
+    """A test that ends early leaves no command behind, which would take the cores of others."""
     end_started()
 
 

@@ -21,12 +21,15 @@ STARTED: list[subprocess.Popen[str]] = []
 
 
 def end_started() -> None:
-    """Kills what a test has started and left behind, as when it failed or took too long; their Ray goes with them."""
+    """Kills what a test has started and left behind, as when it failed or took too long.
+
+    The Ray of a command ends with it.
+    """
     while STARTED:
         process = STARTED.pop()
         if process.poll() is None:
             process.kill()
-            process.communicate()
+            process.wait(60)
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,15 @@ class Project:
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """The command line to its end."""
         process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=500)
+        out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def call(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """The command line to its end, in this process and on its Ray, whose workers have their imports behind them.
+        """The command line to its end, in this process and on its Ray, whose workers have their
+        imports behind them.
 
-        Other than with `run`, its Ray may have been started elsewhere: paths to data and runs are given as absolute
-        ones. What is printed past Python's streams, as by Ray itself, is not in the result.
+        Workers of that Ray do not stand in this project's folder: paths to data and runs are given
+        as absolute ones. What is printed past Python's streams, as by Ray, is not in the result.
         """
         with chdir(self.folder), pytest.MonkeyPatch.context() as patch:
             for key, value in environment.items():

@@ -1,8 +1,8 @@
 """How the suite is spread over processes, which of its tests are slow, and where its seconds went.
 
-A file is the unit that a process is given; files that need the same costly session fixture are one unit, so that only
-one process pays for it. The longest units come first: the processes then end at about the same time. The order needs
-`--dist=loadgroup --no-loadscope-reorder`; without these options the tests are the same, in the same order.
+A file is the unit that a process is given; files that need the same costly session fixture are one
+unit, so that only one process pays for it. The longest units come first: the processes then end at
+about the same time. The units need `--dist=loadgroup --no-loadscope-reorder`.
 """
 
 from collections import defaultdict
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-# Seconds of the files that take longest, on two cores. They decide the order and nothing else: a number that is out of
-# date costs time only. The end of each run of the suite prints the current ones.
+# Seconds of the files that take longest, on two cores. They decide the order and nothing else: a
+# number that is out of date costs time only. Each run of the suite ends with the current ones.
 SECONDS: dict[str, float] = {
     "tests/chaos/test_kills.py": 240,
     "tests/chaos/test_starved_runs.py": 150,
@@ -38,11 +38,12 @@ SECONDS: dict[str, float] = {
     "tests/training/test_methods.py": 30,
 }
 
-# Fixtures of the session that start something, which would otherwise be started in every process. The first that a
-# file needs is its unit.
+# Fixtures of the session that start something, which would otherwise be started in every process.
+# The first that a file needs is its unit.
 SHARED = ("serve_url", "ray_session")
 
-# A test that needs one of these fixtures starts Ray, Serve, a database server, a browser or a whole run.
+# A test that needs one of these fixtures, or is given PostgreSQL as a parameter, starts Ray, Serve, a
+# database server, a browser or a whole run.
 SLOW_FIXTURES = {
     "ray_session",
     "serve_url",
@@ -78,7 +79,11 @@ def folder_of(nodeid: str) -> str:
 
 def is_slow(nodeid: str, fixtures: Iterable[str]) -> bool:
     """Whether `make test-fast` leaves a test out."""
-    return nodeid.startswith(SLOW_PLACES) or not SLOW_FIXTURES.isdisjoint(fixtures)
+    return (
+        nodeid.startswith(SLOW_PLACES)
+        or "postgresql" in nodeid.partition("[")[2]
+        or not SLOW_FIXTURES.isdisjoint(fixtures)
+    )
 
 
 def name_units(items: Iterable[pytest.Item]) -> dict[str, str]:
@@ -94,7 +99,10 @@ def name_units(items: Iterable[pytest.Item]) -> dict[str, str]:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is slow, names the units, and puts those first that take longest; files stay whole."""
+    """Marks what is slow, names the units, and puts those first that take longest.
+
+    Tests of one file stay together and in their order.
+    """
     units = name_units(items)
     lengths: dict[str, float] = defaultdict(float)
     for file, unit in units.items():
