@@ -49,11 +49,12 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One small Ray for all tests that need it; its workers are kept, as in the one of `atgen-ray
-    run`.
+    run`, and for longer, since the next test that needs them may come after minutes.
     """
     import ray
 
-    with reuse_idle_workers():
+    with pytest.MonkeyPatch.context() as patch, reuse_idle_workers():
+        patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "600000")
         ray.init(
             address="local",
             num_cpus=4,
