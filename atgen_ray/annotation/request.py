@@ -1,8 +1,8 @@
 """What an annotating model is asked: its prompt, and the key that its answer is found by."""
 
-import hashlib
 from dataclasses import dataclass
 
+from atgen_ray.core.hashing import hash_text
 from atgen_ray.core.strict_json import encode_json
 
 Turn = tuple[str, str]  # role and text
@@ -22,7 +22,7 @@ class Prompt:
     @property
     def hash(self) -> str:
         """The same for equal prompts."""
-        return digest(encode_json([self.system, self.turns]))
+        return hash_text(encode_json([self.system, self.turns]))
 
     @property
     def tokens_at_most(self) -> int:
@@ -47,7 +47,3 @@ class AnnotationRequest:
     @property
     def key(self) -> Key:
         return self.example_id, self.vote, self.repair
-
-
-def digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

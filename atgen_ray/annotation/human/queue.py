@@ -5,7 +5,6 @@ All state is in the database, so any replica answers any request. A request that
 carries a key of its sender's making; sent again, it is answered as the first time and counts once.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from atgen_ray.annotation.human.task_store import (
     is_closed,
     open_task_store,
 )
+from atgen_ray.core.hashing import hash_text
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, receipts, tasks
@@ -171,7 +171,7 @@ class Queue:
         self, key: str, request: list[str], act: Callable[[sa.Connection, float], Body]
     ) -> Body:
         """What `act` answers, or what it answered to the same request before."""
-        digest = hashlib.blake2b(encode_json(request).encode(), digest_size=16).hexdigest()
+        digest = hash_text(encode_json(request))
         mine = (
             (receipts.c.run == self._desk.run)
             & (receipts.c.annotator == self._annotator)

@@ -8,10 +8,11 @@ instruction).
 
 from collections.abc import Sequence
 
-from atgen_ray.annotation.request import AnnotationRequest, Prompt, digest
+from atgen_ray.annotation.request import AnnotationRequest, Prompt
 from atgen_ray.config import LLMAnnotatorConfig, PromptConfig
 from atgen_ray.config.annotation import RemoteAnnotatorConfig
 from atgen_ray.config.prices import Price
+from atgen_ray.core.hashing import hash_text
 from atgen_ray.core.strict_json import encode_json
 
 JUDGED = "judge-"  # begins the ids of answers to be graded, which stand in the book beside examples
@@ -71,19 +72,19 @@ def delimit(text: str) -> str:
     """
     text = _clean(text)
     salt = 0
-    while (mark := digest(f"{salt}:{text}")[:8]) in text:
+    while (mark := hash_text(f"{salt}:{text}")[:8]) in text:
         salt += 1
     return f"BEGIN EXAMPLE {mark}\n{text}\nEND EXAMPLE {mark}"
 
 
 def identify(run: str, annotator: str, round: int, ask: AnnotationRequest, attempt: int) -> str:
     """The digest of one sending of one question; `run` tells runs of one name apart."""
-    return digest(encode_json([run, annotator, round, *ask.key, attempt, ask.prompt.hash]))
+    return hash_text(encode_json([run, annotator, round, *ask.key, attempt, ask.prompt.hash]))
 
 
 def hash_shard(digests: Sequence[str]) -> str:
     """The name of a shard: the same for the same requests in any order."""
-    return digest("".join(sorted(digests)))[:24]
+    return hash_text("".join(sorted(digests)))[:24]
 
 
 def _clean(text: str) -> str:
