@@ -3,7 +3,6 @@
 Its questions go through the request log and the ledger in the same way as questions for labels.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from atgen_ray.annotation.llm.prompts import JUDGED
 from atgen_ray.annotation.registry import build_annotator
 from atgen_ray.config import PromptConfig
 from atgen_ray.core.errors import RunPaused
+from atgen_ray.core.hashing import digest
 from atgen_ray.evaluation import JudgeFn
 from atgen_ray.evaluation.metrics.llm_judge import INSTRUCTIONS
 
@@ -55,4 +55,4 @@ def build_judge(context: AnnotationContext) -> JudgeFn | None:
 
 
 def _identify(material: str) -> str:
-    return JUDGED + hashlib.blake2b(material.encode("utf-8", "replace"), digest_size=12).hexdigest()
+    return JUDGED + digest(material.encode("utf-8", "replace"), size=12)

@@ -1,8 +1,8 @@
 """Request to an annotating model: its prompt, and the key that its answer is stored under."""
 
-import hashlib
 from dataclasses import dataclass
 
+from atgen_ray.core.hashing import hash_text
 from atgen_ray.core.strict_json import encode_json
 
 Turn = tuple[str, str]  # role and text
@@ -20,7 +20,7 @@ class Prompt:
     @property
     def hash(self) -> str:
         """Return the digest of the prompt; equal prompts have equal digests."""
-        return digest(encode_json([self.system, self.turns]))
+        return hash_text(encode_json([self.system, self.turns]))
 
     @property
     def tokens_at_most(self) -> int:
@@ -46,8 +46,3 @@ class AnnotationRequest:
     def key(self) -> Key:
         """Return the key of the request within one annotator and round."""
         return self.example_id, self.vote, self.repair
-
-
-def digest(text: str) -> str:
-    """Return a 32-digit hexadecimal digest of `text`."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,6 +1,5 @@
 """The runs of a suite: one for every combination, each with a configuration of its own."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -19,6 +18,7 @@ from atgen_ray.config.loading import (
 )
 from atgen_ray.config.messages import explain_mistakes
 from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.core.hashing import digest
 from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.evaluation import METRICS
 
@@ -169,8 +169,7 @@ def _name(suite: BenchConfig, task: str, model: str, strategy: str, seed: int, o
     name = "-".join(parts).replace("_", "-")
     if len(name) <= LONGEST:
         return name
-    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
-    return f"{name[: LONGEST - 9].rstrip('-')}-{digest}"
+    return f"{name[: LONGEST - 9].rstrip('-')}-{digest(name, size=4)}"
 
 
 def group_trials(cells: list[Trial]) -> Iterator[tuple[tuple[str, str], list[Trial]]]:

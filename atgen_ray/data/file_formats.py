@@ -32,6 +32,7 @@ from atgen_ray.data.size_limits import (
     open_counted,
     read_lines,
 )
+from atgen_ray.ray_runtime.private_api import file_size
 
 BLOCK_ROWS = 1000
 BLOCK_BYTES = 4 << 20
@@ -51,7 +52,7 @@ class JsonRecords(FileBasedDatasource):
 
     def _read_stream(self, f: pa.NativeFile, path: str) -> Iterator[pa.Table]:
         name = PurePosixPath(path).name
-        reader = open_counted(f, _size(self, path), name)
+        reader = open_counted(f, file_size(self, path), name)
         check_encoding(reader.peek(4), name)
         yield from _to_blocks(_split_json(reader, name))
 
@@ -84,7 +85,7 @@ class CsvRecords(FileBasedDatasource):
     def _read_stream(self, f: pa.NativeFile, path: str) -> Iterator[pa.Table]:
         csv.field_size_limit(LONGEST)
         file = PurePosixPath(path)
-        counted = open_counted(f, _size(self, path), file.name)
+        counted = open_counted(f, file_size(self, path), file.name)
         check_encoding(counted.peek(4), file.name)
         text = io.TextIOWrapper(counted, encoding="utf-8-sig", errors="surrogateescape", newline="")
         lines = Lines(text)
@@ -136,12 +137,6 @@ def _iterate_batches(f: pa.NativeFile) -> Iterator[pa.RecordBatch]:
     else:
         f.seek(0)
         yield from pa.ipc.open_stream(f)
-
-
-def _size(source: FileBasedDatasource, path: str) -> int | None:
-    """Bytes of a file as it lies there, packed or not; None where its server does not say."""
-    size: int | None = source._filesystem.get_file_info(path).size
-    return size
 
 
 def _split_json(reader: io.BufferedReader, name: str) -> Iterator[_Raw]:

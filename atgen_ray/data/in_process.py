@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from atgen_ray.ray_runtime.private_api import read_with_datasource
+
 _here: ContextVar[bool] = ContextVar("reads_in_process", default=False)
 
 
@@ -39,20 +41,4 @@ class Blocks:
 
 def read_files(reader: type[Any], paths: Sequence[str], options: dict[str, Any]) -> Blocks:
     """The blocks of local files by `reader`, a FileBasedDatasource with `options` of its own."""
-    return Blocks(_read(reader, paths, options))
-
-
-def _read(reader: type[Any], paths: Sequence[str], options: dict[str, Any]) -> Iterator[pa.Table]:
-    from pyarrow.fs import LocalFileSystem
-    from ray.data import DataContext
-
-    source: Any = object.__new__(
-        reader
-    )  # its constructor puts the paths into Ray's store, which would start Ray
-    source._filesystem = LocalFileSystem()
-    source._data_context = DataContext.get_current()
-    for name, value in options.items():
-        setattr(source, f"_{name}", value)
-    for path in paths:
-        with source._open_input_source(source._filesystem, path) as file:
-            yield from source._read_stream(file, path)
+    return Blocks(read_with_datasource(reader, options, paths))

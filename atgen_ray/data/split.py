@@ -2,7 +2,6 @@
 are not usable.
 """
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 
 from atgen_ray.config import DataConfig, PromptConfig
 from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.core.hashing import digest
 from atgen_ray.core.records import GOLD_SCHEMA, POOL_SCHEMA, DeadLetter, Progress
 from atgen_ray.data.duplicates import find_duplicates
 from atgen_ray.data.in_process import Blocks
@@ -290,10 +290,9 @@ def _draw(rows: np.ndarray, limit: int | None, salt: str) -> list[int]:
     ordered: Iterable[int] = rows.tolist()
     if limit is None or limit >= len(rows):
         return list(ordered)
-    return sorted(
-        sorted(ordered, key=lambda row: hashlib.blake2b(f"{salt}/{row}".encode()).digest())[:limit]
-    )
+    drawn = sorted(ordered, key=lambda row: digest(f"{salt}/{row}", size=64))[:limit]
+    return sorted(drawn)
 
 
 def _hash_id(split: str, content: str, row: int) -> str:
-    return hashlib.blake2b(f"{split}/{content}/{row}".encode(), digest_size=12).hexdigest()
+    return digest(f"{split}/{content}/{row}", size=12)

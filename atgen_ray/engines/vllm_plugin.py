@@ -14,14 +14,16 @@ vLLM imports this in every worker process of an engine.
 import dataclasses
 from typing import Any
 
+from atgen_ray.ray_runtime.private_api import has_load_format
+
 LOAD_FORMAT = "atgen_ray_adapter"
 
 
 def register() -> None:
     """Makes LOAD_FORMAT known to vLLM; may be called many times."""
-    from vllm.model_executor.model_loader import _LOAD_FORMAT_TO_MODEL_LOADER, register_model_loader
+    from vllm.model_executor.model_loader import register_model_loader
 
-    if LOAD_FORMAT in _LOAD_FORMAT_TO_MODEL_LOADER:
+    if has_load_format(LOAD_FORMAT):
         return
     from atgen_ray.engines.lora_merge import AdapterLoader
 

@@ -3,7 +3,6 @@ screen.
 """
 
 import getpass
-import hashlib
 import json
 import os
 import signal
@@ -28,6 +27,7 @@ from atgen_ray.config import RunConfig
 from atgen_ray.config.changes import Change, find_changes
 from atgen_ray.config.loading import dump_config, renew_config
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.hashing import hash_text
 from atgen_ray.preflight import find_cluster_problems, find_problems, raise_problems
 from atgen_ray.ray_runtime.session import NAMESPACE, is_private, run_session
 from atgen_ray.run.controller_actor import ControllerActor, Goal, Snapshot, actor_name
@@ -144,7 +144,7 @@ def enter_run(config: RunConfig, journal: Journal, author: str | None = None) ->
     """
     config, changes = check_entry(config, journal)
     tree = dump_config(config)
-    digest = hashlib.blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=16).hexdigest()
+    digest = hash_text(json.dumps(tree, sort_keys=True))
     journal.create_run(config.name, tree, digest)
     if changes:
         told = [

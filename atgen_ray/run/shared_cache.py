@@ -6,7 +6,6 @@ so that equal content on the same shelf is the same row. Each row carries the se
 so that a run which finds it there can still say what it would have cost alone.
 """
 
-import hashlib
 import json
 import time
 import uuid
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atgen_ray.config import EmbeddingConfig, ModelConfig, PromptConfig
-from atgen_ray.core.hashing import hash_text
+from atgen_ray.core.hashing import digest, hash_text
 from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
 from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
 from atgen_ray.store.run_folder import RunFolder
@@ -42,10 +41,8 @@ class ContentCache:
 
     def __init__(self, root: str, kind: str, identity: Mapping[str, Any]) -> None:
         """`identity` is everything beside the text that decides a row, as plain data."""
-        digest = hashlib.blake2b(
-            json.dumps(identity, sort_keys=True).encode(), digest_size=12
-        ).hexdigest()
-        self._folder = RunFolder(root, f"{kind}-{digest}")
+        key = digest(json.dumps(identity, sort_keys=True), size=12)
+        self._folder = RunFolder(root, f"{kind}-{key}")
 
     def find(self, contents: Sequence[str]) -> Found | None:
         """The rows of those of `contents` that are here, each once, sorted by content; None when

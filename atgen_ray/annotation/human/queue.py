@@ -6,7 +6,6 @@ something carries an idempotency key chosen by its sender; a repeated request ha
 the first and counts once.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from atgen_ray.annotation.human.task_store import (
     is_closed,
     open_task_store,
 )
+from atgen_ray.core.hashing import hash_text
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, receipts, tasks
@@ -177,7 +177,7 @@ class Queue:
         self, key: str, request: list[str], act: Callable[[sa.Connection, float], Body]
     ) -> Body:
         """Return the answer of `act`, or the stored answer if the same request was made before."""
-        digest = hashlib.blake2b(encode_json(request).encode(), digest_size=16).hexdigest()
+        digest = hash_text(encode_json(request))
         mine = (
             (receipts.c.run == self._task_store.run)
             & (receipts.c.annotator == self._annotator)

@@ -7,10 +7,11 @@ text is never an instruction).
 
 from collections.abc import Sequence
 
-from atgen_ray.annotation.request import AnnotationRequest, Prompt, digest
+from atgen_ray.annotation.request import AnnotationRequest, Prompt
 from atgen_ray.config import LLMAnnotatorConfig, PromptConfig
 from atgen_ray.config.annotation import RemoteAnnotatorConfig
 from atgen_ray.config.prices import Price
+from atgen_ray.core.hashing import hash_text
 from atgen_ray.core.strict_json import encode_json
 
 JUDGED = "judge-"  # prefix of the ids of answers to be graded, which share the log with examples
@@ -67,19 +68,21 @@ def delimit(text: str) -> str:
     """
     text = _clean(text)
     salt = 0
-    while (mark := digest(f"{salt}:{text}")[:8]) in text:
+    while (mark := hash_text(f"{salt}:{text}")[:8]) in text:
         salt += 1
     return f"BEGIN EXAMPLE {mark}\n{text}\nEND EXAMPLE {mark}"
 
 
 def identify(run: str, annotator: str, round: int, request: AnnotationRequest, attempt: int) -> str:
     """Return the digest of one attempt of one question; `run` is unique among runs of one name."""
-    return digest(encode_json([run, annotator, round, *request.key, attempt, request.prompt.hash]))
+    return hash_text(
+        encode_json([run, annotator, round, *request.key, attempt, request.prompt.hash])
+    )
 
 
 def hash_shard(digests: Sequence[str]) -> str:
     """Return the name of a shard: the same for the same requests in any order."""
-    return digest("".join(sorted(digests)))[:24]
+    return hash_text("".join(sorted(digests)))[:24]
 
 
 def _clean(text: str) -> str:
