@@ -16,6 +16,7 @@ from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig, 
 from atgen_ray.config.annotation import ModelAnnotatorConfig
 from atgen_ray.config.prices import find_price
 from atgen_ray.core.money import to_nano
+from atgen_ray.store.layout import round_folder
 
 
 def build_provider(config: RemoteAnnotatorConfig, run: str, key: str) -> Provider:
@@ -74,7 +75,7 @@ def build_local(config: ModelAnnotatorConfig, site: AnnotationContext, key: str)
     terms = BillingPolicy(
         worst=lambda ask: nano, cost=lambda prompt, output: nano, resend=True, cancel=False
     )
-    parts = f"rounds/{site.round:03d}/annotation.parts"
+    parts = f"{round_folder(site.round)}/annotation.parts"
     provider = LocalModel(config, site.folder, parts, site.config.seed, site.progress)
     return LLMAnnotator(
         config, site, provider, terms, Timeouts(outage=60.0, doubt=0.0), f"model/{config.model.id}"

@@ -14,6 +14,7 @@ from atgen_ray.annotation.human.notifications import Notification, send_notifica
 from atgen_ray.annotation.human.round_tasks import TaskDraft, TaskRound
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.records import Annotation, DeadLetter
+from atgen_ray.store.layout import round_folder
 
 AWAITING = "awaiting-human"  # an event: tasks are up, and people were told
 POLL_SECONDS = 0.5
@@ -91,7 +92,7 @@ class HumanAnnotator:
         picked.
         """
         site = self._site
-        rel = f"rounds/{self._site.round:03d}/features.parquet"
+        rel = f"{round_folder(site.round)}/features.parquet"
         found: dict[str, dict[str, Any]] = {}
         if site.folder.exists(rel):
             rows = site.folder.read_table(rel, columns=["id", "text"]).to_pylist()
@@ -117,12 +118,10 @@ class HumanAnnotator:
     def _read_reasons(self) -> dict[str, dict[str, Any]]:
         """Why each example was picked."""
         site = self._site
-        rel = f"rounds/{self._site.round:03d}/selection.parquet"
+        rel = f"{round_folder(site.round)}/selection.parquet"
         if not site.folder.exists(rel):
             return {}
-        selection = site.config.selection
-        first = site.config.selection.first
-        strategy = first.strategy if site.round == 1 and first.strategy else selection.strategy
+        strategy, _ = site.config.selection.choose_strategy(site.round)
         rows = site.folder.read_table(rel).to_pylist()
         return {
             row["id"]: {
