@@ -149,7 +149,7 @@ def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float 
         event.seconds / event.payload["rows"]
         for record in journal.runs()
         if (record.config.get("annotator") or {}) == annotator
-        for event in journal.events(record.name, kind="step")
+        for event in journal.steps(record.name)
         if event.step == "annotation" and event.payload.get("rows") and event.seconds
     ]
     return round(labels * statistics.median(speeds) / 60, 1) if speeds else None

@@ -1,5 +1,8 @@
-"""What a run looks like on a screen: live bars on a terminal, plain lines elsewhere, JSON lines for
-programs.
+"""Progress of a run on standard output: live bars on a terminal, plain lines elsewhere, JSON lines
+for programs.
+
+A screen has `show_event` for what the journal holds, `show_activity` for the step under way, and
+`close`. `JsonLines` and `Pacer` are shared with the screens of a sweep (bench/console.py).
 """
 
 import json
@@ -27,6 +30,45 @@ from atgen_ray.store.journal import WARNING, Event
 PLAIN_SECONDS = 15.0  # how often a plain screen tells of a step under way
 
 
+class Pacer:
+    """Limits how often a plain screen prints the step under way: every `PLAIN_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._printed = time.monotonic()
+
+    def reset(self) -> None:
+        """Note that a line was printed now."""
+        self._printed = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Return whether nothing was printed for `PLAIN_SECONDS`."""
+        return time.monotonic() - self._printed >= PLAIN_SECONDS
+
+
+class JsonLines:
+    """Writes values to standard output, one JSON object a line."""
+
+    def __init__(self) -> None:
+        self._last: Any = None
+        self._out = sys.stdout
+
+    def write(self, value: Any) -> None:
+        """Write one line."""
+        self._out.write(json.dumps(value, default=str) + "\n")
+        self._out.flush()
+
+    def is_new(self, state: Any) -> bool:
+        """Return whether `state` differs from that of the last call; screens are asked many times a
+        second and print changes only.
+        """
+        changed = state != self._last
+        self._last = state
+        return bool(changed)
+
+    def close(self) -> None:
+        """Do nothing: lines stay."""
+
+
 class LiveScreen:
     """A bar for the step under way, a line for each one done."""
 
@@ -47,7 +89,7 @@ class LiveScreen:
         self._started = 0.0
 
     def show_event(self, event: Event) -> None:
-        if event.kind == "step":
+        if event.is_step:
             self._console.print(describe_step(event), highlight=False)
         elif event.kind == WARNING:
             self._console.print(f"warning: {event.payload[WARNING]}", markup=False, highlight=False)
@@ -68,7 +110,7 @@ class LiveScreen:
         )
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bars.stop()
             self._bars.remove_task(self._bar)
@@ -76,18 +118,18 @@ class LiveScreen:
 
 
 class PlainScreen:
-    """One line for each step done, and now and then one for the step under way, with the time
-    left.
+    """A line for each step done, and every `PLAIN_SECONDS` one for the step under way, with the
+    time left.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told = time.monotonic()
+        self._pacer = Pacer()
         self._waiting: str | None = None
 
     def show_event(self, event: Event) -> None:
-        if event.kind == "step":
-            self._told = time.monotonic()
+        if event.is_step:
+            self._pacer.reset()
             self._console.print(describe_step(event), highlight=False)
         elif event.kind == WARNING:
             self._console.print(f"warning: {event.payload[WARNING]}", markup=False, highlight=False)
@@ -95,44 +137,30 @@ class PlainScreen:
     def show_activity(self, activity: dict[str, Any]) -> None:
         waiting = self._waiting
         self._waiting = activity.get("waiting")
+        # That the run begins to wait for something is printed at once.
         news = self._waiting is not None and self._waiting != waiting
-        if not news and time.monotonic() - self._told < PLAIN_SECONDS:
+        if not news and not self._pacer.is_due():
             return
-        self._told = time.monotonic()
+        self._pacer.reset()
         self._console.print(describe_activity(activity), highlight=False)
 
     def close(self) -> None:
-        """Nothing to take away."""
+        """Do nothing: lines stay."""
 
 
-class JsonScreen:
-    """Every event, and every change of the activity, as one JSON object a line on standard
-    output.
-    """
-
-    def __init__(self) -> None:
-        self._last: dict[str, Any] = {}
-        self._out = sys.stdout
+class JsonScreen(JsonLines):
+    """Every event, and every change of the activity, as a JSON line."""
 
     def show_event(self, event: Event) -> None:
         self.write({"type": "event"} | asdict(event))
 
     def show_activity(self, activity: dict[str, Any]) -> None:
-        if activity != self._last:
-            self._last = activity
+        if self.is_new(activity):
             self.write({"type": "progress"} | activity | {"seconds_left": _seconds_left(activity)})
-
-    def write(self, value: Any) -> None:
-        """One JSON line."""
-        self._out.write(json.dumps(value, default=str) + "\n")
-        self._out.flush()
-
-    def close(self) -> None:
-        """Nothing to take away."""
 
 
 def choose_screen(as_json: bool, console: Console) -> LiveScreen | PlainScreen | JsonScreen:
-    """The screen that fits where the output goes."""
+    """Return the screen for where the output goes: a program, a terminal or a file."""
     if as_json:
         return JsonScreen()
     return LiveScreen(console) if console.is_terminal else PlainScreen(console)

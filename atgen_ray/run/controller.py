@@ -41,7 +41,7 @@ from atgen_ray.run.takeover import take_over
 from atgen_ray.selection import select_batch
 from atgen_ray.selection.ray_pool import choose_workers
 from atgen_ray.selection.strategy import MODEL
-from atgen_ray.store.journal import WARNING, Journal, Lease
+from atgen_ray.store.journal import STEP, WARNING, Journal, Lease
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.training import TrainingExample, train_adapter
@@ -467,7 +467,7 @@ class Controller:
             "rows": self._watch.snapshot()["total"],
             "reused_seconds": self._reused,
         }
-        self._journal.append(self._lease, "step", round, step, payload, time.monotonic() - started)
+        self._journal.append(self._lease, STEP, round, step, payload, time.monotonic() - started)
         self._committed.add((round, step))
 
     def _add_reused_seconds(self, seconds: float) -> None:

@@ -34,6 +34,7 @@ from atgen_ray.run.controller_actor import ControllerActor, Goal, Snapshot, acto
 from atgen_ray.run.stopping import SELECTED
 from atgen_ray.run.takeover import settle_source
 from atgen_ray.store.journal import Event, Journal, open_journal
+from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 
 POLL_SECONDS = 0.5
@@ -96,7 +97,7 @@ def find_end(config: RunConfig, journal: Journal, goal: Goal) -> Snapshot | None
     if known is None or {change.key.split(".")[0] for change in changes} - PLACES:
         return None
     end = read_end(journal, config.name, 0, None)
-    output = "metrics.json" if goal == "run" else "rounds/001/selection.parquet"
+    output = "metrics.json" if goal == "run" else f"{round_folder(1)}/selection.parquet"
     ended = known.status == "finished" and not (goal == "run" and end.message == SELECTED)
     return end if ended and RunFolder(config.storage, config.name).exists(output) else None
 

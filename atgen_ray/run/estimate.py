@@ -185,10 +185,7 @@ def estimate_work(
     work["evaluation"] = test * (config.evaluation.zero_shot + bool(config.evaluation.few_shot))
     work["embedding"] = pool if training.reweight else 0
     for index, count in enumerate(labels):
-        own = selection.first.strategy if index == 0 else None
-        needs = find_needs(
-            own or selection.strategy, selection.first.parameters if own else selection.parameters
-        )
+        needs = find_needs(*selection.choose_strategy(index + 1))
         needs = add_needs(needs, selection.shortlist)
         if needs & MODEL:
             left = selectable - (labels[index - 1] if index else 0)
@@ -213,7 +210,7 @@ def estimate_minutes(journal: Journal, model: str, work: dict[str, int]) -> floa
     speeds: dict[str | None, list[float]] = defaultdict(list)
     for record in journal.runs():
         if record.config["model"]["id"] == model:
-            for event in journal.events(record.name, kind="step"):
+            for event in journal.steps(record.name):
                 if event.payload.get("rows") and event.seconds:
                     speeds[event.step].append(event.seconds / event.payload["rows"])
     if any(count and not speeds[step] for step, count in work.items()):

@@ -18,7 +18,7 @@ def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str
     for them. With evaluation.few_shot the first round has `few_shot_metrics` of the untuned model
     beside them.
     """
-    steps = journal.events(run, kind="step")
+    steps = journal.steps(run)
     seconds: dict[int, dict[str, float]] = defaultdict(dict)
     for event in steps:
         seconds[event.round or 0][str(event.step)] = round(event.seconds or 0.0, 3)

@@ -85,12 +85,8 @@ class RunState:
         """Name of the strategy, its parameters and how many examples to pick; the first round may
         have its own.
         """
-        selection = self._config.selection
-        first = self._config.selection.first
-        count = self._config.count_picks(round)
-        if round > 1 or first.strategy is None:
-            return selection.strategy, selection.parameters, count
-        return first.strategy, first.parameters, count
+        name, parameters = self._config.selection.choose_strategy(round)
+        return name, parameters, self._config.count_picks(round)
 
     def needs(self, round: int) -> frozenset[Need]:
         """What the strategy of `round` looks at."""

@@ -22,7 +22,7 @@ from atgen_ray.config.loading import dump_config, renew_config
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.money import to_nano
 from atgen_ray.core.records import INHERITED, Annotation
-from atgen_ray.store.journal import Journal, Lease
+from atgen_ray.store.journal import STEP, Journal, Lease
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.ledger import read_cost
 from atgen_ray.store.run_folder import RunFolder
@@ -234,4 +234,4 @@ def _enter_steps(journal: Journal, connection: sa.Connection, run: str, rounds: 
         done.append((at, "annotation", f"{round_folder(at)}/annotations.jsonl"))
     for at, step, output in done:
         payload = {"output": output, "rows": 0, "reused_seconds": 0.0, INHERITED: True}
-        journal.enter_event(connection, run, "step", at, step, payload, 0.0)
+        journal.enter_event(connection, run, STEP, at, step, payload, 0.0)

@@ -129,9 +129,7 @@ class HumanAnnotator:
         path = f"{round_folder(context.round)}/selection.parquet"
         if not context.folder.exists(path):
             return {}
-        selection = context.config.selection
-        first = context.config.selection.first
-        strategy = first.strategy if context.round == 1 and first.strategy else selection.strategy
+        strategy, _ = context.config.selection.choose_strategy(context.round)
         rows = context.folder.read_table(path).to_pylist()
         return {
             row["id"]: {

@@ -120,7 +120,7 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
     record = journal.run(name)
     events = journal.events(name)
     status = journal.describe_status(record)
-    steps = [event for event in events if event.kind == "step"]
+    steps = [event for event in events if event.is_step]
     round = max((event.round or 0 for event in steps), default=0)
     done = {event.step for event in steps if (event.round or 0) == round}
     messages = [event.payload["message"] for event in events if event.payload.get("message")]

@@ -254,6 +254,8 @@ class VLLMReplica(LLMServer):
                 await self._load_name(name, adapter)
                 try:
                     await self._check(adapter, name)
+                # A cancellation too: vLLM must not keep an unchecked adapter under a name that we
+                # do not count. The error is raised on.
                 except BaseException:
                     await self._unload_name(name)
                     raise
