@@ -28,7 +28,9 @@ class Setting:
 
     @property
     def trains(self) -> bool:
-        """Return whether the run buys labels and trains on them; for `atgen-ray select` it is False."""
+        """Return whether the run buys labels and trains on them; for `atgen-ray select` it is
+        False.
+        """
         return self.goal != "select"
 
     @property
