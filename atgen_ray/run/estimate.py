@@ -22,7 +22,7 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import DeadLetter
 from atgen_ray.data import Split, build_split, overlap
 from atgen_ray.models.loading import load_tokenizer
-from atgen_ray.models.prompts import OverlongPrompt, PromptBuilder
+from atgen_ray.models.prompts import OverlongPromptError, PromptBuilder
 from atgen_ray.preflight import (
     Inputs,
     find_cluster_problems,
@@ -232,6 +232,6 @@ def _count_tokens(config: RunConfig, texts: list[str]) -> float:
     for text in texts[:: math.ceil(len(texts) / TOKEN_SAMPLE)]:
         try:
             lengths.append(len(builder.encode(text)))
-        except OverlongPrompt:
+        except OverlongPromptError:
             lengths.append(longest)
     return statistics.mean(lengths)
