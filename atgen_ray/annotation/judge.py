@@ -28,6 +28,7 @@ def build_judge(context: AnnotationContext) -> JudgeFn | None:
     if judge is None:
         return None
     guidelines = "\n\n".join(filter(None, (INSTRUCTIONS, judge.guidelines)))
+    # A verdict must contain a digit unless the user gives a pattern, because it is a grade.
     checks = judge.checks.model_copy(update={"regex": judge.checks.regex or r".*\d.*"})
     judge = judge.model_copy(update={"guidelines": guidelines, "checks": checks})
     config = context.config.model_copy(update={"prompt": PromptConfig()})

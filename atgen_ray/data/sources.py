@@ -420,6 +420,7 @@ def _open_saved(place: _Place, split: str) -> Source:
             posixpath.join(place.folder or "", inner, file["filename"])
             for file in state["_data_files"]
         ]
+        # An index selects rows of the files, and reading them all would add rows to the pool.
         if state.get("_indices_data_files"):
             raise ValueError(
                 "it picks its rows by an index; save it again, which writes the rows themselves"

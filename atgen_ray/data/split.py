@@ -240,6 +240,7 @@ def _check_rows(
                 f"{key} names '{path}', a column that no row of '{location}' "
                 f"has{nearest(path, columns)}"
             )
+    # A variable that some row defines is optional; one that no row defines is a mistake.
     unknown = _count(rows["undefined"]).keys() - _collect(rows["defined"])
     for variable in sorted(unknown):
         allowed = (

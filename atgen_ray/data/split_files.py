@@ -101,6 +101,7 @@ def pick_files(
     config = _choose_config(configs, subset)
     if config is None:
         return _pick_by_name(_choose_folder(data, subset, sorted(configs)), split), {}
+    # A card that names no files only narrows down the folder; names of files decide then.
     folder = _plain(config.get("data_dir") or "")
     inside = [path for path in data if not folder or path.startswith(f"{folder}/")]
     options = {key: value for key, value in config.items() if key not in _HARMLESS}

@@ -62,6 +62,7 @@ def generate_features(
         waiting: list[dict[str, Any]] = []
         last = time.monotonic()
         for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            # A batch that was half done before a kill is generated again as a whole.
             fresh = [row for row in block.to_pylist() if (row["id"], row["sample"]) not in done]
             done.update({(row["id"], row["sample"]): row for row in fresh})
             waiting += fresh

@@ -42,6 +42,7 @@ def append_states(
         for row in features.select(["id", "token_ids"]).to_pylist()
         if row["token_ids"]
     ]
+    # Rows of similar length share a batch, which saves padding; the longest fail first.
     rows.sort(key=lambda row: (-len(row["text"]), row["id"]))
     size = engine.batch_size
     blocks = [

@@ -213,6 +213,7 @@ def _to_output(
     builder = _builder(*stage)
     rows = []
     for row in batch.to_dict("records"):
+        # Our own reason comes first: such a prompt was sent only to keep its row in the dataset.
         reason = row["reason"] or row["__inference_error__"]
         if reason:
             rows.append(failed_row(row["id"], row["sample"], reason))

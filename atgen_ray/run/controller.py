@@ -210,7 +210,7 @@ class Controller:
             examples = self._state.pool.filter(pc.is_in(self._state.pool["id"], candidates))
             samples = SAMPLES if "samples" in needs else 0
             features = self._model.answer(round, round - 1, examples, "features", progress, samples)
-            if "states" in needs:
+            if "states" in needs:  # they need a pass of their own, whatever the engine
                 config = self._config
                 adapter = self._state.adapter(round - 1)
                 features = append_states(
@@ -273,6 +273,7 @@ class Controller:
             picked = self._folder.read_table(
                 f"{round_folder(round)}/selection.parquet", columns=["id"]
             )
+            # The journal may have labels of this round from before a kill.
             have = {label.id for label in self._state.labels_of(round)}
             missing = [id_ for id_ in picked["id"].to_pylist() if id_ not in have]
             texts = self._state.texts

@@ -230,7 +230,7 @@ def dismiss_ended(run: str) -> None:
             if ray.get(controller.poll.remote(0), timeout=DISMISS_SECONDS).status == "running":
                 return
             ray.kill(controller, no_restart=True)
-        except ValueError:  # nobody has that name
+        except ValueError:  # no actor has that name
             return
         except (RayActorError, GetTimeoutError):  # it is going, or silent
             pass

@@ -113,6 +113,7 @@ def _plan(
         with closing(open_journal(config.storage, config.database_url)) as journal:
             return estimate_run(config, pool.examples, leaked, rows, journal) | read
     except UserError as error:
+        # The user sees the lines of the preflight and of this error together.
         raise_problems([*problems, *str(error).splitlines()])
         raise
 
@@ -137,6 +138,7 @@ def estimate_run(
     """
     rows = pool.select(["id", "duplicate_of", "text"]).to_pylist()
     check_budget(config, [row["text"] for row in rows])
+    # Leaked and, if so configured, duplicate examples are read but never selected.
     duplicates = {row["id"] for row in rows if row["duplicate_of"]}
     unwanted = {*leaked} | duplicates if config.data.duplicates.action == "exclude" else {*leaked}
     labels = estimate_labels(config, len(rows) - len(unwanted))

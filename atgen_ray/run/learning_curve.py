@@ -56,6 +56,7 @@ def fit_power_law(
             f"both"
         )
 
+    # For a fixed exponent the law is linear in limit and drop, so only the exponent is searched.
     def solve(exponent: float) -> tuple[PowerLaw, float]:
         basis = places**-exponent
         spread = basis - basis.mean()

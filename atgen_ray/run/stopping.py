@@ -30,6 +30,7 @@ def find_stop(
         bought: labels and dollars so far at each of `dev_scores`.
         count: labels that the next batch would buy.
     """
+    # The order decides which reason is given where several apply: goals first, then limits.
     if stopping.dev_target and dev_scores and _reached(stopping.dev_target, dev_scores[-1]):
         return "dev target reached"
     if stopping.plateau and _has_plateau(

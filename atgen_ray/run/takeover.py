@@ -88,6 +88,7 @@ def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFold
     ]
     _write_labels(folder, labels, rounds)
     dollars = {at: paid for at, paid in read_cost(journal, name).items() if at <= last}
+    # The files come first: once the steps are in the journal their outputs must exist.
     with journal.leased_transaction(lease) as connection:
         for at in rounds:
             journal.enter_annotations(

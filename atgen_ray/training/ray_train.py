@@ -70,6 +70,7 @@ def train_distributed(
     checkpoint: Checkpoint | None = trainer.fit().checkpoint
     if checkpoint is None:
         raise TrainingFailedError("fine-tuning ended without a checkpoint")
+    # The last checkpoint holds the adapter and the summary: Ray Train returns nothing else.
     checkpoint.to_directory(str(output))
     summary = output / SUMMARY
     record: dict[str, Any] = json.loads(summary.read_text())

@@ -53,6 +53,7 @@ def import_labels(
     imported = 0
     known = 0
     refused = []
+    # One transaction for all labels: the run's lock is taken once, and a kill imports none.
     with journal.run_transaction(run) as connection:
         now = journal.database.clock(connection)
         for place, label in enumerate(labels):

@@ -157,6 +157,7 @@ class Queue:
                 >= task["wanted"]
             ):
                 raise TaskConflictError(f"others work on task '{example_id}' now")
+            # The submitted text is newer than the draft; a skip or a flag has no text.
             draft = mine["text"] if mine["state"] == "submitted" else mine["draft"]
             values = {
                 "state": "leased",
@@ -191,6 +192,7 @@ class Queue:
                 if known.digest != digest:
                     raise TaskConflictError(f"Idempotency-Key {key!r} was used for another request")
                 return dict(known.answer)
+            # The answer is stored in the transaction of the change, so that neither exists alone.
             now = self._journal.database.clock(connection)
             answer = act(connection, now)
             entry = {

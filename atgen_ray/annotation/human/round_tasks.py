@@ -51,6 +51,7 @@ class TaskRound:
             known = connection.execute(
                 sa.select(tasks.c.example_id).where(self._task_store.mine)
             ).scalars()
+            # An earlier attempt may have published some of them before it was killed.
             present = set(known)
             new = [draft for draft in drafts if draft.id not in present]
             entries = [Entry(_key(draft.id), draft.id, worst) for draft in new]

@@ -89,6 +89,8 @@ class LLMAnnotator:
             outcome = self._dispatcher.answer(repairs)
             limit = limit or outcome.limit
             votes = self._read_votes(outcome, by_id)
+        # An example with unsent requests and no label is neither labelled nor dead: a budget ran
+        # out, and it may be requested in a later round.
         unsent = [
             request for request in requests + repairs if _is_unsent(outcome.rows.get(request.key))
         ]

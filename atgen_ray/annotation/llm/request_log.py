@@ -158,7 +158,7 @@ class RequestLog:
             mine = (requests.c.run == self._lease.run) & (
                 requests.c.custom_id == sa.bindparam("id")
             )
-            mine &= requests.c.state == "sent"
+            mine &= requests.c.state == "sent"  # a settled request never changes
             names = ("state", "response", "reason", "prompt_tokens", "output_tokens")
             values = {
                 name: sa.bindparam(f"new_{name}", type_=requests.c[name].type) for name in names
