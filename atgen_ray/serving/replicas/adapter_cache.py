@@ -38,7 +38,7 @@ class AdapterCache:
             torch.set_num_threads(count_threads(1, self._service.engine.threads_per_worker))
             device = "cuda" if torch.cuda.is_available() else "cpu"
             # One copy of the weights serves the base model and what was tuned.
-            self._model = load_model(self._service.taught, TUNED_DTYPE).to(device)
+            self._model = load_model(self._service.target_model, TUNED_DTYPE).to(device)
         except Exception as error:  # told by check_health, which has Serve start another replica
             self.failure = error
 
@@ -54,7 +54,7 @@ class AdapterCache:
         if adapter is None:
             return
         if adapter.key not in self._loaded:
-            self._put_beside(adapter)
+            self._attach(adapter)
         self._loaded[adapter.key] = None
         self._loaded.move_to_end(adapter.key)
 
@@ -92,7 +92,7 @@ class AdapterCache:
         finally:
             self._rows = [rows for rows in self._rows if rows is not adapters]
 
-    def _put_beside(self, adapter: Adapter) -> None:
+    def _attach(self, adapter: Adapter) -> None:
         from peft import PeftModel
 
         if self._loaded:

@@ -64,7 +64,7 @@ class Replica(Protocol):
 def open_directory(service: ServiceConfig) -> AdapterDirectory:
     """The adapters of the service's model."""
     journal = open_journal(service.storage, service.database_url)
-    return AdapterDirectory(service.taught, service.model_name, service.storage, journal)
+    return AdapterDirectory(service.target_model, service.model_name, service.storage, journal)
 
 
 async def take_whole(answers: AsyncIterator[Any]) -> dict[str, Any]:
@@ -101,17 +101,17 @@ class TransformersReplica:
         from atgen_ray.models.prompts import PromptBuilder
 
         self._service = service
-        self._model = service.taught
+        self._model = service.target_model
         self._directory = open_directory(service)
         self._tokenizer: Any = load_tokenizer(self._model)
         self._stop_ids = PromptBuilder(
             self._tokenizer, service.prompt, self._model.max_prompt_tokens
         ).stop_ids
-        self._shelf = AdapterCache(service)
+        self._adapters = AdapterCache(service)
         self._batcher = Batcher(
-            lambda requests, *hooks: self._shelf.decode(requests, self._stop_ids, *hooks),
+            lambda requests, *hooks: self._adapters.decode(requests, self._stop_ids, *hooks),
             service.replica.count_slots("transformers"),
-            self._shelf.load_model,
+            self._adapters.load_model,
             asyncio.get_running_loop().call_soon_threadsafe,
         )
         self._meter = Meter()
@@ -158,7 +158,7 @@ class TransformersReplica:
         check_digest(adapter, digest)
         named = [replace(request, adapter=_key(adapter)) for request in requests]
         rows = await asyncio.wrap_future(
-            self._batcher.submit_batch(named, partial(self._shelf.load, adapter))
+            self._batcher.submit_batch(named, partial(self._adapters.load, adapter))
         )
         self._meter.count("run", sum(len(row) for row in rows), self._batcher.waiting)
         return rows
@@ -174,8 +174,8 @@ class TransformersReplica:
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises."""
-        if self._shelf.failure is not None:
-            raise self._shelf.failure
+        if self._adapters.failure is not None:
+            raise self._adapters.failure
         self._batcher.check(self._service.replica.stall_seconds)
 
     async def _find(self, name: str | None) -> Adapter | None:
@@ -193,7 +193,7 @@ class TransformersReplica:
             return lambda step: news.put_nowait((index, step))
 
         jobs = [
-            Job(request, teller(index), partial(self._shelf.load, adapter))
+            Job(request, teller(index), partial(self._adapters.load, adapter))
             for index, request in enumerate(requests)
         ]
         try:

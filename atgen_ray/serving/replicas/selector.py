@@ -38,7 +38,7 @@ def _go_on() -> None:
     """Whoever asked waits to the end."""
 
 
-async def run_while_heard(work: Callable[[Checkpoint], Result]) -> Result:
+async def run_cancellable(work: Callable[[Checkpoint], Result]) -> Result:
     """`work` in a thread. It is given what it calls between its parts, which raises Abandoned when
     its caller has gone.
 
@@ -72,14 +72,14 @@ class Selector:
 
     async def select(self, body: SelectBody) -> list[dict[str, Any]]:
         """The query batch of `body`, as rows of PickBody."""
-        return await run_while_heard(lambda check: self.select_now(body, check))
+        return await run_cancellable(lambda check: self.select_now(body, check))
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this does not return, as its event loop hangs."""
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
         """L2-normalised vectors."""
-        return await run_while_heard(
+        return await run_cancellable(
             lambda check: [[float(x) for x in row] for row in self._embed(texts, check)]
         )
 

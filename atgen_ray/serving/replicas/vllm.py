@@ -84,7 +84,7 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
     # One set of weights serves the base model and the adapters; vLLM's own kernels on a GPU know no
     # float32.
     tuned = not (takes_names(service) and on_gpu)
-    arguments = VLLMEngine(service.taught, service.prompt, engine).engine_arguments(
+    arguments = VLLMEngine(service.target_model, service.prompt, engine).engine_arguments(
         device, gpus, tuned
     )
     arguments |= {"stream_interval": service.replica.stream_interval}
@@ -107,7 +107,7 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
     return LLMConfig(
         model_loading_config={
             "model_id": "base",
-            "model_source": resolve_checkpoint(service.taught.id),
+            "model_source": resolve_checkpoint(service.target_model.id),
         },
         engine_kwargs=arguments | engine.options,
         accelerator_config={"kind": "gpu" if on_gpu else "cpu"},
@@ -156,12 +156,14 @@ class VLLMReplica(LLMServer):
         self._loading = asyncio.Lock()
         self._probe = Probe(self._ask_engine)
         self._prompts = PromptBuilder(
-            load_tokenizer(service.taught), service.prompt, service.taught.max_prompt_tokens
+            load_tokenizer(service.target_model),
+            service.prompt,
+            service.target_model.max_prompt_tokens,
         )
         replica = service.replica
         change = None if self._by_name else self._change_weights
-        self._gate = AdmissionQueue(replica.count_slots("vllm"), replica.turn_seconds, change)
-        self._rest = SleepCoordinator(
+        self._admission = AdmissionQueue(replica.count_slots("vllm"), replica.turn_seconds, change)
+        self._sleeper = SleepCoordinator(
             self._fall_asleep, self._wake_up, self._directory.has_live_controller
         )
         self._meter = Meter()
@@ -175,7 +177,7 @@ class VLLMReplica(LLMServer):
             raise ApiError(
                 400, f"max_tokens is {asked}, expected at most {self._service.limits.output_tokens}"
             )
-        async with self._gate.enter(_key(adapter), interactive=True):
+        async with self._admission.enter(_key(adapter), interactive=True):
             served = await self._served_name(adapter)
             answer = VLLMAnswer(body, served, fingerprint("vllm", adapter))
             ask = self.engine.chat if isinstance(body, ChatBody) else self.engine.completions
@@ -187,7 +189,7 @@ class VLLMReplica(LLMServer):
                         if (shown := answer.show(item)) is not None:
                             yield shown
             finally:
-                self._meter.count("callers", answer.tokens, self._gate.waiting)
+                self._meter.count("callers", answer.tokens, self._admission.waiting)
 
     async def answer_whole(self, body: ChatBody | CompletionBody) -> dict[str, Any]:
         """As in Replica."""
@@ -201,11 +203,11 @@ class VLLMReplica(LLMServer):
         check_digest(adapter, digest)
 
         async def one(request: TokenRequest) -> list[TokenStep]:
-            async with self._gate.enter(_key(adapter), interactive=False):
+            async with self._admission.enter(_key(adapter), interactive=False):
                 return await self._complete(request, await self._served_name(adapter))
 
         rows = await gather_all([one(request) for request in requests])
-        self._meter.count("run", sum(map(len, rows)), self._gate.waiting)
+        self._meter.count("run", sum(map(len, rows)), self._admission.waiting)
         return rows
 
     async def check_health(self) -> None:
@@ -222,20 +224,20 @@ class VLLMReplica(LLMServer):
                 "vLLM cannot sleep without a GPU: it keeps its memory while run '%s' trains", run
             )
             return False
-        await self._rest.begin(run)
+        await self._sleeper.begin(run)
         return True
 
     async def wake(self, run: str) -> None:
         """As in Replica."""
-        await self._rest.end(run)
+        await self._sleeper.end(run)
 
     async def _fall_asleep(self) -> None:
-        await self._gate.close()
+        await self._admission.close()
         await super().sleep()
 
     async def _wake_up(self) -> None:
         await self.wakeup()
-        self._gate.reopen()
+        self._admission.reopen()
 
     async def _ask_engine(self) -> None:
         """Returns once the engine is between two steps, or idle."""
@@ -338,7 +340,7 @@ class VLLMReplica(LLMServer):
             check_adapter,
             examples,
             features,
-            service.taught,
+            service.target_model,
             service.prompt,
             service.engine,
             adapter.path,

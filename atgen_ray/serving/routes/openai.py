@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.strict_json import encode_json
-from atgen_ray.serving.errors import ApiError, describe_fault, explain
+from atgen_ray.serving.errors import ApiError, error_body, explain
 from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory, name_model
 from atgen_ray.serving.routes.event_stream import EventStream
 from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody, EmbeddingBody
@@ -111,4 +111,4 @@ async def _continue(first: str, answers: AsyncIterator[str]) -> AsyncGenerator[s
         if meaning is None:
             logger.error("a stream broke off", exc_info=error)
         status, message = meaning or (500, "the answer broke off; the service's log tells why")
-        yield f"data: {encode_json(describe_fault(status, message))}\n\n"
+        yield f"data: {encode_json(error_body(status, message))}\n\n"

@@ -77,7 +77,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def hurry(receive: Receive, part_seconds: float, seconds: float) -> Receive:
+def limit_time(receive: Receive, part_seconds: float, seconds: float) -> Receive:
     """A body that the application reads part by part: each has a deadline, and the whole has one.
 
     Raises:
@@ -96,14 +96,14 @@ def hurry(receive: Receive, part_seconds: float, seconds: float) -> Receive:
             ):
                 message = await receive()
         except TimeoutError:
-            raise too_slow() from None
+            raise slow_body_error() from None
         more = bool(message.get("more_body", False))
         return message
 
     return hurried
 
 
-def too_slow() -> ApiError:
+def slow_body_error() -> ApiError:
     """What a caller hears whose body does not come."""
     return ApiError(408, "the body did not come in time")
 
