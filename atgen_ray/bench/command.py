@@ -48,6 +48,7 @@ def run_bench(
         finally:
             screen.close()
         status = FAILED if sweep.failed else STOPPED if sweep.left else FINISHED
+    # After a stop or a failure too: results of the runs that have finished are written.
     curves = _read_curves(suite, trials)
     if not curves and status == FINISHED:
         raise UserError(

@@ -124,7 +124,7 @@ class BenchConfig(Section):
         for key, group in groups.items():
             if not group:
                 raise ValueError(f"{key} is empty, expected at least one")
-            for name in group:
+            for name in group:  # names become parts of names of runs
                 if not NAME_PATTERN.fullmatch(name.replace("_", "-")):
                     raise ValueError(
                         f"{key} holds the name {name[:80]!r}, expected a-z, 0-9, - and _"

@@ -96,6 +96,7 @@ def list_trials(suite: BenchConfig) -> list[Trial]:
         )
         for order, seed, strategy, model, task in combined
     ]
+    # Comparisons take a larger score for a better one.
     for trial in trials:
         metric = suite.tasks[trial.task].metric
         known = trial.run.evaluation.metrics or list(METRICS)
@@ -148,13 +149,20 @@ def _share_resources(suite: BenchConfig) -> dict[str, Any]:
     """
     cpus = suite.resources.cpus
     gpus = suite.resources.gpus
-    worker: dict[str, Any] = {"cpus_per_worker": cpus / 2, "threads_per_worker": max(1, int(cpus))}
-    share = {"gpus_per_worker": gpus} if gpus else {}
-    return {
-        "engine": worker | {"gpus_per_worker": gpus},
-        "training": worker | {"use_gpu": bool(gpus)} | share,
-        "embedding": {"gpus_per_worker": gpus},
+    threads = max(1, int(cpus))
+    engine = {
+        "cpus_per_worker": cpus / 2,
+        "threads_per_worker": threads,
+        "gpus_per_worker": gpus,
     }
+    training: dict[str, Any] = {
+        "cpus_per_worker": cpus / 2,
+        "threads_per_worker": threads,
+        "use_gpu": bool(gpus),
+    }
+    if gpus:
+        training["gpus_per_worker"] = gpus
+    return {"engine": engine, "training": training, "embedding": {"gpus_per_worker": gpus}}
 
 
 def _name(suite: BenchConfig, task: str, model: str, strategy: str, seed: int, order: int) -> str:

@@ -95,6 +95,7 @@ def select(
     check_output(output)
     settings = [*(overrides or []), f"selection.first.count={count}", "stopping.labels=null"]
     config = load_config(source, settings, labels=False, storage=storage, name=name)
+    # A selection is a run of its own, beside the run of that configuration.
     if name is None:
         ending = f"-select-{count}"
         config = load_config(
@@ -114,10 +115,15 @@ def select(
         raise typer.Exit(STOPPED)
     written, pool = export_selection(config.name, config.storage, output)
     if as_json:
-        found = {"selected": written, "pool": pool, "output": str(output)}
-        typer.echo(
-            json.dumps({"type": "end", "status": end.status, "message": end.message} | found)
-        )
+        found = {
+            "type": "end",
+            "status": end.status,
+            "message": end.message,
+            "selected": written,
+            "pool": pool,
+            "output": str(output),
+        }
+        typer.echo(json.dumps(found))
     else:
         typer.echo(f"{written} of {pool} examples selected: {output}")
 

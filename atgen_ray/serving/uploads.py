@@ -85,6 +85,7 @@ def read_columns(path: Path, name: str) -> list[str]:
         if kind == "parquet":
             columns = list(pq.read_schema(path).names)
         else:
+            # Only the beginning is read: the file may be larger than memory.
             with path.open("rb") as file:
                 head = file.read(HEAD_BYTES).decode("utf-8-sig", "replace")
             columns = _read_head(head, kind)

@@ -112,6 +112,7 @@ def measure_slices(suite: BenchConfig, curves: Sequence[Curve]) -> list[SliceEff
                 for curve in group
                 if curve.trial.strategy == strategy and curve.pair in baseline
             ]
+            # A strategy has an effect only against a run of the baseline with the same seed.
             if strategy == suite.analysis.baseline or not own:
                 continue
             for name, ids in slices.items():

@@ -104,6 +104,7 @@ def _draft(suite: BenchConfig, curves: Sequence[Curve]) -> Iterator[_Draft]:
                     == (task, model, strategy)
                     and curve.pair in baseline
                 ]
+                # Only pairs count: a run whose baseline has not finished is left out.
                 if rows:
                     yield _Draft(
                         task,
@@ -136,6 +137,7 @@ def _compare(
     own = [measure_area(list_points(curve)) for curve in draft.curves]
     other = [measure_area(list_points(curve)) for curve in draft.against]
     difference = estimate_mean(differences, analysis)
+    # The baseline has a row of its own, without a verdict or a p.
     is_baseline = draft.strategy == analysis.baseline
     reach = None if draft.task == ALL else _estimate_reach(draft, analysis)
     return Comparison(

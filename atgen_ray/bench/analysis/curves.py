@@ -55,6 +55,7 @@ def read_curves(trials: Sequence[Trial], metrics: dict[str, str], journal: Journ
     for trial in trials:
         if known.get(trial.run.name) != "finished":
             continue
+        # Rounds in which the metric could judge no example are left out.
         rows = RunFolder(trial.run.storage, trial.run.name).read_json("metrics.json")
         metric = metrics[trial.task]
         rows = [row for row in rows if (row["metrics"].get(metric) or {}).get("mean") is not None]

@@ -59,6 +59,7 @@ def measure_overhead(
             == (found.task, found.model, found.strategy)
             and curve.pair in baseline
         ]
+        # Training and evaluation are the same work for every strategy.
         steps = (*FEATURES, "selection")
         extra = estimate_mean(
             [curve.sum_seconds(steps) - baseline[curve.pair].sum_seconds(steps) for curve in own],
@@ -78,6 +79,7 @@ def _describe(suite: BenchConfig, found: Comparison, own: list[Curve], extra: In
     evaluation = mean("evaluation")
     saved = count_saved(found)
     price = find_break_even(extra.mean, saved, suite.cost.device_dollars_per_hour)
+    # Seconds x watts are joules.
     watt_hours = (
         (features + selection + training + evaluation)
         * suite.cost.device_watts

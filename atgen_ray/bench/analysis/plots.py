@@ -28,6 +28,7 @@ def draw_curves(suite: BenchConfig, curves: Sequence[Curve]) -> Plot:
     """Return a plot with a panel for each task and model: the mean curve of every strategy, and its
     interval over seeds as a band.
     """
+    # The legend stands above the panels once, since all share its colours.
     groups: dict[tuple[str, str], list[Curve]] = {}
     for curve in curves:
         groups.setdefault((curve.trial.task, curve.trial.model), []).append(curve)
@@ -92,6 +93,7 @@ def draw_differences(rows: Sequence[Comparison], baseline: str) -> Plot:
         axes.axvline(0, color=colour("muted"), linewidth=1)
         for line, row in enumerate(shown):
             found = row.final_difference
+            # Differences that were not shown are grey, whatever their sign.
             known = row.verdict in ("better", "worse")
             hue = series_colour(0 if row.verdict != "worse" else 1) if known else colour("muted")
             if math.isfinite(found.low):

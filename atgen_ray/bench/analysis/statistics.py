@@ -137,6 +137,7 @@ def estimate_reach(
     last = grid[-1]
     reached: list[bool] = []
 
+    # The indices of pairs are resampled, so that a curve keeps its baseline.
     def find(chosen: npt.ArrayLike) -> float:
         rows = np.asarray(chosen, np.int64)
         curve = list(zip(grid, scores[rows].mean(axis=0).tolist(), strict=True))

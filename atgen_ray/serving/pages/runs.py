@@ -48,7 +48,7 @@ def run_pages(
     """
     router = APIRouter(include_in_schema=False)
     anybody = [allow("admin", "annotator")]
-    admin = [allow("admin")]
+    admin = [allow("admin")]  # parts that show labels or outputs
 
     @router.get("/", dependencies=anybody)
     def dashboard(request: Request) -> Response:
@@ -122,6 +122,7 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
     record = journal.run(name)
     events = journal.events(name)
     status = journal.describe_status(record)
+    # The steps shown are those of the last round that has committed one.
     steps = [event for event in events if event.is_step]
     round = max((event.round or 0 for event in steps), default=0)
     done = {event.step for event in steps if (event.round or 0) == round}

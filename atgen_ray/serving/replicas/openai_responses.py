@@ -104,7 +104,7 @@ class Answer:
                 yield self._event(
                     [{"index": each.index, "delta": {"role": "assistant"}, "finish_reason": None}]
                 )
-            roles = []
+            roles = []  # each choice announces its role once, before its first text
             choice = self._choices[index]
             if choice.finish is not None:
                 continue
@@ -166,11 +166,11 @@ def _chat_logprobs(choice: Choice, steps: list[TokenStep]) -> dict[str, Any]:
         text = choice.decode([token])
         return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
-    content = [
-        show(step.token, step.logprob)
-        | {"top_logprobs": [show(token, logprob) for token, logprob in step.top]}
-        for step in steps
-    ]
+    content = []
+    for step in steps:
+        entry = show(step.token, step.logprob)
+        entry["top_logprobs"] = [show(token, logprob) for token, logprob in step.top]
+        content.append(entry)
     return {"content": content, "refusal": None}
 
 

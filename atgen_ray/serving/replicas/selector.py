@@ -153,6 +153,7 @@ class Selector:
             input=dataset.input,
             limit=dataset.limit,
         )
+        # Near-duplicates are left out, as a run leaves them out of its pool.
         table = build_split(data, PromptConfig(), "pool", body.seed).examples
         kept = (
             table.filter(pc.is_null(table["duplicate_of"]))

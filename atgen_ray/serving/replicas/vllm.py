@@ -105,7 +105,9 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
             "enable_sleep_mode": True,
             "disable_log_stats": False,
         }  # Ray exports its metrics
-    worker = {"CPU": engine.cpus_per_worker} | ({"GPU": gpus} if gpus else {})
+    worker = {"CPU": engine.cpus_per_worker}
+    if gpus:
+        worker["GPU"] = gpus
     return LLMConfig(
         model_loading_config={
             "model_id": "base",
@@ -171,7 +173,7 @@ class VLLMReplica(LLMServer):
         await super().__init__(llm_config)
 
     async def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
-        """As in Replica."""
+        """See `Replica.answer`."""
         adapter = await self._find(self._directory.parse(body.model))
         asked = body.max_tokens or getattr(body, "max_completion_tokens", None)
         if asked is not None and asked > self._service.limits.output_tokens:
@@ -192,13 +194,13 @@ class VLLMReplica(LLMServer):
                 self._meter.count("callers", answer.tokens, self._admission.waiting)
 
     async def answer_whole(self, body: ChatBody | CompletionBody) -> dict[str, Any]:
-        """As in Replica."""
+        """See `Replica.answer_whole`."""
         return await take_whole(self.answer(body))
 
     async def generate(
         self, requests: Sequence[TokenRequest], digest: str | None
     ) -> list[list[TokenStep]]:
-        """As in Replica."""
+        """See `Replica.generate`."""
         adapter = await self._find(requests[0].adapter)
         check_digest(adapter, digest)
 
@@ -218,7 +220,7 @@ class VLLMReplica(LLMServer):
         self._probe.check(self._service.replica.stall_seconds)
 
     async def sleep(self, run: str) -> bool:
-        """As in Replica; the weights are kept in the host's memory."""
+        """See `Replica.sleep`; the weights are kept in the host's memory."""
         if not self._can_sleep:
             logger.warning(
                 "vLLM cannot sleep without a GPU: it keeps its memory while run '%s' trains", run
@@ -228,7 +230,7 @@ class VLLMReplica(LLMServer):
         return True
 
     async def wake(self, run: str) -> None:
-        """As in Replica."""
+        """See `Replica.wake`."""
         await self._sleeper.end(run)
 
     async def _fall_asleep(self) -> None:
@@ -318,6 +320,7 @@ class VLLMReplica(LLMServer):
         import pyarrow as pa
 
         texts = list(PROBES)[: self._service.replica.check_rows]
+        # Checked once for each content: the reference needs a second copy of the model.
         if not texts or adapter.digest in self._checked:
             return
         rows = []
@@ -326,10 +329,12 @@ class VLLMReplica(LLMServer):
                 TokenRequest(self._prompts.encode(text), PROBE_TOKENS), served
             )
             row = {
+                "id": text,
+                "error": None,
                 "token_ids": [step.token for step in steps],
                 "logprobs": [step.logprob for step in steps],
             }
-            rows.append({"id": text, "error": None} | row)
+            rows.append(row)
         examples = pa.table({"id": texts, "text": texts})
         features = pa.Table.from_pylist(rows)
         service = self._service
@@ -357,6 +362,8 @@ class VLLMReplica(LLMServer):
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineGenerateError
 
+        # Entropy is estimated from the likeliest tokens, of which vLLM returns as many as asked
+        # for.
         settings = SamplingParams(
             max_tokens=request.max_new_tokens,
             temperature=request.temperature,

@@ -58,6 +58,7 @@ def config_routes(service: ServiceConfig, control: RunManager) -> APIRouter:
     @router.post("/api/v1/configs/check")
     def check_config(draft: ConfigDraftBody) -> CheckedBody:
         """Return every mistake in the configuration of a new run, by its key; start nothing."""
+        # Fields of the form go before the YAML beside them.
         try:
             tree = merge_trees(read_more(draft.more), draft.config)
         except UserError as error:

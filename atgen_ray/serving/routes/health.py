@@ -24,6 +24,7 @@ def health_routes(control: RunManager) -> APIRouter:
     admins.
     """
     router = APIRouter(tags=["health"])
+    # Load balancers ask often: they share one check.
     readiness = Readiness(lambda: _is_ready(control))
 
     @router.get("/healthz")

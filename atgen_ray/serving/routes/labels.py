@@ -40,6 +40,7 @@ def label_routes(journal: Journal, storage: str) -> APIRouter:
         """Import a file of existing labels with the columns text, id or input, and annotator, which
         an export has.
         """
+        # Reading the file and writing to the journal block, hence the thread.
         content = await request.body()
         return await run_in_threadpool(_import, content, name, file)
 

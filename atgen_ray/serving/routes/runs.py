@@ -114,6 +114,7 @@ def run_routes(control: RunManager) -> APIRouter:
         """Stream the run's events as server-sent events, from the first or after Last-Event-ID,
         until the run is over.
         """
+        # A browser that reconnects sends the number of the last event it has.
         if last_event_id is not None:
             if not (
                 last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10

@@ -43,6 +43,7 @@ Admin = Annotated[Caller, allow("admin")]
 
 def task_routes(journal: Journal) -> APIRouter:
     """Return the routes of tasks: labelling for annotators and admins, disputes for admins."""
+    # A queue is made for each request: the tasks' state is in the database alone.
     router = APIRouter(prefix="/api/v1/runs/{name}/tasks", tags=["tasks"])
 
     @router.post("/lease")
