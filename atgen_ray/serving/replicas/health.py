@@ -23,7 +23,7 @@ class Probe:
         """Prepare the probe; the first `check` sends it.
 
         Args:
-        ask: returns once the engine answers, and raises if it never will.
+            ask: returns once the engine answers, and raises if it never will.
         """
         self._ask = ask
         self._asked: asyncio.Future[object] | None = None

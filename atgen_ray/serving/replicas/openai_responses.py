@@ -67,8 +67,8 @@ class Answer:
         """Prepare the response to `body` with these choices.
 
         Args:
-        fingerprint: the `system_fingerprint` of the response.
-        stream_interval: tokens in one event of a stream, after a first event of one token.
+            fingerprint: the `system_fingerprint` of the response.
+            stream_interval: tokens in one event of a stream, after a first event of one token.
         """
         self._body = body
         self._choices = choices

@@ -24,9 +24,9 @@ class SleepCoordinator:
         """Prepare an engine that is awake.
 
         Args:
-        sleep, wake: put the engine to sleep and wake it.
-        has_live_controller: returns whether a run has a controller; called in a thread every
-            `poll_seconds`.
+            sleep, wake: put the engine to sleep and wake it.
+            has_live_controller: returns whether a run has a controller; called in a thread every
+                `poll_seconds`.
         """
         self._sleep = sleep
         self._wake = wake

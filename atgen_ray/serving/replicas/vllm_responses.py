@@ -18,8 +18,8 @@ class VLLMAnswer:
         """Prepare the response to `body`.
 
         Args:
-        served: vLLM's name for the model with the caller's adapter.
-        origin: the `system_fingerprint` of the response.
+            served: vLLM's name for the model with the caller's adapter.
+            origin: the `system_fingerprint` of the response.
         """
         self._body = body
         self._served = served
