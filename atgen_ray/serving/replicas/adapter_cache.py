@@ -38,7 +38,7 @@ class AdapterCache:
             torch.set_num_threads(count_threads(1, self._service.engine.threads_per_worker))
             device = "cuda" if torch.cuda.is_available() else "cpu"
             # One copy of the weights serves the base model and what was tuned.
-            self._model = load_model(self._service.taught, TUNED_DTYPE).to(device)
+            self._model = load_model(self._service.target_model, TUNED_DTYPE).to(device)
         except Exception as error:  # told by check_health, which has Serve start another replica
             self.failure = error
 

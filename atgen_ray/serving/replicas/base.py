@@ -64,7 +64,7 @@ class Replica(Protocol):
 def open_directory(service: ServiceConfig) -> AdapterDirectory:
     """The adapters of the service's model."""
     journal = open_journal(service.storage, service.database_url)
-    return AdapterDirectory(service.taught, service.model_name, service.storage, journal)
+    return AdapterDirectory(service.target_model, service.model_name, service.storage, journal)
 
 
 async def take_whole(answers: AsyncIterator[Any]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class TransformersReplica:
         from atgen_ray.models.prompts import PromptBuilder
 
         self._service = service
-        self._model = service.taught
+        self._model = service.target_model
         self._directory = open_directory(service)
         self._tokenizer: Any = load_tokenizer(self._model)
         self._stop_ids = PromptBuilder(

@@ -84,7 +84,7 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
     # One set of weights serves the base model and the adapters; vLLM's own kernels on a GPU know no
     # float32.
     tuned = not (takes_names(service) and on_gpu)
-    arguments = VLLMEngine(service.taught, service.prompt, engine).engine_arguments(
+    arguments = VLLMEngine(service.target_model, service.prompt, engine).engine_arguments(
         device, gpus, tuned
     )
     arguments |= {"stream_interval": service.replica.stream_interval}
@@ -107,7 +107,7 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
     return LLMConfig(
         model_loading_config={
             "model_id": "base",
-            "model_source": resolve_checkpoint(service.taught.id),
+            "model_source": resolve_checkpoint(service.target_model.id),
         },
         engine_kwargs=arguments | engine.options,
         accelerator_config={"kind": "gpu" if on_gpu else "cpu"},
@@ -141,7 +141,9 @@ class VLLMReplica(LLMServer):
         self._loading = asyncio.Lock()
         self._probe = Probe(self._ask_engine)
         self._prompts = PromptBuilder(
-            load_tokenizer(service.taught), service.prompt, service.taught.max_prompt_tokens
+            load_tokenizer(service.target_model),
+            service.prompt,
+            service.target_model.max_prompt_tokens,
         )
         replica = service.replica
         change = None if self._by_name else self._change_weights
@@ -308,7 +310,7 @@ class VLLMReplica(LLMServer):
             check_adapter,
             examples,
             features,
-            service.taught,
+            service.target_model,
             service.prompt,
             service.engine,
             adapter.path,
