@@ -175,7 +175,7 @@ class Controller:
     def take_over(self) -> None:
         """Takes over pool, labels and ledger of another run, once."""
         if (0, "pool") not in self._committed:
-            self._watch.begin(0, "takeover")
+            self._watch.start_step(0, "takeover")
             take_over(self._config, self._journal, self._lease, self._folder)
             self._committed = set(self._journal.committed_steps(self._config.name))
 
@@ -457,7 +457,7 @@ class Controller:
         """Does a step unless its output is there, then journals it."""
         if (round, step) in self._committed:
             return
-        self._watch.begin(round, step)
+        self._watch.start_step(round, step)
         self._reused = 0.0
         started = time.monotonic()
         if output is None or not self._folder.exists(output):

@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError, WorkerCrashedError
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.credentials import redact
-from atgen_ray.core.errors import RunBusyError, RunStopped, UserError, notify
+from atgen_ray.core.errors import RunBusyError, RunStopped, UserError, root_message
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import find_mistake, find_start_failure, quieten_ray_data
@@ -101,7 +101,7 @@ class ControllerActor:
 
     def note(self, done: int, total: int) -> None:
         """Progress of a training worker."""
-        self._watch.note(done, total)
+        self._watch.update(done, total)
 
     def stop(self) -> None:
         """Stops the run at its next chance, or in the middle of a step that gives none; what is
@@ -125,7 +125,7 @@ class ControllerActor:
             message = f"another controller took over: {error}"
             mistake = False
         except UserError as error:
-            message = redact(notify(error))
+            message = redact(root_message(error))
             mistake = True
         except Exception:  # the end of the thread: whoever polls is told, with the traceback
             message = redact(traceback.format_exc())
@@ -178,7 +178,7 @@ class ControllerActor:
             except RunBusyError:
                 if time.monotonic() > deadline:
                     raise
-                self._watch.begin(0, "waiting for the run's lease")
+                self._watch.start_step(0, "waiting for the run's lease")
                 time.sleep(1)
 
     def _run(self, lease: Lease) -> tuple[Status, str, bool]:
