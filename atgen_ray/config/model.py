@@ -12,7 +12,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class ModelConfig(Section):
-    """The target model: the language model that is fine-tuned."""
+    """The language model that is fine-tuned: the target model."""
 
     id: str = Field(description="Hugging Face id, folder, .gguf file, or package://PACKAGE/FILE")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub")
