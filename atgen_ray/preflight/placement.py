@@ -1,5 +1,5 @@
-"""Worker checks on a cluster: each runs on every machine that a worker of its kind could be placed
-on.
+"""Checks of workers on a cluster: each runs on every machine on which a worker of its kind could be
+placed.
 """
 
 import logging
@@ -18,11 +18,13 @@ logger = logging.getLogger(__name__)
 def find_problems_of_machines(
     config: RunConfig, goal: Goal, checks: dict[str, tuple[Check, ...]]
 ) -> list[str]:
-    """The lines of the worker `checks` (named by the kind of worker) on the machines of the Ray
-    that is connected.
+    """Return the lines of the worker `checks` (named by the kind of worker) on the machines of the
+    connected Ray cluster.
 
-    Machines of an autoscaling cluster that are not up yet are not asked; what they would have
-    counts.
+    Machines that an autoscaling cluster has not started yet are not checked, but their GPUs count.
+
+    Raises:
+        UserError: a machine did not answer within `SECONDS`.
     """
     import ray
     from ray.exceptions import GetTimeoutError, RayError
@@ -36,7 +38,7 @@ def find_problems_of_machines(
         chosen = [check for kind in kinds for check in checks[kind]]
         if chosen:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            # It reserves nothing, so that it runs also where everything is taken.
+            # The task reserves nothing, so that it also runs on a machine that is fully used.
             task = ray.remote(num_cpus=0, scheduling_strategy=here)(run_checks)
             asked[node["NodeManagerAddress"]] = task.remote(chosen, setting)
     found: dict[str, list[str]] = {}
@@ -47,7 +49,7 @@ def find_problems_of_machines(
             raise UserError(
                 f"the machine at {address} of this Ray cluster did not answer in {SECONDS:.0f} s"
             ) from None
-        except RayError as error:  # the machine went: Ray places workers on those that are left
+        except RayError as error:  # the machine was lost: Ray places workers on the others
             logger.warning("the machine at %s could not be checked: %s", address, error)
     return _merge(found)
 
@@ -60,7 +62,7 @@ def _count_cluster_gpus() -> float:
 
 
 def _list_hosts(kind: str, setting: Setting, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The nodes with the GPUs that one worker of that kind asks for; all where none has them."""
+    """Return the nodes with the GPUs that one worker of that kind needs; all nodes if none has."""
     gpus = _gpus_of_worker(kind, setting)
     return [node for node in nodes if node["Resources"].get("GPU", 0.0) >= gpus] or nodes
 
@@ -79,10 +81,10 @@ def _gpus_of_worker(kind: str, setting: Setting) -> float:
 
 
 def _merge(found: dict[str, list[str]]) -> list[str]:
-    """Each line once; with the machine in it where only some of them say so."""
+    """Return each line once, with the machines it holds for unless it holds for all."""
     lines = dict.fromkeys(line for answer in found.values() for line in answer)
     merged = []
     for line in lines:
-        told = [address for address, answer in found.items() if line in answer]
-        merged.append(line if len(told) == len(found) else f"{line} (on {', '.join(told)})")
+        affected = [address for address, answer in found.items() if line in answer]
+        merged.append(line if len(affected) == len(found) else f"{line} (on {', '.join(affected)})")
     return merged

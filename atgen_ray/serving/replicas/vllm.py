@@ -256,6 +256,8 @@ class VLLMReplica(LLMServer):
                 await self._load_name(name, adapter)
                 try:
                     await self._check(adapter, name)
+                # A cancellation too: vLLM must not keep an unchecked adapter under a name that we
+                # do not count. The error is raised on.
                 except BaseException:
                     await self._unload_name(name)
                     raise
@@ -285,7 +287,7 @@ class VLLMReplica(LLMServer):
             await self._check(adapter, "base")
 
     async def _check(self, adapter: Adapter, served: str) -> None:
-        """Raises AdapterMismatch unless a few answers are the adapter's by the measure of
+        """Raises AdapterMismatchError unless a few answers are the adapter's by the measure of
         transformers and peft.
         """
         import pyarrow as pa
