@@ -1,8 +1,16 @@
 """Query strategies: which examples are worth labelling. `select_batch` is the only way in."""
 
 from atgen_ray.selection.batch import BrokenStrategy, find_needs, find_strategy, select_batch
-from atgen_ray.selection.registry import STRATEGIES
-from atgen_ray.selection.strategy import Candidates, Need, Parameters, Picks, Scores, Strategy
+from atgen_ray.selection.registry import STRATEGIES, explain_strategy
+from atgen_ray.selection.strategy import (
+    Candidates,
+    Explanation,
+    Need,
+    Parameters,
+    Picks,
+    Scores,
+    Strategy,
+)
 from atgen_ray.selection.vectors import Embeddings, States
 
 __all__ = [
@@ -10,12 +18,14 @@ __all__ = [
     "BrokenStrategy",
     "Candidates",
     "Embeddings",
+    "Explanation",
     "Need",
     "Parameters",
     "Picks",
     "Scores",
     "States",
     "Strategy",
+    "explain_strategy",
     "find_needs",
     "find_strategy",
     "select_batch",

@@ -16,6 +16,7 @@ from atgen_ray.selection.kernels.draws import draw_uniform
 from atgen_ray.selection.kernels.executor import InProcess, Workers
 from atgen_ray.selection.registry import STRATEGIES
 from atgen_ray.selection.strategy import (
+    FILLED,
     Candidates,
     Needs,
     Parameters,
@@ -285,6 +286,6 @@ def _tabulate(picks: Picks, filled: list[str]) -> pa.Table:
         "id": ids,
         "rank": range(1, len(ids) + 1),
         "score": [*scores, *([least] * len(filled))],
-        "parts": [*(list(row.items()) for row in parts), *([[("filled", 1.0)]] * len(filled))],
+        "parts": [*(list(row.items()) for row in parts), *([[(FILLED, 1.0)]] * len(filled))],
     }
     return pa.table(columns, schema=SELECTION_SCHEMA)

@@ -10,7 +10,7 @@ from atgen_ray.core.errors import nearest
 from atgen_ray.selection.kernels.normalization import normalize, rank
 from atgen_ray.selection.noise_filter import GuardedParameters, guarded
 from atgen_ray.selection.strategies import PLAIN
-from atgen_ray.selection.strategy import Candidates, Needs, Parameters, Scores
+from atgen_ray.selection.strategy import Candidates, Needs, Parameters, Scores, Strategy
 
 
 class Member(BaseModel):
@@ -128,4 +128,21 @@ def _needs(parameters: EnsembleParameters) -> Needs:
     )
 
 
-ENSEMBLE = guarded("ensemble", _needs(EnsembleParameters()), EnsembleParameters, _select, _needs)
+ENSEMBLE = guarded(
+    Strategy(
+        "ensemble",
+        needs=_needs(EnsembleParameters()),
+        parameters=EnsembleParameters,
+        select=_select,
+        resolve=_needs,
+        title="Vote of several strategies",
+        why="Several strategies ranked the examples, and their ranks were averaged with the "
+        "weights of the round. These examples are the ones that the strategies together "
+        "place first.",
+        score="Weighted mean of the members' votes; larger was picked first.",
+        parts={
+            "*": "Vote of the strategy of that name: its rank of the example, from 0 (last) to "
+            "1 (first), or 1 / (60 + place) if votes are combined by reciprocal ranks.",
+        },
+    )
+)

@@ -3,7 +3,7 @@ labelling.
 """
 
 import unicodedata
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from atgen_ray.selection.strategy import (
     Parameters,
     Picks,
     Scores,
-    Select,
     Strategy,
 )
 
@@ -85,37 +84,27 @@ class GuardedParameters(Parameters):
     )
 
 
-def guarded(
-    name: str,
-    needs: Needs,
-    parameters: type[GuardedParameters],
-    select: Select,
-    resolve: Callable[[Any], Needs] | None = None,
-) -> Strategy:
-    """The strategy that selects among the candidates admitted by the guard in its parameters; else
-    as Strategy.
-    """
+def guarded(strategy: Strategy) -> Strategy:
+    """The strategy that selects among the candidates admitted by the guard in its parameters.
 
-    def read(settings: Any) -> Needs:
-        return needs if resolve is None else resolve(settings)
+    The parameters of `strategy` must be `GuardedParameters`.
+    """
 
     def select_admitted(candidates: Candidates, settings: Any, count: int) -> Scores | Picks:
         admitted = settings.guard.admit(candidates)
-        seen = candidates.restrict(read(settings))
+        seen = candidates.restrict(strategy.needs_with(settings))
         if admitted.all():
-            return select(seen, settings, count)
+            return strategy.select(seen, settings, count)
         rows = np.flatnonzero(admitted)
         if not len(rows):
             return Picks((), np.empty(0))
-        outcome = select(seen.take(rows), settings, min(count, len(rows)))
+        outcome = strategy.select(seen.take(rows), settings, min(count, len(rows)))
         return outcome if isinstance(outcome, Picks) else _spread(outcome, rows, len(admitted))
 
-    return Strategy(
-        name,
-        needs,
-        parameters,
-        select_admitted,
-        lambda settings: read(settings) | settings.guard.needs(),
+    return replace(
+        strategy,
+        select=select_admitted,
+        resolve=lambda settings: strategy.needs_with(settings) | settings.guard.needs(),
     )
 
 

@@ -9,7 +9,7 @@ from atgen_ray.annotation.human.adjudication import list_disputes
 from atgen_ray.annotation.human.progress import measure_team
 from atgen_ray.annotation.human.task_store import open_desk
 from atgen_ray.core.names import NAME_PATTERN
-from atgen_ray.reporting.strategy_texts import explain_strategy
+from atgen_ray.selection import explain_strategy
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.store.journal import Journal
@@ -31,9 +31,8 @@ def task_pages(journal: Journal) -> APIRouter:
             "name": name,
             "guidelines": guidelines or _describe_prompt(config),
         }
-        values["strategies"] = [
-            vars(explain_strategy(each)) | {"name": each} for each in names if each
-        ]
+        # By name: the same strategy may be asked for in the first batch and later.
+        values["explanations"] = {each: explain_strategy(each) for each in names if each}
         return render(request, "annotate.html.j2", **values)
 
     @router.get("/annotate/{name}/disputes", dependencies=[allow("admin")])
