@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.pricing import buy_labels
 from atgen_ray.config import DatasetAnnotatorConfig
-from atgen_ray.core.money import to_nano
 from atgen_ray.core.records import Annotation, DeadLetter
-from atgen_ray.store.ledger import Entry
 
 
 class DatasetAnnotator:
@@ -32,24 +31,7 @@ class DatasetAnnotator:
             for id_ in ids
             if id_ not in known
         ]
-        bought = known[: self._pay(known)]
+        bought = known[: buy_labels(self._site, self.name, known, self._price)]
         labels = [Annotation(id_, self._gold[id_][0], self.name, self._price) for id_ in bought]
         self._site.progress(len(labels), len(ids))
         return labels, missing
-
-    def _pay(self, ids: Sequence[str]) -> int:
-        """Enters the price of labels in the ledger; how many of the first the budget allows."""
-        site, nano = self._site, to_nano(self._price)
-        entries = [Entry(f"{self.name}-{id_}", id_, nano) for id_ in ids]
-        with site.journal.fenced(site.lease) as connection:
-            paid = site.ledger.find(connection, [entry.key for entry in entries])  # before a kill
-            count, limit = site.ledger.reserve(
-                connection,
-                site.round,
-                self.name,
-                [entry for entry in entries if entry.key not in paid],
-            )
-            site.ledger.settle(connection, dict.fromkeys((entry.key for entry in entries), nano))
-        count += len(paid)
-        site.note_limit(limit, len(ids) - count, nano)
-        return count

@@ -14,6 +14,7 @@ from atgen_ray.annotation.providers.base import Provider
 from atgen_ray.annotation.router import Router
 from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig, list_annotators
 from atgen_ray.config.annotation import ModelAnnotatorConfig
+from atgen_ray.config.plugins import ANNOTATOR_PLUGINS, PLUGIN
 from atgen_ray.config.prices import find_price
 from atgen_ray.core.money import to_nano
 
@@ -87,6 +88,7 @@ ANNOTATORS: dict[str, Callable[[Any, Site, str], Annotator]] = {
     "anthropic": build_remote,
     "model": build_local,
     "router": lambda config, site, key: Router(config, site, build_annotator),
+    PLUGIN: lambda config, site, key: ANNOTATOR_PLUGINS[config.name].build(config, site, key),
 }
 
 

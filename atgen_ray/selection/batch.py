@@ -43,17 +43,18 @@ def find_strategy(name: str) -> Strategy:
     return STRATEGIES[name]
 
 
-def find_needs(name: str, parameters: Mapping[str, Any]) -> Needs:
-    """What must be computed before the strategy `name` can select with `parameters`.
+def find_needs(strategy: str | Strategy, parameters: Mapping[str, Any]) -> Needs:
+    """What must be computed before `strategy`, or the one of that name, can select with
+    `parameters`.
 
     Raises UserError for an unknown strategy or parameter.
     """
-    strategy = find_strategy(name)
-    return strategy.needs_with(_validate(strategy, parameters))
+    chosen = strategy if isinstance(strategy, Strategy) else find_strategy(strategy)
+    return chosen.needs_with(_validate(chosen, parameters))
 
 
 def select_batch(
-    strategy: str,
+    strategy: str | Strategy,
     parameters: Mapping[str, Any],
     *,
     ids: Sequence[str],
@@ -70,7 +71,7 @@ def select_batch(
     workers: Workers | None = None,
 ) -> pa.Table:
     """The query batch: min(count, |U|) rows of SELECTION_SCHEMA by rank, U being `ids` less
-    `labeled` and `excluded`.
+    `labeled` and `excluded`. `strategy` is a name, or the strategy itself.
 
     Where the strategy needs them (`find_needs`), these must be given; holding more than is asked
     for does no harm:
@@ -92,7 +93,7 @@ def select_batch(
     Raises UserError for an unknown strategy or parameter, PoolExhausted when U is empty, ValueError
     when something needed is missing, and BrokenStrategy when the strategy breaks its contract.
     """
-    chosen = find_strategy(strategy)
+    chosen = strategy if isinstance(strategy, Strategy) else find_strategy(strategy)
     settings = _validate(chosen, parameters)
     if count < 1:
         raise ValueError(f"count is {count}, expected at least 1")
@@ -112,7 +113,7 @@ def select_batch(
     count = min(count, len(open_ids))
     outcome = chosen.select(candidates, settings, count)
     picks = outcome if isinstance(outcome, Picks) else _rank(outcome, open_ids, count)
-    _check(picks, open_ids, count, strategy)
+    _check(picks, open_ids, count, chosen.name)
     return _tabulate(picks, _draw_fill(candidates, picks, count))
 
 

@@ -9,7 +9,7 @@ from atgen_ray.core.arrays import Numbers
 from atgen_ray.core.errors import nearest
 from atgen_ray.selection.kernels.normalization import normalize, rank
 from atgen_ray.selection.noise_filter import GuardedParameters, guarded
-from atgen_ray.selection.strategies import PLAIN
+from atgen_ray.selection.strategies import MEMBERS
 from atgen_ray.selection.strategy import Candidates, Needs, Parameters, Scores, Strategy
 
 
@@ -58,8 +58,10 @@ class EnsembleParameters(GuardedParameters):
     @classmethod
     def _known(cls, members: dict[str, Member]) -> dict[str, Member]:
         for name, member in members.items():
-            if name not in PLAIN:
-                raise ValueError(f"'{name}' is not a strategy that can vote{nearest(name, PLAIN)}")
+            if name not in MEMBERS:
+                raise ValueError(
+                    f"'{name}' is not a strategy that can vote{nearest(name, MEMBERS)}"
+                )
             _settings(name, member)
         return members
 
@@ -97,8 +99,8 @@ def _vote(name: str, member: Member, candidates: Candidates, count: int) -> Numb
     does not rank.
     """
     settings = _settings(name, member)
-    outcome = PLAIN[name].select(
-        candidates.restrict(PLAIN[name].needs_with(settings)), settings, count
+    outcome = MEMBERS[name].select(
+        candidates.restrict(MEMBERS[name].needs_with(settings)), settings, count
     )
     if isinstance(outcome, Scores):
         return outcome.scores.astype(np.float64)
@@ -118,20 +120,20 @@ def _normalize(values: Numbers, combine: str) -> Numbers:
 
 
 def _settings(name: str, member: Member) -> Parameters:
-    return PLAIN[name].parameters.model_validate(member.parameters)
+    return MEMBERS[name].parameters.model_validate(member.parameters)
 
 
 def _needs(parameters: EnsembleParameters) -> Needs:
     members = parameters.members.items()
     return frozenset().union(
-        *(PLAIN[name].needs_with(_settings(name, member)) for name, member in members)
+        *(MEMBERS[name].needs_with(_settings(name, member)) for name, member in members)
     )
 
 
 ENSEMBLE = guarded(
     Strategy(
         "ensemble",
-        needs=_needs(EnsembleParameters()),
+        needs=frozenset({"embeddings", "generations"}),
         parameters=EnsembleParameters,
         select=_select,
         resolve=_needs,

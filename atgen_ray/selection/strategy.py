@@ -218,6 +218,19 @@ class Strategy(Explanation):
         return self.needs if self.resolve is None else self.resolve(parameters)
 
 
+def find_fault(name: str, found: Any) -> str | None:
+    """What keeps the object of a plug-in from being the strategy `name`; None where nothing
+    does.
+    """
+    if not isinstance(found, Strategy):
+        return f"of type {type(found).__name__}, expected an instance of Strategy"
+    if found.name != name:
+        return f"called '{found.name}', expected the name of its entry point"
+    if not issubclass(found.parameters, Parameters):
+        return f"one with parameters of type {found.parameters.__name__}, expected Parameters"
+    return None
+
+
 def pick_ids(ids: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
     """The ids at `rows`, in that order."""
     return tuple(ids[row] for row in rows)
