@@ -1,54 +1,69 @@
-"""Every strategy says in plain words why it picks and what its score and parts mean."""
+"""Every strategy says in plain words why it picks and what its score and parts mean.
 
-import re
-from dataclasses import replace
+That its texts are sentences, and that every part which it returns is explained, is part of the
+contract in `atgen_ray.testing`.
+"""
 
+import numpy as np
 import pytest
-from selection_pools import make_pool
 
-from atgen_ray.selection import STRATEGIES, explain_strategy
+from atgen_ray.selection import STRATEGIES, Parameters, Scores, Strategy, explain_strategy
 from atgen_ray.selection.strategy import ANY_PART, FILLED
+from atgen_ray.testing import check_strategy
+from atgen_ray.testing.strategies import explains_itself, find_parts
 
-every_strategy = pytest.mark.parametrize("name", STRATEGIES)
 # Parameters with which a strategy returns parts that it does not return by default.
 OTHERWISE = {"hadas": {"batch_diversity": True}}
 
 
-def find_parts(name: str, parameters: dict[str, object]) -> set[str]:
-    pool = make_pool(40, labeled=8)
-    found = set()
-    for each in (pool, replace(pool, labeled=frozenset())):
-        table = each.select(name, 6, parameters)
-        found |= {part for row in table["parts"].to_pylist() for part, _ in row}
-    return found - {FILLED}
+class MadeUpParameters(Parameters):
+    """No parameters."""
 
 
-@every_strategy
-def test_every_strategy_explains_itself_in_sentences(name: str) -> None:
+def make_strategy(**texts: object) -> Strategy:
+    known = {"title": "Made up", "why": "This is made up.", "score": "The score is made up."}
+
+    def select(candidates, parameters, count):  # type: ignore[no-untyped-def]
+        zeros = np.zeros(len(candidates.ids))
+        return Scores(zeros, {"depth": zeros})
+
+    return Strategy("made-up", frozenset(), MadeUpParameters, select, **(known | texts))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_no_text_is_missing_and_no_part_is_made_up(name: str) -> None:
     strategy = STRATEGIES[name]
     assert explain_strategy(name) is strategy
-    assert strategy.title[0].isupper()
-    assert strategy.title != name
     assert len(strategy.why.split()) >= 10
-    for text in (strategy.why, strategy.score, *strategy.parts.values()):
-        assert len(text.split()) >= 4, text
-        assert re.match(r"[A-Z1]", text), text
-        assert text.endswith("."), text
-        assert "_" not in text, text
-    assert not set(strategy.titles) - set(strategy.parts)
-
-
-@every_strategy
-def test_every_part_that_a_strategy_returns_is_explained_and_no_other(name: str) -> None:
-    strategy = STRATEGIES[name]
-    found = find_parts(name, {}) | find_parts(name, OTHERWISE.get(name, {}))
+    found = find_parts(strategy, {}) | find_parts(strategy, OTHERWISE.get(name, {}))
     if ANY_PART in strategy.parts:
         assert found
     else:
         assert found == set(strategy.parts)
-    for part in found:
-        assert strategy.name_part(part)
-        assert strategy.explain_part(part) != "A part of the score, as the strategy defines it."
+    assert all(strategy.name_part(part) for part in found)
+
+
+def test_a_strategy_without_texts_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="title"):
+        Strategy("made-up", frozenset(), MadeUpParameters, lambda *_: Scores(np.zeros(1)))  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("texts", "match"),
+    [
+        ({"parts": {}}, "returned and not explained: .'depth'"),
+        ({"why": "nll"}, "why: expected a sentence"),
+        ({"parts": {"depth": "The depth_of it all."}}, "plain words"),
+        ({"title": "made-up"}, "title"),
+    ],
+)
+def test_poor_texts_are_found(texts: dict[str, object], match: str) -> None:
+    with pytest.raises(AssertionError, match=match):
+        explains_itself(make_strategy(**texts), {})
+
+
+def test_a_strategy_of_one_s_own_passes() -> None:
+    check_strategy(make_strategy(parts={"depth": "How deep the example lies."}))
 
 
 def test_a_strategy_that_is_not_installed_here_is_explained_in_general() -> None:

@@ -2,6 +2,7 @@
 go as YAML.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -10,6 +11,7 @@ from pydantic_core import to_jsonable_python
 
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import list_presets, read_tree
+from atgen_ray.config.plugins import ANNOTATOR_PLUGINS, PLUGIN
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.schema import describe_field, find_alternatives, find_section, type_name
 from atgen_ray.core.strict_yaml import dump_yaml
@@ -118,9 +120,15 @@ def _find_fields(key: str) -> tuple[list[FieldInfo], list[str]]:
                 if last in section.model_fields
                 and find_section(section.model_fields[last].annotation) is None
             }
-            return list(plain.values()), [] if last == field.discriminator else list(plain)
+            types = [] if last == field.discriminator else _name_types(plain)
+            return list(plain.values()), types
         model = find_section(field.annotation)
     return [model.model_fields[last]], []
+
+
+def _name_types(types: Iterable[str]) -> list[str]:
+    """Types of annotators as a person chooses them: plug-ins by their names."""
+    return [name for each in types for name in (ANNOTATOR_PLUGINS if each == PLUGIN else [each])]
 
 
 def _list_choices(key: str, field: FieldInfo) -> list[str]:
@@ -128,7 +136,7 @@ def _list_choices(key: str, field: FieldInfo) -> list[str]:
     if key == "selection.strategy":
         return sorted(STRATEGIES)
     if key == "annotator.type":
-        return list(find_alternatives(RunConfig.model_fields["annotator"]))
+        return _name_types(find_alternatives(RunConfig.model_fields["annotator"]))
     return (
         [str(choice) for choice in get_args(field.annotation)]
         if get_origin(field.annotation) is Literal
