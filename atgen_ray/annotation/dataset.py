@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.pricing import buy_labels
 from atgen_ray.config import DatasetAnnotatorConfig
 from atgen_ray.core.records import Annotation, DeadLetter
@@ -15,9 +15,10 @@ class DatasetAnnotator:
 
     name = "dataset"
 
-    def __init__(self, config: DatasetAnnotatorConfig, site: Site) -> None:
+    def __init__(self, config: DatasetAnnotatorConfig, site: AnnotationContext) -> None:
         gold = site.folder.read_table("gold.parquet")
-        self._price, self._site = config.price_per_label, site
+        self._price = config.price_per_label
+        self._site = site
         self._gold: Mapping[str, Sequence[str]] = dict(
             zip(gold["id"].to_pylist(), gold["references"].to_pylist(), strict=True)
         )

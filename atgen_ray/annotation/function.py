@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.pricing import buy_labels
 from atgen_ray.config import PluginAnnotatorConfig
 from atgen_ray.core.records import Annotation, DeadLetter
@@ -21,7 +21,7 @@ class FunctionAnnotator:
     def __init__(
         self,
         config: PluginAnnotatorConfig,
-        site: Site,
+        site: AnnotationContext,
         label: LabelFunction,
         batch_size: int = 32,
     ) -> None:

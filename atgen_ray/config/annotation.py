@@ -165,7 +165,7 @@ class ChecksConfig(Section):
         return name
 
 
-class LanguageAnnotatorConfig(Section):
+class LLMAnnotatorConfig(Section):
     """What all annotating language models share."""
 
     guidelines: str = Field(
@@ -219,7 +219,7 @@ class PriceConfig(Section):
     batch_discount: Fraction = Field(0.5, description="Share of the price that batch mode saves")
 
 
-class RemoteAnnotatorConfig(LanguageAnnotatorConfig):
+class RemoteAnnotatorConfig(LLMAnnotatorConfig):
     """What the annotators of paid providers share."""
 
     model: str = Field(description="Name of the model at the provider")
@@ -285,7 +285,7 @@ class AnthropicAnnotatorConfig(RemoteAnnotatorConfig):
     type: Literal["anthropic"] = Field(description="anthropic: Anthropic")
 
 
-class ModelAnnotatorConfig(LanguageAnnotatorConfig):
+class ModelAnnotatorConfig(LLMAnnotatorConfig):
     """A language model on our own workers."""
 
     type: Literal["model"] = Field(description="model: a model on the workers of the run")
@@ -334,9 +334,9 @@ class PluginAnnotatorConfig(Section):
         return ANNOTATOR_PLUGINS[self.name].parameters.model_validate(self.parameters)
 
 
-LanguageAnnotator = OpenAIAnnotatorConfig | AnthropicAnnotatorConfig | ModelAnnotatorConfig
+AnyLLMAnnotatorConfig = OpenAIAnnotatorConfig | AnthropicAnnotatorConfig | ModelAnnotatorConfig
 Successor = (
-    HumanAnnotatorConfig | DatasetAnnotatorConfig | LanguageAnnotator | PluginAnnotatorConfig
+    HumanAnnotatorConfig | DatasetAnnotatorConfig | AnyLLMAnnotatorConfig | PluginAnnotatorConfig
 )
 
 
@@ -354,7 +354,7 @@ class RouterConfig(Section):
     type: Literal["router"] = Field(
         description="router: a second annotator labels what the first is not sure of"
     )
-    first: LanguageAnnotator = Field(
+    first: AnyLLMAnnotatorConfig = Field(
         discriminator="type", description="The first annotator, with votes of 2 or more"
     )
     then: Successor = Field(
@@ -371,7 +371,7 @@ class RouterConfig(Section):
 AnnotatorConfig = (
     DatasetAnnotatorConfig
     | HumanAnnotatorConfig
-    | LanguageAnnotator
+    | AnyLLMAnnotatorConfig
     | RouterConfig
     | PluginAnnotatorConfig
 )

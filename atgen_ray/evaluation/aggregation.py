@@ -13,7 +13,7 @@ from atgen_ray.evaluation.metric import Case, Resources
 from atgen_ray.evaluation.registry import METRICS, Corpus
 
 
-class BrokenMetric(AssertionError):
+class BrokenMetricError(AssertionError):
     """A metric gave back something that is not one value an example: a defect of the metric, never
     of the input.
     """
@@ -89,7 +89,7 @@ def evaluate_predictions(
     for name in metrics:
         values = np.asarray(scorer(name, cases, resources or Resources()), dtype=np.float64)
         if values.shape != (len(cases),):
-            raise BrokenMetric(
+            raise BrokenMetricError(
                 f"metric '{name}' gave values of shape {values.shape}, expected one for each of "
                 f"{len(cases)} examples"
             )
@@ -126,10 +126,8 @@ def evaluate_splits(
     aggregates = {}
     for split in sorted(set(splits.values())):
         members = sorted(id for id, name in splits.items() if name == split)
-        answers, known = (
-            {id: predictions[id] for id in members},
-            {id: references[id] for id in members},
-        )
+        answers = {id: predictions[id] for id in members}
+        known = {id: references[id] for id in members}
         result = evaluate_predictions(answers, known, metrics, *draw, **further)
         aggregates[split] = result.metrics
         for scores in result.scores.to_pylist():

@@ -22,7 +22,7 @@ from atgen_ray.selection.strategy import (
 )
 
 
-class Guard(BaseModel):
+class NoiseFilter(BaseModel):
     """Candidates that the strategy never sees; they can only fill up a batch at random, like those
     it cannot rank.
 
@@ -76,18 +76,18 @@ class Guard(BaseModel):
         return admitted
 
 
-class GuardedParameters(Parameters):
+class NoiseFilterParameters(Parameters):
     """Parameters of a strategy that can be guarded against noise."""
 
-    guard: Guard = Field(
-        Guard(), description="Noise guard: what to leave out before the strategy looks"
+    guard: NoiseFilter = Field(
+        NoiseFilter(), description="Noise guard: what to leave out before the strategy looks"
     )
 
 
-def guarded(strategy: Strategy) -> Strategy:
+def with_noise_filter(strategy: Strategy) -> Strategy:
     """The strategy that selects among the candidates admitted by the guard in its parameters.
 
-    The parameters of `strategy` must be `GuardedParameters`.
+    The parameters of `strategy` must be `NoiseFilterParameters`.
     """
 
     def select_admitted(candidates: Candidates, settings: Any, count: int) -> Scores | Picks:

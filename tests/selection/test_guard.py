@@ -7,13 +7,13 @@ import pytest
 
 from atgen_ray.scoring import bleu_variance, normalized_nll
 from atgen_ray.selection import STRATEGIES
-from atgen_ray.selection.noise_filter import GuardedParameters
+from atgen_ray.selection.noise_filter import NoiseFilterParameters
 from atgen_ray.testing.pools import Pool, make_pool
 
 GUARDED = [
     name
     for name, strategy in STRATEGIES.items()
-    if issubclass(strategy.parameters, GuardedParameters)
+    if issubclass(strategy.parameters, NoiseFilterParameters)
 ]
 
 

@@ -23,12 +23,12 @@ from atgen_ray.scoring.disagreement import (
     sample_distance,
 )
 from atgen_ray.scoring.samples import mean_sample_probability
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Scores, Strategy
 from atgen_ray.text.answers import AnswerForm
 
 
-class SemanticEntropyParameters(GuardedParameters):
+class SemanticEntropyParameters(NoiseFilterParameters):
     """Entropy over meanings, not wordings, of the samples (Kuhn et al., ICLR 2023; Farquhar et al.,
     Nature 2024).
 
@@ -62,7 +62,7 @@ def _select(candidates: Candidates, parameters: SemanticEntropyParameters, count
     return Scores(entropy_of(meaning_shares(candidates.outputs(), parameters.threshold, weighted)))
 
 
-SEMANTIC_ENTROPY = guarded(
+SEMANTIC_ENTROPY = with_noise_filter(
     Strategy(
         "semantic_entropy",
         needs=frozenset({"samples"}),
@@ -77,7 +77,7 @@ SEMANTIC_ENTROPY = guarded(
 )
 
 
-class SelfConsistencyParameters(GuardedParameters):
+class SelfConsistencyParameters(NoiseFilterParameters):
     """Disagreement of sampled answers (Active-Prompt, Diao et al., ACL 2024, arXiv 2302.12246)."""
 
     answer: AnswerForm = Field(
@@ -106,7 +106,7 @@ def _select_self_consistency(
     return Scores(measures[parameters.measure], {"agreement": largest})
 
 
-SELF_CONSISTENCY = guarded(
+SELF_CONSISTENCY = with_noise_filter(
     Strategy(
         "self_consistency",
         needs=frozenset({"samples"}),
@@ -124,7 +124,7 @@ SELF_CONSISTENCY = guarded(
 )
 
 
-class CocoaParameters(GuardedParameters):
+class CocoaParameters(NoiseFilterParameters):
     """Confidence and consistency together (CoCoA; Vashurin et al., arXiv 2502.04964).
 
     The paper compares texts with a cross-encoder; here by the n-grams or words they share.
@@ -143,7 +143,7 @@ def _select_cocoa(candidates: Candidates, parameters: CocoaParameters, count: in
     return Scores(uncertainty * distance, {"uncertainty": uncertainty, "inconsistency": distance})
 
 
-COCOA = guarded(
+COCOA = with_noise_filter(
     Strategy(
         "cocoa",
         needs=frozenset({"generations", "samples"}),
@@ -163,7 +163,7 @@ COCOA = guarded(
 )
 
 
-class EnspParameters(GuardedParameters):
+class EnspParameters(NoiseFilterParameters):
     """Expected normalised sequence probability over samples, or its variance (ENSP, ENSV; Wang et
     al., EMNLP 2019).
     """
@@ -184,7 +184,7 @@ def _select_ensp(candidates: Candidates, parameters: EnspParameters, count: int)
     return Scores(score, {"mean_probability": mean, "variance": variance})
 
 
-ENSP = guarded(
+ENSP = with_noise_filter(
     Strategy(
         "ensp",
         needs=frozenset({"samples"}),
@@ -205,7 +205,7 @@ ENSP = guarded(
 )
 
 
-class BleuvarParameters(GuardedParameters):
+class BleuvarParameters(NoiseFilterParameters):
     """BLEU variance of the samples (Xiao, Gomez and Gal, arXiv 2006.08344; BAS of Gidiotis and
     Tsoumakas, 2022).
     """
@@ -225,7 +225,7 @@ def _select_bleuvar(candidates: Candidates, parameters: BleuvarParameters, count
     return Scores(np.where(variance >= cutoff, np.nan, variance), {"bleuvar": variance})
 
 
-BLEUVAR = guarded(
+BLEUVAR = with_noise_filter(
     Strategy(
         "bleuvar",
         needs=frozenset({"samples"}),

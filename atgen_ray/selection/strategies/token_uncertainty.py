@@ -20,11 +20,11 @@ from atgen_ray.scoring import (
     normalized_nll,
     sequence_nll,
 )
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Scores, Strategy
 
 
-class NspParameters(GuardedParameters):
+class NspParameters(NoiseFilterParameters):
     """Normalised sequence probability (Ueffing and Ney, Computational Linguistics 2007)."""
 
     length: Literal["mean", "sum"] = Field(
@@ -43,7 +43,7 @@ def _select(candidates: Candidates, parameters: NspParameters, count: int) -> Sc
     return Scores(nll if parameters.scale == "nll" else -np.expm1(-nll), {"nll": nll})
 
 
-NSP = guarded(
+NSP = with_noise_filter(
     Strategy(
         "nsp",
         needs=frozenset({"generations"}),
@@ -65,7 +65,7 @@ NSP = guarded(
 )
 
 
-class EntropyParameters(GuardedParameters):
+class EntropyParameters(NoiseFilterParameters):
     """Mean token entropy of the greedy output (Zhao et al., Findings of EMNLP 2020)."""
 
 
@@ -74,7 +74,7 @@ def _select_entropy(candidates: Candidates, parameters: EntropyParameters, count
     return Scores(mean_token_entropy(candidates.outputs()))
 
 
-ENTROPY = guarded(
+ENTROPY = with_noise_filter(
     Strategy(
         "entropy",
         needs=frozenset({"generations"}),
@@ -89,7 +89,7 @@ ENTROPY = guarded(
 )
 
 
-class MarginParameters(GuardedParameters):
+class MarginParameters(NoiseFilterParameters):
     """Margin between the two likeliest tokens of each step (Bhatt et al., arXiv 2401.06692)."""
 
     statistic: Literal["mean", "min"] = Field(
@@ -104,7 +104,7 @@ def _select_margin(candidates: Candidates, parameters: MarginParameters, count: 
     )
 
 
-MARGIN = guarded(
+MARGIN = with_noise_filter(
     Strategy(
         "margin",
         needs=frozenset({"generations"}),
@@ -119,7 +119,7 @@ MARGIN = guarded(
 )
 
 
-class MaxTokenParameters(GuardedParameters):
+class MaxTokenParameters(NoiseFilterParameters):
     """Maximum token uncertainty (Bhatt et al., arXiv 2401.06692)."""
 
 
@@ -128,7 +128,7 @@ def _select_max_token(candidates: Candidates, parameters: MaxTokenParameters, co
     return Scores(max_token_nll(candidates.outputs()))
 
 
-MAX_TOKEN = guarded(
+MAX_TOKEN = with_noise_filter(
     Strategy(
         "max_token",
         needs=frozenset({"generations"}),
