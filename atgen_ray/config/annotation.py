@@ -300,8 +300,8 @@ class PluginAnnotatorConfig(Section):
     """An annotator of an installed package, written as `type: NAME`."""
 
     type: Literal["plugin"] = Field(
-        description="The name of an annotator of an installed package (`atgen-ray plugins` lists "
-        "them); a resolved configuration has plugin here, and the name in `name`"
+        description="plugin: an annotator of an installed package, written as `type: NAME`; "
+        "`atgen-ray plugins` lists them"
     )
     name: str = Field(description="Entry point of the group atgen_ray.annotators")
     price_per_label: Changeable[NonNegativeFloat] = Field(

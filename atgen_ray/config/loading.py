@@ -4,7 +4,7 @@ plain data.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,7 @@ from pydantic import SecretStr, ValidationError
 from atgen_ray.config import RunConfig
 from atgen_ray.config.messages import explain_mistakes, show_value
 from atgen_ray.core.errors import UserError, nearest
-from atgen_ray.core.schema import list_settings
 from atgen_ray.core.strict_yaml import parse_yaml
-from atgen_ray.selection import STRATEGIES
 
 PRESETS = files("atgen_ray") / "presets"
 OVERRIDE = re.compile(r"(?P<key>[\w-]+(\.[\w-]+)*)=(?P<value>.*)", re.DOTALL)
@@ -127,22 +125,6 @@ def renew_config(tree: dict[str, Any]) -> dict[str, Any]:
         return dump_config(RunConfig.model_validate(tree))
     except ValidationError:  # of a version whose keys are no more: what differs is told key by key
         return tree
-
-
-def explain_config() -> Iterator[dict[str, str]]:
-    """`key`, `type`, `default` and `description` of every setting, in the order of the tree."""
-    yield from list_settings(RunConfig)
-
-
-def explain_strategies() -> Iterator[dict[str, Any]]:
-    """`name` and `description` of every strategy, with its `parameters` as in `explain_config`."""
-    for name, strategy in sorted(STRATEGIES.items()):
-        description = " ".join((strategy.parameters.__doc__ or "").split())
-        yield {
-            "name": name,
-            "description": description,
-            "parameters": list(list_settings(strategy.parameters)),
-        }
 
 
 def read_file(source: str) -> str:

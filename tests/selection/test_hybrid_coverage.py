@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 from atgen_ray.scoring import UNCERTAINTIES, normalized_nll
 from atgen_ray.selection.kernels.coverage import DenseCoverage
 from atgen_ray.selection.kernels.greedy import maximize
-from atgen_ray.selection.kernels.similarity import compare
+from atgen_ray.selection.kernels.similarity import compare, quantise
 from atgen_ray.testing.pools import make_pool
 
 

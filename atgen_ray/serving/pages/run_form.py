@@ -12,32 +12,13 @@ from pydantic_core import to_jsonable_python
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import list_presets, read_tree
 from atgen_ray.config.plugins import ANNOTATOR_PLUGINS, PLUGIN
+from atgen_ray.config.reference import EVERYDAY
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.schema import describe_field, find_alternatives, find_section, type_name
 from atgen_ray.core.strict_yaml import dump_yaml
 from atgen_ray.selection import STRATEGIES
 
 Kind = Literal["text", "lines", "integer", "number", "choice"]
-GROUPS = {
-    "Run": ["name", "seed"],
-    "Data": ["data.pool", "data.test", "data.input", "data.references"],
-    "Task and model": [
-        "prompt.system",
-        "prompt.template",
-        "model.id",
-        "model.max_prompt_tokens",
-        "model.max_new_tokens",
-    ],
-    "Selection": ["selection.strategy", "selection.count", "selection.candidates"],
-    "Annotator": [
-        "annotator.type",
-        "annotator.model",
-        "annotator.guidelines",
-        "annotator.price_per_label",
-    ],
-    "Training": ["training.epochs", "training.learning_rate", "training.batch_size"],
-    "Stopping": ["stopping.rounds", "stopping.labels", "stopping.dollars"],
-}
 LINES = {"prompt.system", "prompt.template", "annotator.guidelines"}
 FILES = {"data.pool", "data.test"}
 COLUMNS = {"data.input", "data.references"}
@@ -77,7 +58,7 @@ def build_form(preset: str | None) -> tuple[dict[str, list[FormField]], str]:
         tree = read_tree(preset)
     fields = {
         group: [_build_field(key, _take(tree, key)) for key in keys]
-        for group, keys in GROUPS.items()
+        for group, keys in EVERYDAY.items()
     }
     rest = {key: value for key, value in tree.items() if value != {}}
     return fields, dump_yaml(rest) if rest else ""
