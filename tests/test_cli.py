@@ -238,7 +238,7 @@ def test_a_section_a_key_and_a_type_are_explained_alone() -> None:
     assert keys("training.epochs") == ["training.epochs"]
     assert "annotator[openai].model" in keys("annotator.model")
     assert all(key.startswith("annotator[human].") for key in keys("annotator", "human"))
-    assert "training.epochs: int > 0" in call("config", "explain", "training").out
+    assert "training.epochs: float > 0" in call("config", "explain", "training").out
 
 
 def test_a_strategy_is_explained_with_its_why_its_parts_and_its_parameters() -> None:
