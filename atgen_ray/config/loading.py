@@ -123,7 +123,9 @@ def renew_config(tree: dict[str, Any]) -> dict[str, Any]:
     """
     try:
         return dump_config(RunConfig.model_validate(tree))
-    except ValidationError:  # of a version whose keys are no more: what differs is told key by key
+    # Of a version whose keys are no more, or with a plug-in that is gone: what differs is told key
+    # by key.
+    except (ValidationError, UserError):
         return tree
 
 

@@ -19,7 +19,7 @@ def explain_strategy(name: str) -> Explanation:
         return STRATEGIES[name]
     except (KeyError, UserError):
         return Explanation(
-            title=name,
+            title="Unknown strategy",
             why=f"Strategy '{name}', which is not installed here, ranked the unlabelled examples "
             "by its score and took the best.",
             score="As the strategy defines it; larger was picked first.",
