@@ -1,4 +1,4 @@
-"""Known answers as labels: the simulated annotator of benchmarks."""
+"""Simulated annotator of benchmarks: it answers with the known references of the dataset."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,16 +9,16 @@ from atgen_ray.core.records import Annotation, DeadLetter
 
 
 class DatasetAnnotator:
-    """Answers with the first reference of the dataset, at a price that is only counted, within the
-    budget.
+    """Labels an example with its first reference. The price is only counted, and the budget
+    holds.
     """
 
     name = "dataset"
 
-    def __init__(self, config: DatasetAnnotatorConfig, site: AnnotationContext) -> None:
-        gold = site.folder.read_table("gold.parquet")
+    def __init__(self, config: DatasetAnnotatorConfig, context: AnnotationContext) -> None:
+        gold = context.folder.read_table("gold.parquet")
         self._price = config.price_per_label
-        self._site = site
+        self._context = context
         self._gold: Mapping[str, Sequence[str]] = dict(
             zip(gold["id"].to_pylist(), gold["references"].to_pylist(), strict=True)
         )
@@ -32,7 +32,7 @@ class DatasetAnnotator:
             for id_ in ids
             if id_ not in known
         ]
-        bought = known[: buy_labels(self._site, self.name, known, self._price)]
+        bought = known[: buy_labels(self._context, self.name, known, self._price)]
         labels = [Annotation(id_, self._gold[id_][0], self.name, self._price) for id_ in bought]
-        self._site.progress(len(labels), len(ids))
+        self._context.progress(len(labels), len(ids))
         return labels, missing

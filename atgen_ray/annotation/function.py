@@ -21,20 +21,20 @@ class FunctionAnnotator:
     def __init__(
         self,
         config: PluginAnnotatorConfig,
-        site: AnnotationContext,
+        context: AnnotationContext,
         label: LabelFunction,
         batch_size: int = 32,
     ) -> None:
         self.name = config.name
         self._price = config.price_per_label
-        self._site = site
+        self._context = context
         self._label = label
         self._batch_size = batch_size
 
     def annotate_batch(
         self, ids: Sequence[str], texts: Sequence[str]
     ) -> tuple[list[Annotation], list[DeadLetter]]:
-        bought = buy_labels(self._site, self.name, ids, self._price)
+        bought = buy_labels(self._context, self.name, ids, self._price)
         labels: list[Annotation] = []
         dead: list[DeadLetter] = []
         for start in range(0, bought, self._batch_size):
@@ -50,5 +50,5 @@ class FunctionAnnotator:
                     dead.append(DeadLetter(id_, "annotation", reason))
                 else:
                     labels.append(Annotation(id_, answer, self.name, self._price))
-            self._site.progress(end, len(ids))
+            self._context.progress(end, len(ids))
         return labels, dead

@@ -7,22 +7,24 @@ from atgen_ray.core.money import to_nano
 from atgen_ray.store.ledger import Entry
 
 
-def buy_labels(site: AnnotationContext, annotator: str, ids: Sequence[str], dollars: float) -> int:
-    """Enters the price of labels in the ledger; how many of the first the budget allows.
-
-    Labels that were entered before a kill are not paid for again.
+def buy_labels(
+    context: AnnotationContext, annotator: str, ids: Sequence[str], dollars: float
+) -> int:
+    """Book the price of the labels in the ledger and return how many of the first ones the budget
+    allows.
     """
     nano = to_nano(dollars)
     entries = [Entry(f"{annotator}-{id_}", id_, nano) for id_ in ids]
-    with site.journal.leased_transaction(site.lease) as connection:
-        paid = site.ledger.find(connection, [entry.key for entry in entries])  # before a kill
-        count, limit = site.ledger.reserve(
+    with context.journal.leased_transaction(context.lease) as connection:
+        # A process that was killed after this transaction has paid for these already.
+        paid = context.ledger.find(connection, [entry.key for entry in entries])
+        count, limit = context.ledger.reserve(
             connection,
-            site.round,
+            context.round,
             annotator,
             [entry for entry in entries if entry.key not in paid],
         )
-        site.ledger.settle(connection, dict.fromkeys((entry.key for entry in entries), nano))
+        context.ledger.settle(connection, dict.fromkeys((entry.key for entry in entries), nano))
     count += len(paid)
-    site.note_limit(limit, len(ids) - count, nano)
+    context.record_shortfall(limit, len(ids) - count, nano)
     return count

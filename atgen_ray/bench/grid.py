@@ -1,7 +1,5 @@
 """The runs of a suite: one for every combination, each with a configuration of its own."""
 
-import hashlib
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,6 +17,8 @@ from atgen_ray.config.loading import (
 )
 from atgen_ray.config.messages import explain_mistakes
 from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.core.hashing import digest
+from atgen_ray.core.schema import merge_trees
 from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.evaluation import METRICS
 
@@ -105,17 +105,6 @@ def list_trials(suite: BenchConfig) -> list[Trial]:
     return cells
 
 
-def merge_trees(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`below` with the keys of `above` laid over it, section by section."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = (
-            merge_trees(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-        )
-    return merged
-
-
 def _configure(
     suite: BenchConfig,
     task: str,
@@ -169,11 +158,4 @@ def _name(suite: BenchConfig, task: str, model: str, strategy: str, seed: int, o
     name = "-".join(parts).replace("_", "-")
     if len(name) <= LONGEST:
         return name
-    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
-    return f"{name[: LONGEST - 9].rstrip('-')}-{digest}"
-
-
-def group_trials(cells: list[Trial]) -> Iterator[tuple[tuple[str, str], list[Trial]]]:
-    """The runs of each task and model, in the order of the suite."""
-    for key in dict.fromkeys((cell.task, cell.model) for cell in cells):
-        yield key, [cell for cell in cells if (cell.task, cell.model) == key]
+    return f"{name[: LONGEST - 9].rstrip('-')}-{digest(name, size=4)}"

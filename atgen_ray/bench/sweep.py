@@ -213,9 +213,7 @@ def _look(each: _Active, journal: Journal, state: SweepState) -> tuple[str, str]
 
 def _measure(journal: Journal, cell: Trial) -> float:
     """Seconds of all steps of a run."""
-    return sum(
-        event.seconds or 0.0 for event in journal.events(cell.run.name) if event.kind == "step"
-    )
+    return sum(event.seconds or 0.0 for event in journal.steps(cell.run.name))
 
 
 def _tidy(suite: BenchConfig, cell: Trial) -> None:

@@ -1,5 +1,8 @@
 """Which examples are worth labelling."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field, JsonValue, PositiveInt, model_validator
 
 from atgen_ray.config.messages import check_values
@@ -77,6 +80,14 @@ class SelectionConfig(Section):
             self._check_shortlist(self.shortlist)
         return self
 
+    def choose_strategy(self, round: int) -> tuple[str, dict[str, JsonValue]]:
+        """Return name and parameters of the strategy of `round`; the first round may have its
+        own.
+        """
+        if round <= 1 and self.first.strategy is not None:
+            return self.first.strategy, self.first.parameters
+        return self.strategy, self.parameters
+
     def _check_shortlist(self, shortlist: ShortlistConfig) -> None:
 
         _check_strategy("selection.shortlist", shortlist.strategy, shortlist.parameters)
@@ -95,6 +106,16 @@ class SelectionConfig(Section):
                 f"selection.shortlist.count is {shortlist.count}, expected at least "
                 f"selection.count = {self.count}"
             )
+
+
+def name_strategy(config: Mapping[str, Any], round: int) -> str | None:
+    """Return the strategy of `round` in a stored configuration, which another version may have
+    written; None where it names none.
+    """
+    selection = config.get("selection") or {}
+    first = (selection.get("first") or {}).get("strategy") if round <= 1 else None
+    name = first or selection.get("strategy")
+    return None if name is None else str(name)
 
 
 def _check_strategy(section: str, name: str, parameters: dict[str, JsonValue]) -> None:

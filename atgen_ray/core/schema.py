@@ -3,7 +3,7 @@ a meaning.
 """
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_validator
@@ -61,6 +61,19 @@ def list_settings(model: type[BaseModel], prefix: str = "") -> Iterator[dict[str
             origin = get_origin(field.annotation)
             item = "[]" if origin is list else ".*" if origin is dict else ""
             yield from list_settings(section, f"{key}{item}.")
+
+
+def merge_trees(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both trees in one; where both have a key, sections are merged and the value of `above`
+    replaces any other.
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        known = merged.get(key)
+        if isinstance(known, dict) and isinstance(value, dict):
+            value = merge_trees(known, value)
+        merged[key] = value
+    return merged
 
 
 def describe_field(field: FieldInfo) -> str:

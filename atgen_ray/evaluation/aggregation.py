@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from atgen_ray.core.bootstrap import bootstrap_mean
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.evaluation.metric import Case, Resources
 from atgen_ray.evaluation.registry import METRICS, Corpus
@@ -149,25 +150,8 @@ def _aggregate(
     mean = float(values.mean())
     low = high = mean
     if np.ptp(values) > 0:
-        low, high = _bootstrap(values, samples, confidence, seed)
+        low, high = bootstrap_mean(values, samples, confidence, seed)
     return Aggregate(mean=mean, low=low, high=high, count=len(values))
-
-
-def _bootstrap(
-    values: npt.NDArray[np.float64], samples: int, confidence: float, seed: int
-) -> tuple[float, float]:
-    from scipy.stats import bootstrap
-
-    interval = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=samples,
-        batch=max(1, 2**22 // len(values)),  # 32 MB at a time
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
 
 
 def _aggregate_corpus(

@@ -36,7 +36,7 @@ from atgen_ray.reporting.page import render_page
 from atgen_ray.reporting.publish import view_run
 from atgen_ray.run.driver import enter_run, find_activity, has_controller, start_controller
 from atgen_ray.run.estimate import plan_within_ray
-from atgen_ray.run.queries import export_labels, show_run, stop_run, summarize_runs
+from atgen_ray.run.queries import ask_to_stop, describe_run, summarize_runs, write_labels
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.security.restrictions import check_hosts, check_location, restrict_config
 from atgen_ray.serving.uploads import upload_folder
@@ -149,19 +149,19 @@ class RunManager:
     def show(self, name: str) -> dict[str, Any]:
         """As `atgen-ray runs show`."""
         self._find(name)
-        return show_run(name, self._service.storage, self._service.database_url)
+        return describe_run(self._journal, self._service.storage, name)
 
     def stop(self, name: str) -> str:
         """Asks the run's controller to stop; says what will happen."""
         self._find(name)
-        return stop_run(name, self._service.storage, self._service.database_url)
+        return ask_to_stop(self._journal, name)
 
     def export(self, name: str, format: str) -> bytes:
         """The labelled set as a file; a folder is packed as zip."""
         self._find(name)
         with tempfile.TemporaryDirectory(prefix="atgen-export-") as folder:
             output = Path(folder, f"labels.{format}")
-            export_labels(name, self._service.storage, self._service.database_url, format, output)
+            write_labels(self._journal, self._service.storage, name, format, output)
             if output.is_dir():
                 output = Path(shutil.make_archive(str(Path(folder, name)), "zip", output))
             return output.read_bytes()

@@ -27,6 +27,7 @@ from atgen_ray.store.tables import annotations, controllers, dead_letters, event
 from atgen_ray.store.totals import RunTotals, add_labels, count_by_round, list_totals
 
 Status = Literal["created", "running", "finished", "stopped", "failed"]
+STEP = "step"  # an event: a step of a round is committed
 CHANGED = "changed"  # an event: the run was given other settings
 WARNING = (
     "warning"  # an event: something that does not keep the run from going on, told under that name
@@ -72,6 +73,26 @@ class Event:
     payload: dict[str, Any]
     seconds: float | None
     time: float
+
+    @property
+    def is_step(self) -> bool:
+        """Whether the event commits a step of the run."""
+        return self.kind == STEP
+
+
+def explain_end(status: str, events: Sequence[Event]) -> str:
+    """Return why a run with `status` ended: the last message among its `events`; empty while it
+    goes on.
+
+    `status` is that of `Journal.describe_status`, or of the run's record. The message of an earlier
+    attempt does not count once a new one has started.
+    """
+    if status == INTERRUPTED:
+        return INTERRUPTION
+    if status in ("created", "running"):
+        return ""
+    messages = (event.payload.get("message") for event in reversed(events))
+    return str(next((message for message in messages if message), ""))
 
 
 @dataclass(frozen=True)
@@ -304,7 +325,7 @@ class Journal:
         """Enter an event. A second one of kind "step" for the same round and step returns the
         first, unchanged.
         """
-        if kind == "step" and step is None:
+        if kind == STEP and step is None:
             raise ValueError("an event of kind 'step' names its step")
         with self.leased_transaction(lease) as connection:
             return self.enter_event(connection, lease.run, kind, round, step, payload, seconds)
@@ -321,7 +342,7 @@ class Journal:
     ) -> Event:
         """As `append`, within a transaction that holds the run's lock."""
         mine = events.c.run == run
-        if kind == "step":
+        if kind == STEP:
             same = mine & (events.c.kind == kind) & (events.c.step == step)
             same &= events.c.round.is_(None) if round is None else events.c.round == round
             if first := connection.execute(sa.select(events).where(same)).mappings().one_or_none():
@@ -363,9 +384,13 @@ class Journal:
             rows = connection.execute(sa.select(events).where(wanted).order_by(events.c.sequence))
             return [Event(**row) for row in rows.mappings()]
 
+    def steps(self, run: str) -> list[Event]:
+        """Return the events that commit a step of the run, in order."""
+        return self.events(run, kind=STEP)
+
     def committed_steps(self, run: str) -> dict[tuple[int | None, str], Event]:
         """The events of kind "step" by round and step: what a resumed run need not do again."""
-        return {(event.round, str(event.step)): event for event in self.events(run, kind="step")}
+        return {(event.round, str(event.step)): event for event in self.steps(run)}
 
     def record_annotations(self, lease: Lease, round: int, new: Sequence[Annotation]) -> int:
         """Enter the annotations whose example has none by the same annotator yet; how many those

@@ -7,8 +7,9 @@ import pytest
 from command_line import call, write_config
 
 from atgen_ray.bench.config import ResourcesConfig
-from atgen_ray.bench.grid import list_trials, load_suite, merge_trees
+from atgen_ray.bench.grid import list_trials, load_suite
 from atgen_ray.bench.sweep import fit_runs
+from atgen_ray.core.schema import merge_trees
 
 SUITE: dict[str, Any] = {
     "run": {"selection": {"count": 5}, "training": {"epochs": 2}},

@@ -75,8 +75,7 @@ def read_curves(cells: Sequence[Trial], metrics: dict[str, str], journal: Journa
 
 def _read_seconds(journal: Journal, run: str) -> dict[int, dict[str, float]]:
     found: dict[int, dict[str, float]] = {}
-    for event in journal.events(run):
-        if event.kind == "step":
-            spent = (event.seconds or 0.0) + float(event.payload.get("reused_seconds", 0.0))
-            found.setdefault(event.round or 0, {})[str(event.step)] = spent
+    for event in journal.steps(run):
+        spent = (event.seconds or 0.0) + float(event.payload.get("reused_seconds", 0.0))
+        found.setdefault(event.round or 0, {})[str(event.step)] = spent
     return found

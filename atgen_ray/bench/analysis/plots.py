@@ -10,7 +10,7 @@ from atgen_ray.bench.analysis.comparisons import Comparison, list_points
 from atgen_ray.bench.analysis.curves import Curve
 from atgen_ray.bench.analysis.statistics import Points, align_curves, estimate_mean
 from atgen_ray.bench.config import BenchConfig
-from atgen_ray.reporting.formats import write_metric
+from atgen_ray.reporting.formats import format_metric
 from atgen_ray.reporting.plots.theme import MARKERS, Draw, add_axes, colour, series_colour
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def draw_curves(suite: BenchConfig, curves: Sequence[Curve]) -> Picture:
                     axes.fill_between(labels, low, high, color=hue, alpha=0.1, linewidth=0)
             name = task if len(suite.models) == 1 else f"{task}, {model}"
             axes.set_title(
-                f"{name}: {write_metric(group[0].metric)}",
+                f"{name}: {format_metric(group[0].metric)}",
                 loc="left",
                 fontsize=11,
                 color=colour("ink"),

@@ -136,7 +136,7 @@ def describe_results(suite: BenchConfig, results: Results) -> str:
         f"tasks\n\n{write_markdown(results.overall, SCORES)}\n![Differences](differences.png)\n",
         f"## Area under the curve, labels to {baseline}'s final score, device seconds of a run\n\n"
         f"{write_markdown(results.strategies, LABELS)}",
-        f"## Dollars\n\n{write_dollars(suite, results)}",
+        f"## Dollars\n\n{format_dollars(suite, results)}",
     ]
     if results.rivals:
         parts.append(f"## Further comparisons\n\n{write_markdown(results.rivals, SCORES)}")
@@ -156,7 +156,7 @@ def describe_results(suite: BenchConfig, results: Results) -> str:
     return "\n".join(parts)
 
 
-def write_dollars(suite: BenchConfig, results: Results) -> str:
+def format_dollars(suite: BenchConfig, results: Results) -> str:
     """What a run costs until it is as good as the baseline's last: labels at each price, and
     devices.
     """

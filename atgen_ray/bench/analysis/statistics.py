@@ -5,13 +5,13 @@ are many.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from atgen_ray.bench.config import AnalysisConfig
 from atgen_ray.core.arrays import Numbers
+from atgen_ray.core.bootstrap import bootstrap_mean
 from atgen_ray.reporting.comparison import labels_to_reach
 
 Points = Sequence[tuple[float, float]]  # labels and score
@@ -53,8 +53,6 @@ def estimate_mean(values: Sequence[float], analysis: AnalysisConfig) -> Interval
     trials, over 10 in 90 %, over 20 in 93 %. `count` says on how many it rests, and `decide` asks
     for an exact test beside it.
     """
-    from scipy.stats import bootstrap
-
     data = np.asarray(values, np.float64)
     if len(data) == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
@@ -63,8 +61,10 @@ def estimate_mean(values: Sequence[float], analysis: AnalysisConfig) -> Interval
         return Interval(mean, math.nan, math.nan, 1)
     if np.ptp(data) < 1e-12:  # as the differences of a strategy that picked the same examples
         return Interval(mean, mean, mean, len(data))
-    found = bootstrap((data,), np.mean, method="BCa", **_options(analysis)).confidence_interval
-    return Interval(mean, float(found.low), float(found.high), len(data))
+    low, high = bootstrap_mean(
+        data, analysis.resamples, analysis.confidence, analysis.seed, method="BCa"
+    )
+    return Interval(mean, low, high, len(data))
 
 
 def compare_pairs(differences: Sequence[float], seed: int = 0) -> float:
@@ -151,9 +151,14 @@ def estimate_reach(
     if len(rows) < 2:
         return Reach(Interval(mean, math.nan, math.nan, len(rows)), last, float(reached[0]))
     reached.clear()
-    options = _options(analysis) | {"n_resamples": min(500, analysis.resamples)}
     found = bootstrap(
-        (np.array(rows),), find, vectorized=False, method="percentile", **options
+        (np.array(rows),),
+        find,
+        vectorized=False,
+        method="percentile",
+        n_resamples=min(500, analysis.resamples),
+        confidence_level=analysis.confidence,
+        rng=np.random.default_rng(analysis.seed),
     ).confidence_interval
     share = float(np.mean(reached))
     return Reach(Interval(mean, float(found.low), float(found.high), len(rows)), last, share)
@@ -164,11 +169,3 @@ def decide(interval: Interval, corrected: float, analysis: AnalysisConfig) -> st
     if not interval.excludes_zero or corrected > 1 - analysis.confidence:
         return "no difference shown"
     return "better" if interval.mean > 0 else "worse"
-
-
-def _options(analysis: AnalysisConfig) -> dict[str, Any]:
-    return {
-        "n_resamples": analysis.resamples,
-        "confidence_level": analysis.confidence,
-        "rng": np.random.default_rng(analysis.seed),
-    }

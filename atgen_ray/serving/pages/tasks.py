@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from atgen_ray.annotation.human.adjudication import list_disputes
 from atgen_ray.annotation.human.progress import measure_team
 from atgen_ray.annotation.human.task_store import open_task_store
+from atgen_ray.config.selection import name_strategy
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.selection import explain_strategy
 from atgen_ray.serving.pages.rendering import render
@@ -25,15 +26,15 @@ def task_pages(journal: Journal) -> APIRouter:
     def annotate(request: Request, name: Name) -> Response:
         guidelines = open_task_store(journal, name).config.guidelines
         config = journal.run(name).config
-        selection = config.get("selection") or {}
-        names = [(selection.get("first") or {}).get("strategy"), selection.get("strategy")]
-        values: dict[str, Any] = {
-            "name": name,
-            "guidelines": guidelines or _describe_prompt(config),
-        }
-        # By name: the same strategy may be asked for in the first batch and later.
-        values["explanations"] = {each: explain_strategy(each) for each in names if each}
-        return render(request, "annotate.html.j2", **values)
+        # Of the first round and of later ones: the page shows the one that its task names.
+        names = [name_strategy(config, round) for round in (1, 2)]
+        return render(
+            request,
+            "annotate.html.j2",
+            name=name,
+            guidelines=guidelines or _describe_prompt(config),
+            explanations={each: explain_strategy(each) for each in names if each},
+        )
 
     @router.get("/annotate/{name}/disputes", dependencies=[allow("admin")])
     def disputes(request: Request, name: Name) -> Response:

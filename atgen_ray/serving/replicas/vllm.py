@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ray import serve
-from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine as RayVLLM
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 
@@ -33,6 +32,7 @@ from atgen_ray.engines.vllm_engine import (
 )
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.ray_runtime import private_api
 from atgen_ray.ray_runtime.hardware import count_threads, find_device, worker_environment
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
@@ -123,25 +123,10 @@ def takes_names(service: ServiceConfig) -> bool:
     return service.engine.adapters == "name"
 
 
-class LeanVLLM(RayVLLM):
-    """Ray's engine, but a model on one CPU worker runs in the engine's process.
-
-    Ray gives such a worker a process of its own, which polls for every step and takes a fifth of
-    the cores by that.
-    """
-
-    def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:
-        arguments, frontend, config = super()._prepare_engine_config(callback_ctx)
-        parallel = config.parallel_config
-        if parallel.world_size == 1 and parallel.distributed_executor_backend == "mp":
-            arguments.distributed_executor_backend = parallel.distributed_executor_backend = "uni"
-        return arguments, frontend, config
-
-
 class VLLMReplica(LLMServer):
     """One vLLM engine; a Replica of the service."""
 
-    _default_engine_cls = LeanVLLM
+    _default_engine_cls = private_api.vllm_engine_class()
 
     async def __init__(self, llm_config: LLMConfig, service: ServiceConfig) -> None:  # type: ignore[misc]
 
@@ -240,7 +225,7 @@ class VLLMReplica(LLMServer):
     async def _ask_engine(self) -> None:
         """Returns once the engine is between two steps, or idle."""
         if self.engine is not None:
-            await self.engine._engine_client.is_sleeping()
+            await private_api.wait_for_engine(self.engine)
 
     async def _find(self, name: str | None) -> Adapter | None:
         return None if name is None else await asyncio.to_thread(self._directory.find, name)
@@ -269,6 +254,8 @@ class VLLMReplica(LLMServer):
                 await self._load_name(name, adapter)
                 try:
                     await self._check(adapter, name)
+                # A cancellation too: vLLM must not keep an unchecked adapter under a name that we
+                # do not count. The error is raised on.
                 except BaseException:
                     await self._unload_name(name)
                     raise
@@ -277,18 +264,7 @@ class VLLMReplica(LLMServer):
             self._loading.release()
 
     async def _load_name(self, name: str, adapter: Adapter) -> None:
-        from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
-
-        # vLLM gives every name a number of its own, which it never uses twice; the one here is not
-        # read.
-        await self.engine.resolve_lora(
-            DiskMultiplexConfig(
-                model_id=name,
-                max_total_tokens=None,
-                local_path=str(adapter.path),
-                lora_assigned_int_id=0,
-            )
-        )
+        await private_api.load_lora(self.engine, name, adapter.path)
 
     async def _make_room(self) -> None:
         while len(self._named) >= self._service.replica.adapters:
@@ -296,9 +272,7 @@ class VLLMReplica(LLMServer):
             await self._unload_name(name)
 
     async def _unload_name(self, name: str) -> None:
-        from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
-
-        await self.engine._oai_models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
+        await private_api.unload_lora(self.engine, name)
 
     async def _change_weights(self, key: str | None) -> None:
         """Nobody is inside the gate while this runs."""
@@ -367,10 +341,9 @@ class VLLMReplica(LLMServer):
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         prompt = {"prompt_token_ids": list(request.token_ids)}
-        adapter = self.engine._oai_models.lora_requests.get(served)
         try:
-            outputs = self.engine._engine_client.generate(
-                prompt, settings, uuid.uuid4().hex, lora_request=adapter
+            outputs = private_api.generate_tokens(
+                self.engine, prompt, settings, uuid.uuid4().hex, served
             )
             (answer,) = [output async for output in outputs]
         except (ValueError, EngineGenerateError) as error:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.schema import merge_trees
 from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.schemas.body import Body
@@ -100,16 +101,3 @@ def read_more(text: str) -> Tree:
             f"the further settings hold one {type(tree).__name__}, expected keys and values"
         )
     return tree
-
-
-def merge_trees(below: Tree, above: Tree) -> Tree:
-    """Both trees in one; where both have a key, that of `above`."""
-    merged = dict(below)
-    for key, value in above.items():
-        known = merged.get(key)
-        merged[key] = (
-            merge_trees(known, value)
-            if isinstance(known, dict) and isinstance(value, dict)
-            else value
-        )
-    return merged
