@@ -162,7 +162,7 @@ class ServiceConfig(Section):
     )
 
     @property
-    def taught(self) -> ModelConfig:
+    def target_model(self) -> ModelConfig:
         """The model; ValueError where the service has none."""
         if self.model is None:
             raise ValueError("this service has no model")
