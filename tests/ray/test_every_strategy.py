@@ -22,7 +22,7 @@ def test_every_strategy_votes_in_a_run_of_the_demo_model(ray_session: None, tmp_
         "data.limit=12",
         "data.test=null",
         "model.max_new_tokens=4",
-        "model.max_prompt_tokens=96",
+        "model.max_prompt_tokens=192",
         "evaluation.zero_shot=false",
         "training.epochs=1",
         "stopping.rounds=2",
