@@ -66,6 +66,7 @@ SLOW_PLACES = (
     "tests/attack/test_ray_ports.py",
     "tests/bench/test_results.py",
     "tests/bench/test_sweep.py",
+    "tests/test_placement.py",
 )
 
 
