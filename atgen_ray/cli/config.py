@@ -1,4 +1,4 @@
-"""`atgen-ray config`: the reference of all settings."""
+"""Commands `atgen-ray config`: the reference of all settings."""
 
 import json
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The names of the query strategies."""
+"""Query strategies by name, as `selection.strategy` of the configuration gives them."""
 
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.plugins import Registry

@@ -1,4 +1,4 @@
-"""The strategies that stand alone, by name."""
+"""Strategies that work alone, by name: all but `ensemble`, which combines them."""
 
 from atgen_ray.core.plugins import Registry
 from atgen_ray.selection.strategies.badge import BADGE
