@@ -164,7 +164,10 @@ def expect_callable(name: str, found: Any) -> str | None:
 @cache
 def _find(group: str) -> tuple[tuple[Plugin, EntryPoint], ...]:
     """The entry points of `group` by name and package; read once in a process."""
-    here = Path.cwd()
+    try:
+        here: Path | None = Path.cwd()
+    except OSError:  # it was deleted
+        here = None
     found = []
     for entry in entry_points(group=group):
         # A working directory on sys.path may hold data of a run, and what looks like a package.
