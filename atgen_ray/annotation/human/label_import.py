@@ -46,7 +46,7 @@ def import_labels(
         place in `labels` from 0, and the reason.
 
     Raises:
-        TaskUnknown, TaskConflict: no such run, or none that people label.
+        TaskUnknownError, TaskConflictError: no such run, or none that people label.
     """
     task_store = open_task_store(journal, run)
     by_input = {text: id_ for id_, text in texts.items()}
@@ -152,8 +152,8 @@ def bring_labels(
     """Import `labels` for the examples of the run's pool; see `import_labels`.
 
     Raises:
-        TaskUnknown, TaskConflict: no such run, one without people as annotators, or one that has
-            not read its pool yet.
+        TaskUnknownError, TaskConflictError: no such run, one without people as annotators, or one
+            that has not read its pool yet.
     """
     open_task_store(journal, name)
     folder = RunFolder(storage, name)
