@@ -1,11 +1,12 @@
-"""The service: what `args` of the Serve application hold in serve_configs/*.yaml."""
+"""Configuration of the service: the `args` of the Serve application in serve_configs/*.yaml."""
 
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 
 from atgen_ray.config.data import PromptConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
+from atgen_ray.config.plugins import BACKENDS
 from atgen_ray.core.schema import Section
 
 
@@ -77,7 +78,7 @@ class LimitsConfig(Section):
 
     @property
     def backpressure(self) -> dict[str, int]:
-        """What Ray Serve answers where it refuses by itself, which is 503 unless told otherwise."""
+        """Return the settings with which Ray Serve refuses requests: 429, not its default 503."""
         return {"status_code": 429, "retry_after_s": self.retry_after}
 
 
@@ -115,7 +116,7 @@ class ReplicaConfig(Section):
     )
 
     def count_slots(self, backend: str) -> int:
-        """`slots`, or what suits a replica of `backend`, "vllm" or "transformers"."""
+        """Return `slots`, or the default for `backend`, "vllm" or "transformers"."""
         return self.slots or {"vllm": 128, "transformers": 32}[backend]
 
 
@@ -161,9 +162,18 @@ class ServiceConfig(Section):
         "servers; none: nowhere",
     )
 
+    @model_validator(mode="after")
+    def _engine_is_built_in(self) -> "ServiceConfig":
+        if self.engine.backend not in BACKENDS:
+            raise ValueError(
+                f"engine.backend is {self.engine.backend!r}, expected one of "
+                f"{', '.join(BACKENDS)}: replicas of the service run no engine of another package"
+            )
+        return self
+
     @property
-    def taught(self) -> ModelConfig:
-        """The model; ValueError where the service has none."""
+    def target_model(self) -> ModelConfig:
+        """Return the model; raise ValueError if the service has none."""
         if self.model is None:
             raise ValueError("this service has no model")
         return self.model

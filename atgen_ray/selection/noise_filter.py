@@ -1,9 +1,12 @@
-"""A guard before uncertainty strategies: what is uncertain because it is noise is not worth
-labelling.
+"""Noise filter before uncertainty strategies: it leaves out candidates that are uncertain because
+they are noise.
+
+The filter is the parameter `guard` of a strategy and is off by default. Candidates that it leaves
+out can still fill up a batch at random, like those that the strategy cannot rank.
 """
 
 import unicodedata
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,14 +21,13 @@ from atgen_ray.selection.strategy import (
     Parameters,
     Picks,
     Scores,
-    Select,
     Strategy,
 )
 
 
 class NoiseFilter(BaseModel):
     """Candidates that the strategy never sees; they can only fill up a batch at random, like those
-    it cannot rank.
+    that it cannot rank.
 
     Uncertain examples are often noise (Tsvigun et al., Findings of EMNLP 2022); the cut-off on
     disagreement is that of Gidiotis and Tsoumakas and of DUAL (arXiv 2503.00867), 0.96. Off by
@@ -51,16 +53,19 @@ class NoiseFilter(BaseModel):
     )
 
     def needs(self) -> Needs:
-        """What the guard itself reads."""
-        wanted: dict[Need, bool] = {
+        """Return what the filter itself reads."""
+        used: dict[Need, bool] = {
             "generations": self.top_share > 0,
             "samples": self.disagreement is not None,
             "texts": self.min_words > 0 or self.max_symbols < 1,
         }
-        return frozenset(need for need, used in wanted.items() if used)
+        return frozenset(need for need, is_used in used.items() if is_used)
 
     def admit(self, candidates: Candidates) -> npt.NDArray[np.bool_]:
-        """Which candidates the strategy may see, shape (n,). One without an uncertainty passes."""
+        """Return which candidates the strategy may see, shape (n,).
+
+        A candidate without an uncertainty passes: there is no evidence that it is noise.
+        """
         admitted = np.ones(len(candidates.ids), dtype=bool)
         if self.min_words or self.max_symbols < 1:
             texts, _ = candidates.prompts()
@@ -78,49 +83,39 @@ class NoiseFilter(BaseModel):
 
 
 class NoiseFilterParameters(Parameters):
-    """Parameters of a strategy that can be guarded against noise."""
+    """Base of the parameters of a strategy with a noise filter."""
 
     guard: NoiseFilter = Field(
         NoiseFilter(), description="Noise guard: what to leave out before the strategy looks"
     )
 
 
-def with_noise_filter(
-    name: str,
-    needs: Needs,
-    parameters: type[NoiseFilterParameters],
-    select: Select,
-    resolve: Callable[[Any], Needs] | None = None,
-) -> Strategy:
-    """The strategy that selects among the candidates admitted by the guard in its parameters; else
-    as Strategy.
-    """
+def with_noise_filter(strategy: Strategy) -> Strategy:
+    """The strategy that selects among the candidates admitted by the guard in its parameters.
 
-    def read(settings: Any) -> Needs:
-        return needs if resolve is None else resolve(settings)
+    The parameters of `strategy` must be `NoiseFilterParameters`.
+    """
 
     def select_admitted(candidates: Candidates, settings: Any, count: int) -> Scores | Picks:
         admitted = settings.guard.admit(candidates)
-        seen = candidates.restrict(read(settings))
+        seen = candidates.restrict(strategy.needs_with(settings))
         if admitted.all():
-            return select(seen, settings, count)
+            return strategy.select(seen, settings, count)
         rows = np.flatnonzero(admitted)
         if not len(rows):
             return Picks((), np.empty(0))
-        outcome = select(seen.take(rows), settings, min(count, len(rows)))
+        outcome = strategy.select(seen.take(rows), settings, min(count, len(rows)))
         return outcome if isinstance(outcome, Picks) else _spread(outcome, rows, len(admitted))
 
-    return Strategy(
-        name,
-        needs,
-        parameters,
-        select_admitted,
-        lambda settings: read(settings) | settings.guard.needs(),
+    return replace(
+        strategy,
+        select=select_admitted,
+        resolve=lambda settings: strategy.needs_with(settings) | settings.guard.needs(),
     )
 
 
 def _spread(outcome: Scores, rows: npt.NDArray[np.int64], size: int) -> Scores:
-    """The scores of the candidates at `rows` as scores of all, NaN for the others."""
+    """Return scores of all `size` candidates: those of `outcome` at `rows`, NaN elsewhere."""
 
     def place(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         placed = np.full(size, np.nan)

@@ -1,4 +1,6 @@
-"""The `badge` strategy: gradients that are large and point different ways."""
+"""The `badge` strategy picks examples whose gradients are large and point in different
+directions.
+"""
 
 import numpy as np
 from pydantic import Field
@@ -7,7 +9,7 @@ from atgen_ray.scoring import normalized_nll
 from atgen_ray.selection.kernels.draws import derive_seed
 from atgen_ray.selection.kernels.farthest import kmeanspp_seeding
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
-from atgen_ray.selection.strategy import Candidates, Needs, Picks, pick_ids
+from atgen_ray.selection.strategy import Candidates, Needs, Picks, Strategy, pick_ids
 from atgen_ray.selection.vectors import Space, plain_vectors, space_needs
 
 
@@ -30,22 +32,23 @@ class BadgeParameters(NoiseFilterParameters):
 
 
 def _select(candidates: Candidates, parameters: BadgeParameters, count: int) -> Picks:
-    """k-means++ seeding: the largest vector first, then drawn by squared distance to the nearest
-    pick.
+    """Pick by k-means++ seeding: the largest vector first, then draws by squared distance to the
+    nearest pick.
 
-    The score is the place in the batch, counted from its end: draws have no scores that fall.
+    The score is the rank counted from the end of the batch, since draws have no score of their own.
     """
     usable, vectors, _ = plain_vectors(candidates, parameters.space)
     if not parameters.gradients:
-        error = -np.expm1(-normalized_nll(candidates.outputs()))[usable]
-        usable, vectors, error = (values[~np.isnan(error)] for values in (usable, vectors, error))
-        vectors = vectors * error[:, None].astype(np.float32)
+        error = -np.expm1(-normalized_nll(candidates.outputs()))[usable]  # 1 - p
+        known = ~np.isnan(error)
+        usable = usable[known]
+        vectors = vectors[known] * error[known, None].astype(np.float32)
     if not len(usable):
         return Picks((), np.empty(0))
     seed = derive_seed("badge", candidates.seed, candidates.round)
     rows, distances = kmeanspp_seeding(vectors, min(count, len(vectors)), seed)
-    places = np.arange(count, count - len(rows), -1, dtype=np.float64)
-    return Picks(pick_ids(candidates.ids, usable[rows]), places, {"squared_distance": distances})
+    scores = np.arange(count, count - len(rows), -1, dtype=np.float64)
+    return Picks(pick_ids(candidates.ids, usable[rows]), scores, {"squared_distance": distances})
 
 
 def _needs(parameters: BadgeParameters) -> Needs:
@@ -55,5 +58,21 @@ def _needs(parameters: BadgeParameters) -> Needs:
 
 
 BADGE = with_noise_filter(
-    "badge", frozenset({"states", "generations"}), BadgeParameters, _select, _needs
+    Strategy(
+        "badge",
+        needs=frozenset({"states", "generations"}),
+        parameters=BadgeParameters,
+        select=_select,
+        resolve=_needs,
+        title="Diverse gradients",
+        why="Training on these examples would change the model strongly and in different "
+        "directions: the model is unsure of its answer to each, and the examples are "
+        "unlike each other.",
+        score="Place in the batch, counted from its end: the first pick has the largest number. "
+        "The picks are random draws, so they have no score of their own.",
+        parts={
+            "squared_distance": "Squared distance to the nearest earlier pick when the example "
+            "was drawn; examples with a larger one are drawn more often.",
+        },
+    )
 )

@@ -1,4 +1,6 @@
-"""The `dual` strategy: the most uncertain among the most typical and novel, and a random half."""
+"""The `dual` strategy fills half of the batch with the most uncertain of the typical and novel
+examples, and the other half at random.
+"""
 
 import math
 
@@ -8,7 +10,7 @@ from pydantic import Field, PositiveInt
 from atgen_ray.scoring import bleu_variance
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategies.idds import InDomainDiversity
-from atgen_ray.selection.strategy import Candidates, Picks, pick_ids
+from atgen_ray.selection.strategy import Candidates, Picks, Strategy, pick_ids
 from atgen_ray.selection.vectors import quantised_vectors
 
 
@@ -32,12 +34,12 @@ class DualParameters(NoiseFilterParameters):
 
 
 def _select(candidates: Candidates, parameters: DualParameters, count: int) -> Picks:
-    """For each pick of the first part: the K best by IDDS, of these the largest BLEUVar below the
-    cut-off.
+    """Pick the first part: of the K best by IDDS the one with the largest BLEUVar below the
+    cut-off, again and again.
 
-    All K count as labelled from then on within this batch, so that a region is visited once; where
-    all K are noise nothing is picked and they count as labelled too. The score is the place in the
-    batch, counted from its end. The random part is left to `select_batch`, which fills the batch.
+    All K then count as labelled within this batch, so that a region is visited once. If all K are
+    noise, none is picked and they count as labelled too. The score is the rank counted from the end
+    of the batch. `select_batch` fills the rest of the batch at random.
     """
     usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
@@ -49,20 +51,41 @@ def _select(candidates: Candidates, parameters: DualParameters, count: int) -> P
     rows: list[int] = []
     found: list[tuple[float, float]] = []
     while len(rows) < math.ceil(parameters.share * count) and not excluded.all():
-        scores = np.where(excluded, -np.inf, diversity.scores())
-        nearest = np.argsort(-scores, kind="stable")[
-            : min(parameters.neighbors, int((~excluded).sum()))
-        ]
-        if not np.isnan(disagreement[nearest]).all():
-            rows.append(int(nearest[np.nanargmax(disagreement[nearest])]))
-            found.append((scores[rows[-1]], disagreement[rows[-1]]))
-        excluded[nearest] = True
-        diversity.move(nearest)
+        idds = np.where(excluded, -np.inf, diversity.scores())
+        best = np.argsort(-idds, kind="stable")[: min(parameters.neighbors, (~excluded).sum())]
+        if not np.isnan(disagreement[best]).all():
+            row = int(best[np.nanargmax(disagreement[best])])
+            rows.append(row)
+            found.append((idds[row], disagreement[row]))
+        excluded[best] = True
+        diversity.move(best)
     density, variance = np.array(found).reshape(-1, 2).T
-    places = np.arange(count, count - len(rows), -1, dtype=np.float64)
+    scores = np.arange(count, count - len(rows), -1, dtype=np.float64)
     return Picks(
-        pick_ids(candidates.ids, usable[rows]), places, {"idds": density, "bleuvar": variance}
+        pick_ids(candidates.ids, usable[rows]), scores, {"idds": density, "bleuvar": variance}
     )
 
 
-DUAL = with_noise_filter("dual", frozenset({"embeddings", "samples"}), DualParameters, _select)
+DUAL = with_noise_filter(
+    Strategy(
+        "dual",
+        needs=frozenset({"embeddings", "samples"}),
+        parameters=DualParameters,
+        select=_select,
+        title="Typical, new and uncertain",
+        why="Each pick of the first part of the batch is the example on which the model's "
+        "samples disagree most, among the few that are most like the pool and least like "
+        "the labels. The rest of the batch was drawn at random.",
+        score="Place in the batch, counted from its end: the first pick has the largest number.",
+        parts={
+            "idds": "Similarity to the pool minus similarity to the labels when the example was "
+            "chosen; larger is more typical and newer.",
+            "bleuvar": "Mean squared difference between the sampled answers, from 0 (the same) "
+            "to 1 (nothing in common).",
+        },
+        titles={
+            "idds": "in-domain diversity",
+            "bleuvar": "disagreement of samples",
+        },
+    )
+)

@@ -1,4 +1,4 @@
-"""The `graph_cut` strategy: examples like the pool and unlike each other."""
+"""The `graph_cut` strategy picks examples that are like the pool and unlike each other."""
 
 import numpy as np
 from pydantic import Field
@@ -22,10 +22,10 @@ class GraphCutParameters(Parameters):
 
 
 def _select(candidates: Candidates, parameters: GraphCutParameters, count: int) -> Picks:
-    """Greedy picks by gain sum_{i in U} s_ij - r (2 sum_{i in S} s_ij + s_jj), s being the cosine
-    similarity.
+    """Pick greedily by the gain sum_{i in U} s_ij - r (2 sum_{i in S} s_ij + s_jj), where s is the
+    cosine similarity.
 
-    U are the candidates and S the labelled examples with the picks before. O(n d) a pick.
+    U are the candidates and S the labelled examples with the picks before. A pick costs O(n d).
     """
     usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
@@ -48,5 +48,23 @@ def _select(candidates: Candidates, parameters: GraphCutParameters, count: int) 
 
 
 GRAPH_CUT = Strategy(
-    "graph_cut", needs=frozenset({"embeddings"}), parameters=GraphCutParameters, select=_select
+    "graph_cut",
+    needs=frozenset({"embeddings"}),
+    parameters=GraphCutParameters,
+    select=_select,
+    title="Typical but not redundant",
+    why="These examples are like many others in the pool, and unlike the labelled "
+    "examples and each other.",
+    score="Similarity to the pool minus the weighted similarity to what is labelled or "
+    "already picked; larger was picked first.",
+    parts={
+        "pool_similarity": "Cosine similarity to the unlabelled examples, summed; larger is "
+        "more typical.",
+        "chosen_similarity": "Cosine similarity to the labelled examples and earlier picks, "
+        "summed; larger is more redundant.",
+    },
+    titles={
+        "pool_similarity": "similarity to pool",
+        "chosen_similarity": "similarity to labels and picks",
+    },
 )

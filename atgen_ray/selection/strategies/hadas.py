@@ -1,5 +1,5 @@
-"""The `hadas` strategy: outputs that the source does not bear out, unlike those already
-labelled.
+"""The `hadas` strategy picks examples whose outputs their source does not support, in ways that the
+labelled examples do not show yet.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ from atgen_ray.core.errors import nearest
 from atgen_ray.scoring import FAITHFULNESS
 from atgen_ray.selection.kernels.divergence import mean_divergence
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
-from atgen_ray.selection.strategy import Candidates, Picks, Scores, pick_ids
+from atgen_ray.selection.strategy import Candidates, Picks, Scores, Strategy, pick_ids
 
 
 class HadasParameters(NoiseFilterParameters):
@@ -52,9 +52,9 @@ class HadasParameters(NoiseFilterParameters):
 def _select(candidates: Candidates, parameters: HadasParameters, count: int) -> Scores | Picks:
     """Score w D(x) + (1 - w) h(x).
 
-    h is the weighted sum of the three scores, 1 - faithfulness where hallucinated outputs come
-    first; D the mean Jensen-Shannon divergence in nats between the three scores, brought to the sum
-    1, of the candidate's output and those of the labelled examples' answers; 0 where nothing is
+    h is the weighted sum of the three scores, each 1 - faithfulness when hallucinated outputs come
+    first. D is the mean Jensen-Shannon divergence in nats between the three scores, normalised to
+    the sum 1, of the candidate's output and of the labelled examples' answers; 0 when nothing is
     labelled.
     """
     sources, labeled_sources = candidates.prompts()
@@ -95,14 +95,14 @@ def _select(candidates: Candidates, parameters: HadasParameters, count: int) -> 
 def _judge(
     sources: tuple[str, ...], outputs: "list[str] | tuple[str, ...]", parameters: HadasParameters
 ) -> Numbers:
-    """The three scores of each output, (n, 3), in the direction asked for."""
+    """Return the three scores of each output, (n, 3), in the direction of `parameters.first`."""
     names = (parameters.semantic_frames, parameters.discourse, parameters.content)
     scores = np.stack([FAITHFULNESS[name](sources, outputs) for name in names], axis=1)
     return scores if parameters.first == "faithful" else 1 - scores
 
 
 def _share(scores: Numbers) -> Numbers:
-    """Rows brought to the sum 1; equal shares where all are 0."""
+    """Return the rows normalised to the sum 1; equal shares where all are 0."""
     totals = scores.sum(axis=1, keepdims=True)
     return np.asarray(
         np.where(totals > 0, scores, 1.0) / np.where(totals > 0, totals, scores.shape[1])
@@ -118,7 +118,7 @@ def _pick_apart(
     parameters: HadasParameters,
     count: int,
 ) -> Picks:
-    """Greedy picks: after each, its divergence from every candidate joins the mean."""
+    """Pick greedily; the divergence of each pick from every candidate joins the mean D."""
     shares = _share(scores)
     totals = diversity * known
     weight = parameters.diversity_weight
@@ -137,5 +137,31 @@ def _pick_apart(
 
 
 HADAS = with_noise_filter(
-    "hadas", frozenset({"generations", "texts", "labels"}), HadasParameters, _select
+    Strategy(
+        "hadas",
+        needs=frozenset({"generations", "texts", "labels"}),
+        parameters=HadasParameters,
+        select=_select,
+        title="Unsupported answers",
+        why="The model's answers to these examples say things that the prompt does not "
+        "support, and they fail in other ways than the labelled examples do. If the "
+        "strategy is set to faithful, well supported answers come first.",
+        score="Weighted sum of the lack of support and of diversity; larger was picked first.",
+        parts={
+            "semantic_frames": "Names, numbers and relations of the answer: how little of them "
+            "the prompt supports, from 0 to 1 (how much, if faithful answers "
+            "come first).",
+            "discourse": "The same for the sentences of the answer as wholes.",
+            "content": "The same for the single words of the answer.",
+            "level": "Weighted sum of the three judgements above.",
+            "diversity": "Mean divergence in nats between these judgements and those of the "
+            "labelled examples; 0 if nothing is labelled.",
+        },
+        titles={
+            "semantic_frames": "facts not supported",
+            "discourse": "sentences not supported",
+            "content": "words not supported",
+            "level": "lack of support",
+        },
+    )
 )

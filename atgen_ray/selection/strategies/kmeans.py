@@ -1,4 +1,6 @@
-"""The `kmeans` strategy: one typical example from each of as many clusters as are picked."""
+"""The `kmeans` strategy divides the pool into as many clusters as examples are asked for and picks
+the most central one of each.
+"""
 
 import numpy as np
 
@@ -15,10 +17,10 @@ class KmeansParameters(Parameters):
 
 
 def _select(candidates: Candidates, parameters: KmeansParameters, count: int) -> Scores | Picks:
-    """The candidate nearest to the centre of every cluster, large clusters first; then the second
-    nearest.
+    """Score: the cluster's share of the pool, less the number of its members that are more central.
 
-    Score: the cluster's share of the pool, less the number of its members that come before.
+    So the candidate nearest to the centre of every cluster comes first, large clusters first, then
+    the second nearest.
     """
     usable, vectors, _ = quantised_vectors(candidates)
     if not len(usable):
@@ -26,11 +28,27 @@ def _select(candidates: Candidates, parameters: KmeansParameters, count: int) ->
     labels = cluster(vectors, count, derive_seed("kmeans", candidates.seed, candidates.round))
     similar = similarity_to_centers(vectors, labels)
     share = np.bincount(labels)[labels] / len(labels)
-    found = np.full((4, len(candidates.ids)), np.nan)
-    found[:, usable] = share - rank_in_groups(labels, similar), labels, share, 1 - similar
-    return Scores(found[0], {"cluster": found[1], "cluster_share": found[2], "distance": found[3]})
+    score = share - rank_in_groups(labels, similar)
+    columns = np.full((4, len(candidates.ids)), np.nan)
+    columns[:, usable] = score, labels, share, 1 - similar
+    parts = {"cluster": columns[1], "cluster_share": columns[2], "distance": columns[3]}
+    return Scores(columns[0], parts)
 
 
 KMEANS = Strategy(
-    "kmeans", needs=frozenset({"embeddings"}), parameters=KmeansParameters, select=_select
+    "kmeans",
+    needs=frozenset({"embeddings"}),
+    parameters=KmeansParameters,
+    select=_select,
+    title="Cluster centres",
+    why="The pool was divided into as many clusters as there are picks, and each cluster "
+    "gave the example nearest to its centre. The batch represents the pool; existing "
+    "labels are ignored.",
+    score="Share of the pool in the example's cluster, minus 1 for each example of the "
+    "cluster that came before it; larger clusters come first.",
+    parts={
+        "cluster": "Number of the cluster that the example belongs to.",
+        "cluster_share": "Share of the pool in that cluster, from 0 to 1.",
+        "distance": "Cosine distance to the centre of the cluster; 0 is the most typical.",
+    },
 )

@@ -1,4 +1,4 @@
-"""The `task_diversity` strategy: more examples from the tasks in which the model is least
+"""The `task_diversity` strategy picks more examples from the tasks in which the model is less
 confident.
 """
 
@@ -9,7 +9,7 @@ from atgen_ray.scoring import normalized_nll
 from atgen_ray.selection.kernels.clusters import cluster, rank_in_groups
 from atgen_ray.selection.kernels.draws import derive_seed, draw_uniform
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
-from atgen_ray.selection.strategy import Candidates, Picks, Scores
+from atgen_ray.selection.strategy import Candidates, Picks, Scores, Strategy
 from atgen_ray.selection.vectors import quantised_vectors
 
 
@@ -24,17 +24,18 @@ class TaskDiversityParameters(NoiseFilterParameters):
 def _select(
     candidates: Candidates, parameters: TaskDiversityParameters, count: int
 ) -> Scores | Picks:
-    """Places go to tasks in proportion to 1 / mean confidence (highest averages), and within a task
-    at random.
+    """Score: the weight of the candidate's task, 1 / mean confidence, over the candidate's random
+    rank in the task.
 
-    Confidence of an output is exp((1/T) log p), that of a task the mean over its candidates. Score:
-    the task's weight over the place of the candidate in it.
+    So the picks are shared among the tasks in proportion to their weights (highest averages). The
+    confidence of an output is exp((1/T) log p), that of a task the mean over its candidates.
     """
     usable, vectors, _ = quantised_vectors(candidates)
     confidence = np.exp(-normalized_nll(candidates.outputs()))[usable]
-    usable, vectors, confidence = (
-        values[~np.isnan(confidence)] for values in (usable, vectors, confidence)
-    )
+    known = ~np.isnan(confidence)
+    usable = usable[known]
+    vectors = vectors[known]
+    confidence = confidence[known]
     if not len(usable):
         return Picks((), np.empty(0))
     labels = cluster(
@@ -45,11 +46,28 @@ def _select(
     draws = draw_uniform(candidates.ids, "task_diversity", candidates.seed, candidates.round)[
         usable
     ]
-    found = np.full((3, len(candidates.ids)), np.nan)
-    found[:, usable] = weight / (rank_in_groups(labels, draws) + 1), labels, mean[labels]
-    return Scores(found[0], {"task": found[1], "task_confidence": found[2]})
+    score = weight / (rank_in_groups(labels, draws) + 1)
+    columns = np.full((3, len(candidates.ids)), np.nan)
+    columns[:, usable] = score, labels, mean[labels]
+    return Scores(columns[0], {"task": columns[1], "task_confidence": columns[2]})
 
 
 TASK_DIVERSITY = with_noise_filter(
-    "task_diversity", frozenset({"embeddings", "generations"}), TaskDiversityParameters, _select
+    Strategy(
+        "task_diversity",
+        needs=frozenset({"embeddings", "generations"}),
+        parameters=TaskDiversityParameters,
+        select=_select,
+        title="More from weak tasks",
+        why="The pool was divided into clusters that stand for tasks. Tasks in which the "
+        "model is least confident received more places, and the examples within a task "
+        "were drawn at random.",
+        score="1 divided by the model's mean confidence in the task, divided by the example's "
+        "place within the task; larger was picked first.",
+        parts={
+            "task": "Number of the cluster that stands for the task.",
+            "task_confidence": "Mean probability per token of the model's own answers in that "
+            "task; 1 is fully sure.",
+        },
+    )
 )

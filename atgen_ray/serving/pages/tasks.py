@@ -1,4 +1,4 @@
-"""The page on which people label, and the one on which an admin settles what they disagree on."""
+"""Page on which people label, and page on which an admin settles their disagreements."""
 
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from atgen_ray.annotation.human.progress import measure_team
 from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.config.selection import name_strategy
 from atgen_ray.core.names import NAME_PATTERN
-from atgen_ray.reporting.strategy_texts import explain_strategy
+from atgen_ray.selection import explain_strategy
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.store.journal import Journal
@@ -19,7 +19,7 @@ Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$")]
 
 
 def task_pages(journal: Journal) -> APIRouter:
-    """Labelling is for annotators and admins, disputes are for admins."""
+    """Return the routes of the pages: labelling for annotators and admins, disputes for admins."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/annotate/{name}", dependencies=[allow("admin", "annotator")])
@@ -28,13 +28,12 @@ def task_pages(journal: Journal) -> APIRouter:
         config = journal.run(name).config
         # Of the first round and of later ones: the page shows the one that its task names.
         names = dict.fromkeys(name_strategy(config, round) for round in (1, 2))
-        strategies = [vars(explain_strategy(each)) | {"name": each} for each in names if each]
         return render(
             request,
             "annotate.html.j2",
             name=name,
             guidelines=guidelines or _describe_prompt(config),
-            strategies=strategies,
+            explanations={each: explain_strategy(each) for each in names if each},
         )
 
     @router.get("/annotate/{name}/disputes", dependencies=[allow("admin")])
@@ -49,7 +48,7 @@ def task_pages(journal: Journal) -> APIRouter:
 
 
 def _describe_prompt(config: dict[str, Any]) -> str:
-    """What the model is told, where nobody wrote guidelines for people."""
+    """Return the model's instructions, which stand in for guidelines that nobody wrote."""
     prompt = config.get("prompt") or {}
     template = prompt.get("template", "")
     parts = [prompt.get("system") or "", "" if template.strip() == "{{ input }}" else template]

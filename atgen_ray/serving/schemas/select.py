@@ -1,4 +1,4 @@
-"""What the query endpoint is asked and what it answers."""
+"""Requests and responses of the query endpoint."""
 
 from typing import Annotated, Any, Literal
 
@@ -30,13 +30,13 @@ class ExampleBody(Body):
 
 
 class LabeledBody(ExampleBody):
-    """An example that has its label already."""
+    """An example that is labelled already."""
 
     label: Text | None = Field(None, description="The answer, for strategies that look at labels")
 
 
 class DatasetBody(Body):
-    """Examples that the service reads itself; their ids are hashes of text and row."""
+    """A dataset that the service reads itself; ids of its examples are hashes of text and row."""
 
     path: Word = Field(description="A file below one of the service's data_roots, or a hub id")
     format: Literal["auto", "jsonl", "csv", "parquet", "saved", "huggingface"] = "auto"
@@ -46,12 +46,14 @@ class DatasetBody(Body):
 
 
 class SelectBody(Body):
-    """One selection: the examples worth labelling, best first."""
+    """Request for the examples worth labelling, best first."""
 
     examples: list[ExampleBody] | None = None
     dataset: DatasetBody | None = None
     labeled: list[LabeledBody] = Field(default_factory=list)
-    strategy: Word = Field("huds", description="`atgen-ray config explain` lists all")
+    strategy: Word = Field(
+        "huds", description="`atgen-ray config explain selection.strategy` lists them"
+    )
     parameters: dict[Word, JsonValue] = Field(default_factory=dict)
     count: Annotated[int, Field(ge=1, le=2**31)] = 10
     model: Word | None = Field(
@@ -59,7 +61,7 @@ class SelectBody(Body):
     )
     seed: Annotated[int, Field(ge=0, le=2**62)] = 0
     background: bool | None = Field(
-        None, description="true: a job in any case; one that is large or dear always is"
+        None, description="true: always run as a job; a large request always is a job"
     )
 
     @model_validator(mode="after")
@@ -79,7 +81,7 @@ class SelectBody(Body):
 
 
 class PickBody(BaseModel):
-    """One selected example; `score` is larger for what is picked earlier."""
+    """One selected example; an example picked earlier has a larger `score`."""
 
     id: str
     rank: int
@@ -89,7 +91,7 @@ class PickBody(BaseModel):
 
 
 class SelectionBody(BaseModel):
-    """The query batch, or the job that will have it."""
+    """The query batch, or the job that computes it."""
 
     status: Literal["finished", "running", "failed"]
     selected: list[PickBody] | None = None
@@ -98,5 +100,5 @@ class SelectionBody(BaseModel):
 
 
 def pick_rows(picks: Any) -> list[dict[str, Any]]:
-    """SELECTION_SCHEMA as rows of plain data."""
+    """Return a table of SELECTION_SCHEMA as rows of plain data."""
     return [row | {"parts": dict(row["parts"])} for row in picks.to_pylist()]
