@@ -4,7 +4,6 @@ Example:
     trials = list_trials(load_suite("benchmarks/suites/smoke.yaml", []))
 """
 
-import hashlib
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -22,6 +21,7 @@ from atgen_ray.config.loading import (
 )
 from atgen_ray.config.messages import explain_mistakes
 from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.core.hashing import digest
 from atgen_ray.core.schema import merge_trees
 from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.evaluation import METRICS
@@ -174,5 +174,4 @@ def _name(suite: BenchConfig, task: str, model: str, strategy: str, seed: int, o
     name = "-".join(parts).replace("_", "-")
     if len(name) <= LONGEST:
         return name
-    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
-    return f"{name[: LONGEST - 9].rstrip('-')}-{digest}"
+    return f"{name[: LONGEST - 9].rstrip('-')}-{digest(name, size=4)}"

@@ -29,7 +29,7 @@ class ProgressTracker:
         self._stop = threading.Event()
         self._moved = False  # since somebody last told what is waited for
 
-    def begin(self, round: int, step: str) -> None:
+    def start_step(self, round: int, step: str) -> None:
         """A step starts.
 
         Raises:
@@ -40,10 +40,10 @@ class ProgressTracker:
             self._activity = Activity(round, step)
 
     def __call__(self, done: int, total: int) -> None:
-        self.note(done, total)
+        self.update(done, total)
         self._check()
 
-    def note(self, done: int, total: int) -> None:
+    def update(self, done: int, total: int) -> None:
         """Progress told by another process, which cannot be interrupted from here."""
         with self._lock:
             self._activity.done = done

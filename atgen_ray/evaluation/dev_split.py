@@ -1,7 +1,8 @@
 """The part of the labelled data that is kept from training."""
 
 from collections.abc import Sequence
-from hashlib import blake2b
+
+from atgen_ray.core.hashing import digest_number
 
 
 def dev_split(ids: Sequence[str], fraction: float, seed: int) -> set[str]:
@@ -21,6 +22,4 @@ def dev_split(ids: Sequence[str], fraction: float, seed: int) -> set[str]:
 
 
 def _place(id: str, seed: int) -> float:
-    return (
-        int.from_bytes(blake2b(f"dev:{seed}:{id}".encode(), digest_size=8).digest(), "big") / 2**64
-    )
+    return digest_number(f"dev:{seed}:{id}", size=8) / 2**64

@@ -24,7 +24,8 @@ from atgen_ray.preflight.packages import (
     check_service,
     check_training,
 )
-from atgen_ray.preflight.placement import count_local_gpus, find_problems_of_machines
+from atgen_ray.preflight.placement import find_problems_of_machines
+from atgen_ray.ray_runtime.private_api import count_visible_gpus
 
 __all__ = [
     "CONTROLLER_CHECKS",
@@ -64,7 +65,7 @@ def find_problems(
     if cluster:
         return run_checks(checks, Setting(config, goal))
     checks += [check_service, *(check for each in WORKER_CHECKS.values() for check in each)]
-    return run_checks(checks, Setting(config, goal, count_local_gpus()))
+    return run_checks(checks, Setting(config, goal, float(count_visible_gpus())))
 
 
 def find_cluster_problems(config: RunConfig, goal: Goal = "run") -> list[str]:

@@ -25,7 +25,7 @@ from atgen_ray.data.in_process import reading_in_process
 from atgen_ray.data.split import SplitName
 from atgen_ray.evaluation import METRICS, Case, Resources, choose_metrics
 from atgen_ray.models.loading import load_tokenizer
-from atgen_ray.models.prompts import OverlongPrompt, PromptBuilder
+from atgen_ray.models.prompts import OverlongPromptError, PromptBuilder
 from atgen_ray.preflight.check import Setting, list_models
 from atgen_ray.preflight.checkpoints import inspect_checkpoint
 
@@ -182,7 +182,7 @@ def _try_metric(name: str, cases: Sequence[Case]) -> Iterator[str]:
 def _fits(builder: PromptBuilder, text: str) -> bool:
     try:
         builder.encode(text)
-    except OverlongPrompt:
+    except OverlongPromptError:
         return False
     return True
 

@@ -8,20 +8,11 @@ from typing import Any
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.preflight.check import Check, Goal, Setting, list_models, run_checks
+from atgen_ray.ray_runtime.private_api import read_autoscaler_maximum
 
 SECONDS = 120.0  # how long the machines may take to answer: a worker process starts first
 
 logger = logging.getLogger(__name__)
-
-
-def count_local_gpus() -> float:
-    """Return the number of GPUs that a Ray started on this machine would find."""
-    from ray._private.accelerators import get_accelerator_manager_for_resource
-
-    manager = get_accelerator_manager_for_resource("GPU")
-    visible = manager.get_current_process_visible_accelerator_ids()
-    found = manager.get_current_node_num_accelerators()
-    return float(found if visible is None else min(found, len(visible)))
 
 
 def find_problems_of_machines(
@@ -65,11 +56,9 @@ def find_problems_of_machines(
 
 def _count_cluster_gpus() -> float:
     import ray
-    from ray._private.state import state
 
     now = float(ray.cluster_resources().get("GPU", 0.0))
-    most = state.get_max_resources_from_cluster_config() or {}
-    return max(now, float(most.get("GPU", 0.0)))
+    return max(now, float(read_autoscaler_maximum().get("GPU", 0.0)))
 
 
 def _list_hosts(kind: str, setting: Setting, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 
 from atgen_ray.core.errors import StorageUnavailableError, UserError
+from atgen_ray.ray_runtime import private_api
 from atgen_ray.ray_runtime.workers import reuse_idle_workers
 
 NAMESPACE = "atgen"
@@ -55,9 +56,7 @@ def has_open_ports() -> bool:
     """Whether anybody who reaches the ports of Ray and of Serve's replicas may run code: they ask
     for no token.
     """
-    from ray._private.authentication.authentication_utils import is_token_auth_enabled
-
-    return not is_token_auth_enabled()
+    return not private_api.requires_token()
 
 
 def start_ray(**settings: Any) -> None:
@@ -228,9 +227,7 @@ def quieten_ray_data() -> None:
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(
-        logging.ERROR
-    )  # that there are no bars
+    private_api.silence_progress_bars()
 
 
 def run_session() -> AbstractContextManager[None]:

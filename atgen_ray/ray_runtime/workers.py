@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atgen_ray.ray_runtime.hardware import fit_cpus, task_environment
+from atgen_ray.ray_runtime.private_api import map_blocks_with_actors
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -95,10 +96,8 @@ def map_batches(
         "compute": ActorPoolStrategy(size=workers),
         "num_gpus": gpus or None,
     }
-    # The public `map_batches` refuses GPUs without a number of rows; given one, it would join
-    # blocks to batches of its own, which are not the same in every attempt.
-    return rows.map_batches_internal(
-        worker, **made, max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS, **settings
+    return map_blocks_with_actors(
+        rows, worker, **made, max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS, **settings
     )
 
 

@@ -14,7 +14,7 @@ from atgen_ray.reporting.page import PNG, render_page, write_report
 from atgen_ray.reporting.plots.curves import draw_learning_curve
 from atgen_ray.reporting.run_view import RunView
 from atgen_ray.store.existing import open_runs
-from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal
+from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal, explain_end
 from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.run_folder import RunFolder
 
@@ -93,7 +93,4 @@ def _find_reason(name: str, journal: Journal) -> str | None:
         return None
     if status == INTERRUPTED:
         return f"{status}: {INTERRUPTION}"
-    messages = [
-        event.payload["message"] for event in journal.events(name) if event.payload.get("message")
-    ]
-    return str(messages[-1]) if messages else status
+    return explain_end(status, journal.events(name)) or status

@@ -70,7 +70,7 @@ class JsonLines:
 
 
 class LiveScreen:
-    """A bar for the step under way, a line for each one done."""
+    """A bar for the step under way, and a line for each step done."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -167,13 +167,13 @@ def choose_screen(as_json: bool, console: Console) -> LiveScreen | PlainScreen |
 
 
 def describe_step(event: Event) -> str:
-    """A step that is done, as one line."""
+    """Return a finished step as one line."""
     where = f"round {event.round}" if event.round else "start"
     return f"  {where:<9} {event.step:<12}{event.seconds or 0:8.1f} s"
 
 
 def describe_activity(activity: dict[str, Any]) -> str:
-    """The step under way with the rows done and the time left, as one line."""
+    """Return the step under way, with the rows done and the time left, as one line."""
     left = _seconds_left(activity)
     line = f"{_title(activity)}: {activity['done']}/{activity['total'] or '?'}"
     if waiting := activity.get("waiting"):
@@ -185,8 +185,8 @@ def describe_activity(activity: dict[str, Any]) -> str:
 
 
 def describe_annotation(annotation: dict[str, Any]) -> Iterator[str]:
-    """How a run's requests to annotating models stand, one line for all and one for each batch job
-    under way.
+    """Yield the state of a run's requests to annotating models: one line for all, and one for each
+    batch job under way.
     """
     if counts := ", ".join(
         f"{count} {state}" for state, count in sorted(annotation["requests"].items())
@@ -205,7 +205,7 @@ def describe_annotation(annotation: dict[str, Any]) -> Iterator[str]:
 
 
 def plan_table(estimate: dict[str, Any]) -> Table:
-    """The numbers of a plan, one a row."""
+    """Return the numbers of a plan as a table."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in estimate.items():
         if not isinstance(value, list):
@@ -214,18 +214,16 @@ def plan_table(estimate: dict[str, Any]) -> Table:
 
 
 def plan_lines(estimate: dict[str, Any]) -> Iterator[str]:
-    """What a plan has to say beside its numbers: why rows are without use, and what else should be
-    known.
-    """
-    for letter in estimate["dead_letters"]:
-        yield f"dead letter {letter}"
+    """Yield the notes of a plan and the reasons why rows cannot be used."""
+    for dead_letter in estimate["dead_letters"]:
+        yield f"dead letter {dead_letter}"
     for note in estimate["notes"]:
         yield f"note: {note}"
 
 
 def curve_table(rows: list[dict[str, Any]], width: int) -> Table:
-    """The learning curve, a row a round: means, and where a screen of `width` columns has room
-    their intervals.
+    """Return the learning curve as a table with a row a round: means, and intervals where a screen
+    of `width` columns has room for them.
     """
     metrics = sorted({name for row in rows for name in row["metrics"]}, key=_metric_order)
     wide = width >= 34 + 22 * len(metrics)

@@ -22,7 +22,14 @@ from atgen_ray.core.locations import check_folder
 from atgen_ray.core.records import INHERITED
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
-from atgen_ray.store.journal import CHANGED, INTERRUPTED, INTERRUPTION, Journal, find_journal
+from atgen_ray.store.journal import (
+    CHANGED,
+    INTERRUPTED,
+    INTERRUPTION,
+    Journal,
+    explain_end,
+    find_journal,
+)
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.ledger import read_balance, read_inherited
 from atgen_ray.store.run_folder import RunFolder
@@ -80,26 +87,28 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
     annotation = summarize_requests(journal, name) | asdict(read_balance(journal, name))
     annotation["inherited"] = round(sum(read_inherited(journal, name).values()), 6)
     folder = RunFolder(storage, name)
-    messages = [event.payload["message"] for event in events if "message" in event.payload]
-    # While the run goes on, the message with which an earlier attempt ended no longer holds.
-    going = summary["status"] in ("created", "running")
-    message = messages[-1] if messages and not going else ""
-    return summary | {
-        "message": INTERRUPTION if summary["status"] == INTERRUPTED else message,
+    return {
+        **summary,
+        "message": explain_end(summary["status"], events),
         "metrics": folder.read_json("metrics.json") if folder.exists("metrics.json") else [],
         "events": [
             {"kind": e.kind, "round": e.round, "step": e.step, "seconds": e.seconds} for e in events
         ],
         "annotation": annotation,
         "changes": [
-            change | {"by": event.payload["by"], "time": _to_iso(event.time)}
+            {**change, "by": event.payload["by"], "time": _to_iso(event.time)}
             for event in events
             if event.kind == CHANGED
             for change in event.payload["changes"]
         ],
         "dead_letters": [
-            {"round": round, "id": letter.id, "step": letter.step, "reason": letter.reason}
-            for round, letter in dead
+            {
+                "round": round,
+                "id": dead_letter.id,
+                "step": dead_letter.step,
+                "reason": dead_letter.reason,
+            }
+            for round, dead_letter in dead
         ],
     }
 

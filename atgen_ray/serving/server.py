@@ -16,6 +16,7 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.engines.serve_engine import APP
 from atgen_ray.ray_runtime.placement import watch_waiting
+from atgen_ray.ray_runtime.private_api import deploy_in_background
 from atgen_ray.ray_runtime.session import has_open_ports, ray_session
 from atgen_ray.run.driver import stop_on_signal
 from atgen_ray.serving.security.tokens import Tokens, check_address
@@ -126,15 +127,13 @@ def _serve_session(tree: dict[str, Any]) -> Iterator[None]:
     with the block.
     """
     from ray import serve
-    from ray.serve._private.api import serve_start
     from ray.serve.config import ProxyLocation
     from ray.serve.schema import ServeDeploySchema
 
     with ray_session("serve", log_to_driver=True):
         schema = ServeDeploySchema.model_validate(tree)
         location = ProxyLocation(tree.get("proxy_location", ProxyLocation.EveryNode))
-        client = serve_start(http_options=schema.http_options.model_dump(), proxy_location=location)
-        client.deploy_apps(schema, _blocking=False)
+        deploy_in_background(schema, location)
         yield
         serve.shutdown()
 

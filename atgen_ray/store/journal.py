@@ -80,6 +80,21 @@ class Event:
         return self.kind == STEP
 
 
+def explain_end(status: str, events: Sequence[Event]) -> str:
+    """Return why a run with `status` ended: the last message among its `events`; empty while it
+    goes on.
+
+    `status` is that of `Journal.describe_status`, or of the run's record. The message of an earlier
+    attempt does not count once a new one has started.
+    """
+    if status == INTERRUPTED:
+        return INTERRUPTION
+    if status in ("created", "running"):
+        return ""
+    messages = (event.payload.get("message") for event in reversed(events))
+    return str(next((message for message in messages if message), ""))
+
+
 @dataclass(frozen=True)
 class Lease:
     """The right to write a run, until another takes it. It is renewed well within its `ttl` of

@@ -14,7 +14,6 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +28,7 @@ from fsspec.implementations.local import LocalFileSystem
 from platformdirs import user_cache_path
 
 from atgen_ray.core.errors import StorageFullError, StorageUnavailableError, UserError
+from atgen_ray.core.hashing import digest
 from atgen_ray.core.names import check_run_name
 from atgen_ray.core.strict_json import encode_json
 
@@ -176,7 +176,7 @@ class RunFolder:
         version = (
             self.fs.ukey(target)
             if record is None
-            else sha256(encode_json(record).encode()).hexdigest()
+            else digest(encode_json(record), size=32, algorithm="sha256")
         )
         folder = user_cache_path("atgen-ray") / "storage" / version
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,11 @@
 """Random numbers that belong to an example, whatever else is in the pool."""
 
 from collections.abc import Sequence
-from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
+
+from atgen_ray.core.hashing import digest_number
 
 
 def draw_uniform(
@@ -16,14 +17,10 @@ def draw_uniform(
     or move.
     """
     salt = f"{purpose}:{seed}:{round}:".encode()
-    words = [
-        int.from_bytes(blake2b(salt + id.encode(), digest_size=8).digest(), "big") for id in ids
-    ]
+    words = [digest_number(salt, id, size=8) for id in ids]
     return (np.array(words, dtype=np.uint64) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def derive_seed(purpose: str, seed: int, round: int) -> int:
     """A 32-bit seed for a library's generator."""
-    return int.from_bytes(
-        blake2b(f"{purpose}:{seed}:{round}".encode(), digest_size=4).digest(), "big"
-    )
+    return digest_number(f"{purpose}:{seed}:{round}", size=4)

@@ -3,11 +3,11 @@ browsers may cache them for ever.
 """
 
 from functools import cache
-from hashlib import sha256
 from importlib.resources import files
 
 from fastapi import APIRouter, Response
 
+from atgen_ray.core.hashing import digest
 from atgen_ray.reporting.plots.theme import write_variables
 from atgen_ray.serving.errors import ApiError
 
@@ -35,10 +35,10 @@ def read_assets() -> dict[str, bytes]:
 @cache
 def asset_root() -> str:
     """Return the path below which the assets are served."""
-    digest = sha256()
-    for name, content in sorted(read_assets().items()):
-        digest.update(name.encode() + b"\0" + content)
-    return f"{STATIC}{digest.hexdigest()[:16]}"
+    parts = [
+        part for name, content in sorted(read_assets().items()) for part in (name, b"\0", content)
+    ]
+    return f"{STATIC}{digest(*parts, size=8, algorithm='sha256')}"
 
 
 def asset_routes() -> APIRouter:

@@ -16,7 +16,7 @@ from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.pages.run_views import RunViews
 from atgen_ray.serving.runs import OVER, RunManager
 from atgen_ray.serving.security.roles import allow
-from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal
+from atgen_ray.store.journal import INTERRUPTED, Journal, explain_end
 from atgen_ray.store.ledger import read_accounts, read_balance
 from atgen_ray.store.run_folder import RunFolder
 
@@ -126,19 +126,14 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
     steps = [event for event in events if event.is_step]
     round = max((event.round or 0 for event in steps), default=0)
     done = {event.step for event in steps if (event.round or 0) == round}
-    messages = [event.payload["message"] for event in events if event.payload.get("message")]
-    message = ""
-    if status == INTERRUPTED:
-        message = INTERRUPTION
-    elif messages and status in OVER:
-        message = messages[-1]
+
     human = "human" in _list_types(record.config.get("annotator") or {})
     return {
         "section": section,
         "name": name,
         "status": status,
         "over": status in (*OVER, INTERRUPTED),
-        "message": message,
+        "message": explain_end(status, events),
         "round": round,
         "steps": [(step, step in done) for step in (STEPS[2:] if round else FIRST_STEPS)],
         "last": events[-1].sequence if events else 0,

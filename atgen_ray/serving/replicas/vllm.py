@@ -18,7 +18,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ray import serve
-from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine as RayVLLM
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 
@@ -35,6 +34,7 @@ from atgen_ray.engines.vllm_engine import (
 )
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.ray_runtime import private_api
 from atgen_ray.ray_runtime.hardware import count_threads, find_device, worker_environment
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
@@ -129,24 +129,10 @@ def takes_names(service: ServiceConfig) -> bool:
     return service.engine.adapters == "name"
 
 
-class LeanVLLM(RayVLLM):
-    """Ray's engine, except that a model on one CPU worker runs in the engine's own process.
-
-    Ray would give the worker a process of its own, whose polling takes a fifth of the cores.
-    """
-
-    def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:
-        arguments, frontend, config = super()._prepare_engine_config(callback_ctx)
-        parallel = config.parallel_config
-        if parallel.world_size == 1 and parallel.distributed_executor_backend == "mp":
-            arguments.distributed_executor_backend = parallel.distributed_executor_backend = "uni"
-        return arguments, frontend, config
-
-
 class VLLMReplica(LLMServer):
     """Replica of the service with one vLLM engine; implements `Replica`."""
 
-    _default_engine_cls = LeanVLLM
+    _default_engine_cls = private_api.vllm_engine_class()
 
     async def __init__(self, llm_config: LLMConfig, service: ServiceConfig) -> None:  # type: ignore[misc]
         self._service = service
@@ -244,7 +230,7 @@ class VLLMReplica(LLMServer):
     async def _ask_engine(self) -> None:
         """Return once the engine is between two steps, or idle."""
         if self.engine is not None:
-            await self.engine._engine_client.is_sleeping()
+            await private_api.wait_for_engine(self.engine)
 
     async def _find(self, name: str | None) -> Adapter | None:
         return None if name is None else await asyncio.to_thread(self._directory.find, name)
@@ -281,17 +267,7 @@ class VLLMReplica(LLMServer):
             self._loading.release()
 
     async def _load_name(self, name: str, adapter: Adapter) -> None:
-        from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
-
-        # vLLM numbers every name itself and never uses a number twice; the number here is not read.
-        await self.engine.resolve_lora(
-            DiskMultiplexConfig(
-                model_id=name,
-                max_total_tokens=None,
-                local_path=str(adapter.path),
-                lora_assigned_int_id=0,
-            )
-        )
+        await private_api.load_lora(self.engine, name, adapter.path)
 
     async def _make_room(self) -> None:
         while len(self._named) >= self._service.replica.adapters:
@@ -299,9 +275,7 @@ class VLLMReplica(LLMServer):
             await self._unload_name(name)
 
     async def _unload_name(self, name: str) -> None:
-        from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
-
-        await self.engine._oai_models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
+        await private_api.unload_lora(self.engine, name)
 
     async def _change_weights(self, key: str | None) -> None:
         """Load the weights for a key of the admission queue; called while nobody is inside."""
@@ -375,10 +349,9 @@ class VLLMReplica(LLMServer):
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         prompt = {"prompt_token_ids": list(request.token_ids)}
-        adapter = self.engine._oai_models.lora_requests.get(served)
         try:
-            outputs = self.engine._engine_client.generate(
-                prompt, settings, uuid.uuid4().hex, lora_request=adapter
+            outputs = private_api.generate_tokens(
+                self.engine, prompt, settings, uuid.uuid4().hex, served
             )
             (answer,) = [output async for output in outputs]
         except (ValueError, EngineGenerateError) as error:

@@ -4,13 +4,13 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
 from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.core.hashing import digest
 from atgen_ray.store.database import Database
 from atgen_ray.store.tables import tokens
 
@@ -147,4 +147,4 @@ def is_loopback(host: str) -> bool:
 
 
 def _hash(secret: str) -> str:
-    return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+    return digest(secret.encode("utf-8", "surrogatepass"), size=32, algorithm="sha256")
