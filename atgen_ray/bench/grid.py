@@ -19,7 +19,7 @@ from atgen_ray.config.loading import (
     parse_config,
     read_file,
 )
-from atgen_ray.config.messages import explain_mistakes
+from atgen_ray.config.messages import format_validation_errors
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.hashing import digest
 from atgen_ray.core.schema import merge_trees
@@ -73,7 +73,7 @@ def load_suite(source: str, overrides: list[str], storage: str | None = None) ->
     try:
         return BenchConfig.model_validate(tree)
     except ValidationError as error:
-        raise UserError("\n".join(explain_mistakes(error, BenchConfig))) from None
+        raise UserError("\n".join(format_validation_errors(error, BenchConfig))) from None
 
 
 def list_trials(suite: BenchConfig) -> list[Trial]:

@@ -1,4 +1,4 @@
-"""Which examples are worth labelling."""
+"""Section of the configuration for selection: which examples are worth labelling."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -88,7 +88,7 @@ class SelectionConfig(Section):
         return self.strategy, self.parameters
 
     def _check_shortlist(self, shortlist: ShortlistConfig) -> None:
-
+        """Raise ValueError unless the shortlist is cheap and long enough."""
         _check_strategy("selection.shortlist", shortlist.strategy, shortlist.parameters)
         costly = sorted(
             find_needs(shortlist.strategy, shortlist.parameters)
@@ -118,7 +118,7 @@ def name_strategy(config: Mapping[str, Any], round: int) -> str | None:
 
 
 def _check_strategy(section: str, name: str, parameters: dict[str, JsonValue]) -> None:
-
+    """Raise ValueError unless `name` is a strategy with these parameters."""
     if name not in STRATEGIES:
         raise ValueError(
             f"{section}.strategy is {name!r}, expected a known strategy{nearest(name, STRATEGIES)}"
@@ -127,11 +127,9 @@ def _check_strategy(section: str, name: str, parameters: dict[str, JsonValue]) -
 
 
 def add_needs(needs: frozenset[Need], shortlist: ShortlistConfig | None) -> frozenset[Need]:
-    """The `needs` of a strategy with those of the shortlist that spares the model work, where it
-    has any.
+    """Return the `needs` of a strategy, with those of the shortlist if the strategy needs the
+    model; otherwise no shortlist is made.
     """
-    return (
-        needs | find_needs(shortlist.strategy, shortlist.parameters)
-        if shortlist and needs & MODEL
-        else needs
-    )
+    if shortlist and needs & MODEL:
+        return needs | find_needs(shortlist.strategy, shortlist.parameters)
+    return needs

@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError, WorkerCrashedError
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.credentials import redact
-from atgen_ray.core.errors import RunBusyError, RunStopped, UserError, notify
+from atgen_ray.core.errors import RunBusyError, RunStopped, UserError, root_message
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import find_mistake, find_start_failure, quieten_ray_data
@@ -126,7 +126,7 @@ class ControllerActor:
             message = f"another controller took over: {error}"
             mistake = False
         except UserError as error:
-            message = redact(notify(error))
+            message = redact(root_message(error))
             mistake = True
         except Exception:  # the thread ends here: drivers get the traceback from `poll`
             message = redact(traceback.format_exc())

@@ -22,7 +22,7 @@ from ray.serve.handle import DeploymentHandle
 from atgen_ray import __version__
 from atgen_ray.config import ServiceConfig
 from atgen_ray.config.loading import database_url_from_environment
-from atgen_ray.config.messages import explain_mistakes
+from atgen_ray.config.messages import format_validation_errors
 from atgen_ray.core.errors import UserError
 from atgen_ray.engines.registry import choose_backend
 from atgen_ray.engines.serve_engine import MODEL
@@ -68,7 +68,7 @@ def parse_service(args: dict[str, Any]) -> ServiceConfig:
     try:
         service = ServiceConfig.model_validate(args)
     except ValidationError as error:
-        raise UserError("\n".join(explain_mistakes(error, ServiceConfig))) from None
+        raise UserError("\n".join(format_validation_errors(error, ServiceConfig))) from None
     changed: dict[str, Any] = {}
     if service.database_url is None:
         changed["database_url"] = database_url_from_environment()

@@ -153,8 +153,7 @@ def bring_labels(
 
     Raises:
         TaskUnknownError, TaskConflictError: no such run, one without people as annotators, or one
-        that has
-            not read its pool yet.
+            that has not read its pool yet.
     """
     open_task_store(journal, name)
     folder = RunFolder(storage, name)
