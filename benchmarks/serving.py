@@ -86,9 +86,8 @@ def load_transformers(service: Any, tokens: int) -> Callable[[list[str]], int]:
     from atgen_ray.serving.replicas.adapter_cache import AdapterCache
 
     tokenizer: Any = load_tokenizer(service.target_model)
-    stop_ids = PromptBuilder(
-        tokenizer, service.prompt, service.target_model.max_prompt_tokens
-    ).stop_ids
+    longest = service.target_model.max_prompt_tokens
+    stop_ids = PromptBuilder(tokenizer, service.prompt, longest).stop_ids
     shelf = AdapterCache(service)
     shelf.load_model()
 

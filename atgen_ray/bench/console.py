@@ -41,9 +41,9 @@ class SweepState:
 
 
 class SweepScreen(Protocol):
-    """Where the progress of a sweep is shown."""
+    """Screen that shows the progress of a sweep."""
 
-    def show_end(self, cell: Trial, status: str, message: str, state: SweepState) -> None: ...
+    def show_end(self, trial: Trial, status: str, message: str, state: SweepState) -> None: ...
 
     def show_state(self, state: SweepState) -> None: ...
 
@@ -59,9 +59,9 @@ class PlainSweep:
         self._console = console
         self._pacer = Pacer()
 
-    def show_end(self, cell: Trial, status: str, message: str, state: SweepState) -> None:
+    def show_end(self, trial: Trial, status: str, message: str, state: SweepState) -> None:
         self._pacer.reset()
-        self._console.print(describe_end(cell, status, message, state), highlight=False)
+        self._console.print(describe_end(trial, status, message, state), highlight=False)
 
     def show_state(self, state: SweepState) -> None:
         if state.active and self._pacer.is_due():
@@ -76,7 +76,7 @@ class PlainSweep:
 
 
 class LiveSweep(PlainSweep):
-    """The same lines above a bar for the suite."""
+    """Lines of `PlainSweep` above a bar for the suite and the runs under way."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -102,8 +102,8 @@ class LiveSweep(PlainSweep):
 class JsonSweep(JsonLines):
     """Every end of a run, and every change, as a JSON line."""
 
-    def show_end(self, cell: Trial, status: str, message: str, state: SweepState) -> None:
-        end = {"type": "run", "name": cell.run.name, "status": status, "message": message}
+    def show_end(self, trial: Trial, status: str, message: str, state: SweepState) -> None:
+        end = {"type": "run", "name": trial.run.name, "status": status, "message": message}
         self.write(end | _count(state))
 
     def show_state(self, state: SweepState) -> None:
@@ -119,12 +119,12 @@ def choose_sweep_screen(as_json: bool, console: Console) -> SweepScreen:
     return LiveSweep(console) if console.is_terminal else PlainSweep(console)
 
 
-def describe_end(cell: Trial, status: str, message: str, state: SweepState) -> str:
+def describe_end(trial: Trial, status: str, message: str, state: SweepState) -> str:
     """Return one line on a run that ended, with the last line of its message if it failed."""
     why = f": {message.strip().splitlines()[-1]}" if status == "failed" and message.strip() else ""
     left = state.seconds_left
     rest = f", {format_seconds(left)} left" if left else ""
-    return f"  {state.done}/{state.total} {cell.describe()} {status}{why}{rest}"
+    return f"  {state.done}/{state.total} {trial.describe()} {status}{why}{rest}"
 
 
 def _count(state: SweepState) -> dict[str, Any]:

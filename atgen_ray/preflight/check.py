@@ -28,9 +28,7 @@ class Setting:
 
     @property
     def trains(self) -> bool:
-        """Return whether the run buys labels and trains on them; for `atgen-ray select` it is
-        False.
-        """
+        """Return whether the run buys labels and trains on them, unlike `atgen-ray select`."""
         return self.goal != "select"
 
     @property

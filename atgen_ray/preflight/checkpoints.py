@@ -81,6 +81,7 @@ def find_causal_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str) -
         )
         return
     yield from _find_weight_mistakes(checkpoint, named)
+    # Code in the checkpoint defines its own architecture, which transformers need not know.
     if "AutoModelForCausalLM" in (config.get("auto_map") or {}) and model.trust_remote_code:
         return
     names = config.get("architectures") or []
@@ -316,7 +317,7 @@ def _find_weight_mistakes(checkpoint: Checkpoint, named: str) -> Iterator[str]:
 def _uses_vllm(engine: EngineConfig) -> bool:
     try:
         return choose_backend(engine.backend) == "vllm"
-    except UserError:  # told by the check of engines
+    except UserError:  # the check of engines reports it
         return False
 
 

@@ -51,7 +51,7 @@ def probe_storage(storage: str) -> None:
             f"storage {root.parents[1]} cannot be used: {error.strerror or error}"
         ) from error
     finally:
-        with suppress(OSError, UserError):  # what is wrong was told by the write
+        with suppress(OSError, UserError):  # the write has raised what is wrong
             folder.remove("first.txt")
             for path in ([root / ".staging"] if folder.is_local else []) + made:
                 path.rmdir()

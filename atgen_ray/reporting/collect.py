@@ -1,4 +1,8 @@
-"""Gathers from a run's folder everything that a report shows."""
+"""Collection of everything that a report shows from a run's folder.
+
+The run may be in progress, and another version may have written it: what is missing leaves its part
+of the view empty.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -50,6 +54,7 @@ def collect_run(
     pool = (
         folder.read_table("pool.parquet") if selection and folder.exists("pool.parquet") else None
     )
+    # The pool may be large: it is read once, and only if selections are shown.
     pool_map, diagnostics = _diagnose(folder, pool, selections, annotations, config)
     test = (
         folder.read_table("test.parquet", ["id", "text"]) if folder.exists("test.parquet") else None

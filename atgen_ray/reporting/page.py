@@ -67,6 +67,7 @@ def prepare_page(views: Sequence[RunView]) -> dict[str, Any]:
     comparison = compare_runs(views) if len(views) > 1 else None
     shown = views if len(views) <= SINGLE_RUNS else []
     limits = set_limits(views)
+    # Runs that differ by their seed alone share a colour.
     groups = {member: index for index, group in enumerate(group_runs(views)) for member in group}
     return {
         "views": views,

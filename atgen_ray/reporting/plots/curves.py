@@ -99,6 +99,7 @@ def draw_learning_curve(views: Sequence[RunView]) -> bytes:
         )
         figure.text(14 / width, 1 - 20 / height, title, fontsize=13, fontweight="bold")
         colours = _colours(views)
+        # Several runs need a legend; a single one is named by the title.
         for row, view in enumerate(views if len(views) > 1 else []):
             text = f"{name_letter(row)}  {plain(cut_text(view.name, 80))}"
             figure.text(
@@ -124,6 +125,7 @@ def draw_seconds(view: RunView, prefix: str) -> Markup | None:
     rounds = thin([one for one in view.done if sum(one.seconds.values()) > 0], TIMED_ROUNDS)
     if not rounds:
         return None
+    # Steps keep their colour in every round, also in one where they took no time.
     steps = order_steps(view)
     totals = [sum(one.seconds.values()) for one in rounds]
 
@@ -160,6 +162,7 @@ def draw_losses(view: RunView, prefix: str) -> Markup | None:
     trained = [
         (one.round, thin(one.training.losses, LOSS_POINTS)) for one in view.rounds if one.training
     ]
+    # Training without a single finite loss has no line.
     trained = [(round, losses) for round, losses in trained if losses]
     if not trained:
         return None
@@ -206,6 +209,7 @@ def _read_curves(views: Sequence[RunView], metric: str, axis: str) -> tuple[list
         }[axis]
 
     colours = _colours(views)
+    # One unit for all runs of a panel, by the longest.
     longest = max((position(view, one) for view in views for one in view.done), default=0.0)
     scale, unit = _seconds_unit(longest) if axis == "seconds" else (1.0, axis)
     curves = []
@@ -281,6 +285,7 @@ def _finish(axes: "Axes", unit: str, values: list[float]) -> None:
 
 def _label_ends(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
     """Write each label beside the end of its line, moved up where two would overlap."""
+    # From the lowest up, so that a label moves above those already placed.
     taken: list[tuple[float, float]] = []
     scale = axes.figure.dpi / 72
     for x, y, text, hue in sorted(ends, key=lambda end: end[1]):

@@ -42,6 +42,7 @@ def draw_map(pool: PoolMap, diagnostics: RoundDiagnostics, points: int, name: st
 
     def draw(figure: "Figure") -> None:
         axes = add_axes(figure, 4, 4, 4, 4)
+        # Picks are drawn last, on top of what they are compared with.
         grey = pool.points[:points]
         rings = diagnostics.labeled[-LABELED:]
         picked = diagnostics.picked
@@ -100,6 +101,7 @@ def draw_trends(rounds: Sequence[RoundView], prefix: str) -> list[Trend]:
         "Share of clusters reached": [(round, one.coverage) for round, one in seen],
         "Share of near-duplicates": [(round, one.near_duplicates) for round, one in seen],
     }
+    # Each value is a summary of a round; a measure without any value has no plot.
     trends = []
     for index, (title, values) in enumerate(rows.items()):
         if any(value for _, value in values):

@@ -1,4 +1,4 @@
-"""The page on which people label, and the one on which an admin settles what they disagree on."""
+"""Page on which people label, and page on which an admin settles their disagreements."""
 
 from typing import Annotated, Any
 
@@ -19,14 +19,14 @@ Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$")]
 
 
 def task_pages(journal: Journal) -> APIRouter:
-    """Labelling is for annotators and admins, disputes are for admins."""
+    """Return the routes of the pages: labelling for annotators and admins, disputes for admins."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/annotate/{name}", dependencies=[allow("admin", "annotator")])
     def annotate(request: Request, name: Name) -> Response:
         guidelines = open_task_store(journal, name).config.guidelines
         config = journal.run(name).config
-        # Of the first round and of later ones: the page shows the one that its task names.
+        # Of the first round and of later ones: the page shows that of the task at hand.
         names = dict.fromkeys(name_strategy(config, round) for round in (1, 2))
         strategies = [vars(explain_strategy(each)) | {"name": each} for each in names if each]
         return render(
@@ -49,7 +49,7 @@ def task_pages(journal: Journal) -> APIRouter:
 
 
 def _describe_prompt(config: dict[str, Any]) -> str:
-    """What the model is told, where nobody wrote guidelines for people."""
+    """Return the model's instructions, which stand in for guidelines that nobody wrote."""
     prompt = config.get("prompt") or {}
     template = prompt.get("template", "")
     parts = [prompt.get("system") or "", "" if template.strip() == "{{ input }}" else template]
