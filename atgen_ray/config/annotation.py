@@ -32,7 +32,7 @@ class DatasetAnnotatorConfig(Section):
 
 
 class EmailConfig(Section):
-    """Who is told by e-mail. The password is read from the environment: ATGEN_SMTP_PASSWORD."""
+    """E-mail to annotators. The password is read from the environment: ATGEN_SMTP_PASSWORD."""
 
     to: Annotated[list[str], Field(min_length=1)] = Field(description="Addresses of the annotators")
     sender: str = Field(description="Address that it comes from")
@@ -59,7 +59,7 @@ class EmailConfig(Section):
 
 
 class NoticeConfig(Section):
-    """How people hear that new tasks are up."""
+    """Notifications of annotators about new tasks."""
 
     webhook: str | None = Field(
         None,
@@ -125,8 +125,8 @@ class HumanAnnotatorConfig(Section):
 
 
 class ChecksConfig(Section):
-    """What an answer must be to become a label; one that is not is asked for once more, then a dead
-    letter.
+    """Checks that an answer must pass to become a label. The question is asked once more for one
+    that fails; then the example becomes a dead letter.
     """
 
     min_chars: NonNegativeInt = Field(1, description="Shortest label in characters")
@@ -165,7 +165,7 @@ class ChecksConfig(Section):
 
 
 class LLMAnnotatorConfig(Section):
-    """What all annotating language models share."""
+    """Settings of all annotating language models."""
 
     guidelines: str = Field(
         "", description="What a label is: the system turn, after prompt.system and the template"
@@ -218,7 +218,7 @@ class PriceConfig(Section):
 
 
 class RemoteAnnotatorConfig(LLMAnnotatorConfig):
-    """What the annotators of paid providers share."""
+    """Settings of the annotators of paid providers."""
 
     model: str = Field(description="Name of the model at the provider")
     mode: Literal["sync", "batch"] = Field(

@@ -28,7 +28,7 @@ class DuplicatesConfig(Section):
 
 
 class DataConfig(Section):
-    """Where the examples are and which columns hold what."""
+    """Location of the examples, and the columns of input and answers."""
 
     pool: str = Field(
         description="File, folder, glob or URL of the pool, a Hugging Face dataset id, or "
@@ -102,7 +102,7 @@ class Shot(Section):
 
 
 class PromptConfig(Section):
-    """How an example becomes a prompt; the tokenizer's own chat template does the rest."""
+    """Turns of the prompt made of an example; the tokenizer's own chat template joins them."""
 
     system: str | None = Field(
         None, description="System turn; null leaves the chat template's own default"

@@ -159,6 +159,7 @@ class RunConfig(Section):
                 f"{key}.guidelines is empty, expected what a label is, or a prompt.template that "
                 f"asks for it"
             )
+        # Greedy votes are all the same, so that their agreement would say nothing.
         if annotator.votes > 1 and annotator.temperature == 0:
             raise ValueError(
                 f"{key}.votes is {annotator.votes}, expected {key}.temperature above 0 beside it, "

@@ -10,7 +10,7 @@ from atgen_ray.core.schema import Section
 
 
 class LimitsConfig(Section):
-    """How much one request, and all requests together, may ask for."""
+    """Limits of one request and of all requests together."""
 
     body_bytes: PositiveInt = Field(
         8 * 2**20, description="Largest request body; a larger one gets 413"
@@ -82,7 +82,7 @@ class LimitsConfig(Section):
 
 
 class ReplicaConfig(Section):
-    """How a model replica works through what it is asked."""
+    """Settings of a model replica."""
 
     slots: PositiveInt | None = Field(
         None,

@@ -122,6 +122,7 @@ def evaluate_splits(
     rows: list[dict[str, Any]] = []
     aggregates = {}
     for split in sorted(set(splits.values())):
+        # Metrics see one split at a time: the mean over dev and test examples means nothing.
         members = sorted(id for id, name in splits.items() if name == split)
         answers = {id: predictions[id] for id in members}
         known = {id: references[id] for id in members}

@@ -98,8 +98,8 @@ def with_noise_filter(
     select: Select,
     resolve: Callable[[Any], Needs] | None = None,
 ) -> Strategy:
-    """The strategy that selects among the candidates admitted by the guard in its parameters; else
-    as Strategy.
+    """Return a strategy that selects among the candidates which the filter in its parameters
+    admits. The arguments are those of Strategy.
     """
 
     def read(settings: Any) -> Needs:
@@ -107,6 +107,7 @@ def with_noise_filter(
 
     def select_admitted(candidates: Candidates, settings: Any, count: int) -> Scores | Picks:
         admitted = settings.guard.admit(candidates)
+        # What only the filter needs is hidden from the strategy, which did not declare it.
         seen = candidates.restrict(read(settings))
         if admitted.all():
             return select(seen, settings, count)

@@ -81,7 +81,7 @@ class Event:
 
     @property
     def is_step(self) -> bool:
-        """Whether the event commits a step of the run."""
+        """Return whether the event commits a step of the run."""
         return self.kind == STEP
 
 

@@ -51,6 +51,7 @@ def _select(candidates: Candidates, parameters: DualParameters, count: int) -> P
     rows: list[int] = []
     found: list[tuple[float, float]] = []
     while len(rows) < math.ceil(parameters.share * count) and not excluded.all():
+        # The scores change with every region that counts as labelled, so they are read again.
         idds = np.where(excluded, -np.inf, diversity.scores())
         best = np.argsort(-idds, kind="stable")[: min(parameters.neighbors, (~excluded).sum())]
         if not np.isnan(disagreement[best]).all():

@@ -99,7 +99,7 @@ def maximize_coverage(
     method = parameters.method
     megabytes = parameters.memory_mb
     block_size = parameters.block_size
-    if method == "auto":
+    if method == "auto":  # exact greedy compares every pair, which large pools cannot afford
         method = "exact" if size <= parameters.exact_limit else "partition"
     if method == "exact":
 
@@ -129,6 +129,7 @@ def maximize_coverage(
         rows, gains = maximize_stochastically(
             function, count, parameters.epsilon, block_size, start
         )
+        # Gains were measured on a sample of the pool; scaled up they do not depend on its size.
         return rows, gains * (size / len(ground))
     order = np.argsort(draw_uniform(ids, "parts", seed, round), kind="stable")
     parts = [np.sort(part) for part in np.array_split(order, -(-size // parameters.part_size))]

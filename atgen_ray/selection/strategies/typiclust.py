@@ -37,6 +37,7 @@ def _select(candidates: Candidates, parameters: TypiclustParameters, count: int)
     if not len(usable):
         return Picks((), np.empty(0))
     together = np.concatenate([vectors, labeled])
+    # One cluster for each label and pick, so that enough clusters have no label yet.
     clusters = min(parameters.max_clusters, len(labeled) + count)
     every = cluster(together, clusters, derive_seed("typiclust", candidates.seed, candidates.round))
     typicality = _typicality(together, every, parameters.neighbors, parameters.memory_mb)[
