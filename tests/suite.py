@@ -18,7 +18,6 @@ SECONDS: dict[str, float] = {
     "tests/cluster/test_jobs.py": 150,
     "tests/annotation/test_kills_while_paying.py": 140,
     "tests/bench/test_sweep.py": 110,
-    "tests/chaos/test_node_deaths.py": 110,
     "tests/ray/test_annotators.py": 100,
     "tests/ray/test_run.py": 95,
     "tests/ray/test_dry_run.py": 75,

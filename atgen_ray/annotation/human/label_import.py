@@ -152,8 +152,8 @@ def bring_labels(
     """Import `labels` for the examples of the run's pool; see `import_labels`.
 
     Raises:
-        TaskUnknownError, TaskConflictError: there is no such run, people are not its annotators, or
-            it has not read its pool yet.
+        TaskUnknownError, TaskConflictError: no such run, one without people as annotators, or one
+            that has not read its pool yet.
     """
     open_task_store(journal, name)
     folder = RunFolder(storage, name)
