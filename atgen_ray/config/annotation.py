@@ -68,8 +68,7 @@ class NoticeConfig(Section):
     webhook: str | None = Field(
         None,
         description="URL that a JSON message is posted to; null: ATGEN_WEBHOOK_URL in the "
-        "environment, where one with "
-        "a secret in it belongs, or none",
+        "environment, where one with a secret in it belongs, or none",
     )
     email: EmailConfig | None = Field(None, description="Who is told by e-mail; null: nobody")
     service: str | None = Field(
@@ -99,15 +98,14 @@ class HumanAnnotatorConfig(Section):
     mode: Literal["design", "rounds"] = Field(
         "design",
         description="design: all examples of the run at once, so that nobody waits for training; "
-        "rounds: the next ones "
-        "once the model has learnt from the last (what a router passes on always comes in rounds)",
+        "rounds: the next ones once the model has learnt from the last (what a router passes on "
+        "always comes in rounds)",
     )
     overlap: PositiveInt = Field(1, description="People who label each example")
     adjudicate_below: Fraction = Field(
         0.9,
         description="An admin decides where the mean edit similarity of the answers is lower; "
-        "otherwise the one "
-        "nearest to all others is the label",
+        "otherwise the one nearest to all others is the label",
     )
     drafts: Literal["shown", "blind", "off"] = Field(
         "shown",
@@ -259,8 +257,7 @@ class RemoteAnnotatorConfig(LLMAnnotatorConfig):
     in_doubt: Changeable[Literal["bury", "resend"]] = Field(
         "bury",
         description="A request whose answer was lost and cannot be looked up may be billed: bury "
-        "counts its worst "
-        "case as paid and never sends it again; resend may pay twice",
+        "counts its worst case as paid and never sends it again; resend may pay twice",
     )
 
 
@@ -273,8 +270,7 @@ class OpenAIAnnotatorConfig(RemoteAnnotatorConfig):
     recovery: Literal["auto", "stored", "none"] = Field(
         "auto",
         description="stored: OpenAI keeps every completion, so that one whose answer was lost is "
-        "found, not paid "
-        "again; auto: stored at OpenAI, none at a base_url",
+        "found, not paid again; auto: stored at OpenAI, none at a base_url",
     )
 
 

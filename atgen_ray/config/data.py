@@ -44,8 +44,8 @@ class DataConfig(Section):
     path: str | None = Field(
         None,
         description="Folder that holds the dataset instead of what `pool` and `test` name: made "
-        "by save_to_disk, or "
-        "with files named by their splits (train.jsonl, test.csv, train-00000-of-00001.parquet)",
+        "by save_to_disk, or with files named by their splits (train.jsonl, test.csv, "
+        "train-00000-of-00001.parquet)",
     )
     subset: str | None = Field(None, description="Configuration name of a Hugging Face dataset")
     revision: str | None = Field(
@@ -73,8 +73,7 @@ class DataConfig(Section):
     reference_template: str | None = Field(
         None,
         description="Jinja template that makes the one reference of a row from all of its "
-        "columns, as "
-        "{{ 'ABCD'[answer] }}; null: the references as they are",
+        "columns, as {{ 'ABCD'[answer] }}; null: the references as they are",
     )
     merge_repeats: bool = Field(
         False,

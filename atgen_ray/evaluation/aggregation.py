@@ -19,8 +19,8 @@ from atgen_ray.evaluation.registry import METRICS, Corpus
 
 
 class BrokenMetricError(AssertionError):
-    """A metric gave back something that is not one value an example: a defect of the metric, never
-    of the input.
+    """A metric returned something other than one value for each example. The defect is in the
+    metric, never in the input.
     """
 
 
