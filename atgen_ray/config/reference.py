@@ -48,8 +48,9 @@ def explain_config() -> Iterator[Row]:
 
 
 def explain_strategies() -> Iterator[dict[str, Any]]:
-    """Yield every strategy by name: `title`, `why`, `score`, `parts` with their titles, `description`
-    and `parameters` as in `explain_config`. Plug-ins that cannot be imported are left out.
+    """Yield every strategy by name: `title`, `why`, `score`, `parts` with their titles,
+    `description` and `parameters` as in `explain_config`. Plug-ins that cannot be imported are left
+    out.
     """
     for name, _ in STRATEGIES.list_usable():
         yield describe_strategy(name)
@@ -87,8 +88,8 @@ def explain_everyday() -> Iterator[tuple[str, list[Row]]]:
 
 
 def explain_key(key: str, name: str | None = None) -> list[Row]:
-    """Return the setting `key` and all settings below it; of a section of several types, those of the type
-    `name`.
+    """Return the setting `key` and all settings below it; of a section of several types, those of
+    the type `name`.
 
     `annotator.model` stands for the key of every type. Strategies are left to `describe_strategy`.
 
