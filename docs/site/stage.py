@@ -78,6 +78,7 @@ def stage(build: Path) -> None:
             (folder / name).write_text(rewrite_links(source.read_text(), source, pages))
         else:
             shutil.copy(source, folder / name)
+    shutil.copy(Path(__file__).with_name("extra.css"), folder / "extra.css")
     write_reference(folder / "reference")
     shutil.copy(Path(__file__).with_name("zensical.toml"), build / "zensical.toml")
 
