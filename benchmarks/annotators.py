@@ -28,9 +28,9 @@ from human_desk import HumanDesk  # noqa: E402
 from ports import free_port  # noqa: E402
 from services import bearer  # noqa: E402
 
-from atgen_ray.budget import read_balance  # noqa: E402
-from atgen_ray.journal import Journal  # noqa: E402
-from atgen_ray.serving.access import Tokens  # noqa: E402
+from atgen_ray.serving.security.tokens import Tokens  # noqa: E402
+from atgen_ray.store.journal import Journal  # noqa: E402
+from atgen_ray.store.ledger import read_balance  # noqa: E402
 
 
 def timed(times: list[tuple[str, float]], what: str, client: httpx.Client, *request: Any, **body: Any) -> Any:

@@ -113,7 +113,7 @@ def show(point: Point) -> dict[str, Any]:
 
 @contextmanager
 def open_bench(work: Path) -> Iterator[Bench]:
-    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.core.checkpoints import resolve_checkpoint
 
     work.mkdir(parents=True, exist_ok=True)
     model = work / "model"

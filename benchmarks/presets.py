@@ -21,8 +21,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from atgen_ray.config_source import load_config
-from atgen_ray.pool.sources import parse_split
+from atgen_ray.config.loading import load_config
+from atgen_ray.data.sources import parse_split
 
 Rows = Iterable[dict[str, Any]]
 Splits = tuple[Rows, Rows]  # pool and test

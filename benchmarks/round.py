@@ -24,19 +24,19 @@ import ray
 import torch
 
 from atgen_ray.config import RunConfig
-from atgen_ray.config_source import load_config
+from atgen_ray.config.loading import load_config
+from atgen_ray.core.records import GenerationRequest
+from atgen_ray.data import build_split
 from atgen_ray.embedding import embed_pool
 from atgen_ray.embedding.encoder import Encoder
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.transformers_engine import TransformersEngine, TransformersWorker
-from atgen_ray.hardware import count_threads, worker_environment
-from atgen_ray.pool import build_split
-from atgen_ray.ray_session import quieten_ray_data
-from atgen_ray.records import GenerationRequest
-from atgen_ray.storage import RunFolder
+from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
+from atgen_ray.ray_runtime.session import quieten_ray_data
+from atgen_ray.ray_runtime.workers import keep_workers
+from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.training import TrainingExample, train_adapter
-from atgen_ray.training.worker import fine_tune
-from atgen_ray.workers import keep_workers
+from atgen_ray.training.fine_tune import fine_tune
 
 
 def quiet(done: int, total: int) -> None: ...

@@ -53,7 +53,7 @@ def measure_direct(backend: str, count: int, tokens: int) -> dict[str, Any]:
     """The engine in this process, 32 prompts at once."""
     prompts = write_prompts(count)
     from atgen_ray.config import ServiceConfig
-    from atgen_ray.hardware import count_threads, worker_environment
+    from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
 
     service = ServiceConfig.model_validate(configure(backend, tempfile.mkdtemp()))
     os.environ.update(worker_environment(count_threads(1, None)))
@@ -65,10 +65,10 @@ def measure_direct(backend: str, count: int, tokens: int) -> dict[str, Any]:
 
 
 def load_transformers(service: Any, tokens: int) -> Callable[[list[str]], int]:
-    from atgen_ray.checkpoints import load_tokenizer
-    from atgen_ray.engines.decoder import TokenRequest
-    from atgen_ray.pool.prompts import PromptBuilder
-    from atgen_ray.serving.shelf import AdapterShelf
+    from atgen_ray.engines.base import TokenRequest
+    from atgen_ray.models.loading import load_tokenizer
+    from atgen_ray.models.prompts import PromptBuilder
+    from atgen_ray.serving.replicas.adapter_cache import AdapterShelf
 
     tokenizer: Any = load_tokenizer(service.taught)
     stop_ids = PromptBuilder(tokenizer, service.prompt, service.taught.max_prompt_tokens).stop_ids
@@ -83,9 +83,9 @@ def load_transformers(service: Any, tokens: int) -> Callable[[list[str]], int]:
 
 
 def load_vllm(service: Any, tokens: int) -> Callable[[list[str]], int]:
-    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.core.checkpoints import resolve_checkpoint
     from atgen_ray.engines.vllm_engine import VLLMEngine, vllm_environment
-    from atgen_ray.hardware import find_device
+    from atgen_ray.ray_runtime.hardware import find_device
 
     os.environ.update(vllm_environment(on_gpu=False))
     from vllm import LLM, SamplingParams
@@ -121,10 +121,10 @@ def start_service(backend: str, storage: str) -> Iterator[tuple[str, str]]:
     import ray
     from ray import serve
 
-    from atgen_ray.database import Database
-    from atgen_ray.serving.access import Tokens
+    from atgen_ray.ray_runtime.workers import keep_workers
     from atgen_ray.serving.application import build_application
-    from atgen_ray.workers import keep_workers
+    from atgen_ray.serving.security.tokens import Tokens
+    from atgen_ray.store.database import Database
 
     os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
     with keep_workers():  # what feeds it then runs as in `atgen-ray serve`

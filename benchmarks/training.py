@@ -29,17 +29,17 @@ import numpy as np
 import torch
 from metric_references import compare_metrics
 
-from atgen_ray.checkpoints import load_tokenizer
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
-from atgen_ray.config_source import load_config
-from atgen_ray.hardware import count_threads, worker_environment
-from atgen_ray.locations import locate
-from atgen_ray.pool.prompts import PromptBuilder
+from atgen_ray.config.loading import load_config
+from atgen_ray.core.locations import locate
+from atgen_ray.models.loading import load_tokenizer
+from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
 from atgen_ray.training import TrainingExample, train_adapter
+from atgen_ray.training.batching import build_row
+from atgen_ray.training.fine_tune import fine_tune
 from atgen_ray.training.methods import check_method, load_trainable
-from atgen_ray.training.rows import build_row
 from atgen_ray.training.schedule import schedule_steps
-from atgen_ray.training.worker import fine_tune
 
 BATCH = 8
 MEMORY_CASES: dict[str, dict[str, Any]] = {
@@ -162,7 +162,7 @@ def measure_child(name: str) -> Result:
     """Peak memory in MiB and trained weights of one case of MEMORY_CASES; or why it cannot be run here."""
     from safetensors import safe_open
 
-    from atgen_ray.errors import UserError
+    from atgen_ray.core.errors import UserError
 
     training = TrainingConfig(epochs=2, batch_size=BATCH, **MEMORY_CASES[name])
     try:

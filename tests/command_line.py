@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from atgen_ray import cli
+from atgen_ray.cli import app as cli
 
 # The smallest configuration that is right.
 SMALLEST: dict[str, Any] = {"data": {"pool": "pool.jsonl", "references": "answer"}, "model": {"id": "some/model"}}

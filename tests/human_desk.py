@@ -6,15 +6,15 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from atgen_ray.annotation.people.queue import Queue
-from atgen_ray.annotation.people.round import Offer, TaskRound
-from atgen_ray.annotation.site import Site
+from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.human.queue import Queue
+from atgen_ray.annotation.human.round_tasks import Offer, TaskRound
 from atgen_ray.config import HumanAnnotatorConfig, RunConfig
-from atgen_ray.config_source import dump_config, parse_config
-from atgen_ray.journal import Journal
-from atgen_ray.owner import Owner
-from atgen_ray.storage import RunFolder
-from atgen_ray.tables import assignments
+from atgen_ray.config.loading import dump_config, parse_config
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.tables import assignments
 
 
 def quiet(done: int, total: int) -> None: ...

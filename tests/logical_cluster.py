@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from atgen_ray.workers import KEEPING
+from atgen_ray.ray_runtime.workers import KEEPING
 
 HEAD = """
 import sys, ray

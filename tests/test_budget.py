@@ -8,21 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atgen_ray.budget import (
-    NANO,
-    Account,
-    Balance,
-    Entry,
-    Ledger,
-    format_dollars,
-    read_accounts,
-    read_balance,
-    to_nano,
-)
 from atgen_ray.config import StoppingConfig
-from atgen_ray.journal import Journal
-from atgen_ray.owner import Owner
-from atgen_ray.records import Annotation
+from atgen_ray.core.money import NANO, to_nano
+from atgen_ray.core.records import Annotation
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.ledger import Account, Balance, Entry, Ledger, format_dollars, read_accounts, read_balance
+from atgen_ray.store.owner import Owner
 
 JOBS = st.lists(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 40)), max_size=4), min_size=2, max_size=4)
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from pydantic import BaseModel
 
-from atgen_ray.changes import find_changes
 from atgen_ray.config import RunConfig
-from atgen_ray.config_source import dump_config, parse_config
-from atgen_ray.settings import find_alternatives, find_section, may_change
+from atgen_ray.config.changes import find_changes
+from atgen_ray.config.loading import dump_config, parse_config
+from atgen_ray.core.schema import find_alternatives, find_section, may_change
 
 # Of each section: the settings that say how the work is done or when it ends, then those that decide what is bought or
 # what it is worth. A new setting goes to one of the two, and is `Changeable` in the first case.

@@ -12,8 +12,9 @@ import pytest
 import typer
 from command_line import SMALLEST, call, write_config
 
-from atgen_ray import __version__, cli
-from atgen_ray.config_source import explain_config, list_presets
+from atgen_ray import __version__
+from atgen_ray.cli import app as cli
+from atgen_ray.config.loading import explain_config, list_presets
 from atgen_ray.selection import STRATEGIES
 
 HEAVY = ("ray", "torch", "transformers", "vllm", "matplotlib", "datasets", "sklearn", "peft", "pyarrow", "sqlalchemy")

@@ -10,11 +10,11 @@ from command_line import SMALLEST, call, write_config
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from atgen_ray.config import RunConfig
-from atgen_ray.config_source import dump_config, explain_config, explain_strategies, list_presets, load_config
-from atgen_ray.errors import UserError
+from atgen_ray.config.loading import dump_config, explain_config, explain_strategies, list_presets, load_config
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.names import check_run_name
+from atgen_ray.core.strict_yaml import dump_yaml
 from atgen_ray.selection import STRATEGIES
-from atgen_ray.storage import check_run_name
-from atgen_ray.strict_yaml import dump_yaml
 
 CANARY = "postgresql://atgen:pw-canary@db.example/atgen"
 STEERED = "stopping.plateau, stopping.gain and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from atgen_ray import console as screens
-from atgen_ray.console import JsonScreen, LiveScreen, PlainScreen, choose_screen, curve_table, describe_step
-from atgen_ray.journal import Event
+from atgen_ray.run import console as screens
+from atgen_ray.run.console import JsonScreen, LiveScreen, PlainScreen, choose_screen, curve_table, describe_step
+from atgen_ray.store.journal import Event
 
 METRICS = ("rouge1", "rouge2", "rougeL", "exact_match", "token_f1")
 

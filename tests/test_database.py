@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from atgen_ray import database
-from atgen_ray.database import Database, parse_url
-from atgen_ray.errors import UserError
-from atgen_ray.journal import Journal, LeaseLost
-from atgen_ray.owner import Owner
+from atgen_ray.core.errors import UserError
+from atgen_ray.store import database
+from atgen_ray.store.database import Database, parse_url
+from atgen_ray.store.journal import Journal, LeaseLost
+from atgen_ray.store.owner import Owner
 
 SECRET = "s3cr3t-canary"
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from atgen_ray.config_source import dump_config, parse_config
-from atgen_ray.driver import check_entry, enter_run, name_user
-from atgen_ray.errors import RunBusy, UserError
-from atgen_ray.journal import Journal
-from atgen_ray.owner import Owner
+from atgen_ray.config.loading import dump_config, parse_config
+from atgen_ray.core.errors import RunBusy, UserError
+from atgen_ray.run.driver import check_entry, enter_run, name_user
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.owner import Owner
 
 TREE: dict[str, Any] = {
     "name": "task",

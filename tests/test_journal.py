@@ -8,10 +8,10 @@ from uuid import uuid4
 import pytest
 from pydantic import SecretStr
 
-from atgen_ray.errors import UserError
-from atgen_ray.journal import Journal, open_journal
-from atgen_ray.owner import Owner
-from atgen_ray.records import Annotation, DeadLetter
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.records import Annotation, DeadLetter
+from atgen_ray.store.journal import Journal, open_journal
+from atgen_ray.store.owner import Owner
 
 
 def test_creating_a_run_again_finds_the_first(journal: Journal) -> None:

@@ -9,8 +9,8 @@ import pytest
 from command_line import call
 from human_desk import HumanDesk
 
-from atgen_ray.journal import Journal
-from atgen_ray.storage import RunFolder
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.run_folder import RunFolder
 
 ROWS = [{"id": "e00", "text": "known"}, {"input": "text 1", "text": "also", "annotator": "old team"}]
 

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from atgen_ray.errors import RunBusy
-from atgen_ray.journal import Journal, Lease, LeaseLost
-from atgen_ray.owner import Owner
-from atgen_ray.records import Annotation, DeadLetter
+from atgen_ray.core.errors import RunBusy
+from atgen_ray.core.records import Annotation, DeadLetter
+from atgen_ray.store.journal import Journal, Lease, LeaseLost
+from atgen_ray.store.owner import Owner
 
 
 def elsewhere(id: str) -> Owner:

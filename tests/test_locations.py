@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from atgen_ray.checkpoints import resolve_checkpoint
-from atgen_ray.errors import UserError
-from atgen_ray.locations import locate
+from atgen_ray.core.checkpoints import resolve_checkpoint
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.locations import locate
 
 
 @pytest.fixture(scope="module")

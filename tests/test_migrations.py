@@ -15,17 +15,17 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from atgen_ray import migrations
-from atgen_ray.database import Database
-from atgen_ray.errors import UserError
-from atgen_ray.journal import Journal
-from atgen_ray.owner import Owner
-from atgen_ray.records import Annotation, DeadLetter
-from atgen_ray.tables import TABLES, tokens
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.records import Annotation, DeadLetter
+from atgen_ray.store import migrations
+from atgen_ray.store.database import Database
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.tables import TABLES, tokens
 
 FIRST = Path(__file__).with_name("first_schema.sql").read_text()
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["atgen_ray.journal", "psycopg", "alembic.command"])
+PROCESSES.set_forkserver_preload(["atgen_ray.store.journal", "psycopg", "alembic.command"])
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

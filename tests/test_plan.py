@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from command_line import SMALLEST
 
-from atgen_ray.annotation.estimate import estimate_judge
+from atgen_ray.annotation.cost_estimate import estimate_judge
 from atgen_ray.config import RunConfig
-from atgen_ray.journal import open_journal
-from atgen_ray.owner import Owner
-from atgen_ray.plan import estimate_minutes, expect_labels, expect_work
+from atgen_ray.run.estimate import estimate_minutes, expect_labels, expect_work
+from atgen_ray.store.journal import open_journal
+from atgen_ray.store.owner import Owner
 
 
 def configure(**sections: Any) -> RunConfig:

@@ -1,6 +1,6 @@
 """What a run says of the step under way."""
 
-from atgen_ray.progress import Watch
+from atgen_ray.core.progress import Watch
 
 
 def test_what_is_waited_for_is_told_while_nothing_gets_done() -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from atgen_ray.config_source import parse_config
-from atgen_ray.provenance import compare_versions, list_versions, write_provenance
-from atgen_ray.storage import RunFolder
+from atgen_ray.config.loading import parse_config
+from atgen_ray.run.provenance import compare_versions, list_versions, write_provenance
+from atgen_ray.store.run_folder import RunFolder
 
 CONFIG = parse_config({"name": "task", "data": {"pool": "p.jsonl", "references": "a"}, "model": {"id": "m"}})
 

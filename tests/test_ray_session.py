@@ -11,9 +11,9 @@ import pytest
 from ports import free_port
 from projects import Project
 
-from atgen_ray.errors import UserError
-from atgen_ray.journal import open_journal
-from atgen_ray.ray_session import check_address, ray_session
+from atgen_ray.core.errors import UserError
+from atgen_ray.ray_runtime.session import check_address, ray_session
+from atgen_ray.store.journal import open_journal
 
 
 @pytest.fixture

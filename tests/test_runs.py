@@ -16,10 +16,10 @@ import pytest
 from command_line import Ended, call
 from datasets import load_from_disk
 
-from atgen_ray.journal import Journal, Lease, open_journal
-from atgen_ray.owner import Owner
-from atgen_ray.records import POOL_SCHEMA, Annotation, DeadLetter
-from atgen_ray.storage import RunFolder
+from atgen_ray.core.records import POOL_SCHEMA, Annotation, DeadLetter
+from atgen_ray.store.journal import Journal, Lease, open_journal
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.run_folder import RunFolder
 
 TEXTS = {
     "e1": "plain text",

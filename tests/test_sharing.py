@@ -7,13 +7,13 @@ import pyarrow as pa
 import pytest
 
 from atgen_ray.config import EmbeddingConfig, ModelConfig, PromptConfig, ServiceConfig
-from atgen_ray.embedding.embedding import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
-from atgen_ray.errors import UserError
-from atgen_ray.journal import open_journal
-from atgen_ray.records import FEATURES_SCHEMA, GenerationRequest
-from atgen_ray.serving.run_control import RunControl
-from atgen_ray.sharing import Shelf, open_embedding_shelf, open_output_shelf, share_embeddings, share_outputs
-from atgen_ray.storage import RunFolder
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
+from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
+from atgen_ray.run.shared_cache import Shelf, open_embedding_shelf, open_output_shelf, share_embeddings, share_outputs
+from atgen_ray.serving.runs import RunControl
+from atgen_ray.store.journal import open_journal
+from atgen_ray.store.run_folder import RunFolder
 
 
 class Model:

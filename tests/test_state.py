@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from atgen_ray.config_source import dump_config, parse_config
-from atgen_ray.errors import OutputMissingError
-from atgen_ray.journal import Journal, Lease, open_journal
-from atgen_ray.owner import Owner
-from atgen_ray.state import RunState
-from atgen_ray.storage import RunFolder
+from atgen_ray.config.loading import dump_config, parse_config
+from atgen_ray.core.errors import OutputMissingError
+from atgen_ray.run.state import RunState
+from atgen_ray.store.journal import Journal, Lease, open_journal
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from atgen_ray.errors import UserError
-from atgen_ray.storage import RunFolder
+from atgen_ray.core.errors import UserError
+from atgen_ray.store.run_folder import RunFolder
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["atgen_ray.storage"])
+PROCESSES.set_forkserver_preload(["atgen_ray.store.run_folder"])
 
 BAD_PATHS = [
     "",

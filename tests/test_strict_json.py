@@ -6,7 +6,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atgen_ray.strict_json import encode_json
+from atgen_ray.core.strict_json import encode_json
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=[]))  # lone surrogates and controls too
 VALUES = st.recursive(

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from atgen_ray.errors import UserError
-from atgen_ray.strict_yaml import dump_yaml, parse_yaml
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.strict_yaml import dump_yaml, parse_yaml
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.from_regex(
     r"[-+]?[0-9_.]{0,4}([eE:x][-+]?[0-9]{0,3})?|yes|no|on|off|[~=<!&*?|>%@`'\"{}\[\],#: -]{1,4}", fullmatch=True

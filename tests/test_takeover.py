@@ -8,18 +8,18 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from atgen_ray.budget import Entry, Ledger, read_balance, read_cost, read_inherited
 from atgen_ray.config import RunConfig, StoppingConfig
-from atgen_ray.config_source import dump_config, parse_config
-from atgen_ray.driver import check_entry, enter_run
-from atgen_ray.errors import UserError
-from atgen_ray.journal import Journal, Lease, LeaseLost
-from atgen_ray.owner import Owner
-from atgen_ray.records import GOLD_SCHEMA, POOL_SCHEMA, SELECTION_SCHEMA, Annotation, DeadLetter
-from atgen_ray.state import RunState
-from atgen_ray.storage import RunFolder
-from atgen_ray.tables import TABLES, requests, shards
-from atgen_ray.takeover import settle_source, take_over
+from atgen_ray.config.loading import dump_config, parse_config
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.records import GOLD_SCHEMA, POOL_SCHEMA, SELECTION_SCHEMA, Annotation, DeadLetter
+from atgen_ray.run.driver import check_entry, enter_run
+from atgen_ray.run.state import RunState
+from atgen_ray.run.takeover import settle_source, take_over
+from atgen_ray.store.journal import Journal, Lease, LeaseLost
+from atgen_ray.store.ledger import Entry, Ledger, read_balance, read_cost, read_inherited
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.tables import TABLES, requests, shards
 
 PAID = 250_000_000  # billionths of a dollar
 

@@ -5,8 +5,8 @@ import sys
 
 from transformers import AutoTokenizer
 
-from atgen_ray.checkpoints import load_tokenizer
 from atgen_ray.config import ModelConfig
+from atgen_ray.models.loading import load_tokenizer
 
 
 def test_a_tokenizer_without_a_class_is_the_one_of_auto_tokenizer(demo_model: str) -> None:
@@ -22,7 +22,7 @@ def test_a_tokenizer_without_a_class_is_the_one_of_auto_tokenizer(demo_model: st
 def test_it_needs_no_torch(demo_model: str) -> None:
     """Processes that only count or encode tokens start seconds sooner."""
     code = (
-        "import sys; from atgen_ray.checkpoints import load_tokenizer; from atgen_ray.config import ModelConfig\n"
+        "import sys; from atgen_ray.models.loading import load_tokenizer; from atgen_ray.config import ModelConfig\n"
         "load_tokenizer(ModelConfig(id=sys.argv[1])); sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, demo_model], timeout=120, check=True)

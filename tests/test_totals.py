@@ -12,19 +12,20 @@ import sqlalchemy as sa
 from services import bearer
 from starlette.testclient import TestClient
 
-from atgen_ray.budget import NANO, Balance, Entry, Ledger, read_balance, read_spending
 from atgen_ray.config import StoppingConfig
-from atgen_ray.journal import Journal, Lease
-from atgen_ray.owner import Owner
-from atgen_ray.records import Annotation
-from atgen_ray.reporting.publication import view_run
-from atgen_ray.runs import list_runs, show_run
-from atgen_ray.serving.access import Tokens
+from atgen_ray.core.money import NANO
+from atgen_ray.core.records import Annotation
+from atgen_ray.reporting.publish import view_run
+from atgen_ray.run.queries import list_runs, show_run
 from atgen_ray.serving.application import create_api, parse_service
 from atgen_ray.serving.pages.run_views import RunViews
-from atgen_ray.serving.run_control import RunControl
-from atgen_ray.storage import RunFolder
-from atgen_ray.tables import annotations, ledger, totals
+from atgen_ray.serving.runs import RunControl
+from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.journal import Journal, Lease
+from atgen_ray.store.ledger import Balance, Entry, Ledger, read_balance, read_spending
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.tables import annotations, ledger, totals
 
 
 def label(lease: Lease, round: int, count: int, price: float = 0.5) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import ray
 
-from atgen_ray.workers import KEEPING, Holder, keep_workers, map_batches
+from atgen_ray.ray_runtime.workers import KEEPING, Holder, keep_workers, map_batches
 
 Pass = Callable[[], list[tuple[str, int]]]
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from atgen_ray.annotation.site import Site
-from atgen_ray.budget import Entry, to_nano
+from atgen_ray.annotation.context import Site
 from atgen_ray.config import DatasetAnnotatorConfig
-from atgen_ray.records import Annotation, DeadLetter
+from atgen_ray.core.money import to_nano
+from atgen_ray.core.records import Annotation, DeadLetter
+from atgen_ray.store.ledger import Entry
 
 
 class DatasetAnnotator:

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from atgen_ray.annotation.human import HumanAnnotator
-from atgen_ray.annotation.people.round import join_first
-from atgen_ray.annotation.site import Site
+from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.human.annotator import HumanAnnotator
+from atgen_ray.annotation.human.round_tasks import join_first
 from atgen_ray.config import RouterConfig
-from atgen_ray.records import Annotation, DeadLetter
+from atgen_ray.core.records import Annotation, DeadLetter
 
 if TYPE_CHECKING:
-    from atgen_ray.annotation import Annotator
+    from atgen_ray.annotation.context import Annotator
 
 
 class Router:

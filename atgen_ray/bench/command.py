@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from atgen_ray.bench.cells import Cell, list_cells, load_suite
 from atgen_ray.bench.config import BenchConfig
-from atgen_ray.bench.screen import choose_sweep_screen
-from atgen_ray.errors import UserError
+from atgen_ray.bench.console import choose_sweep_screen
+from atgen_ray.bench.grid import Cell, list_cells, load_suite
+from atgen_ray.core.errors import UserError
 
 if TYPE_CHECKING:
-    from atgen_ray.bench.curves import Curve
+    from atgen_ray.bench.analysis.curves import Curve
 
 FINISHED, FAILED, STOPPED = 0, 1, 3
 
@@ -49,7 +49,7 @@ def run_bench(
     if not curves and status == FINISHED:
         raise UserError(f"suite '{suite.name}' has no finished run in {suite.storage!r}: run it without --only-results")
     if curves:
-        from atgen_ray.bench.results import analyse, write_results
+        from atgen_ray.bench.analysis.results import analyse, write_results
 
         write_results(suite, curves, analyse(suite, curves, len(cells)), folder)
     page = str(folder / "results.md") if curves else None
@@ -58,8 +58,8 @@ def run_bench(
 
 
 def _read_curves(suite: BenchConfig, cells: list[Cell]) -> "list[Curve]":
-    from atgen_ray.bench.curves import read_curves
-    from atgen_ray.journal import open_journal
+    from atgen_ray.bench.analysis.curves import read_curves
+    from atgen_ray.store.journal import open_journal
 
     with closing(open_journal(suite.storage, cells[0].run.database_url)) as journal:
         return read_curves(cells, {name: task.metric for name, task in suite.tasks.items()}, journal)

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from atgen_ray.config import NAME_PATTERN
-from atgen_ray.errors import nearest
-from atgen_ray.settings import Section
+from atgen_ray.core.errors import nearest
+from atgen_ray.core.names import NAME_PATTERN
+from atgen_ray.core.schema import Section
 
 Tree = dict[str, JsonValue]
 OWN = ("name", "seed", "storage", "cache", "database_url")  # the suite's own affair

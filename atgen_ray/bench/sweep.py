@@ -1,24 +1,48 @@
-"""Drives the runs of a suite over one Ray cluster: as many at once as fit, each with a controller of its own.
+"""How many runs go at once.
+
+Drives the runs of a suite over one Ray cluster: as many at once as fit, each with a controller of its own.
 
 Nothing is kept here that matters. Which runs are finished stands in their journal; so the same command again, after
 any death, goes on with the others, and each of those with the step where it was.
 """
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from atgen_ray.bench.cells import Cell
-from atgen_ray.bench.config import BenchConfig
-from atgen_ray.bench.packing import fit_runs
-from atgen_ray.bench.screen import SweepScreen, SweepState
+from atgen_ray.bench.config import BenchConfig, ResourcesConfig
+from atgen_ray.bench.console import SweepScreen, SweepState
+from atgen_ray.bench.grid import Cell
 from atgen_ray.config import RunConfig
-from atgen_ray.journal import Journal, open_journal
-from atgen_ray.storage import RunFolder
+from atgen_ray.store.journal import Journal, open_journal
+from atgen_ray.store.run_folder import RunFolder
+
+
+def fit_runs(nodes: Iterable[Mapping[str, float]], resources: ResourcesConfig) -> int:
+    """Runs that fit on `nodes` (Ray resources of each), none of them split over two; at least one.
+
+    A fraction of a GPU counts as often as it goes into one: three runs of 0.3 share a GPU.
+    """
+    total = 0
+    for node in nodes:
+        fits = [_times(node.get("CPU", 0.0), resources.cpus)]
+        if resources.gpus >= 1:
+            fits.append(_times(node.get("GPU", 0.0), resources.gpus))
+        elif resources.gpus:
+            fits.append(int(node.get("GPU", 0.0)) * _times(1.0, resources.gpus))
+        total += min(fits)
+    return max(1, total)
+
+
+def _times(room: float, demand: float) -> int:
+    """How often `demand` goes into `room`, with a little allowed for the rounding of fractions."""
+    return math.floor(room / demand + 1e-6)
+
 
 POLL_SECONDS = 1.0
 
@@ -48,9 +72,9 @@ def run_sweep(suite: BenchConfig, cells: Sequence[Cell], screen: SweepScreen) ->
         UserError: a run exists with another configuration, or the preflight found what would end runs; then none is
             entered.
     """
-    from atgen_ray.driver import check_entry, enter_run, run_session, stop_on_signal
     from atgen_ray.preflight import find_cluster_problems, find_problems
-    from atgen_ray.ray_session import is_private
+    from atgen_ray.ray_runtime.session import is_private, run_session
+    from atgen_ray.run.driver import check_entry, enter_run, stop_on_signal
 
     with closing(open_journal(suite.storage, cells[0].run.database_url)) as journal:
         for cell in cells:
@@ -124,8 +148,8 @@ class _Driver:
         """Fills the cluster, as large as it is now."""
         import ray
 
-        from atgen_ray.driver import start_controller
-        from atgen_ray.ray_session import is_private
+        from atgen_ray.ray_runtime.session import is_private
+        from atgen_ray.run.driver import start_controller
 
         fits = fit_runs([node["Resources"] for node in ray.nodes() if node["Alive"]], self._suite.resources)
         self._state.parallel = min(fits, self._suite.parallel or fits)
@@ -136,7 +160,7 @@ class _Driver:
             self._active.append(_Active(cell, controller))
 
     def _end(self, cell: Cell, status: str, message: str) -> None:
-        from atgen_ray.driver import dismiss_ended
+        from atgen_ray.run.driver import dismiss_ended
 
         dismiss_ended(cell.run.name)
         if status == "finished":
@@ -156,7 +180,7 @@ def _look(each: _Active, journal: Journal, state: SweepState) -> tuple[str, str]
     import ray
     from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-    from atgen_ray.driver import read_end
+    from atgen_ray.run.driver import read_end
 
     name = each.cell.run.name
     try:

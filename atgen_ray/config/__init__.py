@@ -17,15 +17,15 @@ from atgen_ray.config.annotation import (
     list_annotators,
 )
 from atgen_ray.config.data import DataConfig, DuplicatesConfig, PromptConfig, Shot
-from atgen_ray.config.evaluation import EvaluationConfig, GainConfig, MetricModelsConfig, PlateauConfig, StoppingConfig
+from atgen_ray.config.evaluation import EvaluationConfig, GainConfig, PlateauConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
-from atgen_ray.config.run import NAME_PATTERN, RunConfig, read_source
+from atgen_ray.config.run import RunConfig, read_source
 from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig, ShortlistConfig
 from atgen_ray.config.service import LimitsConfig, ReplicaConfig, ServiceConfig
 from atgen_ray.config.training import EarlyStoppingConfig, TrainingConfig
+from atgen_ray.evaluation.model_settings import MetricModelsConfig
 
 __all__ = [
-    "NAME_PATTERN",
     "AnnotatorConfig",
     "AnthropicAnnotatorConfig",
     "ChecksConfig",

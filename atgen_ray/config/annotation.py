@@ -7,8 +7,8 @@ from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, Positiv
 
 from atgen_ray.config.data import Shot
 from atgen_ray.config.model import EngineConfig, ModelConfig
-from atgen_ray.errors import nearest
-from atgen_ray.settings import Changeable, Fraction, Section
+from atgen_ray.core.errors import nearest
+from atgen_ray.core.schema import Changeable, Fraction, Section
 
 
 class DatasetAnnotatorConfig(Section):
@@ -151,7 +151,7 @@ class LanguageAnnotatorConfig(Section):
     @field_validator("output_schema")
     @classmethod
     def _is_schema(cls, schema: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
-        from atgen_ray.annotation.output_schema import check_schema
+        from atgen_ray.core.json_schema import check_schema
 
         if schema is not None:
             check_schema(schema)

@@ -1,10 +1,17 @@
 """Where examples come from and how they become prompts."""
 
+import re
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from atgen_ray.settings import Fraction, Section
+from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.core.schema import Fraction, Section
+
+FILES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq", ".arrow"}
+
+_MAGIC = re.compile(r"[*?\[]")
 
 
 class DuplicatesConfig(Section):
@@ -80,3 +87,23 @@ class PromptConfig(Section):
     overlong: Literal["truncate", "reject"] = Field(
         "truncate", description="Inputs over model.max_prompt_tokens: cut the input's end, or to the dead letters"
     )
+
+
+def check_named_files(data: DataConfig) -> None:
+    """Nothing, where each plain file name among data.pool and data.test is that of a file.
+
+    Raises:
+        UserError: with a line for each that is not, and the nearest file beside it.
+    """
+    lines = []
+    for key, location in (("data.pool", data.pool), ("data.test", data.test)):
+        if data.path is not None or location is None or Path(location).suffix not in FILES or "://" in location:
+            continue
+        path = Path(location).expanduser()
+        if _MAGIC.search(location) or path.exists() or not path.parent.is_dir():
+            continue  # the reader has the words for other mistakes
+        beside = [each.name for each in path.parent.iterdir() if each.suffix in FILES]
+        hint = nearest(path.name, beside) if beside else ""
+        lines.append(f"{key} is {location[:200]!r}, expected an existing file{hint}")
+    if lines:
+        raise UserError("\n".join(lines))

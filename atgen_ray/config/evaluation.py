@@ -5,36 +5,9 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from atgen_ray.config.annotation import LanguageAnnotator
-from atgen_ray.errors import nearest
-from atgen_ray.settings import Fraction, Section
-
-
-class BERTScoreConfig(Section):
-    """What `bertscore` loads."""
-
-    model: str = Field("FacebookAI/roberta-large", description="Encoder, given like model.id")
-    layer: PositiveInt = Field(17, description="Layer whose states are compared, from 1; 17 is right for roberta-large")
-
-
-class BARTScoreConfig(Section):
-    """What `bartscore` and `bartscore_reference` load."""
-
-    model: str = Field("facebook/bart-large-cnn", description="Encoder-decoder, given like model.id")
-
-
-class AlignScoreConfig(Section):
-    """What `alignscore` loads."""
-
-    checkpoint: str = Field("yzha/AlignScore/AlignScore-base.ckpt", description="File, or REPOSITORY/FILE on the hub")
-    base: str = Field("FacebookAI/roberta-base", description="Tokenizer and shape of the encoder, given like model.id")
-
-
-class MetricModelsConfig(Section):
-    """Checkpoints of the metrics that need one; loaded only for a metric in `metrics`."""
-
-    bertscore: BERTScoreConfig = Field(default_factory=BERTScoreConfig)
-    bartscore: BARTScoreConfig = Field(default_factory=BARTScoreConfig)
-    alignscore: AlignScoreConfig = Field(default_factory=AlignScoreConfig)
+from atgen_ray.core.errors import nearest
+from atgen_ray.core.schema import Fraction, Section
+from atgen_ray.evaluation.model_settings import MetricModelsConfig
 
 
 class EvaluationConfig(Section):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from atgen_ray.settings import Changeable, Section
+from atgen_ray.core.schema import Changeable, Section
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

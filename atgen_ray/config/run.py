@@ -18,10 +18,10 @@ from atgen_ray.config.evaluation import EvaluationConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
 from atgen_ray.config.selection import SelectionConfig
 from atgen_ray.config.training import TrainingConfig
-from atgen_ray.errors import nearest
-from atgen_ray.settings import Changeable, Section
+from atgen_ray.core.errors import nearest
+from atgen_ray.core.names import NAME_PATTERN
+from atgen_ray.core.schema import Changeable, Section
 
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SOURCE_PATTERN = re.compile(rf"{NAME_PATTERN.pattern}(:[1-9][0-9]{{0,5}})?")
 
 
@@ -111,7 +111,7 @@ class RunConfig(Section):
         return self
 
     def _check_judge(self) -> None:
-        from atgen_ray.annotation.prices import find_price
+        from atgen_ray.config.prices import find_price
 
         judge = self.evaluation.judge
         if judge is None and "llm_judge" in {*(self.evaluation.metrics or ()), *self.stopping.steering}:
@@ -120,7 +120,7 @@ class RunConfig(Section):
             find_price(judge, "evaluation.judge")
 
     def _check_language(self, key: str, annotator: LanguageAnnotatorConfig) -> None:
-        from atgen_ray.annotation.prices import find_price
+        from atgen_ray.config.prices import find_price
 
         if not (annotator.guidelines or self.prompt.system or self.prompt.template.strip() != "{{ input }}"):
             raise ValueError(

@@ -2,9 +2,11 @@
 
 from pydantic import Field, JsonValue, PositiveInt, model_validator
 
-from atgen_ray.errors import nearest
-from atgen_ray.mistakes import check_values
-from atgen_ray.settings import Changeable, Section
+from atgen_ray.config.messages import check_values
+from atgen_ray.core.errors import nearest
+from atgen_ray.core.schema import Changeable, Section
+from atgen_ray.selection import Need, find_needs
+from atgen_ray.selection.strategy import MODEL
 
 
 class FirstBatchConfig(Section):
@@ -77,3 +79,8 @@ def _check_strategy(section: str, name: str, parameters: dict[str, JsonValue]) -
     if name not in STRATEGIES:
         raise ValueError(f"{section}.strategy is {name!r}, expected a known strategy{nearest(name, STRATEGIES)}")
     check_values(parameters, STRATEGIES[name].parameters, f"{section}.parameters.")
+
+
+def add_needs(needs: frozenset[Need], shortlist: ShortlistConfig | None) -> frozenset[Need]:
+    """The `needs` of a strategy with those of the shortlist that spares the model work, where it has any."""
+    return needs | find_needs(shortlist.strategy, shortlist.parameters) if shortlist and needs & MODEL else needs

@@ -6,7 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
 from atgen_ray.config.data import PromptConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
-from atgen_ray.settings import Section
+from atgen_ray.core.schema import Section
 
 
 class LimitsConfig(Section):

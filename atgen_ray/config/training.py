@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from atgen_ray.settings import Changeable, Fraction, Section
+from atgen_ray.core.schema import Changeable, Fraction, Section
 
 Method = Literal["lora", "rslora", "dora", "qlora", "full"]
 

@@ -1,5 +1,5 @@
 """Sentence embeddings of the pool, computed once for each text."""
 
-from atgen_ray.embedding.embedding import embed_pool, load_embeddings
+from atgen_ray.embedding.pool import embed_pool, load_embeddings
 
 __all__ = ["embed_pool", "load_embeddings"]

@@ -12,7 +12,7 @@ class Encoder:
         import torch
         from sentence_transformers import SentenceTransformer
 
-        from atgen_ray.checkpoints import loading, resolve_checkpoint
+        from atgen_ray.core.checkpoints import loading, resolve_checkpoint
 
         torch.set_num_threads(threads)
         self._batch_size = config.batch_size

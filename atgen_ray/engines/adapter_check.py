@@ -71,7 +71,7 @@ def check_adapter(
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    from atgen_ray.hardware import fit_cpus, worker_environment
+    from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
 
     texts = dict(zip(examples["id"].to_pylist(), examples["text"].to_pylist(), strict=True))
     usable = [row for row in features.to_pylist() if row["error"] is None and row["token_ids"]][:rows]
@@ -120,8 +120,9 @@ def score_outputs(
 
     Each output is one forward pass and gives a float64 array of shape (T,).
     """
-    from atgen_ray.checkpoints import TUNED_DTYPE, is_adapter, load_model, load_tokenizer, load_unmerged
-    from atgen_ray.pool.prompts import PromptBuilder
+    from atgen_ray.core.checkpoints import is_adapter
+    from atgen_ray.models.loading import TUNED_DTYPE, load_model, load_tokenizer, load_unmerged
+    from atgen_ray.models.prompts import PromptBuilder
 
     builder = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
     sequences = [(builder.encode(text), list(tokens)) for text, tokens in pairs]

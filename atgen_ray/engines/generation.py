@@ -8,23 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from atgen_ray.engines import Engine
-from atgen_ray.records import FEATURES_SCHEMA, GenerationRequest, Progress
-from atgen_ray.storage import RunFolder
+from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest, Progress
+from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
+from atgen_ray.store.run_folder import RunFolder
 
-# What an engine returns for each row: the features of one output, and which sample it is.
-OUTPUT_SCHEMA = pa.schema(
-    [
-        FEATURES_SCHEMA.field("id"),
-        pa.field("sample", pa.int32()),
-        *[
-            FEATURES_SCHEMA.field(name)
-            for name in ("prompt_tokens", "text", "token_ids", "logprobs", "entropies", "top_logprobs")
-        ],
-        FEATURES_SCHEMA.field("finish_reason"),
-        FEATURES_SCHEMA.field("error"),
-    ]
-)
 FLUSH_SECONDS = 30.0  # how much work a kill may cost
 
 

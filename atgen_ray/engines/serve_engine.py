@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
-from atgen_ray.engines import Engine
-from atgen_ray.engines.decoder import TokenRequest, TokenStep
-from atgen_ray.engines.prompting import Prompt, encode_rows, failed_row
-from atgen_ray.errors import UserError
-from atgen_ray.records import GenerationRequest
-from atgen_ray.seeds import mix_seed
-from atgen_ray.storage import RunFolder
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.hashing import mix_seed
+from atgen_ray.core.records import GenerationRequest
+from atgen_ray.engines.base import Engine, TokenRequest, TokenStep
+from atgen_ray.engines.output_rows import Prompt, encode_rows, failed_row
+from atgen_ray.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -44,8 +43,8 @@ class ServeEngine(Engine):
         self._model, self._prompt, self._engine, self._folder, self._app = model, prompt, engine, folder, app
 
     def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
-        from atgen_ray.serving.adapters import digest_adapter
-        from atgen_ray.workers import map_batches
+        from atgen_ray.models.loading import digest_adapter
+        from atgen_ray.ray_runtime.workers import map_batches
 
         model = find_model(self._app)  # before workers start, so that a missing service is one clear line
         _tell_all(model, "wake", self._folder.name)  # where a controller died while they slept for it
@@ -94,15 +93,15 @@ class ReplicaCaller:
         digest: str | None,
         app: str = APP,
     ) -> None:
-        from atgen_ray.checkpoints import load_tokenizer
-        from atgen_ray.pool.prompts import PromptBuilder
+        from atgen_ray.models.loading import load_tokenizer
+        from atgen_ray.models.prompts import PromptBuilder
 
         self._prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
         self._request, self._adapter, self._digest = request, adapter, digest
         self._replicas = find_model(app)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        from atgen_ray.engines.generation import OUTPUT_SCHEMA
+        from atgen_ray.engines.base import OUTPUT_SCHEMA
 
         prompts, outputs = encode_rows(self._prompts, batch.to_pylist())
         return pa.Table.from_pylist(outputs + self._generate(prompts), schema=OUTPUT_SCHEMA)

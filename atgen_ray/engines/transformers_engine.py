@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
-from atgen_ray.engines import Engine
-from atgen_ray.engines.prompting import Prompt, encode_rows, failed_row
-from atgen_ray.records import GenerationRequest
-from atgen_ray.seeds import mix_seed
+from atgen_ray.core.hashing import mix_seed
+from atgen_ray.core.records import GenerationRequest
+from atgen_ray.engines.base import Engine
+from atgen_ray.engines.output_rows import Prompt, encode_rows, failed_row
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +25,9 @@ class TransformersEngine(Engine):
         self._model, self._prompt, self._engine = model, prompt, engine
 
     def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
-        from atgen_ray.hardware import count_threads
-        from atgen_ray.placement import fit_gpus
-        from atgen_ray.workers import map_batches
+        from atgen_ray.ray_runtime.hardware import count_threads
+        from atgen_ray.ray_runtime.placement import fit_gpus
+        from atgen_ray.ray_runtime.workers import map_batches
 
         engine = self._engine
         threads = count_threads(engine.workers, engine.threads_per_worker)
@@ -50,8 +50,8 @@ class TransformersWorker:
     ) -> None:
         import torch
 
-        from atgen_ray.checkpoints import load_tokenizer, load_tuned
-        from atgen_ray.pool.prompts import PromptBuilder
+        from atgen_ray.models.loading import load_tokenizer, load_tuned
+        from atgen_ray.models.prompts import PromptBuilder
 
         torch.set_num_threads(threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -60,7 +60,7 @@ class TransformersWorker:
         self.model: Any = load_tuned(model, adapter).to(self.device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        from atgen_ray.engines.generation import OUTPUT_SCHEMA
+        from atgen_ray.engines.base import OUTPUT_SCHEMA
 
         prompts, outputs = encode_rows(self.prompts, batch.to_pylist())
         for sampled in (False, True):

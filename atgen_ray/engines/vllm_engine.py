@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
-from atgen_ray.engines import Engine
-from atgen_ray.engines.vllm_adapter_loader import LOAD_FORMAT
-from atgen_ray.records import GenerationRequest
+from atgen_ray.core.records import GenerationRequest
+from atgen_ray.engines.base import Engine
+from atgen_ray.engines.vllm_plugin import LOAD_FORMAT
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-    from atgen_ray.hardware import Device
+    from atgen_ray.ray_runtime.hardware import Device
 
 # vLLM reports at most this many alternatives a token unless told otherwise. No other token is likelier than the last
 # of them, which bounds the entropy of the remaining probability from below; that bound is what is reported.
@@ -34,9 +34,9 @@ class VLLMEngine(Engine):
     def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-        from atgen_ray.checkpoints import is_adapter, resolve_checkpoint
-        from atgen_ray.hardware import count_threads, find_device, fit_cpus, worker_environment
-        from atgen_ray.placement import fit_gpus
+        from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
+        from atgen_ray.ray_runtime.hardware import count_threads, find_device, fit_cpus, worker_environment
+        from atgen_ray.ray_runtime.placement import fit_gpus
 
         engine = self._engine
         gpus = fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker)
@@ -81,8 +81,8 @@ class VLLMEngine(Engine):
             gpus: that Ray reserves for it.
             tuned: whether its weights take what fine-tuning changed; they are float32 then, else in model.dtype.
         """
-        from atgen_ray.checkpoints import TUNED_DTYPE
-        from atgen_ray.hardware import resolve_dtype
+        from atgen_ray.models.loading import TUNED_DTYPE
+        from atgen_ray.ray_runtime.hardware import resolve_dtype
 
         model = self._model
         dtype = resolve_dtype(TUNED_DTYPE if tuned else model.dtype, device.bfloat16)
@@ -125,8 +125,8 @@ def vllm_environment(on_gpu: bool) -> dict[str, str]:
 
 def _builder(model: ModelConfig, prompt: PromptConfig) -> Any:
     """The prompt builder of this worker process, made once."""
-    from atgen_ray.checkpoints import load_tokenizer
-    from atgen_ray.pool.prompts import PromptBuilder
+    from atgen_ray.models.loading import load_tokenizer
+    from atgen_ray.models.prompts import PromptBuilder
 
     key = model.model_dump_json() + prompt.model_dump_json()
     if key not in _BUILDERS:
@@ -141,8 +141,8 @@ def _to_engine(
     row: dict[str, Any], request: GenerationRequest, adapter: str | None, stage: tuple[ModelConfig, PromptConfig]
 ) -> dict[str, Any]:
     """What the engine stage reads. A prompt that cannot be built is sent as one token and reported afterwards."""
-    from atgen_ray.engines.prompting import encode_rows
-    from atgen_ray.seeds import mix_seed
+    from atgen_ray.core.hashing import mix_seed
+    from atgen_ray.engines.output_rows import encode_rows
 
     builder = _builder(*stage)
     prompts, failed = encode_rows(builder, [row])
@@ -166,8 +166,8 @@ def _to_output(batch: Any, request: GenerationRequest, stage: tuple[ModelConfig,
     """OUTPUT_SCHEMA from what the engine stage returns, its own failures included."""
     import pyarrow as pa
 
-    from atgen_ray.engines.generation import OUTPUT_SCHEMA
-    from atgen_ray.engines.prompting import failed_row
+    from atgen_ray.engines.base import OUTPUT_SCHEMA
+    from atgen_ray.engines.output_rows import failed_row
 
     builder = _builder(*stage)
     rows = []

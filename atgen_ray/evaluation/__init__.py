@@ -1,10 +1,9 @@
 """How good answers are: metrics, their confidence intervals, and the split that steers stopping."""
 
 from atgen_ray.evaluation.aggregation import Aggregate, Evaluation, evaluate_predictions, evaluate_splits, score_cases
-from atgen_ray.evaluation.cases import Ask, Case, Resources
-from atgen_ray.evaluation.defaults import choose_metrics
-from atgen_ray.evaluation.metrics import METRICS, Metric
-from atgen_ray.evaluation.splits import dev_split
+from atgen_ray.evaluation.dev_split import dev_split
+from atgen_ray.evaluation.metric import Ask, Case, Resources
+from atgen_ray.evaluation.registry import METRICS, Metric, choose_metrics
 
 __all__ = [
     "METRICS",

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from atgen_ray.errors import UserError, nearest
-from atgen_ray.evaluation.cases import Case, Resources
-from atgen_ray.evaluation.metrics import METRICS, Corpus
+from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.evaluation.metric import Case, Resources
+from atgen_ray.evaluation.registry import METRICS, Corpus
 
 Scorer = Callable[[str, Sequence[Case], Resources], Sequence[float]]
 

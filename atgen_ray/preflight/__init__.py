@@ -13,13 +13,13 @@ from collections.abc import Iterable
 from functools import partial
 
 from atgen_ray.config import RunConfig
-from atgen_ray.errors import UserError
+from atgen_ray.core.errors import UserError
+from atgen_ray.preflight.check import Check, Goal, Setting, run_checks
 from atgen_ray.preflight.checkpoints import check_encoder, check_metric_models, check_models
+from atgen_ray.preflight.folders import check_storage, check_user_folders
 from atgen_ray.preflight.inputs import Inputs, check_data, check_metrics, check_prompts, find_notes
 from atgen_ray.preflight.packages import check_annotators, check_engines, check_service, check_training
 from atgen_ray.preflight.placement import count_local_gpus, find_problems_of_machines
-from atgen_ray.preflight.places import check_storage, check_user_folders
-from atgen_ray.preflight.setting import Check, Goal, Setting, run_checks
 
 __all__ = ["CONTROLLER_CHECKS", "INPUT_CHECKS", "WORKER_CHECKS", "Goal", "Inputs", "Setting", "find_cluster_problems"]
 __all__ += ["find_notes", "find_problems", "find_quick_problems", "raise_problems", "run_checks"]

@@ -10,14 +10,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from atgen_ray.checkpoints import resolve_checkpoint
 from atgen_ray.config import EngineConfig, ModelConfig, RunConfig
-from atgen_ray.config.evaluation import BARTScoreConfig, BERTScoreConfig
-from atgen_ray.engines import choose_backend
-from atgen_ray.errors import UserError
-from atgen_ray.preflight.setting import Setting, list_models
+from atgen_ray.config.selection import add_needs
+from atgen_ray.core.checkpoints import resolve_checkpoint
+from atgen_ray.core.errors import UserError
+from atgen_ray.engines.registry import choose_backend
+from atgen_ray.evaluation.model_settings import BARTScoreConfig, BERTScoreConfig
+from atgen_ray.preflight.check import Setting, list_models
 from atgen_ray.selection import find_needs
-from atgen_ray.state import add_needs
 
 # What vLLM's attention on a CPU has kernels for; on a GPU it has one for any multiple of 8.
 CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -119,7 +119,7 @@ def check_encoder(setting: Setting) -> Iterator[str]:
 
 def check_metric_models(setting: Setting) -> Iterator[str]:
     """Checkpoints of the metrics that load one."""
-    from atgen_ray.evaluation.alignscore import find_weights
+    from atgen_ray.evaluation.metrics.alignscore import find_weights
 
     if not setting.trains:
         return

@@ -9,17 +9,17 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
-from atgen_ray.checkpoints import load_tokenizer
 from atgen_ray.config import DataConfig, ModelAnnotatorConfig, PromptConfig, RunConfig, list_annotators
-from atgen_ray.errors import UserError
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.locations import locate
+from atgen_ray.data import Split, build_split
+from atgen_ray.data.in_process import reading_in_process
+from atgen_ray.data.split import SplitName
 from atgen_ray.evaluation import METRICS, Case, Resources, choose_metrics
-from atgen_ray.locations import locate
-from atgen_ray.pool import Split, build_split
-from atgen_ray.pool.in_process import reading_in_process
-from atgen_ray.pool.prompts import OverlongPrompt, PromptBuilder
-from atgen_ray.pool.reading import SplitName
+from atgen_ray.models.loading import load_tokenizer
+from atgen_ray.models.prompts import OverlongPrompt, PromptBuilder
+from atgen_ray.preflight.check import Setting, list_models
 from atgen_ray.preflight.checkpoints import inspect_checkpoint
-from atgen_ray.preflight.setting import Setting, list_models
 
 SMALL = 8 << 20  # bytes of files that are read here: about a second's work
 SAMPLE = 50  # rows that prompts and metrics are tried on

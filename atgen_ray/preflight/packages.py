@@ -6,11 +6,11 @@ from importlib.util import find_spec
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 
-from atgen_ray.annotation import build_provider
+from atgen_ray.annotation.registry import build_provider
 from atgen_ray.config import RemoteAnnotatorConfig, list_annotators
-from atgen_ray.engines import choose_backend
-from atgen_ray.errors import UserError
-from atgen_ray.preflight.setting import Setting, list_models
+from atgen_ray.core.errors import UserError
+from atgen_ray.engines.registry import choose_backend
+from atgen_ray.preflight.check import Setting, list_models
 
 WANDB = "api.wandb.ai"
 

@@ -4,8 +4,8 @@ import logging
 from typing import Any
 
 from atgen_ray.config import RunConfig
-from atgen_ray.errors import UserError
-from atgen_ray.preflight.setting import Check, Goal, Setting, list_models, run_checks
+from atgen_ray.core.errors import UserError
+from atgen_ray.preflight.check import Check, Goal, Setting, list_models, run_checks
 
 SECONDS = 120.0  # how long the machines may take to answer: a worker process starts first
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from atgen_ray.reporting.formats import name_letter
-from atgen_ray.reporting.view import Estimate, RunView
+from atgen_ray.reporting.run_view import Estimate, RunView
 
 RESAMPLES = 2000
 ALL_PAIRS = 6  # more runs than this are compared with the first one only

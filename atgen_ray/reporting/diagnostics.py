@@ -1,15 +1,48 @@
-"""How a query batch compares with the pool and with an equal-sized random draw."""
+"""Which share of the pool's clusters a query batch reaches.
+
+How a query batch compares with the pool and with an equal-sized random draw.
+"""
 
 import heapq
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atgen_ray.reporting.clusters import Clusters, Numbers, Vectors
-from atgen_ray.seeds import mix_seed
+from atgen_ray.core.arrays import Numbers
+from atgen_ray.core.hashing import mix_seed
+
+Vectors = dict[str, Numbers]  # unit vectors by example id
+
+CLUSTERS = 20
+MEMBERS = 5  # at least so many examples to a cluster, on average
+
+
+class Clusters:
+    """K-means over a sample of the pool."""
+
+    def __init__(self, sample: Sequence[Numbers]) -> None:
+        from sklearn.cluster import KMeans
+
+        count = min(CLUSTERS, len(sample) // MEMBERS)
+        distinct = len(np.unique(np.stack(sample), axis=0)) if count > 1 else 0
+        self._count = min(count, distinct)
+        self._means = KMeans(self._count, n_init=3, random_state=0).fit(np.stack(sample)) if self._count > 1 else None
+
+    def cover(self, groups: Mapping[str, Sequence[str]], labeled: Sequence[str], vectors: Vectors) -> dict[str, float]:
+        """The share for each group, together with `labeled`; empty where the pool has fewer than two clusters."""
+        return {
+            name: len(self._find([*labeled, *ids], vectors)) / self._count
+            for name, ids in groups.items()
+            if self._means is not None and ids
+        }
+
+    def _find(self, ids: Sequence[str], vectors: Vectors) -> set[int]:
+        rows = [vectors[id] for id in ids if id in vectors]
+        return set(self._means.predict(np.stack(rows)).tolist()) if rows and self._means is not None else set()
+
 
 PROJECTED = 4000  # pool examples behind the principal components
 MAPPED = 1500  # pool examples on the map

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from atgen_ray.errors import UserError
+from atgen_ray.core.errors import UserError
 from atgen_ray.reporting.examples import read_scores
-from atgen_ray.storage import RunFolder
+from atgen_ray.store.run_folder import RunFolder
 
 Order = Literal["worst", "best", "source"]
 PAGE_ROWS = 20

@@ -8,10 +8,10 @@ from uuid import uuid4
 
 from atgen_ray.reporting import formats
 from atgen_ray.reporting.comparison import ALL_PAIRS, compare_runs, group_runs
-from atgen_ray.reporting.curves import draw_learning_curve
+from atgen_ray.reporting.plots.curves import draw_learning_curve
+from atgen_ray.reporting.plots.theme import SERIES, write_variables
+from atgen_ray.reporting.run_view import RunView
 from atgen_ray.reporting.sections import RunSection, draw_all, set_limits
-from atgen_ray.reporting.theme import SERIES, write_variables
-from atgen_ray.reporting.view import RunView
 
 PNG = "learning_curve.png"
 SINGLE_RUNS = 10  # more than this are compared, but not shown one by one

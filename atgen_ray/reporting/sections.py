@@ -8,11 +8,11 @@ from markupsafe import Markup
 
 from atgen_ray.reporting import formats
 from atgen_ray.reporting.comparison import bootstrap_difference
-from atgen_ray.reporting.curves import CurvePanel, draw_curves, draw_losses, draw_seconds, order_steps, thin
-from atgen_ray.reporting.explanations import Explanation, explain_part, explain_strategy
-from atgen_ray.reporting.maps import Trend, draw_lengths, draw_map, draw_similarities, draw_trends
-from atgen_ray.reporting.theme import SERIES
-from atgen_ray.reporting.view import Estimate, RoundView, RunView
+from atgen_ray.reporting.plots.curves import CurvePanel, draw_curves, draw_losses, draw_seconds, order_steps, thin
+from atgen_ray.reporting.plots.maps import Trend, draw_lengths, draw_map, draw_similarities, draw_trends
+from atgen_ray.reporting.plots.theme import SERIES
+from atgen_ray.reporting.run_view import Estimate, RoundView, RunView
+from atgen_ray.reporting.strategy_texts import Explanation, explain_part, explain_strategy
 
 CHARACTERS = 300_000  # of all texts of the page
 

@@ -1,10 +1,17 @@
 """One number per example from a row of the features table (`records.FEATURES_SCHEMA`); NaN where the row has none."""
 
 from atgen_ray.scoring.disagreement import bleu_variance
-from atgen_ray.scoring.entropy import mean_margin, mean_token_entropy, min_margin
-from atgen_ray.scoring.likelihood import max_token_nll, normalized_nll, sequence_nll
-from atgen_ray.scoring.support import FAITHFULNESS
-from atgen_ray.scoring.uncertainty import UNCERTAINTIES, Uncertainty
+from atgen_ray.scoring.uncertainty import (
+    UNCERTAINTIES,
+    Uncertainty,
+    max_token_nll,
+    mean_margin,
+    mean_token_entropy,
+    min_margin,
+    normalized_nll,
+    sequence_nll,
+)
+from atgen_ray.text.support import FAITHFULNESS
 
 __all__ = [
     "FAITHFULNESS",

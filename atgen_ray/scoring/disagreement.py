@@ -6,10 +6,10 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from atgen_ray.scoring.answers import AnswerForm, normalize_answer
-from atgen_ray.scoring.overlap import pairwise_bleu, pairwise_f1
+from atgen_ray.core.arrays import Numbers
 from atgen_ray.scoring.samples import Sample, read_samples
-from atgen_ray.scoring.tokens import Numbers
+from atgen_ray.text.answers import AnswerForm, normalize_answer
+from atgen_ray.text.overlap import pairwise_bleu, pairwise_f1
 
 Overlap = Literal["bleu", "f1"]
 OVERLAPS = {"bleu": pairwise_bleu, "f1": pairwise_f1}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from atgen_ray.evaluation.segmentation import split_words
-from atgen_ray.scoring.tokens import Numbers
+from atgen_ray.core.arrays import Numbers
+from atgen_ray.text.words import split_words
 
 
 @dataclass(frozen=True)

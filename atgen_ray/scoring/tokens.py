@@ -3,11 +3,11 @@
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Numbers = npt.NDArray[np.float64]
+from atgen_ray.core.arrays import Numbers
+
 Reduction = Literal["sum", "mean", "max", "min"]
 
 

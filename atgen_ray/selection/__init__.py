@@ -1,8 +1,8 @@
 """Query strategies: which examples are worth labelling. `select_batch` is the only way in."""
 
 from atgen_ray.selection.batch import BrokenStrategy, find_needs, find_strategy, select_batch
-from atgen_ray.selection.contract import Candidates, Need, Parameters, Picks, Scores, Strategy
-from atgen_ray.selection.strategies import STRATEGIES
+from atgen_ray.selection.registry import STRATEGIES
+from atgen_ray.selection.strategy import Candidates, Need, Parameters, Picks, Scores, Strategy
 from atgen_ray.selection.vectors import Embeddings, States
 
 __all__ = [

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ValidationError
 
-from atgen_ray.errors import PoolExhausted, UserError, nearest
-from atgen_ray.records import SELECTION_SCHEMA
-from atgen_ray.selection.contract import Candidates, Needs, Parameters, Picks, Scores, Strategy, pick_ids
+from atgen_ray.core.errors import PoolExhausted, UserError, nearest
+from atgen_ray.core.records import SELECTION_SCHEMA
 from atgen_ray.selection.kernels.draws import draw_uniform
-from atgen_ray.selection.kernels.workers import InProcess, Workers
-from atgen_ray.selection.strategies import STRATEGIES
+from atgen_ray.selection.kernels.executor import InProcess, Workers
+from atgen_ray.selection.registry import STRATEGIES
+from atgen_ray.selection.strategy import Candidates, Needs, Parameters, Picks, Scores, Strategy, pick_ids
 from atgen_ray.selection.vectors import Embeddings, States
 
 

@@ -5,12 +5,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator
 
-from atgen_ray.errors import nearest
-from atgen_ray.selection.contract import Candidates, Needs, Parameters, Scores
-from atgen_ray.selection.guard import GuardedParameters, guarded
-from atgen_ray.selection.kernels import Numbers
-from atgen_ray.selection.kernels.scales import normalize, rank
-from atgen_ray.selection.plain import PLAIN
+from atgen_ray.core.arrays import Numbers
+from atgen_ray.core.errors import nearest
+from atgen_ray.selection.kernels.normalization import normalize, rank
+from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.strategies import PLAIN
+from atgen_ray.selection.strategy import Candidates, Needs, Parameters, Scores
 
 
 class Member(BaseModel):

@@ -17,14 +17,14 @@ from ray.serve.handle import DeploymentHandle
 
 from atgen_ray import __version__
 from atgen_ray.config import ServiceConfig
-from atgen_ray.config_source import database_url_from_environment
-from atgen_ray.engines import choose_backend
+from atgen_ray.config.loading import database_url_from_environment
+from atgen_ray.config.messages import explain_mistakes
+from atgen_ray.core.errors import UserError
+from atgen_ray.engines.registry import choose_backend
 from atgen_ray.engines.serve_engine import MODEL
-from atgen_ray.errors import UserError
-from atgen_ray.hardware import count_threads, worker_environment
-from atgen_ray.mistakes import explain_mistakes
-from atgen_ray.placement import check_gpus
-from atgen_ray.serving.health import HEALTH_CHECKS
+from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
+from atgen_ray.ray_runtime.placement import check_gpus
+from atgen_ray.serving.replicas.health import HEALTH_CHECKS
 
 PENDING_AT_THE_API = 100_000  # the API refuses by itself, and with 429: Serve's own proxy would say 503
 
@@ -69,29 +69,29 @@ def parse_service(args: dict[str, Any]) -> ServiceConfig:
 
 def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     """The routes, without what stands before them."""
-    from atgen_ray.journal import open_journal
-    from atgen_ray.serving.access import Tokens
-    from atgen_ray.serving.adapters import AdapterDirectory
-    from atgen_ray.serving.config_routes import config_routes
-    from atgen_ray.serving.faults import explain_faults
-    from atgen_ray.serving.guards import Guards
-    from atgen_ray.serving.headers import SecurityHeaders
-    from atgen_ray.serving.health_routes import health_routes
-    from atgen_ray.serving.label_routes import label_routes
-    from atgen_ray.serving.model_routes import model_routes
+    from atgen_ray.serving.errors import explain_faults
     from atgen_ray.serving.openapi import describe_api, name_operation
     from atgen_ray.serving.pages.assets import asset_routes
-    from atgen_ray.serving.pages.new_run_pages import new_run_pages
+    from atgen_ray.serving.pages.new_run import new_run_pages
     from atgen_ray.serving.pages.rendering import show_fault
-    from atgen_ray.serving.pages.run_pages import run_pages
     from atgen_ray.serving.pages.run_views import RunViews
-    from atgen_ray.serving.pages.session_routes import session_routes
-    from atgen_ray.serving.pages.task_pages import task_pages
-    from atgen_ray.serving.report_routes import report_routes
-    from atgen_ray.serving.run_control import RunControl
-    from atgen_ray.serving.run_routes import run_routes
-    from atgen_ray.serving.select_routes import select_routes
-    from atgen_ray.serving.task_routes import task_routes
+    from atgen_ray.serving.pages.runs import run_pages
+    from atgen_ray.serving.pages.sign_in import session_routes
+    from atgen_ray.serving.pages.tasks import task_pages
+    from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory
+    from atgen_ray.serving.routes.config import config_routes
+    from atgen_ray.serving.routes.health import health_routes
+    from atgen_ray.serving.routes.labels import label_routes
+    from atgen_ray.serving.routes.openai import model_routes
+    from atgen_ray.serving.routes.reports import report_routes
+    from atgen_ray.serving.routes.runs import run_routes
+    from atgen_ray.serving.routes.select import select_routes
+    from atgen_ray.serving.routes.tasks import task_routes
+    from atgen_ray.serving.runs import RunControl
+    from atgen_ray.serving.security.headers import SecurityHeaders
+    from atgen_ray.serving.security.middleware import Guards
+    from atgen_ray.serving.security.tokens import Tokens
+    from atgen_ray.store.journal import open_journal
 
     journal = open_journal(service.storage, service.database_url)
     tokens = Tokens(journal.database)
@@ -132,7 +132,7 @@ class Api:
     """One replica of the HTTP API."""
 
     def __init__(self, service: ServiceConfig, selector: DeploymentHandle, model: DeploymentHandle | None) -> None:
-        from atgen_ray.serving.guards import start_access_log
+        from atgen_ray.serving.security.middleware import start_access_log
 
         self._service, self._selector, self._model = service, selector, model
         start_access_log()
@@ -145,7 +145,7 @@ class Api:
 
 
 def _deploy_selector(service: ServiceConfig) -> serve.Application:
-    from atgen_ray.serving.selector import Selector
+    from atgen_ray.serving.replicas.selector import Selector
 
     return serve.deployment(
         Selector,
@@ -162,10 +162,10 @@ def _deploy_model(service: ServiceConfig) -> serve.Application:
     if service.engine.gpus_per_worker and ray.is_initialized():
         check_gpus("engine.gpus_per_worker", service.engine.gpus_per_worker)
     if choose_backend(service.engine.backend) == "vllm":
-        from atgen_ray.serving.vllm_replica import deploy_vllm
+        from atgen_ray.serving.replicas.vllm import deploy_vllm
 
         return deploy_vllm(service)
-    from atgen_ray.serving.replica import TransformersReplica
+    from atgen_ray.serving.replicas.base import TransformersReplica
 
     gpus = service.engine.gpus_per_worker or 0
     return serve.deployment(

@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from atgen_ray.config_source import database_url_from_environment
+from atgen_ray.config.loading import database_url_from_environment
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.engines.serve_engine import APP
-from atgen_ray.errors import UserError
-from atgen_ray.placement import watch_waiting
-from atgen_ray.ray_session import has_open_ports, ray_session
-from atgen_ray.serving.access import Tokens, check_address
-from atgen_ray.strict_yaml import parse_yaml
+from atgen_ray.ray_runtime.placement import watch_waiting
+from atgen_ray.ray_runtime.session import has_open_ports, ray_session
+from atgen_ray.serving.security.tokens import Tokens, check_address
 
 IMPORT_PATH = "atgen_ray.serving.application:build_application"
 HOST, PORT = "127.0.0.1", 8000
@@ -25,7 +25,7 @@ START_SECONDS = 1800.0  # a large model is read from a slow disk
 @contextmanager
 def open_tokens(storage: str, database_url: Any = None) -> Iterator[Tokens]:
     """The tokens of a storage's journal."""
-    from atgen_ray.journal import open_journal
+    from atgen_ray.store.journal import open_journal
 
     with closing(open_journal(storage, database_url or database_url_from_environment())) as journal:
         yield Tokens(journal.database)
@@ -39,7 +39,7 @@ def serve_until_interrupted(
     Raises:
         UserError: a mistake in the configuration, a public address without a token, or a service that does not start.
     """
-    from atgen_ray.driver import stop_on_signal
+    from atgen_ray.run.driver import stop_on_signal
     from atgen_ray.serving.application import parse_service
 
     tree = read_serve_config(config, storage, host, port)

@@ -13,10 +13,10 @@ from uuid import uuid4
 from fastapi.concurrency import run_in_threadpool
 from fsspec.implementations.local import LocalFileSystem
 
-from atgen_ray.errors import UserError, nearest
-from atgen_ray.pool.columns import list_columns
-from atgen_ray.serving.faults import Fault
-from atgen_ray.storage import open_storage
+from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.data.columns import list_columns
+from atgen_ray.serving.errors import Fault
+from atgen_ray.store.run_folder import open_storage
 
 UPLOADS = "/api/v1/uploads/"
 ENDINGS = ("csv", "jsonl", "parquet")

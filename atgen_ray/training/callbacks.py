@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from atgen_ray.records import Progress
+from atgen_ray.core.records import Progress
+
+STATE = "trainer_state.json"  # marks a checkpoint of an unfinished training
 
 # Told the steps done and, in the first worker, the folder of a checkpoint, which is gone soon after.
 Keep = Callable[[int, Path | None], None]

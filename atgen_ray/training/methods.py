@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from atgen_ray.checkpoints import is_adapter, load_model, load_tokenizer, resolve_checkpoint
 from atgen_ray.config import ModelConfig, TrainingConfig
-from atgen_ray.errors import UserError
+from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
+from atgen_ray.core.errors import UserError
+from atgen_ray.models.loading import load_model, load_tokenizer
 
 
 def check_method(training: TrainingConfig, use_gpu: bool) -> None:
@@ -113,7 +114,7 @@ def _load_quantized(model: ModelConfig, training: TrainingConfig) -> Any:
     from peft import prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from atgen_ray.hardware import resolve_dtype
+    from atgen_ray.ray_runtime.hardware import resolve_dtype
 
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -134,7 +135,7 @@ def _load_quantized(model: ModelConfig, training: TrainingConfig) -> Any:
 def _load_unsloth(model: ModelConfig, training: TrainingConfig, start_from: Path | None, seed: int) -> Any:
     from unsloth import FastLanguageModel
 
-    from atgen_ray.hardware import resolve_dtype
+    from atgen_ray.ray_runtime.hardware import resolve_dtype
 
     loaded, _ = FastLanguageModel.from_pretrained(
         str(start_from) if start_from else resolve_checkpoint(model.id),

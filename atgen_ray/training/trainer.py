@@ -8,8 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerControl
 
-from atgen_ray.training.packing import Batch, Row
-from atgen_ray.training.rows import IGNORED
+from atgen_ray.training.batching import IGNORED, Batch, Row
 
 Collate = Callable[[Sequence[Row]], Batch]
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from fakes.provider import FakeProvider
 
-from atgen_ray.annotation import build_remote
-from atgen_ray.annotation.decisions import Patience
-from atgen_ray.annotation.language import LanguageAnnotator
-from atgen_ray.annotation.site import Site
+from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.llm.annotator import LanguageAnnotator
+from atgen_ray.annotation.llm.error_policy import Patience
+from atgen_ray.annotation.registry import build_remote
 from atgen_ray.config import RunConfig
-from atgen_ray.config_source import dump_config, parse_config
-from atgen_ray.journal import Journal
-from atgen_ray.owner import Owner
-from atgen_ray.records import Annotation, DeadLetter
-from atgen_ray.storage import RunFolder
+from atgen_ray.config.loading import dump_config, parse_config
+from atgen_ray.core.records import Annotation, DeadLetter
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.run_folder import RunFolder
 
 QUICK = Patience(
     outage=5.0,

@@ -10,8 +10,8 @@ from annotation_desk import QUICK, Desk, configure, make_texts
 from fakes.provider import FakeProvider
 from fakes.state import label_of
 
-from atgen_ray.budget import read_balance
-from atgen_ray.errors import RunPaused
+from atgen_ray.core.errors import RunPaused
+from atgen_ray.store.ledger import read_balance
 
 ROWS = 12
 CREATE = {

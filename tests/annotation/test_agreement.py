@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from sacrebleu.metrics import CHRF
 
-from atgen_ray.annotation.people.agreement import compare_texts, edit_similarity, find_centre, measure_agreement
-from atgen_ray.annotation.people.resolution import Answer, resolve
+from atgen_ray.annotation.human.agreement import compare_texts, edit_similarity, find_centre, measure_agreement
+from atgen_ray.annotation.human.resolution import Answer, resolve
 from atgen_ray.config import HumanAnnotatorConfig
 
 

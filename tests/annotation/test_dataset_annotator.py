@@ -6,13 +6,13 @@ from pathlib import Path
 import pyarrow as pa
 from annotation_desk import quiet
 
-from atgen_ray.annotation import build_annotator
-from atgen_ray.annotation.site import Site
-from atgen_ray.config_source import parse_config
-from atgen_ray.journal import open_journal
-from atgen_ray.owner import Owner
-from atgen_ray.records import GOLD_SCHEMA, Annotation, DeadLetter
-from atgen_ray.storage import RunFolder
+from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.registry import build_annotator
+from atgen_ray.config.loading import parse_config
+from atgen_ray.core.records import GOLD_SCHEMA, Annotation, DeadLetter
+from atgen_ray.store.journal import open_journal
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.run_folder import RunFolder
 
 ROWS = [{"id": "a", "references": ["one", "uno"]}, {"id": "b", "references": ["two"]}]
 

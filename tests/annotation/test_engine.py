@@ -10,9 +10,9 @@ from fakes.provider import FakeProvider
 from fakes.state import label_of
 from faults import Fault, expect_doubt, list_trials, try_fault
 
-from atgen_ray.budget import read_balance
-from atgen_ray.errors import RunPaused
-from atgen_ray.records import Annotation
+from atgen_ray.core.errors import RunPaused
+from atgen_ray.core.records import Annotation
+from atgen_ray.store.ledger import read_balance
 
 
 def assert_exact(desk: Desk, provider: FakeProvider, labels: dict, dead: dict | None = None) -> None:

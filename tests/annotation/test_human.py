@@ -9,15 +9,15 @@ import pyarrow as pa
 import pytest
 from human_desk import HumanDesk
 
-from atgen_ray.annotation.human import AWAITING, HumanAnnotator
-from atgen_ray.annotation.people.desk import TaskConflict
-from atgen_ray.annotation.site import Site
+from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.human.annotator import AWAITING, HumanAnnotator
+from atgen_ray.annotation.human.task_store import TaskConflict
 from atgen_ray.config import HumanAnnotatorConfig
-from atgen_ray.errors import RunStopped
-from atgen_ray.journal import Journal
-from atgen_ray.owner import Owner
-from atgen_ray.records import FEATURES_SCHEMA, SELECTION_SCHEMA
-from atgen_ray.storage import RunFolder
+from atgen_ray.core.errors import RunStopped
+from atgen_ray.core.records import FEATURES_SCHEMA, SELECTION_SCHEMA
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.run_folder import RunFolder
 
 
 def annotator(desk: HumanDesk, storage: Path, progress: Any = lambda done, total: None) -> HumanAnnotator:

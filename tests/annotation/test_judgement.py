@@ -2,12 +2,12 @@
 
 import pytest
 
-from atgen_ray.annotation.checks import find_fault, is_suspect, obeys
-from atgen_ray.annotation.decisions import Look, Mistake, Patience, Pause, Refuse, Retry, judge_batch, judge_call
-from atgen_ray.annotation.providers import ProviderError, Standing
-from atgen_ray.annotation.reasoning import split_reasoning
-from atgen_ray.annotation.requests import fence
-from atgen_ray.annotation.votes import count_votes
+from atgen_ray.annotation.llm.error_policy import Look, Mistake, Patience, Pause, Refuse, Retry, judge_batch, judge_call
+from atgen_ray.annotation.llm.label_checks import find_fault, is_suspect, obeys
+from atgen_ray.annotation.llm.prompts import fence
+from atgen_ray.annotation.llm.reasoning import split_reasoning
+from atgen_ray.annotation.llm.voting import count_votes
+from atgen_ray.annotation.providers.base import ProviderError, Standing
 from atgen_ray.config import ChecksConfig
 
 PATIENCE = Patience(outage=100.0, first_wait=1.0, longest_wait=8.0, batch=1000.0, cancelling=100.0)

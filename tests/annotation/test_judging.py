@@ -9,12 +9,12 @@ from annotation_desk import Desk, configure, make_texts
 from fakes.provider import FakeProvider
 from fakes.state import grade_of
 
-from atgen_ray.annotation.judging import build_ask
-from atgen_ray.budget import read_balance
-from atgen_ray.config_source import dump_config, parse_config
-from atgen_ray.errors import RunPaused
+from atgen_ray.annotation.llm.judge import build_ask
+from atgen_ray.config.loading import dump_config, parse_config
+from atgen_ray.core.errors import RunPaused
 from atgen_ray.evaluation import Resources, evaluate_predictions
-from atgen_ray.evaluation.judge import read_verdict
+from atgen_ray.evaluation.metrics.llm_judge import read_verdict
+from atgen_ray.store.ledger import read_balance
 
 ANSWERS = {"a": "Paris", "b": "Rome", "c": "Paris", "d": "[[refuse]]"}
 

@@ -13,11 +13,11 @@ from annotation_desk import MODES, Desk, configure, make_texts
 from fakes.provider import FakeProvider
 from fakes.state import label_of
 
-from atgen_ray.annotation.book import Book
-from atgen_ray.budget import read_balance
+from atgen_ray.annotation.llm.request_log import Book
+from atgen_ray.store.ledger import read_balance
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["annotation_desk", "openai", "anthropic", "atgen_ray.annotation.providers.wire"])
+PROCESSES.set_forkserver_preload(["annotation_desk", "openai", "anthropic", "atgen_ray.annotation.providers.sdk"])
 ROWS = 6
 # Calls of the wire, in order; the kill comes before or after what each does.
 CALLS = {

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from atgen_ray.annotation.people import notices
-from atgen_ray.annotation.people.notices import Notice, send_notice
+from atgen_ray.annotation.human import notifications as notices
+from atgen_ray.annotation.human.notifications import Notice, send_notice
 from atgen_ray.config import NoticeConfig
 
 NOTICE = Notice("sonnets", 2, 40, "https://label.example.org/annotate/sonnets")

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from command_line import SMALLEST
 
-from atgen_ray.annotation.output_schema import check_schema
-from atgen_ray.config_source import parse_config
-from atgen_ray.errors import UserError
+from atgen_ray.config.loading import parse_config
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.json_schema import check_schema
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from atgen_ray.annotation.people.adjudication import count_disputes, decide, list_disputes
-from atgen_ray.annotation.people.desk import TaskConflict, TaskUnknown
-from atgen_ray.annotation.people.queue import Queue
-from atgen_ray.annotation.people.statistics import measure_progress
-from atgen_ray.budget import read_balance
-from atgen_ray.journal import Journal
-from atgen_ray.tables import tasks as task_table
+from atgen_ray.annotation.human.adjudication import count_disputes, decide, list_disputes
+from atgen_ray.annotation.human.progress import measure_progress
+from atgen_ray.annotation.human.queue import Queue
+from atgen_ray.annotation.human.task_store import TaskConflict, TaskUnknown
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.ledger import read_balance
+from atgen_ray.store.tables import tasks as task_table
 
 PEOPLE = ["ann", "bea", "cid"]
 people = st.sampled_from(PEOPLE)

@@ -12,19 +12,20 @@ from fakes.provider import FakeProvider
 from fakes.state import label_of
 from human_desk import HumanDesk
 
-from atgen_ray.annotation import build_annotator
-from atgen_ray.annotation.estimate import check_budget
-from atgen_ray.budget import NANO, read_balance
+from atgen_ray.annotation.cost_estimate import check_budget
+from atgen_ray.annotation.registry import build_annotator
 from atgen_ray.config import RunConfig, list_annotators
-from atgen_ray.config_source import dump_config, parse_config
-from atgen_ray.controller import Controller
-from atgen_ray.errors import BudgetSpent, UserError
-from atgen_ray.journal import Journal
-from atgen_ray.owner import Owner
-from atgen_ray.progress import Watch
-from atgen_ray.records import GOLD_SCHEMA, POOL_SCHEMA, SELECTION_SCHEMA
-from atgen_ray.storage import RunFolder
-from atgen_ray.tables import ledger
+from atgen_ray.config.loading import dump_config, parse_config
+from atgen_ray.core.errors import BudgetSpent, UserError
+from atgen_ray.core.money import NANO
+from atgen_ray.core.progress import Watch
+from atgen_ray.core.records import GOLD_SCHEMA, POOL_SCHEMA, SELECTION_SCHEMA
+from atgen_ray.run.controller import Controller
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.ledger import read_balance
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.tables import ledger
 
 TEXTS = make_texts(12)
 BUDGETS = ["dollars", "dollars_per_round"]

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter
 
-from atgen_ray.checkpoints import load_model, load_tokenizer, resolve_checkpoint
 from atgen_ray.config import EmbeddingConfig, ModelConfig
+from atgen_ray.core.checkpoints import resolve_checkpoint
+from atgen_ray.core.errors import UserError
 from atgen_ray.embedding.encoder import Encoder
-from atgen_ray.errors import UserError
+from atgen_ray.models.loading import load_model, load_tokenizer
 
 
 class Trap:

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from referencing.exceptions import Unresolvable
 
-from atgen_ray.annotation.output_schema import open_validator
 from atgen_ray.config import RunConfig, ServiceConfig
-from atgen_ray.config_source import dump_config, load_config, parse_config
-from atgen_ray.credentials import read_key, redact
-from atgen_ray.errors import UserError, printable
-from atgen_ray.serving.confinement import confine
-from atgen_ray.strict_yaml import parse_yaml
+from atgen_ray.config.loading import dump_config, load_config, parse_config
+from atgen_ray.core.credentials import read_key, redact
+from atgen_ray.core.errors import UserError, printable
+from atgen_ray.core.json_schema import open_validator
+from atgen_ray.core.strict_yaml import parse_yaml
+from atgen_ray.serving.security.restrictions import confine
 
 QUICK = settings(max_examples=200, deadline=None, suppress_health_check=[*HealthCheck])
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from atgen_ray.config import DataConfig, PromptConfig
-from atgen_ray.errors import UserError
-from atgen_ray.pool import bounds, build_split
-from atgen_ray.pool.files import CsvRecords, JsonRecords, ParquetRecords, decode_columns, decode_records
-from atgen_ray.pool.rows import RowPlan, fill_rows
+from atgen_ray.core.errors import UserError
+from atgen_ray.data import build_split
+from atgen_ray.data import size_limits as bounds
+from atgen_ray.data.file_formats import CsvRecords, JsonRecords, ParquetRecords, decode_columns, decode_records
+from atgen_ray.data.rows import RowPlan, fill_rows
 
 pytestmark = pytest.mark.usefixtures("ray_session")  # Ray Data's readers start one where there is none
 
@@ -51,7 +52,7 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bounds of this module at a scale that a test can reach."""
     monkeypatch.setattr(bounds, "FREE", 1 << 18)
     for module in ("bounds", "files", "rows"):
-        monkeypatch.setattr(f"atgen_ray.pool.{module}.LONGEST", 1 << 16)
+        monkeypatch.setattr(f"atgen_ray.data.{module}.LONGEST", 1 << 16)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from atgen_ray.bench.cells import Cell, list_cells
+from atgen_ray.bench.analysis.curves import Curve, read_curves
 from atgen_ray.bench.config import BenchConfig
-from atgen_ray.bench.curves import Curve, read_curves
-from atgen_ray.embedding.embedding import EMBEDDING_SCHEMA, store_embeddings
-from atgen_ray.journal import Journal, open_journal
-from atgen_ray.owner import Owner
-from atgen_ray.records import GOLD_SCHEMA, POOL_SCHEMA, Annotation
-from atgen_ray.storage import RunFolder
+from atgen_ray.bench.grid import Cell, list_cells
+from atgen_ray.core.records import GOLD_SCHEMA, POOL_SCHEMA, Annotation
+from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, store_embeddings
+from atgen_ray.store.journal import Journal, open_journal
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.run_folder import RunFolder
 
 ROUNDS, BATCH, POOL, TEST = 6, 5, 60, 12
 Score = Callable[[Cell, int], float]  # of a run after a round

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from command_line import call, write_config
 
-from atgen_ray.bench.cells import list_cells, load_suite, merge_trees
 from atgen_ray.bench.config import ResourcesConfig
-from atgen_ray.bench.packing import fit_runs
+from atgen_ray.bench.grid import list_cells, load_suite, merge_trees
+from atgen_ray.bench.sweep import fit_runs
 
 SUITE: dict[str, Any] = {
     "run": {"selection": {"count": 5}, "training": {"epochs": 2}},

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from suites import BATCH, POOL, ROUNDS, make_suite, make_up
 
-from atgen_ray.bench.bias import measure_drift, measure_slices
-from atgen_ray.bench.cells import Cell
-from atgen_ray.bench.shift import measure_shift, name_language, study_pool
-from atgen_ray.bench.slices import slice_examples
+from atgen_ray.bench.analysis.bias import measure_drift, measure_slices
+from atgen_ray.bench.analysis.distribution_shift import measure_shift, name_language, slice_examples, study_pool
+from atgen_ray.bench.grid import Cell
 
 ENGLISH = "the children are playing with a small dog in the park near the river"
 GERMAN = "die Kinder spielen mit einem kleinen Hund im Park in der Nähe des Flusses"

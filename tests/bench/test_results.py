@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from suites import BATCH, ROUNDS, make_suite, make_up
 
-from atgen_ray.bench.backtest import backtest_stopping, calibrate, trace_curves
-from atgen_ray.bench.cells import Cell
+from atgen_ray.bench.analysis.backtest import backtest_stopping, calibrate, trace_curves
+from atgen_ray.bench.analysis.comparisons import ALL, compare_overall, compare_strategies
+from atgen_ray.bench.analysis.curves import Curve
+from atgen_ray.bench.analysis.overhead import find_break_even, measure_overhead, state_break_even
+from atgen_ray.bench.analysis.results import analyse, write_results
+from atgen_ray.bench.analysis.statistics import Interval
 from atgen_ray.bench.config import BenchConfig
-from atgen_ray.bench.curves import Curve
-from atgen_ray.bench.overhead import find_break_even, measure_overhead, state_break_even
-from atgen_ray.bench.results import analyse, write_results
-from atgen_ray.bench.statistics import Interval
-from atgen_ray.bench.summary import ALL, compare_overall, compare_strategies
+from atgen_ray.bench.grid import Cell
 
 LIFT = {"random": 0.0, "good": 0.1, "same": 0.0}
 

@@ -3,10 +3,10 @@
 import pytest
 from suites import BATCH, ROUNDS, make_suite, make_up
 
-from atgen_ray.bench.cells import Cell, list_cells
-from atgen_ray.journal import Journal, open_journal
-from atgen_ray.state import RunState
-from atgen_ray.storage import RunFolder
+from atgen_ray.bench.grid import Cell, list_cells
+from atgen_ray.run.state import RunState
+from atgen_ray.store.journal import Journal, open_journal
+from atgen_ray.store.run_folder import RunFolder
 
 STRATEGIES = {
     "random": {"selection": {"strategy": "random", "shortlist": {"count": 12}}},

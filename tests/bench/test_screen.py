@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from atgen_ray.bench.cells import Cell
-from atgen_ray.bench.screen import JsonSweep, LiveSweep, PlainSweep, SweepState, choose_sweep_screen
+from atgen_ray.bench.console import JsonSweep, LiveSweep, PlainSweep, SweepState, choose_sweep_screen
+from atgen_ray.bench.grid import Cell
 from atgen_ray.config import RunConfig
-from atgen_ray.console import PLAIN_SECONDS
+from atgen_ray.run.console import PLAIN_SECONDS
 
 RUN = RunConfig.model_validate(
     {"name": "s-sort-huds-s1", "data": {"pool": "p", "references": "a"}, "model": {"id": "m"}}

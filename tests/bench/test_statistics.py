@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from atgen_ray.bench.config import AnalysisConfig
-from atgen_ray.bench.statistics import (
+from atgen_ray.bench.analysis.statistics import (
     Interval,
     align_curves,
     compare_pairs,
@@ -20,6 +19,7 @@ from atgen_ray.bench.statistics import (
     estimate_reach,
     measure_area,
 )
+from atgen_ray.bench.config import AnalysisConfig
 
 ANALYSIS = AnalysisConfig(resamples=2000)
 VALUES = [0.02, 0.05, -0.01, 0.04, 0.03, 0.06, 0.01]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from atgen_ray.bench.cells import list_cells, load_suite
+from atgen_ray.bench.grid import list_cells, load_suite
 
 SUITES = Path(__file__).parents[2] / "benchmarks/suites"
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from atgen_ray.bench.tables import write_cell
+from atgen_ray.bench.analysis.tables import write_cell
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from atgen_ray.workers import KEEPING
+from atgen_ray.ray_runtime.workers import KEEPING
 
 
 @dataclass

@@ -10,13 +10,13 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from uuid import uuid4
 
-from atgen_ray.errors import RunBusy
-from atgen_ray.journal import Journal
-from atgen_ray.owner import Owner
-from atgen_ray.records import Annotation
+from atgen_ray.core.errors import RunBusy
+from atgen_ray.core.records import Annotation
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.owner import Owner
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["atgen_ray.journal", "psycopg", "sqlalchemy.dialects.postgresql.psycopg"])
+PROCESSES.set_forkserver_preload(["atgen_ray.store.journal", "psycopg", "sqlalchemy.dialects.postgresql.psycopg"])
 
 
 def race(url: str, names: list[str], barrier: Barrier, wins: "multiprocessing.Queue[str]") -> None:

@@ -14,18 +14,18 @@ from s3fs import S3FileSystem
 from small_disk import SmallDisk, mount_disk
 from starlette.testclient import TestClient
 
-from atgen_ray import database
 from atgen_ray.config import LimitsConfig, ServiceConfig
-from atgen_ray.database import Database
-from atgen_ray.errors import OutOfOrder, RunBusy
-from atgen_ray.journal import Journal, LeaseLost
-from atgen_ray.owner import Owner
-from atgen_ray.records import Annotation
-from atgen_ray.serving.access import Tokens
-from atgen_ray.serving.guards import Guards
-from atgen_ray.serving.run_control import RunControl
-from atgen_ray.serving.run_routes import run_routes
-from atgen_ray.storage import RunFolder
+from atgen_ray.core.errors import OutOfOrder, RunBusy
+from atgen_ray.core.records import Annotation
+from atgen_ray.serving.routes.runs import run_routes
+from atgen_ray.serving.runs import RunControl
+from atgen_ray.serving.security.middleware import Guards
+from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store import database
+from atgen_ray.store.database import Database
+from atgen_ray.store.journal import Journal, LeaseLost
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from ports import free_port
 
-from atgen_ray.workers import KEEPING
+from atgen_ray.ray_runtime.workers import KEEPING
 
 RAY = str(Path(sys.executable).with_name("ray"))
 

@@ -37,7 +37,7 @@ def test_serve_takes_each_configuration_and_so_do_we(path: Path) -> None:
 def test_the_settings_of_each_vllm_configuration_are_known_to_vllm_and_ray() -> None:
     from vllm.engine.arg_utils import AsyncEngineArgs
 
-    from atgen_ray.serving.vllm_replica import configure_vllm
+    from atgen_ray.serving.replicas.vllm import configure_vllm
 
     for name in ("one-gpu-vllm", "several-nodes-vllm"):
         service = ServiceConfig.model_validate(read(ROOT / f"serve_configs/{name}.yaml")["applications"][0]["args"])

@@ -89,7 +89,7 @@ def test_a_plan_without_room_is_told_what_is_free_and_ends_when_nobody_waits(
 def wait_until_idle(cluster: dict[str, str]) -> bool:
     """Whether nothing waits in the cluster any more, as it does while the plan goes on."""
     look = (
-        "import os, ray; from atgen_ray.placement import describe_waiting; "
+        "import os, ray; from atgen_ray.ray_runtime.placement import describe_waiting; "
         "ray.init(address=os.environ['RAY_ADDRESS'], log_to_driver=False); print(describe_waiting())"
     )
     deadline = time.monotonic() + 60

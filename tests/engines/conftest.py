@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
-from atgen_ray.engines import build_engine
+from atgen_ray.core.records import GenerationRequest
 from atgen_ray.engines.generation import generate_features
-from atgen_ray.records import GenerationRequest
-from atgen_ray.storage import RunFolder
+from atgen_ray.engines.registry import build_engine
+from atgen_ray.store.run_folder import RunFolder
 
 Generate = Callable[..., pa.Table]
 

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from atgen_ray.checkpoints import load_model, load_unmerged
 from atgen_ray.config import ModelConfig, PromptConfig, ServiceConfig
+from atgen_ray.core.records import FEATURES_SCHEMA
 from atgen_ray.engines.adapter_check import Effect, compare_effects, score_outputs
-from atgen_ray.engines.decoder import TokenRequest
-from atgen_ray.engines.states import StateReader
-from atgen_ray.records import FEATURES_SCHEMA
-from atgen_ray.serving.adapters import Adapter
-from atgen_ray.serving.shelf import AdapterShelf
+from atgen_ray.engines.base import TokenRequest
+from atgen_ray.engines.hidden_states import StateReader
+from atgen_ray.models.loading import load_model, load_unmerged
+from atgen_ray.serving.replicas.adapter_cache import AdapterShelf
+from atgen_ray.serving.replicas.adapter_directory import Adapter
 
 Generate = Callable[..., pa.Table]
 

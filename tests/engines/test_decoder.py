@@ -8,7 +8,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from atgen_ray.engines.decoder import TokenRequest, decode_batch
+from atgen_ray.engines.base import TokenRequest
+from atgen_ray.engines.decoding import decode_batch
 
 PROMPTS = [[5, 9, 200], [17, 3, 42, 99, 7, 1000, 20], [300] * 12]
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from atgen_ray.checkpoints import load_model
 from atgen_ray.config import ModelConfig
-from atgen_ray.engines.merged_weights import read_updates
+from atgen_ray.engines.lora_merge import read_updates
+from atgen_ray.models.loading import load_model
 
 
 @pytest.mark.parametrize("method", ["lora", "rslora", "dora"])

@@ -12,13 +12,14 @@ import pytest
 import ray
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.core.records import FEATURES_SCHEMA
 from atgen_ray.engines import transformers_engine
 from atgen_ray.engines.adapter_check import AdapterMismatch, check_adapter, score_outputs
-from atgen_ray.engines.generation import OUTPUT_SCHEMA, GenerationFailed
+from atgen_ray.engines.base import OUTPUT_SCHEMA
+from atgen_ray.engines.generation import GenerationFailed
 from atgen_ray.engines.transformers_engine import TransformersWorker
-from atgen_ray.records import FEATURES_SCHEMA
-from atgen_ray.storage import RunFolder
-from atgen_ray.workers import KEEPING
+from atgen_ray.ray_runtime.workers import KEEPING
+from atgen_ray.store.run_folder import RunFolder
 
 Generate = Callable[..., pa.Table]
 
@@ -148,7 +149,7 @@ def test_an_engine_that_always_dies_does_not_keep_the_run_for_ever(
 ) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(transformers_engine, "TransformersWorker", DoomedWorker)
-    monkeypatch.setattr("atgen_ray.workers.LIVES", 1)
+    monkeypatch.setattr("atgen_ray.ray_runtime.workers.LIVES", 1)
     with pytest.raises((ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)):
         generate(folder="doomed")
 
@@ -182,6 +183,6 @@ def test_other_weights_than_asked_for_are_noticed(
 
 
 def _request(tokens: int):
-    from atgen_ray.records import GenerationRequest
+    from atgen_ray.core.records import GenerationRequest
 
     return GenerationRequest(tokens)

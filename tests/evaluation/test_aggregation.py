@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from atgen_ray.errors import UserError
+from atgen_ray.core.errors import UserError
 from atgen_ray.evaluation import METRICS, evaluate_predictions
 
 REFERENCES = {f"x{number}": ["right", "correct"] for number in range(40)}

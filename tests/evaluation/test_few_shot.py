@@ -1,9 +1,9 @@
 """Labels as solved examples for the untuned model."""
 
-from atgen_ray.checkpoints import find_context, load_tokenizer
 from atgen_ray.config import ModelConfig, PromptConfig, Shot
-from atgen_ray.evaluation.few_shot import show_solved
-from atgen_ray.pool.prompts import PromptBuilder
+from atgen_ray.models.few_shot import show_solved
+from atgen_ray.models.loading import find_context, load_tokenizer
+from atgen_ray.models.prompts import PromptBuilder
 
 SOLVED = [Shot(input=f"Q: {{{{ one }}}} {'word ' * 20 * index}", output=f"answer {index}") for index in range(3)]
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from math_verify import parse, verify
 
 from atgen_ray.evaluation import METRICS, evaluate_predictions
-from atgen_ray.evaluation.mathematics import find_final, parse_number
+from atgen_ray.evaluation.metrics.mathematics import find_final, parse_number
 
 PLAIN = [
     ("1.5", "15", 0),

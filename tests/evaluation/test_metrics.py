@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from atgen_ray.evaluation import METRICS, Resources
-from atgen_ray.evaluation.cases import Case
+from atgen_ray.evaluation.metric import Case
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 FRACTIONS = (*ROUGE, "rougeLsum", "exact_match", "token_f1", "squad_exact_match", "squad_f1", "multiple_choice")

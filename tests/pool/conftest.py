@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from chat_templates import build_tokenizer
 
-from atgen_ray.locations import locate
+from atgen_ray.core.locations import locate
 
 
 @pytest.fixture(scope="session")

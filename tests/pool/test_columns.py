@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from atgen_ray.pool.columns import find_addresses, find_leaves, hide_leaves, list_columns, to_texts
+from atgen_ray.data.columns import find_addresses, find_leaves, hide_leaves, list_columns, to_texts
 
 ROW = {
     "paper": {"abstract": "A", "title": None},

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from atgen_ray.pool.duplicates import find_duplicates, sign_texts
+from atgen_ray.data.duplicates import find_duplicates, sign_texts
 
 WORDS = [f"word{number}" for number in range(3000)]
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atgen_ray.config import PromptConfig
-from atgen_ray.errors import UserError
-from atgen_ray.pool.prompts import OverlongPrompt, PromptBuilder
+from atgen_ray.core.errors import UserError
+from atgen_ray.models.prompts import OverlongPrompt, PromptBuilder
 
 Make = Callable[[str], Any]
 ALL = sorted(FAMILIES)

@@ -10,9 +10,9 @@ import pyarrow.parquet
 import pytest
 
 from atgen_ray.config import DataConfig, PromptConfig
-from atgen_ray.errors import UserError
-from atgen_ray.pool import Split, build_split, overlap
-from atgen_ray.records import GOLD_SCHEMA, POOL_SCHEMA
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.records import GOLD_SCHEMA, POOL_SCHEMA
+from atgen_ray.data import Split, build_split, overlap
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 ROWS: list[dict[str, Any]] = [{"q": f"question {n}", "a": f"answer {n}", "title": f"T{n}"} for n in range(40)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atgen_ray.pool.rows import RowPlan, fill_rows
+from atgen_ray.data.rows import RowPlan, fill_rows
 
 
 def fill(record: Any, template: str = "{{ input }}", references: Any = ("a",), **keys: Any) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from atgen_ray.config import DataConfig, PromptConfig
-from atgen_ray.errors import UserError
-from atgen_ray.pool import Split, build_split
+from atgen_ray.core.errors import UserError
+from atgen_ray.data import Split, build_split
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 LINES = '{"q": "one", "a": "1"}\n{"q": "two", "a": "2"}\n'

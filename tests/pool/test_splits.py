@@ -2,8 +2,8 @@
 
 import pytest
 
-from atgen_ray.errors import UserError
-from atgen_ray.pool.splits import list_splits, pick_files, pick_split
+from atgen_ray.core.errors import UserError
+from atgen_ray.data.split_files import list_splits, pick_files, pick_split
 
 EXPORTED = [f"{subset}/{split}/0000.parquet" for subset in ("de", "en") for split in ("train", "test")]
 CARD = """---

@@ -3,8 +3,8 @@
 import jinja2
 import pytest
 
-from atgen_ray.errors import UserError
-from atgen_ray.pool.templates import check_template, fill_template, find_ending, list_variables
+from atgen_ray.core.errors import UserError
+from atgen_ray.models.user_template import check_template, fill_template, find_ending, list_variables
 
 
 def test_text_of_a_row_is_never_a_template() -> None:

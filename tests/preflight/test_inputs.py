@@ -10,8 +10,8 @@ import pytest
 from command_line import SMALLEST
 
 from atgen_ray.config import RunConfig
-from atgen_ray.config_source import parse_config
-from atgen_ray.pool import build_split
+from atgen_ray.config.loading import parse_config
+from atgen_ray.data import build_split
 from atgen_ray.preflight import Inputs, Setting
 from atgen_ray.preflight.inputs import check_data, check_metrics, check_prompts, find_notes
 

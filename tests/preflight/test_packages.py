@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from command_line import SMALLEST
 
-from atgen_ray.config_source import parse_config
+from atgen_ray.config.loading import parse_config
 from atgen_ray.preflight import Setting, run_checks
 from atgen_ray.preflight.packages import check_annotators, check_engines, check_service, check_training
 

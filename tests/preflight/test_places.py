@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from command_line import SMALLEST
 
-from atgen_ray.config_source import parse_config
-from atgen_ray.errors import UserError
+from atgen_ray.config.loading import parse_config
+from atgen_ray.core.errors import UserError
 from atgen_ray.preflight import Setting, run_checks
-from atgen_ray.preflight.places import check_storage, check_user_folders
-from atgen_ray.ray_session import RAY_PATH, SOCKET_PATH, check_temporary_folder, ray_session
+from atgen_ray.preflight.folders import check_storage, check_user_folders
+from atgen_ray.ray_runtime.session import RAY_PATH, SOCKET_PATH, check_temporary_folder, ray_session
 
 
 def look(check: Any, **keys: Any) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from command_line import SMALLEST
 
-from atgen_ray.config_source import parse_config
+from atgen_ray.config.loading import parse_config
 from atgen_ray.preflight import Setting, run_checks
 from atgen_ray.preflight.checkpoints import check_encoder, check_metric_models, check_models
 

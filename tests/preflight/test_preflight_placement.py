@@ -2,7 +2,7 @@
 
 from command_line import SMALLEST
 
-from atgen_ray.config_source import parse_config
+from atgen_ray.config.loading import parse_config
 from atgen_ray.preflight import find_cluster_problems
 
 

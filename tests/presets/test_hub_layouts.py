@@ -12,10 +12,10 @@ import pytest
 from fakes.hub import serve_hub
 from preset_rows import SHAPES
 
-from atgen_ray.config_source import load_config
-from atgen_ray.errors import UserError
-from atgen_ray.pool import build_split
-from atgen_ray.pool.sources import parse_split
+from atgen_ray.config.loading import load_config
+from atgen_ray.core.errors import UserError
+from atgen_ray.data import build_split
+from atgen_ray.data.sources import parse_split
 
 # Where the files of a split lie in a repository that says so in its README, {split} being the split.
 CARDED = {

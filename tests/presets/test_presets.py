@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from preset_rows import SHAPES
 
-from atgen_ray.config_source import list_presets, load_config
+from atgen_ray.config.loading import list_presets, load_config
+from atgen_ray.data import build_split
+from atgen_ray.data.sources import parse_split
 from atgen_ray.evaluation import evaluate_predictions
-from atgen_ray.pool import build_split
-from atgen_ray.pool.sources import parse_split
 
 
 def test_every_preset_has_a_shape_here() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from projects import Project
 
-from atgen_ray.journal import open_journal
+from atgen_ray.store.journal import open_journal
 
 
 def test_a_run_does_what_its_plan_says(finished: Project, tmp_path: Path) -> None:

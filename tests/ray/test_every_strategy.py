@@ -5,7 +5,7 @@ import json
 import pytest
 from projects import Project
 
-from atgen_ray.selection.plain import PLAIN
+from atgen_ray.selection.strategies import PLAIN
 
 
 @pytest.mark.slow

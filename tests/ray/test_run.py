@@ -6,7 +6,7 @@ from pathlib import Path
 
 from projects import Project
 
-from atgen_ray.records import POOL_SCHEMA
+from atgen_ray.core.records import POOL_SCHEMA
 
 
 def test_a_run_leaves_what_it_promises(finished: Project) -> None:

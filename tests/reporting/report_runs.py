@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from atgen_ray.records import FEATURES_SCHEMA, GOLD_SCHEMA, POOL_SCHEMA, SELECTION_SCHEMA
-from atgen_ray.storage import RunFolder
+from atgen_ray.core.records import FEATURES_SCHEMA, GOLD_SCHEMA, POOL_SCHEMA, SELECTION_SCHEMA
+from atgen_ray.store.run_folder import RunFolder
 
 SENTENCE = (
     "the a model of language data we propose study neural network attention labels training method results show that "

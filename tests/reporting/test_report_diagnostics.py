@@ -16,7 +16,7 @@ from atgen_ray.reporting.formats import (
     write_part,
     write_seconds,
 )
-from atgen_ray.reporting.theme import COLOURS, SERIES
+from atgen_ray.reporting.plots.theme import COLOURS, SERIES
 
 
 def embed(vectors: dict[str, list[float] | None]) -> list[pa.Table]:

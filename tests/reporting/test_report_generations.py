@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from report_runs import MadeUp, write_run
 
-from atgen_ray.errors import UserError
+from atgen_ray.core.errors import UserError
 from atgen_ray.reporting.generations import PAGE_ROWS, read_generations
-from atgen_ray.storage import RunFolder
+from atgen_ray.store.run_folder import RunFolder
 
 
 def test_pages_hold_every_generation_once_and_the_worst_first(tmp_path: Path) -> None:

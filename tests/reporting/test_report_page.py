@@ -11,9 +11,9 @@ import pytest
 from report_page import Page
 from report_runs import MadeUp, write_run
 
-from atgen_ray.records import DeadLetter
+from atgen_ray.core.records import DeadLetter
 from atgen_ray.reporting import RunView, collect_run, render_page, write_report
-from atgen_ray.storage import RunFolder
+from atgen_ray.store.run_folder import RunFolder
 
 SECTIONS = ("curves", "rounds", "selection", "examples", "time", "letters", "config", "versions")
 HOSTILE = (
@@ -163,7 +163,7 @@ def test_odd_characters_break_neither_page_nor_plots(view: RunView, tmp_path: Pa
 
 def test_equal_runs_give_equal_bytes(folder: RunFolder, tmp_path: Path) -> None:
     script = (
-        "import sys; from atgen_ray.reporting import *; from atgen_ray.storage import RunFolder\n"
+        "import sys; from atgen_ray.reporting import *; from atgen_ray.store.run_folder import RunFolder\n"
         "view = collect_run(RunFolder(sys.argv[1], 'demo')); write_report([view, view], sys.argv[2])"
     )
     storage = str(Path(folder.root).parent.parent)

@@ -8,7 +8,7 @@ from report_page import Page
 from report_runs import MadeUp, write_run
 
 from atgen_ray.reporting import collect_run, render_page, write_report
-from atgen_ray.storage import RunFolder
+from atgen_ray.store.run_folder import RunFolder
 
 
 def show(folder: RunFolder, output: Path) -> Page:

@@ -8,12 +8,12 @@ from report_page import Page
 from report_runs import MadeUp, write_run
 
 from atgen_ray.config import RunConfig
-from atgen_ray.errors import UserError
-from atgen_ray.journal import open_journal
-from atgen_ray.owner import Owner
-from atgen_ray.records import DeadLetter
-from atgen_ray.reporting.publication import compare_runs, publish_report
-from atgen_ray.storage import RunFolder
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.records import DeadLetter
+from atgen_ray.reporting.publish import compare_runs, publish_report
+from atgen_ray.store.journal import open_journal
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.run_folder import RunFolder
 
 
 def enter_run(storage: str, name: str, message: str | None, letters: list[DeadLetter]) -> RunFolder:

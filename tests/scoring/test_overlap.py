@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-from atgen_ray.scoring.overlap import pairwise_bleu, pairwise_f1
+from atgen_ray.text.overlap import pairwise_bleu, pairwise_f1
 
 words = st.lists(st.sampled_from("abcde"), max_size=9).map(" ".join)
 

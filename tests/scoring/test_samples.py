@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from atgen_ray.records import FEATURES_SCHEMA
+from atgen_ray.core.records import FEATURES_SCHEMA
 from atgen_ray.scoring import bleu_variance
-from atgen_ray.scoring.answers import normalize_answer
 from atgen_ray.scoring.disagreement import answer_shares, entropy_of, meaning_shares, sample_distance
-from atgen_ray.scoring.overlap import pairwise_bleu
 from atgen_ray.scoring.samples import mean_sample_probability, read_samples
+from atgen_ray.text.answers import normalize_answer
+from atgen_ray.text.overlap import pairwise_bleu
 
 
 def tabulate(*rows):

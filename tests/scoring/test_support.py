@@ -5,7 +5,7 @@ import math
 import pytest
 
 from atgen_ray.scoring import FAITHFULNESS
-from atgen_ray.scoring.support import entity_support, sentence_support, word_support
+from atgen_ray.text.support import entity_support, sentence_support, word_support
 
 SOURCE = "Marie Curie moved to Paris in 1891. She won two Nobel Prizes. Her daughter Irene also won one."
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atgen_ray.records import FEATURES_SCHEMA
+from atgen_ray.core.records import FEATURES_SCHEMA
 from atgen_ray.scoring import UNCERTAINTIES, mean_token_entropy, normalized_nll
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from atgen_ray.records import FEATURES_SCHEMA
+from atgen_ray.core.records import FEATURES_SCHEMA
 from atgen_ray.selection import Embeddings, States, select_batch
 
 # Few directions, so that identical and opposite embeddings are common.

@@ -6,13 +6,13 @@ import pytest
 from submodlib import FacilityLocationFunction
 
 from atgen_ray.selection.kernels.coverage import DenseCoverage, Part, PartsCoverage
-from atgen_ray.selection.kernels.device_coverage import DeviceCoverage
+from atgen_ray.selection.kernels.coverage_device import DeviceCoverage
+from atgen_ray.selection.kernels.coverage_sparse import SparseCoverage
+from atgen_ray.selection.kernels.executor import InProcess
 from atgen_ray.selection.kernels.greedy import maximize, maximize_stochastically
 from atgen_ray.selection.kernels.neighbors import find_neighbors
 from atgen_ray.selection.kernels.partition import maximize_in_parts
 from atgen_ray.selection.kernels.similarity import compare, to_grid
-from atgen_ray.selection.kernels.sparse_coverage import SparseCoverage
-from atgen_ray.selection.kernels.workers import InProcess
 
 
 def directions(count, clusters=0, dimensions=24, seed=0):

@@ -9,11 +9,11 @@ import pytest
 import ray
 from selection_pools import Pool, make_pool
 
-from atgen_ray.errors import RunStopped
-from atgen_ray.selection.distribution import RayWorkers, ShardedCoverage
+from atgen_ray.core.errors import RunStopped
 from atgen_ray.selection.kernels.coverage import DenseCoverage, Part
 from atgen_ray.selection.kernels.greedy import maximize
 from atgen_ray.selection.kernels.similarity import to_grid
+from atgen_ray.selection.ray_pool import RayWorkers, ShardedCoverage
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 PARTITION = {"method": "partition", "part_size": 60, "proposals": 3}

@@ -10,13 +10,11 @@ from sklearn.neighbors import NearestNeighbors
 
 from atgen_ray.selection.kernels import clusters
 from atgen_ray.selection.kernels.clusters import cluster, group, rank_in_groups
-from atgen_ray.selection.kernels.density import sum_similarities
-from atgen_ray.selection.kernels.determinant import maximize_determinant
 from atgen_ray.selection.kernels.divergence import mean_divergence
+from atgen_ray.selection.kernels.farthest import draw_apart, spread_out
+from atgen_ray.selection.kernels.logdet import maximize_determinant
 from atgen_ray.selection.kernels.neighbors import find_neighbors, find_neighbors_in_cells
-from atgen_ray.selection.kernels.seeding import draw_apart
-from atgen_ray.selection.kernels.similarity import compare, nearest, to_grid
-from atgen_ray.selection.kernels.spread import spread_out
+from atgen_ray.selection.kernels.similarity import compare, nearest, sum_similarities, to_grid
 
 
 def directions(count, dimensions=16, seed=0):

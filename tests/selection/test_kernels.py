@@ -11,7 +11,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.preprocessing import minmax_scale
 
 from atgen_ray.selection.kernels.clusters import cluster
-from atgen_ray.selection.kernels.scales import normalize, rank, stratify
+from atgen_ray.selection.kernels.normalization import normalize, rank, stratify
 from atgen_ray.selection.kernels.similarity import center, compare, nearest, to_grid
 
 columns = hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(-1e6, 1e6) | st.sampled_from([0.0, 1.0, 2.0]))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from selection_pools import Pool, make_pool, pools
 
-from atgen_ray.errors import PoolExhausted, UserError
-from atgen_ray.records import SELECTION_SCHEMA
+from atgen_ray.core.errors import PoolExhausted, UserError
+from atgen_ray.core.records import SELECTION_SCHEMA
 from atgen_ray.selection import (
     STRATEGIES,
     BrokenStrategy,

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from command_line import call
 
-from atgen_ray.database import Database
-from atgen_ray.errors import UserError
-from atgen_ray.serving.access import Tokens, check_address, is_loopback
+from atgen_ray.core.errors import UserError
+from atgen_ray.serving.security.tokens import Tokens, check_address, is_loopback
+from atgen_ray.store.database import Database
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from atgen_ray.engines.decoder import TokenRequest, TokenStep
-from atgen_ray.serving.batcher import Batcher, Job, Prepare
-from atgen_ray.serving.health import EngineStuck
+from atgen_ray.engines.base import TokenRequest, TokenStep
+from atgen_ray.serving.replicas.batcher import Batcher, Job, Prepare
+from atgen_ray.serving.replicas.health import EngineStuck
 
 LIMIT = 20
 

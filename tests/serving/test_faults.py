@@ -15,11 +15,11 @@ import ray
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from atgen_ray.annotation.people.desk import TaskConflict, TaskUnknown
-from atgen_ray.errors import OutOfOrder, PoolExhausted, RunBusy, StorageFull, UserError
-from atgen_ray.journal import open_journal
-from atgen_ray.serving.faults import Fault, explain_faults
+from atgen_ray.annotation.human.task_store import TaskConflict, TaskUnknown
+from atgen_ray.core.errors import OutOfOrder, PoolExhausted, RunBusy, StorageFull, UserError
+from atgen_ray.serving.errors import Fault, explain_faults
 from atgen_ray.serving.pages.rendering import show_fault
+from atgen_ray.store.journal import open_journal
 
 RAISED = [
     (Fault(413, "too much of it"), 413),
@@ -121,7 +121,7 @@ def test_what_nobody_foresaw_has_an_id_and_its_traceback_is_in_the_log_alone(
     with caplog.at_level(logging.ERROR):
         status, message, _ = ask(client, lambda: 1 / 0)
     assert status == 500
-    (record,) = [each for each in caplog.records if each.name == "atgen_ray.serving.faults"]
+    (record,) = [each for each in caplog.records if each.name == "atgen_ray.serving.errors"]
     request_id = message.rpartition(" ")[2]
     assert f"request {request_id}: GET /api/do failed" in record.getMessage()
     assert record.exc_info is not None

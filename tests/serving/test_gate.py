@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atgen_ray.serving.gate import Gate
+from atgen_ray.serving.replicas.admission import Gate
 
 
 def play(story: Callable[[], Awaitable[Any]]) -> Any:

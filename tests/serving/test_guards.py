@@ -21,13 +21,13 @@ from human_desk import HumanDesk
 from services import bearer
 
 from atgen_ray.config import LimitsConfig, ServiceConfig
-from atgen_ray.database import Database
-from atgen_ray.journal import Journal
-from atgen_ray.serving import health_routes
-from atgen_ray.serving.access import Tokens
 from atgen_ray.serving.application import create_api
-from atgen_ray.serving.guards import Guards, access_log
-from atgen_ray.serving.health_routes import Readiness
+from atgen_ray.serving.routes import health as health_routes
+from atgen_ray.serving.routes.health import Readiness
+from atgen_ray.serving.security.middleware import Guards, access_log
+from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.database import Database
+from atgen_ray.store.journal import Journal
 
 LIMIT = 20.0  # seconds, for what must come
 

@@ -14,10 +14,10 @@ from services import Service, bearer, continue_greedily
 from transformers import AutoTokenizer
 
 from atgen_ray.config import ServiceConfig
-from atgen_ray.engines.decoder import TokenRequest
-from atgen_ray.serving.adapters import digest_adapter
-from atgen_ray.serving.openai_requests import ChatBody, CompletionBody
-from atgen_ray.serving.replica import TransformersReplica
+from atgen_ray.engines.base import TokenRequest
+from atgen_ray.models.loading import digest_adapter
+from atgen_ray.serving.replicas.base import TransformersReplica
+from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody
 
 LIMIT = 60.0
 LONG = 380  # tokens

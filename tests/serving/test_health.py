@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from atgen_ray.serving.health import EngineStuck, Probe
+from atgen_ray.serving.replicas.health import EngineStuck, Probe
 
 
 def test_an_engine_that_does_not_answer_is_noticed_and_may_recover() -> None:

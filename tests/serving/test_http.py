@@ -17,9 +17,9 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from atgen_ray.config import LimitsConfig
-from atgen_ray.database import Database
-from atgen_ray.serving.access import Tokens
-from atgen_ray.serving.guards import Guards, access_log
+from atgen_ray.serving.security.middleware import Guards, access_log
+from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.database import Database
 
 METHODS = ("get", "post", "put", "delete", "patch")
 FOR_ANNOTATORS = {

@@ -9,7 +9,8 @@ import ray
 import yaml
 from services import Service
 
-from atgen_ray.actor import NAMESPACE, actor_name
+from atgen_ray.ray_runtime.session import NAMESPACE
+from atgen_ray.run.controller_actor import actor_name
 
 
 def config(service: Service, name: str, **annotator: Any) -> dict[str, Any]:

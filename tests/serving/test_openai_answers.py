@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from atgen_ray.engines.decoder import TokenStep
-from atgen_ray.serving.openai_answers import Answer, Choice
-from atgen_ray.serving.openai_requests import CompletionBody
+from atgen_ray.engines.base import TokenStep
+from atgen_ray.serving.replicas.openai_responses import Answer, Choice
+from atgen_ray.serving.routes.openai_schemas import CompletionBody
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 

@@ -99,7 +99,7 @@ def test_models_list_the_base_the_adapters_and_the_encoder(service: Service) -> 
 def test_embeddings_are_the_encoders(service: Service) -> None:
     from sentence_transformers import SentenceTransformer
 
-    from atgen_ray.checkpoints import resolve_checkpoint
+    from atgen_ray.core.checkpoints import resolve_checkpoint
 
     texts = ["a cat", "the weather tomorrow"]
     found = service.openai().embeddings.create(model=service.encoder, input=texts)

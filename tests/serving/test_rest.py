@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from atgen_ray.serving.gate import Gate
-from atgen_ray.serving.rest import Rest
+from atgen_ray.serving.replicas.admission import Gate
+from atgen_ray.serving.replicas.sleep import Rest
 
 
 class Engine:

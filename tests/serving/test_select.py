@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from services import Service
 
-from atgen_ray.checkpoints import resolve_checkpoint
+from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.selection import Embeddings, select_batch
 from atgen_ray.serving.application import parse_service
-from atgen_ray.serving.select_routes import is_large
-from atgen_ray.serving.selection_requests import SelectBody
+from atgen_ray.serving.routes.select import is_large
+from atgen_ray.serving.routes.select_schemas import SelectBody
 
 WORDS = ["red", "blue", "green", "cat", "dog", "house", "tree", "river", "stone", "cloud", "light", "night"]
 EXAMPLES = [

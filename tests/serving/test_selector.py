@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from atgen_ray.serving.selector import Abandoned, Checkpoint, run_while_heard
+from atgen_ray.serving.replicas.selector import Abandoned, Checkpoint, run_while_heard
 
 LIMIT = 20.0
 

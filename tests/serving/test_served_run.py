@@ -8,7 +8,8 @@ import ray
 import yaml
 from services import Service
 
-from atgen_ray.actor import NAMESPACE, actor_name
+from atgen_ray.ray_runtime.session import NAMESPACE
+from atgen_ray.run.controller_actor import actor_name
 
 
 def config(service: Service, name: str) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from services import bearer
 from starlette.testclient import TestClient
 
 from atgen_ray.config import ServiceConfig
-from atgen_ray.journal import Journal
-from atgen_ray.serving.access import Tokens
 from atgen_ray.serving.application import create_api
-from atgen_ray.storage import RunFolder
+from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.run_folder import RunFolder
 
 
 class Office:

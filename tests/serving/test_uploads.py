@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atgen_ray.errors import UserError
-from atgen_ray.serving.faults import Fault
+from atgen_ray.core.errors import UserError
+from atgen_ray.serving.errors import Fault
 from atgen_ray.serving.uploads import receive_upload
 
 

@@ -19,16 +19,16 @@ from services import continue_greedily
 from transformers import AutoTokenizer
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, ServiceConfig
+from atgen_ray.core.records import GenerationRequest
 from atgen_ray.engines.adapter_check import compare_effects, score_outputs
-from atgen_ray.engines.decoder import TokenRequest
+from atgen_ray.engines.base import TokenRequest
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.serve_engine import ServeEngine
 from atgen_ray.engines.transformers_engine import TransformersEngine
-from atgen_ray.pool.prompts import PromptBuilder
-from atgen_ray.records import GenerationRequest
-from atgen_ray.serving.adapters import digest_adapter
+from atgen_ray.models.loading import digest_adapter
+from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.serving.application import build_application
-from atgen_ray.storage import RunFolder
+from atgen_ray.store.run_folder import RunFolder
 
 PROMPT = "Sort: red blue green"
 TURNS: Any = [{"role": "user", "content": "Count."}]
@@ -56,7 +56,7 @@ def test_on_a_cpu_the_engine_has_no_worker_process_no_scheduler_beside_it_and_no
     arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of them takes a tenth to a fifth of the engine's time: `benchmarks/serving.py`."""
-    from atgen_ray.serving import vllm_replica
+    from atgen_ray.serving.replicas import vllm as vllm_replica
 
     monkeypatch.setattr(vllm_replica, "count_threads", lambda workers, asked: 8)
     config = vllm_replica.configure_vllm(ServiceConfig(**arguments | {"engine": {"backend": "vllm"}}))
@@ -141,7 +141,7 @@ def test_callers_who_leave_at_any_stage_take_nothing_from_the_others(
     """Also while an adapter loads and is checked: half a one must not answer under its name."""
     from ray.serve.exceptions import RequestCancelledError
 
-    from atgen_ray.serving.openai_requests import ChatBody
+    from atgen_ray.serving.routes.openai_schemas import ChatBody
 
     prompt = AutoTokenizer.from_pretrained(tiny_model)(PROMPT).input_ids
     folders = {name: storage / f"runs/sort/rounds/00{name[-1]}/adapter" for name in ("sort-1", "sort-2")}
@@ -214,7 +214,7 @@ def test_ray_data_streams_a_pool_through_the_replicas(
 
 
 def test_chat_comes_whole_and_as_a_stream(replica: Any) -> None:
-    from atgen_ray.serving.openai_requests import ChatBody, StreamOptions
+    from atgen_ray.serving.routes.openai_schemas import ChatBody, StreamOptions
 
     turns: Any = [{"role": "user", "content": "Count."}]
     body = ChatBody(model="tiny:sort-1", messages=turns, temperature=0, max_tokens=4, stream=True)
@@ -234,8 +234,8 @@ def test_chat_comes_whole_and_as_a_stream(replica: Any) -> None:
 
 
 def test_tokens_of_a_stream_are_counted_though_nobody_hears_its_end() -> None:
-    from atgen_ray.serving.openai_requests import CompletionBody
-    from atgen_ray.serving.vllm_answers import VLLMAnswer
+    from atgen_ray.serving.replicas.vllm_responses import VLLMAnswer
+    from atgen_ray.serving.routes.openai_schemas import CompletionBody
 
     def event(index: int, tokens: int) -> str:
         choice = {"index": index, "text": "word", "finish_reason": None}

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from chat_templates import FAMILIES, build_tokenizer
 
-from atgen_ray.checkpoints import load_tokenizer
 from atgen_ray.config import ModelConfig, PromptConfig
-from atgen_ray.pool.prompts import PromptBuilder
-from atgen_ray.training.rows import IGNORED, build_row
+from atgen_ray.models.loading import load_tokenizer
+from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.training.batching import IGNORED, build_row
 
 QUESTION = "what is the capital of France, Paris?"
 ANSWERS = ["Paris", "Paris is the capital of France; 42 is not.", "yes,\nno"]

@@ -20,17 +20,16 @@ from transformers import (
     Qwen3Config,
 )
 
-from atgen_ray.checkpoints import load_model, load_tokenizer, load_tuned
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
-from atgen_ray.errors import UserError
-from atgen_ray.pool.prompts import PromptBuilder
+from atgen_ray.core.errors import UserError
+from atgen_ray.models.loading import load_model, load_tokenizer, load_tuned
+from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.training import TrainingExample
+from atgen_ray.training.batching import build_row, enable_packing, pack_rows, pad_rows
+from atgen_ray.training.fine_tune import fine_tune
 from atgen_ray.training.methods import check_method, check_start
-from atgen_ray.training.packing import enable_packing, pack_rows, pad_rows
-from atgen_ray.training.rows import build_row
 from atgen_ray.training.schedule import schedule_steps
 from atgen_ray.training.trainer import can_keep_logits, sum_losses
-from atgen_ray.training.worker import fine_tune
 
 EXAMPLES = [
     TrainingExample(f"e{index:02d}", "count " * (1 + 7 * (index % 5)), f"answer {index % 3}") for index in range(10)

@@ -14,12 +14,12 @@ from peft import PeftModel
 from ray.exceptions import RayError
 from safetensors.torch import load_file
 
-from atgen_ray.checkpoints import load_model, load_tokenizer
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
-from atgen_ray.errors import UserError
-from atgen_ray.pool.prompts import PromptBuilder
+from atgen_ray.core.errors import UserError
+from atgen_ray.models.loading import load_model, load_tokenizer
+from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.training import TrainingExample, TrainingResult, train_adapter
-from atgen_ray.training.rows import IGNORED, build_row
+from atgen_ray.training.batching import IGNORED, build_row
 
 Train = Callable[..., tuple[TrainingResult, Path]]
 EXAMPLES = [TrainingExample(f"e{index:02d}", "count " * (1 + index % 5), f"answer {index % 3}") for index in range(12)]

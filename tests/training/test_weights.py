@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from atgen_ray.checkpoints import load_model, load_tokenizer
 from atgen_ray.config import ModelConfig, PromptConfig
-from atgen_ray.pool.prompts import PromptBuilder
+from atgen_ray.models.loading import load_model, load_tokenizer
+from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.selection import Embeddings
-from atgen_ray.selection.kernels.means import find_width, match_means, measure_discrepancy
+from atgen_ray.selection.kernels.mean_matching import find_width, match_means, measure_discrepancy
 from atgen_ray.training import TrainingExample
-from atgen_ray.training.packing import pad_rows
-from atgen_ray.training.rows import IGNORED, build_row
+from atgen_ray.training.batching import IGNORED, build_row, pad_rows
+from atgen_ray.training.reweighting import weigh_examples
 from atgen_ray.training.trainer import sum_losses
-from atgen_ray.training.weights import weigh_examples
 
 
 def draw_unit(count: int, seed: int) -> np.ndarray:

@@ -14,9 +14,9 @@ from human_desk import HumanDesk
 from playwright.sync_api import APIResponse, Browser, Page, Route, expect, sync_playwright
 from ports import free_port
 
-from atgen_ray.journal import Journal
-from atgen_ray.serving.access import Tokens
-from atgen_ray.storage import RunFolder
+from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.run_folder import RunFolder
 
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 

@@ -7,16 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from atgen_ray.annotation.providers import (
-    Answer,
-    Limits,
-    Reply,
-    Shard,
-    Standing,
-    StillHidden,
-    Ticket,
-)
-from atgen_ray.annotation.providers.wire import (
+from atgen_ray.annotation.llm.prompts import Ask
+from atgen_ray.annotation.llm.reasoning import split_reasoning
+from atgen_ray.annotation.providers.base import Answer, Limits, Reply, Shard, Standing, StillHidden, Ticket
+from atgen_ray.annotation.providers.sdk import (
     SKEW,
     batch_limits,
     client_settings,
@@ -27,10 +21,8 @@ from atgen_ray.annotation.providers.wire import (
     read_text,
     translated,
 )
-from atgen_ray.annotation.reasoning import split_reasoning
-from atgen_ray.annotation.requests import Ask
 from atgen_ray.config import AnthropicAnnotatorConfig
-from atgen_ray.errors import UserError
+from atgen_ray.core.errors import UserError
 
 BATCH_ROWS, BATCH_BYTES = 100_000, 240_000_000
 FINISHES = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refusal"}

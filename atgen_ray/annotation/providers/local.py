@@ -5,13 +5,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from atgen_ray.annotation.providers import Answer, Limits, Reply, Shard, Standing, Ticket
-from atgen_ray.annotation.reasoning import split_reasoning
-from atgen_ray.annotation.requests import Ask
+from atgen_ray.annotation.llm.prompts import Ask
+from atgen_ray.annotation.llm.reasoning import split_reasoning
+from atgen_ray.annotation.providers.base import Answer, Limits, Reply, Shard, Standing, Ticket
 from atgen_ray.config import ModelAnnotatorConfig, PromptConfig, Shot
-from atgen_ray.records import GenerationRequest, Progress
-from atgen_ray.seeds import mix_seed
-from atgen_ray.storage import RunFolder
+from atgen_ray.core.hashing import mix_seed
+from atgen_ray.core.records import GenerationRequest, Progress
+from atgen_ray.store.run_folder import RunFolder
 
 Row = dict[str, Any]
 
@@ -68,8 +68,8 @@ class LocalModel:
 
     def _generate(self, asks: dict[str, Ask], name: str) -> dict[str, Row]:
         """The output of each ask, by its key."""
-        from atgen_ray.engines import build_engine
         from atgen_ray.engines.generation import generate_features
+        from atgen_ray.engines.registry import build_engine
 
         config, prompt = self._config, next(iter(asks.values())).prompt
         # All prompts of a round have the same system turn and worked examples.

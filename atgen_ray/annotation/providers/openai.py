@@ -7,15 +7,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from atgen_ray.annotation.providers import (
-    Answer,
-    Limits,
-    Reply,
-    Shard,
-    Standing,
-    Ticket,
-)
-from atgen_ray.annotation.providers.wire import (
+from atgen_ray.annotation.llm.prompts import Ask
+from atgen_ray.annotation.llm.reasoning import split_reasoning
+from atgen_ray.annotation.providers.base import Answer, Limits, Reply, Shard, Standing, Ticket
+from atgen_ray.annotation.providers.sdk import (
     SKEW,
     batch_limits,
     client_settings,
@@ -26,11 +21,9 @@ from atgen_ray.annotation.providers.wire import (
     read_text,
     translated,
 )
-from atgen_ray.annotation.reasoning import split_reasoning
-from atgen_ray.annotation.requests import Ask
 from atgen_ray.config import OpenAIAnnotatorConfig
-from atgen_ray.errors import UserError
-from atgen_ray.strict_json import encode_json
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.strict_json import encode_json
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 BATCH_ROWS, BATCH_BYTES = 50_000, 190_000_000

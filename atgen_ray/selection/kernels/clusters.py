@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from atgen_ray.selection.kernels import Integers, Numbers, Vectors
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.similarity import center, compare, rows_within
 
 FITTED = 20_000  # k-means is fitted to so many vectors, or to 50 for every cluster where that is more

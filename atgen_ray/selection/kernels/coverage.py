@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atgen_ray.selection.kernels import Integers, Numbers, Vectors
-from atgen_ray.selection.kernels.open_pairs import BYTES, OpenPairs
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
+from atgen_ray.selection.kernels.coverage_pairs import BYTES, OpenPairs
 from atgen_ray.selection.kernels.similarity import compare, round_similarities, rows_within
 
 WEIGHT_GRID = 2.0**10

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from atgen_ray.selection.kernels import Numbers
+from atgen_ray.core.arrays import Numbers
 from atgen_ray.selection.kernels.similarity import rows_within
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from atgen_ray.selection.kernels import Integers, Numbers
+from atgen_ray.core.arrays import Integers, Numbers
 
 
 class Coverage(Protocol):

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from atgen_ray.selection.kernels import Integers, Vectors
+from atgen_ray.core.arrays import Integers, Vectors
 from atgen_ray.selection.kernels.clusters import cluster, group
 from atgen_ray.selection.kernels.similarity import center, compare, rows_within
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from atgen_ray.selection.kernels import Integers, Numbers, Vectors
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.coverage import Part, PartsCoverage
 from atgen_ray.selection.kernels.draws import derive_seed
+from atgen_ray.selection.kernels.executor import Workers
 from atgen_ray.selection.kernels.greedy import maximize, maximize_stochastically
-from atgen_ray.selection.kernels.workers import Workers
 
 
 def maximize_in_parts(

@@ -6,6 +6,8 @@ disagree. On a fixed-point grid every sum is exact, so no order can matter: coor
 float32 holds), their products of 2^-48, and by Cauchy-Schwarz no partial sum of a dot product of unit vectors leaves
 the 53 bits of a float64. Similarities are rounded to 2^-20, about what float32 embeddings are good for, which makes
 that of a vector to itself exactly 1, lets float32 hold them, and keeps sums over up to 2^32 examples exact.
+
+How similar examples are to a whole set, without comparing every pair.
 """
 
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atgen_ray.selection.kernels import Numbers, Vectors
+from atgen_ray.core.arrays import Numbers, Vectors
 
 _COORDINATE = np.float32(2.0**24)
 SIMILARITY = 2.0**20
@@ -69,3 +71,15 @@ def nearest(vectors: Vectors, others: Vectors, megabytes: int) -> Numbers:
     return np.concatenate(
         [compare(vectors[start : start + step], others).max(axis=1) for start in range(0, len(vectors), step)]
     )
+
+
+def sum_similarities(vectors: Vectors, others: Vectors) -> Numbers:
+    """sum_j s_ij over `others` (m, d) for each of `vectors` (n, d), both on the grid, shape (n,).
+
+    The sum of dot products is the dot product with the sum. It is computed from the direction of the sum, which is on
+    the grid, and so is the same on every machine; its mean, sum / m, is right to about 1e-6.
+    """
+    if not len(others):
+        return np.zeros(len(vectors))
+    total = others.sum(axis=0, dtype=np.float64)
+    return round_similarities(compare(vectors, center(others)[None])[:, 0] * np.sqrt((total * total).sum()))

@@ -6,8 +6,8 @@ from importlib.resources import files
 
 from fastapi import APIRouter, Response
 
-from atgen_ray.reporting.theme import write_variables
-from atgen_ray.serving.faults import Fault
+from atgen_ray.reporting.plots.theme import write_variables
+from atgen_ray.serving.errors import Fault
 
 STATIC = "/static/"
 STYLE = "style.css"

@@ -10,9 +10,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from starlette.types import Scope
 
 from atgen_ray.reporting.page import FILTERS
-from atgen_ray.serving.access import Caller
 from atgen_ray.serving.pages.assets import asset_root
-from atgen_ray.serving.sessions import SIGN_IN, csrf_token, is_own_path, read_cookie
+from atgen_ray.serving.security.sessions import SIGN_IN, csrf_token, is_own_path, read_cookie
+from atgen_ray.serving.security.tokens import Caller
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -7,10 +7,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from atgen_ray.config import RunConfig
-from atgen_ray.config_source import list_presets, read_tree
-from atgen_ray.errors import UserError
-from atgen_ray.settings import describe_field, find_alternatives, find_section, type_name
-from atgen_ray.strict_yaml import dump_yaml
+from atgen_ray.config.loading import list_presets, read_tree
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.schema import describe_field, find_alternatives, find_section, type_name
+from atgen_ray.core.strict_yaml import dump_yaml
 
 Kind = Literal["text", "lines", "integer", "number", "choice"]
 GROUPS = {

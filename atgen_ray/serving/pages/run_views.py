@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from atgen_ray.config import ServiceConfig
-from atgen_ray.errors import UserError
-from atgen_ray.journal import Journal
+from atgen_ray.core.errors import UserError
 from atgen_ray.reporting.page import prepare_page
-from atgen_ray.reporting.publication import view_run
-from atgen_ray.serving.faults import Fault
+from atgen_ray.reporting.publish import view_run
+from atgen_ray.serving.errors import Fault
+from atgen_ray.store.journal import Journal
 
 KEPT = 32
 

@@ -1,0 +1,144 @@
+"""What annotation will cost, before anything is sent: questions, tokens and dollars of both modes side by side."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from atgen_ray.annotation.llm.prompts import PromptWriter, bound_cost
+from atgen_ray.config import (
+    HumanAnnotatorConfig,
+    LanguageAnnotatorConfig,
+    ModelAnnotatorConfig,
+    RemoteAnnotatorConfig,
+    RunConfig,
+    list_annotators,
+)
+from atgen_ray.config.prices import Price, find_price
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.money import to_nano
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.ledger import format_dollars
+
+SAMPLE = 200  # examples whose questions are counted
+Numbers = dict[str, Any]
+
+
+def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) -> Numbers:
+    """Questions, tokens and dollars for `labels` labels of examples such as `texts`, without contacting anyone.
+
+    Tokens of a prompt are counted with the tokenizer of the taught model, which comes within a few per cent of a
+    provider's own on English; of answers the longest allowed are counted. `dollars_at_most` is what the ledger would
+    hold: it counts a token for every byte of a prompt, and repairs; a router's second annotator labels everything.
+    """
+    dollars, at_most, modes = 0.0, 0.0, {"sync": 0.0, "batch": 0.0}
+    questions = prompt_tokens = output_tokens = 0
+    for index, (key, annotator) in enumerate(list_annotators(config.annotator)):
+        if not isinstance(annotator, LanguageAnnotatorConfig):
+            people = annotator.overlap if isinstance(annotator, HumanAnnotatorConfig) else 1
+            at_most += annotator.price_per_label * labels * people
+            dollars += annotator.price_per_label * labels * people * (index == 0)
+            continue
+        sampled, bound = _count_tokens(config, annotator, texts)
+        asked = labels * annotator.votes
+        answers = 1 + annotator.repair
+        if isinstance(annotator, ModelAnnotatorConfig):
+            at_most += annotator.price_per_label * asked * answers
+            dollars += annotator.price_per_label * asked * (index == 0)
+        elif isinstance(annotator, RemoteAnnotatorConfig):
+            prices = {mode: find_price(annotator, key, mode) for mode in modes}
+            limit = annotator.max_output_tokens
+            at_most += _dollars(prices[annotator.mode], asked * answers * bound, asked * answers * limit)
+            if index == 0:
+                modes = {mode: _dollars(price, asked * sampled, asked * limit) for mode, price in prices.items()}
+                dollars += modes[annotator.mode]
+        if index == 0:
+            questions, prompt_tokens = asked, round(asked * sampled)
+            output_tokens = asked * annotator.max_output_tokens
+    return {
+        "dollars": round(dollars, 2),
+        "dollars_synchronous": round(modes["sync"] or dollars, 2),
+        "dollars_batch": round(modes["batch"] or dollars, 2),
+        "dollars_at_most": round(min(at_most, config.stopping.dollars or at_most), 2),
+        "annotator_requests": questions,
+        "annotator_prompt_tokens": prompt_tokens,
+        "annotator_output_tokens_at_most": output_tokens,
+    }
+
+
+def check_budget(config: RunConfig, texts: Sequence[str]) -> None:
+    """Nothing, where each budget buys at least the cheapest label of an example among `texts`.
+
+    Raises:
+        UserError: one does not; names the budget and what a label can cost.
+    """
+    if not texts:
+        return
+    worst = _price_label(config, min(texts, key=lambda text: len(text.encode("utf-8", "replace"))))
+    for key in ("dollars", "dollars_per_round"):
+        dollars = getattr(config.stopping, key)
+        if dollars is not None and to_nano(dollars) < worst:
+            raise UserError(
+                f"stopping.{key} is {dollars}, expected at least {format_dollars(worst)}, which one label can cost"
+            )
+
+
+def _price_label(config: RunConfig, text: str) -> int:
+    """The most that a label of `text` by the first annotator can cost, without repairs, in billionths of a dollar."""
+    key, annotator = list_annotators(config.annotator)[0]
+    if isinstance(annotator, RemoteAnnotatorConfig):
+        prompt = PromptWriter(annotator, config.prompt).write(text)
+        return bound_cost(annotator, find_price(annotator, key), prompt) * annotator.votes
+    price = to_nano(annotator.price_per_label)
+    if isinstance(annotator, HumanAnnotatorConfig):
+        return price * annotator.overlap
+    return price * annotator.votes if isinstance(annotator, LanguageAnnotatorConfig) else price
+
+
+def estimate_judge(config: RunConfig, answers: int, texts: Sequence[str]) -> Numbers:
+    """Questions and dollars for grading `answers` answers to tasks such as `texts`; nothing without a judge.
+
+    Answer and reference are counted as long as the taught model may write.
+    """
+    judge = config.evaluation.judge
+    if judge is None:
+        return {}
+    dollars = 0.0
+    if isinstance(judge, RemoteAnnotatorConfig):
+        sampled, _ = _count_tokens(config, judge, texts)
+        asked = answers * judge.votes
+        tokens = sampled + 2 * config.model.max_new_tokens
+        price = find_price(judge, "evaluation.judge", judge.mode)
+        dollars = _dollars(price, asked * tokens, asked * judge.max_output_tokens)
+    elif isinstance(judge, ModelAnnotatorConfig):
+        dollars = judge.price_per_label * answers * judge.votes
+    return {"judge_requests": answers * judge.votes, "judge_dollars": round(dollars, 2)}
+
+
+def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float | None:
+    """Minutes for `labels` labels at the median speed of this annotator in earlier runs; None where there is none."""
+    annotator = config.annotator.model_dump(mode="json")
+    speeds = [
+        event.seconds / event.payload["rows"]
+        for record in journal.runs()
+        if (record.config.get("annotator") or {}) == annotator
+        for event in journal.events(record.name, kind="step")
+        if event.step == "annotation" and event.payload.get("rows") and event.seconds
+    ]
+    return round(labels * statistics.median(speeds) / 60, 1) if speeds else None
+
+
+def _count_tokens(config: RunConfig, annotator: LanguageAnnotatorConfig, texts: Sequence[str]) -> tuple[float, float]:
+    """Mean tokens of a question by the taught model's tokenizer, and the mean of what they are at most."""
+    from atgen_ray.models.loading import load_tokenizer
+
+    shots = [(text, "") for text in texts[: annotator.shots]]
+    writer, tokenizer = PromptWriter(annotator, config.prompt, shots), load_tokenizer(config.model)
+    sample = texts[:: -(-len(texts) // SAMPLE)] if texts else [""]
+    prompts = [writer.write(text) for text in sample]
+    fixed = len(tokenizer(" ".join([writer.system, *(text for _, text in writer.shots)]))["input_ids"])
+    last = [len(tokenizer(prompt.turns[-1][1])["input_ids"]) for prompt in prompts]
+    return fixed + statistics.mean(last), statistics.mean(prompt.tokens_at_most for prompt in prompts)
+
+
+def _dollars(price: Price, prompt_tokens: float, output_tokens: float) -> float:
+    return (prompt_tokens * price.input + output_tokens * price.output) / 1_000_000

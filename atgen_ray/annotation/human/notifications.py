@@ -1,0 +1,90 @@
+"""Tells people that new tasks are up, by webhook and e-mail. Redirects are not followed."""
+
+import smtplib
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from email.message import EmailMessage
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from urllib.parse import urlsplit
+
+from atgen_ray.config import EmailConfig, NoticeConfig
+from atgen_ray.core.credentials import read_key
+from atgen_ray.core.strict_json import encode_json
+
+WEBHOOK, PASSWORD = "ATGEN_WEBHOOK_URL", "ATGEN_SMTP_PASSWORD"  # names of variables
+TIMEOUT, TRIES = 10.0, 3
+
+
+@dataclass(frozen=True)
+class Notice:
+    """New tasks of a run: how many, of which round, and the page to label them on."""
+
+    run: str
+    round: int
+    tasks: int
+    page: str | None
+
+    @property
+    def text(self) -> str:
+        """One line for a person."""
+        return f"Run {self.run}, round {self.round}: {self.tasks} new tasks{f' at {self.page}' if self.page else ''}"
+
+
+def send_notice(config: NoticeConfig, notice: Notice) -> list[str]:
+    """Sends `notice` every way that is asked for; what came of each, in one line that holds no secret."""
+    secret = read_key(WEBHOOK, None, WEBHOOK)
+    webhook = config.webhook or (secret.get_secret_value() if secret else None)
+    told = []
+    if webhook is not None:
+        told.append(_try("webhook", lambda: post_webhook(webhook, notice)))
+    if (email := config.email) is not None:
+        told.append(_try("e-mail", lambda: send_email(email, notice)))
+    return told
+
+
+def post_webhook(url: str, notice: Notice) -> None:
+    """Posts the notice as JSON; OSError or HTTPException where it is not accepted."""
+    parts = urlsplit(url)
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
+    try:
+        path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+        body = encode_json(asdict(notice) | {"text": notice.text}).encode()
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        status = connection.getresponse().status
+    finally:
+        connection.close()
+    if not 200 <= status < 300:
+        raise OSError(f"it answered with status {status}")
+
+
+def send_email(config: EmailConfig, notice: Notice) -> None:
+    """Sends the notice by SMTP; OSError (which SMTPException is) where the server does not take it."""
+    message = EmailMessage()
+    message["Subject"], message["From"], message["To"] = notice.text[:200], config.sender, ", ".join(config.to)
+    message.set_content(notice.text + "\n")
+    kind = smtplib.SMTP_SSL if config.security == "tls" else smtplib.SMTP
+    with kind(config.host, config.port, timeout=TIMEOUT) as server:
+        if config.security == "starttls":
+            import ssl
+
+            server.starttls(context=ssl.create_default_context())
+        if config.user is not None:
+            password = read_key(PASSWORD, None, PASSWORD)
+            server.login(config.user, password.get_secret_value() if password else "")
+        server.send_message(message)
+
+
+def _try(way: str, send: Callable[[], None]) -> str:
+    """A notice that fails must not stop a run: its fate is for the journal."""
+    for again in range(TRIES):
+        try:
+            send()
+        except (OSError, HTTPException, ValueError) as error:
+            reason = type(error).__name__ if not isinstance(error, OSError) else str(error)
+        else:
+            return f"{way} sent"
+        if again + 1 < TRIES:
+            time.sleep(2**again)
+    return f"{way} failed: {reason[:200]}"

@@ -1,0 +1,64 @@
+"""What becomes of a task, from the answers to it: pure functions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from atgen_ray.annotation.human.agreement import find_centre
+from atgen_ray.config import HumanAnnotatorConfig
+
+TaskState = Literal["open", "disputed", "answered", "dropped"]
+CLOSED = ("taken", "buried")  # by the run: nothing changes any more
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one person did with a task: submitted a text, or skipped or flagged it with a note."""
+
+    annotator: str
+    state: str
+    text: str | None
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task stands; an answered one has its label and whose it is, a dropped one the reason."""
+
+    state: TaskState
+    text: str = ""
+    annotator: str = ""
+    reason: str = ""
+    agreement: float | None = None
+
+
+def resolve(
+    answers: Sequence[Answer], wanted: int, decision: dict[str, Any] | None, config: HumanAnnotatorConfig
+) -> Outcome:
+    """How a task stands after `answers` (the oldest first) of the `wanted`, and an admin's decision.
+
+    A flag waits for an admin. A skip leaves the example to others, as long as no more than `config.skips` people skip
+    it; then it has the answers that it has, and without any waits for an admin.
+    """
+    skipped = [answer for answer in answers if answer.state == "skipped"]
+    if decision is not None:
+        return _follow(decision, skipped)
+    if any(answer.state == "flagged" for answer in answers):
+        return Outcome("disputed")
+    given = [answer for answer in answers if answer.state == "submitted"]
+    if len(given) < wanted and len(skipped) <= config.skips:
+        return Outcome("open")
+    if not given:
+        return Outcome("disputed")
+    centre, agreement = find_centre([answer.text or "" for answer in given])
+    if agreement < config.adjudicate_below:
+        return Outcome("disputed", agreement=agreement)
+    return Outcome("answered", given[centre].text or "", given[centre].annotator, agreement=agreement)
+
+
+def _follow(decision: dict[str, Any], skipped: Sequence[Answer]) -> Outcome:
+    if decision["verdict"] == "drop":
+        reasons = [f"{decision['by']} dropped it ({decision['comment'] or 'no reason given'})"]
+        reasons += [f"{answer.annotator} skipped it ({answer.note})" for answer in skipped]
+        return Outcome("dropped", reason="; ".join(reasons))
+    return Outcome("answered", decision["text"], decision["by"])

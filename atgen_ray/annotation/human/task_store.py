@@ -1,0 +1,125 @@
+"""The tables of tasks and assignments, as the queue and the run read and write them within their transactions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from atgen_ray.annotation.human.resolution import CLOSED, Answer, Outcome, resolve
+from atgen_ray.config import HumanAnnotatorConfig
+from atgen_ray.core.errors import UserError
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.tables import assignments, tasks
+
+IMPORTED = "imported"  # the note of an answer that nobody gave here, and nobody is paid for
+
+
+class TaskUnknown(UserError):
+    """There is no such run, or no such task in it."""
+
+
+class TaskConflict(UserError):
+    """The task is in a state in which this cannot be done."""
+
+
+def find_human(config: Mapping[str, Any]) -> HumanAnnotatorConfig | None:
+    """The people in the configuration of a run as its journal has it; None where a run has none."""
+    annotator = config.get("annotator") or {}
+    for part in (annotator, annotator.get("then") or {}):
+        if part.get("type") == "human":
+            return HumanAnnotatorConfig.model_validate(part)
+    return None
+
+
+class Desk:
+    """The tasks of one run. Its methods work inside a transaction that holds the run's lock."""
+
+    def __init__(self, run: str, config: HumanAnnotatorConfig) -> None:
+        self.run, self.config = run, config
+        self.mine = tasks.c.run == run
+
+    def task(self, connection: sa.Connection, example_id: str) -> sa.RowMapping:
+        """One task; TaskUnknown where there is none."""
+        query = sa.select(tasks).where(self.mine & (tasks.c.example_id == example_id))
+        row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            raise TaskUnknown(f"run '{self.run}' has no task {example_id[:80]!r}")
+        return row
+
+    def assignment(self, connection: sa.Connection, example_id: str, annotator: str) -> sa.RowMapping | None:
+        """One person's work on a task."""
+        query = sa.select(assignments).where(self._key(example_id, annotator))
+        return connection.execute(query).mappings().one_or_none()
+
+    def assign(self, connection: sa.Connection, example_id: str, annotator: str, **values: Any) -> None:
+        """Changes one person's work on a task."""
+        connection.execute(sa.update(assignments).where(self._key(example_id, annotator)).values(values))
+
+    def answers(self, connection: sa.Connection, example_ids: Sequence[str]) -> dict[str, list[sa.RowMapping]]:
+        """What people submitted, skipped or flagged, by task, the oldest first."""
+        found: dict[str, list[sa.RowMapping]] = {id_: [] for id_ in example_ids}
+        here = assignments.c.run == self.run
+        if len(example_ids) < 500:  # SQL has its limits; whoever asks for more reads all
+            here &= assignments.c.example_id.in_(example_ids)
+        query = sa.select(assignments).where(here & (assignments.c.state != "leased"))
+        query = query.order_by(assignments.c.answered, assignments.c.annotator)
+        for row in connection.execute(query).mappings():
+            if row["example_id"] in found:
+                found[row["example_id"]].append(row)
+        return found
+
+    def resolve(self, connection: sa.Connection, task: sa.RowMapping) -> Outcome:
+        """How a task stands by the answers to it."""
+        rows = self.answers(connection, [task["example_id"]])[task["example_id"]]
+        answers = [Answer(row["annotator"], row["state"], row["text"], row["note"]) for row in rows]
+        return resolve(answers, task["wanted"], task["decision"], self.config)
+
+    def settle(self, connection: sa.Connection, example_id: str, now: float) -> str:
+        """Enters how a task stands after something changed; its state."""
+        task = self.task(connection, example_id)
+        state = self.resolve(connection, task).state
+        here = self.mine & (tasks.c.example_id == example_id)
+        connection.execute(sa.update(tasks).where(here).values(state=state, changed=now))
+        return state
+
+    def count_busy(self, connection: sa.Connection, example_id: str, besides: str, now: float) -> int:
+        """Answers to a task, and leases on it, of others than `besides`."""
+        busy = sa.select(sa.func.count()).where(
+            (assignments.c.run == self.run)
+            & (assignments.c.example_id == example_id)
+            & (assignments.c.annotator != besides)
+            & is_busy(now)
+        )
+        return int(connection.execute(busy).scalar_one())
+
+    def _key(self, example_id: str, annotator: str) -> sa.ColumnElement[bool]:
+        here = (assignments.c.run == self.run) & (assignments.c.example_id == example_id)
+        return here & (assignments.c.annotator == annotator)
+
+
+def is_busy(now: float) -> sa.ColumnElement[bool]:
+    """Whether an assignment takes one of the places at its task."""
+    live = (assignments.c.state == "leased") & (assignments.c.until > now)
+    return live | (assignments.c.state == "submitted")
+
+
+def is_closed(task: sa.RowMapping) -> bool:
+    """Whether the run has taken the label or given the task up."""
+    return task["state"] in CLOSED
+
+
+def open_desk(journal: Journal, run: str) -> Desk:
+    """The desk of a run.
+
+    Raises:
+        TaskUnknown: there is no such run.
+        TaskConflict: nobody labels for it.
+    """
+    try:
+        record = journal.run(run)
+    except UserError as error:
+        raise TaskUnknown(str(error)) from None
+    config = find_human(record.config)
+    if config is None:
+        raise TaskConflict(f"run '{run}' has no human annotator, expected annotator.type: human")
+    return Desk(run, config)

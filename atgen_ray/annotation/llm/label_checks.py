@@ -1,0 +1,97 @@
+"""What makes an answer a label: pure functions from an answer to the reason why it is none."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from atgen_ray.config import ChecksConfig, LanguageAnnotatorConfig
+from atgen_ray.core.json_schema import open_validator
+from atgen_ray.core.strict_json import encode_json
+
+REFUSALS = re.compile(
+    r"^\W*(i['’]?m sorry|i am sorry|sorry,|i apologi[sz]e|unfortunately,? i|i can(?:no|['’])t|i am (?:not able|unable)"
+    r"|i['’]m (?:not able|unable)|as an ai\b|i won['’]t|i will not)[^.]{0,60}?"
+    r"(can(?:no|['’])?t|unable|not able|won['’]t|help|assist|comply|provide|answer|fulfil)",
+    re.IGNORECASE,
+)
+# Text that speaks to the annotating model rather than being labelled by it.
+COMMANDS = re.compile(
+    r"(?:ignore|disregard|forget|override)\W+(?:\w+\W+){0,4}?(?:above|previous|prior|earlier|instructions?|prompts?|rules|task)"
+    r"|(?:answer|respond|reply|output|print|say|write|return)\W+(?:only|with|exactly|nothing but)\b"
+    r"|you are now\b|new (?:system )?(?:instructions?|prompt|task)\b|system prompt"
+    r"|\bsystem\s*:|<\|(?:im_start|system)\|>"
+    r"|begin example|end example",
+    re.IGNORECASE,
+)
+Check = Callable[[str, str], str | None]
+
+
+def read_label(answer: str, config: LanguageAnnotatorConfig) -> tuple[str, str | None]:
+    """The label in an answer without its reasoning, and why it has none.
+
+    With an output schema the answer is JSON, and the label its `output_field`, or all of it in one fixed form.
+    """
+    if config.output_schema is None:
+        return answer, None
+    import jsonschema
+
+    text = re.sub(r"^```(?:json)?\s*|\s*```$", "", answer.strip())
+    try:
+        value: Any = json.loads(text)
+        open_validator(config.output_schema).validate(value)
+        if config.output_field is not None:
+            value = value[config.output_field]
+    except ValueError:
+        return answer, "it is not JSON"
+    except jsonschema.ValidationError as error:
+        return answer, f"it does not follow the schema: {error.message[:200]}"
+    except (KeyError, TypeError):
+        return answer, f"it has no key '{config.output_field}'"
+    return value if isinstance(value, str) else encode_json(value), None
+
+
+def find_fault(text: str, label: str, finish: str, checks: ChecksConfig) -> str | None:
+    """Why `label` is no label of the example `text`, or None.
+
+    Args:
+        finish: why the model stopped: `stop`, `length`, `refusal` or `filter`.
+    """
+    if finish in ("refusal", "filter"):
+        return f"the provider ended it ({finish})"
+    if finish == "length":
+        return "it was cut off at annotator.max_output_tokens"
+    if not label.strip():
+        return "it is empty"
+    if len(label) < checks.min_chars:
+        return f"it has {len(label)} characters, expected at least {checks.min_chars}"
+    if checks.max_chars is not None and len(label) > checks.max_chars:
+        return f"it has {len(label)} characters, expected at most {checks.max_chars}"
+    if checks.refusals and REFUSALS.match(label):
+        return "it is a refusal"
+    if checks.regex is not None and not re.fullmatch(checks.regex, label, re.DOTALL):
+        return f"it does not match {checks.regex!r}"
+    return find_custom(checks.custom)(text, label) if checks.custom else None
+
+
+def find_custom(name: str) -> Check:
+    """The check that an installed package declares under `name`."""
+    from importlib.metadata import entry_points
+
+    (entry,) = entry_points(group="atgen_ray.checks", name=name)
+    check: Check = entry.load()
+    return check
+
+
+def is_suspect(text: str) -> bool:
+    """Whether an example speaks to the annotating model; such a one is never shown to it beside others."""
+    return COMMANDS.search(text) is not None
+
+
+def obeys(text: str, label: str) -> bool:
+    """Whether the label says what a command within the example told the model to say."""
+    said = " ".join(label.split()).strip(" .\"'!").casefold()
+    sentences = re.split(r"(?<=[.!?\n])\s+|\n", text)
+    commanded = [index for index, sentence in enumerate(sentences) if COMMANDS.search(sentence)]
+    near = {index + step for index in commanded for step in (0, 1)}
+    return bool(said) and any(said in " ".join(sentences[i].split()).casefold() for i in near if i < len(sentences))

@@ -1,0 +1,55 @@
+"""The questions of a round as they are sent out in shards and come back."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+from atgen_ray.annotation.llm.prompts import Ask, Key
+from atgen_ray.annotation.llm.request_log import Receipt, Row
+from atgen_ray.annotation.providers.base import Provider, Shard
+
+
+class Questions:
+    """Which questions wait to be sent, which are under way, and which are done."""
+
+    def __init__(self, asks: Mapping[Key, Ask], latest: Mapping[Key, Row], provider: Provider) -> None:
+        self._provider = provider
+        self.total, self.finished = len(asks), 0
+        self.todo: deque[tuple[Ask, int]] = deque()
+        for key, ask in asks.items():
+            row = latest.get(key)
+            if row is None:
+                self.todo.append((ask, 0))
+            elif row.state == "unanswered":
+                self.todo.append((ask, row.attempt + 1))
+            elif row.state != "sent":
+                self.finished += 1
+
+    def take(self, shards: int) -> list[list[tuple[Ask, int]]]:
+        """The questions of the next `shards` shards, each within the provider's limits."""
+        limits, pieces = self._provider.limits, list[list[tuple[Ask, int]]]()
+        while self.todo and len(pieces) < shards:
+            piece, size = list[tuple[Ask, int]](), 0
+            while self.todo and len(piece) < limits.rows:
+                size += self._provider.measure(self.todo[0][0])
+                if piece and size > limits.bytes:
+                    break
+                piece.append(self.todo.popleft())
+            pieces.append(piece)
+        return pieces
+
+    def put_back(self, pieces: Sequence[Sequence[tuple[Ask, int]]], sent: int) -> None:
+        """Returns all but the first `sent` of what was taken."""
+        taken = [each for piece in pieces for each in piece]
+        self.todo.extendleft(reversed(taken[sent:]))
+
+    def note(self, receipts: Mapping[str, Receipt], shards: Iterable[Shard]) -> None:
+        """Questions that stayed unanswered wait again."""
+        for shard in shards:
+            for sending in shard.sendings:
+                receipt = receipts.get(sending.custom_id)
+                if receipt is None:
+                    continue
+                if receipt.state == "unanswered":
+                    self.todo.append((sending.ask, sending.attempt + 1))
+                else:
+                    self.finished += 1

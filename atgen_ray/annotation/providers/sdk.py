@@ -1,0 +1,120 @@
+"""What the wires of the paid providers have in common: errors of their SDKs, and files of JSON lines."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from atgen_ray.annotation.providers.base import Limits, ProviderError, Reply, Shard
+from atgen_ray.config import RemoteAnnotatorConfig
+from atgen_ray.core.credentials import read_key, redact
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.strict_json import encode_json
+
+NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
+CONNECT_SECONDS = 10.0
+ENVELOPE = 200  # bytes
+SKEW = 3600.0  # seconds that clocks may differ by
+BATCHES = 4  # under way at once
+
+
+def client_settings(config: RemoteAnnotatorConfig, variable: str, key: str) -> dict[str, Any]:
+    """Arguments of an SDK's client: the key, the address, a deadline, and none of its own retries.
+
+    Raises:
+        UserError: there is no key; one's own server (`base_url`) may do without.
+    """
+    import httpx2
+
+    secret = read_key(variable, config.api_key_file, f"{key}.api_key_file")
+    if secret is None and config.base_url is None:
+        raise UserError(f"{variable} is not set, expected the key of the provider there or in {key}.api_key_file")
+    return {
+        "api_key": secret.get_secret_value() if secret else "none",
+        "base_url": config.base_url,
+        "max_retries": 0,  # a create that is silently repeated is paid twice; the engine repeats what may be
+        "timeout": httpx2.Timeout(config.timeout_seconds, connect=min(CONNECT_SECONDS, config.timeout_seconds)),
+    }
+
+
+def batch_limits(config: RemoteAnnotatorConfig, rows: int, size: int) -> Limits:
+    """Limits of batch jobs, of which the provider takes `rows` requests and `size` bytes at most."""
+    return Limits(max(2, min(config.shard_rows, rows)), size, min(config.concurrency, BATCHES))
+
+
+@contextmanager
+def translated(sdk: Any) -> Iterator[None]:
+    """Errors of an SDK (its module) as ProviderError, without any key."""
+    try:
+        yield
+    except sdk.APIStatusError as error:
+        inner: dict[str, Any] = error.body if isinstance(error.body, dict) else {}
+        if isinstance(inner.get("error"), dict):  # one SDK has taken the outer object off, the other has not
+            inner = inner["error"]
+        code = str(inner.get("code") or inner.get("type") or "")
+        message = redact(str(inner.get("message") or error.message))
+        raise ProviderError(error.status_code, code, message, read_wait(error.response.headers)) from None
+    except sdk.APIConnectionError as error:
+        cause = type(error.__cause__).__name__
+        raise ProviderError(None, cause, redact(f"{error.message} {cause}"), sent=cause not in NOT_SENT) from None
+    except sdk.APIResponseValidationError as error:
+        raise ProviderError(200, "malformed", redact(error.message)) from None
+
+
+def read_wait(headers: Any) -> float | None:
+    """The seconds of a Retry-After header; its other form, a date, is left to our own waits."""
+    try:
+        return float(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """A JSON object; ProviderError where an answer of status 200 holds something else."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ProviderError(200, "malformed", "the answer is no JSON object")
+    return value
+
+
+def read_text(value: dict[str, Any], name: str) -> str:
+    """A text in an object; ProviderError where there is none."""
+    if not isinstance(text := value.get(name), str) or not text:
+        raise ProviderError(200, "malformed", f"the answer has no {name}")
+    return text
+
+
+def read_lines(text: str) -> tuple[list[dict[str, Any]], int]:
+    """The objects of a JSON Lines file that have a custom_id, and how many lines are something else."""
+    rows, broken = [], 0
+    for line in text.split("\n"):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict) and isinstance(row.get("custom_id"), str):
+                rows.append(row)
+            else:
+                broken += 1
+    return rows, broken
+
+
+def measure_body(body: dict[str, Any]) -> int:
+    """Bytes of a request in a file of many: its JSON, and room for the id and the rest of its envelope."""
+    return len(encode_json(body).encode()) + ENVELOPE
+
+
+def fill_gaps(shard: Shard, replies: list[Reply], done: int, broken: int) -> list[Reply]:
+    """`replies`, and for requests that are done by the provider's count but cannot be read: a body that says so.
+
+    `done` is how many the provider says have an answer. An unreadable answer is paid for, so it is not asked again.
+    """
+    answered = sum(reply.body is not None and reply.custom_id in shard.custom_ids for reply in replies)
+    missing = sorted(shard.custom_ids - {reply.custom_id for reply in replies})
+    if not broken and answered >= done:
+        return replies
+    return replies + [Reply(custom_id, {"unreadable": f"{broken} broken lines in the file"}) for custom_id in missing]

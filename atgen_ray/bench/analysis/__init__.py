@@ -1,0 +1,1 @@
+"""What a finished sweep shows: curves, comparisons with intervals, tables and plots."""

@@ -1,0 +1,161 @@
+"""Parts of a test set that selection may serve unequally: by length, by how usual the words are, by language.
+
+How far a labelled set lies from its pool: in embedding, length, clusters, words of the answers and language.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from atgen_ray.reporting.diagnostics import Clusters
+from atgen_ray.selection.kernels.mean_matching import find_width, measure_discrepancy
+
+LEAST = 3  # examples of a slice
+
+
+def slice_examples(test: Mapping[str, str], pool: Iterable[str]) -> dict[str, list[str]]:
+    """Ids of `test` (input text by id) by slice; thirds of equal size, and languages where there are several.
+
+    short, middle and long go by words; rare, mixed and common by the mean log frequency of the words in `pool`. A
+    slice of fewer than three examples is left out.
+    """
+    counts = Counter(word for text in pool for word in _words(text))
+    lengths = {id_: float(len(text.split())) for id_, text in test.items()}
+    usual = {
+        id_: float(np.mean([math.log1p(counts[word]) for word in _words(text)] or [0.0])) for id_, text in test.items()
+    }
+    slices = _cut(lengths, ("short", "middle", "long")) | _cut(usual, ("rare", "mixed", "common"))
+    languages = {id_: name_language(text) for id_, text in test.items()}
+    for name in sorted(set(languages.values())) if len(set(languages.values())) > 1 else ():
+        slices[f"language {name}"] = [id_ for id_ in sorted(test) if languages[id_] == name]
+    return {name: ids for name, ids in slices.items() if len(ids) >= LEAST}
+
+
+def _cut(values: Mapping[str, float], names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Ids in parts of equal size by value, ties by id."""
+    ordered = sorted(values, key=lambda id_: (values[id_], id_))
+    return {name: list(part) for name, part in zip(names, np.array_split(ordered, len(names)), strict=True)}
+
+
+def _words(text: str) -> list[str]:
+    return [word.lower() for word in WORD.findall(text)]
+
+
+Vectors = Mapping[str, npt.NDArray[np.float64]]  # unit vectors by example id
+
+SAMPLED = 1000  # examples of the pool that distances are measured on
+WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class PoolFacts:
+    """What a pool looks like, computed once: texts, answers and vectors by id, in one order."""
+
+    ids: list[str]
+    texts: Mapping[str, str]
+    answers: Mapping[str, str]
+    vectors: Vectors
+    clusters: Clusters | None
+    width: float  # of the kernel
+    languages: Mapping[str, str] = field(default_factory=dict)
+
+
+def study_pool(texts: Mapping[str, str], answers: Mapping[str, str], vectors: Vectors) -> PoolFacts:
+    """The facts of a pool; `answers` and `vectors` may lack some ids."""
+    ids = sorted(texts)
+    sample = _sample(ids, vectors)
+    return PoolFacts(
+        ids=ids,
+        texts=texts,
+        answers=answers,
+        vectors=vectors,
+        clusters=Clusters(list(sample)) if len(sample) > 1 else None,
+        width=find_width(sample),
+        languages={id_: name_language(f"{texts[id_]} {answers.get(id_, '')}") for id_ in ids},
+    )
+
+
+def measure_shift(pool: PoolFacts, labeled: Sequence[str]) -> dict[str, float]:
+    """Distances of the examples `labeled` from the pool; NaN where there is nothing to measure.
+
+    mmd: maximum mean discrepancy of the embeddings, squared, biased, with a Gaussian kernel of the median distance
+        (Gretton et al. 2012, JMLR 13:723). A small set is far even when drawn at random: compare with the baseline's.
+    length: mean words of the labelled inputs over those of the pool.
+    clusters: share of the pool's clusters with a labelled example.
+    vocabulary: Jensen-Shannon distance (base 2) of the words in the answers.
+    language: total variation distance of the languages; 0 where the pool has one.
+    """
+    return {
+        "mmd": _measure_mmd(pool, labeled),
+        "length": _mean_length(pool, labeled) / _mean_length(pool, pool.ids),
+        "clusters": pool.clusters.cover({"all": labeled}, [], dict(pool.vectors)).get("all", math.nan)
+        if pool.clusters
+        else math.nan,
+        "vocabulary": _compare_words(pool, labeled),
+        "language": _compare_languages(pool, labeled),
+    }
+
+
+@cache
+def name_language(text: str) -> str:
+    """The language of a text as ISO 639-1, by its character n-grams; `unknown` where it has no letters.
+
+    Short texts are often taken for a related language.
+    """
+    from langdetect import DetectorFactory, LangDetectException, detect
+
+    DetectorFactory.seed = 0
+    try:
+        return str(detect(text))
+    except LangDetectException:
+        return "unknown"
+
+
+def _stack(ids: Sequence[str], vectors: Vectors) -> npt.NDArray[np.float64]:
+    rows = [vectors[id_] for id_ in ids if id_ in vectors]
+    return np.stack(rows) if rows else np.empty((0, 0))
+
+
+def _sample(ids: Sequence[str], vectors: Vectors) -> npt.NDArray[np.float64]:
+    return _stack(ids[:: math.ceil(len(ids) / SAMPLED)], vectors)
+
+
+def _measure_mmd(pool: PoolFacts, labeled: Sequence[str]) -> float:
+    rows, sample = _stack(labeled, pool.vectors), _sample(pool.ids, pool.vectors)
+    return measure_discrepancy(rows, sample, pool.width) if len(rows) and len(sample) else math.nan
+
+
+def _mean_length(pool: PoolFacts, ids: Sequence[str]) -> float:
+    return float(np.mean([len(pool.texts[id_].split()) for id_ in ids])) if ids else math.nan
+
+
+def _compare_words(pool: PoolFacts, labeled: Sequence[str]) -> float:
+    def count(ids: Sequence[str]) -> Counter[str]:
+        return Counter(word for id_ in ids for word in WORD.findall(pool.answers.get(id_, "").lower()))
+
+    return _distance(count(labeled), count(pool.ids))
+
+
+def _compare_languages(pool: PoolFacts, labeled: Sequence[str]) -> float:
+    def share(ids: Sequence[str]) -> dict[str, float]:
+        found = Counter(pool.languages[id_] for id_ in ids)
+        return {name: count / found.total() for name, count in found.items()}
+
+    one, other = share(labeled), share(pool.ids)
+    return sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in one | other) / 2 if labeled else math.nan
+
+
+def _distance(one: Counter[str], other: Counter[str]) -> float:
+    from scipy.spatial.distance import jensenshannon
+
+    words = sorted(one | other)
+    if not one.total() or not other.total():
+        return math.nan
+    rows = [[counts[word] for word in words] for counts in (one, other)]
+    return float(jensenshannon(*rows, base=2))

@@ -1,0 +1,255 @@
+"""The command line.
+
+Exit status: 0 finished, 2 a mistake in the input, 3 stopped with everything saved, 1 anything else.
+"""
+
+import json
+import sys
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from atgen_ray import __version__
+from atgen_ray.cli import config as reference
+from atgen_ray.cli import runs, service
+from atgen_ray.cli.options import STORAGE, AsJson, ForkFrom, Overrides, Source, Storage, console, database_url
+from atgen_ray.core.errors import UserError, printable
+
+STOPPED = 3
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Active learning for text generation: pick the examples worth labelling, have them labelled, fine-tune a LoRA "
+    "adapter, evaluate it, and go round again.",
+)
+app.add_typer(runs.app, name="runs")
+app.add_typer(reference.app, name="config")
+app.add_typer(service.app, name="token")
+app.command()(service.serve)
+
+
+@app.command()
+def run(
+    source: Source,
+    overrides: Overrides = None,
+    storage: Storage = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; the same name again resumes it.")] = None,
+    fork_from: ForkFrom = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start a run, or resume it: kill it anywhere, give the same command again, and it goes on.
+
+    Uses the Ray cluster at RAY_ADDRESS where that is set, else a private one on this machine.
+
+    Example: atgen-ray run demo selection.strategy=random --name demo-random
+    """
+    config = _load(source, overrides, storage, name, fork_from)  # before Ray is imported, which takes seconds
+    end = _drive(config, "run", as_json)
+    _show_end(config, end.status, end.message, as_json)
+    if end.status == "stopped":
+        raise typer.Exit(STOPPED)
+
+
+@app.command()
+def select(
+    source: Source,
+    count: Annotated[int, typer.Option(min=1, help="Examples to select.")],
+    output: Annotated[Path, typer.Option(help="JSON Lines file to write, best example first.")],
+    overrides: Overrides = None,
+    storage: Storage = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name that the work is kept under.", show_default="NAME-select-COUNT")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Select once, with no labels and no training (experimental design), and write what to label.
+
+    Each line holds rank, id, row in the source, input, score and the parts of the score. The pool needs no answers.
+    The same command again resumes it.
+
+    Example: atgen-ray select my-task.yaml --count 100 --output picks.jsonl selection.strategy=facility_location
+    """
+    from atgen_ray.config.loading import load_config
+    from atgen_ray.core.locations import check_output
+    from atgen_ray.run.queries import export_selection
+
+    check_output(output)
+    settings = [*(overrides or []), f"selection.first.count={count}", "stopping.labels=null"]
+    config = load_config(source, settings, labels=False, storage=storage, name=name)
+    if name is None:
+        ending = f"-select-{count}"
+        config = load_config(
+            source, settings, labels=False, storage=storage, name=config.name[: 63 - len(ending)] + ending
+        )
+    if config.fork_from is not None:
+        raise UserError(f"fork_from is '{config.fork_from}', expected none: `select` begins without labels")
+    end = _drive(config, "select", as_json)
+    if end.status == "stopped":
+        _show_end(config, end.status, end.message, as_json)
+        raise typer.Exit(STOPPED)
+    written, pool = export_selection(config.name, config.storage, output)
+    if as_json:
+        found = {"selected": written, "pool": pool, "output": str(output)}
+        typer.echo(json.dumps({"type": "end", "status": end.status, "message": end.message} | found))
+    else:
+        typer.echo(f"{written} of {pool} examples selected: {output}")
+
+
+@app.command()
+def submit(
+    source: Source,
+    address: Annotated[str, typer.Option(help="The cluster's dashboard, http://HEAD:8265.")],
+    overrides: Overrides = None,
+    storage: Storage = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; the same name again resumes it.")] = None,
+    fork_from: ForkFrom = None,
+) -> None:
+    """Submit a run as a Ray job with this folder's files, and show its progress; it goes on when this ends.
+
+    Example: atgen-ray submit my-task.yaml --address http://head:8265 --storage /shared/runs
+    """
+    config = _load(source, overrides, storage, name, fork_from)  # a mistake is found here, not on the cluster
+    from atgen_ray.ray_runtime.jobs import submit_run
+
+    arguments = [source, *(overrides or []), "--name", config.name] + (["--storage", storage] if storage else [])
+    arguments += ["--from", fork_from] if fork_from else []
+    status = submit_run(arguments, address, typer.echo)
+    if status != "SUCCEEDED":
+        typer.echo(f"job {status.lower()}", err=True)
+        raise typer.Exit(STOPPED if status == "STOPPED" else 1)
+
+
+@app.command()
+def plan(source: Source, overrides: Overrides = None, storage: Storage = None, as_json: AsJson = False) -> None:
+    """The dry run: rows, tokens, dollars and device minutes, and all that would keep the run from its end.
+
+    Costs nothing and contacts no provider. Exit status 2 where something is wrong.
+    """
+    config = _load(source, overrides, storage, None)
+    from atgen_ray.preflight import raise_problems
+    from atgen_ray.run.console import plan_lines, plan_table
+    from atgen_ray.run.estimate import plan_run
+
+    estimate = plan_run(config, lambda waiting: typer.echo(waiting, err=True) if waiting else None)
+    if as_json:
+        typer.echo(json.dumps(estimate))
+    else:
+        console.print(plan_table(estimate))
+        for line in plan_lines(estimate):
+            typer.echo(printable(line))
+        for warning in estimate.get("warnings", []):
+            typer.echo(f"warning: {warning}", err=True)
+    raise_problems(estimate["problems"])
+
+
+@app.command()
+def report(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="One run, or several to compare.")],
+    output: Annotated[Path, typer.Option(help="The HTML file to write; a PNG of the curve is put beside it.")] = Path(
+        "report.html"
+    ),
+    storage: Storage = None,
+) -> None:
+    """Write one self-contained HTML report of a run, or of several compared."""
+    from atgen_ray.reporting.publish import compare_runs
+
+    path = compare_runs(names, storage or STORAGE, database_url(), output)
+    typer.echo(f"report: {path}")
+
+
+@app.command()
+def bench(
+    suite: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file with tasks, models and strategies.")],
+    overrides: Overrides = None,
+    storage: Storage = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for tables and pictures.", show_default="STORAGE/bench/NAME")
+    ] = None,
+    only_results: Annotated[bool, typer.Option("--only-results", help="Start no run; write what is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a suite, strategies x seeds x orders x tasks x models, and write what follows from it with intervals.
+
+    The same command again goes on after any interruption, and writes the results anew.
+
+    Example: atgen-ray bench benchmarks/suites/smoke.yaml --output benchmarks/results/smoke
+    """
+    from atgen_ray.bench.command import run_bench
+
+    raise typer.Exit(run_bench(suite, overrides or [], storage, output, only_results, as_json, console))
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"atgen-ray {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The entry point: every mistake in the input is one clear line, without a traceback, and status 2."""
+    try:
+        app(prog_name="atgen-ray")
+    except UserError as error:
+        for line in str(error).splitlines():
+            typer.echo(printable(f"error: {line}"), err=True)
+        sys.exit(2)
+
+
+def _load(
+    source: str, overrides: list[str] | None, storage: str | None, name: str | None, fork_from: str | None = None
+) -> Any:
+    from atgen_ray.config.data import check_named_files
+    from atgen_ray.config.loading import load_config
+
+    config = load_config(source, overrides or [], storage=storage, name=name, fork_from=fork_from)
+    check_named_files(config.data)  # at once: the preflight, which tells all the rest, takes seconds
+    return config
+
+
+def _drive(config: Any, goal: Any, as_json: bool) -> Any:
+    """Follows a run to its end; a failure ends the program here."""
+    from atgen_ray.run.console import choose_screen
+    from atgen_ray.run.driver import run_to_end
+
+    screen = choose_screen(as_json, console)
+    if not as_json:
+        typer.echo(f"{goal} {config.name} in {config.storage}")
+    try:
+        # What Ray prints when a worker dies is no JSON.
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            end = run_to_end(config, screen, goal)
+    finally:
+        screen.close()
+    if end.status == "failed":
+        if end.mistake:
+            raise UserError(end.message)
+        typer.echo(printable(end.message), err=True)
+        typer.echo(
+            f"Run '{config.name}' failed; what it had committed is safe. The same command goes on from there.", err=True
+        )
+        raise typer.Exit(1)
+    return end
+
+
+def _show_end(config: Any, status: str, message: str, as_json: bool) -> None:
+    from atgen_ray.run.console import curve_table
+    from atgen_ray.store.run_folder import RunFolder
+
+    folder = RunFolder(config.storage, config.name)
+    rows = folder.read_json("metrics.json") if folder.exists("metrics.json") else []
+    report = folder.path("report.html")
+    if as_json:
+        typer.echo(json.dumps({"type": "end", "status": status, "message": message, "metrics": rows, "report": report}))
+        return
+    if rows:
+        console.print(curve_table(rows, console.width))
+    if status == "stopped":
+        typer.echo(f"Stopped ({message}). All committed work is saved; the same command goes on from there.")
+    else:
+        typer.echo(f"{status}: {message}")
+        typer.echo(f"report: {report}")

@@ -1,0 +1,89 @@
+"""`atgen-ray runs`: list, show, stop, export and import."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from atgen_ray.cli.options import STORAGE, AsJson, RunName, Storage, console, database_url
+from atgen_ray.core.errors import printable
+
+app = typer.Typer(no_args_is_help=True, help="List, show, stop and export runs.")
+
+
+@app.command("list")
+def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
+    """All runs of a storage with their status."""
+    from atgen_ray.run.queries import list_runs
+
+    rows = list_runs(storage or STORAGE, database_url())
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("name", "status", "round", "labels", "dollars", "updated", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(row[key]) for key in ("name", "status", "round", "labels", "dollars", "updated")))
+    console.print(table if rows else "no runs yet")
+
+
+@app.command("show")
+def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) -> None:
+    """One run: status, learning curve and dead letters; with --json its events too."""
+    from atgen_ray.run.console import curve_table, describe_annotation
+    from atgen_ray.run.queries import show_run
+
+    view = show_run(name, storage or STORAGE, database_url())
+    if as_json:
+        typer.echo(json.dumps(view))
+        return
+    typer.echo(printable(f"run {name}: {view['status']}{': ' + view['message'] if view['message'] else ''}"))
+    if view["metrics"]:
+        console.print(curve_table(view["metrics"], console.width))
+    for line in describe_annotation(view["annotation"]):
+        typer.echo(line)
+    for change in view["changes"]:
+        line = f"{change['time']} {change['by']} changed {change['key']}: {change['before']!r} -> {change['now']!r}"
+        typer.echo(printable(line))
+    for letter in view["dead_letters"]:
+        typer.echo(printable(f"dead letter {letter['id']} ({letter['step']}): {letter['reason']}"))
+
+
+@app.command("stop")
+def stop_run(name: RunName, storage: Storage = None) -> None:
+    """Ask the controller of a run to stop, wherever it is; all that is committed is saved."""
+    from atgen_ray.run.queries import stop_run
+
+    typer.echo(stop_run(name, storage or STORAGE, database_url()))
+
+
+@app.command("export")
+def export_run(
+    name: RunName,
+    format: Annotated[str, typer.Option(help="jsonl, parquet, csv, or huggingface, which is a folder.")] = "jsonl",
+    output: Annotated[Path | None, typer.Option(help="File to write.", show_default="NAME.FORMAT")] = None,
+    storage: Storage = None,
+) -> None:
+    """Write the labelled set of a run: id, input, text, annotator, dollars, round, and the run that bought it."""
+    from atgen_ray.run.queries import export_labels
+
+    count, path = export_labels(name, storage or STORAGE, database_url(), format, output)
+    typer.echo(f"{count} labels: {path}")
+
+
+@app.command("import")
+def import_run(
+    name: RunName,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Labels as .jsonl, .csv or .parquet: id or input, text, annotator.")
+    ],
+    storage: Storage = None,
+) -> None:
+    """Bring labels that exist already into a run whose annotator is human; an export has the right columns."""
+    from atgen_ray.annotation.human.label_import import import_file
+
+    found = import_file(name, storage or STORAGE, database_url(), file)
+    typer.echo(f"{found['imported']} labels imported, {found['known']} known before, {len(found['refused'])} refused")
+    for refusal in found["refused"]:
+        typer.echo(f"row {refusal['place'] + 1}: {refusal['reason']}")

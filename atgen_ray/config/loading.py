@@ -1,0 +1,152 @@
+"""From a YAML file or preset and key=value overrides to a validated configuration, and back to plain data."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from atgen_ray.config import RunConfig
+from atgen_ray.config.messages import explain_mistakes, show_value
+from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.core.schema import list_settings
+from atgen_ray.core.strict_yaml import parse_yaml
+
+PRESETS = files("atgen_ray") / "presets"
+OVERRIDE = re.compile(r"(?P<key>[\w-]+(\.[\w-]+)*)=(?P<value>.*)", re.DOTALL)
+
+
+def list_presets() -> list[str]:
+    """Names of the presets shipped with the package."""
+    return sorted(item.name.removesuffix(".yaml") for item in PRESETS.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_config(source: str, overrides: Sequence[str] = (), labels: bool = True, **settings: str | None) -> RunConfig:
+    """The configuration in `source` with `overrides` applied.
+
+    Args:
+        source: a YAML file, or the name of a preset.
+        overrides: strings `dotted.key=value`; the value is read as YAML.
+        labels: whether examples are to be labelled; if not, there may be nobody who knows the answers.
+        settings: top-level keys set by options of the command line; None leaves them alone.
+
+    Raises:
+        UserError: a file that is not there, not YAML, or a key or value that is wrong; one line for each mistake.
+    """
+    tree = read_tree(source)
+    tree.setdefault("name", name_run(source))
+    apply_overrides(tree, overrides)
+    if (url := database_url_from_environment()) is not None:
+        tree.setdefault("database_url", url)
+    tree |= {key: value for key, value in settings.items() if value is not None}
+    return parse_config(tree, labels)
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Sets `dotted.key=value` of each of `overrides` in `tree`; the value is read as YAML.
+
+    Raises:
+        UserError: one that is not key=value, or whose key leads through something that is no section.
+    """
+    for override in overrides:
+        match = OVERRIDE.fullmatch(override)
+        if match is None:
+            # What has no key may be a URL with a password.
+            shown = "an argument" if "://" in override else show_value("", override)
+            raise UserError(f"{shown} is not an override, expected key=value as in stopping.rounds=3")
+        hint = f"; text with special characters goes in quotes: {match['key']}='\"...\"'"
+        _set(tree, match["key"], parse_yaml(match["value"], f"the value of '{match['key']}'", hint))
+
+
+def read_tree(source: str) -> dict[str, Any]:
+    """The keys and values of a YAML file or preset as they stand there; raises UserError."""
+    if source in list_presets() and not Path(source).is_file():
+        text = (PRESETS / f"{source}.yaml").read_text(encoding="utf-8")
+    else:
+        text = read_file(source)
+    tree = parse_yaml(text, f"configuration '{source}'")
+    if tree is None:
+        raise UserError(f"configuration '{source}' is empty, expected keys and values")
+    if not isinstance(tree, dict):
+        raise UserError(f"configuration '{source}' holds one {type(tree).__name__}, expected keys and values")
+    return tree
+
+
+def name_run(source: str) -> str:
+    """The name of a run whose configuration does not name it: that of its file, made fit."""
+    words = re.findall(r"[a-z0-9]+", Path(source).stem.lower())
+    return "-".join(words)[:63] or "run"
+
+
+def database_url_from_environment() -> SecretStr | None:
+    """The journal's URL from ATGEN_DATABASE_URL, where a password is better kept than in a file."""
+    url = os.environ.get("ATGEN_DATABASE_URL")
+    return SecretStr(url) if url else None
+
+
+def parse_config(tree: dict[str, Any], labels: bool = True) -> RunConfig:
+    """A validated configuration; `labels` as in `load_config`.
+
+    Raises:
+        UserError: one line for each mistake, naming the key, its value and the nearest valid choice.
+    """
+    try:
+        return RunConfig.model_validate(tree, context={"labels": labels})
+    except ValidationError as error:
+        raise UserError("\n".join(explain_mistakes(error, RunConfig))) from None
+
+
+def dump_config(config: RunConfig) -> dict[str, Any]:
+    """The resolved configuration as plain data, without its secrets."""
+    return config.model_dump(mode="json", exclude={"database_url"})
+
+
+def renew_config(tree: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration as this version would write it: keys that came since have their defaults."""
+    try:
+        return dump_config(RunConfig.model_validate(tree))
+    except ValidationError:  # of a version whose keys are no more: what differs is told key by key
+        return tree
+
+
+def explain_config() -> Iterator[dict[str, str]]:
+    """`key`, `type`, `default` and `description` of every setting, in the order of the tree."""
+    yield from list_settings(RunConfig)
+
+
+def explain_strategies() -> Iterator[dict[str, Any]]:
+    """`name` and `description` of every strategy, with its `parameters` as in `explain_config`."""
+    from atgen_ray.selection import STRATEGIES
+
+    for name, strategy in sorted(STRATEGIES.items()):
+        description = " ".join((strategy.parameters.__doc__ or "").split())
+        yield {"name": name, "description": description, "parameters": list(list_settings(strategy.parameters))}
+
+
+def read_file(source: str) -> str:
+    """The text of a configuration file; UserError where it cannot be read."""
+    try:
+        return Path(source).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        hint = nearest(source, list_presets())
+        raise UserError(f"{show_value('', source)} is neither a configuration file nor a preset{hint}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"configuration '{source}' is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except OSError as error:
+        raise UserError(f"configuration {show_value('', source)} cannot be read: {error.strerror}") from None
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for index, parent in enumerate(parents):
+        below = tree.setdefault(parent, {})
+        if below is None:
+            below = tree[parent] = {}
+        if not isinstance(below, dict):
+            path = ".".join(parents[: index + 1])
+            raise UserError(f"'{key}' cannot be set: '{path}' is {show_value(path, below)}, not a section")
+        tree = below
+    tree[last] = value

@@ -1,0 +1,86 @@
+"""Where data and checkpoints live: package://PACKAGE/FILE becomes a local path, everything else stays as given."""
+
+import json
+import os
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+from atgen_ray.core.errors import UserError
+
+SCHEME = "package://"
+
+
+def locate(location: str, key: str) -> str:
+    """The local path behind package://PACKAGE/FILE; any other location unchanged.
+
+    The package is found without being imported, so none of its code runs. It must be installed: a folder that merely
+    lies on Python's path, as the working folder may, is no package. `key` names the configuration key in the error.
+
+    Raises:
+        UserError: the package is not installed, or has no such file.
+    """
+    if not location.startswith(SCHEME):
+        return location
+    package, _, file = location.removeprefix(SCHEME).partition("/")
+    root = _find_package(package) if package.isidentifier() else None
+    if root is None:
+        raise UserError(f"{key} is {location[:200]!r}, but no package {package[:80]!r} is installed here")
+    try:
+        path = (root / file).resolve()
+        found = path.is_relative_to(root) and path.exists()
+    except (OSError, ValueError):  # a name that is too long, or holds NUL
+        found = False
+    if not found:
+        raise UserError(f"{key} is {location[:200]!r}, but package '{package}' has no {file[:80]!r}")
+    return str(path)
+
+
+def _find_package(package: str) -> Path | None:
+    """The folder of an installed package: where its distribution keeps it, or the sources of an editable one."""
+    for name in dict.fromkeys(_list_packages(tuple(sys.path)).get(package, ())):
+        try:
+            installed = distribution(name)
+        except PackageNotFoundError:  # uninstalled since the list was made
+            continue
+        folder = Path(str(installed.locate_file(package)))
+        if folder.is_dir():
+            return folder.resolve()
+        if _is_editable(installed.read_text("direct_url.json")):
+            spec = find_spec(package)
+            if spec is not None and spec.submodule_search_locations:
+                return Path(spec.submodule_search_locations[0]).resolve()
+    return None
+
+
+@cache
+def _list_packages(path: tuple[str, ...]) -> dict[str, list[str]]:
+    """The distributions along Python's `path` that each top-level package comes from."""
+    return {package: list(names) for package, names in packages_distributions().items()}
+
+
+def _is_editable(direct_url: str | None) -> bool:
+    if direct_url is None:
+        return False
+    tree = json.loads(direct_url)
+    return isinstance(tree, dict) and bool(tree.get("dir_info", {}).get("editable"))
+
+
+def check_folder(path: Path) -> None:
+    """Nothing, where the folder of `path` is there; UserError where it is not: a name typed wrong makes no folder."""
+    folder = path.absolute().parent
+    try:
+        if not folder.exists():
+            raise UserError(f"--output is '{path}', but there is no folder '{folder}': make it, or choose another")
+    except OSError as error:  # a name that is too long
+        raise UserError(f"--output is '{path}', which cannot be written: {error.strerror}") from None
+
+
+def check_output(path: Path) -> None:
+    """Nothing, where a file can be written at `path`; UserError before any work is done where it cannot."""
+    check_folder(path)
+    parent = path.absolute().parent
+    if path.is_dir() or not parent.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
+        raise UserError(f"--output is '{path}', expected a file that can be written, such as picks.jsonl")

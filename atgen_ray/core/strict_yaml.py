@@ -1,0 +1,109 @@
+"""YAML that holds what JSON holds, by the core schema of YAML 1.2: values mean what they look like.
+
+PyYAML follows YAML 1.1, where `off` is false, `1e-4` a string, `12:30` the number 750 and `010` the number 8, and where
+the last of two equal keys wins.
+"""
+
+import re
+from typing import Any
+
+import yaml
+from yaml.constructor import ConstructorError
+from yaml.nodes import MappingNode, Node, ScalarNode
+
+from atgen_ray.core.errors import UserError
+
+MOST_VALUES = 100_000  # in one document, with what its aliases stand for
+SCALARS = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "int": (r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    "float": (r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    "merge": (r"<<", "<"),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Scalars as in SCALARS, every key once, no tags."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (as PyYAML declares it)
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        event = self.peek_event()
+        if getattr(event, "tag", None):
+            raise ConstructorError(None, None, "tags, as !tag, are not supported", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, ScalarNode) and key.value in seen:
+                raise ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value if isinstance(key, ScalarNode) else id(key))
+        return node
+
+    def flatten_mapping(self, node: MappingNode) -> None:
+        """Each key once, so that merges of merges do not double and double."""
+        super().flatten_mapping(node)
+        keys = (key.value if isinstance(key, ScalarNode) else id(key) for key, _ in node.value)
+        node.value = list(dict(zip(keys, node.value, strict=True)).values())
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts text in quotes that YAML 1.1 or 1.2 would read as something else."""
+
+    def represent_str(self, data: str) -> ScalarNode:
+        # PyYAML folds these line breaks wrongly but for double quotes, where it escapes them.
+        style = '"' if {"\x85", "\u2028", "\u2029"} & set(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+for _name, (_pattern, _first) in SCALARS.items():
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), list(_first))
+
+
+def dump_yaml(value: Any, one_line: bool = False) -> str:
+    """Plain data as YAML that `parse_yaml`, and readers of YAML 1.1, read back equal; keys keep their order."""
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=one_line, sort_keys=False, allow_unicode=True, width=10_000
+    )
+    return text.removesuffix("\n").removesuffix("\n...") if one_line else text
+
+
+def parse_yaml(text: str, what: str, hint: str = "") -> Any:
+    """The value of one YAML document; `what` names it in the error, which ends in `hint`.
+
+    Raises:
+        UserError: it is not YAML. The message never quotes the text, which may hold a secret.
+    """
+    try:
+        value = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        _count(value, {})
+        return value
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{what} is not valid YAML{where}: {error.problem}{hint}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{what} is not valid YAML: it is nested too deeply") from None
+    except ValueError as error:  # Python reads no integer of thousands of digits
+        raise UserError(f"{what} is not valid YAML: {error}") from None
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """How many values `value` stands for, written out; ValueError where a few aliases stand for far too many."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 1  # a value that contains itself is told from the key where it does
+        known[id(value)] = 1 + sum(
+            _count(item, known) for item in (value.values() if isinstance(value, dict) else value)
+        )
+        if known[id(value)] > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES} values")
+    return known[id(value)]

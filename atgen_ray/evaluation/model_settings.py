@@ -1,0 +1,33 @@
+"""Which checkpoints the metrics load that need one: the section `evaluation.models` of the configuration."""
+
+from pydantic import Field, PositiveInt
+
+from atgen_ray.core.schema import Section
+
+
+class BERTScoreConfig(Section):
+    """What `bertscore` loads."""
+
+    model: str = Field("FacebookAI/roberta-large", description="Encoder, given like model.id")
+    layer: PositiveInt = Field(17, description="Layer whose states are compared, from 1; 17 is right for roberta-large")
+
+
+class BARTScoreConfig(Section):
+    """What `bartscore` and `bartscore_reference` load."""
+
+    model: str = Field("facebook/bart-large-cnn", description="Encoder-decoder, given like model.id")
+
+
+class AlignScoreConfig(Section):
+    """What `alignscore` loads."""
+
+    checkpoint: str = Field("yzha/AlignScore/AlignScore-base.ckpt", description="File, or REPOSITORY/FILE on the hub")
+    base: str = Field("FacebookAI/roberta-base", description="Tokenizer and shape of the encoder, given like model.id")
+
+
+class MetricModelsConfig(Section):
+    """Checkpoints of the metrics that need one; loaded only for a metric in `metrics`."""
+
+    bertscore: BERTScoreConfig = Field(default_factory=BERTScoreConfig)
+    bartscore: BARTScoreConfig = Field(default_factory=BARTScoreConfig)
+    alignscore: AlignScoreConfig = Field(default_factory=AlignScoreConfig)

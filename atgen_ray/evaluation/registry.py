@@ -1,0 +1,117 @@
+"""The names of the metrics.
+
+Each maps cases to one number an example. Unless its file says otherwise a value lies in [0, 1], larger is better, and
+the best reference counts, or NaN where there is none; sacreBLEU and chrF keep their published scale from 0 to 100.
+
+Which metrics are computed where none are asked for.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from atgen_ray.core.arrays import Numbers
+from atgen_ray.evaluation.metric import Case, Resources
+from atgen_ray.evaluation.metrics.alignscore import score_alignment
+from atgen_ray.evaluation.metrics.bartscore import score_likelihood
+from atgen_ray.evaluation.metrics.bertscore import score_similarity
+from atgen_ray.evaluation.metrics.bleu import BLEU, CHRF
+from atgen_ray.evaluation.metrics.exact_match import exact_match, squad_exact_match, squad_f1, token_f1
+from atgen_ray.evaluation.metrics.lengths import (
+    count_words,
+    length_ratio,
+    novel_ngrams,
+    repetition,
+    source_length_ratio,
+)
+from atgen_ray.evaluation.metrics.llm_judge import judge_answers
+from atgen_ray.evaluation.metrics.mathematics import math_equal
+from atgen_ray.evaluation.metrics.multiple_choice import multiple_choice
+from atgen_ray.evaluation.metrics.rouge import rouge
+from atgen_ray.evaluation.metrics.source_support import score_support
+from atgen_ray.evaluation.metrics.tool_calls import tool_calls
+from atgen_ray.text.words import mostly_unspaced
+
+Better = Literal["higher", "lower", "neither"]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A value of a whole set that is no mean: a function of the sum of what is counted in each example."""
+
+    counts: Callable[[Sequence[Case]], Numbers]  # n cases -> (n, k)
+    combine: Callable[[Numbers], float]  # sum over cases, (k,) -> value
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One way to judge answers.
+
+    `score` gives NaN for a case that it cannot judge. `better` says which way is up, where either is. `heavy` metrics
+    load a model.
+    """
+
+    score: Callable[[Sequence[Case], Resources], Sequence[float]]
+    better: Better = "higher"
+    corpus: Corpus | None = None
+    heavy: bool = False
+
+    def __call__(self, prediction: str, references: Sequence[str], source: str = "") -> float:
+        """The value of one answer."""
+        return float(self.score([Case(prediction, references, source)], Resources())[0])
+
+
+def _each(
+    judge: Callable[[str, Sequence[str]], float], better: Better = "higher", corpus: Corpus | None = None
+) -> Metric:
+    """A metric that looks at one answer and its references at a time."""
+    return Metric(lambda cases, _: [judge(case.prediction, case.references) for case in cases], better, corpus)
+
+
+def _sourced(judge: Callable[[str, str], float], better: Better) -> Metric:
+    """A metric that looks at one answer and its source at a time."""
+    return Metric(lambda cases, _: [judge(case.prediction, case.source) for case in cases], better)
+
+
+METRICS: dict[str, Metric] = {
+    "rouge1": _each(partial(rouge, "rouge1")),
+    "rouge2": _each(partial(rouge, "rouge2")),
+    "rougeL": _each(partial(rouge, "rougeL")),
+    "rougeLsum": _each(partial(rouge, "rougeLsum")),
+    "exact_match": _each(exact_match),
+    "token_f1": _each(token_f1),
+    "squad_exact_match": _each(squad_exact_match),
+    "squad_f1": _each(squad_f1),
+    "math_equal": Metric(lambda cases, _: math_equal(cases)),
+    "multiple_choice": _each(multiple_choice),
+    "tool_calls": _each(tool_calls),
+    "sacrebleu": _each(BLEU.score, corpus=Corpus(BLEU.counts, BLEU.combine)),
+    "sentence_bleu": _each(BLEU.score),
+    "chrf": _each(CHRF.score, corpus=Corpus(CHRF.counts, CHRF.combine)),
+    "words": _each(lambda prediction, _: count_words(prediction), "neither"),
+    "length_ratio": _each(length_ratio, "neither"),
+    "source_length_ratio": _sourced(source_length_ratio, "neither"),
+    "novel_unigrams": _sourced(partial(novel_ngrams, 1), "neither"),
+    "novel_bigrams": _sourced(partial(novel_ngrams, 2), "neither"),
+    "novel_trigrams": _sourced(partial(novel_ngrams, 3), "neither"),
+    "repetition": _each(lambda prediction, _: repetition(prediction), "lower"),
+    "source_support": Metric(lambda cases, _: score_support(cases)),
+    "bertscore": Metric(score_similarity, heavy=True),
+    "bartscore": Metric(partial(score_likelihood, "source"), heavy=True),
+    "bartscore_reference": Metric(partial(score_likelihood, "reference"), heavy=True),
+    "alignscore": Metric(score_alignment, heavy=True),
+    "llm_judge": Metric(judge_answers),
+}
+
+
+SPACED = ("rouge1", "rouge2", "rougeL", "exact_match", "token_f1")
+# Without spaces a word of ROUGE and F1 is a single character; chrF, which reads runs of characters, says more.
+UNSPACED = ("chrf", "rougeL", "exact_match", "token_f1")
+
+
+def choose_metrics(asked: Sequence[str] | None, steering: Iterable[str], references: Iterable[str]) -> list[str]:
+    """`asked`, or else the defaults for the script of `references` with those that steer stopping."""
+    if asked is not None:
+        return list(asked)
+    return list(dict.fromkeys([*(UNSPACED if mostly_unspaced(references) else SPACED), *sorted(steering)]))

@@ -1,0 +1,40 @@
+"""A run submitted as a Ray job to a cluster elsewhere, its log shown as it grows: the part of `atgen-ray submit`."""
+
+import asyncio
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from atgen_ray.core.errors import UserError
+
+EXCLUDED = ["/atgen-runs/", "/.venv/", "/.git/"]
+
+
+def submit_run(arguments: Sequence[str], address: str, tell: Callable[[str], Any]) -> str:
+    """Submits `atgen-ray run ARGUMENTS` with the working folder and returns the job's last status.
+
+    The job does not end when its caller does.
+
+    Raises:
+        UserError: no cluster answers at `address`.
+    """
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        client = JobSubmissionClient(address)
+        job = client.submit_job(
+            entrypoint=shlex.join(["python", "-m", "atgen_ray.cli", "run", *arguments]),
+            runtime_env={"working_dir": ".", "excludes": EXCLUDED},
+        )
+    except (ConnectionError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"--address is '{address}', where no job can be submitted: {reason[:300]}") from None
+    tell(f"job {job} at {address}; `ray job stop --address {address} {job}` stops it")
+    asyncio.run(_follow(client, job, tell))
+    return str(client.get_job_status(job).value)
+
+
+async def _follow(client: Any, job: str, tell: Callable[[str], Any]) -> None:
+    async for text in client.tail_job_logs(job):
+        for line in text.splitlines():
+            tell(line)

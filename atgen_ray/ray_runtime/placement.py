@@ -1,0 +1,182 @@
+"""Where Ray puts workers: the share of a GPU that each may reserve, and what waits because nothing is free."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import Any
+
+from atgen_ray.core.errors import UserError
+from atgen_ray.ray_runtime.hardware import count_gpus
+
+Bundle = Mapping[str, float]  # of Ray resources, as in {"CPU": 1.0, "GPU": 0.5}
+
+LOOK_SECONDS = 2.0
+PATIENT_LOOKS = 2  # how often in a row the same demand must be seen waiting before anybody is told
+UNITS = {"CPU": "CPUs", "GPU": "GPUs"}
+
+
+def fit_gpus(key: str, workers: int, asked: float | None) -> float:
+    """GPUs to reserve for each of `workers` workers: `asked` (null: one where the cluster has any), or a share of what
+    is free where that is less, so that they find room beside a replica of the service that holds a part of a GPU.
+
+    Where nothing is free it stays what was asked, and Ray lets the workers wait.
+
+    Args:
+        key: of the configuration, which says what is asked.
+
+    Raises:
+        UserError: not even one worker will ever find room.
+    """
+    gpus = float(min(count_gpus(), 1)) if asked is None else asked
+    check_gpus(key, gpus)
+    if not 0 < gpus <= 1:  # Ray shares out no more than one
+        return gpus
+    _, free = _measure_nodes(_read_status())
+    whole = sum(math.floor(node.get("GPU", 0.0) + 1e-6) for node in free)
+    part = max((node.get("GPU", 0.0) for node in free), default=0.0)
+    room = 1 / math.ceil(workers / whole) if whole else part / workers
+    room = math.floor(room * 10_000 + 1e-6) / 10_000  # Ray knows no finer share
+    return min(gpus, room) if room > 0 else gpus
+
+
+def check_gpus(key: str, gpus: float, workers: int = 1) -> None:
+    """Refuses what would wait for ever.
+
+    Args:
+        key: of the configuration, which says how many GPUs a worker reserves.
+        gpus: what that is.
+        workers: which must all find room at once.
+
+    Raises:
+        UserError: the cluster has not as many GPUs, and no autoscaler that could make it larger.
+    """
+    if not gpus:
+        return
+    status = _read_status()
+    totals, _ = _measure_nodes(status)
+    if _fits([{"GPU": gpus}] * workers, totals) or _may_grow(status):
+        return
+    largest = max((node.get("GPU", 0.0) for node in totals), default=0.0)
+    each = f" for each of {workers} workers" if workers > 1 else ""
+    raise UserError(
+        f"{key} is {gpus:g}{each}, expected no more than this Ray cluster has: {_sum(totals, 'GPU'):g} GPUs, "
+        f"{largest:g} on its largest node"
+    )
+
+
+def describe_waiting(gpus: bool = True) -> str | None:
+    """What Ray cannot place now, and what is free, in one line; None where nothing waits.
+
+    Args:
+        gpus: count also what asks for GPUs.
+    """
+    status = _read_status()
+    totals, free = _measure_nodes(status)
+    demands = [
+        group
+        for group in _list_demands(status.resource_demands)
+        if gpus or not any(bundle.get("GPU") for bundle in group)
+    ]
+    waiting = [group for group in demands if not _fits(group, free)]
+    if not waiting:
+        return None
+    asked = Counter(_describe_bundle(bundle) for group in waiting for bundle in group)
+    wanted = ", ".join(f"{count} x {bundle}" if count > 1 else bundle for bundle, count in asked.items())
+    names = [name for name in UNITS if any(name in total for total in totals)]
+    left = " and ".join(f"{_sum(free, name):g} of {_sum(totals, name):g} {UNITS[name]}" for name in names)
+    never = next((group for group in waiting if not _fits(group, totals)), None)
+    hint = f"; no node has ever room for {_describe_bundle(never[0])}" if never else ""
+    return f"Ray cannot place {wanted}: free are {left}{hint}"
+
+
+@contextmanager
+def watch_waiting(tell: Callable[[str | None], None]) -> Iterator[None]:
+    """Tells meanwhile, within seconds, what Ray cannot place, and None once it can."""
+    ended = Event()
+    thread = Thread(target=_watch, args=(tell, ended), name="placement", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _watch(tell: Callable[[str | None], None], ended: Event) -> None:
+    from ray.exceptions import RayError
+
+    told, looks = False, 0
+    while not ended.wait(LOOK_SECONDS):
+        try:
+            waiting = describe_waiting()
+        except RayError:  # the cluster's head does not answer: whoever works there will hear of it
+            continue
+        looks = looks + 1 if waiting else 0
+        if looks >= PATIENT_LOOKS or (told and not waiting):
+            told = waiting is not None
+            tell(waiting)
+
+
+def _list_demands(demands: Any) -> Iterator[list[Bundle]]:
+    """What waits to be placed: tasks and actors one by one, and placement groups, whose bundles go together."""
+    for demand in demands.ray_task_actor_demand:
+        for each in demand.bundles_by_count:
+            inside = any("_group_" in name for name in each.bundle)  # of a placement group, which waits itself
+            if any(each.bundle.values()) and not inside:
+                yield from [[each.bundle]] * each.count
+    for group in demands.placement_group_demand:
+        yield [each.bundle for each in group.bundles_by_count for _ in range(each.count)]
+
+
+def _fits(bundles: Sequence[Bundle], nodes: Sequence[Bundle]) -> bool:
+    """Whether all bundles find room on the nodes, each whole on one, the largest first."""
+    room = [dict(node) for node in nodes]
+    for bundle in sorted(bundles, key=lambda each: (-each.get("GPU", 0.0), -each.get("CPU", 0.0))):
+        for node in room:
+            if all(node.get(name, 0.0) + 1e-6 >= amount for name, amount in bundle.items()):
+                for name, amount in bundle.items():
+                    node[name] = node.get(name, 0.0) - amount
+                break
+        else:
+            return False
+    return True
+
+
+def _measure_nodes(status: Any) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """Resources of each node that lives: all of them, and those that nobody has reserved."""
+    nodes = [node.resource_usage.usage for node in _list_nodes(status) if node.resource_usage]
+    totals = [{each.resource_name: each.total for each in node} for node in nodes]
+    free = [{each.resource_name: each.total - each.used for each in node} for node in nodes]
+    return totals, free
+
+
+def _may_grow(status: Any) -> bool:
+    """Whether an autoscaler looks after the cluster: it names the types of nodes, where Ray itself numbers them."""
+    named = any(node.ray_node_type_name not in ("", f"node_{node.node_id}") for node in _list_nodes(status))
+    return named or status.stats.autoscaler_version not in (None, "0")
+
+
+def _list_nodes(status: Any) -> list[Any]:
+    return [*status.active_nodes, *status.idle_nodes]
+
+
+def _read_status() -> Any:
+    """The cluster's `ClusterStatus`: its nodes, what is used of them and what waits."""
+    import ray
+    from ray.autoscaler.v2.sdk import get_cluster_status
+
+    return get_cluster_status(ray.get_runtime_context().gcs_address)
+
+
+def _describe_bundle(bundle: Bundle) -> str:
+    return " and ".join(f"{amount:g} {_name(name, amount)}" for name, amount in sorted(bundle.items()) if amount)
+
+
+def _name(name: str, amount: float) -> str:
+    return name if amount == 1 else UNITS.get(name, name)
+
+
+def _sum(nodes: Sequence[Bundle], name: str) -> float:
+    return round(sum(node.get(name, 0.0) for node in nodes), 2)

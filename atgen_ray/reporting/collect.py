@@ -1,0 +1,252 @@
+"""Gathers from a run's folder everything that a report shows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from atgen_ray.core.records import DeadLetter
+from atgen_ray.reporting.diagnostics import PoolMap, Query, RoundDiagnostics, diagnose_rounds
+from atgen_ray.reporting.examples import build_examples, read_scores
+from atgen_ray.reporting.run_view import Estimate, Pick, PlanView, RoundView, RunView, TrainingView
+from atgen_ray.store.layout import ATTEMPTS
+from atgen_ray.store.run_folder import RunFolder
+
+PICKS = 10  # of a round, with their texts
+ROUND_FILES = ("selection.parquet", "annotations.jsonl", "training.json", "predictions.jsonl")
+Row = dict[str, Any]
+
+
+def collect_run(
+    folder: RunFolder,
+    dead_letters: Sequence[DeadLetter] = (),
+    stopped: str | None = None,
+    actual: Mapping[str, float] | None = None,
+    selection: bool = True,
+) -> RunView:
+    """Everything a report needs of the run in `folder`.
+
+    `actual` has what the journal knows of what was planned, by the names of plan.json. Without `selection` the pool
+    is not read, and nothing is said of what was picked and why.
+
+    A run in progress is welcome: whatever file is not there yet leaves its part empty. `stopped` says why the run
+    ended; None stands for a run that goes on.
+    """
+    config_text = folder.read_text("config.yaml") if folder.exists("config.yaml") else ""
+    config = yaml.safe_load(config_text) or {}
+    rows = {row["round"]: row for row in _read_json(folder, "metrics.json", [])}
+    numbers = _find_rounds(folder, rows)
+    annotations = {number: _read_jsonl(folder, _in_round(number, "annotations.jsonl")) for number in numbers}
+    selections = {number: _read_selection(folder, number) if selection else [] for number in numbers}
+    pool = folder.read_table("pool.parquet") if selection and folder.exists("pool.parquet") else None
+    pool_map, diagnostics = _diagnose(folder, pool, selections, annotations, config)
+    test = folder.read_table("test.parquet", ["id", "text"]) if folder.exists("test.parquet") else None
+    views = []
+    for number in numbers:
+        labels = {row["id"]: row for row in annotations[number]}
+        picks = _build_picks(folder, number, selections[number][:PICKS], labels, pool)
+        views.append(
+            _build_round(folder, number, rows.get(number), picks, len(selections[number]), config, diagnostics)
+        )
+    metric = _choose_metric(views, config)
+    first, last = _read_ends(folder, [view for view in views if view.metrics])
+    shown = {row["id"] for part in (first, last) if part for row in part[1]}
+    return RunView(
+        name=folder.name,
+        stopped=stopped,
+        rounds=views,
+        metric=metric,
+        pool_size=_count_rows(folder, "pool.parquet") if pool is None else len(pool),
+        test_size=None if test is None else len(test),
+        pool_map=pool_map,
+        examples=build_examples(first, last, _read_texts(test, shown), metric),
+        first_scores=read_scores(first[1]) if first else {},
+        last_scores=read_scores(last[1]) if last else {},
+        config=config,
+        config_text=config_text,
+        versions={str(key): str(value) for key, value in _read_versions(folder).items()},
+        dead_letters=[*dead_letters],
+        plan=_compare_plan(_read_json(folder, "plan.json", {}), actual or {}),
+    )
+
+
+def _compare_plan(plan: Row, actual: Mapping[str, float]) -> list[PlanView]:
+    """What was planned beside what it came to, where there is both."""
+    return [PlanView(name.replace("_", " "), plan[name], value) for name, value in actual.items() if name in plan]
+
+
+def _describe_label(row: Row) -> str:
+    """Who gave a label, with which prompt, at what cost and when, in one line."""
+    more = row.get("provenance") or {}
+    parts = [str(row.get("annotator") or "")]
+    if more.get("model") and more["model"] not in parts[0]:
+        parts.append(str(more["model"]))
+    if "prompt_hash" in more:
+        parts += [f"prompt {more['prompt_hash'][:8]}", f"{more['prompt_tokens']} + {more['output_tokens']} tokens"]
+    if more.get("confidence") is not None:
+        parts.append(f"confidence {more['confidence']:.2f}")
+    if row.get("dollars"):
+        parts.append(f"${row['dollars']:.6f}".rstrip("0").rstrip("."))
+    if "when" in more:
+        parts.append(datetime.fromtimestamp(more["when"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC"))
+    if "first" in more:
+        parts.append(f"after {more['first']['annotator']}: {more['first']['reason']}")
+    return ", ".join(filter(None, parts))
+
+
+def _count_rows(folder: RunFolder, path: str) -> int | None:
+    return len(folder.read_table(path, ["id"])) if folder.exists(path) else None
+
+
+def _in_round(number: int, file: str) -> str:
+    return f"rounds/{number:03d}/{file}"
+
+
+def _read_json(folder: RunFolder, path: str, missing: Any) -> Any:
+    return folder.read_json(path) if folder.exists(path) else missing
+
+
+def _read_versions(folder: RunFolder) -> Row:
+    """The versions of the last attempt."""
+    return {key: value for key, value in _read_json(folder, "versions.json", {}).items() if key != ATTEMPTS}
+
+
+def _read_jsonl(folder: RunFolder, path: str) -> list[Row]:
+    return folder.read_jsonl(path) if folder.exists(path) else []
+
+
+def _find_rounds(folder: RunFolder, rows: dict[int, Row]) -> list[int]:
+    """Rounds with a row in metrics.json, and those under way."""
+    begun = {int(name) for path in folder.list("rounds") if (name := path.rpartition("/")[2]).isdigit()}
+    begun = {number for number in begun if any(folder.exists(_in_round(number, file)) for file in ROUND_FILES)}
+    return sorted(begun | rows.keys())
+
+
+def _read_selection(folder: RunFolder, number: int) -> list[Row]:
+    path = _in_round(number, "selection.parquet")
+    return folder.read_table(path).sort_by("rank").to_pylist() if folder.exists(path) else []
+
+
+def _diagnose(
+    folder: RunFolder,
+    pool: pa.Table | None,
+    selections: dict[int, list[Row]],
+    annotations: dict[int, list[Row]],
+    config: Row,
+) -> tuple[PoolMap | None, dict[int, RoundDiagnostics]]:
+    if pool is None:
+        return None, {}
+    queries, labeled = [], list[str]()
+    for number, selection in selections.items():
+        if selection:
+            queries.append(Query(number, [row["id"] for row in selection], [*labeled]))
+        labeled += [row["id"] for row in annotations[number]]
+    action = ((config.get("data") or {}).get("duplicates") or {}).get("action", "exclude")
+    return diagnose_rounds(pool, queries, _read_embeddings(folder), action == "exclude")
+
+
+def _read_embeddings(folder: RunFolder) -> Iterator[pa.Table]:
+    for path in folder.list("embeddings"):
+        yield folder.read_table(path)
+
+
+def _read_texts(table: pa.Table | None, ids: set[str]) -> dict[str, str]:
+    if table is None:
+        return {}
+    rows = table.filter(pc.is_in(table["id"], pa.array(sorted(ids), pa.string())))
+    return dict(zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+
+
+def _build_picks(
+    folder: RunFolder, number: int, rows: list[Row], labels: dict[str, Row], pool: pa.Table | None
+) -> list[Pick]:
+    ids = {row["id"] for row in rows}
+    path = _in_round(number, "features.parquet")
+    features = folder.read_table(path, ["id", "text"]) if rows and folder.exists(path) else None
+    texts, outputs = _read_texts(pool, ids), _read_texts(features, ids)
+    return [
+        Pick(
+            id=row["id"],
+            rank=row["rank"],
+            score=row["score"],
+            parts=dict(row["parts"] or []),
+            text=texts.get(row["id"], ""),
+            output=outputs.get(row["id"]),
+            label=str(labels[row["id"]]["text"]) if row["id"] in labels else None,
+            provenance=_describe_label(labels.get(row["id"], {})),
+        )
+        for row in rows
+    ]
+
+
+def _build_round(
+    folder: RunFolder,
+    number: int,
+    row: Row | None,
+    picks: list[Pick],
+    picked: int,
+    config: Row,
+    diagnostics: dict[int, RoundDiagnostics],
+) -> RoundView:
+    row = row or {}
+    training = _read_json(folder, _in_round(number, "training.json"), None)
+    return RoundView(
+        round=number,
+        labels=row.get("labels"),
+        dollars=_number(row.get("dollars")) if row else 0.0,
+        seconds={step: _number(value) for step, value in (row.get("seconds") or {}).items()},
+        metrics=_read_estimates(row.get("metrics")),
+        dev_metrics=_read_estimates(row.get("dev_metrics")),
+        strategy=_name_strategy(number, config),
+        picked=picked,
+        picks=picks,
+        training=training and _read_training(training),
+        diagnostics=diagnostics.get(number),
+        few_shot=_read_estimates(row.get("few_shot_metrics")),
+    )
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and value == value else 0.0
+
+
+def _read_estimates(metrics: dict[str, Any] | None) -> dict[str, Estimate]:
+    def read(value: Any) -> float:
+        return float("nan") if value is None else float(value)  # what is not finite is stored as null
+
+    return {
+        name: Estimate(read(row.get("mean")), read(row.get("low")), read(row.get("high")), row.get("count") or 0)
+        for name, row in (metrics or {}).items()
+    }
+
+
+def _read_training(row: Row) -> TrainingView:
+    losses = [(step["step"], step["loss"]) for step in row["losses"] if step["loss"] is not None]
+    return TrainingView(losses, row["examples"], row["tokens"], row["steps"])
+
+
+def _name_strategy(number: int, config: Row) -> str:
+    selection = config.get("selection") or {}
+    first = (selection.get("first") or {}).get("strategy") if number <= 1 else None
+    return str(first or selection.get("strategy") or "unknown")
+
+
+def _choose_metric(views: Sequence[RoundView], config: Row) -> str | None:
+    """The metric the run is steered by, else ROUGE-L, else the first."""
+    names = list(dict.fromkeys(name for view in views for name in view.metrics))
+    stopping = config.get("stopping") or {}
+    steered = [(stopping.get("plateau") or {}).get("metric"), *(stopping.get("dev_target") or {}), "rougeL"]
+    return next((name for name in steered if name in names), names[0] if names else None)
+
+
+def _read_ends(folder: RunFolder, views: list[RoundView]) -> tuple[tuple[int, list[Row]] | None, ...]:
+    """Number and test predictions of the first and of the last evaluated round; one round alone is the last."""
+    numbers = [view.round for view in views if folder.exists(_in_round(view.round, "predictions.jsonl"))]
+    ends = [
+        (number, [row for row in _read_jsonl(folder, _in_round(number, "predictions.jsonl")) if row["split"] == "test"])
+        for number in numbers[:1] + numbers[1:][-1:]
+    ]
+    return (ends[0] if len(ends) == 2 else None), (ends[-1] if ends else None)

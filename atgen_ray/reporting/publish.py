@@ -1,0 +1,85 @@
+"""Reports on runs as the journal and their folders hold them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from atgen_ray.annotation.llm.request_log import count_tokens
+from atgen_ray.config import RunConfig
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.locations import check_folder
+from atgen_ray.reporting.collect import collect_run
+from atgen_ray.reporting.page import PNG, render_page, write_report
+from atgen_ray.reporting.plots.curves import draw_learning_curve
+from atgen_ray.reporting.run_view import RunView
+from atgen_ray.store.existing import open_runs
+from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal
+from atgen_ray.store.ledger import read_balance
+from atgen_ray.store.run_folder import RunFolder
+
+
+def publish_report(config: RunConfig, journal: Journal, folder: RunFolder, reason: str | None) -> None:
+    """Writes `report.html` and `learning_curve.png` into the run's own folder; `reason` says why the run ended."""
+    view = _collect(config.name, journal, folder, reason)
+    if folder.is_local:
+        write_report([view], folder.path("report.html"))
+        return
+    folder.fs.pipe_file(f"{folder.root}/{PNG}", draw_learning_curve([view]))
+    folder.write_text("report.html", render_page([view]))
+
+
+def compare_runs(names: Sequence[str], storage: str, database_url: SecretStr | None, output: Path) -> Path:
+    """Writes a report on the runs `names`, in that order, to the local file `output`; returns its path.
+
+    Raises:
+        UserError: no run has such a name, or `output` is a folder.
+    """
+    if output.is_dir():
+        raise UserError(f"--output is '{output}', a folder; expected a file, such as '{output / 'report.html'}'")
+    check_folder(output)
+    with open_runs(storage, database_url) as journal:
+        for name in names:
+            journal.run(name)  # a name that is wrong is said before anything is read
+        views = [view_run(name, journal, storage) for name in names]
+    return write_report(views, output)
+
+
+def view_run(name: str, journal: Journal, storage: str, selection: bool = True) -> RunView:
+    """The run as it stands now; without `selection`, which takes the longest, nothing is said of what was picked.
+
+    Raises:
+        UserError: no run has that name.
+    """
+    return _collect(name, journal, RunFolder(storage, name), _find_reason(name, journal), selection)
+
+
+def _collect(name: str, journal: Journal, folder: RunFolder, reason: str | None, selection: bool = True) -> RunView:
+    dead = [letter for _, letter in journal.dead_letters(name)]
+    return collect_run(folder, dead, reason, _count_actual(name, journal), selection)
+
+
+def _count_actual(name: str, journal: Journal) -> dict[str, float]:
+    """What the run has come to so far, by the names that its plan has."""
+    steps = journal.events(name, kind="step")
+    seconds = sum(event.seconds or 0.0 for event in steps)
+    annotation = sum(event.seconds or 0.0 for event in steps if event.step == "annotation")
+    return {
+        "labels": sum(journal.count_labels(name).values()),
+        "rounds": max((event.round or 0 for event in steps), default=0),
+        "dollars": read_balance(journal, name).paid,
+        **count_tokens(journal, name),
+        "annotation_minutes": annotation / 60,
+        "device_minutes": (seconds - annotation) / 60,
+    }
+
+
+def _find_reason(name: str, journal: Journal) -> str | None:
+    """What the run's last end said, or its status; None while it goes on."""
+    status = journal.describe_status(journal.run(name))
+    if status in ("created", "running"):
+        return None
+    if status == INTERRUPTED:
+        return f"{status}: {INTERRUPTION}"
+    messages = [event.payload["message"] for event in journal.events(name) if event.payload.get("message")]
+    return str(messages[-1]) if messages else status

@@ -1,0 +1,137 @@
+"""What a report shows of one run, computed once by `collect_run`; nothing here reads files or draws."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from atgen_ray.core.records import DeadLetter
+from atgen_ray.reporting.diagnostics import PoolMap, RoundDiagnostics
+from atgen_ray.reporting.examples import ExampleView, Scores
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `count` examples with its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a number to show at all."""
+        return math.isfinite(self.mean)
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One selected example: why it was picked, what the model said then, and the label it got."""
+
+    id: str
+    rank: int
+    score: float
+    parts: dict[str, float]
+    text: str
+    output: str | None
+    label: str | None
+    provenance: str = ""  # who gave the label, and what it took
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """One fine-tuning; losses in nats for each answer token."""
+
+    losses: list[tuple[int, float]]
+    examples: int
+    tokens: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class RoundView:
+    """One round. `labels` and `dollars` are totals so far; `seconds` are this round's alone, by step.
+
+    `labels` is None until the round has its row in metrics.json.
+    """
+
+    round: int
+    labels: int | None
+    dollars: float
+    seconds: dict[str, float]
+    metrics: dict[str, Estimate]
+    dev_metrics: dict[str, Estimate]
+    strategy: str
+    picked: int
+    picks: list[Pick]
+    training: TrainingView | None
+    diagnostics: RoundDiagnostics | None
+    few_shot: dict[str, Estimate] = field(default_factory=dict)  # of the untuned model, shown labels of this round
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """One number that was planned before the run, and what it came to."""
+
+    name: str
+    planned: float | None
+    actual: float | None
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run, finished or in progress; a part that is not there yet is empty or None."""
+
+    name: str
+    stopped: str | None  # why the run ended; None while it goes on
+    rounds: list[RoundView]
+    metric: str | None  # the metric of the headline
+    pool_size: int | None
+    test_size: int | None
+    pool_map: PoolMap | None
+    examples: list[ExampleView]
+    first_scores: Scores  # of single test examples, first evaluated round
+    last_scores: Scores
+    config: dict[str, Any]
+    config_text: str
+    versions: dict[str, str]
+    dead_letters: list[DeadLetter]
+    plan: list[PlanView] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Every metric, the headline's first, then in the order of the configuration."""
+        found = {name for view in self.rounds for name in view.metrics}
+        asked = (self.config.get("evaluation") or {}).get("metrics") or []
+        order = dict.fromkeys([self.metric, *asked, *sorted(found)])
+        return [name for name in order if name in found]
+
+    @property
+    def done(self) -> list[RoundView]:
+        """The rounds that have their row in metrics.json."""
+        return [view for view in self.rounds if view.labels is not None]
+
+    def curve(self, metric: str) -> list[tuple[RoundView, Estimate]]:
+        """The rounds where `metric` has a value."""
+        return [
+            (view, view.metrics[metric]) for view in self.done if metric in view.metrics and view.metrics[metric].known
+        ]
+
+    @property
+    def labels(self) -> int:
+        """Labels bought so far."""
+        return max((view.labels or 0 for view in self.done), default=0)
+
+    @property
+    def dollars(self) -> float:
+        """Dollars spent so far."""
+        return max((view.dollars for view in self.done), default=0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all steps of all rounds so far."""
+        return self.seconds_until(max((view.round for view in self.done), default=-1))
+
+    def seconds_until(self, round: int) -> float:
+        """Seconds of all steps up to the end of `round`."""
+        return math.fsum(seconds for view in self.rounds if view.round <= round for seconds in view.seconds.values())

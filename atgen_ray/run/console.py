@@ -1,0 +1,205 @@
+"""What a run looks like on a screen: live bars on a terminal, plain lines elsewhere, JSON lines for programs."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from atgen_ray.store.journal import WARNING, Event
+
+PLAIN_SECONDS = 15.0  # how often a plain screen tells of a step under way
+
+
+class LiveScreen:
+    """A bar for the step under way, a line for each one done."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._bar: TaskID | None = None
+        self._started = 0.0
+
+    def show_event(self, event: Event) -> None:
+        if event.kind == "step":
+            self._console.print(describe_step(event), highlight=False)
+        elif event.kind == WARNING:
+            self._console.print(f"warning: {event.payload[WARNING]}", markup=False, highlight=False)
+
+    def show_activity(self, activity: dict[str, Any]) -> None:
+        if self._bar is None or activity["started"] != self._started:
+            self.close()
+            self._started = activity["started"]
+            self._bar = self._bars.add_task(_title(activity), total=None)
+            self._bars.start()
+        waiting = activity.get("waiting")
+        title = f"{_title(activity)}: {waiting}" if waiting else _title(activity)
+        self._bars.update(self._bar, description=title, completed=activity["done"], total=activity["total"] or None)
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bars.stop()
+            self._bars.remove_task(self._bar)
+            self._bar = None
+
+
+class PlainScreen:
+    """One line for each step done, and now and then one for the step under way, with the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told = time.monotonic()
+        self._waiting: str | None = None
+
+    def show_event(self, event: Event) -> None:
+        if event.kind == "step":
+            self._told = time.monotonic()
+            self._console.print(describe_step(event), highlight=False)
+        elif event.kind == WARNING:
+            self._console.print(f"warning: {event.payload[WARNING]}", markup=False, highlight=False)
+
+    def show_activity(self, activity: dict[str, Any]) -> None:
+        waiting, self._waiting = self._waiting, activity.get("waiting")
+        news = self._waiting is not None and self._waiting != waiting
+        if not news and time.monotonic() - self._told < PLAIN_SECONDS:
+            return
+        self._told = time.monotonic()
+        self._console.print(describe_activity(activity), highlight=False)
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+class JsonScreen:
+    """Every event, and every change of the activity, as one JSON object a line on standard output."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Any] = {}
+        self._out = sys.stdout
+
+    def show_event(self, event: Event) -> None:
+        self.write({"type": "event"} | asdict(event))
+
+    def show_activity(self, activity: dict[str, Any]) -> None:
+        if activity != self._last:
+            self._last = activity
+            self.write({"type": "progress"} | activity | {"seconds_left": _seconds_left(activity)})
+
+    def write(self, value: Any) -> None:
+        """One JSON line."""
+        self._out.write(json.dumps(value, default=str) + "\n")
+        self._out.flush()
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+def choose_screen(as_json: bool, console: Console) -> LiveScreen | PlainScreen | JsonScreen:
+    """The screen that fits where the output goes."""
+    if as_json:
+        return JsonScreen()
+    return LiveScreen(console) if console.is_terminal else PlainScreen(console)
+
+
+def describe_step(event: Event) -> str:
+    """A step that is done, as one line."""
+    where = f"round {event.round}" if event.round else "start"
+    return f"  {where:<9} {event.step:<12}{event.seconds or 0:8.1f} s"
+
+
+def describe_activity(activity: dict[str, Any]) -> str:
+    """The step under way with the rows done and the time left, as one line."""
+    left = _seconds_left(activity)
+    line = f"{_title(activity)}: {activity['done']}/{activity['total'] or '?'}"
+    if waiting := activity.get("waiting"):
+        return f"{line}, {waiting}"
+    if left is not None:
+        return f"{line}, {left:.0f} s left"
+    # Rows come in batches: until the first one is through, the time shows that the step goes on.
+    return f"{line}, {max(0.0, time.time() - activity['started']):.0f} s so far"
+
+
+def describe_annotation(annotation: dict[str, Any]) -> Iterator[str]:
+    """How a run's requests to annotating models stand, one line for all and one for each batch job under way."""
+    if counts := ", ".join(f"{count} {state}" for state, count in sorted(annotation["requests"].items())):
+        yield f"requests: {counts}; {annotation['paid']:.4f} dollars paid, {annotation['held']:.4f} held"
+    if annotation.get("inherited"):
+        yield f"taken over: labels for which another run paid {annotation['inherited']:.4f} dollars"
+    for job in annotation["batches"]:
+        yield f"batch {job['remote']} of round {job['round']}: {job['size']} requests, {job['status']}"
+
+
+def plan_table(estimate: dict[str, Any]) -> Table:
+    """The numbers of a plan, one a row."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in estimate.items():
+        if not isinstance(value, list):
+            table.add_row(key.replace("_", " "), "unknown" if value is None else str(value))
+    return table
+
+
+def plan_lines(estimate: dict[str, Any]) -> Iterator[str]:
+    """What a plan has to say beside its numbers: why rows are without use, and what else should be known."""
+    for letter in estimate["dead_letters"]:
+        yield f"dead letter {letter}"
+    for note in estimate["notes"]:
+        yield f"note: {note}"
+
+
+def curve_table(rows: list[dict[str, Any]], width: int) -> Table:
+    """The learning curve, a row a round: means, and where a screen of `width` columns has room their intervals."""
+    metrics = sorted({name for row in rows for name in row["metrics"]}, key=_metric_order)
+    wide = width >= 34 + 22 * len(metrics)
+    table = Table("round", "labels", "dollars", "seconds", *metrics, box=None, pad_edge=False)
+    seconds = 0.0
+    for row in rows:
+        seconds += sum(row["seconds"].values())
+        if few_shot := row.get("few_shot_metrics"):
+            table.add_row("shots", "", "", "", *(_estimate(few_shot.get(name), wide) for name in metrics))
+        cells = [_estimate(row["metrics"].get(name), wide) for name in metrics]
+        table.add_row(str(row["round"]), str(row["labels"]), f"{row['dollars']:.2f}", f"{seconds:.0f}", *cells)
+    return table
+
+
+def _metric_order(name: str) -> tuple[bool, str]:
+    return not name.startswith("rouge"), name
+
+
+def _estimate(value: dict[str, Any] | None, wide: bool) -> str:
+    if value is None or value["mean"] is None:  # JSON has no NaN
+        return "-"
+    return f"{value['mean']:.3f}" + (f" [{value['low']:.3f}, {value['high']:.3f}]" if wide else "")
+
+
+def _title(activity: dict[str, Any]) -> str:
+    return f"round {activity['round']} {activity['step']}" if activity["round"] else str(activity["step"])
+
+
+def _seconds_left(activity: dict[str, Any]) -> float | None:
+    done, total = activity["done"], activity["total"]
+    return (time.time() - activity["started"]) * (total - done) / done if done and total else None

@@ -1,0 +1,411 @@
+"""The round loop of one run: pool, embedding, generation, selection, annotation, training, evaluation.
+
+Every step writes its output aside, renames it into place and then journals it. A step that is journalled is not done
+again, and one whose output is there already only needs its journal entry; so a run may die anywhere.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.llm.judge import build_ask
+from atgen_ray.annotation.registry import build_annotator, check_annotators
+from atgen_ray.config import RunConfig, Shot
+from atgen_ray.core.errors import BudgetSpent, UserError
+from atgen_ray.core.hashing import mix_seed
+from atgen_ray.core.progress import Watch
+from atgen_ray.core.records import SAMPLES, DeadLetter, Progress
+from atgen_ray.data import build_split, overlap
+from atgen_ray.embedding import embed_pool
+from atgen_ray.engines.base import Engine
+from atgen_ray.engines.hidden_states import append_states
+from atgen_ray.engines.registry import build_engine
+from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
+from atgen_ray.evaluation.ray_scoring import score_on_ray
+from atgen_ray.models.few_shot import show_solved
+from atgen_ray.run.estimate import estimate_run, warn_of_overlap
+from atgen_ray.run.metrics_table import collect_rows
+from atgen_ray.run.provenance import write_provenance
+from atgen_ray.run.round_model import TunedModel
+from atgen_ray.run.shared_cache import open_embedding_shelf, share_embeddings
+from atgen_ray.run.state import RunState
+from atgen_ray.run.stopping import SELECTED, find_stop
+from atgen_ray.run.takeover import take_over
+from atgen_ray.selection import select_batch
+from atgen_ray.selection.ray_pool import choose_workers
+from atgen_ray.selection.strategy import MODEL
+from atgen_ray.store.journal import WARNING, Journal, Lease
+from atgen_ray.store.layout import round_folder
+from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.training import TrainingExample, train_adapter
+from atgen_ray.training.reweighting import weigh_examples
+
+
+class Controller:
+    """Drives one run from wherever its journal says it is to its end."""
+
+    def __init__(
+        self, config: RunConfig, journal: Journal, lease: Lease, folder: RunFolder, watch: Watch, remote: Progress
+    ) -> None:
+        """`watch` hears of progress made here, `remote` of progress made in training workers."""
+        self._config, self._journal, self._lease, self._folder = config, journal, lease, folder
+        self._watch, self._remote = watch, remote
+        self._state = RunState(config, journal, folder)
+        self._committed = set(journal.committed_steps(config.name))
+        self._reused = 0.0  # seconds that the step under way was spared by what other runs shared
+        self._model = TunedModel(config, self._state, folder, self._spare)
+
+    def run(self) -> str:
+        """Runs to the end and returns why it ended.
+
+        Raises:
+            RunStopped: the watch was asked to stop; what is committed stays.
+            UserError: the input has a mistake.
+        """
+        self.write_provenance()
+        check_annotators(self._config)
+        self.prepare_pool()
+        self.embed_pool()
+        if self._config.evaluation.zero_shot:
+            self.evaluate_adapter(0)
+        round = self._state.inherited
+        if round:
+            self.learn(round)
+        reason = self.find_stop(round)
+        while reason is None:
+            round += 1
+            reason = self.run_round(round) or self.find_stop(round)
+        self._require_labels(round, reason)
+        return reason
+
+    def run_round(self, round: int) -> str | None:
+        """One round; why the run ends in the middle of it, or None."""
+        self.generate_features(round)
+        self.select_batch(round)
+        try:
+            self.annotate_batch(round)
+        except BudgetSpent:
+            return "budget spent"
+        self.learn(round)
+        return None
+
+    def learn(self, round: int) -> None:
+        """Trains on all labels up to `round` and evaluates what came of it."""
+        if round == max(1, self._state.inherited) and self._config.evaluation.few_shot:
+            self.evaluate_few_shot(round)
+        self.train_adapter(round)
+        self.evaluate_adapter(round)
+
+    def run_selection(self) -> str:
+        """One query batch chosen with no labels and no training (experimental design); as `run` otherwise."""
+        self.write_provenance()
+        self.prepare_pool()
+        self.embed_pool()
+        self.generate_features(1)
+        self.select_batch(1)
+        return SELECTED
+
+    def write_provenance(self) -> None:
+        """Notes what this attempt is made with; an event warns of libraries that changed since the last one."""
+        epoch, now = self._lease.epoch, time.time()
+        warning = write_provenance(self._config, self._model.engine.name, self._folder, epoch, now)
+        if warning:
+            self._journal.append(self._lease, WARNING, payload={"warning": warning})
+
+    def prepare_pool(self) -> None:
+        """Reads pool and test set; known answers go to a table of their own."""
+
+        def make(progress: Progress) -> None:
+            data, prompt = self._config.data, self._config.prompt
+            seed = self._config.seed if data.seed is None else data.seed
+            pool = build_split(data, prompt, "pool", seed, progress)
+            gold, dead, leaked = [pool.gold], list(pool.dead), list[str]()
+            test = build_split(data, prompt, "test", seed, progress) if data.test is not None else None
+            if test is not None:
+                leaked = overlap(pool.examples, test.examples)
+                dead += [*test.dead, *(DeadLetter(id_, "pool", "its text is also in the test set") for id_ in leaked)]
+                gold.append(test.gold)
+                self._folder.write_table("test.parquet", test.examples)
+            self._journal.bury(self._lease, None, dead)
+            self._folder.write_table("gold.parquet", pa.concat_tables(gold))
+            rows = test.examples.num_rows if test else 0
+            self._folder.write_json("plan.json", estimate_run(self._config, pool.examples, leaked, rows, self._journal))
+            self._folder.write_table("pool.parquet", pool.examples)
+
+        if self._state.inherited:
+            self.take_over()
+        self._commit(0, "pool", "pool.parquet", make)
+        self._check_overlap()
+
+    def take_over(self) -> None:
+        """Takes over pool, labels and ledger of another run, once."""
+        if (0, "pool") not in self._committed:
+            self._watch.begin(0, "takeover")
+            take_over(self._config, self._journal, self._lease, self._folder)
+            self._committed = set(self._journal.committed_steps(self._config.name))
+
+    def embed_pool(self) -> None:
+        """Embeds the pool where a strategy, or the weighing of labels, looks at embeddings."""
+        if self._config.training.reweight or any("embeddings" in self._state.needs(round) for round in (1, 2)):
+            config, folder, pool = self._config.embedding, self._folder, self._state.pool
+
+            def make(progress: Progress) -> None:
+                if self._config.cache is None:
+                    return embed_pool(pool, config, folder, progress)
+                shelf, contents = open_embedding_shelf(self._config.cache, config), pool["content"].to_pylist()
+                self._spare(
+                    share_embeddings(shelf, contents, folder, lambda: embed_pool(pool, config, folder, progress))
+                )
+
+            self._commit(0, "embedding", None, make)
+
+    def generate_features(self, round: int) -> None:
+        """One pass of the current model over the candidates, where the strategy looks at its outputs or states."""
+        needs = self._state.needs(round)
+        rel = f"{round_folder(round)}/features.parquet"
+
+        def make(progress: Progress) -> None:
+            candidates = pa.array(self._state.shortlist(round), pa.string())
+            examples = self._state.pool.filter(pc.is_in(self._state.pool["id"], candidates))
+            samples = SAMPLES if "samples" in needs else 0
+            features = self._model.answer(round, round - 1, examples, "features", progress, samples)
+            if "states" in needs:
+                config, adapter = self._config, self._state.adapter(round - 1)
+                features = append_states(
+                    features, examples, config.model, config.prompt, config.engine, adapter, progress
+                )
+            self._bury_failures(round, "generation", features)
+            self._folder.write_table(rel, features)
+            self._folder.remove(f"{round_folder(round)}/features.parts")
+
+        if needs & MODEL:
+            self._commit(round, "generation", rel, make)
+
+    def select_batch(self, round: int) -> None:
+        """Picks the query batch."""
+        strategy, parameters, _ = self._state.strategy(round)
+        rel = f"{round_folder(round)}/selection.parquet"
+
+        def make(progress: Progress) -> None:
+            features = f"{round_folder(round)}/features.parquet"
+            labels = {label.id: label.text for label in self._state.labels(round - 1)}
+            ids = self._state.shortlist(round)
+            has_features = self._state.has_output(round, "generation", features)
+            picks = select_batch(
+                strategy,
+                parameters,
+                ids=ids,
+                count=self._state.affordable(round),
+                labeled=labels.keys(),
+                embeddings=self._state.embeddings if "embeddings" in self._state.needs(round) else None,
+                features=self._folder.read_table(features) if has_features else None,
+                texts=self._state.texts,
+                labels=labels,
+                seed=self._config.seed,
+                round=round,
+                workers=choose_workers(self._config.selection.workers, len(ids), progress),
+            )
+            self._folder.write_table(rel, picks)
+            progress(picks.num_rows, picks.num_rows)
+
+        self._commit(round, "selection", rel, make)
+
+    def annotate_batch(self, round: int) -> None:
+        """Has the query batch labelled; what the journal has already is not asked for again.
+
+        Raises:
+            BudgetSpent: nothing was bought, as the run's money is spent on labels of earlier rounds.
+            UserError: a budget is too small for any label of the round.
+        """
+        rel = f"{round_folder(round)}/annotations.jsonl"
+
+        def make(progress: Progress) -> None:
+            picked = self._folder.read_table(f"{round_folder(round)}/selection.parquet", columns=["id"])
+            have = {label.id for label in self._state.labels_of(round)}
+            missing = [id_ for id_ in picked["id"].to_pylist() if id_ not in have]
+            texts = self._state.texts
+            site = self._open_site(round, progress)
+            annotator = build_annotator(self._config.annotator, site)
+            labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
+            self._journal.bury(self._lease, round, dead)
+            self._journal.record_annotations(self._lease, round, labels)
+            self._check_budget(round, site)
+            self._folder.write_jsonl("labeled.jsonl", self._state.labeled_rows(round))
+            self._folder.write_jsonl(rel, [asdict(label) for label in self._state.labels_of(round)])
+            progress(picked.num_rows, picked.num_rows)
+
+        self._commit(round, "annotation", rel, make)
+
+    def evaluate_few_shot(self, round: int) -> None:
+        """Answers of the untuned model, shown labels up to `round` as solved examples: what tuning must beat."""
+        rel = f"{round_folder(round)}/few_shot.json"
+
+        def make(progress: Progress) -> None:
+            config, references = self._config, self._state.test_references
+            labels = self._state.labels(round)[: config.evaluation.few_shot]
+            solved = [Shot(input=self._state.texts[label.id], output=label.text) for label in labels]
+            model, prompt = show_solved(config.model, config.prompt, solved)
+            engine = build_engine(model, prompt, config.engine, self._folder)
+            splits = dict.fromkeys(references, "test")
+            rows, metrics = self._score(round, splits, references, progress, engine) if splits else ([], {})
+            self._folder.write_jsonl(f"{round_folder(round)}/few_shot.jsonl", rows)
+            self._folder.write_json(rel, metrics)
+            self._folder.remove(f"{round_folder(round)}/few_shot.parts")
+
+        self._commit(round, "few_shot", rel, make)
+
+    def train_adapter(self, round: int) -> None:
+        """Fine-tunes an adapter on all labels so far, from the base model."""
+        labels, dev, texts = self._state.labels(round), self._state.dev(round), self._state.texts
+        labeled = [TrainingExample(label.id, texts[label.id], label.text) for label in labels]
+        examples = [example for example in labeled if example.id not in dev]
+        rel, work = f"{round_folder(round)}/adapter", f"{round_folder(round)}/training"
+
+        def make(_: Progress) -> None:
+            training = self._config.training
+            with self._model.engine.resting(self._config.name), self._folder.publish(rel) as output:
+                result = train_adapter(
+                    self._weigh(examples),
+                    self._config.model,
+                    self._config.prompt,
+                    training,
+                    seed=mix_seed(self._config.seed, "training", round, *([training.order] if training.order else [])),
+                    output=output,
+                    work=self._folder.path(work),
+                    progress=self._remote,
+                    start_from=self._state.adapter(round - 1) if training.warm_start else None,
+                    dev=[example for example in labeled if example.id in dev],
+                    logs=self._folder.path(f"logs/{round:03d}") if "tensorboard" in training.trackers else None,
+                    name=f"{self._config.name}-{round:03d}",
+                )
+                self._folder.write_json(f"{round_folder(round)}/training.json", asdict(result))
+            self._folder.remove(work)
+
+        if examples:
+            self._commit(round, "training", rel, make)
+
+    def evaluate_adapter(self, round: int) -> None:
+        """Greedy answers on the test set (for the report) and the dev split (for stopping), scored."""
+        rel = f"{round_folder(round)}/metrics.json"
+
+        def make(progress: Progress) -> None:
+            references, dev = self._state.test_references, self._state.dev(round)
+            splits = dict.fromkeys(references, "test") | dict.fromkeys(dev, "dev")
+            references = references | {label.id: [label.text] for label in self._state.labels(round) if label.id in dev}
+            rows, metrics = self._score(round, splits, references, progress) if splits else ([], {})
+            self._folder.write_jsonl(f"{round_folder(round)}/predictions.jsonl", rows)
+            self._folder.write_json(rel, metrics)
+            self._folder.remove(f"{round_folder(round)}/predictions.parts")
+
+        self._commit(round, "evaluation", rel, make)
+        self._folder.write_json("metrics.json", collect_rows(self._config.name, self._journal, self._folder))
+
+    def _weigh(self, examples: list[TrainingExample]) -> list[TrainingExample]:
+        """The examples with their weights in the loss."""
+        largest = self._config.training.reweight
+        if largest is None:
+            return examples
+        ids, pool = [example.id for example in examples], self._state.pool["id"].to_pylist()
+        weights = weigh_examples(ids, pool, self._state.embeddings, largest)
+        return [replace(example, weight=weights[example.id]) for example in examples]
+
+    def find_stop(self, round: int) -> str | None:
+        """Why the run ends after `round`, or None."""
+        labels, dev_scores = len(self._state.labels(round)), self._state.dev_scores(round)
+        if self._state.budget_met(round):
+            return "budget spent"
+        bought = self._state.bought(round) if self._config.stopping.gain else []
+        selectable = len(self._state.candidates(round + 1))
+        count = max(0, min(self._state.affordable(round + 1), selectable))
+        stopping = self._config.stopping.model_copy(update={"rounds": self._config.rounds})
+        return find_stop(stopping, round, labels, dev_scores, selectable, bought, count)
+
+    def _check_overlap(self) -> None:
+        """Warns of examples that are in the test set too; raises UserError where nothing else is in the pool."""
+        if self._config.data.test is None:
+            return
+        rows = self._state.pool.num_rows
+        leaked = overlap(self._state.pool, self._folder.read_table("test.parquet", columns=["content"]))
+        warning = warn_of_overlap(rows, len(leaked))
+        if len(leaked) == rows:
+            raise UserError(f"nothing can be labelled: {warning}")
+        told = [event.payload[WARNING] for event in self._journal.events(self._config.name) if event.kind == WARNING]
+        if warning and warning not in told:
+            self._journal.append(self._lease, WARNING, 0, "pool", {WARNING: warning})
+
+    def _check_budget(self, round: int, site: Site) -> None:
+        """Raises BudgetSpent or UserError where a budget kept every example of the round without a label."""
+        if not site.shortfalls or self._state.labels_of(round):
+            return
+        met = site.shortfalls[-1]
+        if met.limit == "run" and self._state.labels(round):
+            raise BudgetSpent
+        raise UserError(f"no label can be bought in round {round}: {site.describe_shortfall(met)}")
+
+    def _require_labels(self, round: int, reason: str) -> None:
+        """Raises UserError where the run would end after `round` with nothing to learn from."""
+        if self._state.labels(round):
+            return
+        letters = [letter for _, letter in self._journal.dead_letters(self._config.name) if letter.step == "annotation"]
+        first = f" {len(letters)} examples got none, the first: {letters[0].reason}" if letters else ""
+        raise UserError(f"the run ends without a label ({reason}).{first}")
+
+    def _commit(self, round: int, step: str, output: str | None, make: Callable[[Progress], None]) -> None:
+        """Does a step unless its output is there, then journals it."""
+        if (round, step) in self._committed:
+            return
+        self._watch.begin(round, step)
+        self._reused, started = 0.0, time.monotonic()
+        if output is None or not self._folder.exists(output):
+            make(self._watch)
+        payload = {"output": output, "rows": self._watch.snapshot()["total"], "reused_seconds": self._reused}
+        self._journal.append(self._lease, "step", round, step, payload, time.monotonic() - started)
+        self._committed.add((round, step))
+
+    def _spare(self, seconds: float) -> None:
+        self._reused += seconds
+
+    def _score(
+        self,
+        round: int,
+        splits: Mapping[str, str],
+        references: Mapping[str, list[str]],
+        progress: Progress,
+        untuned: Engine | None = None,
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """A row for each prediction, and the metrics of each split; `untuned` answers in the adapter's place."""
+        evaluation, ids = self._config.evaluation, sorted(splits)
+        examples = pa.table({"id": ids, "text": [self._state.texts[id_] for id_ in ids]})
+        name = "few_shot" if untuned else "predictions"
+        features = self._model.answer(round, round, examples, name, progress, untuned=untuned)
+        self._bury_failures(round, "evaluation", features)
+        # An example that the engine could not answer counts as an empty answer, and stands in the dead letters.
+        predictions = dict(zip(features["id"].to_pylist(), pc.fill_null(features["text"], "").to_pylist(), strict=True))
+        named = [text for texts in references.values() for text in texts]
+        result = evaluate_splits(
+            splits,
+            predictions,
+            references,
+            choose_metrics(evaluation.metrics, self._config.stopping.steering, named),
+            evaluation.bootstrap_samples,
+            evaluation.confidence,
+            self._config.seed,
+            sources={id_: self._state.texts[id_] for id_ in ids},
+            resources=Resources(evaluation.models, build_ask(self._open_site(round, progress))),
+            scorer=score_on_ray,
+        )
+        progress(len(ids), len(ids))
+        return result
+
+    def _open_site(self, round: int, progress: Progress) -> Site:
+        labeled, texts = self._state.labels(round - 1), self._state.texts
+        return Site(self._config, self._journal, self._lease, self._folder, round, texts, labeled, progress)
+
+    def _bury_failures(self, round: int, step: str, features: pa.Table) -> None:
+        failed = features.filter(pc.is_valid(features["error"])).select(["id", "error"]).to_pylist()
+        self._journal.bury(self._lease, round, [DeadLetter(row["id"], step, row["error"]) for row in failed])

@@ -1,0 +1,217 @@
+"""The controller as a detached named Ray actor: it outlives its driver, and a restarted one replays the journal."""
+
+import logging
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray.exceptions import RayActorError, WorkerCrashedError
+
+from atgen_ray.config import RunConfig
+from atgen_ray.core.credentials import redact
+from atgen_ray.core.errors import RunBusy, RunStopped, UserError, tell
+from atgen_ray.core.progress import Watch
+from atgen_ray.ray_runtime.placement import watch_waiting
+from atgen_ray.ray_runtime.session import find_mistake, find_start_failure, quieten_ray_data
+from atgen_ray.store.journal import Event, Lease, LeaseLost, Status, open_journal
+from atgen_ray.store.owner import Owner
+from atgen_ray.store.run_folder import RunFolder
+
+LEASE_SECONDS = 20.0
+IDLE_SECONDS = 60.0  # how long a controller stays after its run, for drivers that still ask
+STOP_SECONDS = 2.0  # how long a step may take to notice that it shall stop; `ray job stop` kills the driver after 3
+
+Goal = Literal["run", "select", "measure"]  # measure: a run of a suite, without a report of its own
+
+logger = logging.getLogger(__name__)
+
+
+def actor_name(run: str) -> str:
+    """The name of a run's controller in the Ray namespace `atgen`."""
+    return f"controller-{run}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a driver sees: how the run stands, new events, and the step under way."""
+
+    status: Status
+    activity: dict[str, Any]
+    events: list[Event]
+    message: str  # why it ended; for a failure the traceback
+    mistake: bool  # whether the failure is one that the user can mend
+
+
+class RemoteProgress:
+    """Tells a controller of progress from another process; serialisable."""
+
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller
+
+    def __call__(self, done: int, total: int) -> None:
+        self._controller.note.remote(done, total)
+
+
+@ray.remote
+class ControllerActor:
+    """Runs the round loop in a thread and answers drivers meanwhile."""
+
+    def __init__(self, config: RunConfig, owner: str, goal: Goal = "run") -> None:
+        """Takes the run's lease (`owner` stays the same over restarts of this actor) and starts or resumes the run.
+
+        With the goal "select" the run ends once its first batch is selected.
+
+        The actor's constructor must not fail: what goes wrong is told by `poll`.
+        """
+        self._config, self._goal = config, goal
+        self._journal = open_journal(config.storage, config.database_url)
+        self._watch = Watch()
+        self._status: Status = "running"
+        self._message, self._mistake = "", False
+        self._lease: Lease | None = None
+        self._closing = threading.Lock()  # whoever holds it says how the run ended
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._drive, args=(owner,), name="controller", daemon=True)
+        self._thread.start()
+
+    def poll(self, after: int) -> Snapshot:
+        """The state of the run and its events with a sequence number above `after`."""
+        status, message = self._status, self._message  # before the events, so that an ended run has all of them
+        try:
+            events = self._journal.events(self._config.name, after)
+        except UserError:  # the database is away: whether the run can wait for it is for the run to say
+            events = []
+        return Snapshot(status, self._watch.snapshot(), events, message, self._mistake)
+
+    def note(self, done: int, total: int) -> None:
+        """Progress of a training worker."""
+        self._watch.note(done, total)
+
+    def stop(self) -> None:
+        """Stops the run at its next chance, or in the middle of a step that gives none; what is committed stays."""
+        self._watch.stop()
+        timer = threading.Timer(STOP_SECONDS, self._abandon)
+        timer.daemon = True
+        timer.start()
+
+    def _drive(self, owner: str) -> None:
+        """The run to its end, which is told to drivers even where the journal cannot be written."""
+        status: Status = "failed"
+        try:
+            status, message, mistake = self._hold(self._acquire(Owner(owner)))
+        except RunStopped as stop:
+            status, message, mistake = "stopped", str(stop), False
+        except LeaseLost as error:
+            message, mistake = f"another controller took over: {error}", False
+        except UserError as error:
+            message, mistake = redact(tell(error)), True
+        except Exception:  # the end of the thread: whoever polls is told, with the traceback
+            message, mistake = redact(traceback.format_exc()), False
+        self._end(status, message, mistake)
+
+    def _hold(self, lease: Lease) -> tuple[Status, str, bool]:
+        """The run under its lease, with its end in the journal."""
+        self._lease = lease
+        threading.Thread(target=self._renew, args=(lease,), name="lease", daemon=True).start()
+        self._journal.set_status(lease, "running")
+        status, message, mistake = self._run(lease)
+        with self._closing:
+            self._close(lease, status, message)
+        return status, message, mistake
+
+    def _close(self, lease: Lease, status: Status, message: str) -> None:
+        """The last entries of this controller in the journal."""
+        self._ended.set()
+        self._journal.append(lease, status, payload={"message": message.strip().splitlines()[-1]})
+        self._journal.set_status(lease, status)
+        lease.release()
+
+    def _abandon(self) -> None:
+        """Ends a run that is deep in a step, and this process with it; the step will be done again."""
+        with self._closing:
+            if self._ended.is_set():
+                return
+            try:
+                if self._lease is not None:
+                    step = self._watch.snapshot()["step"]
+                    self._close(self._lease, "stopped", f"stopped on request in the middle of {step}")
+            finally:
+                ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+    def _acquire(self, owner: Owner) -> Lease:
+        """The run's lease, waiting as long as one left behind by a dead cluster could last.
+
+        A dead holder on this machine is recognised at once, one elsewhere only by the lease that it no longer renews.
+        """
+        deadline = time.monotonic() + LEASE_SECONDS + 5
+        while True:
+            try:
+                return self._journal.acquire(self._config.name, owner, LEASE_SECONDS)
+            except RunBusy:
+                if time.monotonic() > deadline:
+                    raise
+                self._watch.begin(0, "waiting for the run's lease")
+                time.sleep(1)
+
+    def _run(self, lease: Lease) -> tuple[Status, str, bool]:
+        """The run from where it is to its end; anything that goes wrong becomes its message."""
+        from atgen_ray.reporting.publish import publish_report
+        from atgen_ray.run.controller import Controller
+
+        quieten_ray_data()
+        folder = RunFolder(self._config.storage, self._config.name)
+        remote = RemoteProgress(ray.get_runtime_context().current_actor)
+        try:
+            folder.sweep()
+            controller = Controller(self._config, self._journal, lease, folder, self._watch, remote)
+            with watch_waiting(self._watch.wait):
+                reason = controller.run_selection() if self._goal == "select" else controller.run()
+            if self._goal != "measure":
+                publish_report(self._config, self._journal, folder, reason)
+        except RunStopped as stop:
+            return "stopped", str(stop), False
+        except LeaseLost:
+            raise
+        except Exception as error:  # the boundary of the actor: whatever it is reaches the journal's reader
+            return self._explain(error, folder)
+        return "finished", reason, False
+
+    def _explain(self, error: Exception, folder: RunFolder) -> tuple[Status, str, bool]:
+        """How a run ends on `error`: a mistake of the input in one line, anything else with what is known of it."""
+        step = self._watch.snapshot()["step"]
+        if (mistake := find_mistake(error)) is not None:
+            return "failed", redact(mistake), True
+        if isinstance(error, FileNotFoundError) and folder.root in str(error):
+            gone = str(error.filename or error)
+            return "failed", f"{gone} is missing, although the journal has it: bring the run's folder back", True
+        logger.exception("run %s failed", self._config.name, exc_info=error)
+        if (reason := find_start_failure(error)) is not None:
+            return "failed", redact(f"the workers of {step} cannot start: {reason[:500]}"), False
+        if isinstance(error, RayActorError | WorkerCrashedError):
+            reason = redact(" ".join(str(error).split())[:500])
+            hint = "most likely for want of memory: make engine.batch_size or the prompts smaller"
+            return "failed", f"the workers of {step} died again and again, {hint}. Ray says: {reason}", False
+        return "failed", redact("".join(traceback.format_exception(error))), False
+
+    def _renew(self, lease: Lease) -> None:
+        while not self._ended.wait(LEASE_SECONDS / 4):
+            try:
+                if lease.renew():
+                    self.stop()
+            except LeaseLost:
+                self._watch.stop()
+                return
+            except UserError as error:  # the database is away: as long as nobody else takes the lease, it is ours
+                logger.warning("the lease of run %s was not renewed: %s", self._config.name, error)
+
+    def _end(self, status: Status, message: str, mistake: bool = False) -> None:
+        self._ended.set()
+        self._message, self._mistake = message, mistake
+        self._status = status
+        handle = ray.get_runtime_context().current_actor
+        timer = threading.Timer(IDLE_SECONDS, lambda: ray.kill(handle, no_restart=True))
+        timer.daemon = True
+        timer.start()

@@ -1,0 +1,208 @@
+"""Looking at runs from outside: their journal and their folder, without Ray."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pydantic import SecretStr
+
+from atgen_ray.annotation.llm.request_log import summarize_requests
+from atgen_ray.core.errors import NobodyDrivesError, UserError, nearest
+from atgen_ray.core.locations import check_folder
+from atgen_ray.core.records import INHERITED
+from atgen_ray.core.strict_json import encode_json
+from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
+from atgen_ray.store.journal import CHANGED, INTERRUPTED, INTERRUPTION, Journal, find_journal
+from atgen_ray.store.ledger import read_balance, read_inherited
+from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.totals import RunTotals
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMATS = ("jsonl", "parquet", "csv", "huggingface")
+
+
+def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, Any]]:
+    """One row a run: name, status, round, labels, dollars and when it last changed (UTC, ISO 8601).
+
+    Raises:
+        UserError: as `open_runs`; the default place is one where there may be none yet.
+    """
+    if storage == DEFAULT_STORAGE and find_journal(storage, database_url) is None:
+        return []
+    with open_runs(storage, database_url) as journal:
+        return summarize_runs(journal)
+
+
+def summarize_runs(journal: Journal) -> list[dict[str, Any]]:
+    """As `list_runs`, of an open journal."""
+    return [_summarize(journal, total) for total in journal.totals()]
+
+
+def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[str, Any]:
+    """A run's summary with why it ended (`message`), its learning curve (`metrics`), `events` and `dead_letters`.
+
+    `annotation` has the `requests` of its annotating models by state, their `batches` under way, and the dollars `paid`
+    and `held`, and those `inherited`: what another run, from which it was forked, had paid. `changes` are the settings
+    that it was given anew, each with `key`, `before`, `now`, `by` and `time`.
+
+    Raises:
+        UserError: no run has that name.
+    """
+    with open_runs(storage, database_url) as journal:
+        summary = _summarize(journal, journal.total(name))
+        events, dead = journal.events(name), journal.dead_letters(name)
+        annotation = summarize_requests(journal, name) | asdict(read_balance(journal, name))
+        annotation["inherited"] = round(sum(read_inherited(journal, name).values()), 6)
+    folder = RunFolder(storage, name)
+    messages = [event.payload["message"] for event in events if "message" in event.payload]
+    going = summary["status"] in ("created", "running")  # what an earlier attempt said no longer holds
+    message = messages[-1] if messages and not going else ""
+    return summary | {
+        "message": INTERRUPTION if summary["status"] == INTERRUPTED else message,
+        "metrics": folder.read_json("metrics.json") if folder.exists("metrics.json") else [],
+        "events": [{"kind": e.kind, "round": e.round, "step": e.step, "seconds": e.seconds} for e in events],
+        "annotation": annotation,
+        "changes": [
+            change | {"by": event.payload["by"], "time": _to_iso(event.time)}
+            for event in events
+            if event.kind == CHANGED
+            for change in event.payload["changes"]
+        ],
+        "dead_letters": [
+            {"round": round, "id": letter.id, "step": letter.step, "reason": letter.reason} for round, letter in dead
+        ],
+    }
+
+
+def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:
+    """Asks whichever controller drives the run to stop, and says what will happen.
+
+    Raises:
+        UserError: no run has that name.
+        NobodyDrivesError: the run was under way when its controller died, so that nobody hears.
+    """
+    with open_runs(storage, database_url) as journal:
+        if journal.ask_to_stop(name):
+            return f"run '{name}' was asked to stop; it ends at its next chance with everything saved"
+        status = journal.describe_status(journal.run(name))
+        if status == INTERRUPTED:
+            raise NobodyDrivesError(
+                f"run '{name}' is {status} and driven by nobody, so there is nothing to stop: {INTERRUPTION}"
+            )
+        return f"run '{name}' has no controller; its status is {status}"
+
+
+def export_labels(
+    name: str, storage: str, database_url: SecretStr | None, format: str, output: Path | None
+) -> tuple[int, Path]:
+    """Writes every label in the run's journal: id, input, text, annotator, dollars, round, run; how many, and where.
+
+    `run` is the one that bought the label: another one where it was taken over, at no cost here.
+
+    The format `huggingface` is a folder, which `datasets.load_from_disk` reads.
+
+    Raises:
+        UserError: an unknown format or run, a storage without the run's pool, or a file that cannot be written.
+    """
+    if format not in FORMATS:
+        raise UserError(
+            f"--format is {format!r}, expected jsonl, parquet, csv or huggingface{nearest(format, FORMATS)}"
+        )
+    path = output or Path(f"{name}.{format}")
+    check_folder(path)
+    with open_runs(storage, database_url) as journal:
+        journal.run(name)
+        labels = journal.annotations(name)
+    folder = RunFolder(storage, name)
+    if labels and not folder.exists("pool.parquet"):
+        raise UserError(f"--storage is {storage!r}, expected the one that holds the folder of run '{name}'")
+    pool = folder.read_table("pool.parquet", columns=["id", "text"]).to_pylist() if labels else []
+    inputs = {row["id"]: row["text"] for row in pool}
+    rows = [
+        {"id": label.id, "input": inputs[label.id], "text": label.text, "annotator": label.annotator}
+        | {"dollars": label.dollars, "round": round, "run": label.provenance.get(INHERITED, {}).get("run", name)}
+        for round, label in labels
+    ]
+    _write(rows, path, format)
+    return len(rows), path
+
+
+def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
+    """Writes the first batch of the run as JSON Lines by rank: id, rank, source row, input, score and its parts.
+
+    Returns the examples written, and those in the pool.
+
+    Raises:
+        UserError: `output` cannot be written.
+    """
+    folder = RunFolder(storage, name)
+    pool = {row["id"]: row for row in folder.read_table("pool.parquet", columns=["id", "row", "text"]).to_pylist()}
+    picks = folder.read_table("rounds/001/selection.parquet").to_pylist()
+    rows = [
+        {"rank": pick["rank"], "id": pick["id"], "row": pool[pick["id"]]["row"], "input": pool[pick["id"]]["text"]}
+        | {"score": pick["score"], "parts": dict(pick["parts"])}
+        for pick in picks
+    ]
+    _write(rows, output, "jsonl")
+    return len(rows), len(pool)
+
+
+def _write(rows: list[dict[str, Any]], path: Path, format: str) -> None:
+    try:
+        if format == "huggingface":
+            _save_dataset(rows, path)
+            return
+        with path.open("wb") as file:
+            _encode(rows, file, format)
+    except OSError as error:
+        raise UserError(f"--output is '{path}', which cannot be written: {error.strerror}") from None
+
+
+def _save_dataset(rows: list[dict[str, Any]], path: Path) -> None:
+    from datasets import Dataset, Features, disable_progress_bars
+
+    disable_progress_bars()
+    table = _tabulate(rows)
+    # One shard, and not the table itself, which has no blocks without rows: an empty dataset must read back too.
+    dataset = Dataset.from_dict(table.to_pydict(), Features.from_arrow_schema(table.schema))
+    dataset.save_to_disk(str(path), num_shards=1)
+
+
+def _encode(rows: list[dict[str, Any]], file: BinaryIO, format: str) -> None:
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    if format == "jsonl":
+        file.writelines(encode_json(row).encode() + b"\n" for row in rows)
+    elif format == "csv":
+        pyarrow.csv.write_csv(_tabulate(rows), file)
+    else:
+        pyarrow.parquet.write_table(_tabulate(rows), file)
+
+
+def _tabulate(rows: list[dict[str, Any]]) -> "pa.Table":
+    import pyarrow as pa
+
+    kinds = {"id": pa.string(), "input": pa.string(), "text": pa.string(), "annotator": pa.string()}
+    more = {"dollars": pa.float64(), "round": pa.int32(), "run": pa.string()}
+    # A journal holds lone surrogates, UTF-8 does not: they are written as JSON writes them.
+    texts = [row | {"text": row["text"].encode("utf-8", "backslashreplace").decode()} for row in rows]
+    return pa.Table.from_pylist(texts, pa.schema(kinds | more))
+
+
+def _summarize(journal: Journal, total: RunTotals) -> dict[str, Any]:
+    return {
+        "name": total.name,
+        "status": journal.describe_status(total),
+        "round": total.round,
+        "labels": total.labels,
+        "dollars": round(total.dollars, 6),
+        "updated": _to_iso(total.changed),
+    }
+
+
+def _to_iso(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,129 @@
+"""What runs share: embeddings and the greedy outputs of the untuned model, by the content of a text.
+
+A shelf holds what one model makes of any text; its name is a hash of all that decides the result, so that equal
+content on the same shelf is the same row. Each row carries the seconds that it took, so that a run which finds it there
+can still say what it would have cost alone.
+"""
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from atgen_ray.config import EmbeddingConfig, ModelConfig, PromptConfig
+from atgen_ray.core.hashing import hash_text
+from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
+from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
+from atgen_ray.store.run_folder import RunFolder
+
+KEY, SECONDS = "content", "seconds"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows that another run has made already, and the seconds that they took there."""
+
+    rows: pa.Table
+    seconds: float
+
+
+class Shelf:
+    """Rows by content in a folder that runs share; safe to use from several runs, which at worst do a row twice."""
+
+    def __init__(self, root: str, kind: str, identity: Mapping[str, Any]) -> None:
+        """`identity` is everything beside the text that decides a row, as plain data."""
+        digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=12).hexdigest()
+        self._folder = RunFolder(root, f"{kind}-{digest}")
+
+    def find(self, contents: Sequence[str]) -> Found | None:
+        """The rows of those of `contents` that are here, each once, sorted by content; None when there are none."""
+        wanted = pa.array(sorted(set(contents)), pa.string())
+        tables = [self._folder.read_table(path) for path in self._folder.list("rows")]
+        tables = [table.filter(pc.is_in(table[KEY], wanted)) for table in tables]
+        if not sum(table.num_rows for table in tables):
+            return None
+        rows = pa.concat_tables(tables).sort_by([(KEY, "ascending")])
+        keys = rows[KEY].to_pylist()
+        first = [index for index, key in enumerate(keys) if index == 0 or key != keys[index - 1]]
+        rows = rows.take(first)
+        return Found(rows.drop_columns([SECONDS]), float(pc.sum(rows[SECONDS]).as_py()))
+
+    def add(self, rows: pa.Table, seconds: float) -> None:
+        """Keeps `rows` (with a column `content`), which took `seconds` together."""
+        if rows.num_rows:
+            share = pa.array([seconds / rows.num_rows] * rows.num_rows, pa.float64())
+            self._folder.write_table(f"rows/{uuid.uuid4().hex}.parquet", rows.append_column(SECONDS, share))
+
+
+def open_embedding_shelf(root: str, config: EmbeddingConfig) -> Shelf:
+    """Where the vectors of an encoder are."""
+    return Shelf(root, "embeddings", config.model_dump(mode="json", include={"model", "max_tokens", "dtype"}))
+
+
+def open_output_shelf(
+    root: str,
+    model: ModelConfig,
+    prompt: PromptConfig,
+    backend: str,
+    options: Mapping[str, Any],
+    request: GenerationRequest,
+) -> Shelf:
+    """Where the greedy outputs of an untuned model are, made by an engine with these `options` of its own."""
+    identity = {
+        "model": model.model_dump(mode="json", exclude={"host", "trust_remote_code"}),
+        "prompt": prompt.model_dump(mode="json"),
+        "backend": backend,
+        "options": dict(options),
+        "top_logprobs": request.top_logprobs,
+    }
+    return Shelf(root, "outputs", identity)
+
+
+def share_outputs(shelf: Shelf, examples: pa.Table, generate: Callable[[pa.Table], pa.Table]) -> tuple[pa.Table, float]:
+    """FEATURES_SCHEMA for `examples` (columns id, text), sorted by id, made by `generate` where the shelf has none.
+
+    Also returns the seconds that the rows from the shelf took when they were made. Rows that failed are not shared.
+    """
+    contents = [hash_text(text) for text in examples["text"].to_pylist()]
+    of = dict(zip(examples["id"].to_pylist(), contents, strict=True))
+    found = shelf.find(contents)
+    known = {row[KEY]: row for row in found.rows.to_pylist()} if found else {}
+    rows = [known[content] | {"id": id_} for id_, content in of.items() if content in known]
+    missing = examples.filter(pa.array([content not in known for content in contents]))
+    if missing.num_rows:
+        started = time.monotonic()
+        made = generate(missing)
+        seconds = time.monotonic() - started
+        rows += made.to_pylist()
+        good = made.filter(pc.is_null(made["error"]))
+        keys = pa.array([of[id_] for id_ in good["id"].to_pylist()], pa.string())
+        shelf.add(good.drop_columns(["id"]).append_column(KEY, keys), seconds)
+    rows.sort(key=lambda row: str(row["id"]))
+    names = FEATURES_SCHEMA.names
+    features = pa.Table.from_pylist([{name: row[name] for name in names} for row in rows], schema=FEATURES_SCHEMA)
+    return features, found.seconds if found else 0.0
+
+
+def share_embeddings(shelf: Shelf, contents: Sequence[str], folder: RunFolder, embed: Callable[[], None]) -> float:
+    """Puts what the shelf has of `contents` into the run's folder, has the rest made by `embed`, and shares that.
+
+    Returns the seconds that the vectors from the shelf took when they were made.
+    """
+    have = set(read_embeddings(folder)[KEY].to_pylist())
+    found = shelf.find([content for content in contents if content not in have])
+    if found:
+        store_embeddings(folder, found.rows.select(EMBEDDING_SCHEMA.names))
+        have |= set(found.rows[KEY].to_pylist())
+    started = time.monotonic()
+    embed()
+    seconds = time.monotonic() - started
+    made = read_embeddings(folder)
+    made = made.filter(pc.invert(pc.is_in(made[KEY], pa.array(sorted(have), pa.string()))))
+    shelf.add(made, seconds)
+    return found.seconds if found else 0.0

@@ -1,0 +1,196 @@
+"""What a run knows so far, read from its folder and journal. Nothing here writes."""
+
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from atgen_ray.config import RunConfig, read_source
+from atgen_ray.config.selection import add_needs
+from atgen_ray.core.errors import OutputMissingError
+from atgen_ray.core.hashing import mix_seed
+from atgen_ray.core.records import Annotation
+from atgen_ray.embedding import load_embeddings
+from atgen_ray.evaluation import dev_split
+from atgen_ray.selection import Embeddings, Need, find_needs, select_batch
+from atgen_ray.selection.strategy import MODEL
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.layout import round_folder
+from atgen_ray.store.ledger import read_cost
+from atgen_ray.store.run_folder import RunFolder
+
+
+def explain_missing(run: str, round: int, step: str, path: str) -> str:
+    """One line on an output that the journal of `run` knows and that is not at `path`, and on how to go on."""
+    return (
+        f"{path} is missing, although the journal has the {step} of round {round} of run '{run}': bring it back from a "
+        f"backup, or do it again in a new run that takes over the labels: atgen-ray run CONFIG --name NEW --from {run}"
+    )
+
+
+class RunState:
+    """Examples, labels and adapters of one run, as they were after any of its rounds."""
+
+    def __init__(self, config: RunConfig, journal: Journal, folder: RunFolder) -> None:
+        self._config, self._journal, self._folder = config, journal, folder
+
+    @property
+    def inherited(self) -> int:
+        """The last round that was taken over from another run; 0 for a run of its own."""
+        return read_source(self._config)[1]
+
+    @cached_property
+    def pool(self) -> pa.Table:
+        """POOL_SCHEMA, the whole pool."""
+        return self._folder.read_table("pool.parquet")
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """User turn by example id, pool and test set."""
+        tables = [self.pool] + ([self._folder.read_table("test.parquet")] if self._config.data.test else [])
+        return {row["id"]: row["text"] for table in tables for row in table.select(["id", "text"]).to_pylist()}
+
+    @cached_property
+    def test_references(self) -> dict[str, list[str]]:
+        """References of the test set; those of the pool are never read here."""
+        if self._config.data.test is None:
+            return {}
+        test = set(self._folder.read_table("test.parquet", columns=["id"])["id"].to_pylist())
+        gold = self._folder.read_table("gold.parquet").to_pylist()
+        return {row["id"]: row["references"] for row in gold if row["id"] in test}
+
+    @cached_property
+    def embeddings(self) -> Embeddings:
+        """Vectors of the pool by example id."""
+        return Embeddings(self.pool["id"].to_pylist(), load_embeddings(self._folder, self.pool["content"].to_pylist()))
+
+    def strategy(self, round: int) -> tuple[str, dict[str, Any], int]:
+        """Name of the strategy, its parameters and how many examples to pick; the first round may have its own."""
+        selection, first = self._config.selection, self._config.selection.first
+        count = self._config.count_picks(round)
+        if round > 1 or first.strategy is None:
+            return selection.strategy, selection.parameters, count
+        return first.strategy, first.parameters, count
+
+    def needs(self, round: int) -> frozenset[Need]:
+        """What the strategy of `round` looks at."""
+        strategy, parameters, _ = self.strategy(round)
+        return add_needs(find_needs(strategy, parameters), self._config.selection.shortlist)
+
+    def affordable(self, round: int) -> int:
+        """Examples to pick in `round`: what the strategy asks for, within the label budget."""
+        count, budget = self.strategy(round)[2], self._config.stopping.labels
+        return count if budget is None else min(count, budget - self.count_labels(round - 1))
+
+    def candidates(self, round: int) -> list[str]:
+        """Ids that may be picked in `round`: no label, no dead letter of an earlier round, no near-duplicate."""
+        unwanted = {label.id for label in self.labels(round - 1)}
+        unwanted |= {letter.id for at, letter in self._journal.dead_letters(self._config.name) if (at or 0) < round}
+        open_ids = [id_ for id_ in self._selectable if id_ not in unwanted]
+        limit = self._config.selection.candidates
+        if limit is None or len(open_ids) <= limit:
+            return open_ids
+        return sorted(open_ids, key=lambda id_: mix_seed(self._config.seed, "candidates", round, id_))[:limit]
+
+    def shortlist(self, round: int) -> list[str]:
+        """Those of `candidates` that the strategy of `round` sees: all, but where the model looks at a few only."""
+        ids, shortlist = self.candidates(round), self._config.selection.shortlist
+        if shortlist is None or len(ids) <= shortlist.count or not self.needs(round) & MODEL:
+            return ids
+        needs = find_needs(shortlist.strategy, shortlist.parameters)
+        labels = {label.id: label.text for label in self.labels(round - 1)}
+        picks = select_batch(
+            shortlist.strategy,
+            shortlist.parameters,
+            ids=ids,
+            count=shortlist.count,
+            labeled=labels.keys(),
+            embeddings=self.embeddings if "embeddings" in needs else None,
+            texts=self.texts,
+            labels=labels,
+            seed=self._config.seed,
+            round=round,
+        )
+        return sorted(picks["id"].to_pylist())
+
+    def labels(self, round: int) -> list[Annotation]:
+        """Labels bought up to and including `round`, in the order they were bought."""
+        return [label for _, label in self._journal.annotations(self._config.name, last=round)]
+
+    def count_labels(self, round: int) -> int:
+        """How many labels were bought up to and including `round`."""
+        counts = self._journal.count_labels(self._config.name)
+        return sum(count for at, count in counts.items() if at <= round)
+
+    def labels_of(self, round: int) -> list[Annotation]:
+        """Labels bought in `round`."""
+        return [label for _, label in self._journal.annotations(self._config.name, first=round, last=round)]
+
+    def labeled_rows(self, round: int) -> list[dict[str, Any]]:
+        """The lines of labeled.jsonl: what the user takes away."""
+        return [
+            {"round": at, "input": self.texts[label.id]} | asdict(label)
+            for at, label in self._journal.annotations(self._config.name, last=round)
+        ]
+
+    def budget_met(self, round: int) -> bool:
+        """Whether the budget of the run, as it is now, kept an example without a label in `round` or before."""
+        limit = self._config.stopping.dollars
+        met = self._journal.events(self._config.name, kind="budget")
+        return limit is not None and any(
+            event.payload["limit"] == "run" and event.payload["dollars"] >= limit and (event.round or 0) <= round
+            for event in met
+        )
+
+    def dev(self, round: int) -> set[str]:
+        """Labelled examples that are held out of training; an example's side never changes."""
+        ids = [label.id for label in self.labels(round)]
+        return dev_split(ids, self._config.evaluation.dev_fraction, self._config.seed)
+
+    def adapter(self, round: int) -> Path | None:
+        """The newest adapter after `round`, on local disk; None is the base model.
+
+        Raises:
+            OutputMissingError: the journal says that it was trained, but its folder is gone: an earlier one, or the
+                base model, would not be what the run has taught.
+        """
+        trained = (at for at in range(round, 0, -1) if self.has_output(at, "training", f"{round_folder(at)}/adapter"))
+        newest = next(trained, None)
+        return None if newest is None else self._folder.local(f"{round_folder(newest)}/adapter")
+
+    def has_output(self, round: int, step: str, rel: str) -> bool:
+        """Whether a step has left its output at `rel`.
+
+        Raises:
+            OutputMissingError: the journal says that it has, but nothing is there.
+        """
+        if self._folder.exists(rel):
+            return True
+        if (round, step) not in self._journal.committed_steps(self._config.name):
+            return False
+        raise OutputMissingError(explain_missing(self._config.name, round, step, self._folder.path(rel)))
+
+    def bought(self, round: int) -> list[tuple[int, float]]:
+        """Labels and dollars so far after each round up to `round` that has a dev score, as `dev_scores`."""
+        spending = read_cost(self._journal, self._config.name)
+        rounds = [
+            at for at in self._learnt(round) if "dev" in self._folder.read_json(f"{round_folder(at)}/metrics.json")
+        ]
+        return [(self.count_labels(at), sum(paid for when, paid in spending.items() if when <= at)) for at in rounds]
+
+    def dev_scores(self, round: int) -> list[dict[str, float]]:
+        """Mean of every metric on the dev split, one mapping a round up to `round`."""
+        metrics = [self._folder.read_json(f"{round_folder(at)}/metrics.json") for at in self._learnt(round)]
+        return [{name: value["mean"] for name, value in row["dev"].items()} for row in metrics if "dev" in row]
+
+    def _learnt(self, round: int) -> range:
+        """The rounds up to `round` in which the run has trained and evaluated."""
+        return range(max(1, self.inherited), round + 1)
+
+    @cached_property
+    def _selectable(self) -> list[str]:
+        exclude = self._config.data.duplicates.action == "exclude"
+        ids = zip(self.pool["id"].to_pylist(), self.pool["duplicate_of"].to_pylist(), strict=True)
+        return [id_ for id_, duplicate_of in ids if not (exclude and duplicate_of)]

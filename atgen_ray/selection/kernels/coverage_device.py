@@ -1,0 +1,78 @@
+"""Facility location over all similarities on a torch device."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
+from atgen_ray.selection.kernels.coverage import WEIGHT_GRID
+from atgen_ray.selection.kernels.similarity import SIMILARITY, round_similarities, rows_within
+
+if TYPE_CHECKING:
+    import torch
+
+
+class DeviceCoverage:
+    """What DenseCoverage is, to the last bit, with the arithmetic done by torch on `device`, such as "cuda".
+
+    Vectors lie on the device as float64, on which every sum is exact; similarities are computed a block of about
+    `megabytes` at a time and never kept.
+    """
+
+    def __init__(
+        self,
+        vectors: Vectors,
+        ground: Vectors,
+        covered: Numbers,
+        weights: Numbers | None,
+        megabytes: int,
+        device: str,
+        follow: bool = True,
+    ) -> None:
+        import torch
+
+        self.size, self._follow, self._device = len(vectors), follow, torch.device(device)
+        self._vectors = torch.tensor(vectors, dtype=torch.float64, device=self._device)
+        same = ground is vectors
+        self._ground = self._vectors if same else torch.tensor(ground, dtype=torch.float64, device=self._device)
+        self._covered = torch.tensor(round_similarities(covered), dtype=torch.float64, device=self._device)
+        rounded = np.ones(len(ground)) if weights is None else np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID
+        self._weights = torch.tensor(rounded, dtype=torch.float64, device=self._device)
+        self._step = rows_within(megabytes, max(len(vectors), len(ground)))
+
+    def gains(self, rows: Integers) -> Numbers:
+        """Marginal gain of each of `rows`, sum_i w_i max(0, s_ij - c_i)."""
+        import torch
+
+        found = [self._gain(part) for part in self._move(rows).split(self._step)]
+        return np.asarray(torch.cat(found).cpu().numpy())
+
+    def add(self, row: int) -> tuple[slice, Numbers] | None:
+        """Takes `row` in; as DenseCoverage."""
+        import torch
+
+        similarities = self._compare(self._vectors[row : row + 1], self._ground)[0]
+        changed = torch.nonzero(similarities > self._covered).flatten()
+        old, new = self._covered[changed], similarities[changed]
+        self._covered[changed] = new
+        if not self._follow or 4 * len(changed) > len(self._ground):
+            return None
+        falls = torch.zeros(self.size, dtype=torch.float64, device=self._device)
+        for part in torch.arange(len(changed), device=self._device).split(self._step):
+            block = self._compare(self._ground[changed[part]], self._vectors)
+            low, high = old[part, None], new[part, None]
+            falls += self._weights[changed[part]] @ (torch.minimum(torch.maximum(block, low), high) - low)
+        return slice(None), np.asarray(falls.cpu().numpy())
+
+    def _gain(self, rows: "torch.Tensor") -> "torch.Tensor":
+        block = self._compare(self._vectors[rows], self._ground)
+        block -= self._covered
+        return block.clamp_(min=0.0) @ self._weights
+
+    def _compare(self, rows: "torch.Tensor", columns: "torch.Tensor") -> "torch.Tensor":
+        return ((rows * SIMILARITY) @ columns.T).round_().div_(SIMILARITY)
+
+    def _move(self, rows: Integers) -> "torch.Tensor":
+        import torch
+
+        return torch.as_tensor(rows, device=self._device)

@@ -1,0 +1,93 @@
+"""Facility location over the pairs that can still gain, once most pairs of a pool cannot."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from atgen_ray.core.arrays import Integers, Numbers
+
+BYTES = 16  # of a pair: its similarity and an index, once by candidate and once by row of the ground
+
+
+class OpenPairs:
+    """sum_i w_i max(c_i, max_j s_ij) over the pairs with s_ij > c_i alone, exactly.
+
+    c_i only grows, so a pair that is not open now never counts again, and about one in t pairs is open after t picks.
+    Every gain can be followed exactly at a cost that falls with them.
+    """
+
+    def __init__(self, blocks: Iterable[npt.NDArray[np.floating]], covered: Numbers, weights: Numbers) -> None:
+        """`blocks` (b, g) are similarities of some candidates each to the whole ground.
+
+        `covered` (g,) is changed in place.
+        """
+        self._covered, self._weights = covered, weights
+        lengths, owners, affinity = [], [], []
+        for block in blocks:
+            is_open = block > covered
+            places = np.flatnonzero(is_open)
+            lengths.append(np.count_nonzero(is_open, axis=1))
+            owners.append((places % len(covered)).astype(np.int32))
+            affinity.append(block.ravel()[places].astype(np.float32))
+        starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        self.size = len(starts) - 1
+        self._index(np.concatenate(affinity), np.concatenate(owners), starts)
+        self._picks, self._shed_at = 0, 64
+        self._last = np.empty(0, dtype=np.int64), np.empty(0), np.empty(0)
+
+    def gains(self, rows: Integers) -> Numbers:
+        """Marginal gain of each of `rows`."""
+        starts = self._by_candidate.indptr[rows]
+        lengths = self._by_candidate.indptr[rows + 1] - starts
+        edges = spans(starts, lengths)
+        owners = self._by_candidate.indices[edges]
+        gain = self._weights[owners] * np.maximum(self._by_candidate.data[edges] - self._covered[owners], 0.0)
+        sums = np.bincount(np.repeat(np.arange(len(rows)), lengths), weights=gain, minlength=len(rows))
+        return sums.astype(np.float64)
+
+    def take(self, row: int) -> int:
+        """Takes `row` in and says how many rows of the ground it covers better."""
+        edges = slice(self._by_candidate.indptr[row], self._by_candidate.indptr[row + 1])
+        owners, affinity = self._by_candidate.indices[edges], self._by_candidate.data[edges].astype(np.float64)
+        better = affinity > self._covered[owners]
+        changed, new = owners[better].astype(np.int64), affinity[better]
+        self._last = changed, self._covered[changed], new
+        self._covered[changed] = new
+        return len(changed)
+
+    def falls(self) -> Numbers:
+        """By how much the row taken in last made the gain of every row fall, shape (n,)."""
+        changed, old, new = self._last
+        starts = self._by_ground.indptr[changed]
+        lengths = self._by_ground.indptr[changed + 1] - starts
+        edges = spans(starts, lengths)
+        low = np.repeat(old, lengths)
+        fall = np.clip(self._by_ground.data[edges], low, np.repeat(new, lengths)) - low
+        fall *= np.repeat(self._weights[changed], lengths)
+        found = np.bincount(self._by_ground.indices[edges], weights=fall, minlength=self.size)
+        self._picks += 1
+        if self._picks >= self._shed_at:
+            self._shed()
+        return found.astype(np.float64)
+
+    def _shed(self) -> None:
+        """Drops the pairs that have closed."""
+        self._shed_at = 2 * self._picks
+        pairs = self._by_candidate
+        is_open = pairs.data > self._covered[pairs.indices]
+        starts = np.concatenate([[0], np.cumsum(is_open, dtype=np.int64)])[pairs.indptr]
+        self._index(pairs.data[is_open], pairs.indices[is_open], starts)
+
+    def _index(self, affinity: npt.NDArray[np.float32], owners: Integers, starts: Integers) -> None:
+        from scipy.sparse import csr_array
+
+        shape = (len(starts) - 1, len(self._covered))
+        self._by_candidate = csr_array((affinity, owners, starts), shape=shape)
+        self._by_ground = self._by_candidate.tocsc()
+
+
+def spans(starts: Integers, lengths: Integers) -> Integers:
+    """The numbers from each of `starts` on, as many as `lengths` says, one span after the other."""
+    offsets = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts - offsets, lengths)

@@ -1,0 +1,106 @@
+"""A guard before uncertainty strategies: what is uncertain because it is noise is not worth labelling."""
+
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+
+from atgen_ray.scoring import UNCERTAINTIES, Uncertainty, bleu_variance
+from atgen_ray.selection.strategy import Candidates, Need, Needs, Parameters, Picks, Scores, Select, Strategy
+
+
+class Guard(BaseModel):
+    """Candidates that the strategy never sees; they can only fill up a batch at random, like those it cannot rank.
+
+    Uncertain examples are often noise (Tsvigun et al., Findings of EMNLP 2022); the cut-off on disagreement is that of
+    Gidiotis and Tsoumakas and of DUAL (arXiv 2503.00867), 0.96. Off by default.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    top_share: float = Field(0.0, ge=0, lt=1, description="Share of the most uncertain candidates to leave out")
+    uncertainty: Uncertainty = Field("nll", description="Uncertainty that `top_share` goes by")
+    disagreement: float | None = Field(
+        None, ge=0, le=1, description="Leave out candidates whose BLEUVar is at least this, as 0.96"
+    )
+    min_words: NonNegativeInt = Field(0, description="Leave out prompts of fewer words")
+    max_symbols: float = Field(
+        1.0, ge=0, le=1, description="Leave out prompts with a larger share of symbols than this, spaces not counted"
+    )
+
+    def needs(self) -> Needs:
+        """What the guard itself reads."""
+        wanted: dict[Need, bool] = {
+            "generations": self.top_share > 0,
+            "samples": self.disagreement is not None,
+            "texts": self.min_words > 0 or self.max_symbols < 1,
+        }
+        return frozenset(need for need, used in wanted.items() if used)
+
+    def admit(self, candidates: Candidates) -> npt.NDArray[np.bool_]:
+        """Which candidates the strategy may see, shape (n,). One without an uncertainty passes."""
+        admitted = np.ones(len(candidates.ids), dtype=bool)
+        if self.min_words or self.max_symbols < 1:
+            texts, _ = candidates.prompts()
+            admitted &= [len(text.split()) >= self.min_words for text in texts]
+            admitted &= [_share_symbols(text) <= self.max_symbols for text in texts]
+        if self.disagreement is not None:
+            admitted &= ~(bleu_variance(candidates.outputs()) >= self.disagreement)
+        if self.top_share:
+            values = UNCERTAINTIES[self.uncertainty](candidates.outputs())
+            values[~admitted] = np.nan
+            known = np.flatnonzero(~np.isnan(values))
+            most = np.argsort(-values[known], kind="stable")[: int(self.top_share * len(known))]
+            admitted[known[most]] = False
+        return admitted
+
+
+class GuardedParameters(Parameters):
+    """Parameters of a strategy that can be guarded against noise."""
+
+    guard: Guard = Field(Guard(), description="Noise guard: what to leave out before the strategy looks")
+
+
+def guarded(
+    name: str,
+    needs: Needs,
+    parameters: type[GuardedParameters],
+    select: Select,
+    resolve: Callable[[Any], Needs] | None = None,
+) -> Strategy:
+    """The strategy that selects among the candidates admitted by the guard in its parameters; else as Strategy."""
+
+    def read(settings: Any) -> Needs:
+        return needs if resolve is None else resolve(settings)
+
+    def select_admitted(candidates: Candidates, settings: Any, count: int) -> Scores | Picks:
+        admitted = settings.guard.admit(candidates)
+        seen = candidates.restrict(read(settings))
+        if admitted.all():
+            return select(seen, settings, count)
+        rows = np.flatnonzero(admitted)
+        if not len(rows):
+            return Picks((), np.empty(0))
+        outcome = select(seen.take(rows), settings, min(count, len(rows)))
+        return outcome if isinstance(outcome, Picks) else _spread(outcome, rows, len(admitted))
+
+    return Strategy(name, needs, parameters, select_admitted, lambda settings: read(settings) | settings.guard.needs())
+
+
+def _spread(outcome: Scores, rows: npt.NDArray[np.int64], size: int) -> Scores:
+    """The scores of the candidates at `rows` as scores of all, NaN for the others."""
+
+    def place(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        placed = np.full(size, np.nan)
+        placed[rows] = values
+        return placed
+
+    return Scores(place(outcome.scores), {name: place(values) for name, values in outcome.parts.items()})
+
+
+def _share_symbols(text: str) -> float:
+    shown = [character for character in text if not character.isspace()]
+    return sum(unicodedata.category(character)[0] not in "LMN" for character in shown) / len(shown) if shown else 1.0

@@ -1,0 +1,7 @@
+"""The names of the query strategies."""
+
+from atgen_ray.selection.ensemble import ENSEMBLE
+from atgen_ray.selection.strategies import PLAIN
+from atgen_ray.selection.strategy import Strategy
+
+STRATEGIES: dict[str, Strategy] = PLAIN | {ENSEMBLE.name: ENSEMBLE}

@@ -1,0 +1,39 @@
+"""The `random` strategy, the baseline of every comparison.
+
+The `length` strategy: the longest or the shortest prompts, a baseline.
+"""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from atgen_ray.selection.kernels.draws import draw_uniform
+from atgen_ray.selection.strategy import Candidates, Parameters, Scores, Strategy
+
+
+class RandomParameters(Parameters):
+    """Random sampling has no parameters."""
+
+
+def _select(candidates: Candidates, parameters: RandomParameters, count: int) -> Scores:
+    return Scores(draw_uniform(candidates.ids, "random", candidates.seed, candidates.round))
+
+
+RANDOM = Strategy("random", needs=frozenset(), parameters=RandomParameters, select=_select)
+
+
+class LengthParameters(Parameters):
+    """Longest or shortest prompts: the baseline that shows whether a strategy does more than prefer long ones."""
+
+    order: Literal["longest", "shortest"] = Field("longest", description="Which prompts come first")
+    unit: Literal["words", "characters"] = Field("words", description="What length is counted in")
+
+
+def _select_length(candidates: Candidates, parameters: LengthParameters, count: int) -> Scores:
+    texts, _ = candidates.prompts()
+    lengths = np.array([len(text.split() if parameters.unit == "words" else text) for text in texts], dtype=np.float64)
+    return Scores(lengths if parameters.order == "longest" else -lengths, {"length": lengths})
+
+
+LENGTH = Strategy("length", needs=frozenset({"texts"}), parameters=LengthParameters, select=_select_length)

@@ -1,0 +1,53 @@
+"""The `dual` strategy: the most uncertain among the most typical and novel, and a random half."""
+
+import math
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from atgen_ray.scoring import bleu_variance
+from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.strategies.idds import InDomainDiversity
+from atgen_ray.selection.strategy import Candidates, Picks, pick_ids
+from atgen_ray.selection.vectors import grid_vectors
+
+
+class DualParameters(GuardedParameters):
+    """Diversity and uncertainty active learning (Giouroukis, Gidiotis and Tsoumakas, arXiv 2503.00867)."""
+
+    density_weight: float = Field(0.67, ge=0, le=1, description="Weight of similarity to the pool within IDDS")
+    neighbors: PositiveInt = Field(10, description="Candidates by IDDS, of which the most uncertain is picked")
+    share: float = Field(0.5, ge=0, le=1, description="Share of the batch picked so; the rest is random")
+    noise_cutoff: float = Field(0.96, ge=0, le=1, description="Candidates with a BLEUVar of this or more are noise")
+
+
+def _select(candidates: Candidates, parameters: DualParameters, count: int) -> Picks:
+    """For each pick of the first part: the K best by IDDS, of these the largest BLEUVar below the cut-off.
+
+    All K count as labelled from then on within this batch, so that a region is visited once; where all K are noise
+    nothing is picked and they count as labelled too. The score is the place in the batch, counted from its end. The
+    random part is left to `select_batch`, which fills the batch.
+    """
+    usable, vectors, labeled = grid_vectors(candidates)
+    if not len(usable):
+        return Picks((), np.empty(0))
+    disagreement = bleu_variance(candidates.outputs().take(usable))
+    disagreement[disagreement >= parameters.noise_cutoff] = np.nan
+    diversity = InDomainDiversity(vectors, labeled, parameters.density_weight)
+    excluded = np.zeros(len(vectors), dtype=bool)
+    rows: list[int] = []
+    found: list[tuple[float, float]] = []
+    while len(rows) < math.ceil(parameters.share * count) and not excluded.all():
+        scores = np.where(excluded, -np.inf, diversity.scores())
+        nearest = np.argsort(-scores, kind="stable")[: min(parameters.neighbors, int((~excluded).sum()))]
+        if not np.isnan(disagreement[nearest]).all():
+            rows.append(int(nearest[np.nanargmax(disagreement[nearest])]))
+            found.append((scores[rows[-1]], disagreement[rows[-1]]))
+        excluded[nearest] = True
+        diversity.move(nearest)
+    density, variance = np.array(found).reshape(-1, 2).T
+    places = np.arange(count, count - len(rows), -1, dtype=np.float64)
+    return Picks(pick_ids(candidates.ids, usable[rows]), places, {"idds": density, "bleuvar": variance})
+
+
+DUAL = guarded("dual", frozenset({"embeddings", "samples"}), DualParameters, _select)

@@ -1,0 +1,130 @@
+"""The `semantic_entropy` strategy: examples whose sampled outputs mean different things.
+
+The `self_consistency` strategy: examples to which the samples give different answers.
+
+The `cocoa` strategy: outputs that are unlikely and that the samples contradict.
+
+The `ensp` strategy: sampled outputs that the model finds unlikely, or unevenly likely.
+
+The `bleuvar` strategy: examples whose sampled outputs differ from each other.
+"""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from atgen_ray.scoring import UNCERTAINTIES, Uncertainty, bleu_variance
+from atgen_ray.scoring.disagreement import Overlap, answer_shares, entropy_of, meaning_shares, sample_distance
+from atgen_ray.scoring.samples import mean_sample_probability
+from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.strategy import Candidates, Scores
+from atgen_ray.text.answers import AnswerForm
+
+
+class SemanticEntropyParameters(GuardedParameters):
+    """Entropy over meanings, not wordings, of the samples (Kuhn et al., ICLR 2023; Farquhar et al., Nature 2024).
+
+    The papers ask a model whether two samples entail each other; here they mean the same when their answers are equal
+    after normalisation, or when they share enough words.
+    """
+
+    same: Literal["answer", "words"] = Field(
+        "answer", description="Samples mean the same by equal normalised answer, or by shared words (for longer texts)"
+    )
+    answer: AnswerForm = Field("text", description="Where the answer is: the whole text, its last line or last number")
+    threshold: float = Field(0.7, ge=0, le=1, description="Word F1 from which two samples mean the same")
+    weights: Literal["count", "likelihood"] = Field(
+        "count", description="Probability of a meaning by words: from its samples' number, or from their likelihoods"
+    )
+
+
+def _select(candidates: Candidates, parameters: SemanticEntropyParameters, count: int) -> Scores:
+    """Score -sum_c p_c log p_c in nats over the meanings c."""
+    if parameters.same == "answer":
+        return Scores(entropy_of(answer_shares(candidates.outputs(), parameters.answer)))
+    weighted = parameters.weights == "likelihood"
+    return Scores(entropy_of(meaning_shares(candidates.outputs(), parameters.threshold, weighted)))
+
+
+SEMANTIC_ENTROPY = guarded("semantic_entropy", frozenset({"samples"}), SemanticEntropyParameters, _select)
+
+
+class SelfConsistencyParameters(GuardedParameters):
+    """Disagreement of sampled answers (Active-Prompt, Diao et al., ACL 2024, arXiv 2302.12246)."""
+
+    answer: AnswerForm = Field("text", description="Where the answer is: the whole text, its last line or last number")
+    measure: Literal["minority", "entropy", "balance"] = Field(
+        "minority",
+        description="minority: 1 - p of the most common answer; entropy of the answers; balance: p (1 - p), which puts "
+        "examples the model never answers twice alike, as those it cannot learn, below those it sometimes does",
+    )
+
+
+def _select_self_consistency(candidates: Candidates, parameters: SelfConsistencyParameters, count: int) -> Scores:
+    """Score by the shares p of the different answers among the samples."""
+    shares = answer_shares(candidates.outputs(), parameters.answer)
+    largest = np.array([row[0] if len(row) else np.nan for row in shares])
+    measures = {"minority": 1 - largest, "entropy": entropy_of(shares), "balance": largest * (1 - largest)}
+    return Scores(measures[parameters.measure], {"agreement": largest})
+
+
+SELF_CONSISTENCY = guarded(
+    "self_consistency", frozenset({"samples"}), SelfConsistencyParameters, _select_self_consistency
+)
+
+
+class CocoaParameters(GuardedParameters):
+    """Confidence and consistency together (CoCoA; Vashurin et al., arXiv 2502.04964).
+
+    The paper compares texts with a cross-encoder; here by the n-grams or words they share.
+    """
+
+    uncertainty: Uncertainty = Field("nll", description="Uncertainty of the greedy output")
+    similarity: Overlap = Field("f1", description="How alike a sample is to the greedy output: words (f1) or n-grams")
+
+
+def _select_cocoa(candidates: Candidates, parameters: CocoaParameters, count: int) -> Scores:
+    """Score u(y) (1/M) sum_m (1 - sim(y, y_m)) of the greedy output y and the samples y_m."""
+    uncertainty = UNCERTAINTIES[parameters.uncertainty](candidates.outputs())
+    distance = sample_distance(candidates.outputs(), parameters.similarity)
+    return Scores(uncertainty * distance, {"uncertainty": uncertainty, "inconsistency": distance})
+
+
+COCOA = guarded("cocoa", frozenset({"generations", "samples"}), CocoaParameters, _select_cocoa)
+
+
+class EnspParameters(GuardedParameters):
+    """Expected normalised sequence probability over samples, or its variance (ENSP, ENSV; Wang et al., EMNLP 2019)."""
+
+    statistic: Literal["mean", "variance"] = Field(
+        "mean", description="mean: least probable on average first (ENSP); variance: most uneven first (ENSV)"
+    )
+
+
+def _select_ensp(candidates: Candidates, parameters: EnspParameters, count: int) -> Scores:
+    """Score 1 - mean_m p_m or var_m p_m, where p_m is the length-normalised probability of sample m."""
+    mean, variance = mean_sample_probability(candidates.outputs())
+    score = 1 - mean if parameters.statistic == "mean" else variance
+    return Scores(score, {"mean_probability": mean, "variance": variance})
+
+
+ENSP = guarded("ensp", frozenset({"samples"}), EnspParameters, _select_ensp)
+
+
+class BleuvarParameters(GuardedParameters):
+    """BLEU variance of the samples (Xiao, Gomez and Gal, arXiv 2006.08344; BAS of Gidiotis and Tsoumakas, 2022)."""
+
+    noise_cutoff: float | None = Field(
+        None, ge=0, le=1, description="Examples from here on are noise, and left out; the authors of BAS take 0.96"
+    )
+
+
+def _select_bleuvar(candidates: Candidates, parameters: BleuvarParameters, count: int) -> Scores:
+    """Score (1 / (M (M - 1))) sum_i sum_j (1 - BLEU(y_i, y_j))^2 over the M samples."""
+    variance = bleu_variance(candidates.outputs())
+    cutoff = np.inf if parameters.noise_cutoff is None else parameters.noise_cutoff
+    return Scores(np.where(variance >= cutoff, np.nan, variance), {"bleuvar": variance})
+
+
+BLEUVAR = guarded("bleuvar", frozenset({"samples"}), BleuvarParameters, _select_bleuvar)

@@ -1,0 +1,77 @@
+"""The `nsp` strategy: outputs that the model itself finds unlikely.
+
+The `entropy` strategy: outputs whose every step had many alternatives.
+
+The `margin` strategy: outputs in which the second choice of a token came close to the first.
+
+The `max_token` strategy: outputs with one very unlikely token.
+"""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from atgen_ray.scoring import max_token_nll, mean_margin, mean_token_entropy, min_margin, normalized_nll, sequence_nll
+from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.strategy import Candidates, Scores
+
+
+class NspParameters(GuardedParameters):
+    """Normalised sequence probability (Ueffing and Ney, Computational Linguistics 2007)."""
+
+    length: Literal["mean", "sum"] = Field(
+        "mean", description="mean: divide by the length of the output; sum: least confidence, which favours long ones"
+    )
+    scale: Literal["nll", "probability"] = Field(
+        "nll", description="nll: -log p; probability: 1 - p, in the same order but from 0 to 1"
+    )
+
+
+def _select(candidates: Candidates, parameters: NspParameters, count: int) -> Scores:
+    """Score -(1/T) log p(y | x) of the greedy output, or -log p(y | x)."""
+    nll = (normalized_nll if parameters.length == "mean" else sequence_nll)(candidates.outputs())
+    return Scores(nll if parameters.scale == "nll" else -np.expm1(-nll), {"nll": nll})
+
+
+NSP = guarded("nsp", frozenset({"generations"}), NspParameters, _select)
+
+
+class EntropyParameters(GuardedParameters):
+    """Mean token entropy of the greedy output (Zhao et al., Findings of EMNLP 2020)."""
+
+
+def _select_entropy(candidates: Candidates, parameters: EntropyParameters, count: int) -> Scores:
+    """Score (1/T) sum_t H(p(. | y_<t, x)) in nats."""
+    return Scores(mean_token_entropy(candidates.outputs()))
+
+
+ENTROPY = guarded("entropy", frozenset({"generations"}), EntropyParameters, _select_entropy)
+
+
+class MarginParameters(GuardedParameters):
+    """Margin between the two likeliest tokens of each step (Bhatt et al., arXiv 2401.06692)."""
+
+    statistic: Literal["mean", "min"] = Field(
+        "mean", description="Mean margin of the output, or that of its closest step"
+    )
+
+
+def _select_margin(candidates: Candidates, parameters: MarginParameters, count: int) -> Scores:
+    """Score 1 - margin, the margin being the mean or the minimum over t of p_t1 - p_t2."""
+    return Scores((mean_margin if parameters.statistic == "mean" else min_margin)(candidates.outputs()))
+
+
+MARGIN = guarded("margin", frozenset({"generations"}), MarginParameters, _select_margin)
+
+
+class MaxTokenParameters(GuardedParameters):
+    """Maximum token uncertainty (Bhatt et al., arXiv 2401.06692)."""
+
+
+def _select_max_token(candidates: Candidates, parameters: MaxTokenParameters, count: int) -> Scores:
+    """Score max_t -log p(y_t | y_<t, x) over the tokens of the greedy output."""
+    return Scores(max_token_nll(candidates.outputs()))
+
+
+MAX_TOKEN = guarded("max_token", frozenset({"generations"}), MaxTokenParameters, _select_max_token)

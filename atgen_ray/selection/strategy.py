@@ -1,0 +1,158 @@
+"""What a query strategy is given and what it gives back."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
+from atgen_ray.selection.kernels.executor import InProcess, Workers
+
+Need = Literal[
+    "embeddings",  # vectors of the candidates and of the labelled examples
+    "generations",  # the features table: greedy output with log-probabilities and entropies
+    "samples",  # the features table, with samples
+    "texts",  # prompt texts of the candidates and of the labelled examples
+    "labels",  # answers of the labelled examples
+    "states",  # vectors that the model being taught gives to the candidates (and, where known, the labelled examples)
+]
+MODEL: frozenset[Need] = frozenset({"generations", "samples", "states"})  # what only the model can tell
+Needs = frozenset[Need]
+
+
+class Parameters(BaseModel):
+    """Base of every strategy's parameters: unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The examples that may be picked, and what is known about them.
+
+    A strategy sees only what it declares that it needs; the rest is None. Row i of every array and table is `ids[i]`,
+    or `labeled_ids[i]` where the name says so.
+    """
+
+    ids: tuple[str, ...]  # sorted, so that the order of the pool can never matter
+    # (n, d), L2-normalised, on the grid of similarities; a row that is not finite could not be embedded
+    embeddings: Vectors | None = None
+    features: pa.Table | None = None  # FEATURES_SCHEMA
+    labeled_ids: tuple[str, ...] = ()  # sorted
+    labeled_embeddings: Vectors | None = None  # (m, d)
+    texts: tuple[str, ...] | None = None
+    labeled_texts: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None  # answers of the labelled examples
+    states: Vectors | None = None  # (n, s), of any length; a row that is not finite has none
+    labeled_states: Vectors | None = None  # (at most m, s), of the labelled examples that have one
+    seed: int = 0
+    round: int = 0
+    workers: Workers = field(default_factory=InProcess)  # who shares the work of a large pool; the picks do not change
+
+    def vectors(self) -> tuple[Vectors, Vectors]:
+        """Embeddings of the candidates (n, d) and of the labelled examples (m, d)."""
+        if self.embeddings is None or self.labeled_embeddings is None:
+            raise TypeError("this strategy reads embeddings but does not declare that it needs them")
+        return self.embeddings, self.labeled_embeddings
+
+    def outputs(self) -> pa.Table:
+        """The features table, row i belonging to `ids[i]`."""
+        if self.features is None:
+            raise TypeError("this strategy reads generations but does not declare that it needs them")
+        return self.features
+
+    def prompts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Prompt texts of the candidates and of the labelled examples."""
+        if self.texts is None or self.labeled_texts is None:
+            raise TypeError("this strategy reads texts but does not declare that it needs them")
+        return self.texts, self.labeled_texts
+
+    def answers(self) -> tuple[str, ...]:
+        """Answers of the labelled examples."""
+        if self.labels is None:
+            raise TypeError("this strategy reads labels but does not declare that it needs them")
+        return self.labels
+
+    def model_states(self) -> tuple[Vectors, Vectors]:
+        """States of the candidates (n, s) and of those labelled examples that have one (at most m, s)."""
+        if self.states is None or self.labeled_states is None:
+            raise TypeError("this strategy reads states but does not declare that it needs them")
+        return self.states, self.labeled_states
+
+    def take(self, rows: Integers) -> "Candidates":
+        """The candidates at `rows` (sorted) alone; what is known of the labelled examples stays."""
+        return replace(
+            self,
+            ids=pick_ids(self.ids, rows),
+            embeddings=None if self.embeddings is None else self.embeddings[rows],
+            features=None if self.features is None else self.features.take(pa.array(rows)),
+            texts=None if self.texts is None else pick_ids(self.texts, rows),
+            states=None if self.states is None else self.states[rows],
+        )
+
+    def restrict(self, needs: Collection[Need]) -> "Candidates":
+        """The same candidates with nothing known beyond `needs`."""
+        hidden: dict[str, Any] = {}
+        if "embeddings" not in needs:
+            hidden |= {"embeddings": None, "labeled_embeddings": None}
+        if not {"generations", "samples"} & set(needs):
+            hidden |= {"features": None}
+        if "texts" not in needs:
+            hidden |= {"texts": None, "labeled_texts": None}
+        if "labels" not in needs:
+            hidden |= {"labels": None}
+        if "states" not in needs:
+            hidden |= {"states": None, "labeled_states": None}
+        return replace(self, **hidden)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A score for every candidate, shape (n,); larger is picked first, NaN is never picked by the strategy.
+
+    Ranking is left to `select_batch`, which breaks ties by id. `parts` explain the score, shape (n,) each.
+    """
+
+    scores: Numbers
+    parts: dict[str, Numbers] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Examples in the order a strategy picked them, best first, for strategies whose picks depend on each other.
+
+    `scores` and every part have shape (k,). The strategy itself breaks ties by id: the first of equal candidates.
+    """
+
+    ids: tuple[str, ...]
+    scores: Numbers
+    parts: dict[str, Numbers] = field(default_factory=dict)
+
+
+Select = Callable[[Candidates, Any, int], Scores | Picks]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A query strategy: `select` maps candidates, its validated parameters and a count to scores or picks.
+
+    `needs` is what it reads with its default parameters; where parameters change that, `resolve` maps validated
+    parameters to what is read then.
+    """
+
+    name: str
+    needs: Needs
+    parameters: type[Parameters]
+    select: Select
+    resolve: Callable[[Any], Needs] | None = None
+
+    def needs_with(self, parameters: Parameters) -> Needs:
+        """What must be computed before selecting with `parameters`, an instance of `self.parameters`."""
+        return self.needs if self.resolve is None else self.resolve(parameters)
+
+
+def pick_ids(ids: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
+    """The ids at `rows`, in that order."""
+    return tuple(ids[row] for row in rows)

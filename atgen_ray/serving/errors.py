@@ -1,0 +1,158 @@
+"""What goes wrong, as HTTP: one shape for every route, that of the OpenAI API."""
+
+import errno
+import logging
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from atgen_ray.annotation.human.task_store import TaskConflict, TaskUnknown
+from atgen_ray.core.errors import NobodyDrivesError, OutOfOrder, PoolExhausted, RunBusy, StorageFull, UserError
+
+KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+logger = logging.getLogger(__name__)
+
+
+class Fault(Exception):
+    """An answer with `status` and one line that says what was expected."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+    def __reduce__(self) -> tuple[Any, ...]:  # it travels between replicas
+        return Fault, (self.status, self.message)
+
+
+def describe_fault(status: int, message: str) -> dict[str, Any]:
+    """The body of an answer that is an error."""
+    kind = KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": None, "code": status}}
+
+
+def fault_response(status: int, message: str, retry_after: int | None = None) -> JSONResponse:
+    """The whole answer; 401 says which scheme is expected."""
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
+    # JSONResponse refuses what UTF-8 cannot hold, and a message may quote what the caller sent.
+    return JSONResponse(describe_fault(status, _printable(message)), status, headers)
+
+
+def explain(error: BaseException) -> tuple[int, str] | None:
+    """Status and message of an error that has a meaning over HTTP; None for one that nobody foresaw.
+
+    What a task or an actor of Ray raised is explained by its cause: Ray's own text is a traceback.
+    """
+    while isinstance(error, RayTaskError):
+        error = error.cause
+    if isinstance(error, OSError) and error.errno in FULL:
+        return 507, f"the service has no room left on its disk: {error.strerror}"
+    if isinstance(error, RayError) and type(error) is not RayError:
+        return 503, f"a part of the service was lost: {_one_line(error)}"
+    for kind in type(error).__mro__:
+        if kind in MEANINGS:
+            status, message = MEANINGS[kind](error)
+            return status, message
+    return None
+
+
+# The nearest class of an error decides.
+MEANINGS: dict[type[BaseException], Callable[[Any], tuple[int, str]]] = {
+    Fault: lambda error: (error.status, error.message),
+    StorageFull: lambda error: (507, str(error)),
+    OutOfOrder: lambda error: (503, str(error)),
+    RunBusy: lambda error: (409, str(error)),
+    NobodyDrivesError: lambda error: (409, str(error)),
+    TaskUnknown: lambda error: (404, str(error)),
+    TaskConflict: lambda error: (409, str(error)),
+    UserError: lambda error: (400, str(error)),
+    PoolExhausted: lambda error: (400, str(error)),
+    RecursionError: lambda _: (400, "the request is nested too deeply"),
+    HTTPException: lambda error: (error.status_code, str(error.detail)),
+    RequestValidationError: lambda error: (422, _first_mistake(error)),
+    BackPressureError: lambda _: (429, "the queue is full"),
+    RayServeException: lambda error: (503, f"a part of the service cannot be reached: {_one_line(error)}"),
+}
+
+
+def answer_error(error: BaseException, retry_after: int) -> JSONResponse | None:
+    """The answer to an error; None where nobody foresaw it."""
+    meaning = explain(error)
+    if meaning is None:
+        return None
+    status, message = meaning
+    return fault_response(status, message, retry_after if status in (429, 503) else None)
+
+
+def explain_faults(app: FastAPI, retry_after: int, show: Callable[[Request, JSONResponse], Response]) -> None:
+    """Every error as its answer; `show` makes a page of it where a person reads."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        answer = answer_error(error, retry_after)
+        return Response(status_code=500) if answer is None else show(request, answer)
+
+    for own in (HTTPException, RequestValidationError):  # which FastAPI answers itself unless told otherwise
+        app.add_exception_handler(own, handle)
+    app.add_middleware(FaultAnswers, retry_after=retry_after, show=show)
+
+
+class FaultAnswers:
+    """Answers whatever a route raises. What nobody foresaw goes to the log with an id, and to the caller as that id."""
+
+    def __init__(self, app: ASGIApp, retry_after: int, show: Callable[[Request, JSONResponse], Response]) -> None:
+        self._app = app
+        self._retry_after = retry_after
+        self._show = show
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:  # the boundary of the service
+            answer = answer_error(error, self._retry_after) or _answer_unforeseen(scope, error)
+            if started:  # a status was sent already: the connection must break off, or the answer would seem whole
+                raise
+            await self._show(Request(scope), answer)(scope, receive, send)
+
+
+def _answer_unforeseen(scope: Scope, error: Exception) -> JSONResponse:
+    request_id = uuid4().hex[:12]
+    logger.error("request %s: %s %s failed", request_id, scope["method"], scope["path"][:200], exc_info=error)
+    answer = describe_fault(500, f"something unforeseen went wrong; the service's log tells it as request {request_id}")
+    answer["error"]["request_id"] = request_id
+    return JSONResponse(answer, 500)
+
+
+def _first_mistake(error: RequestValidationError) -> str:
+    """Where and what, without the value: it may be a secret."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _printable(message: str) -> str:
+    return message.encode("utf-8", "backslashreplace").decode()[:2000]

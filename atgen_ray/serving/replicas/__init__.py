@@ -1,0 +1,1 @@
+"""The replicas behind Serve: engines, their adapters, and the queue in front of them."""

@@ -1,0 +1,110 @@
+"""The model of a transformers replica with the adapters that lie beside it. Used by one thread alone.
+
+An adapter may be loaded, or given up, between two passes of a batch under way: no row of it looks at another's.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from atgen_ray.config import ServiceConfig
+from atgen_ray.engines.base import TokenRequest, TokenStep
+from atgen_ray.engines.decoding import decode_batch
+from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.replicas.adapter_directory import Adapter
+
+
+class AdapterShelf:
+    """Loads adapters by name and gives them up by age; a name stands for one content only."""
+
+    def __init__(self, service: ServiceConfig) -> None:
+        self._service = service
+        self._model: Any = None
+        self._loaded: OrderedDict[str, None] = OrderedDict()  # keys of adapters, the longest unused first
+        self._rows: list[list[str | None]] = []  # the adapter of each row that goes on, by batch
+        self.failure: Exception | None = None  # why there is no model
+
+    def load_model(self) -> None:
+        """The base model, with this thread's share of the machine."""
+        try:
+            import torch
+
+            from atgen_ray.models.loading import TUNED_DTYPE, load_model
+            from atgen_ray.ray_runtime.hardware import count_threads
+
+            torch.set_num_threads(count_threads(1, self._service.engine.threads_per_worker))
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            # One copy of the weights serves the base model and what was tuned.
+            self._model = load_model(self._service.taught, TUNED_DTYPE).to(device)
+        except Exception as error:  # told by check_health, which has Serve start another replica
+            self.failure = error
+
+    def load(self, adapter: Adapter | None) -> None:
+        """Puts the adapter beside the model, unless it is there. It stays at least until the next decoding begins.
+
+        Raises:
+            Fault: 503, there is no model.
+        """
+        if self._model is None:
+            raise Fault(503, f"the model could not be loaded: {self.failure}")
+        if adapter is None:
+            return
+        if adapter.key not in self._loaded:
+            self._put_beside(adapter)
+        self._loaded[adapter.key] = None
+        self._loaded.move_to_end(adapter.key)
+
+    def decode(
+        self,
+        requests: Sequence[TokenRequest],
+        stop_ids: Sequence[int],
+        alive: Callable[[int], bool],
+        joining: Callable[[], Sequence[TokenRequest]] = tuple,
+    ) -> Iterator[dict[int, TokenStep]]:
+        """`decode_batch` with the adapters of its rows, which are loaded; each is kept until its last row has ended."""
+        adapters = [request.adapter for request in requests]
+        self._rows.append(adapters)
+        self._drop_unused()
+
+        def wanted(row: int) -> bool:
+            goes_on = alive(row)
+            if not goes_on:
+                adapters[row] = None  # the decoder lets it go now
+            return goes_on
+
+        def join() -> Sequence[TokenRequest]:
+            come = joining()
+            adapters.extend(request.adapter for request in come)
+            self._drop_unused()
+            return come
+
+        try:
+            for steps in decode_batch(lambda: self._model, requests, stop_ids, wanted, join):
+                yield steps
+                for row, step in steps.items():
+                    adapters[row] = None if step.finish else adapters[row]
+        finally:
+            self._rows = [rows for rows in self._rows if rows is not adapters]
+
+    def _put_beside(self, adapter: Adapter) -> None:
+        from peft import PeftModel
+
+        if self._loaded:
+            self._model.load_adapter(str(adapter.path), adapter_name=adapter.key)
+        else:
+            self._model = PeftModel.from_pretrained(self._model, str(adapter.path), adapter_name=adapter.key)
+        self._model.eval()
+
+    def _drop_unused(self) -> None:
+        """Gives up what was unused for longest, down to as many adapters as a replica keeps."""
+        used = {key for rows in self._rows for key in rows}
+        unused = [key for key in self._loaded if key not in used]
+        for key in unused[: max(0, len(self._loaded) - self._service.replica.adapters)]:
+            self._drop(key)
+
+    def _drop(self, key: str) -> None:
+        if len(self._loaded) > 1:
+            self._model.delete_adapter(key)
+        else:
+            self._model = self._model.unload()
+        del self._loaded[key]

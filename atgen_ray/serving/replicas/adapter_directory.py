@@ -1,0 +1,111 @@
+"""Models by name: `<base>`, or `<base>:<run>-<round>` for the adapter that a run trained in a round.
+
+The journal says which adapters exist, the run's folder holds them. Nothing is remembered in a replica that the two do
+not say: a replica that starts again finds every adapter that it is asked for.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atgen_ray.config import ModelConfig
+from atgen_ray.core.errors import OutOfOrder, UserError
+from atgen_ray.core.names import NAME_PATTERN
+from atgen_ray.models.loading import WEIGHTS, digest_adapter
+from atgen_ray.run.state import explain_missing
+from atgen_ray.serving.errors import Fault
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.layout import round_folder
+from atgen_ray.store.run_folder import RunFolder
+
+ADAPTER = re.compile(rf"(?P<run>{NAME_PATTERN.pattern})-(?P<round>[1-9][0-9]{{0,5}})")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter on local disk. `digest` is that of its weights: what an answer is proved with."""
+
+    name: str  # <run>-<round>
+    path: Path
+    digest: str
+
+    @property
+    def key(self) -> str:
+        """What an engine tells adapters apart by: it remembers names, so another content is another name."""
+        return f"{self.name}@{self.digest[:16]}"
+
+
+class AdapterDirectory:
+    """The adapters of one base model in one storage."""
+
+    def __init__(self, model: ModelConfig, model_name: str | None, storage: str, journal: Journal) -> None:
+        self.base = model_name or name_model(model.id)
+        self._model, self._storage, self._journal = model, storage, journal
+        self._known: dict[str, tuple[int, Adapter]] = {}  # with when its weights were written
+
+    def parse(self, model: str) -> str | None:
+        """The adapter's name in a model's name; None is the base model.
+
+        Raises:
+            Fault: 404, another base model or what cannot be an adapter's name.
+        """
+        base, colon, name = model.partition(":")
+        if base != self.base or (colon and not ADAPTER.fullmatch(name)):
+            raise Fault(404, f"model {model[:200]!r} is unknown, expected {self.base} or {self.base}:RUN-ROUND")
+        return name if colon else None
+
+    def find(self, name: str) -> Adapter:
+        """The adapter called `<run>-<round>`, fetched to local disk.
+
+        Raises:
+            Fault: 404, no run of this base model has trained it.
+        """
+        if name in self._known:
+            written, known = self._known[name]
+            if (known.path / WEIGHTS).exists() and (known.path / WEIGHTS).stat().st_mtime_ns == written:
+                return known
+        match = ADAPTER.fullmatch(name)
+        if match is None:
+            raise Fault(404, f"adapter {name[:200]!r} is unknown, expected RUN-ROUND")
+        run, round = match["run"], int(match["round"])
+        try:
+            record = self._journal.run(run)
+        except OutOfOrder:
+            raise
+        except UserError:
+            raise Fault(404, f"adapter '{name}' is unknown: there is no run '{run}'") from None
+        if not self._is_ours(record.config):
+            raise Fault(404, f"adapter '{name}' belongs to model {record.config['model']['id']!r}, not to {self.base}")
+        if (round, "training") not in self._journal.committed_steps(run):
+            raise Fault(404, f"adapter '{name}' is unknown: run '{run}' has trained none in round {round}")
+        folder, rel = RunFolder(self._storage, run), f"{round_folder(round)}/adapter"
+        if not folder.exists(rel):
+            raise Fault(404, explain_missing(run, round, "training", folder.path(rel)))
+        path = folder.local(rel)
+        adapter = Adapter(name, path, digest_adapter(path))
+        self._known[name] = (path / WEIGHTS).stat().st_mtime_ns, adapter
+        return adapter
+
+    def list(self) -> list[tuple[str, float]]:
+        """Names that may be asked for, with when each came to be: the base model, then every adapter."""
+        names = [(self.base, 0.0)]
+        for record in self._journal.runs():
+            if self._is_ours(record.config):
+                for (round, step), event in self._journal.committed_steps(record.name).items():
+                    if step == "training":
+                        names.append((f"{self.base}:{record.name}-{round}", event.time))
+        return names
+
+    def is_driven(self, run: str) -> bool:
+        """Whether the run has a controller."""
+        return self._journal.is_driven(run)
+
+    def _is_ours(self, config: dict[str, Any]) -> bool:
+        model = config.get("model", {})
+        return (model.get("id"), model.get("revision")) == (self._model.id, self._model.revision)
+
+
+def name_model(location: str) -> str:
+    """The name of a model that has none of its own: the last part of its id or path, without a file's ending."""
+    return location.rstrip("/").rpartition("/")[2].removesuffix(".gguf").replace(":", "-")

@@ -1,0 +1,58 @@
+"""What vLLM's OpenAI layer says to a request, under the names that its caller knows."""
+
+import json
+from typing import Any
+
+from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest, ErrorResponse
+
+from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody
+
+
+class VLLMAnswer:
+    """One request and what came of it so far; `tokens` counts those of a stream that nobody hears to its end, too."""
+
+    def __init__(self, body: ChatBody | CompletionBody, served: str, origin: str) -> None:
+        """`served` is vLLM's name for the model with the caller's adapter; `origin` is told as the fingerprint."""
+        self._body, self._served = body, served
+        self._head = {"model": body.model, "system_fingerprint": origin}
+        self._wants_usage = body.stream_options is not None and body.stream_options.include_usage
+        self._tokens: dict[int, int] = {}  # by choice
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated."""
+        return sum(self._tokens.values())
+
+    def request(self) -> ChatCompletionRequest | CompletionRequest:
+        """As vLLM takes it. A stream tells with every event how many tokens there are: that is how they are counted."""
+        settings = self._body.model_dump(exclude_none=True, exclude={"user", "echo"}) | {"model": self._served}
+        if self._body.stream:
+            settings |= {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+        kind = ChatCompletionRequest if isinstance(self._body, ChatBody) else CompletionRequest
+        return kind(**settings)
+
+    def show(self, item: Any) -> str | dict[str, Any] | None:
+        """The answer, or a server-sent event of it; None for one that the caller did not ask for.
+
+        Raises:
+            Fault: vLLM refuses.
+        """
+        if isinstance(item, ErrorResponse):
+            raise Fault(int(item.error.code or 400), item.error.message)
+        if not isinstance(item, str):
+            answer: dict[str, Any] = item.model_dump(mode="json")
+            self._tokens[0] = answer["usage"]["completion_tokens"]
+            return answer | self._head
+        text = item.removeprefix("data: ").strip()
+        return item if text == "[DONE]" else self._show_event(json.loads(text))
+
+    def _show_event(self, event: dict[str, Any]) -> str | None:
+        choices = event.get("choices")
+        if choices is None:  # something went wrong on the way
+            return f"data: {json.dumps(event)}\n\n"
+        if not choices and not self._wants_usage:
+            return None
+        if choices and (usage := event.pop("usage", None)):
+            self._tokens |= {choice["index"]: usage["completion_tokens"] for choice in choices}
+        return f"data: {json.dumps(event | self._head)}\n\n"

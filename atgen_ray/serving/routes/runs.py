@@ -1,0 +1,121 @@
+"""/api/v1/runs: start, list, show, stop, resume, metrics, events, export."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from pydantic import BaseModel, Field, JsonValue
+
+from atgen_ray.core.names import NAME_PATTERN
+from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.openapi import describe_files, describe_text
+from atgen_ray.serving.routes.event_stream import EventStream
+from atgen_ray.serving.runs import RunControl
+from atgen_ray.serving.security.roles import allow
+
+Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$", description="Name of the run")]
+After = Annotated[int, Query(ge=0, le=2**31, description="Only events with a higher sequence number")]
+MEDIA = {
+    "jsonl": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+    "csv": "text/csv",
+    "huggingface": "application/zip",
+}
+
+
+class RunBody(BaseModel):
+    """How a run stands."""
+
+    name: str
+    status: str
+    round: int
+    labels: int
+    dollars: float
+    updated: str
+
+
+class RunViewBody(RunBody):
+    """One run with its learning curve, events, annotation and dead letters."""
+
+    message: str
+    metrics: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    dead_letters: list[dict[str, Any]]
+    annotation: dict[str, Any] = Field(
+        description="Requests of annotating models by state, their batches under way, dollars paid, held and inherited"
+    )
+    changes: list[dict[str, Any]] = Field(
+        description="Settings that the run was given anew: key, before, now, by, time"
+    )
+
+
+class StartedBody(BaseModel):
+    """A run that was started or resumed, or a request to stop."""
+
+    name: str
+    message: str = Field(description="What will happen")
+
+
+def run_routes(control: RunControl) -> APIRouter:
+    """Reading is for annotators too, the rest for admins."""
+    router = APIRouter(prefix="/api/v1/runs", tags=["runs"])
+    anybody, admin = [allow("admin", "annotator")], [allow("admin")]
+
+    @router.post("", status_code=202, dependencies=admin)
+    def start_run(request: Request, config: dict[str, JsonValue]) -> StartedBody:
+        """Start the run that a configuration describes (the keys of its YAML file); the same one again resumes it."""
+        return StartedBody(
+            name=control.start(config, request.state.caller.name), message="the run goes on without its caller"
+        )
+
+    @router.get("", dependencies=anybody)
+    def list_runs() -> list[RunBody]:
+        """All runs, the oldest first."""
+        return [RunBody(**row) for row in control.list()]
+
+    @router.get("/{name}", dependencies=anybody)
+    def show_run(name: Name) -> RunViewBody:
+        """One run."""
+        return RunViewBody(**control.show(name))
+
+    @router.post("/{name}/stop", status_code=202, dependencies=admin)
+    def stop_run(name: Name) -> StartedBody:
+        """Ask the run to stop; all that is committed is saved."""
+        return StartedBody(name=name, message=control.stop(name))
+
+    @router.post("/{name}/resume", status_code=202, dependencies=admin)
+    def resume_run(name: Name) -> StartedBody:
+        """Go on with a run that was stopped, or whose cluster died."""
+        control.resume(name)
+        return StartedBody(name=name, message="the run goes on without its caller")
+
+    @router.get("/{name}/metrics", dependencies=anybody)
+    def run_metrics(name: Name) -> list[dict[str, Any]]:
+        """The learning curve, a row a round."""
+        metrics: list[dict[str, Any]] = control.show(name)["metrics"]
+        return metrics
+
+    @router.get(
+        "/{name}/events",
+        dependencies=anybody,
+        status_code=200,
+        response_class=EventStream,
+        responses=describe_text("text/event-stream"),
+    )
+    def run_events(name: Name, after: After = 0, last_event_id: Annotated[str | None, Header()] = None) -> Any:
+        """The run's events as server-sent events, from the first or from Last-Event-ID on, until the run is over."""
+        if last_event_id is not None:
+            if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10):
+                raise Fault(400, "Last-Event-ID is no sequence number of an event")
+            after = int(last_event_id)
+        return EventStream(control.events(name, after))
+
+    @router.get(
+        "/{name}/export", dependencies=admin, response_class=Response, responses=describe_files(*MEDIA.values())
+    )
+    def export_run(name: Name, format: Literal["jsonl", "parquet", "csv", "huggingface"] = "jsonl") -> Response:
+        """The labelled set as a file; a Hugging Face dataset is packed as zip."""
+        ending = "zip" if format == "huggingface" else format
+        disposition = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
+        return Response(control.export(name, format), media_type=MEDIA[format], headers=disposition)
+
+    return router

@@ -1,0 +1,45 @@
+"""POST /api/v1/select: the query endpoint for other tools."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
+
+from atgen_ray.config import ServiceConfig
+from atgen_ray.core.records import SAMPLES
+from atgen_ray.selection import find_needs
+from atgen_ray.serving.replicas.selection_jobs import SelectionJobs
+from atgen_ray.serving.routes.select_schemas import SelectBody, SelectionBody
+from atgen_ray.serving.security.roles import allow
+
+
+def is_large(service: ServiceConfig, body: SelectBody) -> bool:
+    """Whether a selection takes longer than a caller should wait and a replica be held, by what it asks for."""
+    needs = find_needs(body.strategy, body.parameters)
+    if body.examples is None or "states" in needs:
+        return True
+    outputs = SAMPLES + 1 if "samples" in needs else int("generations" in needs)
+    tokens = len(body.examples) * outputs * (service.model.max_new_tokens if service.model else 0)
+    looked_at = len(body.examples) + len(body.labeled)
+    return looked_at > service.limits.inline_examples or tokens > service.limits.inline_tokens
+
+
+def select_routes(service: ServiceConfig, selector: Any) -> APIRouter:
+    """`selector` is the handle of the selector deployment."""
+    router = APIRouter(prefix="/api/v1/select", tags=["select"])
+    jobs = SelectionJobs(service)
+
+    @router.post("", dependencies=[allow("admin")], responses={202: {"model": SelectionBody}})
+    async def select(body: SelectBody, response: Response) -> SelectionBody:
+        """The examples worth labelling, best first; a large or dear request becomes a job (202)."""
+        if body.background or is_large(service, body):
+            response.status_code = 202
+            return SelectionBody(status="running", job=await run_in_threadpool(jobs.start, body))
+        return SelectionBody(status="finished", selected=await selector.select.remote(body))
+
+    @router.get("/{job}", dependencies=[allow("admin")])
+    def find_job(job: str) -> SelectionBody:
+        """A background selection: its result, once it is finished."""
+        return SelectionBody(**jobs.find(job))
+
+    return router

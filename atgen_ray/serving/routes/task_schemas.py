@@ -1,0 +1,118 @@
+"""What people send and see on the pages of tasks."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from atgen_ray.serving.routes.request_body import Body
+
+LONGEST = 100_000  # characters of a label
+TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST, pattern=r"\S")]
+Note = Annotated[str, StringConstraints(min_length=1, max_length=4_000, pattern=r"\S")]
+Person = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Seconds = Annotated[float, Field(ge=0.0, le=86_400.0)]
+
+
+class _Body(Body):
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class LeaseBody(_Body):
+    """A wish for tasks."""
+
+    count: int = Field(1, ge=1, le=20, description="Tasks at most")
+    besides: list[TaskId] = Field(
+        default_factory=list, max_length=200, description="Tasks that are on the desk already"
+    )
+
+
+class DraftBody(_Body):
+    """What was typed so far."""
+
+    text: str = Field(max_length=LONGEST)
+    revision: int = Field(0, ge=0, le=2**53, description="Counts up; an older draft never replaces a later one")
+
+
+class SubmitBody(_Body):
+    """A label."""
+
+    text: Text
+    seconds: Seconds | None = Field(None, description="How long the person worked on it")
+
+
+class SkipBody(_Body):
+    """Why a task is left to somebody else, and then to an admin."""
+
+    reason: Note
+
+
+class FlagBody(_Body):
+    """What an admin should know about an example."""
+
+    comment: Note
+
+
+class DecisionBody(_Body):
+    """What becomes of a task that is in dispute or was skipped."""
+
+    verdict: Literal["label", "drop", "reopen"] = Field(
+        description="label: `text` is the label; drop: no label; reopen: back to those who flagged or skipped it"
+    )
+    text: str = Field("", max_length=LONGEST, description="The label")
+    comment: str = Field("", max_length=4_000)
+
+
+class BroughtBody(_Body):
+    """A label that exists already."""
+
+    id: TaskId | None = Field(None, description="Example id; without it the example is found by its input")
+    input: str | None = Field(None, max_length=LONGEST, description="The user turn, as an export has it")
+    text: Text
+    annotator: Person = "imported"
+
+
+class ImportBody(_Body):
+    """Labels that exist already."""
+
+    labels: list[BroughtBody] = Field(min_length=1, max_length=10_000)
+
+
+class TaskBody(BaseModel):
+    """A task as its annotator sees it."""
+
+    id: str
+    round: int
+    input: str
+    why: dict[str, Any] | None = Field(description="Strategy, rank, score and parts of the score that picked it")
+    suggestion: dict[str, Any] | None = Field(description="The model's answer: text, source and round of training")
+    blind: bool = Field(description="A suggestion comes with the first draft that is saved")
+    state: Literal["leased", "submitted", "skipped", "flagged"]
+    closed: bool = Field(description="Nothing can be changed any more")
+    draft: str | None
+    text: str | None
+    note: str | None
+    revision: int
+    lease_seconds: float = Field(description="Seconds until others may get it")
+
+
+class TasksBody(BaseModel):
+    """Tasks, and how far the run is."""
+
+    tasks: list[TaskBody]
+    progress: dict[str, Any]
+
+
+class StateBody(BaseModel):
+    """How a task stands now."""
+
+    id: str
+    state: str
+
+
+class ImportedBody(BaseModel):
+    """What became of labels that were brought."""
+
+    imported: int
+    known: int
+    refused: list[dict[str, Any]] = Field(description="Place in the list from 0, and the reason")

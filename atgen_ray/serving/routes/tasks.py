@@ -1,0 +1,113 @@
+"""/api/v1/runs/{name}/tasks: lease, draft, submit, skip, flag, undo; disputes. Who calls is who labels."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query
+
+from atgen_ray.annotation.human.adjudication import decide, list_disputes
+from atgen_ray.annotation.human.progress import measure_progress, measure_team
+from atgen_ray.annotation.human.queue import Queue
+from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.routes.runs import Name
+from atgen_ray.serving.routes.task_schemas import (
+    DecisionBody,
+    DraftBody,
+    FlagBody,
+    LeaseBody,
+    SkipBody,
+    StateBody,
+    SubmitBody,
+    TaskBody,
+    TaskId,
+    TasksBody,
+)
+from atgen_ray.serving.security.roles import allow
+from atgen_ray.serving.security.tokens import Caller
+from atgen_ray.store.journal import Journal
+
+Id = Annotated[TaskId, Path(description="Example id")]
+Key = Annotated[
+    str,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[A-Za-z0-9_-]{6,64}$",
+        description="Made by the sender for each new request; the same one again is answered as before and counts once",
+    ),
+]
+Person = Annotated[Caller, allow("admin", "annotator")]
+Admin = Annotated[Caller, allow("admin")]
+
+
+def task_routes(journal: Journal) -> APIRouter:
+    """Labelling is for annotators and admins, settling disputes for admins."""
+    router = APIRouter(prefix="/api/v1/runs/{name}/tasks", tags=["tasks"])
+
+    @router.post("/lease")
+    def lease_tasks(name: Name, body: LeaseBody, caller: Person) -> TasksBody:
+        """Tasks to work on: those that the caller holds, then new ones. None when nothing is open for the caller."""
+        tasks = Queue(journal, name, caller.name).lease(body.count, body.besides)
+        return _with_progress(tasks, name, caller)
+
+    @router.get("")
+    def list_tasks(name: Name, caller: Person) -> TasksBody:
+        """The caller's latest tasks, held or answered, the oldest first."""
+        return _with_progress(Queue(journal, name, caller.name).history(), name, caller)
+
+    @router.get("/progress")
+    def show_progress(name: Name, caller: Person) -> dict[str, Any]:
+        """Tasks by state, and the caller's own work."""
+        return measure_progress(journal, name, caller.name)
+
+    @router.get("/team")
+    def show_team(name: Name, caller: Admin) -> dict[str, Any]:
+        """Throughput, edit rate and agreement of everybody."""
+        return measure_team(journal, name)
+
+    @router.get("/disputes")
+    def show_disputes(
+        name: Name, caller: Admin, limit: Annotated[int, Query(ge=1, le=200)] = 50
+    ) -> list[dict[str, Any]]:
+        """Tasks whose answers disagree, or that somebody flagged or skipped, with all answers.
+
+        One whose `state` is open may still be labelled by others.
+        """
+        return list_disputes(journal, name, limit)
+
+    @router.put("/{id}/draft")
+    def save_draft(name: Name, id: Id, body: DraftBody, caller: Person) -> TaskBody:
+        """Keep what was typed so far and renew the lease."""
+        return TaskBody(**Queue(journal, name, caller.name).save_draft(id, body.text, body.revision))
+
+    @router.post("/{id}/submit")
+    def submit_label(name: Name, id: Id, body: SubmitBody, key: Key, caller: Person) -> TaskBody:
+        """The caller's label."""
+        return TaskBody(**Queue(journal, name, caller.name).answer(key, id, "submitted", body.text, body.seconds))
+
+    @router.post("/{id}/skip")
+    def skip_task(name: Name, id: Id, body: SkipBody, key: Key, caller: Person) -> TaskBody:
+        """Leave the task to somebody else, and then to an admin."""
+        return TaskBody(**Queue(journal, name, caller.name).answer(key, id, "skipped", body.reason))
+
+    @router.post("/{id}/flag")
+    def flag_task(name: Name, id: Id, body: FlagBody, key: Key, caller: Person) -> TaskBody:
+        """Show the task to an admin."""
+        return TaskBody(**Queue(journal, name, caller.name).answer(key, id, "flagged", body.comment))
+
+    @router.post("/{id}/undo")
+    def undo_answer(name: Name, id: Id, key: Key, caller: Person) -> TaskBody:
+        """Take the caller's own answer back, until the run has taken the label."""
+        return TaskBody(**Queue(journal, name, caller.name).undo(key, id))
+
+    @router.post("/{id}/decide")
+    def decide_task(name: Name, id: Id, body: DecisionBody, caller: Admin) -> StateBody:
+        """Settle a dispute, or a task that was skipped."""
+        if body.verdict == "label" and not body.text.strip():
+            raise Fault(422, "text is empty, expected the label")
+        state = decide(journal, name, id, caller.name, body.verdict, body.text, body.comment)
+        return StateBody(id=id, state=state)
+
+    def _with_progress(tasks: list[dict[str, Any]], name: str, caller: Caller) -> TasksBody:
+        progress = measure_progress(journal, name, caller.name)
+        return TasksBody(tasks=[TaskBody(**task) for task in tasks], progress=progress)
+
+    return router

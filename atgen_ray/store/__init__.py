@@ -1,0 +1,1 @@
+"""What outlives a process: the database with journal and ledger, and each run's folder."""

@@ -1,0 +1,199 @@
+"""The ledger: the worst case is reserved before anything is sent, and settled when the bill is known.
+
+A reservation and the intent to send are entered in one transaction under the lock of the run, so that neither a crash
+nor another thread can come between the look at the balance and what it allows. Money is whole billionths of a dollar,
+which add up exactly.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+
+from atgen_ray.config import StoppingConfig
+from atgen_ray.core.money import NANO, scale
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.tables import annotations, ledger, totals
+from atgen_ray.store.totals import add_held, add_paid, find_keys
+
+Scope = Literal["run", "round"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something to pay for: `held` is the most it can cost, in billionths of a dollar."""
+
+    key: str
+    example_id: str
+    held: int
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Dollars paid and dollars held for what is under way."""
+
+    paid: float = 0.0
+    held: float = 0.0
+
+
+@dataclass(frozen=True)
+class Account:
+    """What one annotator's work on a round came to: entries, and dollars paid and held."""
+
+    round: int
+    annotator: str
+    entries: int
+    paid: float
+    held: float
+    inherited: float = 0.0  # paid by another run, whose labels were taken over
+
+
+class Ledger:
+    """The money of one run. Its methods work inside a transaction of `Journal.fenced`, which holds the run's lock."""
+
+    def __init__(self, run: str, stopping: StoppingConfig) -> None:
+        self._run = run
+        self._limits: dict[Scope, int | None] = {
+            "run": _nano(stopping.dollars),
+            "round": _nano(stopping.dollars_per_round),
+        }
+
+    def reserve(
+        self, connection: sa.Connection, round: int, annotator: str, entries: Sequence[Entry]
+    ) -> tuple[int, Scope | None]:
+        """Holds money for the first of `entries`, as many as the budget allows.
+
+        Returns:
+            How many those are, and which budget keeps out the next one.
+        """
+        count, limit = self.fit(connection, round, [entry.held for entry in entries])
+        self.hold(connection, round, annotator, entries[:count])
+        return count, limit
+
+    def fit(self, connection: sa.Connection, round: int, amounts: Sequence[int]) -> tuple[int, Scope | None]:
+        """How many of the first `amounts` the budget allows now, and which budget keeps out the next one."""
+        room = {scope: self._room(connection, scope, round) for scope in self._limits}
+        for count, amount in enumerate(amounts):
+            for scope, left in room.items():
+                if left is not None and amount > left:
+                    return count, scope
+            room = {scope: None if left is None else left - amount for scope, left in room.items()}
+        return len(amounts), None
+
+    def hold(self, connection: sa.Connection, round: int, annotator: str, entries: Sequence[Entry]) -> None:
+        """Enters reservations that `fit` allowed in the same transaction."""
+        common = {"run": self._run, "round": round, "annotator": annotator, "paid": None}
+        rows = [common | {"key": each.key, "example_id": each.example_id, "held": each.held} for each in entries]
+        if rows:
+            add_held(connection, self._run, round, [(each.example_id, each.held) for each in entries])
+            connection.execute(sa.insert(ledger), rows)
+
+    def find(self, connection: sa.Connection, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that are in the ledger."""
+        return find_keys(connection, self._run, keys)
+
+    def read_held(self, connection: sa.Connection, keys: Sequence[str]) -> dict[str, int]:
+        """What was held for those of `keys` that are in the ledger, settled or not."""
+        query = sa.select(ledger.c.key, ledger.c.held).where(ledger.c.run == self._run)
+        wanted = set(keys)
+        return {str(key): int(held) for key, held in connection.execute(query) if key in wanted}
+
+    def settle(self, connection: sa.Connection, paid: Mapping[str, int]) -> None:
+        """Replaces what is held by what was `paid`, by key; 0 releases it. What is settled already stays."""
+        if paid:
+            add_paid(connection, self._run, paid)
+            mine = (ledger.c.run == self._run) & (ledger.c.key == sa.bindparam("settled")) & ledger.c.paid.is_(None)
+            rows = [{"settled": key, "amount": amount} for key, amount in paid.items()]
+            connection.execute(sa.update(ledger).where(mine).values(paid=sa.bindparam("amount")), rows)
+
+    def used(self, connection: sa.Connection, scope: Scope, round: int) -> int:
+        """What the run, or its `round`, has paid and holds, in billionths of a dollar."""
+        mine = ledger.c.run == self._run
+        if scope == "round":
+            mine &= ledger.c.round == round
+        used = sa.select(sa.func.sum(sa.func.coalesce(ledger.c.paid, ledger.c.held))).where(mine)
+        return int(connection.execute(used).scalar_one() or 0)
+
+    def _room(self, connection: sa.Connection, scope: Scope, round: int) -> int | None:
+        """What is left of a budget; None without one."""
+        limit = self._limits[scope]
+        return None if limit is None else limit - self.used(connection, scope, round)
+
+
+def read_balance(journal: Journal, run: str) -> Balance:
+    """What the run has paid and what it holds."""
+    held = sa.select(sa.func.sum(totals.c.held)).where(totals.c.run == run)
+    with journal.database.reading() as connection:
+        held_now = connection.execute(held).scalar_one()
+    return Balance(sum(read_spending(journal, run).values()), int(held_now or 0) / NANO)
+
+
+def read_inherited(journal: Journal, run: str) -> dict[int, float]:
+    """Dollars that other runs paid for what this one has taken over, by round; they count against no budget."""
+    inherited = sa.select(totals.c.round, totals.c.inherited).where((totals.c.run == run) & (totals.c.inherited > 0))
+    with journal.database.reading() as connection:
+        return {round: nano / NANO for round, nano in connection.execute(inherited)}
+
+
+def read_cost(journal: Journal, run: str) -> dict[int, float]:
+    """Dollars that the labels of each round cost: what the run paid, and what others paid before it."""
+    paid, inherited = read_spending(journal, run), read_inherited(journal, run)
+    return {round: paid.get(round, 0.0) + inherited.get(round, 0.0) for round in paid.keys() | inherited.keys()}
+
+
+def read_accounts(journal: Journal, run: str) -> list[Account]:
+    """The ledger by round and annotator; labels that are not in it count with their own price."""
+    held = sa.func.sum(sa.case((ledger.c.paid.is_(None), ledger.c.held), else_=0))
+    group = (ledger.c.round, ledger.c.annotator)
+    inherited = sa.func.sum(ledger.c.inherited)
+    entered = sa.select(*group, sa.func.count(), sa.func.sum(ledger.c.paid), held, inherited).where(ledger.c.run == run)
+    labels = (annotations.c.round, annotations.c.annotator)
+    other = sa.select(*labels, sa.func.count(), sa.func.sum(annotations.c.dollars)).where(_unentered(run))
+    with journal.database.reading() as connection:
+        accounts = [
+            Account(round, annotator, count, int(paid or 0) / NANO, int(on_hold or 0) / NANO, int(others or 0) / NANO)
+            for round, annotator, count, paid, on_hold, others in connection.execute(entered.group_by(*group))
+        ]
+        accounts += [
+            Account(round, annotator, count, float(dollars), 0.0)
+            for round, annotator, count, dollars in connection.execute(other.group_by(*labels))
+        ]
+    return sorted(accounts, key=lambda account: (account.round, account.annotator))
+
+
+def read_spending(journal: Journal, run: str) -> dict[int, float]:
+    """Dollars paid in each round, also for answers that gave no label.
+
+    A label whose example is not in the ledger counts with its own price.
+    """
+    query = sa.select(totals.c.round, totals.c.paid, totals.c.unledgered).where(totals.c.run == run)
+    with journal.database.reading() as connection:
+        return {round: int(nano) / NANO + outside for round, nano, outside in connection.execute(query)}
+
+
+def _unentered(run: str) -> sa.ColumnElement[bool]:
+    """Labels of the run whose example is not in the ledger."""
+    entered = sa.select(ledger.c.key).where(
+        (ledger.c.run == annotations.c.run) & (ledger.c.example_id == annotations.c.example_id)
+    )
+    return (annotations.c.run == run) & ~entered.exists()
+
+
+def read_paid(journal: Journal, run: str, annotator: str, round: int) -> dict[str, int]:
+    """What an annotator's work on each example of a round cost, in billionths of a dollar."""
+    mine = (ledger.c.run == run) & (ledger.c.annotator == annotator) & (ledger.c.round == round)
+    paid = sa.func.sum(sa.func.coalesce(ledger.c.paid, 0))
+    query = sa.select(ledger.c.example_id, paid).where(mine).group_by(ledger.c.example_id)
+    with journal.database.reading() as connection:
+        return {str(id_): int(nano) for id_, nano in connection.execute(query)}
+
+
+def format_dollars(nano: int) -> str:
+    """Billionths of a dollar as dollars, rounded up to a millionth: a budget of so many dollars is enough."""
+    return f"{-(-nano // 1000) / 1_000_000:.6f}".rstrip("0").rstrip(".")
+
+
+def _nano(dollars: float | None) -> int | None:
+    return None if dollars is None else math.floor(scale(dollars))

@@ -1,0 +1,331 @@
+"""A run's folder, on local disk or in an object store: every name is checked, every write appears whole or not at all.
+
+Local writes are staged under `.staging` of the same folder, flushed with fsync and renamed into place. In an object
+store (any fsspec URL) one object appears whole by itself; a folder counts only once its record under `.published`
+says that it is complete. A kill at any moment leaves the old content, the new or nothing; `RunFolder.sweep` clears
+what is left behind.
+"""
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+from platformdirs import user_cache_path
+
+from atgen_ray.core.errors import OutOfOrder, StorageFull, UserError
+from atgen_ray.core.names import check_run_name
+from atgen_ray.core.strict_json import encode_json
+
+STAGING = ".staging"
+PUBLISHED = ".published"
+# Full, read-only, forbidden, broken: of a disk; and overloaded or broken, as s3fs says it, of an object store.
+FULL = {errno.ENOSPC, errno.EDQUOT}
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+OBJECT_STORE = DISK | {errno.EBUSY, errno.EREMOTEIO, errno.ETIMEDOUT}
+DRIVERS = {"aiobotocore", "aiohttp", "botocore", "gcsfs"}
+PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
+
+
+def open_storage(storage: str) -> tuple[AbstractFileSystem, str]:
+    """The file system behind `storage` and the root path on it; on local disk an absolute path free of symlinks.
+
+    Raises:
+        UserError: the protocol is unknown, or its driver is not installed.
+    """
+    try:
+        # Listings are never cached: another process may have written since.
+        fs, root = url_to_fs(storage, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        # Not the URL itself, which may carry a key.
+        raise UserError(f"storage is {storage.partition('://')[0]}://..., which cannot be opened: {error}") from None
+    return fs, os.path.realpath(root) if isinstance(fs, LocalFileSystem) else root.rstrip("/")
+
+
+class RunFolder:
+    """`<storage>/runs/<name>/`. `rel` is a path below it with forward slashes, such as `rounds/001/metrics.json`.
+
+    Each part of `rel` is 1 to 128 of `A-Z a-z 0-9 . _ = -` and starts with none of `. = -`. Every method that takes
+    one raises UserError for any other, and for a symlink that leaves the folder. Reading what is not there raises
+    FileNotFoundError; a disk or store that is full, read-only, forbidden or broken raises OutOfOrder.
+    """
+
+    def __init__(self, storage: str, name: str) -> None:
+        check_run_name(name)
+        self.name = name
+        self.fs, root = open_storage(storage)
+        self.root = f"{root}/runs/{name}"
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({self.name!r})"
+
+    def path(self, rel: str) -> str:
+        """The absolute path on local disk, or the full URL: what Ray Data and pyarrow take."""
+        return self._target(rel) if self.is_local else self.fs.unstrip_protocol(self._target(rel))
+
+    def exists(self, rel: str) -> bool:
+        """Whether a file, or a folder made by `publish`, is there and whole. Not to be asked of other folders."""
+        target = self._target(rel)
+        if self.is_local:
+            return Path(target).exists()
+        with self._explained():
+            try:
+                if self.fs.info(target)["type"] == "file":
+                    return True
+            except FileNotFoundError:
+                return False
+            return self._record(rel) is not None
+
+    def write_table(self, rel: str, table: pa.Table) -> None:
+        """Write a Parquet file."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self._write(rel, sink.getvalue().to_pybytes())
+
+    def read_table(self, rel: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a Parquet file; `columns` restricts what is read."""
+        target = self._target(rel)
+        with self._explained(), pa.OSFile(target) if self.is_local else pa.BufferReader(self._read(rel)) as source:
+            return pq.read_table(source, columns=None if columns is None else [*columns])
+
+    def write_json(self, rel: str, value: Any) -> None:
+        """Write `encode_json(value)`, indented."""
+        self.write_text(rel, encode_json(value, indent=2) + "\n")
+
+    def read_json(self, rel: str) -> Any:
+        """Read a JSON file."""
+        return json.loads(self._read(rel))
+
+    def write_jsonl(self, rel: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write one `encode_json` object a line."""
+        self.write_text(rel, "".join(encode_json(row) + "\n" for row in rows))
+
+    def read_jsonl(self, rel: str) -> list[dict[str, Any]]:
+        """Read one object a line."""
+        # Not splitlines: U+2028 and its kin stand unescaped inside JSON strings.
+        return [json.loads(line) for line in self._read(rel).split(b"\n") if line]
+
+    def write_text(self, rel: str, text: str) -> None:
+        """Write UTF-8 text as it is, line ends included."""
+        self._write(rel, text.encode())
+
+    def read_text(self, rel: str) -> str:
+        """Read UTF-8 text as it is."""
+        return self._read(rel).decode()
+
+    @contextmanager
+    def publish(self, rel: str) -> Iterator[Path]:
+        """A local folder to fill; on a clean exit it appears whole at `rel`, in place of what was there.
+
+        An exception inside the block leaves `rel` as it was.
+        """
+        target = self._target(rel)
+        if self.is_local:
+            with self._explained(), self._staged(target) as staged:
+                staged.mkdir()
+                yield staged
+            return
+        with TemporaryDirectory(prefix="atgen-publish-") as folder:
+            yield Path(folder)
+            with self._explained():
+                self._upload(Path(folder), rel, target)
+
+    def local(self, rel: str) -> Path:
+        """`rel` on local disk: itself, or a copy in the user's cache, which may be deleted at any time.
+
+        Raises:
+            FileNotFoundError: it is not there, or a folder in an object store is being replaced.
+        """
+        target = self._target(rel)
+        if self.is_local:
+            if not Path(target).exists():
+                raise FileNotFoundError(target)
+            return Path(target)
+        record = self._record(rel)
+        if record is None and self.fs.info(target)["type"] != "file":
+            raise FileNotFoundError(target)
+        version = self.fs.ukey(target) if record is None else sha256(encode_json(record).encode()).hexdigest()
+        folder = user_cache_path("atgen-ray") / "storage" / version
+        folder.mkdir(parents=True, exist_ok=True)
+        copy = folder / rel.rpartition("/")[2]
+        with FileLock(folder / ".lock"), self._explained():  # the workers of a node wait for one download
+            if not copy.exists():
+                self._download(rel, record, folder / STAGING, copy)
+        return copy
+
+    def list(self, rel: str = "") -> Sequence[str]:
+        """Paths of the direct children of `rel`, sorted; in an object store also folders half published: `exists`."""
+        target = self._target(rel) if rel else self.root
+        with self._explained():
+            try:
+                paths = self.fs.ls(target, detail=False)
+            except FileNotFoundError:
+                return []
+        names = {path.rstrip("/").rpartition("/")[2] for path in paths}
+        return sorted(f"{rel}/{name}" if rel else name for name in names if PART.fullmatch(name))
+
+    def remove(self, rel: str) -> None:
+        """Remove a file or folder whole; nothing happens when it is not there."""
+        target = self._target(rel)
+        with self._explained():
+            if not self.is_local:
+                # Records go first: without them the rest counts for nothing.
+                self._remove_objects(self._record_path(rel), f"{self.root}/{PUBLISHED}/{rel}", target)
+            elif Path(target).exists():
+                self._retire(target)
+                _sync(Path(target).parent)
+
+    def sweep(self) -> None:
+        """Clear what killed writes left behind. Only for the holder of the run's lease: it would cut live writes."""
+        if self.is_local:
+            _delete(Path(self.root) / STAGING)
+            return
+        records = f"{self.root}/{PUBLISHED}"
+        for path in self.fs.find(records):
+            rel = path[path.index(records) + len(records) + 1 :].removesuffix(".json")
+            if self._record(rel) is None:
+                self.remove(rel)
+
+    def _target(self, rel: str) -> str:
+        if len(rel) > 512 or not all(PART.fullmatch(part) for part in rel.split("/")):
+            raise UserError(f"path {rel[:80]!r} of run '{self.name}' is not plain names joined by /, as rounds/x.json")
+        target = f"{self.root}/{rel}"
+        if self.is_local and not Path(os.path.realpath(target)).is_relative_to(self.root):
+            raise UserError(f"path '{rel}' of run '{self.name}' is a link that leaves the run's folder")
+        return target
+
+    def _read(self, rel: str) -> bytes:
+        with self._explained():
+            return self.fs.cat_file(self._target(rel))
+
+    def _write(self, rel: str, data: bytes) -> None:
+        target = self._target(rel)
+        with self._explained():
+            if self.is_local:
+                with self._staged(target) as staged:
+                    staged.write_bytes(data)
+            else:
+                self.fs.pipe_file(target, data)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Trouble of the disk or store, rather than with our use of it, is for the user to mend."""
+        try:
+            yield
+        except Exception as error:
+            if not _is_trouble(error, DISK if self.is_local else OBJECT_STORE):
+                raise
+            shown = self.root if self.is_local else f"{self.fs.unstrip_protocol('').partition('://')[0]}://..."
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            kind = StorageFull if getattr(error, "errno", None) in FULL else OutOfOrder
+            raise kind(f"storage {shown} cannot be used: {reason}") from error
+
+    @contextmanager
+    def _staged(self, target: str) -> Iterator[Path]:
+        """A path on the same disk, flushed and renamed to `target` on a clean exit."""
+        staged = self._staging_path()
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield staged
+            for path in [staged, *staged.rglob("*")]:
+                _sync(path)
+            if Path(target).is_dir() or (staged.is_dir() and Path(target).exists()):
+                self._retire(target)  # rename replaces a file by a file only
+            staged.rename(target)
+            parents = [*Path(target).parents]  # they may be new too, up to the storage root
+            for folder in parents[: parents.index(Path(self.root).parents[1]) + 1]:
+                _sync(folder)
+        finally:
+            _delete(staged)
+
+    def _staging_path(self) -> Path:
+        path = Path(self.root, STAGING, uuid4().hex)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _retire(self, target: str) -> None:
+        """Take a whole folder or file away in one step, then delete it."""
+        retired = self._staging_path()
+        Path(target).rename(retired)
+        _delete(retired)
+
+    def _record_path(self, rel: str) -> str:
+        return f"{self.root}/{PUBLISHED}/{rel}.json"
+
+    def _record(self, rel: str) -> dict[str, Any] | None:
+        """What is published at `rel` of an object store: its version and its files; None unless complete."""
+        try:
+            record: dict[str, Any] = json.loads(self.fs.cat_file(self._record_path(rel)))
+        except FileNotFoundError:
+            return None
+        return record if record["complete"] else None
+
+    def _upload(self, folder: Path, rel: str, target: str) -> None:
+        files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        record = {"version": uuid4().hex, "files": files, "complete": False}
+        # Intent, effect, receipt: the first record takes the old content out of sight and tells sweep of this one.
+        self.fs.pipe_file(self._record_path(rel), encode_json(record).encode())
+        self._remove_objects(target)
+        self.fs.put([str(folder / file) for file in files], [f"{target}/{file}" for file in files])
+        self.fs.pipe_file(self._record_path(rel), encode_json(record | {"complete": True}).encode())
+
+    def _download(self, rel: str, record: dict[str, Any] | None, staged: Path, copy: Path) -> None:
+        target = self._target(rel)
+        _delete(staged)
+        if record is None:
+            self.fs.get_file(target, str(staged))
+        else:
+            staged.mkdir()
+            copies = [staged / file for file in record["files"]]
+            for path in copies:
+                # Whoever writes to the bucket must not reach the rest of this disk.
+                if not path.resolve().is_relative_to(staged.resolve()):
+                    raise UserError(f"the record of '{target}' names a file outside it: {str(path)[:200]!r}")
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self.fs.get([f"{target}/{file}" for file in record["files"]], [str(path) for path in copies])
+            if self._record(rel) != record:  # the objects may be of both versions
+                raise FileNotFoundError(target)
+        staged.rename(copy)
+
+    def _remove_objects(self, *paths: str) -> None:
+        for path in paths:
+            with suppress(FileNotFoundError):
+                self.fs.rm(path, recursive=True)
+
+
+def _is_trouble(error: Exception, codes: set[int]) -> bool:
+    """Whether disk or store cannot do what is asked; drivers tell trouble of the wire by exceptions of their own."""
+    if isinstance(error, OSError):
+        return error.errno in codes or isinstance(error, PermissionError)
+    return type(error).__module__.partition(".")[0] in DRIVERS
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or folder to disk, so that a power cut after the rename cannot lose what was renamed."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,214 @@
+"""The tables of the journal. `atgen_ray/store/migrations` says how to change them."""
+
+import sqlalchemy as sa
+
+TABLES = sa.MetaData()
+_RUN = "runs.name"
+
+runs = sa.Table(
+    "runs",
+    TABLES,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.Column("digest", sa.String, nullable=False),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),  # seconds since 1970, as all times here
+    sa.Column("updated", sa.Double, nullable=False),
+)
+
+# One row a run from its creation on: the row to lock for every write of the run.
+controllers = sa.Table(
+    "controllers",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("epoch", sa.Integer, nullable=False),  # how often the run was taken
+    sa.Column("owner", sa.String),  # null: free
+    sa.Column("host", sa.String, nullable=False),
+    sa.Column("machine", sa.String, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("started", sa.Double, nullable=False),  # when that process started
+    sa.Column("expires", sa.Double, nullable=False),
+    sa.Column("stop_asked", sa.Boolean, nullable=False),
+)
+
+events = sa.Table(
+    "events",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),  # from 1, no gaps
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("round", sa.Integer),
+    sa.Column("step", sa.String),
+    sa.Column("payload", sa.JSON, nullable=False),
+    sa.Column("seconds", sa.Double),
+    sa.Column("time", sa.Double, nullable=False),
+)
+# Two nulls are never equal to a unique index, so a step outside all rounds counts as one of round -1.
+_COMMITTED = events.c.kind == sa.literal_column("'step'")
+sa.Index(
+    "one_event_per_step",
+    events.c.run,
+    sa.func.coalesce(events.c.round, sa.literal_column("-1")),
+    events.c.step,
+    unique=True,
+    sqlite_where=_COMMITTED,
+    postgresql_where=_COMMITTED,
+)
+
+# Texts are stored as JSON: a text column of PostgreSQL takes no NUL, and no database takes a lone surrogate.
+annotations = sa.Table(
+    "annotations",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run", sa.ForeignKey(_RUN), nullable=False),
+    sa.Column("example_id", sa.String, nullable=False),
+    sa.Column("annotator", sa.String, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("text", sa.JSON, nullable=False),
+    sa.Column("dollars", sa.Double, nullable=False),
+    sa.Column("provenance", sa.JSON, nullable=False),
+    sa.Column("time", sa.Double, nullable=False),
+    sa.UniqueConstraint("run", "example_id", "annotator"),
+)
+
+dead_letters = sa.Table(
+    "dead_letters",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run", sa.ForeignKey(_RUN), nullable=False),
+    sa.Column("example_id", sa.String, nullable=False),
+    sa.Column("step", sa.String, nullable=False),
+    sa.Column("round", sa.Integer),
+    sa.Column("reason", sa.JSON, nullable=False),
+    sa.UniqueConstraint("run", "example_id", "step"),
+)
+
+# Every dollar: what is held for work that was sent, and what was paid for it. Money is whole billionths of a dollar.
+ledger = sa.Table(
+    "ledger",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("key", sa.String, primary_key=True),  # of the request, or of the label
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("annotator", sa.String, nullable=False),
+    sa.Column("example_id", sa.String, nullable=False),
+    sa.Column("held", sa.BigInteger, nullable=False),  # the worst case that was reserved
+    sa.Column("paid", sa.BigInteger),  # null: not settled, so that `held` counts
+    sa.Column("inherited", sa.BigInteger),  # what another run paid, whose labels were taken over; null: nothing
+)
+
+sa.Index("ledger_examples", ledger.c.run, ledger.c.example_id)
+
+# What the labels and the ledger of a run add up to in a round: `atgen_ray/store/totals.py` counts as they are entered.
+totals = sa.Table(
+    "totals",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("labels", sa.BigInteger, nullable=False),
+    sa.Column("paid", sa.BigInteger, nullable=False),  # billionths of a dollar, as `held`
+    sa.Column("held", sa.BigInteger, nullable=False),
+    sa.Column("unledgered", sa.Double, nullable=False),  # dollars of labels whose example is not in the ledger
+    sa.Column("inherited", sa.BigInteger, nullable=False),
+)
+
+# What is sent in one piece to a provider: a batch job, or a single request.
+shards = sa.Table(
+    "shards",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("hash", sa.String, primary_key=True),  # of its requests: the provider's metadata carry it
+    sa.Column("annotator", sa.String, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("remote", sa.String),  # the provider's id; null: not known to be created
+    sa.Column("status", sa.String, nullable=False),  # as the provider last said it
+    sa.Column("done", sa.Boolean, nullable=False),  # all its answers are in `requests`
+    sa.Column("time", sa.Double, nullable=False),
+)
+
+# A question to an annotating model, entered before it is sent, and its raw answer.
+requests = sa.Table(
+    "requests",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("custom_id", sa.String, primary_key=True),
+    sa.Column("shard", sa.String, nullable=False),
+    sa.Column("annotator", sa.String, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("example_id", sa.String, nullable=False),
+    sa.Column("vote", sa.Integer, nullable=False),
+    sa.Column("repair", sa.Integer, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),  # how often it was sent before, unbilled
+    sa.Column("prompt_hash", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False),  # sent, answered, unanswered, refused, lost
+    sa.Column("response", sa.JSON),
+    sa.Column("reason", sa.JSON),
+    sa.Column("prompt_tokens", sa.Integer),
+    sa.Column("output_tokens", sa.Integer),
+    sa.Column("time", sa.Double, nullable=False),
+    sa.UniqueConstraint("run", "annotator", "round", "example_id", "vote", "repair", "attempt"),
+    sa.ForeignKeyConstraint(["run", "shard"], ["shards.run", "shards.hash"]),
+)
+
+# An example that people are to label, or whose label was brought along. Its state follows from the answers to it.
+tasks = sa.Table(
+    "tasks",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("example_id", sa.String, primary_key=True),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),
+    sa.Column("wanted", sa.Integer, nullable=False),  # answers by different people
+    sa.Column("state", sa.String, nullable=False),  # open, disputed, answered, dropped; by the run: taken, buried
+    sa.Column("input", sa.JSON, nullable=False),
+    sa.Column("suggestion", sa.JSON),  # a model's answer: text, source, round
+    sa.Column("why", sa.JSON),  # it was picked: strategy, rank, score, parts
+    sa.Column("first", sa.JSON),  # what the first annotator of a router said of it
+    sa.Column("decision", sa.JSON),  # of an admin
+    sa.Column("changed", sa.Double, nullable=False),
+)
+sa.Index("open_tasks", tasks.c.run, tasks.c.state, tasks.c.round, tasks.c.rank)
+
+# One person's work on one example. The key keeps anybody from labelling it twice.
+assignments = sa.Table(
+    "assignments",
+    TABLES,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("example_id", sa.String, primary_key=True),
+    sa.Column("annotator", sa.String, primary_key=True),
+    sa.Column("state", sa.String, nullable=False),  # leased, submitted, skipped, flagged
+    sa.Column("until", sa.Double, nullable=False),  # when the lease expires
+    sa.Column("leased", sa.Double, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),  # of the draft: an older one never replaces it
+    sa.Column("draft", sa.JSON),
+    sa.Column("text", sa.JSON),
+    sa.Column("note", sa.JSON),  # why it was skipped or flagged
+    sa.Column("seconds", sa.Double),
+    sa.Column("answered", sa.Double),
+    sa.ForeignKeyConstraint(["run", "example_id"], ["tasks.run", "tasks.example_id"]),
+)
+
+# What was answered to a request that may come again, by the key that its sender gave it.
+receipts = sa.Table(
+    "receipts",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("annotator", sa.String, primary_key=True),
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False),  # of the request
+    sa.Column("answer", sa.JSON, nullable=False),
+    sa.Column("time", sa.Double, nullable=False),
+)
+
+# Who may use the service. The token itself is nowhere: it is 256 random bits, so one round of SHA-256 hides it.
+tokens = sa.Table(
+    "tokens",
+    TABLES,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("role", sa.String, nullable=False),
+    sa.Column("label", sa.String, nullable=False),
+    sa.Column("digest", sa.String, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("revoked", sa.Boolean, nullable=False),
+)

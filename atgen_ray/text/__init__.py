@@ -1,0 +1,1 @@
+"""Comparing texts: words, overlap, sentences and whether one supports another."""

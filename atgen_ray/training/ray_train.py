@@ -1,0 +1,106 @@
+"""A fine-tuning as a Ray Train job, with DDP or FSDP over its workers."""
+
+import json
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from atgen_ray.config import TrainingConfig
+from atgen_ray.training.callbacks import STATE
+
+SUMMARY = "training.json"  # travels with the adapter in its checkpoint
+
+
+class TrainingFailed(RuntimeError):
+    """Training ended without an adapter."""
+
+
+def train_distributed(job: dict[str, Any], use_gpu: bool, output: Path, work: str) -> dict[str, Any]:
+    """Fine-tunes into `output` and returns the fields of `TrainingResult`.
+
+    Args:
+        job: the first arguments of `fine_tune`.
+        use_gpu: give every worker the GPUs that the config says.
+        output: an existing local folder.
+        work: folder or URL that every worker can reach.
+
+    Raises:
+        UserError: the cluster has not as many GPUs.
+        ray.train.TrainingFailedError: workers kept failing.
+    """
+    from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
+    from atgen_ray.training.backend import DeviceConfig
+
+    training: TrainingConfig = job["training"]
+    resources = {"CPU": fit_cpus(training.workers, training.cpus_per_worker)}
+    if use_gpu:
+        resources["GPU"] = _reserve_gpus(training)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config=job,
+        torch_config=DeviceConfig(),
+        scaling_config=ScalingConfig(num_workers=training.workers, use_gpu=use_gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            name="train",
+            storage_path=work,
+            failure_config=FailureConfig(max_failures=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            worker_runtime_env={"env_vars": worker_environment(job["threads"])},
+        ),
+    )
+    checkpoint: Checkpoint | None = trainer.fit().checkpoint
+    if checkpoint is None:
+        raise TrainingFailed("fine-tuning ended without a checkpoint")
+    checkpoint.to_directory(str(output))
+    summary = output / SUMMARY
+    record: dict[str, Any] = json.loads(summary.read_text())
+    summary.unlink()
+    return record
+
+
+def _reserve_gpus(training: TrainingConfig) -> float:
+    """GPUs for each worker; several take what is asked, for no two of them may share one."""
+    from atgen_ray.ray_runtime.placement import check_gpus, fit_gpus
+
+    key, gpus = "training.gpus_per_worker", training.gpus_per_worker
+    if training.workers == 1:
+        return fit_gpus(key, 1, gpus)
+    check_gpus(key, gpus, training.workers)
+    return gpus
+
+
+def train_worker(job: dict[str, Any]) -> None:
+    """Fine-tunes as one of the workers of a Ray Train job; the first reports the adapter with a summary of it.
+
+    After a lost worker all start again, from the last checkpoint.
+    """
+    import ray.train
+
+    from atgen_ray.training.fine_tune import fine_tune
+
+    context = ray.train.get_context()
+    first = context.get_world_rank() == 0
+    checkpoint = ray.train.get_checkpoint()
+    with tempfile.TemporaryDirectory() as folder, checkpoint.as_directory() if checkpoint else nullcontext() as last:
+        summary = fine_tune(
+            **job,
+            workers=context.get_world_size(),
+            rank=context.get_world_rank(),
+            output=Path(folder) if first else None,
+            resumed=Path(last) if last and (Path(last) / STATE).is_file() else None,
+            keep=report,
+        )
+        if first:
+            (Path(folder) / SUMMARY).write_text(json.dumps(summary))
+        report(summary["steps"], Path(folder) if first else None)
+
+
+def report(step: int, folder: Path | None) -> None:
+    """Hands a checkpoint to Ray Train, from which new workers go on. All workers do so, the first with a folder."""
+    import ray.train
+
+    ray.train.report({"steps": step}, checkpoint=ray.train.Checkpoint.from_directory(str(folder)) if folder else None)
