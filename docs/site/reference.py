@@ -12,29 +12,29 @@ from typing import Any
 
 import typer
 
-from atgen_ray.cli import app
+from atgen_ray.cli.app import app
 from atgen_ray.config import ServiceConfig
-from atgen_ray.config_source import explain_config, explain_strategies, list_presets
+from atgen_ray.config.loading import explain_config, explain_strategies, list_presets
 from atgen_ray.evaluation import METRICS
 from atgen_ray.serving.application import create_api, parse_service
-from atgen_ray.settings import list_settings
+from atgen_ray.core.schema import list_settings
 
 MADE = "*This page is made from the code when the documentation is built.*"
 # What an author of a strategy, a metric, an annotator or an engine works with, and what a reader of
 # runs needs. Modules that nothing outside the package should import are left to the source.
 MODULES = {
-    "Records that the steps pass to each other": "atgen_ray.records",
-    "Query strategies": "atgen_ray.selection.contract",
+    "Records that the steps pass to each other": "atgen_ray.core.records",
+    "Query strategies": "atgen_ray.selection.strategy",
     "Selecting a batch": "atgen_ray.selection.batch",
-    "What a metric sees": "atgen_ray.evaluation.cases",
-    "Metrics": "atgen_ray.evaluation.metrics",
-    "What an annotator works with": "atgen_ray.annotation.site",
-    "Providers of annotating models": "atgen_ray.annotation.providers",
-    "Engines": "atgen_ray.engines",
-    "The journal": "atgen_ray.journal",
-    "The ledger": "atgen_ray.budget",
-    "A run's folder": "atgen_ray.storage",
-    "Errors": "atgen_ray.errors",
+    "What a metric sees": "atgen_ray.evaluation.metric",
+    "Metrics": "atgen_ray.evaluation.registry",
+    "What an annotator works with": "atgen_ray.annotation.context",
+    "Providers of annotating models": "atgen_ray.annotation.providers.base",
+    "Engines": "atgen_ray.engines.base",
+    "The journal": "atgen_ray.store.journal",
+    "The ledger": "atgen_ray.store.ledger",
+    "A run's folder": "atgen_ray.store.run_folder",
+    "Errors": "atgen_ray.core.errors",
 }
 
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 import typer
 import yaml
 
-from atgen_ray.cli import app
+from atgen_ray.cli.app import app
 from atgen_ray.config import ServiceConfig
-from atgen_ray.config_source import explain_config, parse_config
-from atgen_ray.settings import list_settings
+from atgen_ray.config.loading import explain_config, parse_config
+from atgen_ray.core.schema import list_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -45,6 +46,7 @@ def commands(text: str) -> list[str]:
     return [part.strip(" $") for line in [*lines, *spans(text)] for part in re.split(r";|&&", line)]
 
 
+@cache
 def settings() -> dict[str, str]:
     """The type of every key of a run and of the service; alternatives of an annotator together."""
     rows = [*explain_config(), *list_settings(ServiceConfig)]
@@ -65,9 +67,15 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", head.lower()).strip()) for head in heads}
 
 
+@cache
+def root_command() -> Any:
+    """The command line."""
+    return typer.main.get_command(app)
+
+
 def find_command(words: list[str]) -> tuple[Any, list[str]]:
     """The command that the words call, and what is left of them; a KeyError where there is none."""
-    command: Any = typer.main.get_command(app)
+    command: Any = root_command()
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         command, words = command.commands[words[0]], words[1:]
     return command, words
