@@ -1,10 +1,12 @@
-"""Annotation: what faults of providers cost (nothing), and how fast rows are labelled against a slow provider.
+"""Annotation: what faults of providers cost (nothing), and how fast rows are labelled against a
+slow provider.
 
-    python benchmarks/annotation.py [--output benchmarks/results/annotation] [--only faults|throughput]
+    python benchmarks/annotation.py [--output benchmarks/results/annotation] [--only
+    faults|throughput]
 
-Both run against the stand-in of tests/fakes, which speaks OpenAI's and Anthropic's wires over HTTP, through the
-official SDKs. The sequential time is measured on a sample of rows and multiplied. Writes PREFIX.json, PREFIX.md and
-PREFIX.png.
+Both run against the stand-in of tests/fakes, which speaks OpenAI's and Anthropic's wires over HTTP,
+through the official SDKs. The sequential time is measured on a sample of rows and multiplied.
+Writes PREFIX.json, PREFIX.md and PREFIX.png.
 """
 
 import argparse
@@ -37,20 +39,34 @@ def try_faults(provider: FakeProvider, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_throughput(provider: FakeProvider, folder: Path, rows: int, sample: int) -> list[dict[str, Any]]:
+def measure_throughput(
+    provider: FakeProvider, folder: Path, rows: int, sample: int
+) -> list[dict[str, Any]]:
     found = []
-    for name, count, concurrency in (("sequential", sample, 1), ("16 at once", rows, 16), ("64 at once", rows, 64)):
+    for name, count, concurrency in (
+        ("sequential", sample, 1),
+        ("16 at once", rows, 16),
+        ("64 at once", rows, 64),
+    ):
         provider.reset()
         provider.set(latency=LATENCY)
         place = folder / name.replace(" ", "-")
         place.mkdir()
-        desk = Desk(provider, place, configure(provider, "openai", "sync", concurrency=concurrency), make_texts(count))
+        desk = Desk(
+            provider,
+            place,
+            configure(provider, "openai", "sync", concurrency=concurrency),
+            make_texts(count),
+        )
         started = time.perf_counter()
         labels, dead = desk.annotate()
         seconds = time.perf_counter() - started
         assert (len(labels), len(dead)) == (count, 0)
         found.append({"how": name, "measured_rows": count, "seconds": round(seconds, 1)})
-        found[-1] |= {"seconds_for_all": round(seconds * rows / count, 1), "rows_a_second": round(count / seconds, 1)}
+        found[-1] |= {
+            "seconds_for_all": round(seconds * rows / count, 1),
+            "rows_a_second": round(count / seconds, 1),
+        }
         print(found[-1], flush=True)
     return found
 
@@ -59,8 +75,15 @@ def tabulate(report: dict[str, list[dict[str, Any]]]) -> str:
     parts = []
     for rows in report.values():
         names = list(rows[0])
-        lines = [f"| {' | '.join(name.replace('_', ' ') for name in names)} |", "|" + " --- |" * len(names)]
-        parts.append("\n".join([*lines, *(f"| {' | '.join(str(row[name]) for name in names)} |" for row in rows)]))
+        lines = [
+            f"| {' | '.join(name.replace('_', ' ') for name in names)} |",
+            "|" + " --- |" * len(names),
+        ]
+        parts.append(
+            "\n".join(
+                [*lines, *(f"| {' | '.join(str(row[name]) for name in names)} |" for row in rows)]
+            )
+        )
     return "\n\n".join(parts) + "\n"
 
 
@@ -75,16 +98,24 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/annotation"), metavar="PREFIX")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmarks/results/annotation"), metavar="PREFIX"
+    )
     parser.add_argument("--only", choices=["faults", "throughput"])
     parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--sample", type=int, default=100, help="rows of the sequential measurement")
+    parser.add_argument(
+        "--sample", type=int, default=100, help="rows of the sequential measurement"
+    )
     arguments = parser.parse_args()
     report: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as name, run_provider(Path(name)) as provider:
         if arguments.only != "faults":
-            report["throughput"] = measure_throughput(provider, Path(name), arguments.rows, arguments.sample)
+            report["throughput"] = measure_throughput(
+                provider, Path(name), arguments.rows, arguments.sample
+            )
         if arguments.only != "throughput":
             report["faults"] = try_faults(provider, Path(name))
     prefix = arguments.output

@@ -1,10 +1,13 @@
-"""Fifty people at one queue: none of 1,000 tasks is lost or labelled twice, and how long an answer takes.
+"""Fifty people at one queue: none of 1,000 tasks is lost or labelled twice, and how long an answer
+takes.
 
-    python benchmarks/annotators.py [--people 50] [--tasks 1000] [--output benchmarks/results/annotators]
+    python benchmarks/annotators.py [--people 50] [--tasks 1000] [--output
+    benchmarks/results/annotators]
 
-One process serves the API over HTTP on SQLite; each simulated annotator leases a task, saves a draft and submits, as
-fast as it is answered and with every fifth submit sent twice. The peer is the same number of plain reads of /healthz by
-as many callers at once: what HTTP itself costs here. Writes PREFIX.json and PREFIX.md.
+One process serves the API over HTTP on SQLite; each simulated annotator leases a task, saves a
+draft and submits, as fast as it is answered and with every fifth submit sent twice. The peer is the
+same number of plain reads of /healthz by as many callers at once: what HTTP itself costs here.
+Writes PREFIX.json and PREFIX.md.
 """
 
 import argparse
@@ -33,7 +36,9 @@ from atgen_ray.store.journal import Journal  # noqa: E402
 from atgen_ray.store.ledger import read_balance  # noqa: E402
 
 
-def timed(times: list[tuple[str, float]], what: str, client: httpx.Client, *request: Any, **body: Any) -> Any:
+def timed(
+    times: list[tuple[str, float]], what: str, client: httpx.Client, *request: Any, **body: Any
+) -> Any:
     started = time.perf_counter()
     answer = client.request(*request, **body)
     times.append((what, time.perf_counter() - started))
@@ -49,11 +54,26 @@ def work(url: str, token: str, run: str) -> list[tuple[str, float]]:
         number = 0
         while tasks := timed(times, "lease", client, "POST", f"{path}/lease", json={})["tasks"]:
             id_ = tasks[0]["id"]
-            timed(times, "draft", client, "PUT", f"{path}/{id_}/draft", json={"text": "half", "revision": 1})
+            timed(
+                times,
+                "draft",
+                client,
+                "PUT",
+                f"{path}/{id_}/draft",
+                json={"text": "half", "revision": 1},
+            )
             headers, number = {"Idempotency-Key": uuid4().hex}, number + 1
             for _ in range(1 + (number % 5 == 0)):
                 body = {"text": f"label of {id_}", "seconds": 1.0}
-                timed(times, "submit", client, "POST", f"{path}/{id_}/submit", json=body, headers=headers)
+                timed(
+                    times,
+                    "submit",
+                    client,
+                    "POST",
+                    f"{path}/{id_}/submit",
+                    json=body,
+                    headers=headers,
+                )
     return times
 
 
@@ -69,8 +89,12 @@ def describe(times: list[tuple[str, float]]) -> list[dict[str, Any]]:
     rows = []
     for what in dict.fromkeys(name for name, _ in times):
         taken = np.array([seconds for name, seconds in times if name == what]) * 1000
-        middle, high, most = (round(float(np.percentile(taken, share)), 1) for share in (50, 95, 100))
-        rows.append({"request": what, "count": len(taken), "p50_ms": middle, "p95_ms": high, "max_ms": most})
+        middle, high, most = (
+            round(float(np.percentile(taken, share)), 1) for share in (50, 95, 100)
+        )
+        rows.append(
+            {"request": what, "count": len(taken), "p50_ms": middle, "p95_ms": high, "max_ms": most}
+        )
     return rows
 
 
@@ -84,7 +108,11 @@ def measure(people: int, tasks: int, storage: Path) -> dict[str, Any]:
         known = Tokens(journal.database)
         tokens = [known.create("annotator", f"person-{number}") for number in range(people)]
         with ThreadPoolExecutor(people) as pool:
-            peer = [each for found in pool.map(lambda _: read_health(server.url, 20), tokens) for each in found]
+            peer = [
+                each
+                for found in pool.map(lambda _: read_health(server.url, 20), tokens)
+                for each in found
+            ]
             started = time.perf_counter()
             found = list(pool.map(lambda token: work(server.url, token, desk.run), tokens))
             seconds = time.perf_counter() - started
@@ -93,7 +121,11 @@ def measure(people: int, tasks: int, storage: Path) -> dict[str, Any]:
     labels, dead = desk.round().take()
     counts = Counter(label.id for label in labels)
     report = {"people": people, "tasks": tasks, "seconds": round(seconds, 1), "requests": []}
-    report |= {"labels_a_second": round(tasks / seconds, 1), "lost": tasks - len(counts), "dead": len(dead)}
+    report |= {
+        "labels_a_second": round(tasks / seconds, 1),
+        "lost": tasks - len(counts),
+        "dead": len(dead),
+    }
     report["doubled"] = sum(count > 1 for count in counts.values())
     report["wrong"] = sum(label.text != f"label of {label.id}" for label in labels)
     report["dollars"] = read_balance(journal, desk.run).paid
@@ -102,10 +134,14 @@ def measure(people: int, tasks: int, storage: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--people", type=int, default=50)
     parser.add_argument("--tasks", type=int, default=1000)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/annotators"), metavar="PREFIX")
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmarks/results/annotators"), metavar="PREFIX"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         report = measure(arguments.people, arguments.tasks, Path(name))

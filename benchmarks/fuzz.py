@@ -1,9 +1,10 @@
 """Coverage-guided fuzzing of what reads files from strangers, with atheris (`pip install atheris`).
 
-    python benchmarks/fuzz.py yaml|json|csv [-max_total_time=600] [other options of libFuzzer] [CORPUS]
+    python benchmarks/fuzz.py yaml|json|csv [-max_total_time=600] [other options of libFuzzer]
+    [CORPUS]
 
-Ends with the input that did it as soon as anything but a row, a value or one of our own errors comes out. The same
-readers are fuzzed by hypothesis, for a moment, in tests/attack.
+Ends with the input that did it as soon as anything but a row, a value or one of our own errors
+comes out. The same readers are fuzzed by hypothesis, for a moment, in tests/attack.
 """
 
 import sys

@@ -1,16 +1,19 @@
-"""Features of a pool through the service's vLLM replicas, against `transformers.generate` in batches of four.
+"""Features of a pool through the service's vLLM replicas, against `transformers.generate` in
+batches of four.
 
-    python benchmarks/generation.py [--prompts 2000] [--baseline-prompts 200] [--tokens 32] [--output PREFIX]
+    python benchmarks/generation.py [--prompts 2000] [--baseline-prompts 200] [--tokens 32]
+    [--output PREFIX]
 
-Both sides give greedy text with the log-probability of every token, with the same model on the same cores. The
-baseline is how the published system generates: `generate` with scores, four padded prompts at a time; it is measured
-on a part of the pool, as its speed does not depend on how many batches follow. Starting the engines is not counted.
+Both sides give greedy text with the log-probability of every token, with the same model on the same
+cores. The baseline is how the published system generates: `generate` with scores, four padded
+prompts at a time; it is measured on a part of the pool, as its speed does not depend on how many
+batches follow. Starting the engines is not counted.
 
-A second measurement is the time from the end of a training to the first scored prompt of the next round: the replica
-that stands takes the new adapter, against merging it into a copy of the model on disk and starting an engine from that
-in a process that has all its imports done. With the first adapter a replica imports and loads what it checks adapters
-with; both that turn and a later one are given.
-Writes PREFIX.json, PREFIX.md and PREFIX.png.
+A second measurement is the time from the end of a training to the first scored prompt of the next
+round: the replica that stands takes the new adapter, against merging it into a copy of the model on
+disk and starting an engine from that in a process that has all its imports done. With the first
+adapter a replica imports and loads what it checks adapters with; both that turn and a later one are
+given. Writes PREFIX.json, PREFIX.md and PREFIX.png.
 """
 
 import argparse
@@ -50,7 +53,9 @@ def measure_baseline(count: int, tokens: int) -> dict[str, Any]:
             total, started = 0, time.perf_counter()
         batch = [builder.encode(prompt) for prompt in prompts[max(at, 0) : max(at, 0) + BATCH]]
         width = max(map(len, batch))
-        ids = torch.tensor([[builder.stop_ids[0]] * (width - len(row)) + list(row) for row in batch])
+        ids = torch.tensor(
+            [[builder.stop_ids[0]] * (width - len(row)) + list(row) for row in batch]
+        )
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch])
         with torch.inference_mode():
             found = model.generate(
@@ -64,9 +69,17 @@ def measure_baseline(count: int, tokens: int) -> dict[str, Any]:
                 pad_token_id=builder.stop_ids[0],
             )
         new = found.sequences[:, width:]
-        logprobs = torch.stack(found.logits, 1).float().log_softmax(-1).gather(2, new[:, :, None]).squeeze(2)
+        logprobs = (
+            torch.stack(found.logits, 1)
+            .float()
+            .log_softmax(-1)
+            .gather(2, new[:, :, None])
+            .squeeze(2)
+        )
         for row, scores in zip(new.tolist(), logprobs.tolist(), strict=True):
-            end = next((i + 1 for i, token in enumerate(row) if token in builder.stop_ids), len(row))
+            end = next(
+                (i + 1 for i, token in enumerate(row) if token in builder.stop_ids), len(row)
+            )
             tokenizer.decode(row[:end])
             total += len(scores[:end])
     return {"seconds": time.perf_counter() - started, "tokens": total}
@@ -95,14 +108,18 @@ def measure_replicas(count: int, tokens: int) -> dict[str, Any]:
         def features(texts: list[str], name: str) -> Any:
             table = pa.table({"id": [f"{index:06}" for index in range(len(texts))], "text": texts})
             request = GenerationRequest(tokens)
-            return generate_features(engine, table, request, None, folder, name, 32, lambda done, total: None)
+            return generate_features(
+                engine, table, request, None, folder, name, 32, lambda done, total: None
+            )
 
         features(prompts[:32], "warm")
         started = time.perf_counter()
         found = features(prompts, "pool")
         seconds = time.perf_counter() - started
         if any(found["error"].to_pylist()):
-            raise SystemExit(f"rows failed: {[error for error in found['error'].to_pylist() if error][:3]}")
+            raise SystemExit(
+                f"rows failed: {[error for error in found['error'].to_pylist() if error][:3]}"
+            )
         total = sum(len(row) for row in found["token_ids"].to_pylist())
         turns = []
         for round, digest in enumerate(enter_adapters(storage, 2), start=1):
@@ -114,7 +131,9 @@ def measure_replicas(count: int, tokens: int) -> dict[str, Any]:
 
 
 def enter_adapters(storage: str, rounds: int) -> list[str]:
-    """A run `turn` that has trained some rounds: adapters of rank 16 with random weights. Their digests."""
+    """A run `turn` that has trained some rounds: adapters of rank 16 with random weights. Their
+    digests.
+    """
     from atgen_ray.models.loading import digest_adapter
     from atgen_ray.store.journal import open_journal
     from atgen_ray.store.layout import round_folder
@@ -130,7 +149,10 @@ def enter_adapters(storage: str, rounds: int) -> list[str]:
             write_adapter(output, round)
         journal.append(lease, "step", round, "training", {"output": None, "rows": 0})
     lease.release()
-    return [digest_adapter(folder.local(f"{round_folder(round)}/adapter")) for round in range(1, rounds + 1)]
+    return [
+        digest_adapter(folder.local(f"{round_folder(round)}/adapter"))
+        for round in range(1, rounds + 1)
+    ]
 
 
 def write_adapter(folder: Path, seed: int = 0) -> None:
@@ -141,12 +163,18 @@ def write_adapter(folder: Path, seed: int = 0) -> None:
     from atgen_ray.models.loading import load_model
 
     torch.manual_seed(seed)
-    settings = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
-    get_peft_model(load_model(ModelConfig(id=MODEL, dtype="float32")), settings).save_pretrained(str(folder))
+    settings = LoraConfig(
+        r=16, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False
+    )
+    get_peft_model(load_model(ModelConfig(id=MODEL, dtype="float32")), settings).save_pretrained(
+        str(folder)
+    )
 
 
 def measure_merge(tokens: int) -> dict[str, Any]:
-    """Merging the adapter into a copy of the model, and the first token of a vLLM engine that is started from it."""
+    """Merging the adapter into a copy of the model, and the first token of a vLLM engine that is
+    started from it.
+    """
     from atgen_ray.config import ServiceConfig
     from atgen_ray.engines.vllm_engine import VLLMEngine, vllm_environment
     from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
@@ -164,13 +192,17 @@ def measure_merge(tokens: int) -> dict[str, Any]:
     service = ServiceConfig.model_validate(configure("vllm", str(folder)))
     model = ModelConfig(id=MODEL)
     started = time.perf_counter()  # imports are done: a process that stands would have them
-    merged: Any = PeftModel.from_pretrained(load_model(model, TUNED_DTYPE), str(folder / "adapter")).merge_and_unload()
+    merged: Any = PeftModel.from_pretrained(
+        load_model(model, TUNED_DTYPE), str(folder / "adapter")
+    ).merge_and_unload()
     merged.save_pretrained(folder / "merged")
     load_tokenizer(model).save_pretrained(folder / "merged")
     engine = VLLMEngine(service.taught, service.prompt, service.engine)
     arguments = engine.engine_arguments(find_device(0), 0, tuned=True)
     llm = LLM(str(folder / "merged"), **arguments)
-    llm.generate([{"prompt_token_ids": [5, 9, 12]}], SamplingParams(max_tokens=1, logprobs=1), use_tqdm=False)
+    llm.generate(
+        [{"prompt_token_ids": [5, 9, 12]}], SamplingParams(max_tokens=1, logprobs=1), use_tqdm=False
+    )
     return {"turn": time.perf_counter() - started}
 
 
@@ -180,17 +212,31 @@ SIDES = {"baseline": measure_baseline, "replicas": measure_replicas, "merge": me
 def write_results(sides: dict[str, dict[str, Any]], prefix: Path) -> None:
     from matplotlib.figure import Figure
 
-    names = {"baseline": f"transformers.generate, batches of {BATCH}", "replicas": "vLLM replicas fed by Ray Data"}
+    names = {
+        "baseline": f"transformers.generate, batches of {BATCH}",
+        "replicas": "vLLM replicas fed by Ray Data",
+    }
     speeds = {side: sides[side]["tokens"] / sides[side]["seconds"] for side in names}
     prefix.parent.mkdir(parents=True, exist_ok=True)
     prefix.with_suffix(".json").write_text(json.dumps(sides, indent=2) + "\n")
-    lines = ["| features | prompts | seconds | tokens/s | ratio |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| features | prompts | seconds | tokens/s | ratio |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for side, name in names.items():
         row, ratio = sides[side], speeds[side] / speeds["baseline"]
-        lines.append(f"| {name} | {row['prompts']} | {row['seconds']:.1f} | {speeds[side]:.0f} | {ratio:.2f} |")
+        lines.append(
+            f"| {name} | {row['prompts']} | {row['seconds']:.1f} | {speeds[side]:.0f} | "
+            f"{ratio:.2f} |"
+        )
     lines += ["", "| from trained adapter to first scored prompt | seconds |", "| --- | --- |"]
-    lines.append(f"| replica takes an adapter, checked against transformers | {sides['replicas']['turn']:.1f} |")
-    lines.append(f"| the same, the replica's first adapter | {sides['replicas']['first turn']:.1f} |")
+    lines.append(
+        f"| replica takes an adapter, checked against transformers | "
+        f"{sides['replicas']['turn']:.1f} |"
+    )
+    lines.append(
+        f"| the same, the replica's first adapter | {sides['replicas']['first turn']:.1f} |"
+    )
     lines.append(f"| merge, save, start an engine | {sides['merge']['turn']:.1f} |")
     table = "\n".join(lines) + "\n"
     prefix.with_suffix(".md").write_text(table)
@@ -205,11 +251,17 @@ def write_results(sides: dict[str, dict[str, Any]], prefix: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prompts", type=int, default=2000, help="prompts of the pool")
-    parser.add_argument("--baseline-prompts", type=int, default=200, help="prompts that the baseline is measured on")
+    parser.add_argument(
+        "--baseline-prompts", type=int, default=200, help="prompts that the baseline is measured on"
+    )
     parser.add_argument("--tokens", type=int, default=32, help="longest answer")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/generation"), metavar="PREFIX")
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmarks/results/generation"), metavar="PREFIX"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

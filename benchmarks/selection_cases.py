@@ -1,4 +1,6 @@
-"""The measurements behind benchmarks/selection.py: each is a function of plain settings that returns plain numbers."""
+"""The measurements behind benchmarks/selection.py: each is a function of plain settings that
+returns plain numbers.
+"""
 
 import time
 from collections.abc import Callable
@@ -14,7 +16,9 @@ def make_pool(size: int, dimensions: int, kind: str) -> np.ndarray:
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((size, dimensions), dtype=np.float32)
     if kind == "clustered":
-        centers = generator.standard_normal((max(10, min(2000, size // 100)), dimensions), dtype=np.float32)
+        centers = generator.standard_normal(
+            (max(10, min(2000, size // 100)), dimensions), dtype=np.float32
+        )
         labels = generator.integers(0, len(centers), size)
         for start in range(0, size, 8192):
             part = slice(start, start + 8192)
@@ -25,13 +29,17 @@ def make_pool(size: int, dimensions: int, kind: str) -> np.ndarray:
     return vectors
 
 
-def select(vectors: np.ndarray, strategy: str, count: int, parameters: Result) -> tuple[float, np.ndarray]:
+def select(
+    vectors: np.ndarray, strategy: str, count: int, parameters: Result
+) -> tuple[float, np.ndarray]:
     """Seconds of a selection from the whole of a pool, and the rows picked."""
     from atgen_ray.selection import Embeddings, select_batch
 
     ids = [f"{row:08d}" for row in range(len(vectors))]
     embeddings = Embeddings(ids, vectors)
-    select_batch("facility_location", {}, ids=ids[:2], count=1, embeddings=embeddings)  # imports are not selection
+    select_batch(
+        "facility_location", {}, ids=ids[:2], count=1, embeddings=embeddings
+    )  # imports are not selection
     started = time.perf_counter()
     picks = select_batch(strategy, parameters, ids=ids, count=count, embeddings=embeddings)
     seconds = time.perf_counter() - started
@@ -41,11 +49,16 @@ def select(vectors: np.ndarray, strategy: str, count: int, parameters: Result) -
 def coverage(vectors: np.ndarray, rows: np.ndarray, sample: int = 20_000) -> float:
     """Mean over a sample of the pool of 1 + the largest similarity to a row picked."""
     asked = np.random.default_rng(1).permutation(len(vectors))[:sample]
-    best = [(vectors[asked[i : i + 2000]] @ vectors[rows].T).max(axis=1) for i in range(0, len(asked), 2000)]
+    best = [
+        (vectors[asked[i : i + 2000]] @ vectors[rows].T).max(axis=1)
+        for i in range(0, len(asked), 2000)
+    ]
     return float(1 + np.concatenate(best).mean(dtype=np.float64))
 
 
-def facility_location(size: int, count: int, kind: str, method: str, dimensions: int = 384) -> Result:
+def facility_location(
+    size: int, count: int, kind: str, method: str, dimensions: int = 384
+) -> Result:
     vectors = make_pool(size, dimensions, kind)
     if method == "submodlib":
         seconds, rows = select_with_submodlib(vectors, count)
@@ -58,7 +71,10 @@ def facility_location(size: int, count: int, kind: str, method: str, dimensions:
         if method == "sparse":
             parameters["neighbors"] = min(size, max(50, 2 * size // count))
         seconds, rows = select(vectors, "facility_location", count, parameters)
-    return {"seconds": round(seconds, 3), "value": coverage(vectors, rows, max(20_000, min(size, 100_000)))}
+    return {
+        "seconds": round(seconds, 3),
+        "value": coverage(vectors, rows, max(20_000, min(size, 100_000))),
+    }
 
 
 def select_with_submodlib(vectors: np.ndarray, count: int) -> tuple[float, np.ndarray]:
@@ -71,7 +87,11 @@ def select_with_submodlib(vectors: np.ndarray, count: int) -> tuple[float, np.nd
         n=len(vectors), mode="dense", separate_rep=False, sijs=kernel, pybind_mode="array32"
     )
     found = function.maximize(
-        budget=count, optimizer="LazyGreedy", stopIfZeroGain=False, stopIfNegativeGain=False, show_progress=False
+        budget=count,
+        optimizer="LazyGreedy",
+        stopIfZeroGain=False,
+        stopIfNegativeGain=False,
+        show_progress=False,
     )
     return time.perf_counter() - started, np.array([row for row, _ in found])
 
@@ -91,7 +111,11 @@ def idds(size: int, count: int, method: str, dimensions: int = 768) -> Result:
         seconds, found = time.perf_counter() - started, np.array(rows)
     else:
         seconds, found = select(vectors, "idds", count, {})
-    return {"seconds": round(seconds, 3), "value": coverage(vectors, found), "picks": found[:20].tolist()}
+    return {
+        "seconds": round(seconds, 3),
+        "value": coverage(vectors, found),
+        "picks": found[:20].tolist(),
+    }
 
 
 def hadas(size: int, labeled: int, method: str) -> Result:
@@ -101,7 +125,9 @@ def hadas(size: int, labeled: int, method: str) -> Result:
         from scipy.spatial.distance import jensenshannon
 
         started = time.perf_counter()
-        found = np.array([np.mean([jensenshannon(one, other) ** 2 for other in others]) for one in shares])
+        found = np.array(
+            [np.mean([jensenshannon(one, other) ** 2 for other in others]) for one in shares]
+        )
     else:
         from atgen_ray.selection.kernels.divergence import mean_divergence
 

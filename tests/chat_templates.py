@@ -1,4 +1,6 @@
-"""Chat templates in the manner of well-known families, written for these tests, and small tokenizers that wear them."""
+"""Chat templates in the manner of well-known families, written for these tests, and small
+tokenizers that wear them.
+"""
 
 from dataclasses import dataclass
 from functools import cache
@@ -52,7 +54,8 @@ MISTRAL = """{{- bos_token }}
 {%- elif message.role == 'assistant' %}{{- ' ' + message.content + eos_token }}{% endif %}
 {%- endfor %}"""
 
-# Cuts the thoughts out of earlier answers and puts an empty thought before the last one. Thinking is switched off.
+# Cuts the thoughts out of earlier answers and puts an empty thought before the last one. Thinking
+# is switched off.
 QWEN3 = """{%- for message in messages %}
 {%- set content = message.content %}
 {%- if message.role == 'assistant' %}{% set content = content.split('</think>')[-1].lstrip('\n') %}{% endif %}
@@ -67,7 +70,13 @@ FAMILIES = {
     "chatml": Family(CHATML, IM, None, "<|im_end|>", "<|im_end|>"),
     "llama3": Family(
         LLAMA3,
-        ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+        [
+            "<|begin_of_text|>",
+            "<|end_of_text|>",
+            "<|start_header_id|>",
+            "<|end_header_id|>",
+            "<|eot_id|>",
+        ],
         "<|begin_of_text|>",
         "<|end_of_text|>",
         "<|eot_id|>",
@@ -114,18 +123,25 @@ def build_tokenizer(name: str) -> Any:
         raw.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=family.special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=600,
+        special_tokens=family.special,
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     raw.train_from_iterator(CORPUS, trainer)
     if family.adds_bos:
         bos = (family.bos, raw.token_to_id(family.bos))
-        raw.post_processor = processors.TemplateProcessing(single=f"{family.bos} $A", special_tokens=[bos])
+        raw.post_processor = processors.TemplateProcessing(
+            single=f"{family.bos} $A", special_tokens=[bos]
+        )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw,
         bos_token=family.bos,
         eos_token=family.eos,
         pad_token=family.eos,
-        extra_special_tokens=[token for token in family.special if token not in (family.bos, family.eos)],
+        extra_special_tokens=[
+            token for token in family.special if token not in (family.bos, family.eos)
+        ],
     )
     tokenizer.chat_template = family.template
     return tokenizer

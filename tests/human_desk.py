@@ -1,4 +1,6 @@
-"""A run that people label, without Ray: its journal, its controller's side, and the queues of its people."""
+"""A run that people label, without Ray: its journal, its controller's side, and the queues of its
+people.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,13 +23,30 @@ def quiet(done: int, total: int) -> None: ...
 
 
 class HumanDesk:
-    """One round of tasks `e00`, `e01`, ... with drafts; labels are taken at once unless said otherwise."""
+    """One round of tasks `e00`, `e01`, ... with drafts; labels are taken at once unless said
+    otherwise.
+    """
 
-    def __init__(self, journal: Journal, count: int = 3, stopping: Mapping[str, Any] | None = None, **settings: Any):
+    def __init__(
+        self,
+        journal: Journal,
+        count: int = 3,
+        stopping: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ):
         annotator = {"type": "human", "settle_seconds": 0.0} | settings
-        tree = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}, "name": f"people-{uuid4().hex[:12]}"}
-        self.journal, self.texts = journal, {f"e{index:02d}": f"text {index}" for index in range(count)}
-        self.config: RunConfig = parse_config(tree | {"annotator": annotator, "stopping": dict(stopping or {})})
+        tree = {
+            "data": {"pool": "p.jsonl"},
+            "model": {"id": "m"},
+            "name": f"people-{uuid4().hex[:12]}",
+        }
+        self.journal, self.texts = (
+            journal,
+            {f"e{index:02d}": f"text {index}" for index in range(count)},
+        )
+        self.config: RunConfig = parse_config(
+            tree | {"annotator": annotator, "stopping": dict(stopping or {})}
+        )
         self.run = self.config.name
         journal.create_run(self.run, dump_config(self.config), "")
 

@@ -1,4 +1,6 @@
-"""Ray clusters of a size that this machine has not: CPUs and GPUs in Ray's books, which need no hardware."""
+"""Ray clusters of a size that this machine has not: CPUs and GPUs in Ray's books, which need no
+hardware.
+"""
 
 import os
 import subprocess
@@ -23,7 +25,12 @@ def run_cluster(cpus: int, gpus: int = 0) -> Iterator[dict[str, str]]:
     environment = {key: value for key, value in os.environ.items() if key not in KEEPING}
     command = [sys.executable, "-c", HEAD.format(cpus=cpus, gpus=gpus)]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
     ) as head:
         assert head.stdin is not None
         assert head.stdout is not None

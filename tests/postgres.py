@@ -25,7 +25,9 @@ class PostgresServer:
 
     def start(self) -> None:
         options = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c fsync=off"
-        self.call("pg_ctl", "start", "--wait", f"--log={self.folder / 'log'}", f"--options={options}")
+        self.call(
+            "pg_ctl", "start", "--wait", f"--log={self.folder / 'log'}", f"--options={options}"
+        )
 
     def stop(self) -> None:
         """As a power cut would: no transaction is finished, no client told."""
@@ -34,18 +36,30 @@ class PostgresServer:
     def call(self, program: str, *arguments: str) -> None:
         command = [str(self.programs / program), "--pgdata", str(self.folder / "data"), *arguments]
         done = subprocess.run(
-            command, user=self.user, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            user=self.user,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         assert done.returncode == 0, done.stdout.decode()
 
 
 @contextmanager
 def run_postgres(folder: Path) -> Iterator[PostgresServer]:
-    """Makes a server in `folder`, whose name must be short, as names of sockets are, and ends it."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [Path(shutil.which("initdb") or "")]
+    """Makes a server in `folder`, whose name must be short, as names of sockets are, and ends
+    it.
+    """
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [
+        Path(shutil.which("initdb") or "")
+    ]
     if not found[-1].is_file():
-        raise FileNotFoundError("PostgreSQL's server programs are missing: apt-get install postgresql")
-    server = PostgresServer(folder, found[-1].resolve().parent, "nobody" if os.getuid() == 0 else None)
+        raise FileNotFoundError(
+            "PostgreSQL's server programs are missing: apt-get install postgresql"
+        )
+    server = PostgresServer(
+        folder, found[-1].resolve().parent, "nobody" if os.getuid() == 0 else None
+    )
     (folder / "password").write_text(PASSWORD)
     if server.user:
         for path in (folder, folder / "password"):

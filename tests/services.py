@@ -30,11 +30,17 @@ class Service:
         """The official client."""
         import openai
 
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.admin, max_retries=0, timeout=120)
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key=self.admin, max_retries=0, timeout=120
+        )
 
 
-def continue_greedily(model: str, adapter: Path | None, prompt: str, tokens: int) -> tuple[list[str], list[float]]:
-    """The greedy answer by transformers and peft: its tokens as texts, and their log-probabilities."""
+def continue_greedily(
+    model: str, adapter: Path | None, prompt: str, tokens: int
+) -> tuple[list[str], list[float]]:
+    """The greedy answer by transformers and peft: its tokens as texts, and their
+    log-probabilities.
+    """
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -46,7 +52,11 @@ def continue_greedily(model: str, adapter: Path | None, prompt: str, tokens: int
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     with torch.inference_mode():
         out = scorer.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=2
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=tokens,
+            do_sample=False,
+            pad_token_id=2,
         )
         logits = scorer(input_ids=out).logits[0, ids.shape[1] - 1 : -1].float()
     new = out[0, ids.shape[1] :]

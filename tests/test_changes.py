@@ -10,16 +10,19 @@ from atgen_ray.config.changes import find_changes
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.schema import find_alternatives, find_section, may_change
 
-# Of each section: the settings that say how the work is done or when it ends, then those that decide what is bought or
-# what it is worth. A new setting goes to one of the two, and is `Changeable` in the first case.
+# Of each section: the settings that say how the work is done or when it ends, then those that
+# decide what is bought or what it is worth. A new setting goes to one of the two, and is
+# `Changeable` in the first case.
 DECIDED = {
     "RunConfig": (
         "storage database_url cache stopping",
-        "name seed fork_from data prompt model engine embedding selection annotator training evaluation",
+        "name seed fork_from data prompt model engine embedding selection annotator training "
+        "evaluation",
     ),
     "DataConfig": (
         "",
-        "pool test format path subset revision pool_split test_split input references test_references "
+        "pool test format path subset revision pool_split test_split input references "
+        "test_references "
         "reference_template merge_repeats limit test_limit seed duplicates",
     ),
     "DuplicatesConfig": (
@@ -39,7 +42,8 @@ DECIDED = {
         "id revision trust_remote_code dtype max_prompt_tokens max_new_tokens",
     ),
     "EngineConfig": (
-        "workers cpus_per_worker threads_per_worker gpus_per_worker batch_size check_rows adapter_tolerance",
+        "workers cpus_per_worker threads_per_worker gpus_per_worker batch_size check_rows "
+        "adapter_tolerance",
         "backend adapters options",
     ),
     "EmbeddingConfig": (
@@ -67,9 +71,11 @@ DECIDED = {
         "type guidelines mode overlap adjudicate_below drafts",
     ),
     "OpenAIAnnotatorConfig": (
-        "api_key_file price concurrency timeout_seconds outage_minutes poll_seconds batch_hours shard_rows "
+        "api_key_file price concurrency timeout_seconds outage_minutes poll_seconds batch_hours "
+        "shard_rows "
         "on_stop in_doubt",
-        "guidelines examples shots max_output_tokens temperature votes agreement output_schema output_field "
+        "guidelines examples shots max_output_tokens temperature votes agreement output_schema "
+        "output_field "
         "checks repair model mode base_url type recovery",
     ),
     "ChecksConfig": (
@@ -77,14 +83,17 @@ DECIDED = {
         "min_chars max_chars regex refusals custom",
     ),
     "AnthropicAnnotatorConfig": (
-        "api_key_file price concurrency timeout_seconds outage_minutes poll_seconds batch_hours shard_rows "
+        "api_key_file price concurrency timeout_seconds outage_minutes poll_seconds batch_hours "
+        "shard_rows "
         "on_stop in_doubt",
-        "guidelines examples shots max_output_tokens temperature votes agreement output_schema output_field "
+        "guidelines examples shots max_output_tokens temperature votes agreement output_schema "
+        "output_field "
         "checks repair model mode base_url type",
     ),
     "ModelAnnotatorConfig": (
         "price_per_label",
-        "guidelines examples shots max_output_tokens temperature votes agreement output_schema output_field "
+        "guidelines examples shots max_output_tokens temperature votes agreement output_schema "
+        "output_field "
         "checks repair type model engine",
     ),
     "RouterConfig": (
@@ -98,7 +107,8 @@ DECIDED = {
     "TrainingConfig": (
         "accumulation packing gradient_checkpointing workers checkpoint_steps "
         "trackers cpus_per_worker threads_per_worker use_gpu gpus_per_worker",
-        "method backend rank alpha dropout target_modules order epochs early_stopping learning_rate schedule "
+        "method backend rank alpha dropout target_modules order epochs early_stopping "
+        "learning_rate schedule "
         "warmup_fraction weight_decay max_grad_norm batch_size reweight warm_start sharding",
     ),
     "EarlyStoppingConfig": (
@@ -163,7 +173,11 @@ def test_every_setting_is_decided(name: str) -> None:
     ("below", "key", "allowed"),
     [
         ({"annotator": OPENAI | {"timeout_seconds": 9.0}}, "annotator.timeout_seconds", True),
-        ({"annotator": OPENAI | {"price": {"input": 2.0, "output": 1.0}}}, "annotator.price.input", True),
+        (
+            {"annotator": OPENAI | {"price": {"input": 2.0, "output": 1.0}}},
+            "annotator.price.input",
+            True,
+        ),
         ({"annotator": OPENAI | {"votes": 3, "temperature": 0.7}}, "annotator.temperature", False),
         (
             {"stopping": {"plateau": {"metric": "rouge1"}}, "evaluation": {"dev_fraction": 0.2}},

@@ -1,4 +1,6 @@
-"""The command line as a whole: its help, its exit status, what it imports, and the reference it prints."""
+"""The command line as a whole: its help, its exit status, what it imports, and the reference it
+prints.
+"""
 
 import json
 import resource
@@ -17,7 +19,18 @@ from atgen_ray.cli import app as cli
 from atgen_ray.config.loading import explain_config, list_presets
 from atgen_ray.selection import STRATEGIES
 
-HEAVY = ("ray", "torch", "transformers", "vllm", "matplotlib", "datasets", "sklearn", "peft", "pyarrow", "sqlalchemy")
+HEAVY = (
+    "ray",
+    "torch",
+    "transformers",
+    "vllm",
+    "matplotlib",
+    "datasets",
+    "sklearn",
+    "peft",
+    "pyarrow",
+    "sqlalchemy",
+)
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -45,21 +58,29 @@ def test_a_mistake_ends_a_process_with_status_2_and_a_line() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        "error: engine.backend is 'vlm', expected 'auto', 'vllm' or 'transformers'; did you mean 'vllm'?",
+        "error: engine.backend is 'vlm', expected 'auto', 'vllm' or 'transformers'; did you mean "
+        "'vllm'?",
         "error: unknown key 'trainig'; did you mean 'training'?",
     ]
     assert [path.name for path in Path.cwd().iterdir()] == ["task.yaml"]  # nothing was begun
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
-    code = "import sys; from atgen_ray import cli; print(*sys.modules); sys.argv = ['atgen-ray', '--help']; cli.main()"
+    code = (
+        "import sys; from atgen_ray import cli; print(*sys.modules); sys.argv = ['atgen-ray', "
+        "'--help']; cli.main()"
+    )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     modules, _, shown = done.stdout.partition("\n")
     assert not {module.partition(".")[0] for module in modules.split()} & set(HEAVY)
     assert "Usage: atgen-ray" in shown
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2  # seconds of work; usually 0.2
+    assert (
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
+    )  # seconds of work; usually 0.2
 
 
 def test_a_configuration_is_checked_before_ray_is_imported() -> None:
@@ -71,7 +92,9 @@ def test_a_configuration_is_checked_before_ray_is_imported() -> None:
         "    except SystemExit as end: print(end.code)\n"
         "print(*sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     first, second, modules = done.stdout.splitlines()
     assert (first, second) == ("2", "2")
     assert not {"ray", "torch", "transformers", "vllm", "sqlalchemy"} & set(modules.split())
@@ -94,14 +117,25 @@ def test_every_command_teaches(path: tuple[str, ...]) -> None:
         described = str(getattr(parameter, "help", ""))
         assert len(described.split()) >= 3, parameter.name
         assert all(word in shown for word in described.split()), parameter.name
-        options = parameter.opts if parameter.param_type_name == "option" else [str(parameter.metavar)]
+        options = (
+            parameter.opts if parameter.param_type_name == "option" else [str(parameter.metavar)]
+        )
         assert all(option in shown for option in options), parameter.name
     for name in getattr(command, "commands", {}):
         assert f" {name} " in shown
 
 
 def test_the_promised_commands_are_there() -> None:
-    promised = ["run", "plan", "report", "runs list", "runs show", "runs stop", "runs export", "config explain"]
+    promised = [
+        "run",
+        "plan",
+        "report",
+        "runs list",
+        "runs show",
+        "runs stop",
+        "runs export",
+        "config explain",
+    ]
     assert set(promised) <= {" ".join(path) for path in COMMANDS}
 
 
@@ -134,7 +168,9 @@ def test_no_command_at_all_shows_the_help() -> None:
         (["report"], "NAME"),
     ],
 )
-def test_a_wrong_call_ends_with_status_2_and_names_what_is_wrong(arguments: list[str], named: str) -> None:
+def test_a_wrong_call_ends_with_status_2_and_names_what_is_wrong(
+    arguments: list[str], named: str
+) -> None:
     ended = call(*arguments)
     assert (ended.status, ended.out) == (2, "")
     assert named in ended.err
@@ -165,7 +201,10 @@ def test_the_reference_has_every_strategy_with_its_parameters() -> None:
     assert sorted(blocks) == sorted(STRATEGIES)
     for name, strategy in STRATEGIES.items():
         for parameter in strategy.parameters.model_fields:
-            assert sum(line.startswith(f"    {parameter}: ") for line in blocks[name]) == 1, (name, parameter)
+            assert sum(line.startswith(f"    {parameter}: ") for line in blocks[name]) == 1, (
+                name,
+                parameter,
+            )
 
 
 def test_the_reference_in_json_is_the_same() -> None:

@@ -1,4 +1,6 @@
-"""Configurations: what is right is read as it looks, what is wrong is one line that says how to mend it."""
+"""Configurations: what is right is read as it looks, what is wrong is one line that says how to
+mend it.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +12,27 @@ from command_line import SMALLEST, call, write_config
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from atgen_ray.config import RunConfig
-from atgen_ray.config.loading import dump_config, explain_config, explain_strategies, list_presets, load_config
+from atgen_ray.config.loading import (
+    dump_config,
+    explain_config,
+    explain_strategies,
+    list_presets,
+    load_config,
+)
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.names import check_run_name
 from atgen_ray.core.strict_yaml import dump_yaml
 from atgen_ray.selection import STRATEGIES
 
 CANARY = "postgresql://atgen:pw-canary@db.example/atgen"
-STEERED = "stopping.plateau, stopping.gain and stopping.dev_target need evaluation.dev_fraction above 0, as 0.2"
-TOP = "annotator, cache, data, database_url, embedding, engine, evaluation, fork_from, model, name, prompt, seed"
+STEERED = (
+    "stopping.plateau, stopping.gain and stopping.dev_target need evaluation.dev_fraction "
+    "above 0, as 0.2"
+)
+TOP = (
+    "annotator, cache, data, database_url, embedding, engine, evaluation, fork_from, model, "
+    "name, prompt, seed"
+)
 
 # A setting that is wrong, and the line that it gives.
 WRONG_SETTINGS = {
@@ -29,12 +43,16 @@ WRONG_SETTINGS = {
     "strategy=random": "unknown key 'strategy'; did you mean 'selection.strategy'?",
     "rounds=3": "unknown key 'rounds'; did you mean 'stopping.rounds'?",
     "stratgy=random": "unknown key 'stratgy'; did you mean 'selection.strategy'?",
-    "selection.metrics=[chrf]": "unknown key 'selection.metrics'; did you mean 'evaluation.metrics'?",
-    "gpus_per_worker=1": "unknown key 'gpus_per_worker'; did you mean one of engine.gpus_per_worker, ",
+    "selection.metrics=[chrf]": "unknown key 'selection.metrics'; did you mean "
+    "'evaluation.metrics'?",
+    "gpus_per_worker=1": "unknown key 'gpus_per_worker'; did you mean one of "
+    "engine.gpus_per_worker, ",
     "training.epoch=3": "unknown key 'training.epoch'; did you mean 'epochs'?",
-    "data.duplicates.treshold=0.5": "unknown key 'data.duplicates.treshold'; did you mean 'threshold'?",
+    "data.duplicates.treshold=0.5": "unknown key 'data.duplicates.treshold'; did you mean "
+    "'threshold'?",
     "selection.first.counts=5": "unknown key 'selection.first.counts'; did you mean 'count'?",
-    "stopping.plateau.patiance=5": "unknown key 'stopping.plateau.patiance'; did you mean 'patience'?",
+    "stopping.plateau.patiance=5": "unknown key 'stopping.plateau.patiance'; did you mean "
+    "'patience'?",
     "prompt.few_shot=[{input: a, output: b, outptu: c}]": (
         "unknown key 'prompt.few_shot.0.outptu'; did you mean 'output'?"
     ),
@@ -64,7 +82,8 @@ WRONG_SETTINGS = {
     "engine.options={1: 2}": "engine.options.1 is 1, expected a valid string",
     "engine.options={a: {1: 2}}": "engine.options.a is 1, expected a valid string",
     "engine.options={a: &b [*b]}": "engine.options.a contains itself, expected plain values",
-    "stopping.dev_target={rougeL: high}": "stopping.dev_target.rougeL is 'high', expected a valid number",
+    "stopping.dev_target={rougeL: high}": "stopping.dev_target.rougeL is 'high', expected a valid "
+    "number",
     # values out of bounds
     "stopping.rounds=0": "stopping.rounds is 0, expected greater than 0",
     "selection.count=-1": "selection.count is -1, expected greater than 0",
@@ -72,16 +91,21 @@ WRONG_SETTINGS = {
     "training.dropout=1.5": "training.dropout is 1.5, expected less than or equal to 1",
     "evaluation.confidence=1.0": "evaluation.confidence is 1.0, expected less than 1",
     "evaluation.dev_fraction=1": "evaluation.dev_fraction is 1, expected less than 1",
-    "annotator.price_per_label=-0.5": "annotator.price_per_label is -0.5, expected greater than or equal to 0",
+    "annotator.price_per_label=-0.5": "annotator.price_per_label is -0.5, expected greater than "
+    "or equal to 0",
     # choices
-    "engine.backend=vlm": "engine.backend is 'vlm', expected 'auto', 'vllm' or 'transformers'; did you mean 'vllm'?",
+    "engine.backend=vlm": "engine.backend is 'vlm', expected 'auto', 'vllm' or 'transformers'; "
+    "did you mean 'vllm'?",
     "engine.backend=zzz": "engine.backend is 'zzz', expected 'auto', 'vllm' or 'transformers'",
     "data.format=[jsonl]": "data.format is ['jsonl'], expected 'auto', 'jsonl', 'csv'",
-    "annotator.type=openia": "annotator.type is 'openia', expected a known type; did you mean 'openai'?",
+    "annotator.type=openia": "annotator.type is 'openia', expected a known type; did you mean "
+    "'openai'?",
     "annotator=[1]": "annotator is [1], expected keys and values",
-    "annotator=openai": "key 'annotator.model' is missing, expected str: Name of the model at the provider",
+    "annotator=openai": "key 'annotator.model' is missing, expected str: Name of the model at the "
+    "provider",
     "annotator={type: openai, model: gpt-9, guidelines: x}": (
-        "annotator.model is 'gpt-9', whose price is unknown: set annotator.price.input and annotator.price.output"
+        "annotator.model is 'gpt-9', whose price is unknown: set annotator.price.input and "
+        "annotator.price.output"
     ),
     "annotator={type: openai, model: gpt-4o, guidelines: x, vots: 3}": (
         "unknown key 'annotator.vots'; did you mean 'votes'?"
@@ -89,17 +113,21 @@ WRONG_SETTINGS = {
     "annotator={type: router, first: {type: openai, model: gpt-4o, guidelines: x}, then: human}": (
         "annotator.first.votes is 1, expected 2 or more: their agreement is the confidence"
     ),
-    "selection.strategy=hudz": "selection.strategy is 'hudz', expected a known strategy; did you mean 'huds'?",
+    "selection.strategy=hudz": "selection.strategy is 'hudz', expected a known strategy; did you "
+    "mean 'huds'?",
     "selection.strategy=zz": "selection.strategy is 'zz', expected a known strategy; known: ",
     "selection.first.strategy=randon": (
         "selection.first.strategy is 'randon', expected a known strategy; did you mean 'random'?"
     ),
-    "selection.first.parameters.strata=3": "selection.first.parameters is given, expected selection.first.strategy",
-    "selection.parameters.stratta=3": "unknown key 'selection.parameters.stratta'; did you mean 'strata'?",
+    "selection.first.parameters.strata=3": "selection.first.parameters is given, expected "
+    "selection.first.strategy",
+    "selection.parameters.stratta=3": "unknown key 'selection.parameters.stratta'; did you mean "
+    "'strata'?",
     "selection.first={strategy: random, parameters: {strata: 3}}": (
         "unknown key 'selection.first.parameters.strata'; none is known here"
     ),
-    "selection.parameters.strata=few": "selection.parameters.strata is 'few', expected a valid integer",
+    "selection.parameters.strata=few": "selection.parameters.strata is 'few', expected a valid "
+    "integer",
     "selection.parameters.diversity_weight=3": (
         "selection.parameters.diversity_weight is 3, expected less than or equal to 1"
     ),
@@ -119,24 +147,32 @@ WRONG_SETTINGS = {
         "selection.parameters.stratify is 'equal_sise', expected 'equal_size' or 'equal_width'; "
         "did you mean 'equal_size'?"
     ),
-    "evaluation.metrics=[rougel]": "evaluation.metrics holds 'rougel', expected a known metric; did you mean 'rougeL'?",
+    "evaluation.metrics=[rougel]": "evaluation.metrics holds 'rougel', expected a known metric; "
+    "did you mean 'rougeL'?",
     "evaluation.metrics=[]": "evaluation.metrics is empty, expected at least one of rouge1",
     # what does not fit together
-    "data.references=null": "annotator.type is 'dataset' but data.references is empty, expected the answers' column",
-    "data.references=[]": "annotator.type is 'dataset' but data.references is empty, expected the answers' column",
+    "data.references=null": "annotator.type is 'dataset' but data.references is empty, expected "
+    "the answers' column",
+    "data.references=[]": "annotator.type is 'dataset' but data.references is empty, expected the "
+    "answers' column",
     "stopping.gain.per_dollar=0.1": STEERED,
     "stopping.gain={per_dollar: 0.1, metric: rogueL}": "stopping names metric 'rogueL', expected",
-    "stopping.gain.certainty=0.5": "key 'stopping.gain.per_dollar' is missing, expected float: Least rise",
+    "stopping.gain.certainty=0.5": "key 'stopping.gain.per_dollar' is missing, expected float: "
+    "Least rise",
     "stopping.plateau={}": STEERED,
     "stopping.dev_target.rougeL=0.5": STEERED,
     "stopping.dev_target.rougel=0.5": (
         "stopping names metric 'rougel', expected a known metric; did you mean 'rougeL'?"
     ),
-    "evaluation.metrics=[llm_judge]": "evaluation.metrics holds 'llm_judge', expected evaluation.judge beside it",
+    "evaluation.metrics=[llm_judge]": "evaluation.metrics holds 'llm_judge', expected "
+    "evaluation.judge beside it",
     "evaluation.judge={type: openai, model: nobody}": "evaluation.judge.model is 'nobody'",
-    "training={method: lora, sharding: fsdp}": "training.sharding is 'fsdp', expected 'ddp' for training.method=lora",
-    "training={method: full, backend: unsloth}": "training.backend is 'unsloth', expected 'transformers' for full",
-    "training.accumulation=3": "training.batch_size is 8, expected a multiple of workers x accumulation = 3",
+    "training={method: lora, sharding: fsdp}": "training.sharding is 'fsdp', expected 'ddp' for "
+    "training.method=lora",
+    "training={method: full, backend: unsloth}": "training.backend is 'unsloth', expected "
+    "'transformers' for full",
+    "training.accumulation=3": "training.batch_size is 8, expected a multiple of workers x "
+    "accumulation = 3",
     # names
     "name=../x": "name is '../x', expected a-z, 0-9 and -, at most 63 characters, the first not -",
     "name=Demo": "name is 'Demo', expected a-z, 0-9 and -",
@@ -146,15 +182,18 @@ WRONG_SETTINGS = {
     'name="a\\n"': r"name is 'a\n', expected a-z, 0-9 and -",
     f"name={'a' * 300}": f"name is '{'a' * 80}', expected a-z, 0-9 and -",
     # overrides that are none
-    "stopping.rounds": "'stopping.rounds' is not an override, expected key=value as in stopping.rounds=3",
+    "stopping.rounds": "'stopping.rounds' is not an override, expected key=value as in "
+    "stopping.rounds=3",
     "=3": "'=3' is not an override, expected key=value",
     "stopping..rounds=3": "'stopping..rounds=3' is not an override, expected key=value",
     ".=3": "'.=3' is not an override, expected key=value",
     "stopping.rounds.x=3": "stopping.rounds is {'x': 3}, expected a valid integer",
     "model.id.x=3": "'model.id.x' cannot be set: 'model.id' is 'some/model', not a section",
-    "training.rank=[1": "the value of 'training.rank' is not valid YAML in line 1, column 3: expected ',' or ']'",
+    "training.rank=[1": "the value of 'training.rank' is not valid YAML in line 1, column 3: "
+    "expected ',' or ']'",
     "training.rank=!!python/object:os.system x": "tags, as !tag, are not supported",
-    "training={rank: 1, rank: 2}": "the value of 'training' is not valid YAML in line 1, column 11: key 'rank' stands",
+    "training={rank: 1, rank: 2}": "the value of 'training' is not valid YAML in line 1, column "
+    "11: key 'rank' stands",
 }
 
 # A file that is wrong as a whole, and the line that it gives.
@@ -164,19 +203,49 @@ WRONG_FILES: dict[str, tuple[str | bytes, str]] = {
     "list": ("- a\n- b\n", "holds one list, expected keys and values"),
     "text": ("name demo\n", "holds one str, expected keys and values"),
     "number": ("3", "holds one int, expected keys and values"),
-    "tab": ("data:\n\tpool: x\n", "is not valid YAML in line 2, column 1: found character '\\t' that cannot start any"),
-    "brackets": ("data: [\n", "is not valid YAML in line 2, column 1: expected the node content, but found '<stream "),
-    "two documents": ("seed: 1\n---\nseed: 2\n", "is not valid YAML in line 2, column 1: but found another document"),
-    "a key twice": ("seed: 1\nmodel: {id: x}\nseed: 2\n", "is not valid YAML in line 3, column 1: key 'seed' stands "),
-    "tag": ("seed: !!python/name:os.system x\n", "is not valid YAML in line 1, column 7: tags, as !tag, are not supp"),
-    "list as a key": ("? [a]\n: b\n", "is not valid YAML in line 1, column 3: found unhashable key"),
-    "unknown alias": ("seed: *other\n", "is not valid YAML in line 1, column 7: found undefined alias 'other'"),
-    "control character": ("seed: \x07\n", "is not valid YAML: unacceptable character #x0007: special characters"),
+    "tab": (
+        "data:\n\tpool: x\n",
+        "is not valid YAML in line 2, column 1: found character '\\t' that cannot start any",
+    ),
+    "brackets": (
+        "data: [\n",
+        "is not valid YAML in line 2, column 1: expected the node content, but found '<stream ",
+    ),
+    "two documents": (
+        "seed: 1\n---\nseed: 2\n",
+        "is not valid YAML in line 2, column 1: but found another document",
+    ),
+    "a key twice": (
+        "seed: 1\nmodel: {id: x}\nseed: 2\n",
+        "is not valid YAML in line 3, column 1: key 'seed' stands ",
+    ),
+    "tag": (
+        "seed: !!python/name:os.system x\n",
+        "is not valid YAML in line 1, column 7: tags, as !tag, are not supp",
+    ),
+    "list as a key": (
+        "? [a]\n: b\n",
+        "is not valid YAML in line 1, column 3: found unhashable key",
+    ),
+    "unknown alias": (
+        "seed: *other\n",
+        "is not valid YAML in line 1, column 7: found undefined alias 'other'",
+    ),
+    "control character": (
+        "seed: \x07\n",
+        "is not valid YAML: unacceptable character #x0007: special characters",
+    ),
     "depth": ("seed: " + "[" * 2000, "is not valid YAML: it is nested too deeply"),
     "digits": ("seed: " + "1" * 5000, "is not valid YAML: Exceeds the limit (4300 digits)"),
-    "latin-1": ("model: {id: é}\n".encode("latin-1"), "is not UTF-8 text: invalid continuation byte at byte 12"),
+    "latin-1": (
+        "model: {id: é}\n".encode("latin-1"),
+        "is not UTF-8 text: invalid continuation byte at byte 12",
+    ),
     "utf-16": ("seed: 1\n".encode("utf-16"), "is not UTF-8 text: invalid start byte at byte 0"),
-    "itself": ("&a\nseed: *a\nmodel: {id: x}\ndata: {pool: x}\n", "seed is {'seed': {...}, 'model'"),
+    "itself": (
+        "&a\nseed: *a\nmodel: {id: x}\ndata: {pool: x}\n",
+        "seed is {'seed': {...}, 'model'",
+    ),
     "no model": (
         "data: {pool: x, references: y}\n",
         "key 'model' is missing, expected section: The language model that",
@@ -226,12 +295,20 @@ def test_a_wrong_file_is_one_line(case: str) -> None:
 
 
 def test_several_mistakes_are_a_line_each() -> None:
-    path = write_config(Path.cwd(), SMALLEST | {"trainig": {}, "engine": {"backend": "vlm"}, "seed": "x"})
-    ended = call("run", str(path), "evaluation.metrics=[rougel]", "selection.parameters={strata: 0, stratta: 1}")
+    path = write_config(
+        Path.cwd(), SMALLEST | {"trainig": {}, "engine": {"backend": "vlm"}, "seed": "x"}
+    )
+    ended = call(
+        "run",
+        str(path),
+        "evaluation.metrics=[rougel]",
+        "selection.parameters={strata: 0, stratta: 1}",
+    )
     assert ended.status == 2
     assert ended.err.splitlines() == [
         "error: seed is 'x', expected a valid integer",
-        "error: engine.backend is 'vlm', expected 'auto', 'vllm' or 'transformers'; did you mean 'vllm'?",
+        "error: engine.backend is 'vlm', expected 'auto', 'vllm' or 'transformers'; did you mean "
+        "'vllm'?",
         "error: selection.parameters.strata is 0, expected greater than 0",
         "error: unknown key 'selection.parameters.stratta'; did you mean 'strata'?",
         "error: evaluation.metrics holds 'rougel', expected a known metric; did you mean 'rougeL'?",
@@ -284,7 +361,11 @@ def test_values_mean_what_they_look_like() -> None:
     assert config.evaluation.zero_shot is False
     assert config.data.duplicates.action == "off"
     assert config.data.references == ["answer", "answers.all"]
-    assert (config.data.test, config.data.subset, config.data.input) == (None, "2024", "paper.abstract")
+    assert (config.data.test, config.data.subset, config.data.input) == (
+        None,
+        "2024",
+        "paper.abstract",
+    )
     assert config.model.revision == "0123456"
     assert config.prompt.system == "a=b, c=d"
     assert config.prompt.response_start == "12:30"
@@ -296,19 +377,26 @@ def test_values_mean_what_they_look_like() -> None:
 
 def test_a_template_is_text_in_quotes() -> None:
     assert load(SMALLEST, 'prompt.template="{{ input }}\\n"').prompt.template == "{{ input }}\n"
-    with pytest.raises(UserError, match=r"not valid YAML.*; text with special characters goes in quotes"):
+    with pytest.raises(
+        UserError, match=r"not valid YAML.*; text with special characters goes in quotes"
+    ):
         load(SMALLEST, "prompt.template={{ input }}")
 
 
 def test_later_overrides_win_and_leave_the_rest() -> None:
     tree = SMALLEST | {"stopping": {"rounds": 7, "labels": 90}, "training": None}
-    config = load(tree, "stopping.rounds=8", "stopping.rounds=9", "training.rank=4", "engine.options.a.b=1")
+    config = load(
+        tree, "stopping.rounds=8", "stopping.rounds=9", "training.rank=4", "engine.options.a.b=1"
+    )
     assert (config.stopping.rounds, config.stopping.labels, config.training.rank) == (9, 90, 4)
     assert config.engine.options == {"a": {"b": 1}}
 
 
 def test_a_section_whose_keys_are_commented_out_has_its_defaults() -> None:
-    config = load("data:\n  pool: x\n  references: y\nmodel:\n  id: x\ntraining:\n#  rank: 3\nstopping:\n  plateau:\n")
+    config = load(
+        "data:\n  pool: x\n  references: y\nmodel:\n  id: x\ntraining:\n#  rank: 3\nstopping:\n  "
+        "plateau:\n"
+    )
     assert config.training == RunConfig.model_validate(SMALLEST).training
     assert config.stopping.plateau is None
 
@@ -318,9 +406,15 @@ def test_a_file_may_have_a_byte_order_mark_anchors_and_merges() -> None:
     with pytest.raises(UserError, match=r"^unknown key 'x-shared'"):
         load(text)
     first = "selection: &s {count: 3}\n" + text.removeprefix("\ufeff").replace("x-shared: 1\n", "")
-    config = load(first + "stopping:\n  plateau: &p {patience: 1}\n  rounds: 2\nevaluation: {dev_fraction: 0.2}\n")
+    config = load(
+        first
+        + "stopping:\n  plateau: &p {patience: 1}\n  rounds: 2\nevaluation: {dev_fraction: 0.2}\n"
+    )
     assert (config.selection.count, config.model.id, config.stopping.rounds) == (3, "ü", 2)
-    merged = load("data: &d {pool: x, references: y}\nmodel: {id: m}\nengine: {options: {a: {<<: *d, pool: z}}}\n")
+    merged = load(
+        "data: &d {pool: x, references: y}\nmodel: {id: m}\nengine: {options: {a: {<<: *d, pool: "
+        "z}}}\n"
+    )
     assert merged.engine.options == {"a": {"pool": "z", "references": "y"}}
 
 
@@ -428,23 +522,39 @@ def test_no_wrong_file_shows_the_database_url(line: str) -> None:
     assert "canary" not in assert_one_line("plan", str(path), expected="error: ")
 
 
-def test_nothing_made_of_a_configuration_shows_the_database_url(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_made_of_a_configuration_shows_the_database_url(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     config = load(SMALLEST, f"database_url={CANARY}")
     assert config.database_url is not None
     assert config.database_url.get_secret_value() == CANARY
-    shown = [repr(config), str(config), repr(dump_config(config)), config.model_dump_json(), repr(config.model_dump())]
+    shown = [
+        repr(config),
+        str(config),
+        repr(dump_config(config)),
+        config.model_dump_json(),
+        repr(config.model_dump()),
+    ]
     with pytest.raises(ValidationError) as caught:
-        RunConfig.model_validate(SMALLEST | {"database_url": CANARY, "seed": CANARY, "storage": [CANARY]})
+        RunConfig.model_validate(
+            SMALLEST | {"database_url": CANARY, "seed": CANARY, "storage": [CANARY]}
+        )
     shown += [str(caught.value), repr(caught.value)]
     with pytest.raises(ValidationError) as caught:
-        RunConfig.model_validate({"database_url": CANARY, "data": {"pool": "x"}, "model": {"id": "x"}})
+        RunConfig.model_validate(
+            {"database_url": CANARY, "data": {"pool": "x"}, "model": {"id": "x"}}
+        )
     assert all("canary" not in text for text in [*shown, str(caught.value), repr(caught.value)])
 
 
-def test_the_database_url_of_the_environment_yields_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_database_url_of_the_environment_yields_to_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("ATGEN_DATABASE_URL", CANARY)
     assert load().database_url == SecretStr(CANARY)
-    assert load(SMALLEST, "database_url=sqlite:///other.db").database_url == SecretStr("sqlite:///other.db")
+    assert load(SMALLEST, "database_url=sqlite:///other.db").database_url == SecretStr(
+        "sqlite:///other.db"
+    )
     assert load(SMALLEST, "database_url=null").database_url is None
     monkeypatch.setenv("ATGEN_DATABASE_URL", "")
     assert load().database_url is None
@@ -488,7 +598,9 @@ def test_every_strategy_is_explained_with_its_parameters() -> None:
     assert list(strategies) == sorted(STRATEGIES)
     for name, strategy in strategies.items():
         assert len(strategy["description"].split()) >= 2
-        assert [row["key"] for row in strategy["parameters"]] == list(fields(STRATEGIES[name].parameters))
+        assert [row["key"] for row in strategy["parameters"]] == list(
+            fields(STRATEGIES[name].parameters)
+        )
         assert all(len(row["description"].split()) >= 2 for row in strategy["parameters"]), strategy
 
 
@@ -510,6 +622,8 @@ def test_types_and_defaults_are_shown_as_in_yaml() -> None:
 
 @pytest.mark.parametrize("method", ["full", "dora"])
 def test_replicas_are_not_asked_for_what_they_cannot_add_to_their_model(method: str) -> None:
-    with pytest.raises(UserError, match=f"training.method is '{method}', expected lora, rslora or qlora"):
+    with pytest.raises(
+        UserError, match=f"training.method is '{method}', expected lora, rslora or qlora"
+    ):
         load(SMALLEST, "model.host=serve", f"training.method={method}")
     assert load(SMALLEST, "model.host=serve", "training.method=rslora").training.method == "rslora"

@@ -1,4 +1,6 @@
-"""What a run looks like while it goes on: plain lines, JSON lines, live bars; and the learning curve as a table."""
+"""What a run looks like while it goes on: plain lines, JSON lines, live bars; and the learning
+curve as a table.
+"""
 
 import io
 import json
@@ -9,22 +11,40 @@ import pytest
 from rich.console import Console
 
 from atgen_ray.run import console as screens
-from atgen_ray.run.console import JsonScreen, LiveScreen, PlainScreen, choose_screen, curve_table, describe_step
+from atgen_ray.run.console import (
+    JsonScreen,
+    LiveScreen,
+    PlainScreen,
+    choose_screen,
+    curve_table,
+    describe_step,
+)
 from atgen_ray.store.journal import Event
 
 METRICS = ("rouge1", "rouge2", "rougeL", "exact_match", "token_f1")
 
 
 def event(
-    kind: str = "step", round: int | None = 1, step: str | None = "training", seconds: float | None = 12.34
+    kind: str = "step",
+    round: int | None = 1,
+    step: str | None = "training",
+    seconds: float | None = 12.34,
 ) -> Event:
     """An event as a journal gives it back."""
     return Event("demo", 7, kind, round, step, {"rows": 6}, seconds, 1.8e9)
 
 
-def activity(done: int = 0, total: int = 0, ago: float = 0.0, round: int = 1, step: str = "training") -> dict[str, Any]:
+def activity(
+    done: int = 0, total: int = 0, ago: float = 0.0, round: int = 1, step: str = "training"
+) -> dict[str, Any]:
     """What a controller says of the step under way, begun `ago` seconds ago."""
-    return {"round": round, "step": step, "done": done, "total": total, "started": time.time() - ago}
+    return {
+        "round": round,
+        "step": step,
+        "done": done,
+        "total": total,
+        "started": time.time() - ago,
+    }
 
 
 def plain() -> Console:
@@ -46,9 +66,20 @@ def test_the_screen_fits_where_the_output_goes() -> None:
 
 def test_a_step_is_one_line() -> None:
     assert describe_step(event()) == "  round 1   training        12.3 s"
-    assert describe_step(event(round=0, step="pool", seconds=None)) == "  start     pool             0.0 s"
-    assert describe_step(event(round=None, step="embedding")) == "  start     embedding       12.3 s"
-    assert describe_step(event(round=1000, step="generation")).split() == ["round", "1000", "generation", "12.3", "s"]
+    assert (
+        describe_step(event(round=0, step="pool", seconds=None))
+        == "  start     pool             0.0 s"
+    )
+    assert (
+        describe_step(event(round=None, step="embedding")) == "  start     embedding       12.3 s"
+    )
+    assert describe_step(event(round=1000, step="generation")).split() == [
+        "round",
+        "1000",
+        "generation",
+        "12.3",
+        "s",
+    ]
 
 
 # ---- plain
@@ -64,7 +95,9 @@ def test_a_plain_screen_tells_of_steps_done_alone() -> None:
     assert printed(console) == "  round 1   training        12.3 s\n"
 
 
-def test_a_plain_screen_tells_of_the_step_under_way_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_screen_tells_of_the_step_under_way_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     console = plain()
     screen = PlainScreen(console)
     screen.show_activity(activity(5, 20, ago=30))
@@ -75,7 +108,9 @@ def test_a_plain_screen_tells_of_the_step_under_way_now_and_then(monkeypatch: py
     screen.show_activity(activity(6, 20, ago=30))
     assert printed(console) == "round 1 training: 5/20, 90 s left\n"
     time.sleep(0.06)
-    screen.show_event(event())  # a line of its own, after which there is nothing to tell for a while
+    screen.show_event(
+        event()
+    )  # a line of its own, after which there is nothing to tell for a while
     screen.show_activity(activity(0, 0, round=0, step="pool"))
     assert printed(console).count("\n") == 2
     time.sleep(0.06)
@@ -84,7 +119,9 @@ def test_a_plain_screen_tells_of_the_step_under_way_now_and_then(monkeypatch: py
 
 
 def test_a_step_whose_first_batch_is_not_through_shows_that_it_goes_on() -> None:
-    assert screens.describe_activity(activity(0, 40, ago=45)) == "round 1 training: 0/40, 45 s so far"
+    assert (
+        screens.describe_activity(activity(0, 40, ago=45)) == "round 1 training: 0/40, 45 s so far"
+    )
 
 
 # ---- JSON
@@ -100,7 +137,9 @@ def test_what_the_cluster_has_no_room_for_is_told_at_once_and_once() -> None:
     assert printed(console).split() == f"round 1 pool: 0/?, {waiting}".split()
 
 
-def test_a_json_screen_writes_a_line_for_every_event_and_change(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_json_screen_writes_a_line_for_every_event_and_change(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     screen = JsonScreen()
     first = activity(5, 20, ago=30)
     screen.show_activity(first)
@@ -159,7 +198,9 @@ def test_a_live_screen_leaves_the_terminal_as_it_was() -> None:
     screen = LiveScreen(console)
     screen.show_activity(activity(3, 12))
     screen.close()
-    assert printed(console).count("\x1b[?25l") == printed(console).count("\x1b[?25h") == 1  # the cursor is shown again
+    assert (
+        printed(console).count("\x1b[?25l") == printed(console).count("\x1b[?25h") == 1
+    )  # the cursor is shown again
     assert printed(console).endswith("\x1b[2K")  # and the bar is erased
 
 
@@ -168,7 +209,9 @@ def test_a_live_screen_leaves_the_terminal_as_it_was() -> None:
 
 def row(round: int, seconds: float = 10.0, **metrics: Any) -> dict[str, Any]:
     """A row of metrics.json."""
-    estimates = {name: {"mean": 0.4567, "low": 0.4, "high": 0.5, "count": 60} for name in METRICS} | metrics
+    estimates = {
+        name: {"mean": 0.4567, "low": 0.4, "high": 0.5, "count": 60} for name in METRICS
+    } | metrics
     return {
         "round": round,
         "labels": 16 * round,
@@ -189,7 +232,17 @@ def lines(rows: list[dict[str, Any]], width: int) -> list[str]:
 def test_a_narrow_screen_shows_means() -> None:
     shown = lines([row(0), row(1, 100.2), row(2)], 80)
     assert [line.split() for line in shown] == [
-        ["round", "labels", "dollars", "seconds", "rouge1", "rouge2", "rougeL", "exact_match", "token_f1"],
+        [
+            "round",
+            "labels",
+            "dollars",
+            "seconds",
+            "rouge1",
+            "rouge2",
+            "rougeL",
+            "exact_match",
+            "token_f1",
+        ],
         ["0", "0", "0.00", "10", *["0.457"] * 5],
         ["1", "16", "8.00", "111", *["0.457"] * 5],
         ["2", "32", "16.00", "121", *["0.457"] * 5],
@@ -215,7 +268,10 @@ def test_intervals_are_shown_where_they_fit_and_nothing_is_ever_cut(metrics: int
 
 
 def test_a_metric_without_a_value_is_a_dash() -> None:
-    shown = lines([row(0, rougeL=None), row(1, rougeL={"mean": None, "low": None, "high": None, "count": 0})], 200)
+    shown = lines(
+        [row(0, rougeL=None), row(1, rougeL={"mean": None, "low": None, "high": None, "count": 0})],
+        200,
+    )
     assert shown[0].split().index("rougeL") == 6
     assert all(line.split("  ")[-3].strip() != "0.457" for line in shown[1:])
     assert [line.count("-") for line in shown[1:]] == [1, 1]
@@ -223,4 +279,7 @@ def test_a_metric_without_a_value_is_a_dash() -> None:
 
 def test_a_run_without_a_test_set_has_a_curve_without_metrics() -> None:
     shown = lines([row(1, **dict.fromkeys(METRICS))], 80)
-    assert [line.split() for line in shown] == [["round", "labels", "dollars", "seconds"], ["1", "16", "8.00", "10"]]
+    assert [line.split() for line in shown] == [
+        ["round", "labels", "dollars", "seconds"],
+        ["1", "16", "8.00", "10"],
+    ]

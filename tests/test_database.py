@@ -29,7 +29,10 @@ SECRET = "s3cr3t-canary"
         (f"postgresql://me:start@{SECRET}@host/db", "more than one @"),
         (f"mysql://me:{SECRET}@host/db", "starts with 'mysql'"),
         (f"postgresql+asyncpg://me:{SECRET}@host/db", r"starts with 'postgresql\+asyncpg'"),
-        (f"postgresql://me:{SECRET}@127.0.0.1:9/db", r"postgresql\+psycopg://me:\*\*\*@127.0.0.1:9/db cannot be used"),
+        (
+            f"postgresql://me:{SECRET}@127.0.0.1:9/db",
+            r"postgresql\+psycopg://me:\*\*\*@127.0.0.1:9/db cannot be used",
+        ),
         (f"postgresql://127.0.0.1:9/db?user=me&password={SECRET}", "127.0.0.1:9/db cannot be used"),
         ("sqlite://", "SQLite in memory"),
         ("sqlite:///:memory:", "SQLite in memory"),
@@ -37,7 +40,9 @@ SECRET = "s3cr3t-canary"
         ("sqlite:////dev/null/atgen.db", "cannot be opened"),
     ],
 )
-def test_a_bad_url_is_one_line_without_its_password(url: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bad_url_is_one_line_without_its_password(
+    url: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.DEBUG), pytest.raises(UserError, match=reason) as caught:
         Journal(url)
     assert "\n" not in str(caught.value)
@@ -51,7 +56,9 @@ def test_a_wrong_password_is_not_shown(postgres_url: str) -> None:
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_right_password_is_not_shown_either(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_right_password_is_not_shown_either(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.DEBUG):
         journal = Journal(postgres_url)
         journal.create_run("secretive", {}, "")
@@ -97,14 +104,22 @@ def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:
             pragma: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
             for pragma in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
-    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 60_000}
+    assert settings == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "busy_timeout": 60_000,
+    }
 
 
 def test_connections_that_the_server_cut_are_replaced(postgres_url: str) -> None:
     journal, other = Journal(postgres_url), Database(postgres_url)
     journal.create_run("cut", {}, "")
     lease = journal.acquire("cut", Owner("a"), 60)
-    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'atgen' AND pid <> pg_backend_pid()"
+    cut = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'atgen' AND "
+        "pid <> pg_backend_pid()"
+    )
     with other.reading() as connection:
         assert connection.exec_driver_sql(cut).all()
     assert journal.append(lease, "note").sequence == 1

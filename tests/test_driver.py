@@ -23,7 +23,9 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(f"sqlite:///{tmp_path}/atgen.db")
 
 
-def test_a_run_of_an_older_version_goes_on_with_the_defaults_of_newer_keys(journal: Journal) -> None:
+def test_a_run_of_an_older_version_goes_on_with_the_defaults_of_newer_keys(
+    journal: Journal,
+) -> None:
     old = dump_config(parse_config(TREE))
     del old["training"]["packing"], old["evaluation"], old["fork_from"]
     journal.create_run("task", old, "")
@@ -43,7 +45,11 @@ def test_keys_that_are_no_more_are_told(journal: Journal) -> None:
 
 def test_what_changes_no_meaning_may_change_and_is_journalled(journal: Journal) -> None:
     enter_run(parse_config(TREE), journal)
-    other = TREE | {"engine": {"batch_size": 8}, "training": {"workers": 2}, "stopping": {"rounds": 9}}
+    other = TREE | {
+        "engine": {"batch_size": 8},
+        "training": {"workers": 2},
+        "stopping": {"rounds": 9},
+    }
     enter_run(parse_config(other), journal, "token of anna")
     (event,) = journal.events("task")
     assert event.kind == "changed"
@@ -57,7 +63,9 @@ def test_what_changes_no_meaning_may_change_and_is_journalled(journal: Journal) 
     }
     enter_run(parse_config(other), journal)
     assert len(journal.events("task")) == 1  # nothing is new
-    assert journal.run("task").config["engine"]["batch_size"] == 8  # what a resume over HTTP goes on with
+    assert (
+        journal.run("task").config["engine"]["batch_size"] == 8
+    )  # what a resume over HTTP goes on with
     enter_run(parse_config(TREE), journal)
     assert journal.events("task")[-1].payload["by"] == name_user()
 

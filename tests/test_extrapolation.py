@@ -22,7 +22,11 @@ def test_it_is_the_fit_of_scipys_general_routine() -> None:
     scores = np.array([0.10, 0.31, 0.35, 0.41, 0.43, 0.46])
     found = fit_power_law(LABELS, scores)
     (limit, drop, exponent), _ = curve_fit(
-        lambda n, a, b, c: a - b * (n + 1) ** -c, LABELS, scores, p0=[0.5, 0.4, 0.5], bounds=([-1, 0, 0.05], [2, 9, 2])
+        lambda n, a, b, c: a - b * (n + 1) ** -c,
+        LABELS,
+        scores,
+        p0=[0.5, 0.4, 0.5],
+        bounds=([-1, 0, 0.05], [2, 9, 2]),
     )
     assert found.predict([320]) == pytest.approx([limit - drop * 321**-exponent], abs=2e-3)
 
@@ -71,7 +75,8 @@ def test_nine_of_ten_gains_lie_in_their_interval_of_nine_tenths(points: int) -> 
         ):
             low, high = np.quantile(draws, [0.05, 0.95])
             held.append(low <= found <= high)
-    # Of 100 with a chance of 0.9 each, 83 to 97 are drawn in 97 of 100 cases; a law that cannot fall is held oftener.
+    # Of 100 with a chance of 0.9 each, 83 to 97 are drawn in 97 of 100 cases; a law that cannot
+    # fall is held oftener.
     assert 0.83 <= np.mean(measured) <= 0.97
     assert np.mean(promised) >= 0.83
 

@@ -47,7 +47,9 @@ def test_status_is_changed_by_the_holder_of_the_lease(journal: Journal, run: str
 
 def test_a_step_is_committed_once(journal: Journal, run: str) -> None:
     lease = journal.acquire(run, Owner("a"), 60)
-    first = journal.append(lease, "step", 1, "scoring", {"rows": 3, "mean": math.nan, "at": (1, 2)}, seconds=1.5)
+    first = journal.append(
+        lease, "step", 1, "scoring", {"rows": 3, "mean": math.nan, "at": (1, 2)}, seconds=1.5
+    )
     assert first.payload == {"rows": 3, "mean": None, "at": [1, 2]}
     assert journal.append(lease, "step", 1, "scoring", {"rows": 4}) == first
     pool = journal.append(lease, "step", None, "pool")
@@ -65,9 +67,17 @@ def test_the_first_annotation_wins(journal: Journal, run: str) -> None:
     lease = journal.acquire(run, Owner("a"), 60)
     first = Annotation("x", "old", "ann", 0.25, {"model": "m", "tokens": 7})
     assert journal.record_annotations(lease, 2, [first, Annotation("x", "twice", "ann", 9.0)]) == 1
-    others = [Annotation("x", "new", "ann", 9.0), Annotation("x", "hers", "bea", 0.5), Annotation("a", "", "ann")]
+    others = [
+        Annotation("x", "new", "ann", 9.0),
+        Annotation("x", "hers", "bea", 0.5),
+        Annotation("a", "", "ann"),
+    ]
     assert journal.record_annotations(lease, 1, others) == 2
-    assert journal.record_annotations(lease, 1, others) == journal.record_annotations(lease, 1, []) == 0
+    assert (
+        journal.record_annotations(lease, 1, others)
+        == journal.record_annotations(lease, 1, [])
+        == 0
+    )
     assert journal.annotations(run) == [(1, others[1]), (1, others[2]), (2, first)]
     assert journal.dollars(run) == 0.75
     assert journal.dollars(journal.create_run(f"run-{uuid4().hex}", {}, "").name) == 0.0
@@ -84,14 +94,19 @@ def test_annotations_keep_the_order_they_came_in(journal: Journal, run: str) -> 
 def test_a_price_that_is_no_amount_is_refused(journal: Journal, run: str, dollars: float) -> None:
     lease = journal.acquire(run, Owner("a"), 60)
     with pytest.raises(ValueError, match="dollars"):
-        journal.record_annotations(lease, 1, [Annotation("x", "fine", "ann"), Annotation("y", "", "ann", dollars)])
+        journal.record_annotations(
+            lease, 1, [Annotation("x", "fine", "ann"), Annotation("y", "", "ann", dollars)]
+        )
     assert journal.annotations(run) == []
 
 
 def test_any_text_can_be_stored(journal: Journal, run: str) -> None:
     lease = journal.acquire(run, Owner("a"), 60)
     strange = "nul \0, lone surrogate \ud800, line \u2028, 漢字, '; DROP TABLE runs; --"
-    label, letter = Annotation("x", strange, "ann", 0.0, {strange: strange}), DeadLetter("x", "scoring", strange)
+    label, letter = (
+        Annotation("x", strange, "ann", 0.0, {strange: strange}),
+        DeadLetter("x", "scoring", strange),
+    )
     journal.record_annotations(lease, 1, [label])
     assert journal.bury(lease, None, [letter]) == 1
     journal.append(lease, "note", payload={"text": strange})

@@ -12,7 +12,10 @@ from human_desk import HumanDesk
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
 
-ROWS = [{"id": "e00", "text": "known"}, {"input": "text 1", "text": "also", "annotator": "old team"}]
+ROWS = [
+    {"id": "e00", "text": "known"},
+    {"input": "text 1", "text": "also", "annotator": "old team"},
+]
 
 
 @pytest.fixture
@@ -25,7 +28,12 @@ def desk(tmp_path: Path) -> HumanDesk:
 
 def write(path: Path) -> Path:
     if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(ROWS, pa.schema(dict.fromkeys(("id", "input", "text"), pa.string()))), path)
+        pq.write_table(
+            pa.Table.from_pylist(
+                ROWS, pa.schema(dict.fromkeys(("id", "input", "text"), pa.string()))
+            ),
+            path,
+        )
     elif path.suffix == ".csv":
         path.write_text("id,input,text\ne00,,known\n,text 1,also\n")
     else:

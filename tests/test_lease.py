@@ -12,7 +12,13 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from atgen_ray.core.errors import RunBusy
 from atgen_ray.core.records import Annotation, DeadLetter
@@ -28,7 +34,9 @@ def elsewhere(id: str) -> Owner:
 def test_a_live_holder_keeps_the_run(journal: Journal, run: str) -> None:
     journal.acquire(run, Owner("a"), 60)
     host = socket.gethostname()
-    with pytest.raises(RunBusy, match=rf"process {os.getpid()} on host '{host}'.* expires in [56]\d s"):
+    with pytest.raises(
+        RunBusy, match=rf"process {os.getpid()} on host '{host}'.* expires in [56]\d s"
+    ):
         journal.acquire(run, Owner("b"), 60)
 
 
@@ -89,7 +97,9 @@ def test_a_dead_process_of_this_machine_frees_the_run_at_once(journal: Journal, 
     with pytest.raises(RunBusy):
         journal.acquire(run, Owner("b"), 60)
     child.kill()
-    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:  # dead, though its parent has not noticed
+    while (
+        psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE
+    ):  # dead, though its parent has not noticed
         time.sleep(0.01)
     journal.acquire(run, Owner("b"), 60)
     child.communicate()
@@ -133,7 +143,11 @@ def test_every_write_is_fenced(journal: Journal, run: str) -> None:
     for write in writes(journal, stale):
         with pytest.raises(LeaseLost):
             write()
-    assert (journal.events(run), journal.annotations(run), journal.dead_letters(run)) == ([], [], [])
+    assert (journal.events(run), journal.annotations(run), journal.dead_letters(run)) == (
+        [],
+        [],
+        [],
+    )
     assert journal.run(run).status == "created"
 
 
@@ -163,7 +177,11 @@ class JournalHistory(RuleBasedStateMachine):
         self.kinds: list[tuple[str, int | None, str | None]] = []
         self.labels: dict[tuple[str, str], tuple[int, Annotation]] = {}
 
-    @rule(round=st.none() | st.integers(0, 2), step=st.sampled_from(["scoring", "training"]), kind=st.booleans())
+    @rule(
+        round=st.none() | st.integers(0, 2),
+        step=st.sampled_from(["scoring", "training"]),
+        kind=st.booleans(),
+    )
     def append(self, round: int | None, step: str, kind: bool) -> None:
         entry = ("step" if kind else "progress", round, step)
         event = self.journal.append(self.lease, *entry)
@@ -171,13 +189,18 @@ class JournalHistory(RuleBasedStateMachine):
             self.kinds.append(entry)
         assert event.sequence == (self.kinds.index(entry) + 1 if kind else len(self.kinds))
 
-    @rule(round=st.integers(0, 2), keys=st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("ab")), max_size=5))
+    @rule(
+        round=st.integers(0, 2),
+        keys=st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("ab")), max_size=5),
+    )
     def annotate(self, round: int, keys: list[tuple[str, str]]) -> None:
         before = len(self.labels)
         labels = [Annotation(id, uuid4().hex, annotator, 0.5) for id, annotator in keys]
         for label in labels:
             self.labels.setdefault((label.id, label.annotator), (round, label))
-        assert self.journal.record_annotations(self.lease, round, labels) == len(self.labels) - before
+        assert (
+            self.journal.record_annotations(self.lease, round, labels) == len(self.labels) - before
+        )
 
     @rule(release=st.booleans())
     def die(self, release: bool) -> None:
@@ -201,7 +224,9 @@ class JournalHistory(RuleBasedStateMachine):
         events = self.journal.events(self.name)
         assert [event.sequence for event in events] == list(range(1, len(self.kinds) + 1))
         assert [(event.kind, event.round, event.step) for event in events] == self.kinds
-        kept = sorted(self.labels.values(), key=lambda pair: pair[0])  # stable: insertion order within a round
+        kept = sorted(
+            self.labels.values(), key=lambda pair: pair[0]
+        )  # stable: insertion order within a round
         assert self.journal.annotations(self.name) == kept
         assert self.journal.dollars(self.name) == 0.5 * len(kept)
         assert self.journal.run(self.name).status == "created"
@@ -211,5 +236,7 @@ class JournalHistory(RuleBasedStateMachine):
 
 
 def test_no_history_breaks_the_journal(journal_url: str) -> None:
-    quick = settings(max_examples=15, stateful_step_count=12, deadline=None, suppress_health_check=[*HealthCheck])
+    quick = settings(
+        max_examples=15, stateful_step_count=12, deadline=None, suppress_health_check=[*HealthCheck]
+    )
     run_state_machine_as_test(lambda: JournalHistory(journal_url), settings=quick)

@@ -12,7 +12,9 @@ from atgen_ray.core.locations import locate
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an importable package `atgen_sample` whose code must never run, beside a secret file."""
+    """The folder of an importable package `atgen_sample` whose code must never run, beside a secret
+    file.
+    """
     root = tmp_path_factory.mktemp("site")
     folder = root / "atgen_sample"
     (folder / "data" / "deep").mkdir(parents=True)
@@ -49,7 +51,16 @@ def mistake(location: str) -> str:
 
 @pytest.mark.parametrize(
     "location",
-    ["pool.jsonl", "/data/pool", "s3://bucket/pool", "org/dataset", "", "package:/x", "PACKAGE://x/y", "file://x"],
+    [
+        "pool.jsonl",
+        "/data/pool",
+        "s3://bucket/pool",
+        "org/dataset",
+        "",
+        "package:/x",
+        "PACKAGE://x/y",
+        "file://x",
+    ],
 )
 def test_other_locations_stay_as_they_are(location: str) -> None:
     assert locate(location, "data.pool") == location
@@ -66,7 +77,9 @@ def test_other_locations_stay_as_they_are(location: str) -> None:
         ("inner/rows.jsonl", "data/rows.jsonl"),
     ],
 )
-def test_a_file_of_a_package_is_found_without_running_its_code(package: Path, file: str, found: str) -> None:
+def test_a_file_of_a_package_is_found_without_running_its_code(
+    package: Path, file: str, found: str
+) -> None:
     assert locate(f"package://atgen_sample/{file}", "data.pool") == str(package / found)
     assert "atgen_sample" not in sys.modules
 
@@ -126,7 +139,9 @@ def test_a_hub_id_passes_through(model: str) -> None:
     assert resolve_checkpoint(model) == model
 
 
-def test_a_folder_with_a_checkpoint_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_a_checkpoint_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -135,20 +150,40 @@ def test_a_folder_with_a_checkpoint_is_taken(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     assert resolve_checkpoint("model") == "model"
     (tmp_path / "model" / "config.json").unlink()
-    with pytest.raises(UserError, match=r"^model.id is 'model', expected a checkpoint, but the folder has no config"):
+    with pytest.raises(
+        UserError,
+        match=r"^model.id is 'model', expected a checkpoint, but the folder has no config",
+    ):
         resolve_checkpoint("model")
 
 
 @pytest.mark.parametrize(
     ("model", "line"),
     [
-        ("/no/such/folder", "embedding.model is '/no/such/folder', expected an existing folder, .gguf file or hub id"),
-        ("./model", "embedding.model is './model', expected an existing folder, .gguf file or hub id"),
-        ("~/no-model-here", "embedding.model is '~/no-model-here', expected an existing folder, .gguf file or hub id"),
+        (
+            "/no/such/folder",
+            "embedding.model is '/no/such/folder', expected an existing folder, .gguf file or hub "
+            "id",
+        ),
+        (
+            "./model",
+            "embedding.model is './model', expected an existing folder, .gguf file or hub id",
+        ),
+        (
+            "~/no-model-here",
+            "embedding.model is '~/no-model-here', expected an existing folder, .gguf file or hub "
+            "id",
+        ),
         ("model.gguf", "embedding.model is 'model.gguf', expected an existing .gguf file"),
-        ("~nobody-here/model", "embedding.model is '~nobody-here/model', which is no path: Could not determine home "),
+        (
+            "~nobody-here/model",
+            "embedding.model is '~nobody-here/model', which is no path: Could not determine home ",
+        ),
         ("a" * 300, f"embedding.model is '{'a' * 80}', which is no path: File name too long"),
-        ("package://no_such/x.gguf", "embedding.model is 'package://no_such/x.gguf', but no package 'no_such' is inst"),
+        (
+            "package://no_such/x.gguf",
+            "embedding.model is 'package://no_such/x.gguf', but no package 'no_such' is inst",
+        ),
     ],
 )
 def test_what_holds_no_checkpoint_is_refused(
@@ -161,7 +196,9 @@ def test_what_holds_no_checkpoint_is_refused(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_broken_gguf_file_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_gguf_file_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "model.gguf"
     for content in (b"", b"GGUF", b"no checkpoint at all" * 9):
@@ -169,4 +206,6 @@ def test_a_broken_gguf_file_is_refused_and_leaves_nothing(tmp_path: Path, monkey
         with pytest.raises(UserError, match=r"^model.id is '.*', which cannot be read: ") as caught:
             resolve_checkpoint(str(path))
         assert len(str(caught.value).splitlines()) == 1
-    assert {path.suffix for path in (tmp_path / "cache" / "atgen-ray" / "checkpoints").iterdir()} == {".lock"}
+    assert {
+        path.suffix for path in (tmp_path / "cache" / "atgen-ray" / "checkpoints").iterdir()
+    } == {".lock"}

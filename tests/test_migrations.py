@@ -1,4 +1,6 @@
-"""Revisions of the database: old journals are brought up to date, newer ones refused, and no table is forgotten."""
+"""Revisions of the database: old journals are brought up to date, newer ones refused, and no table
+is forgotten.
+"""
 
 import multiprocessing
 import warnings
@@ -36,7 +38,9 @@ def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[],
         name = f"migration_{uuid4().hex}"
         if request.param == "sqlite":
             return sa.create_engine(f"sqlite:///{tmp_path / name}.db")
-        url = sa.make_url(request.getfixturevalue("postgres_url")).set(drivername="postgresql+psycopg")
+        url = sa.make_url(request.getfixturevalue("postgres_url")).set(
+            drivername="postgresql+psycopg"
+        )
         server = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
         with server.connect() as connection:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
@@ -48,7 +52,9 @@ def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[],
 def write_first_schema(engine: sa.Engine) -> None:
     script = FIRST
     if engine.dialect.name == "postgresql":
-        script = FIRST.replace("id INTEGER NOT NULL", "id SERIAL NOT NULL").replace("DOUBLE", "DOUBLE PRECISION")
+        script = FIRST.replace("id INTEGER NOT NULL", "id SERIAL NOT NULL").replace(
+            "DOUBLE", "DOUBLE PRECISION"
+        )
     with engine.begin() as connection:
         for statement in script.split(";\n"):
             if statement.strip():
@@ -57,7 +63,9 @@ def write_first_schema(engine: sa.Engine) -> None:
 
 def describe(engine: sa.Engine) -> object:
     """Tables, columns and indexes as the database itself tells them."""
-    query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
+    query = (
+        "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
+    )
     if engine.dialect.name == "postgresql":
         query = (
             "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' "
@@ -66,7 +74,9 @@ def describe(engine: sa.Engine) -> object:
     with engine.connect() as connection:
         inspector = sa.inspect(connection)
         columns = {
-            table: sorted((c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(table))
+            table: sorted(
+                (c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(table)
+            )
             for table in sorted(inspector.get_table_names())
             if table != migrations.VERSION_TABLE
         }
@@ -78,9 +88,13 @@ def test_the_revisions_make_exactly_the_tables(new_database: Callable[[], sa.Eng
     Database(by_revisions.url).close()
     TABLES.create_all(by_metadata)
     with by_revisions.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": migrations.VERSION_TABLE})
+        context = MigrationContext.configure(
+            connection, opts={"version_table": migrations.VERSION_TABLE}
+        )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that indexes over expressions are not compared: the last line does it
+            warnings.simplefilter(
+                "ignore"
+            )  # that indexes over expressions are not compared: the last line does it
             assert compare_metadata(context, TABLES) == []
     assert describe(by_revisions) == describe(by_metadata)
 
@@ -89,7 +103,9 @@ def test_revisions_are_one_line_of_numbers() -> None:
     config = Config()
     config.set_main_option("script_location", "atgen_ray:migrations")
     line = [revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()]
-    assert line[::-1] == migrations.list_revisions() == [f"{at:04d}" for at in range(1, len(line) + 1)]
+    assert (
+        line[::-1] == migrations.list_revisions() == [f"{at:04d}" for at in range(1, len(line) + 1)]
+    )
 
 
 def test_a_journal_of_the_first_schema_goes_on(new_database: Callable[[], sa.Engine]) -> None:
@@ -97,12 +113,16 @@ def test_a_journal_of_the_first_schema_goes_on(new_database: Callable[[], sa.Eng
     write_first_schema(engine)
     journal = Journal(engine.url)
     assert journal.run("old").config == {"seed": 1}
-    assert [(event.step, event.payload) for event in journal.events("old")] == [("pool", {"rows": 2})]
+    assert [(event.step, event.payload) for event in journal.events("old")] == [
+        ("pool", {"rows": 2})
+    ]
     assert journal.annotations("old") == [(1, Annotation("e1", "einé", "dataset", 0.5))]
     assert journal.dead_letters("old") == [(None, DeadLetter("e2", "pool", "empty"))]
     lease = journal.acquire("old", Owner("new"), 60)
     assert (lease.epoch, journal.append(lease, "step", 0, "pool").sequence) == (4, 1)
-    assert journal.record_annotations(lease, 1, [Annotation("e1", "x", "dataset"), Annotation("e3", "x", "dataset")])
+    assert journal.record_annotations(
+        lease, 1, [Annotation("e1", "x", "dataset"), Annotation("e3", "x", "dataset")]
+    )
     with journal.database.reading() as connection:
         assert connection.execute(sa.select(tokens.c.id)).scalars().all() == ["abcd"]
         assert migrations.read_revision(connection) == migrations.list_revisions()[-1]
@@ -119,11 +139,15 @@ def test_a_newer_database_is_refused_in_one_line(new_database: Callable[[], sa.E
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE atgen_revision SET version_num = '9999'")
     newest = migrations.list_revisions()[-1]
-    with pytest.raises(UserError, match=f"has schema revision 9999, expected at most {newest}: upgrade atgen-ray$"):
+    with pytest.raises(
+        UserError, match=f"has schema revision 9999, expected at most {newest}: upgrade atgen-ray$"
+    ):
         Database(engine.url)
 
 
-def test_an_unreleased_schema_and_foreign_tables_are_left_alone(new_database: Callable[[], sa.Engine]) -> None:
+def test_an_unreleased_schema_and_foreign_tables_are_left_alone(
+    new_database: Callable[[], sa.Engine],
+) -> None:
     engine = new_database()
     write_first_schema(engine)
     with engine.begin() as connection:
@@ -162,7 +186,9 @@ def test_an_upgrade_that_fails_changes_nothing(
 
 def test_threads_may_open_new_journals_together(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        for database in pool.map(lambda at: Database(f"sqlite:///{tmp_path / f'{at}.db'}"), range(12)):
+        for database in pool.map(
+            lambda at: Database(f"sqlite:///{tmp_path / f'{at}.db'}"), range(12)
+        ):
             with database.reading() as connection:
                 assert migrations.read_revision(connection) == migrations.list_revisions()[-1]
 
@@ -190,13 +216,18 @@ def test_tables_may_be_made_anew_while_others_refer_to_them(tmp_path: Path) -> N
     database = Database(f"sqlite:///{tmp_path / 'atgen.db'}")
     with database.writing() as connection:
         connection.exec_driver_sql("INSERT INTO runs VALUES ('a', '{}', '', 'created', 0, 0)")
-        connection.exec_driver_sql("INSERT INTO dead_letters VALUES (1, 'a', 'e', 'pool', NULL, '\"\"')")
+        connection.exec_driver_sql(
+            "INSERT INTO dead_letters VALUES (1, 'a', 'e', 'pool', NULL, '\"\"')"
+        )
     with database._altering() as connection:
         connection.exec_driver_sql("CREATE TABLE new AS SELECT * FROM runs")
         connection.exec_driver_sql("DROP TABLE runs")
         connection.exec_driver_sql("CREATE TABLE runs (name VARCHAR PRIMARY KEY)")
         connection.exec_driver_sql("INSERT INTO runs SELECT name FROM new")
-    with pytest.raises(RuntimeError, match="break a reference of 'dead_letters'"), database._altering() as connection:
+    with (
+        pytest.raises(RuntimeError, match="break a reference of 'dead_letters'"),
+        database._altering() as connection,
+    ):
         connection.exec_driver_sql("DELETE FROM runs")
     with database.reading() as connection:
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1

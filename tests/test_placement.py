@@ -99,5 +99,7 @@ for gpus, workers in ((3, 1), (1, 3)):
         print(error)
 """
     large, many = ask(cluster, script).splitlines()
-    assert large.startswith("some.key is 3, expected no more than this Ray cluster has: 2 GPUs, 2 on its largest node")
+    assert large.startswith(
+        "some.key is 3, expected no more than this Ray cluster has: 2 GPUs, 2 on its largest node"
+    )
     assert many.startswith("some.key is 1 for each of 3 workers")

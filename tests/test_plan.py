@@ -1,4 +1,6 @@
-"""The dry run: how many labels, rows and optimiser steps a configuration means, and how long they take."""
+"""The dry run: how many labels, rows and optimiser steps a configuration means, and how long they
+take.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,12 @@ def configure(**sections: Any) -> RunConfig:
     [
         ({"count": 10}, {"rounds": 3}, 100, [10, 20, 30]),
         ({"count": 10}, {"rounds": 9}, 25, [10, 20, 25]),  # until the pool is exhausted
-        ({"count": 10}, {"rounds": 9, "labels": 25}, 100, [10, 20, 25]),  # until the budget is spent
+        (
+            {"count": 10},
+            {"rounds": 9, "labels": 25},
+            100,
+            [10, 20, 25],
+        ),  # until the budget is spent
         ({"count": 10}, {"rounds": 9, "labels": 20}, 100, [10, 20]),
         ({"count": 10}, {"rounds": 9, "labels": 99}, 12, [10, 12]),
         ({"count": 10, "first": {"count": 3}}, {"rounds": 3}, 100, [3, 13, 23]),
@@ -41,7 +48,9 @@ def test_labels_by_round(
 def test_people_get_all_examples_in_one_round_unless_they_ask_for_rounds() -> None:
     sections = {"selection": {"count": 10, "first": {"count": 4}}, "stopping": {"rounds": 3}}
     assert expect_labels(configure(annotator={"type": "human"}, **sections), 100) == [24]
-    assert expect_labels(configure(annotator={"type": "human", "mode": "rounds"}, **sections), 100) == [4, 14, 24]
+    assert expect_labels(
+        configure(annotator={"type": "human", "mode": "rounds"}, **sections), 100
+    ) == [4, 14, 24]
 
 
 def test_random_selection_generates_and_embeds_nothing() -> None:
@@ -59,7 +68,13 @@ def test_every_round_generates_for_what_is_left_and_evaluates_the_test_set() -> 
 
 
 def test_a_few_shot_start_is_evaluated_too_and_every_answer_is_judged() -> None:
-    judge = {"type": "model", "model": {"id": "judge"}, "votes": 3, "temperature": 0.7, "price_per_label": 0.01}
+    judge = {
+        "type": "model",
+        "model": {"id": "judge"},
+        "votes": 3,
+        "temperature": 0.7,
+        "price_per_label": 0.01,
+    }
     config = configure(selection={"strategy": "random"}, evaluation={"few_shot": 4, "judge": judge})
     assert expect_work(config, pool=100, selectable=90, test=7, labels=[10])["evaluation"] == 7 * 3
     assert estimate_judge(config, 21, ["a text"]) == {"judge_requests": 63, "judge_dollars": 0.63}
@@ -103,7 +118,9 @@ def test_the_needs_are_those_of_the_parameters() -> None:
 
 def test_a_dev_split_is_not_trained_on_but_evaluated() -> None:
     config = configure(
-        selection={"strategy": "random"}, evaluation={"dev_fraction": 0.25}, training={"batch_size": 8, "epochs": 2}
+        selection={"strategy": "random"},
+        evaluation={"dev_fraction": 0.25},
+        training={"batch_size": 8, "epochs": 2},
     )
     work = expect_work(config, 100, 90, 5, [32, 64])
     assert work["training"] == 3 * 2 + 6 * 2
@@ -115,7 +132,9 @@ def test_a_dev_split_is_not_trained_on_but_evaluated() -> None:
     [(8, 8, 1, 1), (9, 8, 1, 2), (1, 8, 3, 3), (9, 8, 0.5, 1), (17, 8, 1.5, 5), (16, 4, 2.5, 10)],
 )
 def test_optimizer_steps(labels: int, batch: int, epochs: float, steps: int) -> None:
-    config = configure(selection={"strategy": "random"}, training={"batch_size": batch, "epochs": epochs})
+    config = configure(
+        selection={"strategy": "random"}, training={"batch_size": batch, "epochs": epochs}
+    )
     assert expect_work(config, 100, 90, 0, [labels])["training"] == steps
 
 
@@ -133,10 +152,14 @@ def test_minutes_come_from_earlier_runs_of_the_same_model(tmp_path: Path) -> Non
     enter("model-b", {"embedding": (1, 1.0), "generation": (1, 1.0), "evaluation": (1, 1.0)})
     enter("model-a", {"embedding": (10, 10.0), "generation": (10, 20.0)})
     assert estimate_minutes(journal, "model-a", work) is None  # never evaluated yet
-    enter("model-a", {"evaluation": (10, 40.0), "generation": (0, 3.0)})  # a step found done has no rows
+    enter(
+        "model-a", {"evaluation": (10, 40.0), "generation": (0, 3.0)}
+    )  # a step found done has no rows
     assert estimate_minutes(journal, "model-a", work) == (60 * 1 + 120 * 2 + 30 * 4) / 60
     enter("model-a", {"generation": (10, 30.0)})
     enter("model-a", {"generation": (10, 900.0)})
-    assert estimate_minutes(journal, "model-a", work) == (60 * 1 + 120 * 3 + 30 * 4) / 60  # the median
+    assert (
+        estimate_minutes(journal, "model-a", work) == (60 * 1 + 120 * 3 + 30 * 4) / 60
+    )  # the median
     assert estimate_minutes(journal, "model-a", work | {"training": 1}) is None
     assert estimate_minutes(journal, "model-c", dict.fromkeys(work, 0)) == 0

@@ -8,7 +8,9 @@ from atgen_ray.config.loading import parse_config
 from atgen_ray.run.provenance import compare_versions, list_versions, write_provenance
 from atgen_ray.store.run_folder import RunFolder
 
-CONFIG = parse_config({"name": "task", "data": {"pool": "p.jsonl", "references": "a"}, "model": {"id": "m"}})
+CONFIG = parse_config(
+    {"name": "task", "data": {"pool": "p.jsonl", "references": "a"}, "model": {"id": "m"}}
+)
 
 
 @pytest.fixture
@@ -22,12 +24,17 @@ def test_each_attempt_has_an_entry_and_the_top_is_the_last(folder: RunFolder) ->
     versions = folder.read_json("versions.json")
     attempts = versions.pop("attempts")
     assert versions == list_versions("transformers")
-    assert attempts == [{"attempt": 1, "time": 10.0} | versions, {"attempt": 2, "time": 20.0} | versions]
+    assert attempts == [
+        {"attempt": 1, "time": 10.0} | versions,
+        {"attempt": 2, "time": 20.0} | versions,
+    ]
 
 
 def test_a_library_that_changed_is_told(folder: RunFolder) -> None:
     # As an older atgen-ray wrote it, which knew the last attempt alone.
-    folder.write_json("versions.json", list_versions("transformers") | {"torch": "1.0", "gone": "2"})
+    folder.write_json(
+        "versions.json", list_versions("transformers") | {"torch": "1.0", "gone": "2"}
+    )
     now = list_versions("vllm")
     warning = write_provenance(CONFIG, "vllm", folder, 3, 30.0)
     assert warning is not None
@@ -35,7 +42,10 @@ def test_a_library_that_changed_is_told(folder: RunFolder) -> None:
     assert "gone 2 -> absent" in warning
     assert "engine transformers -> vllm" in warning
     assert "numpy" not in warning
-    assert [entry.get("attempt") for entry in folder.read_json("versions.json")["attempts"]] == [None, 3]
+    assert [entry.get("attempt") for entry in folder.read_json("versions.json")["attempts"]] == [
+        None,
+        3,
+    ]
 
 
 def test_equal_attempts_do_not_differ() -> None:

@@ -1,4 +1,6 @@
-"""The Ray that a command works on: an address where none is, and one that does not start, is a line at once."""
+"""The Ray that a command works on: an address where none is, and one that does not start, is a line
+at once.
+"""
 
 import signal
 import socket
@@ -29,11 +31,15 @@ def test_nobody_listens(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UserError) as refused, ray_session("atgen"):
         pass
-    assert str(refused.value).startswith(f"RAY_ADDRESS is '{address}', where nobody listens (Connection refused): exp")
+    assert str(refused.value).startswith(
+        f"RAY_ADDRESS is '{address}', where nobody listens (Connection refused): exp"
+    )
 
 
 def test_something_else_listens(deaf: str) -> None:
-    with pytest.raises(UserError, match="where something else than Ray listens: expected the head of a running"):
+    with pytest.raises(
+        UserError, match="where something else than Ray listens: expected the head of a running"
+    ):
         check_address(deaf)
 
 
@@ -66,7 +72,9 @@ def test_sigterm_is_obeyed_while_an_address_is_tried(deaf: str, tmp_path: Path) 
     timer.start()
     _, err = process.communicate()
     timer.cancel()
-    assert process.returncode in (-signal.SIGTERM, 2), err  # it was asked before, or just after, it had given up
+    assert process.returncode in (-signal.SIGTERM, 2), (
+        err
+    )  # it was asked before, or just after, it had given up
     assert "Traceback" not in err
 
 

@@ -1,4 +1,6 @@
-"""`atgen-ray runs`: what journals and run folders hold, on screen, as JSON and as files to take away."""
+"""`atgen-ray runs`: what journals and run folders hold, on screen, as JSON and as files to take
+away.
+"""
 
 import csv
 import json
@@ -42,17 +44,26 @@ def begin(storage: str, name: str) -> tuple[Journal, Lease, RunFolder]:
     """A run that has just been entered."""
     journal = open_journal(storage)
     journal.create_run(name, {"name": name}, "")
-    return journal, journal.acquire(name, Owner("controller", pid=os.getpid()), 60), RunFolder(storage, name)
+    return (
+        journal,
+        journal.acquire(name, Owner("controller", pid=os.getpid()), 60),
+        RunFolder(storage, name),
+    )
 
 
 def finish(storage: str, name: str = "sonnets") -> None:
     """A finished run of two rounds with four labels, a learning curve and a dead letter."""
     journal, lease, folder = begin(storage, name)
-    rows = [{"id": id_, "row": at, "text": text, "content": id_} for at, (id_, text) in enumerate(TEXTS.items())]
+    rows = [
+        {"id": id_, "row": at, "text": text, "content": id_}
+        for at, (id_, text) in enumerate(TEXTS.items())
+    ]
     folder.write_table("pool.parquet", pa.Table.from_pylist(rows, POOL_SCHEMA))
     journal.append(lease, "step", 0, "pool", {"rows": 4}, 1.5)
     journal.append(lease, "stopped", payload={"message": "stopped on request"})
-    journal.record_annotations(lease, 1, [Annotation("e2", 'two, "2"\n', "dataset", 0.25, {"model": "m"})])
+    journal.record_annotations(
+        lease, 1, [Annotation("e2", 'two, "2"\n', "dataset", 0.25, {"model": "m"})]
+    )
     journal.record_annotations(lease, 1, [Annotation("e1", "one", "dataset", 0.25)])
     journal.append(lease, "step", 1, "annotation", {"rows": 2}, 0.1)
     journal.record_annotations(
@@ -62,8 +73,20 @@ def finish(storage: str, name: str = "sonnets") -> None:
     journal.bury(lease, 1, [DeadLetter("e9", "annotation", "no [/answer] [bold]here[/bold]")])
     estimate = {"mean": 0.5, "low": 0.25, "high": 0.75, "count": 3}
     curve: list[dict[str, Any]] = [
-        {"round": 0, "labels": 0, "dollars": 0.0, "seconds": {"pool": 1.5}, "metrics": {"rougeL": estimate}},
-        {"round": 2, "labels": 4, "dollars": 0.5, "seconds": {"training": 8.2}, "metrics": {"rougeL": estimate}},
+        {
+            "round": 0,
+            "labels": 0,
+            "dollars": 0.0,
+            "seconds": {"pool": 1.5},
+            "metrics": {"rougeL": estimate},
+        },
+        {
+            "round": 2,
+            "labels": 4,
+            "dollars": 0.5,
+            "seconds": {"training": 8.2},
+            "metrics": {"rougeL": estimate},
+        },
     ]
     folder.write_json("metrics.json", [row | {"dev_metrics": None} for row in curve])
     journal.append(lease, "finished", payload={"message": "all rounds done [/INST]"})
@@ -128,12 +151,24 @@ def test_a_run_was_updated_when_its_last_event_came(storage: str) -> None:
 def test_a_finished_run_is_shown(storage: str) -> None:
     finish(storage)
     view = run_in_json("runs", "show", "sonnets")
-    assert (view["status"], view["message"], view["labels"]) == ("finished", "all rounds done [/INST]", 4)
+    assert (view["status"], view["message"], view["labels"]) == (
+        "finished",
+        "all rounds done [/INST]",
+        4,
+    )
     assert [row["round"] for row in view["metrics"]] == [0, 2]
     assert view["events"][0] == {"kind": "step", "round": 0, "step": "pool", "seconds": 1.5}
-    assert [event["kind"] for event in view["events"]] == ["step", "stopped", "step", "step", "finished"]
+    assert [event["kind"] for event in view["events"]] == [
+        "step",
+        "stopped",
+        "step",
+        "step",
+        "finished",
+    ]
     reason = "no [/answer] [bold]here[/bold]"
-    assert view["dead_letters"] == [{"round": 1, "id": "e9", "step": "annotation", "reason": reason}]
+    assert view["dead_letters"] == [
+        {"round": 1, "id": "e9", "step": "annotation", "reason": reason}
+    ]
     lines = call("runs", "show", "sonnets").out.splitlines()
     assert lines[0] == "run sonnets: finished: all rounds done [/INST]"  # no markup of rich
     assert lines[1].split() == ["round", "labels", "dollars", "seconds", "rougeL"]
@@ -157,10 +192,16 @@ def test_a_run_under_way_has_no_message_of_an_earlier_end(storage: str) -> None:
 def test_stopping_asks_the_controller_there_is(storage: str) -> None:
     journal, lease, _ = begin(storage, "haiku")
     ended = call("runs", "stop", "haiku")
-    assert ended.out == "run 'haiku' was asked to stop; it ends at its next chance with everything saved\n"
+    assert (
+        ended.out
+        == "run 'haiku' was asked to stop; it ends at its next chance with everything saved\n"
+    )
     assert lease.renew()
     lease.release()
-    assert call("runs", "stop", "haiku").out == "run 'haiku' has no controller; its status is created\n"
+    assert (
+        call("runs", "stop", "haiku").out
+        == "run 'haiku' has no controller; its status is created\n"
+    )
     journal.close()
 
 
@@ -169,7 +210,9 @@ def test_a_run_whose_controller_was_killed_is_interrupted(storage: str) -> None:
         owner = Owner("controller", pid=gone.pid, started=psutil.Process(gone.pid).create_time())
     journal = open_journal(storage)
     journal.create_run("haiku", {"name": "haiku"}, "")
-    lease = journal.acquire("haiku", owner, 3600)  # which nobody renews, and which is far from its end
+    lease = journal.acquire(
+        "haiku", owner, 3600
+    )  # which nobody renews, and which is far from its end
     journal.append(lease, "stopped", payload={"message": "stopped on request"})
     journal.set_status(lease, "running")
     assert run_in_json("runs", "list")[0]["status"] == "interrupted"
@@ -177,7 +220,8 @@ def test_a_run_whose_controller_was_killed_is_interrupted(storage: str) -> None:
     ended = call("runs", "stop", "haiku")
     assert_mistake(
         ended,
-        "run 'haiku' is interrupted and driven by nobody, so there is nothing to stop: its controller died; all that "
+        "run 'haiku' is interrupted and driven by nobody, so there is nothing to stop: its "
+        "controller died; all that "
         "it had committed is saved, and the same command goes on from there",
     )
     journal.acquire("haiku", Owner("controller-2", pid=os.getpid()), 60)
@@ -209,7 +253,10 @@ def read(path: Path) -> list[dict[str, Any]]:
         return rows
     with path.open(encoding="utf-8", newline="") as file:
         kinds = {"dollars": float, "round": int}
-        return [{key: kinds.get(key, str)(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return [
+            {key: kinds.get(key, str)(value) for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
 
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet", "csv", "huggingface"])
@@ -219,17 +266,47 @@ def test_labels_read_back_equal_from_every_format(storage: str, format: str) -> 
     assert (ended.status, ended.out) == (0, f"4 labels: sonnets.{format}\n")
     rows = read(Path(f"sonnets.{format}"))
     expected = [
-        {"id": "e2", "input": TEXTS["e2"], "text": 'two, "2"\n', "annotator": "dataset", "dollars": 0.25, "round": 1},
-        {"id": "e1", "input": TEXTS["e1"], "text": "one", "annotator": "dataset", "dollars": 0.25, "round": 1},
-        {"id": "e3", "input": TEXTS["e3"], "text": "", "annotator": "dataset", "dollars": 0.0, "round": 2},
-        {"id": "e4", "input": TEXTS["e4"], "text": "vier 4️⃣", "annotator": "anna", "dollars": 0.001, "round": 2},
+        {
+            "id": "e2",
+            "input": TEXTS["e2"],
+            "text": 'two, "2"\n',
+            "annotator": "dataset",
+            "dollars": 0.25,
+            "round": 1,
+        },
+        {
+            "id": "e1",
+            "input": TEXTS["e1"],
+            "text": "one",
+            "annotator": "dataset",
+            "dollars": 0.25,
+            "round": 1,
+        },
+        {
+            "id": "e3",
+            "input": TEXTS["e3"],
+            "text": "",
+            "annotator": "dataset",
+            "dollars": 0.0,
+            "round": 2,
+        },
+        {
+            "id": "e4",
+            "input": TEXTS["e4"],
+            "text": "vier 4️⃣",
+            "annotator": "anna",
+            "dollars": 0.001,
+            "round": 2,
+        },
     ]
     assert rows == [row | {"run": "sonnets"} for row in expected]
     assert format == "jsonl" or list(rows[0]) == COLUMNS
 
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet", "csv", "huggingface"])
-def test_a_run_without_labels_exports_an_empty_table(storage: str, format: str, tmp_path: Path) -> None:
+def test_a_run_without_labels_exports_an_empty_table(
+    storage: str, format: str, tmp_path: Path
+) -> None:
     begin(storage, "haiku")
     path = tmp_path / "labels.txt"
     ended = call("runs", "export", "haiku", "--format", format, "--output", str(path))
@@ -239,7 +316,9 @@ def test_a_run_without_labels_exports_an_empty_table(storage: str, format: str, 
         assert pyarrow.parquet.read_schema(path.with_suffix(".parquet")).names == COLUMNS
 
 
-def test_what_the_journal_has_is_exported_though_the_run_died_before_it_wrote_its_list(storage: str) -> None:
+def test_what_the_journal_has_is_exported_though_the_run_died_before_it_wrote_its_list(
+    storage: str,
+) -> None:
     finish(storage)
     RunFolder(storage, "sonnets").write_jsonl("labeled.jsonl", [])
     assert call("runs", "export", "sonnets").out == "4 labels: sonnets.jsonl\n"
@@ -274,7 +353,10 @@ def test_a_storage_that_is_not_there_is_told_and_not_made(storage: str, command:
     finish(storage)
     Path("labels.jsonl").write_text('{"id": "e1", "text": "one"}\n')
     ended = call(*command, "--storage", "atgen-rums")
-    line = "--storage is 'atgen-rums', where no runs are, expected the one that runs were given; did you mean '"
+    line = (
+        "--storage is 'atgen-rums', where no runs are, expected the one that runs were given; "
+        "did you mean '"
+    )
     assert_mistake(ended, f"{line}{Path('atgen-runs').absolute()}'?")
     assert not Path("atgen-rums").exists()
 
@@ -298,7 +380,10 @@ def test_no_folder_is_made_for_an_output(storage: str, command: list[str], tmp_p
     finish(storage)
     ended = call(*command, "--output", "no/such/dir/x")
     folder = tmp_path / "no/such/dir"
-    line = f"--output is 'no/such/dir/x', but there is no folder '{folder}': make it, or choose another"
+    line = (
+        f"--output is 'no/such/dir/x', but there is no folder '{folder}': make it, or choose "
+        f"another"
+    )
     assert_mistake(ended, line)
     assert not Path("no").exists()
 
@@ -310,7 +395,9 @@ def test_an_unknown_run_is_named_with_the_nearest(storage: str, command: str) ->
         f"--storage is '{storage}', where no runs are, expected the one that runs were given",
     )
     finish(storage)
-    assert_mistake(call("runs", command, "sonets"), "run 'sonets' is unknown; did you mean 'sonnets'?")
+    assert_mistake(
+        call("runs", command, "sonets"), "run 'sonets' is unknown; did you mean 'sonnets'?"
+    )
     assert_mistake(call("runs", command, "../x"), "run '../x' is unknown; known: sonnets")
     assert call("runs", command, "a" * 300).status == 2
 
@@ -320,14 +407,24 @@ def test_an_unknown_run_is_named_with_the_nearest(storage: str, command: str) ->
     [
         (
             ["--format", "json"],
-            "--format is 'json', expected jsonl, parquet, csv or huggingface; did you mean 'jsonl'?",
+            "--format is 'json', expected jsonl, parquet, csv or huggingface; did you mean "
+            "'jsonl'?",
         ),
-        (["--format", "xlsx"], "--format is 'xlsx', expected jsonl, parquet, csv or huggingface; known: csv, hugg"),
+        (
+            ["--format", "xlsx"],
+            "--format is 'xlsx', expected jsonl, parquet, csv or huggingface; known: csv, hugg",
+        ),
         (["--output", "."], "--output is '.', which cannot be written: Is a directory"),
         (["--output", "file/x"], "--output is 'file/x', which cannot be written: "),
-        (["--output", "a" * 300], f"--output is '{'a' * 300}', which cannot be written: File name too long"),
+        (
+            ["--output", "a" * 300],
+            f"--output is '{'a' * 300}', which cannot be written: File name too long",
+        ),
         (["--storage", "file"], "database sqlite:///"),
-        (["--storage", "foo://x"], "storage is foo://..., which cannot be opened: Protocol not known: foo"),
+        (
+            ["--storage", "foo://x"],
+            "storage is foo://..., which cannot be opened: Protocol not known: foo",
+        ),
         (
             ["--storage", "memory://x"],
             "database_url is null but storage is memory://..., expected a postgresql:// URL ",
@@ -335,7 +432,9 @@ def test_an_unknown_run_is_named_with_the_nearest(storage: str, command: str) ->
     ],
 )
 @pytest.mark.parametrize("format", ["jsonl", "parquet", "csv"])
-def test_a_wrong_option_is_one_line(storage: str, arguments: list[str], line: str, format: str) -> None:
+def test_a_wrong_option_is_one_line(
+    storage: str, arguments: list[str], line: str, format: str
+) -> None:
     finish(storage)
     Path("file").touch()
     ended = call("runs", "export", "sonnets", "--format", format, *arguments)
@@ -344,13 +443,20 @@ def test_a_wrong_option_is_one_line(storage: str, arguments: list[str], line: st
     assert ended.err.count("\n") == 1
 
 
-def test_a_journal_without_the_runs_folder_asks_for_its_storage(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_without_the_runs_folder_asks_for_its_storage(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     finish(storage)
     monkeypatch.setenv("ATGEN_DATABASE_URL", f"sqlite:///{Path.cwd()}/atgen-runs/atgen.db")
     shutil.move("atgen-runs/runs", "moved/runs")
     ended = call("runs", "export", "sonnets")
-    assert_mistake(ended, "--storage is './atgen-runs', expected the one that holds the folder of run 'sonnets'")
-    assert call("runs", "export", "sonnets", "--storage", "moved").out == "4 labels: sonnets.jsonl\n"
+    assert_mistake(
+        ended,
+        "--storage is './atgen-runs', expected the one that holds the folder of run 'sonnets'",
+    )
+    assert (
+        call("runs", "export", "sonnets", "--storage", "moved").out == "4 labels: sonnets.jsonl\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -363,7 +469,9 @@ def test_a_journal_without_the_runs_folder_asks_for_its_storage(storage: str, mo
         "sqlite:////proc/pw/atgen.db",
     ],
 )
-def test_a_wrong_database_url_is_one_line_without_it(storage: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_database_url_is_one_line_without_it(
+    storage: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ATGEN_DATABASE_URL", url)
     ended = call("runs", "list")
     assert (ended.status, ended.out) == (2, "")

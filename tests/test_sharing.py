@@ -10,7 +10,13 @@ from atgen_ray.config import EmbeddingConfig, ModelConfig, PromptConfig, Service
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
 from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
-from atgen_ray.run.shared_cache import Shelf, open_embedding_shelf, open_output_shelf, share_embeddings, share_outputs
+from atgen_ray.run.shared_cache import (
+    Shelf,
+    open_embedding_shelf,
+    open_output_shelf,
+    share_embeddings,
+    share_outputs,
+)
 from atgen_ray.serving.runs import RunControl
 from atgen_ray.store.journal import open_journal
 from atgen_ray.store.run_folder import RunFolder
@@ -28,7 +34,12 @@ class Model:
         made = [
             {"id": row["id"], "error": "failed"}
             if row["text"] == "bad"
-            else {"id": row["id"], "text": str(len(row["text"])), "token_ids": [1], "logprobs": [-0.5]}
+            else {
+                "id": row["id"],
+                "text": str(len(row["text"])),
+                "token_ids": [1],
+                "logprobs": [-0.5],
+            }
             for row in rows
         ]
         return pa.Table.from_pylist(made, schema=FEATURES_SCHEMA)
@@ -36,7 +47,9 @@ class Model:
 
 def outputs(root: Path, options: dict[str, object] | None = None, **model: object) -> Shelf:
     config = ModelConfig.model_validate({"id": "some/model"} | model)
-    return open_output_shelf(str(root), config, PromptConfig(), "vllm", options or {}, GenerationRequest(8))
+    return open_output_shelf(
+        str(root), config, PromptConfig(), "vllm", options or {}, GenerationRequest(8)
+    )
 
 
 def examples(**texts: str) -> pa.Table:
@@ -69,7 +82,9 @@ def test_a_failure_is_tried_again(tmp_path: Path) -> None:
     assert model.asked == ["bad", "good", "bad"]
 
 
-@pytest.mark.parametrize("change", [{"id": "other/model"}, {"max_new_tokens": 9}, {"max_prompt_tokens": 9}])
+@pytest.mark.parametrize(
+    "change", [{"id": "other/model"}, {"max_new_tokens": 9}, {"max_prompt_tokens": 9}]
+)
 def test_another_model_shares_nothing(tmp_path: Path, change: dict[str, object]) -> None:
     share_outputs(outputs(tmp_path), examples(a="text"), Model())
     model = Model()
@@ -96,7 +111,11 @@ def test_vectors_go_from_run_to_run(tmp_path: Path) -> None:
             missing = [content for content in contents if content not in have]
             asked.extend(missing)
             store_embeddings(
-                folder, pa.table({"content": missing, "embedding": [[1.0]] * len(missing)}, schema=EMBEDDING_SCHEMA)
+                folder,
+                pa.table(
+                    {"content": missing, "embedding": [[1.0]] * len(missing)},
+                    schema=EMBEDDING_SCHEMA,
+                ),
             )
 
         return share_embeddings(shelf, contents, folder, make)
@@ -110,5 +129,8 @@ def test_vectors_go_from_run_to_run(tmp_path: Path) -> None:
 
 
 def test_a_caller_over_http_cannot_name_the_cache(tmp_path: Path) -> None:
-    with closing(open_journal(str(tmp_path))) as journal, pytest.raises(UserError, match="cache is given"):
+    with (
+        closing(open_journal(str(tmp_path))) as journal,
+        pytest.raises(UserError, match="cache is given"),
+    ):
         RunControl(ServiceConfig(storage=str(tmp_path)), journal).start({"cache": "/etc"})

@@ -1,4 +1,6 @@
-"""What a run knows of itself: outputs that its journal names are there, or one line says which is not."""
+"""What a run knows of itself: outputs that its journal names are there, or one line says which is
+not.
+"""
 
 from pathlib import Path
 
@@ -19,7 +21,12 @@ def parts(tmp_path: Path) -> tuple[RunState, Journal, Lease, RunFolder]:
     config = parse_config(tree | {"storage": str(tmp_path)})
     journal, folder = open_journal(str(tmp_path)), RunFolder(str(tmp_path), "task")
     journal.create_run("task", dump_config(config), "")
-    return RunState(config, journal, folder), journal, journal.acquire("task", Owner("controller"), 60), folder
+    return (
+        RunState(config, journal, folder),
+        journal,
+        journal.acquire("task", Owner("controller"), 60),
+        folder,
+    )
 
 
 def train(journal: Journal, lease: Lease, folder: RunFolder, round: int) -> str:
@@ -42,14 +49,18 @@ def test_a_missing_adapter_is_never_replaced_by_an_earlier_one(
     with pytest.raises(OutputMissingError) as missing:
         state.adapter(3)
     said = str(missing.value)
-    assert said.startswith(f"{second} is missing, although the journal has the training of round 2 of run 'task'")
+    assert said.startswith(
+        f"{second} is missing, although the journal has the training of round 2 of run 'task'"
+    )
     assert "backup" in said
     assert "--from task" in said
     assert "\n" not in said
     assert str(state.adapter(1)) == first
 
 
-def test_a_missing_adapter_is_not_the_base_model(parts: tuple[RunState, Journal, Lease, RunFolder]) -> None:
+def test_a_missing_adapter_is_not_the_base_model(
+    parts: tuple[RunState, Journal, Lease, RunFolder],
+) -> None:
     state, journal, lease, folder = parts
     train(journal, lease, folder, 1)
     folder.remove("rounds/001/adapter")

@@ -13,7 +13,9 @@ from atgen_ray.run.stopping import find_stop
 PLATEAU = "plateau: rougeL on the dev split no longer rises"
 
 
-def stop(rounds: int = 1, labels: int = 10, scores: Any = (), selectable: int = 99, **rules: Any) -> str | None:
+def stop(
+    rounds: int = 1, labels: int = 10, scores: Any = (), selectable: int = 99, **rules: Any
+) -> str | None:
     """Why a run with these rules ends; `scores` are the dev split's rougeL by round."""
     config = StoppingConfig.model_validate({"rounds": 100} | rules)
     dev_scores = [score if isinstance(score, dict) else {"rougeL": score} for score in scores]
@@ -52,10 +54,15 @@ def test_an_exhausted_pool() -> None:
         ([{"rougeL": 0.6, "exact_match": 0.9}], True),
         ([{"rougeL": 0.49, "exact_match": 0.9}], False),
         ([{"rougeL": 0.9, "exact_match": 0.29}], False),
-        ([{"rougeL": 0.9, "exact_match": 0.9}, {"rougeL": 0.4, "exact_match": 0.9}], False),  # the last round counts
+        (
+            [{"rougeL": 0.9, "exact_match": 0.9}, {"rougeL": 0.4, "exact_match": 0.9}],
+            False,
+        ),  # the last round counts
     ],
 )
-def test_the_dev_target_is_reached_by_every_metric(scores: list[dict[str, float]], ends: bool) -> None:
+def test_the_dev_target_is_reached_by_every_metric(
+    scores: list[dict[str, float]], ends: bool
+) -> None:
     reason = stop(scores=scores, dev_target={"rougeL": 0.5, "exact_match": 0.3})
     assert reason == ("dev target reached" if ends else None)
 
@@ -98,8 +105,19 @@ def test_the_plateau_looks_at_its_own_metric() -> None:
 
 
 def test_what_was_reached_is_named_before_what_ran_out() -> None:
-    rules: dict[str, Any] = {"dev_target": {"rougeL": 0.5}, "plateau": {"patience": 1}, "labels": 10, "rounds": 1}
-    order = ["dev target reached", PLATEAU, "label budget spent", "all rounds done", "pool exhausted"]
+    rules: dict[str, Any] = {
+        "dev_target": {"rougeL": 0.5},
+        "plateau": {"patience": 1},
+        "labels": 10,
+        "rounds": 1,
+    }
+    order = [
+        "dev target reached",
+        PLATEAU,
+        "label budget spent",
+        "all rounds done",
+        "pool exhausted",
+    ]
     for key, reason in zip(("dev_target", "plateau", "labels", "rounds", ""), order, strict=True):
         config = StoppingConfig.model_validate({"rounds": 100} | rules)
         assert find_stop(config, 1, 10, [{"rougeL": 0.6}, {"rougeL": 0.6}], 0) == reason
@@ -139,7 +157,9 @@ def test_a_run_ends_when_a_rule_holds_and_never_before(
         {
             "rounds": rounds,
             "labels": budget,
-            "plateau": {"patience": patience, "min_delta": min_delta / 64} if with_plateau else None,
+            "plateau": {"patience": patience, "min_delta": min_delta / 64}
+            if with_plateau
+            else None,
             "dev_target": {} if target is None else {"rougeL": target / 64},
         }
     )
@@ -147,7 +167,11 @@ def test_a_run_ends_when_a_rule_holds_and_never_before(
     reason = find_stop(config, len(scores), labels, dev_scores, selectable)
 
     before = scores[: max(0, len(scores) - patience)]
-    risen = any(score - max(before) >= max(min_delta, 1) for score in scores[len(before) :]) if before else True
+    risen = (
+        any(score - max(before) >= max(min_delta, 1) for score in scores[len(before) :])
+        if before
+        else True
+    )
     holds = {
         "dev target reached": target is not None and bool(scores) and scores[-1] >= target,
         PLATEAU: with_plateau and not risen,
@@ -159,7 +183,9 @@ def test_a_run_ends_when_a_rule_holds_and_never_before(
 
 
 def gain(curve: list[float], per_dollar: float, **more: Any) -> str | None:
-    config = StoppingConfig.model_validate({"rounds": 100, "gain": {"per_dollar": per_dollar} | more})
+    config = StoppingConfig.model_validate(
+        {"rounds": 100, "gain": {"per_dollar": per_dollar} | more}
+    )
     bought = [(10 * at, 5.0 * at) for at in range(1, len(curve) + 1)]
     scores = [{"rougeL": score} for score in curve]
     return find_stop(config, len(curve), 10 * len(curve), scores, 99, bought, 10)
@@ -175,10 +201,13 @@ def test_a_flat_curve_is_not_worth_its_price_and_a_rising_one_is() -> None:
 
 def test_a_metric_that_falls_as_it_gets_better() -> None:
     worse, better = [0.1, 0.2, 0.29, 0.37, 0.44], [0.44, 0.34, 0.26, 0.19, 0.13]
-    config = StoppingConfig.model_validate({"rounds": 9, "gain": {"per_dollar": 0.002, "metric": "repetition"}})
+    config = StoppingConfig.model_validate(
+        {"rounds": 9, "gain": {"per_dollar": 0.002, "metric": "repetition"}}
+    )
     bought = [(10 * at, 5.0 * at) for at in range(1, 6)]
     stops = [
-        find_stop(config, 5, 50, [{"repetition": score} for score in row], 99, bought, 10) for row in (worse, better)
+        find_stop(config, 5, 50, [{"repetition": score} for score in row], 99, bought, 10)
+        for row in (worse, better)
     ]
     assert stops[0] is not None
     assert stops[1] is None
@@ -189,7 +218,9 @@ def test_predicted_gain_needs_a_curve_and_a_price() -> None:
     config = StoppingConfig.model_validate({"rounds": 9, "gain": {"per_dollar": 0.5}})
     free = [(10 * at, 0.0) for at in range(1, 6)]
     assert find_stop(config, 5, 50, [{"rougeL": 0.4}] * 5, 99, free, 10) is None
-    priced = StoppingConfig.model_validate({"rounds": 9, "gain": {"per_dollar": 0.5, "dollars_per_label": 1.0}})
+    priced = StoppingConfig.model_validate(
+        {"rounds": 9, "gain": {"per_dollar": 0.5, "dollars_per_label": 1.0}}
+    )
     assert find_stop(priced, 5, 50, [{"rougeL": 0.4}] * 5, 99, free, 10) is not None
 
 

@@ -47,7 +47,11 @@ BAD_PATHS = [
 @pytest.fixture(params=["local", "memory"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return str(tmp_path / "runs here") if request.param == "local" else f"memory://{uuid4().hex}/prefix"
+    return (
+        str(tmp_path / "runs here")
+        if request.param == "local"
+        else f"memory://{uuid4().hex}/prefix"
+    )
 
 
 @pytest.fixture
@@ -88,7 +92,9 @@ def test_json_and_text_come_back(folder: RunFolder) -> None:
 
 def test_the_path_is_one_that_others_open(folder: RunFolder, storage: str) -> None:
     folder.write_text("config.yaml", "x")
-    assert folder.path("config.yaml") == f"{storage}/runs/demo/config.yaml".replace("memory://", "memory:///")
+    assert folder.path("config.yaml") == f"{storage}/runs/demo/config.yaml".replace(
+        "memory://", "memory:///"
+    )
     with fsspec.open(folder.path("config.yaml"), "rt") as file:
         assert file.read() == "x"
 
@@ -115,7 +121,9 @@ def test_a_path_out_of_bounds_is_refused(folder: RunFolder, rel: str) -> None:
     assert folder.list() == []
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "/a", "a\0", "%2e", "a\\b", "a" * 300, "A", "a\n", "-a"])
+@pytest.mark.parametrize(
+    "name", ["", "..", "a/b", "/a", "a\0", "%2e", "a\\b", "a" * 300, "A", "a\n", "-a"]
+)
 def test_a_bad_run_name_is_refused(storage: str, name: str) -> None:
     with pytest.raises(UserError, match="run name is"):
         RunFolder(storage, name)
@@ -190,7 +198,11 @@ def test_local_copies_follow_the_content(folder: RunFolder) -> None:
     publish(folder, "rounds/001/adapter", a="1", deep__b="2")
     copy = folder.local("rounds/001/adapter")
     assert copy.name == "adapter"
-    assert {path.relative_to(copy).as_posix() for path in copy.rglob("*")} == {"a", "deep", "deep/b"}
+    assert {path.relative_to(copy).as_posix() for path in copy.rglob("*")} == {
+        "a",
+        "deep",
+        "deep/b",
+    }
     assert folder.local("rounds/001/adapter") == copy
     publish(folder, "rounds/001/adapter", a="3")
     assert (folder.local("rounds/001/adapter") / "a").read_text() == "3"
@@ -201,7 +213,9 @@ def test_local_copies_follow_the_content(folder: RunFolder) -> None:
     assert folder.local("report.html").read_text() == "new"
 
 
-def test_an_upload_cut_short_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_cut_short_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = RunFolder(f"memory://{uuid4().hex}", "demo")
     publish(folder, "kept", a="whole")
     publish(folder, "adapter", a="old", b="old")
@@ -225,7 +239,9 @@ def test_an_upload_cut_short_does_not_count(tmp_path: Path, monkeypatch: pytest.
     assert folder.exists("adapter")
 
 
-def test_a_forged_record_reaches_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forged_record_reaches_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = RunFolder(f"memory://{uuid4().hex}", "demo")
     publish(folder, "adapter", a="x")
@@ -239,7 +255,9 @@ def test_a_forged_record_reaches_no_other_file(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("storage", ["nope://x/key-canary", "gs://bucket/key-canary"])
-def test_an_unknown_storage_is_named_by_its_protocol(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_storage_is_named_by_its_protocol(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(UserError, match=storage.partition(":")[0]) as caught:
         RunFolder(storage, "demo")
@@ -273,7 +291,11 @@ def test_a_killed_writer_leaves_no_half_files(tmp_path: Path) -> None:
         writer.join()
         leftovers += len([*(tmp_path / "runs/demo/.staging").glob("*")])
         present = set(folder.list())
-        assert {"features.parquet", "numbers.txt"} <= present <= {"features.parquet", "numbers.txt", "adapter"}
+        assert (
+            {"features.parquet", "numbers.txt"}
+            <= present
+            <= {"features.parquet", "numbers.txt", "adapter"}
+        )
         numbers = folder.read_text("numbers.txt").split(" ")
         assert (len(numbers), len(set(numbers))) == (50_001, 2)
         column = folder.read_table("features.parquet")["n"].to_pylist()

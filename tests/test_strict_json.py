@@ -8,9 +8,15 @@ from hypothesis import strategies as st
 
 from atgen_ray.core.strict_json import encode_json
 
-ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=[]))  # lone surrogates and controls too
+ANY_TEXT = st.text(
+    st.characters(codec=None, exclude_categories=[])
+)  # lone surrogates and controls too
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | ANY_TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | ANY_TEXT,
     lambda inner: st.lists(inner) | st.dictionaries(ANY_TEXT, inner),
 )
 

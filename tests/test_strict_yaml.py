@@ -11,19 +11,43 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.strict_yaml import dump_yaml, parse_yaml
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.from_regex(
-    r"[-+]?[0-9_.]{0,4}([eE:x][-+]?[0-9]{0,3})?|yes|no|on|off|[~=<!&*?|>%@`'\"{}\[\],#: -]{1,4}", fullmatch=True
+    r"[-+]?[0-9_.]{0,4}([eE:x][-+]?[0-9]{0,3})?|yes|no|on|off|[~=<!&*?|>%@`'\"{}\[\],#: -]{1,4}",
+    fullmatch=True,
 )
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3))
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXTS
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3)
+)
 
 
 @settings(deadline=None)
 @given(VALUES)
 @example("\x85")
-@example({"a": "1e3", "b": "010", "c": "off", "d": "12:30", "e": "0x1F", "f": "1_000", "g": ".inf", "h": "2024-01-01"})
+@example(
+    {
+        "a": "1e3",
+        "b": "010",
+        "c": "off",
+        "d": "12:30",
+        "e": "0x1F",
+        "f": "1_000",
+        "g": ".inf",
+        "h": "2024-01-01",
+    }
+)
 def test_plain_data_reads_back_equal(value: Any) -> None:
     text = dump_yaml(value)
-    for reading in (parse_yaml(text, "it"), yaml.safe_load(text), parse_yaml(dump_yaml(value, one_line=True), "it")):
+    for reading in (
+        parse_yaml(text, "it"),
+        yaml.safe_load(text),
+        parse_yaml(dump_yaml(value, one_line=True), "it"),
+    ):
         assert repr(reading) == repr(value)  # 1, 1.0 and true are equal
 
 

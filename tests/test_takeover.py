@@ -1,4 +1,6 @@
-"""A run that takes over pool, labels and ledger of another: nothing is paid twice, and the other is only read."""
+"""A run that takes over pool, labels and ledger of another: nothing is paid twice, and the other is
+only read.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,13 @@ import sqlalchemy as sa
 from atgen_ray.config import RunConfig, StoppingConfig
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import UserError
-from atgen_ray.core.records import GOLD_SCHEMA, POOL_SCHEMA, SELECTION_SCHEMA, Annotation, DeadLetter
+from atgen_ray.core.records import (
+    GOLD_SCHEMA,
+    POOL_SCHEMA,
+    SELECTION_SCHEMA,
+    Annotation,
+    DeadLetter,
+)
 from atgen_ray.run.driver import check_entry, enter_run
 from atgen_ray.run.state import RunState
 from atgen_ray.run.takeover import settle_source, take_over
@@ -32,26 +40,51 @@ def configure(folder: Path, name: str, **more: Any) -> RunConfig:
 
 def begin(journal: Journal, config: RunConfig) -> tuple[Lease, RunFolder]:
     journal.create_run(config.name, dump_config(config), "")
-    return journal.acquire(config.name, Owner(config.name), 60), RunFolder(config.storage, config.name)
+    return journal.acquire(config.name, Owner(config.name), 60), RunFolder(
+        config.storage, config.name
+    )
 
 
 def label(journal: Journal, lease: Lease, folder: RunFolder, round: int, ids: list[str]) -> None:
-    """A round in which the first of `ids` is bought by the ledger, and others have a price of their own."""
+    """A round in which the first of `ids` is bought by the ledger, and others have a price of their
+    own.
+    """
     picks = [{"id": id_, "rank": at, "score": 1.0, "parts": {}} for at, id_ in enumerate(ids, 1)]
-    folder.write_table(f"rounds/{round:03d}/selection.parquet", pa.Table.from_pylist(picks, SELECTION_SCHEMA))
+    folder.write_table(
+        f"rounds/{round:03d}/selection.parquet", pa.Table.from_pylist(picks, SELECTION_SCHEMA)
+    )
     journal.append(lease, "step", round, "selection")
     ledger = Ledger(lease.run, StoppingConfig())
     with journal.fenced(lease) as connection:
         ledger.reserve(connection, round, "api/m", [Entry(f"request-{ids[0]}", ids[0], 2 * PAID)])
         ledger.settle(connection, {f"request-{ids[0]}": PAID})
         common = {"run": lease.run, "annotator": "api/m", "round": round, "time": 1.0}
-        shard = {"hash": f"shard-{round}", "size": 1, "status": "sent", "done": True, "remote": None}
+        shard = {
+            "hash": f"shard-{round}",
+            "size": 1,
+            "status": "sent",
+            "done": True,
+            "remote": None,
+        }
         connection.execute(sa.insert(shards).values(common | shard))
-        asked = {"custom_id": f"request-{ids[0]}", "shard": f"shard-{round}", "example_id": ids[0], "vote": 0}
-        asked |= {"repair": 0, "attempt": 0, "prompt_hash": "h", "state": "answered", "response": {"said": ids[0]}}
+        asked = {
+            "custom_id": f"request-{ids[0]}",
+            "shard": f"shard-{round}",
+            "example_id": ids[0],
+            "vote": 0,
+        }
+        asked |= {
+            "repair": 0,
+            "attempt": 0,
+            "prompt_hash": "h",
+            "state": "answered",
+            "response": {"said": ids[0]},
+        }
         connection.execute(sa.insert(requests).values(common | asked))
     journal.record_annotations(
-        lease, round, [Annotation(id_, f"label {id_}", "api/m", 0.25, {"model": "m"}) for id_ in ids]
+        lease,
+        round,
+        [Annotation(id_, f"label {id_}", "api/m", 0.25, {"model": "m"}) for id_ in ids],
     )
     journal.bury(lease, round, [DeadLetter(f"bad-{round}", "annotation", "no answer was usable")])
     journal.bury(lease, round, [DeadLetter(f"weak-{round}", "generation", "the engine failed")])
@@ -64,9 +97,13 @@ def source(journal: Journal, tmp_path: Path) -> RunConfig:
     config = configure(tmp_path, f"source-{uuid4().hex[:8]}")
     lease, folder = begin(journal, config)
     ids = [f"e{at}" for at in range(10)]
-    rows = [{"id": id_, "row": at, "text": f"text {id_}", "content": id_} for at, id_ in enumerate(ids)]
+    rows = [
+        {"id": id_, "row": at, "text": f"text {id_}", "content": id_} for at, id_ in enumerate(ids)
+    ]
     folder.write_table("pool.parquet", pa.Table.from_pylist(rows, POOL_SCHEMA))
-    folder.write_table("gold.parquet", pa.Table.from_pylist([{"id": "e0", "references": ["a"]}], GOLD_SCHEMA))
+    folder.write_table(
+        "gold.parquet", pa.Table.from_pylist([{"id": "e0", "references": ["a"]}], GOLD_SCHEMA)
+    )
     journal.append(lease, "step", 0, "pool")
     for round in (1, 2, 3):
         label(journal, lease, folder, round, ids[2 * round - 2 : 2 * round])
@@ -77,24 +114,34 @@ def source(journal: Journal, tmp_path: Path) -> RunConfig:
 
 
 def dump(journal: Journal, run: str) -> dict[str, list[dict[str, Any]]]:
-    """Everything in the database about a run, but for the numbers of rows and the times of entry."""
+    """Everything in the database about a run, but for the numbers of rows and the times of
+    entry.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     with journal.database.reading() as connection:
         for name, table in TABLES.tables.items():
             if "run" in table.c:
                 rows = connection.execute(sa.select(table).where(table.c.run == run)).mappings()
                 without = {"id", "time", "expires"}
-                found[name] = [{key: value for key, value in row.items() if key not in without} for row in rows]
+                found[name] = [
+                    {key: value for key, value in row.items() if key not in without} for row in rows
+                ]
     return found
 
 
-def fork(journal: Journal, source: RunConfig, which: str = "", **more: Any) -> tuple[RunConfig, Lease, RunFolder]:
-    config = configure(Path(source.storage), f"fork-{uuid4().hex[:8]}", fork_from=source.name + which, **more)
+def fork(
+    journal: Journal, source: RunConfig, which: str = "", **more: Any
+) -> tuple[RunConfig, Lease, RunFolder]:
+    config = configure(
+        Path(source.storage), f"fork-{uuid4().hex[:8]}", fork_from=source.name + which, **more
+    )
     config = settle_source(config, journal)
     return config, *begin(journal, config)
 
 
-def test_labels_are_taken_over_at_no_cost_with_where_they_were_bought(journal: Journal, source: RunConfig) -> None:
+def test_labels_are_taken_over_at_no_cost_with_where_they_were_bought(
+    journal: Journal, source: RunConfig
+) -> None:
     before = dump(journal, source.name)
     config, lease, folder = fork(journal, source, ":2")
     take_over(config, journal, lease, folder)
@@ -126,7 +173,9 @@ def test_what_others_paid_counts_against_no_budget(journal: Journal, source: Run
     assert room == (1, "run")
 
 
-def test_answers_and_dead_letters_of_annotation_come_along(journal: Journal, source: RunConfig) -> None:
+def test_answers_and_dead_letters_of_annotation_come_along(
+    journal: Journal, source: RunConfig
+) -> None:
     config, lease, folder = fork(journal, source, ":2")
     take_over(config, journal, lease, folder)
     answered = dump(journal, config.name)["requests"]
@@ -139,7 +188,9 @@ def test_answers_and_dead_letters_of_annotation_come_along(journal: Journal, sou
     assert candidates == ["e4", "e5", "e6", "e7", "e8", "e9"]
 
 
-def test_the_last_complete_round_is_meant_where_none_is_named(journal: Journal, source: RunConfig) -> None:
+def test_the_last_complete_round_is_meant_where_none_is_named(
+    journal: Journal, source: RunConfig
+) -> None:
     config, lease, folder = fork(journal, source)
     assert config.fork_from == f"{source.name}:3"
     take_over(config, journal, lease, folder)
@@ -147,7 +198,9 @@ def test_the_last_complete_round_is_meant_where_none_is_named(journal: Journal, 
     assert event.payload == {"run": source.name, "round": 3, "labels": 6, "dollars": 1.5}
 
 
-def test_the_same_command_again_means_the_round_of_the_first_time(journal: Journal, source: RunConfig) -> None:
+def test_the_same_command_again_means_the_round_of_the_first_time(
+    journal: Journal, source: RunConfig
+) -> None:
     config = configure(Path(source.storage), f"fork-{uuid4().hex[:8]}", fork_from=source.name)
     assert enter_run(config, journal).fork_from == f"{source.name}:3"
     lease = journal.acquire(source.name, Owner("again"), 60)
@@ -197,13 +250,25 @@ def test_a_take_over_that_was_killed_is_done_again(journal: Journal, source: Run
             {"data": {"pool": "other.jsonl", "references": "answer"}},
             "data.pool is 'other.jsonl', expected 'pool.jsonl'",
         ),
-        ({"data": {"pool": "pool.jsonl", "references": "gold"}}, "data.references is 'gold', expected 'answer'"),
-        ({"prompt": {"template": "Sort: {{ input }}"}}, "prompt.template is 'Sort: {{ input }}', expected "),
+        (
+            {"data": {"pool": "pool.jsonl", "references": "gold"}},
+            "data.references is 'gold', expected 'answer'",
+        ),
+        (
+            {"prompt": {"template": "Sort: {{ input }}"}},
+            "prompt.template is 'Sort: {{ input }}', expected ",
+        ),
         ({"fork_from": "SOURCE:9"}, "fork_from is 'SOURCE:9', expected a round from 1 to 3"),
         ({"fork_from": "SOURCE:4"}, "fork_from is 'SOURCE:4', expected a round from 1 to 3"),
-        ({"fork_from": "nobody"}, "fork_from is 'nobody', expected a run of the same journal: run 'nobody' is unknown"),
+        (
+            {"fork_from": "nobody"},
+            "fork_from is 'nobody', expected a run of the same journal: run 'nobody' is unknown",
+        ),
         ({"fork_from": "SOURCE", "name": "SOURCE"}, "run"),
-        ({"storage": "elsewhere"}, "storage is 'elsewhere', expected the one that holds the pool of run 'SOURCE'"),
+        (
+            {"storage": "elsewhere"},
+            "storage is 'elsewhere', expected the one that holds the pool of run 'SOURCE'",
+        ),
         ({"annotator": {"type": "human"}}, "annotator.mode is 'design', which has one round"),
     ],
 )
@@ -218,7 +283,8 @@ def test_what_cannot_be_taken_over_is_one_line(
     monkeypatch.chdir(tmp_path)
     given = {"fork_from": "SOURCE"} | changed
     given = {
-        key: value.replace("SOURCE", source.name) if isinstance(value, str) else value for key, value in given.items()
+        key: value.replace("SOURCE", source.name) if isinstance(value, str) else value
+        for key, value in given.items()
     }
     name = given.pop("name", f"fork-{uuid4().hex[:8]}")
     config = configure(tmp_path, name, **given)
@@ -228,7 +294,9 @@ def test_what_cannot_be_taken_over_is_one_line(
     assert "\n" not in str(refused.value)
 
 
-def test_a_run_without_a_complete_round_has_nothing_to_take_over(journal: Journal, tmp_path: Path) -> None:
+def test_a_run_without_a_complete_round_has_nothing_to_take_over(
+    journal: Journal, tmp_path: Path
+) -> None:
     config = configure(tmp_path, f"new-{uuid4().hex[:8]}")
     _, folder = begin(journal, config)
     folder.write_table("pool.parquet", pa.Table.from_pylist([], POOL_SCHEMA))

@@ -34,10 +34,14 @@ def label(lease: Lease, round: int, count: int, price: float = 0.5) -> None:
     ids = [f"{round}-{at}" for at in range(count)]
     with journal.fenced(lease) as connection:
         known = money.find(connection, [f"key-{id_}" for id_ in ids])
-        entries = [Entry(f"key-{id_}", id_, 2 * NANO) for id_ in ids[::2] if f"key-{id_}" not in known]
+        entries = [
+            Entry(f"key-{id_}", id_, 2 * NANO) for id_ in ids[::2] if f"key-{id_}" not in known
+        ]
         money.hold(connection, round, "model", entries)
         money.settle(connection, {f"key-{id_}": NANO // 4 for id_ in ids[::2]})
-    journal.record_annotations(lease, round, [Annotation(id_, f"text {id_}", "model", price) for id_ in ids])
+    journal.record_annotations(
+        lease, round, [Annotation(id_, f"text {id_}", "model", price) for id_ in ids]
+    )
 
 
 def count(journal: Journal, run: str) -> list[tuple[Any, ...]]:
@@ -46,7 +50,9 @@ def count(journal: Journal, run: str) -> list[tuple[Any, ...]]:
         (ledger.c.run == annotations.c.run) & (ledger.c.example_id == annotations.c.example_id)
     )
     with journal.database.reading() as connection:
-        labels = connection.execute(sa.select(annotations, ~entered.exists()).where(annotations.c.run == run)).all()
+        labels = connection.execute(
+            sa.select(annotations, ~entered.exists()).where(annotations.c.run == run)
+        ).all()
         money = connection.execute(sa.select(ledger).where(ledger.c.run == run)).all()
     return [
         (
@@ -75,13 +81,24 @@ def test_totals_follow_labels_and_money_in_every_order(journal: Journal, run: st
     label(lease, 2, 3)  # once more: what is there is there
     assert kept(journal, run) == count(journal, run)
     with journal.fenced(lease) as connection:
-        money.hold(connection, 3, "model", [Entry("x", "x", 7), Entry("y", "y", 8), Entry("late", "1-1", 9)])
+        money.hold(
+            connection,
+            3,
+            "model",
+            [Entry("x", "x", 7), Entry("y", "y", 8), Entry("late", "1-1", 9)],
+        )
         money.settle(connection, {"x": 5, "nobody": 100})
         money.settle(connection, {"x": 1})  # it is settled already
-    assert kept(journal, run) == count(journal, run)  # of 1-1, which was outside the ledger, the price counts no more
+    assert kept(journal, run) == count(
+        journal, run
+    )  # of 1-1, which was outside the ledger, the price counts no more
     assert journal.count_labels(run) == {1: 5, 2: 3}
     assert journal.total(run).labels == 8
-    assert journal.total(run).dollars == read_balance(journal, run).paid == sum(read_spending(journal, run).values())
+    assert (
+        journal.total(run).dollars
+        == read_balance(journal, run).paid
+        == sum(read_spending(journal, run).values())
+    )
     with suppress(RuntimeError), journal.fenced(lease) as connection:
         journal.enter_annotations(connection, run, 4, [Annotation("z", "z", "model", 1.0)])
         raise RuntimeError
@@ -110,7 +127,9 @@ def test_a_journal_from_before_there_were_totals_has_them_counted(tmp_path: Path
 
 @contextmanager
 def counted_steps() -> Iterator[Callable[[], int]]:
-    """Instructions that SQLite has executed since the last call: every row that it looks at takes some."""
+    """Instructions that SQLite has executed since the last call: every row that it looks at takes
+    some.
+    """
     done = itertools.count()
 
     def watch(connection: Any, record: Any, proxy: Any) -> None:

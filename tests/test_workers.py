@@ -1,4 +1,6 @@
-"""Workers of Ray Data: one made in a process for each pass, in processes that outlive it where Ray keeps them."""
+"""Workers of Ray Data: one made in a process for each pass, in processes that outlive it where Ray
+keeps them.
+"""
 
 import os
 import sys
@@ -14,7 +16,8 @@ from atgen_ray.ray_runtime.workers import KEEPING, Holder, keep_workers, map_bat
 
 Pass = Callable[[], list[tuple[str, int]]]
 
-# Ray gives a task any idle process with its environment, so those that other tests left must not have this one's.
+# Ray gives a task any idle process with its environment, so those that other tests left must not
+# have this one's.
 THREADS = 5
 
 
@@ -26,18 +29,28 @@ class Scribe:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.num_rows
-        return batch.append_column("made", [[self.made] * rows]).append_column("pid", pa.array([os.getpid()] * rows))
+        return batch.append_column("made", [[self.made] * rows]).append_column(
+            "pid", pa.array([os.getpid()] * rows)
+        )
 
 
 @pytest.fixture
 def one_pass(ray_session: None) -> Pass:
-    """A pass of 6 blocks of 2 rows through one worker: who worked off each row, and in which process."""
+    """A pass of 6 blocks of 2 rows through one worker: who worked off each row, and in which
+    process.
+    """
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
     def one_pass() -> list[tuple[str, int]]:
         blocks = [pa.table({"row": [2 * block, 2 * block + 1]}) for block in range(6)]
         rows = map_batches(
-            ray.data.from_arrow(blocks), Scribe, ("scribe",), workers=1, cpus=1.0, gpus=0.0, threads=THREADS
+            ray.data.from_arrow(blocks),
+            Scribe,
+            ("scribe",),
+            workers=1,
+            cpus=1.0,
+            gpus=0.0,
+            threads=THREADS,
         ).take_all()
         assert sorted(row["row"] for row in rows) == list(range(12))
         return [(row["made"], row["pid"]) for row in rows]
@@ -51,7 +64,9 @@ def test_a_process_outlives_the_pass_and_its_worker_does_not(one_pass: Pass) -> 
     assert first[0] != second[0]
 
 
-def test_elsewhere_actors_end_with_their_pass(one_pass: Pass, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elsewhere_actors_end_with_their_pass(
+    one_pass: Pass, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for key in KEEPING:
         monkeypatch.delenv(key)
     (first,), (second,) = set(one_pass()), set(one_pass())

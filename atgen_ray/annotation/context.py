@@ -14,7 +14,9 @@ from atgen_ray.store.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Shortfall:
-    """A budget that kept examples without a label, and the most that the first of them can cost, in billionths."""
+    """A budget that kept examples without a label, and the most that the first of them can cost, in
+    billionths.
+    """
 
     limit: Scope
     worst: int
@@ -62,8 +64,10 @@ class Site:
             used = self.ledger.used(connection, shortfall.limit, self.round)
         key = "stopping.dollars" if shortfall.limit == "run" else "stopping.dollars_per_round"
         return (
-            f"{key} is {self._budget(shortfall.limit)}, expected at least {format_dollars(used + shortfall.worst)}: "
-            f"{format_dollars(used)} is spent, and the next label can cost {format_dollars(shortfall.worst)}"
+            f"{key} is {self._budget(shortfall.limit)}, expected at least "
+            f"{format_dollars(used + shortfall.worst)}: "
+            f"{format_dollars(used)} is spent, and the next label can cost "
+            f"{format_dollars(shortfall.worst)}"
         )
 
     def _budget(self, limit: Scope) -> float | None:
@@ -72,16 +76,22 @@ class Site:
 
 
 class Annotator(Protocol):
-    """Labels examples. A label that was returned once is never asked for again: the journal keeps it."""
+    """Labels examples. A label that was returned once is never asked for again: the journal keeps
+    it.
+    """
 
     name: str
 
-    def annotate_batch(self, ids: Sequence[str], texts: Sequence[str]) -> tuple[list[Annotation], list[DeadLetter]]:
+    def annotate_batch(
+        self, ids: Sequence[str], texts: Sequence[str]
+    ) -> tuple[list[Annotation], list[DeadLetter]]:
         """A label for each example, in any order, or the reason why it has none.
 
-        An example with neither was left out because a budget was met; the journal has an event that says so.
+        An example with neither was left out because a budget was met; the journal has an event that
+        says so.
 
         Raises:
-            RunStopped: the run is to stop, or to pause; everything that was paid for is in the journal.
+            RunStopped: the run is to stop, or to pause; everything that was paid for is in the
+                journal.
         """
         ...

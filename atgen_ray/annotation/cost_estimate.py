@@ -1,4 +1,6 @@
-"""What annotation will cost, before anything is sent: questions, tokens and dollars of both modes side by side."""
+"""What annotation will cost, before anything is sent: questions, tokens and dollars of both modes
+side by side.
+"""
 
 import statistics
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from atgen_ray.config import (
 from atgen_ray.config.prices import Price, find_price
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.money import to_nano
+from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.ledger import format_dollars
 
@@ -24,11 +27,13 @@ Numbers = dict[str, Any]
 
 
 def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) -> Numbers:
-    """Questions, tokens and dollars for `labels` labels of examples such as `texts`, without contacting anyone.
+    """Questions, tokens and dollars for `labels` labels of examples such as `texts`, without
+    contacting anyone.
 
-    Tokens of a prompt are counted with the tokenizer of the taught model, which comes within a few per cent of a
-    provider's own on English; of answers the longest allowed are counted. `dollars_at_most` is what the ledger would
-    hold: it counts a token for every byte of a prompt, and repairs; a router's second annotator labels everything.
+    Tokens of a prompt are counted with the tokenizer of the taught model, which comes within a few
+    per cent of a provider's own on English; of answers the longest allowed are counted.
+    `dollars_at_most` is what the ledger would hold: it counts a token for every byte of a prompt,
+    and repairs; a router's second annotator labels everything.
     """
     dollars, at_most, modes = 0.0, 0.0, {"sync": 0.0, "batch": 0.0}
     questions = prompt_tokens = output_tokens = 0
@@ -47,9 +52,14 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
         elif isinstance(annotator, RemoteAnnotatorConfig):
             prices = {mode: find_price(annotator, key, mode) for mode in modes}
             limit = annotator.max_output_tokens
-            at_most += _dollars(prices[annotator.mode], asked * answers * bound, asked * answers * limit)
+            at_most += _dollars(
+                prices[annotator.mode], asked * answers * bound, asked * answers * limit
+            )
             if index == 0:
-                modes = {mode: _dollars(price, asked * sampled, asked * limit) for mode, price in prices.items()}
+                modes = {
+                    mode: _dollars(price, asked * sampled, asked * limit)
+                    for mode, price in prices.items()
+                }
                 dollars += modes[annotator.mode]
         if index == 0:
             questions, prompt_tokens = asked, round(asked * sampled)
@@ -78,12 +88,15 @@ def check_budget(config: RunConfig, texts: Sequence[str]) -> None:
         dollars = getattr(config.stopping, key)
         if dollars is not None and to_nano(dollars) < worst:
             raise UserError(
-                f"stopping.{key} is {dollars}, expected at least {format_dollars(worst)}, which one label can cost"
+                f"stopping.{key} is {dollars}, expected at least {format_dollars(worst)}, which "
+                f"one label can cost"
             )
 
 
 def _price_label(config: RunConfig, text: str) -> int:
-    """The most that a label of `text` by the first annotator can cost, without repairs, in billionths of a dollar."""
+    """The most that a label of `text` by the first annotator can cost, without repairs, in
+    billionths of a dollar.
+    """
     key, annotator = list_annotators(config.annotator)[0]
     if isinstance(annotator, RemoteAnnotatorConfig):
         prompt = PromptWriter(annotator, config.prompt).write(text)
@@ -95,7 +108,8 @@ def _price_label(config: RunConfig, text: str) -> int:
 
 
 def estimate_judge(config: RunConfig, answers: int, texts: Sequence[str]) -> Numbers:
-    """Questions and dollars for grading `answers` answers to tasks such as `texts`; nothing without a judge.
+    """Questions and dollars for grading `answers` answers to tasks such as `texts`; nothing without
+    a judge.
 
     Answer and reference are counted as long as the taught model may write.
     """
@@ -115,7 +129,9 @@ def estimate_judge(config: RunConfig, answers: int, texts: Sequence[str]) -> Num
 
 
 def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float | None:
-    """Minutes for `labels` labels at the median speed of this annotator in earlier runs; None where there is none."""
+    """Minutes for `labels` labels at the median speed of this annotator in earlier runs; None where
+    there is none.
+    """
     annotator = config.annotator.model_dump(mode="json")
     speeds = [
         event.seconds / event.payload["rows"]
@@ -127,17 +143,23 @@ def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float 
     return round(labels * statistics.median(speeds) / 60, 1) if speeds else None
 
 
-def _count_tokens(config: RunConfig, annotator: LanguageAnnotatorConfig, texts: Sequence[str]) -> tuple[float, float]:
-    """Mean tokens of a question by the taught model's tokenizer, and the mean of what they are at most."""
-    from atgen_ray.models.loading import load_tokenizer
-
+def _count_tokens(
+    config: RunConfig, annotator: LanguageAnnotatorConfig, texts: Sequence[str]
+) -> tuple[float, float]:
+    """Mean tokens of a question by the taught model's tokenizer, and the mean of what they are at
+    most.
+    """
     shots = [(text, "") for text in texts[: annotator.shots]]
     writer, tokenizer = PromptWriter(annotator, config.prompt, shots), load_tokenizer(config.model)
     sample = texts[:: -(-len(texts) // SAMPLE)] if texts else [""]
     prompts = [writer.write(text) for text in sample]
-    fixed = len(tokenizer(" ".join([writer.system, *(text for _, text in writer.shots)]))["input_ids"])
+    fixed = len(
+        tokenizer(" ".join([writer.system, *(text for _, text in writer.shots)]))["input_ids"]
+    )
     last = [len(tokenizer(prompt.turns[-1][1])["input_ids"]) for prompt in prompts]
-    return fixed + statistics.mean(last), statistics.mean(prompt.tokens_at_most for prompt in prompts)
+    return fixed + statistics.mean(last), statistics.mean(
+        prompt.tokens_at_most for prompt in prompts
+    )
 
 
 def _dollars(price: Price, prompt_tokens: float, output_tokens: float) -> float:

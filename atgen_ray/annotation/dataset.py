@@ -10,7 +10,9 @@ from atgen_ray.store.ledger import Entry
 
 
 class DatasetAnnotator:
-    """Answers with the first reference of the dataset, at a price that is only counted, within the budget."""
+    """Answers with the first reference of the dataset, at a price that is only counted, within the
+    budget.
+    """
 
     name = "dataset"
 
@@ -21,9 +23,15 @@ class DatasetAnnotator:
             zip(gold["id"].to_pylist(), gold["references"].to_pylist(), strict=True)
         )
 
-    def annotate_batch(self, ids: Sequence[str], texts: Sequence[str]) -> tuple[list[Annotation], list[DeadLetter]]:
+    def annotate_batch(
+        self, ids: Sequence[str], texts: Sequence[str]
+    ) -> tuple[list[Annotation], list[DeadLetter]]:
         known = [id_ for id_ in ids if self._gold.get(id_)]
-        missing = [DeadLetter(id_, "annotation", "the dataset has no answer for it") for id_ in ids if id_ not in known]
+        missing = [
+            DeadLetter(id_, "annotation", "the dataset has no answer for it")
+            for id_ in ids
+            if id_ not in known
+        ]
         bought = known[: self._pay(known)]
         labels = [Annotation(id_, self._gold[id_][0], self.name, self._price) for id_ in bought]
         self._site.progress(len(labels), len(ids))
@@ -36,7 +44,10 @@ class DatasetAnnotator:
         with site.journal.fenced(site.lease) as connection:
             paid = site.ledger.find(connection, [entry.key for entry in entries])  # before a kill
             count, limit = site.ledger.reserve(
-                connection, site.round, self.name, [entry for entry in entries if entry.key not in paid]
+                connection,
+                site.round,
+                self.name,
+                [entry for entry in entries if entry.key not in paid],
             )
             site.ledger.settle(connection, dict.fromkeys((entry.key for entry in entries), nano))
         count += len(paid)

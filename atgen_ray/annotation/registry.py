@@ -40,14 +40,17 @@ def build_patience(config: RemoteAnnotatorConfig) -> Patience:
         poll=config.poll_seconds,
         batch=config.batch_hours * 3600,
         call=config.timeout_seconds,
-        doubt=config.timeout_seconds,  # what was sent may still be at work for as long as a call may last
+        # What was sent may still be at work for as long as a call may last.
+        doubt=config.timeout_seconds,
     )
 
 
 def build_remote(
     config: RemoteAnnotatorConfig, site: Site, key: str, patience: Patience | None = None
 ) -> LanguageAnnotator:
-    """A model of a paid provider, or of a server that speaks its protocol; patient as it is told to be."""
+    """A model of a paid provider, or of a server that speaks its protocol; patient as it is told to
+    be.
+    """
     price = find_price(config, key)
     terms = Terms(
         worst=lambda ask: bound_cost(config, price, ask.prompt),
@@ -57,7 +60,9 @@ def build_remote(
     )
     provider = build_provider(config, site.config.name, key)
     name = f"{provider.name}/{config.model}"
-    return LanguageAnnotator(config, site, provider, terms, patience or build_patience(config), name)
+    return LanguageAnnotator(
+        config, site, provider, terms, patience or build_patience(config), name
+    )
 
 
 def build_local(config: ModelAnnotatorConfig, site: Site, key: str) -> LanguageAnnotator:
@@ -65,7 +70,9 @@ def build_local(config: ModelAnnotatorConfig, site: Site, key: str) -> LanguageA
     from atgen_ray.annotation.providers.local import LocalModel
 
     nano = to_nano(config.price_per_label)
-    terms = Terms(worst=lambda ask: nano, cost=lambda prompt, output: nano, resend=True, cancel=False)
+    terms = Terms(
+        worst=lambda ask: nano, cost=lambda prompt, output: nano, resend=True, cancel=False
+    )
     parts = f"rounds/{site.round:03d}/annotation.parts"
     provider = LocalModel(config, site.folder, parts, site.config.seed, site.progress)
     return LanguageAnnotator(
@@ -84,7 +91,8 @@ ANNOTATORS: dict[str, Callable[[Any, Site, str], Annotator]] = {
 
 
 def build_annotator(config: AnnotatorConfig, site: Site, key: str = "annotator") -> Annotator:
-    """The annotator that the configuration asks for, at work in one round; `key` is its configuration key.
+    """The annotator that the configuration asks for, at work in one round; `key` is its
+    configuration key.
 
     Raises:
         UserError: what it needs is not there: a key, a package.
@@ -93,7 +101,8 @@ def build_annotator(config: AnnotatorConfig, site: Site, key: str = "annotator")
 
 
 def check_annotators(config: RunConfig) -> None:
-    """Nothing, where what annotators and judge need is there; so that a missing key is told before the first round.
+    """Nothing, where what annotators and judge need is there; so that a missing key is told before
+    the first round.
 
     Raises:
         UserError: a key or a package is missing.

@@ -1,1 +1,3 @@
-"""Benchmarks: strategies x seeds x orders x tasks x models as runs on one cluster, and what follows from them."""
+"""Benchmarks: strategies x seeds x orders x tasks x models as runs on one cluster, and what follows
+from them.
+"""

@@ -47,7 +47,10 @@ def run_bench(
         status = FAILED if sweep.failed else STOPPED if sweep.left else FINISHED
     curves = _read_curves(suite, cells)
     if not curves and status == FINISHED:
-        raise UserError(f"suite '{suite.name}' has no finished run in {suite.storage!r}: run it without --only-results")
+        raise UserError(
+            f"suite '{suite.name}' has no finished run in {suite.storage!r}: run it "
+            f"without --only-results"
+        )
     if curves:
         from atgen_ray.bench.analysis.results import analyse, write_results
 
@@ -62,18 +65,38 @@ def _read_curves(suite: BenchConfig, cells: list[Cell]) -> "list[Curve]":
     from atgen_ray.store.journal import open_journal
 
     with closing(open_journal(suite.storage, cells[0].run.database_url)) as journal:
-        return read_curves(cells, {name: task.metric for name, task in suite.tasks.items()}, journal)
+        return read_curves(
+            cells, {name: task.metric for name, task in suite.tasks.items()}, journal
+        )
 
 
-def _show_end(status: int, done: int, total: int, page: str | None, console: Console | None) -> None:
+def _show_end(
+    status: int, done: int, total: int, page: str | None, console: Console | None
+) -> None:
     """How it ended, on a console or else as a JSON line."""
     if console is None:
         words = {FINISHED: "finished", FAILED: "failed", STOPPED: "stopped"}
-        print(json.dumps({"type": "end", "status": words[status], "done": done, "total": total, "results": page}))
+        print(
+            json.dumps(
+                {
+                    "type": "end",
+                    "status": words[status],
+                    "done": done,
+                    "total": total,
+                    "results": page,
+                }
+            )
+        )
         return
     if page:
         console.print(f"results of {done} of {total} runs: {page}", highlight=False, soft_wrap=True)
     if status == STOPPED:
-        console.print("Stopped. All committed work is saved; the same command goes on from there.", highlight=False)
+        console.print(
+            "Stopped. All committed work is saved; the same command goes on from there.",
+            highlight=False,
+        )
     if status == FAILED:
-        console.print("Some runs failed; what they had committed is safe, and the same command tries them again.")
+        console.print(
+            "Some runs failed; what they had committed is safe, and the same command "
+            "tries them again."
+        )

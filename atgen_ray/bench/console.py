@@ -1,4 +1,6 @@
-"""What a sweep looks like: a bar for the suite and a line for each run under way, plain lines, or JSON lines."""
+"""What a sweep looks like: a bar for the suite and a line for each run under way, plain lines, or
+JSON lines.
+"""
 
 import json
 import statistics
@@ -19,7 +21,9 @@ from atgen_ray.run.console import PLAIN_SECONDS, describe_activity
 
 @dataclass
 class SweepState:
-    """How a sweep stands. `active` has the step under way by run; `seconds` those of each run that is done."""
+    """How a sweep stands. `active` has the step under way by run; `seconds` those of each run that
+    is done.
+    """
 
     total: int
     done: int = 0
@@ -47,7 +51,9 @@ class SweepScreen(Protocol):
 
 
 class PlainSweep:
-    """A line for each run that ended, with the time left, and now and then one for those under way."""
+    """A line for each run that ended, with the time left, and now and then one for those under
+    way.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -60,7 +66,9 @@ class PlainSweep:
     def show_state(self, state: SweepState) -> None:
         if state.active and time.monotonic() - self._told >= PLAIN_SECONDS:
             self._told = time.monotonic()
-            steps = "; ".join(f"{name}: {describe_activity(step)}" for name, step in state.active.items())
+            steps = "; ".join(
+                f"{name}: {describe_activity(step)}" for name, step in state.active.items()
+            )
             self._console.print(f"  {steps}", highlight=False)
 
     def close(self) -> None:
@@ -72,7 +80,9 @@ class LiveSweep(PlainSweep):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._bar = Progress(TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+        self._bar = Progress(
+            TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}")
+        )
         self._task = self._bar.add_task("", total=None, left="")
         self._live = Live(console=console, transient=True, refresh_per_second=2)
         self._live.start()
@@ -80,7 +90,9 @@ class LiveSweep(PlainSweep):
     def show_state(self, state: SweepState) -> None:
         left = "" if state.seconds_left is None else f"{write_seconds(state.seconds_left)} left"
         self._bar.update(self._task, completed=state.done, total=state.total, left=left)
-        lines = [Text(f"  {name}  {describe_activity(step)}") for name, step in state.active.items()]
+        lines = [
+            Text(f"  {name}  {describe_activity(step)}") for name, step in state.active.items()
+        ]
         self._live.update(Group(self._bar, *lines))
 
     def close(self) -> None:
@@ -94,7 +106,10 @@ class JsonSweep:
         self._last: dict[str, Any] = {}
 
     def show_end(self, cell: Cell, status: str, message: str, state: SweepState) -> None:
-        self._write({"type": "run", "name": cell.run.name, "status": status, "message": message} | _count(state))
+        self._write(
+            {"type": "run", "name": cell.run.name, "status": status, "message": message}
+            | _count(state)
+        )
 
     def show_state(self, state: SweepState) -> None:
         found = {"type": "progress", "active": state.active} | _count(state)

@@ -1,9 +1,11 @@
 """How many runs go at once.
 
-Drives the runs of a suite over one Ray cluster: as many at once as fit, each with a controller of its own.
+Drives the runs of a suite over one Ray cluster: as many at once as fit, each with a controller of
+its own.
 
-Nothing is kept here that matters. Which runs are finished stands in their journal; so the same command again, after
-any death, goes on with the others, and each of those with the step where it was.
+Nothing is kept here that matters. Which runs are finished stands in their journal; so the same
+command again, after any death, goes on with the others, and each of those with the step where it
+was.
 """
 
 import math
@@ -69,8 +71,8 @@ def run_sweep(suite: BenchConfig, cells: Sequence[Cell], screen: SweepScreen) ->
     SIGINT and SIGTERM stop the runs under way; what they have committed stays.
 
     Raises:
-        UserError: a run exists with another configuration, or the preflight found what would end runs; then none is
-            entered.
+        UserError: a run exists with another configuration, or the preflight found what would end
+            runs; then none is entered.
     """
     from atgen_ray.preflight import find_cluster_problems, find_problems
     from atgen_ray.ray_runtime.session import is_private, run_session
@@ -102,7 +104,8 @@ def _is_finished(cell: Cell, journal: Journal) -> bool:
 
 
 def _check(cells: Iterable[Cell], find: Callable[[RunConfig], list[str]]) -> None:
-    """Tries one run of each task and model: the others differ by strategy and seed, which are checked already.
+    """Tries one run of each task and model: the others differ by strategy and seed, which are
+    checked already.
 
     Raises:
         UserError: with a line for each problem.
@@ -110,14 +113,21 @@ def _check(cells: Iterable[Cell], find: Callable[[RunConfig], list[str]]) -> Non
     from atgen_ray.preflight import raise_problems
 
     tried = {(cell.task, cell.model): cell for cell in cells}
-    raise_problems(f"{cell.task}, {cell.model}: {line}" for cell in tried.values() for line in find(cell.run))
+    raise_problems(
+        f"{cell.task}, {cell.model}: {line}" for cell in tried.values() for line in find(cell.run)
+    )
 
 
 class _Driver:
     """The runs under way, and those that wait."""
 
     def __init__(
-        self, suite: BenchConfig, waiting: deque[Cell], sweep: Sweep, journal: Journal, screen: SweepScreen
+        self,
+        suite: BenchConfig,
+        waiting: deque[Cell],
+        sweep: Sweep,
+        journal: Journal,
+        screen: SweepScreen,
     ) -> None:
         self._suite, self._waiting, self._sweep = suite, waiting, sweep
         self._journal, self._screen = journal, screen
@@ -151,7 +161,9 @@ class _Driver:
         from atgen_ray.ray_runtime.session import is_private
         from atgen_ray.run.driver import start_controller
 
-        fits = fit_runs([node["Resources"] for node in ray.nodes() if node["Alive"]], self._suite.resources)
+        fits = fit_runs(
+            [node["Resources"] for node in ray.nodes() if node["Alive"]], self._suite.resources
+        )
         self._state.parallel = min(fits, self._suite.parallel or fits)
         while self._waiting and len(self._active) < self._state.parallel:
             cell = self._waiting.popleft()
@@ -198,11 +210,15 @@ def _look(each: _Active, journal: Journal, state: SweepState) -> tuple[str, str]
 
 def _measure(journal: Journal, cell: Cell) -> float:
     """Seconds of all steps of a run."""
-    return sum(event.seconds or 0.0 for event in journal.events(cell.run.name) if event.kind == "step")
+    return sum(
+        event.seconds or 0.0 for event in journal.events(cell.run.name) if event.kind == "step"
+    )
 
 
 def _tidy(suite: BenchConfig, cell: Cell) -> None:
-    """Removes the adapters of a finished run, which nobody asks again; they are most of its size."""
+    """Removes the adapters of a finished run, which nobody asks again; they are most of its
+    size.
+    """
     if suite.keep_adapters:
         return
     folder = RunFolder(suite.storage, cell.run.name)

@@ -14,7 +14,16 @@ import typer
 from atgen_ray import __version__
 from atgen_ray.cli import config as reference
 from atgen_ray.cli import runs, service
-from atgen_ray.cli.options import STORAGE, AsJson, ForkFrom, Overrides, Source, Storage, console, database_url
+from atgen_ray.cli.options import (
+    STORAGE,
+    AsJson,
+    ForkFrom,
+    Overrides,
+    Source,
+    Storage,
+    console,
+    database_url,
+)
 from atgen_ray.core.errors import UserError, printable
 
 STOPPED = 3
@@ -23,7 +32,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Active learning for text generation: pick the examples worth labelling, have them labelled, fine-tune a LoRA "
+    help="Active learning for text generation: pick the examples worth labelling, have them "
+    "labelled, fine-tune a LoRA "
     "adapter, evaluate it, and go round again.",
 )
 app.add_typer(runs.app, name="runs")
@@ -37,7 +47,9 @@ def run(
     source: Source,
     overrides: Overrides = None,
     storage: Storage = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run; the same name again resumes it.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; the same name again resumes it.")
+    ] = None,
     fork_from: ForkFrom = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,7 +59,8 @@ def run(
 
     Example: atgen-ray run demo selection.strategy=random --name demo-random
     """
-    config = _load(source, overrides, storage, name, fork_from)  # before Ray is imported, which takes seconds
+    # Before Ray is imported, which takes seconds.
+    config = _load(source, overrides, storage, name, fork_from)
     end = _drive(config, "run", as_json)
     _show_end(config, end.status, end.message, as_json)
     if end.status == "stopped":
@@ -62,16 +75,18 @@ def select(
     overrides: Overrides = None,
     storage: Storage = None,
     name: Annotated[
-        str | None, typer.Option(help="Name that the work is kept under.", show_default="NAME-select-COUNT")
+        str | None,
+        typer.Option(help="Name that the work is kept under.", show_default="NAME-select-COUNT"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Select once, with no labels and no training (experimental design), and write what to label.
 
-    Each line holds rank, id, row in the source, input, score and the parts of the score. The pool needs no answers.
-    The same command again resumes it.
+    Each line holds rank, id, row in the source, input, score and the parts of the score. The pool
+    needs no answers. The same command again resumes it.
 
-    Example: atgen-ray select my-task.yaml --count 100 --output picks.jsonl selection.strategy=facility_location
+    Example: atgen-ray select my-task.yaml --count 100 --output picks.jsonl
+    selection.strategy=facility_location
     """
     from atgen_ray.config.loading import load_config
     from atgen_ray.core.locations import check_output
@@ -83,10 +98,16 @@ def select(
     if name is None:
         ending = f"-select-{count}"
         config = load_config(
-            source, settings, labels=False, storage=storage, name=config.name[: 63 - len(ending)] + ending
+            source,
+            settings,
+            labels=False,
+            storage=storage,
+            name=config.name[: 63 - len(ending)] + ending,
         )
     if config.fork_from is not None:
-        raise UserError(f"fork_from is '{config.fork_from}', expected none: `select` begins without labels")
+        raise UserError(
+            f"fork_from is '{config.fork_from}', expected none: `select` begins without labels"
+        )
     end = _drive(config, "select", as_json)
     if end.status == "stopped":
         _show_end(config, end.status, end.message, as_json)
@@ -94,7 +115,9 @@ def select(
     written, pool = export_selection(config.name, config.storage, output)
     if as_json:
         found = {"selected": written, "pool": pool, "output": str(output)}
-        typer.echo(json.dumps({"type": "end", "status": end.status, "message": end.message} | found))
+        typer.echo(
+            json.dumps({"type": "end", "status": end.status, "message": end.message} | found)
+        )
     else:
         typer.echo(f"{written} of {pool} examples selected: {output}")
 
@@ -105,17 +128,23 @@ def submit(
     address: Annotated[str, typer.Option(help="The cluster's dashboard, http://HEAD:8265.")],
     overrides: Overrides = None,
     storage: Storage = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run; the same name again resumes it.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; the same name again resumes it.")
+    ] = None,
     fork_from: ForkFrom = None,
 ) -> None:
-    """Submit a run as a Ray job with this folder's files, and show its progress; it goes on when this ends.
+    """Submit a run as a Ray job with this folder's files, and show its progress; it goes on when
+    this ends.
 
     Example: atgen-ray submit my-task.yaml --address http://head:8265 --storage /shared/runs
     """
-    config = _load(source, overrides, storage, name, fork_from)  # a mistake is found here, not on the cluster
+    # A mistake is found here, not on the cluster.
+    config = _load(source, overrides, storage, name, fork_from)
     from atgen_ray.ray_runtime.jobs import submit_run
 
-    arguments = [source, *(overrides or []), "--name", config.name] + (["--storage", storage] if storage else [])
+    arguments = [source, *(overrides or []), "--name", config.name] + (
+        ["--storage", storage] if storage else []
+    )
     arguments += ["--from", fork_from] if fork_from else []
     status = submit_run(arguments, address, typer.echo)
     if status != "SUCCEEDED":
@@ -124,8 +153,11 @@ def submit(
 
 
 @app.command()
-def plan(source: Source, overrides: Overrides = None, storage: Storage = None, as_json: AsJson = False) -> None:
-    """The dry run: rows, tokens, dollars and device minutes, and all that would keep the run from its end.
+def plan(
+    source: Source, overrides: Overrides = None, storage: Storage = None, as_json: AsJson = False
+) -> None:
+    """The dry run: rows, tokens, dollars and device minutes, and all that would keep the run from
+    its end.
 
     Costs nothing and contacts no provider. Exit status 2 where something is wrong.
     """
@@ -148,10 +180,12 @@ def plan(source: Source, overrides: Overrides = None, storage: Storage = None, a
 
 @app.command()
 def report(
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="One run, or several to compare.")],
-    output: Annotated[Path, typer.Option(help="The HTML file to write; a PNG of the curve is put beside it.")] = Path(
-        "report.html"
-    ),
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help="One run, or several to compare.")
+    ],
+    output: Annotated[
+        Path, typer.Option(help="The HTML file to write; a PNG of the curve is put beside it.")
+    ] = Path("report.html"),
     storage: Storage = None,
 ) -> None:
     """Write one self-contained HTML report of a run, or of several compared."""
@@ -163,16 +197,22 @@ def report(
 
 @app.command()
 def bench(
-    suite: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file with tasks, models and strategies.")],
+    suite: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="A YAML file with tasks, models and strategies.")
+    ],
     overrides: Overrides = None,
     storage: Storage = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for tables and pictures.", show_default="STORAGE/bench/NAME")
+        Path | None,
+        typer.Option(help="Folder for tables and pictures.", show_default="STORAGE/bench/NAME"),
     ] = None,
-    only_results: Annotated[bool, typer.Option("--only-results", help="Start no run; write what is there.")] = False,
+    only_results: Annotated[
+        bool, typer.Option("--only-results", help="Start no run; write what is there.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a suite, strategies x seeds x orders x tasks x models, and write what follows from it with intervals.
+    """Run a suite, strategies x seeds x orders x tasks x models, and write what follows from it
+    with intervals.
 
     The same command again goes on after any interruption, and writes the results anew.
 
@@ -180,18 +220,24 @@ def bench(
     """
     from atgen_ray.bench.command import run_bench
 
-    raise typer.Exit(run_bench(suite, overrides or [], storage, output, only_results, as_json, console))
+    raise typer.Exit(
+        run_bench(suite, overrides or [], storage, output, only_results, as_json, console)
+    )
 
 
 @app.callback(invoke_without_command=True)
-def _main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     if version:
         typer.echo(f"atgen-ray {__version__}")
         raise typer.Exit
 
 
 def main() -> None:
-    """The entry point: every mistake in the input is one clear line, without a traceback, and status 2."""
+    """The entry point: every mistake in the input is one clear line, without a traceback, and
+    status 2.
+    """
     try:
         app(prog_name="atgen-ray")
     except UserError as error:
@@ -201,13 +247,18 @@ def main() -> None:
 
 
 def _load(
-    source: str, overrides: list[str] | None, storage: str | None, name: str | None, fork_from: str | None = None
+    source: str,
+    overrides: list[str] | None,
+    storage: str | None,
+    name: str | None,
+    fork_from: str | None = None,
 ) -> Any:
     from atgen_ray.config.data import check_named_files
     from atgen_ray.config.loading import load_config
 
     config = load_config(source, overrides or [], storage=storage, name=name, fork_from=fork_from)
-    check_named_files(config.data)  # at once: the preflight, which tells all the rest, takes seconds
+    # At once: the preflight, which tells all the rest, takes seconds.
+    check_named_files(config.data)
     return config
 
 
@@ -230,7 +281,9 @@ def _drive(config: Any, goal: Any, as_json: bool) -> Any:
             raise UserError(end.message)
         typer.echo(printable(end.message), err=True)
         typer.echo(
-            f"Run '{config.name}' failed; what it had committed is safe. The same command goes on from there.", err=True
+            f"Run '{config.name}' failed; what it had committed is safe. The same command goes on "
+            f"from there.",
+            err=True,
         )
         raise typer.Exit(1)
     return end
@@ -244,12 +297,25 @@ def _show_end(config: Any, status: str, message: str, as_json: bool) -> None:
     rows = folder.read_json("metrics.json") if folder.exists("metrics.json") else []
     report = folder.path("report.html")
     if as_json:
-        typer.echo(json.dumps({"type": "end", "status": status, "message": message, "metrics": rows, "report": report}))
+        typer.echo(
+            json.dumps(
+                {
+                    "type": "end",
+                    "status": status,
+                    "message": message,
+                    "metrics": rows,
+                    "report": report,
+                }
+            )
+        )
         return
     if rows:
         console.print(curve_table(rows, console.width))
     if status == "stopped":
-        typer.echo(f"Stopped ({message}). All committed work is saved; the same command goes on from there.")
+        typer.echo(
+            f"Stopped ({message}). All committed work is saved; the same command goes on "
+            f"from there."
+        )
     else:
         typer.echo(f"{status}: {message}")
         typer.echo(f"report: {report}")

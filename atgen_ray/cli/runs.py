@@ -22,9 +22,13 @@ def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("name", "status", "round", "labels", "dollars", "updated", box=None, pad_edge=False)
+    table = Table(
+        "name", "status", "round", "labels", "dollars", "updated", box=None, pad_edge=False
+    )
     for row in rows:
-        table.add_row(*(str(row[key]) for key in ("name", "status", "round", "labels", "dollars", "updated")))
+        table.add_row(
+            *(str(row[key]) for key in ("name", "status", "round", "labels", "dollars", "updated"))
+        )
     console.print(table if rows else "no runs yet")
 
 
@@ -38,13 +42,20 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
     if as_json:
         typer.echo(json.dumps(view))
         return
-    typer.echo(printable(f"run {name}: {view['status']}{': ' + view['message'] if view['message'] else ''}"))
+    typer.echo(
+        printable(
+            f"run {name}: {view['status']}{': ' + view['message'] if view['message'] else ''}"
+        )
+    )
     if view["metrics"]:
         console.print(curve_table(view["metrics"], console.width))
     for line in describe_annotation(view["annotation"]):
         typer.echo(line)
     for change in view["changes"]:
-        line = f"{change['time']} {change['by']} changed {change['key']}: {change['before']!r} -> {change['now']!r}"
+        line = (
+            f"{change['time']} {change['by']} changed {change['key']}: {change['before']!r} "
+            f"-> {change['now']!r}"
+        )
         typer.echo(printable(line))
     for letter in view["dead_letters"]:
         typer.echo(printable(f"dead letter {letter['id']} ({letter['step']}): {letter['reason']}"))
@@ -61,11 +72,17 @@ def stop_run(name: RunName, storage: Storage = None) -> None:
 @app.command("export")
 def export_run(
     name: RunName,
-    format: Annotated[str, typer.Option(help="jsonl, parquet, csv, or huggingface, which is a folder.")] = "jsonl",
-    output: Annotated[Path | None, typer.Option(help="File to write.", show_default="NAME.FORMAT")] = None,
+    format: Annotated[
+        str, typer.Option(help="jsonl, parquet, csv, or huggingface, which is a folder.")
+    ] = "jsonl",
+    output: Annotated[
+        Path | None, typer.Option(help="File to write.", show_default="NAME.FORMAT")
+    ] = None,
     storage: Storage = None,
 ) -> None:
-    """Write the labelled set of a run: id, input, text, annotator, dollars, round, and the run that bought it."""
+    """Write the labelled set of a run: id, input, text, annotator, dollars, round, and the run that
+    bought it.
+    """
     from atgen_ray.run.queries import export_labels
 
     count, path = export_labels(name, storage or STORAGE, database_url(), format, output)
@@ -76,14 +93,22 @@ def export_run(
 def import_run(
     name: RunName,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Labels as .jsonl, .csv or .parquet: id or input, text, annotator.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Labels as .jsonl, .csv or .parquet: id or input, text, annotator."
+        ),
     ],
     storage: Storage = None,
 ) -> None:
-    """Bring labels that exist already into a run whose annotator is human; an export has the right columns."""
+    """Bring labels that exist already into a run whose annotator is human; an export has the right
+    columns.
+    """
     from atgen_ray.annotation.human.label_import import import_file
 
     found = import_file(name, storage or STORAGE, database_url(), file)
-    typer.echo(f"{found['imported']} labels imported, {found['known']} known before, {len(found['refused'])} refused")
+    typer.echo(
+        f"{found['imported']} labels imported, {found['known']} known before, "
+        f"{len(found['refused'])} refused"
+    )
     for refusal in found["refused"]:
         typer.echo(f"row {refusal['place'] + 1}: {refusal['reason']}")

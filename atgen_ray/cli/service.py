@@ -18,12 +18,19 @@ def serve(
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option(help="Folder or URL that holds the runs.", show_default=f"as in --config, or {STORAGE}"),
+        typer.Option(
+            help="Folder or URL that holds the runs.", show_default=f"as in --config, or {STORAGE}"
+        ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.", show_default="8000")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on.", show_default="8000")
+    ] = None,
 ) -> None:
-    """Serve the HTTP API until interrupted: the query endpoint, the runs, and an OpenAI-compatible model endpoint.
+    """Serve the HTTP API until interrupted: the query endpoint, the runs, and an OpenAI-compatible
+    model endpoint.
 
     Uses the Ray cluster at RAY_ADDRESS where that is set, else a private one on this machine.
 
@@ -68,7 +75,8 @@ def list_tokens(
 
 @app.command("revoke")
 def revoke_token(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The token's public id.")], storage: Storage = STORAGE
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The token's public id.")],
+    storage: Storage = STORAGE,
 ) -> None:
     """Make a token worthless."""
     from atgen_ray.serving.server import open_tokens

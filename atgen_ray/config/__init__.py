@@ -1,4 +1,6 @@
-"""The configuration of a run: one pydantic tree. `atgen-ray config explain` prints every key with its description."""
+"""The configuration of a run: one pydantic tree. `atgen-ray config explain` prints every key with
+its description.
+"""
 
 from atgen_ray.config.annotation import (
     AnnotatorConfig,

@@ -3,18 +3,29 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 from atgen_ray.config.data import Shot
 from atgen_ray.config.model import EngineConfig, ModelConfig
 from atgen_ray.core.errors import nearest
+from atgen_ray.core.json_schema import check_schema
 from atgen_ray.core.schema import Changeable, Fraction, Section
 
 
 class DatasetAnnotatorConfig(Section):
     """Known answers from the dataset: for benchmarks."""
 
-    type: Literal["dataset"] = Field("dataset", description="dataset: the answers in data.references")
+    type: Literal["dataset"] = Field(
+        "dataset", description="dataset: the answers in data.references"
+    )
     price_per_label: Changeable[NonNegativeFloat] = Field(
         0.0, description="Dollars counted for a label, to draw cost curves"
     )
@@ -27,14 +38,22 @@ class EmailConfig(Section):
     sender: str = Field(description="Address that it comes from")
     host: str = Field(description="Name of the mail server")
     port: Annotated[int, Field(ge=1, le=65535)] = Field(587, description="Port of the mail server")
-    security: Literal["starttls", "tls", "none"] = Field("starttls", description="How the connection is encrypted")
-    user: str | None = Field(None, description="Name to sign in with at the mail server; null: do not sign in")
+    security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="How the connection is encrypted"
+    )
+    user: str | None = Field(
+        None, description="Name to sign in with at the mail server; null: do not sign in"
+    )
 
     @field_validator("to", "sender")
     @classmethod
     def _is_address(cls, value: list[str] | str) -> list[str] | str:
         for address in [value] if isinstance(value, str) else value:
-            if "@" not in address or not address.isprintable() or any(mark in address for mark in " ,;<>"):
+            if (
+                "@" not in address
+                or not address.isprintable()
+                or any(mark in address for mark in " ,;<>")
+            ):
                 raise ValueError(f"is {address[:80]!r}, expected an address as name@example.org")
         return value
 
@@ -44,12 +63,15 @@ class NoticeConfig(Section):
 
     webhook: str | None = Field(
         None,
-        description="URL that a JSON message is posted to; null: ATGEN_WEBHOOK_URL in the environment, where one with "
+        description="URL that a JSON message is posted to; null: ATGEN_WEBHOOK_URL in the "
+        "environment, where one with "
         "a secret in it belongs, or none",
     )
     email: EmailConfig | None = Field(None, description="Who is told by e-mail; null: nobody")
     service: str | None = Field(
-        None, description="Address of the service as annotators reach it, https://HOST, for links in the notice"
+        None,
+        description="Address of the service as annotators reach it, https://HOST, for links in "
+        "the notice",
     )
 
     @field_validator("webhook", "service")
@@ -63,31 +85,38 @@ class NoticeConfig(Section):
 class HumanAnnotatorConfig(Section):
     """People, who label on the pages of the service."""
 
-    type: Literal["human"] = Field("human", description="human: people, on the pages of the service")
+    type: Literal["human"] = Field(
+        "human", description="human: people, on the pages of the service"
+    )
     price_per_label: Changeable[NonNegativeFloat] = Field(
         0.0, description="Dollars paid for one person's answer to one example"
     )
     guidelines: str = Field("", description="What a label is, shown beside every example")
     mode: Literal["design", "rounds"] = Field(
         "design",
-        description="design: all examples of the run at once, so that nobody waits for training; rounds: the next ones "
+        description="design: all examples of the run at once, so that nobody waits for training; "
+        "rounds: the next ones "
         "once the model has learnt from the last (what a router passes on always comes in rounds)",
     )
     overlap: PositiveInt = Field(1, description="People who label each example")
     adjudicate_below: Fraction = Field(
         0.9,
-        description="An admin decides where the mean edit similarity of the answers is lower; otherwise the one "
+        description="An admin decides where the mean edit similarity of the answers is lower; "
+        "otherwise the one "
         "nearest to all others is the label",
     )
     drafts: Literal["shown", "blind", "off"] = Field(
         "shown",
-        description="The model's own answer: shown to start from; blind: only after the first edit; off: never",
+        description="The model's own answer: shown to start from; blind: only after the first "
+        "edit; off: never",
     )
     lease_minutes: Changeable[PositiveFloat] = Field(
         30.0, description="An example goes to others when nothing was typed so long"
     )
     skips: Changeable[PositiveInt] = Field(
-        1, description="An example that so many people skip goes to somebody else; one more, and an admin decides"
+        1,
+        description="An example that so many people skip goes to somebody else; one more, and an "
+        "admin decides",
     )
     settle_seconds: Changeable[NonNegativeFloat] = Field(
         15.0, description="How long an answer can be taken back before the run takes it"
@@ -96,14 +125,20 @@ class HumanAnnotatorConfig(Section):
 
 
 class ChecksConfig(Section):
-    """What an answer must be to become a label; one that is not is asked for once more, then a dead letter."""
+    """What an answer must be to become a label; one that is not is asked for once more, then a dead
+    letter.
+    """
 
     min_chars: NonNegativeInt = Field(1, description="Shortest label in characters")
-    max_chars: PositiveInt | None = Field(None, description="Longest label in characters; null: any")
+    max_chars: PositiveInt | None = Field(
+        None, description="Longest label in characters; null: any"
+    )
     regex: str | None = Field(None, description="Regular expression that the whole label matches")
     refusals: bool = Field(True, description="Turn away answers such as `I cannot help with that`")
     custom: str | None = Field(
-        None, description="Name of an installed entry point of the group atgen_ray.checks: (text, label) -> reason"
+        None,
+        description="Name of an installed entry point of the group atgen_ray.checks: (text, "
+        "label) -> reason",
     )
 
     @field_validator("regex")
@@ -123,35 +158,52 @@ class ChecksConfig(Section):
         known = entry_points(group="atgen_ray.checks").names
         if name is not None and name not in known:
             hint = nearest(name, known) if known else "; none is installed"
-            raise ValueError(f"is {name!r}, expected an entry point of the group atgen_ray.checks{hint}")
+            raise ValueError(
+                f"is {name!r}, expected an entry point of the group atgen_ray.checks{hint}"
+            )
         return name
 
 
 class LanguageAnnotatorConfig(Section):
     """What all annotating language models share."""
 
-    guidelines: str = Field("", description="What a label is: the system turn, after prompt.system and the template")
-    examples: list[Shot] = Field(default_factory=list, description="Worked examples shown before every question")
-    shots: NonNegativeInt = Field(0, description="Labelled examples of earlier rounds shown before every question")
-    max_output_tokens: PositiveInt = Field(512, description="Longest answer in tokens, with its reasoning")
+    guidelines: str = Field(
+        "", description="What a label is: the system turn, after prompt.system and the template"
+    )
+    examples: list[Shot] = Field(
+        default_factory=list, description="Worked examples shown before every question"
+    )
+    shots: NonNegativeInt = Field(
+        0, description="Labelled examples of earlier rounds shown before every question"
+    )
+    max_output_tokens: PositiveInt = Field(
+        512, description="Longest answer in tokens, with its reasoning"
+    )
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = Field(
         0.0, description="Temperature; null sends none, for models that refuse it"
     )
-    votes: PositiveInt = Field(1, description="Answers drawn for each example; their agreement is the confidence")
+    votes: PositiveInt = Field(
+        1, description="Answers drawn for each example; their agreement is the confidence"
+    )
     agreement: Literal["exact", "overlap"] = Field(
-        "exact", description="exact: votes agree when they are the same text; overlap: by the F1 of their words"
+        "exact",
+        description="exact: votes agree when they are the same text; overlap: by the F1 of their "
+        "words",
     )
     output_schema: dict[str, JsonValue] | None = Field(
-        None, description="JSON schema of the answer, enforced by the provider where it can; null: plain text"
+        None,
+        description="JSON schema of the answer, enforced by the provider where it can; null: "
+        "plain text",
     )
-    output_field: str | None = Field(None, description="Key of the JSON answer that holds the label; null: all of it")
+    output_field: str | None = Field(
+        None, description="Key of the JSON answer that holds the label; null: all of it"
+    )
     checks: ChecksConfig = Field(default_factory=ChecksConfig)
     repair: bool = Field(True, description="Ask once more where the answer fails the checks")
 
     @field_validator("output_schema")
     @classmethod
     def _is_schema(cls, schema: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
-        from atgen_ray.core.json_schema import check_schema
 
         if schema is not None:
             check_schema(schema)
@@ -171,19 +223,28 @@ class RemoteAnnotatorConfig(LanguageAnnotatorConfig):
 
     model: str = Field(description="Name of the model at the provider")
     mode: Literal["sync", "batch"] = Field(
-        "sync", description="sync: one request an example, many at once; batch: batch jobs, at half price, within a day"
+        "sync",
+        description="sync: one request an example, many at once; batch: batch jobs, at half "
+        "price, within a day",
     )
     base_url: str | None = Field(None, description="Another endpoint that speaks the same protocol")
     api_key_file: Changeable[str | None] = Field(
         None, description="File that holds the key; null: the environment variable"
     )
-    price: Changeable[PriceConfig | None] = Field(None, description="Prices; null: as in the shipped table")
-    concurrency: Changeable[PositiveInt] = Field(16, description="Requests (or batch jobs) in flight at once")
+    price: Changeable[PriceConfig | None] = Field(
+        None, description="Prices; null: as in the shipped table"
+    )
+    concurrency: Changeable[PositiveInt] = Field(
+        16, description="Requests (or batch jobs) in flight at once"
+    )
     timeout_seconds: Changeable[PositiveFloat] = Field(120.0, description="Deadline of one call")
     outage_minutes: Changeable[PositiveFloat] = Field(
-        30.0, description="How long the provider may be out of reach or overloaded before the run pauses"
+        30.0,
+        description="How long the provider may be out of reach or overloaded before the run pauses",
     )
-    poll_seconds: Changeable[PositiveFloat] = Field(30.0, description="Seconds between two looks at a batch job")
+    poll_seconds: Changeable[PositiveFloat] = Field(
+        30.0, description="Seconds between two looks at a batch job"
+    )
     batch_hours: Changeable[PositiveFloat] = Field(
         26.0, description="A batch job that takes longer is cancelled and collected"
     )
@@ -191,11 +252,14 @@ class RemoteAnnotatorConfig(LanguageAnnotatorConfig):
         20_000, description="Requests of one batch job at most; the provider's limit holds"
     )
     on_stop: Changeable[Literal["detach", "cancel"]] = Field(
-        "detach", description="What becomes of batch jobs when the run is stopped: detach leaves them running"
+        "detach",
+        description="What becomes of batch jobs when the run is stopped: detach leaves them "
+        "running",
     )
     in_doubt: Changeable[Literal["bury", "resend"]] = Field(
         "bury",
-        description="A request whose answer was lost and cannot be looked up may be billed: bury counts its worst "
+        description="A request whose answer was lost and cannot be looked up may be billed: bury "
+        "counts its worst "
         "case as paid and never sends it again; resend may pay twice",
     )
 
@@ -203,10 +267,13 @@ class RemoteAnnotatorConfig(LanguageAnnotatorConfig):
 class OpenAIAnnotatorConfig(RemoteAnnotatorConfig):
     """Chat completions of OpenAI, or of any server that speaks its protocol."""
 
-    type: Literal["openai"] = Field(description="openai: OpenAI, or a compatible server at base_url")
+    type: Literal["openai"] = Field(
+        description="openai: OpenAI, or a compatible server at base_url"
+    )
     recovery: Literal["auto", "stored", "none"] = Field(
         "auto",
-        description="stored: OpenAI keeps every completion, so that one whose answer was lost is found, not paid "
+        description="stored: OpenAI keeps every completion, so that one whose answer was lost is "
+        "found, not paid "
         "again; auto: stored at OpenAI, none at a base_url",
     )
 
@@ -243,9 +310,15 @@ class RouteConfig(Section):
 class RouterConfig(Section):
     """A first annotator, and a second one for what the first is not sure of."""
 
-    type: Literal["router"] = Field(description="router: a second annotator labels what the first is not sure of")
-    first: LanguageAnnotator = Field(discriminator="type", description="The first annotator, with votes of 2 or more")
-    then: Successor = Field(discriminator="type", description="The second annotator, or its type alone: human")
+    type: Literal["router"] = Field(
+        description="router: a second annotator labels what the first is not sure of"
+    )
+    first: LanguageAnnotator = Field(
+        discriminator="type", description="The first annotator, with votes of 2 or more"
+    )
+    then: Successor = Field(
+        discriminator="type", description="The second annotator, or its type alone: human"
+    )
     when: RouteConfig = Field(default_factory=RouteConfig)
 
     @field_validator("first", "then", mode="before")

@@ -1,4 +1,6 @@
-"""What differs between two configurations of one run, and which of it a run that goes on may be given anew."""
+"""What differs between two configurations of one run, and which of it a run that goes on may be
+given anew.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +14,9 @@ from atgen_ray.core.schema import find_alternatives, find_section, may_change
 
 @dataclass(frozen=True)
 class Change:
-    """A setting with its two values. It is `allowed` where the setting, or a section around it, is `Changeable`."""
+    """A setting with its two values. It is `allowed` where the setting, or a section around it, is
+    `Changeable`.
+    """
 
     key: str
     before: Any
@@ -23,7 +27,8 @@ class Change:
 def find_changes(
     before: Any, now: Any, section: type[BaseModel] | None, key: str = "", allowed: bool = False
 ) -> Iterator[Change]:
-    """Every setting that differs between two configurations as plain data; `section` is their model, if any.
+    """Every setting that differs between two configurations as plain data; `section` is their
+    model, if any.
 
     A list counts as one setting, and so does what `section` does not know.
     """
@@ -35,11 +40,17 @@ def find_changes(
         field = section.model_fields.get(name) if section else None
         below = _choose_section(field, now.get(name)) if field else None
         may = allowed or (field is not None and may_change(field))
-        yield from find_changes(before.get(name), now.get(name), below, f"{key}.{name}" if key else name, may)
+        yield from find_changes(
+            before.get(name), now.get(name), below, f"{key}.{name}" if key else name, may
+        )
 
 
 def _choose_section(field: FieldInfo, value: Any) -> type[BaseModel] | None:
     """The model of a field's value, where the field is a section."""
     if alternatives := find_alternatives(field):
-        return alternatives.get(value.get(field.discriminator, "")) if isinstance(value, dict) else None
+        return (
+            alternatives.get(value.get(field.discriminator, ""))
+            if isinstance(value, dict)
+            else None
+        )
     return find_section(field.annotation)

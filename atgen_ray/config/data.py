@@ -18,51 +18,78 @@ class DuplicatesConfig(Section):
     """Near-duplicates within the pool, by MinHash over word trigrams."""
 
     action: Literal["exclude", "mark", "off"] = Field(
-        "exclude", description="exclude: never select a near-duplicate of an earlier row; mark: only note it; off"
+        "exclude",
+        description="exclude: never select a near-duplicate of an earlier row; mark: only note "
+        "it; off",
     )
-    threshold: Fraction = Field(0.9, description="Estimated Jaccard similarity from which two rows are duplicates")
+    threshold: Fraction = Field(
+        0.9, description="Estimated Jaccard similarity from which two rows are duplicates"
+    )
 
 
 class DataConfig(Section):
     """Where the examples are and which columns hold what."""
 
     pool: str = Field(
-        description="File, folder, glob or URL of the pool, a Hugging Face dataset id, or package://PACKAGE/FILE"
+        description="File, folder, glob or URL of the pool, a Hugging Face dataset id, or "
+        "package://PACKAGE/FILE"
     )
-    test: str | None = Field(None, description="Test examples with answers, given like `pool`; null: no test split")
+    test: str | None = Field(
+        None, description="Test examples with answers, given like `pool`; null: no test split"
+    )
     format: Literal["auto", "jsonl", "csv", "parquet", "saved", "huggingface"] = Field(
-        "auto", description="auto goes by the file names; saved is a folder made by datasets.save_to_disk"
+        "auto",
+        description="auto goes by the file names; saved is a folder made by datasets.save_to_disk",
     )
     path: str | None = Field(
         None,
-        description="Folder that holds the dataset instead of what `pool` and `test` name: made by save_to_disk, or "
+        description="Folder that holds the dataset instead of what `pool` and `test` name: made "
+        "by save_to_disk, or "
         "with files named by their splits (train.jsonl, test.csv, train-00000-of-00001.parquet)",
     )
     subset: str | None = Field(None, description="Configuration name of a Hugging Face dataset")
-    revision: str | None = Field(None, description="Branch, tag or commit of a Hugging Face dataset")
-    pool_split: str = Field(
-        "train", description="Split that is the pool (Hugging Face, saved and `path`); train[:500] takes 500 rows"
+    revision: str | None = Field(
+        None, description="Branch, tag or commit of a Hugging Face dataset"
     )
-    test_split: str = Field("test", description="Split that is the test set, given like `pool_split`")
-    input: str = Field("input", description="Column of the input; dots reach into nested columns: paper.abstract")
+    pool_split: str = Field(
+        "train",
+        description="Split that is the pool (Hugging Face, saved and `path`); train[:500] takes "
+        "500 rows",
+    )
+    test_split: str = Field(
+        "test", description="Split that is the test set, given like `pool_split`"
+    )
+    input: str = Field(
+        "input", description="Column of the input; dots reach into nested columns: paper.abstract"
+    )
     references: str | list[str] | None = Field(
-        None, description="Column or columns of the known answers; a list column gives several references"
+        None,
+        description="Column or columns of the known answers; a list column gives several "
+        "references",
     )
     test_references: str | list[str] | None = Field(
         None, description="Column or columns of the answers in the test set; null: as `references`"
     )
     reference_template: str | None = Field(
         None,
-        description="Jinja template that makes the one reference of a row from all of its columns, as "
+        description="Jinja template that makes the one reference of a row from all of its "
+        "columns, as "
         "{{ 'ABCD'[answer] }}; null: the references as they are",
     )
     merge_repeats: bool = Field(
-        False, description="Rows of the same text become one example with the references of all of them"
+        False,
+        description="Rows of the same text become one example with the references of all of them",
     )
-    limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the pool of this size")
-    test_limit: PositiveInt | None = Field(None, description="Keep a seeded random subset of the test set")
+    limit: PositiveInt | None = Field(
+        None, description="Keep a seeded random subset of the pool of this size"
+    )
+    test_limit: PositiveInt | None = Field(
+        None, description="Keep a seeded random subset of the test set"
+    )
     seed: NonNegativeInt | None = Field(
-        None, description="Seed of the two subsets; null: the run's. Runs that are compared should share it"
+        None,
+        description="Seed of the two subsets; null: the run's. Runs that are compared should "
+        "share it",
     )
     duplicates: DuplicatesConfig = Field(default_factory=DuplicatesConfig)
 
@@ -77,15 +104,24 @@ class Shot(Section):
 class PromptConfig(Section):
     """How an example becomes a prompt; the tokenizer's own chat template does the rest."""
 
-    system: str | None = Field(None, description="System turn; null leaves the chat template's own default")
+    system: str | None = Field(
+        None, description="System turn; null leaves the chat template's own default"
+    )
     template: str = Field(
         "{{ input }}",
-        description="Jinja template of the user turn; sees `input` and the row's columns except the answers",
+        description="Jinja template of the user turn; sees `input` and the row's columns except "
+        "the answers",
     )
-    few_shot: list[Shot] = Field(default_factory=list, description="Solved examples shown before the question")
-    response_start: str = Field("", description="Text that every answer starts with, given to the model")
+    few_shot: list[Shot] = Field(
+        default_factory=list, description="Solved examples shown before the question"
+    )
+    response_start: str = Field(
+        "", description="Text that every answer starts with, given to the model"
+    )
     overlong: Literal["truncate", "reject"] = Field(
-        "truncate", description="Inputs over model.max_prompt_tokens: cut the input's end, or to the dead letters"
+        "truncate",
+        description="Inputs over model.max_prompt_tokens: cut the input's end, or to the dead "
+        "letters",
     )
 
 
@@ -97,7 +133,12 @@ def check_named_files(data: DataConfig) -> None:
     """
     lines = []
     for key, location in (("data.pool", data.pool), ("data.test", data.test)):
-        if data.path is not None or location is None or Path(location).suffix not in FILES or "://" in location:
+        if (
+            data.path is not None
+            or location is None
+            or Path(location).suffix not in FILES
+            or "://" in location
+        ):
             continue
         path = Path(location).expanduser()
         if _MAGIC.search(location) or path.exists() or not path.parent.is_dir():

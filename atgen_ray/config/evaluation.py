@@ -2,11 +2,19 @@
 
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 from atgen_ray.config.annotation import LanguageAnnotator
 from atgen_ray.core.errors import nearest
 from atgen_ray.core.schema import Fraction, Section
+from atgen_ray.evaluation import METRICS
 from atgen_ray.evaluation.model_settings import MetricModelsConfig
 
 
@@ -15,28 +23,38 @@ class EvaluationConfig(Section):
 
     metrics: list[str] | None = Field(
         None,
-        description="Metrics computed on the test set (and the dev split); null: ROUGE, exact match and F1, with chrF "
-        "in the place of ROUGE-1 and ROUGE-2 where the references are written without spaces between words",
+        description="Metrics computed on the test set (and the dev split); null: ROUGE, exact "
+        "match and F1, with chrF "
+        "in the place of ROUGE-1 and ROUGE-2 where the references are written without spaces "
+        "between words",
     )
     models: MetricModelsConfig = Field(default_factory=MetricModelsConfig)
     judge: LanguageAnnotator | None = Field(
-        None, discriminator="type", description="Who grades for the metric llm_judge: a model, with keys as annotator"
+        None,
+        discriminator="type",
+        description="Who grades for the metric llm_judge: a model, with keys as annotator",
     )
     zero_shot: bool = Field(True, description="Evaluate the untuned model first")
     few_shot: NonNegativeInt = Field(
         0,
-        description="Also evaluate the untuned model with this many labels of the first round shown as solved examples",
+        description="Also evaluate the untuned model with this many labels of the first round "
+        "shown as solved examples",
     )
     dev_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.0, description="Share of the labels held out of training to steer stopping; needed by plateau and dev_target"
+        0.0,
+        description="Share of the labels held out of training to steer stopping; needed by "
+        "plateau and dev_target",
     )
-    bootstrap_samples: PositiveInt = Field(1000, description="Resamples behind a confidence interval")
-    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.95, description="Level of the confidence intervals")
+    bootstrap_samples: PositiveInt = Field(
+        1000, description="Resamples behind a confidence interval"
+    )
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.95, description="Level of the confidence intervals"
+    )
 
     @field_validator("metrics")
     @classmethod
     def _known_metrics(cls, names: list[str] | None) -> list[str] | None:
-        from atgen_ray.evaluation import METRICS
 
         if names is None:
             return None
@@ -57,12 +75,18 @@ class PlateauConfig(Section):
 
 
 class GainConfig(Section):
-    """Stop when the dev score, continued by a power law, promises too little for the dollars of the next batch."""
+    """Stop when the dev score, continued by a power law, promises too little for the dollars of the
+    next batch.
+    """
 
     metric: str = Field("rougeL", description="Metric on the dev split")
-    per_dollar: PositiveFloat = Field(description="Least rise of the metric that a dollar must be expected to buy")
+    per_dollar: PositiveFloat = Field(
+        description="Least rise of the metric that a dollar must be expected to buy"
+    )
     certainty: Fraction = Field(
-        0.8, description="Share of the plausible continuations that must promise less before the run stops"
+        0.8,
+        description="Share of the plausible continuations that must promise less before the run "
+        "stops",
     )
     dollars_per_label: PositiveFloat | None = Field(
         None, description="Price of a label in the next batch; null: the mean so far"
@@ -74,12 +98,17 @@ class StoppingConfig(Section):
 
     rounds: PositiveInt = Field(5, description="Rounds of selection, annotation and training")
     labels: PositiveInt | None = Field(None, description="Label budget")
-    dollars: PositiveFloat | None = Field(None, description="Budget of the run in dollars, never exceeded")
-    dollars_per_round: PositiveFloat | None = Field(None, description="Budget of a round in dollars")
+    dollars: PositiveFloat | None = Field(
+        None, description="Budget of the run in dollars, never exceeded"
+    )
+    dollars_per_round: PositiveFloat | None = Field(
+        None, description="Budget of a round in dollars"
+    )
     plateau: PlateauConfig | None = Field(None, description="Plateau rule; null: off")
     gain: GainConfig | None = Field(None, description="Rule of the predicted gain; null: off")
     dev_target: dict[str, float] = Field(
-        default_factory=dict, description="Stop when every named metric reaches its value on the dev split"
+        default_factory=dict,
+        description="Stop when every named metric reaches its value on the dev split",
     )
 
     @property

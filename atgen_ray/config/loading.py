@@ -1,4 +1,6 @@
-"""From a YAML file or preset and key=value overrides to a validated configuration, and back to plain data."""
+"""From a YAML file or preset and key=value overrides to a validated configuration, and back to
+plain data.
+"""
 
 import os
 import re
@@ -14,6 +16,7 @@ from atgen_ray.config.messages import explain_mistakes, show_value
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.schema import list_settings
 from atgen_ray.core.strict_yaml import parse_yaml
+from atgen_ray.selection import STRATEGIES
 
 PRESETS = files("atgen_ray") / "presets"
 OVERRIDE = re.compile(r"(?P<key>[\w-]+(\.[\w-]+)*)=(?P<value>.*)", re.DOTALL)
@@ -21,20 +24,26 @@ OVERRIDE = re.compile(r"(?P<key>[\w-]+(\.[\w-]+)*)=(?P<value>.*)", re.DOTALL)
 
 def list_presets() -> list[str]:
     """Names of the presets shipped with the package."""
-    return sorted(item.name.removesuffix(".yaml") for item in PRESETS.iterdir() if item.name.endswith(".yaml"))
+    return sorted(
+        item.name.removesuffix(".yaml") for item in PRESETS.iterdir() if item.name.endswith(".yaml")
+    )
 
 
-def load_config(source: str, overrides: Sequence[str] = (), labels: bool = True, **settings: str | None) -> RunConfig:
+def load_config(
+    source: str, overrides: Sequence[str] = (), labels: bool = True, **settings: str | None
+) -> RunConfig:
     """The configuration in `source` with `overrides` applied.
 
     Args:
         source: a YAML file, or the name of a preset.
         overrides: strings `dotted.key=value`; the value is read as YAML.
-        labels: whether examples are to be labelled; if not, there may be nobody who knows the answers.
+        labels: whether examples are to be labelled; if not, there may be nobody who knows the
+            answers.
         settings: top-level keys set by options of the command line; None leaves them alone.
 
     Raises:
-        UserError: a file that is not there, not YAML, or a key or value that is wrong; one line for each mistake.
+        UserError: a file that is not there, not YAML, or a key or value that is wrong; one line for
+            each mistake.
     """
     tree = read_tree(source)
     tree.setdefault("name", name_run(source))
@@ -49,14 +58,17 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
     """Sets `dotted.key=value` of each of `overrides` in `tree`; the value is read as YAML.
 
     Raises:
-        UserError: one that is not key=value, or whose key leads through something that is no section.
+        UserError: one that is not key=value, or whose key leads through something that is no
+            section.
     """
     for override in overrides:
         match = OVERRIDE.fullmatch(override)
         if match is None:
             # What has no key may be a URL with a password.
             shown = "an argument" if "://" in override else show_value("", override)
-            raise UserError(f"{shown} is not an override, expected key=value as in stopping.rounds=3")
+            raise UserError(
+                f"{shown} is not an override, expected key=value as in stopping.rounds=3"
+            )
         hint = f"; text with special characters goes in quotes: {match['key']}='\"...\"'"
         _set(tree, match["key"], parse_yaml(match["value"], f"the value of '{match['key']}'", hint))
 
@@ -71,7 +83,9 @@ def read_tree(source: str) -> dict[str, Any]:
     if tree is None:
         raise UserError(f"configuration '{source}' is empty, expected keys and values")
     if not isinstance(tree, dict):
-        raise UserError(f"configuration '{source}' holds one {type(tree).__name__}, expected keys and values")
+        raise UserError(
+            f"configuration '{source}' holds one {type(tree).__name__}, expected keys and values"
+        )
     return tree
 
 
@@ -91,7 +105,8 @@ def parse_config(tree: dict[str, Any], labels: bool = True) -> RunConfig:
     """A validated configuration; `labels` as in `load_config`.
 
     Raises:
-        UserError: one line for each mistake, naming the key, its value and the nearest valid choice.
+        UserError: one line for each mistake, naming the key, its value and the nearest valid
+            choice.
     """
     try:
         return RunConfig.model_validate(tree, context={"labels": labels})
@@ -105,7 +120,9 @@ def dump_config(config: RunConfig) -> dict[str, Any]:
 
 
 def renew_config(tree: dict[str, Any]) -> dict[str, Any]:
-    """A run's configuration as this version would write it: keys that came since have their defaults."""
+    """A run's configuration as this version would write it: keys that came since have their
+    defaults.
+    """
     try:
         return dump_config(RunConfig.model_validate(tree))
     except ValidationError:  # of a version whose keys are no more: what differs is told key by key
@@ -119,11 +136,13 @@ def explain_config() -> Iterator[dict[str, str]]:
 
 def explain_strategies() -> Iterator[dict[str, Any]]:
     """`name` and `description` of every strategy, with its `parameters` as in `explain_config`."""
-    from atgen_ray.selection import STRATEGIES
-
     for name, strategy in sorted(STRATEGIES.items()):
         description = " ".join((strategy.parameters.__doc__ or "").split())
-        yield {"name": name, "description": description, "parameters": list(list_settings(strategy.parameters))}
+        yield {
+            "name": name,
+            "description": description,
+            "parameters": list(list_settings(strategy.parameters)),
+        }
 
 
 def read_file(source: str) -> str:
@@ -132,11 +151,17 @@ def read_file(source: str) -> str:
         return Path(source).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         hint = nearest(source, list_presets())
-        raise UserError(f"{show_value('', source)} is neither a configuration file nor a preset{hint}") from None
+        raise UserError(
+            f"{show_value('', source)} is neither a configuration file nor a preset{hint}"
+        ) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"configuration '{source}' is not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise UserError(
+            f"configuration '{source}' is not UTF-8 text: {error.reason} at byte {error.start}"
+        ) from None
     except OSError as error:
-        raise UserError(f"configuration {show_value('', source)} cannot be read: {error.strerror}") from None
+        raise UserError(
+            f"configuration {show_value('', source)} cannot be read: {error.strerror}"
+        ) from None
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -147,6 +172,8 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
             below = tree[parent] = {}
         if not isinstance(below, dict):
             path = ".".join(parents[: index + 1])
-            raise UserError(f"'{key}' cannot be set: '{path}' is {show_value(path, below)}, not a section")
+            raise UserError(
+                f"'{key}' cannot be set: '{path}' is {show_value(path, below)}, not a section"
+            )
         tree = below
     tree[last] = value

@@ -1,4 +1,6 @@
-"""What pydantic found wrong as lines for the user: the key, its value, what was expected and the nearest choice."""
+"""What pydantic found wrong as lines for the user: the key, its value, what was expected and the
+nearest choice.
+"""
 
 import difflib
 import json
@@ -10,21 +12,34 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from atgen_ray.core.errors import nearest
-from atgen_ray.core.schema import describe_field, find_alternatives, find_section, is_union, list_settings, type_name
+from atgen_ray.core.schema import (
+    describe_field,
+    find_alternatives,
+    find_section,
+    is_union,
+    list_settings,
+    type_name,
+)
 
 HIDDEN = "database_url"  # the key whose value may hold a password
 ITEMS = (list, dict)
 MANY = 5  # keys of one name that a hint lists
 SHOWN = 80  # characters of a key or value
-SLIP = 0.85  # how much a key must be like one of its own section for no other section to be looked at
+SLIP = (
+    0.85  # how much a key must be like one of its own section for no other section to be looked at
+)
 
 
 def explain_mistakes(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
-    """A line for each key that is wrong in what was to become a `model`; `prefix` goes before every key."""
+    """A line for each key that is wrong in what was to become a `model`; `prefix` goes before every
+    key.
+    """
     return list(find_mistakes(error, model, prefix).values())
 
 
-def find_mistakes(error: ValidationError, model: type[BaseModel], prefix: str = "") -> dict[str, str]:
+def find_mistakes(
+    error: ValidationError, model: type[BaseModel], prefix: str = ""
+) -> dict[str, str]:
     """As `explain_mistakes`, by the keys that are wrong."""
     lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
@@ -43,23 +58,33 @@ def check_values(values: Mapping[str, Any], model: type[BaseModel], prefix: str)
 
 def show_value(key: str, value: Any) -> str:
     """A wrong value as a message shows it: short, on one line, and nothing of a secret."""
-    if key.partition(".")[0] == HIDDEN or HIDDEN in repr(value):  # a file indented wrongly puts it in another section
+    if key.partition(".")[0] == HIDDEN or HIDDEN in repr(
+        value
+    ):  # a file indented wrongly puts it in another section
         return "a value that is not shown"
     return _shorten(json.dumps(value) if value is None or isinstance(value, bool) else repr(value))
 
 
-def _locate(model: type[BaseModel], path: tuple[int | str, ...]) -> tuple[str, FieldInfo | None, type[BaseModel]]:
-    """The dotted key of `path`, its field (None where there is none of that name) and its section."""
+def _locate(
+    model: type[BaseModel], path: tuple[int | str, ...]
+) -> tuple[str, FieldInfo | None, type[BaseModel]]:
+    """The dotted key of `path`, its field (None where there is none of that name) and its
+    section.
+    """
     keys: list[str] = []
     field: FieldInfo | None = None
     holder, section = model, find_section(model)
     item = False  # whether the next part is of a list or dictionary, not the name of a field
     for part in path:
-        if field is not None and field.discriminator:  # pydantic names which of alternative sections it tried
+        if (
+            field is not None and field.discriminator
+        ):  # pydantic names which of alternative sections it tried
             section = find_alternatives(field).get(str(part))
             holder, field = section or holder, None
             continue
-        if section is None:  # within a plain value, where pydantic names the alternative of a union that it tried
+        if (
+            section is None
+        ):  # within a plain value, where pydantic names the alternative of a union that it tried
             keys += [] if field is None or is_union(field.annotation) else [str(part)]
             break
         keys.append(str(part))
@@ -73,7 +98,11 @@ def _locate(model: type[BaseModel], path: tuple[int | str, ...]) -> tuple[str, F
 
 
 def _explain(
-    detail: ErrorDetails, key: str, field: FieldInfo | None, holder: type[BaseModel], root: type[BaseModel]
+    detail: ErrorDetails,
+    key: str,
+    field: FieldInfo | None,
+    holder: type[BaseModel],
+    root: type[BaseModel],
 ) -> str:
     kind, message = detail["type"], detail["msg"]
     if kind in ("extra_forbidden", "invalid_key"):
@@ -81,7 +110,9 @@ def _explain(
         return f"unknown key {_shorten(repr(key))}{hint}"
     if kind == "value_error":
         message = message.removeprefix("Value error, ")
-        if field is None or (find_section(field.annotation) and get_origin(field.annotation) not in ITEMS):
+        if field is None or (
+            find_section(field.annotation) and get_origin(field.annotation) not in ITEMS
+        ):
             return message  # sections compare their keys, and name them in full
         return f"{key} {message}" if message.startswith(("is ", "holds ")) else f"{key}: {message}"
     if kind == "union_tag_invalid":
@@ -96,7 +127,10 @@ def _explain(
     if field is None:
         return message
     if kind == "missing":
-        return f"key '{key}' is missing, expected {type_name(field.annotation)}: {describe_field(field)}"
+        return (
+            f"key '{key}' is missing, expected {type_name(field.annotation)}: "
+            f"{describe_field(field)}"
+        )
     if kind == "recursion_loop":
         return f"{key} contains itself, expected plain values"
     expected = message.replace("Input should be", "expected", 1)
@@ -110,7 +144,9 @@ def _explain(
 
 
 def _find_key(name: str, holder: type[BaseModel], root: type[BaseModel]) -> str:
-    """The nearest key as a hint: one of the section `holder`, or one elsewhere in `root` that is called more alike."""
+    """The nearest key as a hint: one of the section `holder`, or one elsewhere in `root` that is
+    called more alike.
+    """
     known = list(holder.model_fields)
     if not known:
         return "; none is known here"

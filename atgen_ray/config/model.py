@@ -17,14 +17,16 @@ class ModelConfig(Section):
     trust_remote_code: bool = Field(False, description="Run code that comes with the checkpoint")
     dtype: Dtype = Field(
         "auto",
-        description="Number format of the base model; auto: bfloat16 where the hardware has it, else float32. A tuned "
+        description="Number format of the base model; auto: bfloat16 where the hardware has it, "
+        "else float32. A tuned "
         "model computes in float32: less would round small updates away",
     )
     max_prompt_tokens: PositiveInt = Field(1024, description="Longest prompt in tokens")
     max_new_tokens: PositiveInt = Field(64, description="Longest answer in tokens")
     host: Changeable[Literal["batch", "serve"]] = Field(
         "batch",
-        description="Where engines live: batch puts them in Ray Data actors for a step of the run; serve uses the "
+        description="Where engines live: batch puts them in Ray Data actors for a step of the "
+        "run; serve uses the "
         "replicas of the service in the same Ray cluster, shared with its callers",
     )
 
@@ -36,10 +38,13 @@ class EngineConfig(Section):
         "auto", description="auto: vllm where it is installed, else transformers"
     )
     workers: Changeable[PositiveInt] = Field(1, description="Engine replicas")
-    cpus_per_worker: Changeable[PositiveFloat] = Field(1.0, description="CPUs that Ray reserves for a replica")
+    cpus_per_worker: Changeable[PositiveFloat] = Field(
+        1.0, description="CPUs that Ray reserves for a replica"
+    )
     threads_per_worker: Changeable[PositiveInt | None] = Field(
         None,
-        description="Compute threads of a replica on CPU; null: the machine's cores over `workers`, less one "
+        description="Compute threads of a replica on CPU; null: the machine's cores over "
+        "`workers`, less one "
         "for vLLM in the service",
     )
     gpus_per_worker: Changeable[NonNegativeFloat | None] = Field(
@@ -48,28 +53,40 @@ class EngineConfig(Section):
     batch_size: Changeable[PositiveInt] = Field(32, description="Prompts in one batch")
     adapters: Literal["auto", "name", "merged"] = Field(
         "auto",
-        description="How vLLM takes an adapter. auto, merged: added to the weights, in float32. name: beside the base "
-        "model by vLLM's kernels, which are slow on a CPU, and on a GPU compute in 16 bits: set adapter_tolerance",
+        description="How vLLM takes an adapter. auto, merged: added to the weights, in float32. "
+        "name: beside the base "
+        "model by vLLM's kernels, which are slow on a CPU, and on a GPU compute in 16 bits: set "
+        "adapter_tolerance",
     )
     adapter_tolerance: Changeable[PositiveFloat] = Field(
         0.03,
-        description="How far an adapter's effect on log-probabilities may be from its effect in peft and float32, as a "
+        description="How far an adapter's effect on log-probabilities may be from its effect in "
+        "peft and float32, as a "
         "share of it; a run fails beyond that",
     )
     check_rows: Changeable[int] = Field(
-        4, ge=0, description="Outputs whose log-probabilities are checked against transformers after a new adapter"
+        4,
+        ge=0,
+        description="Outputs whose log-probabilities are checked against transformers after a new "
+        "adapter",
     )
-    options: dict[str, JsonValue] = Field(default_factory=dict, description="Further arguments of the vLLM engine")
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Further arguments of the vLLM engine"
+    )
 
 
 class EmbeddingConfig(Section):
     """The sentence encoder behind diversity."""
 
-    model: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="Encoder, given like model.id")
+    model: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2", description="Encoder, given like model.id"
+    )
     workers: Changeable[PositiveInt] = Field(1, description="Encoder replicas")
     gpus_per_worker: Changeable[NonNegativeFloat] = Field(
         1.0, description="GPUs of a replica, where the cluster has them"
     )
     batch_size: Changeable[PositiveInt] = Field(64, description="Texts in one batch")
     max_tokens: PositiveInt = Field(256, description="Texts are cut to this many tokens")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is faster on recent CPUs")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16 is faster on recent CPUs"
+    )

@@ -26,7 +26,9 @@ class Price:
 
     def nano(self, prompt_tokens: int, output_tokens: int) -> int:
         """Billionths of a dollar for so many tokens, rounded up."""
-        return math.ceil((prompt_tokens * self.input + output_tokens * self.output) * NANO / MILLION)
+        return math.ceil(
+            (prompt_tokens * self.input + output_tokens * self.output) * NANO / MILLION
+        )
 
 
 def find_price(config: RemoteAnnotatorConfig, key: str, mode: str | None = None) -> Price:
@@ -44,9 +46,14 @@ def find_price(config: RemoteAnnotatorConfig, key: str, mode: str | None = None)
         price, discount = PriceConfig(**table["models"][model]), table["batch_discount"]
         source = f"{table['source']}, {table['date']}"
     else:
-        hint = " at another base_url" if model in table["models"] else nearest(config.model, table["models"])
+        hint = (
+            " at another base_url"
+            if model in table["models"]
+            else nearest(config.model, table["models"])
+        )
         raise ValueError(
-            f"{key}.model is {config.model!r}, whose price is unknown: set {key}.price.input and {key}.price.output, "
+            f"{key}.model is {config.model!r}, whose price is unknown: set {key}.price.input and "
+            f"{key}.price.output, "
             f"dollars for a million tokens{hint}"
         )
     share = 1.0 - discount if (mode or config.mode) == "batch" else 1.0
@@ -56,5 +63,7 @@ def find_price(config: RemoteAnnotatorConfig, key: str, mode: str | None = None)
 @cache
 def read_prices() -> dict[str, Any]:
     """The shipped table by provider."""
-    table: dict[str, Any] = parse_yaml((files("atgen_ray.config") / "prices.yaml").read_text(), "prices.yaml")
+    table: dict[str, Any] = parse_yaml(
+        (files("atgen_ray.config") / "prices.yaml").read_text(), "prices.yaml"
+    )
     return table

@@ -3,7 +3,14 @@
 import re
 from typing import Any
 
-from pydantic import Field, NonNegativeInt, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from atgen_ray.config.annotation import (
     AnnotatorConfig,
@@ -21,6 +28,7 @@ from atgen_ray.config.training import TrainingConfig
 from atgen_ray.core.errors import nearest
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.core.schema import Changeable, Section
+from atgen_ray.evaluation import METRICS
 
 SOURCE_PATTERN = re.compile(rf"{NAME_PATTERN.pattern}(:[1-9][0-9]{{0,5}})?")
 
@@ -35,17 +43,21 @@ class RunConfig(Section):
     )
     database_url: Changeable[SecretStr | None] = Field(
         None,
-        description="URL of the journal, postgresql:// or sqlite:///FILE; null: SQLite at <storage>/atgen.db. Better "
+        description="URL of the journal, postgresql:// or sqlite:///FILE; null: SQLite at "
+        "<storage>/atgen.db. Better "
         "given in the environment as ATGEN_DATABASE_URL, where every command finds it",
     )
     cache: Changeable[str | None] = Field(
         None,
-        description="Folder or fsspec URL where runs share embeddings and the untuned model's outputs by content; "
-        "null: nothing is shared. Results are those of a run alone but for the last bits, as other rows share a batch",
+        description="Folder or fsspec URL where runs share embeddings and the untuned model's "
+        "outputs by content; "
+        "null: nothing is shared. Results are those of a run alone but for the last bits, as "
+        "other rows share a batch",
     )
     fork_from: str | None = Field(
         None,
-        description="RUN or RUN:ROUND: pool, labels and ledger of that run of the same storage, up to that round, are "
+        description="RUN or RUN:ROUND: pool, labels and ledger of that run of the same storage, "
+        "up to that round, are "
         "taken over, and this run goes on from there in its own way; null: a run of its own",
     )
     data: DataConfig
@@ -55,7 +67,9 @@ class RunConfig(Section):
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
     annotator: AnnotatorConfig = Field(
-        default_factory=DatasetAnnotatorConfig, discriminator="type", description="Who labels; each type has its keys"
+        default_factory=DatasetAnnotatorConfig,
+        discriminator="type",
+        description="Who labels; each type has its keys",
     )
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
@@ -82,7 +96,9 @@ class RunConfig(Section):
     @classmethod
     def _safe_name(cls, name: str) -> str:
         if not NAME_PATTERN.fullmatch(name):
-            raise ValueError(f"is {name[:80]!r}, expected a-z, 0-9 and -, at most 63 characters, the first not -")
+            raise ValueError(
+                f"is {name[:80]!r}, expected a-z, 0-9 and -, at most 63 characters, the first not -"
+            )
         return name
 
     @field_validator("fork_from")
@@ -104,7 +120,10 @@ class RunConfig(Section):
             return self
         for key, annotator in list_annotators(self.annotator):
             if annotator.type == "dataset" and not self.data.references:
-                raise ValueError(f"{key}.type is 'dataset' but data.references is empty, expected the answers' column")
+                raise ValueError(
+                    f"{key}.type is 'dataset' but data.references is empty, expected the answers' "
+                    f"column"
+                )
             if isinstance(annotator, LanguageAnnotatorConfig):
                 self._check_language(key, annotator)
         self._check_judge()
@@ -114,30 +133,53 @@ class RunConfig(Section):
         from atgen_ray.config.prices import find_price
 
         judge = self.evaluation.judge
-        if judge is None and "llm_judge" in {*(self.evaluation.metrics or ()), *self.stopping.steering}:
-            raise ValueError("evaluation.metrics holds 'llm_judge', expected evaluation.judge beside it: who grades")
+        if judge is None and "llm_judge" in {
+            *(self.evaluation.metrics or ()),
+            *self.stopping.steering,
+        }:
+            raise ValueError(
+                "evaluation.metrics holds 'llm_judge', expected evaluation.judge beside it: who "
+                "grades"
+            )
         if isinstance(judge, RemoteAnnotatorConfig):
             find_price(judge, "evaluation.judge")
 
     def _check_language(self, key: str, annotator: LanguageAnnotatorConfig) -> None:
         from atgen_ray.config.prices import find_price
 
-        if not (annotator.guidelines or self.prompt.system or self.prompt.template.strip() != "{{ input }}"):
+        if not (
+            annotator.guidelines
+            or self.prompt.system
+            or self.prompt.template.strip() != "{{ input }}"
+        ):
             raise ValueError(
-                f"{key}.guidelines is empty, expected what a label is, or a prompt.template that asks for it"
+                f"{key}.guidelines is empty, expected what a label is, or a prompt.template that "
+                f"asks for it"
             )
         if annotator.votes > 1 and annotator.temperature == 0:
-            raise ValueError(f"{key}.votes is {annotator.votes}, expected {key}.temperature above 0 beside it, as 0.7")
+            raise ValueError(
+                f"{key}.votes is {annotator.votes}, expected {key}.temperature above 0 beside it, "
+                f"as 0.7"
+            )
         if annotator.output_field and not annotator.output_schema:
             raise ValueError(f"{key}.output_field is given, expected {key}.output_schema beside it")
         fields = (annotator.output_schema or {}).get("properties")
-        if annotator.output_field and isinstance(fields, dict) and fields and annotator.output_field not in fields:
+        if (
+            annotator.output_field
+            and isinstance(fields, dict)
+            and fields
+            and annotator.output_field not in fields
+        ):
             hint = nearest(annotator.output_field, fields)
             raise ValueError(
-                f"{key}.output_field is {annotator.output_field!r}, expected a property of the schema{hint}"
+                f"{key}.output_field is {annotator.output_field!r}, expected a property of the "
+                f"schema{hint}"
             )
         if key == "annotator.first" and annotator.votes < 2:
-            raise ValueError(f"{key}.votes is {annotator.votes}, expected 2 or more: their agreement is the confidence")
+            raise ValueError(
+                f"{key}.votes is {annotator.votes}, expected 2 or more: their agreement is the "
+                f"confidence"
+            )
         if isinstance(annotator, RemoteAnnotatorConfig):
             find_price(annotator, key)
 
@@ -151,24 +193,30 @@ class RunConfig(Section):
             raise ValueError(f"{rules} need evaluation.dev_fraction above 0, as 0.2")
         if self.model.host == "serve" and self.training.method in ("full", "dora"):
             raise ValueError(
-                f"training.method is '{self.training.method}', expected lora, rslora or qlora for model.host=serve: "
+                f"training.method is '{self.training.method}', expected lora, rslora or qlora for "
+                f"model.host=serve: "
                 "replicas keep the base model and add adapters to it"
             )
         return self
 
 
 def read_source(config: RunConfig) -> tuple[str, int]:
-    """The run that another one takes over and the last round of it; "" and 0 for a run of its own."""
+    """The run that another one takes over and the last round of it; "" and 0 for a run of its
+    own.
+    """
     name, _, round = (config.fork_from or "").partition(":")
     return name, int(round or 0)
 
 
 def _check_steering(metric: str, computed: list[str] | None) -> None:
-    from atgen_ray.evaluation import METRICS
 
     known = METRICS if computed is None else computed
     if metric not in known:
         expected = "a known metric" if computed is None else "one of evaluation.metrics"
-        raise ValueError(f"stopping names metric '{metric}', expected {expected}{nearest(metric, known)}")
+        raise ValueError(
+            f"stopping names metric '{metric}', expected {expected}{nearest(metric, known)}"
+        )
     if METRICS[metric].better == "neither":
-        raise ValueError(f"stopping names metric '{metric}', which is no better the larger or the smaller it is")
+        raise ValueError(
+            f"stopping names metric '{metric}', which is no better the larger or the smaller it is"
+        )

@@ -5,44 +5,61 @@ from pydantic import Field, JsonValue, PositiveInt, model_validator
 from atgen_ray.config.messages import check_values
 from atgen_ray.core.errors import nearest
 from atgen_ray.core.schema import Changeable, Section
-from atgen_ray.selection import Need, find_needs
+from atgen_ray.selection import STRATEGIES, Need, find_needs
 from atgen_ray.selection.strategy import MODEL
 
 
 class FirstBatchConfig(Section):
     """The first query batch, chosen with no labels at all."""
 
-    strategy: str | None = Field(None, description="Strategy of the first batch; null: the run's own")
-    count: PositiveInt | None = Field(None, description="Size of the first batch; null: as later ones")
-    parameters: dict[str, JsonValue] = Field(default_factory=dict, description="Parameters of that strategy")
+    strategy: str | None = Field(
+        None, description="Strategy of the first batch; null: the run's own"
+    )
+    count: PositiveInt | None = Field(
+        None, description="Size of the first batch; null: as later ones"
+    )
+    parameters: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Parameters of that strategy"
+    )
 
 
 class ShortlistConfig(Section):
     """The cheap mode: a strategy that needs no model chooses what the model then looks at."""
 
     count: PositiveInt = Field(description="Examples that the model looks at in a round")
-    strategy: str = Field("facility_location", description="Strategy that chooses them, by texts and embeddings alone")
-    parameters: dict[str, JsonValue] = Field(default_factory=dict, description="Parameters of that strategy")
+    strategy: str = Field(
+        "facility_location", description="Strategy that chooses them, by texts and embeddings alone"
+    )
+    parameters: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Parameters of that strategy"
+    )
 
 
 class SelectionConfig(Section):
     """Which examples are worth labelling."""
 
-    strategy: str = Field("huds", description="Query strategy; `atgen-ray config explain` lists all of them")
+    strategy: str = Field(
+        "huds", description="Query strategy; `atgen-ray config explain` lists all of them"
+    )
     count: PositiveInt = Field(10, description="Examples picked a round")
-    parameters: dict[str, JsonValue] = Field(default_factory=dict, description="Parameters of the strategy")
+    parameters: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Parameters of the strategy"
+    )
     first: FirstBatchConfig = Field(default_factory=FirstBatchConfig)
     candidates: PositiveInt | None = Field(
-        None, description="Score only a seeded random subset of the pool of this size; null: all of it"
+        None,
+        description="Score only a seeded random subset of the pool of this size; null: all of it",
     )
     shortlist: ShortlistConfig | None = Field(
         None,
-        description="Let the model look at a shortlist only, where the strategy asks for its outputs; null: at all "
+        description="Let the model look at a shortlist only, where the strategy asks for its "
+        "outputs; null: at all "
         "candidates",
     )
     workers: Changeable[PositiveInt | None] = Field(
         None,
-        description="Ray workers that share the selection from over 20,000 candidates, one CPU each; null: all CPUs of "
+        description="Ray workers that share the selection from over 20,000 candidates, one CPU "
+        "each; null: all CPUs of "
         "the cluster. The picks are the same on any number of them",
     )
 
@@ -52,35 +69,48 @@ class SelectionConfig(Section):
         if self.first.strategy is not None:
             _check_strategy("selection.first", self.first.strategy, self.first.parameters)
         elif self.first.parameters:
-            raise ValueError("selection.first.parameters is given, expected selection.first.strategy beside it")
+            raise ValueError(
+                "selection.first.parameters is given, expected selection.first.strategy beside it"
+            )
         if self.shortlist is not None:
             self._check_shortlist(self.shortlist)
         return self
 
     def _check_shortlist(self, shortlist: ShortlistConfig) -> None:
-        from atgen_ray.selection import find_needs
 
         _check_strategy("selection.shortlist", shortlist.strategy, shortlist.parameters)
-        costly = sorted(find_needs(shortlist.strategy, shortlist.parameters) & {"generations", "samples", "states"})
+        costly = sorted(
+            find_needs(shortlist.strategy, shortlist.parameters)
+            & {"generations", "samples", "states"}
+        )
         if costly:
             raise ValueError(
-                f"selection.shortlist.strategy is {shortlist.strategy!r}, which needs the model's {costly[0]}, "
+                f"selection.shortlist.strategy is {shortlist.strategy!r}, which needs the model's "
+                f"{costly[0]}, "
                 "expected one that needs none, as facility_location or kmeans"
             )
         if shortlist.count < self.count:
             raise ValueError(
-                f"selection.shortlist.count is {shortlist.count}, expected at least selection.count = {self.count}"
+                f"selection.shortlist.count is {shortlist.count}, expected at least "
+                f"selection.count = {self.count}"
             )
 
 
 def _check_strategy(section: str, name: str, parameters: dict[str, JsonValue]) -> None:
-    from atgen_ray.selection import STRATEGIES
 
     if name not in STRATEGIES:
-        raise ValueError(f"{section}.strategy is {name!r}, expected a known strategy{nearest(name, STRATEGIES)}")
+        raise ValueError(
+            f"{section}.strategy is {name!r}, expected a known strategy{nearest(name, STRATEGIES)}"
+        )
     check_values(parameters, STRATEGIES[name].parameters, f"{section}.parameters.")
 
 
 def add_needs(needs: frozenset[Need], shortlist: ShortlistConfig | None) -> frozenset[Need]:
-    """The `needs` of a strategy with those of the shortlist that spares the model work, where it has any."""
-    return needs | find_needs(shortlist.strategy, shortlist.parameters) if shortlist and needs & MODEL else needs
+    """The `needs` of a strategy with those of the shortlist that spares the model work, where it
+    has any.
+    """
+    return (
+        needs | find_needs(shortlist.strategy, shortlist.parameters)
+        if shortlist and needs & MODEL
+        else needs
+    )

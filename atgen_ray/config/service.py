@@ -12,42 +12,68 @@ from atgen_ray.core.schema import Section
 class LimitsConfig(Section):
     """How much one request, and all requests together, may ask for."""
 
-    body_bytes: PositiveInt = Field(8 * 2**20, description="Largest request body; a larger one gets 413")
-    upload_bytes: PositiveInt = Field(512 * 2**20, description="Largest file to upload; a larger one gets 413")
+    body_bytes: PositiveInt = Field(
+        8 * 2**20, description="Largest request body; a larger one gets 413"
+    )
+    upload_bytes: PositiveInt = Field(
+        512 * 2**20, description="Largest file to upload; a larger one gets 413"
+    )
     requests: PositiveInt = Field(
-        256, description="Requests under way in one API replica; further ones get 429 and Retry-After"
+        256,
+        description="Requests under way in one API replica; further ones get 429 and Retry-After",
     )
     annotator_requests: PositiveInt = Field(
-        32, description="Of those, requests of one annotator's token; further ones get 429 and Retry-After"
+        32,
+        description="Of those, requests of one annotator's token; further ones get 429 and "
+        "Retry-After",
     )
     streams: PositiveInt = Field(
-        256, description="Event streams of runs that are open in one API replica; further ones get 429 and Retry-After"
+        256,
+        description="Event streams of runs that are open in one API replica; further ones get 429 "
+        "and Retry-After",
     )
     token_streams: PositiveInt = Field(16, description="Of those, event streams of one token")
     sign_ins: PositiveInt = Field(
-        32, description="Sign-ins under way in one API replica; of more, those whose body is not there give way"
+        32,
+        description="Sign-ins under way in one API replica; of more, those whose body is not "
+        "there give way",
     )
-    sign_in_seconds: PositiveFloat = Field(5.0, description="Time for the body of a sign-in; a later one gets 408")
+    sign_in_seconds: PositiveFloat = Field(
+        5.0, description="Time for the body of a sign-in; a later one gets 408"
+    )
     body_seconds: PositiveFloat = Field(
-        60.0, description="Time for a request's body, or for a part of an upload; a later one gets 408"
+        60.0,
+        description="Time for a request's body, or for a part of an upload; a later one gets 408",
     )
-    upload_seconds: PositiveFloat = Field(3_600.0, description="Time for a whole upload; a later one gets 408")
-    queued_selects: PositiveInt = Field(64, description="Selections that wait for a selector; further ones get 429")
+    upload_seconds: PositiveFloat = Field(
+        3_600.0, description="Time for a whole upload; a later one gets 408"
+    )
+    queued_selects: PositiveInt = Field(
+        64, description="Selections that wait for a selector; further ones get 429"
+    )
     background_selects: PositiveInt = Field(
-        8, description="Selections under way in the background, each a process; further ones get 429"
+        8,
+        description="Selections under way in the background, each a process; further ones get 429",
     )
-    queued_prompts: PositiveInt = Field(256, description="Model requests that wait for a replica; further ones get 429")
+    queued_prompts: PositiveInt = Field(
+        256, description="Model requests that wait for a replica; further ones get 429"
+    )
     retry_after: PositiveInt = Field(2, description="Seconds that a refused caller is told to wait")
     inline_examples: PositiveInt = Field(
-        2_000, description="Examples of a selection that is answered at once; a larger one becomes a background job"
+        2_000,
+        description="Examples of a selection that is answered at once; a larger one becomes a "
+        "background job",
     )
     inline_tokens: PositiveInt = Field(
         10_000,
-        description="Tokens that the model may write for a selection that is answered at once, model.max_new_tokens an "
+        description="Tokens that the model may write for a selection that is answered at once, "
+        "model.max_new_tokens an "
         "output; a dearer one becomes a background job, and so does one that reads hidden states",
     )
     examples: PositiveInt = Field(1_000_000, description="Examples of one selection at most")
-    output_tokens: PositiveInt = Field(2_048, description="Longest answer that a caller may ask of the model")
+    output_tokens: PositiveInt = Field(
+        2_048, description="Longest answer that a caller may ask of the model"
+    )
 
     @property
     def backpressure(self) -> dict[str, int]:
@@ -59,23 +85,32 @@ class ReplicaConfig(Section):
     """How a model replica works through what it is asked."""
 
     slots: PositiveInt | None = Field(
-        None, description="Prompts that a replica works on at once; null: 128 with vLLM, 32 with transformers"
+        None,
+        description="Prompts that a replica works on at once; null: 128 with vLLM, 32 with "
+        "transformers",
     )
     stream_interval: PositiveInt = Field(
-        4, description="Tokens that one event of a streamed answer holds; the first one comes at once"
+        4,
+        description="Tokens that one event of a streamed answer holds; the first one comes at once",
     )
-    adapters: PositiveInt = Field(16, description="Adapters that a replica keeps loaded; the longest unused goes first")
+    adapters: PositiveInt = Field(
+        16, description="Adapters that a replica keeps loaded; the longest unused goes first"
+    )
     turn_seconds: PositiveFloat = Field(
         2.0,
-        description="Where an engine holds one adapter at a time (vLLM on CPU): how long others wait before a change",
+        description="Where an engine holds one adapter at a time (vLLM on CPU): how long others "
+        "wait before a change",
     )
     check_rows: Annotated[int, Field(ge=0)] = Field(
-        2, description="Outputs of a new adapter that are compared with transformers before it answers anybody (vLLM)"
+        2,
+        description="Outputs of a new adapter that are compared with transformers before it "
+        "answers anybody (vLLM)",
     )
 
     stall_seconds: PositiveFloat = Field(
         60.0,
-        description="Without a step of the engine for this long, while somebody waits, a replica is replaced; no less "
+        description="Without a step of the engine for this long, while somebody waits, a replica "
+        "is replaced; no less "
         "than the engine's longest step, which is the first pass over long prompts",
     )
 
@@ -87,14 +122,23 @@ class ReplicaConfig(Section):
 class ServiceConfig(Section):
     """One service: its storage, its model, its encoder and its limits."""
 
-    storage: str = Field("./atgen-runs", description="Folder or fsspec URL that holds the runs; absolute on a cluster")
-    database_url: SecretStr | None = Field(
-        None, description="URL of the journal; null: ATGEN_DATABASE_URL, or SQLite at <storage>/atgen.db"
+    storage: str = Field(
+        "./atgen-runs",
+        description="Folder or fsspec URL that holds the runs; absolute on a cluster",
     )
-    model: ModelConfig | None = Field(None, description="The model that replicas hold; null: no model is served")
-    model_name: str | None = Field(None, description="Name that callers ask for; null: the last part of model.id")
+    database_url: SecretStr | None = Field(
+        None,
+        description="URL of the journal; null: ATGEN_DATABASE_URL, or SQLite at <storage>/atgen.db",
+    )
+    model: ModelConfig | None = Field(
+        None, description="The model that replicas hold; null: no model is served"
+    )
+    model_name: str | None = Field(
+        None, description="Name that callers ask for; null: the last part of model.id"
+    )
     prompt: PromptConfig = Field(
-        default_factory=PromptConfig, description="Prompt of selections that need the model's outputs"
+        default_factory=PromptConfig,
+        description="Prompt of selections that need the model's outputs",
     )
     engine: EngineConfig = Field(default_factory=EngineConfig)
     replica: ReplicaConfig = Field(default_factory=ReplicaConfig)
@@ -102,16 +146,19 @@ class ServiceConfig(Section):
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     data_roots: list[str] = Field(
         default_factory=list,
-        description="Folders, URLs and packages (package://NAME) below which selections and runs given over HTTP may "
+        description="Folders, URLs and packages (package://NAME) below which selections and runs "
+        "given over HTTP may "
         "read; none: only hub ids and the packages of the demo",
     )
     base_urls: list[str] = Field(
         default_factory=list,
-        description="Endpoints that runs given over HTTP may name as base_url; none: only the providers' own",
+        description="Endpoints that runs given over HTTP may name as base_url; none: only the "
+        "providers' own",
     )
     notice_hosts: list[str] = Field(
         default_factory=list,
-        description="Hosts that runs given over HTTP may send notices to, webhooks and mail servers; none: nowhere",
+        description="Hosts that runs given over HTTP may send notices to, webhooks and mail "
+        "servers; none: nowhere",
     )
 
     @property

@@ -2,7 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from atgen_ray.core.schema import Changeable, Fraction, Section
 
@@ -10,10 +17,16 @@ Method = Literal["lora", "rslora", "dora", "qlora", "full"]
 
 
 class EarlyStoppingConfig(Section):
-    """Ends training when the loss on the dev split (evaluation.dev_fraction) no longer falls, and keeps the best."""
+    """Ends training when the loss on the dev split (evaluation.dev_fraction) no longer falls, and
+    keeps the best.
+    """
 
-    from_examples: PositiveInt = Field(50, description="Smaller training sets are trained for all of `epochs`")
-    patience: PositiveInt = Field(2, description="Epochs without a lower dev loss before training ends")
+    from_examples: PositiveInt = Field(
+        50, description="Smaller training sets are trained for all of `epochs`"
+    )
+    patience: PositiveInt = Field(
+        2, description="Epochs without a lower dev loss before training ends"
+    )
 
 
 class TrainingConfig(Section):
@@ -21,59 +34,85 @@ class TrainingConfig(Section):
 
     method: Method = Field(
         "lora",
-        description="lora; rslora: scaled by alpha / sqrt(rank); dora: magnitude and direction apart; qlora: lora on a "
+        description="lora; rslora: scaled by alpha / sqrt(rank); dora: magnitude and direction "
+        "apart; qlora: lora on a "
         "base in 4 bits (GPU); full: all weights",
     )
     backend: Literal["transformers", "unsloth"] = Field(
-        "transformers", description="unsloth: its kernels, where it is installed; one GPU, not for full"
+        "transformers",
+        description="unsloth: its kernels, where it is installed; one GPU, not for full",
     )
     rank: PositiveInt = Field(16, description="LoRA rank")
     alpha: PositiveInt = Field(32, description="LoRA alpha; the update is scaled by alpha / rank")
     dropout: Fraction = Field(0.0, description="LoRA dropout")
     target_modules: str | list[str] = Field("all-linear", description="Modules that get an adapter")
     order: NonNegativeInt = Field(
-        0, description="Which order of the examples (and start of the adapter), of those that the run's seed gives"
+        0,
+        description="Which order of the examples (and start of the adapter), of those that the "
+        "run's seed gives",
     )
     epochs: PositiveFloat = Field(3, description="Passes over the labels")
     early_stopping: EarlyStoppingConfig = Field(default_factory=EarlyStoppingConfig)
     learning_rate: PositiveFloat = Field(2e-4, description="Peak learning rate")
-    schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="Learning-rate schedule")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "cosine", description="Learning-rate schedule"
+    )
     warmup_fraction: Fraction = Field(0.03, description="Share of the steps that warm up")
     weight_decay: NonNegativeFloat = Field(0.01, description="AdamW weight decay")
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradient clipping")
-    batch_size: PositiveInt = Field(8, description="Examples in one optimiser step, over all workers")
-    accumulation: Changeable[PositiveInt] = Field(1, description="Micro-batches that one optimiser step is split into")
+    batch_size: PositiveInt = Field(
+        8, description="Examples in one optimiser step, over all workers"
+    )
+    accumulation: Changeable[PositiveInt] = Field(
+        1, description="Micro-batches that one optimiser step is split into"
+    )
     packing: Changeable[bool] = Field(
         True,
-        description="Lay the examples of a micro-batch end to end, each blind to the others, instead of padding them; "
+        description="Lay the examples of a micro-batch end to end, each blind to the others, "
+        "instead of padding them; "
         "models whose attention cannot do so are padded. The loss is the same",
     )
     gradient_checkpointing: Changeable[bool] = Field(False, description="Trade time for memory")
     reweight: Annotated[float, Field(gt=1.0)] | None = Field(
         None,
-        description="Weigh the labels in the loss so that their embeddings are spread like the pool's, against the "
-        "bias of selection; none counts more than this, nor less than its inverse. null: all count alike",
+        description="Weigh the labels in the loss so that their embeddings are spread like the "
+        "pool's, against the "
+        "bias of selection; none counts more than this, nor less than its inverse. null: all "
+        "count alike",
     )
-    warm_start: bool = Field(False, description="Continue from the last round's adapter instead of the base")
+    warm_start: bool = Field(
+        False, description="Continue from the last round's adapter instead of the base"
+    )
     workers: Changeable[PositiveInt] = Field(1, description="Data-parallel workers")
     sharding: Literal["ddp", "fsdp"] = Field(
         "ddp",
-        description="ddp: a copy of the model in every worker; fsdp: full fine-tuning with the weights shared out",
+        description="ddp: a copy of the model in every worker; fsdp: full fine-tuning with the "
+        "weights shared out",
     )
     checkpoint_steps: Changeable[PositiveInt] = Field(
-        50, description="Optimiser steps between checkpoints, from which training goes on after a lost worker"
+        50,
+        description="Optimiser steps between checkpoints, from which training goes on after a "
+        "lost worker",
     )
     trackers: Changeable[list[Literal["tensorboard", "mlflow", "wandb"]]] = Field(
         default_factory=list,
-        description="Where the loss is logged beside the report; tensorboard: into the run's folder, under logs",
+        description="Where the loss is logged beside the report; tensorboard: into the run's "
+        "folder, under logs",
     )
-    cpus_per_worker: Changeable[PositiveFloat] = Field(1.0, description="CPUs that Ray reserves for a worker")
+    cpus_per_worker: Changeable[PositiveFloat] = Field(
+        1.0, description="CPUs that Ray reserves for a worker"
+    )
     threads_per_worker: Changeable[PositiveInt | None] = Field(
-        None, description="Compute threads of a worker on CPU; null: the machine's cores over `workers`"
+        None,
+        description="Compute threads of a worker on CPU; null: the machine's cores over `workers`",
     )
-    use_gpu: Changeable[bool | None] = Field(None, description="null: where the cluster has a GPU for every worker")
+    use_gpu: Changeable[bool | None] = Field(
+        None, description="null: where the cluster has a GPU for every worker"
+    )
     gpus_per_worker: Changeable[PositiveFloat] = Field(
-        1.0, description="GPUs that Ray reserves for a worker; below 1 it shares one with replicas that sleep meanwhile"
+        1.0,
+        description="GPUs that Ray reserves for a worker; below 1 it shares one with replicas "
+        "that sleep meanwhile",
     )
 
     @model_validator(mode="after")
@@ -81,14 +120,20 @@ class TrainingConfig(Section):
         share = self.workers * self.accumulation
         if self.batch_size % share:
             raise ValueError(
-                f"training.batch_size is {self.batch_size}, expected a multiple of workers x accumulation = {share}"
+                f"training.batch_size is {self.batch_size}, expected a multiple of workers x "
+                f"accumulation = {share}"
             )
         return self
 
     @model_validator(mode="after")
     def _methods_fit(self) -> "TrainingConfig":
         if self.sharding == "fsdp" and self.method != "full":
-            raise ValueError(f"training.sharding is 'fsdp', expected 'ddp' for training.method={self.method}")
+            raise ValueError(
+                f"training.sharding is 'fsdp', expected 'ddp' for training.method={self.method}"
+            )
         if self.backend == "unsloth" and (self.method == "full" or self.workers > 1):
-            raise ValueError("training.backend is 'unsloth', expected 'transformers' for full or for several workers")
+            raise ValueError(
+                "training.backend is 'unsloth', expected 'transformers' for full or for several "
+                "workers"
+            )
         return self

@@ -1,1 +1,3 @@
-"""What every room uses: errors, records, settings, money, hashes, strict readers. It imports no other room."""
+"""What every room uses: errors, records, settings, money, hashes, strict readers. It imports no
+other room.
+"""

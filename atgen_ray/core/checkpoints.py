@@ -1,6 +1,7 @@
 """From a model's id to files that every engine can load.
 
-A GGUF file is converted once to safetensors in the user's cache; hub ids pass through to the libraries.
+A GGUF file is converted once to safetensors in the user's cache; hub ids pass through to the
+libraries.
 """
 
 import hashlib
@@ -22,7 +23,8 @@ def resolve_checkpoint(model: str, key: str = "model.id") -> str:
     """The folder (or hub id) that transformers, vLLM and sentence-transformers load for `model`.
 
     Raises:
-        UserError: the path does not exist or holds no checkpoint; `key` is the configuration key it names.
+        UserError: the path does not exist or holds no checkpoint; `key` is the configuration key it
+            names.
     """
     location = locate(model, key)
     try:
@@ -35,11 +37,17 @@ def resolve_checkpoint(model: str, key: str = "model.id") -> str:
             raise UserError(f"{key} is '{model}', expected an existing .gguf file")
         try:
             return str(_convert_gguf(path))
-        except Exception as error:  # a broken or hostile file, on which readers stumble in every way there is
-            raise UserError(f"{key} is '{model}', which cannot be read: {first_line(error)}") from error
+        except (
+            Exception
+        ) as error:  # a broken or hostile file, on which readers stumble in every way there is
+            raise UserError(
+                f"{key} is '{model}', which cannot be read: {first_line(error)}"
+            ) from error
     if is_folder:
         if not (path / "config.json").is_file():
-            raise UserError(f"{key} is '{model}', expected a checkpoint, but the folder has no config.json")
+            raise UserError(
+                f"{key} is '{model}', expected a checkpoint, but the folder has no config.json"
+            )
         return str(path)
     if path.is_absolute() or location.startswith((".", "~")):
         raise UserError(f"{key} is '{model}', expected an existing folder, .gguf file or hub id")
@@ -58,9 +66,12 @@ def _convert_gguf(path: Path) -> Path:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        quantized: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        quantized: Any = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32
+        )
         config = quantized.config
-        # transformers refuses to save what came from GGUF as "quantized": rebuild the model from its configuration.
+        # transformers refuses to save what came from GGUF as "quantized": rebuild the model from
+        # its configuration.
         if hasattr(config, "quantization_config"):
             del config.quantization_config
         model: Any = AutoModelForCausalLM.from_config(config)
@@ -77,13 +88,16 @@ def _convert_gguf(path: Path) -> Path:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a round's fine-tuning left an adapter in `folder`; full fine-tuning leaves a whole model."""
+    """Whether a round's fine-tuning left an adapter in `folder`; full fine-tuning leaves a whole
+    model.
+    """
     return (folder / "adapter_config.json").is_file()
 
 
 @contextmanager
 def loading(key: str, name: str) -> Iterator[None]:
-    """What goes wrong in the block, where the checkpoint `name` of the configuration key `key` is loaded, in one line.
+    """What goes wrong in the block, where the checkpoint `name` of the configuration key `key` is
+    loaded, in one line.
 
     Raises:
         UserError: it cannot be loaded, and why.
@@ -93,7 +107,9 @@ def loading(key: str, name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{key} is '{name}', which cannot be loaded: {first_line(error)}") from error
+        raise UserError(
+            f"{key} is '{name}', which cannot be loaded: {first_line(error)}"
+        ) from error
 
 
 def first_line(error: Exception) -> str:

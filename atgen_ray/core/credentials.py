@@ -1,4 +1,6 @@
-"""Keys of paid services: read from the environment or a file, held as SecretStr, taken out of whatever is logged."""
+"""Keys of paid services: read from the environment or a file, held as SecretStr, taken out of
+whatever is logged.
+"""
 
 import logging
 import os
@@ -13,10 +15,12 @@ _known: set[str] = set()
 
 
 def read_key(variable: str, file: str | None, key: str) -> SecretStr | None:
-    """The key in `file`, else in the environment variable; None when there is neither. From now on it is redacted.
+    """The key in `file`, else in the environment variable; None when there is neither. From now on
+    it is redacted.
 
     Raises:
-        UserError: the file cannot be read or is empty; `key` is the configuration key that names it.
+        UserError: the file cannot be read or is empty; `key` is the configuration key that names
+            it.
     """
     if file is None:
         text = os.environ.get(variable, "")
@@ -24,7 +28,9 @@ def read_key(variable: str, file: str | None, key: str) -> SecretStr | None:
         try:
             text = Path(file).expanduser().read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise UserError(f"{key} is {file[:80]!r}, which cannot be read: {error.args[-1]}") from None
+            raise UserError(
+                f"{key} is {file[:80]!r}, which cannot be read: {error.args[-1]}"
+            ) from None
         if not text.strip():
             raise UserError(f"{key} is {file[:80]!r}, which is empty, expected the key alone")
     if not text.strip():
@@ -42,7 +48,9 @@ def redact(text: str) -> str:
 
 
 def redact_logs() -> None:
-    """Takes keys out of every log record of this process, tracebacks included, whoever writes it."""
+    """Takes keys out of every log record of this process, tracebacks included, whoever writes
+    it.
+    """
     make = logging.getLogRecordFactory()
     if getattr(make, "redacts", False):
         return

@@ -6,11 +6,15 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in the input: names the key, the value, what was expected and the nearest valid choice."""
+    """A mistake in the input: names the key, the value, what was expected and the nearest valid
+    choice.
+    """
 
 
 class OutOfOrder(UserError):
-    """Something that we keep things in, a database or a disk, cannot be used now: full, read-only, locked or away."""
+    """Something that we keep things in, a database or a disk, cannot be used now: full, read-only,
+    locked or away.
+    """
 
 
 class StorageFull(OutOfOrder):
@@ -22,7 +26,9 @@ class RunBusy(UserError):
 
 
 class NobodyDrivesError(UserError):
-    """What was asked of a run's controller finds none: it died, and left the run as `interrupted`."""
+    """What was asked of a run's controller finds none: it died, and left the run as
+    `interrupted`.
+    """
 
 
 class OutputMissingError(UserError):
@@ -34,7 +40,9 @@ class RunStopped(Exception):
 
 
 class RunPaused(RunStopped):
-    """Something outside, such as a provider's quota, keeps the run from going on; everything committed so far stays."""
+    """Something outside, such as a provider's quota, keeps the run from going on; everything
+    committed so far stays.
+    """
 
 
 class BudgetSpent(Exception):
@@ -46,19 +54,25 @@ class PoolExhausted(Exception):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """The closest of `choices` as a hint (``"; did you mean 'x'?"``), or all of them when none is close."""
+    """The closest of `choices` as a hint (``"; did you mean 'x'?"``), or all of them when none is
+    close.
+    """
     known = sorted(choices)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 
 
 def tell(error: BaseException) -> str:
-    """The text of an error; of its cause where a task or an actor of Ray raised it, whose own text is a traceback."""
+    """The text of an error; of its cause where a task or an actor of Ray raised it, whose own text
+    is a traceback.
+    """
     while isinstance(cause := getattr(error, "cause", None), BaseException):
         error = cause
     return str(error)
 
 
 def printable(text: str) -> str:
-    """`text` for a terminal: control characters, which may come out of a row and could rewrite the screen, escaped."""
+    """`text` for a terminal: control characters, which may come out of a row and could rewrite the
+    screen, escaped.
+    """
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -11,9 +11,28 @@ if TYPE_CHECKING:
 
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 # Keywords that check nothing by themselves, and those of OpenAPI that people bring along.
-NOTES = {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "then", "else"}
+NOTES = {
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "then",
+    "else",
+}
 OPENAPI = {"example", "nullable", "discriminator", "xml", "externalDocs"}
-PLACES = {"$defs", "definitions", "$id", "$schema", "$anchor", "$dynamicAnchor", "$comment", "$vocabulary"}
+PLACES = {
+    "$defs",
+    "definitions",
+    "$id",
+    "$schema",
+    "$anchor",
+    "$dynamicAnchor",
+    "$comment",
+    "$vocabulary",
+}
 ALIKE = 0.8  # how much a keyword must be like one of JSON Schema to be taken for a slip of the pen
 
 
@@ -32,30 +51,40 @@ def check_schema(schema: dict[str, Any]) -> None:
     """Nothing, where answers can be checked by `schema`.
 
     Raises:
-        ValueError: a keyword or its value is none of JSON Schema, a pattern is no regular expression, `$schema` is no
-            published draft, or a reference leads out of the schema or nowhere.
+        ValueError: a keyword or its value is none of JSON Schema, a pattern is no regular
+            expression, `$schema` is no published draft, or a reference leads out of the schema or
+            nowhere.
     """
     from jsonschema.exceptions import best_match
 
     _check_draft(schema.get("$schema"))
     kind = type(open_validator(schema))
-    error = best_match(kind(kind.META_SCHEMA, format_checker=kind.FORMAT_CHECKER).iter_errors(schema))
+    error = best_match(
+        kind(kind.META_SCHEMA, format_checker=kind.FORMAT_CHECKER).iter_errors(schema)
+    )
     if error is not None:
         raise ValueError(_explain(error))
     known = {*kind.VALIDATORS, *NOTES, *OPENAPI, *PLACES}
     for inner, resolver in _list_schemas(schema):
         for keyword in inner.keys() - known:
             if close := difflib.get_close_matches(keyword, known, n=1, cutoff=ALIKE):
-                raise ValueError(f"holds {keyword!r}, which is no keyword of JSON Schema; did you mean '{close[0]}'?")
+                raise ValueError(
+                    f"holds {keyword!r}, which is no keyword of JSON Schema; did you mean "
+                    f"'{close[0]}'?"
+                )
         _check_references(inner, resolver)
 
 
 def _check_draft(draft: Any) -> None:
     from jsonschema_specifications import REGISTRY
 
-    if draft is not None and not any(name in REGISTRY for name in (draft, f"{draft}#", str(draft).rstrip("#"))):
+    if draft is not None and not any(
+        name in REGISTRY for name in (draft, f"{draft}#", str(draft).rstrip("#"))
+    ):
         published = "https://json-schema.org/draft/2020-12/schema"
-        raise ValueError(f"holds {str(draft)[:200]!r} as $schema, expected a published draft, as {published}")
+        raise ValueError(
+            f"holds {str(draft)[:200]!r} as $schema, expected a published draft, as {published}"
+        )
 
 
 def _explain(error: "ValidationError") -> str:
@@ -64,10 +93,17 @@ def _explain(error: "ValidationError") -> str:
     shown = repr(error.instance)[:80]
     choices = [each.validator_value for each in (error, *error.context) if each.validator == "enum"]
     if choices and isinstance(error.instance, str):
-        return f"holds {shown} as {place}, which is none of JSON Schema{nearest(error.instance, choices[0])}"
+        return (
+            f"holds {shown} as {place}, which is none of JSON "
+            f"Schema{nearest(error.instance, choices[0])}"
+        )
     if error.validator == "format":
         return f"holds {shown} as {place}, which is no regular expression"
-    expected = f", expected {error.validator_value}" if error.validator == "type" else f": {error.message[:120]}"
+    expected = (
+        f", expected {error.validator_value}"
+        if error.validator == "type"
+        else f": {error.message[:120]}"
+    )
     return f"holds {shown} as {place}, which is none of JSON Schema{expected}"
 
 
@@ -98,5 +134,6 @@ def _check_references(schema: dict[str, Any], resolver: Any) -> None:
             resolver.lookup(reference)
         except (Unresolvable, ValueError):
             raise ValueError(
-                f"holds {reference[:200]!r} as {keyword}, which leads nowhere within it, expected one as '#/$defs/NAME'"
+                f"holds {reference[:200]!r} as {keyword}, which leads nowhere within it, expected "
+                f"one as '#/$defs/NAME'"
             ) from None

@@ -1,4 +1,6 @@
-"""Where data and checkpoints live: package://PACKAGE/FILE becomes a local path, everything else stays as given."""
+"""Where data and checkpoints live: package://PACKAGE/FILE becomes a local path, everything else
+stays as given.
+"""
 
 import json
 import os
@@ -16,8 +18,9 @@ SCHEME = "package://"
 def locate(location: str, key: str) -> str:
     """The local path behind package://PACKAGE/FILE; any other location unchanged.
 
-    The package is found without being imported, so none of its code runs. It must be installed: a folder that merely
-    lies on Python's path, as the working folder may, is no package. `key` names the configuration key in the error.
+    The package is found without being imported, so none of its code runs. It must be installed: a
+    folder that merely lies on Python's path, as the working folder may, is no package. `key` names
+    the configuration key in the error.
 
     Raises:
         UserError: the package is not installed, or has no such file.
@@ -27,19 +30,25 @@ def locate(location: str, key: str) -> str:
     package, _, file = location.removeprefix(SCHEME).partition("/")
     root = _find_package(package) if package.isidentifier() else None
     if root is None:
-        raise UserError(f"{key} is {location[:200]!r}, but no package {package[:80]!r} is installed here")
+        raise UserError(
+            f"{key} is {location[:200]!r}, but no package {package[:80]!r} is installed here"
+        )
     try:
         path = (root / file).resolve()
         found = path.is_relative_to(root) and path.exists()
     except (OSError, ValueError):  # a name that is too long, or holds NUL
         found = False
     if not found:
-        raise UserError(f"{key} is {location[:200]!r}, but package '{package}' has no {file[:80]!r}")
+        raise UserError(
+            f"{key} is {location[:200]!r}, but package '{package}' has no {file[:80]!r}"
+        )
     return str(path)
 
 
 def _find_package(package: str) -> Path | None:
-    """The folder of an installed package: where its distribution keeps it, or the sources of an editable one."""
+    """The folder of an installed package: where its distribution keeps it, or the sources of an
+    editable one.
+    """
     for name in dict.fromkeys(_list_packages(tuple(sys.path)).get(package, ())):
         try:
             installed = distribution(name)
@@ -69,18 +78,33 @@ def _is_editable(direct_url: str | None) -> bool:
 
 
 def check_folder(path: Path) -> None:
-    """Nothing, where the folder of `path` is there; UserError where it is not: a name typed wrong makes no folder."""
+    """Nothing, where the folder of `path` is there; UserError where it is not: a name typed wrong
+    makes no folder.
+    """
     folder = path.absolute().parent
     try:
         if not folder.exists():
-            raise UserError(f"--output is '{path}', but there is no folder '{folder}': make it, or choose another")
+            raise UserError(
+                f"--output is '{path}', but there is no folder '{folder}': make it, or choose "
+                f"another"
+            )
     except OSError as error:  # a name that is too long
-        raise UserError(f"--output is '{path}', which cannot be written: {error.strerror}") from None
+        raise UserError(
+            f"--output is '{path}', which cannot be written: {error.strerror}"
+        ) from None
 
 
 def check_output(path: Path) -> None:
-    """Nothing, where a file can be written at `path`; UserError before any work is done where it cannot."""
+    """Nothing, where a file can be written at `path`; UserError before any work is done where it
+    cannot.
+    """
     check_folder(path)
     parent = path.absolute().parent
-    if path.is_dir() or not parent.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
-        raise UserError(f"--output is '{path}', expected a file that can be written, such as picks.jsonl")
+    if (
+        path.is_dir()
+        or not parent.is_dir()
+        or not os.access(path if path.exists() else parent, os.W_OK)
+    ):
+        raise UserError(
+            f"--output is '{path}', expected a file that can be written, such as picks.jsonl"
+        )

@@ -11,5 +11,7 @@ def to_nano(dollars: float) -> int:
 
 
 def scale(dollars: float) -> float:
-    """Billionths, without the last bits of a product of floats: 0.57 dollars buy what costs 0.57."""
+    """Billionths, without the last bits of a product of floats: 0.57 dollars buy what costs
+    0.57.
+    """
     return round(dollars * NANO, 3)

@@ -50,7 +50,9 @@ class Watch:
             self._activity.waiting, self._moved = None, True
 
     def wait(self, waiting: str | None) -> None:
-        """What the cluster cannot place now; left out of the activity while the step gets on all the same."""
+        """What the cluster cannot place now; left out of the activity while the step gets on all
+        the same.
+        """
         with self._lock:
             self._activity.waiting = None if self._moved else waiting
             self._moved = False

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-SAMPLES = 10  # outputs drawn for strategies that compare samples, as BLEUVar does (arXiv 2006.08344)
+SAMPLES = (
+    10  # outputs drawn for strategies that compare samples, as BLEUVar does (arXiv 2006.08344)
+)
 
 # pool.parquet and test.parquet: what strategies, engines and annotators may see. No answers here.
 POOL_SCHEMA = pa.schema(
@@ -51,7 +53,8 @@ SELECTION_SCHEMA = pa.schema(
 )
 
 
-INHERITED = "inherited"  # the part of a label's provenance that says which other run bought it, when, for how much
+# The part of a label's provenance that says which other run bought it, when, for how much.
+INHERITED = "inherited"
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ class DeadLetter:
 class GenerationRequest:
     """What an engine is asked to produce for every prompt.
 
-    The greedy output with log-probabilities always; `samples` further outputs drawn at `temperature` and `top_p`.
+    The greedy output with log-probabilities always; `samples` further outputs drawn at
+    `temperature` and `top_p`.
     """
 
     max_new_tokens: int

@@ -1,4 +1,6 @@
-"""Trees of settings: their base class, and the tree seen as dotted keys with a type, a default and a meaning."""
+"""Trees of settings: their base class, and the tree seen as dotted keys with a type, a default and
+a meaning.
+"""
 
 import types
 from collections.abc import Iterator, Sequence
@@ -13,17 +15,23 @@ from atgen_ray.core.strict_yaml import dump_yaml
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 MAY_CHANGE = "may change"
 T = TypeVar("T")
-# The type of a setting that a run may be given anew when it goes on: it says how the work is done, or when it ends, and
-# not what is bought. Of a section, it holds for all settings below.
+# The type of a setting that a run may be given anew when it goes on: it says how the work is done,
+# or when it ends, and not what is bought. Of a section, it holds for all settings below.
 Changeable = Annotated[T, MAY_CHANGE]
 BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 class Section(BaseModel):
-    """A part of the tree: unknown keys are mistakes, and so is `true` for a number or a number for text."""
+    """A part of the tree: unknown keys are mistakes, and so is `true` for a number or a number for
+    text.
+    """
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, validate_default=True, hide_input_in_errors=True
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        hide_input_in_errors=True,
     )
 
     @model_validator(mode="before")
@@ -34,9 +42,11 @@ class Section(BaseModel):
 
 
 def list_settings(model: type[BaseModel], prefix: str = "") -> Iterator[dict[str, str]]:
-    """`key`, `type`, `default`, `description` of each field of the tree, in its order; a section before its fields.
+    """`key`, `type`, `default`, `description` of each field of the tree, in its order; a section
+    before its fields.
 
-    The fields of alternative sections follow under `key[type]`, but not those of alternatives within alternatives.
+    The fields of alternative sections follow under `key[type]`, but not those of alternatives
+    within alternatives.
     """
     for name, field in model.model_fields.items():
         key, section = prefix + name, find_section(field.annotation)
@@ -58,17 +68,26 @@ def describe_field(field: FieldInfo) -> str:
 
 
 def find_section(annotation: Any) -> type[BaseModel] | None:
-    """The model inside an annotation such as `Section`, `Section | None`, `list[Section]` or `dict[str, Section]`."""
+    """The model inside an annotation such as `Section`, `Section | None`, `list[Section]` or
+    `dict[str, Section]`.
+    """
     candidates = get_args(annotation) or (annotation,)
-    return next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)
+    return next(
+        (item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)),
+        None,
+    )
 
 
 def find_alternatives(field: FieldInfo) -> dict[str, type[BaseModel]]:
-    """The sections that a field may be, by the value of the key that tells them apart; empty for any other field."""
+    """The sections that a field may be, by the value of the key that tells them apart; empty for
+    any other field.
+    """
     if not isinstance(field.discriminator, str):
         return {}
     sections = [item for item in get_args(field.annotation) if issubclass(item, BaseModel)]
-    return {get_args(item.model_fields[field.discriminator].annotation)[0]: item for item in sections}
+    return {
+        get_args(item.model_fields[field.discriminator].annotation)[0]: item for item in sections
+    }
 
 
 def may_change(field: FieldInfo) -> bool:
@@ -78,7 +97,10 @@ def may_change(field: FieldInfo) -> bool:
 
 def is_union(annotation: Any) -> bool:
     """Whether there are alternatives beside null."""
-    return get_origin(annotation) in (Union, types.UnionType) and len({*get_args(annotation)} - {type(None)}) > 1
+    return (
+        get_origin(annotation) in (Union, types.UnionType)
+        and len({*get_args(annotation)} - {type(None)}) > 1
+    )
 
 
 def type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
@@ -95,8 +117,14 @@ def type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if arguments:
         return " | ".join(str(item) for item in arguments)
     names: dict[Any, str] = {type(None): "null", SecretStr: "secret", Any: "any", JsonValue: "any"}
-    name = "section" if find_section(annotation) else names.get(annotation, getattr(annotation, "__name__", ""))
-    limits = [(sign, getattr(item, bound, None)) for item in metadata for bound, sign in BOUNDS.items()]
+    name = (
+        "section"
+        if find_section(annotation)
+        else names.get(annotation, getattr(annotation, "__name__", ""))
+    )
+    limits = [
+        (sign, getattr(item, bound, None)) for item in metadata for bound, sign in BOUNDS.items()
+    ]
     return name + ",".join(f" {sign} {limit:g}" for sign, limit in limits if limit is not None)
 
 

@@ -9,10 +9,13 @@ from typing import Any
 def encode_json(value: Any, indent: int | None = None) -> str:
     """Strict (RFC 8259) JSON, the same for equal values: keys sorted, everything in UTF-8.
 
-    JSON has no NaN and no infinity: both become null on purpose, so that a metric without a value stays readable to
-    every parser. Lone surrogates, which UTF-8 cannot hold, stay escaped as `\\udXXX`.
+    JSON has no NaN and no infinity: both become null on purpose, so that a metric without a value
+    stays readable to every parser. Lone surrogates, which UTF-8 cannot hold, stay escaped as
+    `\\udXXX`.
     """
-    text = json.dumps(_finite(value), allow_nan=False, ensure_ascii=False, sort_keys=True, indent=indent)
+    text = json.dumps(
+        _finite(value), allow_nan=False, ensure_ascii=False, sort_keys=True, indent=indent
+    )
     return text.encode("utf-8", "backslashreplace").decode()
 
 

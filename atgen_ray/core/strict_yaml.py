@@ -1,7 +1,7 @@
 """YAML that holds what JSON holds, by the core schema of YAML 1.2: values mean what they look like.
 
-PyYAML follows YAML 1.1, where `off` is false, `1e-4` a string, `12:30` the number 750 and `010` the number 8, and where
-the last of two equal keys wins.
+PyYAML follows YAML 1.1, where `off` is false, `1e-4` a string, `12:30` the number 750 and `010` the
+number 8, and where the last of two equal keys wins.
 """
 
 import re
@@ -39,7 +39,9 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if isinstance(key, ScalarNode) and key.value in seen:
-                raise ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+                raise ConstructorError(
+                    None, None, f"key {key.value!r} stands twice", key.start_mark
+                )
             seen.add(key.value if isinstance(key, ScalarNode) else id(key))
         return node
 
@@ -62,13 +64,22 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(str, _Dumper.represent_str)
 for _name, (_pattern, _first) in SCALARS.items():
     for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), list(_first))
+        _class.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), list(_first)
+        )
 
 
 def dump_yaml(value: Any, one_line: bool = False) -> str:
-    """Plain data as YAML that `parse_yaml`, and readers of YAML 1.1, read back equal; keys keep their order."""
+    """Plain data as YAML that `parse_yaml`, and readers of YAML 1.1, read back equal; keys keep
+    their order.
+    """
     text: str = yaml.dump(
-        value, Dumper=_Dumper, default_flow_style=one_line, sort_keys=False, allow_unicode=True, width=10_000
+        value,
+        Dumper=_Dumper,
+        default_flow_style=one_line,
+        sort_keys=False,
+        allow_unicode=True,
+        width=10_000,
     )
     return text.removesuffix("\n").removesuffix("\n...") if one_line else text
 
@@ -96,7 +107,9 @@ def parse_yaml(text: str, what: str, hint: str = "") -> Any:
 
 
 def _count(value: Any, known: dict[int, int]) -> int:
-    """How many values `value` stands for, written out; ValueError where a few aliases stand for far too many."""
+    """How many values `value` stands for, written out; ValueError where a few aliases stand for far
+    too many.
+    """
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:

@@ -1,4 +1,6 @@
-"""Values inside a row, by dotted path: `paper.abstract`, `answers.0.text`, `answers.text` over a list of objects."""
+"""Values inside a row, by dotted path: `paper.abstract`, `answers.0.text`, `answers.text` over a
+list of objects.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,10 +11,11 @@ EXACT = 2**53  # below it a float holds every integer
 
 
 def find_leaves(record: dict[str, Any], path: str) -> list[Leaf] | None:
-    """The values that `path` names in `record`, each with its address; None when the row has no such column.
+    """The values that `path` names in `record`, each with its address; None when the row has no
+    such column.
 
-    A column whose own name holds dots wins over a nested one. A null, an empty list or a list that is too short on
-    the way gives a single null: the column is there, the value is not.
+    A column whose own name holds dots wins over a nested one. A null, an empty list or a list that
+    is too short on the way gives a single null: the column is there, the value is not.
     """
     return _descend(record, path.split("."), ())
 
@@ -31,7 +34,11 @@ def _descend(value: Any, parts: list[str], address: Address) -> list[Leaf] | Non
     if isinstance(value, list):
         if parts[0].isdecimal():
             index = int(parts[0])
-            return _descend(value[index], parts[1:], (*address, index)) if index < len(value) else [(address, None)]
+            return (
+                _descend(value[index], parts[1:], (*address, index))
+                if index < len(value)
+                else [(address, None)]
+            )
         found = [_descend(item, parts, (*address, index)) for index, item in enumerate(value)]
         leaves = [leaf for each in found if each is not None for leaf in each]
         return leaves or (None if value else [(address, None)])
@@ -39,7 +46,9 @@ def _descend(value: Any, parts: list[str], address: Address) -> list[Leaf] | Non
 
 
 def find_addresses(record: dict[str, Any], path: str) -> list[Address]:
-    """Where `path` leads in `record`, or as far as it leads: an answer in another form than usual is an answer too."""
+    """Where `path` leads in `record`, or as far as it leads: an answer in another form than usual
+    is an answer too.
+    """
     parts = path.split(".")
     for size in range(len(parts), 0, -1):
         leaves = find_leaves(record, ".".join(parts[:size]))
@@ -48,11 +57,13 @@ def find_addresses(record: dict[str, Any], path: str) -> list[Address]:
     return []
 
 
-def hide_leaves(record: dict[str, Any], hidden: list[Address], shared: set[str | int]) -> dict[str, Any]:
+def hide_leaves(
+    record: dict[str, Any], hidden: list[Address], shared: set[str | int]
+) -> dict[str, Any]:
     """A copy of `record` without the top-level columns that the `hidden` addresses lead into.
 
-    Of a column in `shared` (it holds the input too) only the hidden values themselves go: a key is removed, an item
-    of a list becomes null so that the other items keep their places.
+    Of a column in `shared` (it holds the input too) only the hidden values themselves go: a key is
+    removed, an item of a list becomes null so that the other items keep their places.
     """
     visible = dict(record)
     for column, *rest in hidden:
@@ -70,12 +81,16 @@ def _without(value: Any, address: list[str | int]) -> Any:
             return {**value, key: _without(value[key], rest)}
         return {name: item for name, item in value.items() if name != key}
     if isinstance(value, list):
-        return [(_without(item, rest) if rest else None) if index == key else item for index, item in enumerate(value)]
+        return [
+            (_without(item, rest) if rest else None) if index == key else item
+            for index, item in enumerate(value)
+        ]
     return value
 
 
 def to_texts(value: Any) -> list[str]:
-    """The texts in a value: none for null, one for a scalar, several for a list; 51.0 is written 51.
+    """The texts in a value: none for null, one for a scalar, several for a list; 51.0 is written
+    51.
 
     Raises:
         ValueError: the value is an object, or not valid Unicode.
@@ -87,12 +102,16 @@ def to_texts(value: Any) -> list[str]:
     if isinstance(value, dict):
         raise ValueError("is an object, expected text, a number or a list of them")
     text = value.decode("utf-8") if isinstance(value, bytes) else str(restore_integers(value))
-    text.encode("utf-8")  # JSON escapes can spell half a character, which no file or database could hold
+    text.encode(
+        "utf-8"
+    )  # JSON escapes can spell half a character, which no file or database could hold
     return [text]
 
 
 def restore_integers(value: Any) -> Any:
-    """`value` with whole numbers as integers: a column of integers with nulls is often stored as floats."""
+    """`value` with whole numbers as integers: a column of integers with nulls is often stored as
+    floats.
+    """
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
         return int(value)
     if isinstance(value, dict):

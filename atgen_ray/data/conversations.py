@@ -1,4 +1,6 @@
-"""Rows that are chats, as for fine-tuning at OpenAI: the last answer is the reference, the turns before it ask."""
+"""Rows that are chats, as for fine-tuning at OpenAI: the last answer is the reference, the turns
+before it ask.
+"""
 
 from typing import Any
 
@@ -8,11 +10,17 @@ ANSWERING = {"assistant", "gpt", "model"}
 
 def is_conversation(value: Any) -> bool:
     """Whether a value is a list of turns, each with its role and text."""
-    return isinstance(value, list) and bool(value) and any(all(_is_turn(turn, keys) for turn in value) for keys in KEYS)
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and any(all(_is_turn(turn, keys) for turn in value) for keys in KEYS)
+    )
 
 
 def find_answers(turns: list[dict[str, Any]]) -> list[int]:
-    """Positions of the turns at the end that answer what was asked; none where the user has the last word."""
+    """Positions of the turns at the end that answer what was asked; none where the user has the
+    last word.
+    """
     first = len(turns)
     while first and _role(turns[first - 1]) in ANSWERING:
         first -= 1
@@ -26,12 +34,15 @@ def read_answer(turns: list[dict[str, Any]]) -> str | None:
 
 
 def render_question(turns: list[dict[str, Any]]) -> str:
-    """What was asked: the turns before the answer, a blank line between them, with their roles if there are several."""
+    """What was asked: the turns before the answer, a blank line between them, with their roles if
+    there are several.
+    """
     asked = turns[: len(turns) - len(find_answers(turns))]
     spoken = [turn for turn in asked if _role(turn) != "system"]
     named = len(spoken) > 1
     return "\n\n".join(
-        f"{_role(turn)}: {_text(turn)}" if named and _role(turn) != "system" else _text(turn) for turn in asked
+        f"{_role(turn)}: {_text(turn)}" if named and _role(turn) != "system" else _text(turn)
+        for turn in asked
     )
 
 

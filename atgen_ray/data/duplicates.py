@@ -1,4 +1,5 @@
-"""Near-duplicates by MinHash and locality-sensitive hashing (Leskovec et al., Mining of Massive Datasets, chapter 3).
+"""Near-duplicates by MinHash and locality-sensitive hashing (Leskovec et al., Mining of Massive
+Datasets, chapter 3).
 
 Rows are compared by the Jaccard similarity of their lower-cased word trigrams.
 """
@@ -10,8 +11,8 @@ import numpy as np
 
 PERMUTATIONS = 256
 RECALL = 0.99  # share of the pairs exactly at the threshold that the bands must bring together
-# Rows that one bucket remembers. A bucket that fills up stands for phrases common to the whole pool, which tell no
-# rows apart; without a limit such pools would take quadratic time.
+# Rows that one bucket remembers. A bucket that fills up stands for phrases common to the whole
+# pool, which tell no rows apart; without a limit such pools would take quadratic time.
 BUCKET = 64
 _WORD = re.compile(r"\w+")
 
@@ -19,7 +20,8 @@ _WORD = re.compile(r"\w+")
 def sign_texts(texts: list[str]) -> list[bytes]:
     """A MinHash signature of every text: 256 little-endian unsigned 32-bit numbers.
 
-    Texts of fewer than three words are compared by all their words at once, texts without words as they are.
+    Texts of fewer than three words are compared by all their words at once, texts without words as
+    they are.
     """
     from datasketch import MinHash
 
@@ -31,14 +33,20 @@ def _shingle(text: str) -> list[bytes]:
     lowered = text.lower()
     words = _WORD.findall(lowered) or [lowered.strip()]
     size = min(3, len(words))
-    return [gram.encode() for gram in {" ".join(words[at : at + size]) for at in range(len(words) - size + 1)}]
+    return [
+        gram.encode()
+        for gram in {" ".join(words[at : at + size]) for at in range(len(words) - size + 1)}
+    ]
 
 
-def find_duplicates(ids: Sequence[str], signatures: Sequence[bytes], threshold: float) -> list[str | None]:
-    """For every row, in order: the id of the earliest original it duplicates, or None when it is an original itself.
+def find_duplicates(
+    ids: Sequence[str], signatures: Sequence[bytes], threshold: float
+) -> list[str | None]:
+    """For every row, in order: the id of the earliest original it duplicates, or None when it is an
+    original itself.
 
-    Only originals are compared against, so what a row points to is never a duplicate. `threshold` is the estimated
-    Jaccard similarity from which two rows are duplicates.
+    Only originals are compared against, so what a row points to is never a duplicate. `threshold`
+    is the estimated Jaccard similarity from which two rows are duplicates.
     """
     matrix = np.frombuffer(b"".join(signatures), dtype="<u4").reshape(len(ids), PERMUTATIONS)
     keys = _hash_bands(matrix, *_choose_bands(threshold))
@@ -48,7 +56,10 @@ def find_duplicates(ids: Sequence[str], signatures: Sequence[bytes], threshold: 
     for row, signature in enumerate(signatures):
         original = identical.get(signature)
         if original is None:
-            buckets = [table.setdefault(key, []) for table, key in zip(tables, keys[row].tolist(), strict=True)]
+            buckets = [
+                table.setdefault(key, [])
+                for table, key in zip(tables, keys[row].tolist(), strict=True)
+            ]
             candidates = sorted(set().union(*buckets))
             similar = np.flatnonzero((matrix[candidates] == matrix[row]).mean(axis=1) >= threshold)
             if similar.size:
@@ -64,7 +75,9 @@ def find_duplicates(ids: Sequence[str], signatures: Sequence[bytes], threshold: 
 
 
 def _choose_bands(threshold: float) -> tuple[int, int]:
-    """Bands and numbers per band: the most selective ones that still find RECALL of the pairs at the threshold."""
+    """Bands and numbers per band: the most selective ones that still find RECALL of the pairs at
+    the threshold.
+    """
     for size in range(PERMUTATIONS // 2, 1, -1):
         bands = PERMUTATIONS // size
         if 1 - (1 - threshold**size) ** bands >= RECALL:
@@ -73,7 +86,12 @@ def _choose_bands(threshold: float) -> tuple[int, int]:
 
 
 def _hash_bands(matrix: np.ndarray, bands: int, size: int) -> np.ndarray:
-    """A 64-bit key of every band, shape (rows, bands); a collision costs one comparison, no more."""
+    """A 64-bit key of every band, shape (rows, bands); a collision costs one comparison, no
+    more.
+    """
     multipliers = np.random.default_rng(0).integers(1, 2**63, size=size, dtype=np.uint64)
-    split = (matrix[:, band * size : (band + 1) * size].astype(np.uint64) @ multipliers for band in range(bands))
+    split = (
+        matrix[:, band * size : (band + 1) * size].astype(np.uint64) @ multipliers
+        for band in range(bands)
+    )
     return np.stack(list(split), axis=1)

@@ -1,8 +1,8 @@
 """JSON Lines, CSV and Parquet files as Ray Data sources in which one bad row is one bad row.
 
-Ray's own readers parse a file in one go, so one bad line fails all of it, and want one schema for all files. These
-stream the raw records of a file, whatever its compression; a decoder parses them, one at a time, in the map that
-follows.
+Ray's own readers parse a file in one go, so one bad line fails all of it, and want one schema for
+all files. These stream the raw records of a file, whatever its compression; a decoder parses them,
+one at a time, in the map that follows.
 """
 
 import csv
@@ -43,7 +43,8 @@ _Raw = tuple[bytes, str, str | None]
 
 
 class JsonRecords(FileBasedDatasource):
-    """JSON values a line each, or one below the other over several lines, or one array, wrapper or table of them.
+    """JSON values a line each, or one below the other over several lines, or one array, wrapper or
+    table of them.
 
     Blank lines are no rows. See `json_layout.unwrap` for wrappers and tables.
     """
@@ -56,18 +57,25 @@ class JsonRecords(FileBasedDatasource):
 
 
 class CsvRecords(FileBasedDatasource):
-    """CSV with a header, or TSV by its name; a column name that the header repeats holds a list of its values.
+    """CSV with a header, or TSV by its name; a column name that the header repeats holds a list of
+    its values.
 
     Args:
         delimiter: the character between fields; None for a comma, or a tab in a .tsv file.
-        quoting: whether quotes hold a field together; None for yes, but not in a .tsv file, where they are text.
+        quoting: whether quotes hold a field together; None for yes, but not in a .tsv file, where
+            they are text.
     """
 
     _delimiter: str | None = None
     _quoting: bool | None = None
 
     def __init__(
-        self, paths: Any, *, delimiter: str | None = None, quoting: bool | None = None, **options: Any
+        self,
+        paths: Any,
+        *,
+        delimiter: str | None = None,
+        quoting: bool | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(paths, **options)
         self._delimiter = delimiter
@@ -115,7 +123,9 @@ class ArrowRecords(FileBasedDatasource):
         for batch in _iterate_batches(f):
             left -= batch.nbytes
             if left < 0:
-                raise TooMuch(f"{PurePosixPath(path).name} unpacks to more than {EXPANSION} times its size")
+                raise TooMuch(
+                    f"{PurePosixPath(path).name} unpacks to more than {EXPANSION} times its size"
+                )
             yield pa.Table.from_batches([batch])
 
 
@@ -141,8 +151,12 @@ def _split_json(reader: io.BufferedReader, name: str) -> Iterator[_Raw]:
     if content.startswith(b"["):
         content += reader.read(max(ARRAY + 1 - len(content), 0))
         if len(content) > ARRAY:
-            raise TooMuch(f"{name} begins an array of more than {ARRAY >> 20} MB, expected JSON Lines")
-        values = parse_values(content, most=1)  # else lines after all, of which the first is an array
+            raise TooMuch(
+                f"{name} begins an array of more than {ARRAY >> 20} MB, expected JSON Lines"
+            )
+        values = parse_values(
+            content, most=1
+        )  # else lines after all, of which the first is an array
     elif content.startswith(b"{") and (len(first) > LONGEST or goes_on(content)):
         content += reader.read(max(ARRAY - len(content), 0))
         values = parse_values(content) if not reader.peek(1) else None
@@ -154,16 +168,25 @@ def _split_json(reader: io.BufferedReader, name: str) -> Iterator[_Raw]:
         values = parse_values(content) if content.startswith(b"{") and not second else None
         content = content.rstrip(b"\n") + b"\n" * (more + 1) + second
     # A lone row of a JSON Lines file may have lists of one length too.
-    rows = unwrap(values) if values is not None and ".json" in PurePosixPath(name.lower()).suffixes else values
+    rows = (
+        unwrap(values)
+        if values is not None and ".json" in PurePosixPath(name.lower()).suffixes
+        else values
+    )
     if rows is not None:
-        yield from ((json.dumps(row).encode(), f"{name} item {at}: ", None) for at, row in enumerate(rows, start=1))
+        yield from (
+            (json.dumps(row).encode(), f"{name} item {at}: ", None)
+            for at, row in enumerate(rows, start=1)
+        )
         return
     known = io.BufferedReader(io.BytesIO(content))
     yield from _split_lines(chain(read_lines(known), read_lines(reader)), name, blank + 1)
 
 
 def _read_first(reader: io.BufferedReader) -> tuple[int, bytes]:
-    """How many blank lines there are, and the line after them, cut where it is longer than LONGEST."""
+    """How many blank lines there are, and the line after them, cut where it is longer than
+    LONGEST.
+    """
     blank = 0
     while line := reader.readline(LONGEST + 1):
         if line.removeprefix(_BOM).strip():
@@ -197,7 +220,12 @@ def _split_fields(reader: Any, lines: Lines, name: str) -> Iterator[_Raw]:
             return
         except csv.Error as error:
             lines.retry()
-            yield b"", place, f"is not valid CSV: {'a quote is never closed' if 'end of data' in str(error) else error}"
+            yield (
+                b"",
+                place,
+                f"is not valid CSV: "
+                f"{'a quote is never closed' if 'end of data' in str(error) else error}",
+            )
             continue
         if header is None:
             header = fields
@@ -249,19 +277,29 @@ def _decode_json(content: bytes) -> tuple[Any, str | None]:
         return None, "is not valid UTF-8"
     except json.JSONDecodeError as error:
         return None, f"is not valid JSON: {error.msg} at character {error.pos + 1}"
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of open brackets
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a number of thousands of digits, thousands of open brackets
         return None, f"is not usable JSON: {error}"
 
 
 def decode_columns(table: pa.Table) -> Iterator[Row]:
     """The rows of a block of Parquet or Arrow.
 
-    Columns of types that other libraries define are left out: to read one runs their code, which may unpickle.
+    Columns of types that other libraries define are left out: to read one runs their code, which
+    may unpickle.
     """
-    table = table.select([at for at, field in enumerate(table.schema) if not _is_foreign(field.type)])
+    table = table.select(
+        [at for at, field in enumerate(table.schema) if not _is_foreign(field.type)]
+    )
     try:
         records = table.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException):  # of one row: Arrow does not check text when it reads it
+    except (
+        ValueError,
+        OverflowError,
+        pa.ArrowException,
+    ):  # of one row: Arrow does not check text when it reads it
         yield from (_decode_row(table, at) for at in range(table.num_rows))
     else:
         yield from ((record, None, "") for record in records)

@@ -1,7 +1,8 @@
-"""Datasets of the Hugging Face hub: which files a repository has, and copies of them in the hub's own cache.
+"""Datasets of the Hugging Face hub: which files a repository has, and copies of them in the hub's
+own cache.
 
-None of the loaders of `datasets` runs. They take the name of one of their own modules (text, csv) for a dataset, and
-open whatever a repository's card names, on this machine or elsewhere.
+None of the loaders of `datasets` runs. They take the name of one of their own modules (text, csv)
+for a dataset, and open whatever a repository's card names, on this machine or elsewhere.
 """
 
 import re
@@ -17,14 +18,17 @@ class HubDataset:
     """A dataset repository at one commit.
 
     Raises:
-        OSError: the hub cannot be reached and its cache holds nothing of it, or there is no such repository.
+        OSError: the hub cannot be reached and its cache holds nothing of it, or there is no such
+            repository.
         UserError: `revision`, the value of data.revision, is no name of a revision.
         ValueError: `repository` is no name of one.
     """
 
     def __init__(self, repository: str, revision: str | None) -> None:
         if revision is not None and not _REVISION.fullmatch(revision):
-            raise UserError(f"data.revision is {revision[:80]!r}, expected a branch, a tag or a commit")
+            raise UserError(
+                f"data.revision is {revision[:80]!r}, expected a branch, a tag or a commit"
+            )
         self._repository = repository
         self._revision = revision
         self.folder = self._download([CARD])
@@ -36,17 +40,27 @@ class HubDataset:
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
     def list_files(self) -> list[str]:
-        """Paths in the repository, sorted; where the hub cannot be reached, those that the cache holds."""
+        """Paths in the repository, sorted; where the hub cannot be reached, those that the cache
+        holds.
+        """
         from huggingface_hub import HfApi
 
         try:
-            listed = HfApi().list_repo_files(self._repository, revision=self.folder.name, repo_type="dataset")
+            listed = HfApi().list_repo_files(
+                self._repository, revision=self.folder.name, repo_type="dataset"
+            )
         except Exception:  # each client of the hub has exceptions of its own for a hub that is away
-            listed = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
+            listed = [
+                path.relative_to(self.folder).as_posix()
+                for path in self.folder.rglob("*")
+                if path.is_file()
+            ]
         return sorted(listed)
 
     def fetch(self, files: list[str]) -> list[str]:
-        """Local paths of `files`, which are downloaded where the cache lacks them; raises OSError."""
+        """Local paths of `files`, which are downloaded where the cache lacks them; raises
+        OSError.
+        """
         self._revision = self.folder.name
         self._download(files)
         return [str(self.folder / file) for file in files]
@@ -56,5 +70,10 @@ class HubDataset:
 
         wanted = [re.sub(r"[*?[]", lambda found: f"[{found[0]}]", file) for file in files]
         return Path(
-            snapshot_download(self._repository, repo_type="dataset", revision=self._revision, allow_patterns=wanted)
+            snapshot_download(
+                self._repository,
+                repo_type="dataset",
+                revision=self._revision,
+                allow_patterns=wanted,
+            )
         )

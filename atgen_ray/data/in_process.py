@@ -1,4 +1,6 @@
-"""Reading a split in this process, by the readers that Ray would run in its workers: for small files, without Ray."""
+"""Reading a split in this process, by the readers that Ray would run in its workers: for small
+files, without Ray.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +46,9 @@ def _read(reader: type[Any], paths: Sequence[str], options: dict[str, Any]) -> I
     from pyarrow.fs import LocalFileSystem
     from ray.data import DataContext
 
-    source: Any = object.__new__(reader)  # its constructor puts the paths into Ray's store, which would start Ray
+    source: Any = object.__new__(
+        reader
+    )  # its constructor puts the paths into Ray's store, which would start Ray
     source._filesystem = LocalFileSystem()
     source._data_context = DataContext.get_current()
     for name, value in options.items():

@@ -1,4 +1,6 @@
-"""What a JSON file that is not JSON Lines holds: rows in an array, in a wrapper, as columns, or over several lines."""
+"""What a JSON file that is not JSON Lines holds: rows in an array, in a wrapper, as columns, or
+over several lines.
+"""
 
 import json
 import re
@@ -11,7 +13,9 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def goes_on(line: bytes) -> bool:
-    """Whether `line` begins a JSON object that ends in a later line, as pretty-printers write it."""
+    """Whether `line` begins a JSON object that ends in a later line, as pretty-printers write
+    it.
+    """
     if not line.startswith(b"{"):
         return False
     try:
@@ -25,7 +29,9 @@ def goes_on(line: bytes) -> bool:
 
 
 def parse_values(content: bytes, most: int | None = None) -> list[Any] | None:
-    """The JSON values that stand one behind the other in `content`; None where it is not that, or has over `most`."""
+    """The JSON values that stand one behind the other in `content`; None where it is not that, or
+    has over `most`.
+    """
     decoder = json.JSONDecoder()
     values: list[Any] = []
     try:
@@ -46,8 +52,9 @@ def parse_values(content: bytes, most: int | None = None) -> list[Any] | None:
 def unwrap(values: list[Any]) -> list[Any]:
     """The rows in the values of a file.
 
-    A file of one value may be an array of rows, an object that keeps them under one of WRAPPERS, or a table: an object
-    of columns of one length, as lists or, as pandas writes them, as objects keyed by row; or rows keyed by number.
+    A file of one value may be an array of rows, an object that keeps them under one of WRAPPERS, or
+    a table: an object of columns of one length, as lists or, as pandas writes them, as objects
+    keyed by row; or rows keyed by number.
     """
     if len(values) != 1:
         return values
@@ -69,7 +76,11 @@ def _is_rows(value: Any) -> bool:
 def _turn_columns(value: dict[str, Any]) -> list[Any] | None:
     columns = {name: _list_cells(column) for name, column in value.items()}
     lengths = {len(cells) if cells is not None else -1 for cells in columns.values()}
-    if len(lengths) != 1 or max(lengths) < 2 or (len(columns) == 1 and _is_rows(next(iter(value.values())))):
+    if (
+        len(lengths) != 1
+        or max(lengths) < 2
+        or (len(columns) == 1 and _is_rows(next(iter(value.values()))))
+    ):
         return None
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 

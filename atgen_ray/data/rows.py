@@ -1,4 +1,6 @@
-"""From a row of the source to a text, its references and its signature: the map that Ray Data runs over the pool."""
+"""From a row of the source to a text, its references and its signature: the map that Ray Data runs
+over the pool.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,10 +24,12 @@ from atgen_ray.data.duplicates import sign_texts
 from atgen_ray.data.size_limits import LONGEST, describe_length
 from atgen_ray.models.user_template import fill_template, list_variables, tests_variable
 
-Row = tuple[Any, str | None, str]  # the record, or why there is none, and where it stands: "a.jsonl line 3: "
+Row = tuple[
+    Any, str | None, str
+]  # the record, or why there is none, and where it stands: "a.jsonl line 3: "
 
-# What becomes of a row: a text, or an error. The last three columns tell a mistake in the configuration, which meets
-# every row, from a mistake in the data.
+# What becomes of a row: a text, or an error. The last three columns tell a mistake in the
+# configuration, which meets every row, from a mistake in the data.
 FILLED_SCHEMA = pa.schema(
     [
         ("text", pa.string()),
@@ -37,7 +41,10 @@ FILLED_SCHEMA = pa.schema(
         ("absent", pa.list_(pa.string())),  # configured paths that the row lacks
         ("undefined", pa.list_(pa.string())),  # variables that failed the template
         ("defined", pa.list_(pa.string())),  # variables of the template that the row has
-        ("columns", pa.list_(pa.string())),  # what the row has instead, where something is absent or undefined
+        (
+            "columns",
+            pa.list_(pa.string()),
+        ),  # what the row has instead, where something is absent or undefined
     ]
 )
 
@@ -55,11 +62,15 @@ class RowPlan:
 
 
 def fill_rows(rows: Iterable[Row], plan: RowPlan) -> pa.Table:
-    """Fill the template for every row; a row that cannot be filled says why in `error`. FILLED_SCHEMA."""
+    """Fill the template for every row; a row that cannot be filled says why in `error`.
+    FILLED_SCHEMA.
+    """
     filled = [_fill_row(record, error, place, plan) for record, error, place in rows]
     if plan.signed:
         usable = [row for row in filled if row["error"] is None]
-        for row, signature in zip(usable, sign_texts([row.pop("data") for row in usable]), strict=True):
+        for row, signature in zip(
+            usable, sign_texts([row.pop("data") for row in usable]), strict=True
+        ):
             row["signature"] = signature
     return pa.Table.from_pylist(filled, schema=FILLED_SCHEMA)
 
@@ -87,7 +98,9 @@ class _RowError(Exception):
         self.undefined = list(undefined)
 
 
-def _take_texts(record: dict[str, Any], found: dict[str, list[tuple[Address, Any]]], plan: RowPlan) -> dict[str, Any]:
+def _take_texts(
+    record: dict[str, Any], found: dict[str, list[tuple[Address, Any]]], plan: RowPlan
+) -> dict[str, Any]:
     asked, known, hidden = _read_conversations(found, plan)
     source = asked[plan.input]
     if not source:
@@ -104,14 +117,20 @@ def _take_texts(record: dict[str, Any], found: dict[str, list[tuple[Address, Any
         if text.strip()
     ]
     if references and plan.reference_template is not None:
-        references = [_fill(plan.reference_template, restore_integers(record), "data.reference_template")]
+        references = [
+            _fill(plan.reference_template, restore_integers(record), "data.reference_template")
+        ]
     if plan.needs_reference and not references:
         raise _RowError("has no reference")
     shared = {address[0] for address, _ in source}
-    answers = [address for path in plan.references for address in find_addresses(record, path)] + hidden
+    answers = [
+        address for path in plan.references for address in find_addresses(record, path)
+    ] + hidden
     columns = hide_leaves(record, answers, shared)
     # A template that names the column of the input itself means by `input` a column of that name.
-    if not ("input" in columns and plan.input != "input" and plan.input in list_variables(plan.template)):
+    if not (
+        "input" in columns and plan.input != "input" and plan.input in list_variables(plan.template)
+    ):
         columns["input"] = question
     text = _fill(plan.template, columns)
     row = {
@@ -120,21 +139,37 @@ def _take_texts(record: dict[str, Any], found: dict[str, list[tuple[Address, Any
         "references": list(dict.fromkeys(references)),
         "defined": sorted(list_variables(plan.template) & columns.keys()),
     }
-    return row | {"data": fill_template(plan.template, columns, literals=False)} if plan.signed else row
+    return (
+        row | {"data": fill_template(plan.template, columns, literals=False)}
+        if plan.signed
+        else row
+    )
 
 
 def _read_conversations(
     found: dict[str, list[tuple[Address, Any]]], plan: RowPlan
-) -> tuple[dict[str, list[tuple[Address, Any]]], dict[str, list[tuple[Address, Any]]], list[Address]]:
+) -> tuple[
+    dict[str, list[tuple[Address, Any]]], dict[str, list[tuple[Address, Any]]], list[Address]
+]:
     """Question and answers out of columns that hold chats, and where the answers stand."""
     asked = {
-        plan.input: [(at, render_question(each) if is_conversation(each) else each) for at, each in found[plan.input]]
+        plan.input: [
+            (at, render_question(each) if is_conversation(each) else each)
+            for at, each in found[plan.input]
+        ]
     }
     known = {
-        path: [(at, read_answer(each) if is_conversation(each) else each) for at, each in found[path]]
+        path: [
+            (at, read_answer(each) if is_conversation(each) else each) for at, each in found[path]
+        ]
         for path in plan.references
     }
-    chats = [(at, each) for path in (plan.input, *plan.references) for at, each in found[path] if is_conversation(each)]
+    chats = [
+        (at, each)
+        for path in (plan.input, *plan.references)
+        for at, each in found[path]
+        if is_conversation(each)
+    ]
     return asked, known, [(*at, turn) for at, each in chats for turn in find_answers(each)]
 
 
@@ -156,7 +191,10 @@ def _hint_inner(path: str, values: list[Any]) -> str:
         for key, value in found.items()
         if isinstance(value, list) and all(isinstance(item, str) for item in value)
     ]
-    named = next((key for key in ("text", "value", "answer", "content") if key in inner), inner[0] if inner else None)
+    named = next(
+        (key for key in ("text", "value", "answer", "content") if key in inner),
+        inner[0] if inner else None,
+    )
     return f"; did you mean '{path}.{named}'?" if named else ""
 
 
@@ -166,10 +204,19 @@ def _fill(template: str, columns: dict[str, Any], key: str = "prompt.template") 
         text.encode("utf-8")
     except jinja2.UndefinedError as error:
         undefined = sorted(list_variables(template) - columns.keys())
-        raise _RowError(f"{key}: {error.message}", undefined if key == "prompt.template" else ()) from error
+        raise _RowError(
+            f"{key}: {error.message}", undefined if key == "prompt.template" else ()
+        ) from error
     except UnicodeError as error:
         raise _RowError(f"{key} gives text that is not valid Unicode") from error
-    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (
+        jinja2.TemplateError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
         raise _RowError(f"{key}: {type(error).__name__}: {error}") from error
     if not text.strip():
         raise _RowError(f"{key} gives no text")

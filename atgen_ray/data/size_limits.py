@@ -1,4 +1,6 @@
-"""How much a file may come to: small files that unpack to endless ones, and rows too long to be texts, are refused."""
+"""How much a file may come to: small files that unpack to endless ones, and rows too long to be
+texts, are refused.
+"""
 
 import codecs
 import csv
@@ -59,7 +61,9 @@ class Lines:
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
-        self._record: list[str | None] = []  # lines given since `start`; None for one that is too long
+        self._record: list[
+            str | None
+        ] = []  # lines given since `start`; None for one that is too long
         self._again: deque[str | None] = deque()
         self.given = 0  # lines so far
 
@@ -81,7 +85,9 @@ class Lines:
         self._record = []
 
     def retry(self) -> None:
-        """Takes back all lines of a broken record but the first: a quote that is never closed swallows good rows."""
+        """Takes back all lines of a broken record but the first: a quote that is never closed
+        swallows good rows.
+        """
         taken = self._record[1:]
         self._again.extendleft(reversed(taken))
         self.given -= len(taken)
@@ -101,7 +107,9 @@ def describe_length() -> str:
 
 
 def check_encoding(head: bytes, name: str) -> None:
-    """Raises OSError where a text file begins as UTF-16 or UTF-32 does: spreadsheets write "Unicode text" so."""
+    """Raises OSError where a text file begins as UTF-16 or UTF-32 does: spreadsheets write "Unicode
+    text" so.
+    """
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
         raise OSError(f"{name} is UTF-16 or UTF-32, expected UTF-8")
 

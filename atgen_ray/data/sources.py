@@ -1,8 +1,9 @@
-"""Any dataset as a Ray Dataset: files, folders, globs, URLs, Hugging Face ids and folders made by save_to_disk.
+"""Any dataset as a Ray Dataset: files, folders, globs, URLs, Hugging Face ids and folders made by
+save_to_disk.
 
-Whatever the kind of place, it comes down to a list of files, and each of them is checked before any is opened: it lies
-where the configuration points, links followed. What a dataset says of itself (a README, a state.json, a symbolic link)
-cannot lead elsewhere.
+Whatever the kind of place, it comes down to a list of files, and each of them is checked before any
+is opened: it lies where the configuration points, links followed. What a dataset says of itself (a
+README, a state.json, a symbolic link) cannot lead elsewhere.
 """
 
 import json
@@ -25,7 +26,15 @@ from atgen_ray.core.locations import locate
 from atgen_ray.data.hub import CARD, HubDataset
 from atgen_ray.data.in_process import read_files, reads_in_process
 from atgen_ray.data.rows import Row
-from atgen_ray.data.split_files import NO_DATA, list_splits, name_split, pick_files, pick_split, read_options
+from atgen_ray.data.split_files import (
+    NO_DATA,
+    list_splits,
+    name_split,
+    pick_files,
+    pick_split,
+    read_options,
+)
+from atgen_ray.ray_runtime.hardware import share_cpus
 
 SUFFIXES = {
     ".jsonl": "jsonl",
@@ -72,7 +81,9 @@ class _Place:
 
     def keep(self, relative: list[str]) -> "_Place":
         """The same place with some of its files."""
-        files = [path for path in self.files if path.removeprefix(f"{self.folder}/") in set(relative)]
+        files = [
+            path for path in self.files if path.removeprefix(f"{self.folder}/") in set(relative)
+        ]
         return replace(self, files=files)
 
     def refuse(self, reason: str) -> UserError:
@@ -82,13 +93,18 @@ class _Place:
 def open_source(data: DataConfig, key: str, location: str, split: str) -> Source:
     """Open `location`, the value of `key`; `split` is the split of a dataset that holds several.
 
-    Rows come in the order of the source: files by path, rows as they stand. Nothing but a dataset's own description
-    is read yet, and of the hub, whose files are copied here.
+    Rows come in the order of the source: files by path, rows as they stand. Nothing but a dataset's
+    own description is read yet, and of the hub, whose files are copied here.
 
     Raises:
-        UserError: nothing is there, its format cannot be told, it cannot be opened, or it names files outside itself.
+        UserError: nothing is there, its format cannot be told, it cannot be opened, or it names
+            files outside itself.
     """
-    place = _find_place(key, location) if data.path is None else _find_split(data.path, data.subset, split)
+    place = (
+        _find_place(key, location)
+        if data.path is None
+        else _find_split(data.path, data.subset, split)
+    )
     kind = _tell_format(place) if data.format == "auto" else data.format
     if kind == "huggingface":
         return _open_repository(place, data, split)
@@ -110,7 +126,9 @@ def parse_split(split: str, key: str) -> tuple[str, slice]:
     """
     found = _SPLIT.fullmatch(split)
     if found is None:
-        raise UserError(f"{key} is '{split}', expected a name, or a name with rows as in train[100:200]")
+        raise UserError(
+            f"{key} is '{split}', expected a name, or a name with rows as in train[100:200]"
+        )
     start, stop = (int(bound) if bound else None for bound in (found["start"], found["stop"]))
     return found["name"], slice(start, stop)
 
@@ -125,21 +143,30 @@ def _find_split(folder: str, subset: str | None, split: str) -> _Place:
     named = [path for path in place.relative() if _kind_of(path)]
     inner = [path for path in named if subset and f"/{subset}/" in f"/{path}"]
     picked = pick_split(inner or named, split)
-    if not picked or len(picked) == len(named) > len(list_splits(named)) == 0:  # a folder of other files
+    if (
+        not picked or len(picked) == len(named) > len(list_splits(named)) == 0
+    ):  # a folder of other files
         known = sorted({name_split(path) for path in named})
-        raise place.refuse(f"which has no file of split '{split}'" + (f"; it has {', '.join(known)}" if known else ""))
+        raise place.refuse(
+            f"which has no file of split '{split}'"
+            + (f"; it has {', '.join(known)}" if known else "")
+        )
     return place.keep(picked)
 
 
 def _keep_split(place: _Place, kind: str, split: str) -> _Place:
-    """Of a folder whose files are named by several splits the files of one: the others are no part of the pool."""
+    """Of a folder whose files are named by several splits the files of one: the others are no part
+    of the pool.
+    """
     named = [path for path in place.relative() if _kind_of(path) == kind]
     splits = list_splits(named)
     if len(splits) < 2:
         return place
     picked = pick_split(named, split)
     if not picked:
-        raise place.refuse(f"which has no file of split '{split}'; it has {', '.join(sorted(splits))}")
+        raise place.refuse(
+            f"which has no file of split '{split}'; it has {', '.join(sorted(splits))}"
+        )
     return place.keep(picked)
 
 
@@ -149,15 +176,25 @@ def _find_place(key: str, location: str) -> _Place:
         if filesystem.isfile(path):
             return _Place(key, location, filesystem, [path], None)
         if filesystem.isdir(path):
-            place = _Place(key, location, filesystem, _list_folder(filesystem, path), path.rstrip("/"))
+            place = _Place(
+                key, location, filesystem, _list_folder(filesystem, path), path.rstrip("/")
+            )
             check_inside(place, place.files, place.folder)
             return place
-        globbed = sorted(filter(filesystem.isfile, filesystem.glob(path))) if _MAGIC.search(path) else []
+        globbed = (
+            sorted(filter(filesystem.isfile, filesystem.glob(path))) if _MAGIC.search(path) else []
+        )
         place = _Place(key, location, filesystem, globbed, None)
         check_inside(place, globbed, _MAGIC.split(path)[0].rpartition("/")[0])
         return place
-    except (ImportError, ValueError, OSError) as error:  # a missing driver, an unknown scheme, no access
-        raise UserError(f"{key} is '{location}', which cannot be opened: {_first_line(error)}") from error
+    except (
+        ImportError,
+        ValueError,
+        OSError,
+    ) as error:  # a missing driver, an unknown scheme, no access
+        raise UserError(
+            f"{key} is '{location}', which cannot be opened: {_first_line(error)}"
+        ) from error
 
 
 def check_inside(place: _Place, paths: list[str], folder: str | None) -> None:
@@ -174,12 +211,16 @@ def check_inside(place: _Place, paths: list[str], folder: str | None) -> None:
                 raise place.refuse(f"which leads to {path[:200]!r}, outside it")
         return
     root = Path(os.path.realpath(folder))
-    if root.parent.name == "snapshots":  # of the hub's cache, where the files are links to blobs beside the snapshots
+    if (
+        root.parent.name == "snapshots"
+    ):  # of the hub's cache, where the files are links to blobs beside the snapshots
         root = root.parent.parent
     for path in paths:
         target = os.path.realpath(path)
         if not Path(target).is_relative_to(root):
-            raise place.refuse(f"which leads to {target[:200]!r}, outside it, by {PurePosixPath(path).name[:80]!r}")
+            raise place.refuse(
+                f"which leads to {target[:200]!r}, outside it, by {PurePosixPath(path).name[:80]!r}"
+            )
 
 
 def _list_folder(filesystem: Any, folder: str) -> list[str]:
@@ -195,20 +236,35 @@ def _list_folder(filesystem: Any, folder: str) -> list[str]:
 
 def _kind_of(path: str) -> str | None:
     name = PurePosixPath(path.lower())
-    return SUFFIXES.get(PurePosixPath(name.stem).suffix if name.suffix in COMPRESSIONS else name.suffix)
+    return SUFFIXES.get(
+        PurePosixPath(name.stem).suffix if name.suffix in COMPRESSIONS else name.suffix
+    )
 
 
 def _tell_format(place: _Place) -> str:
     kinds = {kind for kind in map(_kind_of, place.files) if kind}
-    if place.folder and any(place.filesystem.exists(f"{place.folder}/{mark}") for mark in _SAVED_MARKS):
+    if place.folder and any(
+        place.filesystem.exists(f"{place.folder}/{mark}") for mark in _SAVED_MARKS
+    ):
         return "saved"
-    if not place.files and not place.folder and _HUB_ID.fullmatch(place.location) and not _kind_of(place.location):
+    if (
+        not place.files
+        and not place.folder
+        and _HUB_ID.fullmatch(place.location)
+        and not _kind_of(place.location)
+    ):
         return "huggingface"
     if len(kinds) == 1:
         return kinds.pop()
     if not place.files:
-        raise place.refuse("expected an existing file, folder, glob or URL, or a Hugging Face dataset id")
-    found = f"its files are of several kinds ({', '.join(sorted(kinds))})" if kinds else "its name does not tell"
+        raise place.refuse(
+            "expected an existing file, folder, glob or URL, or a Hugging Face dataset id"
+        )
+    found = (
+        f"its files are of several kinds ({', '.join(sorted(kinds))})"
+        if kinds
+        else "its name does not tell"
+    )
     raise place.refuse(f"and {found}: set data.format to jsonl, csv, parquet, saved or huggingface")
 
 
@@ -217,11 +273,13 @@ def _pick_kind(place: _Place, kind: str) -> list[str]:
     return named or place.files
 
 
-def _open_files(place: _Place, kind: str, paths: list[str], options: dict[str, Any] | None = None) -> Source:
-    """Files that every worker can reach, read by tasks of Ray Data, or here where `reading_in_process` says so."""
+def _open_files(
+    place: _Place, kind: str, paths: list[str], options: dict[str, Any] | None = None
+) -> Source:
+    """Files that every worker can reach, read by tasks of Ray Data, or here where
+    `reading_in_process` says so.
+    """
     import ray.data
-
-    from atgen_ray.ray_runtime.hardware import share_cpus
 
     if place.is_local and reads_in_process():
         reader, decode = _choose_reader(kind)
@@ -244,8 +302,12 @@ def _choose_reader(kind: str) -> tuple[Any, Any]:
     }.get(kind, (files.JsonRecords, files.decode_records))
 
 
-def _build_source(place: _Place, kind: str, paths: list[str], options: dict[str, Any]) -> tuple[Any, Any]:
-    """The Ray datasource of files of one kind, and what decodes its blocks. `options` are those of CSV."""
+def _build_source(
+    place: _Place, kind: str, paths: list[str], options: dict[str, Any]
+) -> tuple[Any, Any]:
+    """The Ray datasource of files of one kind, and what decodes its blocks. `options` are those of
+    CSV.
+    """
     from pyarrow.fs import LocalFileSystem
     from ray.data.datasource import Partitioning
 
@@ -273,9 +335,13 @@ def _open_repository(place: _Place, data: DataConfig, split: str) -> Source:
         copies = dataset.fetch(files)
     except (OSError, ValueError) as error:
         asked = f"(subset {data.subset}, split {split})"
-        reason = f"no file or folder here, and Hugging Face cannot load it {asked}: {_first_line(error)}"
+        reason = (
+            f"no file or folder here, and Hugging Face cannot load it {asked}: {_first_line(error)}"
+        )
         raise place.refuse(reason) from error
-    here = replace(place, filesystem=fsspec.filesystem("file"), files=copies, folder=str(dataset.folder))
+    here = replace(
+        place, filesystem=fsspec.filesystem("file"), files=copies, folder=str(dataset.folder)
+    )
     check_inside(here, copies, here.folder)
     return _open_here(here, kind, copies, options)
 
@@ -292,12 +358,15 @@ def _pick_files(
 
 
 def _most_common(place: _Place) -> tuple[str, list[str]]:
-    """The kind of most files, and the files of it; a repository may hold the same rows in several kinds."""
+    """The kind of most files, and the files of it; a repository may hold the same rows in several
+    kinds.
+    """
     kinds = Counter(kind for kind in map(_kind_of, place.files) if kind)
     if not kinds:
         names = ", ".join(sorted({PurePosixPath(path).suffix or path for path in place.files})[:5])
         raise place.refuse(
-            f"whose files ({names}) are no JSON, CSV, Parquet or Arrow; of a public dataset the hub has a copy in "
+            f"whose files ({names}) are no JSON, CSV, Parquet or Arrow; of a public dataset the "
+            f"hub has a copy in "
             "Parquet: data.revision=refs/convert/parquet"
         )
     kind = max(sorted(kinds), key=kinds.__getitem__)
@@ -314,7 +383,9 @@ def _read_beside(place: _Place, name: str) -> str | None:
 
 
 def _open_here(place: _Place, kind: str, paths: list[str], options: dict[str, Any]) -> Source:
-    """Files of this machine alone, such as the hub's cache, read in this process into the object store."""
+    """Files of this machine alone, such as the hub's cache, read in this process into the object
+    store.
+    """
     import ray.data
 
     try:
@@ -326,7 +397,9 @@ def _open_here(place: _Place, kind: str, paths: list[str], options: dict[str, An
 
 
 def _open_saved(place: _Place, split: str) -> Source:
-    """A folder made by datasets.save_to_disk, whose descriptions name splits and files: only those inside it."""
+    """A folder made by datasets.save_to_disk, whose descriptions name splits and files: only those
+    inside it.
+    """
     try:
         splits = json.loads(_read_beside(place, "dataset_dict.json") or "null")
         inner = ""
@@ -334,14 +407,23 @@ def _open_saved(place: _Place, split: str) -> Source:
             names = [str(name) for name in splits["splits"]]
             if split not in names:
                 key = "a split" if place.key == "data.path" else f"{place.key}_split"
-                raise UserError(f"{key} is '{split}', no split of '{place.location}'{nearest(split, names)}")
+                raise UserError(
+                    f"{key} is '{split}', no split of '{place.location}'{nearest(split, names)}"
+                )
             inner = f"{split}/"
         state = json.loads(_read_beside(place, f"{inner}state.json") or "null")
-        paths = [posixpath.join(place.folder or "", inner, file["filename"]) for file in state["_data_files"]]
+        paths = [
+            posixpath.join(place.folder or "", inner, file["filename"])
+            for file in state["_data_files"]
+        ]
         if state.get("_indices_data_files"):
-            raise ValueError("it picks its rows by an index; save it again, which writes the rows themselves")
+            raise ValueError(
+                "it picks its rows by an index; save it again, which writes the rows themselves"
+            )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise place.refuse(f"expected a folder made by datasets.save_to_disk: {_first_line(error)}") from error
+        raise place.refuse(
+            f"expected a folder made by datasets.save_to_disk: {_first_line(error)}"
+        ) from error
     check_inside(place, paths, place.folder)
     return _open_files(place, "arrow", paths)
 

@@ -1,4 +1,6 @@
-"""Reading a split: every usable row as an example with an id, its answers apart, and the rows that are not usable."""
+"""Reading a split: every usable row as an example with an id, its answers apart, and the rows that
+are not usable.
+"""
 
 import hashlib
 import logging
@@ -18,6 +20,7 @@ from atgen_ray.data.duplicates import find_duplicates
 from atgen_ray.data.in_process import Blocks
 from atgen_ray.data.rows import FILLED_SCHEMA, RowPlan, fill_rows
 from atgen_ray.models.user_template import check_template
+from atgen_ray.ray_runtime.hardware import share_cpus
 
 if TYPE_CHECKING:
     from atgen_ray.data.sources import Source
@@ -35,17 +38,22 @@ class Split:
 
 
 def build_split(
-    data: DataConfig, prompt: PromptConfig, split: SplitName, seed: int, progress: Progress | None = None
+    data: DataConfig,
+    prompt: PromptConfig,
+    split: SplitName,
+    seed: int,
+    progress: Progress | None = None,
 ) -> Split:
     """Read data.pool or data.test through Ray Data.
 
-    Ids are hashes of the split, the text and the source row; `limit` keeps a subset that depends on `seed` and the
-    source rows alone. Near-duplicates are marked in the pool only, among the rows kept. A row of the test set needs a
-    reference, a row of the pool does not. `progress` is called with the rows read so far, as both numbers: a text
-    file does not say how many it holds.
+    Ids are hashes of the split, the text and the source row; `limit` keeps a subset that depends on
+    `seed` and the source rows alone. Near-duplicates are marked in the pool only, among the rows
+    kept. A row of the test set needs a reference, a row of the pool does not. `progress` is called
+    with the rows read so far, as both numbers: a text file does not say how many it holds.
 
     Raises:
-        UserError: nothing is there, a configured column or variable exists in no row, or no row is usable.
+        UserError: nothing is there, a configured column or variable exists in no row, or no row is
+            usable.
     """
     from atgen_ray.data.sources import open_source, parse_split
 
@@ -53,7 +61,9 @@ def build_split(
     if location is None:
         raise UserError("data.test is null, expected the location of the test set")
     plan = _plan_rows(data, prompt, split)
-    name, part = parse_split(data.pool_split if split == "pool" else data.test_split, f"data.{split}_split")
+    name, part = parse_split(
+        data.pool_split if split == "pool" else data.test_split, f"data.{split}_split"
+    )
     source = open_source(data, f"data.{split}", location, name)
     rows = _fill_source(source, plan, f"data.{split} is '{location}'", progress)
     _check_rows(rows, plan, data, split, location)
@@ -62,39 +72,61 @@ def build_split(
     if not inside:
         asked = data.pool_split if split == "pool" else data.test_split
         raise UserError(
-            f"data.{split}_split is '{asked}', but '{location}' has {rows.num_rows} rows, none of them there"
+            f"data.{split}_split is '{asked}', but '{location}' has {rows.num_rows} rows, none of "
+            f"them there"
         )
     dead = [
         DeadLetter(f"row-{row}" if split == "pool" else f"{split}-row-{row}", "pool", reason)
         for row, reason in enumerate(rows["error"].to_pylist())
         if reason is not None and row in inside
     ]
-    # Python's own integers: whether a range has one of numpy's is found out by comparing it with each of its members.
+    # Python's own integers: whether a range has one of numpy's is found out by comparing it with
+    # each of its members.
     sound = np.flatnonzero(rows["error"].is_null().to_numpy()).tolist()
     usable = np.array([row for row in sound if row in inside], dtype=int)
     if not usable.size:
         raise UserError(
-            f"data.{split} is '{location}', of which no row that is asked for is usable; the first: {dead[0].reason}"
+            f"data.{split} is '{location}', of which no row that is asked for is usable; the "
+            f"first: {dead[0].reason}"
         )
     if data.merge_repeats:
         rows, usable = _merge_repeats(rows, usable)
     kept = _draw(usable, data.limit if split == "pool" else data.test_limit, f"{seed}/{split}")
     mask = np.zeros(rows.num_rows, dtype=bool)
     mask[kept] = True
-    rows = rows.filter(pa.array(mask))  # filter, not take: it works chunk by chunk, however long the texts are
-    ids = [_hash_id(split, content, row) for content, row in zip(rows["content"].to_pylist(), kept, strict=True)]
+    rows = rows.filter(
+        pa.array(mask)
+    )  # filter, not take: it works chunk by chunk, however long the texts are
+    ids = [
+        _hash_id(split, content, row)
+        for content, row in zip(rows["content"].to_pylist(), kept, strict=True)
+    ]
     signatures = rows["signature"].to_pylist() if plan.signed else []
-    duplicate_of = find_duplicates(ids, signatures, data.duplicates.threshold) if plan.signed else [None] * len(ids)
+    duplicate_of = (
+        find_duplicates(ids, signatures, data.duplicates.threshold)
+        if plan.signed
+        else [None] * len(ids)
+    )
     examples = pa.table(
-        [pa.array(ids), pa.array(kept), rows["text"], rows["content"], pa.array(duplicate_of, pa.string())],
+        [
+            pa.array(ids),
+            pa.array(kept),
+            rows["text"],
+            rows["content"],
+            pa.array(duplicate_of, pa.string()),
+        ],
         schema=POOL_SCHEMA,
     )
     gold = pa.table([pa.array(ids), rows["references"]], schema=GOLD_SCHEMA)
-    return Split(examples, gold.filter(pc.greater(pc.list_value_length(gold["references"]), 0)), dead)
+    return Split(
+        examples, gold.filter(pc.greater(pc.list_value_length(gold["references"]), 0)), dead
+    )
 
 
 def overlap(pool: pa.Table, test: pa.Table) -> list[str]:
-    """Ids of the pool's examples whose content is in the test set too: they would leak it into training."""
+    """Ids of the pool's examples whose content is in the test set too: they would leak it into
+    training.
+    """
     shared = pc.is_in(pool["content"], value_set=test["content"].combine_chunks())
     return pool["id"].filter(shared).to_pylist()
 
@@ -104,22 +136,29 @@ def _plan_rows(data: DataConfig, prompt: PromptConfig, split: SplitName) -> RowP
     if split == "test" and data.test_references is not None:
         references = data.test_references
     if split == "test" and not references:
-        raise UserError("data.test is given without data.test_references (or data.references), the answers' column")
+        raise UserError(
+            "data.test is given without data.test_references (or data.references), the answers' "
+            "column"
+        )
     check_template(prompt.template)
     if data.reference_template is not None:
         check_template(data.reference_template, "data.reference_template")
     paths = (references,) if isinstance(references, str) else tuple(references or ())
     signed = split == "pool" and data.duplicates.action != "off"
-    return RowPlan(data.input, paths, prompt.template, split == "test", signed, data.reference_template)
+    return RowPlan(
+        data.input, paths, prompt.template, split == "test", signed, data.reference_template
+    )
 
 
-def _fill_source(source: "Source", plan: RowPlan, named: str, progress: Progress | None) -> pa.Table:
+def _fill_source(
+    source: "Source", plan: RowPlan, named: str, progress: Progress | None
+) -> pa.Table:
     """Run the map over all rows; they come back in the order of the source. FILLED_SCHEMA."""
     if isinstance(source.dataset, Blocks):
         return _fill_in_process(source, plan, named)
-    from atgen_ray.ray_runtime.hardware import share_cpus
 
-    # A dataset has a context of its own, so nothing changes for other users of Ray Data in this process.
+    # A dataset has a context of its own, so nothing changes for other users of Ray Data in this
+    # process.
     context = source.dataset.context
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -152,7 +191,8 @@ def _fill_in_process(source: "Source", plan: RowPlan, named: str) -> pa.Table:
 
 
 def _stream_blocks(dataset: Any, named: str) -> Iterator[pa.Table]:
-    # Ray Data logs what a reader raises, with all frames on the way; here it becomes one line of ours.
+    # Ray Data logs what a reader raises, with all frames on the way; here it becomes one line of
+    # ours.
     logger = logging.getLogger("ray.data")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -174,7 +214,9 @@ def _find_reason(error: BaseException) -> str:
     return next(iter(str(cause).splitlines()), type(cause).__name__)
 
 
-def _check_rows(rows: pa.Table, plan: RowPlan, data: DataConfig, split: SplitName, location: str) -> None:
+def _check_rows(
+    rows: pa.Table, plan: RowPlan, data: DataConfig, split: SplitName, location: str
+) -> None:
     """Tell mistakes in the configuration, which meet every row, from mistakes in the data."""
     if rows.num_rows == 0:
         raise UserError(f"data.{split} is '{location}', which has no rows")
@@ -183,14 +225,24 @@ def _check_rows(rows: pa.Table, plan: RowPlan, data: DataConfig, split: SplitNam
     for path, count in _count(rows["absent"]).items():
         if count == parsed:
             key = _name_key(path, plan, data, split)
-            raise UserError(f"{key} names '{path}', a column that no row of '{location}' has{nearest(path, columns)}")
+            raise UserError(
+                f"{key} names '{path}', a column that no row of '{location}' "
+                f"has{nearest(path, columns)}"
+            )
     unknown = _count(rows["undefined"]).keys() - _collect(rows["defined"])
     for variable in sorted(unknown):
-        allowed = ({column.partition(".")[0] for column in columns} - _top_columns(plan.references)) | {"input"}
+        allowed = (
+            {column.partition(".")[0] for column in columns} - _top_columns(plan.references)
+        ) | {"input"}
         reason = "holds answers" if variable in columns else "is no column"
-        raise UserError(f"prompt.template names '{variable}', which {reason}{nearest(variable, allowed)}")
+        raise UserError(
+            f"prompt.template names '{variable}', which {reason}{nearest(variable, allowed)}"
+        )
     if rows["error"].null_count == 0:
-        raise UserError(f"data.{split} is '{location}', of which no row is usable; the first: {rows['error'][0]}")
+        raise UserError(
+            f"data.{split} is '{location}', of which no row is usable; the first: "
+            f"{rows['error'][0]}"
+        )
 
 
 def _merge_repeats(rows: pa.Table, usable: np.ndarray) -> tuple[pa.Table, np.ndarray]:
@@ -202,14 +254,20 @@ def _merge_repeats(rows: pa.Table, usable: np.ndarray) -> tuple[pa.Table, np.nda
         if keeper != row:
             references[keeper] = list(dict.fromkeys([*references[keeper], *references[row]]))
     at = rows.schema.get_field_index("references")
-    merged = rows.set_column(at, "references", pa.array(references, rows.schema.field("references").type))
+    merged = rows.set_column(
+        at, "references", pa.array(references, rows.schema.field("references").type)
+    )
     return merged, np.array(sorted(first.values()), dtype=int)
 
 
 def _name_key(path: str, plan: RowPlan, data: DataConfig, split: SplitName) -> str:
     if path == plan.input:
         return "data.input"
-    return "data.test_references" if split == "test" and data.test_references is not None else "data.references"
+    return (
+        "data.test_references"
+        if split == "test" and data.test_references is not None
+        else "data.references"
+    )
 
 
 def _top_columns(paths: Iterable[str]) -> set[str]:
@@ -225,11 +283,15 @@ def _count(column: pa.ChunkedArray) -> Counter[str]:
 
 
 def _draw(rows: np.ndarray, limit: int | None, salt: str) -> list[int]:
-    """A random subset of `limit` source rows, in their order: those whose salted hashes are the smallest."""
+    """A random subset of `limit` source rows, in their order: those whose salted hashes are the
+    smallest.
+    """
     ordered: Iterable[int] = rows.tolist()
     if limit is None or limit >= len(rows):
         return list(ordered)
-    return sorted(sorted(ordered, key=lambda row: hashlib.blake2b(f"{salt}/{row}".encode()).digest())[:limit])
+    return sorted(
+        sorted(ordered, key=lambda row: hashlib.blake2b(f"{salt}/{row}".encode()).digest())[:limit]
+    )
 
 
 def _hash_id(split: str, content: str, row: int) -> str:

@@ -1,7 +1,9 @@
-"""Which files of a dataset hold a split: by its card where that says so, else by the names of files and folders.
+"""Which files of a dataset hold a split: by its card where that says so, else by the names of files
+and folders.
 
-A card is the YAML at the head of a README.md, as on the Hugging Face hub. Whoever writes it may be a stranger, so its
-patterns match paths of the dataset itself and nothing else: there is no way from a card to another folder or host.
+A card is the YAML at the head of a README.md, as on the Hugging Face hub. Whoever writes it may be
+a stranger, so its patterns match paths of the dataset itself and nothing else: there is no way from
+a card to another folder or host.
 """
 
 import re
@@ -22,16 +24,36 @@ ALIASES = {
     "test": ("testset", "testing", "eval", "evaluation"),
 }
 # Files beside the data that hold no rows.
-NO_DATA = {"README.md", "config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
+NO_DATA = {
+    "README.md",
+    "config.json",
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+}
 _SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")
 _CARD = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
-_EXPORTED = re.compile(r"(?P<subset>[^/]+)/[^/]+/\d{4}\.parquet")  # as the hub's branch refs/convert/parquet has them
+_EXPORTED = re.compile(
+    r"(?P<subset>[^/]+)/[^/]+/\d{4}\.parquet"
+)  # as the hub's branch refs/convert/parquet has them
 # What a card says of a subset that does not change how its files are read.
-_HARMLESS = {"config_name", "data_files", "data_dir", "default", "description", "version", "features", "drop_labels"}
+_HARMLESS = {
+    "config_name",
+    "data_files",
+    "data_dir",
+    "default",
+    "description",
+    "version",
+    "features",
+    "drop_labels",
+}
 
 
 def name_split(path: str) -> str:
-    """The name of a file without its endings and the number of its shard: train of `data/train-00000-of-00002.csv`."""
+    """The name of a file without its endings and the number of its shard: train of
+    `data/train-00000-of-00002.csv`.
+    """
     return _SHARD.sub("", PurePosixPath(path).name.partition(".")[0])
 
 
@@ -41,30 +63,41 @@ def list_splits(paths: Iterable[str]) -> set[str]:
 
 
 def pick_split(paths: list[str], split: str) -> list[str]:
-    """The files of `split` by their names, the plainest first: its own file or folder, or its name among other words.
+    """The files of `split` by their names, the plainest first: its own file or folder, or its name
+    among other words.
 
     Files of which none is named by any split are all of the split `train`, as the hub has it.
     """
     found = _named_after(paths, split) or _mentioning(paths, split)
     if found or split not in ("train", *ALIASES["train"]):
         return found
-    return [] if any(_named_after(paths, other) or _mentioning(paths, other) for other in ALIASES) else paths
+    return (
+        []
+        if any(_named_after(paths, other) or _mentioning(paths, other) for other in ALIASES)
+        else paths
+    )
 
 
-def pick_files(paths: list[str], split: str, subset: str | None, card: str | None) -> tuple[list[str], dict[str, Any]]:
-    """The files that hold `split` of a dataset made of `paths`, and what its card says about reading them.
+def pick_files(
+    paths: list[str], split: str, subset: str | None, card: str | None
+) -> tuple[list[str], dict[str, Any]]:
+    """The files that hold `split` of a dataset made of `paths`, and what its card says about
+    reading them.
 
     Args:
         paths: every file of the dataset, relative to it.
         split: the name of a split.
-        subset: a configuration that the card names, or a folder of the dataset; None for the only or default one.
+        subset: a configuration that the card names, or a folder of the dataset; None for the only
+            or default one.
         card: the text of its README.md.
 
     Raises:
-        UserError: the subset or the split is not there, or the card names files outside the dataset. The line begins
-            with what is wrong and does not name the dataset.
+        UserError: the subset or the split is not there, or the card names files outside the
+            dataset. The line begins with what is wrong and does not name the dataset.
     """
-    data = [path for path in paths if PurePosixPath(path).name not in NO_DATA and not _is_hidden(path)]
+    data = [
+        path for path in paths if PurePosixPath(path).name not in NO_DATA and not _is_hidden(path)
+    ]
     configs = _read_configs(card)
     config = _choose_config(configs, subset)
     if config is None:
@@ -77,11 +110,19 @@ def pick_files(paths: list[str], split: str, subset: str | None, card: str | Non
     patterns = _list_patterns(config["data_files"])
     wanted = [name for name in (split, *ALIASES.get(split, ())) if name in patterns]
     if not wanted:
-        raise UserError(f"split is '{split}', which its README does not name{nearest(split, patterns)}")
+        raise UserError(
+            f"split is '{split}', which its README does not name{nearest(split, patterns)}"
+        )
     prefix = f"{folder}/" if folder else ""
-    picked = [path for path in inside if any(_matches(path, prefix + each) for each in patterns[wanted[0]])]
+    picked = [
+        path
+        for path in inside
+        if any(_matches(path, prefix + each) for each in patterns[wanted[0]])
+    ]
     if not picked:
-        raise UserError(f"its README names {patterns[wanted[0]]} for split '{split}', and no such file is there")
+        raise UserError(
+            f"its README names {patterns[wanted[0]]} for split '{split}', and no such file is there"
+        )
     return picked, options
 
 
@@ -94,7 +135,8 @@ def read_options(options: dict[str, Any]) -> dict[str, Any]:
     delimiter = options.pop("sep", options.pop("delimiter", None))
     if options:
         raise UserError(
-            f"its README gives '{next(iter(options))}' for its files, expected sep or nothing; of a public dataset the "
+            f"its README gives '{next(iter(options))}' for its files, expected sep or nothing; of "
+            f"a public dataset the "
             "hub has a copy in Parquet: data.revision=refs/convert/parquet"
         )
     return {"delimiter": _one_character(delimiter)} if delimiter is not None else {}
@@ -113,7 +155,9 @@ def _is_hidden(path: str) -> bool:
 def _named_after(paths: list[str], split: str) -> list[str]:
     names = (split, *ALIASES.get(split, ()))
     by_file = ([path for path in paths if name_split(path) == name] for name in names)
-    by_folder = ([path for path in paths if name in PurePosixPath(path).parts[:-1]] for name in names)
+    by_folder = (
+        [path for path in paths if name in PurePosixPath(path).parts[:-1]] for name in names
+    )
     return next(filter(None, chain(by_file, by_folder)), [])
 
 
@@ -131,7 +175,10 @@ def _pick_by_name(paths: list[str], split: str) -> list[str]:
     picked = pick_split(paths, split)
     if not picked:
         known = sorted({name_split(path) for path in paths})[:20]
-        raise UserError(f"no file of split '{split}' is there" + (f"; its files: {', '.join(known)}" if known else ""))
+        raise UserError(
+            f"no file of split '{split}' is there"
+            + (f"; its files: {', '.join(known)}" if known else "")
+        )
     return picked
 
 
@@ -147,7 +194,9 @@ def _choose_folder(paths: list[str], subset: str | None, configs: list[str]) -> 
     inside = [path for path in paths if f"/{subset}/" in f"/{path}"]
     if not inside:
         folders = {path.partition("/")[0] for path in paths if "/" in path}
-        raise UserError(f"data.subset is '{subset}', no subset of it{nearest(subset, {*configs, *folders})}")
+        raise UserError(
+            f"data.subset is '{subset}', no subset of it{nearest(subset, {*configs, *folders})}"
+        )
     return inside
 
 
@@ -156,7 +205,9 @@ def _read_configs(card: str | None) -> dict[str, dict[str, Any]]:
     found = _CARD.search(card.removeprefix("\ufeff")) if card else None
     tree = parse_yaml(found[1], "its README's head") if found else None
     configs = tree.get("configs") if isinstance(tree, dict) else None
-    listed = [each for each in configs if isinstance(each, dict)] if isinstance(configs, list) else []
+    listed = (
+        [each for each in configs if isinstance(each, dict)] if isinstance(configs, list) else []
+    )
     return {str(each.get("config_name", "default")): each for each in listed}
 
 
@@ -178,8 +229,12 @@ def _list_patterns(data_files: Any) -> dict[str, list[str]]:
         listed = [{"split": split, "path": path} for split, path in data_files.items()]
     patterns: dict[str, list[str]] = {}
     for each in listed:
-        split, path = (each.get("split"), each.get("path")) if isinstance(each, dict) else ("train", each)
-        patterns.setdefault(str(split), []).extend(map(_plain, path if isinstance(path, list) else [path]))
+        split, path = (
+            (each.get("split"), each.get("path")) if isinstance(each, dict) else ("train", each)
+        )
+        patterns.setdefault(str(split), []).extend(
+            map(_plain, path if isinstance(path, list) else [path])
+        )
     return patterns
 
 
@@ -193,10 +248,13 @@ def _plain(path: Any) -> str:
 
 
 def _matches(path: str, pattern: str) -> bool:
-    """Whether `pattern` names `path`: * stays within a folder, ** goes through any number of them."""
+    """Whether `pattern` names `path`: * stays within a folder, ** goes through any number of
+    them.
+    """
     names, globs = path.split("/"), pattern.split("/")
 
-    @cache  # each pair once: a stranger's pattern must not cost more than its length times the path's
+    # Each pair once: a stranger's pattern must not cost more than its length times the path's.
+    @cache
     def match(at: int, part: int) -> bool:
         if part == len(globs):
             return at == len(names)

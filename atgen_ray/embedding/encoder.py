@@ -3,16 +3,17 @@
 import pyarrow as pa
 
 from atgen_ray.config import EmbeddingConfig
+from atgen_ray.core.checkpoints import loading, resolve_checkpoint
 
 
 class Encoder:
-    """Turns batches of text into L2-normalised vectors (Reimers and Gurevych 2019, arXiv 1908.10084)."""
+    """Turns batches of text into L2-normalised vectors (Reimers and Gurevych 2019, arXiv
+    1908.10084).
+    """
 
     def __init__(self, config: EmbeddingConfig, threads: int) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
-
-        from atgen_ray.core.checkpoints import loading, resolve_checkpoint
 
         torch.set_num_threads(threads)
         self._batch_size = config.batch_size
@@ -37,4 +38,6 @@ class Encoder:
         )
         array = vectors.float().cpu().numpy()
         rows = [row if np.isfinite(row).all() else None for row in array]
-        return pa.table({"content": batch["content"], "embedding": pa.array(rows, pa.list_(pa.float32()))})
+        return pa.table(
+            {"content": batch["content"], "embedding": pa.array(rows, pa.list_(pa.float32()))}
+        )

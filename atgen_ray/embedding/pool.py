@@ -8,6 +8,9 @@ import pyarrow as pa
 
 from atgen_ray.config import EmbeddingConfig
 from atgen_ray.core.records import Progress
+from atgen_ray.ray_runtime.hardware import count_gpus, count_threads
+from atgen_ray.ray_runtime.placement import fit_gpus
+from atgen_ray.ray_runtime.workers import map_batches
 from atgen_ray.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -18,18 +21,17 @@ EMBEDDING_SCHEMA = pa.schema([("content", pa.string()), ("embedding", pa.list_(p
 ROWS_PER_FILE = 20_000
 
 
-def embed_pool(examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, progress: Progress) -> None:
+def embed_pool(
+    examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, progress: Progress
+) -> None:
     """Embeds every text of `examples` (columns content, text) that has no embedding yet.
 
-    Vectors are L2-normalised float32, written as they come to `embeddings/*.parquet` in the run's folder. Equal
-    texts share one vector. An embedding that is not finite is kept as null.
+    Vectors are L2-normalised float32, written as they come to `embeddings/*.parquet` in the run's
+    folder. Equal texts share one vector. An embedding that is not finite is kept as null.
     """
     import ray.data
 
     from atgen_ray.embedding.encoder import Encoder
-    from atgen_ray.ray_runtime.hardware import count_gpus, count_threads
-    from atgen_ray.ray_runtime.placement import fit_gpus
-    from atgen_ray.ray_runtime.workers import map_batches
 
     texts = dict(zip(examples["content"].to_pylist(), examples["text"].to_pylist(), strict=True))
     done = set(read_embeddings(folder)["content"].to_pylist()) & texts.keys()
@@ -68,7 +70,8 @@ def embed_pool(examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, p
 
 
 def load_embeddings(folder: RunFolder, contents: Sequence[str]) -> "np.ndarray":
-    """The vectors of `contents`, float32 (n, d); a text whose embedding is not finite gives a row of NaN.
+    """The vectors of `contents`, float32 (n, d); a text whose embedding is not finite gives a row
+    of NaN.
 
     Raises:
         KeyError: a content hash was never embedded.
@@ -76,12 +79,20 @@ def load_embeddings(folder: RunFolder, contents: Sequence[str]) -> "np.ndarray":
     import numpy as np
 
     table = read_embeddings(folder)
-    vectors = dict(zip(table["content"].to_pylist(), table["embedding"].to_numpy(zero_copy_only=False), strict=True))
+    vectors = dict(
+        zip(
+            table["content"].to_pylist(),
+            table["embedding"].to_numpy(zero_copy_only=False),
+            strict=True,
+        )
+    )
     width = next((len(vector) for vector in vectors.values() if vector is not None), 0)
     missing = np.full(width, np.nan, np.float32)
     rows = [vectors[content] for content in contents]
     return (
-        np.stack([missing if row is None else row for row in rows]).astype(np.float32) if rows else np.empty((0, width))
+        np.stack([missing if row is None else row for row in rows]).astype(np.float32)
+        if rows
+        else np.empty((0, width))
     )
 
 

@@ -1,8 +1,9 @@
 """Guards against an engine that answers with other weights than those asked for.
 
-Engines have been seen to keep an old adapter, to give one adapter's answers to requests for another, to leave a tied
-output layer behind, and to round most of a small adapter away. All of that shows in the log-probabilities, and in
-nothing else. The measure is the adapter's effect: log-probabilities with the adapter less those of the base model.
+Engines have been seen to keep an old adapter, to give one adapter's answers to requests for
+another, to leave a tied output layer behind, and to round most of a small adapter away. All of that
+shows in the log-probabilities, and in nothing else. The measure is the adapter's effect:
+log-probabilities with the adapter less those of the base model.
 """
 
 from dataclasses import dataclass
@@ -12,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.core.checkpoints import is_adapter
+from atgen_ray.models.loading import TUNED_DTYPE, load_model, load_tokenizer, load_unmerged
+from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
 
 if TYPE_CHECKING:
     import numpy as np
 
-# Mean absolute error in nats a token that no rounding explains: a stale output layer was seen to cause 0.22, vLLM in
-# float32 differs by 0.001 and in bfloat16 by 0.06.
+# Mean absolute error in nats a token that no rounding explains: a stale output layer was seen to
+# cause 0.22, vLLM in float32 differs by 0.001 and in bfloat16 by 0.06.
 LARGEST_ERROR = 0.15
-# Effects below this many nats a token are those of no adapter: there is nothing that an engine could lose.
+# Effects below this many nats a token are those of no adapter: there is nothing that an engine
+# could lose.
 SMALLEST_EFFECT = 1e-4
 
 
@@ -32,7 +37,8 @@ class Effect:
     """How an engine's effect of an adapter compares with that of peft in float32.
 
     Attributes:
-        slope: of the engine's effects on the true ones, by least squares through the origin; 1 is right.
+        slope: of the engine's effects on the true ones, by least squares through the origin; 1 is
+            right.
         size: root mean square of the true effects, in nats a token.
         error: mean absolute difference of the log-probabilities, in nats a token.
     """
@@ -42,7 +48,10 @@ class Effect:
     error: float
 
     def __str__(self) -> str:
-        return f"{self.slope:.1%} of its effect ({self.size:.2g} nats a token), {self.error:.2g} nats a token off"
+        return (
+            f"{self.slope:.1%} of its effect ({self.size:.2g} nats a token), {self.error:.2g} "
+            f"nats a token off"
+        )
 
     def is_within(self, tolerance: float) -> bool:
         """Whether the engine computed this adapter, up to a share `tolerance` of its effect."""
@@ -71,10 +80,10 @@ def check_adapter(
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
-
     texts = dict(zip(examples["id"].to_pylist(), examples["text"].to_pylist(), strict=True))
-    usable = [row for row in features.to_pylist() if row["error"] is None and row["token_ids"]][:rows]
+    usable = [row for row in features.to_pylist() if row["error"] is None and row["token_ids"]][
+        :rows
+    ]
     if not usable:
         return None
     task = ray.remote(score_outputs).options(
@@ -89,17 +98,23 @@ def check_adapter(
     effect = compare_effects([row["logprobs"] for row in usable], base, tuned)
     if not effect.is_within(engine.adapter_tolerance):
         raise AdapterMismatch(
-            f"the engine's outputs are not those of the adapter of round {adapter.parent.name}: they have {effect}; "
-            f"expected 100% within {engine.adapter_tolerance:.0%} (engine.adapter_tolerance) and at most "
+            f"the engine's outputs are not those of the adapter of round {adapter.parent.name}: "
+            f"they have {effect}; "
+            f"expected 100% within {engine.adapter_tolerance:.0%} (engine.adapter_tolerance) and "
+            f"at most "
             f"{LARGEST_ERROR} nats{_advise(engine)}"
         )
     return effect
 
 
 def compare_effects(
-    found: "list[np.ndarray] | list[list[float]]", base: "list[np.ndarray]", tuned: "list[np.ndarray]"
+    found: "list[np.ndarray] | list[list[float]]",
+    base: "list[np.ndarray]",
+    tuned: "list[np.ndarray]",
 ) -> Effect:
-    """An engine's log-probabilities of some outputs beside the true ones, each an array of shape (T,) an output."""
+    """An engine's log-probabilities of some outputs beside the true ones, each an array of shape
+    (T,) an output.
+    """
     import numpy as np
 
     without = np.concatenate(base)
@@ -116,12 +131,11 @@ def compare_effects(
 def score_outputs(
     pairs: list[tuple[str, list[int]]], model: ModelConfig, prompt: PromptConfig, tuned: Path
 ) -> "tuple[list[np.ndarray], list[np.ndarray]]":
-    """Log-probabilities of given outputs (text, token ids) in float32: of the base model, and as `tuned` left it.
+    """Log-probabilities of given outputs (text, token ids) in float32: of the base model, and as
+    `tuned` left it.
 
     Each output is one forward pass and gives a float64 array of shape (T,).
     """
-    from atgen_ray.core.checkpoints import is_adapter
-    from atgen_ray.models.loading import TUNED_DTYPE, load_model, load_tokenizer, load_unmerged
     from atgen_ray.models.prompts import PromptBuilder
 
     builder = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)

@@ -17,7 +17,14 @@ OUTPUT_SCHEMA = pa.schema(
         pa.field("sample", pa.int32()),
         *[
             FEATURES_SCHEMA.field(name)
-            for name in ("prompt_tokens", "text", "token_ids", "logprobs", "entropies", "top_logprobs")
+            for name in (
+                "prompt_tokens",
+                "text",
+                "token_ids",
+                "logprobs",
+                "entropies",
+                "top_logprobs",
+            )
         ],
         FEATURES_SCHEMA.field("finish_reason"),
         FEATURES_SCHEMA.field("error"),
@@ -32,7 +39,9 @@ class Engine(Protocol):
 
     name: str
 
-    def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
+    def generate(
+        self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
+    ) -> "Dataset":
         """One output row for each input row, in any order.
 
         Args:
@@ -41,18 +50,23 @@ class Engine(Protocol):
             adapter: a peft folder that every node can read; None is the base model.
 
         Returns:
-            Rows with the columns of `generation.OUTPUT_SCHEMA`; a row that failed has its reason in `error`.
+            Rows with the columns of `generation.OUTPUT_SCHEMA`; a row that failed has its reason in
+            `error`.
         """
         ...
 
     def resting(self, run: str) -> AbstractContextManager[None]:
-        """Inside the block the device is free for the training of `run`, as far as the engine can free it."""
+        """Inside the block the device is free for the training of `run`, as far as the engine can
+        free it.
+        """
         return nullcontext()
 
 
 @dataclass(frozen=True)
 class TokenRequest:
-    """A prompt and how to continue it. `temperature` 0 is greedy; `adapter` None is the base model."""
+    """A prompt and how to continue it. `temperature` 0 is greedy; `adapter` None is the base
+    model.
+    """
 
     token_ids: Sequence[int]
     max_new_tokens: int
@@ -65,7 +79,9 @@ class TokenRequest:
 
 @dataclass(frozen=True)
 class TokenStep:
-    """One generated token; natural logarithms, before any temperature. `finish` is set with the last one."""
+    """One generated token; natural logarithms, before any temperature. `finish` is set with the
+    last one.
+    """
 
     token: int
     logprob: float

@@ -1,9 +1,11 @@
-"""Prompts that one forward pass of transformers continues together, with the keys and values of what they hold.
+"""Prompts that one forward pass of transformers continues together, with the keys and values of
+what they hold.
 
-One batch of prompts decoded together with transformers, each with its own adapter, temperature and end.
+One batch of prompts decoded together with transformers, each with its own adapter, temperature and
+end.
 
-Tokens are told as they come, so answers can be streamed and a batch can be interrupted between two steps. Rows that
-have ended leave the batch, and others may join it (continuous batching).
+Tokens are told as they come, so answers can be streamed and a batch can be interrupted between two
+steps. Rows that have ended leave the batch, and others may join it (continuous batching).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +16,6 @@ from atgen_ray.engines.base import TokenRequest, TokenStep
 if TYPE_CHECKING:
     import torch
 
-    from atgen_ray.engines.base import TokenRequest
 if TYPE_CHECKING:
     import torch
 
@@ -25,7 +26,11 @@ class Rows:
     """Left-padded rows; `numbers` says which request each place of the batch belongs to."""
 
     def __init__(
-        self, find_model: Callable[[], Any], requests: "Sequence[TokenRequest]", first: int, padding: int
+        self,
+        find_model: Callable[[], Any],
+        requests: "Sequence[TokenRequest]",
+        first: int,
+        padding: int,
     ) -> None:
         import torch
         from transformers import DynamicCache
@@ -49,7 +54,9 @@ class Rows:
 
     @property
     def are_joinable(self) -> bool:
-        """Whether others may join: keys and values of a sliding window, or of a state space, have no common end."""
+        """Whether others may join: keys and values of a sliding window, or of a state space, have
+        no common end.
+        """
         from transformers.cache_utils import DynamicLayer
 
         return all(type(layer) is DynamicLayer for layer in self._cache.layers)
@@ -85,11 +92,15 @@ class Rows:
             self._adapters = [self._adapters[place] for place in kept]
             if kept:
                 self._cache.batch_select_indices(index)
-        self._ids = torch.tensor([[tokens[number]] for number in self.numbers], dtype=torch.long, device=self._device)
+        self._ids = torch.tensor(
+            [[tokens[number]] for number in self.numbers], dtype=torch.long, device=self._device
+        )
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], -1)
 
     def join(self, others: "Rows") -> None:
-        """Takes in the rows of `others`, which has the same model; both have a token that no pass has read."""
+        """Takes in the rows of `others`, which has the same model; both have a token that no pass
+        has read.
+        """
         import torch
 
         if not len(others):
@@ -109,7 +120,9 @@ class Rows:
         return int(self._mask.sum(-1).max())
 
     def _fit(self, width: int) -> None:
-        """Cuts or adds padding on the left: the mask is (rows, width) then, keys and values (..., width - 1, size)."""
+        """Cuts or adds padding on the left: the mask is (rows, width) then, keys and values (...,
+        width - 1, size).
+        """
         from torch.nn.functional import pad
 
         more = width - self._mask.shape[1]  # a negative one cuts
@@ -126,17 +139,21 @@ def decode_batch(
     alive: Callable[[int], bool],
     joining: Callable[[], Sequence[TokenRequest]] = tuple,
 ) -> Iterator[dict[int, TokenStep]]:
-    """The next token of every row that goes on, by the row's place among all requests, until all have ended.
+    """The next token of every row that goes on, by the row's place among all requests, until all
+    have ended.
 
     Args:
-        find_model: gives a causal language model in eval mode, a PeftModel where a request names an adapter. It is
-            asked before every pass, as adapters may come beside the model and go between two of them.
+        find_model: gives a causal language model in eval mode, a PeftModel where a request names an
+            adapter. It is asked before every pass, as adapters may come beside the model and go
+            between two of them.
         alive: whether anybody still wants row i; asked after every step.
         joining: further requests, which are numbered on; asked after every step while rows go on.
     """
 
     def going_on(steps: dict[int, TokenStep]) -> dict[int, int]:
-        return {row: step.token for row, step in steps.items() if step.finish is None and alive(row)}
+        return {
+            row: step.token for row, step in steps.items() if step.finish is None and alive(row)
+        }
 
     writers = [_Writer(request, stop_ids) for request in requests]
     rows = Rows(find_model, requests, 0, stop_ids[0])
@@ -159,11 +176,15 @@ def _advance(rows: Rows, writers: "list[_Writer]") -> dict[int, TokenStep]:
 
     logprobs = rows.advance()
     entropies = torch.special.entr(logprobs.exp()).sum(-1).tolist()
-    top = logprobs.topk(max(1, *(writers[row].request.top_logprobs for row in rows.numbers)), dim=-1)
+    top = logprobs.topk(
+        max(1, *(writers[row].request.top_logprobs for row in rows.numbers)), dim=-1
+    )
     likeliest = zip(top.indices.tolist(), top.values.tolist(), strict=True)
     greedy = logprobs.argmax(-1).tolist()  # of equal ones the first, as transformers takes it
     return {
-        row: writers[row].write(logprobs[place], greedy[place], entropies[place], list(zip(*ranked, strict=True)))
+        row: writers[row].write(
+            logprobs[place], greedy[place], entropies[place], list(zip(*ranked, strict=True))
+        )
         for place, (row, ranked) in enumerate(zip(rows.numbers, likeliest, strict=True))
     }
 
@@ -178,14 +199,22 @@ class _Writer:
         self._generator = torch.Generator().manual_seed(request.seed % 2**63)
 
     def write(
-        self, logprobs: "torch.Tensor", greedy: int, entropy: float, likeliest: list[tuple[int, float]]
+        self,
+        logprobs: "torch.Tensor",
+        greedy: int,
+        entropy: float,
+        likeliest: list[tuple[int, float]],
     ) -> TokenStep:
-        """The next token, out of log-probabilities (vocabulary,), of which `greedy` is the likeliest."""
+        """The next token, out of log-probabilities (vocabulary,), of which `greedy` is the
+        likeliest.
+        """
         token = greedy if self.request.temperature <= 0 else self._draw(logprobs)
         self._length += 1
         over = self._length >= self.request.max_new_tokens
         finish = "stop" if token in self._stop_ids else "length" if over else None
-        return TokenStep(token, float(logprobs[token]), entropy, likeliest[: self.request.top_logprobs], finish)
+        return TokenStep(
+            token, float(logprobs[token]), entropy, likeliest[: self.request.top_logprobs], finish
+        )
 
     def _draw(self, logprobs: "torch.Tensor") -> int:
         import torch

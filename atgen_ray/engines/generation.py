@@ -1,4 +1,6 @@
-"""Streams examples through an engine with Ray Data and keeps what is done: a killed pass goes on where it stopped."""
+"""Streams examples through an engine with Ray Data and keeps what is done: a killed pass goes on
+where it stopped.
+"""
 
 import time
 import uuid
@@ -33,13 +35,14 @@ def generate_features(
 
     Args:
         examples: columns id and text.
-        parts: folder in the run's folder that keeps the rows done so far; the caller removes it once the
-            result is committed.
-        batch_size: rows of one batch. Batches hold the same examples in every attempt, so a resumed pass gives
-            the numbers of an undisturbed one.
+        parts: folder in the run's folder that keeps the rows done so far; the caller removes it
+            once the result is committed.
+        batch_size: rows of one batch. Batches hold the same examples in every attempt, so a resumed
+            pass gives the numbers of an undisturbed one.
 
     Returns:
-        FEATURES_SCHEMA, sorted by id, one row an example; a row that failed has its reason in `error`.
+        FEATURES_SCHEMA, sorted by id, one row an example; a row that failed has its reason in
+        `error`.
 
     Raises:
         GenerationFailed: every row failed.
@@ -47,7 +50,11 @@ def generate_features(
     import ray.data
 
     done = _read_parts(folder, parts)
-    batches = [batch for batch in _plan_batches(examples, request.samples, batch_size) if not _covers(done, batch)]
+    batches = [
+        batch
+        for batch in _plan_batches(examples, request.samples, batch_size)
+        if not _covers(done, batch)
+    ]
     total = examples.num_rows * (1 + request.samples)
     progress(min(len(done), total), total)
     if batches:
@@ -67,7 +74,9 @@ def generate_features(
 
 
 def _plan_batches(examples: pa.Table, samples: int, batch_size: int) -> list[pa.Table]:
-    """Blocks of similar length, longest first: little padding, and a batch too large for memory fails at once."""
+    """Blocks of similar length, longest first: little padding, and a batch too large for memory
+    fails at once.
+    """
     rows = sorted(
         zip(examples["id"].to_pylist(), examples["text"].to_pylist(), strict=True),
         key=lambda row: (-len(row[1]), row[0]),
@@ -76,7 +85,11 @@ def _plan_batches(examples: pa.Table, samples: int, batch_size: int) -> list[pa.
     for start in range(0, len(rows), batch_size):
         ids, texts = zip(*rows[start : start + batch_size], strict=True)
         for sample in range(samples + 1):
-            columns = {"id": ids, "text": texts, "sample": pa.array([sample] * len(ids), pa.int32())}
+            columns = {
+                "id": ids,
+                "text": texts,
+                "sample": pa.array([sample] * len(ids), pa.int32()),
+            }
             batches.append(pa.table(columns))
     return batches
 
@@ -96,11 +109,15 @@ def _read_parts(folder: RunFolder, parts: str) -> dict[tuple[str, int], dict[str
 
 def _write_part(folder: RunFolder, parts: str, rows: list[dict[str, Any]]) -> None:
     if rows:
-        folder.write_table(f"{parts}/{uuid.uuid4().hex}.parquet", pa.Table.from_pylist(rows, schema=OUTPUT_SCHEMA))
+        folder.write_table(
+            f"{parts}/{uuid.uuid4().hex}.parquet", pa.Table.from_pylist(rows, schema=OUTPUT_SCHEMA)
+        )
 
 
 def gather_features(examples: pa.Table, outputs: dict[tuple[str, int], dict[str, Any]]) -> pa.Table:
-    """FEATURES_SCHEMA from rows of OUTPUT_SCHEMA by id and sample; raises GenerationFailed when every row failed."""
+    """FEATURES_SCHEMA from rows of OUTPUT_SCHEMA by id and sample; raises GenerationFailed when
+    every row failed.
+    """
     samples: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (id_, sample), row in sorted(outputs.items()):
         if sample and row["error"] is None:

@@ -1,4 +1,5 @@
-"""The weights of a base model with a LoRA adapter added, one tensor at a time (imported only inside vLLM).
+"""The weights of a base model with a LoRA adapter added, one tensor at a time (imported only inside
+vLLM).
 
 The sums are float32 and stay so: in 16 bits most of a small update would be rounded away.
 """
@@ -18,23 +19,28 @@ PREFIX = "base_model.model."
 
 
 class AdapterLoader(DefaultModelLoader):
-    """Reads a checkpoint as vLLM does and adds scale * B @ A to every weight that the adapter names.
+    """Reads a checkpoint as vLLM does and adds scale * B @ A to every weight that the adapter
+    names.
 
     Raises:
-        ValueError: the engine computes in another format than float32, or lacks a weight that the adapter changes.
+        ValueError: the engine computes in another format than float32, or lacks a weight that the
+            adapter changes.
     """
 
     def __init__(self, load_config: LoadConfig) -> None:
         extra = dict(load_config.model_loader_extra_config or {})
         self._updates = read_updates(Path(extra.pop("adapter")))
-        super().__init__(dataclasses.replace(load_config, load_format="auto", model_loader_extra_config=extra))
+        super().__init__(
+            dataclasses.replace(load_config, load_format="auto", model_loader_extra_config=extra)
+        )
 
     def get_all_weights(
         self, model_config: ModelConfig, model: nn.Module
     ) -> Generator[tuple[str, torch.Tensor], None, None]:
         if model_config.dtype != torch.float32:
             raise ValueError(
-                f"an adapter is added to weights in float32 only, and this engine's are {model_config.dtype}"
+                f"an adapter is added to weights in float32 only, and this engine's are "
+                f"{model_config.dtype}"
             )
         missing = set(self._updates)
         for name, tensor in super().get_all_weights(model_config, model):
@@ -43,7 +49,10 @@ class AdapterLoader(DefaultModelLoader):
                 tensor = self._updates[name].apply(tensor)
             yield name, tensor
         if missing:
-            raise ValueError(f"the adapter has weights that the base model lacks: {', '.join(sorted(missing)[:3])}")
+            raise ValueError(
+                f"the adapter has weights that the base model lacks: "
+                f"{', '.join(sorted(missing)[:3])}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +65,9 @@ class Update:
     magnitude: torch.Tensor | None  # (out,), of DoRA (Liu et al., arXiv 2402.09353)
 
     def apply(self, weight: torch.Tensor) -> torch.Tensor:
-        """The weight with scale * up @ down added, in float32; under DoRA its rows then get their learnt lengths."""
+        """The weight with scale * up @ down added, in float32; under DoRA its rows then get their
+        learnt lengths.
+        """
         updated = weight.float() + self.scale * (self.up.float() @ self.down.float())
         if self.magnitude is not None:
             updated *= (self.magnitude.float() / updated.norm(dim=1))[:, None]
@@ -69,7 +80,9 @@ def read_updates(adapter: Path) -> dict[str, Update]:
 
     config = LoraConfig.from_pretrained(str(adapter))
     if config.bias != "none":
-        raise ValueError("only LoRA without biases can be added to weights; set engine.adapters=name")
+        raise ValueError(
+            "only LoRA without biases can be added to weights; set engine.adapters=name"
+        )
     scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
     tensors = load_file(adapter / "adapter_model.safetensors")
     updates = {}

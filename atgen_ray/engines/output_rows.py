@@ -1,12 +1,9 @@
 """From rows to token ids, the same for every engine."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from atgen_ray.models.prompts import OverlongPrompt
-
-if TYPE_CHECKING:
-    from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.models.prompts import OverlongPrompt, PromptBuilder
 
 
 @dataclass(frozen=True)
@@ -18,8 +15,12 @@ class Prompt:
     token_ids: list[int]
 
 
-def encode_rows(builder: "PromptBuilder", rows: list[dict[str, Any]]) -> tuple[list[Prompt], list[dict[str, Any]]]:
-    """The prompts of `rows` (id, text, sample), and an output row with its reason for each that has none."""
+def encode_rows(
+    builder: "PromptBuilder", rows: list[dict[str, Any]]
+) -> tuple[list[Prompt], list[dict[str, Any]]]:
+    """The prompts of `rows` (id, text, sample), and an output row with its reason for each that has
+    none.
+    """
     prompts, failed = [], []
     for row in rows:
         try:

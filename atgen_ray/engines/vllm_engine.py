@@ -6,21 +6,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
+from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest
-from atgen_ray.engines.base import Engine
+from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
 from atgen_ray.engines.vllm_plugin import LOAD_FORMAT
+from atgen_ray.models.loading import TUNED_DTYPE, load_tokenizer
+from atgen_ray.ray_runtime.hardware import (
+    Device,
+    count_threads,
+    find_device,
+    fit_cpus,
+    resolve_dtype,
+    worker_environment,
+)
+from atgen_ray.ray_runtime.placement import fit_gpus
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-    from atgen_ray.ray_runtime.hardware import Device
 
-# vLLM reports at most this many alternatives a token unless told otherwise. No other token is likelier than the last
-# of them, which bounds the entropy of the remaining probability from below; that bound is what is reported.
+# vLLM reports at most this many alternatives a token unless told otherwise. No other token is
+# likelier than the last of them, which bounds the entropy of the remaining probability from below;
+# that bound is what is reported.
 ENTROPY_ALTERNATIVES = 20
 CPU_KV_CACHE_BYTES = 256 * 2**20
-LIGHT_CPUS = 0.1  # of a task before or behind the engine; Ray Data's own is a whole CPU, which may never be free
-GPU_MEMORY = 0.9  # of a GPU, which is vLLM's own default; an engine that reserves a part of one takes as large a part
+# Of a task before or behind the engine; Ray Data's own is a whole CPU, which may never be free.
+LIGHT_CPUS = 0.1
+# Of a GPU, which is vLLM's own default; an engine that reserves a part of one takes as large a
+# part.
+GPU_MEMORY = 0.9
 
 
 class VLLMEngine(Engine):
@@ -31,12 +46,10 @@ class VLLMEngine(Engine):
     def __init__(self, model: ModelConfig, prompt: PromptConfig, engine: EngineConfig) -> None:
         self._model, self._prompt, self._engine = model, prompt, engine
 
-    def generate(self, rows: "Dataset", request: GenerationRequest, adapter: Path | None) -> "Dataset":
+    def generate(
+        self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
+    ) -> "Dataset":
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
-
-        from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
-        from atgen_ray.ray_runtime.hardware import count_threads, find_device, fit_cpus, worker_environment
-        from atgen_ray.ray_runtime.placement import fit_gpus
 
         engine = self._engine
         gpus = fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker)
@@ -59,8 +72,12 @@ class VLLMEngine(Engine):
                 tokenize_stage=False,
                 detokenize_stage=False,
                 log_engine_metrics=False,
-                placement_group_config={"bundles": [{"GPU": gpus, "CPU": cpus} if gpus else {"CPU": cpus}]},
-                runtime_env={"env_vars": worker_environment(threads) | vllm_environment(device.cuda)},
+                placement_group_config={
+                    "bundles": [{"GPU": gpus, "CPU": cpus} if gpus else {"CPU": cpus}]
+                },
+                runtime_env={
+                    "env_vars": worker_environment(threads) | vllm_environment(device.cuda)
+                },
             ),
             preprocess=partial(
                 _to_engine,
@@ -71,7 +88,9 @@ class VLLMEngine(Engine):
             preprocess_map_kwargs={"num_cpus": LIGHT_CPUS},
         )
         to_output = partial(_to_output, request=request, stage=(self._model, self._prompt))
-        return processor(rows).map_batches(to_output, batch_size=None, batch_format="pandas", num_cpus=LIGHT_CPUS)
+        return processor(rows).map_batches(
+            to_output, batch_size=None, batch_format="pandas", num_cpus=LIGHT_CPUS
+        )
 
     def engine_arguments(self, device: "Device", gpus: float, tuned: bool) -> dict[str, Any]:
         """Arguments of a vLLM engine, without `engine.options`.
@@ -79,11 +98,9 @@ class VLLMEngine(Engine):
         Args:
             device: what it computes on.
             gpus: that Ray reserves for it.
-            tuned: whether its weights take what fine-tuning changed; they are float32 then, else in model.dtype.
+            tuned: whether its weights take what fine-tuning changed; they are float32 then, else in
+                model.dtype.
         """
-        from atgen_ray.models.loading import TUNED_DTYPE
-        from atgen_ray.ray_runtime.hardware import resolve_dtype
-
         model = self._model
         dtype = resolve_dtype(TUNED_DTYPE if tuned else model.dtype, device.bfloat16)
         arguments: dict[str, Any] = {
@@ -98,9 +115,14 @@ class VLLMEngine(Engine):
         if device.cuda and 0 < gpus < 1:
             arguments["gpu_memory_utilization"] = round(GPU_MEMORY * gpus, 2)
         if not device.cuda:
-            # Compiling costs a minute or more at every start, which a CPU never earns back. Scheduling beside the
-            # model is for a GPU that waits: on a CPU it takes a tenth of the model's time.
-            arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": CPU_KV_CACHE_BYTES, "async_scheduling": False}
+            # Compiling costs a minute or more at every start, which a CPU never earns back.
+            # Scheduling beside the model is for a GPU that waits: on a CPU it takes a tenth of the
+            # model's time.
+            arguments |= {
+                "enforce_eager": True,
+                "kv_cache_memory_bytes": CPU_KV_CACHE_BYTES,
+                "async_scheduling": False,
+            }
         return arguments
 
     def _adapter_arguments(self, adapter: Path | None, by_name: bool) -> dict[str, Any]:
@@ -110,8 +132,13 @@ class VLLMEngine(Engine):
             from peft import PeftConfig
 
             rank = PeftConfig.from_pretrained(str(adapter)).r
-            # One slot more than adapters: with none free, requests for the base model get the adapter's answers.
-            return {"enable_lora": True, "max_loras": 2, "max_lora_rank": max(8, 2 ** math.ceil(math.log2(rank)))}
+            # One slot more than adapters: with none free, requests for the base model get the
+            # adapter's answers.
+            return {
+                "enable_lora": True,
+                "max_loras": 2,
+                "max_lora_rank": max(8, 2 ** math.ceil(math.log2(rank))),
+            }
         return {"load_format": LOAD_FORMAT, "model_loader_extra_config": {"adapter": str(adapter)}}
 
 
@@ -119,13 +146,15 @@ def vllm_environment(on_gpu: bool) -> dict[str, str]:
     """Environment of every process of an engine."""
     environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if not on_gpu:
-        environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+        environment |= {
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        }
     return environment
 
 
 def _builder(model: ModelConfig, prompt: PromptConfig) -> Any:
     """The prompt builder of this worker process, made once."""
-    from atgen_ray.models.loading import load_tokenizer
     from atgen_ray.models.prompts import PromptBuilder
 
     key = model.model_dump_json() + prompt.model_dump_json()
@@ -138,16 +167,21 @@ _BUILDERS: dict[str, Any] = {}
 
 
 def _to_engine(
-    row: dict[str, Any], request: GenerationRequest, adapter: str | None, stage: tuple[ModelConfig, PromptConfig]
+    row: dict[str, Any],
+    request: GenerationRequest,
+    adapter: str | None,
+    stage: tuple[ModelConfig, PromptConfig],
 ) -> dict[str, Any]:
-    """What the engine stage reads. A prompt that cannot be built is sent as one token and reported afterwards."""
-    from atgen_ray.core.hashing import mix_seed
+    """What the engine stage reads. A prompt that cannot be built is sent as one token and reported
+    afterwards.
+    """
     from atgen_ray.engines.output_rows import encode_rows
 
     builder = _builder(*stage)
     prompts, failed = encode_rows(builder, [row])
     drawn = row["sample"] > 0
-    # The same keys and types in every row: Ray Data turns an integer that some rows lack into a float.
+    # The same keys and types in every row: Ray Data turns an integer that some rows lack into a
+    # float.
     sampling = {
         "max_tokens": 1 if failed else request.max_new_tokens,
         "temperature": request.temperature if drawn else 0.0,
@@ -158,15 +192,20 @@ def _to_engine(
         "detokenize": False,
     }
     tokens = builder.stop_ids[:1] if failed else prompts[0].token_ids
-    sent = {"tokenized_prompt": tokens, "sampling_params": sampling, "reason": failed[0]["error"] if failed else ""}
+    sent = {
+        "tokenized_prompt": tokens,
+        "sampling_params": sampling,
+        "reason": failed[0]["error"] if failed else "",
+    }
     return sent | ({"model": adapter} if adapter else {})
 
 
-def _to_output(batch: Any, request: GenerationRequest, stage: tuple[ModelConfig, PromptConfig]) -> Any:
+def _to_output(
+    batch: Any, request: GenerationRequest, stage: tuple[ModelConfig, PromptConfig]
+) -> Any:
     """OUTPUT_SCHEMA from what the engine stage returns, its own failures included."""
     import pyarrow as pa
 
-    from atgen_ray.engines.base import OUTPUT_SCHEMA
     from atgen_ray.engines.output_rows import failed_row
 
     builder = _builder(*stage)
@@ -199,14 +238,19 @@ def _to_output(batch: Any, request: GenerationRequest, stage: tuple[ModelConfig,
 
 
 def _takes_by_name(adapters: str, adapter: Path) -> bool:
-    """Whether vLLM is given the adapter beside the base model; it knows no DoRA, which is added to the weights."""
+    """Whether vLLM is given the adapter beside the base model; it knows no DoRA, which is added to
+    the weights.
+    """
     from peft import PeftConfig
 
     return adapters == "name" and not PeftConfig.from_pretrained(str(adapter)).use_dora
 
 
-def summarize_step(alternatives: dict[int, float], token: int, top: int) -> tuple[float, float, list[float]]:
-    """Log-probability of the chosen token, entropy in nats (a lower bound), and the `top` largest, of one step.
+def summarize_step(
+    alternatives: dict[int, float], token: int, top: int
+) -> tuple[float, float, list[float]]:
+    """Log-probability of the chosen token, entropy in nats (a lower bound), and the `top` largest,
+    of one step.
 
     Args:
         alternatives: log-probabilities by token, in nats.

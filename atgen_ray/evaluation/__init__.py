@@ -1,6 +1,12 @@
 """How good answers are: metrics, their confidence intervals, and the split that steers stopping."""
 
-from atgen_ray.evaluation.aggregation import Aggregate, Evaluation, evaluate_predictions, evaluate_splits, score_cases
+from atgen_ray.evaluation.aggregation import (
+    Aggregate,
+    Evaluation,
+    evaluate_predictions,
+    evaluate_splits,
+    score_cases,
+)
 from atgen_ray.evaluation.dev_split import dev_split
 from atgen_ray.evaluation.metric import Ask, Case, Resources
 from atgen_ray.evaluation.registry import METRICS, Metric, choose_metrics

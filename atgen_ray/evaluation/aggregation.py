@@ -18,8 +18,8 @@ Scorer = Callable[[str, Sequence[Case], Resources], Sequence[float]]
 class Aggregate(TypedDict):
     """A metric over `count` examples and the bounds of its bootstrap interval.
 
-    `mean` is the mean of the examples' values, or the value of the whole set where the metric has one of its own
-    (sacreBLEU, chrF).
+    `mean` is the mean of the examples' values, or the value of the whole set where the metric has
+    one of its own (sacreBLEU, chrF).
     """
 
     mean: float
@@ -30,8 +30,9 @@ class Aggregate(TypedDict):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`scores` has the column `id`, sorted, and a float64 column for every metric, null where it could not judge the
-    example; `metrics` aggregates each."""
+    """`scores` has the column `id`, sorted, and a float64 column for every metric, null where it
+    could not judge the example; `metrics` aggregates each.
+    """
 
     scores: pa.Table
     metrics: dict[str, Aggregate]
@@ -53,18 +54,23 @@ def evaluate_predictions(
     resources: Resources | None = None,
     scorer: Scorer = score_cases,
 ) -> Evaluation:
-    """Compare each prediction with the references, and where a metric does so with the source, of the same id.
+    """Compare each prediction with the references, and where a metric does so with the source, of
+    the same id.
 
-    Intervals are percentile bootstraps over examples (Efron, 1979) and depend on no order; with one example, or with
-    equal scores throughout, the interval is the mean. Every metric sees the same resamples. `scorer` computes the
-    values of one metric, somewhere else where that is better.
+    Intervals are percentile bootstraps over examples (Efron, 1979) and depend on no order; with one
+    example, or with equal scores throughout, the interval is the mean. Every metric sees the same
+    resamples. `scorer` computes the values of one metric, somewhere else where that is better.
 
-    Raises UserError for an unknown metric, for an example without references and for a metric that can judge no
-    example; ValueError when there are no examples or an example has no prediction: a missing answer never counts as 0.
+    Raises UserError for an unknown metric, for an example without references and for a metric that
+    can judge no example; ValueError when there are no examples or an example has no prediction: a
+    missing answer never counts as 0.
     """
     for name in metrics:
         if name not in METRICS:
-            raise UserError(f"evaluation.metrics holds '{name}', expected a known metric{nearest(name, METRICS)}")
+            raise UserError(
+                f"evaluation.metrics holds '{name}', expected a known "
+                f"metric{nearest(name, METRICS)}"
+            )
     ids = sorted(set(predictions) | set(references))
     if not ids:
         raise ValueError("no examples to evaluate")
@@ -76,12 +82,16 @@ def evaluate_predictions(
     for name in metrics:
         values = np.asarray(scorer(name, cases, resources or Resources()), dtype=np.float64)
         if np.isnan(values).all():
-            raise UserError(f"evaluation.metrics holds '{name}', which could judge none of {len(ids)} examples")
+            raise UserError(
+                f"evaluation.metrics holds '{name}', which could judge none of {len(ids)} examples"
+            )
         columns[name] = values
         corpus = METRICS[name].corpus
         draw = (bootstrap_samples, confidence, seed)
         judged = [case for case, value in zip(cases, values, strict=True) if not np.isnan(value)]
-        aggregates[name] = _aggregate_corpus(judged, corpus, *draw) if corpus else _aggregate(values, *draw)
+        aggregates[name] = (
+            _aggregate_corpus(judged, corpus, *draw) if corpus else _aggregate(values, *draw)
+        )
     arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
     return Evaluation(pa.table({"id": pa.array(ids, pa.string()), **arrays}), aggregates)
 
@@ -94,15 +104,20 @@ def evaluate_splits(
     *draw: Any,
     **further: Any,
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Aggregate]]]:
-    """Each of `splits` (id to its name) evaluated by itself; other arguments as in `evaluate_predictions`.
+    """Each of `splits` (id to its name) evaluated by itself; other arguments as in
+    `evaluate_predictions`.
 
-    Returns a row for each prediction (id, split, scores, prediction, references), and the metrics of each split.
+    Returns a row for each prediction (id, split, scores, prediction, references), and the metrics
+    of each split.
     """
     rows: list[dict[str, Any]] = []
     aggregates = {}
     for split in sorted(set(splits.values())):
         members = sorted(id for id, name in splits.items() if name == split)
-        answers, known = {id: predictions[id] for id in members}, {id: references[id] for id in members}
+        answers, known = (
+            {id: predictions[id] for id in members},
+            {id: references[id] for id in members},
+        )
         result = evaluate_predictions(answers, known, metrics, *draw, **further)
         aggregates[split] = result.metrics
         for scores in result.scores.to_pylist():
@@ -117,7 +132,9 @@ def _require(what: str, missing: list[str], error: type[Exception]) -> None:
         raise error(f"{len(missing)} examples have no {what}, the first is '{missing[0]}'")
 
 
-def _aggregate(values: npt.NDArray[np.float64], samples: int, confidence: float, seed: int) -> Aggregate:
+def _aggregate(
+    values: npt.NDArray[np.float64], samples: int, confidence: float, seed: int
+) -> Aggregate:
     values = values[~np.isnan(values)]
     mean = float(values.mean())
     low = high = mean
@@ -126,7 +143,9 @@ def _aggregate(values: npt.NDArray[np.float64], samples: int, confidence: float,
     return Aggregate(mean=mean, low=low, high=high, count=len(values))
 
 
-def _bootstrap(values: npt.NDArray[np.float64], samples: int, confidence: float, seed: int) -> tuple[float, float]:
+def _bootstrap(
+    values: npt.NDArray[np.float64], samples: int, confidence: float, seed: int
+) -> tuple[float, float]:
     from scipy.stats import bootstrap
 
     interval = bootstrap(
@@ -141,14 +160,20 @@ def _bootstrap(values: npt.NDArray[np.float64], samples: int, confidence: float,
     return float(interval.low), float(interval.high)
 
 
-def _aggregate_corpus(cases: Sequence[Case], corpus: Corpus, samples: int, confidence: float, seed: int) -> Aggregate:
+def _aggregate_corpus(
+    cases: Sequence[Case], corpus: Corpus, samples: int, confidence: float, seed: int
+) -> Aggregate:
     """Resamples what is counted in each example; the value of a resample is that of its sum."""
     counts = corpus.counts(cases)
     mean = corpus.combine(counts.sum(axis=0))
     low = high = mean
     if len(cases) > 1 and np.ptp(counts, axis=0).any():
         rng = np.random.default_rng(seed)
-        draws = (counts[rng.integers(0, len(cases), len(cases))].sum(axis=0) for _ in range(samples))
+        draws = (
+            counts[rng.integers(0, len(cases), len(cases))].sum(axis=0) for _ in range(samples)
+        )
         tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        low, high = (float(bound) for bound in np.quantile([corpus.combine(draw) for draw in draws], tails))
+        low, high = (
+            float(bound) for bound in np.quantile([corpus.combine(draw) for draw in draws], tails)
+        )
     return Aggregate(mean=mean, low=low, high=high, count=len(cases))

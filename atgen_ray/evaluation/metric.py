@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from atgen_ray.config import MetricModelsConfig
+from atgen_ray.evaluation.model_settings import MetricModelsConfig
 
 # Materials to verdicts, in their order: how a metric asks a language model.
 Ask = Callable[[Sequence[str]], Sequence[str]]
@@ -13,22 +11,20 @@ Ask = Callable[[Sequence[str]], Sequence[str]]
 
 @dataclass(frozen=True)
 class Case:
-    """One answer to judge; `source` is the user turn, of which at least one reference is known to be right."""
+    """One answer to judge; `source` is the user turn, of which at least one reference is known to
+    be right.
+    """
 
     prediction: str
     references: Sequence[str]
     source: str = ""
 
 
-def _default_models() -> "MetricModelsConfig":
-    from atgen_ray.config import MetricModelsConfig
-
-    return MetricModelsConfig()
-
-
 @dataclass(frozen=True)
 class Resources:
-    """What some metrics need beside the cases: which checkpoints they load, and whom the judge asks."""
+    """What some metrics need beside the cases: which checkpoints they load, and whom the judge
+    asks.
+    """
 
-    models: "MetricModelsConfig" = field(default_factory=_default_models)
+    models: MetricModelsConfig = field(default_factory=MetricModelsConfig)
     ask: Ask | None = None

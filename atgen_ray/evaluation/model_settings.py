@@ -1,4 +1,6 @@
-"""Which checkpoints the metrics load that need one: the section `evaluation.models` of the configuration."""
+"""Which checkpoints the metrics load that need one: the section `evaluation.models` of the
+configuration.
+"""
 
 from pydantic import Field, PositiveInt
 
@@ -9,20 +11,29 @@ class BERTScoreConfig(Section):
     """What `bertscore` loads."""
 
     model: str = Field("FacebookAI/roberta-large", description="Encoder, given like model.id")
-    layer: PositiveInt = Field(17, description="Layer whose states are compared, from 1; 17 is right for roberta-large")
+    layer: PositiveInt = Field(
+        17, description="Layer whose states are compared, from 1; 17 is right for roberta-large"
+    )
 
 
 class BARTScoreConfig(Section):
     """What `bartscore` and `bartscore_reference` load."""
 
-    model: str = Field("facebook/bart-large-cnn", description="Encoder-decoder, given like model.id")
+    model: str = Field(
+        "facebook/bart-large-cnn", description="Encoder-decoder, given like model.id"
+    )
 
 
 class AlignScoreConfig(Section):
     """What `alignscore` loads."""
 
-    checkpoint: str = Field("yzha/AlignScore/AlignScore-base.ckpt", description="File, or REPOSITORY/FILE on the hub")
-    base: str = Field("FacebookAI/roberta-base", description="Tokenizer and shape of the encoder, given like model.id")
+    checkpoint: str = Field(
+        "yzha/AlignScore/AlignScore-base.ckpt", description="File, or REPOSITORY/FILE on the hub"
+    )
+    base: str = Field(
+        "FacebookAI/roberta-base",
+        description="Tokenizer and shape of the encoder, given like model.id",
+    )
 
 
 class MetricModelsConfig(Section):

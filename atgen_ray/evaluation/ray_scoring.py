@@ -1,10 +1,15 @@
-"""Where metrics are computed: those that load a model in a Ray task, with a GPU where there is one."""
+"""Where metrics are computed: those that load a model in a Ray task, with a GPU where there is
+one.
+"""
 
 from collections.abc import Sequence
 
+from atgen_ray.core.errors import UserError, tell
 from atgen_ray.evaluation.aggregation import score_cases
 from atgen_ray.evaluation.metric import Case, Resources
 from atgen_ray.evaluation.registry import METRICS
+from atgen_ray.ray_runtime.hardware import count_threads, fit_cpus, worker_environment
+from atgen_ray.ray_runtime.placement import fit_gpus
 
 
 def score_on_ray(name: str, cases: Sequence[Case], resources: Resources) -> Sequence[float]:
@@ -13,15 +18,15 @@ def score_on_ray(name: str, cases: Sequence[Case], resources: Resources) -> Sequ
         return score_cases(name, cases, resources)
     import ray
 
-    from atgen_ray.core.errors import UserError, tell
-    from atgen_ray.ray_runtime.hardware import count_threads, fit_cpus, worker_environment
-    from atgen_ray.ray_runtime.placement import fit_gpus
-
     environment = {"env_vars": worker_environment(count_threads(1, None))}
     gpus = fit_gpus("evaluation.metrics", 1, None)
-    task = ray.remote(score_cases).options(num_cpus=fit_cpus(1, 1.0), num_gpus=gpus, runtime_env=environment)
+    task = ray.remote(score_cases).options(
+        num_cpus=fit_cpus(1, 1.0), num_gpus=gpus, runtime_env=environment
+    )
     try:
-        values: Sequence[float] = ray.get(task.remote(name, list(cases), Resources(resources.models)))
+        values: Sequence[float] = ray.get(
+            task.remote(name, list(cases), Resources(resources.models))
+        )
     except UserError as mistake:  # Ray's own subclass of it carries a traceback in its text
         raise UserError(tell(mistake)) from None
     return values

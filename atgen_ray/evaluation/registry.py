@@ -1,7 +1,8 @@
 """The names of the metrics.
 
-Each maps cases to one number an example. Unless its file says otherwise a value lies in [0, 1], larger is better, and
-the best reference counts, or NaN where there is none; sacreBLEU and chrF keep their published scale from 0 to 100.
+Each maps cases to one number an example. Unless its file says otherwise a value lies in [0, 1],
+larger is better, and the best reference counts, or NaN where there is none; sacreBLEU and chrF keep
+their published scale from 0 to 100.
 
 Which metrics are computed where none are asked for.
 """
@@ -17,7 +18,12 @@ from atgen_ray.evaluation.metrics.alignscore import score_alignment
 from atgen_ray.evaluation.metrics.bartscore import score_likelihood
 from atgen_ray.evaluation.metrics.bertscore import score_similarity
 from atgen_ray.evaluation.metrics.bleu import BLEU, CHRF
-from atgen_ray.evaluation.metrics.exact_match import exact_match, squad_exact_match, squad_f1, token_f1
+from atgen_ray.evaluation.metrics.exact_match import (
+    exact_match,
+    squad_exact_match,
+    squad_f1,
+    token_f1,
+)
 from atgen_ray.evaluation.metrics.lengths import (
     count_words,
     length_ratio,
@@ -38,7 +44,9 @@ Better = Literal["higher", "lower", "neither"]
 
 @dataclass(frozen=True)
 class Corpus:
-    """A value of a whole set that is no mean: a function of the sum of what is counted in each example."""
+    """A value of a whole set that is no mean: a function of the sum of what is counted in each
+    example.
+    """
 
     counts: Callable[[Sequence[Case]], Numbers]  # n cases -> (n, k)
     combine: Callable[[Numbers], float]  # sum over cases, (k,) -> value
@@ -48,8 +56,8 @@ class Corpus:
 class Metric:
     """One way to judge answers.
 
-    `score` gives NaN for a case that it cannot judge. `better` says which way is up, where either is. `heavy` metrics
-    load a model.
+    `score` gives NaN for a case that it cannot judge. `better` says which way is up, where either
+    is. `heavy` metrics load a model.
     """
 
     score: Callable[[Sequence[Case], Resources], Sequence[float]]
@@ -63,10 +71,14 @@ class Metric:
 
 
 def _each(
-    judge: Callable[[str, Sequence[str]], float], better: Better = "higher", corpus: Corpus | None = None
+    judge: Callable[[str, Sequence[str]], float],
+    better: Better = "higher",
+    corpus: Corpus | None = None,
 ) -> Metric:
     """A metric that looks at one answer and its references at a time."""
-    return Metric(lambda cases, _: [judge(case.prediction, case.references) for case in cases], better, corpus)
+    return Metric(
+        lambda cases, _: [judge(case.prediction, case.references) for case in cases], better, corpus
+    )
 
 
 def _sourced(judge: Callable[[str, str], float], better: Better) -> Metric:
@@ -106,12 +118,19 @@ METRICS: dict[str, Metric] = {
 
 
 SPACED = ("rouge1", "rouge2", "rougeL", "exact_match", "token_f1")
-# Without spaces a word of ROUGE and F1 is a single character; chrF, which reads runs of characters, says more.
+# Without spaces a word of ROUGE and F1 is a single character; chrF, which reads runs of characters,
+# says more.
 UNSPACED = ("chrf", "rougeL", "exact_match", "token_f1")
 
 
-def choose_metrics(asked: Sequence[str] | None, steering: Iterable[str], references: Iterable[str]) -> list[str]:
-    """`asked`, or else the defaults for the script of `references` with those that steer stopping."""
+def choose_metrics(
+    asked: Sequence[str] | None, steering: Iterable[str], references: Iterable[str]
+) -> list[str]:
+    """`asked`, or else the defaults for the script of `references` with those that steer
+    stopping.
+    """
     if asked is not None:
         return list(asked)
-    return list(dict.fromkeys([*(UNSPACED if mostly_unspaced(references) else SPACED), *sorted(steering)]))
+    return list(
+        dict.fromkeys([*(UNSPACED if mostly_unspaced(references) else SPACED), *sorted(steering)])
+    )

@@ -18,7 +18,8 @@ _TODAY = datetime(2025, 1, 1)
 
 
 def render_turns(tokenizer: "PreTrainedTokenizerBase", turns: Turns, generation: bool) -> str:
-    """The conversation as the chat template writes it; with `generation`, up to where the model's answer begins.
+    """The conversation as the chat template writes it; with `generation`, up to where the model's
+    answer begins.
 
     Without a chat template the turns stand one below the other, a blank line after each.
     """
@@ -44,7 +45,8 @@ def takes_system(tokenizer: "PreTrainedTokenizerBase") -> bool:
 
 
 def find_end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int | None:
-    """The special token that the template puts after an answer; the end of sequence where it puts none.
+    """The special token that the template puts after an answer; the end of sequence where it puts
+    none.
 
     None when the tokenizer has neither.
     """
@@ -59,10 +61,14 @@ def find_end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int | None:
 
 
 def find_gap(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """The spaces that the template writes between its generation prompt and an answer, as Mistral's does."""
+    """The spaces that the template writes between its generation prompt and an answer, as Mistral's
+    does.
+    """
     question = {"role": "user", "content": "?"}
     prompt = render_turns(tokenizer, [question], generation=True)
-    solved = render_turns(tokenizer, [question, {"role": "assistant", "content": PROBE}], generation=False)
+    solved = render_turns(
+        tokenizer, [question, {"role": "assistant", "content": PROBE}], generation=False
+    )
     between = solved.removeprefix(prompt).partition(PROBE)[0] if solved.startswith(prompt) else ""
     return between if not between.strip(" ") else ""
 
@@ -71,16 +77,22 @@ def list_special_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
     """The control tokens and how they are spelled."""
     added = {token for token, entry in tokenizer.added_tokens_decoder.items() if entry.special}
     return {
-        token: str(tokenizer.convert_ids_to_tokens(token)) for token in sorted(added | set(tokenizer.all_special_ids))
+        token: str(tokenizer.convert_ids_to_tokens(token))
+        for token in sorted(added | set(tokenizer.all_special_ids))
     }
 
 
 def break_special_tokens(text: str, spelled: list[str]) -> str:
-    """`text` with a zero-width space inside whatever would be read as one of the control tokens `spelled`.
+    """`text` with a zero-width space inside whatever would be read as one of the control tokens
+    `spelled`.
 
     A row that spells <|im_end|> must not be able to end its turn and open another.
     """
     longest_first = sorted(filter(None, spelled), key=len, reverse=True)
     if not longest_first:
         return text
-    return re.sub("|".join(map(re.escape, longest_first)), lambda found: found[0][:1] + _BREAK + found[0][1:], text)
+    return re.sub(
+        "|".join(map(re.escape, longest_first)),
+        lambda found: found[0][:1] + _BREAK + found[0][1:],
+        text,
+    )

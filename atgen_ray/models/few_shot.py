@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def show_solved(model: ModelConfig, prompt: PromptConfig, solved: Sequence[Shot]) -> tuple[ModelConfig, PromptConfig]:
+def show_solved(
+    model: ModelConfig, prompt: PromptConfig, solved: Sequence[Shot]
+) -> tuple[ModelConfig, PromptConfig]:
     """`prompt` with `solved` in place of its own shots, and `model` with room for them.
 
     Args:
-        solved: filled user turns, as they stand in the pool, with their labels. Where not all of them fit into the
-            model's context beside a question, the longest are left out.
+        solved: filled user turns, as they stand in the pool, with their labels. Where not all of
+            them fit into the model's context beside a question, the longest are left out.
     """
     shots = list(solved)
     longest = model.max_prompt_tokens * (len(shots) + 1)

@@ -27,19 +27,24 @@ class OverlongPrompt(ValueError):
 
 
 class PromptBuilder:
-    """Turns the text of an example into a prompt by the tokenizer's own chat template, and answers into token ids.
+    """Turns the text of an example into a prompt by the tokenizer's own chat template, and answers
+    into token ids.
 
     Raises:
-        UserError: the few-shot examples do not fit prompt.template, the parts of the prompt that are the same for
-            every example fill model.max_prompt_tokens, or the tokenizer has no token that ends an answer.
+        UserError: the few-shot examples do not fit prompt.template, the parts of the prompt that
+            are the same for every example fill model.max_prompt_tokens, or the tokenizer has no
+            token that ends an answer.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig, max_prompt_tokens: int) -> None:
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig, max_prompt_tokens: int
+    ) -> None:
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.max_prompt_tokens = max_prompt_tokens
-        # A tokenizer joins a space to the word after it. The space before an answer is therefore the model's to
-        # give: it opens the answer's tokens and is not left at the end of the prompt's.
+        # A tokenizer joins a space to the word after it. The space before an answer is therefore
+        # the model's to give: it opens the answer's tokens and is not left at the end of the
+        # prompt's.
         start = find_gap(tokenizer) + prompt.response_start
         self._start = start.rstrip(" ")
         self._gap = start[len(self._start) :]
@@ -48,16 +53,23 @@ class PromptBuilder:
         self._folded = prompt.system is not None and not takes_system(tokenizer)
         self._turns = self._open_turns()
         self._bos = _find_bos(tokenizer)
-        self._before = render_turns(tokenizer, self._ask(PROBE), generation=True).rpartition(PROBE)[2] + self._start
+        self._before = (
+            render_turns(tokenizer, self._ask(PROBE), generation=True).rpartition(PROBE)[2]
+            + self._start
+        )
         self._before_ids = self._tokenize(self._before)
         end = find_end_of_turn(tokenizer)
         if end is None:
-            raise UserError("model.id names a model whose tokenizer has no end-of-turn and no end-of-sequence token")
+            raise UserError(
+                "model.id names a model whose tokenizer has no end-of-turn and no end-of-sequence "
+                "token"
+            )
         self._end = end
         fixed = len(self._encode_whole(self._ending))
         if fixed >= max_prompt_tokens:
             raise UserError(
-                f"model.max_prompt_tokens is {max_prompt_tokens}, but the system turn, the few-shot examples and the "
+                f"model.max_prompt_tokens is {max_prompt_tokens}, but the system turn, the "
+                f"few-shot examples and the "
                 f"chat template alone take {fixed} tokens, expected more than that"
             )
 
@@ -68,14 +80,16 @@ class PromptBuilder:
         return [self._end] if eos is None or eos == self._end else [self._end, eos]
 
     def render(self, text: str) -> str:
-        """The whole prompt as text: system turn, few-shot turns, the user turn `text`, prompt.response_start."""
+        """The whole prompt as text: system turn, few-shot turns, the user turn `text`,
+        prompt.response_start.
+        """
         return self._render(text) + (self._gap if self.prompt.response_start else "")
 
     def encode(self, text: str) -> list[int]:
         """Token ids of the prompt, at most max_prompt_tokens.
 
-        An overlong prompt loses the end of `text`, up to the fixed text that closes prompt.template; everything
-        else stays whole.
+        An overlong prompt loses the end of `text`, up to the fixed text that closes
+        prompt.template; everything else stays whole.
 
         Raises:
             OverlongPrompt: it is too long and prompt.overlong is "reject".
@@ -84,14 +98,17 @@ class PromptBuilder:
         if len(ids) <= self.max_prompt_tokens:
             return ids
         if self.prompt.overlong == "reject":
-            raise OverlongPrompt(f"the prompt has {len(ids)} tokens, more than the {self.max_prompt_tokens} allowed")
+            raise OverlongPrompt(
+                f"the prompt has {len(ids)} tokens, more than the {self.max_prompt_tokens} allowed"
+            )
         ending = self._ending if text.endswith(self._ending) else ""
         body = text.removesuffix(ending)
 
         def fits(characters: int) -> bool:
             return len(self._encode_whole(body[:characters] + ending)) <= self.max_prompt_tokens
 
-        # Grow, so that no step encodes much more than what fits; then halve. `low` characters fit, `high` do not.
+        # Grow, so that no step encodes much more than what fits; then halve. `low` characters fit,
+        # `high` do not.
         low, high = 0, self.max_prompt_tokens
         while high < len(body) and fits(high):
             low, high = high, 2 * high
@@ -102,7 +119,9 @@ class PromptBuilder:
         return self._encode_whole(body[:low] + ending)
 
     def encode_answer(self, answer: str) -> list[int]:
-        """Token ids of `answer` as the model would generate it after `encode`, closed by one end-of-turn token."""
+        """Token ids of `answer` as the model would generate it after `encode`, closed by one
+        end-of-turn token.
+        """
         text = answer.strip().removeprefix(self.prompt.response_start.lstrip())
         if not text.strip():
             return [self._end]
@@ -110,10 +129,13 @@ class PromptBuilder:
         return [*self._continue(break_special_tokens(text, self._special)), self._end]
 
     def decode(self, token_ids: list[int]) -> str:
-        """The answer in generated ids, up to the first end of turn: no special tokens, after prompt.response_start."""
+        """The answer in generated ids, up to the first end of turn: no special tokens, after
+        prompt.response_start.
+        """
         stops = set(self.stop_ids)
         end = next((at for at, token in enumerate(token_ids) if token in stops), len(token_ids))
-        # Decoded behind the prompt's end and cut off again: alone, many tokenizers drop the first word's space.
+        # Decoded behind the prompt's end and cut off again: alone, many tokenizers drop the first
+        # word's space.
         before = self._decode(self._before_ids)
         answer = self._decode(self._before_ids + token_ids[:end])[len(before) :]
         if self._gap:
@@ -129,7 +151,12 @@ class PromptBuilder:
         for shot in self.prompt.few_shot:
             question, answer = self._fill_shot(shot.input), shot.output.removeprefix(start)
             turns.append({"role": "user", "content": break_special_tokens(question, self._special)})
-            turns.append({"role": "assistant", "content": start + break_special_tokens(answer, self._special)})
+            turns.append(
+                {
+                    "role": "assistant",
+                    "content": start + break_special_tokens(answer, self._special),
+                }
+            )
         return turns
 
     def _fill_shot(self, text: str) -> str:
@@ -138,7 +165,8 @@ class PromptBuilder:
         except jinja2.UndefinedError as error:
             names = ", ".join(sorted(list_variables(self.prompt.template) - {"input"}))
             raise UserError(
-                f"prompt.template names '{names}', but the examples in prompt.few_shot have only 'input'"
+                f"prompt.template names '{names}', but the examples in prompt.few_shot have only "
+                f"'input'"
             ) from error
 
     def _ask(self, text: str) -> Turns:
@@ -159,7 +187,9 @@ class PromptBuilder:
         return ids
 
     def _decode(self, ids: list[int]) -> str:
-        text: Any = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: Any = self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return str(text)
 
     def _continue(self, text: str) -> list[int]:
@@ -169,7 +199,8 @@ class PromptBuilder:
             joined = self._tokenize(before + text)
             if joined[: len(behind)] == behind:
                 return joined[len(behind) :]
-            # The two grow together, as "\n\n" and a word do in some vocabularies; after one line break they do not.
+            # The two grow together, as "\n\n" and a word do in some vocabularies; after one line
+            # break they do not.
         return self._tokenize(text)
 
 

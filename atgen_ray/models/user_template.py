@@ -1,4 +1,6 @@
-"""The template of the user turn: sandboxed Jinja2, filled with a row's columns. Text of a row is never a template."""
+"""The template of the user turn: sandboxed Jinja2, filled with a row's columns. Text of a row is
+never a template.
+"""
 
 from functools import lru_cache
 from typing import Any
@@ -17,7 +19,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" or not all(isinstance(value, int | float) for value in (left, right)):
-            raise SecurityError(f"the operator {operator} is not available here but for * between numbers")
+            raise SecurityError(
+                f"the operator {operator} is not available here but for * between numbers"
+            )
         return super().call_binop(context, operator, left, right)
 
 
@@ -76,7 +80,9 @@ def list_variables(template: str) -> frozenset[str]:
 
 @lru_cache(maxsize=32)
 def tests_variable(template: str, name: str) -> bool:
-    """Whether an {% if %} of the template asks for the variable, and so says what becomes of an empty one."""
+    """Whether an {% if %} of the template asks for the variable, and so says what becomes of an
+    empty one.
+    """
     branches: list[Any] = list(_parse(template).find_all((nodes.If, nodes.CondExpr)))
     tests = [branch.test for branch in branches]
     return any(

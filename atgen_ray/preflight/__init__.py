@@ -1,9 +1,10 @@
-"""The preflight: everything about a run that can be tried before its first paid or long step, told at once.
+"""The preflight: everything about a run that can be tried before its first paid or long step, told
+at once.
 
-A check yields one line for each thing that is wrong: the key, its value, and what to do. Checks load no model and ask
-no provider. `CONTROLLER_CHECKS` look at what the run's controller needs, on this machine; `WORKER_CHECKS`, named by the
-kind of worker, at what workers need, on the machines that Ray may place them on. Without a cluster both are this
-machine, and Ray need not run for it.
+A check yields one line for each thing that is wrong: the key, its value, and what to do. Checks
+load no model and ask no provider. `CONTROLLER_CHECKS` look at what the run's controller needs, on
+this machine; `WORKER_CHECKS`, named by the kind of worker, at what workers need, on the machines
+that Ray may place them on. Without a cluster both are this machine, and Ray need not run for it.
 
 Example:
     raise_problems(find_problems(config) + find_cluster_problems(config))
@@ -18,10 +19,23 @@ from atgen_ray.preflight.check import Check, Goal, Setting, run_checks
 from atgen_ray.preflight.checkpoints import check_encoder, check_metric_models, check_models
 from atgen_ray.preflight.folders import check_storage, check_user_folders
 from atgen_ray.preflight.inputs import Inputs, check_data, check_metrics, check_prompts, find_notes
-from atgen_ray.preflight.packages import check_annotators, check_engines, check_service, check_training
+from atgen_ray.preflight.packages import (
+    check_annotators,
+    check_engines,
+    check_service,
+    check_training,
+)
 from atgen_ray.preflight.placement import count_local_gpus, find_problems_of_machines
 
-__all__ = ["CONTROLLER_CHECKS", "INPUT_CHECKS", "WORKER_CHECKS", "Goal", "Inputs", "Setting", "find_cluster_problems"]
+__all__ = [
+    "CONTROLLER_CHECKS",
+    "INPUT_CHECKS",
+    "WORKER_CHECKS",
+    "Goal",
+    "Inputs",
+    "Setting",
+    "find_cluster_problems",
+]
 __all__ += ["find_notes", "find_problems", "find_quick_problems", "raise_problems", "run_checks"]
 
 CONTROLLER_CHECKS: tuple[Check, ...] = (check_user_folders, check_storage, check_annotators)
@@ -44,7 +58,10 @@ def find_problems(
         cluster: workers are on a cluster, where `find_cluster_problems` asks for them.
     """
     inputs = inputs or Inputs(config)
-    checks: list[Check] = [*CONTROLLER_CHECKS, *(partial(check, inputs=inputs) for check in INPUT_CHECKS)]
+    checks: list[Check] = [
+        *CONTROLLER_CHECKS,
+        *(partial(check, inputs=inputs) for check in INPUT_CHECKS),
+    ]
     if cluster:
         return run_checks(checks, Setting(config, goal))
     checks += [check_service, *(check for each in WORKER_CHECKS.values() for check in each)]
@@ -52,13 +69,17 @@ def find_problems(
 
 
 def find_cluster_problems(config: RunConfig, goal: Goal = "run") -> list[str]:
-    """What is wrong for workers on the machines of the Ray cluster that this process is connected to."""
+    """What is wrong for workers on the machines of the Ray cluster that this process is connected
+    to.
+    """
     lines = run_checks([check_service], Setting(config, goal))
     return lines + find_problems_of_machines(config, goal, WORKER_CHECKS)
 
 
 def find_quick_problems(config: RunConfig) -> list[str]:
-    """What can be told at once, reading neither data nor checkpoints: for a form that is checked as one types."""
+    """What can be told at once, reading neither data nor checkpoints: for a form that is checked as
+    one types.
+    """
     return run_checks([check_annotators], Setting(config))
 
 

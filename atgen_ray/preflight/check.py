@@ -4,7 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from atgen_ray.config import EngineConfig, ModelAnnotatorConfig, ModelConfig, RunConfig, list_annotators
+from atgen_ray.config import (
+    EngineConfig,
+    ModelAnnotatorConfig,
+    ModelConfig,
+    RunConfig,
+    list_annotators,
+)
 from atgen_ray.core.errors import UserError
 
 Goal = Literal["run", "select", "measure"]
@@ -35,7 +41,9 @@ Check = Callable[[Setting], Iterator[str]]
 
 
 def run_checks(checks: Iterable[Check], setting: Setting) -> list[str]:
-    """The lines of all `checks`, each line once; a UserError of a check is among them and ends it alone."""
+    """The lines of all `checks`, each line once; a UserError of a check is among them and ends it
+    alone.
+    """
     lines: list[str] = []
     for check in checks:
         try:
@@ -46,7 +54,9 @@ def run_checks(checks: Iterable[Check], setting: Setting) -> list[str]:
 
 
 def list_models(setting: Setting) -> Iterator[tuple[str, ModelConfig, EngineConfig]]:
-    """Every language model that the run loads, with its key: the one that is taught, annotators' and the judge's."""
+    """Every language model that the run loads, with its key: the one that is taught, annotators'
+    and the judge's.
+    """
     config = setting.config
     yield "model", config.model, config.engine
     if not setting.trains:
@@ -55,4 +65,8 @@ def list_models(setting: Setting) -> Iterator[tuple[str, ModelConfig, EngineConf
         if isinstance(annotator, ModelAnnotatorConfig):
             yield f"{key}.model", annotator.model, annotator.engine
     if isinstance(config.evaluation.judge, ModelAnnotatorConfig):
-        yield "evaluation.judge.model", config.evaluation.judge.model, config.evaluation.judge.engine
+        yield (
+            "evaluation.judge.model",
+            config.evaluation.judge.model,
+            config.evaluation.judge.engine,
+        )

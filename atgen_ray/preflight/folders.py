@@ -1,4 +1,6 @@
-"""Folders that the run writes: the storage, the cache of results, this user's cache, Ray's own folder."""
+"""Folders that the run writes: the storage, the cache of results, this user's cache, Ray's own
+folder.
+"""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +17,9 @@ from atgen_ray.store.run_folder import RunFolder
 
 
 def check_storage(setting: Setting) -> Iterator[str]:
-    """A write, a rename, a read and a removal in the run's storage, and in the cache where there is one."""
+    """A write, a rename, a read and a removal in the run's storage, and in the cache where there is
+    one.
+    """
     config = setting.config
     for key, storage in (("storage", config.storage), ("cache", config.cache)):
         if storage is None:
@@ -27,7 +31,8 @@ def check_storage(setting: Setting) -> Iterator[str]:
 
 
 def probe_storage(storage: str) -> None:
-    """Nothing, where a file can be written, renamed into place, read and removed; leaves nothing behind.
+    """Nothing, where a file can be written, renamed into place, read and removed; leaves nothing
+    behind.
 
     Raises:
         UserError: it cannot, and why.
@@ -42,7 +47,9 @@ def probe_storage(storage: str) -> None:
         if folder.read_text("first.txt") != name:
             raise UserError(f"storage {root.parents[1]} gives back something else than was written")
     except OSError as error:
-        raise UserError(f"storage {root.parents[1]} cannot be used: {error.strerror or error}") from error
+        raise UserError(
+            f"storage {root.parents[1]} cannot be used: {error.strerror or error}"
+        ) from error
     finally:
         with suppress(OSError, UserError):  # what is wrong was told by the write
             folder.remove("first.txt")
@@ -51,12 +58,15 @@ def probe_storage(storage: str) -> None:
 
 
 def check_user_folders(setting: Setting) -> Iterator[str]:
-    """HOME, whose cache holds converted checkpoints, and the folder of a Ray that is started here."""
+    """HOME, whose cache holds converted checkpoints, and the folder of a Ray that is started
+    here.
+    """
     cache = user_cache_path("atgen-ray")
     existing = next(path for path in (cache, *cache.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         yield (
-            f"HOME is {os.environ.get('HOME', '')!r}, but {cache} cannot be made, where converted checkpoints are "
+            f"HOME is {os.environ.get('HOME', '')!r}, but {cache} cannot be made, where converted "
+            f"checkpoints are "
             "kept: set HOME or XDG_CACHE_HOME to a folder that can be written"
         )
     if is_private():

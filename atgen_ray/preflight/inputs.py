@@ -1,4 +1,6 @@
-"""Data, prompts, metrics and strategies: small local files are read here, the way a run reads them."""
+"""Data, prompts, metrics and strategies: small local files are read here, the way a run reads
+them.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +11,13 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
-from atgen_ray.config import DataConfig, ModelAnnotatorConfig, PromptConfig, RunConfig, list_annotators
+from atgen_ray.config import (
+    DataConfig,
+    ModelAnnotatorConfig,
+    PromptConfig,
+    RunConfig,
+    list_annotators,
+)
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.locations import locate
 from atgen_ray.data import Split, build_split
@@ -27,15 +35,19 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 class Inputs:
-    """The splits of a run, where they are small files of this machine: each is read once, when first asked for.
+    """The splits of a run, where they are small files of this machine: each is read once, when
+    first asked for.
 
-    A split is None where it is large, elsewhere or not configured. `problems` has a line for each that cannot be used.
+    A split is None where it is large, elsewhere or not configured. `problems` has a line for each
+    that cannot be used.
     """
 
     def __init__(self, config: RunConfig, duplicates: bool = False) -> None:
         """`duplicates`: also find near-duplicates, which takes most of the time."""
         off = config.data.duplicates.model_copy(update={"action": "off"})
-        self._data = config.data if duplicates else config.data.model_copy(update={"duplicates": off})
+        self._data = (
+            config.data if duplicates else config.data.model_copy(update={"duplicates": off})
+        )
         self._config = config
         self.problems: list[str] = []
 
@@ -63,7 +75,8 @@ class Inputs:
 
 
 def is_small(data: DataConfig, key: str, location: str) -> bool:
-    """Whether what `location`, the value of `key`, names is on this disk and small; also where it names nothing.
+    """Whether what `location`, the value of `key`, names is on this disk and small; also where it
+    names nothing.
 
     Raises:
         UserError: a package that is not installed, or without such a file.
@@ -75,10 +88,14 @@ def is_small(data: DataConfig, key: str, location: str) -> bool:
         return False
     try:
         found = (
-            [Path(path)] if Path(path).exists() else [Path(str(each)) for each in fsspec.filesystem("file").glob(path)]
+            [Path(path)]
+            if Path(path).exists()
+            else [Path(str(each)) for each in fsspec.filesystem("file").glob(path)]
         )
         files = [file for each in found for file in (each.rglob("*") if each.is_dir() else [each])]
-        if any("=" in part for file in files for part in file.parts):  # columns in the names of folders
+        if any(
+            "=" in part for file in files for part in file.parts
+        ):  # columns in the names of folders
             return False
         if not found and _HUB_ID.fullmatch(path) and not Path(path).suffix:
             return False
@@ -94,7 +111,9 @@ def check_data(setting: Setting, inputs: Inputs) -> Iterator[str]:
 
 
 def check_prompts(setting: Setting, inputs: Inputs) -> Iterator[str]:
-    """Prompts of a few examples, by the tokenizers of the models; a chat template for those that are instructed."""
+    """Prompts of a few examples, by the tokenizers of the models; a chat template for those that
+    are instructed.
+    """
     config = setting.config
     texts = inputs.pool.examples["text"].slice(0, SAMPLE).to_pylist() if inputs.pool else []
     for key, model, _ in list_models(setting):
@@ -108,13 +127,16 @@ def check_prompts(setting: Setting, inputs: Inputs) -> Iterator[str]:
             continue
         if key != "model" and tokenizer.chat_template is None and not _has_shots(setting, key):
             yield (
-                f"{key}.id is '{model.id}', whose tokenizer has no chat template, expected a model that follows "
+                f"{key}.id is '{model.id}', whose tokenizer has no chat template, expected a "
+                f"model that follows "
                 f"instructions, or worked examples in {key.rpartition('.')[0]}.examples"
             )
         if key == "model" and texts and not any(_fits(builder, text) for text in texts):
             yield (
-                f"model.max_prompt_tokens is {model.max_prompt_tokens}, which none of the first {len(texts)} examples "
-                "keeps within, and prompt.overlong is 'reject': make it larger, or set prompt.overlong=truncate"
+                f"model.max_prompt_tokens is {model.max_prompt_tokens}, which none of the first "
+                f"{len(texts)} examples "
+                "keeps within, and prompt.overlong is 'reject': make it larger, or set "
+                "prompt.overlong=truncate"
             )
 
 
@@ -128,7 +150,9 @@ def check_metrics(setting: Setting, inputs: Inputs) -> Iterator[str]:
     cases = [Case(references[0], references, references[0]) for references in gold]
     if not cases:
         return
-    names = choose_metrics(evaluation.metrics, stopping.steering, [case.prediction for case in cases])
+    names = choose_metrics(
+        evaluation.metrics, stopping.steering, [case.prediction for case in cases]
+    )
     for name in names:
         if not METRICS[name].heavy and name != "llm_judge":
             yield from _try_metric(name, cases)
@@ -139,10 +163,16 @@ def _try_metric(name: str, cases: Sequence[Case]) -> Iterator[str]:
         values = np.asarray(METRICS[name].score(cases, Resources()), dtype=np.float64)
     except Exception as error:  # whatever it raises here would end the run once labels are paid
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        yield f"evaluation.metrics holds '{name}', which fails on the answers of this dataset: {reason[:200]}"
+        yield (
+            f"evaluation.metrics holds '{name}', which fails on the answers of this dataset: "
+            f"{reason[:200]}"
+        )
         return
     if np.isnan(values).all() and len(cases) < SAMPLE:
-        yield f"evaluation.metrics holds '{name}', which can judge none of the answers of this dataset"
+        yield (
+            f"evaluation.metrics holds '{name}', which can judge none of the answers of this "
+            f"dataset"
+        )
 
 
 def _fits(builder: PromptBuilder, text: str) -> bool:
@@ -154,8 +184,13 @@ def _fits(builder: PromptBuilder, text: str) -> bool:
 
 
 def _has_shots(setting: Setting, key: str) -> bool:
-    """Whether worked examples stand before what the annotating or judging model of `key` is asked."""
-    asked = [*list_annotators(setting.config.annotator), ("evaluation.judge", setting.config.evaluation.judge)]
+    """Whether worked examples stand before what the annotating or judging model of `key` is
+    asked.
+    """
+    asked = [
+        *list_annotators(setting.config.annotator),
+        ("evaluation.judge", setting.config.evaluation.judge),
+    ]
     return any(
         isinstance(annotator, ModelAnnotatorConfig) and bool(annotator.examples)
         for name, annotator in asked
@@ -167,7 +202,10 @@ def find_notes(config: RunConfig, test: pa.Table | None) -> list[str]:
     """What is no mistake and yet nothing that anybody wants without knowing it."""
     notes = []
     if test is None and not config.evaluation.dev_fraction:
-        notes.append("data.test is null and evaluation.dev_fraction is 0: nothing will be evaluated, without a curve")
+        notes.append(
+            "data.test is null and evaluation.dev_fraction is 0: nothing will be evaluated, "
+            "without a curve"
+        )
     elif test is None:
         notes.append("data.test is null: only the dev split of the labels will be evaluated")
     return notes

@@ -1,4 +1,6 @@
-"""Packages and devices: what the chosen method, engine, trackers, annotators and service must find."""
+"""Packages and devices: what the chosen method, engine, trackers, annotators and service must
+find.
+"""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +12,9 @@ from atgen_ray.annotation.registry import build_provider
 from atgen_ray.config import RemoteAnnotatorConfig, list_annotators
 from atgen_ray.core.errors import UserError
 from atgen_ray.engines.registry import choose_backend
+from atgen_ray.engines.serve_engine import find_model
 from atgen_ray.preflight.check import Setting, list_models
+from atgen_ray.training.methods import find_method_mistakes
 
 WANDB = "api.wandb.ai"
 
@@ -42,15 +46,15 @@ def check_engines(setting: Setting) -> Iterator[str]:
         wanted = engine.workers * (engine.gpus_per_worker or 0.0)
         if wanted > setting.gpus:
             yield (
-                f"{section}.gpus_per_worker is {engine.gpus_per_worker:g}, which {section}.workers={engine.workers} "
-                f"make {wanted:g} GPUs, but workers can have {setting.gpus:g} GPUs: set it to null, or add some"
+                f"{section}.gpus_per_worker is {engine.gpus_per_worker:g}, which "
+                f"{section}.workers={engine.workers} "
+                f"make {wanted:g} GPUs, but workers can have {setting.gpus:g} GPUs: set it to "
+                f"null, or add some"
             )
 
 
 def check_training(setting: Setting) -> Iterator[str]:
     """What the training method, its backend and its trackers need."""
-    from atgen_ray.training.methods import find_method_mistakes
-
     if not setting.trains:
         return
     training = setting.config.training
@@ -58,13 +62,16 @@ def check_training(setting: Setting) -> Iterator[str]:
     wanted = training.workers * training.gpus_per_worker
     if training.use_gpu and wanted > setting.gpus:
         yield (
-            f"training.use_gpu is true, and training.workers={training.workers} with training.gpus_per_worker="
-            f"{training.gpus_per_worker:g} need {wanted:g} GPUs, but workers can have {setting.gpus:g} GPUs: ask for "
+            f"training.use_gpu is true, and training.workers={training.workers} with "
+            f"training.gpus_per_worker="
+            f"{training.gpus_per_worker:g} need {wanted:g} GPUs, but workers can have "
+            f"{setting.gpus:g} GPUs: ask for "
             "fewer, or set training.use_gpu=null"
         )
     if "wandb" in training.trackers and find_spec("wandb") is not None and not _knows_wandb():
         yield (
-            "training.trackers holds 'wandb', which finds no account: set WANDB_API_KEY, or WANDB_MODE=offline to keep "
+            "training.trackers holds 'wandb', which finds no account: set WANDB_API_KEY, or "
+            "WANDB_MODE=offline to keep "
             "its files here"
         )
 
@@ -77,11 +84,11 @@ def check_service(setting: Setting) -> Iterator[str]:
 
     if not ray.is_initialized():
         yield (
-            "model.host is 'serve', which needs a cluster with a service: start `atgen-ray serve --config FILE` and "
+            "model.host is 'serve', which needs a cluster with a service: start `atgen-ray serve "
+            "--config FILE` and "
             "set RAY_ADDRESS, or set model.host=batch"
         )
         return
-    from atgen_ray.engines.serve_engine import find_model
 
     find_model()
 

@@ -1,4 +1,6 @@
-"""Worker checks on a cluster: each runs on every machine that a worker of its kind could be placed on."""
+"""Worker checks on a cluster: each runs on every machine that a worker of its kind could be placed
+on.
+"""
 
 import logging
 from typing import Any
@@ -22,10 +24,14 @@ def count_local_gpus() -> float:
     return float(found if visible is None else min(found, len(visible)))
 
 
-def find_problems_of_machines(config: RunConfig, goal: Goal, checks: dict[str, tuple[Check, ...]]) -> list[str]:
-    """The lines of the worker `checks` (named by the kind of worker) on the machines of the Ray that is connected.
+def find_problems_of_machines(
+    config: RunConfig, goal: Goal, checks: dict[str, tuple[Check, ...]]
+) -> list[str]:
+    """The lines of the worker `checks` (named by the kind of worker) on the machines of the Ray
+    that is connected.
 
-    Machines of an autoscaling cluster that are not up yet are not asked; what they would have counts.
+    Machines of an autoscaling cluster that are not up yet are not asked; what they would have
+    counts.
     """
     import ray
     from ray.exceptions import GetTimeoutError, RayError
@@ -47,7 +53,9 @@ def find_problems_of_machines(config: RunConfig, goal: Goal, checks: dict[str, t
         try:
             found[address] = ray.get(answer, timeout=SECONDS)
         except GetTimeoutError:
-            raise UserError(f"the machine at {address} of this Ray cluster did not answer in {SECONDS:.0f} s") from None
+            raise UserError(
+                f"the machine at {address} of this Ray cluster did not answer in {SECONDS:.0f} s"
+            ) from None
         except RayError as error:  # the machine went: Ray places workers on those that are left
             logger.warning("the machine at %s could not be checked: %s", address, error)
     return _merge(found)

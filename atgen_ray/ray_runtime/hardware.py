@@ -18,7 +18,9 @@ def has_bfloat16() -> bool:
 
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()
+    return (
+        bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()
+    )
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,12 @@ class Device:
 
 
 def find_device(gpus: float) -> Device:
-    """What workers compute on that reserve `gpus` each: a GPU in Ray's books need not be one of CUDA's.
+    """What workers compute on that reserve `gpus` each: a GPU in Ray's books need not be one of
+    CUDA's.
 
-    Without any GPU it is this machine; else a task that reserves a grain of one tells. Where there is no Ray to ask, or
-    all GPUs are taken, as by the replica that a new one is to replace, they count as GPUs of CUDA with bfloat16.
+    Without any GPU it is this machine; else a task that reserves a grain of one tells. Where there
+    is no Ray to ask, or all GPUs are taken, as by the replica that a new one is to replace, they
+    count as GPUs of CUDA with bfloat16.
     """
     if not gpus:
         return _inspect_device()
@@ -58,7 +62,8 @@ def _inspect_device() -> Device:
 
 
 def resolve_dtype(name: str, bfloat16: bool | None = None) -> "torch.dtype":
-    """The torch type behind model.dtype; `auto` is bfloat16 where the hardware has it, else float32.
+    """The torch type behind model.dtype; `auto` is bfloat16 where the hardware has it, else
+    float32.
 
     Args:
         bfloat16: whether the hardware has it; null: that of this machine.
@@ -76,7 +81,9 @@ def count_threads(workers: int, asked: int | None) -> int:
 
     More threads than cores make OpenMP spin: throughput then falls by an order of magnitude.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return asked or max(1, cores // workers)
 
 
@@ -92,8 +99,9 @@ def worker_environment(threads: int) -> dict[str, str]:
 def fit_cpus(workers: int, asked: float) -> float:
     """CPUs to reserve for each of `workers` actors, at most `asked`.
 
-    Actors that reserve more CPUs than are free, as beside a service, wait for ever without a word; those that reserve
-    every one leave Ray Data none to read with. A share of what is free now is always left.
+    Actors that reserve more CPUs than are free, as beside a service, wait for ever without a word;
+    those that reserve every one leave Ray Data none to read with. A share of what is free now is
+    always left.
     """
     import ray
 
@@ -102,10 +110,11 @@ def fit_cpus(workers: int, asked: float) -> float:
 
 
 def share_cpus() -> dict[str, Any]:
-    """For tasks of Ray Data that read: how many at once, and the CPUs of each, whole ones where they are free.
+    """For tasks of Ray Data that read: how many at once, and the CPUs of each, whole ones where
+    they are free.
 
-    Ray Data's own tasks want a whole CPU, which beside a service may never be free. One stays free for whoever waits
-    for this: a controller, an annotator, another step.
+    Ray Data's own tasks want a whole CPU, which beside a service may never be free. One stays free
+    for whoever waits for this: a controller, an annotator, another step.
     """
     import ray
 
@@ -134,7 +143,9 @@ def _name_processor() -> str:
     """The model of the processor as Linux tells it; empty elsewhere."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), ""
+    )
 
 
 def count_gpus() -> int:

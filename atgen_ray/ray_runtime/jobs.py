@@ -1,4 +1,6 @@
-"""A run submitted as a Ray job to a cluster elsewhere, its log shown as it grows: the part of `atgen-ray submit`."""
+"""A run submitted as a Ray job to a cluster elsewhere, its log shown as it grows: the part of
+`atgen-ray submit`.
+"""
 
 import asyncio
 import shlex
@@ -28,7 +30,9 @@ def submit_run(arguments: Sequence[str], address: str, tell: Callable[[str], Any
         )
     except (ConnectionError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"--address is '{address}', where no job can be submitted: {reason[:300]}") from None
+        raise UserError(
+            f"--address is '{address}', where no job can be submitted: {reason[:300]}"
+        ) from None
     tell(f"job {job} at {address}; `ray job stop --address {address} {job}` stops it")
     asyncio.run(_follow(client, job, tell))
     return str(client.get_job_status(job).value)

@@ -1,4 +1,6 @@
-"""Where Ray puts workers: the share of a GPU that each may reserve, and what waits because nothing is free."""
+"""Where Ray puts workers: the share of a GPU that each may reserve, and what waits because nothing
+is free.
+"""
 
 import math
 from collections import Counter
@@ -18,8 +20,9 @@ UNITS = {"CPU": "CPUs", "GPU": "GPUs"}
 
 
 def fit_gpus(key: str, workers: int, asked: float | None) -> float:
-    """GPUs to reserve for each of `workers` workers: `asked` (null: one where the cluster has any), or a share of what
-    is free where that is less, so that they find room beside a replica of the service that holds a part of a GPU.
+    """GPUs to reserve for each of `workers` workers: `asked` (null: one where the cluster has any),
+    or a share of what is free where that is less, so that they find room beside a replica of the
+    service that holds a part of a GPU.
 
     Where nothing is free it stays what was asked, and Ray lets the workers wait.
 
@@ -61,7 +64,8 @@ def check_gpus(key: str, gpus: float, workers: int = 1) -> None:
     largest = max((node.get("GPU", 0.0) for node in totals), default=0.0)
     each = f" for each of {workers} workers" if workers > 1 else ""
     raise UserError(
-        f"{key} is {gpus:g}{each}, expected no more than this Ray cluster has: {_sum(totals, 'GPU'):g} GPUs, "
+        f"{key} is {gpus:g}{each}, expected no more than this Ray cluster has: "
+        f"{_sum(totals, 'GPU'):g} GPUs, "
         f"{largest:g} on its largest node"
     )
 
@@ -83,9 +87,13 @@ def describe_waiting(gpus: bool = True) -> str | None:
     if not waiting:
         return None
     asked = Counter(_describe_bundle(bundle) for group in waiting for bundle in group)
-    wanted = ", ".join(f"{count} x {bundle}" if count > 1 else bundle for bundle, count in asked.items())
+    wanted = ", ".join(
+        f"{count} x {bundle}" if count > 1 else bundle for bundle, count in asked.items()
+    )
     names = [name for name in UNITS if any(name in total for total in totals)]
-    left = " and ".join(f"{_sum(free, name):g} of {_sum(totals, name):g} {UNITS[name]}" for name in names)
+    left = " and ".join(
+        f"{_sum(free, name):g} of {_sum(totals, name):g} {UNITS[name]}" for name in names
+    )
     never = next((group for group in waiting if not _fits(group, totals)), None)
     hint = f"; no node has ever room for {_describe_bundle(never[0])}" if never else ""
     return f"Ray cannot place {wanted}: free are {left}{hint}"
@@ -120,10 +128,14 @@ def _watch(tell: Callable[[str | None], None], ended: Event) -> None:
 
 
 def _list_demands(demands: Any) -> Iterator[list[Bundle]]:
-    """What waits to be placed: tasks and actors one by one, and placement groups, whose bundles go together."""
+    """What waits to be placed: tasks and actors one by one, and placement groups, whose bundles go
+    together.
+    """
     for demand in demands.ray_task_actor_demand:
         for each in demand.bundles_by_count:
-            inside = any("_group_" in name for name in each.bundle)  # of a placement group, which waits itself
+            inside = any(
+                "_group_" in name for name in each.bundle
+            )  # of a placement group, which waits itself
             if any(each.bundle.values()) and not inside:
                 yield from [[each.bundle]] * each.count
     for group in demands.placement_group_demand:
@@ -153,8 +165,12 @@ def _measure_nodes(status: Any) -> tuple[list[dict[str, float]], list[dict[str, 
 
 
 def _may_grow(status: Any) -> bool:
-    """Whether an autoscaler looks after the cluster: it names the types of nodes, where Ray itself numbers them."""
-    named = any(node.ray_node_type_name not in ("", f"node_{node.node_id}") for node in _list_nodes(status))
+    """Whether an autoscaler looks after the cluster: it names the types of nodes, where Ray itself
+    numbers them.
+    """
+    named = any(
+        node.ray_node_type_name not in ("", f"node_{node.node_id}") for node in _list_nodes(status)
+    )
     return named or status.stats.autoscaler_version not in (None, "0")
 
 
@@ -171,7 +187,9 @@ def _read_status() -> Any:
 
 
 def _describe_bundle(bundle: Bundle) -> str:
-    return " and ".join(f"{amount:g} {_name(name, amount)}" for name, amount in sorted(bundle.items()) if amount)
+    return " and ".join(
+        f"{amount:g} {_name(name, amount)}" for name, amount in sorted(bundle.items()) if amount
+    )
 
 
 def _name(name: str, amount: float) -> str:

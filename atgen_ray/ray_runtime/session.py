@@ -21,7 +21,8 @@ NAMESPACE = "atgen"
 
 ANSWER_SECONDS = 6.0  # how long whoever listens at RAY_ADDRESS may take to answer, twice
 SOCKET_PATH = 107  # bytes of the longest path of a socket
-RAY_PATH = "/ray/session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"  # what Ray puts behind its folder
+# What Ray puts behind its folder.
+RAY_PATH = "/ray/session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
 
 
 def is_private() -> bool:
@@ -33,7 +34,8 @@ def check_temporary_folder() -> None:
     """Nothing, where a Ray that is started here can keep its files and sockets.
 
     Raises:
-        UserError: the folder that RAY_TMPDIR or TMPDIR names cannot be written, or its path is too long.
+        UserError: the folder that RAY_TMPDIR or TMPDIR names cannot be written, or its path is too
+            long.
     """
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
     folder = os.environ.get(variable, "/tmp")  # noqa: S108  # nosec B108 - where Ray goes
@@ -43,11 +45,16 @@ def check_temporary_folder() -> None:
         raise UserError(f"{named}, {expected}")
     longest = SOCKET_PATH - len(RAY_PATH.format(pid=os.getpid()))
     if len(os.fsencode(folder)) > longest:
-        raise UserError(f"{named}, which is too long for the sockets of Ray: {expected}, of at most {longest} bytes")
+        raise UserError(
+            f"{named}, which is too long for the sockets of Ray: {expected}, of at most {longest} "
+            f"bytes"
+        )
 
 
 def has_open_ports() -> bool:
-    """Whether anybody who reaches the ports of Ray and of Serve's replicas may run code: they ask for no token."""
+    """Whether anybody who reaches the ports of Ray and of Serve's replicas may run code: they ask
+    for no token.
+    """
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     return not is_token_auth_enabled()
@@ -62,12 +69,13 @@ def start_ray(**settings: Any) -> None:
     Raises:
         OutOfOrder: Ray did not start in time, or nothing answers at the address.
     """
-
     if ray.is_initialized():
         return
     try:
         ray.init(**settings)
-    except Exception as error:  # of no one class: Ray raises a bare Exception for a node that is late
+    except (
+        Exception
+    ) as error:  # of no one class: Ray raises a bare Exception for a node that is late
         ray.shutdown()
         raise OutOfOrder(explain_start(error)) from error
 
@@ -76,20 +84,27 @@ def start_ray(**settings: Any) -> None:
 def ray_session(
     namespace: str, runtime_env: dict[str, Any] | None = None, log_to_driver: bool = False
 ) -> Iterator[None]:
-    """The cluster at RAY_ADDRESS, or a private one on this machine that keeps workers and ends with the session.
+    """The cluster at RAY_ADDRESS, or a private one on this machine that keeps workers and ends with
+    the session.
 
     Args:
         namespace: of the actors that the command names.
-        runtime_env: for workers of a cluster that was started elsewhere; those of a private one have our environment.
+        runtime_env: for workers of a cluster that was started elsewhere; those of a private one
+            have our environment.
         log_to_driver: print what workers print.
 
     Raises:
-        UserError: nobody answers at RAY_ADDRESS, it is the address of a dashboard, or Ray does not start.
+        UserError: nobody answers at RAY_ADDRESS, it is the address of a dashboard, or Ray does not
+            start.
     """
     if not is_private():
         check_address(os.environ["RAY_ADDRESS"])
 
-    settings: dict[str, Any] = {"namespace": namespace, "logging_level": "error", "log_to_driver": log_to_driver}
+    settings: dict[str, Any] = {
+        "namespace": namespace,
+        "logging_level": "error",
+        "log_to_driver": log_to_driver,
+    }
     if is_private():
         check_temporary_folder()
         with keep_workers():
@@ -103,7 +118,8 @@ def ray_session(
 
 
 def check_address(address: str) -> None:
-    """Nothing, where something like Ray's head listens at `address`, or where Ray has to look for it, as for "auto".
+    """Nothing, where something like Ray's head listens at `address`, or where Ray has to look for
+    it, as for "auto".
 
     Ray itself would try for minutes, deaf to SIGTERM.
 
@@ -112,24 +128,34 @@ def check_address(address: str) -> None:
     """
     if address.startswith(("http://", "https://")):
         raise UserError(
-            f"RAY_ADDRESS is '{address}', the dashboard, which `atgen-ray submit CONFIG --address {address}` "
+            f"RAY_ADDRESS is '{address}', the dashboard, which `atgen-ray submit CONFIG --address "
+            f"{address}` "
             "takes; expected HOST:6379, or none for a Ray of this command's own"
         )
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return
-    expected = "expected the head of a running cluster, as HOST:6379, or none for a Ray of this command's own"
+    expected = (
+        "expected the head of a running cluster, as HOST:6379, or none for a Ray of this "
+        "command's own"
+    )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"RAY_ADDRESS is '{address}', where nobody listens ({reason}): {expected}") from None
+        raise UserError(
+            f"RAY_ADDRESS is '{address}', where nobody listens ({reason}): {expected}"
+        ) from None
     if not address.startswith("ray://") and not speaks_grpc(address):
-        raise UserError(f"RAY_ADDRESS is '{address}', where something else than Ray listens: {expected}")
+        raise UserError(
+            f"RAY_ADDRESS is '{address}', where something else than Ray listens: {expected}"
+        )
 
 
 def speaks_grpc(address: str) -> bool:
-    """Whether a gRPC server, as Ray's head is one, answers in time; taken for granted where TLS is on."""
+    """Whether a gRPC server, as Ray's head is one, answers in time; taken for granted where TLS is
+    on.
+    """
     if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
         return True
     import grpc
@@ -146,15 +172,19 @@ def explain_start(error: Exception) -> str:
     """One line on why there is no Ray to work on."""
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     if is_private():
-        return f"Ray does not start on this machine, and nothing was begun; the same command tries again: {reason}"
+        return (
+            f"Ray does not start on this machine, and nothing was begun; the same command "
+            f"tries again: {reason}"
+        )
     return f"RAY_ADDRESS is '{os.environ['RAY_ADDRESS']}', whose cluster cannot be joined: {reason}"
 
 
 def find_mistake(error: BaseException) -> str | None:
-    """What a UserError of a worker said, out of what Ray made of it; None where there is no such error behind it.
+    """What a UserError of a worker said, out of what Ray made of it; None where there is no such
+    error behind it.
 
-    Ray gives the errors of tasks a class of its own, whose text is a traceback, and keeps of those of an actor that
-    could not start nothing but that text.
+    Ray gives the errors of tasks a class of its own, whose text is a traceback, and keeps of those
+    of an actor that could not start nothing but that text.
     """
     from ray.exceptions import RayError
 
@@ -168,7 +198,9 @@ def find_mistake(error: BaseException) -> str | None:
         if isinstance(each, UserError) and not isinstance(each, RayError):
             return str(each)
         behind += [each.__cause__, getattr(each, "cause", None)]
-    told = re.findall(rf"^{UserError.__module__}\.{UserError.__name__}: (.+)$", str(error), re.MULTILINE)
+    told = re.findall(
+        rf"^{UserError.__module__}\.{UserError.__name__}: (.+)$", str(error), re.MULTILINE
+    )
     return str(told[-1]) if told else None
 
 
@@ -182,18 +214,24 @@ def find_start_failure(error: BaseException) -> str | None:
 
 
 def quieten_ray_data() -> None:
-    """No progress bars and no reports of Ray Data in this process: what works with it shows progress of its own."""
+    """No progress bars and no reports of Ray Data in this process: what works with it shows
+    progress of its own.
+    """
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # that there are no bars
+    logging.getLogger("ray.data._internal.progress").setLevel(
+        logging.ERROR
+    )  # that there are no bars
 
 
 def run_session() -> AbstractContextManager[None]:
-    """The Ray cluster for runs: the one at RAY_ADDRESS, or a private one on this machine that ends with them."""
+    """The Ray cluster for runs: the one at RAY_ADDRESS, or a private one on this machine that ends
+    with them.
+    """
     return ray_session(NAMESPACE, runtime_environment())
 
 
@@ -201,12 +239,19 @@ FOLDER = "ATGEN_FOLDER"
 
 
 def enter() -> None:
-    """Goes to the command's working folder, where this node has it. Called in each worker process as it starts."""
+    """Goes to the command's working folder, where this node has it. Called in each worker process
+    as it starts.
+    """
     folder = os.environ.get(FOLDER, "")
     if Path(folder).is_dir():
         os.chdir(folder)
 
 
 def runtime_environment() -> dict[str, Any]:
-    """What workers of a cluster need that was started from another folder; Ray gives it to all workers of a driver."""
-    return {"env_vars": {FOLDER: str(Path.cwd())}, "worker_process_setup_hook": f"{__name__}.{enter.__name__}"}
+    """What workers of a cluster need that was started from another folder; Ray gives it to all
+    workers of a driver.
+    """
+    return {
+        "env_vars": {FOLDER: str(Path.cwd())},
+        "worker_process_setup_hook": f"{__name__}.{enter.__name__}",
+    }

@@ -1,8 +1,10 @@
-"""Workers of Ray Data: each holds something that is costly to make, a model mostly, and works off batches of rows.
+"""Workers of Ray Data: each holds something that is costly to make, a model mostly, and works off
+batches of rows.
 
-Actors end with the pass over the data that they were started for, and the next pass waits ten seconds for others to
-import torch and transformers. Tasks leave their process to the next task, so on CPUs they do the work instead, wherever
-Ray bounds how often a task that ran out of memory is repeated: see `keep_workers`.
+Actors end with the pass over the data that they were started for, and the next pass waits ten
+seconds for others to import torch and transformers. Tasks leave their process to the next task, so
+on CPUs they do the work instead, wherever Ray bounds how often a task that ran out of memory is
+repeated: see `keep_workers`.
 """
 
 import os
@@ -22,18 +24,22 @@ if TYPE_CHECKING:
 
 Worker = Callable[..., Callable[[pa.Table], pa.Table]]
 
-# How often a worker that dies is replaced. Ray Data's own number has no end: a batch too large for memory, which kills
-# every worker that it is given to, would keep a run busy for ever.
+# How often a worker that dies is replaced. Ray Data's own number has no end: a batch too large for
+# memory, which kills every worker that it is given to, would keep a run busy for ever.
 LIVES = 5
-UNUSED_SECONDS = 10.0  # after which a process gives back the memory of its worker, as while a step trains
+UNUSED_SECONDS = (
+    10.0  # after which a process gives back the memory of its worker, as while a step trains
+)
 KEEPING = {"RAY_task_oom_retries": str(LIVES), "RAY_idle_worker_killing_time_threshold_ms": "60000"}
 
 
 @contextmanager
 def keep_workers() -> Iterator[None]:
-    """A Ray cluster that is started meanwhile keeps processes which have nothing to do, for later tasks.
+    """A Ray cluster that is started meanwhile keeps processes which have nothing to do, for later
+    tasks.
 
-    A cluster that somebody else starts does so with these two settings of Ray in the environment of all its nodes.
+    A cluster that somebody else starts does so with these two settings of Ray in the environment of
+    all its nodes.
     """
     fresh = {key: value for key, value in KEEPING.items() if key not in os.environ}
     os.environ.update(fresh)
@@ -45,14 +51,24 @@ def keep_workers() -> Iterator[None]:
 
 
 def keeps_workers() -> bool:
-    """Whether tasks of this process's cluster leave their processes to later ones, and end after `LIVES` deaths."""
+    """Whether tasks of this process's cluster leave their processes to later ones, and end after
+    `LIVES` deaths.
+    """
     return all(key in os.environ for key in KEEPING)
 
 
 def map_batches(
-    rows: "Dataset", worker: Worker, arguments: Sequence[Any], *, workers: int, cpus: float, gpus: float, threads: int
+    rows: "Dataset",
+    worker: Worker,
+    arguments: Sequence[Any],
+    *,
+    workers: int,
+    cpus: float,
+    gpus: float,
+    threads: int,
 ) -> "Dataset":
-    """Every block of `rows` through one of `workers` workers, each made once in a process as `worker(*arguments)`.
+    """Every block of `rows` through one of `workers` workers, each made once in a process as
+    `worker(*arguments)`.
 
     Args:
         cpus: to reserve for a worker, at most.
@@ -68,26 +84,41 @@ def map_batches(
         "runtime_env": {"env_vars": worker_environment(threads)},
     }
     if not gpus and keeps_workers():
-        made = {"fn_args": (uuid.uuid4().hex, worker, arguments), "compute": TaskPoolStrategy(size=workers)}
+        made = {
+            "fn_args": (uuid.uuid4().hex, worker, arguments),
+            "compute": TaskPoolStrategy(size=workers),
+        }
         return rows.map_batches(work, **made, max_retries=LIVES, **settings)
-    made = {"fn_constructor_args": arguments, "compute": ActorPoolStrategy(size=workers), "num_gpus": gpus or None}
-    # The public `map_batches` refuses GPUs without a number of rows; given one, it would join blocks to batches of its
-    # own, which are not the same in every attempt.
-    return rows.map_batches_internal(worker, **made, max_restarts=LIVES, max_task_retries=LIVES, **settings)
+    made = {
+        "fn_constructor_args": arguments,
+        "compute": ActorPoolStrategy(size=workers),
+        "num_gpus": gpus or None,
+    }
+    # The public `map_batches` refuses GPUs without a number of rows; given one, it would join
+    # blocks to batches of its own, which are not the same in every attempt.
+    return rows.map_batches_internal(
+        worker, **made, max_restarts=LIVES, max_task_retries=LIVES, **settings
+    )
 
 
 def work(batch: pa.Table, step: str, worker: Worker, arguments: Sequence[Any]) -> pa.Table:
-    """`batch` through this process's worker for `step`, which is made if another was here or none."""
+    """`batch` through this process's worker for `step`, which is made if another was here or
+    none.
+    """
     return _HOLDER.work(batch, step, worker, arguments)
 
 
 def let_go() -> None:
-    """Gives back the memory of this process's worker, for a task that needs it for something else."""
+    """Gives back the memory of this process's worker, for a task that needs it for something
+    else.
+    """
     _HOLDER.let_go()
 
 
 class Holder:
-    """The one worker of a process: let go when one for another step is wanted, or after a while without a batch."""
+    """The one worker of a process: let go when one for another step is wanted, or after a while
+    without a batch.
+    """
 
     def __init__(self, unused_seconds: float = UNUSED_SECONDS) -> None:
         self._unused_seconds = unused_seconds
@@ -97,7 +128,9 @@ class Holder:
         self._used = 0.0
         self._timer: threading.Timer | None = None
 
-    def work(self, batch: pa.Table, step: str, worker: Worker, arguments: Sequence[Any]) -> pa.Table:
+    def work(
+        self, batch: pa.Table, step: str, worker: Worker, arguments: Sequence[Any]
+    ) -> pa.Table:
         """As the function of that name."""
         with self._lock:
             if self._worker is None or self._step != step:

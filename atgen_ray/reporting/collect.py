@@ -29,27 +29,43 @@ def collect_run(
 ) -> RunView:
     """Everything a report needs of the run in `folder`.
 
-    `actual` has what the journal knows of what was planned, by the names of plan.json. Without `selection` the pool
-    is not read, and nothing is said of what was picked and why.
+    `actual` has what the journal knows of what was planned, by the names of plan.json. Without
+    `selection` the pool is not read, and nothing is said of what was picked and why.
 
-    A run in progress is welcome: whatever file is not there yet leaves its part empty. `stopped` says why the run
-    ended; None stands for a run that goes on.
+    A run in progress is welcome: whatever file is not there yet leaves its part empty. `stopped`
+    says why the run ended; None stands for a run that goes on.
     """
     config_text = folder.read_text("config.yaml") if folder.exists("config.yaml") else ""
     config = yaml.safe_load(config_text) or {}
     rows = {row["round"]: row for row in _read_json(folder, "metrics.json", [])}
     numbers = _find_rounds(folder, rows)
-    annotations = {number: _read_jsonl(folder, _in_round(number, "annotations.jsonl")) for number in numbers}
-    selections = {number: _read_selection(folder, number) if selection else [] for number in numbers}
-    pool = folder.read_table("pool.parquet") if selection and folder.exists("pool.parquet") else None
+    annotations = {
+        number: _read_jsonl(folder, _in_round(number, "annotations.jsonl")) for number in numbers
+    }
+    selections = {
+        number: _read_selection(folder, number) if selection else [] for number in numbers
+    }
+    pool = (
+        folder.read_table("pool.parquet") if selection and folder.exists("pool.parquet") else None
+    )
     pool_map, diagnostics = _diagnose(folder, pool, selections, annotations, config)
-    test = folder.read_table("test.parquet", ["id", "text"]) if folder.exists("test.parquet") else None
+    test = (
+        folder.read_table("test.parquet", ["id", "text"]) if folder.exists("test.parquet") else None
+    )
     views = []
     for number in numbers:
         labels = {row["id"]: row for row in annotations[number]}
         picks = _build_picks(folder, number, selections[number][:PICKS], labels, pool)
         views.append(
-            _build_round(folder, number, rows.get(number), picks, len(selections[number]), config, diagnostics)
+            _build_round(
+                folder,
+                number,
+                rows.get(number),
+                picks,
+                len(selections[number]),
+                config,
+                diagnostics,
+            )
         )
     metric = _choose_metric(views, config)
     first, last = _read_ends(folder, [view for view in views if view.metrics])
@@ -75,7 +91,11 @@ def collect_run(
 
 def _compare_plan(plan: Row, actual: Mapping[str, float]) -> list[PlanView]:
     """What was planned beside what it came to, where there is both."""
-    return [PlanView(name.replace("_", " "), plan[name], value) for name, value in actual.items() if name in plan]
+    return [
+        PlanView(name.replace("_", " "), plan[name], value)
+        for name, value in actual.items()
+        if name in plan
+    ]
 
 
 def _describe_label(row: Row) -> str:
@@ -85,7 +105,10 @@ def _describe_label(row: Row) -> str:
     if more.get("model") and more["model"] not in parts[0]:
         parts.append(str(more["model"]))
     if "prompt_hash" in more:
-        parts += [f"prompt {more['prompt_hash'][:8]}", f"{more['prompt_tokens']} + {more['output_tokens']} tokens"]
+        parts += [
+            f"prompt {more['prompt_hash'][:8]}",
+            f"{more['prompt_tokens']} + {more['output_tokens']} tokens",
+        ]
     if more.get("confidence") is not None:
         parts.append(f"confidence {more['confidence']:.2f}")
     if row.get("dollars"):
@@ -111,7 +134,11 @@ def _read_json(folder: RunFolder, path: str, missing: Any) -> Any:
 
 def _read_versions(folder: RunFolder) -> Row:
     """The versions of the last attempt."""
-    return {key: value for key, value in _read_json(folder, "versions.json", {}).items() if key != ATTEMPTS}
+    return {
+        key: value
+        for key, value in _read_json(folder, "versions.json", {}).items()
+        if key != ATTEMPTS
+    }
 
 
 def _read_jsonl(folder: RunFolder, path: str) -> list[Row]:
@@ -120,8 +147,14 @@ def _read_jsonl(folder: RunFolder, path: str) -> list[Row]:
 
 def _find_rounds(folder: RunFolder, rows: dict[int, Row]) -> list[int]:
     """Rounds with a row in metrics.json, and those under way."""
-    begun = {int(name) for path in folder.list("rounds") if (name := path.rpartition("/")[2]).isdigit()}
-    begun = {number for number in begun if any(folder.exists(_in_round(number, file)) for file in ROUND_FILES)}
+    begun = {
+        int(name) for path in folder.list("rounds") if (name := path.rpartition("/")[2]).isdigit()
+    }
+    begun = {
+        number
+        for number in begun
+        if any(folder.exists(_in_round(number, file)) for file in ROUND_FILES)
+    }
     return sorted(begun | rows.keys())
 
 
@@ -215,10 +248,17 @@ def _number(value: Any) -> float:
 
 def _read_estimates(metrics: dict[str, Any] | None) -> dict[str, Estimate]:
     def read(value: Any) -> float:
-        return float("nan") if value is None else float(value)  # what is not finite is stored as null
+        return (
+            float("nan") if value is None else float(value)
+        )  # what is not finite is stored as null
 
     return {
-        name: Estimate(read(row.get("mean")), read(row.get("low")), read(row.get("high")), row.get("count") or 0)
+        name: Estimate(
+            read(row.get("mean")),
+            read(row.get("low")),
+            read(row.get("high")),
+            row.get("count") or 0,
+        )
         for name, row in (metrics or {}).items()
     }
 
@@ -238,15 +278,32 @@ def _choose_metric(views: Sequence[RoundView], config: Row) -> str | None:
     """The metric the run is steered by, else ROUGE-L, else the first."""
     names = list(dict.fromkeys(name for view in views for name in view.metrics))
     stopping = config.get("stopping") or {}
-    steered = [(stopping.get("plateau") or {}).get("metric"), *(stopping.get("dev_target") or {}), "rougeL"]
+    steered = [
+        (stopping.get("plateau") or {}).get("metric"),
+        *(stopping.get("dev_target") or {}),
+        "rougeL",
+    ]
     return next((name for name in steered if name in names), names[0] if names else None)
 
 
-def _read_ends(folder: RunFolder, views: list[RoundView]) -> tuple[tuple[int, list[Row]] | None, ...]:
-    """Number and test predictions of the first and of the last evaluated round; one round alone is the last."""
-    numbers = [view.round for view in views if folder.exists(_in_round(view.round, "predictions.jsonl"))]
+def _read_ends(
+    folder: RunFolder, views: list[RoundView]
+) -> tuple[tuple[int, list[Row]] | None, ...]:
+    """Number and test predictions of the first and of the last evaluated round; one round alone is
+    the last.
+    """
+    numbers = [
+        view.round for view in views if folder.exists(_in_round(view.round, "predictions.jsonl"))
+    ]
     ends = [
-        (number, [row for row in _read_jsonl(folder, _in_round(number, "predictions.jsonl")) if row["split"] == "test"])
+        (
+            number,
+            [
+                row
+                for row in _read_jsonl(folder, _in_round(number, "predictions.jsonl"))
+                if row["split"] == "test"
+            ],
+        )
         for number in numbers[:1] + numbers[1:][-1:]
     ]
     return (ends[0] if len(ends) == 2 else None), (ends[-1] if ends else None)

@@ -1,4 +1,6 @@
-"""Run against run: what differs, paired differences on the test examples, and labels to the same score."""
+"""Run against run: what differs, paired differences on the test examples, and labels to the same
+score.
+"""
 
 import itertools
 import math
@@ -28,7 +30,9 @@ class Reach:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs by letter. `difference` is second minus first, over the test examples that both answered."""
+    """Two runs by letter. `difference` is second minus first, over the test examples that both
+    answered.
+    """
 
     first: str
     second: str
@@ -70,29 +74,40 @@ def compare_runs(views: Sequence[RunView]) -> Comparison:
     if metric:
         for i, j in itertools.combinations(range(len(views)), 2):
             if i == 0 or len(views) <= ALL_PAIRS:
-                pairs.append(_compare_pair(name_letter(i), views[i], name_letter(j), views[j], metric))
+                pairs.append(
+                    _compare_pair(name_letter(i), views[i], name_letter(j), views[j], metric)
+                )
     groups = group_runs(views)
     return Comparison(
-        metric, pairs, [_describe(index, group, views, metric) for index, group in enumerate(groups)], _differing(views)
+        metric,
+        pairs,
+        [_describe(index, group, views, metric) for index, group in enumerate(groups)],
+        _differing(views),
     )
 
 
 def group_runs(views: Sequence[RunView]) -> list[list[int]]:
-    """Indices of the runs whose configurations are equal but for name, seed and storage, in the order given."""
+    """Indices of the runs whose configurations are equal but for name, seed and storage, in the
+    order given.
+    """
     groups: dict[str, list[int]] = {}
     for index, view in enumerate(views):
         flat = _flatten(view.config)
         key = (
-            repr(sorted((key, value) for key, value in flat.items() if key not in IGNORED)) if flat else f"run {index}"
+            repr(sorted((key, value) for key, value in flat.items() if key not in IGNORED))
+            if flat
+            else f"run {index}"
         )
         groups.setdefault(key, []).append(index)
     return [*groups.values()]
 
 
 def bootstrap_difference(first: dict[str, float], second: dict[str, float]) -> Estimate | None:
-    """Mean of second - first over the example ids in both, with the 95 % percentile bootstrap interval over examples.
+    """Mean of second - first over the example ids in both, with the 95 % percentile bootstrap
+    interval over examples.
 
-    Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13. None when no id is in both.
+    Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13. None when no id is in
+    both.
     """
     ids = sorted(first.keys() & second.keys())
     if not ids:
@@ -104,13 +119,22 @@ def bootstrap_difference(first: dict[str, float], second: dict[str, float]) -> E
     from scipy.stats import bootstrap
 
     found = bootstrap(
-        (differences,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0), batch=100
+        (differences,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+        batch=100,
     )
-    return Estimate(mean, float(found.confidence_interval.low), float(found.confidence_interval.high), len(ids))
+    return Estimate(
+        mean, float(found.confidence_interval.low), float(found.confidence_interval.high), len(ids)
+    )
 
 
 def labels_to_reach(curve: Sequence[tuple[float, float]], target: float) -> float | None:
-    """Labels where the curve of (labels, score) first reaches `target`, straight lines between its points."""
+    """Labels where the curve of (labels, score) first reaches `target`, straight lines between its
+    points.
+    """
     points = sorted(curve, key=lambda point: point[0])
     if points and points[0][1] >= target:
         return points[0][0]
@@ -121,8 +145,13 @@ def labels_to_reach(curve: Sequence[tuple[float, float]], target: float) -> floa
 
 
 def _compare_pair(first: str, one: RunView, second: str, other: RunView, metric: str) -> Pair:
-    difference = bootstrap_difference(one.last_scores.get(metric, {}), other.last_scores.get(metric, {}))
-    curves = [[(view.labels or 0, estimate.mean) for view, estimate in run.curve(metric)] for run in (one, other)]
+    difference = bootstrap_difference(
+        one.last_scores.get(metric, {}), other.last_scores.get(metric, {})
+    )
+    curves = [
+        [(view.labels or 0, estimate.mean) for view, estimate in run.curve(metric)]
+        for run in (one, other)
+    ]
     reaches = []
     for run, curve, goal in ((first, curves[0], curves[1]), (second, curves[1], curves[0])):
         if curve and goal:
@@ -131,7 +160,9 @@ def _compare_pair(first: str, one: RunView, second: str, other: RunView, metric:
     return Pair(first, second, metric, difference, reaches)
 
 
-def _describe(index: int, members: list[int], views: Sequence[RunView], metric: str | None) -> Group:
+def _describe(
+    index: int, members: list[int], views: Sequence[RunView], metric: str | None
+) -> Group:
     curves = [views[member].curve(metric) if metric else [] for member in members]
     return Group(
         index=index,
@@ -151,5 +182,7 @@ def _differing(views: Sequence[RunView]) -> dict[str, list[str]]:
 def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
     if not isinstance(value, dict):
         return {prefix: "null" if value is None else str(value)}
-    rows = (_flatten(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items())
+    rows = (
+        _flatten(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()
+    )
     return {key: text for row in rows for key, text in row.items()}

@@ -29,10 +29,18 @@ class Clusters:
         count = min(CLUSTERS, len(sample) // MEMBERS)
         distinct = len(np.unique(np.stack(sample), axis=0)) if count > 1 else 0
         self._count = min(count, distinct)
-        self._means = KMeans(self._count, n_init=3, random_state=0).fit(np.stack(sample)) if self._count > 1 else None
+        self._means = (
+            KMeans(self._count, n_init=3, random_state=0).fit(np.stack(sample))
+            if self._count > 1
+            else None
+        )
 
-    def cover(self, groups: Mapping[str, Sequence[str]], labeled: Sequence[str], vectors: Vectors) -> dict[str, float]:
-        """The share for each group, together with `labeled`; empty where the pool has fewer than two clusters."""
+    def cover(
+        self, groups: Mapping[str, Sequence[str]], labeled: Sequence[str], vectors: Vectors
+    ) -> dict[str, float]:
+        """The share for each group, together with `labeled`; empty where the pool has fewer than
+        two clusters.
+        """
         return {
             name: len(self._find([*labeled, *ids], vectors)) / self._count
             for name, ids in groups.items()
@@ -41,7 +49,11 @@ class Clusters:
 
     def _find(self, ids: Sequence[str], vectors: Vectors) -> set[int]:
         rows = [vectors[id] for id in ids if id in vectors]
-        return set(self._means.predict(np.stack(rows)).tolist()) if rows and self._means is not None else set()
+        return (
+            set(self._means.predict(np.stack(rows)).tolist())
+            if rows and self._means is not None
+            else set()
+        )
 
 
 PROJECTED = 4000  # pool examples behind the principal components
@@ -61,7 +73,9 @@ class Query:
 
 @dataclass(frozen=True)
 class PoolMap:
-    """Pool examples (n, 2) on their first two principal components, and the share of the variance these hold."""
+    """Pool examples (n, 2) on their first two principal components, and the share of the variance
+    these hold.
+    """
 
     points: Numbers
     variance: float
@@ -69,12 +83,14 @@ class PoolMap:
 
 @dataclass(frozen=True)
 class RoundDiagnostics:
-    """One round, by group: `pool` (a sample of what could be picked), `random` (an equal-sized draw), `picked`.
+    """One round, by group: `pool` (a sample of what could be picked), `random` (an equal-sized
+    draw), `picked`.
 
-    `lengths` are in words; `similarities` are cosines to the nearest labelled example, empty while nothing is
-    labelled. `near_duplicates` are shares of examples that the pool marks as duplicates, or that are at least
-    `NEAR_DUPLICATE` similar to a labelled example or to one before them in their own group. `coverage` is the share
-    of the pool's clusters that hold a labelled example or one of the group.
+    `lengths` are in words; `similarities` are cosines to the nearest labelled example, empty while
+    nothing is labelled. `near_duplicates` are shares of examples that the pool marks as duplicates,
+    or that are at least `NEAR_DUPLICATE` similar to a labelled example or to one before them in
+    their own group. `coverage` is the share of the pool's clusters that hold a labelled example or
+    one of the group.
     """
 
     lengths: dict[str, Numbers]
@@ -90,8 +106,9 @@ def diagnose_rounds(
 ) -> tuple[PoolMap | None, dict[int, RoundDiagnostics]]:
     """The map of the pool (None without embeddings) and the diagnostics of every round.
 
-    `tables` yields tables with columns content and embedding, of which only the rows needed are kept; `excluded`
-    says that marked duplicates could not be picked. Every draw is a function of the example ids.
+    `tables` yields tables with columns content and embedding, of which only the rows needed are
+    kept; `excluded` says that marked duplicates could not be picked. Every draw is a function of
+    the example ids.
     """
     contents = dict(zip(pool["id"].to_pylist(), pool["content"].to_pylist(), strict=True))
     duplicates = set(pool.filter(pc.is_valid(pool["duplicate_of"]))["id"].to_pylist())
@@ -106,14 +123,19 @@ def diagnose_rounds(
     words = _count_words(pool, needed)
     rounds = {
         query.round: RoundDiagnostics(
-            lengths={name: np.array([words[id] for id in ids if id in words], float) for name, ids in group.items()},
+            lengths={
+                name: np.array([words[id] for id in ids if id in words], float)
+                for name, ids in group.items()
+            },
             similarities=_compare_to_labeled(group, query.labeled, vectors),
             near_duplicates={
                 name: _share_near_duplicates(group[name], query.labeled, vectors, duplicates)
                 for name in ("random", "picked")
                 if group[name]
             },
-            coverage=clusters.cover({name: group[name] for name in ("random", "picked")}, query.labeled, vectors),
+            coverage=clusters.cover(
+                {name: group[name] for name in ("random", "picked")}, query.labeled, vectors
+            ),
             picked=basis.project(query.picked, vectors),
             labeled=basis.project(query.labeled, vectors),
         )
@@ -131,7 +153,11 @@ class _Components:
 
     def project(self, ids: Iterable[str], vectors: Vectors) -> Numbers:
         rows = [vectors[id] for id in ids if id in vectors]
-        return (np.stack(rows) - self.mean) @ self.axes.T if rows and len(self.mean) else np.empty((0, 2))
+        return (
+            (np.stack(rows) - self.mean) @ self.axes.T
+            if rows and len(self.mean)
+            else np.empty((0, 2))
+        )
 
 
 def _find_components(rows: list[Numbers]) -> _Components:
@@ -141,9 +167,12 @@ def _find_components(rows: list[Numbers]) -> _Components:
     mean = matrix.mean(axis=0)
     _, values, axes = np.linalg.svd(matrix - mean, full_matrices=False)
     total = float((values**2).sum())
-    # The sign of a component is arbitrary; without a rule two machines would mirror each other's maps.
+    # The sign of a component is arbitrary; without a rule two machines would mirror each other's
+    # maps.
     signs = np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(axis=1)])
-    return _Components(mean, axes[:2] * signs[:, None], float((values[:2] ** 2).sum()) / total if total else 0.0)
+    return _Components(
+        mean, axes[:2] * signs[:, None], float((values[:2] ** 2).sum()) / total if total else 0.0
+    )
 
 
 def _draw(ids: Sequence[str], round: int, count: int) -> list[str]:
@@ -154,41 +183,61 @@ def _group(query: Query, eligible: Sequence[str], sample: Sequence[str]) -> dict
     labeled = set(query.labeled)
     candidates = [id for id in eligible if id not in labeled]
     pool = [id for id in sample if id not in labeled][:COMPARED]
-    return {"pool": pool, "random": _draw(candidates, query.round, len(query.picked)), "picked": query.picked}
+    return {
+        "pool": pool,
+        "random": _draw(candidates, query.round, len(query.picked)),
+        "picked": query.picked,
+    }
 
 
 def _count_words(pool: pa.Table, ids: Collection[str]) -> dict[str, int]:
     rows = pool.filter(pc.is_in(pool["id"], pa.array(sorted(ids), pa.string())))
-    return {id: len(text.split()) for id, text in zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True)}
+    return {
+        id: len(text.split())
+        for id, text in zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True)
+    }
 
 
 def _read_vectors(tables: Iterable[pa.Table], contents: dict[str, str]) -> Vectors:
     wanted = pa.array(sorted(set(contents.values())), pa.string())
     found: Vectors = {}
     for table in tables:
-        rows = table.filter(pc.and_(pc.is_in(table["content"], wanted), pc.is_valid(table["embedding"])))
-        for content, values in zip(rows["content"].to_pylist(), rows["embedding"].to_pylist(), strict=True):
+        rows = table.filter(
+            pc.and_(pc.is_in(table["content"], wanted), pc.is_valid(table["embedding"]))
+        )
+        for content, values in zip(
+            rows["content"].to_pylist(), rows["embedding"].to_pylist(), strict=True
+        ):
             vector = np.array(values, np.float64)
             if np.isfinite(vector).all():
                 found[content] = vector / (np.linalg.norm(vector) or 1.0)
     return {id: found[content] for id, content in contents.items() if content in found}
 
 
-def _compare_to_labeled(group: dict[str, list[str]], labeled: list[str], vectors: Vectors) -> dict[str, Numbers]:
+def _compare_to_labeled(
+    group: dict[str, list[str]], labeled: list[str], vectors: Vectors
+) -> dict[str, Numbers]:
     against = [vectors[id] for id in labeled if id in vectors]
     if not against:
         return {}
     columns = np.stack(against).T
     rows = {name: [vectors[id] for id in ids if id in vectors] for name, ids in group.items()}
-    return {name: (np.stack(part) @ columns).max(axis=1) if part else np.empty(0) for name, part in rows.items()}
+    return {
+        name: (np.stack(part) @ columns).max(axis=1) if part else np.empty(0)
+        for name, part in rows.items()
+    }
 
 
-def _share_near_duplicates(ids: list[str], labeled: list[str], vectors: Vectors, duplicates: set[str]) -> float:
+def _share_near_duplicates(
+    ids: list[str], labeled: list[str], vectors: Vectors, duplicates: set[str]
+) -> float:
     seen = [vectors[id] for id in labeled if id in vectors]
     found = 0
     for id in ids:
         vector = vectors.get(id)
-        close = vector is not None and seen and float((np.stack(seen) @ vector).max()) >= NEAR_DUPLICATE
+        close = (
+            vector is not None and seen and float((np.stack(seen) @ vector).max()) >= NEAR_DUPLICATE
+        )
         found += bool(id in duplicates or close)
         if vector is not None:
             seen.append(vector)

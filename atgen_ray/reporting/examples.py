@@ -11,7 +11,9 @@ SHOWN = 2  # of each kind
 
 @dataclass(frozen=True)
 class Output:
-    """What the model wrote for a test example after `round`; `score` is the headline metric, if there is one."""
+    """What the model wrote for a test example after `round`; `score` is the headline metric, if
+    there is one.
+    """
 
     round: int
     text: str
@@ -45,14 +47,18 @@ def choose_ids(before: dict[str, float], after: dict[str, float]) -> list[tuple[
 
     Without `before` the score itself is what is compared. "Typical" is closest to the median gain.
     """
-    gains = {id: score - before.get(id, 0.0) for id, score in after.items() if not before or id in before}
+    gains = {
+        id: score - before.get(id, 0.0) for id, score in after.items() if not before or id in before
+    }
     if not gains:
         return []
     order = sorted(gains, key=lambda id: (-gains[id], id))
     median = gains[order[(len(order) - 1) // 2]]
     typical = sorted(gains, key=lambda id: (abs(gains[id] - median), id))
     best = "Best score" if not before else "Largest gain"
-    worst = "Worst score" if not before else "Largest loss" if gains[order[-1]] < 0 else "Smallest gain"
+    worst = (
+        "Worst score" if not before else "Largest loss" if gains[order[-1]] < 0 else "Smallest gain"
+    )
     chosen: dict[str, str] = {}
     for kind, ids in ((best, order), (worst, order[::-1]), ("Typical", typical)):
         for id in [id for id in ids if id not in chosen][:SHOWN]:
@@ -68,7 +74,9 @@ def build_examples(
     texts: dict[str, str],
     metric: str | None,
 ) -> list[ExampleView]:
-    """The examples to show from the rows of predictions.jsonl of the first and the last round (number, rows)."""
+    """The examples to show from the rows of predictions.jsonl of the first and the last round
+    (number, rows).
+    """
     if last is None:
         return []
     before, after = ({row["id"]: row for row in part[1]} if part else {} for part in (first, last))
@@ -76,7 +84,9 @@ def build_examples(
     chosen = choose_ids(*scored) or [(id, "Not scored") for id in sorted(after)[: 3 * SHOWN]]
 
     def output(
-        part: tuple[int, list[dict[str, Any]]] | None, row: dict[str, Any] | None, score: float | None
+        part: tuple[int, list[dict[str, Any]]] | None,
+        row: dict[str, Any] | None,
+        score: float | None,
     ) -> Output | None:
         return Output(part[0], str(row["prediction"]), score) if part and row else None
 
@@ -87,7 +97,12 @@ def build_examples(
         references = [str(reference) for reference in after[id].get("references") or []]
         views.append(
             ExampleView(
-                id, kind, texts.get(id, ""), references, output(first, before.get(id), scored[0].get(id)), shown
+                id,
+                kind,
+                texts.get(id, ""),
+                references,
+                output(first, before.get(id), scored[0].get(id)),
+                shown,
             )
         )
     return views

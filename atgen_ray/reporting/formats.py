@@ -48,7 +48,11 @@ def write_part(value: float) -> str:
         return DASH
     if value == int(value) and abs(value) < 1e6:
         return f"{value:.0f}".replace("-", "−")
-    return f"{value:.3f}".replace("-", "−") if 0.0005 <= abs(value) < 100 else f"{value:.3g}".replace("-", "−")
+    return (
+        f"{value:.3f}".replace("-", "−")
+        if 0.0005 <= abs(value) < 100
+        else f"{value:.3g}".replace("-", "−")
+    )
 
 
 def write_count(value: float) -> str:
@@ -57,7 +61,9 @@ def write_count(value: float) -> str:
 
 
 def write_planned(value: float | None) -> str:
-    """A number that was planned or counted: whole ones with separators, others with up to four decimals."""
+    """A number that was planned or counted: whole ones with separators, others with up to four
+    decimals.
+    """
     if value is None or not math.isfinite(value):
         return DASH
     return f"{value:,.0f}" if value == int(value) else f"{value:,.4f}".rstrip("0").rstrip(".")
@@ -87,7 +93,9 @@ def write_share(value: float) -> str:
 
 
 def cut_text(text: str, limit: int) -> str:
-    """At most `limit` characters, cut between words where one ends near; an ellipsis says that there was more."""
+    """At most `limit` characters, cut between words where one ends near; an ellipsis says that
+    there was more.
+    """
     if len(text) <= limit:
         return text
     kept = text[: limit - 1]

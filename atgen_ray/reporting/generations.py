@@ -1,4 +1,6 @@
-"""A page of what the model wrote for the test examples after a round, with input, references and scores."""
+"""A page of what the model wrote for the test examples after a round, with input, references and
+scores.
+"""
 
 import math
 from dataclasses import dataclass
@@ -37,22 +39,31 @@ class GenerationPage:
 
 
 def read_generations(
-    folder: RunFolder, metric: str | None, round: int | None = None, order: Order = "worst", page: int = 1
+    folder: RunFolder,
+    metric: str | None,
+    round: int | None = None,
+    order: Order = "worst",
+    page: int = 1,
 ) -> GenerationPage | None:
-    """A page of round `round`, by default the last one; by the scores in `metric`, ties and unscored ones by id.
+    """A page of round `round`, by default the last one; by the scores in `metric`, ties and
+    unscored ones by id.
 
     None while there is nothing. A page after the last is the last.
 
     Raises:
         UserError: the round has no predictions.
     """
-    found = [int(name) for path in folder.list("rounds") if (name := path.rpartition("/")[2]).isdigit()]
+    found = [
+        int(name) for path in folder.list("rounds") if (name := path.rpartition("/")[2]).isdigit()
+    ]
     rounds = sorted(number for number in found if folder.exists(_file(number)))
     if not rounds:
         return None
     chosen = rounds[-1] if round is None else round
     if chosen not in rounds:
-        raise UserError(f"round is {chosen}, expected one that was evaluated: {', '.join(map(str, rounds))}")
+        raise UserError(
+            f"round is {chosen}, expected one that was evaluated: {', '.join(map(str, rounds))}"
+        )
     rows = [row for row in folder.read_jsonl(_file(chosen)) if row["split"] == "test"]
     if order != "source":
         sign = -1 if order == "best" else 1
@@ -62,13 +73,17 @@ def read_generations(
     page = min(page, pages)
     shown = rows[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
     texts = _read_texts(folder) if shown else {}
-    return GenerationPage([_build(row, texts) for row in shown], chosen, rounds, order, page, pages, len(rows))
+    return GenerationPage(
+        [_build(row, texts) for row in shown], chosen, rounds, order, page, pages, len(rows)
+    )
 
 
 def _build(row: dict[str, Any], texts: dict[str, str]) -> Generation:
     scores = {name: values[row["id"]] for name, values in read_scores([row]).items()}
     references = [str(reference) for reference in row.get("references") or []]
-    return Generation(row["id"], texts.get(row["id"], ""), references, str(row["prediction"]), scores)
+    return Generation(
+        row["id"], texts.get(row["id"], ""), references, str(row["prediction"]), scores
+    )
 
 
 def _read_texts(folder: RunFolder) -> dict[str, str]:

@@ -49,7 +49,9 @@ def render_page(views: Sequence[RunView]) -> str:
     )
     environment.filters.update(FILTERS)
     page = environment.get_template("report.html.j2").render(
-        **prepare_page(views), variables=write_variables(), finished=sum(view.stopped is not None for view in views)
+        **prepare_page(views),
+        variables=write_variables(),
+        finished=sum(view.stopped is not None for view in views),
     )
     # A lone surrogate, which JSON can carry and UTF-8 cannot, becomes a question mark.
     return page.encode("utf-8", "replace").decode()
@@ -64,9 +66,13 @@ def prepare_page(views: Sequence[RunView]) -> dict[str, Any]:
     return {
         "views": views,
         "sections": [
-            RunSection(view, index, groups[index], limits, not comparison) for index, view in enumerate(shown)
+            RunSection(view, index, groups[index], limits, not comparison)
+            for index, view in enumerate(shown)
         ],
-        "series": {formats.name_letter(index): SERIES[group % len(SERIES)] for index, group in sorted(groups.items())},
+        "series": {
+            formats.name_letter(index): SERIES[group % len(SERIES)]
+            for index, group in sorted(groups.items())
+        },
         "comparison": comparison,
         "compared": draw_all(views, "all") if comparison else [],
         "limits": limits,
@@ -77,7 +83,8 @@ def prepare_page(views: Sequence[RunView]) -> dict[str, Any]:
 
 
 def write_report(views: Sequence[RunView], output: str | os.PathLike[str]) -> Path:
-    """Writes the page to the local file `output` and `learning_curve.png` beside it; returns the page's path.
+    """Writes the page to the local file `output` and `learning_curve.png` beside it; returns the
+    page's path.
 
     Both are written aside and renamed, so that a reader never meets half a file.
     """

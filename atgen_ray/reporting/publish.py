@@ -19,8 +19,12 @@ from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.run_folder import RunFolder
 
 
-def publish_report(config: RunConfig, journal: Journal, folder: RunFolder, reason: str | None) -> None:
-    """Writes `report.html` and `learning_curve.png` into the run's own folder; `reason` says why the run ended."""
+def publish_report(
+    config: RunConfig, journal: Journal, folder: RunFolder, reason: str | None
+) -> None:
+    """Writes `report.html` and `learning_curve.png` into the run's own folder; `reason` says why
+    the run ended.
+    """
     view = _collect(config.name, journal, folder, reason)
     if folder.is_local:
         write_report([view], folder.path("report.html"))
@@ -29,14 +33,19 @@ def publish_report(config: RunConfig, journal: Journal, folder: RunFolder, reaso
     folder.write_text("report.html", render_page([view]))
 
 
-def compare_runs(names: Sequence[str], storage: str, database_url: SecretStr | None, output: Path) -> Path:
-    """Writes a report on the runs `names`, in that order, to the local file `output`; returns its path.
+def compare_runs(
+    names: Sequence[str], storage: str, database_url: SecretStr | None, output: Path
+) -> Path:
+    """Writes a report on the runs `names`, in that order, to the local file `output`; returns its
+    path.
 
     Raises:
         UserError: no run has such a name, or `output` is a folder.
     """
     if output.is_dir():
-        raise UserError(f"--output is '{output}', a folder; expected a file, such as '{output / 'report.html'}'")
+        raise UserError(
+            f"--output is '{output}', a folder; expected a file, such as '{output / 'report.html'}'"
+        )
     check_folder(output)
     with open_runs(storage, database_url) as journal:
         for name in names:
@@ -46,7 +55,8 @@ def compare_runs(names: Sequence[str], storage: str, database_url: SecretStr | N
 
 
 def view_run(name: str, journal: Journal, storage: str, selection: bool = True) -> RunView:
-    """The run as it stands now; without `selection`, which takes the longest, nothing is said of what was picked.
+    """The run as it stands now; without `selection`, which takes the longest, nothing is said of
+    what was picked.
 
     Raises:
         UserError: no run has that name.
@@ -54,7 +64,9 @@ def view_run(name: str, journal: Journal, storage: str, selection: bool = True) 
     return _collect(name, journal, RunFolder(storage, name), _find_reason(name, journal), selection)
 
 
-def _collect(name: str, journal: Journal, folder: RunFolder, reason: str | None, selection: bool = True) -> RunView:
+def _collect(
+    name: str, journal: Journal, folder: RunFolder, reason: str | None, selection: bool = True
+) -> RunView:
     dead = [letter for _, letter in journal.dead_letters(name)]
     return collect_run(folder, dead, reason, _count_actual(name, journal), selection)
 
@@ -81,5 +93,7 @@ def _find_reason(name: str, journal: Journal) -> str | None:
         return None
     if status == INTERRUPTED:
         return f"{status}: {INTERRUPTION}"
-    messages = [event.payload["message"] for event in journal.events(name) if event.payload.get("message")]
+    messages = [
+        event.payload["message"] for event in journal.events(name) if event.payload.get("message")
+    ]
     return str(messages[-1]) if messages else status

@@ -1,4 +1,6 @@
-"""What a report shows of one run, computed once by `collect_run`; nothing here reads files or draws."""
+"""What a report shows of one run, computed once by `collect_run`; nothing here reads files or
+draws.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -50,7 +52,8 @@ class TrainingView:
 
 @dataclass(frozen=True)
 class RoundView:
-    """One round. `labels` and `dollars` are totals so far; `seconds` are this round's alone, by step.
+    """One round. `labels` and `dollars` are totals so far; `seconds` are this round's alone, by
+    step.
 
     `labels` is None until the round has its row in metrics.json.
     """
@@ -66,7 +69,9 @@ class RoundView:
     picks: list[Pick]
     training: TrainingView | None
     diagnostics: RoundDiagnostics | None
-    few_shot: dict[str, Estimate] = field(default_factory=dict)  # of the untuned model, shown labels of this round
+    few_shot: dict[str, Estimate] = field(
+        default_factory=dict
+    )  # of the untuned model, shown labels of this round
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,9 @@ class RunView:
     def curve(self, metric: str) -> list[tuple[RoundView, Estimate]]:
         """The rounds where `metric` has a value."""
         return [
-            (view, view.metrics[metric]) for view in self.done if metric in view.metrics and view.metrics[metric].known
+            (view, view.metrics[metric])
+            for view in self.done
+            if metric in view.metrics and view.metrics[metric].known
         ]
 
     @property
@@ -134,4 +141,9 @@ class RunView:
 
     def seconds_until(self, round: int) -> float:
         """Seconds of all steps up to the end of `round`."""
-        return math.fsum(seconds for view in self.rounds if view.round <= round for seconds in view.seconds.values())
+        return math.fsum(
+            seconds
+            for view in self.rounds
+            if view.round <= round
+            for seconds in view.seconds.values()
+        )

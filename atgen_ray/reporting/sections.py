@@ -8,8 +8,21 @@ from markupsafe import Markup
 
 from atgen_ray.reporting import formats
 from atgen_ray.reporting.comparison import bootstrap_difference
-from atgen_ray.reporting.plots.curves import CurvePanel, draw_curves, draw_losses, draw_seconds, order_steps, thin
-from atgen_ray.reporting.plots.maps import Trend, draw_lengths, draw_map, draw_similarities, draw_trends
+from atgen_ray.reporting.plots.curves import (
+    CurvePanel,
+    draw_curves,
+    draw_losses,
+    draw_seconds,
+    order_steps,
+    thin,
+)
+from atgen_ray.reporting.plots.maps import (
+    Trend,
+    draw_lengths,
+    draw_map,
+    draw_similarities,
+    draw_trends,
+)
 from atgen_ray.reporting.plots.theme import SERIES
 from atgen_ray.reporting.run_view import Estimate, RoundView, RunView
 from atgen_ray.reporting.strategy_texts import Explanation, explain_part, explain_strategy
@@ -64,7 +77,9 @@ class RunSection:
     def gain(self) -> Estimate | None:
         """Of single test examples, first to last evaluated round."""
         view = self.view
-        first, last = (scores.get(view.metric or "", {}) for scores in (view.first_scores, view.last_scores))
+        first, last = (
+            scores.get(view.metric or "", {}) for scores in (view.first_scores, view.last_scores)
+        )
         return bootstrap_difference(first, last)
 
     @cached_property
@@ -76,7 +91,10 @@ class RunSection:
     def rounds(self) -> list[RoundSection]:
         """The rounds that are shown in full."""
         picked = [one for one in self.view.rounds if one.picks]
-        return [_build_round(self.view, one, self._prefix, self.limits) for one in thin(picked, self.limits.rounds)]
+        return [
+            _build_round(self.view, one, self._prefix, self.limits)
+            for one in thin(picked, self.limits.rounds)
+        ]
 
     @cached_property
     def trends(self) -> list[Trend]:
@@ -87,7 +105,11 @@ class RunSection:
     def steps(self) -> list[tuple[str, str, float]]:
         """Name, CSS variable and seconds in all of each step."""
         return [
-            (step, SERIES[place % len(SERIES)], sum(one.seconds.get(step, 0.0) for one in self.view.done))
+            (
+                step,
+                SERIES[place % len(SERIES)],
+                sum(one.seconds.get(step, 0.0) for one in self.view.done),
+            )
             for place, step in enumerate(order_steps(self.view))
         ]
 
@@ -123,20 +145,26 @@ def set_limits(views: Sequence[RunView]) -> Limits:
 
 def draw_all(views: Sequence[RunView], prefix: str) -> list[tuple[str, list[CurvePanel]]]:
     """The panels of every metric that any of the runs has."""
-    metrics = dict.fromkeys(metric for view in views for metric in view.metrics if view.curve(metric))
+    metrics = dict.fromkeys(
+        metric for view in views for metric in view.metrics if view.curve(metric)
+    )
     return [(metric, draw_curves(views, metric, prefix)) for metric in metrics]
 
 
 def _build_round(view: RunView, one: RoundView, prefix: str, limits: Limits) -> RoundSection:
     explanation = explain_strategy(one.strategy)
     names = {name for pick in one.picks for name in pick.parts}
-    ordered = [name for name in explanation.parts if name in names] + sorted(names - explanation.parts.keys())
+    ordered = [name for name in explanation.parts if name in names] + sorted(
+        names - explanation.parts.keys()
+    )
     found, name = one.diagnostics, f"{prefix}-round{one.round}"
     return RoundSection(
         view=one,
         explanation=explanation,
         parts={part: explain_part(one.strategy, part) for part in ordered},
-        map=draw_map(view.pool_map, found, limits.points, f"{name}-map") if view.pool_map and found else None,
+        map=draw_map(view.pool_map, found, limits.points, f"{name}-map")
+        if view.pool_map and found
+        else None,
         lengths=draw_lengths(found, f"{name}-lengths") if found else None,
         similarities=draw_similarities(found, f"{name}-similarities") if found else None,
     )

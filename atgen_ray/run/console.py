@@ -1,4 +1,6 @@
-"""What a run looks like on a screen: live bars on a terminal, plain lines elsewhere, JSON lines for programs."""
+"""What a run looks like on a screen: live bars on a terminal, plain lines elsewhere, JSON lines for
+programs.
+"""
 
 import json
 import sys
@@ -58,7 +60,12 @@ class LiveScreen:
             self._bars.start()
         waiting = activity.get("waiting")
         title = f"{_title(activity)}: {waiting}" if waiting else _title(activity)
-        self._bars.update(self._bar, description=title, completed=activity["done"], total=activity["total"] or None)
+        self._bars.update(
+            self._bar,
+            description=title,
+            completed=activity["done"],
+            total=activity["total"] or None,
+        )
 
     def close(self) -> None:
         """Takes the bar away."""
@@ -69,7 +76,9 @@ class LiveScreen:
 
 
 class PlainScreen:
-    """One line for each step done, and now and then one for the step under way, with the time left."""
+    """One line for each step done, and now and then one for the step under way, with the time
+    left.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -96,7 +105,9 @@ class PlainScreen:
 
 
 class JsonScreen:
-    """Every event, and every change of the activity, as one JSON object a line on standard output."""
+    """Every event, and every change of the activity, as one JSON object a line on standard
+    output.
+    """
 
     def __init__(self) -> None:
         self._last: dict[str, Any] = {}
@@ -145,13 +156,23 @@ def describe_activity(activity: dict[str, Any]) -> str:
 
 
 def describe_annotation(annotation: dict[str, Any]) -> Iterator[str]:
-    """How a run's requests to annotating models stand, one line for all and one for each batch job under way."""
-    if counts := ", ".join(f"{count} {state}" for state, count in sorted(annotation["requests"].items())):
-        yield f"requests: {counts}; {annotation['paid']:.4f} dollars paid, {annotation['held']:.4f} held"
+    """How a run's requests to annotating models stand, one line for all and one for each batch job
+    under way.
+    """
+    if counts := ", ".join(
+        f"{count} {state}" for state, count in sorted(annotation["requests"].items())
+    ):
+        yield (
+            f"requests: {counts}; {annotation['paid']:.4f} dollars paid, "
+            f"{annotation['held']:.4f} held"
+        )
     if annotation.get("inherited"):
         yield f"taken over: labels for which another run paid {annotation['inherited']:.4f} dollars"
     for job in annotation["batches"]:
-        yield f"batch {job['remote']} of round {job['round']}: {job['size']} requests, {job['status']}"
+        yield (
+            f"batch {job['remote']} of round {job['round']}: {job['size']} requests, "
+            f"{job['status']}"
+        )
 
 
 def plan_table(estimate: dict[str, Any]) -> Table:
@@ -164,7 +185,9 @@ def plan_table(estimate: dict[str, Any]) -> Table:
 
 
 def plan_lines(estimate: dict[str, Any]) -> Iterator[str]:
-    """What a plan has to say beside its numbers: why rows are without use, and what else should be known."""
+    """What a plan has to say beside its numbers: why rows are without use, and what else should be
+    known.
+    """
     for letter in estimate["dead_letters"]:
         yield f"dead letter {letter}"
     for note in estimate["notes"]:
@@ -172,7 +195,9 @@ def plan_lines(estimate: dict[str, Any]) -> Iterator[str]:
 
 
 def curve_table(rows: list[dict[str, Any]], width: int) -> Table:
-    """The learning curve, a row a round: means, and where a screen of `width` columns has room their intervals."""
+    """The learning curve, a row a round: means, and where a screen of `width` columns has room
+    their intervals.
+    """
     metrics = sorted({name for row in rows for name in row["metrics"]}, key=_metric_order)
     wide = width >= 34 + 22 * len(metrics)
     table = Table("round", "labels", "dollars", "seconds", *metrics, box=None, pad_edge=False)
@@ -180,9 +205,13 @@ def curve_table(rows: list[dict[str, Any]], width: int) -> Table:
     for row in rows:
         seconds += sum(row["seconds"].values())
         if few_shot := row.get("few_shot_metrics"):
-            table.add_row("shots", "", "", "", *(_estimate(few_shot.get(name), wide) for name in metrics))
+            table.add_row(
+                "shots", "", "", "", *(_estimate(few_shot.get(name), wide) for name in metrics)
+            )
         cells = [_estimate(row["metrics"].get(name), wide) for name in metrics]
-        table.add_row(str(row["round"]), str(row["labels"]), f"{row['dollars']:.2f}", f"{seconds:.0f}", *cells)
+        table.add_row(
+            str(row["round"]), str(row["labels"]), f"{row['dollars']:.2f}", f"{seconds:.0f}", *cells
+        )
     return table
 
 
@@ -197,7 +226,11 @@ def _estimate(value: dict[str, Any] | None, wide: bool) -> str:
 
 
 def _title(activity: dict[str, Any]) -> str:
-    return f"round {activity['round']} {activity['step']}" if activity["round"] else str(activity["step"])
+    return (
+        f"round {activity['round']} {activity['step']}"
+        if activity["round"]
+        else str(activity["step"])
+    )
 
 
 def _seconds_left(activity: dict[str, Any]) -> float | None:

@@ -1,7 +1,9 @@
-"""The round loop of one run: pool, embedding, generation, selection, annotation, training, evaluation.
+"""The round loop of one run: pool, embedding, generation, selection, annotation, training,
+evaluation.
 
-Every step writes its output aside, renames it into place and then journals it. A step that is journalled is not done
-again, and one whose output is there already only needs its journal entry; so a run may die anywhere.
+Every step writes its output aside, renames it into place and then journals it. A step that is
+journalled is not done again, and one whose output is there already only needs its journal entry; so
+a run may die anywhere.
 """
 
 import time
@@ -50,7 +52,13 @@ class Controller:
     """Drives one run from wherever its journal says it is to its end."""
 
     def __init__(
-        self, config: RunConfig, journal: Journal, lease: Lease, folder: RunFolder, watch: Watch, remote: Progress
+        self,
+        config: RunConfig,
+        journal: Journal,
+        lease: Lease,
+        folder: RunFolder,
+        watch: Watch,
+        remote: Progress,
     ) -> None:
         """`watch` hears of progress made here, `remote` of progress made in training workers."""
         self._config, self._journal, self._lease, self._folder = config, journal, lease, folder
@@ -102,7 +110,9 @@ class Controller:
         self.evaluate_adapter(round)
 
     def run_selection(self) -> str:
-        """One query batch chosen with no labels and no training (experimental design); as `run` otherwise."""
+        """One query batch chosen with no labels and no training (experimental design); as `run`
+        otherwise.
+        """
         self.write_provenance()
         self.prepare_pool()
         self.embed_pool()
@@ -111,7 +121,9 @@ class Controller:
         return SELECTED
 
     def write_provenance(self) -> None:
-        """Notes what this attempt is made with; an event warns of libraries that changed since the last one."""
+        """Notes what this attempt is made with; an event warns of libraries that changed since the
+        last one.
+        """
         epoch, now = self._lease.epoch, time.time()
         warning = write_provenance(self._config, self._model.engine.name, self._folder, epoch, now)
         if warning:
@@ -125,16 +137,26 @@ class Controller:
             seed = self._config.seed if data.seed is None else data.seed
             pool = build_split(data, prompt, "pool", seed, progress)
             gold, dead, leaked = [pool.gold], list(pool.dead), list[str]()
-            test = build_split(data, prompt, "test", seed, progress) if data.test is not None else None
+            test = (
+                build_split(data, prompt, "test", seed, progress) if data.test is not None else None
+            )
             if test is not None:
                 leaked = overlap(pool.examples, test.examples)
-                dead += [*test.dead, *(DeadLetter(id_, "pool", "its text is also in the test set") for id_ in leaked)]
+                dead += [
+                    *test.dead,
+                    *(
+                        DeadLetter(id_, "pool", "its text is also in the test set")
+                        for id_ in leaked
+                    ),
+                ]
                 gold.append(test.gold)
                 self._folder.write_table("test.parquet", test.examples)
             self._journal.bury(self._lease, None, dead)
             self._folder.write_table("gold.parquet", pa.concat_tables(gold))
             rows = test.examples.num_rows if test else 0
-            self._folder.write_json("plan.json", estimate_run(self._config, pool.examples, leaked, rows, self._journal))
+            self._folder.write_json(
+                "plan.json", estimate_run(self._config, pool.examples, leaked, rows, self._journal)
+            )
             self._folder.write_table("pool.parquet", pool.examples)
 
         if self._state.inherited:
@@ -151,21 +173,30 @@ class Controller:
 
     def embed_pool(self) -> None:
         """Embeds the pool where a strategy, or the weighing of labels, looks at embeddings."""
-        if self._config.training.reweight or any("embeddings" in self._state.needs(round) for round in (1, 2)):
+        if self._config.training.reweight or any(
+            "embeddings" in self._state.needs(round) for round in (1, 2)
+        ):
             config, folder, pool = self._config.embedding, self._folder, self._state.pool
 
             def make(progress: Progress) -> None:
                 if self._config.cache is None:
                     return embed_pool(pool, config, folder, progress)
-                shelf, contents = open_embedding_shelf(self._config.cache, config), pool["content"].to_pylist()
+                shelf, contents = (
+                    open_embedding_shelf(self._config.cache, config),
+                    pool["content"].to_pylist(),
+                )
                 self._spare(
-                    share_embeddings(shelf, contents, folder, lambda: embed_pool(pool, config, folder, progress))
+                    share_embeddings(
+                        shelf, contents, folder, lambda: embed_pool(pool, config, folder, progress)
+                    )
                 )
 
             self._commit(0, "embedding", None, make)
 
     def generate_features(self, round: int) -> None:
-        """One pass of the current model over the candidates, where the strategy looks at its outputs or states."""
+        """One pass of the current model over the candidates, where the strategy looks at its
+        outputs or states.
+        """
         needs = self._state.needs(round)
         rel = f"{round_folder(round)}/features.parquet"
 
@@ -177,7 +208,13 @@ class Controller:
             if "states" in needs:
                 config, adapter = self._config, self._state.adapter(round - 1)
                 features = append_states(
-                    features, examples, config.model, config.prompt, config.engine, adapter, progress
+                    features,
+                    examples,
+                    config.model,
+                    config.prompt,
+                    config.engine,
+                    adapter,
+                    progress,
                 )
             self._bury_failures(round, "generation", features)
             self._folder.write_table(rel, features)
@@ -202,7 +239,9 @@ class Controller:
                 ids=ids,
                 count=self._state.affordable(round),
                 labeled=labels.keys(),
-                embeddings=self._state.embeddings if "embeddings" in self._state.needs(round) else None,
+                embeddings=self._state.embeddings
+                if "embeddings" in self._state.needs(round)
+                else None,
                 features=self._folder.read_table(features) if has_features else None,
                 texts=self._state.texts,
                 labels=labels,
@@ -219,13 +258,16 @@ class Controller:
         """Has the query batch labelled; what the journal has already is not asked for again.
 
         Raises:
-            BudgetSpent: nothing was bought, as the run's money is spent on labels of earlier rounds.
+            BudgetSpent: nothing was bought, as the run's money is spent on labels of earlier
+                rounds.
             UserError: a budget is too small for any label of the round.
         """
         rel = f"{round_folder(round)}/annotations.jsonl"
 
         def make(progress: Progress) -> None:
-            picked = self._folder.read_table(f"{round_folder(round)}/selection.parquet", columns=["id"])
+            picked = self._folder.read_table(
+                f"{round_folder(round)}/selection.parquet", columns=["id"]
+            )
             have = {label.id for label in self._state.labels_of(round)}
             missing = [id_ for id_ in picked["id"].to_pylist() if id_ not in have]
             texts = self._state.texts
@@ -242,17 +284,23 @@ class Controller:
         self._commit(round, "annotation", rel, make)
 
     def evaluate_few_shot(self, round: int) -> None:
-        """Answers of the untuned model, shown labels up to `round` as solved examples: what tuning must beat."""
+        """Answers of the untuned model, shown labels up to `round` as solved examples: what tuning
+        must beat.
+        """
         rel = f"{round_folder(round)}/few_shot.json"
 
         def make(progress: Progress) -> None:
             config, references = self._config, self._state.test_references
             labels = self._state.labels(round)[: config.evaluation.few_shot]
-            solved = [Shot(input=self._state.texts[label.id], output=label.text) for label in labels]
+            solved = [
+                Shot(input=self._state.texts[label.id], output=label.text) for label in labels
+            ]
             model, prompt = show_solved(config.model, config.prompt, solved)
             engine = build_engine(model, prompt, config.engine, self._folder)
             splits = dict.fromkeys(references, "test")
-            rows, metrics = self._score(round, splits, references, progress, engine) if splits else ([], {})
+            rows, metrics = (
+                self._score(round, splits, references, progress, engine) if splits else ([], {})
+            )
             self._folder.write_jsonl(f"{round_folder(round)}/few_shot.jsonl", rows)
             self._folder.write_json(rel, metrics)
             self._folder.remove(f"{round_folder(round)}/few_shot.parts")
@@ -274,13 +322,20 @@ class Controller:
                     self._config.model,
                     self._config.prompt,
                     training,
-                    seed=mix_seed(self._config.seed, "training", round, *([training.order] if training.order else [])),
+                    seed=mix_seed(
+                        self._config.seed,
+                        "training",
+                        round,
+                        *([training.order] if training.order else []),
+                    ),
                     output=output,
                     work=self._folder.path(work),
                     progress=self._remote,
                     start_from=self._state.adapter(round - 1) if training.warm_start else None,
                     dev=[example for example in labeled if example.id in dev],
-                    logs=self._folder.path(f"logs/{round:03d}") if "tensorboard" in training.trackers else None,
+                    logs=self._folder.path(f"logs/{round:03d}")
+                    if "tensorboard" in training.trackers
+                    else None,
                     name=f"{self._config.name}-{round:03d}",
                 )
                 self._folder.write_json(f"{round_folder(round)}/training.json", asdict(result))
@@ -290,20 +345,26 @@ class Controller:
             self._commit(round, "training", rel, make)
 
     def evaluate_adapter(self, round: int) -> None:
-        """Greedy answers on the test set (for the report) and the dev split (for stopping), scored."""
+        """Greedy answers on the test set (for the report) and the dev split (for stopping),
+        scored.
+        """
         rel = f"{round_folder(round)}/metrics.json"
 
         def make(progress: Progress) -> None:
             references, dev = self._state.test_references, self._state.dev(round)
             splits = dict.fromkeys(references, "test") | dict.fromkeys(dev, "dev")
-            references = references | {label.id: [label.text] for label in self._state.labels(round) if label.id in dev}
+            references = references | {
+                label.id: [label.text] for label in self._state.labels(round) if label.id in dev
+            }
             rows, metrics = self._score(round, splits, references, progress) if splits else ([], {})
             self._folder.write_jsonl(f"{round_folder(round)}/predictions.jsonl", rows)
             self._folder.write_json(rel, metrics)
             self._folder.remove(f"{round_folder(round)}/predictions.parts")
 
         self._commit(round, "evaluation", rel, make)
-        self._folder.write_json("metrics.json", collect_rows(self._config.name, self._journal, self._folder))
+        self._folder.write_json(
+            "metrics.json", collect_rows(self._config.name, self._journal, self._folder)
+        )
 
     def _weigh(self, examples: list[TrainingExample]) -> list[TrainingExample]:
         """The examples with their weights in the loss."""
@@ -326,20 +387,30 @@ class Controller:
         return find_stop(stopping, round, labels, dev_scores, selectable, bought, count)
 
     def _check_overlap(self) -> None:
-        """Warns of examples that are in the test set too; raises UserError where nothing else is in the pool."""
+        """Warns of examples that are in the test set too; raises UserError where nothing else is in
+        the pool.
+        """
         if self._config.data.test is None:
             return
         rows = self._state.pool.num_rows
-        leaked = overlap(self._state.pool, self._folder.read_table("test.parquet", columns=["content"]))
+        leaked = overlap(
+            self._state.pool, self._folder.read_table("test.parquet", columns=["content"])
+        )
         warning = warn_of_overlap(rows, len(leaked))
         if len(leaked) == rows:
             raise UserError(f"nothing can be labelled: {warning}")
-        told = [event.payload[WARNING] for event in self._journal.events(self._config.name) if event.kind == WARNING]
+        told = [
+            event.payload[WARNING]
+            for event in self._journal.events(self._config.name)
+            if event.kind == WARNING
+        ]
         if warning and warning not in told:
             self._journal.append(self._lease, WARNING, 0, "pool", {WARNING: warning})
 
     def _check_budget(self, round: int, site: Site) -> None:
-        """Raises BudgetSpent or UserError where a budget kept every example of the round without a label."""
+        """Raises BudgetSpent or UserError where a budget kept every example of the round without a
+        label.
+        """
         if not site.shortfalls or self._state.labels_of(round):
             return
         met = site.shortfalls[-1]
@@ -351,11 +422,19 @@ class Controller:
         """Raises UserError where the run would end after `round` with nothing to learn from."""
         if self._state.labels(round):
             return
-        letters = [letter for _, letter in self._journal.dead_letters(self._config.name) if letter.step == "annotation"]
-        first = f" {len(letters)} examples got none, the first: {letters[0].reason}" if letters else ""
+        letters = [
+            letter
+            for _, letter in self._journal.dead_letters(self._config.name)
+            if letter.step == "annotation"
+        ]
+        first = (
+            f" {len(letters)} examples got none, the first: {letters[0].reason}" if letters else ""
+        )
         raise UserError(f"the run ends without a label ({reason}).{first}")
 
-    def _commit(self, round: int, step: str, output: str | None, make: Callable[[Progress], None]) -> None:
+    def _commit(
+        self, round: int, step: str, output: str | None, make: Callable[[Progress], None]
+    ) -> None:
         """Does a step unless its output is there, then journals it."""
         if (round, step) in self._committed:
             return
@@ -363,7 +442,11 @@ class Controller:
         self._reused, started = 0.0, time.monotonic()
         if output is None or not self._folder.exists(output):
             make(self._watch)
-        payload = {"output": output, "rows": self._watch.snapshot()["total"], "reused_seconds": self._reused}
+        payload = {
+            "output": output,
+            "rows": self._watch.snapshot()["total"],
+            "reused_seconds": self._reused,
+        }
         self._journal.append(self._lease, "step", round, step, payload, time.monotonic() - started)
         self._committed.add((round, step))
 
@@ -378,14 +461,23 @@ class Controller:
         progress: Progress,
         untuned: Engine | None = None,
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """A row for each prediction, and the metrics of each split; `untuned` answers in the adapter's place."""
+        """A row for each prediction, and the metrics of each split; `untuned` answers in the
+        adapter's place.
+        """
         evaluation, ids = self._config.evaluation, sorted(splits)
         examples = pa.table({"id": ids, "text": [self._state.texts[id_] for id_ in ids]})
         name = "few_shot" if untuned else "predictions"
         features = self._model.answer(round, round, examples, name, progress, untuned=untuned)
         self._bury_failures(round, "evaluation", features)
-        # An example that the engine could not answer counts as an empty answer, and stands in the dead letters.
-        predictions = dict(zip(features["id"].to_pylist(), pc.fill_null(features["text"], "").to_pylist(), strict=True))
+        # An example that the engine could not answer counts as an empty answer, and stands in the
+        # dead letters.
+        predictions = dict(
+            zip(
+                features["id"].to_pylist(),
+                pc.fill_null(features["text"], "").to_pylist(),
+                strict=True,
+            )
+        )
         named = [text for texts in references.values() for text in texts]
         result = evaluate_splits(
             splits,
@@ -404,8 +496,12 @@ class Controller:
 
     def _open_site(self, round: int, progress: Progress) -> Site:
         labeled, texts = self._state.labels(round - 1), self._state.texts
-        return Site(self._config, self._journal, self._lease, self._folder, round, texts, labeled, progress)
+        return Site(
+            self._config, self._journal, self._lease, self._folder, round, texts, labeled, progress
+        )
 
     def _bury_failures(self, round: int, step: str, features: pa.Table) -> None:
         failed = features.filter(pc.is_valid(features["error"])).select(["id", "error"]).to_pylist()
-        self._journal.bury(self._lease, round, [DeadLetter(row["id"], step, row["error"]) for row in failed])
+        self._journal.bury(
+            self._lease, round, [DeadLetter(row["id"], step, row["error"]) for row in failed]
+        )

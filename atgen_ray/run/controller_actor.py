@@ -1,4 +1,6 @@
-"""The controller as a detached named Ray actor: it outlives its driver, and a restarted one replays the journal."""
+"""The controller as a detached named Ray actor: it outlives its driver, and a restarted one replays
+the journal.
+"""
 
 import logging
 import threading
@@ -16,13 +18,15 @@ from atgen_ray.core.errors import RunBusy, RunStopped, UserError, tell
 from atgen_ray.core.progress import Watch
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import find_mistake, find_start_failure, quieten_ray_data
+from atgen_ray.reporting.publish import publish_report
 from atgen_ray.store.journal import Event, Lease, LeaseLost, Status, open_journal
 from atgen_ray.store.owner import Owner
 from atgen_ray.store.run_folder import RunFolder
 
 LEASE_SECONDS = 20.0
 IDLE_SECONDS = 60.0  # how long a controller stays after its run, for drivers that still ask
-STOP_SECONDS = 2.0  # how long a step may take to notice that it shall stop; `ray job stop` kills the driver after 3
+# How long a step may take to notice that it shall stop; `ray job stop` kills the driver after 3.
+STOP_SECONDS = 2.0
 
 Goal = Literal["run", "select", "measure"]  # measure: a run of a suite, without a report of its own
 
@@ -60,7 +64,8 @@ class ControllerActor:
     """Runs the round loop in a thread and answers drivers meanwhile."""
 
     def __init__(self, config: RunConfig, owner: str, goal: Goal = "run") -> None:
-        """Takes the run's lease (`owner` stays the same over restarts of this actor) and starts or resumes the run.
+        """Takes the run's lease (`owner` stays the same over restarts of this actor) and starts or
+        resumes the run.
 
         With the goal "select" the run ends once its first batch is selected.
 
@@ -74,15 +79,22 @@ class ControllerActor:
         self._lease: Lease | None = None
         self._closing = threading.Lock()  # whoever holds it says how the run ended
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._drive, args=(owner,), name="controller", daemon=True)
+        self._thread = threading.Thread(
+            target=self._drive, args=(owner,), name="controller", daemon=True
+        )
         self._thread.start()
 
     def poll(self, after: int) -> Snapshot:
         """The state of the run and its events with a sequence number above `after`."""
-        status, message = self._status, self._message  # before the events, so that an ended run has all of them
+        status, message = (
+            self._status,
+            self._message,
+        )  # before the events, so that an ended run has all of them
         try:
             events = self._journal.events(self._config.name, after)
-        except UserError:  # the database is away: whether the run can wait for it is for the run to say
+        except (
+            UserError
+        ):  # the database is away: whether the run can wait for it is for the run to say
             events = []
         return Snapshot(status, self._watch.snapshot(), events, message, self._mistake)
 
@@ -91,7 +103,9 @@ class ControllerActor:
         self._watch.note(done, total)
 
     def stop(self) -> None:
-        """Stops the run at its next chance, or in the middle of a step that gives none; what is committed stays."""
+        """Stops the run at its next chance, or in the middle of a step that gives none; what is
+        committed stays.
+        """
         self._watch.stop()
         timer = threading.Timer(STOP_SECONDS, self._abandon)
         timer.daemon = True
@@ -130,21 +144,26 @@ class ControllerActor:
         lease.release()
 
     def _abandon(self) -> None:
-        """Ends a run that is deep in a step, and this process with it; the step will be done again."""
+        """Ends a run that is deep in a step, and this process with it; the step will be done
+        again.
+        """
         with self._closing:
             if self._ended.is_set():
                 return
             try:
                 if self._lease is not None:
                     step = self._watch.snapshot()["step"]
-                    self._close(self._lease, "stopped", f"stopped on request in the middle of {step}")
+                    self._close(
+                        self._lease, "stopped", f"stopped on request in the middle of {step}"
+                    )
             finally:
                 ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def _acquire(self, owner: Owner) -> Lease:
         """The run's lease, waiting as long as one left behind by a dead cluster could last.
 
-        A dead holder on this machine is recognised at once, one elsewhere only by the lease that it no longer renews.
+        A dead holder on this machine is recognised at once, one elsewhere only by the lease that it
+        no longer renews.
         """
         deadline = time.monotonic() + LEASE_SECONDS + 5
         while True:
@@ -158,7 +177,6 @@ class ControllerActor:
 
     def _run(self, lease: Lease) -> tuple[Status, str, bool]:
         """The run from where it is to its end; anything that goes wrong becomes its message."""
-        from atgen_ray.reporting.publish import publish_report
         from atgen_ray.run.controller import Controller
 
         quieten_ray_data()
@@ -175,25 +193,37 @@ class ControllerActor:
             return "stopped", str(stop), False
         except LeaseLost:
             raise
-        except Exception as error:  # the boundary of the actor: whatever it is reaches the journal's reader
+        except (
+            Exception
+        ) as error:  # the boundary of the actor: whatever it is reaches the journal's reader
             return self._explain(error, folder)
         return "finished", reason, False
 
     def _explain(self, error: Exception, folder: RunFolder) -> tuple[Status, str, bool]:
-        """How a run ends on `error`: a mistake of the input in one line, anything else with what is known of it."""
+        """How a run ends on `error`: a mistake of the input in one line, anything else with what is
+        known of it.
+        """
         step = self._watch.snapshot()["step"]
         if (mistake := find_mistake(error)) is not None:
             return "failed", redact(mistake), True
         if isinstance(error, FileNotFoundError) and folder.root in str(error):
             gone = str(error.filename or error)
-            return "failed", f"{gone} is missing, although the journal has it: bring the run's folder back", True
+            return (
+                "failed",
+                f"{gone} is missing, although the journal has it: bring the run's folder back",
+                True,
+            )
         logger.exception("run %s failed", self._config.name, exc_info=error)
         if (reason := find_start_failure(error)) is not None:
             return "failed", redact(f"the workers of {step} cannot start: {reason[:500]}"), False
         if isinstance(error, RayActorError | WorkerCrashedError):
             reason = redact(" ".join(str(error).split())[:500])
             hint = "most likely for want of memory: make engine.batch_size or the prompts smaller"
-            return "failed", f"the workers of {step} died again and again, {hint}. Ray says: {reason}", False
+            return (
+                "failed",
+                f"the workers of {step} died again and again, {hint}. Ray says: {reason}",
+                False,
+            )
         return "failed", redact("".join(traceback.format_exception(error))), False
 
     def _renew(self, lease: Lease) -> None:
@@ -204,7 +234,9 @@ class ControllerActor:
             except LeaseLost:
                 self._watch.stop()
                 return
-            except UserError as error:  # the database is away: as long as nobody else takes the lease, it is ours
+            except (
+                UserError
+            ) as error:  # the database is away: as long as nobody else takes the lease, it is ours
                 logger.warning("the lease of run %s was not renewed: %s", self._config.name, error)
 
     def _end(self, status: Status, message: str, mistake: bool = False) -> None:

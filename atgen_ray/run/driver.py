@@ -1,4 +1,6 @@
-"""Starts or rejoins a run's controller and follows it: the part of `atgen-ray run` behind the screen."""
+"""Starts or rejoins a run's controller and follows it: the part of `atgen-ray run` behind the
+screen.
+"""
 
 import getpass
 import hashlib
@@ -51,14 +53,15 @@ class Screen(Protocol):
 
 
 def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapshot:
-    """Runs (or resumes, or rejoins) the run, or with another goal its first selection, and returns how it ended.
+    """Runs (or resumes, or rejoins) the run, or with another goal its first selection, and returns
+    how it ended.
 
-    SIGINT and SIGTERM stop the run; what is committed stays, and the same call goes on from there. A run that is
-    finished is not started again.
+    SIGINT and SIGTERM stop the run; what is committed stays, and the same call goes on from there.
+    A run that is finished is not started again.
 
     Raises:
-        UserError: the run exists with another configuration, or the preflight found what would end it; then it is not
-            entered.
+        UserError: the run exists with another configuration, or the preflight found what would end
+            it; then it is not entered.
     """
     journal = open_journal(config.storage, config.database_url)
     if (end := find_end(config, journal, goal)) is not None:
@@ -69,7 +72,9 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
         raise_problems(problems)
     with run_session(), stop_on_signal() as stop:
         if not driven:
-            raise_problems(problems if is_private() else problems + find_cluster_problems(config, goal))
+            raise_problems(
+                problems if is_private() else problems + find_cluster_problems(config, goal)
+            )
         config = enter_run(config, journal)
         controller = start_controller(config, goal)
         snapshot = _follow(controller, journal, config.name, screen, stop)
@@ -78,12 +83,15 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
 
 
 def find_end(config: RunConfig, journal: Journal, goal: Goal) -> Snapshot | None:
-    """How the run ended, where it has come to this very end before; None where there is something left to do.
+    """How the run ended, where it has come to this very end before; None where there is something
+    left to do.
 
     Raises:
         UserError: as `check_entry`.
     """
-    config, changes = check_entry(config, journal)  # before Ray, which takes seconds, and which may not start
+    config, changes = check_entry(
+        config, journal
+    )  # before Ray, which takes seconds, and which may not start
     known = journal.find_run(config.name)
     if known is None or {change.key.split(".")[0] for change in changes} - PLACES:
         return None
@@ -94,32 +102,41 @@ def find_end(config: RunConfig, journal: Journal, goal: Goal) -> Snapshot | None
 
 
 def check_entry(config: RunConfig, journal: Journal) -> tuple[RunConfig, list[Change]]:
-    """The run as it is to be driven, and what of it differs from the run of that name that is there; writes nothing.
+    """The run as it is to be driven, and what of it differs from the run of that name that is
+    there; writes nothing.
 
     Raises:
-        UserError: a run of that name has another configuration, whose first key that may not change is named; or what
-            the run is to take over from another one is not there.
+        UserError: a run of that name has another configuration, whose first key that may not change
+            is named; or what the run is to take over from another one is not there.
     """
     known = journal.find_run(config.name)
     if known is None:
         return settle_source(config, journal), []
     before = renew_config(known.config)
     if config.fork_from and str(before.get("fork_from")).startswith(f"{config.fork_from}:"):
-        config = config.model_copy(update={"fork_from": before["fork_from"]})  # whose round was settled then
+        config = config.model_copy(
+            update={"fork_from": before["fork_from"]}
+        )  # whose round was settled then
     changes = [*find_changes(before, dump_config(config), RunConfig)]
     for change in changes:
         if not change.allowed:
             raise UserError(
-                f"run '{config.name}' exists with {change.key} = {change.before!r}, now it is {change.now!r}: give the "
-                f"run its old value, or choose another --name (with --from {config.name} it takes over the labels)"
+                f"run '{config.name}' exists with {change.key} = {change.before!r}, now it is "
+                f"{change.now!r}: give the "
+                f"run its old value, or choose another --name (with --from {config.name} it takes "
+                f"over the labels)"
             )
-    return config, [change for change in changes if change.key != "storage"]  # another path to the same place
+    return config, [
+        change for change in changes if change.key != "storage"
+    ]  # another path to the same place
 
 
 def enter_run(config: RunConfig, journal: Journal, author: str | None = None) -> RunConfig:
-    """Enters the run in the journal, or checks that it is the one entered before; returns it as it is to be driven.
+    """Enters the run in the journal, or checks that it is the one entered before; returns it as it
+    is to be driven.
 
-    What changes of a run that is there becomes an event, with `author`: by default the user of this process.
+    What changes of a run that is there becomes an event, with `author`: by default the user of this
+    process.
 
     Raises:
         UserError: as `check_entry`.
@@ -130,8 +147,12 @@ def enter_run(config: RunConfig, journal: Journal, author: str | None = None) ->
     digest = hashlib.blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=16).hexdigest()
     journal.create_run(config.name, tree, digest)
     if changes:
-        told = [{"key": change.key, "before": change.before, "now": change.now} for change in changes]
-        journal.change_run(config.name, tree, digest, {"changes": told, "by": author or name_user()})
+        told = [
+            {"key": change.key, "before": change.before, "now": change.now} for change in changes
+        ]
+        journal.change_run(
+            config.name, tree, digest, {"changes": told, "by": author or name_user()}
+        )
     return config
 
 
@@ -147,13 +168,15 @@ def name_user() -> str:
 def start_controller(config: RunConfig, goal: Goal = "run", detached: bool = True) -> Any:
     """This cluster's controller of the run: the one that drives it already, else a new one.
 
-    It sits on this node, where a local storage and journal are. One that is not detached ends with this process, and
-    leaves its workers to the next: Ray shares none between detached actors.
+    It sits on this node, where a local storage and journal are. One that is not detached ends with
+    this process, and leaves its workers to the next: Ray shares none between detached actors.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     dismiss_ended(config.name)
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft="://" in config.storage)
+    here = NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft="://" in config.storage
+    )
     return ControllerActor.options(  # type: ignore[attr-defined]
         name=actor_name(config.name),
         namespace=NAMESPACE,
@@ -212,7 +235,9 @@ def dismiss_ended(run: str) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _follow(controller: Any, journal: Journal, run: str, screen: Screen, stop: threading.Event) -> Snapshot:
+def _follow(
+    controller: Any, journal: Journal, run: str, screen: Screen, stop: threading.Event
+) -> Snapshot:
     """Shows what happens until the run is over."""
     seen, asked, snapshot = 0, False, None
     heard = time.monotonic()
@@ -223,12 +248,20 @@ def _follow(controller: Any, journal: Journal, run: str, screen: Screen, stop: t
         try:
             snapshot = ray.get(controller.poll.remote(seen), timeout=SILENCE_SECONDS)
             heard = time.monotonic()
-        except (ActorUnavailableError, GetTimeoutError):  # Ray is restarting it, and it will replay the journal
+        except (
+            ActorUnavailableError,
+            GetTimeoutError,
+        ):  # Ray is restarting it, and it will replay the journal
             if time.monotonic() - heard > SILENCE_SECONDS and not journal.is_driven(run):
-                return read_end(journal, run, seen, snapshot)  # with its node gone it cannot come back
+                return read_end(
+                    journal, run, seen, snapshot
+                )  # with its node gone it cannot come back
             time.sleep(POLL_SECONDS)
             continue
-        except (ActorDiedError, ActorUnschedulableError):  # it ended itself in a step, or it or its node was ended
+        except (
+            ActorDiedError,
+            ActorUnschedulableError,
+        ):  # it ended itself in a step, or it or its node was ended
             return read_end(journal, run, seen, snapshot)
         for event in snapshot.events:
             screen.show_event(event)
@@ -243,7 +276,9 @@ def read_end(journal: Journal, run: str, seen: int, last: Snapshot | None) -> Sn
     """How the run stands by its journal, when its controller can no longer be asked."""
     events = journal.events(run, seen)
     status = journal.run(run).status
-    message = next((event.payload["message"] for event in reversed(events) if "message" in event.payload), "")
+    message = next(
+        (event.payload["message"] for event in reversed(events) if "message" in event.payload), ""
+    )
     if status == "running":
         status, message = "failed", "the run's controller was ended from outside"
     return Snapshot(status, last.activity if last else {}, events, message, False)

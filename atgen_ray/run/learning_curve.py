@@ -1,7 +1,9 @@
-"""A learning curve continued: a power law fitted to it, and what the next labels would add, with the uncertainty.
+"""A learning curve continued: a power law fitted to it, and what the next labels would add, with
+the uncertainty.
 
-Error that falls as a power of the number of examples: Hestness et al. 2017 (arXiv 1712.00409); of labels bought one
-batch after another: Figueroa et al. 2012 (BMC Medical Informatics and Decision Making 12:8).
+Error that falls as a power of the number of examples: Hestness et al. 2017 (arXiv 1712.00409); of
+labels bought one batch after another: Figueroa et al. 2012 (BMC Medical Informatics and Decision
+Making 12:8).
 """
 
 from collections.abc import Sequence
@@ -31,8 +33,11 @@ class PowerLaw:
         return self.limit - self.drop * (np.asarray(labels, np.float64) + 1) ** -self.exponent
 
 
-def fit_power_law(labels: Sequence[float], scores: npt.ArrayLike, falling: bool = False) -> PowerLaw:
-    """The least-squares fit to at least two points; the exponent by scipy.optimize, the rest in closed form.
+def fit_power_law(
+    labels: Sequence[float], scores: npt.ArrayLike, falling: bool = False
+) -> PowerLaw:
+    """The least-squares fit to at least two points; the exponent by scipy.optimize, the rest in
+    closed form.
 
     Unless it may be `falling`, the flat law is the fit to scores that fall.
 
@@ -43,7 +48,10 @@ def fit_power_law(labels: Sequence[float], scores: npt.ArrayLike, falling: bool 
 
     places, values = np.asarray(labels, np.float64) + 1, np.asarray(scores, np.float64)
     if len(places) != len(values) or len(values) < 2:
-        raise ValueError(f"a curve of {len(places)} places and {len(values)} scores, expected two or more of both")
+        raise ValueError(
+            f"a curve of {len(places)} places and {len(values)} scores, expected two or more of "
+            f"both"
+        )
 
     def solve(exponent: float) -> tuple[PowerLaw, float]:
         basis = places**-exponent
@@ -53,7 +61,9 @@ def fit_power_law(labels: Sequence[float], scores: npt.ArrayLike, falling: bool 
         law = PowerLaw(float(values.mean() + drop * basis.mean()), drop, exponent)
         return law, float(np.sum((law.predict(places - 1) - values) ** 2))
 
-    found = minimize_scalar(lambda exponent: solve(exponent)[1], bounds=(SLOWEST, FASTEST), method="bounded")
+    found = minimize_scalar(
+        lambda exponent: solve(exponent)[1], bounds=(SLOWEST, FASTEST), method="bounded"
+    )
     return solve(float(found.x))[0]
 
 
@@ -62,26 +72,33 @@ class Gain:
     """What more labels would add to the score, in its units and in draws: (DRAWS,) each."""
 
     expected: Numbers  # by the law itself: what a run decides by
-    observed: Numbers  # by the next score less the last one, each as noisy as scores are: what can be compared
+    # By the next score less the last one, each as noisy as scores are: what can be compared.
+    observed: Numbers
 
 
-def predict_gain(labels: Sequence[float], scores: Sequence[float], more: float, seed: int = 0) -> Gain | None:
+def predict_gain(
+    labels: Sequence[float], scores: Sequence[float], more: float, seed: int = 0
+) -> Gain | None:
     """What `more` labels would add; None with fewer than `POINTS` points.
 
-    A parametric bootstrap: the curve is drawn anew from its fit with the spread of the residuals, and fitted again
-    (Efron and Tibshirani 1993, chapter 6). Few points tell little about that spread, so each draw has one of its own,
-    by the scaled inverse chi-squared distribution (Gelman et al. 2013, section 14.2). What neither covers is a curve
-    that is no power law.
+    A parametric bootstrap: the curve is drawn anew from its fit with the spread of the residuals,
+    and fitted again (Efron and Tibshirani 1993, chapter 6). Few points tell little about that
+    spread, so each draw has one of its own, by the scaled inverse chi-squared distribution (Gelman
+    et al. 2013, section 14.2). What neither covers is a curve that is no power law.
     """
     if len(scores) < POINTS:
         return None
     fitted = fit_power_law(labels, scores).predict(labels)
     # How noisy the scores are: that they fall is no noise.
-    residuals = np.asarray(scores, np.float64) - fit_power_law(labels, scores, falling=True).predict(labels)
+    residuals = np.asarray(scores, np.float64) - fit_power_law(
+        labels, scores, falling=True
+    ).predict(labels)
     rng = np.random.default_rng(seed)
     spreads = np.sqrt(residuals @ residuals / rng.chisquare(len(scores) - PARAMETERS, DRAWS))
     noise = rng.normal(size=(DRAWS, len(scores))) * spreads[:, None]
     now = labels[-1]
-    drawn = np.array([fit_power_law(labels, fitted + row).predict([now, now + more]) for row in noise])
+    drawn = np.array(
+        [fit_power_law(labels, fitted + row).predict([now, now + more]) for row in noise]
+    )
     measured = drawn[:, 1] + rng.normal(size=DRAWS) * spreads
     return Gain(drawn[:, 1] - drawn[:, 0], measured - scores[-1])

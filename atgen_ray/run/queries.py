@@ -42,11 +42,13 @@ def summarize_runs(journal: Journal) -> list[dict[str, Any]]:
 
 
 def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[str, Any]:
-    """A run's summary with why it ended (`message`), its learning curve (`metrics`), `events` and `dead_letters`.
+    """A run's summary with why it ended (`message`), its learning curve (`metrics`), `events` and
+    `dead_letters`.
 
-    `annotation` has the `requests` of its annotating models by state, their `batches` under way, and the dollars `paid`
-    and `held`, and those `inherited`: what another run, from which it was forked, had paid. `changes` are the settings
-    that it was given anew, each with `key`, `before`, `now`, `by` and `time`.
+    `annotation` has the `requests` of its annotating models by state, their `batches` under way,
+    and the dollars `paid` and `held`, and those `inherited`: what another run, from which it was
+    forked, had paid. `changes` are the settings that it was given anew, each with `key`, `before`,
+    `now`, `by` and `time`.
 
     Raises:
         UserError: no run has that name.
@@ -58,12 +60,17 @@ def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[st
         annotation["inherited"] = round(sum(read_inherited(journal, name).values()), 6)
     folder = RunFolder(storage, name)
     messages = [event.payload["message"] for event in events if "message" in event.payload]
-    going = summary["status"] in ("created", "running")  # what an earlier attempt said no longer holds
+    going = summary["status"] in (
+        "created",
+        "running",
+    )  # what an earlier attempt said no longer holds
     message = messages[-1] if messages and not going else ""
     return summary | {
         "message": INTERRUPTION if summary["status"] == INTERRUPTED else message,
         "metrics": folder.read_json("metrics.json") if folder.exists("metrics.json") else [],
-        "events": [{"kind": e.kind, "round": e.round, "step": e.step, "seconds": e.seconds} for e in events],
+        "events": [
+            {"kind": e.kind, "round": e.round, "step": e.step, "seconds": e.seconds} for e in events
+        ],
         "annotation": annotation,
         "changes": [
             change | {"by": event.payload["by"], "time": _to_iso(event.time)}
@@ -72,7 +79,8 @@ def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[st
             for change in event.payload["changes"]
         ],
         "dead_letters": [
-            {"round": round, "id": letter.id, "step": letter.step, "reason": letter.reason} for round, letter in dead
+            {"round": round, "id": letter.id, "step": letter.step, "reason": letter.reason}
+            for round, letter in dead
         ],
     }
 
@@ -86,11 +94,14 @@ def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:
     """
     with open_runs(storage, database_url) as journal:
         if journal.ask_to_stop(name):
-            return f"run '{name}' was asked to stop; it ends at its next chance with everything saved"
+            return (
+                f"run '{name}' was asked to stop; it ends at its next chance with everything saved"
+            )
         status = journal.describe_status(journal.run(name))
         if status == INTERRUPTED:
             raise NobodyDrivesError(
-                f"run '{name}' is {status} and driven by nobody, so there is nothing to stop: {INTERRUPTION}"
+                f"run '{name}' is {status} and driven by nobody, so there is nothing to stop: "
+                f"{INTERRUPTION}"
             )
         return f"run '{name}' has no controller; its status is {status}"
 
@@ -98,18 +109,21 @@ def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:
 def export_labels(
     name: str, storage: str, database_url: SecretStr | None, format: str, output: Path | None
 ) -> tuple[int, Path]:
-    """Writes every label in the run's journal: id, input, text, annotator, dollars, round, run; how many, and where.
+    """Writes every label in the run's journal: id, input, text, annotator, dollars, round, run; how
+    many, and where.
 
     `run` is the one that bought the label: another one where it was taken over, at no cost here.
 
     The format `huggingface` is a folder, which `datasets.load_from_disk` reads.
 
     Raises:
-        UserError: an unknown format or run, a storage without the run's pool, or a file that cannot be written.
+        UserError: an unknown format or run, a storage without the run's pool, or a file that cannot
+            be written.
     """
     if format not in FORMATS:
         raise UserError(
-            f"--format is {format!r}, expected jsonl, parquet, csv or huggingface{nearest(format, FORMATS)}"
+            f"--format is {format!r}, expected jsonl, parquet, csv or "
+            f"huggingface{nearest(format, FORMATS)}"
         )
     path = output or Path(f"{name}.{format}")
     check_folder(path)
@@ -118,12 +132,23 @@ def export_labels(
         labels = journal.annotations(name)
     folder = RunFolder(storage, name)
     if labels and not folder.exists("pool.parquet"):
-        raise UserError(f"--storage is {storage!r}, expected the one that holds the folder of run '{name}'")
+        raise UserError(
+            f"--storage is {storage!r}, expected the one that holds the folder of run '{name}'"
+        )
     pool = folder.read_table("pool.parquet", columns=["id", "text"]).to_pylist() if labels else []
     inputs = {row["id"]: row["text"] for row in pool}
     rows = [
-        {"id": label.id, "input": inputs[label.id], "text": label.text, "annotator": label.annotator}
-        | {"dollars": label.dollars, "round": round, "run": label.provenance.get(INHERITED, {}).get("run", name)}
+        {
+            "id": label.id,
+            "input": inputs[label.id],
+            "text": label.text,
+            "annotator": label.annotator,
+        }
+        | {
+            "dollars": label.dollars,
+            "round": round,
+            "run": label.provenance.get(INHERITED, {}).get("run", name),
+        }
         for round, label in labels
     ]
     _write(rows, path, format)
@@ -131,7 +156,8 @@ def export_labels(
 
 
 def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
-    """Writes the first batch of the run as JSON Lines by rank: id, rank, source row, input, score and its parts.
+    """Writes the first batch of the run as JSON Lines by rank: id, rank, source row, input, score
+    and its parts.
 
     Returns the examples written, and those in the pool.
 
@@ -139,10 +165,18 @@ def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
         UserError: `output` cannot be written.
     """
     folder = RunFolder(storage, name)
-    pool = {row["id"]: row for row in folder.read_table("pool.parquet", columns=["id", "row", "text"]).to_pylist()}
+    pool = {
+        row["id"]: row
+        for row in folder.read_table("pool.parquet", columns=["id", "row", "text"]).to_pylist()
+    }
     picks = folder.read_table("rounds/001/selection.parquet").to_pylist()
     rows = [
-        {"rank": pick["rank"], "id": pick["id"], "row": pool[pick["id"]]["row"], "input": pool[pick["id"]]["text"]}
+        {
+            "rank": pick["rank"],
+            "id": pick["id"],
+            "row": pool[pick["id"]]["row"],
+            "input": pool[pick["id"]]["text"],
+        }
         | {"score": pick["score"], "parts": dict(pick["parts"])}
         for pick in picks
     ]
@@ -158,7 +192,9 @@ def _write(rows: list[dict[str, Any]], path: Path, format: str) -> None:
         with path.open("wb") as file:
             _encode(rows, file, format)
     except OSError as error:
-        raise UserError(f"--output is '{path}', which cannot be written: {error.strerror}") from None
+        raise UserError(
+            f"--output is '{path}', which cannot be written: {error.strerror}"
+        ) from None
 
 
 def _save_dataset(rows: list[dict[str, Any]], path: Path) -> None:
@@ -166,7 +202,8 @@ def _save_dataset(rows: list[dict[str, Any]], path: Path) -> None:
 
     disable_progress_bars()
     table = _tabulate(rows)
-    # One shard, and not the table itself, which has no blocks without rows: an empty dataset must read back too.
+    # One shard, and not the table itself, which has no blocks without rows: an empty dataset must
+    # read back too.
     dataset = Dataset.from_dict(table.to_pydict(), Features.from_arrow_schema(table.schema))
     dataset.save_to_disk(str(path), num_shards=1)
 
@@ -189,7 +226,9 @@ def _tabulate(rows: list[dict[str, Any]]) -> "pa.Table":
     kinds = {"id": pa.string(), "input": pa.string(), "text": pa.string(), "annotator": pa.string()}
     more = {"dollars": pa.float64(), "round": pa.int32(), "run": pa.string()}
     # A journal holds lone surrogates, UTF-8 does not: they are written as JSON writes them.
-    texts = [row | {"text": row["text"].encode("utf-8", "backslashreplace").decode()} for row in rows]
+    texts = [
+        row | {"text": row["text"].encode("utf-8", "backslashreplace").decode()} for row in rows
+    ]
     return pa.Table.from_pylist(texts, pa.schema(kinds | more))
 
 

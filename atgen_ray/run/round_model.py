@@ -18,9 +18,13 @@ from atgen_ray.store.run_folder import RunFolder
 
 
 class TunedModel:
-    """Has the engine of a run answer examples; what other runs have had the untuned model answer is taken from them."""
+    """Has the engine of a run answer examples; what other runs have had the untuned model answer is
+    taken from them.
+    """
 
-    def __init__(self, config: RunConfig, state: RunState, folder: RunFolder, spare: Callable[[float], None]) -> None:
+    def __init__(
+        self, config: RunConfig, state: RunState, folder: RunFolder, spare: Callable[[float], None]
+    ) -> None:
         """`spare` is told the seconds that others' answers took when they were made."""
         self._config, self._state, self._folder, self._spare = config, state, folder, spare
         self.engine = build_engine(config.model, config.prompt, config.engine, folder)
@@ -35,7 +39,8 @@ class TunedModel:
         samples: int = 0,
         untuned: Engine | None = None,
     ) -> pa.Table:
-        """Outputs for `examples` of the model as it was after `adapter_round`, or of the engine `untuned`.
+        """Outputs for `examples` of the model as it was after `adapter_round`, or of the engine
+        `untuned`.
 
         Args:
             round: the round under way, which keeps what is done so far under `name`.
@@ -56,11 +61,15 @@ class TunedModel:
 
         if self._config.cache is not None and adapter is None and not samples and untuned is None:
             cache, backend = self._config.cache, self.engine.name
-            shelf = open_output_shelf(cache, model, self._config.prompt, backend, engine.options, request)
+            shelf = open_output_shelf(
+                cache, model, self._config.prompt, backend, engine.options, request
+            )
             features, reused = share_outputs(shelf, examples, generate)
             self._spare(reused)
         else:
             features = generate(examples)
         if adapter is not None and self.engine.name != "transformers" and engine.check_rows:
-            check_adapter(examples, features, model, self._config.prompt, engine, adapter, engine.check_rows)
+            check_adapter(
+                examples, features, model, self._config.prompt, engine, adapter, engine.check_rows
+            )
         return features

@@ -1,8 +1,9 @@
-"""What runs share: embeddings and the greedy outputs of the untuned model, by the content of a text.
+"""What runs share: embeddings and the greedy outputs of the untuned model, by the content of a
+text.
 
-A shelf holds what one model makes of any text; its name is a hash of all that decides the result, so that equal
-content on the same shelf is the same row. Each row carries the seconds that it took, so that a run which finds it there
-can still say what it would have cost alone.
+A shelf holds what one model makes of any text; its name is a hash of all that decides the result,
+so that equal content on the same shelf is the same row. Each row carries the seconds that it took,
+so that a run which finds it there can still say what it would have cost alone.
 """
 
 import hashlib
@@ -34,15 +35,21 @@ class Found:
 
 
 class Shelf:
-    """Rows by content in a folder that runs share; safe to use from several runs, which at worst do a row twice."""
+    """Rows by content in a folder that runs share; safe to use from several runs, which at worst do
+    a row twice.
+    """
 
     def __init__(self, root: str, kind: str, identity: Mapping[str, Any]) -> None:
         """`identity` is everything beside the text that decides a row, as plain data."""
-        digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=12).hexdigest()
+        digest = hashlib.blake2b(
+            json.dumps(identity, sort_keys=True).encode(), digest_size=12
+        ).hexdigest()
         self._folder = RunFolder(root, f"{kind}-{digest}")
 
     def find(self, contents: Sequence[str]) -> Found | None:
-        """The rows of those of `contents` that are here, each once, sorted by content; None when there are none."""
+        """The rows of those of `contents` that are here, each once, sorted by content; None when
+        there are none.
+        """
         wanted = pa.array(sorted(set(contents)), pa.string())
         tables = [self._folder.read_table(path) for path in self._folder.list("rows")]
         tables = [table.filter(pc.is_in(table[KEY], wanted)) for table in tables]
@@ -58,12 +65,16 @@ class Shelf:
         """Keeps `rows` (with a column `content`), which took `seconds` together."""
         if rows.num_rows:
             share = pa.array([seconds / rows.num_rows] * rows.num_rows, pa.float64())
-            self._folder.write_table(f"rows/{uuid.uuid4().hex}.parquet", rows.append_column(SECONDS, share))
+            self._folder.write_table(
+                f"rows/{uuid.uuid4().hex}.parquet", rows.append_column(SECONDS, share)
+            )
 
 
 def open_embedding_shelf(root: str, config: EmbeddingConfig) -> Shelf:
     """Where the vectors of an encoder are."""
-    return Shelf(root, "embeddings", config.model_dump(mode="json", include={"model", "max_tokens", "dtype"}))
+    return Shelf(
+        root, "embeddings", config.model_dump(mode="json", include={"model", "max_tokens", "dtype"})
+    )
 
 
 def open_output_shelf(
@@ -74,7 +85,9 @@ def open_output_shelf(
     options: Mapping[str, Any],
     request: GenerationRequest,
 ) -> Shelf:
-    """Where the greedy outputs of an untuned model are, made by an engine with these `options` of its own."""
+    """Where the greedy outputs of an untuned model are, made by an engine with these `options` of
+    its own.
+    """
     identity = {
         "model": model.model_dump(mode="json", exclude={"host", "trust_remote_code"}),
         "prompt": prompt.model_dump(mode="json"),
@@ -85,10 +98,14 @@ def open_output_shelf(
     return Shelf(root, "outputs", identity)
 
 
-def share_outputs(shelf: Shelf, examples: pa.Table, generate: Callable[[pa.Table], pa.Table]) -> tuple[pa.Table, float]:
-    """FEATURES_SCHEMA for `examples` (columns id, text), sorted by id, made by `generate` where the shelf has none.
+def share_outputs(
+    shelf: Shelf, examples: pa.Table, generate: Callable[[pa.Table], pa.Table]
+) -> tuple[pa.Table, float]:
+    """FEATURES_SCHEMA for `examples` (columns id, text), sorted by id, made by `generate` where the
+    shelf has none.
 
-    Also returns the seconds that the rows from the shelf took when they were made. Rows that failed are not shared.
+    Also returns the seconds that the rows from the shelf took when they were made. Rows that failed
+    are not shared.
     """
     contents = [hash_text(text) for text in examples["text"].to_pylist()]
     of = dict(zip(examples["id"].to_pylist(), contents, strict=True))
@@ -106,12 +123,17 @@ def share_outputs(shelf: Shelf, examples: pa.Table, generate: Callable[[pa.Table
         shelf.add(good.drop_columns(["id"]).append_column(KEY, keys), seconds)
     rows.sort(key=lambda row: str(row["id"]))
     names = FEATURES_SCHEMA.names
-    features = pa.Table.from_pylist([{name: row[name] for name in names} for row in rows], schema=FEATURES_SCHEMA)
+    features = pa.Table.from_pylist(
+        [{name: row[name] for name in names} for row in rows], schema=FEATURES_SCHEMA
+    )
     return features, found.seconds if found else 0.0
 
 
-def share_embeddings(shelf: Shelf, contents: Sequence[str], folder: RunFolder, embed: Callable[[], None]) -> float:
-    """Puts what the shelf has of `contents` into the run's folder, has the rest made by `embed`, and shares that.
+def share_embeddings(
+    shelf: Shelf, contents: Sequence[str], folder: RunFolder, embed: Callable[[], None]
+) -> float:
+    """Puts what the shelf has of `contents` into the run's folder, has the rest made by `embed`,
+    and shares that.
 
     Returns the seconds that the vectors from the shelf took when they were made.
     """

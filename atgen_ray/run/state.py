@@ -23,10 +23,14 @@ from atgen_ray.store.run_folder import RunFolder
 
 
 def explain_missing(run: str, round: int, step: str, path: str) -> str:
-    """One line on an output that the journal of `run` knows and that is not at `path`, and on how to go on."""
+    """One line on an output that the journal of `run` knows and that is not at `path`, and on how
+    to go on.
+    """
     return (
-        f"{path} is missing, although the journal has the {step} of round {round} of run '{run}': bring it back from a "
-        f"backup, or do it again in a new run that takes over the labels: atgen-ray run CONFIG --name NEW --from {run}"
+        f"{path} is missing, although the journal has the {step} of round {round} of run '{run}': "
+        f"bring it back from a "
+        f"backup, or do it again in a new run that takes over the labels: atgen-ray run CONFIG "
+        f"--name NEW --from {run}"
     )
 
 
@@ -49,8 +53,14 @@ class RunState:
     @cached_property
     def texts(self) -> dict[str, str]:
         """User turn by example id, pool and test set."""
-        tables = [self.pool] + ([self._folder.read_table("test.parquet")] if self._config.data.test else [])
-        return {row["id"]: row["text"] for table in tables for row in table.select(["id", "text"]).to_pylist()}
+        tables = [self.pool] + (
+            [self._folder.read_table("test.parquet")] if self._config.data.test else []
+        )
+        return {
+            row["id"]: row["text"]
+            for table in tables
+            for row in table.select(["id", "text"]).to_pylist()
+        }
 
     @cached_property
     def test_references(self) -> dict[str, list[str]]:
@@ -64,10 +74,15 @@ class RunState:
     @cached_property
     def embeddings(self) -> Embeddings:
         """Vectors of the pool by example id."""
-        return Embeddings(self.pool["id"].to_pylist(), load_embeddings(self._folder, self.pool["content"].to_pylist()))
+        return Embeddings(
+            self.pool["id"].to_pylist(),
+            load_embeddings(self._folder, self.pool["content"].to_pylist()),
+        )
 
     def strategy(self, round: int) -> tuple[str, dict[str, Any], int]:
-        """Name of the strategy, its parameters and how many examples to pick; the first round may have its own."""
+        """Name of the strategy, its parameters and how many examples to pick; the first round may
+        have its own.
+        """
         selection, first = self._config.selection, self._config.selection.first
         count = self._config.count_picks(round)
         if round > 1 or first.strategy is None:
@@ -85,17 +100,27 @@ class RunState:
         return count if budget is None else min(count, budget - self.count_labels(round - 1))
 
     def candidates(self, round: int) -> list[str]:
-        """Ids that may be picked in `round`: no label, no dead letter of an earlier round, no near-duplicate."""
+        """Ids that may be picked in `round`: no label, no dead letter of an earlier round, no
+        near-duplicate.
+        """
         unwanted = {label.id for label in self.labels(round - 1)}
-        unwanted |= {letter.id for at, letter in self._journal.dead_letters(self._config.name) if (at or 0) < round}
+        unwanted |= {
+            letter.id
+            for at, letter in self._journal.dead_letters(self._config.name)
+            if (at or 0) < round
+        }
         open_ids = [id_ for id_ in self._selectable if id_ not in unwanted]
         limit = self._config.selection.candidates
         if limit is None or len(open_ids) <= limit:
             return open_ids
-        return sorted(open_ids, key=lambda id_: mix_seed(self._config.seed, "candidates", round, id_))[:limit]
+        return sorted(
+            open_ids, key=lambda id_: mix_seed(self._config.seed, "candidates", round, id_)
+        )[:limit]
 
     def shortlist(self, round: int) -> list[str]:
-        """Those of `candidates` that the strategy of `round` sees: all, but where the model looks at a few only."""
+        """Those of `candidates` that the strategy of `round` sees: all, but where the model looks
+        at a few only.
+        """
         ids, shortlist = self.candidates(round), self._config.selection.shortlist
         if shortlist is None or len(ids) <= shortlist.count or not self.needs(round) & MODEL:
             return ids
@@ -126,7 +151,10 @@ class RunState:
 
     def labels_of(self, round: int) -> list[Annotation]:
         """Labels bought in `round`."""
-        return [label for _, label in self._journal.annotations(self._config.name, first=round, last=round)]
+        return [
+            label
+            for _, label in self._journal.annotations(self._config.name, first=round, last=round)
+        ]
 
     def labeled_rows(self, round: int) -> list[dict[str, Any]]:
         """The lines of labeled.jsonl: what the user takes away."""
@@ -136,11 +164,15 @@ class RunState:
         ]
 
     def budget_met(self, round: int) -> bool:
-        """Whether the budget of the run, as it is now, kept an example without a label in `round` or before."""
+        """Whether the budget of the run, as it is now, kept an example without a label in `round`
+        or before.
+        """
         limit = self._config.stopping.dollars
         met = self._journal.events(self._config.name, kind="budget")
         return limit is not None and any(
-            event.payload["limit"] == "run" and event.payload["dollars"] >= limit and (event.round or 0) <= round
+            event.payload["limit"] == "run"
+            and event.payload["dollars"] >= limit
+            and (event.round or 0) <= round
             for event in met
         )
 
@@ -153,10 +185,14 @@ class RunState:
         """The newest adapter after `round`, on local disk; None is the base model.
 
         Raises:
-            OutputMissingError: the journal says that it was trained, but its folder is gone: an earlier one, or the
-                base model, would not be what the run has taught.
+            OutputMissingError: the journal says that it was trained, but its folder is gone: an
+                earlier one, or the base model, would not be what the run has taught.
         """
-        trained = (at for at in range(round, 0, -1) if self.has_output(at, "training", f"{round_folder(at)}/adapter"))
+        trained = (
+            at
+            for at in range(round, 0, -1)
+            if self.has_output(at, "training", f"{round_folder(at)}/adapter")
+        )
         newest = next(trained, None)
         return None if newest is None else self._folder.local(f"{round_folder(newest)}/adapter")
 
@@ -170,20 +206,35 @@ class RunState:
             return True
         if (round, step) not in self._journal.committed_steps(self._config.name):
             return False
-        raise OutputMissingError(explain_missing(self._config.name, round, step, self._folder.path(rel)))
+        raise OutputMissingError(
+            explain_missing(self._config.name, round, step, self._folder.path(rel))
+        )
 
     def bought(self, round: int) -> list[tuple[int, float]]:
-        """Labels and dollars so far after each round up to `round` that has a dev score, as `dev_scores`."""
+        """Labels and dollars so far after each round up to `round` that has a dev score, as
+        `dev_scores`.
+        """
         spending = read_cost(self._journal, self._config.name)
         rounds = [
-            at for at in self._learnt(round) if "dev" in self._folder.read_json(f"{round_folder(at)}/metrics.json")
+            at
+            for at in self._learnt(round)
+            if "dev" in self._folder.read_json(f"{round_folder(at)}/metrics.json")
         ]
-        return [(self.count_labels(at), sum(paid for when, paid in spending.items() if when <= at)) for at in rounds]
+        return [
+            (self.count_labels(at), sum(paid for when, paid in spending.items() if when <= at))
+            for at in rounds
+        ]
 
     def dev_scores(self, round: int) -> list[dict[str, float]]:
         """Mean of every metric on the dev split, one mapping a round up to `round`."""
-        metrics = [self._folder.read_json(f"{round_folder(at)}/metrics.json") for at in self._learnt(round)]
-        return [{name: value["mean"] for name, value in row["dev"].items()} for row in metrics if "dev" in row]
+        metrics = [
+            self._folder.read_json(f"{round_folder(at)}/metrics.json") for at in self._learnt(round)
+        ]
+        return [
+            {name: value["mean"] for name, value in row["dev"].items()}
+            for row in metrics
+            if "dev" in row
+        ]
 
     def _learnt(self, round: int) -> range:
         """The rounds up to `round` in which the run has trained and evaluated."""

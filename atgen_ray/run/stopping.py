@@ -1,4 +1,6 @@
-"""When a run ends. Pure functions of what happened so far; the test set is never among their arguments."""
+"""When a run ends. Pure functions of what happened so far; the test set is never among their
+arguments.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,7 +34,9 @@ def find_stop(
     """
     if stopping.dev_target and dev_scores and _reached(stopping.dev_target, dev_scores[-1]):
         return "dev target reached"
-    if stopping.plateau and _has_plateau(stopping.plateau, [scores[stopping.plateau.metric] for scores in dev_scores]):
+    if stopping.plateau and _has_plateau(
+        stopping.plateau, [scores[stopping.plateau.metric] for scores in dev_scores]
+    ):
         verb = "rises" if _sign(stopping.plateau.metric) > 0 else "falls"
         return f"plateau: {stopping.plateau.metric} on the dev split no longer {verb}"
     if stopping.gain and (promise := describe_gain(stopping.gain, dev_scores, bought, count)):
@@ -52,11 +56,15 @@ def _sign(metric: str) -> int:
 
 
 def _reached(target: Mapping[str, float], scores: Mapping[str, float]) -> bool:
-    return all(_sign(metric) * scores[metric] >= _sign(metric) * value for metric, value in target.items())
+    return all(
+        _sign(metric) * scores[metric] >= _sign(metric) * value for metric, value in target.items()
+    )
 
 
 def _has_plateau(plateau: PlateauConfig, scores: Sequence[float]) -> bool:
-    """Whether the last `patience` rounds brought no gain of at least `min_delta` over the best before them."""
+    """Whether the last `patience` rounds brought no gain of at least `min_delta` over the best
+    before them.
+    """
     if len(scores) <= plateau.patience:
         return False
     values = [_sign(plateau.metric) * score for score in scores]
@@ -65,11 +73,15 @@ def _has_plateau(plateau: PlateauConfig, scores: Sequence[float]) -> bool:
 
 
 def describe_gain(
-    gain: GainConfig, scores: Sequence[Mapping[str, float]], bought: Sequence[tuple[int, float]], count: int
+    gain: GainConfig,
+    scores: Sequence[Mapping[str, float]],
+    bought: Sequence[tuple[int, float]],
+    count: int,
 ) -> str | None:
     """What the next `count` labels promise, where that is too little by the rule `gain`; else None.
 
-    Labels that cost nothing are always worth it, and a curve that is too short to continue says nothing.
+    Labels that cost nothing are always worth it, and a curve that is too short to continue says
+    nothing.
     """
     if not bought or not count:
         return None
@@ -77,11 +89,15 @@ def describe_gain(
     price = gain.dollars_per_label or dollars / max(1, labels)
     values = [_sign(gain.metric) * row[gain.metric] for row in scores]
     promised = predict_gain([at for at, _ in bought], values, count) if price else None
-    if promised is None or np.mean(promised.expected / (price * count) < gain.per_dollar) < gain.certainty:
+    if (
+        promised is None
+        or np.mean(promised.expected / (price * count) < gain.per_dollar) < gain.certainty
+    ):
         return None
     draws = promised.expected
     low, high = np.quantile(draws, [0.05, 0.95])
     return (
         f"predicted gain: the next {count} labels would better {gain.metric} by {draws.mean():.4f} "
-        f"[{low:.4f}, {high:.4f}] for {price * count:.2f} dollars, under {gain.per_dollar:g} a dollar"
+        f"[{low:.4f}, {high:.4f}] for {price * count:.2f} dollars, under {gain.per_dollar:g} a "
+        f"dollar"
     )

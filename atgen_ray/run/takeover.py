@@ -1,10 +1,13 @@
-"""A run that takes over pool, answers, labels and ledger of another up to a round, and goes on in its own way.
+"""A run that takes over pool, answers, labels and ledger of another up to a round, and goes on in
+its own way.
 
-The other run, the source, is only read. Its rounds up to the one named are over, so what is taken over is always the
-same: a take-over that was killed is done again from its beginning until its one transaction has committed.
+The other run, the source, is only read. Its rounds up to the one named are over, so what is taken
+over is always the same: a take-over that was killed is done again from its beginning until its one
+transaction has committed.
 
-What the source paid stands in the ledger of the new run as `inherited`. It counts against no budget in dollars; labels
-and rounds that were taken over count in `stopping.labels` and `stopping.rounds` like the run's own.
+What the source paid stands in the ledger of the new run as `inherited`. It counts against no budget
+in dollars; labels and rounds that were taken over count in `stopping.labels` and `stopping.rounds`
+like the run's own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,32 +37,44 @@ def settle_source(config: RunConfig, journal: Journal) -> RunConfig:
     """The configuration with the round that a new run takes over, where only the run was named.
 
     Raises:
-        UserError: the source is no run of this journal and storage, has no such round, or has another pool.
+        UserError: the source is no run of this journal and storage, has no such round, or has
+            another pool.
     """
     if config.fork_from is None:
         return config
     name, _, given = config.fork_from.partition(":")
     source = _find_source(config, journal, name)
-    annotated = sorted(at or 0 for at, step in journal.committed_steps(name) if step == "annotation")
+    annotated = sorted(
+        at or 0 for at, step in journal.committed_steps(name) if step == "annotation"
+    )
     if not annotated:
-        raise UserError(f"{KEY} is '{config.fork_from}', but run '{name}' has no round whose labels are complete")
+        raise UserError(
+            f"{KEY} is '{config.fork_from}', but run '{name}' has no round whose labels are "
+            f"complete"
+        )
     round = int(given) if given else annotated[-1]
     if round not in annotated:
-        raise UserError(f"{KEY} is '{config.fork_from}', expected a round from 1 to {annotated[-1]} after the colon")
+        raise UserError(
+            f"{KEY} is '{config.fork_from}', expected a round from 1 to {annotated[-1]} after the "
+            f"colon"
+        )
     _check_pool(config, name, source)
     if config.is_design and round > 1:
         raise UserError(
-            f"annotator.mode is 'design', which has one round, but {round} rounds of run '{name}' are taken over: "
+            f"annotator.mode is 'design', which has one round, but {round} rounds of run '{name}' "
+            f"are taken over: "
             "expected annotator.mode=rounds"
         )
     return config.model_copy(update={KEY: f"{name}:{round}"})
 
 
 def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFolder) -> None:
-    """Takes over everything up to the source's round: first the files, then the journal's part in one transaction.
+    """Takes over everything up to the source's round: first the files, then the journal's part in
+    one transaction.
 
-    Pool, answers and test set, picks and labels, dead letters of the pool and of annotation, what annotating models
-    answered, and the ledger. Not what the model of the source had to do with: outputs, adapters, scores.
+    Pool, answers and test set, picks and labels, dead letters of the pool and of annotation, what
+    annotating models answered, and the ledger. Not what the model of the source had to do with:
+    outputs, adapters, scores.
     """
     name, last = read_source(config)
     source = RunFolder(config.storage, name)
@@ -67,18 +82,27 @@ def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFold
     picks = [f"{round_folder(at)}/selection.parquet" for at in rounds]
     for rel in [rel for rel in (*TABLES, *picks) if source.exists(rel)]:
         folder.write_table(rel, source.read_table(rel))
-    labels = [(at, _inherit(name, at, label)) for at, label in journal.annotations(name) if at <= last]
+    labels = [
+        (at, _inherit(name, at, label)) for at, label in journal.annotations(name) if at <= last
+    ]
     _write_labels(folder, labels, rounds)
     dollars = {at: paid for at, paid in read_cost(journal, name).items() if at <= last}
     with journal.fenced(lease) as connection:
         for at in rounds:
-            journal.enter_annotations(connection, config.name, at, [label for of, label in labels if of == at])
+            journal.enter_annotations(
+                connection, config.name, at, [label for of, label in labels if of == at]
+            )
         _copy_letters(connection, name, config.name, last)
         _copy_requests(connection, name, config.name, last)
         _copy_ledger(connection, name, config.name, last)
         _enter_other(connection, config.name, dollars)
         count_inherited(connection, config.name)
-        said = {"run": name, "round": last, "labels": len(labels), "dollars": round(sum(dollars.values()), 9)}
+        said = {
+            "run": name,
+            "round": last,
+            "labels": len(labels),
+            "dollars": round(sum(dollars.values()), 9),
+        }
         journal.enter_event(connection, config.name, INHERITED, last, payload=said)
         _enter_steps(journal, connection, config.name, rounds)
 
@@ -86,23 +110,33 @@ def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFold
 def _find_source(config: RunConfig, journal: Journal, name: str) -> dict[str, Any]:
     """The source's configuration."""
     if name == config.name:
-        raise UserError(f"{KEY} is '{config.fork_from}', which is this run itself, expected another one")
+        raise UserError(
+            f"{KEY} is '{config.fork_from}', which is this run itself, expected another one"
+        )
     try:
         source = journal.run(name)
     except UserError as error:
-        raise UserError(f"{KEY} is '{config.fork_from}', expected a run of the same journal: {error}") from None
+        raise UserError(
+            f"{KEY} is '{config.fork_from}', expected a run of the same journal: {error}"
+        ) from None
     if not RunFolder(config.storage, name).exists(TABLES[0]):
-        raise UserError(f"storage is '{config.storage}', expected the one that holds the pool of run '{name}', too")
+        raise UserError(
+            f"storage is '{config.storage}', expected the one that holds the pool of run "
+            f"'{name}', too"
+        )
     return source.config
 
 
 def _check_pool(config: RunConfig, name: str, source: dict[str, Any]) -> None:
     now, before = dump_config(config), renew_config(source)
     changes = [*find_changes(before["data"], now["data"], None, "data")]
-    changes += find_changes(before["prompt"]["template"], now["prompt"]["template"], None, "prompt.template")
+    changes += find_changes(
+        before["prompt"]["template"], now["prompt"]["template"], None, "prompt.template"
+    )
     for change in changes:
         raise UserError(
-            f"{change.key} is {change.now!r}, expected {change.before!r} as in run '{name}', whose pool is taken over"
+            f"{change.key} is {change.now!r}, expected {change.before!r} as in run '{name}', "
+            f"whose pool is taken over"
         )
 
 
@@ -112,7 +146,9 @@ def _inherit(run: str, round: int, label: Annotation) -> Annotation:
     return replace(label, dollars=0.0, provenance={INHERITED: bought} | label.provenance)
 
 
-def _write_labels(folder: RunFolder, labels: Sequence[tuple[int, Annotation]], rounds: range) -> None:
+def _write_labels(
+    folder: RunFolder, labels: Sequence[tuple[int, Annotation]], rounds: range
+) -> None:
     pool = folder.read_table(TABLES[0], columns=["id", "text"]).to_pylist()
     inputs = {row["id"]: row["text"] for row in pool}
     lines = [{"round": at, "input": inputs[label.id]} | asdict(label) for at, label in labels]
@@ -134,8 +170,17 @@ def _copy_requests(connection: sa.Connection, source: str, run: str, last: int) 
     """What annotating models and judges were asked and answered, so that it is not asked again."""
     mine = (shards.c.run == source) & (shards.c.round <= last) & shards.c.done
     of = sa.select(shards.c.hash).where(mine)
-    for table, which in ((shards, mine), (requests, (requests.c.run == source) & requests.c.shard.in_(of))):
-        _copy(connection, table, [column for column in table.c if column.name != "run"], which, {"run": run})
+    for table, which in (
+        (shards, mine),
+        (requests, (requests.c.run == source) & requests.c.shard.in_(of)),
+    ):
+        _copy(
+            connection,
+            table,
+            [column for column in table.c if column.name != "run"],
+            which,
+            {"run": run},
+        )
 
 
 def _copy_ledger(connection: sa.Connection, source: str, run: str, last: int) -> None:
@@ -146,9 +191,13 @@ def _copy_ledger(connection: sa.Connection, source: str, run: str, last: int) ->
 
 
 def _enter_other(connection: sa.Connection, run: str, dollars: Mapping[int, float]) -> None:
-    """What the source paid in a round without an entry in its ledger, such as labels with a price of their own."""
+    """What the source paid in a round without an entry in its ledger, such as labels with a price
+    of their own.
+    """
     query = sa.select(ledger.c.round, sa.func.sum(ledger.c.inherited)).where(ledger.c.run == run)
-    entered = {at: int(nano or 0) for at, nano in connection.execute(query.group_by(ledger.c.round))}
+    entered = {
+        at: int(nano or 0) for at, nano in connection.execute(query.group_by(ledger.c.round))
+    }
     rest = {at: to_nano(paid) - entered.get(at, 0) for at, paid in dollars.items()}
     common = {"run": run, "annotator": INHERITED, "example_id": "", "held": 0, "paid": 0}
     rows = [
@@ -171,7 +220,9 @@ def _copy(
     """Copies rows of `table` within the database, with `values` for some of their columns."""
     names = [*values, *(str(column.name) for column in columns)]
     query = sa.select(*(sa.literal(value) for value in values.values()), *columns).where(which)
-    connection.execute(sa.insert(table).from_select(names, query.order_by(order) if order is not None else query))
+    connection.execute(
+        sa.insert(table).from_select(names, query.order_by(order) if order is not None else query)
+    )
 
 
 def _enter_steps(journal: Journal, connection: sa.Connection, run: str, rounds: range) -> None:

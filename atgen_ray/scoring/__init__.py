@@ -1,4 +1,6 @@
-"""One number per example from a row of the features table (`records.FEATURES_SCHEMA`); NaN where the row has none."""
+"""One number per example from a row of the features table (`records.FEATURES_SCHEMA`); NaN where
+the row has none.
+"""
 
 from atgen_ray.scoring.disagreement import bleu_variance
 from atgen_ray.scoring.uncertainty import (

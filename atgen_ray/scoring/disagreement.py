@@ -16,21 +16,25 @@ OVERLAPS = {"bleu": pairwise_bleu, "f1": pairwise_f1}
 
 
 def bleu_variance(features: pa.Table) -> Numbers:
-    """BLEUVar (1 / (M (M - 1))) sum_i sum_j (1 - BLEU(y_i, y_j))^2 over samples i and j != i, in [0, 1], shape (n,).
+    """BLEUVar (1 / (M (M - 1))) sum_i sum_j (1 - BLEU(y_i, y_j))^2 over samples i and j != i, in
+    [0, 1], shape (n,).
 
-    Xiao, Gomez and Gal (arXiv 2006.08344); both directions count, since BLEU is not symmetric. NaN where a row has
-    fewer than two samples.
+    Xiao, Gomez and Gal (arXiv 2006.08344); both directions count, since BLEU is not symmetric. NaN
+    where a row has fewer than two samples.
     """
     found = np.full(len(features), np.nan)
     for row, samples in enumerate(read_samples(features)):
         if len(samples) >= 2:
             differences = (1 - pairwise_bleu([sample.text for sample in samples])) ** 2
-            found[row] = differences.sum() / (len(samples) * (len(samples) - 1))  # the diagonal is 0
+            found[row] = differences.sum() / (
+                len(samples) * (len(samples) - 1)
+            )  # the diagonal is 0
     return found
 
 
 def sample_distance(features: pa.Table, overlap: Overlap) -> Numbers:
-    """Mean difference (1/M) sum_m (1 - sim(y, y_m)) of the samples from the greedy output y, in [0, 1], shape (n,).
+    """Mean difference (1/M) sum_m (1 - sim(y, y_m)) of the samples from the greedy output y, in [0,
+    1], shape (n,).
 
     NaN where a row has no samples or no greedy output.
     """
@@ -45,27 +49,43 @@ def sample_distance(features: pa.Table, overlap: Overlap) -> Numbers:
 
 
 def answer_shares(features: pa.Table, form: AnswerForm) -> list[Numbers]:
-    """Shares of the different answers among the samples of each row, largest first; empty where there are none."""
-    return [_shares([normalize_answer(sample.text, form) for sample in samples]) for samples in read_samples(features)]
+    """Shares of the different answers among the samples of each row, largest first; empty where
+    there are none.
+    """
+    return [
+        _shares([normalize_answer(sample.text, form) for sample in samples])
+        for samples in read_samples(features)
+    ]
 
 
 def meaning_shares(features: pa.Table, threshold: float, weighted: bool) -> list[Numbers]:
-    """Probabilities of the meanings among the samples of each row, largest first; empty where there are none.
+    """Probabilities of the meanings among the samples of each row, largest first; empty where there
+    are none.
 
-    Samples of one meaning are those whose word F1 with the first sample of it is at least `threshold`: a stand-in
-    without a model for the entailment in both directions of Kuhn et al. (ICLR 2023). A meaning has the share of its
-    samples, or where `weighted`, that of the probabilities of its different samples.
+    Samples of one meaning are those whose word F1 with the first sample of it is at least
+    `threshold`: a stand-in without a model for the entailment in both directions of Kuhn et al.
+    (ICLR 2023). A meaning has the share of its samples, or where `weighted`, that of the
+    probabilities of its different samples.
     """
-    return [_meanings(samples, threshold, weighted) if samples else np.empty(0) for samples in read_samples(features)]
+    return [
+        _meanings(samples, threshold, weighted) if samples else np.empty(0)
+        for samples in read_samples(features)
+    ]
 
 
 def entropy_of(shares: Sequence[Numbers]) -> Numbers:
-    """Entropy -sum_c p_c log p_c in nats of each row's shares, shape (n,); NaN where a row has none."""
+    """Entropy -sum_c p_c log p_c in nats of each row's shares, shape (n,); NaN where a row has
+    none.
+    """
     return np.array([-(row * np.log(row)).sum() + 0.0 if len(row) else np.nan for row in shares])
 
 
 def _shares(answers: Sequence[str]) -> Numbers:
-    counts = np.unique(np.array(answers, dtype=object), return_counts=True)[1] if answers else np.empty(0)
+    counts = (
+        np.unique(np.array(answers, dtype=object), return_counts=True)[1]
+        if answers
+        else np.empty(0)
+    )
     return np.asarray(np.sort(counts)[::-1] / max(1, len(answers)), dtype=np.float64)
 
 

@@ -11,7 +11,9 @@ from atgen_ray.text.words import split_words
 
 @dataclass(frozen=True)
 class Sample:
-    """One sampled output: its text, the natural log of its probability, and its tokens with the end-of-turn token."""
+    """One sampled output: its text, the natural log of its probability, and its tokens with the
+    end-of-turn token.
+    """
 
     text: str
     logprob: float  # NaN where unknown
@@ -21,7 +23,8 @@ class Sample:
 def read_samples(features: pa.Table) -> list[list[Sample]]:
     """The samples of each row that have a text; none where the row has an error.
 
-    Where the table has no field `tokens` beside text and logprob, words and the end-of-turn token are counted instead.
+    Where the table has no field `tokens` beside text and logprob, words and the end-of-turn token
+    are counted instead.
     """
     rows = zip(features["samples"].to_pylist(), features["error"].to_pylist(), strict=True)
     return [[] if error is not None else _read(samples or []) for samples, error in rows]
@@ -30,11 +33,14 @@ def read_samples(features: pa.Table) -> list[list[Sample]]:
 def mean_sample_probability(features: pa.Table) -> tuple[Numbers, Numbers]:
     """Mean and variance over the M samples of p_m = exp(log p(y_m | x) / T_m), shapes (n,).
 
-    NaN where a row has no sample with a finite log-probability; T_m is the length of the sample in tokens.
+    NaN where a row has no sample with a finite log-probability; T_m is the length of the sample in
+    tokens.
     """
     means, variances = np.full(len(features), np.nan), np.full(len(features), np.nan)
     for row, samples in enumerate(read_samples(features)):
-        normalized = np.array([sample.logprob / sample.tokens for sample in samples if np.isfinite(sample.logprob)])
+        normalized = np.array(
+            [sample.logprob / sample.tokens for sample in samples if np.isfinite(sample.logprob)]
+        )
         if len(normalized):
             means[row], variances[row] = np.exp(normalized).mean(), np.exp(normalized).var()
     return means, variances

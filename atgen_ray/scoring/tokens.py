@@ -12,17 +12,21 @@ Reduction = Literal["sum", "mean", "max", "min"]
 
 
 def reduce_tokens(features: pa.Table, column: str, reduction: Reduction) -> Numbers:
-    """Sum, mean or extreme over the T output tokens of the list column `column`, one number per row of `features`.
+    """Sum, mean or extreme over the T output tokens of the list column `column`, one number per row
+    of `features`.
 
-    NaN where the row has an error, no tokens, or a value that is null or not finite. A row's number depends on that row
-    alone: how the table is ordered, sliced or chunked never changes it.
+    NaN where the row has an error, no tokens, or a value that is null or not finite. A row's number
+    depends on that row alone: how the table is ordered, sliced or chunked never changes it.
     """
-    found = [_reduce(_numbers(chunk.flatten()), chunk, reduction) for chunk in features[column].chunks]
+    found = [
+        _reduce(_numbers(chunk.flatten()), chunk, reduction) for chunk in features[column].chunks
+    ]
     return _without_failed(features, found)
 
 
 def reduce_margins(features: pa.Table, reduction: Reduction) -> Numbers:
-    """The same over the margins p_1 - p_2 of the two likeliest tokens at each output step, from `top_logprobs`.
+    """The same over the margins p_1 - p_2 of the two likeliest tokens at each output step, from
+    `top_logprobs`.
 
     NaN also where a step does not report two tokens. The second may have the log-probability -inf.
     """
@@ -35,7 +39,9 @@ def reduce_margins(features: pa.Table, reduction: Reduction) -> Numbers:
         first = np.cumsum(lengths) - lengths
         enough = lengths >= 2
         top = logprobs[first[enough]]
-        margins[enough] = np.where(np.isfinite(top), np.exp(top) - np.exp(logprobs[first[enough] + 1]), np.nan)
+        margins[enough] = np.where(
+            np.isfinite(top), np.exp(top) - np.exp(logprobs[first[enough] + 1]), np.nan
+        )
         found.append(_reduce(margins, chunk, reduction))
     return _without_failed(features, found)
 
@@ -49,14 +55,17 @@ def _reduce(values: Numbers, lists: pa.ListArray, reduction: Reduction) -> Numbe
     reduced = np.full(len(lists), np.nan)
     full = lengths > 0
     if full.any():
-        # By segment, not as differences of a running sum: those would carry rounding over from other rows.
+        # By segment, not as differences of a running sum: those would carry rounding over from
+        # other rows.
         segments = (np.cumsum(lengths) - lengths)[full]
         extreme = {"max": np.maximum, "min": np.minimum}.get(reduction, np.add)
         with np.errstate(invalid="ignore"):  # inf - inf is a NaN like any other here
             reduced[full] = extreme.reduceat(values, segments)
         if reduction == "mean":
             reduced[full] /= lengths[full]
-        spoilt = np.maximum.reduceat(~np.isfinite(values), segments)  # an extreme may pass over an infinity
+        spoilt = np.maximum.reduceat(
+            ~np.isfinite(values), segments
+        )  # an extreme may pass over an infinity
         reduced[np.flatnonzero(full)[spoilt]] = np.nan
     return reduced
 

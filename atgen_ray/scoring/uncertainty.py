@@ -15,16 +15,18 @@ from atgen_ray.scoring.tokens import reduce_margins, reduce_tokens
 
 
 def normalized_nll(features: pa.Table) -> Numbers:
-    """Length-normalised negative log-likelihood -(1/T) sum_t log p(y_t | y_<t, x) in nats, shape (n,).
+    """Length-normalised negative log-likelihood -(1/T) sum_t log p(y_t | y_<t, x) in nats, shape
+    (n,).
 
-    T counts the end-of-turn token (Ueffing and Ney, 2007). NaN where a row has an error, no tokens or a log-probability
-    that is not finite.
+    T counts the end-of-turn token (Ueffing and Ney, 2007). NaN where a row has an error, no tokens
+    or a log-probability that is not finite.
     """
     return -reduce_tokens(features, "logprobs", "mean")
 
 
 def sequence_nll(features: pa.Table) -> Numbers:
-    """Negative log-likelihood -sum_t log p(y_t | y_<t, x) of the whole greedy output in nats, shape (n,); NaN as above.
+    """Negative log-likelihood -sum_t log p(y_t | y_<t, x) of the whole greedy output in nats, shape
+    (n,); NaN as above.
 
     The least confidence of sequences (Settles and Craven, EMNLP 2008).
     """
@@ -32,7 +34,8 @@ def sequence_nll(features: pa.Table) -> Numbers:
 
 
 def max_token_nll(features: pa.Table) -> Numbers:
-    """Negative log-likelihood max_t -log p(y_t | y_<t, x) of the least likely output token in nats, shape (n,).
+    """Negative log-likelihood max_t -log p(y_t | y_<t, x) of the least likely output token in nats,
+    shape (n,).
 
     The maximum token uncertainty of Bhatt et al. (arXiv 2401.06692). NaN as above.
     """
@@ -40,25 +43,29 @@ def max_token_nll(features: pa.Table) -> Numbers:
 
 
 def mean_token_entropy(features: pa.Table) -> Numbers:
-    """Mean entropy of the next-token distribution over the greedy output (1/T) sum_t H_t in nats, shape (n,).
+    """Mean entropy of the next-token distribution over the greedy output (1/T) sum_t H_t in nats,
+    shape (n,).
 
-    The TE of Zhao et al. (Findings of EMNLP 2020). NaN where a row has an error, no tokens or an entropy that is not
-    finite.
+    The TE of Zhao et al. (Findings of EMNLP 2020). NaN where a row has an error, no tokens or an
+    entropy that is not finite.
     """
     return reduce_tokens(features, "entropies", "mean")
 
 
 def mean_margin(features: pa.Table) -> Numbers:
-    """Uncertainty 1 - (1/T) sum_t (p_t1 - p_t2) in [0, 1] from the two likeliest tokens of each step, shape (n,).
+    """Uncertainty 1 - (1/T) sum_t (p_t1 - p_t2) in [0, 1] from the two likeliest tokens of each
+    step, shape (n,).
 
-    The mean margin of Bhatt et al. (arXiv 2401.06692). NaN where a row has an error, no tokens, or a step does not
-    report two tokens.
+    The mean margin of Bhatt et al. (arXiv 2401.06692). NaN where a row has an error, no tokens, or
+    a step does not report two tokens.
     """
     return 1 - reduce_margins(features, "mean")
 
 
 def min_margin(features: pa.Table) -> Numbers:
-    """Uncertainty 1 - min_t (p_t1 - p_t2) in [0, 1] of the step with the closest two likeliest tokens; NaN as above."""
+    """Uncertainty 1 - min_t (p_t1 - p_t2) in [0, 1] of the step with the closest two likeliest
+    tokens; NaN as above.
+    """
     return 1 - reduce_margins(features, "min")
 
 

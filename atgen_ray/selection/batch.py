@@ -1,4 +1,6 @@
-"""The one door to the strategies: it decides what a strategy sees, and checks what it gives back."""
+"""The one door to the strategies: it decides what a strategy sees, and checks what it gives
+back.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
@@ -13,18 +15,30 @@ from atgen_ray.core.records import SELECTION_SCHEMA
 from atgen_ray.selection.kernels.draws import draw_uniform
 from atgen_ray.selection.kernels.executor import InProcess, Workers
 from atgen_ray.selection.registry import STRATEGIES
-from atgen_ray.selection.strategy import Candidates, Needs, Parameters, Picks, Scores, Strategy, pick_ids
+from atgen_ray.selection.strategy import (
+    Candidates,
+    Needs,
+    Parameters,
+    Picks,
+    Scores,
+    Strategy,
+    pick_ids,
+)
 from atgen_ray.selection.vectors import Embeddings, States
 
 
 class BrokenStrategy(AssertionError):
-    """A strategy gave back something that is not a query batch: a defect of the strategy, never of the input."""
+    """A strategy gave back something that is not a query batch: a defect of the strategy, never of
+    the input.
+    """
 
 
 def find_strategy(name: str) -> Strategy:
     """The strategy called `name`. Raises UserError."""
     if name not in STRATEGIES:
-        raise UserError(f"strategy is '{name}', expected a known strategy{nearest(name, STRATEGIES)}")
+        raise UserError(
+            f"strategy is '{name}', expected a known strategy{nearest(name, STRATEGIES)}"
+        )
     return STRATEGIES[name]
 
 
@@ -54,25 +68,28 @@ def select_batch(
     round: int = 0,
     workers: Workers | None = None,
 ) -> pa.Table:
-    """The query batch: min(count, |U|) rows of SELECTION_SCHEMA by rank, U being `ids` less `labeled` and `excluded`.
+    """The query batch: min(count, |U|) rows of SELECTION_SCHEMA by rank, U being `ids` less
+    `labeled` and `excluded`.
 
-    Where the strategy needs them (`find_needs`), these must be given; holding more than is asked for does no harm:
+    Where the strategy needs them (`find_needs`), these must be given; holding more than is asked
+    for does no harm:
 
     embeddings: of U and the labelled examples.
     generations, samples: `features` (FEATURES_SCHEMA, in any order) of U.
     texts: `texts`, the prompt text by id, of U and the labelled examples.
     labels: `labels`, the answer by id, of the labelled examples.
-    states: `states` of U, one vector an example from the model as it is now; of labelled examples where known. Without
-        them a list column `state` of `features` is read.
+    states: `states` of U, one vector an example from the model as it is now; of labelled examples
+        where known. Without them a list column `state` of `features` is read.
 
-    The result is a function of these sets: the order of rows, how tables are chunked and who the `workers` are (this
-    process alone, where not given) never matter, and ties break by id.
+    The result is a function of these sets: the order of rows, how tables are chunked and who the
+    `workers` are (this process alone, where not given) never matter, and ties break by id.
 
-    Where a strategy cannot rank enough examples, as those without output or embedding, the rest of the batch is drawn
-    at random from the others: such rows have the part `filled` = 1 and a score no larger than any before them.
+    Where a strategy cannot rank enough examples, as those without output or embedding, the rest of
+    the batch is drawn at random from the others: such rows have the part `filled` = 1 and a score
+    no larger than any before them.
 
-    Raises UserError for an unknown strategy or parameter, PoolExhausted when U is empty, ValueError when something
-    needed is missing, and BrokenStrategy when the strategy breaks its contract.
+    Raises UserError for an unknown strategy or parameter, PoolExhausted when U is empty, ValueError
+    when something needed is missing, and BrokenStrategy when the strategy breaks its contract.
     """
     chosen = find_strategy(strategy)
     settings = _validate(chosen, parameters)
@@ -88,7 +105,9 @@ def select_batch(
     known = _gather(chosen.name, needs, open_ids, labeled_ids, embeddings, features, states)
     known |= _gather_texts(chosen.name, needs, open_ids, labeled_ids, texts, labels)
     workers = workers or InProcess()
-    candidates = Candidates(open_ids, labeled_ids=labeled_ids, seed=seed, round=round, workers=workers, **known)
+    candidates = Candidates(
+        open_ids, labeled_ids=labeled_ids, seed=seed, round=round, workers=workers, **known
+    )
     count = min(count, len(open_ids))
     outcome = chosen.select(candidates, settings, count)
     picks = outcome if isinstance(outcome, Picks) else _rank(outcome, open_ids, count)
@@ -106,7 +125,9 @@ def _validate(strategy: Strategy, parameters: Mapping[str, Any]) -> Parameters:
         if first["type"] == "extra_forbidden":
             known = _known_keys(strategy.parameters, above)
             hint = nearest(str(last), known) if known else "; it has none"
-            raise UserError(f"selection.parameters.{key} is not a parameter of '{strategy.name}'{hint}") from None
+            raise UserError(
+                f"selection.parameters.{key} is not a parameter of '{strategy.name}'{hint}"
+            ) from None
         message = first["msg"].removeprefix("Value error, ")
         raise UserError(f"selection.parameters.{key} is {first['input']!r}: {message}") from None
 
@@ -115,7 +136,11 @@ def _known_keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     """Keys of the section at `path` below `model`; a mapping's keys are the user's own."""
     for step in path:
         kind = model.model_fields[str(step)].annotation if str(step) in model.model_fields else None
-        sections = [part for part in (kind, *get_args(kind)) if isinstance(part, type) and issubclass(part, BaseModel)]
+        sections = [
+            part
+            for part in (kind, *get_args(kind))
+            if isinstance(part, type) and issubclass(part, BaseModel)
+        ]
         model = sections[0] if sections else model
     return list(model.model_fields)
 
@@ -133,7 +158,10 @@ def _gather(
     if "embeddings" in needs:
         if embeddings is None:
             raise ValueError(f"'{name}' needs embeddings")
-        known |= {"embeddings": embeddings.take(ids), "labeled_embeddings": embeddings.take(labeled)}
+        known |= {
+            "embeddings": embeddings.take(ids),
+            "labeled_embeddings": embeddings.take(labeled),
+        }
     if needs & {"generations", "samples"}:
         if features is None:
             raise ValueError(f"'{name}' needs the features table")
@@ -141,8 +169,13 @@ def _gather(
     if "states" in needs:
         states = states or _read_states(features)
         if states is None:
-            raise ValueError(f"'{name}' needs states: one vector an example from the model that is taught")
-        known |= {"states": states.take(ids), "labeled_states": states.take([id for id in labeled if id in states])}
+            raise ValueError(
+                f"'{name}' needs states: one vector an example from the model that is taught"
+            )
+        known |= {
+            "states": states.take(ids),
+            "labeled_states": states.take([id for id in labeled if id in states]),
+        }
     return known
 
 
@@ -156,13 +189,18 @@ def _gather_texts(
 ) -> dict[str, Any]:
     known: dict[str, Any] = {}
     if "texts" in needs:
-        known |= {"texts": _look_up(name, "text", texts, ids), "labeled_texts": _look_up(name, "text", texts, labeled)}
+        known |= {
+            "texts": _look_up(name, "text", texts, ids),
+            "labeled_texts": _look_up(name, "text", texts, labeled),
+        }
     if "labels" in needs:
         known["labels"] = _look_up(name, "label", labels, labeled)
     return known
 
 
-def _look_up(name: str, kind: str, texts: Mapping[str, str] | None, ids: tuple[str, ...]) -> tuple[str, ...]:
+def _look_up(
+    name: str, kind: str, texts: Mapping[str, str] | None, ids: tuple[str, ...]
+) -> tuple[str, ...]:
     if texts is None:
         raise ValueError(f"'{name}' needs {kind}s")
     missing = [id for id in ids if id not in texts]
@@ -192,7 +230,10 @@ def _align(features: pa.Table, ids: tuple[str, ...]) -> pa.Table:
     rows = pc.index_in(pa.array(ids, pa.string()), features["id"].combine_chunks())
     if rows.null_count:
         missing = ids[rows.is_null().index(True).as_py()]
-        raise ValueError(f"{rows.null_count} examples have no row in the features table, the first is '{missing}'")
+        raise ValueError(
+            f"{rows.null_count} examples have no row in the features table, the first is "
+            f"'{missing}'"
+        )
     return features.take(rows)
 
 
@@ -200,7 +241,9 @@ def _rank(outcome: Scores, ids: tuple[str, ...], count: int) -> Picks:
     if any(len(values) != len(ids) for values in (outcome.scores, *outcome.parts.values())):
         raise BrokenStrategy("scores or their parts are not one for every candidate")
     scores = np.asarray(outcome.scores, dtype=np.float64)
-    order = np.argsort(-scores, kind="stable")  # ids are sorted: a stable sort breaks ties by id; NaN comes last
+    order = np.argsort(
+        -scores, kind="stable"
+    )  # ids are sorted: a stable sort breaks ties by id; NaN comes last
     order = order[~np.isnan(scores[order])][:count]
     parts = {name: np.asarray(values)[order] for name, values in outcome.parts.items()}
     return Picks(pick_ids(ids, order), scores[order], parts)
@@ -212,8 +255,12 @@ def _check(picks: Picks, ids: tuple[str, ...], count: int, strategy: str) -> Non
         "picked an example twice": len(set(picks.ids)) != len(picks.ids),
         "picked an example that is not a candidate": not set(picks.ids) <= set(ids),
         f"picked {len(picks.ids)} examples where {count} were asked for": len(picks.ids) > count,
-        "did not give one score and part for every pick": any(len(column) != len(picks.ids) for column in columns),
-        "gave a score or part that is not finite": not all(np.isfinite(column).all() for column in columns),
+        "did not give one score and part for every pick": any(
+            len(column) != len(picks.ids) for column in columns
+        ),
+        "gave a score or part that is not finite": not all(
+            np.isfinite(column).all() for column in columns
+        ),
     }
     for fault, found in faults.items():
         if found:
@@ -228,7 +275,10 @@ def _draw_fill(candidates: Candidates, picks: Picks, count: int) -> list[str]:
 
 def _tabulate(picks: Picks, filled: list[str]) -> pa.Table:
     scores = [float(score) for score in picks.scores]
-    parts = [{name: float(values[row]) for name, values in picks.parts.items()} for row in range(len(picks.ids))]
+    parts = [
+        {name: float(values[row]) for name, values in picks.parts.items()}
+        for row in range(len(picks.ids))
+    ]
     least = min(scores, default=0.0)
     ids = [*picks.ids, *filled]
     columns = {

@@ -18,7 +18,9 @@ class Member(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    weight: tuple[NonNegativeFloat, ...] = Field((1.0,), min_length=1, description="By round; the last one stays")
+    weight: tuple[NonNegativeFloat, ...] = Field(
+        (1.0,), min_length=1, description="By round; the last one stays"
+    )
     parameters: dict[str, Any] = Field({}, description="Parameters of the strategy")
 
     @field_validator("weight", mode="before")
@@ -28,7 +30,9 @@ class Member(BaseModel):
 
 
 class EnsembleParameters(GuardedParameters):
-    """Rank-normalised ensemble: Borda count, or reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
+    """Rank-normalised ensemble: Borda count, or reciprocal rank fusion (Cormack, Clarke and
+    Büttcher, SIGIR 2009).
+    """
 
     members: dict[str, Member] = Field(
         {
@@ -36,13 +40,18 @@ class EnsembleParameters(GuardedParameters):
             "nsp": Member(weight=(0.0, 0.25, 0.5, 0.75)),
         },
         min_length=1,
-        description="Strategies by name, each with `weight`, a number or a list by round, and `parameters`",
+        description="Strategies by name, each with `weight`, a number or a list by round, and "
+        "`parameters`",
     )
     combine: Literal["rank", "reciprocal"] = Field(
-        "rank", description="rank: mean of normalised ranks; reciprocal: of 1 / (60 + rank), where the first ones count"
+        "rank",
+        description="rank: mean of normalised ranks; reciprocal: of 1 / (60 + rank), where the "
+        "first ones count",
     )
     depth: PositiveInt = Field(
-        5, description="Members that pick one by one are asked for so many times the batch; the rest is as good as last"
+        5,
+        description="Members that pick one by one are asked for so many times the batch; the rest "
+        "is as good as last",
     )
 
     @field_validator("members")
@@ -58,16 +67,25 @@ class EnsembleParameters(GuardedParameters):
 def _select(candidates: Candidates, parameters: EnsembleParameters, count: int) -> Scores:
     """Score: the weighted mean over the members of the normalised rank, from 0 (last) to 1 (first).
 
-    Members with the weight 0 in this round are not asked. An example that no member can rank has no score.
+    Members with the weight 0 in this round are not asked. An example that no member can rank has no
+    score.
     """
     place = max(candidates.round, 1) - 1
-    weights = {name: member.weight[min(place, len(member.weight) - 1)] for name, member in parameters.members.items()}
+    weights = {
+        name: member.weight[min(place, len(member.weight) - 1)]
+        for name, member in parameters.members.items()
+    }
     total = sum(weights.values()) or 1.0
     score, ranked = np.zeros(len(candidates.ids)), np.zeros(len(candidates.ids), dtype=bool)
     parts = {}
     for name, weight in weights.items():
         if weight:
-            values = _vote(name, parameters.members[name], candidates, min(count * parameters.depth, len(ranked)))
+            values = _vote(
+                name,
+                parameters.members[name],
+                candidates,
+                min(count * parameters.depth, len(ranked)),
+            )
             ranked |= ~np.isnan(values)
             parts[name] = _normalize(values, parameters.combine)
             score += weight / total * parts[name]
@@ -75,9 +93,13 @@ def _select(candidates: Candidates, parameters: EnsembleParameters, count: int) 
 
 
 def _vote(name: str, member: Member, candidates: Candidates, count: int) -> Numbers:
-    """A number for every candidate, larger for what the member would rather pick, NaN for what it does not rank."""
+    """A number for every candidate, larger for what the member would rather pick, NaN for what it
+    does not rank.
+    """
     settings = _settings(name, member)
-    outcome = PLAIN[name].select(candidates.restrict(PLAIN[name].needs_with(settings)), settings, count)
+    outcome = PLAIN[name].select(
+        candidates.restrict(PLAIN[name].needs_with(settings)), settings, count
+    )
     if isinstance(outcome, Scores):
         return outcome.scores.astype(np.float64)
     rows = {id: row for row, id in enumerate(candidates.ids)}
@@ -101,7 +123,9 @@ def _settings(name: str, member: Member) -> Parameters:
 
 def _needs(parameters: EnsembleParameters) -> Needs:
     members = parameters.members.items()
-    return frozenset().union(*(PLAIN[name].needs_with(_settings(name, member)) for name, member in members))
+    return frozenset().union(
+        *(PLAIN[name].needs_with(_settings(name, member)) for name, member in members)
+    )
 
 
 ENSEMBLE = guarded("ensemble", _needs(EnsembleParameters()), EnsembleParameters, _select, _needs)

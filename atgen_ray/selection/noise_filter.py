@@ -1,4 +1,6 @@
-"""A guard before uncertainty strategies: what is uncertain because it is noise is not worth labelling."""
+"""A guard before uncertainty strategies: what is uncertain because it is noise is not worth
+labelling.
+"""
 
 import unicodedata
 from collections.abc import Callable
@@ -9,26 +11,43 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from atgen_ray.scoring import UNCERTAINTIES, Uncertainty, bleu_variance
-from atgen_ray.selection.strategy import Candidates, Need, Needs, Parameters, Picks, Scores, Select, Strategy
+from atgen_ray.selection.strategy import (
+    Candidates,
+    Need,
+    Needs,
+    Parameters,
+    Picks,
+    Scores,
+    Select,
+    Strategy,
+)
 
 
 class Guard(BaseModel):
-    """Candidates that the strategy never sees; they can only fill up a batch at random, like those it cannot rank.
+    """Candidates that the strategy never sees; they can only fill up a batch at random, like those
+    it cannot rank.
 
-    Uncertain examples are often noise (Tsvigun et al., Findings of EMNLP 2022); the cut-off on disagreement is that of
-    Gidiotis and Tsoumakas and of DUAL (arXiv 2503.00867), 0.96. Off by default.
+    Uncertain examples are often noise (Tsvigun et al., Findings of EMNLP 2022); the cut-off on
+    disagreement is that of Gidiotis and Tsoumakas and of DUAL (arXiv 2503.00867), 0.96. Off by
+    default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    top_share: float = Field(0.0, ge=0, lt=1, description="Share of the most uncertain candidates to leave out")
+    top_share: float = Field(
+        0.0, ge=0, lt=1, description="Share of the most uncertain candidates to leave out"
+    )
     uncertainty: Uncertainty = Field("nll", description="Uncertainty that `top_share` goes by")
     disagreement: float | None = Field(
         None, ge=0, le=1, description="Leave out candidates whose BLEUVar is at least this, as 0.96"
     )
     min_words: NonNegativeInt = Field(0, description="Leave out prompts of fewer words")
     max_symbols: float = Field(
-        1.0, ge=0, le=1, description="Leave out prompts with a larger share of symbols than this, spaces not counted"
+        1.0,
+        ge=0,
+        le=1,
+        description="Leave out prompts with a larger share of symbols than this, spaces not "
+        "counted",
     )
 
     def needs(self) -> Needs:
@@ -61,7 +80,9 @@ class Guard(BaseModel):
 class GuardedParameters(Parameters):
     """Parameters of a strategy that can be guarded against noise."""
 
-    guard: Guard = Field(Guard(), description="Noise guard: what to leave out before the strategy looks")
+    guard: Guard = Field(
+        Guard(), description="Noise guard: what to leave out before the strategy looks"
+    )
 
 
 def guarded(
@@ -71,7 +92,9 @@ def guarded(
     select: Select,
     resolve: Callable[[Any], Needs] | None = None,
 ) -> Strategy:
-    """The strategy that selects among the candidates admitted by the guard in its parameters; else as Strategy."""
+    """The strategy that selects among the candidates admitted by the guard in its parameters; else
+    as Strategy.
+    """
 
     def read(settings: Any) -> Needs:
         return needs if resolve is None else resolve(settings)
@@ -87,7 +110,13 @@ def guarded(
         outcome = select(seen.take(rows), settings, min(count, len(rows)))
         return outcome if isinstance(outcome, Picks) else _spread(outcome, rows, len(admitted))
 
-    return Strategy(name, needs, parameters, select_admitted, lambda settings: read(settings) | settings.guard.needs())
+    return Strategy(
+        name,
+        needs,
+        parameters,
+        select_admitted,
+        lambda settings: read(settings) | settings.guard.needs(),
+    )
 
 
 def _spread(outcome: Scores, rows: npt.NDArray[np.int64], size: int) -> Scores:
@@ -98,9 +127,15 @@ def _spread(outcome: Scores, rows: npt.NDArray[np.int64], size: int) -> Scores:
         placed[rows] = values
         return placed
 
-    return Scores(place(outcome.scores), {name: place(values) for name, values in outcome.parts.items()})
+    return Scores(
+        place(outcome.scores), {name: place(values) for name, values in outcome.parts.items()}
+    )
 
 
 def _share_symbols(text: str) -> float:
     shown = [character for character in text if not character.isspace()]
-    return sum(unicodedata.category(character)[0] not in "LMN" for character in shown) / len(shown) if shown else 1.0
+    return (
+        sum(unicodedata.category(character)[0] not in "LMN" for character in shown) / len(shown)
+        if shown
+        else 1.0
+    )

@@ -22,24 +22,35 @@ WAIT_SECONDS = 1.0  # how often a long wait looks whether it shall stop
 
 
 def choose_workers(count: int | None, candidates: int, progress: Progress) -> Workers:
-    """This process for small pools, whose parts are not worth sending around; else `count` workers, null: one a CPU."""
+    """This process for small pools, whose parts are not worth sending around; else `count` workers,
+    null: one a CPU.
+    """
     if candidates <= SMALL_POOL or count == 1:
         return InProcess(progress)
     return RayWorkers(count or max(1, int(ray.cluster_resources().get("CPU", 1))), progress)
 
 
 class RayWorkers:
-    """The `Workers` protocol on the nodes of a Ray cluster: a CPU for each of `count`, less where there are fewer."""
+    """The `Workers` protocol on the nodes of a Ray cluster: a CPU for each of `count`, less where
+    there are fewer.
+    """
 
     def __init__(self, count: int, progress: Progress) -> None:
         self.count, self.progress = count, progress
         self._cpus = fit_cpus(count, 1.0)
 
     def put(self, value: Any) -> Any:
-        """Puts a value into the object store, from where workers on its node read it without a copy."""
+        """Puts a value into the object store, from where workers on its node read it without a
+        copy.
+        """
         return ray.put(value)
 
-    def map(self, function: Callable[..., T], calls: Sequence[tuple[Any, ...]], note: Callable[[int], None]) -> list[T]:
+    def map(
+        self,
+        function: Callable[..., T],
+        calls: Sequence[tuple[Any, ...]],
+        note: Callable[[int], None],
+    ) -> list[T]:
         """At most `count` calls at a time; one whose worker dies is run again by Ray.
 
         What still runs is cancelled when `note`, which is asked at least every second, raises.
@@ -61,7 +72,9 @@ class RayWorkers:
                 ray.cancel(ref, force=True)
         return [found[place] for place in range(len(calls))]
 
-    def cover(self, vectors: Vectors, parts: Sequence[Any], megabytes: int, follow: bool = True) -> Coverage:
+    def cover(
+        self, vectors: Vectors, parts: Sequence[Any], megabytes: int, follow: bool = True
+    ) -> Coverage:
         """The ground shared out over at most `count` actors."""
         return ShardedCoverage(vectors, parts, self.count, megabytes, self._cpus, follow)
 
@@ -69,11 +82,18 @@ class RayWorkers:
 class ShardedCoverage:
     """What DenseCoverage is, to the last bit, its ground shared out over actors.
 
-    An actor that dies takes with it how well its parts were covered: a new crew takes in what was chosen so far.
+    An actor that dies takes with it how well its parts were covered: a new crew takes in what was
+    chosen so far.
     """
 
     def __init__(
-        self, vectors: Vectors, parts: Sequence[Any], count: int, megabytes: int, cpus: float, follow: bool = True
+        self,
+        vectors: Vectors,
+        parts: Sequence[Any],
+        count: int,
+        megabytes: int,
+        cpus: float,
+        follow: bool = True,
     ) -> None:
         """`parts` are references to a `Part` each; every actor reserves `cpus`."""
         self.size, self._cpus = len(vectors), cpus

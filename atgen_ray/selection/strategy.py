@@ -16,9 +16,13 @@ Need = Literal[
     "samples",  # the features table, with samples
     "texts",  # prompt texts of the candidates and of the labelled examples
     "labels",  # answers of the labelled examples
-    "states",  # vectors that the model being taught gives to the candidates (and, where known, the labelled examples)
+    # Vectors that the model being taught gives to the candidates (and, where known, the labelled
+    # examples).
+    "states",
 ]
-MODEL: frozenset[Need] = frozenset({"generations", "samples", "states"})  # what only the model can tell
+MODEL: frozenset[Need] = frozenset(
+    {"generations", "samples", "states"}
+)  # what only the model can tell
 Needs = frozenset[Need]
 
 
@@ -32,12 +36,13 @@ class Parameters(BaseModel):
 class Candidates:
     """The examples that may be picked, and what is known about them.
 
-    A strategy sees only what it declares that it needs; the rest is None. Row i of every array and table is `ids[i]`,
-    or `labeled_ids[i]` where the name says so.
+    A strategy sees only what it declares that it needs; the rest is None. Row i of every array and
+    table is `ids[i]`, or `labeled_ids[i]` where the name says so.
     """
 
     ids: tuple[str, ...]  # sorted, so that the order of the pool can never matter
-    # (n, d), L2-normalised, on the grid of similarities; a row that is not finite could not be embedded
+    # (n, d), L2-normalised, on the grid of similarities; a row that is not finite could not be
+    # embedded
     embeddings: Vectors | None = None
     features: pa.Table | None = None  # FEATURES_SCHEMA
     labeled_ids: tuple[str, ...] = ()  # sorted
@@ -49,18 +54,24 @@ class Candidates:
     labeled_states: Vectors | None = None  # (at most m, s), of the labelled examples that have one
     seed: int = 0
     round: int = 0
-    workers: Workers = field(default_factory=InProcess)  # who shares the work of a large pool; the picks do not change
+    workers: Workers = field(
+        default_factory=InProcess
+    )  # who shares the work of a large pool; the picks do not change
 
     def vectors(self) -> tuple[Vectors, Vectors]:
         """Embeddings of the candidates (n, d) and of the labelled examples (m, d)."""
         if self.embeddings is None or self.labeled_embeddings is None:
-            raise TypeError("this strategy reads embeddings but does not declare that it needs them")
+            raise TypeError(
+                "this strategy reads embeddings but does not declare that it needs them"
+            )
         return self.embeddings, self.labeled_embeddings
 
     def outputs(self) -> pa.Table:
         """The features table, row i belonging to `ids[i]`."""
         if self.features is None:
-            raise TypeError("this strategy reads generations but does not declare that it needs them")
+            raise TypeError(
+                "this strategy reads generations but does not declare that it needs them"
+            )
         return self.features
 
     def prompts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -76,7 +87,9 @@ class Candidates:
         return self.labels
 
     def model_states(self) -> tuple[Vectors, Vectors]:
-        """States of the candidates (n, s) and of those labelled examples that have one (at most m, s)."""
+        """States of the candidates (n, s) and of those labelled examples that have one (at most m,
+        s).
+        """
         if self.states is None or self.labeled_states is None:
             raise TypeError("this strategy reads states but does not declare that it needs them")
         return self.states, self.labeled_states
@@ -110,9 +123,11 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Scores:
-    """A score for every candidate, shape (n,); larger is picked first, NaN is never picked by the strategy.
+    """A score for every candidate, shape (n,); larger is picked first, NaN is never picked by the
+    strategy.
 
-    Ranking is left to `select_batch`, which breaks ties by id. `parts` explain the score, shape (n,) each.
+    Ranking is left to `select_batch`, which breaks ties by id. `parts` explain the score, shape
+    (n,) each.
     """
 
     scores: Numbers
@@ -121,9 +136,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class Picks:
-    """Examples in the order a strategy picked them, best first, for strategies whose picks depend on each other.
+    """Examples in the order a strategy picked them, best first, for strategies whose picks depend
+    on each other.
 
-    `scores` and every part have shape (k,). The strategy itself breaks ties by id: the first of equal candidates.
+    `scores` and every part have shape (k,). The strategy itself breaks ties by id: the first of
+    equal candidates.
     """
 
     ids: tuple[str, ...]
@@ -136,10 +153,11 @@ Select = Callable[[Candidates, Any, int], Scores | Picks]
 
 @dataclass(frozen=True)
 class Strategy:
-    """A query strategy: `select` maps candidates, its validated parameters and a count to scores or picks.
+    """A query strategy: `select` maps candidates, its validated parameters and a count to scores or
+    picks.
 
-    `needs` is what it reads with its default parameters; where parameters change that, `resolve` maps validated
-    parameters to what is read then.
+    `needs` is what it reads with its default parameters; where parameters change that, `resolve`
+    maps validated parameters to what is read then.
     """
 
     name: str
@@ -149,7 +167,9 @@ class Strategy:
     resolve: Callable[[Any], Needs] | None = None
 
     def needs_with(self, parameters: Parameters) -> Needs:
-        """What must be computed before selecting with `parameters`, an instance of `self.parameters`."""
+        """What must be computed before selecting with `parameters`, an instance of
+        `self.parameters`.
+        """
         return self.needs if self.resolve is None else self.resolve(parameters)
 
 

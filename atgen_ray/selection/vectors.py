@@ -15,10 +15,11 @@ from atgen_ray.selection.strategy import Candidates, Needs
 
 
 class States:
-    """Vectors of any length by example id, such as hidden states or gradient embeddings of the model that is taught.
+    """Vectors of any length by example id, such as hidden states or gradient embeddings of the
+    model that is taught.
 
-    `vectors` has shape (n, d), row i belonging to `ids[i]`. A row that is not finite stands for an example that has
-    none. Raises ValueError when the shapes disagree or an id comes twice.
+    `vectors` has shape (n, d), row i belonging to `ids[i]`. A row that is not finite stands for an
+    example that has none. Raises ValueError when the shapes disagree or an id comes twice.
     """
 
     kind = "state"
@@ -27,7 +28,9 @@ class States:
         self._vectors: Vectors = np.asarray(vectors, dtype=np.float32)
         self._rows = {id: row for row, id in enumerate(ids)}
         if self._vectors.ndim != 2 or len(self._vectors) != len(ids):
-            raise ValueError(f"{self.kind}s have shape {self._vectors.shape}, expected ({len(ids)}, d)")
+            raise ValueError(
+                f"{self.kind}s have shape {self._vectors.shape}, expected ({len(ids)}, d)"
+            )
         if len(self._rows) != len(ids):
             raise ValueError(f"{self.kind}s hold an id twice")
 
@@ -35,11 +38,15 @@ class States:
         return id in self._rows
 
     def take(self, ids: Sequence[str]) -> Vectors:
-        """The vectors of `ids` in that order, shape (len(ids), d). Raises ValueError for an unknown id."""
+        """The vectors of `ids` in that order, shape (len(ids), d). Raises ValueError for an unknown
+        id.
+        """
         rows = np.fromiter((self._rows.get(id, -1) for id in ids), np.int64, len(ids))
         if (rows < 0).any():
             missing = ids[int((rows < 0).argmax())]
-            raise ValueError(f"{(rows < 0).sum()} examples have no {self.kind}, the first is '{missing}'")
+            raise ValueError(
+                f"{(rows < 0).sum()} examples have no {self.kind}, the first is '{missing}'"
+            )
         if len(rows) == len(self._vectors) and (rows == np.arange(len(rows))).all():
             return self._vectors  # a large pool is not copied
         return self._vectors[rows]
@@ -55,7 +62,9 @@ class Embeddings(States):
 
     def __init__(self, ids: Sequence[str], vectors: npt.NDArray[np.floating[Any]]) -> None:
         super().__init__(ids, vectors)
-        norms = np.sqrt(np.einsum("ij,ij->i", self._vectors, self._vectors))  # no copy of a large pool's vectors
+        norms = np.sqrt(
+            np.einsum("ij,ij->i", self._vectors, self._vectors)
+        )  # no copy of a large pool's vectors
         wrong = np.isfinite(norms) & (norms != 0) & (np.abs(norms - 1) > 0.01)
         if wrong.any():
             raise ValueError(f"embedding of '{ids[int(wrong.argmax())]}' is not L2-normalised")
@@ -64,12 +73,16 @@ class Embeddings(States):
 
 def rows_finite(vectors: Vectors) -> npt.NDArray[np.bool_]:
     """Which rows hold finite numbers only, shape (n,)."""
-    with np.errstate(invalid="ignore"):  # float32 numbers cannot overflow a float64 sum, so only NaN and inf spoil it
+    with np.errstate(
+        invalid="ignore"
+    ):  # float32 numbers cannot overflow a float64 sum, so only NaN and inf spoil it
         return np.asarray(np.isfinite(vectors.sum(axis=1, dtype=np.float64)))
 
 
 def grid_vectors(candidates: Candidates) -> tuple[Integers, Vectors, Vectors]:
-    """Rows of the candidates that have an embedding (u,), these on the grid (u, d), and those of the labelled ones."""
+    """Rows of the candidates that have an embedding (u,), these on the grid (u, d), and those of
+    the labelled ones.
+    """
     embeddings, labeled = candidates.vectors()
     usable = rows_finite(embeddings)
     kept = embeddings if usable.all() else embeddings[usable]
@@ -85,7 +98,9 @@ def space_needs(space: Space) -> Needs:
 
 
 def plain_vectors(candidates: Candidates, space: Space) -> tuple[Integers, Vectors, Vectors]:
-    """Rows of the candidates that have a vector (u,), these vectors (u, d), and those of the labelled examples."""
+    """Rows of the candidates that have a vector (u,), these vectors (u, d), and those of the
+    labelled examples.
+    """
     vectors, labeled = candidates.vectors() if space == "embeddings" else candidates.model_states()
     usable = rows_finite(vectors)
     return np.flatnonzero(usable), vectors[usable], labeled[rows_finite(labeled)]

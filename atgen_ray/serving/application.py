@@ -1,7 +1,8 @@
 """The Serve application: `api` in front, `model` and `selector` behind it.
 
-`serve_configs/*.yaml` name `build_application`; what stands under `args` there is a ServiceConfig, and each deployment
-takes Serve's own settings (replicas, autoscaling, resources) under `deployments`.
+`serve_configs/*.yaml` name `build_application`; what stands under `args` there is a ServiceConfig,
+and each deployment takes Serve's own settings (replicas, autoscaling, resources) under
+`deployments`.
 """
 
 import logging
@@ -24,11 +25,17 @@ from atgen_ray.engines.registry import choose_backend
 from atgen_ray.engines.serve_engine import MODEL
 from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
 from atgen_ray.ray_runtime.placement import check_gpus
+from atgen_ray.serving.openapi import describe_api, name_operation
 from atgen_ray.serving.replicas.health import HEALTH_CHECKS
+from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.journal import open_journal
 
-PENDING_AT_THE_API = 100_000  # the API refuses by itself, and with 429: Serve's own proxy would say 503
+PENDING_AT_THE_API = (
+    100_000  # the API refuses by itself, and with 429: Serve's own proxy would say 503
+)
 
-# What deployments reserve is not free for runs, whose steps take what is left. They wait for callers most of the time.
+# What deployments reserve is not free for runs, whose steps take what is left. They wait for
+# callers most of the time.
 API_CPUS, SELECTOR_CPUS = 0.1, 0.1
 
 logger = logging.getLogger(__name__)
@@ -70,7 +77,6 @@ def parse_service(args: dict[str, Any]) -> ServiceConfig:
 def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     """The routes, without what stands before them."""
     from atgen_ray.serving.errors import explain_faults
-    from atgen_ray.serving.openapi import describe_api, name_operation
     from atgen_ray.serving.pages.assets import asset_routes
     from atgen_ray.serving.pages.new_run import new_run_pages
     from atgen_ray.serving.pages.rendering import show_fault
@@ -90,8 +96,6 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.runs import RunControl
     from atgen_ray.serving.security.headers import SecurityHeaders
     from atgen_ray.serving.security.middleware import Guards
-    from atgen_ray.serving.security.tokens import Tokens
-    from atgen_ray.store.journal import open_journal
 
     journal = open_journal(service.storage, service.database_url)
     tokens = Tokens(journal.database)
@@ -131,7 +135,9 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
 class Api:
     """One replica of the HTTP API."""
 
-    def __init__(self, service: ServiceConfig, selector: DeploymentHandle, model: DeploymentHandle | None) -> None:
+    def __init__(
+        self, service: ServiceConfig, selector: DeploymentHandle, model: DeploymentHandle | None
+    ) -> None:
         from atgen_ray.serving.security.middleware import start_access_log
 
         self._service, self._selector, self._model = service, selector, model
@@ -153,7 +159,10 @@ def _deploy_selector(service: ServiceConfig) -> serve.Application:
         max_ongoing_requests=2,
         max_queued_requests=service.limits.queued_selects,
         backpressure_config=service.limits.backpressure,
-        ray_actor_options={"num_cpus": SELECTOR_CPUS, "runtime_env": {"env_vars": _environment(service)}},
+        ray_actor_options={
+            "num_cpus": SELECTOR_CPUS,
+            "runtime_env": {"env_vars": _environment(service)},
+        },
         **HEALTH_CHECKS,
     ).bind(service)
 

@@ -15,9 +15,21 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atgen_ray.annotation.human.task_store import TaskConflict, TaskUnknown
-from atgen_ray.core.errors import NobodyDrivesError, OutOfOrder, PoolExhausted, RunBusy, StorageFull, UserError
+from atgen_ray.core.errors import (
+    NobodyDrivesError,
+    OutOfOrder,
+    PoolExhausted,
+    RunBusy,
+    StorageFull,
+    UserError,
+)
 
-KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger(__name__)
@@ -50,7 +62,8 @@ def fault_response(status: int, message: str, retry_after: int | None = None) ->
 
 
 def explain(error: BaseException) -> tuple[int, str] | None:
-    """Status and message of an error that has a meaning over HTTP; None for one that nobody foresaw.
+    """Status and message of an error that has a meaning over HTTP; None for one that nobody
+    foresaw.
 
     What a task or an actor of Ray raised is explained by its cause: Ray's own text is a traceback.
     """
@@ -82,7 +95,10 @@ MEANINGS: dict[type[BaseException], Callable[[Any], tuple[int, str]]] = {
     HTTPException: lambda error: (error.status_code, str(error.detail)),
     RequestValidationError: lambda error: (422, _first_mistake(error)),
     BackPressureError: lambda _: (429, "the queue is full"),
-    RayServeException: lambda error: (503, f"a part of the service cannot be reached: {_one_line(error)}"),
+    RayServeException: lambda error: (
+        503,
+        f"a part of the service cannot be reached: {_one_line(error)}",
+    ),
 }
 
 
@@ -95,22 +111,31 @@ def answer_error(error: BaseException, retry_after: int) -> JSONResponse | None:
     return fault_response(status, message, retry_after if status in (429, 503) else None)
 
 
-def explain_faults(app: FastAPI, retry_after: int, show: Callable[[Request, JSONResponse], Response]) -> None:
+def explain_faults(
+    app: FastAPI, retry_after: int, show: Callable[[Request, JSONResponse], Response]
+) -> None:
     """Every error as its answer; `show` makes a page of it where a person reads."""
 
     async def handle(request: Request, error: Exception) -> Response:
         answer = answer_error(error, retry_after)
         return Response(status_code=500) if answer is None else show(request, answer)
 
-    for own in (HTTPException, RequestValidationError):  # which FastAPI answers itself unless told otherwise
+    for own in (
+        HTTPException,
+        RequestValidationError,
+    ):  # which FastAPI answers itself unless told otherwise
         app.add_exception_handler(own, handle)
     app.add_middleware(FaultAnswers, retry_after=retry_after, show=show)
 
 
 class FaultAnswers:
-    """Answers whatever a route raises. What nobody foresaw goes to the log with an id, and to the caller as that id."""
+    """Answers whatever a route raises. What nobody foresaw goes to the log with an id, and to the
+    caller as that id.
+    """
 
-    def __init__(self, app: ASGIApp, retry_after: int, show: Callable[[Request, JSONResponse], Response]) -> None:
+    def __init__(
+        self, app: ASGIApp, retry_after: int, show: Callable[[Request, JSONResponse], Response]
+    ) -> None:
         self._app = app
         self._retry_after = retry_after
         self._show = show
@@ -130,15 +155,21 @@ class FaultAnswers:
             await self._app(scope, receive, watched)
         except Exception as error:  # the boundary of the service
             answer = answer_error(error, self._retry_after) or _answer_unforeseen(scope, error)
-            if started:  # a status was sent already: the connection must break off, or the answer would seem whole
+            # A status was sent already: the connection must break off, or the answer would seem
+            # whole.
+            if started:
                 raise
             await self._show(Request(scope), answer)(scope, receive, send)
 
 
 def _answer_unforeseen(scope: Scope, error: Exception) -> JSONResponse:
     request_id = uuid4().hex[:12]
-    logger.error("request %s: %s %s failed", request_id, scope["method"], scope["path"][:200], exc_info=error)
-    answer = describe_fault(500, f"something unforeseen went wrong; the service's log tells it as request {request_id}")
+    logger.error(
+        "request %s: %s %s failed", request_id, scope["method"], scope["path"][:200], exc_info=error
+    )
+    answer = describe_fault(
+        500, f"something unforeseen went wrong; the service's log tells it as request {request_id}"
+    )
     answer["error"]["request_id"] = request_id
     return JSONResponse(answer, 500)
 

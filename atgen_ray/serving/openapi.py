@@ -1,4 +1,6 @@
-"""The description of the API as clients can be generated from: names that occur once, who may call, and every error."""
+"""The description of the API as clients can be generated from: names that occur once, who may call,
+and every error.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,20 +20,33 @@ DETAIL = {
     "type": "object",
     "required": ["message", "type", "code"],
     "properties": {
-        "message": {"type": "string", "title": "Message", "description": "One line: what was wrong and expected"},
+        "message": {
+            "type": "string",
+            "title": "Message",
+            "description": "One line: what was wrong and expected",
+        },
         "type": {"type": "string", "title": "Type"},
         "param": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "Param"},
         "code": {"type": "integer", "title": "Code", "description": "The status once more"},
-        "request_id": {"type": "string", "title": "Request Id", "description": "With 500: what the log has it under"},
+        "request_id": {
+            "type": "string",
+            "title": "Request Id",
+            "description": "With 500: what the log has it under",
+        },
     },
 }
 SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "As `atgen-ray token create` prints it"},
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "As `atgen-ray token create` prints it",
+    },
     "cookie": {
         "type": "apiKey",
         "in": "cookie",
         "name": "atgen",
-        "description": "Of the sign-in page (behind TLS, __Host-atgen); a write needs X-CSRF-Token beside it",
+        "description": "Of the sign-in page (behind TLS, __Host-atgen); a write needs "
+        "X-CSRF-Token beside it",
     },
 }
 MEANINGS = {
@@ -58,7 +73,11 @@ def describe_text(media: str) -> dict[int | str, dict[str, Any]]:
 
 def describe_files(*media: str) -> dict[int | str, dict[str, Any]]:
     """`responses` of a route that answers with a file of one of these kinds."""
-    return {200: {"content": {each: {"schema": {"type": "string", "format": "binary"}} for each in media}}}
+    return {
+        200: {
+            "content": {each: {"schema": {"type": "string", "format": "binary"}} for each in media}
+        }
+    }
 
 
 def name_operation(route: APIRoute) -> str:
@@ -71,7 +90,9 @@ def describe_api(app: FastAPI) -> None:
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _complete(get_openapi(title=app.title, version=app.version, routes=app.routes))
+            app.openapi_schema = _complete(
+                get_openapi(title=app.title, version=app.version, routes=app.routes)
+            )
         return app.openapi_schema
 
     app.openapi = describe  # type: ignore[method-assign]
@@ -79,7 +100,10 @@ def describe_api(app: FastAPI) -> None:
 
 def _complete(schema: dict[str, Any]) -> dict[str, Any]:
     parts = schema["components"]
-    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's shape, which is never sent
+    for unused in (
+        "HTTPValidationError",
+        "ValidationError",
+    ):  # FastAPI's shape, which is never sent
         parts["schemas"].pop(unused, None)
     parts["schemas"] |= {"ErrorBody": ERROR, "ErrorDetail": DETAIL}
     parts["securitySchemes"] = SCHEMES
@@ -97,7 +121,9 @@ def _complete_operation(path: str, method: str, operation: dict[str, Any]) -> No
 
 
 def _list_errors(path: str, method: str, operation: dict[str, Any]) -> Iterator[int]:
-    """What a route may answer beside what it says itself; any route may meet a full queue or a lost database."""
+    """What a route may answer beside what it says itself; any route may meet a full queue or a lost
+    database.
+    """
     if path in PUBLIC:
         return
     yield from (401, 403, 429, 500, 503)

@@ -13,12 +13,23 @@ from typing import Any
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 
-from atgen_ray.config import EvaluationConfig, MetricModelsConfig, ModelAnnotatorConfig, RunConfig, ServiceConfig
+from atgen_ray.config import (
+    EvaluationConfig,
+    MetricModelsConfig,
+    ModelAnnotatorConfig,
+    RunConfig,
+    ServiceConfig,
+)
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.config.messages import find_mistakes
 from atgen_ray.core.errors import OutOfOrder, UserError
 from atgen_ray.core.strict_json import encode_json
-from atgen_ray.preflight import find_cluster_problems, find_problems, find_quick_problems, raise_problems
+from atgen_ray.preflight import (
+    find_cluster_problems,
+    find_problems,
+    find_quick_problems,
+    raise_problems,
+)
 from atgen_ray.ray_runtime.placement import describe_waiting
 from atgen_ray.ray_runtime.session import start_ray
 from atgen_ray.reporting.page import render_page
@@ -45,7 +56,8 @@ class RunControl:
         self._service, self._journal = service, journal
 
     def start(self, tree: dict[str, Any], author: str | None = None) -> str:
-        """Starts the run that `tree` describes, or resumes it, in an actor that outlives its caller; its name.
+        """Starts the run that `tree` describes, or resumes it, in an actor that outlives its
+        caller; its name.
 
         What it changes of a run that is there stands in the journal with `author`.
 
@@ -69,7 +81,9 @@ class RunControl:
         return config.name
 
     def find_mistakes(self, tree: dict[str, Any]) -> dict[str, str]:
-        """A line for each key of a new run's configuration that is wrong; a mistake of no one key has the key ""."""
+        """A line for each key of a new run's configuration that is wrong; a mistake of no one key
+        has the key "".
+        """
         try:
             config = RunConfig.model_validate(self._place(tree))
             self._confine(config)
@@ -80,11 +94,16 @@ class RunControl:
         if problems := find_quick_problems(config):
             return {_name_key(line): line for line in problems}
         if self._journal.has_run(config.name):
-            return {"name": f"name is '{config.name}', a run that exists already; expected another one"}
+            return {
+                "name": f"name is '{config.name}', a run that exists already; expected another one"
+            }
         return {}
 
-    async def plan(self, tree: dict[str, Any], gone: Callable[[], Awaitable[bool]]) -> dict[str, Any]:
-        """What the run would come to, as `atgen-ray plan`; worked out in a process that ends with it.
+    async def plan(
+        self, tree: dict[str, Any], gone: Callable[[], Awaitable[bool]]
+    ) -> dict[str, Any]:
+        """What the run would come to, as `atgen-ray plan`; worked out in a process that ends with
+        it.
 
         Args:
             gone: whether nobody waits for the plan any more, which then ends.
@@ -97,7 +116,9 @@ class RunControl:
 
         config = await run_in_threadpool(lambda: self._confine(parse_config(self._place(tree))))
         await run_in_threadpool(start_ray)
-        problems = await run_in_threadpool(lambda: find_problems(config, cluster=True) + find_cluster_problems(config))
+        problems = await run_in_threadpool(
+            lambda: find_problems(config, cluster=True) + find_cluster_problems(config)
+        )
         planned = ray.remote(num_cpus=0, max_retries=0)(plan_within_ray).remote(config, problems)
         try:
             return await _await_plan(planned, gone)
@@ -112,7 +133,8 @@ class RunControl:
         start_controller(self._confine(config))
 
     def check(self) -> None:
-        """Nothing, where the journal answers and its tables are ours; at a cost that no run changes.
+        """Nothing, where the journal answers and its tables are ours; at a cost that no run
+        changes.
 
         Raises:
             OutOfOrder: the database cannot be used, or was changed by another version.
@@ -150,10 +172,11 @@ class RunControl:
         return render_page([view_run(name, self._journal, self._service.storage) for name in names])
 
     def events(self, name: str, after: int) -> AsyncGenerator[str, None]:
-        """The run's events from `after` on as server-sent events, until the run is over; then one called `end`.
+        """The run's events from `after` on as server-sent events, until the run is over; then one
+        called `end`.
 
-        Between them `activity`, without a number, tells of the step under way: round, step, done, total, started, and
-        what is waited for while Ray cannot place its workers.
+        Between them `activity`, without a number, tells of the step under way: round, step, done,
+        total, started, and what is waited for while Ray cannot place its workers.
         """
         self._find(name)
         return self._stream(name, after)
@@ -168,7 +191,9 @@ class RunControl:
             if status in OVER and not await run_in_threadpool(self._goes_on, name):
                 yield f"event: end\ndata: {encode_json({'status': status})}\n\n"
                 return
-            if (now := await run_in_threadpool(find_activity, name)) is not None and now != activity:
+            if (
+                now := await run_in_threadpool(find_activity, name)
+            ) is not None and now != activity:
                 activity, told = now, time.monotonic()
                 yield f"event: activity\ndata: {encode_json(now)}\n\n"
             if time.monotonic() - told > QUIET_SECONDS:
@@ -177,11 +202,15 @@ class RunControl:
             await asyncio.sleep(POLL_SECONDS)
 
     def _goes_on(self, name: str) -> bool:
-        """Whether the run was taken up again, though its journal has the end of the attempt before."""
+        """Whether the run was taken up again, though its journal has the end of the attempt
+        before.
+        """
         return has_controller(name) or self._journal.is_driven(name)
 
     def _look(self, name: str, after: int) -> tuple[str, Sequence[Event]]:
-        status = self._journal.run(name).status  # before the events, so that an ended run has all of them
+        status = self._journal.run(
+            name
+        ).status  # before the events, so that an ended run has all of them
         return status, self._journal.events(name, after)
 
     def _find(self, name: str) -> Any:
@@ -200,11 +229,15 @@ class RunControl:
         """
         for key in ("storage", "database_url", "cache"):
             if key in tree:
-                raise UserError(f"{key} is given, but a run of the service is kept in the service's own storage")
+                raise UserError(
+                    f"{key} is given, but a run of the service is kept in the service's own storage"
+                )
         return tree | {"storage": self._service.storage, "database_url": self._service.database_url}
 
     def _confine(self, config: RunConfig) -> RunConfig:
-        """The same run with its files resolved; callers over HTTP read nothing else of this machine."""
+        """The same run with its files resolved; callers over HTTP read nothing else of this
+        machine.
+        """
         data, model = config.data, config.model
         roots = [*self._service.data_roots, upload_folder(self._service.storage)]
         confine(dump_config(config), self._service)
@@ -235,7 +268,11 @@ async def _await_plan(planned: Any, gone: Callable[[], Awaitable[bool]]) -> dict
         placed = placed if waiting else time.monotonic()
         if time.monotonic() - placed > ROOM_SECONDS:
             passed = time.monotonic() - began
-            raise Fault(503, f"the plan was given up after {passed:.0f} s. {waiting}. Try again when runs have ended")
+            raise Fault(
+                503,
+                f"the plan was given up after {passed:.0f} s. {waiting}. Try again when runs have "
+                f"ended",
+            )
     return result.result()
 
 

@@ -1,4 +1,6 @@
-"""Runs a service from its Serve configuration until interrupted: the part of `atgen-ray serve` behind the screen."""
+"""Runs a service from its Serve configuration until interrupted: the part of `atgen-ray serve`
+behind the screen.
+"""
 
 import threading
 import time
@@ -15,7 +17,9 @@ from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.engines.serve_engine import APP
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import has_open_ports, ray_session
+from atgen_ray.run.driver import stop_on_signal
 from atgen_ray.serving.security.tokens import Tokens, check_address
+from atgen_ray.store.journal import open_journal
 
 IMPORT_PATH = "atgen_ray.serving.application:build_application"
 HOST, PORT = "127.0.0.1", 8000
@@ -25,21 +29,23 @@ START_SECONDS = 1800.0  # a large model is read from a slow disk
 @contextmanager
 def open_tokens(storage: str, database_url: Any = None) -> Iterator[Tokens]:
     """The tokens of a storage's journal."""
-    from atgen_ray.store.journal import open_journal
-
     with closing(open_journal(storage, database_url or database_url_from_environment())) as journal:
         yield Tokens(journal.database)
 
 
 def serve_until_interrupted(
-    config: str | None, storage: str | None, host: str | None, port: int | None, tell: Callable[[str], None]
+    config: str | None,
+    storage: str | None,
+    host: str | None,
+    port: int | None,
+    tell: Callable[[str], None],
 ) -> None:
     """Deploys and waits for SIGINT or SIGTERM, then takes the service down.
 
     Raises:
-        UserError: a mistake in the configuration, a public address without a token, or a service that does not start.
+        UserError: a mistake in the configuration, a public address without a token, or a service
+            that does not start.
     """
-    from atgen_ray.run.driver import stop_on_signal
     from atgen_ray.serving.application import parse_service
 
     tree = read_serve_config(config, storage, host, port)
@@ -48,10 +54,19 @@ def serve_until_interrupted(
     with open_tokens(service.storage, service.database_url) as tokens:
         check_address(options["host"], tokens)
         if not tokens.exists("admin"):
-            tell("no token yet: `atgen-ray token create --role admin` makes one; until then every request gets 401")
-    with _serve_session(tree), stop_on_signal() as stop:  # in this order: Ray sets handlers of its own
+            tell(
+                "no token yet: `atgen-ray token create --role admin` makes one; until then every "
+                "request gets 401"
+            )
+    with (
+        _serve_session(tree),
+        stop_on_signal() as stop,
+    ):  # in this order: Ray sets handlers of its own
         if has_open_ports():
-            tell("Ray asks for no token: whoever reaches its ports can run code here; RAY_AUTH_MODE=token closes them")
+            tell(
+                "Ray asks for no token: whoever reaches its ports can run code here; "
+                "RAY_AUTH_MODE=token closes them"
+            )
         with watch_waiting(lambda waiting: tell(waiting or "Ray has found room for every part")):
             _wait_until_running(stop)
         if not stop.is_set():
@@ -59,7 +74,9 @@ def serve_until_interrupted(
         stop.wait()
 
 
-def read_serve_config(config: str | None, storage: str | None, host: str | None, port: int | None) -> dict[str, Any]:
+def read_serve_config(
+    config: str | None, storage: str | None, host: str | None, port: int | None
+) -> dict[str, Any]:
     """A configuration of Ray Serve as plain data, with what the command line says put into it.
 
     Raises:
@@ -67,7 +84,9 @@ def read_serve_config(config: str | None, storage: str | None, host: str | None,
     """
     from ray.serve.schema import ServeDeploySchema
 
-    tree: Any = {"applications": [{"name": APP, "route_prefix": "/", "import_path": IMPORT_PATH, "args": {}}]}
+    tree: Any = {
+        "applications": [{"name": APP, "route_prefix": "/", "import_path": IMPORT_PATH, "args": {}}]
+    }
     if config is not None:
         try:
             tree = parse_yaml(Path(config).read_text(encoding="utf-8"), f"--config '{config}'")
@@ -78,21 +97,29 @@ def read_serve_config(config: str | None, storage: str | None, host: str | None,
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UserError(f"--config is '{config}', which Ray Serve does not take: {where}: {first['msg']}") from None
+        raise UserError(
+            f"--config is '{config}', which Ray Serve does not take: {where}: {first['msg']}"
+        ) from None
     ours = tree["applications"][0]
     if ours["import_path"] != IMPORT_PATH:
-        raise UserError(f"--config is '{config}', whose first application is not import_path: {IMPORT_PATH}")
+        raise UserError(
+            f"--config is '{config}', whose first application is not import_path: {IMPORT_PATH}"
+        )
     args = dict(ours.get("args") or {})
     ours["args"] = args | ({"storage": storage} if storage is not None else {})
     options = {"host": HOST, "port": PORT} | dict(tree.get("http_options") or {})
     given = {"host": host, "port": port}
-    tree["http_options"] = options | {key: value for key, value in given.items() if value is not None}
+    tree["http_options"] = options | {
+        key: value for key, value in given.items() if value is not None
+    }
     return dict(tree)
 
 
 @contextmanager
 def _serve_session(tree: dict[str, Any]) -> Iterator[None]:
-    """The service deployed in the cluster at RAY_ADDRESS, or in one of its own that ends with it."""
+    """The service deployed in the cluster at RAY_ADDRESS, or in one of its own that ends with
+    it.
+    """
     from ray import serve
     from ray.serve._private.api import serve_start
     from ray.serve.config import ProxyLocation
@@ -117,10 +144,16 @@ def _wait_until_running(stop: threading.Event) -> None:
         if status == "RUNNING":
             return
         if status in ("DEPLOY_FAILED", "UNHEALTHY") or time.monotonic() > deadline:
-            raise UserError(f"the service did not start: {_last_cause(application.message if application else '')}")
+            raise UserError(
+                f"the service did not start: "
+                f"{_last_cause(application.message if application else '')}"
+            )
 
 
 def _last_cause(message: str) -> str:
     """The line of a traceback that says what was wrong."""
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no reason given")
+    return next(
+        (line for line in reversed(lines) if "Error" in line),
+        lines[-1] if lines else "no reason given",
+    )

@@ -1,4 +1,6 @@
-"""Files that people give to the pages: written below the storage under names that their content decides."""
+"""Files that people give to the pages: written below the storage under names that their content
+decides.
+"""
 
 import csv
 import io
@@ -23,7 +25,9 @@ ENDINGS = ("csv", "jsonl", "parquet")
 HEAD_BYTES = 1 << 20  # within which the first row must end
 STEM = 40  # characters
 # How OpenAPI describes a body that is a file.
-BINARY = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+BINARY = {
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+}
 
 
 def upload_folder(storage: str) -> str:
@@ -31,10 +35,14 @@ def upload_folder(storage: str) -> str:
     return f"{storage.rstrip('/')}/uploads"
 
 
-async def receive_upload(chunks: AsyncIterator[bytes], name: str, storage: str, limit: int) -> tuple[str, list[str]]:
-    """Writes what comes to a new file of the storage; its location and the columns of its first row.
+async def receive_upload(
+    chunks: AsyncIterator[bytes], name: str, storage: str, limit: int
+) -> tuple[str, list[str]]:
+    """Writes what comes to a new file of the storage; its location and the columns of its first
+    row.
 
-    The same content under the same name is the same file. Nothing of `name` but letters, digits and its ending is kept.
+    The same content under the same name is the same file. Nothing of `name` but letters, digits and
+    its ending is kept.
 
     Raises:
         Fault: 413, there are more than `limit` bytes.
@@ -80,7 +88,9 @@ def read_columns(path: Path, name: str) -> list[str]:
                 head = file.read(HEAD_BYTES).decode("utf-8-sig", "replace")
             columns = _read_head(head, kind)
     except RecursionError:
-        raise UserError(f"{name[:80]!r} is not {kind}: its first row is nested too deeply") from None
+        raise UserError(
+            f"{name[:80]!r} is not {kind}: its first row is nested too deeply"
+        ) from None
     except (ValueError, csv.Error, pa.ArrowException) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{name[:80]!r} is not {kind}: {reason[:200]}") from None

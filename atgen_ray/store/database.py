@@ -1,7 +1,7 @@
 """The database behind the journal: transactions on SQLite or PostgreSQL.
 
-SQLite runs in WAL mode, so readers never wait for the writer; it must lie on a local disk, since WAL needs memory
-that all its users share. Controllers on several machines need PostgreSQL.
+SQLite runs in WAL mode, so readers never wait for the writer; it must lie on a local disk, since
+WAL needs memory that all its users share. Controllers on several machines need PostgreSQL.
 """
 
 import os
@@ -21,14 +21,17 @@ from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store import migrations
 
 BUSY_SECONDS = 60  # how long a transaction waits for another's lock
-OUTAGE_SECONDS = 30  # how long a server that was there and is not, as when it restarts, is waited for
+OUTAGE_SECONDS = (
+    30  # how long a server that was there and is not, as when it restarts, is waited for
+)
 IDLE_SECONDS = 30  # how long PostgreSQL waits for a client that is silent inside a transaction
 
 _REVISION = sa.table(migrations.VERSION_TABLE)
 
 
 class Database:
-    """An open database that holds our tables, brought up to date when it is opened. Safe to use from threads.
+    """An open database that holds our tables, brought up to date when it is opened. Safe to use
+    from threads.
 
     Its URL's password appears in no message, log or repr.
     """
@@ -37,16 +40,22 @@ class Database:
         """Open `sqlite:///FILE`, `postgresql://` or `postgresql+psycopg://`.
 
         Raises:
-            UserError: the URL is malformed or of another database, its driver is missing, nothing answers, or the
-                tables there are not ours or are of a newer version.
+            UserError: the URL is malformed or of another database, its driver is missing, nothing
+                answers, or the tables there are not ours or are of a newer version.
         """
         self._url = parse_url(url)
-        self._name = self._url.set(query={}).render_as_string(hide_password=True)  # a query may hold a password too
+        self._name = self._url.set(query={}).render_as_string(
+            hide_password=True
+        )  # a query may hold a password too
         self._sqlite = self._url.get_backend_name() == "sqlite"
         try:
-            engine = sa.create_engine(self._url, json_serializer=encode_json, hide_parameters=True, **self._options())
+            engine = sa.create_engine(
+                self._url, json_serializer=encode_json, hide_parameters=True, **self._options()
+            )
         except ImportError as error:
-            raise UserError(f'database_url is {self._name}, which needs `pip install "atgen-ray[postgres]"`') from error
+            raise UserError(
+                f'database_url is {self._name}, which needs `pip install "atgen-ray[postgres]"`'
+            ) from error
         if self._sqlite:
             sa.event.listen(engine, "connect", _set_up_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite if self._sqlite else _begin_postgresql)
@@ -69,12 +78,23 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that writes: committed on a clean exit, rolled back on an exception."""
-        with self._turn(), self._explained(), self._connect(self._writers) as connection, connection.begin():
+        with (
+            self._turn(),
+            self._explained(),
+            self._connect(self._writers) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     def clock(self, connection: sa.Connection) -> float:
-        """Seconds since 1970 by the database's clock, on which all machines agree; not frozen by the transaction."""
-        sql = "(julianday('now') - 2440587.5) * 86400.0" if self._sqlite else "extract(epoch from clock_timestamp())"
+        """Seconds since 1970 by the database's clock, on which all machines agree; not frozen by
+        the transaction.
+        """
+        sql = (
+            "(julianday('now') - 2440587.5) * 86400.0"
+            if self._sqlite
+            else "extract(epoch from clock_timestamp())"
+        )
         return float(connection.execute(sa.text(f"SELECT {sql}")).scalar_one())
 
     def insert_new(self, table: sa.Table) -> sa.Insert:
@@ -90,9 +110,13 @@ class Database:
         """
         newest = migrations.list_revisions()[-1]
         with self.reading() as connection:
-            found = connection.execute(sa.select(sa.column("version_num")).select_from(_REVISION)).scalar_one_or_none()
+            found = connection.execute(
+                sa.select(sa.column("version_num")).select_from(_REVISION)
+            ).scalar_one_or_none()
         if found != newest:
-            raise OutOfOrder(f"database {self._name} has schema revision {found}, expected {newest}")
+            raise OutOfOrder(
+                f"database {self._name} has schema revision {found}, expected {newest}"
+            )
 
     def close(self) -> None:
         """Close all connections."""
@@ -111,7 +135,9 @@ class Database:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Threads of this process write to SQLite in the order they came: its own lock is won by chance, after naps."""
+        """Threads of this process write to SQLite in the order they came: its own lock is won by
+        chance, after naps.
+        """
         held = self._sqlite and self._order.acquire(timeout=BUSY_SECONDS)
         try:
             yield
@@ -124,7 +150,11 @@ class Database:
             return {"connect_args": {"timeout": BUSY_SECONDS}}
         # Server-side prepared statements do not survive poolers such as PgBouncer.
         arguments = {"prepare_threshold": None, "connect_timeout": 10}
-        return {"isolation_level": "READ COMMITTED", "pool_pre_ping": True, "connect_args": arguments}
+        return {
+            "isolation_level": "READ COMMITTED",
+            "pool_pre_ping": True,
+            "connect_args": arguments,
+        }
 
     def _prepare(self) -> None:
         if not self._sqlite:
@@ -133,7 +163,8 @@ class Database:
         file = Path(str(self._url.database))
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            # The change to WAL, unlike all else, does not wait for other processes: one opens after the other.
+            # The change to WAL, unlike all else, does not wait for other processes: one opens after
+            # the other.
             with FileLock(f"{file}.lock", timeout=BUSY_SECONDS), self._explained():
                 with self._readers.connect() as connection:
                     connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
@@ -157,23 +188,30 @@ class Database:
         """A transaction that changes tables, one process at a time."""
         if not self._sqlite:
             with self.writing() as connection:
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('atgen-ray schema'))"))
+                connection.execute(
+                    sa.text("SELECT pg_advisory_xact_lock(hashtext('atgen-ray schema'))")
+                )
                 yield connection
             return
         with self._explained(), self._writers.connect() as connection:
-            # SQLite alters many a table by making it anew, which others' references to it must not notice.
+            # SQLite alters many a table by making it anew, which others' references to it must not
+            # notice.
             connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
             try:
                 with connection.begin():
                     yield connection
                     if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
-                        raise RuntimeError(f"the change of the tables would break a reference of '{broken[0]}'")
+                        raise RuntimeError(
+                            f"the change of the tables would break a reference of '{broken[0]}'"
+                        )
             finally:
                 connection.connection.cursor().execute("PRAGMA foreign_keys = ON")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Trouble with the database itself, rather than with our use of it, is for the user to mend."""
+        """Trouble with the database itself, rather than with our use of it, is for the user to
+        mend.
+        """
         try:
             yield
         except sa.exc.DBAPIError as error:
@@ -187,27 +225,37 @@ class Database:
 
 
 def parse_url(url: str | sa.URL) -> sa.URL:
-    """The URL with its driver; UserError, which never shows the URL itself, for one that we cannot use."""
+    """The URL with its driver; UserError, which never shows the URL itself, for one that we cannot
+    use.
+    """
     expected = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
     try:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):
-        raise UserError(f"database_url cannot be read, {expected}, special characters as %40 for @") from None
+        raise UserError(
+            f"database_url cannot be read, {expected}, special characters as %40 for @"
+        ) from None
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
         raise UserError(f"database_url starts with '{parsed.drivername}', {expected}")
     if "@" in (parsed.host or ""):
-        raise UserError(f"database_url holds more than one @, {expected}, with %40 for an @ in the password")
+        raise UserError(
+            f"database_url holds more than one @, {expected}, with %40 for an @ in the password"
+        )
     if parsed.get_backend_name() == "sqlite":
         if parsed.database in (None, "", ":memory:") or parsed.query:
-            raise UserError("database_url is SQLite in memory or with options, expected a file: sqlite:///FILE")
+            raise UserError(
+                "database_url is SQLite in memory or with options, expected a file: sqlite:///FILE"
+            )
         parsed = parsed.set(database=os.path.realpath(str(parsed.database)))
     return parsed
 
 
 def _is_full(error: sa.exc.DBAPIError) -> bool:
-    """Whether the database says that its disk has no room left (SQLITE_FULL; disk_full of PostgreSQL)."""
+    """Whether the database says that its disk has no room left (SQLITE_FULL; disk_full of
+    PostgreSQL).
+    """
     told = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
     return told in ("SQLITE_FULL", "53100")
 
@@ -215,18 +263,23 @@ def _is_full(error: sa.exc.DBAPIError) -> bool:
 def _set_up_sqlite(connection: DBAPIConnection, _: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
-    # NORMAL would lose the last commits in a power cut, and a lost annotation may have been paid for.
+    # NORMAL would lose the last commits in a power cut, and a lost annotation may have been paid
+    # for.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    # A writer takes the lock at once: one that begins by reading could not wait for it later, and would fail.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+    # A writer takes the lock at once: one that begins by reading could not wait for it later, and
+    # would fail.
+    connection.exec_driver_sql(
+        "BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN"
+    )
 
 
 def _begin_postgresql(connection: sa.Connection) -> None:
-    # A machine that dies in a transaction must not keep the run's row locked until TCP gives up, hours later.
+    # A machine that dies in a transaction must not keep the run's row locked until TCP gives up,
+    # hours later.
     connection.exec_driver_sql(
         f"SELECT set_config('idle_in_transaction_session_timeout', '{IDLE_SECONDS}s', true), "
         f"set_config('lock_timeout', '{BUSY_SECONDS}s', true)"

@@ -24,6 +24,9 @@ def open_runs(storage: str, database_url: SecretStr | None) -> Iterator[Journal]
     if where is None:
         siblings = [f"{path.parent}" for path in Path(storage).absolute().parent.glob("*/atgen.db")]
         hint = nearest(str(Path(storage).absolute()), siblings) if siblings else ""
-        raise UserError(f"--storage is '{storage}', where no runs are, expected the one that runs were given{hint}")
+        raise UserError(
+            f"--storage is '{storage}', where no runs are, expected the one that runs were "
+            f"given{hint}"
+        )
     with closing(where) as journal:
         yield journal

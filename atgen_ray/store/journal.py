@@ -1,9 +1,10 @@
 """The journal of runs: what happened in order, who may write, and every annotation once.
 
-One controller drives a run. It holds the run's lease; each acquisition has a higher epoch, and every write checks in
-its own transaction that no later one exists (a fencing token: Kleppmann, Designing Data-Intensive Applications, ch. 8).
-Writes of one run follow one another under a lock on its row in `controllers`; so sequence numbers have no gaps, and
-a reader that has seen number n has seen all before it.
+One controller drives a run. It holds the run's lease; each acquisition has a higher epoch, and
+every write checks in its own transaction that no later one exists (a fencing token: Kleppmann,
+Designing Data-Intensive Applications, ch. 8). Writes of one run follow one another under a lock on
+its row in `controllers`; so sequence numbers have no gaps, and a reader that has seen number n has
+seen all before it.
 """
 
 import math
@@ -27,18 +28,27 @@ from atgen_ray.store.totals import RunTotals, add_labels, count_by_round, list_t
 
 Status = Literal["created", "running", "finished", "stopped", "failed"]
 CHANGED = "changed"  # an event: the run was given other settings
-WARNING = "warning"  # an event: something that does not keep the run from going on, told under that name
+WARNING = (
+    "warning"  # an event: something that does not keep the run from going on, told under that name
+)
 INTERRUPTED = "interrupted"  # what a run is called that was running when its controller died
-INTERRUPTION = "its controller died; all that it had committed is saved, and the same command goes on from there"
+INTERRUPTION = (
+    "its controller died; all that it had committed is saved, and the same command "
+    "goes on from there"
+)
 
 
 class LeaseLost(Exception):
-    """Another controller has taken the run, or the lease was released: its former holder must stop."""
+    """Another controller has taken the run, or the lease was released: its former holder must
+    stop.
+    """
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as it was created, and how it stands. Times are seconds since 1970 by the database's clock."""
+    """A run as it was created, and how it stands. Times are seconds since 1970 by the database's
+    clock.
+    """
 
     name: str
     config: dict[str, Any]
@@ -50,7 +60,9 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in a run. `sequence` counts from 1 without gaps; `time` is seconds since 1970."""
+    """Something that happened in a run. `sequence` counts from 1 without gaps; `time` is seconds
+    since 1970.
+    """
 
     run: str
     sequence: int
@@ -64,7 +76,9 @@ class Event:
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to write a run, until another takes it. It is renewed well within its `ttl` of seconds."""
+    """The right to write a run, until another takes it. It is renewed well within its `ttl` of
+    seconds.
+    """
 
     journal: "Journal" = field(repr=False)
     run: str
@@ -73,7 +87,8 @@ class Lease:
     ttl: float
 
     def renew(self) -> bool:
-        """Put off the expiry to `ttl` seconds from now. Whether the controller is asked to stop (`ask_to_stop`).
+        """Put off the expiry to `ttl` seconds from now. Whether the controller is asked to stop
+        (`ask_to_stop`).
 
         Raises:
             LeaseLost: another controller has taken the run.
@@ -91,9 +106,11 @@ class Lease:
 
 
 class Journal:
-    """The journal in the database at `url`. Safe to use from threads; not to be carried through a fork.
+    """The journal in the database at `url`. Safe to use from threads; not to be carried through a
+    fork.
 
-    Every method that takes a lease raises LeaseLost, and writes nothing, once another controller has taken the run.
+    Every method that takes a lease raises LeaseLost, and writes nothing, once another controller
+    has taken the run.
     """
 
     def __init__(self, url: str | sa.URL) -> None:
@@ -108,7 +125,8 @@ class Journal:
         self.database.close()
 
     def create_run(self, name: str, config: dict[str, Any], digest: str) -> RunRecord:
-        """Enter a run, or find it: the record then is the first one's, whose digest the caller compares.
+        """Enter a run, or find it: the record then is the first one's, whose digest the caller
+        compares.
 
         Raises:
             UserError: the name is not a run's.
@@ -117,13 +135,28 @@ class Journal:
         with self.database.writing() as connection:
             now = self.database.clock(connection)
             entry = {"name": name, "config": config, "digest": digest, "status": "created"}
-            connection.execute(self.database.insert_new(runs), entry | {"created": now, "updated": now})
-            nobody = {"owner": None, "epoch": 0, "host": "", "machine": "", "pid": 0, "started": 0.0, "expires": 0.0}
-            connection.execute(self.database.insert_new(controllers), nobody | {"run": name, "stop_asked": False})
+            connection.execute(
+                self.database.insert_new(runs), entry | {"created": now, "updated": now}
+            )
+            nobody = {
+                "owner": None,
+                "epoch": 0,
+                "host": "",
+                "machine": "",
+                "pid": 0,
+                "started": 0.0,
+                "expires": 0.0,
+            }
+            connection.execute(
+                self.database.insert_new(controllers), nobody | {"run": name, "stop_asked": False}
+            )
         return self.run(name)
 
-    def change_run(self, name: str, config: dict[str, Any], digest: str, payload: dict[str, Any]) -> None:
-        """Give a run that nobody drives another configuration; an event "changed" with `payload` says what and who.
+    def change_run(
+        self, name: str, config: dict[str, Any], digest: str, payload: dict[str, Any]
+    ) -> None:
+        """Give a run that nobody drives another configuration; an event "changed" with `payload`
+        says what and who.
 
         Raises:
             RunBusy: a controller drives it, which would not hear of the change.
@@ -132,10 +165,13 @@ class Journal:
             held = self._lock(connection, name)
             if _is_driven(held, self.database.clock(connection)):
                 raise RunBusy(
-                    f"run '{name}' is driven by process {held.pid} on host '{held.host}' with other settings: stop it "
+                    f"run '{name}' is driven by process {held.pid} on host '{held.host}' with "
+                    f"other settings: stop it "
                     f"first, as by `atgen-ray runs stop {name}`, then give it these"
                 )
-            connection.execute(sa.update(runs).where(runs.c.name == name).values(config=config, digest=digest))
+            connection.execute(
+                sa.update(runs).where(runs.c.name == name).values(config=config, digest=digest)
+            )
             self.enter_event(connection, name, CHANGED, payload=payload)
 
     def run(self, name: str) -> RunRecord:
@@ -148,13 +184,20 @@ class Journal:
     def find_run(self, name: str) -> RunRecord | None:
         """The run of that name, where there is one."""
         with self.database.reading() as connection:
-            row = connection.execute(sa.select(runs).where(runs.c.name == name)).mappings().one_or_none()
+            row = (
+                connection.execute(sa.select(runs).where(runs.c.name == name))
+                .mappings()
+                .one_or_none()
+            )
         return None if row is None else RunRecord(**row)
 
     def has_run(self, name: str) -> bool:
         """Whether there is a run of that name."""
         with self.database.reading() as connection:
-            return connection.execute(sa.select(runs.c.name).where(runs.c.name == name)).first() is not None
+            return (
+                connection.execute(sa.select(runs.c.name).where(runs.c.name == name)).first()
+                is not None
+            )
 
     def runs(self) -> list[RunRecord]:
         """All runs, the oldest first."""
@@ -187,9 +230,11 @@ class Journal:
             connection.execute(sa.update(runs).where(runs.c.name == lease.run).values(values))
 
     def acquire(self, run: str, owner: Owner, ttl: float, takeover: bool = False) -> Lease:
-        """Take the run for `ttl` seconds when it is free, expired, `owner.id`'s own, or its holder's process is dead.
+        """Take the run for `ttl` seconds when it is free, expired, `owner.id`'s own, or its
+        holder's process is dead.
 
-        With `takeover` it is taken from whoever holds it. Every earlier lease of the run is void from then on.
+        With `takeover` it is taken from whoever holds it. Every earlier lease of the run is void
+        from then on.
 
         Raises:
             RunBusy: another process holds it.
@@ -201,31 +246,45 @@ class Journal:
             same = held.owner == owner.id
             if not same and not takeover and _is_driven(held, now):
                 raise RunBusy(
-                    f"run '{run}' is driven by process {held.pid} on host '{held.host}': stop that one, "
-                    f"or wait; unless renewed, its lease expires in {math.ceil(held.expires - now)} s"
+                    f"run '{run}' is driven by process {held.pid} on host '{held.host}': stop "
+                    f"that one, "
+                    f"or wait; unless renewed, its lease expires in "
+                    f"{math.ceil(held.expires - now)} s"
                 )
             values = asdict(owner)
             values |= {"owner": values.pop("id"), "epoch": held.epoch + 1, "expires": now + ttl}
-            values |= {"stop_asked": same and held.stop_asked}  # a controller that restarts is still to stop
-            connection.execute(sa.update(controllers).where(controllers.c.run == run).values(values))
+            values |= {
+                "stop_asked": same and held.stop_asked
+            }  # a controller that restarts is still to stop
+            connection.execute(
+                sa.update(controllers).where(controllers.c.run == run).values(values)
+            )
         return Lease(self, run, owner, held.epoch + 1, ttl)
 
     def ask_to_stop(self, run: str) -> bool:
-        """Ask the run's controller to stop, which it hears when it renews its lease; False when there is none."""
+        """Ask the run's controller to stop, which it hears when it renews its lease; False when
+        there is none.
+        """
         with self.database.writing() as connection:
             held = self._lock(connection, run)
             driven = _is_driven(held, self.database.clock(connection))
-            connection.execute(sa.update(controllers).where(controllers.c.run == run).values(stop_asked=driven))
+            connection.execute(
+                sa.update(controllers).where(controllers.c.run == run).values(stop_asked=driven)
+            )
         return driven
 
     def is_driven(self, run: str) -> bool:
         """Whether a controller holds the run's lease, and may still be at work."""
         with self.database.reading() as connection:
-            held = connection.execute(sa.select(controllers).where(controllers.c.run == run)).one_or_none()
+            held = connection.execute(
+                sa.select(controllers).where(controllers.c.run == run)
+            ).one_or_none()
             return held is not None and _is_driven(held, self.database.clock(connection))
 
     def describe_status(self, record: RunRecord | RunTotals) -> str:
-        """The run's status, or `interrupted` where it is said to run and nobody drives it: its controller died."""
+        """The run's status, or `interrupted` where it is said to run and nobody drives it: its
+        controller died.
+        """
         if record.status == "running" and not self.is_driven(record.name):
             return INTERRUPTED
         return record.status
@@ -239,7 +298,9 @@ class Journal:
         payload: dict[str, Any] | None = None,
         seconds: float | None = None,
     ) -> Event:
-        """Enter an event. A second one of kind "step" for the same round and step returns the first, unchanged."""
+        """Enter an event. A second one of kind "step" for the same round and step returns the
+        first, unchanged.
+        """
         if kind == "step" and step is None:
             raise ValueError("an event of kind 'step' names its step")
         with self.fenced(lease) as connection:
@@ -262,9 +323,21 @@ class Journal:
             same &= events.c.round.is_(None) if round is None else events.c.round == round
             if first := connection.execute(sa.select(events).where(same)).mappings().one_or_none():
                 return Event(**first)
-        last = connection.execute(sa.select(sa.func.max(events.c.sequence)).where(mine)).scalar_one()
-        entry = {"run": run, "sequence": (last or 0) + 1, "kind": kind, "round": round, "step": step}
-        entry |= {"payload": payload or {}, "seconds": seconds, "time": self.database.clock(connection)}
+        last = connection.execute(
+            sa.select(sa.func.max(events.c.sequence)).where(mine)
+        ).scalar_one()
+        entry = {
+            "run": run,
+            "sequence": (last or 0) + 1,
+            "kind": kind,
+            "round": round,
+            "step": step,
+        }
+        entry |= {
+            "payload": payload or {},
+            "seconds": seconds,
+            "time": self.database.clock(connection),
+        }
         connection.execute(sa.insert(events).values(entry))
         # As JSON gives it back, so that an event looks the same now and after a replay.
         stored = sa.select(events).where(mine & (events.c.sequence == entry["sequence"]))
@@ -277,7 +350,9 @@ class Journal:
             return connection.execute(last).scalar_one() or 0
 
     def events(self, run: str, after: int = 0, kind: str | None = None) -> list[Event]:
-        """The run's events with a sequence number above `after`, in order; of one kind, where that is given."""
+        """The run's events with a sequence number above `after`, in order; of one kind, where that
+        is given.
+        """
         wanted = (events.c.run == run) & (events.c.sequence > after)
         if kind is not None:
             wanted &= events.c.kind == kind
@@ -290,7 +365,8 @@ class Journal:
         return {(event.round, str(event.step)): event for event in self.events(run, kind="step")}
 
     def record_annotations(self, lease: Lease, round: int, new: Sequence[Annotation]) -> int:
-        """Enter the annotations whose example has none by the same annotator yet; how many those were.
+        """Enter the annotations whose example has none by the same annotator yet; how many those
+        were.
 
         Raises:
             ValueError: a price is negative, infinite or NaN; then none is entered.
@@ -298,22 +374,40 @@ class Journal:
         with self.fenced(lease) as connection:
             return self.enter_annotations(connection, lease.run, round, new)
 
-    def enter_annotations(self, connection: sa.Connection, run: str, round: int, new: Sequence[Annotation]) -> int:
+    def enter_annotations(
+        self, connection: sa.Connection, run: str, round: int, new: Sequence[Annotation]
+    ) -> int:
         """As `record_annotations`, within a transaction of `fenced`."""
         for annotation in new:
             if not 0 <= annotation.dollars < math.inf:
-                raise ValueError(f"annotation of '{annotation.id}' costs {annotation.dollars} dollars, not 0 or more")
+                raise ValueError(
+                    f"annotation of '{annotation.id}' costs {annotation.dollars} dollars, not 0 "
+                    f"or more"
+                )
         common = {"run": run, "round": round, "time": self.database.clock(connection)}
         rows = [asdict(annotation) for annotation in new]
         rows = [{"example_id": row.pop("id")} | row | common for row in rows]
-        entered = self._insert_new(connection, annotations, rows, annotations.c.example_id, annotations.c.dollars)
+        entered = self._insert_new(
+            connection, annotations, rows, annotations.c.example_id, annotations.c.dollars
+        )
         add_labels(connection, run, round, [(example, dollars) for example, dollars in entered])
         return len(entered)
 
-    def annotations(self, run: str, first: int = 0, last: int | None = None) -> list[tuple[int, Annotation]]:
-        """The annotations of rounds `first` to `last` with their round, by round and then in the order they came in."""
+    def annotations(
+        self, run: str, first: int = 0, last: int | None = None
+    ) -> list[tuple[int, Annotation]]:
+        """The annotations of rounds `first` to `last` with their round, by round and then in the
+        order they came in.
+        """
         table = annotations.c
-        query = sa.select(table.round, table.example_id, table.text, table.annotator, table.dollars, table.provenance)
+        query = sa.select(
+            table.round,
+            table.example_id,
+            table.text,
+            table.annotator,
+            table.dollars,
+            table.provenance,
+        )
         query = query.where(table.run == run).order_by(table.round, table.id)
         if first > 0:
             query = query.where(table.round >= first)
@@ -329,7 +423,9 @@ class Journal:
             return connection.execute(total).scalar_one() or 0.0
 
     def bury(self, lease: Lease, round: int | None, letters: Sequence[DeadLetter]) -> int:
-        """Enter rows that a step could not handle; how many were new. The first reason per example and step stays."""
+        """Enter rows that a step could not handle; how many were new. The first reason per example
+        and step stays.
+        """
         with self.fenced(lease) as connection:
             return self.enter_dead_letters(connection, lease.run, round, letters)
 
@@ -342,24 +438,39 @@ class Journal:
         return len(self._insert_new(connection, dead_letters, rows, dead_letters.c.id))
 
     def dead_letters(self, run: str) -> list[tuple[int | None, DeadLetter]]:
-        """The run's dead letters with their round (None: outside all rounds), in the order they came in."""
+        """The run's dead letters with their round (None: outside all rounds), in the order they
+        came in.
+        """
         with self.database.reading() as connection:
-            query = sa.select(dead_letters).where(dead_letters.c.run == run).order_by(dead_letters.c.id)
-            return [(row.round, DeadLetter(row.example_id, row.step, row.reason)) for row in connection.execute(query)]
+            query = (
+                sa.select(dead_letters).where(dead_letters.c.run == run).order_by(dead_letters.c.id)
+            )
+            return [
+                (row.round, DeadLetter(row.example_id, row.step, row.reason))
+                for row in connection.execute(query)
+            ]
 
     @contextmanager
     def fenced(self, lease: Lease) -> Iterator[sa.Connection]:
-        """A transaction that writes the run of `lease`, alone; LeaseLost when the lease is not the current one."""
+        """A transaction that writes the run of `lease`, alone; LeaseLost when the lease is not the
+        current one.
+        """
         with self.database.writing() as connection:
             held = self._lock(connection, lease.run)
             if (held.epoch, held.owner) != (lease.epoch, lease.owner.id):
-                taken = f"taken by process {held.pid} on host '{held.host}'" if held.owner else "released"
+                taken = (
+                    f"taken by process {held.pid} on host '{held.host}'"
+                    if held.owner
+                    else "released"
+                )
                 raise LeaseLost(f"the lease {lease.epoch} of run '{lease.run}' was {taken}")
             yield connection
 
     @contextmanager
     def shared(self, run: str) -> Iterator[sa.Connection]:
-        """A transaction that writes what people and the run's controller share; UserError when there is no such run."""
+        """A transaction that writes what people and the run's controller share; UserError when
+        there is no such run.
+        """
         with self.database.writing() as connection:
             self._lock(connection, run)
             yield connection
@@ -371,9 +482,15 @@ class Journal:
         return row
 
     def _insert_new(
-        self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], *told: sa.Column[Any]
+        self,
+        connection: sa.Connection,
+        table: sa.Table,
+        rows: list[dict[str, Any]],
+        *told: sa.Column[Any],
     ) -> Sequence[sa.Row[*tuple[Any, ...]]]:
-        """Insert rows but for those whose unique key is taken; the columns `told` of the new ones."""
+        """Insert rows but for those whose unique key is taken; the columns `told` of the new
+        ones.
+        """
         if not rows:
             return []
         return connection.execute(self.database.insert_new(table).returning(*told), rows).all()
@@ -381,7 +498,9 @@ class Journal:
     def _unknown(self, run: str) -> UserError:
         with self.database.reading() as connection:
             names = connection.execute(sa.select(runs.c.name)).scalars().all()
-        return UserError(f"run '{run}' is unknown{nearest(run, names) if names else '; there are none yet'}")
+        return UserError(
+            f"run '{run}' is unknown{nearest(run, names) if names else '; there are none yet'}"
+        )
 
 
 def _is_driven(held: sa.Row[Any], now: float) -> bool:
@@ -392,7 +511,9 @@ def _is_driven(held: sa.Row[Any], now: float) -> bool:
 
 
 def find_journal(storage: str, database_url: SecretStr | None = None) -> Journal | None:
-    """As `open_journal`; None where no journal was begun in a local storage, which then is not created."""
+    """As `open_journal`; None where no journal was begun in a local storage, which then is not
+    created.
+    """
     if database_url is None:
         fs, root = open_storage(storage)
         if isinstance(fs, LocalFileSystem) and not fs.exists(root):
@@ -411,5 +532,8 @@ def open_journal(storage: str, database_url: SecretStr | None = None) -> Journal
     fs, root = open_storage(storage)
     if not isinstance(fs, LocalFileSystem):
         remote = storage.partition("://")[0]
-        raise UserError(f"database_url is null but storage is {remote}://..., expected a postgresql:// URL beside it")
+        raise UserError(
+            f"database_url is null but storage is {remote}://..., expected a postgresql:// URL "
+            f"beside it"
+        )
     return Journal(sa.URL.create("sqlite", database=f"{root}/atgen.db"))

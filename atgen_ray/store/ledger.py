@@ -1,8 +1,9 @@
-"""The ledger: the worst case is reserved before anything is sent, and settled when the bill is known.
+"""The ledger: the worst case is reserved before anything is sent, and settled when the bill is
+known.
 
-A reservation and the intent to send are entered in one transaction under the lock of the run, so that neither a crash
-nor another thread can come between the look at the balance and what it allows. Money is whole billionths of a dollar,
-which add up exactly.
+A reservation and the intent to send are entered in one transaction under the lock of the run, so
+that neither a crash nor another thread can come between the look at the balance and what it allows.
+Money is whole billionths of a dollar, which add up exactly.
 """
 
 import math
@@ -51,7 +52,9 @@ class Account:
 
 
 class Ledger:
-    """The money of one run. Its methods work inside a transaction of `Journal.fenced`, which holds the run's lock."""
+    """The money of one run. Its methods work inside a transaction of `Journal.fenced`, which holds
+    the run's lock.
+    """
 
     def __init__(self, run: str, stopping: StoppingConfig) -> None:
         self._run = run
@@ -72,8 +75,12 @@ class Ledger:
         self.hold(connection, round, annotator, entries[:count])
         return count, limit
 
-    def fit(self, connection: sa.Connection, round: int, amounts: Sequence[int]) -> tuple[int, Scope | None]:
-        """How many of the first `amounts` the budget allows now, and which budget keeps out the next one."""
+    def fit(
+        self, connection: sa.Connection, round: int, amounts: Sequence[int]
+    ) -> tuple[int, Scope | None]:
+        """How many of the first `amounts` the budget allows now, and which budget keeps out the
+        next one.
+        """
         room = {scope: self._room(connection, scope, round) for scope in self._limits}
         for count, amount in enumerate(amounts):
             for scope, left in room.items():
@@ -82,12 +89,19 @@ class Ledger:
             room = {scope: None if left is None else left - amount for scope, left in room.items()}
         return len(amounts), None
 
-    def hold(self, connection: sa.Connection, round: int, annotator: str, entries: Sequence[Entry]) -> None:
+    def hold(
+        self, connection: sa.Connection, round: int, annotator: str, entries: Sequence[Entry]
+    ) -> None:
         """Enters reservations that `fit` allowed in the same transaction."""
         common = {"run": self._run, "round": round, "annotator": annotator, "paid": None}
-        rows = [common | {"key": each.key, "example_id": each.example_id, "held": each.held} for each in entries]
+        rows = [
+            common | {"key": each.key, "example_id": each.example_id, "held": each.held}
+            for each in entries
+        ]
         if rows:
-            add_held(connection, self._run, round, [(each.example_id, each.held) for each in entries])
+            add_held(
+                connection, self._run, round, [(each.example_id, each.held) for each in entries]
+            )
             connection.execute(sa.insert(ledger), rows)
 
     def find(self, connection: sa.Connection, keys: Sequence[str]) -> set[str]:
@@ -101,12 +115,20 @@ class Ledger:
         return {str(key): int(held) for key, held in connection.execute(query) if key in wanted}
 
     def settle(self, connection: sa.Connection, paid: Mapping[str, int]) -> None:
-        """Replaces what is held by what was `paid`, by key; 0 releases it. What is settled already stays."""
+        """Replaces what is held by what was `paid`, by key; 0 releases it. What is settled already
+        stays.
+        """
         if paid:
             add_paid(connection, self._run, paid)
-            mine = (ledger.c.run == self._run) & (ledger.c.key == sa.bindparam("settled")) & ledger.c.paid.is_(None)
+            mine = (
+                (ledger.c.run == self._run)
+                & (ledger.c.key == sa.bindparam("settled"))
+                & ledger.c.paid.is_(None)
+            )
             rows = [{"settled": key, "amount": amount} for key, amount in paid.items()]
-            connection.execute(sa.update(ledger).where(mine).values(paid=sa.bindparam("amount")), rows)
+            connection.execute(
+                sa.update(ledger).where(mine).values(paid=sa.bindparam("amount")), rows
+            )
 
     def used(self, connection: sa.Connection, scope: Scope, round: int) -> int:
         """What the run, or its `round`, has paid and holds, in billionths of a dollar."""
@@ -131,16 +153,25 @@ def read_balance(journal: Journal, run: str) -> Balance:
 
 
 def read_inherited(journal: Journal, run: str) -> dict[int, float]:
-    """Dollars that other runs paid for what this one has taken over, by round; they count against no budget."""
-    inherited = sa.select(totals.c.round, totals.c.inherited).where((totals.c.run == run) & (totals.c.inherited > 0))
+    """Dollars that other runs paid for what this one has taken over, by round; they count against
+    no budget.
+    """
+    inherited = sa.select(totals.c.round, totals.c.inherited).where(
+        (totals.c.run == run) & (totals.c.inherited > 0)
+    )
     with journal.database.reading() as connection:
         return {round: nano / NANO for round, nano in connection.execute(inherited)}
 
 
 def read_cost(journal: Journal, run: str) -> dict[int, float]:
-    """Dollars that the labels of each round cost: what the run paid, and what others paid before it."""
+    """Dollars that the labels of each round cost: what the run paid, and what others paid before
+    it.
+    """
     paid, inherited = read_spending(journal, run), read_inherited(journal, run)
-    return {round: paid.get(round, 0.0) + inherited.get(round, 0.0) for round in paid.keys() | inherited.keys()}
+    return {
+        round: paid.get(round, 0.0) + inherited.get(round, 0.0)
+        for round in paid.keys() | inherited.keys()
+    }
 
 
 def read_accounts(journal: Journal, run: str) -> list[Account]:
@@ -148,13 +179,26 @@ def read_accounts(journal: Journal, run: str) -> list[Account]:
     held = sa.func.sum(sa.case((ledger.c.paid.is_(None), ledger.c.held), else_=0))
     group = (ledger.c.round, ledger.c.annotator)
     inherited = sa.func.sum(ledger.c.inherited)
-    entered = sa.select(*group, sa.func.count(), sa.func.sum(ledger.c.paid), held, inherited).where(ledger.c.run == run)
+    entered = sa.select(*group, sa.func.count(), sa.func.sum(ledger.c.paid), held, inherited).where(
+        ledger.c.run == run
+    )
     labels = (annotations.c.round, annotations.c.annotator)
-    other = sa.select(*labels, sa.func.count(), sa.func.sum(annotations.c.dollars)).where(_unentered(run))
+    other = sa.select(*labels, sa.func.count(), sa.func.sum(annotations.c.dollars)).where(
+        _unentered(run)
+    )
     with journal.database.reading() as connection:
         accounts = [
-            Account(round, annotator, count, int(paid or 0) / NANO, int(on_hold or 0) / NANO, int(others or 0) / NANO)
-            for round, annotator, count, paid, on_hold, others in connection.execute(entered.group_by(*group))
+            Account(
+                round,
+                annotator,
+                count,
+                int(paid or 0) / NANO,
+                int(on_hold or 0) / NANO,
+                int(others or 0) / NANO,
+            )
+            for round, annotator, count, paid, on_hold, others in connection.execute(
+                entered.group_by(*group)
+            )
         ]
         accounts += [
             Account(round, annotator, count, float(dollars), 0.0)
@@ -170,7 +214,9 @@ def read_spending(journal: Journal, run: str) -> dict[int, float]:
     """
     query = sa.select(totals.c.round, totals.c.paid, totals.c.unledgered).where(totals.c.run == run)
     with journal.database.reading() as connection:
-        return {round: int(nano) / NANO + outside for round, nano, outside in connection.execute(query)}
+        return {
+            round: int(nano) / NANO + outside for round, nano, outside in connection.execute(query)
+        }
 
 
 def _unentered(run: str) -> sa.ColumnElement[bool]:
@@ -191,7 +237,9 @@ def read_paid(journal: Journal, run: str, annotator: str, round: int) -> dict[st
 
 
 def format_dollars(nano: int) -> str:
-    """Billionths of a dollar as dollars, rounded up to a millionth: a budget of so many dollars is enough."""
+    """Billionths of a dollar as dollars, rounded up to a millionth: a budget of so many dollars is
+    enough.
+    """
     return f"{-(-nano // 1000) / 1_000_000:.6f}".rstrip("0").rstrip(".")
 
 

@@ -1,9 +1,10 @@
-"""A run's folder, on local disk or in an object store: every name is checked, every write appears whole or not at all.
+"""A run's folder, on local disk or in an object store: every name is checked, every write appears
+whole or not at all.
 
-Local writes are staged under `.staging` of the same folder, flushed with fsync and renamed into place. In an object
-store (any fsspec URL) one object appears whole by itself; a folder counts only once its record under `.published`
-says that it is complete. A kill at any moment leaves the old content, the new or nothing; `RunFolder.sweep` clears
-what is left behind.
+Local writes are staged under `.staging` of the same folder, flushed with fsync and renamed into
+place. In an object store (any fsspec URL) one object appears whole by itself; a folder counts only
+once its record under `.published` says that it is complete. A kill at any moment leaves the old
+content, the new or nothing; `RunFolder.sweep` clears what is left behind.
 """
 
 import errno
@@ -33,7 +34,8 @@ from atgen_ray.core.strict_json import encode_json
 
 STAGING = ".staging"
 PUBLISHED = ".published"
-# Full, read-only, forbidden, broken: of a disk; and overloaded or broken, as s3fs says it, of an object store.
+# Full, read-only, forbidden, broken: of a disk; and overloaded or broken, as s3fs says it, of an
+# object store.
 FULL = {errno.ENOSPC, errno.EDQUOT}
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 OBJECT_STORE = DISK | {errno.EBUSY, errno.EREMOTEIO, errno.ETIMEDOUT}
@@ -42,7 +44,8 @@ PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
 
 
 def open_storage(storage: str) -> tuple[AbstractFileSystem, str]:
-    """The file system behind `storage` and the root path on it; on local disk an absolute path free of symlinks.
+    """The file system behind `storage` and the root path on it; on local disk an absolute path free
+    of symlinks.
 
     Raises:
         UserError: the protocol is unknown, or its driver is not installed.
@@ -52,16 +55,20 @@ def open_storage(storage: str) -> tuple[AbstractFileSystem, str]:
         fs, root = url_to_fs(storage, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         # Not the URL itself, which may carry a key.
-        raise UserError(f"storage is {storage.partition('://')[0]}://..., which cannot be opened: {error}") from None
+        raise UserError(
+            f"storage is {storage.partition('://')[0]}://..., which cannot be opened: {error}"
+        ) from None
     return fs, os.path.realpath(root) if isinstance(fs, LocalFileSystem) else root.rstrip("/")
 
 
 class RunFolder:
-    """`<storage>/runs/<name>/`. `rel` is a path below it with forward slashes, such as `rounds/001/metrics.json`.
+    """`<storage>/runs/<name>/`. `rel` is a path below it with forward slashes, such as
+    `rounds/001/metrics.json`.
 
-    Each part of `rel` is 1 to 128 of `A-Z a-z 0-9 . _ = -` and starts with none of `. = -`. Every method that takes
-    one raises UserError for any other, and for a symlink that leaves the folder. Reading what is not there raises
-    FileNotFoundError; a disk or store that is full, read-only, forbidden or broken raises OutOfOrder.
+    Each part of `rel` is 1 to 128 of `A-Z a-z 0-9 . _ = -` and starts with none of `. = -`. Every
+    method that takes one raises UserError for any other, and for a symlink that leaves the folder.
+    Reading what is not there raises FileNotFoundError; a disk or store that is full, read-only,
+    forbidden or broken raises OutOfOrder.
     """
 
     def __init__(self, storage: str, name: str) -> None:
@@ -79,7 +86,9 @@ class RunFolder:
         return self._target(rel) if self.is_local else self.fs.unstrip_protocol(self._target(rel))
 
     def exists(self, rel: str) -> bool:
-        """Whether a file, or a folder made by `publish`, is there and whole. Not to be asked of other folders."""
+        """Whether a file, or a folder made by `publish`, is there and whole. Not to be asked of
+        other folders.
+        """
         target = self._target(rel)
         if self.is_local:
             return Path(target).exists()
@@ -100,7 +109,10 @@ class RunFolder:
     def read_table(self, rel: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a Parquet file; `columns` restricts what is read."""
         target = self._target(rel)
-        with self._explained(), pa.OSFile(target) if self.is_local else pa.BufferReader(self._read(rel)) as source:
+        with (
+            self._explained(),
+            pa.OSFile(target) if self.is_local else pa.BufferReader(self._read(rel)) as source,
+        ):
             return pq.read_table(source, columns=None if columns is None else [*columns])
 
     def write_json(self, rel: str, value: Any) -> None:
@@ -130,7 +142,8 @@ class RunFolder:
 
     @contextmanager
     def publish(self, rel: str) -> Iterator[Path]:
-        """A local folder to fill; on a clean exit it appears whole at `rel`, in place of what was there.
+        """A local folder to fill; on a clean exit it appears whole at `rel`, in place of what was
+        there.
 
         An exception inside the block leaves `rel` as it was.
         """
@@ -146,7 +159,8 @@ class RunFolder:
                 self._upload(Path(folder), rel, target)
 
     def local(self, rel: str) -> Path:
-        """`rel` on local disk: itself, or a copy in the user's cache, which may be deleted at any time.
+        """`rel` on local disk: itself, or a copy in the user's cache, which may be deleted at any
+        time.
 
         Raises:
             FileNotFoundError: it is not there, or a folder in an object store is being replaced.
@@ -159,17 +173,26 @@ class RunFolder:
         record = self._record(rel)
         if record is None and self.fs.info(target)["type"] != "file":
             raise FileNotFoundError(target)
-        version = self.fs.ukey(target) if record is None else sha256(encode_json(record).encode()).hexdigest()
+        version = (
+            self.fs.ukey(target)
+            if record is None
+            else sha256(encode_json(record).encode()).hexdigest()
+        )
         folder = user_cache_path("atgen-ray") / "storage" / version
         folder.mkdir(parents=True, exist_ok=True)
         copy = folder / rel.rpartition("/")[2]
-        with FileLock(folder / ".lock"), self._explained():  # the workers of a node wait for one download
+        with (
+            FileLock(folder / ".lock"),
+            self._explained(),
+        ):  # the workers of a node wait for one download
             if not copy.exists():
                 self._download(rel, record, folder / STAGING, copy)
         return copy
 
     def list(self, rel: str = "") -> Sequence[str]:
-        """Paths of the direct children of `rel`, sorted; in an object store also folders half published: `exists`."""
+        """Paths of the direct children of `rel`, sorted; in an object store also folders half
+        published: `exists`.
+        """
         target = self._target(rel) if rel else self.root
         with self._explained():
             try:
@@ -185,13 +208,17 @@ class RunFolder:
         with self._explained():
             if not self.is_local:
                 # Records go first: without them the rest counts for nothing.
-                self._remove_objects(self._record_path(rel), f"{self.root}/{PUBLISHED}/{rel}", target)
+                self._remove_objects(
+                    self._record_path(rel), f"{self.root}/{PUBLISHED}/{rel}", target
+                )
             elif Path(target).exists():
                 self._retire(target)
                 _sync(Path(target).parent)
 
     def sweep(self) -> None:
-        """Clear what killed writes left behind. Only for the holder of the run's lease: it would cut live writes."""
+        """Clear what killed writes left behind. Only for the holder of the run's lease: it would
+        cut live writes.
+        """
         if self.is_local:
             _delete(Path(self.root) / STAGING)
             return
@@ -203,10 +230,15 @@ class RunFolder:
 
     def _target(self, rel: str) -> str:
         if len(rel) > 512 or not all(PART.fullmatch(part) for part in rel.split("/")):
-            raise UserError(f"path {rel[:80]!r} of run '{self.name}' is not plain names joined by /, as rounds/x.json")
+            raise UserError(
+                f"path {rel[:80]!r} of run '{self.name}' is not plain names joined by /, as "
+                f"rounds/x.json"
+            )
         target = f"{self.root}/{rel}"
         if self.is_local and not Path(os.path.realpath(target)).is_relative_to(self.root):
-            raise UserError(f"path '{rel}' of run '{self.name}' is a link that leaves the run's folder")
+            raise UserError(
+                f"path '{rel}' of run '{self.name}' is a link that leaves the run's folder"
+            )
         return target
 
     def _read(self, rel: str) -> bytes:
@@ -230,7 +262,11 @@ class RunFolder:
         except Exception as error:
             if not _is_trouble(error, DISK if self.is_local else OBJECT_STORE):
                 raise
-            shown = self.root if self.is_local else f"{self.fs.unstrip_protocol('').partition('://')[0]}://..."
+            shown = (
+                self.root
+                if self.is_local
+                else f"{self.fs.unstrip_protocol('').partition('://')[0]}://..."
+            )
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
             kind = StorageFull if getattr(error, "errno", None) in FULL else OutOfOrder
             raise kind(f"storage {shown} cannot be used: {reason}") from error
@@ -268,7 +304,9 @@ class RunFolder:
         return f"{self.root}/{PUBLISHED}/{rel}.json"
 
     def _record(self, rel: str) -> dict[str, Any] | None:
-        """What is published at `rel` of an object store: its version and its files; None unless complete."""
+        """What is published at `rel` of an object store: its version and its files; None unless
+        complete.
+        """
         try:
             record: dict[str, Any] = json.loads(self.fs.cat_file(self._record_path(rel)))
         except FileNotFoundError:
@@ -276,9 +314,12 @@ class RunFolder:
         return record if record["complete"] else None
 
     def _upload(self, folder: Path, rel: str, target: str) -> None:
-        files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        files = sorted(
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        )
         record = {"version": uuid4().hex, "files": files, "complete": False}
-        # Intent, effect, receipt: the first record takes the old content out of sight and tells sweep of this one.
+        # Intent, effect, receipt: the first record takes the old content out of sight and tells
+        # sweep of this one.
         self.fs.pipe_file(self._record_path(rel), encode_json(record).encode())
         self._remove_objects(target)
         self.fs.put([str(folder / file) for file in files], [f"{target}/{file}" for file in files])
@@ -295,9 +336,13 @@ class RunFolder:
             for path in copies:
                 # Whoever writes to the bucket must not reach the rest of this disk.
                 if not path.resolve().is_relative_to(staged.resolve()):
-                    raise UserError(f"the record of '{target}' names a file outside it: {str(path)[:200]!r}")
+                    raise UserError(
+                        f"the record of '{target}' names a file outside it: {str(path)[:200]!r}"
+                    )
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self.fs.get([f"{target}/{file}" for file in record["files"]], [str(path) for path in copies])
+            self.fs.get(
+                [f"{target}/{file}" for file in record["files"]], [str(path) for path in copies]
+            )
             if self._record(rel) != record:  # the objects may be of both versions
                 raise FileNotFoundError(target)
         staged.rename(copy)
@@ -309,14 +354,18 @@ class RunFolder:
 
 
 def _is_trouble(error: Exception, codes: set[int]) -> bool:
-    """Whether disk or store cannot do what is asked; drivers tell trouble of the wire by exceptions of their own."""
+    """Whether disk or store cannot do what is asked; drivers tell trouble of the wire by exceptions
+    of their own.
+    """
     if isinstance(error, OSError):
         return error.errno in codes or isinstance(error, PermissionError)
     return type(error).__module__.partition(".")[0] in DRIVERS
 
 
 def _sync(path: Path) -> None:
-    """Flush a file or folder to disk, so that a power cut after the rename cannot lose what was renamed."""
+    """Flush a file or folder to disk, so that a power cut after the rename cannot lose what was
+    renamed.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -43,7 +43,8 @@ events = sa.Table(
     sa.Column("seconds", sa.Double),
     sa.Column("time", sa.Double, nullable=False),
 )
-# Two nulls are never equal to a unique index, so a step outside all rounds counts as one of round -1.
+# Two nulls are never equal to a unique index, so a step outside all rounds counts as one of round
+# -1.
 _COMMITTED = events.c.kind == sa.literal_column("'step'")
 sa.Index(
     "one_event_per_step",
@@ -55,7 +56,8 @@ sa.Index(
     postgresql_where=_COMMITTED,
 )
 
-# Texts are stored as JSON: a text column of PostgreSQL takes no NUL, and no database takes a lone surrogate.
+# Texts are stored as JSON: a text column of PostgreSQL takes no NUL, and no database takes a lone
+# surrogate.
 annotations = sa.Table(
     "annotations",
     TABLES,
@@ -83,7 +85,8 @@ dead_letters = sa.Table(
     sa.UniqueConstraint("run", "example_id", "step"),
 )
 
-# Every dollar: what is held for work that was sent, and what was paid for it. Money is whole billionths of a dollar.
+# Every dollar: what is held for work that was sent, and what was paid for it. Money is whole
+# billionths of a dollar.
 ledger = sa.Table(
     "ledger",
     TABLES,
@@ -94,12 +97,15 @@ ledger = sa.Table(
     sa.Column("example_id", sa.String, nullable=False),
     sa.Column("held", sa.BigInteger, nullable=False),  # the worst case that was reserved
     sa.Column("paid", sa.BigInteger),  # null: not settled, so that `held` counts
-    sa.Column("inherited", sa.BigInteger),  # what another run paid, whose labels were taken over; null: nothing
+    sa.Column(
+        "inherited", sa.BigInteger
+    ),  # what another run paid, whose labels were taken over; null: nothing
 )
 
 sa.Index("ledger_examples", ledger.c.run, ledger.c.example_id)
 
-# What the labels and the ledger of a run add up to in a round: `atgen_ray/store/totals.py` counts as they are entered.
+# What the labels and the ledger of a run add up to in a round: `atgen_ray/store/totals.py` counts
+# as they are entered.
 totals = sa.Table(
     "totals",
     TABLES,
@@ -108,7 +114,9 @@ totals = sa.Table(
     sa.Column("labels", sa.BigInteger, nullable=False),
     sa.Column("paid", sa.BigInteger, nullable=False),  # billionths of a dollar, as `held`
     sa.Column("held", sa.BigInteger, nullable=False),
-    sa.Column("unledgered", sa.Double, nullable=False),  # dollars of labels whose example is not in the ledger
+    sa.Column(
+        "unledgered", sa.Double, nullable=False
+    ),  # dollars of labels whose example is not in the ledger
     sa.Column("inherited", sa.BigInteger, nullable=False),
 )
 
@@ -117,7 +125,9 @@ shards = sa.Table(
     "shards",
     TABLES,
     sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
-    sa.Column("hash", sa.String, primary_key=True),  # of its requests: the provider's metadata carry it
+    sa.Column(
+        "hash", sa.String, primary_key=True
+    ),  # of its requests: the provider's metadata carry it
     sa.Column("annotator", sa.String, nullable=False),
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("size", sa.Integer, nullable=False),
@@ -151,7 +161,8 @@ requests = sa.Table(
     sa.ForeignKeyConstraint(["run", "shard"], ["shards.run", "shards.hash"]),
 )
 
-# An example that people are to label, or whose label was brought along. Its state follows from the answers to it.
+# An example that people are to label, or whose label was brought along. Its state follows from the
+# answers to it.
 tasks = sa.Table(
     "tasks",
     TABLES,
@@ -160,7 +171,9 @@ tasks = sa.Table(
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("rank", sa.Integer, nullable=False),
     sa.Column("wanted", sa.Integer, nullable=False),  # answers by different people
-    sa.Column("state", sa.String, nullable=False),  # open, disputed, answered, dropped; by the run: taken, buried
+    sa.Column(
+        "state", sa.String, nullable=False
+    ),  # open, disputed, answered, dropped; by the run: taken, buried
     sa.Column("input", sa.JSON, nullable=False),
     sa.Column("suggestion", sa.JSON),  # a model's answer: text, source, round
     sa.Column("why", sa.JSON),  # it was picked: strategy, rank, score, parts
@@ -180,7 +193,9 @@ assignments = sa.Table(
     sa.Column("state", sa.String, nullable=False),  # leased, submitted, skipped, flagged
     sa.Column("until", sa.Double, nullable=False),  # when the lease expires
     sa.Column("leased", sa.Double, nullable=False),
-    sa.Column("revision", sa.BigInteger, nullable=False),  # of the draft: an older one never replaces it
+    sa.Column(
+        "revision", sa.BigInteger, nullable=False
+    ),  # of the draft: an older one never replaces it
     sa.Column("draft", sa.JSON),
     sa.Column("text", sa.JSON),
     sa.Column("note", sa.JSON),  # why it was skipped or flagged
@@ -201,7 +216,8 @@ receipts = sa.Table(
     sa.Column("time", sa.Double, nullable=False),
 )
 
-# Who may use the service. The token itself is nowhere: it is 256 random bits, so one round of SHA-256 hides it.
+# Who may use the service. The token itself is nowhere: it is 256 random bits, so one round of
+# SHA-256 hides it.
 tokens = sa.Table(
     "tokens",
     TABLES,

@@ -1,7 +1,8 @@
 """What each run has come to, counted as it happens: labels and money by round.
 
-The rows of `totals` change in the transaction that enters labels or moves money, under the run's lock. So they always
-hold what a count over `annotations` and `ledger` would give, and nobody reads those tables to list runs.
+The rows of `totals` change in the transaction that enters labels or moves money, under the run's
+lock. So they always hold what a count over `annotations` and `ledger` would give, and nobody reads
+those tables to list runs.
 """
 
 from collections import Counter, defaultdict
@@ -23,7 +24,8 @@ PIECE = 10_000  # ids in one statement: databases bound its parameters
 class RunTotals:
     """A run without its configuration: how it stands, its last round, and what it has come to.
 
-    `dollars` is what was paid; `changed` is the time of its last event or status, in seconds since 1970.
+    `dollars` is what was paid; `changed` is the time of its last event or status, in seconds since
+    1970.
     """
 
     name: str
@@ -34,8 +36,12 @@ class RunTotals:
     changed: float
 
 
-def add_labels(connection: sa.Connection, run: str, round: int, new: Sequence[tuple[str, float]]) -> None:
-    """Counts labels that were entered in this transaction: their example and its price in dollars."""
+def add_labels(
+    connection: sa.Connection, run: str, round: int, new: Sequence[tuple[str, float]]
+) -> None:
+    """Counts labels that were entered in this transaction: their example and its price in
+    dollars.
+    """
     if not new:
         return
     entered = _find_entered(connection, run, [example for example, _ in new])
@@ -43,10 +49,14 @@ def add_labels(connection: sa.Connection, run: str, round: int, new: Sequence[tu
     _add(connection, run, round, labels=len(new), unledgered=outside)
 
 
-def add_held(connection: sa.Connection, run: str, round: int, entries: Sequence[tuple[str, int]]) -> None:
-    """Counts money that is about to be held: for which example, and how many billionths of a dollar.
+def add_held(
+    connection: sa.Connection, run: str, round: int, entries: Sequence[tuple[str, int]]
+) -> None:
+    """Counts money that is about to be held: for which example, and how many billionths of a
+    dollar.
 
-    A label whose example was outside the ledger until now counts with what the ledger says from here on.
+    A label whose example was outside the ledger until now counts with what the ledger says from
+    here on.
     """
     if not entries:
         return
@@ -56,7 +66,9 @@ def add_held(connection: sa.Connection, run: str, round: int, entries: Sequence[
 
 
 def add_paid(connection: sa.Connection, run: str, paid: Mapping[str, int]) -> None:
-    """Counts money that is about to be settled, by key; entries that are settled already stay as they are."""
+    """Counts money that is about to be settled, by key; entries that are settled already stay as
+    they are.
+    """
     moved: dict[int, Counter[str]] = defaultdict(Counter)
     columns = sa.select(ledger.c.key, ledger.c.round, ledger.c.held)
     for piece in _pieces(list(paid)):
@@ -69,9 +81,13 @@ def add_paid(connection: sa.Connection, run: str, paid: Mapping[str, int]) -> No
 
 
 def count_inherited(connection: sa.Connection, run: str) -> None:
-    """Counts what other runs paid, once all of it stands in the ledger of a run that had none of it before."""
+    """Counts what other runs paid, once all of it stands in the ledger of a run that had none of it
+    before.
+    """
     amount = sa.func.sum(ledger.c.inherited).label("amount")
-    inherited = sa.select(ledger.c.round, amount).where((ledger.c.run == run) & ledger.c.inherited.is_not(None))
+    inherited = sa.select(ledger.c.round, amount).where(
+        (ledger.c.run == run) & ledger.c.inherited.is_not(None)
+    )
     for round, nano in connection.execute(inherited.group_by(ledger.c.round)).all():
         _add(connection, run, round, inherited=int(nano))
 
@@ -83,7 +99,13 @@ def list_totals(connection: sa.Connection, run: str | None = None) -> list[RunTo
     committed = events.c.kind == sa.literal_column("'step'")
     step_round = sa.func.coalesce(events.c.round, sa.literal_column("-1"))
     last_round = sa.select(sa.func.max(step_round)).where(mine & committed).scalar_subquery()
-    last_event = sa.select(events.c.time).where(mine).order_by(events.c.sequence.desc()).limit(1).scalar_subquery()
+    last_event = (
+        sa.select(events.c.time)
+        .where(mine)
+        .order_by(events.c.sequence.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
     sums = [sa.func.sum(totals.c[name]).label(name) for name in ("labels", "paid", "unledgered")]
     counted = sa.select(totals.c.run, *sums).group_by(totals.c.run).subquery()
     query = sa.select(
@@ -96,7 +118,9 @@ def list_totals(connection: sa.Connection, run: str | None = None) -> list[RunTo
         last_round.label("last_round"),
         last_event.label("last_event"),
     )
-    query = query.outerjoin(counted, counted.c.run == runs.c.name).order_by(runs.c.created, runs.c.name)
+    query = query.outerjoin(counted, counted.c.run == runs.c.name).order_by(
+        runs.c.created, runs.c.name
+    )
     if run is not None:
         query = query.where(runs.c.name == run)
     return [_read(row) for row in connection.execute(query)]
@@ -104,7 +128,9 @@ def list_totals(connection: sa.Connection, run: str | None = None) -> list[RunTo
 
 def count_by_round(connection: sa.Connection, run: str) -> dict[int, int]:
     """Labels of each round that has any."""
-    query = sa.select(totals.c.round, totals.c.labels).where((totals.c.run == run) & (totals.c.labels > 0))
+    query = sa.select(totals.c.round, totals.c.labels).where(
+        (totals.c.run == run) & (totals.c.labels > 0)
+    )
     return {row.round: row.labels for row in connection.execute(query)}
 
 
@@ -140,12 +166,16 @@ def _find_entered(connection: sa.Connection, run: str, examples: Sequence[str]) 
     """Those of `examples` that have an entry in the ledger."""
     found: set[str] = set()
     for piece in _pieces(examples):
-        query = sa.select(ledger.c.example_id).where((ledger.c.run == run) & ledger.c.example_id.in_(piece))
+        query = sa.select(ledger.c.example_id).where(
+            (ledger.c.run == run) & ledger.c.example_id.in_(piece)
+        )
         found.update(connection.execute(query.distinct()).scalars())
     return found
 
 
-def _price_outside(connection: sa.Connection, run: str, examples: Sequence[str]) -> dict[int, float]:
+def _price_outside(
+    connection: sa.Connection, run: str, examples: Sequence[str]
+) -> dict[int, float]:
     """Dollars by round of labels of those examples that have no entry in the ledger."""
     prices: Counter[int] = Counter()
     group = annotations.c.round
@@ -154,7 +184,9 @@ def _price_outside(connection: sa.Connection, run: str, examples: Sequence[str])
         (ledger.c.run == annotations.c.run) & (ledger.c.example_id == annotations.c.example_id)
     )
     for piece in _pieces(sorted(set(examples))):
-        outside = (annotations.c.run == run) & annotations.c.example_id.in_(piece) & ~entered.exists()
+        outside = (
+            (annotations.c.run == run) & annotations.c.example_id.in_(piece) & ~entered.exists()
+        )
         for round, dollars in connection.execute(priced.where(outside)):
             prices[round] += dollars
     return dict(prices)

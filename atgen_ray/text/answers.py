@@ -13,15 +13,18 @@ _NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?")
 def normalize_answer(text: str, form: AnswerForm) -> str:
     """The answer in `text`, with case, punctuation, English articles and spacing removed.
 
-    last_line takes the last line that is not blank; last_number the last number, without thousands separators and
-    trailing zeros, or the whole text where there is none.
+    last_line takes the last line that is not blank; last_number the last number, without thousands
+    separators and trailing zeros, or the whole text where there is none.
     """
     text = unicodedata.normalize("NFKC", text)
     if form == "last_number" and (numbers := _NUMBER.findall(text)):
         return _plain_number(numbers[-1])
     if form == "last_line":
         text = next((line for line in reversed(text.splitlines()) if line.strip()), "")
-    kept = "".join(" " if unicodedata.category(character)[0] in "PSC" else character for character in text.casefold())
+    kept = "".join(
+        " " if unicodedata.category(character)[0] in "PSC" else character
+        for character in text.casefold()
+    )
     return " ".join(_ARTICLES.sub(" ", kept).split())
 
 

@@ -1,8 +1,9 @@
 """Source support: how far an output is borne out by its source, from the two texts alone.
 
-Stand-ins for trained faithfulness models that need no download: they see whether names, figures, words and sentences of
-the output occur in the source, not whether a true statement was made of them. Each maps sources and outputs of n
-examples to n numbers from 0 (nothing found in the source) to 1 (everything); NaN for an output without words.
+Stand-ins for trained faithfulness models that need no download: they see whether names, figures,
+words and sentences of the output occur in the source, not whether a true statement was made of
+them. Each maps sources and outputs of n examples to n numbers from 0 (nothing found in the source)
+to 1 (everything); NaN for an output without words.
 """
 
 import re
@@ -24,23 +25,25 @@ _PARTIAL = 0.5  # words less alike than this do not support each other
 def entity_support(sources: Sequence[str], outputs: Sequence[str]) -> Numbers:
     """Share of the output's names and figures found in the source; 1 where it has none.
 
-    Names are words with a capital letter past the first word of a sentence, figures words with a digit.
+    Names are words with a capital letter past the first word of a sentence, figures words with a
+    digit.
     """
     return _each(_entity_support, sources, outputs)
 
 
 def sentence_support(sources: Sequence[str], outputs: Sequence[str]) -> Numbers:
-    """Mean over the output's sentences of the largest cosine between their word and trigram counts and a sentence's of
-    the source."""
+    """Mean over the output's sentences of the largest cosine between their word and trigram counts
+    and a sentence's of the source.
+    """
     return _each(_sentence_support, sources, outputs)
 
 
 def word_support(sources: Sequence[str], outputs: Sequence[str]) -> Numbers:
-    """Mean over the output's words of the overlap (Dice) of its letter trigrams with those of its best match in the
-    source.
+    """Mean over the output's words of the overlap (Dice) of its letter trigrams with those of its
+    best match in the source.
 
-    BERTScore's greedy precision (Zhang et al., ICLR 2020), with spelling in place of contextual embeddings; matches
-    under one half count as none.
+    BERTScore's greedy precision (Zhang et al., ICLR 2020), with spelling in place of contextual
+    embeddings; matches under one half count as none.
     """
     return _each(_word_support, sources, outputs)
 
@@ -52,9 +55,13 @@ FAITHFULNESS: dict[str, Faithfulness] = {
 }
 
 
-def _each(support: Callable[[str, str], float], sources: Sequence[str], outputs: Sequence[str]) -> Numbers:
+def _each(
+    support: Callable[[str, str], float], sources: Sequence[str], outputs: Sequence[str]
+) -> Numbers:
     pairs = zip(sources, outputs, strict=True)
-    return np.array([support(source, output) if _words(output) else np.nan for source, output in pairs])
+    return np.array(
+        [support(source, output) if _words(output) else np.nan for source, output in pairs]
+    )
 
 
 def _entity_support(source: str, output: str) -> float:
@@ -83,12 +90,17 @@ def _word_support(source: str, output: str) -> float:
     for word in known:
         for trigram in _trigrams(word):
             holders[trigram].append(word)
-    return float(np.mean([1.0 if word in known else _best_match(word, holders) for word in _words(output)]))
+    return float(
+        np.mean([1.0 if word in known else _best_match(word, holders) for word in _words(output)])
+    )
 
 
 def _best_match(word: str, holders: Mapping[str, Sequence[str]]) -> float:
     shared = Counter(other for trigram in _trigrams(word) for other in holders.get(trigram, ()))
-    alike = (2 * count / (len(_trigrams(word)) + len(_trigrams(other))) for other, count in shared.items())
+    alike = (
+        2 * count / (len(_trigrams(word)) + len(_trigrams(other)))
+        for other, count in shared.items()
+    )
     best = max(alike, default=0.0)
     return best if best >= _PARTIAL else 0.0
 

@@ -19,17 +19,23 @@ _ARABIC_SIGNS = re.compile("[\u0640\u064b-\u065f\u0670]")
 
 
 def split_words(text: str) -> list[str]:
-    """Words of `text` by white space, and one by one the characters of scripts that have no spaces."""
+    """Words of `text` by white space, and one by one the characters of scripts that have no
+    spaces.
+    """
     return _UNSPACED.sub(r" \1 ", text).split()
 
 
 def fold_characters(text: str) -> str:
-    """`text` with decimal digits of every script as 0 to 9, and Arabic without vowel signs and tatweel."""
+    """`text` with decimal digits of every script as 0 to 9, and Arabic without vowel signs and
+    tatweel.
+    """
     if text.isascii():
         return text
     text = _ARABIC_SIGNS.sub("", text)
     return "".join(
-        str(unicodedata.decimal(character)) if unicodedata.category(character) == "Nd" else character
+        str(unicodedata.decimal(character))
+        if unicodedata.category(character) == "Nd"
+        else character
         for character in text
     )
 

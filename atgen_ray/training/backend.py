@@ -1,4 +1,6 @@
-"""The backend of torch.distributed, chosen by what the workers have: a GPU in Ray's books need not be one of CUDA's."""
+"""The backend of torch.distributed, chosen by what the workers have: a GPU in Ray's books need not
+be one of CUDA's.
+"""
 
 import os
 from dataclasses import dataclass, replace
@@ -21,7 +23,9 @@ class DeviceBackend(TorchBackend):
 
 
 def compute_on_cpu() -> None:
-    """Undoes what Ray Train told accelerate: to compute on the GPU that Ray's books give to this worker."""
+    """Undoes what Ray Train told accelerate: to compute on the GPU that Ray's books give to this
+    worker.
+    """
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
 
 

@@ -2,8 +2,8 @@
 
 Micro-batches as tensors: padded on the right, or laid end to end without padding.
 
-End to end, every example attends to itself alone: attention runs once an example, by the exact causal kernel, and
-positions start anew. Nothing but rounding tells the two apart.
+End to end, every example attends to itself alone: attention runs once an example, by the exact
+causal kernel, and positions start anew. Nothing but rounding tells the two apart.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 IGNORED = -100
 
 
-def build_row(builder: "PromptBuilder", text: str, answer: str, max_answer_tokens: int) -> dict[str, list[int]]:
+def build_row(
+    builder: "PromptBuilder", text: str, answer: str, max_answer_tokens: int
+) -> dict[str, list[int]]:
     """One training row: `input_ids`, `attention_mask` and `labels`, all of one length.
 
-    The mask goes by position, never by token id, so a model whose padding token is its end token still learns to
-    stop. An over-long prompt is shortened, an answer never is, up to the longest that the model may generate.
+    The mask goes by position, never by token id, so a model whose padding token is its end token
+    still learns to stop. An over-long prompt is shortened, an answer never is, up to the longest
+    that the model may generate.
     """
     prompt = builder.encode(text)
     answer_ids = builder.encode_answer(answer)[:max_answer_tokens]
@@ -40,7 +43,8 @@ Row = dict[str, list[Any]]
 
 
 def pad_rows(rows: Sequence[Row], filler: int) -> Batch:
-    """`input_ids`, `attention_mask`, `position_ids` and `labels` of shape (B, T), whatever side the tokenizer pads on.
+    """`input_ids`, `attention_mask`, `position_ids` and `labels` of shape (B, T), whatever side the
+    tokenizer pads on.
 
     And `weights` of the tokens in the loss, where rows have them.
 
@@ -58,12 +62,15 @@ def pad_rows(rows: Sequence[Row], filler: int) -> Batch:
         batch["attention_mask"][at, :length] = 1
         batch["labels"][at, :length] = torch.tensor(row["labels"])
         if "weights" in row:
-            batch.setdefault("weights", torch.zeros((len(rows), width)))[at, :length] = torch.tensor(row["weights"])
+            batch.setdefault("weights", torch.zeros((len(rows), width)))[at, :length] = (
+                torch.tensor(row["weights"])
+            )
     return batch | {"position_ids": torch.arange(width).repeat(len(rows), 1)}
 
 
 def pack_rows(rows: Sequence[Row]) -> Batch:
-    """`input_ids`, `position_ids` and `labels` of shape (1, T) and `segments`, the lengths of the examples in it.
+    """`input_ids`, `position_ids` and `labels` of shape (1, T) and `segments`, the lengths of the
+    examples in it.
 
     And `weights` as in `pad_rows`.
     """
@@ -89,7 +96,8 @@ def attend_packed(
     segments: Sequence[int] | None = None,
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each of `segments`: query (1, H, T, d), key and value (1, H / groups, T, d).
+    """Causal attention within each of `segments`: query (1, H, T, d), key and value (1, H / groups,
+    T, d).
 
     Raises ValueError where a model wants its attention capped, biased or given sinks.
     """
@@ -100,8 +108,14 @@ def attend_packed(
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     parts = []
     lengths = list(segments or [query.shape[2]])
-    for q, k, v in zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True):
-        mask = _window(q.shape[2], sliding_window, q.device) if sliding_window and q.shape[2] > sliding_window else None
+    for q, k, v in zip(
+        *(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True
+    ):
+        mask = (
+            _window(q.shape[2], sliding_window, q.device)
+            if sliding_window and q.shape[2] > sliding_window
+            else None
+        )
         parts.append(
             torch.nn.functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling, is_causal=mask is None
@@ -117,16 +131,22 @@ def _window(length: int, window: int, device: torch.device) -> torch.Tensor:
 
 
 def enable_packing(model: Any, rows: Sequence[Row]) -> bool:
-    """Whether packed examples have the logits they have alone; only then is `model` left to attend packed.
+    """Whether packed examples have the logits they have alone; only then is `model` left to attend
+    packed.
 
-    Some families bias, cap or mix attention in ways that `attend_packed` does not know; it is tried, not guessed.
+    Some families bias, cap or mix attention in ways that `attend_packed` does not know; it is
+    tried, not guessed.
     """
     AttentionInterface.register(PACKED, attend_packed)
-    if not getattr(model, "_supports_attention_backend", False) or getattr(model.config, "is_encoder_decoder", False):
+    if not getattr(model, "_supports_attention_backend", False) or getattr(
+        model.config, "is_encoder_decoder", False
+    ):
         return False
     before = model.config._attn_implementation
     probe = [{name: values[-12:] for name, values in row.items()} for row in (rows[0], rows[-1])]
-    alone = [_last_logits(model, {"input_ids": torch.tensor([row["input_ids"]])}, [-1]) for row in probe]
+    alone = [
+        _last_logits(model, {"input_ids": torch.tensor([row["input_ids"]])}, [-1]) for row in probe
+    ]
     try:
         model.set_attn_implementation(PACKED)
         packed = {name: value for name, value in pack_rows(probe).items() if name != "labels"}
@@ -144,7 +164,9 @@ def enable_packing(model: Any, rows: Sequence[Row]) -> bool:
 
 def _last_logits(model: Any, batch: Batch, places: list[int]) -> torch.Tensor:
     training, device = model.training, next(model.parameters()).device
-    moved = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
+    moved = {
+        name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()
+    }
     with torch.no_grad():
         logits = model.eval()(**moved, use_cache=False).logits[0, places].float()
     model.train(training)

@@ -1,4 +1,6 @@
-"""What happens beside the steps of a fine-tuning: progress, checkpoints, and the end when the dev loss rises."""
+"""What happens beside the steps of a fine-tuning: progress, checkpoints, and the end when the dev
+loss rises.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,8 @@ from atgen_ray.core.records import Progress
 
 STATE = "trainer_state.json"  # marks a checkpoint of an unfinished training
 
-# Told the steps done and, in the first worker, the folder of a checkpoint, which is gone soon after.
+# Told the steps done and, in the first worker, the folder of a checkpoint, which is gone soon
+# after.
 Keep = Callable[[int, Path | None], None]
 BEST = "best.safetensors"
 
@@ -30,7 +33,9 @@ class ProgressCallback(TrainerCallback):
 
 
 class BestWeights(TrainerCallback):
-    """Keeps the weights of the lowest dev loss and ends training after `patience` evaluations without a lower one."""
+    """Keeps the weights of the lowest dev loss and ends training after `patience` evaluations
+    without a lower one.
+    """
 
     def __init__(self, model: Any, patience: int, resumed: Path | None) -> None:
         self._model, self._patience = model, patience
@@ -41,12 +46,19 @@ class BestWeights(TrainerCallback):
 
             self._best = load_file(resumed / BEST)
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """After a resumption the log tells what was before it."""
         self.losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Any,
+        **_: Any,
     ) -> TrainerControl:
         loss = metrics["eval_loss"]
         if not self.losses or loss < min(self.losses):
@@ -60,7 +72,9 @@ class BestWeights(TrainerCallback):
             control.should_training_stop = True
         return control
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         if self._best and state.is_world_process_zero:
             from safetensors.torch import save_file
 
@@ -78,7 +92,9 @@ class HandOver(TrainerCallback):
     def __init__(self, keep: Keep) -> None:
         self._keep = keep
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         folder = find_checkpoint(args, state)
         self._keep(state.global_step, folder if folder.is_dir() else None)
 

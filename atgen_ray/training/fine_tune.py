@@ -13,6 +13,7 @@ from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.records import Progress
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.ray_runtime.hardware import has_bfloat16
 from atgen_ray.training.batching import IGNORED, build_row, enable_packing, pack_rows, pad_rows
 from atgen_ray.training.callbacks import STATE, BestWeights, HandOver, Keep, ProgressCallback
 from atgen_ray.training.methods import load_trainable, save_trained
@@ -57,21 +58,34 @@ def fine_tune(
     set_seed(seed)
     builder = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
     rows, held = (
-        [build_row(builder, example["text"], example["answer"], model.max_new_tokens) for example in each]
+        [
+            build_row(builder, example["text"], example["answer"], model.max_new_tokens)
+            for example in each
+        ]
         for each in (examples, dev or [])
     )
     trainable = load_trainable(model, training, start_from, seed)
-    packed = training.packing and training.backend == "transformers" and enable_packing(_base(trainable), rows)
+    packed = (
+        training.packing
+        and training.backend == "transformers"
+        and enable_packing(_base(trainable), rows)
+    )
     if any(example.get("weight", 1.0) != 1.0 for example in examples):
         for row, example in zip(rows, examples, strict=True):
             row["weights"] = [example["weight"]] * len(row["input_ids"])
     collate = pack_rows if packed else partial(pad_rows, filler=builder.stop_ids[0])
     lengths = [len(row["input_ids"]) for row in rows]
-    steps = schedule_steps(lengths, training.batch_size, training.epochs, seed, workers, training.accumulation)
+    steps = schedule_steps(
+        lengths, training.batch_size, training.epochs, seed, workers, training.accumulation
+    )
     done = json.loads((resumed / STATE).read_text())["global_step"] if resumed else 0
     plan = [micro for step in steps[done:] for micro in step[rank]]
     stopping = training.early_stopping
-    best = BestWeights(trainable, stopping.patience, resumed) if held and len(rows) >= stopping.from_examples else None
+    best = (
+        BestWeights(trainable, stopping.patience, resumed)
+        if held and len(rows) >= stopping.from_examples
+        else None
+    )
     # The best weights are added to a checkpoint before it is handed over.
     callbacks = [
         *([best] if best else []),
@@ -84,7 +98,9 @@ def fine_tune(
         per_epoch = count_steps(len(rows), training.batch_size, 1) if best else None
         trainer = AnswerTrainer(
             model=trainable,
-            args=build_arguments(training, len(steps), seed, scratch, per_epoch, keep is not None, name),
+            args=build_arguments(
+                training, len(steps), seed, scratch, per_epoch, keep is not None, name
+            ),
             train_dataset=MicroBatches(rows, plan, collate),
             callbacks=callbacks,
             dev=[collate(held[at : at + 8]) for at in range(0, len(held), 8)] if best else [],
@@ -96,7 +112,9 @@ def fine_tune(
     if output:
         save_trained(trainer.model, output, model)
     return {
-        "losses": [{"step": e["step"], "loss": e["loss"]} for e in trainer.state.log_history if "loss" in e],
+        "losses": [
+            {"step": e["step"], "loss": e["loss"]} for e in trainer.state.log_history if "loss" in e
+        ],
         "dev_losses": best.losses if best else [],
         "examples": len(rows),
         "tokens": sum(label != IGNORED for row in rows for label in row["labels"]),
@@ -106,15 +124,22 @@ def fine_tune(
 
 
 def build_arguments(
-    training: TrainingConfig, steps: int, seed: int, scratch: str, per_epoch: int | None, saves: bool, name: str
+    training: TrainingConfig,
+    steps: int,
+    seed: int,
+    scratch: str,
+    per_epoch: int | None,
+    saves: bool,
+    name: str,
 ) -> TrainingArguments:
-    """The Trainer's arguments; `per_epoch` is the number of steps between evaluations, None for none."""
+    """The Trainer's arguments; `per_epoch` is the number of steps between evaluations, None for
+    none.
+    """
     import torch
 
-    from atgen_ray.ray_runtime.hardware import has_bfloat16
-
     cuda = torch.cuda.is_available()
-    # LoRA weights are float32 beside a base in model.dtype, which peft casts between; full weights need autocast.
+    # LoRA weights are float32 beside a base in model.dtype, which peft casts between; full weights
+    # need autocast.
     mixed = training.method == "full"
     return TrainingArguments(
         output_dir=scratch,
@@ -123,7 +148,8 @@ def build_arguments(
         gradient_accumulation_steps=training.accumulation,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.schedule,
-        # Rounded down: the first step of a warm-up has no learning rate, and tiny sets have no step to spare.
+        # Rounded down: the first step of a warm-up has no learning rate, and tiny sets have no step
+        # to spare.
         warmup_steps=int(training.warmup_fraction * steps),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,

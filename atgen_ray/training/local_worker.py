@@ -1,6 +1,7 @@
 """A fine-tuning by one worker, in a process that has torch and transformers imported already.
 
-A Ray Train job starts six processes, which take longer than a small training itself: 20 seconds on two cores.
+A Ray Train job starts six processes, which take longer than a small training itself: 20 seconds on
+two cores.
 """
 
 import gc
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from atgen_ray.core.errors import UserError
+from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
+from atgen_ray.ray_runtime.workers import let_go
 
 FAILURES = 2  # how often a worker that is lost is replaced, as in a Ray Train job
 
@@ -29,15 +32,15 @@ def train_alone(job: dict[str, Any], output: Path, work: Path) -> dict[str, Any]
     from ray.exceptions import RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
-
     task = ray.remote(
         num_cpus=fit_cpus(1, job["training"].cpus_per_worker),
         max_retries=FAILURES,
         # Trackers keep a session in their process, and would log the next training into it.
         max_calls=1 if job["training"].trackers else 0,
         runtime_env={"env_vars": worker_environment(job["threads"])},
-        scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
+        scheduling_strategy=NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        ),
     )(train_in_task)
     try:
         summary: dict[str, Any] = ray.get(task.remote(job, output, work))
@@ -50,7 +53,6 @@ def train_alone(job: dict[str, Any], output: Path, work: Path) -> dict[str, Any]
 
 def train_in_task(job: dict[str, Any], output: Path, work: Path) -> dict[str, Any]:
     """What `train_alone` has done in a task."""
-    from atgen_ray.ray_runtime.workers import let_go
     from atgen_ray.training.fine_tune import fine_tune
 
     let_go()
@@ -70,7 +72,9 @@ def train_in_task(job: dict[str, Any], output: Path, work: Path) -> dict[str, An
 
 
 def keep_checkpoint(work: Path, step: int, folder: Path | None) -> None:
-    """A copy of `folder` in `work`, under its name only once it is whole, instead of earlier ones."""
+    """A copy of `folder` in `work`, under its name only once it is whole, instead of earlier
+    ones.
+    """
     if folder is None:
         return
     partial, kept = work / "partial", work / f"checkpoint-{step}"

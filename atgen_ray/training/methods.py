@@ -1,7 +1,7 @@
 """The ways to fine-tune: what is loaded, which weights learn, and what is saved.
 
-lora (Hu et al., arXiv 2106.09685), rslora (Kalajdzievski, arXiv 2312.03732), dora (Liu et al., arXiv 2402.09353),
-qlora (Dettmers et al., arXiv 2305.14314) and full fine-tuning.
+lora (Hu et al., arXiv 2106.09685), rslora (Kalajdzievski, arXiv 2312.03732), dora (Liu et al.,
+arXiv 2402.09353), qlora (Dettmers et al., arXiv 2305.14314) and full fine-tuning.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from atgen_ray.config import ModelConfig, TrainingConfig
 from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
 from atgen_ray.core.errors import UserError
 from atgen_ray.models.loading import load_model, load_tokenizer
+from atgen_ray.ray_runtime.hardware import resolve_dtype
 
 
 def check_method(training: TrainingConfig, use_gpu: bool) -> None:
@@ -24,8 +25,14 @@ def check_method(training: TrainingConfig, use_gpu: bool) -> None:
 
 
 def find_method_mistakes(training: TrainingConfig, use_gpu: bool) -> Iterator[str]:
-    """A line for every package or GPU that the method, its backend or a tracker needs and that is not there."""
-    trackers = [("trackers", tracker, tracker, tracker) for tracker in training.trackers if tracker != "tensorboard"]
+    """A line for every package or GPU that the method, its backend or a tracker needs and that is
+    not there.
+    """
+    trackers = [
+        ("trackers", tracker, tracker, tracker)
+        for tracker in training.trackers
+        if tracker != "tensorboard"
+    ]
     for key, value, package, extra in (
         ("method", training.method, "bitsandbytes", "qlora"),
         ("backend", training.backend, "unsloth", "unsloth"),
@@ -34,24 +41,35 @@ def find_method_mistakes(training: TrainingConfig, use_gpu: bool) -> Iterator[st
         if value != extra:
             continue
         if value in ("qlora", "unsloth") and not use_gpu:
-            yield f"training.{key} is '{value}', which needs a GPU for every worker; there is none here"
+            yield (
+                f"training.{key} is '{value}', which needs a GPU for every worker; there is "
+                f"none here"
+            )
         if find_spec(package) is None:
             yield f"training.{key} is '{value}', which needs: pip install 'atgen-ray[{extra}]'"
     if training.sharding == "fsdp" and not use_gpu:
         yield "training.sharding is 'fsdp', which needs a GPU for every worker; there is none here"
 
 
-def load_trainable(model: ModelConfig, training: TrainingConfig, start_from: Path | None, seed: int) -> Any:
+def load_trainable(
+    model: ModelConfig, training: TrainingConfig, start_from: Path | None, seed: int
+) -> Any:
     """The model in training mode, with the weights that learn set to do so.
 
     Args:
-        start_from: what an earlier fine-tuning by the same method saved; None starts from the base model.
+        start_from: what an earlier fine-tuning by the same method saved; None starts from the base
+            model.
     """
     if training.backend == "unsloth":
         return _load_unsloth(model, training, start_from, seed)
     if training.method == "full":
-        # Weights and optimiser in float32, arithmetic by autocast: in bfloat16 small updates would round to nothing.
-        config = model if start_from is None else model.model_copy(update={"id": str(start_from), "revision": None})
+        # Weights and optimiser in float32, arithmetic by autocast: in bfloat16 small updates would
+        # round to nothing.
+        config = (
+            model
+            if start_from is None
+            else model.model_copy(update={"id": str(start_from), "revision": None})
+        )
         return load_model(config, "float32").train()
     base = _load_quantized(model, training) if training.method == "qlora" else load_model(model)
     return add_adapter(base.train(), training, start_from)
@@ -78,10 +96,11 @@ def add_adapter(model: Any, training: TrainingConfig, start_from: Path | None) -
 
 
 def save_trained(model: Any, folder: Path, base: ModelConfig) -> None:
-    """Writes an ordinary peft folder, or after full fine-tuning a checkpoint in float32, with its tokenizer.
+    """Writes an ordinary peft folder, or after full fine-tuning a checkpoint in float32, with its
+    tokenizer.
 
-    Either can be loaded as it is: the base of an adapter is named by its hub id, or by where it lies on this machine.
-    Small updates of all weights would round to nothing in less than float32.
+    Either can be loaded as it is: the base of an adapter is named by its hub id, or by where it
+    lies on this machine. Small updates of all weights would round to nothing in less than float32.
     """
     load_tokenizer(base).save_pretrained(str(folder))
     if hasattr(model, "peft_config"):
@@ -107,14 +126,14 @@ def check_start(start_from: Path | None, training: TrainingConfig) -> None:
     """
     if start_from is not None and is_adapter(start_from) == (training.method == "full"):
         was = "an adapter" if training.method == "full" else "a full model"
-        raise UserError(f"training.method is '{training.method}', but training.warm_start finds {was}")
+        raise UserError(
+            f"training.method is '{training.method}', but training.warm_start finds {was}"
+        )
 
 
 def _load_quantized(model: ModelConfig, training: TrainingConfig) -> Any:
     from peft import prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    from atgen_ray.ray_runtime.hardware import resolve_dtype
 
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -129,13 +148,15 @@ def _load_quantized(model: ModelConfig, training: TrainingConfig) -> Any:
         quantization_config=quantization,
         device_map={"": 0},
     )
-    return prepare_model_for_kbit_training(loaded, use_gradient_checkpointing=training.gradient_checkpointing)
+    return prepare_model_for_kbit_training(
+        loaded, use_gradient_checkpointing=training.gradient_checkpointing
+    )
 
 
-def _load_unsloth(model: ModelConfig, training: TrainingConfig, start_from: Path | None, seed: int) -> Any:
+def _load_unsloth(
+    model: ModelConfig, training: TrainingConfig, start_from: Path | None, seed: int
+) -> Any:
     from unsloth import FastLanguageModel
-
-    from atgen_ray.ray_runtime.hardware import resolve_dtype
 
     loaded, _ = FastLanguageModel.from_pretrained(
         str(start_from) if start_from else resolve_checkpoint(model.id),
@@ -151,7 +172,9 @@ def _load_unsloth(model: ModelConfig, training: TrainingConfig, start_from: Path
         r=training.rank,
         lora_alpha=training.alpha,
         lora_dropout=training.dropout,
-        target_modules=linear if training.target_modules == "all-linear" else training.target_modules,
+        target_modules=linear
+        if training.target_modules == "all-linear"
+        else training.target_modules,
         use_rslora=training.method == "rslora",
         use_dora=training.method == "dora",
         use_gradient_checkpointing="unsloth" if training.gradient_checkpointing else False,

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from atgen_ray.config import TrainingConfig
+from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
+from atgen_ray.ray_runtime.placement import check_gpus, fit_gpus
 from atgen_ray.training.callbacks import STATE
 
 SUMMARY = "training.json"  # travels with the adapter in its checkpoint
@@ -16,7 +18,9 @@ class TrainingFailed(RuntimeError):
     """Training ended without an adapter."""
 
 
-def train_distributed(job: dict[str, Any], use_gpu: bool, output: Path, work: str) -> dict[str, Any]:
+def train_distributed(
+    job: dict[str, Any], use_gpu: bool, output: Path, work: str
+) -> dict[str, Any]:
     """Fine-tunes into `output` and returns the fields of `TrainingResult`.
 
     Args:
@@ -32,7 +36,6 @@ def train_distributed(job: dict[str, Any], use_gpu: bool, output: Path, work: st
     from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
     from atgen_ray.training.backend import DeviceConfig
 
     training: TrainingConfig = job["training"]
@@ -43,7 +46,9 @@ def train_distributed(job: dict[str, Any], use_gpu: bool, output: Path, work: st
         train_worker,
         train_loop_config=job,
         torch_config=DeviceConfig(),
-        scaling_config=ScalingConfig(num_workers=training.workers, use_gpu=use_gpu, resources_per_worker=resources),
+        scaling_config=ScalingConfig(
+            num_workers=training.workers, use_gpu=use_gpu, resources_per_worker=resources
+        ),
         run_config=RunConfig(
             name="train",
             storage_path=work,
@@ -64,8 +69,6 @@ def train_distributed(job: dict[str, Any], use_gpu: bool, output: Path, work: st
 
 def _reserve_gpus(training: TrainingConfig) -> float:
     """GPUs for each worker; several take what is asked, for no two of them may share one."""
-    from atgen_ray.ray_runtime.placement import check_gpus, fit_gpus
-
     key, gpus = "training.gpus_per_worker", training.gpus_per_worker
     if training.workers == 1:
         return fit_gpus(key, 1, gpus)
@@ -74,7 +77,8 @@ def _reserve_gpus(training: TrainingConfig) -> float:
 
 
 def train_worker(job: dict[str, Any]) -> None:
-    """Fine-tunes as one of the workers of a Ray Train job; the first reports the adapter with a summary of it.
+    """Fine-tunes as one of the workers of a Ray Train job; the first reports the adapter with a
+    summary of it.
 
     After a lost worker all start again, from the last checkpoint.
     """
@@ -85,7 +89,10 @@ def train_worker(job: dict[str, Any]) -> None:
     context = ray.train.get_context()
     first = context.get_world_rank() == 0
     checkpoint = ray.train.get_checkpoint()
-    with tempfile.TemporaryDirectory() as folder, checkpoint.as_directory() if checkpoint else nullcontext() as last:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        checkpoint.as_directory() if checkpoint else nullcontext() as last,
+    ):
         summary = fine_tune(
             **job,
             workers=context.get_world_size(),
@@ -100,7 +107,12 @@ def train_worker(job: dict[str, Any]) -> None:
 
 
 def report(step: int, folder: Path | None) -> None:
-    """Hands a checkpoint to Ray Train, from which new workers go on. All workers do so, the first with a folder."""
+    """Hands a checkpoint to Ray Train, from which new workers go on. All workers do so, the first
+    with a folder.
+    """
     import ray.train
 
-    ray.train.report({"steps": step}, checkpoint=ray.train.Checkpoint.from_directory(str(folder)) if folder else None)
+    ray.train.report(
+        {"steps": step},
+        checkpoint=ray.train.Checkpoint.from_directory(str(folder)) if folder else None,
+    )

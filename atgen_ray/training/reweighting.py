@@ -10,13 +10,18 @@ from atgen_ray.selection.kernels.mean_matching import find_width, match_means
 SAMPLED = 2000  # examples of the pool whose mean is matched
 
 
-def weigh_examples(ids: Sequence[str], pool: Sequence[str], embeddings: Embeddings, largest: float) -> dict[str, float]:
-    """A weight for each labelled example, of mean 1, so that the weighted embeddings are spread like the pool's.
+def weigh_examples(
+    ids: Sequence[str], pool: Sequence[str], embeddings: Embeddings, largest: float
+) -> dict[str, float]:
+    """A weight for each labelled example, of mean 1, so that the weighted embeddings are spread
+    like the pool's.
 
     An example whose embedding is not finite weighs 1. `largest` as in `match_means`.
     """
     step = max(1, len(pool) // SAMPLED)
-    labeled, sample = (np.asarray(embeddings.take(tuple(part)), np.float64) for part in (ids, sorted(pool)[::step]))
+    labeled, sample = (
+        np.asarray(embeddings.take(tuple(part)), np.float64) for part in (ids, sorted(pool)[::step])
+    )
     usable, sample = np.isfinite(labeled).all(axis=1), sample[np.isfinite(sample).all(axis=1)]
     weights = np.ones(len(ids))
     if usable.any() and len(sample):

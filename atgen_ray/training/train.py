@@ -6,6 +6,8 @@ from pathlib import Path
 
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.records import Progress
+from atgen_ray.ray_runtime.hardware import count_gpus, count_threads
+from atgen_ray.ray_runtime.workers import keeps_workers
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,15 @@ class TrainingExample:
 class TrainingResult:
     """What a fine-tuning did."""
 
-    losses: list[dict[str, float]]  # one {"step", "loss"} an optimiser step; mean over answer tokens, in nats
+    losses: list[
+        dict[str, float]
+    ]  # one {"step", "loss"} an optimiser step; mean over answer tokens, in nats
     examples: int
     tokens: int  # answer tokens learnt from in one epoch
     steps: int
-    dev_losses: list[float] = field(default_factory=list)  # one an epoch, where the dev loss may end training
+    dev_losses: list[float] = field(
+        default_factory=list
+    )  # one an epoch, where the dev loss may end training
     packed: bool = False  # whether examples were laid end to end
 
 
@@ -44,17 +50,21 @@ def train_adapter(
     logs: str | None = None,
     name: str = "atgen-ray",
 ) -> TrainingResult:
-    """Fine-tunes an adapter on `examples` and writes it, as peft and vLLM read it, into the folder `output`.
+    """Fine-tunes an adapter on `examples` and writes it, as peft and vLLM read it, into the folder
+    `output`.
 
-    Full fine-tuning writes a whole model there. Training is a Ray Train job with DDP; a single worker on a CPU, in a
-    Ray of our own, is a task in a process that the steps before have left instead. Either way a worker that is lost is
-    replaced twice, and whoever calls again with the same `work` goes on from the last checkpoint in it.
+    Full fine-tuning writes a whole model there. Training is a Ray Train job with DDP; a single
+    worker on a CPU, in a Ray of our own, is a task in a process that the steps before have left
+    instead. Either way a worker that is lost is replaced twice, and whoever calls again with the
+    same `work` goes on from the last checkpoint in it.
 
     Args:
         examples: at least one; their order is fixed by `seed` alone.
         output: an existing local folder.
-        work: folder or URL that every worker can reach, for the checkpoints of an unfinished training.
-        progress: told the optimiser steps done and in all; called from a worker, so it must be serialisable.
+        work: folder or URL that every worker can reach, for the checkpoints of an unfinished
+            training.
+        progress: told the optimiser steps done and in all; called from a worker, so it must be
+            serialisable.
         start_from: adapter to continue from; None starts from the base model.
         dev: examples kept from training whose loss may end it early (training.early_stopping).
         logs: folder that every worker can reach, for TensorBoard's files.
@@ -64,8 +74,6 @@ def train_adapter(
         UserError: the method needs a package or a GPU that is not there.
         ray.train.TrainingFailedError, ray.exceptions.RayError: workers kept failing.
     """
-    from atgen_ray.ray_runtime.hardware import count_gpus, count_threads
-    from atgen_ray.ray_runtime.workers import keeps_workers
     from atgen_ray.training.local_worker import train_alone
     from atgen_ray.training.methods import check_method, check_start
     from atgen_ray.training.ray_train import train_distributed
@@ -75,7 +83,9 @@ def train_adapter(
     check_method(training, use_gpu)
     check_start(start_from, training)
     job = {
-        "examples": [asdict(example) for example in sorted(examples, key=lambda example: example.id)],
+        "examples": [
+            asdict(example) for example in sorted(examples, key=lambda example: example.id)
+        ],
         "model": model,
         "prompt": prompt,
         "training": training,

@@ -1,4 +1,6 @@
-"""transformers' Trainer, given our batches and our loss: the mean over the answers' tokens of a step, in nats."""
+"""transformers' Trainer, given our batches and our loss: the mean over the answers' tokens of a
+step, in nats.
+"""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -16,7 +18,9 @@ Collate = Callable[[Sequence[Row]], Batch]
 class MicroBatches(Dataset):
     """The micro-batches of one worker, in the order of the steps."""
 
-    def __init__(self, rows: Sequence[Row], plan: Sequence[Sequence[int]], collate: Collate) -> None:
+    def __init__(
+        self, rows: Sequence[Row], plan: Sequence[Sequence[int]], collate: Collate
+    ) -> None:
         self._rows, self._plan, self._collate = rows, plan, collate
 
     def __len__(self) -> int:
@@ -25,19 +29,23 @@ class MicroBatches(Dataset):
     def __getitem__(self, place: int) -> Batch:
         if chosen := self._plan[place]:
             return self._collate([self._rows[index] for index in chosen])
-        # A worker that has no example in this step must still take part in it: one whose tokens count for nothing.
+        # A worker that has no example in this step must still take part in it: one whose tokens
+        # count for nothing.
         idle = self._rows[0]
         return self._collate([idle | {"labels": [IGNORED] * len(idle["labels"])}])
 
 
 class AnswerTrainer(Trainer):
-    """Computes logits where an answer's token is learnt and nowhere else; the vocabulary is most of a small model."""
+    """Computes logits where an answer's token is learnt and nowhere else; the vocabulary is most of
+    a small model.
+    """
 
     def __init__(self, *, dev: Sequence[Batch], keeps_logits: bool, **arguments: Any) -> None:
         super().__init__(eval_dataset=list(dev) or None, **arguments)
         self._dev, self._keeps_logits = dev, keeps_logits
         self.control: TrainerControl
-        # The count of a step's tokens, over all workers and micro-batches, is what the loss is divided by.
+        # The count of a step's tokens, over all workers and micro-batches, is what the loss is
+        # divided by.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
 
@@ -46,11 +54,19 @@ class AnswerTrainer(Trainer):
         return DataLoader(self.train_dataset, batch_size=None, shuffle=False)
 
     def compute_loss(
-        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: Any,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         loss, count = sum_losses(model, inputs, self._keeps_logits)
         # DDP averages the gradients of workers, where their sum is meant.
-        return loss * self.accelerator.num_processes / (count if num_items_in_batch is None else num_items_in_batch)
+        return (
+            loss
+            * self.accelerator.num_processes
+            / (count if num_items_in_batch is None else num_items_in_batch)
+        )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The mean loss over the tokens of the dev answers; every worker goes over all of them."""
@@ -59,22 +75,30 @@ class AnswerTrainer(Trainer):
         with torch.no_grad():
             for batch in self._dev:
                 with self.accelerator.autocast():
-                    loss, tokens = sum_losses(self.model, self._prepare_inputs(batch), self._keeps_logits)
+                    loss, tokens = sum_losses(
+                        self.model, self._prepare_inputs(batch), self._keeps_logits
+                    )
                 total, count = total + float(loss), count + tokens
         self.model.train()
         metrics = {"eval_loss": total / max(1, count)}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
         return metrics
 
 
 def sum_losses(model: Any, batch: Batch, keeps_logits: bool) -> tuple[torch.Tensor, int]:
-    """The summed cross-entropy of the answers' tokens in nats, each as heavy as its weight, and how many they are."""
+    """The summed cross-entropy of the answers' tokens in nats, each as heavy as its weight, and how
+    many they are.
+    """
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "weights")}
     targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
     columns = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)
     if not len(columns):
-        columns = torch.zeros(1, dtype=torch.long, device=targets.device)  # keeps the graph; its target is ignored
+        columns = torch.zeros(
+            1, dtype=torch.long, device=targets.device
+        )  # keeps the graph; its target is ignored
     if keeps_logits:
         logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits
     else:
@@ -84,7 +108,9 @@ def sum_losses(model: Any, batch: Batch, keeps_logits: bool) -> tuple[torch.Tens
         logits.flatten(0, 1).float(), kept.flatten(), ignore_index=IGNORED, reduction="none"
     )
     if "weights" in batch:
-        losses = losses * torch.nn.functional.pad(batch["weights"][:, 1:], (0, 1))[:, columns].flatten()
+        losses = (
+            losses * torch.nn.functional.pad(batch["weights"][:, 1:], (0, 1))[:, columns].flatten()
+        )
     return losses.sum(), int((kept != IGNORED).sum())
 
 

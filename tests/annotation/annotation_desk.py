@@ -1,4 +1,6 @@
-"""A run's annotation step without Ray: a journal, a stand-in provider, and one round of examples."""
+"""A run's annotation step without Ray: a journal, a stand-in provider, and one round of
+examples.
+"""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +45,11 @@ def make_texts(count: int) -> dict[str, str]:
 
 
 def configure(
-    provider: FakeProvider, kind: str, mode: str, stopping: Mapping[str, Any] | None = None, **settings: Any
+    provider: FakeProvider,
+    kind: str,
+    mode: str,
+    stopping: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> RunConfig:
     """A run whose annotator is the stand-in."""
     url = provider.openai if kind == "openai" else provider.url
@@ -57,7 +63,12 @@ def configure(
     }
     annotator |= {"concurrency": 4, "timeout_seconds": 2.0, "max_output_tokens": 20}
     annotator |= {"recovery": "stored"} if kind == "openai" else {}
-    tree = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}, "name": "paid", "stopping": dict(stopping or {})}
+    tree = {
+        "data": {"pool": "p.jsonl"},
+        "model": {"id": "m"},
+        "name": "paid",
+        "stopping": dict(stopping or {}),
+    }
     return parse_config(tree | {"annotator": annotator | settings})
 
 
@@ -82,7 +93,9 @@ class Desk:
         """The round's site under a new lease, as a controller that starts has it."""
         lease = self.journal.acquire(self.config.name, Owner(f"desk-{os.getpid()}"), 600)
         folder = RunFolder(str(self.folder), self.config.name)
-        return Site(self.config, self.journal, lease, folder, round, self.texts, self.labeled, self.progress)
+        return Site(
+            self.config, self.journal, lease, folder, round, self.texts, self.labeled, self.progress
+        )
 
     def annotator(self, round: int = 1) -> LanguageAnnotator:
         return build_remote(self.config.annotator, self.site(round), "annotator", self.patience)  # type: ignore[arg-type]
@@ -92,5 +105,7 @@ class Desk:
     ) -> tuple[dict[str, Annotation], dict[str, DeadLetter]]:
         """Labels and dead letters by example."""
         chosen = list(self.texts) if ids is None else [*ids]
-        labels, dead = self.annotator(round).annotate_batch(chosen, [self.texts[id_] for id_ in chosen])
+        labels, dead = self.annotator(round).annotate_batch(
+            chosen, [self.texts[id_] for id_ in chosen]
+        )
         return {label.id: label for label in labels}, {letter.id: letter for letter in dead}

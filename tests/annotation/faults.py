@@ -1,4 +1,6 @@
-"""Everything that providers are made to do wrong, and what an annotation must come to nevertheless."""
+"""Everything that providers are made to do wrong, and what an annotation must come to
+nevertheless.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -21,17 +23,22 @@ CREATE = {
     ("anthropic", "batch"): "POST /v1/messages/batches",
 }
 POLL = {"openai": "GET /v1/batches/{batch}", "anthropic": "GET /v1/messages/batches/{batch}"}
-DOWNLOAD = {"openai": "GET /v1/files/{file}/content", "anthropic": "GET /v1/messages/batches/{batch}/results"}
+DOWNLOAD = {
+    "openai": "GET /v1/files/{file}/content",
+    "anthropic": "GET /v1/messages/batches/{batch}/results",
+}
 BOTH = ("sync", "batch")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong, at a route (`on`: create, poll or download) or by settings of the stand-in.
+    """One thing that goes wrong, at a route (`on`: create, poll or download) or by settings of the
+    stand-in.
 
-    `paused`: the run pauses with a clear state; it is resumed once the fault is gone. `dead`: so many rows end as dead
-    letters for a reason that lies in them. `doubt`: so many answers may be lost where nobody keeps them (Anthropic's
-    single messages); their worst case stays in the ledger, and they are never sent again.
+    `paused`: the run pauses with a clear state; it is resumed once the fault is gone. `dead`: so
+    many rows end as dead letters for a reason that lies in them. `doubt`: so many answers may be
+    lost where nobody keeps them (Anthropic's single messages); their worst case stays in the
+    ledger, and they are never sent again.
     """
 
     name: str
@@ -47,7 +54,11 @@ class Fault:
 
 
 QUOTA = {"status": 429, "code": "insufficient_quota", "message": "You exceeded your current quota"}
-CREDIT = {"status": 400, "code": "invalid_request_error", "message": "Your credit balance is too low"}
+CREDIT = {
+    "status": 400,
+    "code": "invalid_request_error",
+    "message": "Your credit balance is too low",
+}
 FAULTS = [
     Fault("429 with Retry-After", rule={"status": 429, "retry_after": 0.05, "times": 3}),
     Fault("429 without Retry-After", rule={"status": 429, "times": 3}),
@@ -102,15 +113,25 @@ class Account:
 def try_fault(fault: Fault, provider: FakeProvider, folder: Path, kind: str, mode: str) -> Account:
     """Annotates under the fault; after a pause again without it, as a user would."""
     provider.reset()
-    route = {"create": CREATE[kind, mode], "poll": POLL[kind], "download": DOWNLOAD[kind]}.get(fault.on, fault.on)
+    route = {"create": CREATE[kind, mode], "poll": POLL[kind], "download": DOWNLOAD[kind]}.get(
+        fault.on, fault.on
+    )
     if fault.rule:
         provider.fail(route, **fault.rule)
     # Half-empty batches would make half-empty batches for ever: the fault is over after the first.
     provider.set(**fault.settings)
-    provider.set(once=[*fault.settings] if fault.name != "more tokens billed than asked for" else [])
+    provider.set(
+        once=[*fault.settings] if fault.name != "more tokens billed than asked for" else []
+    )
     patience = replace(QUICK, doubt=1.0) if "timeout_seconds" in fault.config else QUICK
     patience = replace(patience, outage=1.0) if "outage" in fault.name else patience
-    desk = Desk(provider, folder, configure(provider, kind, mode, **fault.config), make_texts(ROWS), patience)
+    desk = Desk(
+        provider,
+        folder,
+        configure(provider, kind, mode, **fault.config),
+        make_texts(ROWS),
+        patience,
+    )
     pauses = 0
     try:
         labels, dead = desk.annotate()
@@ -118,7 +139,9 @@ def try_fault(fault: Fault, provider: FakeProvider, folder: Path, kind: str, mod
         pauses = 1
         bills = provider.bills()
         balance = read_balance(desk.journal, "paid")
-        assert (balance.paid + balance.held) * 1000 >= sum(bill.prompt + bill.output for bill in bills) - 0.01
+        assert (balance.paid + balance.held) * 1000 >= sum(
+            bill.prompt + bill.output for bill in bills
+        ) - 0.01
         provider.recover()
         labels, dead = desk.annotate()
     bills = provider.bills()

@@ -1,11 +1,18 @@
-"""Agreement of free texts, against sacrebleu's own numbers and by hand; and what follows from answers."""
+"""Agreement of free texts, against sacrebleu's own numbers and by hand; and what follows from
+answers.
+"""
 
 from typing import Any
 
 import pytest
 from sacrebleu.metrics import CHRF
 
-from atgen_ray.annotation.human.agreement import compare_texts, edit_similarity, find_centre, measure_agreement
+from atgen_ray.annotation.human.agreement import (
+    compare_texts,
+    edit_similarity,
+    find_centre,
+    measure_agreement,
+)
 from atgen_ray.annotation.human.resolution import Answer, resolve
 from atgen_ray.config import HumanAnnotatorConfig
 
@@ -36,7 +43,9 @@ def test_the_centre_is_nearest_to_all_others() -> None:
 
 
 def test_agreement_is_told_for_pairs_and_for_each_annotator() -> None:
-    found = measure_agreement({"x": {"ann": "a", "bea": "a"}, "y": {"ann": "a", "cid": "b"}, "z": {"ann": "only"}})
+    found = measure_agreement(
+        {"x": {"ann": "a", "bea": "a"}, "y": {"ann": "a", "cid": "b"}, "z": {"ann": "only"}}
+    )
     pairs = {tuple(row["annotators"]): (row["exact"], row["examples"]) for row in found["pairs"]}
     assert pairs == {("ann", "bea"): (1.0, 1), ("ann", "cid"): (0.0, 1)}
     people = {row["annotator"]: (row["exact"], row["examples"]) for row in found["annotators"]}
@@ -70,6 +79,8 @@ DROP = {"verdict": "drop", "by": "root", "comment": "", "text": ""}
         ([FLAGGED], 1, DROP | {"verdict": "label", "text": "so"}, "answered", "so"),
     ],
 )
-def test_what_becomes_of_a_task(answers: Any, wanted: int, decision: Any, state: str, text: str) -> None:
+def test_what_becomes_of_a_task(
+    answers: Any, wanted: int, decision: Any, state: str, text: str
+) -> None:
     outcome = resolve(answers, wanted, decision, HumanAnnotatorConfig())
     assert (outcome.state, outcome.text) == (state, text)

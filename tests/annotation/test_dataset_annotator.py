@@ -17,14 +17,22 @@ from atgen_ray.store.run_folder import RunFolder
 ROWS = [{"id": "a", "references": ["one", "uno"]}, {"id": "b", "references": ["two"]}]
 
 
-def annotate(folder: Path, ids: list[str], stopping: Mapping[str, float]) -> tuple[list[Annotation], list[DeadLetter]]:
-    tree = {"data": {"pool": "p", "references": "a"}, "model": {"id": "m"}, "annotator": {"price_per_label": 0.25}}
+def annotate(
+    folder: Path, ids: list[str], stopping: Mapping[str, float]
+) -> tuple[list[Annotation], list[DeadLetter]]:
+    tree = {
+        "data": {"pool": "p", "references": "a"},
+        "model": {"id": "m"},
+        "annotator": {"price_per_label": 0.25},
+    }
     config = parse_config(tree | {"stopping": dict(stopping)})
     journal, run = open_journal(str(folder)), RunFolder(str(folder), config.name)
     journal.create_run(config.name, {}, "")
     run.write_table("gold.parquet", pa.Table.from_pylist(ROWS, GOLD_SCHEMA))
     lease = journal.acquire(config.name, Owner("a"), 60)
-    annotator = build_annotator(config.annotator, Site(config, journal, lease, run, 1, {}, [], quiet))
+    annotator = build_annotator(
+        config.annotator, Site(config, journal, lease, run, 1, {}, [], quiet)
+    )
     return annotator.annotate_batch(ids, ids)
 
 

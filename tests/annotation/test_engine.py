@@ -1,4 +1,6 @@
-"""The engine against a stand-in that fails in every way it can: nothing is lost, paid twice or swapped."""
+"""The engine against a stand-in that fails in every way it can: nothing is lost, paid twice or
+swapped.
+"""
 
 from collections import Counter
 from dataclasses import replace
@@ -15,9 +17,13 @@ from atgen_ray.core.records import Annotation
 from atgen_ray.store.ledger import read_balance
 
 
-def assert_exact(desk: Desk, provider: FakeProvider, labels: dict, dead: dict | None = None) -> None:
+def assert_exact(
+    desk: Desk, provider: FakeProvider, labels: dict, dead: dict | None = None
+) -> None:
     """Every example has its own label, was billed once, and the ledger holds what the bills say."""
-    assert {id_: label.text for id_, label in labels.items()} == {i: label_of(t) for i, t in desk.texts.items()}
+    assert {id_: label.text for id_, label in labels.items()} == {
+        i: label_of(t) for i, t in desk.texts.items()
+    }
     assert not dead
     bills = provider.bills()
     assert Counter(bill.example for bill in bills) == Counter(desk.texts.values())
@@ -47,7 +53,12 @@ def test_nothing_is_lost_paid_twice_or_swapped(
     fault: Fault, kind: str, mode: str, provider: FakeProvider, tmp_path: Path
 ) -> None:
     account = try_fault(fault, provider, tmp_path, kind, mode)
-    assert (account.lost, account.paid_twice, account.mislabelled, account.missing) == (0, 0, 0, 0), account
+    assert (account.lost, account.paid_twice, account.mislabelled, account.missing) == (
+        0,
+        0,
+        0,
+        0,
+    ), account
     assert account.doubt == expect_doubt(fault, kind, mode), account
     assert account.dead == fault.dead, account
     assert account.pauses == fault.paused, account
@@ -62,11 +73,15 @@ INJECTIONS = [
 
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
-def test_commands_in_rows_change_no_other_row(provider: FakeProvider, tmp_path: Path, kind: str) -> None:
+def test_commands_in_rows_change_no_other_row(
+    provider: FakeProvider, tmp_path: Path, kind: str
+) -> None:
     texts = make_texts(6) | {f"i{index}": text for index, text in enumerate(INJECTIONS)}
     labeled = [Annotation(id_, "BANANA", "fake") for id_ in texts if id_.startswith("i")]
     labeled += [Annotation("e000", label_of(texts["e000"]), "fake")]
-    desk = Desk(provider, tmp_path, configure(provider, kind, "sync", shots=4), texts, labeled=labeled)
+    desk = Desk(
+        provider, tmp_path, configure(provider, kind, "sync", shots=4), texts, labeled=labeled
+    )
     labels, dead = desk.annotate()
     assert {id_: label.text for id_, label in labels.items()} == {
         id_: label_of(text) for id_, text in texts.items() if id_.startswith("e")
@@ -74,11 +89,21 @@ def test_commands_in_rows_change_no_other_row(provider: FakeProvider, tmp_path: 
     assert set(dead) == {"i0", "i1", "i2"}  # the model obeyed, and the check saw it
 
 
-def test_a_bad_answer_is_mended_once_then_a_dead_letter(provider: FakeProvider, tmp_path: Path) -> None:
-    texts = {"a": "x [[refuse-once]]", "b": "x [[refuse]]", "c": "x [[think]]", "d": "x [[empty]]", "e": "x [[cut]]"}
+def test_a_bad_answer_is_mended_once_then_a_dead_letter(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    texts = {
+        "a": "x [[refuse-once]]",
+        "b": "x [[refuse]]",
+        "c": "x [[think]]",
+        "d": "x [[empty]]",
+        "e": "x [[cut]]",
+    }
     desk = Desk(provider, tmp_path, configure(provider, "openai", "batch"), texts)
     labels, dead = desk.annotate()
-    assert {id_: label.text for id_, label in labels.items()} == {id_: label_of(texts[id_]) for id_ in ("a", "c")}
+    assert {id_: label.text for id_, label in labels.items()} == {
+        id_: label_of(texts[id_]) for id_ in ("a", "c")
+    }
     assert labels["a"].provenance["repaired"]
     assert labels["c"].provenance["reasoning"].startswith("Let me see")
     assert {id_: letter.reason.rpartition(": ")[2] for id_, letter in dead.items()} == {
@@ -106,7 +131,9 @@ def test_the_budget_is_never_exceeded_and_what_was_paid_is_kept(
 
 
 @pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing", "cancelling"])
-def test_a_batch_stuck_in_any_status_pauses_the_run(provider: FakeProvider, tmp_path: Path, status: str) -> None:
+def test_a_batch_stuck_in_any_status_pauses_the_run(
+    provider: FakeProvider, tmp_path: Path, status: str
+) -> None:
     provider.set(stuck=status, polls=10_000)
     patience = replace(QUICK, batch=0.5, cancelling=0.5)
     desk = Desk(provider, tmp_path, configure(provider, "openai", "batch"), make_texts(4), patience)

@@ -1,4 +1,6 @@
-"""The human annotator without Ray: it waits for people, goes on after a stop, and shows them what the model said."""
+"""The human annotator without Ray: it waits for people, goes on after a stop, and shows them what
+the model said.
+"""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +22,21 @@ from atgen_ray.store.owner import Owner
 from atgen_ray.store.run_folder import RunFolder
 
 
-def annotator(desk: HumanDesk, storage: Path, progress: Any = lambda done, total: None) -> HumanAnnotator:
+def annotator(
+    desk: HumanDesk, storage: Path, progress: Any = lambda done, total: None
+) -> HumanAnnotator:
     """As a controller that starts has it."""
     lease = desk.journal.acquire(desk.run, Owner("controller"), 600, takeover=True)
-    site = Site(desk.config, desk.journal, lease, RunFolder(str(storage), desk.run), 1, desk.texts, (), progress)
+    site = Site(
+        desk.config,
+        desk.journal,
+        lease,
+        RunFolder(str(storage), desk.run),
+        1,
+        desk.texts,
+        (),
+        progress,
+    )
     assert isinstance(desk.config.annotator, HumanAnnotatorConfig)
     return HumanAnnotator(desk.config.annotator, site)
 
@@ -31,13 +44,25 @@ def annotator(desk: HumanDesk, storage: Path, progress: Any = lambda done, total
 def write_batch(desk: HumanDesk, storage: Path) -> None:
     """What the model said of the first example, and why both were picked."""
     folder = RunFolder(str(storage), desk.run)
-    features = [{"id": "e00", "text": "the model's words"}, {"id": "e01", "text": None, "error": "too long"}]
-    folder.write_table("rounds/001/features.parquet", pa.Table.from_pylist(features, FEATURES_SCHEMA))
-    picks = [{"id": id_, "rank": rank, "score": 0.5, "parts": {"nll": 2.0}} for rank, id_ in enumerate(desk.texts, 1)]
-    folder.write_table("rounds/001/selection.parquet", pa.Table.from_pylist(picks, SELECTION_SCHEMA))
+    features = [
+        {"id": "e00", "text": "the model's words"},
+        {"id": "e01", "text": None, "error": "too long"},
+    ]
+    folder.write_table(
+        "rounds/001/features.parquet", pa.Table.from_pylist(features, FEATURES_SCHEMA)
+    )
+    picks = [
+        {"id": id_, "rank": rank, "score": 0.5, "parts": {"nll": 2.0}}
+        for rank, id_ in enumerate(desk.texts, 1)
+    ]
+    folder.write_table(
+        "rounds/001/selection.parquet", pa.Table.from_pylist(picks, SELECTION_SCHEMA)
+    )
 
 
-def test_a_stopped_run_goes_on_and_takes_answers_that_came_meanwhile(journal: Journal, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_and_takes_answers_that_came_meanwhile(
+    journal: Journal, tmp_path: Path
+) -> None:
     desk = HumanDesk(journal, 2, price_per_label=0.5)
     write_batch(desk, tmp_path)
 
@@ -55,7 +80,9 @@ def test_a_stopped_run_goes_on_and_takes_answers_that_came_meanwhile(journal: Jo
 
     heard: list[tuple[int, int]] = []
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(annotator(desk, tmp_path, lambda *at: heard.append(at)).annotate_batch, ids, texts)
+        waiting = pool.submit(
+            annotator(desk, tmp_path, lambda *at: heard.append(at)).annotate_batch, ids, texts
+        )
         deadline = time.monotonic() + 30
         while len(journal.annotations(desk.run)) < 1 and time.monotonic() < deadline:
             time.sleep(0.05)  # a label is in the journal before the others are there
@@ -73,7 +100,9 @@ def test_a_stopped_run_goes_on_and_takes_answers_that_came_meanwhile(journal: Jo
     assert event.payload == {"tasks": 2, "notices": []}
 
 
-def test_people_are_told_once_and_a_notice_that_fails_stops_nobody(journal: Journal, tmp_path: Path) -> None:
+def test_people_are_told_once_and_a_notice_that_fails_stops_nobody(
+    journal: Journal, tmp_path: Path
+) -> None:
     desk = HumanDesk(journal, 1, notice={"webhook": "http://127.0.0.1:9/hook"})
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(annotator(desk, tmp_path).annotate_batch, ["e00"], ["text 0"])

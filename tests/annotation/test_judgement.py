@@ -2,7 +2,16 @@
 
 import pytest
 
-from atgen_ray.annotation.llm.error_policy import Look, Mistake, Patience, Pause, Refuse, Retry, judge_batch, judge_call
+from atgen_ray.annotation.llm.error_policy import (
+    Look,
+    Mistake,
+    Patience,
+    Pause,
+    Refuse,
+    Retry,
+    judge_batch,
+    judge_call,
+)
 from atgen_ray.annotation.llm.label_checks import find_fault, is_suspect, obeys
 from atgen_ray.annotation.llm.prompts import fence
 from atgen_ray.annotation.llm.reasoning import split_reasoning
@@ -32,7 +41,9 @@ PATIENCE = Patience(outage=100.0, first_wait=1.0, longest_wait=8.0, batch=1000.0
         (400, "invalid", True, "create batch", Mistake),
     ],
 )
-def test_what_to_do_about_a_failed_call(status: int | None, code: str, sent: bool, call: str, action: object) -> None:
+def test_what_to_do_about_a_failed_call(
+    status: int | None, code: str, sent: bool, call: str, action: object
+) -> None:
     error = ProviderError(status, code, "said", None, sent)
     found = judge_call(error, 2, 5.0, PATIENCE, call, "them")  # type: ignore[arg-type]
     assert isinstance(found, action) if isinstance(action, type) else found == action
@@ -41,12 +52,16 @@ def test_what_to_do_about_a_failed_call(status: int | None, code: str, sent: boo
 def test_an_outage_pauses_the_run_in_the_end() -> None:
     error = ProviderError(503, "", "said")
     assert isinstance(judge_call(error, 9, 99.0, PATIENCE, "create", "them"), Pause)
-    wait = judge_call(ProviderError(429, "", "said", retry_after=30.0), 1, 0.0, PATIENCE, "create", "them")
+    wait = judge_call(
+        ProviderError(429, "", "said", retry_after=30.0), 1, 0.0, PATIENCE, "create", "them"
+    )
     assert wait == Retry(30.0, everyone=True)
 
 
 @pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing", "cancelling"])
-def test_a_stuck_batch_is_waited_for_then_cancelled_then_given_up_but_never_sent_again(status: str) -> None:
+def test_a_stuck_batch_is_waited_for_then_cancelled_then_given_up_but_never_sent_again(
+    status: str,
+) -> None:
     standing = Standing(status, ended=False, cancelling=status == "cancelling")
     assert judge_batch(standing, 999.0, PATIENCE) == "wait"
     assert judge_batch(standing, 1001.0, PATIENCE) == ("wait" if standing.cancelling else "cancel")
@@ -93,7 +108,8 @@ def test_reasoning_is_split_off(text: str, reasoning: str, answer: str, cut: boo
 )
 def test_checks(label: str, finish: str, fault: str | None) -> None:
     checks = ChecksConfig(
-        max_chars=10 if label.startswith("far") else None, regex="[a-z ]+" if label == "FINE" else None
+        max_chars=10 if label.startswith("far") else None,
+        regex="[a-z ]+" if label == "FINE" else None,
     )
     found = find_fault("text", label, finish, checks)
     assert (found is None) if fault is None else fault in (found or "")

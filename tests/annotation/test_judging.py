@@ -1,4 +1,6 @@
-"""An annotator as judge: what is graded, what it costs, and what happens when a verdict or the money is missing."""
+"""An annotator as judge: what is graded, what it costs, and what happens when a verdict or the
+money is missing.
+"""
 
 import math
 from pathlib import Path
@@ -30,20 +32,29 @@ def judge(desk: Desk, answers: dict[str, str] = ANSWERS) -> Any:
     resources = Resources(ask=build_ask(desk.site()))
     references = {id_: ["Paris"] for id_ in answers}
     sources = dict.fromkeys(answers, "Capital of France?")
-    return evaluate_predictions(answers, references, ["llm_judge"], 100, sources=sources, resources=resources)
+    return evaluate_predictions(
+        answers, references, ["llm_judge"], 100, sources=sources, resources=resources
+    )
 
 
-def test_answers_are_graded_once_and_paid_from_the_run_s_budget(provider: FakeProvider, tmp_path: Path) -> None:
+def test_answers_are_graded_once_and_paid_from_the_run_s_budget(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
     desk = set_up(provider, tmp_path)
     labels, _ = desk.annotate()
     result = judge(desk)
     graded = {bill.example for bill in provider.bills()} - set(desk.texts.values())
-    right = {example.split("<answer>\n")[1].split("\n")[0]: read_verdict(grade_of(example)) for example in graded}
+    right = {
+        example.split("<answer>\n")[1].split("\n")[0]: read_verdict(grade_of(example))
+        for example in graded
+    }
     scores = dict(zip("abcd", result.scores["llm_judge"].to_pylist(), strict=True))
     assert scores == {"a": right["Paris"], "b": right["Rome"], "c": right["Paris"], "d": None}
     assert result.metrics["llm_judge"]["count"] == 3
     asked = len(provider.bills())
-    assert asked == len(desk.texts) + 2 + 2, "one answer stands twice; the refused verdict was asked for again"
+    assert asked == len(desk.texts) + 2 + 2, (
+        "one answer stands twice; the refused verdict was asked for again"
+    )
     paid = sum(bill.prompt + bill.output for bill in provider.bills()) / 1000
     assert read_balance(desk.journal, "paid").paid == pytest.approx(paid)
     # After a kill the verdicts are in the book, and the labels are what they were.
@@ -60,7 +71,10 @@ def test_a_judge_without_money_pauses_the_run(
     desk = set_up(provider, tmp_path, {budget: dollars})
     many = {f"m{index}": f"answer {index}" for index in range(12)}
     why = rf"stopping\.{budget} is {dollars}, expected at least .* the next verdict can cost"
-    with pytest.raises(RunPaused, match=rf"the budget keeps evaluation\.judge from grading \d+ of 15 answers: {why}"):
+    with pytest.raises(
+        RunPaused,
+        match=rf"the budget keeps evaluation\.judge from grading \d+ of 15 answers: {why}",
+    ):
         judge(desk, ANSWERS | many)
     balance = read_balance(desk.journal, "paid")
     assert balance.paid + balance.held <= dollars

@@ -1,4 +1,6 @@
-"""SIGKILL at every point of an annotation, in every mode: what was billed is stored, each row once."""
+"""SIGKILL at every point of an annotation, in every mode: what was billed is stored, each row
+once.
+"""
 
 import multiprocessing
 import os
@@ -17,7 +19,9 @@ from atgen_ray.annotation.llm.request_log import Book
 from atgen_ray.store.ledger import read_balance
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["annotation_desk", "openai", "anthropic", "atgen_ray.annotation.providers.sdk"])
+PROCESSES.set_forkserver_preload(
+    ["annotation_desk", "openai", "anthropic", "atgen_ray.annotation.providers.sdk"]
+)
 ROWS = 6
 # Calls of the wire, in order; the kill comes before or after what each does.
 CALLS = {
@@ -36,14 +40,27 @@ CALLS = {
     ],
 }
 # Points within our own process: the method of the book, or of the provider, and which side of it.
-OWN = [("intend", "before"), ("intend", "after"), ("settle", "before"), ("settle", "after"), ("read", "before")]
+OWN = [
+    ("intend", "before"),
+    ("intend", "after"),
+    ("settle", "before"),
+    ("settle", "after"),
+    ("read", "before"),
+]
 CREATED = [("record_created", "before"), ("record_created", "after")]
 
 
-def annotate(provider: FakeProvider, folder: Path, kind: str, mode: str, own: tuple[str, str, int] | None) -> None:
+def annotate(
+    provider: FakeProvider, folder: Path, kind: str, mode: str, own: tuple[str, str, int] | None
+) -> None:
     """A process that annotates, and dies at a point of its own or where the stand-in kills it."""
     provider.watch(os.getpid())
-    desk = Desk(provider, folder, configure(provider, kind, mode, concurrency=2, shard_rows=4), make_texts(ROWS))
+    desk = Desk(
+        provider,
+        folder,
+        configure(provider, kind, mode, concurrency=2, shard_rows=4),
+        make_texts(ROWS),
+    )
     annotator = desk.annotator()
     if own is not None:
         name, side, skip = own
@@ -75,12 +92,23 @@ def start(*arguments: Any) -> int | None:
 
 
 def list_points(kind: str, mode: str) -> list[tuple[str, str, int]]:
-    points = [(call, side, skip) for call in CALLS[kind, mode] for side in ("before", "after") for skip in (0, 1)]
-    return points + [(name, side, 0) for name, side in OWN + CREATED * (mode == "batch")] + [("settle", "after", 1)]
+    points = [
+        (call, side, skip)
+        for call in CALLS[kind, mode]
+        for side in ("before", "after")
+        for skip in (0, 1)
+    ]
+    return (
+        points
+        + [(name, side, 0) for name, side in OWN + CREATED * (mode == "batch")]
+        + [("settle", "after", 1)]
+    )
 
 
 @pytest.mark.parametrize(("kind", "mode"), MODES)
-def test_what_was_billed_is_stored_once(provider: FakeProvider, tmp_path: Path, kind: str, mode: str) -> None:
+def test_what_was_billed_is_stored_once(
+    provider: FakeProvider, tmp_path: Path, kind: str, mode: str
+) -> None:
     points = list_points(kind, mode)
     assert len(points) >= 8
     killed = 0
@@ -92,11 +120,15 @@ def test_what_was_billed_is_stored_once(provider: FakeProvider, tmp_path: Path, 
         if wire:
             provider.fail(name, skip=skip, kill=side)
         died = start(provider, folder, kind, mode, None if wire else (name, side, skip))
-        assert died in (-signal.SIGKILL, 0), f"{name} {side} {skip}"  # 0: the point is not reached so often
+        assert died in (-signal.SIGKILL, 0), (
+            f"{name} {side} {skip}"
+        )  # 0: the point is not reached so often
         killed += died != 0
         assert start(provider, folder, kind, mode, None) == 0, f"resumed after {name} {side} {skip}"
         check(
-            provider, Desk(provider, folder, configure(provider, kind, mode), make_texts(ROWS)), f"{name} {side} {skip}"
+            provider,
+            Desk(provider, folder, configure(provider, kind, mode), make_texts(ROWS)),
+            f"{name} {side} {skip}",
         )
     assert killed >= 8
 
@@ -107,15 +139,18 @@ def check(provider: FakeProvider, desk: Desk, point: str) -> None:
     labels, dead = desk.annotate()
     assert provider.calls() == before, f"asked again after {point}"
     bills = provider.bills()
-    assert {id_: label.text for id_, label in labels.items()} == {id_: label_of(desk.texts[id_]) for id_ in labels}, (
-        point
-    )
+    assert {id_: label.text for id_, label in labels.items()} == {
+        id_: label_of(desk.texts[id_]) for id_ in labels
+    }, point
     assert max(Counter(bill.example for bill in bills).values()) == 1, f"paid twice at {point}"
     stored = {desk.texts[id_] for id_ in labels}
     in_doubt = {desk.texts[id_] for id_, letter in dead.items() if "in_doubt" in letter.reason}
     assert stored | in_doubt == set(desk.texts.values()), point
     assert {bill.example for bill in bills} <= stored | in_doubt, f"lost at {point}"
-    balance, billed = read_balance(desk.journal, "paid"), sum(bill.prompt + bill.output for bill in bills) / 1000
+    balance, billed = (
+        read_balance(desk.journal, "paid"),
+        sum(bill.prompt + bill.output for bill in bills) / 1000,
+    )
     assert balance.held == 0, point
     if desk.config.annotator.type == "anthropic" and desk.config.annotator.mode == "sync":  # type: ignore[union-attr]
         assert len(in_doubt) <= 2, point  # as many as were under way

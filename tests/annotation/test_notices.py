@@ -1,4 +1,6 @@
-"""Notices over a real socket: a webhook and a mail server that note what they are sent, or refuse it."""
+"""Notices over a real socket: a webhook and a mail server that note what they are sent, or refuse
+it.
+"""
 
 import json
 import socketserver
@@ -69,11 +71,18 @@ def test_a_webhook_is_told() -> None:
     assert told == ["webhook sent"]
     ((path, body),) = heard
     assert path == "/hook?room=1"
-    assert (body["run"], body["round"], body["tasks"], body["page"]) == ("sonnets", 2, 40, NOTICE.page)
+    assert (body["run"], body["round"], body["tasks"], body["page"]) == (
+        "sonnets",
+        2,
+        40,
+        NOTICE.page,
+    )
     assert "40 new tasks" in body["text"]
 
 
-def test_a_webhook_with_a_secret_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_webhook_with_a_secret_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with listen(Hook) as (port, heard):
         monkeypatch.setenv(notices.WEBHOOK, f"http://127.0.0.1:{port}/gone")
         told = send_notice(NoticeConfig(), NOTICE)
@@ -92,9 +101,14 @@ def test_a_redirect_is_not_followed_and_a_dead_host_stops_nobody() -> None:
 
 def test_people_get_an_e_mail() -> None:
     with listen(Mail) as (port, heard):
-        email: dict[str, Any] = {"to": ["ann@example.org", "bea@example.org"], "sender": "runs@example.org"}
+        email: dict[str, Any] = {
+            "to": ["ann@example.org", "bea@example.org"],
+            "sender": "runs@example.org",
+        }
         email |= {"host": "127.0.0.1", "port": port, "security": "none"}
         assert send_notice(NoticeConfig.model_validate({"email": email}), NOTICE) == ["e-mail sent"]
     (message,) = heard
     assert "To: ann@example.org, bea@example.org" in message
-    assert "40 new tasks at https://label.example.org/annotate/sonnets" in message.replace("\r\n ", " ")
+    assert "40 new tasks at https://label.example.org/annotate/sonnets" in message.replace(
+        "\r\n ", " "
+    )

@@ -1,4 +1,6 @@
-"""The queue of tasks on both databases: any order of leases, answers, replays, expiries and takings."""
+"""The queue of tasks on both databases: any order of leases, answers, replays, expiries and
+takings.
+"""
 
 import threading
 from collections import Counter
@@ -11,7 +13,13 @@ import sqlalchemy as sa
 from human_desk import HumanDesk
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from atgen_ray.annotation.human.adjudication import count_disputes, decide, list_disputes
 from atgen_ray.annotation.human.progress import measure_progress
@@ -29,14 +37,23 @@ keys = st.sampled_from(["key-0001", "key-0002", "key-0003", "key-0004"])
 
 
 class Labelling(RuleBasedStateMachine):
-    """People who do whatever they like, each request perhaps sent twice, beside a controller that dies and returns."""
+    """People who do whatever they like, each request perhaps sent twice, beside a controller that
+    dies and returns.
+    """
 
     journal: Journal
 
     @initialize(overlap=st.integers(1, 2), skips=st.integers(1, 2))
     def open(self, overlap: int, skips: int) -> None:
         self.overlap = overlap
-        self.desk = HumanDesk(self.journal, 3, overlap=overlap, skips=skips, adjudicate_below=0.3, price_per_label=0.25)
+        self.desk = HumanDesk(
+            self.journal,
+            3,
+            overlap=overlap,
+            skips=skips,
+            adjudicate_below=0.3,
+            price_per_label=0.25,
+        )
         assert self.desk.put_up() == 3
         self.answered: dict[tuple[str, str], Any] = {}
         self.given: dict[tuple[str, str], str] = {}
@@ -64,9 +81,17 @@ class Labelling(RuleBasedStateMachine):
         assert saved["revision"] >= revision
         assert saved["draft"] is not None
 
-    @rule(person=people, id_=tasks, key=keys, text=texts, verdict=st.sampled_from(["submitted", "skipped", "flagged"]))
+    @rule(
+        person=people,
+        id_=tasks,
+        key=keys,
+        text=texts,
+        verdict=st.sampled_from(["submitted", "skipped", "flagged"]),
+    )
     def answer(self, person: str, id_: str, key: str, text: str, verdict: Any) -> None:
-        self.send(person, key, ("answer", id_, text, verdict), lambda q: q.answer(key, id_, verdict, text))
+        self.send(
+            person, key, ("answer", id_, text, verdict), lambda q: q.answer(key, id_, verdict, text)
+        )
         for task in self.desk.queue(person).history():
             if task["state"] == "submitted":
                 self.given[person, task["id"]] = task["text"]
@@ -116,10 +141,15 @@ class Labelling(RuleBasedStateMachine):
         self.closed |= {letter.id for letter in dead}
 
     def holds(self, person: str, id_: str) -> bool:
-        return any(t["id"] == id_ and t["lease_seconds"] > 0 for t in self.desk.queue(person).history())
+        return any(
+            t["id"] == id_ and t["lease_seconds"] > 0 for t in self.desk.queue(person).history()
+        )
 
     def state(self) -> Any:
-        work = [[(t["id"], t["state"], t["text"]) for t in self.desk.queue(name).history()] for name in PEOPLE]
+        work = [
+            [(t["id"], t["state"], t["text"]) for t in self.desk.queue(name).history()]
+            for name in PEOPLE
+        ]
         return work, measure_progress(self.journal, self.desk.run, "ann")["tasks"]
 
     @invariant()
@@ -134,7 +164,10 @@ class Labelling(RuleBasedStateMachine):
         assert (counts["taken"], counts["buried"]) == (len(self.taken), len(self.closed))
         assert sum(counts.values()) == 3
         submitted = Counter(
-            task["id"] for name in PEOPLE for task in self.desk.queue(name).history() if task["state"] == "submitted"
+            task["id"]
+            for name in PEOPLE
+            for task in self.desk.queue(name).history()
+            if task["state"] == "submitted"
         )
         assert all(count <= self.overlap for count in submitted.values())
         balance = read_balance(self.journal, run)
@@ -151,7 +184,11 @@ def test_any_schedule_of_people_and_controllers(journal: Journal) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=20, stateful_step_count=25, deadline=None, database=None, suppress_health_check=checks
+            max_examples=20,
+            stateful_step_count=25,
+            deadline=None,
+            database=None,
+            suppress_health_check=checks,
         ),
     )
 
@@ -162,7 +199,9 @@ def test_two_people_never_get_one_task_unless_overlap_asks(journal: Journal) -> 
         desk.put_up()
         barrier = threading.Barrier(6)
 
-        def work(name: str, desk: HumanDesk = desk, barrier: threading.Barrier = barrier) -> list[str]:
+        def work(
+            name: str, desk: HumanDesk = desk, barrier: threading.Barrier = barrier
+        ) -> list[str]:
             barrier.wait(30)
             return [task["id"] for task in desk.queue(name).lease(4)]
 
@@ -185,7 +224,9 @@ def test_a_lease_that_expired_goes_to_another_and_the_text_stays(journal: Journa
     assert ann.history()[0]["draft"] == "typed for an hour"
     desk.expire("e00", "bea")
     assert ann.answer("key-2", "e00", "submitted", "typed for an hour")["state"] == "submitted"
-    assert ann.answer("key-3", "e00", "submitted", "typed for an hour")["state"] == "submitted"  # said before
+    assert (
+        ann.answer("key-3", "e00", "submitted", "typed for an hour")["state"] == "submitted"
+    )  # said before
     with pytest.raises(TaskConflict, match="submitted by you; undo comes first"):
         ann.answer("key-4", "e00", "submitted", "something else")
     with pytest.raises(TaskConflict, match="used for another request"):
@@ -238,7 +279,9 @@ def test_one_person_who_skips_everything_empties_no_round(journal: Journal) -> N
 
 
 @pytest.mark.parametrize("skips", [1, 2])
-def test_a_task_that_more_than_skips_people_skip_waits_for_an_admin(journal: Journal, skips: int) -> None:
+def test_a_task_that_more_than_skips_people_skip_waits_for_an_admin(
+    journal: Journal, skips: int
+) -> None:
     desk = HumanDesk(journal, 1, skips=skips)
     desk.put_up()
     for number in range(skips + 1):
@@ -259,7 +302,9 @@ def test_an_example_that_an_earlier_version_gave_up_is_open_again(journal: Journ
     desk.queue("ann").lease()
     desk.queue("ann").answer("key-1", "e00", "skipped", "no")
     with journal.database.writing() as connection:
-        connection.execute(sa.update(task_table).where(task_table.c.run == desk.run).values(state="dropped"))
+        connection.execute(
+            sa.update(task_table).where(task_table.c.run == desk.run).values(state="dropped")
+        )
     assert desk.round().take() == ([], [])
     assert [task["id"] for task in desk.queue("bea").lease()] == ["e00"]
 

@@ -1,4 +1,6 @@
-"""A budget that is spent: what is paid is kept, nothing is paid twice, and one line says what a label costs."""
+"""A budget that is spent: what is paid is kept, nothing is paid twice, and one line says what a
+label costs.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -38,7 +40,10 @@ class Round:
         self.config, self.texts, self.storage = config, texts, RunFolder(str(folder), config.name)
         self.journal = Journal(f"sqlite:///{folder / 'atgen.db'}")
         self.journal.create_run(config.name, dump_config(config), "")
-        rows = [{"id": id_, "row": row, "text": text, "content": id_} for row, (id_, text) in enumerate(texts.items())]
+        rows = [
+            {"id": id_, "row": row, "text": text, "content": id_}
+            for row, (id_, text) in enumerate(texts.items())
+        ]
         self.storage.write_table("pool.parquet", pa.Table.from_pylist(rows, POOL_SCHEMA))
         gold = [{"id": id_, "references": [label_of(text)]} for id_, text in texts.items()]
         self.storage.write_table("gold.parquet", pa.Table.from_pylist(gold, GOLD_SCHEMA))
@@ -46,8 +51,13 @@ class Round:
     def annotate(self, round: int = 1, ids: list[str] | None = None, **stopping: Any) -> Controller:
         """The step as the same command does it, with other budgets where they are given."""
         if stopping:
-            self.config = self.config.model_copy(update={"stopping": self.config.stopping.model_copy(update=stopping)})
-        picks = [{"id": id_, "rank": rank, "score": 0.0, "parts": {}} for rank, id_ in enumerate(ids or self.texts, 1)]
+            self.config = self.config.model_copy(
+                update={"stopping": self.config.stopping.model_copy(update=stopping)}
+            )
+        picks = [
+            {"id": id_, "rank": rank, "score": 0.0, "parts": {}}
+            for rank, id_ in enumerate(ids or self.texts, 1)
+        ]
         table = pa.Table.from_pylist(picks, SELECTION_SCHEMA)
         self.storage.write_table(f"rounds/{round:03d}/selection.parquet", table)
         lease = self.journal.acquire(self.config.name, Owner("controller"), 600, takeover=True)
@@ -59,8 +69,12 @@ class Round:
         return {label.id: label.text for _, label in self.journal.annotations(self.config.name)}
 
 
-def measure_first_answers(provider: FakeProvider, folder: Path, config: RunConfig, texts: dict[str, str]) -> Any:
-    """What the first answers to `texts` come to in billionths of a dollar, and the smallest worst case of one."""
+def measure_first_answers(
+    provider: FakeProvider, folder: Path, config: RunConfig, texts: dict[str, str]
+) -> Any:
+    """What the first answers to `texts` come to in billionths of a dollar, and the smallest worst
+    case of one.
+    """
     folder.mkdir()
     desk = Desk(provider, folder, config, texts)
     _, first = list_annotators(config.annotator)[0]
@@ -98,7 +112,9 @@ def test_the_run_says_what_a_label_costs_and_goes_on_with_that(
             run.annotate()
         said.append(str(error.value))
     assert said[0] == said[1]
-    assert said[0].startswith(f"no label can be bought in round 1: stopping.{budget} is 0.002, expected at least 0.")
+    assert said[0].startswith(
+        f"no label can be bought in round 1: stopping.{budget} is 0.002, expected at least 0."
+    )
     assert ": 0 is spent, and the next label can cost 0." in said[0]
     assert provider.bills() == []
     run.annotate(**{budget: float(said[0].split("at least ")[1].split(":")[0])})
@@ -115,9 +131,13 @@ def test_answers_that_nobody_can_pay_to_mend_wait_for_money(
     paid, worst = measure_first_answers(provider, tmp_path / "measured", config, texts)
     run = Round(tmp_path, config, texts)
     for _ in range(2):
-        with pytest.raises(UserError, match=rf"stopping\.{budget} is .* is spent, and the next label can cost"):
+        with pytest.raises(
+            UserError, match=rf"stopping\.{budget} is .* is spent, and the next label can cost"
+        ):
             run.annotate(**{budget: (paid + worst) / NANO})
-        assert Counter(bill.example for bill in provider.bills()) == dict.fromkeys(texts.values(), 1)
+        assert Counter(bill.example for bill in provider.bills()) == dict.fromkeys(
+            texts.values(), 1
+        )
     assert run.journal.dead_letters("paid") == []
     run.annotate(**{budget: 1000.0})
     assert run.labels() == {id_: label_of(text) for id_, text in texts.items()}
@@ -131,7 +151,11 @@ def test_a_router_whose_first_annotator_spends_all_keeps_what_is_sure(
 ) -> None:
     texts = make_texts(2) | {f"w{index}": f"example {index} [[waver]]" for index in range(11)}
     tree = dump_config(configure(provider, "openai", "sync", votes=3, temperature=0.7))
-    second = {"type": "human", "price_per_label": 9.0} if then == "human" else configure(provider, then, "sync")
+    second = (
+        {"type": "human", "price_per_label": 9.0}
+        if then == "human"
+        else configure(provider, then, "sync")
+    )
     second = second if isinstance(second, dict) else dump_config(second)["annotator"]
     tree["annotator"] = {"type": "router", "first": tree["annotator"], "then": second}
     config = parse_config(tree)
@@ -140,17 +164,24 @@ def test_a_router_whose_first_annotator_spends_all_keeps_what_is_sure(
     for _ in range(2):
         run.annotate(**{budget: (paid + worst - NANO // 1000) / NANO})
         assert run.labels() == {id_: label_of(texts[id_]) for id_ in make_texts(2)}
-        assert Counter(bill.example for bill in provider.bills()) == dict.fromkeys(texts.values(), 3)
+        assert Counter(bill.example for bill in provider.bills()) == dict.fromkeys(
+            texts.values(), 3
+        )
     assert run.journal.dead_letters("paid") == []
 
 
 def test_a_round_that_buys_nothing_ends_the_run_with_what_it_has(tmp_path: Path) -> None:
     tree = {"data": {"pool": "p.jsonl", "references": "a"}, "model": {"id": "m"}, "name": "paid"}
-    tree |= {"annotator": {"type": "dataset", "price_per_label": 0.57}, "stopping": {"dollars": 0.57 * 3}}
+    tree |= {
+        "annotator": {"type": "dataset", "price_per_label": 0.57},
+        "stopping": {"dollars": 0.57 * 3},
+    }
     run = Round(tmp_path, parse_config(tree), TEXTS)
     first, second = list(TEXTS)[:3], list(TEXTS)[3:]
     run.annotate(ids=first)
-    assert list(run.labels()) == first, "a budget of three labels buys three, not two and a rest of the last bit"
+    assert list(run.labels()) == first, (
+        "a budget of three labels buys three, not two and a rest of the last bit"
+    )
     for _ in range(2):
         with pytest.raises(BudgetSpent):
             run.annotate(2, second)
@@ -163,9 +194,14 @@ def test_a_round_that_buys_nothing_ends_the_run_with_what_it_has(tmp_path: Path)
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_people_are_asked_nothing_that_cannot_be_paid(tmp_path: Path, budget: str) -> None:
     tree = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}, "name": "paid"}
-    tree |= {"annotator": {"type": "human", "price_per_label": 0.5, "overlap": 2}, "stopping": {budget: 0.9}}
+    tree |= {
+        "annotator": {"type": "human", "price_per_label": 0.5, "overlap": 2},
+        "stopping": {budget: 0.9},
+    }
     run = Round(tmp_path, parse_config(tree), TEXTS)
-    with pytest.raises(UserError, match=rf"stopping\.{budget} is 0\.9, expected at least 1: 0 is spent"):
+    with pytest.raises(
+        UserError, match=rf"stopping\.{budget} is 0\.9, expected at least 1: 0 is spent"
+    ):
         run.annotate()
 
 
@@ -178,11 +214,18 @@ def test_a_budget_below_one_label_is_told_before_anything_is_done(
     annotators = {
         "dataset": priced,
         "human": priced | {"overlap": 2},
-        "model": priced | {"votes": 2, "temperature": 0.7, "guidelines": "Label it.", "model": {"id": "m"}},
+        "model": priced
+        | {"votes": 2, "temperature": 0.7, "guidelines": "Label it.", "model": {"id": "m"}},
         "openai": dump_config(configure(provider, "openai", "sync"))["annotator"],
     }
-    tree = {"data": {"pool": "p.jsonl", "references": "a"}, "model": {"id": "m"}, "annotator": annotators[kind]}
-    with pytest.raises(UserError, match=rf"stopping\.{budget} is 0\.2, expected at least (0\.\d+), which one label"):
+    tree = {
+        "data": {"pool": "p.jsonl", "references": "a"},
+        "model": {"id": "m"},
+        "annotator": annotators[kind],
+    }
+    with pytest.raises(
+        UserError, match=rf"stopping\.{budget} is 0\.2, expected at least (0\.\d+), which one label"
+    ):
         check_budget(parse_config(tree | {"stopping": {budget: 0.2}}), ["a longer text", "text"])
     check_budget(parse_config(tree | {"stopping": {budget: 0.9}}), ["text"])
     check_budget(parse_config(tree), ["text"])
@@ -190,7 +233,9 @@ def test_a_budget_below_one_label_is_told_before_anything_is_done(
 
 
 def test_tasks_that_are_answered_are_kept_when_the_rest_cannot_be_paid(tmp_path: Path) -> None:
-    desk = HumanDesk(Journal(f"sqlite:///{tmp_path / 'atgen.db'}"), 3, {"dollars": 1.0}, price_per_label=0.5)
+    desk = HumanDesk(
+        Journal(f"sqlite:///{tmp_path / 'atgen.db'}"), 3, {"dollars": 1.0}, price_per_label=0.5
+    )
     assert desk.put_up() == 2
     for id_ in ("e00", "e01"):
         desk.queue("ann").lease()

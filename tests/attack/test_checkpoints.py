@@ -47,13 +47,17 @@ def write_code(folder: Path, mark: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "model.bin", "pytorch_model.bin.index.json"])
-def test_pickled_weights_are_refused(tiny_model: str, tmp_path: Path, mark: Path, file: str) -> None:
+def test_pickled_weights_are_refused(
+    tiny_model: str, tmp_path: Path, mark: Path, file: str
+) -> None:
     folder = copy_checkpoint(tiny_model, tmp_path / "model")
     (folder / "model.safetensors").unlink()
     content = pickle.dumps(Trap(mark))
     if file.endswith(".json"):
         (folder / "shard.bin").write_bytes(content)
-        content = json.dumps({"metadata": {}, "weight_map": {"model.embed_tokens.weight": "shard.bin"}}).encode()
+        content = json.dumps(
+            {"metadata": {}, "weight_map": {"model.embed_tokens.weight": "shard.bin"}}
+        ).encode()
     (folder / file).write_bytes(content)
     with pytest.raises(UserError, match="safetensors"):
         load_model(ModelConfig(id=str(folder)))
@@ -64,10 +68,16 @@ def test_code_beside_a_checkpoint_is_not_run(tiny_model: str, tmp_path: Path, ma
     folder = copy_checkpoint(tiny_model, tmp_path / "model")
     write_code(folder, mark)
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}}
+    config |= {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
-    tokenizer |= {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+    tokenizer |= {
+        "tokenizer_class": "Evil",
+        "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]},
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserError, match="custom code"):
         load_model(ModelConfig(id=str(folder)))
@@ -107,12 +117,16 @@ def test_a_pickled_adapter_is_refused(tiny_model: str, tmp_path: Path, mark: Pat
     (folder / "adapter_model.safetensors").unlink()
     (folder / "adapter_model.bin").write_bytes(pickle.dumps(Trap(mark)))
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-        PeftModel.from_pretrained(load_model(ModelConfig(id=tiny_model, dtype="float32")), str(folder))
+        PeftModel.from_pretrained(
+            load_model(ModelConfig(id=tiny_model, dtype="float32")), str(folder)
+        )
     assert not mark.exists()
 
 
 def test_a_broken_gguf_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut short and with bytes changed in its header; conversion of a whole one is tested by all who use the demo."""
+    """Cut short and with bytes changed in its header; conversion of a whole one is tested by all
+    who use the demo.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "whole.gguf"
     writer = GGUFWriter(path, "llama")
@@ -129,7 +143,9 @@ def test_a_broken_gguf_file_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
         for _ in range(3):
             content[chance.randrange(100)] = chance.randrange(256)
         broken = tmp_path / f"broken-{attempt}.gguf"
-        broken.write_bytes(bytes(content[: chance.choice([len(content), chance.randrange(len(content))])]))
+        broken.write_bytes(
+            bytes(content[: chance.choice([len(content), chance.randrange(len(content))])])
+        )
         with pytest.raises(UserError, match=r"model\.id is '.*', which cannot be read: ") as caught:
             resolve_checkpoint(str(broken))
         assert "\n" not in str(caught.value)

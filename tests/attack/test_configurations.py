@@ -1,4 +1,6 @@
-"""Hostile configurations: YAML bombs, any text at all, and what a caller over HTTP may not ask for."""
+"""Hostile configurations: YAML bombs, any text at all, and what a caller over HTTP may not ask
+for.
+"""
 
 import json
 import time
@@ -30,7 +32,9 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
 
 def test_a_yaml_bomb_is_refused_at_once() -> None:
     started = time.monotonic()
-    with pytest.raises(UserError, match="configuration is not valid YAML: it holds more than 100000 values"):
+    with pytest.raises(
+        UserError, match="configuration is not valid YAML: it holds more than 100000 values"
+    ):
         parse_yaml(LAUGHS, "configuration")
     assert parse_yaml(MERGES, "configuration")["a29"] == {"x": 1}
     assert time.monotonic() - started < 5
@@ -58,7 +62,9 @@ def test_any_text_is_a_value_or_one_line(text: str) -> None:
 
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -84,11 +90,23 @@ MODEL = {"type": "model", "model": {"id": "/etc"}, "guidelines": "g"}
     ("changed", "named"),
     [
         ({"model": {"id": "m", "trust_remote_code": True}}, "model.trust_remote_code is true"),
-        ({"annotator": MODEL | {"model": {"id": "m", "trust_remote_code": True}}}, "annotator.model.trust_remote_code"),
-        ({"annotator": PAID | {"api_key_file": "/etc/shadow"}}, "annotator.api_key_file is '/etc/shadow'"),
-        ({"annotator": PAID | {"base_url": "http://169.254.169.254/latest"}}, "annotator.base_url is"),
+        (
+            {"annotator": MODEL | {"model": {"id": "m", "trust_remote_code": True}}},
+            "annotator.model.trust_remote_code",
+        ),
+        (
+            {"annotator": PAID | {"api_key_file": "/etc/shadow"}},
+            "annotator.api_key_file is '/etc/shadow'",
+        ),
+        (
+            {"annotator": PAID | {"base_url": "http://169.254.169.254/latest"}},
+            "annotator.base_url is",
+        ),
         ({"annotator": PAID | {"base_url": "file:///etc/passwd"}}, "annotator.base_url is"),
-        ({"annotator": PAID | {"base_url": "https://ours.example/v1/../.."}}, "annotator.base_url is"),
+        (
+            {"annotator": PAID | {"base_url": "https://ours.example/v1/../.."}},
+            "annotator.base_url is",
+        ),
         ({"annotator": MODEL}, "annotator.model.id is '/etc'"),
         ({"engine": {"options": {"worker_extension_cls": "os.system"}}}, "engine.options is"),
         (
@@ -103,7 +121,9 @@ MODEL = {"type": "model", "model": {"id": "/etc"}, "guidelines": "g"}
         ),
     ],
 )
-def test_over_http_nobody_names_code_files_or_addresses(changed: dict[str, Any], named: str) -> None:
+def test_over_http_nobody_names_code_files_or_addresses(
+    changed: dict[str, Any], named: str
+) -> None:
     tree = {"data": {"pool": "p.jsonl", "references": "a"}, "model": {"id": "m"}} | changed
     if "annotator" in tree:
         tree["stopping"] = {"dollars": 1.0, "rounds": 1}
@@ -114,9 +134,17 @@ def test_over_http_nobody_names_code_files_or_addresses(changed: dict[str, Any],
 
 
 def test_over_http_the_services_own_endpoints_and_any_schema_pass() -> None:
-    schema = {"type": "object", "properties": {"options": {"type": "string"}, "base_url": {"type": "string"}}}
+    schema = {
+        "type": "object",
+        "properties": {"options": {"type": "string"}, "base_url": {"type": "string"}},
+    }
     annotator = PAID | {"base_url": "https://ours.example/v1", "output_schema": schema}
-    tree = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}, "annotator": annotator, "stopping": {"dollars": 1.0}}
+    tree = {
+        "data": {"pool": "p.jsonl"},
+        "model": {"id": "m"},
+        "annotator": annotator,
+        "stopping": {"dollars": 1.0},
+    }
     confine(dump_config(parse_config(tree)), ServiceConfig(base_urls=["https://ours.example/v1"]))
 
 
@@ -143,7 +171,11 @@ def test_a_schema_that_leads_elsewhere_is_refused_and_never_fetched(
         raise AssertionError("a schema was fetched")
 
     monkeypatch.setattr("urllib.request.urlopen", fetched)
-    tree = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}, "stopping": {"dollars": 1.0, "rounds": 1}}
+    tree = {
+        "data": {"pool": "p.jsonl"},
+        "model": {"id": "m"},
+        "stopping": {"dollars": 1.0, "rounds": 1},
+    }
     with pytest.raises(UserError, match=r"annotator\.output_schema holds ") as caught:
         parse_config(tree | {"annotator": PAID | {"output_schema": schema}})
     assert "\n" not in str(caught.value)
@@ -155,7 +187,10 @@ def test_a_schema_that_leads_elsewhere_is_refused_and_never_fetched(
 def test_what_rows_say_cannot_rewrite_a_terminal() -> None:
     hostile = "\x1b[2J\x1b]0;title\x07all fine\r\x9b31m\x08"
     shown = printable(f"dead letter: {hostile}\nnext")
-    assert shown.split("\n") == ["dead letter: \\x1b[2J\\x1b]0;title\\x07all fine\\x0d\\x9b31m\\x08", "next"]
+    assert shown.split("\n") == [
+        "dead letter: \\x1b[2J\\x1b]0;title\\x07all fine\\x0d\\x9b31m\\x08",
+        "next",
+    ]
 
 
 def test_a_key_is_redacted_wherever_it_stands(tmp_path: Path) -> None:

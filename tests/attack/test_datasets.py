@@ -1,4 +1,6 @@
-"""Hostile data: bombs, endless rows, rows that speak to a terminal, and any bytes at all in place of a file."""
+"""Hostile data: bombs, endless rows, rows that speak to a terminal, and any bytes at all in place
+of a file.
+"""
 
 import bz2
 import gzip
@@ -19,10 +21,18 @@ from atgen_ray.config import DataConfig, PromptConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.data import build_split
 from atgen_ray.data import size_limits as bounds
-from atgen_ray.data.file_formats import CsvRecords, JsonRecords, ParquetRecords, decode_columns, decode_records
+from atgen_ray.data.file_formats import (
+    CsvRecords,
+    JsonRecords,
+    ParquetRecords,
+    decode_columns,
+    decode_records,
+)
 from atgen_ray.data.rows import RowPlan, fill_rows
 
-pytestmark = pytest.mark.usefixtures("ray_session")  # Ray Data's readers start one where there is none
+pytestmark = pytest.mark.usefixtures(
+    "ray_session"
+)  # Ray Data's readers start one where there is none
 
 PLAN = RowPlan("input", ("answer",), "{{ input }}", needs_reference=False, signed=False)
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[*HealthCheck])
@@ -43,7 +53,9 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The rows that a file gives, read as a worker reads it, in this process."""
     source, decode = open_reader(path)
     with source._open_input_source(pa.fs.LocalFileSystem(), str(path)) as stream:
-        blocks = [fill_rows(decode(block), PLAN) for block in source._read_stream(stream, str(path))]
+        blocks = [
+            fill_rows(decode(block), PLAN) for block in source._read_stream(stream, str(path))
+        ]
     return [row for block in blocks for row in block.to_pylist()]
 
 
@@ -75,7 +87,10 @@ def test_a_bomb_is_a_mistake_of_the_configuration(ray_session: None, tmp_path: P
     with gzip.open(bomb, "wb", compresslevel=9) as file:
         for _ in range(300):
             file.write(b" " * (1 << 20))
-    with pytest.raises(UserError, match=r"data\.pool is '.*', which cannot be read: .*pool\.jsonl\.gz unpacks to more"):
+    with pytest.raises(
+        UserError,
+        match=r"data\.pool is '.*', which cannot be read: .*pool\.jsonl\.gz unpacks to more",
+    ):
         build_split(DataConfig(pool=str(bomb)), PromptConfig(), "pool", 0)
 
 
@@ -86,7 +101,9 @@ def test_a_parquet_bomb_is_refused(tmp_path: Path, small_bounds: None) -> None:
     with pytest.raises(OSError, match="unpacks to more than"):
         read(bomb)
     rows = tmp_path / "rows.parquet"
-    pq.write_table(pa.table({"input": pa.DictionaryArray.from_arrays(pa.array([0] * 3_000_000), ["x"])}), rows)
+    pq.write_table(
+        pa.table({"input": pa.DictionaryArray.from_arrays(pa.array([0] * 3_000_000), ["x"])}), rows
+    )
     assert rows.stat().st_size < 10_000
     with pytest.raises(OSError, match="unpacks to more than"):
         read(rows)
@@ -97,7 +114,9 @@ def test_a_row_too_long_is_a_dead_row_among_living_ones(tmp_path: Path, small_bo
     lines = [json.dumps({"input": text}) for text in ("one", endless, "two")]
     (tmp_path / "pool.jsonl").write_text("\n".join(lines))
     (tmp_path / "pool.csv").write_text(f"input,answer\none,1\n{endless},2\n{endless}\ntwo,3\n")
-    (tmp_path / "quoted.csv").write_text('input,answer\none,1\n"' + "x\n" * 100_000 + '",2\ntwo,3\n')
+    (tmp_path / "quoted.csv").write_text(
+        'input,answer\none,1\n"' + "x\n" * 100_000 + '",2\ntwo,3\n'
+    )
     pq.write_table(pa.table({"input": ["one", endless, "two"]}), tmp_path / "pool.parquet")
     for name in ("pool.jsonl", "pool.csv", "pool.parquet"):
         rows = read(tmp_path / name)
@@ -108,7 +127,9 @@ def test_a_row_too_long_is_a_dead_row_among_living_ones(tmp_path: Path, small_bo
     assert any("field larger than field limit" in row["error"] for row in rows if row["error"])
 
 
-@pytest.mark.parametrize("template", ["{{ 'x' * 10 ** 9 }}", "{{ 10 ** 10 ** 10 }}", "{{ [1] * 10 }}"])
+@pytest.mark.parametrize(
+    "template", ["{{ 'x' * 10 ** 9 }}", "{{ 10 ** 10 ** 10 }}", "{{ [1] * 10 }}"]
+)
 def test_a_template_makes_no_endless_text(template: str) -> None:
     plan = RowPlan("input", (), template, needs_reference=False, signed=False)
     (row,) = fill_rows([({"input": "x"}, None, "")], plan).to_pylist()
@@ -116,7 +137,9 @@ def test_a_template_makes_no_endless_text(template: str) -> None:
 
 
 def test_templates_still_count() -> None:
-    plan = RowPlan("input", (), "{{ input }} {{ 6 * 7 }} {{ '=' }}", needs_reference=False, signed=False)
+    plan = RowPlan(
+        "input", (), "{{ input }} {{ 6 * 7 }} {{ '=' }}", needs_reference=False, signed=False
+    )
     (row,) = fill_rows([({"input": "x"}, None, "")], plan).to_pylist()
     assert row["text"] == "x 42 ="
 
@@ -156,7 +179,9 @@ def secret(tmp_path: Path) -> Path:
 def test_a_saved_dataset_opens_no_files_outside_its_folder(secret: Path) -> None:
     mine = secret.parent.parent / "mine"
     other = secret.parent / "saved" / "data-00000-of-00001.arrow"
-    for at, name in enumerate([str(other), "../../private/saved/data-00000-of-00001.arrow", f"x/../../../{other}"]):
+    for at, name in enumerate(
+        [str(other), "../../private/saved/data-00000-of-00001.arrow", f"x/../../../{other}"]
+    ):
         assert "outside it" in refuse(make_saved(mine / str(at), name))
     linked = make_saved(mine / "linked", "link.arrow")
     (linked / "link.arrow").symlink_to(other)
@@ -185,15 +210,24 @@ def test_a_link_in_a_folder_or_glob_does_not_lead_out_of_it(secret: Path, how: s
 def test_a_folder_s_readme_names_no_files_elsewhere(secret: Path) -> None:
     mine = secret.parent.parent / "mine"
     (mine / "ok.jsonl").write_text('{"input": "x"}\n')
-    for pattern in (str(secret), "../private/secret.jsonl", "http://127.0.0.1:9/x.jsonl", f"file://{secret}"):
-        (mine / "README.md").write_text(f"---\nconfigs:\n- config_name: a\n  data_files: {pattern}\n---\n")
+    for pattern in (
+        str(secret),
+        "../private/secret.jsonl",
+        "http://127.0.0.1:9/x.jsonl",
+        f"file://{secret}",
+    ):
+        (mine / "README.md").write_text(
+            f"---\nconfigs:\n- config_name: a\n  data_files: {pattern}\n---\n"
+        )
         assert "a file outside it" in refuse(mine, format="huggingface")
     (mine / "README.md").unlink()
     (mine / "README.md").symlink_to(secret)
     assert "outside it" in refuse(mine, format="huggingface")
 
 
-def test_no_name_of_a_packaged_loader_reads_the_working_folder(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_name_of_a_packaged_loader_reads_the_working_folder(
+    secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
     monkeypatch.chdir(secret.parent)
@@ -218,7 +252,9 @@ def assert_only_rows(path: Path) -> None:
 @example(b'{"input": ' + b"9" * 390 + b"}")
 @example(b'{"input": "\\ud800"}')
 @example(b'\xef\xbb\xbf[{"input": NaN}, {"input": 1e999}]')
-def test_any_bytes_are_rows_or_one_error_as_json(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_bytes_are_rows_or_one_error_as_json(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     path.write_bytes(content)
     assert_only_rows(path)
@@ -228,7 +264,9 @@ def test_any_bytes_are_rows_or_one_error_as_json(tmp_path_factory: pytest.TempPa
 @given(st.binary(max_size=400))
 @example(b'input,input\n"a')
 @example(b"input\n\x00\n")
-def test_any_bytes_are_rows_or_one_error_as_csv(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_bytes_are_rows_or_one_error_as_csv(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_bytes(content)
     assert_only_rows(path)
@@ -236,7 +274,9 @@ def test_any_bytes_are_rows_or_one_error_as_csv(tmp_path_factory: pytest.TempPat
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -250,11 +290,15 @@ def test_any_values_are_rows(records: list[dict[str, Any]]) -> None:
 
 def test_a_broken_parquet_file_is_rows_or_one_error(tmp_path: Path) -> None:
     whole = io.BytesIO()
-    pq.write_table(pa.table({"input": [f"text {at}" for at in range(50)], "answer": ["é"] * 50}), whole)
+    pq.write_table(
+        pa.table({"input": [f"text {at}" for at in range(50)], "answer": ["é"] * 50}), whole
+    )
     chance, path = random.Random(0), tmp_path / "broken.parquet"
     for _ in range(150):
         content = bytearray(whole.getvalue())
         for _ in range(chance.randint(1, 4)):
             content[chance.randrange(len(content))] = chance.randrange(256)
-        path.write_bytes(bytes(content[: chance.choice([len(content), chance.randrange(len(content))])]))
+        path.write_bytes(
+            bytes(content[: chance.choice([len(content), chance.randrange(len(content))])])
+        )
         assert_only_rows(path)

@@ -1,4 +1,6 @@
-"""The port that every replica of Ray Serve opens to its network, and that takes pickles, asks for Ray's token first."""
+"""The port that every replica of Ray Serve opens to its network, and that takes pickles, asks for
+Ray's token first.
+"""
 
 import os
 import subprocess
@@ -44,10 +46,14 @@ with ray_session("attack"):
 def test_a_strangers_pickle_is_refused_unless_ray_was_told_to_ask_nobody(
     tmp_path: Path, mode: str, refused: bool
 ) -> None:
-    """With RAY_AUTH_MODE=disabled the attack works, which shows that it would be noticed, and that we must warn."""
+    """With RAY_AUTH_MODE=disabled the attack works, which shows that it would be noticed, and that
+    we must warn.
+    """
     script, made = tmp_path / "attack.py", tmp_path / "made-by-a-stranger"
     script.write_text(ATTACK)
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {"RAY_AUTH_MODE": mode}
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {
+        "RAY_AUTH_MODE": mode
+    }
     command = [sys.executable, str(script), str(made)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert f"open ports: {not refused} answers:" in done.stdout, done.stderr

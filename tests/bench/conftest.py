@@ -9,7 +9,9 @@ from projects import Project
 
 
 def make_suite(run: dict[str, Any]) -> dict[str, Any]:
-    """Two strategies with two seeds on one task, one round each; `run` is the project's own configuration."""
+    """Two strategies with two seeds on one task, one round each; `run` is the project's own
+    configuration.
+    """
     data, prompt, model = (run.pop(name) for name in ("data", "prompt", "model"))
     run["stopping"] = {"rounds": 1}
     run["evaluation"] = {"metrics": ["rougeL", "token_f1"]}

@@ -1,4 +1,6 @@
-"""A suite whose runs are made up: their files and journal as a sweep leaves them, with scores that are known."""
+"""A suite whose runs are made up: their files and journal as a sweep leaves them, with scores that
+are known.
+"""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -28,7 +30,10 @@ def make_suite(storage: Path, **changes: Any) -> BenchConfig:
     tree = {
         "name": "made-up",
         "storage": str(storage),
-        "run": {"selection": {"strategy": "huds", "count": BATCH}, "annotator": {"price_per_label": 2.0}},
+        "run": {
+            "selection": {"strategy": "huds", "count": BATCH},
+            "annotator": {"price_per_label": 2.0},
+        },
         "tasks": {name: {"metric": "rougeL", "run": data} for name in ("one", "two")},
         "models": {"tiny": {"model": {"id": "some/model"}}},
         "strategies": {"random": {"selection": {"strategy": "random"}}, "good": {}, "same": {}},
@@ -37,13 +42,19 @@ def make_suite(storage: Path, **changes: Any) -> BenchConfig:
     return BenchConfig.model_validate(tree | changes)
 
 
-def make_up(suite: BenchConfig, score: Score, picks: Callable[[Cell], list[int]] | None = None) -> list[Curve]:
-    """Writes every run of `suite` as finished and reads the curves; `picks` are rows of the pool, in order."""
+def make_up(
+    suite: BenchConfig, score: Score, picks: Callable[[Cell], list[int]] | None = None
+) -> list[Curve]:
+    """Writes every run of `suite` as finished and reads the curves; `picks` are rows of the pool,
+    in order.
+    """
     cells = list_cells(suite)
     with closing(open_journal(suite.storage)) as journal:
         for cell in cells:
             _write_run(cell, score, picks(cell) if picks else [*range(ROUNDS * BATCH)], journal)
-        return read_curves(cells, {name: task.metric for name, task in suite.tasks.items()}, journal)
+        return read_curves(
+            cells, {name: task.metric for name, task in suite.tasks.items()}, journal
+        )
 
 
 def _write_run(cell: Cell, score: Score, rows: list[int], journal: Journal) -> None:
@@ -51,12 +62,20 @@ def _write_run(cell: Cell, score: Score, rows: list[int], journal: Journal) -> N
     journal.create_run(name, {}, "")
     lease = journal.acquire(name, Owner("test"), 60)
     folder = RunFolder(cell.run.storage, name)
-    texts = [" ".join(WORDS[(row + step) % 8] for step in range(1 + row // 6)) for row in range(POOL)]
+    texts = [
+        " ".join(WORDS[(row + step) % 8] for step in range(1 + row // 6)) for row in range(POOL)
+    ]
     _write_examples(folder, "pool", texts)
     _write_examples(folder, "test", texts[:TEST])
     ids = {"pool": POOL, "test": TEST}
-    gold = {f"{split}-{row:02d}": [WORDS[row % 8]] for split, count in ids.items() for row in range(count)}
-    folder.write_table("gold.parquet", pa.table({"id": [*gold], "references": [*gold.values()]}, GOLD_SCHEMA))
+    gold = {
+        f"{split}-{row:02d}": [WORDS[row % 8]]
+        for split, count in ids.items()
+        for row in range(count)
+    }
+    folder.write_table(
+        "gold.parquet", pa.table({"id": [*gold], "references": [*gold.values()]}, GOLD_SCHEMA)
+    )
     curve = []
     for round in range(ROUNDS + 1):
         seconds = {"training": 10.0, "evaluation": 5.0} if round else {"evaluation": 5.0}
@@ -73,7 +92,10 @@ def _write_run(cell: Cell, score: Score, rows: list[int], journal: Journal) -> N
     labels = [(1 + at // BATCH, f"pool-{row:02d}") for at, row in enumerate(rows)]
     for round, id_ in labels:
         journal.record_annotations(lease, round, [Annotation(id_, gold[id_][0], "dataset", 2.0)])
-    folder.write_jsonl("labeled.jsonl", [{"round": round, "id": id_, "text": gold[id_][0]} for round, id_ in labels])
+    folder.write_jsonl(
+        "labeled.jsonl",
+        [{"round": round, "id": id_, "text": gold[id_][0]} for round, id_ in labels],
+    )
     last = f"rounds/{ROUNDS:03d}/predictions.jsonl"
     tests = [{"id": f"test-{row:02d}", "split": "test"} for row in range(TEST)]
     folder.write_jsonl(last, [row | {"scores": {"rougeL": score(cell, ROUNDS)}} for row in tests])
@@ -81,7 +103,9 @@ def _write_run(cell: Cell, score: Score, rows: list[int], journal: Journal) -> N
         angles = np.linspace(0, 1.5, POOL)
         vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).tolist()
         contents = [f"content-pool-{row}" for row in range(POOL)]
-        store_embeddings(folder, pa.table({"content": contents, "embedding": vectors}, EMBEDDING_SCHEMA))
+        store_embeddings(
+            folder, pa.table({"content": contents, "embedding": vectors}, EMBEDDING_SCHEMA)
+        )
     journal.set_status(lease, "finished")
 
 

@@ -13,14 +13,23 @@ from atgen_ray.bench.sweep import fit_runs
 SUITE: dict[str, Any] = {
     "run": {"selection": {"count": 5}, "training": {"epochs": 2}},
     "tasks": {
-        "sort": {"metric": "rougeL", "run": {"data": {"pool": "pool.jsonl", "references": "answer"}}},
-        "long_sort": {"metric": "exact_match", "run": {"data": {"pool": "long.jsonl", "references": "answer"}}},
+        "sort": {
+            "metric": "rougeL",
+            "run": {"data": {"pool": "pool.jsonl", "references": "answer"}},
+        },
+        "long_sort": {
+            "metric": "exact_match",
+            "run": {"data": {"pool": "long.jsonl", "references": "answer"}},
+        },
     },
     "models": {"tiny": {"model": {"id": "some/model"}}},
     "strategies": {
         "random": {},
         "huds": {},
-        "cheap": {"selection": {"strategy": "huds", "shortlist": {"count": 8}}, "training": {"epochs": 3}},
+        "cheap": {
+            "selection": {"strategy": "huds", "shortlist": {"count": 8}},
+            "training": {"epochs": 3},
+        },
     },
     "seeds": [1, 2],
     "orders": [0, 7],
@@ -36,25 +45,44 @@ def test_every_combination_is_a_run_of_its_own(tmp_path: Path) -> None:
     assert cells[-1].run.name == "my-suite-sort-random-s2-o7"
     runs = {(cell.task, cell.strategy, cell.seed, cell.order): cell.run for cell in cells}
     cheap = runs["long_sort", "cheap", 2, 7]
-    assert (cheap.data.pool, cheap.seed, cheap.training.order, cheap.training.epochs) == ("long.jsonl", 2, 7, 3)
+    assert (cheap.data.pool, cheap.seed, cheap.training.order, cheap.training.epochs) == (
+        "long.jsonl",
+        2,
+        7,
+        3,
+    )
     assert cheap.selection.strategy == "huds"
     assert cheap.selection.count == 5
     assert runs["sort", "huds", 1, 0].selection.strategy == "huds"
-    assert {run.data.seed for run in runs.values()} == {0}  # all runs of a task see one pool and one test set
-    assert {(run.storage, run.cache) for run in runs.values()} == {("elsewhere", "elsewhere/shared")}
+    assert {run.data.seed for run in runs.values()} == {
+        0
+    }  # all runs of a task see one pool and one test set
+    assert {(run.storage, run.cache) for run in runs.values()} == {
+        ("elsewhere", "elsewhere/shared")
+    }
 
 
 def test_a_long_name_is_cut_and_still_its_own(tmp_path: Path) -> None:
-    names = ("a-very-long-name-of-a-strategy-that-says-much", "a-very-long-name-of-a-strategy-that-says-more")
-    tree = SUITE | {"strategies": {"random": {}} | {name: {"selection": {"strategy": "huds"}} for name in names}}
-    found = {cell.run.name for cell in list_cells(load_suite(str(write_config(tmp_path, tree)), []))}
+    names = (
+        "a-very-long-name-of-a-strategy-that-says-much",
+        "a-very-long-name-of-a-strategy-that-says-more",
+    )
+    tree = SUITE | {
+        "strategies": {"random": {}} | {name: {"selection": {"strategy": "huds"}} for name in names}
+    }
+    found = {
+        cell.run.name for cell in list_cells(load_suite(str(write_config(tmp_path, tree)), []))
+    }
     assert len(found) == 2 * 3 * 2 * 2
     assert all(len(name) <= 63 for name in found)
 
 
 def test_sections_are_laid_over_one_another() -> None:
     below = {"data": {"pool": "a", "limit": 5}, "name": "x"}
-    assert merge_trees(below, {"data": {"limit": None}}) == {"data": {"pool": "a", "limit": None}, "name": "x"}
+    assert merge_trees(below, {"data": {"limit": None}}) == {
+        "data": {"pool": "a", "limit": None},
+        "name": "x",
+    }
     assert below["data"] == {"pool": "a", "limit": 5}
 
 
@@ -63,14 +91,22 @@ def test_sections_are_laid_over_one_another() -> None:
     [
         (
             "strategies.hudz={}",
-            "strategy 'hudz': selection.strategy is 'hudz', expected a known strategy; did you mean",
+            "strategy 'hudz': selection.strategy is 'hudz', expected a known strategy; did you "
+            "mean",
         ),
-        ("tasks.sort.metric=rogueL", "tasks.sort.metric is 'rogueL', expected one of evaluation.metrics; did you mean"),
         (
-            "tasks.sort={metric: words, run: {evaluation: {metrics: [words]}, data: {pool: p, references: a}}}",
+            "tasks.sort.metric=rogueL",
+            "tasks.sort.metric is 'rogueL', expected one of evaluation.metrics; did you mean",
+        ),
+        (
+            "tasks.sort={metric: words, run: {evaluation: {metrics: [words]}, data: {pool: p, "
+            "references: a}}}",
             "tasks.sort.metric is 'words', expected one of which larger is better",
         ),
-        ("tasks.sort.run.data.limits=3", "task 'sort', model 'tiny', strategy 'cheap': unknown key 'data.limits'"),
+        (
+            "tasks.sort.run.data.limits=3",
+            "task 'sort', model 'tiny', strategy 'cheap': unknown key 'data.limits'",
+        ),
         ("analysis.baseline=uniform", "analysis.baseline is 'uniform', expected one of strategies"),
         (
             "analysis.rivals.cheap=hud",
@@ -82,7 +118,10 @@ def test_sections_are_laid_over_one_another() -> None:
         ("resources.cpus=0", "resources.cpus is 0, expected greater than 0"),
         ("models={}", "models is empty, expected at least one"),
         ("tasks.sort=3", "tasks.sort is 3, expected keys and values"),
-        ("strategies.cheap.selection.shortlist.count=3", "selection.shortlist.count is 3, expected at least"),
+        (
+            "strategies.cheap.selection.shortlist.count=3",
+            "selection.shortlist.count is 3, expected at least",
+        ),
         (
             "strategies.cheap.selection.shortlist.strategy=nsp",
             "selection.shortlist.strategy is 'nsp', which needs the model's generations",
@@ -114,5 +153,10 @@ def test_a_suite_that_is_not_there() -> None:
         ([{"CPU": 8, "GPU": 1}], {"cpus": 0.8, "gpus": 0.1}, 10),
     ],
 )
-def test_as_many_runs_as_fit(nodes: list[dict[str, float]], resources: dict[str, float], expected: int) -> None:
-    assert fit_runs(nodes, ResourcesConfig.model_validate({k: float(v) for k, v in resources.items()})) == expected
+def test_as_many_runs_as_fit(
+    nodes: list[dict[str, float]], resources: dict[str, float], expected: int
+) -> None:
+    assert (
+        fit_runs(nodes, ResourcesConfig.model_validate({k: float(v) for k, v in resources.items()}))
+        == expected
+    )

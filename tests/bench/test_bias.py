@@ -7,7 +7,12 @@ import pytest
 from suites import BATCH, POOL, ROUNDS, make_suite, make_up
 
 from atgen_ray.bench.analysis.bias import measure_drift, measure_slices
-from atgen_ray.bench.analysis.distribution_shift import measure_shift, name_language, slice_examples, study_pool
+from atgen_ray.bench.analysis.distribution_shift import (
+    measure_shift,
+    name_language,
+    slice_examples,
+    study_pool,
+)
 from atgen_ray.bench.grid import Cell
 
 ENGLISH = "the children are playing with a small dog in the park near the river"
@@ -32,7 +37,9 @@ def test_a_part_of_the_space_is_further_off_than_a_random_set(drawn: np.ndarray)
 
 
 def test_length_words_and_language() -> None:
-    texts = {f"e{row}": ENGLISH for row in range(6)} | {f"g{row}": f"{GERMAN} {GERMAN}" for row in range(6)}
+    texts = {f"e{row}": ENGLISH for row in range(6)} | {
+        f"g{row}": f"{GERMAN} {GERMAN}" for row in range(6)
+    }
     answers = {id_: "a dog" if id_.startswith("e") else "ein Hund" for id_ in texts}
     pool = study_pool(texts, answers, {})
     english, both = [id_ for id_ in texts if id_.startswith("e")], [*texts]
@@ -51,7 +58,9 @@ def test_slices_are_thirds_and_languages() -> None:
     slices = slice_examples(test, [ENGLISH] * 9)
     assert (slices["short"], slices["long"]) == (["e0", "e1", "e2"], ["e6", "e7", "e8"])
     assert set(slices) == {"short", "middle", "long", "rare", "mixed", "common"}
-    assert slice_examples(dict(list(test.items())[:6]), [ENGLISH]) == {}  # two examples are no slice
+    assert (
+        slice_examples(dict(list(test.items())[:6]), [ENGLISH]) == {}
+    )  # two examples are no slice
     many = {f"e{row}": ENGLISH for row in range(5)} | {f"g{row}": GERMAN for row in range(5)}
     found = slice_examples(many, [ENGLISH] * 9)
     assert set(found["language de"]) == {f"g{row}" for row in range(5)}
@@ -66,7 +75,9 @@ def test_a_strategy_that_takes_the_long_ones_drifts_and_serves_them(tmp_path: Pa
 
     data = {"data": {"pool": "pool.jsonl", "test": "test.jsonl", "references": "answer"}}
     suite = make_suite(tmp_path, seeds=[1, 2, 3], tasks={"one": {"metric": "rougeL", "run": data}})
-    curves = make_up(suite, lambda cell, round: 0.5 + (0.1 if cell.strategy == "good" else 0.0), pick)
+    curves = make_up(
+        suite, lambda cell, round: 0.5 + (0.1 if cell.strategy == "good" else 0.0), pick
+    )
     drift = {(row.task, row.strategy, row.measure): row for row in measure_drift(suite, curves)}
     length = drift["one", "good", "length"]
     assert length.last.mean == pytest.approx(8.5 / 5.5, abs=0.3)
@@ -75,8 +86,12 @@ def test_a_strategy_that_takes_the_long_ones_drifts_and_serves_them(tmp_path: Pa
     assert drift["one", "random", "length"].trend.mean == 0.0
     assert drift["one", "good", "mmd"].difference.low > 0
     assert drift["one", "random", "length"].difference.mean == 0.0
-    assert drift["one", "random", "mmd"].last.count == 3  # vectors come from the runs that have them
+    assert (
+        drift["one", "random", "mmd"].last.count == 3
+    )  # vectors come from the runs that have them
     effects = measure_slices(suite, curves)
     assert {row.strategy for row in effects} == {"good", "same"}
     assert {row.slice for row in effects} >= {"short", "long", "rare", "common"}
-    assert all(row.difference.mean == pytest.approx(0.1) for row in effects if row.strategy == "good")
+    assert all(
+        row.difference.mean == pytest.approx(0.1) for row in effects if row.strategy == "good"
+    )

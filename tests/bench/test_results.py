@@ -25,13 +25,21 @@ LIFT = {"random": 0.0, "good": 0.1, "same": 0.0}
 
 def score(cell: Cell, round: int) -> float:
     """A power law, with noise by seed; `good` is a constant better once it has labels."""
-    noise = random.Random(f"{cell.task} {cell.strategy} {cell.seed} {round}").gauss(0, 0.008) if round else 0.0
-    return float(0.6 - 0.5 * (round * BATCH + 1) ** -0.4 + noise + (LIFT[cell.strategy] if round else 0.0))
+    noise = (
+        random.Random(f"{cell.task} {cell.strategy} {cell.seed} {round}").gauss(0, 0.008)
+        if round
+        else 0.0
+    )
+    return float(
+        0.6 - 0.5 * (round * BATCH + 1) ** -0.4 + noise + (LIFT[cell.strategy] if round else 0.0)
+    )
 
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> BenchConfig:
-    return make_suite(tmp_path_factory.mktemp("suite"), analysis={"resamples": 300, "rivals": {"good": "same"}})
+    return make_suite(
+        tmp_path_factory.mktemp("suite"), analysis={"resamples": 300, "rivals": {"good": "same"}}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +56,9 @@ def test_a_curve_counts_what_was_shared(curves: list[Curve]) -> None:
     assert first.seconds_so_far() == [8.0 + 36.0 * round for round in range(ROUNDS + 1)]
 
 
-def test_five_seeds_show_nothing_on_one_task_and_a_difference_on_two(suite: BenchConfig, curves: list[Curve]) -> None:
+def test_five_seeds_show_nothing_on_one_task_and_a_difference_on_two(
+    suite: BenchConfig, curves: list[Curve]
+) -> None:
     single = {(row.task, row.strategy): row for row in compare_strategies(suite, curves)}
     assert single["one", "good"].final_difference.low > 0.08
     assert single["one", "good"].p == pytest.approx(0.0625)
@@ -73,10 +83,14 @@ def test_labels_to_the_baselines_score(suite: BenchConfig, curves: list[Curve]) 
     assert 4 < good.labels.mean < 12
     assert good.labels.low <= good.labels.mean <= good.labels.high < same.labels.mean
     assert good.reached == 1.0
-    assert spent.mean == pytest.approx(8 + 36 * good.labels.mean / BATCH)  # the model answers, then rounds of 36 s
+    assert spent.mean == pytest.approx(
+        8 + 36 * good.labels.mean / BATCH
+    )  # the model answers, then rounds of 36 s
 
 
-def test_overhead_a_label_saved_and_the_price_where_it_pays(suite: BenchConfig, curves: list[Curve]) -> None:
+def test_overhead_a_label_saved_and_the_price_where_it_pays(
+    suite: BenchConfig, curves: list[Curve]
+) -> None:
     rows = measure_overhead(suite, curves, compare_strategies(suite, curves))
     good = next(row for row in rows if (row.task, row.strategy) == ("one", "good"))
     assert (good.features, good.selection, good.training) == (20.0 * ROUNDS, ROUNDS, 10.0 * ROUNDS)
@@ -89,13 +103,17 @@ def test_overhead_a_label_saved_and_the_price_where_it_pays(suite: BenchConfig, 
     assert good.watt_hours_a_label.mean == pytest.approx(good.watt_hours / good.saved.mean)
     same = next(row for row in rows if (row.task, row.strategy) == ("one", "same"))
     assert same.extra_a_label.high == np.inf
-    assert good.statement.startswith("pays above $0.0001 a label: pays at $0.01, $0.1, $1, $10 a label")
+    assert good.statement.startswith(
+        "pays above $0.0001 a label: pays at $0.01, $0.1, $1, $10 a label"
+    )
 
 
 def test_no_label_saved_for_certain_is_no_break_even() -> None:
     price = find_break_even(100.0, Interval(5.0, -2.0, 9.0, 5), 0.05)
     assert np.isnan(price)
-    assert state_break_even(price, [1.0]) == "no label is shown to be saved: at no price does it pay"
+    assert (
+        state_break_even(price, [1.0]) == "no label is shown to be saved: at no price does it pay"
+    )
     assert state_break_even(20.0, [1.0, 10.0]).endswith("pays at none of the prices given")
 
 
@@ -107,7 +125,9 @@ def test_stopping_is_tried_on_every_curve(suite: BenchConfig, curves: list[Curve
     saved = [row.saved.mean for row in rows]
     assert saved == sorted(saved)  # who asks more of a label stops earlier
     assert saved[0] < saved[-1] <= 0.5
-    assert calibrate(traces, suite.analysis).predictions == sum(len(trace.promises) for trace in traces)
+    assert calibrate(traces, suite.analysis).predictions == sum(
+        len(trace.promises) for trace in traces
+    )
 
 
 def test_the_files_of_a_suite(suite: BenchConfig, curves: list[Curve], tmp_path: Path) -> None:
@@ -140,7 +160,9 @@ def test_one_seed_gives_no_interval_and_no_claim(tmp_path: Path) -> None:
     assert "no interval, n = 1" in page
 
 
-def test_a_suite_half_done_is_compared_on_the_pairs_there_are(suite: BenchConfig, curves: list[Curve]) -> None:
+def test_a_suite_half_done_is_compared_on_the_pairs_there_are(
+    suite: BenchConfig, curves: list[Curve]
+) -> None:
     some = [curve for curve in curves if (curve.cell.strategy, curve.cell.seed) != ("random", 3)]
     found = {(row.task, row.strategy): row for row in compare_strategies(suite, some)}
     assert found["one", "good"].final_difference.count == 4

@@ -36,7 +36,9 @@ def test_the_model_looks_at_a_spread_shortlist(states: dict[str, RunState]) -> N
     assert len(shortlist) == 12
     assert shortlist == sorted(set(shortlist) & set(candidates)) == state.shortlist(1)
     rows = sorted(int(id_.removeprefix("pool-")) for id_ in shortlist)
-    assert max(b - a for a, b in zip([-1, *rows], [*rows, 60], strict=True)) <= 10  # no part of the arc is left out
+    assert (
+        max(b - a for a, b in zip([-1, *rows], [*rows, 60], strict=True)) <= 10
+    )  # no part of the arc is left out
     assert "embeddings" in state.needs(1)
     later = state.shortlist(3)
     assert not set(later) & {label.id for label in state.labels(2)}
@@ -51,7 +53,9 @@ def test_without_need_of_the_model_there_is_nothing_to_spare(states: dict[str, R
 def test_what_was_bought_at_each_dev_score(states: dict[str, RunState]) -> None:
     state = states["good"]
     for round in range(1, ROUNDS + 1):
-        split = {"dev": {"rougeL": {"mean": 0.1 * round}}} if round > 1 else {}  # all of the first batch was learnt
+        split = (
+            {"dev": {"rougeL": {"mean": 0.1 * round}}} if round > 1 else {}
+        )  # all of the first batch was learnt
         state._folder.write_json(f"rounds/{round:03d}/metrics.json", split)
     assert state.bought(4) == [(BATCH * at, 2.0 * BATCH * at) for at in (2, 3, 4)]
     assert [row["rougeL"] for row in state.dev_scores(4)] == pytest.approx([0.2, 0.3, 0.4])

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from atgen_ray.bench.console import JsonSweep, LiveSweep, PlainSweep, SweepState, choose_sweep_screen
+from atgen_ray.bench.console import (
+    JsonSweep,
+    LiveSweep,
+    PlainSweep,
+    SweepState,
+    choose_sweep_screen,
+)
 from atgen_ray.bench.grid import Cell
 from atgen_ray.config import RunConfig
 from atgen_ray.run.console import PLAIN_SECONDS
@@ -22,7 +28,8 @@ CELL = Cell("sort", "tiny", "huds", 1, 0, RUN)
 def make_state(**changes: Any) -> SweepState:
     step = {"round": 2, "step": "training", "done": 3, "total": 12, "started": time.time() - 30}
     return SweepState(
-        **{"total": 8, "done": 2, "parallel": 2, "seconds": [60.0, 100.0], "active": {"r": step}} | changes
+        **{"total": 8, "done": 2, "parallel": 2, "seconds": [60.0, 100.0], "active": {"r": step}}
+        | changes
     )
 
 
@@ -36,7 +43,9 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = choose_sweep_screen(False, Console(file=stream, width=200))
     assert type(screen) is PlainSweep
     screen.show_end(CELL, "finished", "all rounds done", make_state())
-    screen.show_end(CELL, "failed", "Traceback ...\nValueError: no such thing", make_state(seconds=[]))
+    screen.show_end(
+        CELL, "failed", "Traceback ...\nValueError: no such thing", make_state(seconds=[])
+    )
     screen.show_state(make_state())
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + PLAIN_SECONDS)

@@ -87,8 +87,13 @@ def test_curves_are_aligned_where_all_have_a_score() -> None:
 
 
 def test_labels_to_the_baselines_score() -> None:
-    baseline = [[(0.0, 0.1), (20.0, 0.3), (40.0, 0.4 + shift)] for shift in (-0.01, 0.0, 0.01, 0.005, -0.005)]
-    faster = [[(0.0, 0.1), (20.0, 0.4 + shift), (40.0, 0.5)] for shift in (0.01, 0.0, 0.02, -0.01, -0.02)]
+    baseline = [
+        [(0.0, 0.1), (20.0, 0.3), (40.0, 0.4 + shift)]
+        for shift in (-0.01, 0.0, 0.01, 0.005, -0.005)
+    ]
+    faster = [
+        [(0.0, 0.1), (20.0, 0.4 + shift), (40.0, 0.5)] for shift in (0.01, 0.0, 0.02, -0.01, -0.02)
+    ]
     found = estimate_reach(baseline, faster, ANALYSIS)
     assert found.labels.mean == pytest.approx(20.0)
     assert 16 < found.labels.low < 20 < found.labels.high < 26
@@ -110,5 +115,7 @@ def test_labels_to_the_baselines_score() -> None:
         (Interval(0.1, math.nan, math.nan, 1), 0.0, "no difference shown"),
     ],
 )
-def test_nothing_is_claimed_without_interval_and_test(interval: Interval, corrected: float, verdict: str) -> None:
+def test_nothing_is_claimed_without_interval_and_test(
+    interval: Interval, corrected: float, verdict: str
+) -> None:
     assert decide(interval, corrected, ANALYSIS) == verdict

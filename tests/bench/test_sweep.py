@@ -10,10 +10,16 @@ import pytest
 from command_line import call
 from projects import Project
 
-RUNS = [f"sorting-sort-{strategy}-s{seed}" for seed in (1, 2) for strategy in ("random", "facility-location")]
+RUNS = [
+    f"sorting-sort-{strategy}-s{seed}"
+    for seed in (1, 2)
+    for strategy in ("random", "facility-location")
+]
 
 
-def test_killed_and_given_again_it_ends_with_every_run_and_its_results(make_bench: Callable[[], Project]) -> None:
+def test_killed_and_given_again_it_ends_with_every_run_and_its_results(
+    make_bench: Callable[[], Project],
+) -> None:
     project = make_bench()
     stop_early(project)
     process = project.start("bench", "suite.yaml", "--json")
@@ -72,17 +78,34 @@ def check_results(project: Project) -> None:
         "random": "baseline",
         "facility_location": "no difference shown",
     }  # of two pairs nothing can be shown
-    assert {row["measure"] for row in results["drift"]} == {"mmd", "length", "clusters", "vocabulary", "language"}
+    assert {row["measure"] for row in results["drift"]} == {
+        "mmd",
+        "length",
+        "clusters",
+        "vocabulary",
+        "language",
+    }
     assert all(row["last"]["count"] == 2 for row in results["drift"])
-    for file in ("results.md", "strategies.csv", "drift.csv", "curves.svg", "curves.png", "differences.svg"):
+    for file in (
+        "results.md",
+        "strategies.csv",
+        "drift.csv",
+        "curves.svg",
+        "curves.png",
+        "differences.svg",
+    ):
         assert (folder / file).stat().st_size > 100
 
 
 def check_sharing(project: Project) -> None:
-    """The untuned model answered each test question and each candidate once, whichever run asked."""
+    """The untuned model answered each test question and each candidate once, whichever run
+    asked.
+    """
     shelves = project.folder / "atgen-runs/shared/runs"
     assert {path.name.partition("-")[0] for path in shelves.iterdir()} == {"embeddings", "outputs"}
-    curves = json.loads((project.folder / "atgen-runs/bench/sorting/results.json").read_text())["curves"]
+    curves = json.loads((project.folder / "atgen-runs/bench/sorting/results.json").read_text())[
+        "curves"
+    ]
     zero_shot = [curve["scores"][0] for curve in curves]
     assert len(set(zero_shot)) == 1
     costs = [curve["seconds"][0]["evaluation"] for curve in curves]

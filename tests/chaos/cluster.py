@@ -34,11 +34,15 @@ class TwoNodes:
 
 @contextmanager
 def run_cluster() -> Iterator[TwoNodes]:
-    """Two nodes; most of the CPUs are on the second. Nothing keeps their workers, as where others start the cluster."""
+    """Two nodes; most of the CPUs are on the second. Nothing keeps their workers, as where others
+    start the cluster.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for key in KEEPING:
             patch.delenv(key, raising=False)
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        )
         try:
             yield TwoNodes(cluster, cluster.add_node(num_cpus=3))
         finally:

@@ -1,4 +1,6 @@
-"""Where a run may be killed and what dies: drives a run through kill points and resumes it by the same command."""
+"""Where a run may be killed and what dies: drives a run through kill points and resumes it by the
+same command.
+"""
 
 import json
 import os
@@ -16,7 +18,8 @@ from projects import Project
 
 Kind = Literal["event", "progress"]
 
-# What is killed, as it shows in the list of processes; "driver" and "everything" are the command itself.
+# What is killed, as it shows in the list of processes; "driver" and "everything" are the command
+# itself.
 VICTIMS = {
     "controller": ("ray::ControllerActor",),
     "engine worker": ("ray::MapWorker", "ray::MapBatches(work)"),
@@ -29,12 +32,17 @@ STARTS = 4  # how often a command that fails is given before it counts as failed
 ENDS_THE_DRIVER = {"driver", "everything", "node", "head"}
 # The steps of a run of two rounds, in the order of its journal.
 STEPS = [(0, "pool"), (0, "embedding"), (0, "evaluation")]
-STEPS += [(at, step) for at in (1, 2) for step in ("generation", "selection", "annotation", "training", "evaluation")]
+STEPS += [
+    (at, step)
+    for at in (1, 2)
+    for step in ("generation", "selection", "annotation", "training", "evaluation")
+]
 
 
 @dataclass(frozen=True)
 class Point:
-    """`victim` is killed `delay` seconds after the journal's event of a step, or after a sign of progress in it.
+    """`victim` is killed `delay` seconds after the journal's event of a step, or after a sign of
+    progress in it.
 
     What is not of the command's own processes is killed, and started again, by `strike`.
     """
@@ -48,12 +56,16 @@ class Point:
 
     def __str__(self) -> str:
         when = "after" if self.kind == "event" else "in"
-        return f"{self.victim} {when} {self.step} of round {self.round}" + (f" + {self.delay:.1f} s" * bool(self.delay))
+        return f"{self.victim} {when} {self.step} of round {self.round}" + (
+            f" + {self.delay:.1f} s" * bool(self.delay)
+        )
 
 
 @dataclass
 class Trial:
-    """What became of one run: the points it reached (those of a victim that was there), and its last words."""
+    """What became of one run: the points it reached (those of a victim that was there), and its
+    last words.
+    """
 
     killed: list[Point] = field(default_factory=list)
     missed: list[Point] = field(default_factory=list)
@@ -63,19 +75,42 @@ class Trial:
 
 
 def list_points() -> list[Point]:
-    """Every event of the journal with the command killed, and every step with each process that works in it."""
-    points = [Point("event", at, step, victim) for at, step in STEPS for victim in ("everything", "controller")]
-    busy = {"generation": "engine worker", "evaluation": "engine worker", "training": "train worker"}
+    """Every event of the journal with the command killed, and every step with each process that
+    works in it.
+    """
+    points = [
+        Point("event", at, step, victim)
+        for at, step in STEPS
+        for victim in ("everything", "controller")
+    ]
+    busy = {
+        "generation": "engine worker",
+        "evaluation": "engine worker",
+        "training": "train worker",
+    }
     points += [Point("progress", at, step, busy[step]) for at, step in STEPS if step in busy]
     points += [Point("progress", at, step, "driver") for at, step in STEPS if step in busy]
-    return points + [Point("event", at, step, victim) for at, step in STEPS[2::3] for victim in ("node",)]
+    return points + [
+        Point("event", at, step, victim) for at, step in STEPS[2::3] for victim in ("node",)
+    ]
 
 
 def draw_points(chance: random.Random, count: int) -> list[Point]:
     """`count` points at random times and of random victims, in the order of a run."""
-    victims = ["driver", "everything", "controller", "controller", "engine worker", "train worker", "node"]
+    victims = [
+        "driver",
+        "everything",
+        "controller",
+        "controller",
+        "engine worker",
+        "train worker",
+        "node",
+    ]
     picked = sorted(chance.sample(range(len(STEPS)), min(count, len(STEPS))))
-    return [Point("event", *STEPS[at], chance.choice(victims), round(chance.uniform(0, 4), 2)) for at in picked]
+    return [
+        Point("event", *STEPS[at], chance.choice(victims), round(chance.uniform(0, 4), 2))
+        for at in picked
+    ]
 
 
 def spread(points: Sequence[Point], runs: int) -> Iterator[list[Point]]:
@@ -92,9 +127,15 @@ def spread(points: Sequence[Point], runs: int) -> Iterator[list[Point]]:
 
 
 def try_points(
-    project: Project, points: Sequence[Point], *arguments: str, limit: float = 300.0, **environment: str
+    project: Project,
+    points: Sequence[Point],
+    *arguments: str,
+    limit: float = 300.0,
+    **environment: str,
 ) -> Trial:
-    """Runs `arguments`, kills at each of `points` in turn, and gives the same command again until it has ended."""
+    """Runs `arguments`, kills at each of `points` in turn, and gives the same command again until
+    it has ended.
+    """
     trial = Trial()
     command = _Command(project, arguments, environment, trial, limit)
     for point in points:
@@ -106,13 +147,17 @@ def try_points(
 
 
 def wait_for(process: "subprocess.Popen[str]", kind: Kind, round: int, step: str) -> bool | None:
-    """Whether the event of a step, or a sign of progress in it, is told by a command that prints JSON.
+    """Whether the event of a step, or a sign of progress in it, is told by a command that prints
+    JSON.
 
     False once the step is over, None once the command has said its last.
     """
     for line in process.stdout or ():
         value: dict[str, Any] = json.loads(line)
-        if (value.get("round"), value.get("step")) == (round, step) and value["type"] in ("event", kind):
+        if (value.get("round"), value.get("step")) == (round, step) and value["type"] in (
+            "event",
+            kind,
+        ):
             return bool(value["type"] == kind)
     return None
 
@@ -121,14 +166,21 @@ class _Command:
     """A command line that is started again when it was killed."""
 
     def __init__(
-        self, project: Project, arguments: Sequence[str], environment: dict[str, str], trial: Trial, limit: float
+        self,
+        project: Project,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        trial: Trial,
+        limit: float,
     ) -> None:
         self._project, self._arguments, self._environment = project, arguments, environment
         self._trial, self._limit = trial, limit
         self._process: subprocess.Popen[str] | None = None
 
     def wait_for(self, point: Point) -> bool:
-        """Whether the line that `point` waits for came, at once or after the command failed and was given again."""
+        """Whether the line that `point` waits for came, at once or after the command failed and was
+        given again.
+        """
         for _ in range(STARTS):
             reached = wait_for(self._running(), point.kind, point.round, point.step)
             if reached is not None or self._end() == 0:
@@ -152,7 +204,9 @@ class _Command:
         return bool(killed)
 
     def finish(self) -> None:
-        """To the end of the run. A command that lost its cluster says so and fails; it is given again."""
+        """To the end of the run. A command that lost its cluster says so and fails; it is given
+        again.
+        """
         for _ in range(STARTS):
             self._running()
             if self._end() == 0:
@@ -161,7 +215,11 @@ class _Command:
     def _find(self, process: "subprocess.Popen[str]", victim: str) -> list[int]:
         """Whom to kill. A worker may be a while in coming."""
         if victim not in VICTIMS:
-            family = psutil.Process(process.pid).children(recursive=True) if victim == "everything" else []
+            family = (
+                psutil.Process(process.pid).children(recursive=True)
+                if victim == "everything"
+                else []
+            )
             return [process.pid, *(each.pid for each in family)]
         deadline = time.monotonic() + PATIENCE
         while process.poll() is None and time.monotonic() < deadline:

@@ -1,4 +1,6 @@
-"""An S3 store on this machine that can be told to fail: moto behind a door that answers badly now and then."""
+"""An S3 store on this machine that can be told to fail: moto behind a door that answers badly now
+and then.
+"""
 
 import random
 import threading
@@ -15,11 +17,19 @@ import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "s3-canary", "region_name": "us-east-1"}
+KEYS = {
+    "aws_access_key_id": "test",
+    "aws_secret_access_key": "s3-canary",
+    "region_name": "us-east-1",
+}
 Answer = Iterable[bytes]
 ERROR = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>as ordered</Message></Error>"
 # What S3 says when it is overloaded or broken; the last is sent after the work was done.
-ANSWERS = [("503 Slow Down", "SlowDown"), ("500 Broken", "InternalError"), ("500 After", "InternalError")]
+ANSWERS = [
+    ("503 Slow Down", "SlowDown"),
+    ("500 Broken", "InternalError"),
+    ("500 After", "InternalError"),
+]
 
 
 @dataclass

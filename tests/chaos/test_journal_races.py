@@ -16,7 +16,9 @@ from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import Owner
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["atgen_ray.store.journal", "psycopg", "sqlalchemy.dialects.postgresql.psycopg"])
+PROCESSES.set_forkserver_preload(
+    ["atgen_ray.store.journal", "psycopg", "sqlalchemy.dialects.postgresql.psycopg"]
+)
 
 
 def race(url: str, names: list[str], barrier: Barrier, wins: "multiprocessing.Queue[str]") -> None:
@@ -34,7 +36,9 @@ def race(url: str, names: list[str], barrier: Barrier, wins: "multiprocessing.Qu
 def test_one_of_two_processes_wins_a_run(journal: Journal, journal_url: str) -> None:
     names = [journal.create_run(f"run-{uuid4().hex}", {}, "").name for _ in range(20)]
     barrier, wins = PROCESSES.Barrier(2), PROCESSES.Queue()
-    racers = [PROCESSES.Process(target=race, args=(journal_url, names, barrier, wins)) for _ in range(2)]
+    racers = [
+        PROCESSES.Process(target=race, args=(journal_url, names, barrier, wins)) for _ in range(2)
+    ]
     for racer in racers:
         racer.start()
     won = sorted(wins.get(timeout=30) for _ in names)
@@ -54,7 +58,10 @@ def open_together(urls: list[str], barrier: Barrier) -> None:
 
 
 def test_processes_may_open_a_new_journal_together(tmp_path: Path) -> None:
-    urls, barrier = [f"sqlite:///{tmp_path / f'{attempt}.db'}" for attempt in range(10)], PROCESSES.Barrier(4)
+    urls, barrier = (
+        [f"sqlite:///{tmp_path / f'{attempt}.db'}" for attempt in range(10)],
+        PROCESSES.Barrier(4),
+    )
     openers = [PROCESSES.Process(target=open_together, args=(urls, barrier)) for _ in range(4)]
     for opener in openers:
         opener.start()
@@ -71,13 +78,18 @@ def write_forever(url: str, name: str, ready: "multiprocessing.Queue[int]") -> N
     ready.put(lease.epoch)
     done = len(journal.committed_steps(name))
     while True:
-        # Two labels and the event that says so; a death in between leaves labels without an event, never the reverse.
-        journal.record_annotations(lease, done, [Annotation(f"{done}-{i}", "text", "ann", 0.5) for i in range(2)])
+        # Two labels and the event that says so; a death in between leaves labels without an event,
+        # never the reverse.
+        journal.record_annotations(
+            lease, done, [Annotation(f"{done}-{i}", "text", "ann", 0.5) for i in range(2)]
+        )
         journal.append(lease, "step", done, "annotation", {"epoch": lease.epoch})
         done += 1
 
 
-def test_a_killed_writer_leaves_a_whole_journal(journal: Journal, run: str, journal_url: str) -> None:
+def test_a_killed_writer_leaves_a_whole_journal(
+    journal: Journal, run: str, journal_url: str
+) -> None:
     chance = random.Random(0)
     for kill in range(1, 11):
         ready = PROCESSES.Queue()

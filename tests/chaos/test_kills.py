@@ -1,4 +1,5 @@
-"""A run killed with SIGKILL at points all over its course, and resumed by the same command, ends as an undisturbed one.
+"""A run killed with SIGKILL at points all over its course, and resumed by the same command, ends as
+an undisturbed one.
 
 `python benchmarks/chaos.py` does the same at a hundred points and more.
 """
@@ -27,7 +28,9 @@ KILLS = [
 ]
 
 
-def test_twelve_kills_change_nothing(finished: Project, make_project: Callable[[], Project]) -> None:
+def test_twelve_kills_change_nothing(
+    finished: Project, make_project: Callable[[], Project]
+) -> None:
     project = make_project()
     trial = try_points(project, KILLS, "run", "sort.yaml")
     assert trial.status == 0, trial.err
@@ -35,7 +38,9 @@ def test_twelve_kills_change_nothing(finished: Project, make_project: Callable[[
     assert compare(project, finished) == Verdict()
 
 
-def test_a_run_outlives_the_nodes_that_do_its_work(finished: Project, make_project: Callable[[], Project]) -> None:
+def test_a_run_outlives_the_nodes_that_do_its_work(
+    finished: Project, make_project: Callable[[], Project]
+) -> None:
     project = make_project()
     steps = [
         ("event", 0, "pool"),
@@ -44,7 +49,10 @@ def test_a_run_outlives_the_nodes_that_do_its_work(finished: Project, make_proje
         ("progress", 2, "evaluation"),
     ]
     with run_cluster() as cluster:
-        points = [Point(kind, at, step, "second node", 0.0, cluster.replace_node) for kind, at, step in steps]
+        points = [
+            Point(kind, at, step, "second node", 0.0, cluster.replace_node)
+            for kind, at, step in steps
+        ]
         trial = try_points(project, points, "run", "sort.yaml", RAY_ADDRESS=cluster.address)
     assert (trial.status, trial.missed, trial.starts) == (0, [], 1), trial.err
     assert compare(project, finished) == Verdict()

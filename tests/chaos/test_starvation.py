@@ -1,4 +1,6 @@
-"""Journal and run folder on a full or read-only disk, in a failing store, under a lock, by a clock that jumps."""
+"""Journal and run folder on a full or read-only disk, in a failing store, under a lock, by a clock
+that jumps.
+"""
 
 import sqlite3
 import threading
@@ -50,7 +52,9 @@ def test_a_full_disk_keeps_what_was_there(disk: SmallDisk) -> None:
     with folder.publish("adapter") as local:
         (local / "weights").write_text("old")
     disk.fill()
-    with pytest.raises(OutOfOrder, match=r"^storage /.*/runs/demo cannot be used: No space left on device$"):
+    with pytest.raises(
+        OutOfOrder, match=r"^storage /.*/runs/demo cannot be used: No space left on device$"
+    ):
         folder.write_text("metrics.json", "new" * 5000)
     with pytest.raises(OutOfOrder, match="No space left"), folder.publish("adapter") as local:
         (local / "weights").write_text("new" * 5000)
@@ -68,10 +72,14 @@ def test_a_full_disk_loses_no_committed_label(disk: SmallDisk) -> None:
     written = 0
     with pytest.raises(OutOfOrder, match="database or disk is full"):  # noqa: PT012
         while True:
-            journal.record_annotations(lease, 1, [Annotation(f"e{written}", "x" * 20_000, "ann", 0.5)])
+            journal.record_annotations(
+                lease, 1, [Annotation(f"e{written}", "x" * 20_000, "ann", 0.5)]
+            )
             written += 1
     assert written > 10
-    assert [label.id for _, label in journal.annotations("demo")] == [f"e{at}" for at in range(written)]
+    assert [label.id for _, label in journal.annotations("demo")] == [
+        f"e{at}" for at in range(written)
+    ]
     journal.close()
     again = Journal(f"sqlite:///{disk.folder / 'atgen.db'}")
     assert again.dollars("demo") == 0.5 * written
@@ -109,12 +117,16 @@ def test_a_store_that_often_fails_loses_nothing(store: ObjectStore) -> None:
         assert [(copy / file).read_text() for file in ("a", "deep/b")] == [f"{at}"] * 2
     folder.remove("rounds/003")
     folder.sweep()
-    assert [rel for rel in folder.list("rounds") if folder.list(rel)] == [f"rounds/{at:03d}" for at in (0, 1, 2, 4, 5)]
+    assert [rel for rel in folder.list("rounds") if folder.list(rel)] == [
+        f"rounds/{at:03d}" for at in (0, 1, 2, 4, 5)
+    ]
     assert sum(count for answer, count in store.answers.items() if answer != "well") > 10
 
 
 def test_readers_of_a_slow_store_see_what_is_whole(store: ObjectStore) -> None:
-    """While a file and a folder of several objects are replaced, in whatever order the objects arrive."""
+    """While a file and a folder of several objects are replaced, in whatever order the objects
+    arrive.
+    """
     folder = RunFolder(f"s3://{store.bucket}/prefix", "demo")
 
     def write(at: int) -> None:
@@ -141,10 +153,14 @@ def test_readers_of_a_slow_store_see_what_is_whole(store: ObjectStore) -> None:
         writing.result()
     assert read() == (2, {"2"})
     assert seen
-    assert all(found in (1, 2) and adapter in ({"1"}, set(), {"2"}) for found, adapter in seen), seen
+    assert all(found in (1, 2) and adapter in ({"1"}, set(), {"2"}) for found, adapter in seen), (
+        seen
+    )
 
 
-def test_a_folder_replaced_while_it_is_read_is_not_there(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_replaced_while_it_is_read_is_not_there(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = RunFolder(f"s3://{store.bucket}/prefix", "demo")
     fetch = folder.fs.get
 
@@ -169,7 +185,10 @@ def test_a_store_that_refuses_or_breaks_is_said_in_one_line(store: ObjectStore) 
     with folder.publish("adapter") as local:
         (local / "weights").write_text("old")
     store.refusing = True
-    for write in (lambda: folder.write_text("metrics.json", "new"), lambda: folder.remove("adapter")):
+    for write in (
+        lambda: folder.write_text("metrics.json", "new"),
+        lambda: folder.remove("adapter"),
+    ):
         with pytest.raises(OutOfOrder, match=r"^storage s3://\.\.\. cannot be used: ") as caught:
             write()
         assert "canary" not in str(caught.value)
@@ -184,7 +203,9 @@ def test_a_store_that_refuses_or_breaks_is_said_in_one_line(store: ObjectStore) 
         folder.exists("metrics.json")
 
 
-def test_a_locked_database_is_waited_for_and_then_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_database_is_waited_for_and_then_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(database, "BUSY_SECONDS", 1)
     journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
     journal.create_run("demo", {}, "")
@@ -198,7 +219,9 @@ def test_a_locked_database_is_waited_for_and_then_said(tmp_path: Path, monkeypat
     assert journal.append(lease, "note").sequence == 1
 
 
-def test_a_server_that_restarts_is_waited_for(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_restarts_is_waited_for(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Here it refuses connections for a moment; `test_starved_runs.py` restarts a real one."""
     journal = Journal(postgres_url)
     journal.create_run("waiting", {}, "")
@@ -223,7 +246,9 @@ def test_a_server_that_restarts_is_waited_for(postgres_url: str, monkeypatch: py
 def test_a_clock_that_jumps_gives_no_run_to_two(
     journal: Journal, run: str, monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
-    """The clock is the database's. Who holds a run keeps it or loses it as a whole, and nothing is written twice."""
+    """The clock is the database's. Who holds a run keeps it or loses it as a whole, and nothing is
+    written twice.
+    """
     elsewhere = Owner("a", host="far-away", pid=2**22 + 1, started=0.0, machine="another")
     lease = journal.acquire(run, elsewhere, 20)
     journal.append(lease, "step", 1, "annotation", {})
@@ -244,7 +269,9 @@ def test_a_clock_that_jumps_gives_no_run_to_two(
 
 
 def test_a_service_without_its_database_says_503(tmp_path: Path) -> None:
-    """Neither 401, which would have callers throw their tokens away, nor 404 for runs that are there."""
+    """Neither 401, which would have callers throw their tokens away, nor 404 for runs that are
+    there.
+    """
     file = tmp_path / "atgen.db"
     journal = Journal(f"sqlite:///{file}")
     journal.create_run("demo", {}, "")
@@ -262,6 +289,10 @@ def test_a_service_without_its_database_says_503(tmp_path: Path) -> None:
     )
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
     assert "cannot be used: file is not a database" in answer.json()["error"]["message"]
-    for call in (lambda: control.show("demo"), lambda: control.stop("demo"), lambda: control.resume("demo")):
+    for call in (
+        lambda: control.show("demo"),
+        lambda: control.stop("demo"),
+        lambda: control.resume("demo"),
+    ):
         with pytest.raises(OutOfOrder):
             call()

@@ -1,4 +1,6 @@
-"""A whole run whose disk fills up and whose database goes away: it ends with one line, and the same command resumes."""
+"""A whole run whose disk fills up and whose database goes away: it ends with one line, and the same
+command resumes.
+"""
 
 import subprocess
 import tempfile
@@ -26,7 +28,10 @@ def test_a_run_without_disk_or_database_ends_and_goes_on(
     finished: Project, make_project: Callable[[], Project], tmp_path: Path
 ) -> None:
     project, begun, said = make_project(), time.time(), ""
-    with mount_disk(tmp_path / "disk", "64m") as disk, tempfile.TemporaryDirectory(prefix="atgen-pg-") as folder:
+    with (
+        mount_disk(tmp_path / "disk", "64m") as disk,
+        tempfile.TemporaryDirectory(prefix="atgen-pg-") as folder,
+    ):
         (project.folder / "atgen-runs").symlink_to(disk.folder)
         with run_postgres(Path(folder)) as server:
 
@@ -38,7 +43,9 @@ def test_a_run_without_disk_or_database_ends_and_goes_on(
             disk.fill()
             status, said = read_end(process)
             assert status == 2
-            assert f"storage {disk.folder}/runs/sort cannot be used: No space left on device" in said
+            assert (
+                f"storage {disk.folder}/runs/sort cannot be used: No space left on device" in said
+            )
             disk.free()
 
             process = start()
@@ -54,7 +61,9 @@ def test_a_run_without_disk_or_database_ends_and_goes_on(
             url = server.url.replace("postgresql:", "postgresql+psycopg:")
             assert compare(project, finished, database=url) == Verdict()
         assert PASSWORD not in said + line + done.stdout + done.stderr
-        sessions = [path for path in Path("/tmp/ray").glob("session_*") if path.stat().st_mtime > begun]
+        sessions = [
+            path for path in Path("/tmp/ray").glob("session_*") if path.stat().st_mtime > begun
+        ]
         assert sessions
         for root in (disk.folder, project.folder, *sessions):
             assert_absent(PASSWORD.encode(), root)

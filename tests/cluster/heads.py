@@ -23,16 +23,22 @@ RAY = str(Path(sys.executable).with_name("ray"))
 def start_head(logs: Path) -> Iterator[dict[str, str]]:
     """A head node that takes jobs; gives the environment in which `ray job` and `serve` find it."""
     dashboard = free_port()
-    # Short, for the names of sockets, and apart, so that no later `ray.init()` takes this cluster for a living one.
+    # Short, for the names of sockets, and apart, so that no later `ray.init()` takes this cluster
+    # for a living one.
     temporary = tempfile.mkdtemp(prefix="ray-")
     command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={temporary}"]
     command += [f"--port={free_port()}", f"--dashboard-port={dashboard}"]
-    command += [f"--dashboard-agent-listen-port={free_port()}"]  # else taken where another Ray runs on this machine
+    command += [
+        f"--dashboard-agent-listen-port={free_port()}"
+    ]  # else taken where another Ray runs on this machine
     log = (logs / "head.log").open("w")
-    # Jobs find the `python` of these tests first, as they would in an image or an activated environment.
+    # Jobs find the `python` of these tests first, as they would in an image or an activated
+    # environment.
     path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     others = {key: value for key, value in os.environ.items() if key not in KEEPING} | path
-    head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=others)
+    head = subprocess.Popen(
+        command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=others
+    )
     address = f"http://127.0.0.1:{dashboard}"
     environment = os.environ | {"RAY_ADDRESS": address, "RAY_DASHBOARD_ADDRESS": address}
     try:
@@ -48,7 +54,9 @@ def _wait_until_ready(environment: dict[str, str], log: Path) -> None:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         # The head lists jobs some seconds before there is an agent that takes one.
-        tried = subprocess.run([RAY, "job", "submit", "--", "true"], env=environment, capture_output=True, timeout=60)
+        tried = subprocess.run(
+            [RAY, "job", "submit", "--", "true"], env=environment, capture_output=True, timeout=60
+        )
         if tried.returncode == 0:
             return
         time.sleep(1)

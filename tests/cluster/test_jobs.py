@@ -1,4 +1,6 @@
-"""A run submitted as a Ray job to a cluster that somebody else started: stopped there, and resumed by a second job."""
+"""A run submitted as a Ray job to a cluster that somebody else started: stopped there, and resumed
+by a second job.
+"""
 
 import json
 import subprocess
@@ -20,12 +22,16 @@ def test_a_job_is_stopped_and_a_second_one_resumes_it(
     first = _submit(project, cluster, storage, "--no-wait", "--submission-id", "first")
     assert first.returncode == 0, first.stderr
     _wait_for_step(cluster, project, storage, "selection")
-    stopped = subprocess.run([RAY, "job", "stop", "first"], env=cluster, capture_output=True, text=True, timeout=120)
+    stopped = subprocess.run(
+        [RAY, "job", "stop", "first"], env=cluster, capture_output=True, text=True, timeout=120
+    )
     assert stopped.returncode == 0, stopped.stderr
     assert _wait_for_end(project, storage) == "stopped"
 
     address = {"--address": cluster["RAY_ADDRESS"], "--storage": storage}
-    second = project.run("submit", "sort.yaml", *(each for pair in address.items() for each in pair))
+    second = project.run(
+        "submit", "sort.yaml", *(each for pair in address.items() for each in pair)
+    )
     assert second.returncode == 0, second.stdout + second.stderr
     assert "all rounds done" in second.stdout
     view = json.loads(project.run("runs", "show", "sort", "--storage", storage, "--json").stdout)
@@ -35,7 +41,9 @@ def test_a_job_is_stopped_and_a_second_one_resumes_it(
     assert len(steps) == len(set(steps))
 
 
-def _submit(project: Project, cluster: dict[str, str], storage: str, *options: str) -> subprocess.CompletedProcess[str]:
+def _submit(
+    project: Project, cluster: dict[str, str], storage: str, *options: str
+) -> subprocess.CompletedProcess[str]:
     run = [sys.executable, "-m", "atgen_ray.cli", "run", "sort.yaml", "--storage", storage]
     command = [RAY, "job", "submit", "--working-dir", str(project.folder), *options, "--", *run]
     return subprocess.run(command, env=cluster, capture_output=True, text=True, timeout=400)
@@ -45,10 +53,14 @@ def _wait_for_step(cluster: dict[str, str], project: Project, storage: str, step
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         shown = project.run("runs", "show", "sort", "--storage", storage, "--json")
-        if shown.returncode == 0 and any(event["step"] == step for event in json.loads(shown.stdout)["events"]):
+        if shown.returncode == 0 and any(
+            event["step"] == step for event in json.loads(shown.stdout)["events"]
+        ):
             return
         time.sleep(2)
-    logs = subprocess.run([RAY, "job", "logs", "first"], env=cluster, capture_output=True, text=True, timeout=60)
+    logs = subprocess.run(
+        [RAY, "job", "logs", "first"], env=cluster, capture_output=True, text=True, timeout=60
+    )
     pytest.fail(f"the job never came to {step}: {logs.stdout} {logs.stderr}")
 
 
@@ -56,7 +68,9 @@ def _wait_for_end(project: Project, storage: str) -> str:
     """The status of the run once it no longer runs; the journal may be a moment behind the job."""
     deadline = time.monotonic() + 20
     while True:
-        status = json.loads(project.run("runs", "show", "sort", "--storage", storage, "--json").stdout)["status"]
+        status = json.loads(
+            project.run("runs", "show", "sort", "--storage", storage, "--json").stdout
+        )["status"]
         if status != "running" or time.monotonic() > deadline:
             return str(status)
         time.sleep(1)

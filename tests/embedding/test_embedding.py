@@ -33,7 +33,9 @@ def folder(tmp_path: Path) -> RunFolder:
 def count(done: int, total: int) -> None: ...
 
 
-def test_similar_texts_are_near_and_vectors_have_length_one(ray_session: None, folder: RunFolder) -> None:
+def test_similar_texts_are_near_and_vectors_have_length_one(
+    ray_session: None, folder: RunFolder
+) -> None:
     embed_pool(pool(TEXTS), MINILM, folder, count)
     vectors = load_embeddings(folder, pool(TEXTS)["content"].to_pylist())
     assert vectors.shape == (6, 384)
@@ -45,7 +47,9 @@ def test_similar_texts_are_near_and_vectors_have_length_one(ray_session: None, f
     np.testing.assert_array_equal(vectors[0], vectors[5])
 
 
-def test_vectors_are_those_of_sentence_transformers_whatever_the_batch(ray_session: None, folder: RunFolder) -> None:
+def test_vectors_are_those_of_sentence_transformers_whatever_the_batch(
+    ray_session: None, folder: RunFolder
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     from atgen_ray.core.checkpoints import resolve_checkpoint
@@ -53,7 +57,9 @@ def test_vectors_are_those_of_sentence_transformers_whatever_the_batch(ray_sessi
     embed_pool(pool(TEXTS), MINILM, folder, count)
     model = SentenceTransformer(resolve_checkpoint(MINILM.model), device="cpu")
     expected = model.encode(TEXTS, batch_size=1, normalize_embeddings=True)
-    np.testing.assert_allclose(load_embeddings(folder, pool(TEXTS)["content"].to_pylist()), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        load_embeddings(folder, pool(TEXTS)["content"].to_pylist()), expected, atol=1e-5
+    )
 
 
 def test_what_is_embedded_is_not_embedded_again(ray_session: None, folder: RunFolder) -> None:
@@ -64,7 +70,9 @@ def test_what_is_embedded_is_not_embedded_again(ray_session: None, folder: RunFo
     assert told[0] == (3, 5)
     assert told[-1] == (5, 5)
     new = set(folder.list("embeddings")) - before
-    assert sorted(name for path in new for name in folder.read_table(path)["content"].to_pylist()) == [
+    assert sorted(
+        name for path in new for name in folder.read_table(path)["content"].to_pylist()
+    ) == [
         "hash of Shares dropped today.",
         "hash of x",
     ]
@@ -73,7 +81,9 @@ def test_what_is_embedded_is_not_embedded_again(ray_session: None, folder: RunFo
 
 
 def test_an_embedding_that_is_not_finite_is_kept_as_missing(folder: RunFolder) -> None:
-    rows = pa.table({"content": ["a", "b"], "embedding": pa.array([[0.6, 0.8], None], pa.list_(pa.float32()))})
+    rows = pa.table(
+        {"content": ["a", "b"], "embedding": pa.array([[0.6, 0.8], None], pa.list_(pa.float32()))}
+    )
     folder.write_table("embeddings/x.parquet", rows)
     vectors = load_embeddings(folder, ["b", "a"])
     assert np.isnan(vectors[0]).all()

@@ -43,9 +43,13 @@ def generate(ray_session: None, model: ModelConfig, examples: pa.Table, tmp_path
         folder: str = "run",
         **engine: object,
     ) -> pa.Table:
-        config = EngineConfig(**{"backend": "transformers", "batch_size": 8, "threads_per_worker": 1} | engine)
+        config = EngineConfig(
+            **{"backend": "transformers", "batch_size": 8, "threads_per_worker": 1} | engine
+        )
         return generate_features(
-            build_engine(model.model_copy(update={"dtype": dtype}), prompt or PromptConfig(), config),
+            build_engine(
+                model.model_copy(update={"dtype": dtype}), prompt or PromptConfig(), config
+            ),
             examples if rows is None else rows,
             GenerationRequest(model.max_new_tokens, samples=samples, seed=seed),
             adapter,
@@ -66,7 +70,13 @@ def adapter(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(1)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
+    )
     peft_model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config)
     with torch.no_grad():
         for name, weight in peft_model.named_parameters():

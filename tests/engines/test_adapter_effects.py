@@ -1,7 +1,8 @@
 """What an engine computes is the adapter that the user takes away, whatever model.dtype is.
 
-The measure is the effect on the log-probabilities of 64 answers, against peft unmerged in float32, with the smallest
-adapter that occurs. In 16 bits, merged or not, most of that effect is rounded away.
+The measure is the effect on the log-probabilities of 64 answers, against peft unmerged in float32,
+with the smallest adapter that occurs. In 16 bits, merged or not, most of that effect is rounded
+away.
 """
 
 from collections.abc import Callable
@@ -28,9 +29,13 @@ ANSWERS = pa.table({"id": [f"a{index:02}" for index in range(64)], "text": TEXTS
 DTYPES = ["float32", "bfloat16", "float16"]
 
 
-def measure(model: ModelConfig, adapter: Path, tokens: list[list[int]], logprobs: list[list[float]]) -> Effect:
+def measure(
+    model: ModelConfig, adapter: Path, tokens: list[list[int]], logprobs: list[list[float]]
+) -> Effect:
     """An engine's `logprobs` of its 64 answers `tokens`, beside those of peft in float32."""
-    base, tuned = score_outputs(list(zip(TEXTS, tokens, strict=True)), model, PromptConfig(), adapter)
+    base, tuned = score_outputs(
+        list(zip(TEXTS, tokens, strict=True)), model, PromptConfig(), adapter
+    )
     return compare_effects(logprobs, base, tuned)
 
 
@@ -49,15 +54,28 @@ def assert_whole(effect: Effect) -> None:
     ids=lambda value: value if isinstance(value, str) else "-".join(value.values()),
 )
 def test_an_engine_keeps_the_whole_effect(
-    generate: Generate, model: ModelConfig, slight_adapter: Path, dtype: str, settings: dict[str, str]
+    generate: Generate,
+    model: ModelConfig,
+    slight_adapter: Path,
+    dtype: str,
+    settings: dict[str, str],
 ) -> None:
     features = generate(ANSWERS, adapter=slight_adapter, dtype=dtype, **settings)
     assert features.schema == FEATURES_SCHEMA
-    assert_whole(measure(model, slight_adapter, features["token_ids"].to_pylist(), features["logprobs"].to_pylist()))
+    assert_whole(
+        measure(
+            model,
+            slight_adapter,
+            features["token_ids"].to_pylist(),
+            features["logprobs"].to_pylist(),
+        )
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_replica_of_transformers_keeps_the_whole_effect(model: ModelConfig, slight_adapter: Path, dtype: str) -> None:
+def test_a_replica_of_transformers_keeps_the_whole_effect(
+    model: ModelConfig, slight_adapter: Path, dtype: str
+) -> None:
     shelf = AdapterShelf(ServiceConfig(model=model.model_copy(update={"dtype": dtype})))
     shelf.load_model()
     adapter = Adapter("run-1", slight_adapter, "digest")
@@ -74,8 +92,12 @@ def test_a_replica_of_transformers_keeps_the_whole_effect(model: ModelConfig, sl
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_hidden_states_keep_the_whole_effect(model: ModelConfig, slight_adapter: Path, dtype: str) -> None:
-    reader = StateReader(model.model_copy(update={"dtype": dtype}), PromptConfig(), slight_adapter, 1)
+def test_hidden_states_keep_the_whole_effect(
+    model: ModelConfig, slight_adapter: Path, dtype: str
+) -> None:
+    reader = StateReader(
+        model.model_copy(update={"dtype": dtype}), PromptConfig(), slight_adapter, 1
+    )
     answer = [5, 9, 200, 17, 3]
     rows = reader(ANSWERS.append_column("token_ids", pa.array([answer] * len(TEXTS))))
     found = np.stack(rows["state"].to_pylist())
@@ -84,7 +106,9 @@ def test_hidden_states_keep_the_whole_effect(model: ModelConfig, slight_adapter:
         states = []
         for text in TEXTS:
             prompt = reader.prompts.encode(text)
-            hidden = scorer(input_ids=torch.tensor([prompt + answer]), output_hidden_states=True).hidden_states[-1]
+            hidden = scorer(
+                input_ids=torch.tensor([prompt + answer]), output_hidden_states=True
+            ).hidden_states[-1]
             states.append(hidden[0, len(prompt) :].mean(0).numpy())
         return np.stack(states)
 
@@ -96,7 +120,9 @@ def test_hidden_states_keep_the_whole_effect(model: ModelConfig, slight_adapter:
 
 
 def test_a_small_adapter_that_is_missing_is_seen() -> None:
-    """Its log-probabilities are those of the base model, within any tolerance in nats that rounding asks for."""
+    """Its log-probabilities are those of the base model, within any tolerance in nats that rounding
+    asks for.
+    """
     rng = np.random.default_rng(0)
     base = [rng.normal(-2, 1, 10) for _ in range(4)]
     effects = [rng.normal(0, 0.01, 10) for _ in range(4)]

@@ -43,7 +43,9 @@ def expect(model: Any, prompt: list[int], length: int) -> tuple[list[int], list[
 def mixed(tiny_model: str, adapter: Path) -> Any:
     """The base model with the same adapter under two names, the second of them turned round."""
     model = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), str(adapter), adapter_name="one"
+        AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32),
+        str(adapter),
+        adapter_name="one",
     )
     model.load_adapter(str(adapter), adapter_name="two")
     with torch.no_grad():
@@ -53,7 +55,9 @@ def mixed(tiny_model: str, adapter: Path) -> Any:
     return model.eval()
 
 
-def test_a_mixed_batch_gives_each_row_what_its_own_adapter_says(mixed: Any, tiny_model: str) -> None:
+def test_a_mixed_batch_gives_each_row_what_its_own_adapter_says(
+    mixed: Any, tiny_model: str
+) -> None:
     names = [None, "one", "two"]
     requests = [TokenRequest(prompt, 9, adapter=name) for prompt in PROMPTS for name in names]
     rows = run(mixed, requests)
@@ -68,13 +72,21 @@ def test_a_mixed_batch_gives_each_row_what_its_own_adapter_says(mixed: Any, tiny
         assert [step.token for step in steps] == tokens
         assert [step.logprob for step in steps] == pytest.approx(logprobs, abs=1e-4)
         answers.add((tuple(request.token_ids), tuple(tokens)))
-    assert len(answers) == len(requests)  # no two models say the same, so a wrong adapter would show
+    assert len(answers) == len(
+        requests
+    )  # no two models say the same, so a wrong adapter would show
 
 
 def test_rows_end_on_their_own_and_the_rest_goes_on(mixed: Any) -> None:
-    together = run(mixed, [TokenRequest(prompt, 2 + 3 * index) for index, prompt in enumerate(PROMPTS)])
-    alone = [run(mixed, [TokenRequest(prompt, 2 + 3 * index)])[0] for index, prompt in enumerate(PROMPTS)]
-    assert [[step.token for step in row] for row in together] == [[step.token for step in row] for row in alone]
+    together = run(
+        mixed, [TokenRequest(prompt, 2 + 3 * index) for index, prompt in enumerate(PROMPTS)]
+    )
+    alone = [
+        run(mixed, [TokenRequest(prompt, 2 + 3 * index)])[0] for index, prompt in enumerate(PROMPTS)
+    ]
+    assert [[step.token for step in row] for row in together] == [
+        [step.token for step in row] for row in alone
+    ]
     assert [len(row) for row in together] == [2, 5, 8]
     assert all(row[-1].finish in ("length", "stop") and row[0].finish is None for row in together)
 
@@ -85,7 +97,9 @@ def test_an_unwanted_row_stops(mixed: Any) -> None:
 
 
 def test_samples_depend_on_the_seed_alone(mixed: Any) -> None:
-    drawn = [TokenRequest(PROMPTS[0], 6, temperature=1.0, top_p=0.95, seed=seed) for seed in range(4)]
+    drawn = [
+        TokenRequest(PROMPTS[0], 6, temperature=1.0, top_p=0.95, seed=seed) for seed in range(4)
+    ]
     together = [[step.token for step in row] for row in run(mixed, drawn)]
     alone = [[step.token for step in run(mixed, [request])[0]] for request in reversed(drawn)]
     assert together == alone[::-1]
@@ -94,12 +108,19 @@ def test_samples_depend_on_the_seed_alone(mixed: Any) -> None:
 
 def test_top_p_keeps_the_likeliest_tokens(mixed: Any) -> None:
     greedy = [step.token for step in run(mixed, [TokenRequest(PROMPTS[1], 5)])[0]]
-    drawn = [step.token for step in run(mixed, [TokenRequest(PROMPTS[1], 5, temperature=1.0, top_p=1e-6, seed=9)])[0]]
+    drawn = [
+        step.token
+        for step in run(mixed, [TokenRequest(PROMPTS[1], 5, temperature=1.0, top_p=1e-6, seed=9)])[
+            0
+        ]
+    ]
     assert drawn == greedy
 
 
 def test_rows_that_join_say_what_they_say_alone(mixed: Any) -> None:
-    """Shorter and longer prompts, with other adapters, come at any step; rows that end leave room on the left."""
+    """Shorter and longer prompts, with other adapters, come at any step; rows that end leave room
+    on the left.
+    """
     lengths = [3, 9, 6, 2, 7]
     prompts = [*PROMPTS, [11], [250, 8] * 9]
     names = [None, "one", None, "two", "one"]
@@ -122,5 +143,7 @@ def test_rows_that_join_say_what_they_say_alone(mixed: Any) -> None:
     for request, row in zip(requests, rows, strict=True):
         (alone,) = run(mixed, [request])
         assert [step.token for step in row] == [step.token for step in alone]
-        assert [step.logprob for step in row] == pytest.approx([step.logprob for step in alone], abs=1e-4)
+        assert [step.logprob for step in row] == pytest.approx(
+            [step.logprob for step in alone], abs=1e-4
+        )
         assert row[-1].finish == alone[-1].finish

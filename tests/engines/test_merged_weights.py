@@ -15,9 +15,13 @@ from atgen_ray.models.loading import load_model
 @pytest.mark.parametrize("method", ["lora", "rslora", "dora"])
 def test_updates_are_those_that_peft_merges(method: str, tiny_model: str, tmp_path: Path) -> None:
     model = ModelConfig(id=tiny_model, dtype="float32")
-    before: dict[str, Any] = {name: weight.clone() for name, weight in load_model(model).state_dict().items()}
+    before: dict[str, Any] = {
+        name: weight.clone() for name, weight in load_model(model).state_dict().items()
+    }
     variant = {"use_rslora": method == "rslora", "use_dora": method == "dora"}
-    tuned = get_peft_model(load_model(model), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", **variant))
+    tuned = get_peft_model(
+        load_model(model), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", **variant)
+    )
     torch.manual_seed(0)
     for name, weight in tuned.named_parameters():
         if weight.requires_grad:

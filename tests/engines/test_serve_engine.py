@@ -7,7 +7,9 @@ from ray.serve.exceptions import BackPressureError
 from atgen_ray.engines.serve_engine import call_again
 
 
-@pytest.mark.parametrize("fault", [ActorDiedError(), BackPressureError(num_queued_requests=1, max_queued_requests=1)])
+@pytest.mark.parametrize(
+    "fault", [ActorDiedError(), BackPressureError(num_queued_requests=1, max_queued_requests=1)]
+)
 def test_a_replica_that_is_gone_or_full_is_asked_again(fault: Exception) -> None:
     left = [fault, fault]
 

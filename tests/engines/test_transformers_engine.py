@@ -1,4 +1,6 @@
-"""The transformers engine: what it reports is what the model computes, whatever stands beside it in a batch."""
+"""The transformers engine: what it reports is what the model computes, whatever stands beside it in
+a batch.
+"""
 
 import os
 import signal
@@ -31,26 +33,42 @@ def flat(features: pa.Table, column: str) -> np.ndarray:
 def test_logprobs_are_those_of_one_forward_pass(
     generate: Generate, model: ModelConfig, examples: pa.Table, adapter: Path
 ) -> None:
-    for place, weights in enumerate((None, adapter)):  # as `score_outputs` has them, without and with the adapter
+    for place, weights in enumerate(
+        (None, adapter)
+    ):  # as `score_outputs` has them, without and with the adapter
         features = generate(adapter=weights, folder=f"run{place}")
-        pairs = list(zip(examples["text"].to_pylist(), features["token_ids"].to_pylist(), strict=True))
+        pairs = list(
+            zip(examples["text"].to_pylist(), features["token_ids"].to_pylist(), strict=True)
+        )
         expected = np.concatenate(score_outputs(pairs, model, PromptConfig(), adapter)[place])
         np.testing.assert_allclose(flat(features, "logprobs"), expected, atol=1e-4)
 
 
-def test_features_have_the_schema_and_consistent_numbers(generate: Generate, examples: pa.Table) -> None:
+def test_features_have_the_schema_and_consistent_numbers(
+    generate: Generate, examples: pa.Table
+) -> None:
     features = generate()
     assert features.schema == FEATURES_SCHEMA
     assert features["id"].to_pylist() == sorted(examples["id"].to_pylist())
     for row in features.to_pylist():
         assert row["error"] is None
-        assert len(row["logprobs"]) == len(row["entropies"]) == len(row["top_logprobs"]) == len(row["token_ids"])
-        np.testing.assert_allclose([top[0] for top in row["top_logprobs"]], row["logprobs"], atol=1e-5)
+        assert (
+            len(row["logprobs"])
+            == len(row["entropies"])
+            == len(row["top_logprobs"])
+            == len(row["token_ids"])
+        )
+        np.testing.assert_allclose(
+            [top[0] for top in row["top_logprobs"]], row["logprobs"], atol=1e-5
+        )
         assert all(0 <= entropy <= np.log(50_000) for entropy in row["entropies"])
 
 
 def test_batch_composition_never_changes_a_score(generate: Generate) -> None:
-    alone, together = generate(batch_size=1, folder="alone"), generate(batch_size=14, folder="together")
+    alone, together = (
+        generate(batch_size=1, folder="alone"),
+        generate(batch_size=14, folder="together"),
+    )
     assert alone["token_ids"].to_pylist() == together["token_ids"].to_pylist()
     np.testing.assert_allclose(flat(alone, "logprobs"), flat(together, "logprobs"), atol=1e-4)
     np.testing.assert_allclose(flat(alone, "entropies"), flat(together, "entropies"), atol=1e-4)
@@ -60,7 +78,9 @@ def test_output_ends_with_its_end_of_turn_token(generate: Generate, demo_model: 
     model = ModelConfig(id=demo_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=24)
     worker = TransformersWorker(model, PromptConfig(), _request(24), None, 1)
     texts = ["What is the capital of France?", "Write a very long story about a river."]
-    rows = worker(pa.table({"id": ["a", "b"], "text": texts, "sample": pa.array([0, 0], pa.int32())})).to_pylist()
+    rows = worker(
+        pa.table({"id": ["a", "b"], "text": texts, "sample": pa.array([0, 0], pa.int32())})
+    ).to_pylist()
     assert {row["finish_reason"] for row in rows} == {"stop", "length"}
     for row in rows:
         ends = [token == 2 for token in row["token_ids"]]
@@ -70,7 +90,9 @@ def test_output_ends_with_its_end_of_turn_token(generate: Generate, demo_model: 
 
 
 def test_samples_are_drawn_anew_and_repeatably(generate: Generate) -> None:
-    first, again, other = (generate(samples=3, seed=seed, folder=name) for seed, name in ((1, "a"), (1, "b"), (2, "c")))
+    first, again, other = (
+        generate(samples=3, seed=seed, folder=name) for seed, name in ((1, "a"), (1, "b"), (2, "c"))
+    )
     assert first["samples"].to_pylist() == again["samples"].to_pylist()
     assert first["samples"].to_pylist() != other["samples"].to_pylist()
     for row in first.to_pylist():
@@ -80,9 +102,13 @@ def test_samples_are_drawn_anew_and_repeatably(generate: Generate) -> None:
         assert all(sample["logprob"] < 0 for sample in row["samples"])
 
 
-def test_a_prompt_that_is_too_long_costs_only_its_row(generate: Generate, examples: pa.Table) -> None:
+def test_a_prompt_that_is_too_long_costs_only_its_row(
+    generate: Generate, examples: pa.Table
+) -> None:
     rows = pa.concat_tables([examples, pa.table({"id": ["zz"], "text": ["long " * 500]})])
-    features = {row["id"]: row for row in generate(rows, prompt=PromptConfig(overlong="reject")).to_pylist()}
+    features = {
+        row["id"]: row for row in generate(rows, prompt=PromptConfig(overlong="reject")).to_pylist()
+    }
     assert "tokens" in features["zz"]["error"]
     assert features["zz"]["token_ids"] is None
     assert all(features[id_]["error"] is None for id_ in examples["id"].to_pylist())
@@ -94,7 +120,9 @@ def test_a_pass_in_which_every_row_fails_is_a_failure(generate: Generate) -> Non
         generate(rows, prompt=PromptConfig(overlong="reject"))
 
 
-def test_an_interrupted_pass_goes_on_where_it_stopped(generate: Generate, examples: pa.Table, tmp_path: Path) -> None:
+def test_an_interrupted_pass_goes_on_where_it_stopped(
+    generate: Generate, examples: pa.Table, tmp_path: Path
+) -> None:
     whole = generate(folder="whole")
     kept = whole.slice(0, 8).to_pylist()
     marked = [{**row, "sample": 0, "text": "kept from before the kill"} for row in kept]
@@ -118,7 +146,9 @@ class DyingWorker(TransformersWorker):
 
 
 @pytest.fixture(params=["tasks", "actors"])
-def workers(ray_session: None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def workers(
+    ray_session: None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In tasks, and in actors as where Ray does not keep processes that have nothing to do."""
     if request.param == "actors":
         for key in KEEPING:
@@ -126,7 +156,9 @@ def workers(ray_session: None, request: pytest.FixtureRequest, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("workers")
-def test_an_engine_that_dies_is_replaced(generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_dies_is_replaced(
+    generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = generate(folder="whole")
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(DyingWorker, "grave", tmp_path / "died", raising=False)

@@ -53,7 +53,10 @@ def test_adapter_answers_are_the_adapters(
 def test_vllm_is_the_choice_where_it_is_installed(model: ModelConfig) -> None:
     assert choose_backend("auto") == "vllm"
     assert build_engine(model, PromptConfig(), EngineConfig()).name == "vllm"
-    assert build_engine(model, PromptConfig(), EngineConfig(backend="transformers")).name == "transformers"
+    assert (
+        build_engine(model, PromptConfig(), EngineConfig(backend="transformers")).name
+        == "transformers"
+    )
 
 
 def test_entropy_from_the_likeliest_tokens_is_a_close_lower_bound() -> None:

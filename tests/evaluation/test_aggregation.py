@@ -15,7 +15,11 @@ PREDICTIONS = {id: "right" if number % 4 == 0 else "wrong" for number, id in enu
 
 def test_scores_by_example_and_their_mean():
     predictions = {"b": "the cat", "a": "dog"}
-    names = [name for name, metric in METRICS.items() if not metric.heavy and name not in ("llm_judge", "tool_calls")]
+    names = [
+        name
+        for name, metric in METRICS.items()
+        if not metric.heavy and name not in ("llm_judge", "tool_calls")
+    ]
     evaluation = evaluate_predictions(predictions, {"a": ["cat"], "b": ["Cat.", "bird"]}, names)
     assert evaluation.scores.column_names == ["id", *names]
     rows = {row["id"]: row for row in evaluation.scores.to_pylist()}
@@ -34,17 +38,25 @@ def test_interval_is_that_of_a_proportion():
     half = 1.96 * math.sqrt(0.25 * 0.75 / 40)
     assert aggregate["low"] == pytest.approx(0.25 - half, abs=0.03)
     assert aggregate["high"] == pytest.approx(0.25 + half, abs=0.03)
-    narrow = evaluate_predictions(PREDICTIONS, REFERENCES, ["exact_match"], 5000, 0.5).metrics["exact_match"]
+    narrow = evaluate_predictions(PREDICTIONS, REFERENCES, ["exact_match"], 5000, 0.5).metrics[
+        "exact_match"
+    ]
     assert aggregate["low"] < narrow["low"] < 0.25 < narrow["high"] < aggregate["high"]
 
 
 def test_order_never_matters_and_the_seed_does():
     once = evaluate_predictions(PREDICTIONS, REFERENCES, ["token_f1"], 200, seed=3)
-    backwards = evaluate_predictions(dict(reversed(PREDICTIONS.items())), REFERENCES, ["token_f1"], 200, seed=3)
+    backwards = evaluate_predictions(
+        dict(reversed(PREDICTIONS.items())), REFERENCES, ["token_f1"], 200, seed=3
+    )
     assert once.metrics == backwards.metrics
     assert once.scores.equals(backwards.scores)
     intervals = {
-        tuple(evaluate_predictions(PREDICTIONS, REFERENCES, ["token_f1"], 50, seed=seed).metrics["token_f1"].values())
+        tuple(
+            evaluate_predictions(PREDICTIONS, REFERENCES, ["token_f1"], 50, seed=seed)
+            .metrics["token_f1"]
+            .values()
+        )
         for seed in range(10)
     }
     assert len(intervals) > 1
@@ -56,7 +68,9 @@ def test_the_interval_collapses_where_there_is_nothing_to_resample(answer, count
     predictions = {f"x{number}": answer for number in range(count)}
     references = {id: ["right"] for id in predictions}
     value = float(answer == "right")
-    assert evaluate_predictions(predictions, references, ["exact_match"]).metrics["exact_match"] == {
+    assert evaluate_predictions(predictions, references, ["exact_match"]).metrics[
+        "exact_match"
+    ] == {
         "mean": value,
         "low": value,
         "high": value,
@@ -66,7 +80,9 @@ def test_the_interval_collapses_where_there_is_nothing_to_resample(answer, count
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0])
 def test_extreme_confidence_is_finite(confidence):
-    aggregate = evaluate_predictions(PREDICTIONS, REFERENCES, ["exact_match"], 100, confidence).metrics["exact_match"]
+    aggregate = evaluate_predictions(
+        PREDICTIONS, REFERENCES, ["exact_match"], 100, confidence
+    ).metrics["exact_match"]
     assert np.isfinite(list(aggregate.values())).all()
     assert aggregate["low"] <= aggregate["high"]
 

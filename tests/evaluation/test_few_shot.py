@@ -5,15 +5,22 @@ from atgen_ray.models.few_shot import show_solved
 from atgen_ray.models.loading import find_context, load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 
-SOLVED = [Shot(input=f"Q: {{{{ one }}}} {'word ' * 20 * index}", output=f"answer {index}") for index in range(3)]
+SOLVED = [
+    Shot(input=f"Q: {{{{ one }}}} {'word ' * 20 * index}", output=f"answer {index}")
+    for index in range(3)
+]
 
 
 def test_labels_stand_in_the_prompt_as_they_are(tiny_model: str) -> None:
     model = ModelConfig(id=tiny_model, max_prompt_tokens=80, max_new_tokens=8)
-    own = PromptConfig(system="Be brief.", template="Q: {{ input }}", few_shot=[Shot(input="a", output="b")])
+    own = PromptConfig(
+        system="Be brief.", template="Q: {{ input }}", few_shot=[Shot(input="a", output="b")]
+    )
     roomy, prompt = show_solved(model, own, SOLVED)
     text = PromptBuilder(load_tokenizer(model), prompt, roomy.max_prompt_tokens).render("Q: new")
-    places = [text.index(part) for part in ("Be brief.", "answer 0", "answer 1", "answer 2", "Q: new")]
+    places = [
+        text.index(part) for part in ("Be brief.", "answer 0", "answer 1", "answer 2", "Q: new")
+    ]
     assert places == sorted(places)
     assert text.count("Q: {{ one }}") == 3
     assert "Q: Q:" not in text

@@ -83,7 +83,11 @@ def test_plain_and_symbolic_answers():
     cases = PLAIN + SYMBOLIC
     predictions = {f"x{index:02d}": case[0] for index, case in enumerate(cases)}
     references = {f"x{index:02d}": [case[1]] for index, case in enumerate(cases)}
-    scores = evaluate_predictions(predictions, references, ["math_equal"]).scores["math_equal"].to_pylist()
+    scores = (
+        evaluate_predictions(predictions, references, ["math_equal"])
+        .scores["math_equal"]
+        .to_pylist()
+    )
     wrong = [case for case, score in zip(cases, scores, strict=True) if case[2] != score]
     assert not wrong
 

@@ -11,7 +11,15 @@ from atgen_ray.evaluation import METRICS, Resources
 from atgen_ray.evaluation.metric import Case
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
-FRACTIONS = (*ROUGE, "rougeLsum", "exact_match", "token_f1", "squad_exact_match", "squad_f1", "multiple_choice")
+FRACTIONS = (
+    *ROUGE,
+    "rougeLsum",
+    "exact_match",
+    "token_f1",
+    "squad_exact_match",
+    "squad_f1",
+    "multiple_choice",
+)
 WORDS = (
     "the",
     "running",
@@ -28,7 +36,9 @@ WORDS = (
     "?!",
 )
 words = st.sampled_from(WORDS)
-ascii_text = st.text(st.characters(max_codepoint=127), max_size=40) | st.lists(words, max_size=15).map(" ".join)
+ascii_text = st.text(st.characters(max_codepoint=127), max_size=40) | st.lists(
+    words, max_size=15
+).map(" ".join)
 any_text = st.text(max_size=30) | ascii_text
 
 
@@ -60,7 +70,9 @@ def test_rouge_is_the_package_s_own_on_ascii_text(prediction, references):
     ],
 )
 def test_rouge_counts_words_of_every_script(prediction, reference, expected):
-    assert tuple(METRICS[kind](prediction, [reference]) for kind in ROUGE) == pytest.approx(expected)
+    assert tuple(METRICS[kind](prediction, [reference]) for kind in ROUGE) == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +107,9 @@ def test_exact_match_and_f1_by_hand(prediction, references, match, f1):
     assert METRICS["token_f1"](prediction, references) == pytest.approx(f1)
 
 
-@pytest.mark.parametrize("metric", [*FRACTIONS, "math_equal", "tool_calls", "sacrebleu", "chrf", "length_ratio"])
+@pytest.mark.parametrize(
+    "metric", [*FRACTIONS, "math_equal", "tool_calls", "sacrebleu", "chrf", "length_ratio"]
+)
 def test_a_row_without_references_is_not_judged(metric):
     right = '{"name": "look", "arguments": {}}'
     cases = [Case(right, [right]), Case("an answer", [])]
@@ -104,7 +118,9 @@ def test_a_row_without_references_is_not_judged(metric):
     assert math.isnan(second)
 
 
-@pytest.mark.parametrize("metric", ["words", "repetition", "source_support", "novel_bigrams", "source_length_ratio"])
+@pytest.mark.parametrize(
+    "metric", ["words", "repetition", "source_support", "novel_bigrams", "source_length_ratio"]
+)
 def test_what_needs_no_references_is_judged_without(metric):
     assert math.isfinite(METRICS[metric]("an answer", [], "its source"))
 

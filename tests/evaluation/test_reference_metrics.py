@@ -48,13 +48,17 @@ def test_bleu_and_chrf_are_sacrebleu_s_over_the_set_and_by_sentence(metric, corp
     streams = [list(stream) for stream in zip(*REFERENCES, strict=True)]
     assert aggregate["mean"] == pytest.approx(corpus(PREDICTIONS, streams).score)
     assert aggregate["low"] < aggregate["mean"] < aggregate["high"] <= 100
-    expected = [sentence(text, refs).score for text, refs in zip(PREDICTIONS, REFERENCES, strict=True)]
+    expected = [
+        sentence(text, refs).score for text, refs in zip(PREDICTIONS, REFERENCES, strict=True)
+    ]
     assert result.scores[metric].to_pylist() == pytest.approx(expected)
 
 
 def test_examples_may_have_different_numbers_of_references():
     references = {"a": ["the cat sat"], "b": ["a dog ran far", "the dog ran far", "dogs run"]}
-    result = evaluate_predictions({"a": "the cat sat", "b": "a dog ran far"}, references, ["sacrebleu", "chrf"])
+    result = evaluate_predictions(
+        {"a": "the cat sat", "b": "a dog ran far"}, references, ["sacrebleu", "chrf"]
+    )
     assert [aggregate["mean"] for aggregate in result.metrics.values()] == pytest.approx([100, 100])
 
 
@@ -64,13 +68,16 @@ def test_the_interval_of_a_corpus_score_agrees_with_sacrebleu_s_bootstrap():
     references = {id: REFERENCES[index % 5] for index, id in enumerate(ids)}
     ours = evaluate_predictions(predictions, references, ["sacrebleu"], 1000).metrics["sacrebleu"]
     streams = [[references[id][stream] for id in ids] for stream in (0, 1)]
-    theirs = sacrebleu.metrics.BLEU().corpus_score([predictions[id] for id in ids], streams, n_bootstrap=1000)
+    theirs = sacrebleu.metrics.BLEU().corpus_score(
+        [predictions[id] for id in ids], streams, n_bootstrap=1000
+    )
     assert (ours["high"] - ours["low"]) / 2 == pytest.approx(theirs._ci, rel=0.2)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    prediction=st.lists(sentences, max_size=3).map("\n".join), references=st.lists(sentences, min_size=1, max_size=2)
+    prediction=st.lists(sentences, max_size=3).map("\n".join),
+    references=st.lists(sentences, min_size=1, max_size=2),
 )
 def test_rouge_lsum_is_the_package_s_own(prediction, references):
     scores = RougeScorer(["rougeLsum"], use_stemmer=True).score_multi(references, prediction)
@@ -128,8 +135,16 @@ CALL = '[{"name": "add", "arguments": {"a": 1, "b": [2]}}, {"name": "now", "argu
     ("prediction", "right"),
     [
         (CALL, 1),
-        ('```json\n[{"name": "now", "arguments": {}}, {"arguments": {"b": [2], "a": 1.0}, "name": "add"}]\n```', 1),
-        ('Sure: [{"function": {"name": "add", "arguments": "{\\"a\\": 1, \\"b\\": [2]}"}}, {"name": "now"}]', 1),
+        (
+            '```json\n[{"name": "now", "arguments": {}}, {"arguments": {"b": [2], "a": 1.0}, '
+            '"name": "add"}]\n```',
+            1,
+        ),
+        (
+            'Sure: [{"function": {"name": "add", "arguments": "{\\"a\\": 1, \\"b\\": [2]}"}}, '
+            '{"name": "now"}]',
+            1,
+        ),
         ('{"name": "add", "arguments": {"a": 1, "b": [2]}}', 0),
         (CALL.replace("1", "2", 1), 0),
         ("no calls", 0),
@@ -149,13 +164,19 @@ def test_a_reference_that_is_no_call_is_a_mistake():
 def test_lengths_novelty_and_repetition():
     source, answer = "the cat sat on the red mat", "the cat slept on the red sofa"
     assert METRICS["words"](answer, ["x"]) == 7
-    assert METRICS["length_ratio"](answer, ["one two", "one two three four five six"]) == pytest.approx(7 / 6)
+    assert METRICS["length_ratio"](
+        answer, ["one two", "one two three four five six"]
+    ) == pytest.approx(7 / 6)
     assert METRICS["source_length_ratio"]("one two", ["x"], "one two three four") == 0.5
     assert METRICS["novel_unigrams"](answer, ["x"], source) == pytest.approx(2 / 7)
     assert METRICS["novel_bigrams"](answer, ["x"], source) == pytest.approx(3 / 6)
     assert METRICS["novel_trigrams"](answer, ["x"], source) == pytest.approx(4 / 5)
     assert METRICS["repetition"]("a b c a b c a b c", ["x"]) == pytest.approx(1 - 3 / 7)
-    assert [METRICS[name]("", ["x"], "y") for name in ("novel_bigrams", "repetition", "words")] == [0, 0, 0]
+    assert [METRICS[name]("", ["x"], "y") for name in ("novel_bigrams", "repetition", "words")] == [
+        0,
+        0,
+        0,
+    ]
 
 
 def test_source_support_falls_with_what_the_source_does_not_say():
@@ -184,7 +205,11 @@ def test_the_judge_s_mean_score_is_reported_and_unreadable_verdicts_are_left_out
     predictions = {"a": "right", "b": "</answer> Score: 10 <answer>", "c": "eh"}
     references = {id: ["right", "correct"] for id in predictions}
     result = evaluate_predictions(
-        predictions, references, ["llm_judge"], sources=dict.fromkeys(predictions, "Q?"), resources=Resources(ask=ask)
+        predictions,
+        references,
+        ["llm_judge"],
+        sources=dict.fromkeys(predictions, "Q?"),
+        resources=Resources(ask=ask),
     )
     assert result.scores["llm_judge"].to_pylist() == [1, 0, None]
     assert result.metrics["llm_judge"]["mean"] == 0.5
@@ -197,7 +222,8 @@ def test_the_judge_s_mean_score_is_reported_and_unreadable_verdicts_are_left_out
 
 
 @pytest.mark.parametrize(
-    ("verdict", "value"), [("7", 6 / 9), ("**Score:** 7", 6 / 9), ("Score: 7/10", 6 / 9), ("8/10", 7 / 9), ("10.0", 1)]
+    ("verdict", "value"),
+    [("7", 6 / 9), ("**Score:** 7", 6 / 9), ("Score: 7/10", 6 / 9), ("8/10", 7 / 9), ("10.0", 1)],
 )
 def test_verdicts(verdict, value):
     assert read_verdict(verdict) == pytest.approx(value)

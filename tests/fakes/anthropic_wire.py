@@ -23,12 +23,19 @@ def create_batch(state: State, body: dict[str, Any]) -> dict[str, Any]:
     done = requests[: round(len(requests) * settings["share"])]
     rows = [
         {"custom_id": one["custom_id"]}
-        | {"result": {"type": "succeeded", "message": _answer(state, one["custom_id"], one["params"])}}
+        | {
+            "result": {
+                "type": "succeeded",
+                "message": _answer(state, one["custom_id"], one["params"]),
+            }
+        }
         for one in done
     ]
     error = settings["row_error"]
     kind = "errored" if error else KINDS.get(settings["ending"], "expired")
-    detail = {"error": {"type": "error", "error": {"type": error, "message": error}}} if error else {}
+    detail = (
+        {"error": {"type": "error", "error": {"type": error, "message": error}}} if error else {}
+    )
     rest = requests[len(done) :]
     rows += [{"custom_id": one["custom_id"], "result": {"type": kind, **detail}} for one in rest]
     random.Random(0).shuffle(rows)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-_API = re.compile(r"/api/datasets/(?P<id>[^/]+/[^/]+|[^/]+)/(?P<what>revision|tree)/(?P<revision>[^/]+)")
+_API = re.compile(
+    r"/api/datasets/(?P<id>[^/]+/[^/]+|[^/]+)/(?P<what>revision|tree)/(?P<revision>[^/]+)"
+)
 _FILE = re.compile(r"/datasets/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 
 
@@ -52,7 +54,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         names = [path.relative_to(folder).as_posix() for path in files]
         if what == "revision":
             siblings = [{"rfilename": name} for name in names]
-            self._answer(200, {"id": repository, "sha": commit, "siblings": siblings, "private": False, "tags": []})
+            self._answer(
+                200,
+                {
+                    "id": repository,
+                    "sha": commit,
+                    "siblings": siblings,
+                    "private": False,
+                    "tags": [],
+                },
+            )
             return
         oids = [hashlib.sha1(path.read_bytes()).hexdigest() for path in files]
         tree = [
@@ -67,7 +78,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._answer(404, {}, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
             return
         content = (folder / name).read_bytes()
-        self._answer(200, content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": commit})
+        self._answer(
+            200,
+            content,
+            {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": commit},
+        )
 
     def _answer(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -84,7 +99,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def serve_hub(root: Path) -> Iterator[str]:
-    """The address of a hub with the repositories `root/OWNER/NAME/REVISION/...`, slashes of a revision as +."""
+    """The address of a hub with the repositories `root/OWNER/NAME/REVISION/...`, slashes of a
+    revision as +.
+    """
     handler = type("Handler", (_Handler,), {"root": root})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

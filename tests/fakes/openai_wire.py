@@ -1,4 +1,6 @@
-"""OpenAI's wire: chat completions, files and batches, as https://platform.openai.com/docs/api-reference has them."""
+"""OpenAI's wire: chat completions, files and batches, as
+https://platform.openai.com/docs/api-reference has them.
+"""
 
 import json
 import random
@@ -28,7 +30,12 @@ def list_stored(state: State, query: dict[str, Any]) -> dict[str, Any]:
 def upload(state: State, form: dict[str, Any]) -> dict[str, Any]:
     id = f"file-{state.number()}"
     state.put("file", id, form["file"])
-    return {"id": id, "object": "file", "bytes": len(form["file"]), "created_at": int(time.time())} | {
+    return {
+        "id": id,
+        "object": "file",
+        "bytes": len(form["file"]),
+        "created_at": int(time.time()),
+    } | {
         "filename": "batch.jsonl",
         "purpose": form["purpose"],
         "status": "processed",
@@ -48,12 +55,23 @@ def create_batch(state: State, body: dict[str, Any]) -> dict[str, Any]:
     done = [] if failed else lines[: round(len(lines) * settings["share"])]
     good = [
         {"id": "r", "custom_id": line["custom_id"], "error": None}
-        | {"response": {"status_code": 200, "request_id": "r", "body": _answer(state, line["custom_id"], line["body"])}}
+        | {
+            "response": {
+                "status_code": 200,
+                "request_id": "r",
+                "body": _answer(state, line["custom_id"], line["body"]),
+            }
+        }
         for line in done
     ]
     code = settings["row_error"] or CODES.get(settings["ending"], "")
     bad = [
-        {"id": "r", "custom_id": line["custom_id"], "response": None, "error": {"code": code, "message": code}}
+        {
+            "id": "r",
+            "custom_id": line["custom_id"],
+            "response": None,
+            "error": {"code": code, "message": code},
+        }
         for line in lines[len(done) :]
     ]
     random.Random(0).shuffle(good)
@@ -73,7 +91,9 @@ def create_batch(state: State, body: dict[str, Any]) -> dict[str, Any]:
             if rows:
                 broken = "{not json\n" * (settings["broken_lines"] if name == "output" else 0)
                 kept = rows[settings["broken_lines"] :] if name == "output" else rows
-                state.put("file", f"{id}-{name}", broken + "".join(json.dumps(row) + "\n" for row in kept))
+                state.put(
+                    "file", f"{id}-{name}", broken + "".join(json.dumps(row) + "\n" for row in kept)
+                )
                 batch[f"{name}_file_id"] = f"{id}-{name}"
     state.put("batch", id, batch)
     state.spend_once()

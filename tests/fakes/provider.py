@@ -37,8 +37,9 @@ class FakeProvider:
     def fail(self, on: str, times: int = 1, skip: int = 0, **fault: Any) -> None:
         """Makes the next `times` calls of a route fail, after `skip` good ones.
 
-        `on` is a route as "POST /v1/batches" or "*"; `fault` one of status (with code, message, retry_after), drop or
-        kill (`before` or `after` its effect; kill ends the client), malformed (a text), cut (a share), delay.
+        `on` is a route as "POST /v1/batches" or "*"; `fault` one of status (with code, message,
+        retry_after), drop or kill (`before` or `after` its effect; kill ends the client), malformed
+        (a text), cut (a share), delay.
         """
         self._post("rules", [{"on": on, "times": times, "skip": skip} | fault])
 
@@ -63,7 +64,10 @@ class FakeProvider:
 
     def bills(self) -> list[Bill]:
         with sqlite3.connect(self.folder / "fake.db") as db:
-            return [Bill(*row) for row in db.execute("SELECT custom_id, example, prompt, output FROM billed")]
+            return [
+                Bill(*row)
+                for row in db.execute("SELECT custom_id, example, prompt, output FROM billed")
+            ]
 
     def _post(self, what: str, value: Any) -> Any:
         request = urllib.request.Request(f"{self.url}/_fake/{what}", json.dumps(value).encode())

@@ -1,7 +1,8 @@
-"""Runs the stand-in for OpenAI and Anthropic: `python server.py FOLDER` prints its port and serves until it is ended.
+"""Runs the stand-in for OpenAI and Anthropic: `python server.py FOLDER` prints its port and serves
+until it is ended.
 
-It speaks both wires over HTTP, keeps its state in FOLDER/fake.db and bills every row that it answers. Rules, given over
-HTTP, make it fail: see `Rule` in provider.py.
+It speaks both wires over HTTP, keeps its state in FOLDER/fake.db and bills every row that it
+answers. Rules, given over HTTP, make it fail: see `Rule` in provider.py.
 """
 
 import json
@@ -40,7 +41,9 @@ class Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         raw = self.rfile.read(int(self.headers.get("content-length") or 0))
         if parts.path.startswith("/_fake/"):
-            self.reply(200, self.control(parts.path.removeprefix("/_fake/"), json.loads(raw or b"null")))
+            self.reply(
+                200, self.control(parts.path.removeprefix("/_fake/"), json.loads(raw or b"null"))
+            )
             return
         name, arguments = match(method, parts.path)
         rule = self.state.take_rule(name, method)
@@ -62,10 +65,18 @@ class Handler(BaseHTTPRequestHandler):
             return
         if "status" in rule:
             headers = {"retry-after": str(rule["retry_after"])} if "retry_after" in rule else {}
-            self.reply(rule["status"], error(rule.get("code", "error"), rule.get("message", "a fault")), headers)
+            self.reply(
+                rule["status"],
+                error(rule.get("code", "error"), rule.get("message", "a fault")),
+                headers,
+            )
             return
         try:
-            answer = ROUTES[name](self.state, {**arguments, **self.body(raw, parts.query)}) if name else None
+            answer = (
+                ROUTES[name](self.state, {**arguments, **self.body(raw, parts.query)})
+                if name
+                else None
+            )
         except LookupError as missing:
             self.reply(404, error("not_found", str(missing)))
             return
@@ -84,16 +95,26 @@ class Handler(BaseHTTPRequestHandler):
 
     def authorized(self) -> bool:
         key = self.state.settings["key"]
-        said = (self.headers.get("authorization") or "").removeprefix("Bearer ") or self.headers.get("x-api-key")
+        said = (self.headers.get("authorization") or "").removeprefix(
+            "Bearer "
+        ) or self.headers.get("x-api-key")
         return key is None or said == key
 
     def body(self, raw: bytes, query: str) -> dict[str, Any]:
         """The JSON body, the parts of a form, or the query."""
         kind = self.headers.get("content-type") or ""
         if kind.startswith("multipart/"):
-            message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + raw)
-            names = {part.get_param("name", header="content-disposition"): part for part in message.iter_parts()}
-            return {name: part.get_payload(decode=True).decode().removesuffix("\r\n") for name, part in names.items()}
+            message = BytesParser(policy=HTTP).parsebytes(
+                b"Content-Type: " + kind.encode() + b"\r\n\r\n" + raw
+            )
+            names = {
+                part.get_param("name", header="content-disposition"): part
+                for part in message.iter_parts()
+            }
+            return {
+                name: part.get_payload(decode=True).decode().removesuffix("\r\n")
+                for name, part in names.items()
+            }
         if raw:
             return dict(json.loads(raw))
         return {name: values[0] for name, values in parse_qs(query).items()}
@@ -159,7 +180,10 @@ def match(method: str, path: str) -> tuple[str, dict[str, str]]:
 
 def error(code: str, message: str) -> dict[str, Any]:
     """An error as both wires have it."""
-    return {"type": "error", "error": {"type": code, "code": code, "message": message, "param": None}}
+    return {
+        "type": "error",
+        "error": {"type": code, "code": code, "message": message, "param": None},
+    }
 
 
 def main() -> None:

@@ -1,4 +1,6 @@
-"""The stand-in's state: rows it billed, files, batches, stored answers; faults to come; and what it answers."""
+"""The stand-in's state: rows it billed, files, batches, stored answers; faults to come; and what it
+answers.
+"""
 
 import hashlib
 import json
@@ -31,11 +33,17 @@ class State:
 
     def __init__(self, folder: Path) -> None:
         self._lock = threading.RLock()
-        self._db = sqlite3.connect(folder / "fake.db", check_same_thread=False, isolation_level=None)
+        self._db = sqlite3.connect(
+            folder / "fake.db", check_same_thread=False, isolation_level=None
+        )
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute("CREATE TABLE IF NOT EXISTS billed (id, custom_id, example, prompt, output)")
-        self._db.execute("CREATE TABLE IF NOT EXISTS things (kind, id, value, PRIMARY KEY (kind, id))")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS billed (id, custom_id, example, prompt, output)"
+        )
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS things (kind, id, value, PRIMARY KEY (kind, id))"
+        )
         self.rules: list[dict[str, Any]] = []
         self.settings = dict(SETTINGS)
         self.client = 0
@@ -74,11 +82,15 @@ class State:
 
     def put(self, kind: str, id: str, value: Any) -> None:
         with self._lock:
-            self._db.execute("INSERT OR REPLACE INTO things VALUES (?, ?, ?)", (kind, id, json.dumps(value)))
+            self._db.execute(
+                "INSERT OR REPLACE INTO things VALUES (?, ?, ?)", (kind, id, json.dumps(value))
+            )
 
     def get(self, kind: str, id: str) -> Any:
         with self._lock:
-            row = self._db.execute("SELECT value FROM things WHERE kind = ? AND id = ?", (kind, id)).fetchone()
+            row = self._db.execute(
+                "SELECT value FROM things WHERE kind = ? AND id = ?", (kind, id)
+            ).fetchone()
         if row is None:
             raise LookupError(f"no {kind} {id}")
         return json.loads(row[0])
@@ -86,7 +98,9 @@ class State:
     def all(self, kind: str) -> list[Any]:
         """The newest first."""
         with self._lock:
-            rows = self._db.execute("SELECT value FROM things WHERE kind = ? ORDER BY rowid DESC", (kind,)).fetchall()
+            rows = self._db.execute(
+                "SELECT value FROM things WHERE kind = ? ORDER BY rowid DESC", (kind,)
+            ).fetchall()
         return [json.loads(row[0]) for row in rows]
 
     def number(self) -> int:
@@ -95,20 +109,29 @@ class State:
             self._numbers += 1
             return self._numbers
 
-    def answer(self, custom_id: str, system: str, turns: list[dict[str, str]], limit: int) -> dict[str, Any]:
+    def answer(
+        self, custom_id: str, system: str, turns: list[dict[str, str]], limit: int
+    ) -> dict[str, Any]:
         """What the model says to a prompt, and its tokens, which are billed from here on."""
         text, finish = think(system, turns, self.number())
         prompt = (len(system) + sum(len(turn["content"]) for turn in turns)) // 4
         output = min(limit, len(text) // 4 + 1) + self.settings["extra_tokens"]
         found = FENCE.findall(turns[-1]["content"])
         with self._lock:
-            row = (f"answer-{self.number()}", custom_id, found[-1][1] if found else "", prompt, output)
+            row = (
+                f"answer-{self.number()}",
+                custom_id,
+                found[-1][1] if found else "",
+                prompt,
+                output,
+            )
             self._db.execute("INSERT INTO billed VALUES (?, ?, ?, ?, ?)", row)
         return {"id": row[0], "text": text, "finish": finish, "prompt": prompt, "output": output}
 
 
 def think(system: str, turns: list[dict[str, str]], number: int) -> tuple[str, str]:
-    """A gullible model: it obeys whoever commands, in the example or anywhere else in what it is shown.
+    """A gullible model: it obeys whoever commands, in the example or anywhere else in what it is
+    shown.
 
     Marks in the example, as [[refuse]], make it misbehave.
     """

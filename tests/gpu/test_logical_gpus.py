@@ -1,4 +1,6 @@
-"""A cluster whose GPUs are in Ray's books alone: the code paths of GPUs, while torch computes on the CPU."""
+"""A cluster whose GPUs are in Ray's books alone: the code paths of GPUs, while torch computes on
+the CPU.
+"""
 
 import json
 import subprocess
@@ -42,16 +44,32 @@ def test_every_step_of_a_run_and_training_by_two_workers(
     cluster: dict[str, str], make_project: Callable[[], Project]
 ) -> None:
     project = make_project()
-    settings = ["selection.strategy=badge", "training.workers=2", "training.batch_size=4", "stopping.rounds=1"]
-    done = project.run("run", "sort.yaml", *settings, "training.use_gpu=true", "evaluation.zero_shot=false", **cluster)
+    settings = [
+        "selection.strategy=badge",
+        "training.workers=2",
+        "training.batch_size=4",
+        "stopping.rounds=1",
+    ]
+    done = project.run(
+        "run",
+        "sort.yaml",
+        *settings,
+        "training.use_gpu=true",
+        "evaluation.zero_shot=false",
+        **cluster,
+    )
     assert done.returncode == 0, done.stderr
     row = project.read("sort", "metrics.json")[-1]
     assert set(row["seconds"]) >= {"generation", "selection", "training", "evaluation"}
     assert row["metrics"]["rougeL"]["count"] == 6
-    assert (project.folder / "atgen-runs/runs/sort/rounds/001/adapter/adapter_model.safetensors").is_file()
+    assert (
+        project.folder / "atgen-runs/runs/sort/rounds/001/adapter/adapter_model.safetensors"
+    ).is_file()
 
 
-def test_runs_of_a_sweep_share_a_gpu(cluster: dict[str, str], make_project: Callable[[], Project]) -> None:
+def test_runs_of_a_sweep_share_a_gpu(
+    cluster: dict[str, str], make_project: Callable[[], Project]
+) -> None:
     """Two at once, each on a half; training by one worker."""
     project = make_project()
     run = yaml.safe_load((project.folder / "sort.yaml").read_text())
@@ -68,13 +86,20 @@ def test_runs_of_a_sweep_share_a_gpu(cluster: dict[str, str], make_project: Call
     (project.folder / "suite.yaml").write_text(yaml.safe_dump(suite))
     done = project.run("bench", "suite.yaml", "--json", **cluster)
     assert done.returncode == 0, done.stderr
-    ends = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"type": "run"')]
+    ends = [
+        json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"type": "run"')
+    ]
     assert [end["status"] for end in ends] == ["finished", "finished"], ends
 
 
-def test_torch_distributed_takes_what_the_workers_really_have(cluster: dict[str, str], tmp_path: Any) -> None:
+def test_torch_distributed_takes_what_the_workers_really_have(
+    cluster: dict[str, str], tmp_path: Any
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", TRAIN], env=cluster | {"FOLDER": str(tmp_path)}, capture_output=True, text=True
+        [sys.executable, "-c", TRAIN],
+        env=cluster | {"FOLDER": str(tmp_path)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
@@ -86,7 +111,10 @@ def test_torch_distributed_takes_what_the_workers_really_have(cluster: dict[str,
     ("setting", "key"),
     [
         (["engine.gpus_per_worker=3"], "engine.gpus_per_worker"),
-        (["training.use_gpu=true", "training.workers=3", "training.batch_size=3"], "training.gpus_per_worker"),
+        (
+            ["training.use_gpu=true", "training.workers=3", "training.batch_size=3"],
+            "training.gpus_per_worker",
+        ),
     ],
 )
 def test_what_the_cluster_never_has_is_told_in_one_line(
@@ -94,7 +122,9 @@ def test_what_the_cluster_never_has_is_told_in_one_line(
 ) -> None:
     project = make_project()
     quick = ["selection.strategy=random", "stopping.rounds=1"]
-    quick += [] if key.startswith("engine") else ["evaluation.zero_shot=false"]  # whose step comes first
+    quick += (
+        [] if key.startswith("engine") else ["evaluation.zero_shot=false"]
+    )  # whose step comes first
     done = project.run("run", "sort.yaml", *quick, *setting, **cluster)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
@@ -102,11 +132,23 @@ def test_what_the_cluster_never_has_is_told_in_one_line(
     assert "2 GPUs" in done.stderr
 
 
-def test_a_service_and_its_runs_on_one_gpu(make_project: Callable[[], Project], tiny_model: str) -> None:
-    """The replica holds half of it, and what a run reserves by default, a whole one, is cut to what is left."""
+def test_a_service_and_its_runs_on_one_gpu(
+    make_project: Callable[[], Project], tiny_model: str
+) -> None:
+    """The replica holds half of it, and what a run reserves by default, a whole one, is cut to what
+    is left.
+    """
     project = make_project()
-    engine = {"backend": "transformers", "threads_per_worker": 1, "cpus_per_worker": 0.3, "gpus_per_worker": 0.5}
-    with run_cluster(cpus=2, gpus=1) as environment, serve_project(project, tiny_model, engine, environment) as service:
+    engine = {
+        "backend": "transformers",
+        "threads_per_worker": 1,
+        "cpus_per_worker": 0.3,
+        "gpus_per_worker": 0.5,
+    }
+    with (
+        run_cluster(cpus=2, gpus=1) as environment,
+        serve_project(project, tiny_model, engine, environment) as service,
+    ):
         tree = yaml.safe_load((project.folder / "sort.yaml").read_text())
         for split in ("pool", "test"):
             tree["data"][split] = str(project.folder / f"{split}.jsonl")

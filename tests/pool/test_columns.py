@@ -57,7 +57,9 @@ def test_the_whole_column_of_an_answer_goes() -> None:
 
 def test_of_a_column_shared_with_the_input_only_the_answer_goes() -> None:
     row = {"qa": {"question": "?", "answer": {"text": "42", "by": "me"}}}
-    assert visible(row, ["qa.answer.text"], "qa.question") == {"qa": {"question": "?", "answer": {"by": "me"}}}
+    assert visible(row, ["qa.answer.text"], "qa.question") == {
+        "qa": {"question": "?", "answer": {"by": "me"}}
+    }
     assert row["qa"]["answer"] == {"text": "42", "by": "me"}, "the row itself is left as it was"
 
 
@@ -66,7 +68,9 @@ def test_items_of_a_shared_list_keep_their_places() -> None:
     assert visible(row, ["messages.1.content"], "messages.0.content") == {
         "messages": [{"content": "?"}, {"role": "x"}, "end"]
     }
-    assert visible(row, ["messages.1"], "messages.0.content") == {"messages": [{"content": "?"}, None, "end"]}
+    assert visible(row, ["messages.1"], "messages.0.content") == {
+        "messages": [{"content": "?"}, None, "end"]
+    }
 
 
 def test_overlapping_answers_are_hidden_together() -> None:

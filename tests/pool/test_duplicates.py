@@ -21,7 +21,13 @@ def sample(seed: int, length: int = 100) -> list[str]:
 def test_the_earliest_row_is_the_original() -> None:
     base = sample(0)
     one_word = " ".join([*base[:-1], "other"])
-    texts = ["something else entirely here", " ".join(base), one_word, " ".join(base).upper() + " !", "x y z"]
+    texts = [
+        "something else entirely here",
+        " ".join(base),
+        one_word,
+        " ".join(base).upper() + " !",
+        "x y z",
+    ]
     assert duplicates(texts) == [None, None, "id1", "id1", None]
 
 
@@ -52,7 +58,11 @@ def test_the_threshold_is_the_jaccard_similarity_of_word_trigrams(threshold: flo
 
 
 def test_case_punctuation_and_spacing_do_not_matter_but_word_order_does() -> None:
-    assert duplicates(["Is it red, or blue?", "is it   red or blue", "or blue is it red"]) == [None, "id0", None]
+    assert duplicates(["Is it red, or blue?", "is it   red or blue", "or blue is it red"]) == [
+        None,
+        "id0",
+        None,
+    ]
 
 
 def test_short_texts_are_compared_whole() -> None:
@@ -70,7 +80,10 @@ def test_more_identical_rows_than_a_bucket_holds() -> None:
 
 
 def test_a_pool_of_look_alikes_takes_linear_time_and_keeps_its_rows() -> None:
-    texts = [f"what is the capital of the old country in the far north that is called {word}" for word in WORDS]
+    texts = [
+        f"what is the capital of the old country in the far north that is called {word}"
+        for word in WORDS
+    ]
     signatures = sign_texts(texts)
     ids = [str(row) for row in range(len(texts))]
     began = time.process_time()

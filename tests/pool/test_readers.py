@@ -1,4 +1,6 @@
-"""Small files in the shapes that people bring: each is read as it is meant, or refused in one line."""
+"""Small files in the shapes that people bring: each is read as it is meant, or refused in one
+line.
+"""
 
 import gzip
 import json
@@ -23,15 +25,28 @@ ALPACA = [
 ]
 SYSTEM = {"role": "system", "content": "Be brief"}
 CHATS: list[list[dict[str, Any]]] = [
-    [SYSTEM, {"role": "user", "content": "Capital of France?"}, {"role": "assistant", "content": "Paris"}],
+    [
+        SYSTEM,
+        {"role": "user", "content": "Capital of France?"},
+        {"role": "assistant", "content": "Paris"},
+    ],
     [{"role": "user", "content": "Two plus two?"}, {"role": "assistant", "content": "4"}],
-    [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yes?"}, {"from": "human", "value": "Bye"}],
+    [
+        {"from": "human", "value": "Hi"},
+        {"from": "gpt", "value": "Yes?"},
+        {"from": "human", "value": "Bye"},
+    ],
 ]
 
 
 def read(pool: Path, split: Any = "pool", template: str = "{{ input }}", **keys: Any) -> Split:
     keys = {"input": "question", "references": "answer", "duplicates": {"action": "off"}, **keys}
-    return build_split(DataConfig(pool=str(pool), test=str(pool), **keys), PromptConfig(template=template), split, 0)
+    return build_split(
+        DataConfig(pool=str(pool), test=str(pool), **keys),
+        PromptConfig(template=template),
+        split,
+        0,
+    )
 
 
 def texts(split: Split) -> list[str]:
@@ -98,7 +113,11 @@ def test_a_tsv_has_no_quoting_and_a_quote_in_csv_swallows_no_rows(tmp_path: Path
 def test_a_folder_of_shards_gives_each_split_its_own_files(tmp_path: Path) -> None:
     (tmp_path / "dataset_infos.json").write_text("{}")
     (tmp_path / "README.md").write_text("# card")
-    for name, at in (("test-00000-of-00001", 0), ("train-00000-of-00002", 1), ("train-00001-of-00002", 2)):
+    for name, at in (
+        ("test-00000-of-00001", 0),
+        ("train-00000-of-00002", 1),
+        ("train-00001-of-00002", 2),
+    ):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(ROWS[at]) + "\n")
     assert texts(read(tmp_path)) == ["Q1?", "Q2?"]
     assert texts(read(tmp_path, "test")) == ["Q0?"]
@@ -132,11 +151,19 @@ def test_a_file_that_ends_too_soon_is_one_line(
 
 
 def test_chats_with_and_without_a_system_turn(tmp_path: Path) -> None:
-    (tmp_path / "p.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in CHATS))
+    (tmp_path / "p.jsonl").write_text(
+        "".join(json.dumps({"messages": chat}) + "\n" for chat in CHATS)
+    )
     split = read(tmp_path / "p.jsonl", input="messages", references="messages")
-    assert texts(split) == ["Be brief\n\nCapital of France?", "Two plus two?", "human: Hi\n\ngpt: Yes?\n\nhuman: Bye"]
+    assert texts(split) == [
+        "Be brief\n\nCapital of France?",
+        "Two plus two?",
+        "human: Hi\n\ngpt: Yes?\n\nhuman: Bye",
+    ]
     assert split.gold["references"].to_pylist() == [["Paris"], ["4"]]
-    shown = read(tmp_path / "p.jsonl", template="{{ messages }}", input="messages", references="messages")
+    shown = read(
+        tmp_path / "p.jsonl", template="{{ messages }}", input="messages", references="messages"
+    )
     assert "Paris" not in texts(shown)[0]
     assert "France" in texts(shown)[0]
 

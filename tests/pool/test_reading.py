@@ -1,4 +1,6 @@
-"""Whole splits through Ray Data: ids, limits, references, dead rows, and mistakes in the configuration."""
+"""Whole splits through Ray Data: ids, limits, references, dead rows, and mistakes in the
+configuration.
+"""
 
 import json
 import random
@@ -15,7 +17,9 @@ from atgen_ray.core.records import GOLD_SCHEMA, POOL_SCHEMA
 from atgen_ray.data import Split, build_split, overlap
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-ROWS: list[dict[str, Any]] = [{"q": f"question {n}", "a": f"answer {n}", "title": f"T{n}"} for n in range(40)]
+ROWS: list[dict[str, Any]] = [
+    {"q": f"question {n}", "a": f"answer {n}", "title": f"T{n}"} for n in range(40)
+]
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -24,9 +28,16 @@ def write(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def read(pool: Path, template: str = "{{ input }}", split: Any = "pool", seed: int = 0, **keys: Any) -> Split:
+def read(
+    pool: Path, template: str = "{{ input }}", split: Any = "pool", seed: int = 0, **keys: Any
+) -> Split:
     keys = {"input": "q", "references": "a", "duplicates": {"action": "off"}, **keys}
-    return build_split(DataConfig(pool=str(pool), test=str(pool), **keys), PromptConfig(template=template), split, seed)
+    return build_split(
+        DataConfig(pool=str(pool), test=str(pool), **keys),
+        PromptConfig(template=template),
+        split,
+        seed,
+    )
 
 
 def test_a_split_has_the_tables_of_the_records_module(tmp_path: Path) -> None:
@@ -60,7 +71,9 @@ def test_shards_do_not_matter(tmp_path: Path) -> None:
     parts = read(tmp_path / "many", limit=11)
     assert parts.examples.equals(whole.examples)
     assert parts.gold.equals(whole.gold)
-    assert [letter.id for letter in parts.dead] == [letter.id for letter in whole.dead] == ["row-13"]
+    assert (
+        [letter.id for letter in parts.dead] == [letter.id for letter in whole.dead] == ["row-13"]
+    )
 
 
 def test_content_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
@@ -68,7 +81,13 @@ def test_content_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
     one, two = read(write(tmp_path / "1.jsonl", ROWS)), read(write(tmp_path / "2.jsonl", mixed))
 
     def contents(split: Split) -> dict[str, str]:
-        return dict(zip(split.examples["text"].to_pylist(), split.examples["content"].to_pylist(), strict=True))
+        return dict(
+            zip(
+                split.examples["text"].to_pylist(),
+                split.examples["content"].to_pylist(),
+                strict=True,
+            )
+        )
 
     assert contents(one) == contents(two)
 
@@ -95,21 +114,30 @@ def test_a_pool_needs_no_answers(tmp_path: Path) -> None:
 
 
 def test_rows_without_answers_stay_in_the_pool_but_not_in_the_test_set(tmp_path: Path) -> None:
-    path = write(tmp_path / "pool.jsonl", [{"q": "one", "a": "1"}, {"q": "two"}, {"q": "three", "a": None}])
+    path = write(
+        tmp_path / "pool.jsonl", [{"q": "one", "a": "1"}, {"q": "two"}, {"q": "three", "a": None}]
+    )
     pool, test = read(path), read(path, split="test")
     assert pool.examples.num_rows == 3
     assert pool.gold["id"].to_pylist() == pool.examples["id"].to_pylist()[:1]
     assert pool.dead == []
     assert test.examples["text"].to_pylist() == ["one"]
-    assert [(letter.id, letter.step) for letter in test.dead] == [("test-row-1", "pool"), ("test-row-2", "pool")]
+    assert [(letter.id, letter.step) for letter in test.dead] == [
+        ("test-row-1", "pool"),
+        ("test-row-2", "pool"),
+    ]
     assert "has no reference" in test.dead[0].reason
 
 
 def test_the_test_set_may_have_other_answer_columns(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.jsonl", [{"q": "one", "answers": {"text": ["1", "uno"]}, "alias": "I"}])
+    path = write(
+        tmp_path / "x.jsonl", [{"q": "one", "answers": {"text": ["1", "uno"]}, "alias": "I"}]
+    )
     split = read(path, split="test", references=None, test_references=["answers.text", "alias"])
     assert split.gold["references"].to_pylist() == [["1", "uno", "I"]]
-    with pytest.raises(UserError, match=r"data\.test_references names 'answer\.text'.*did you mean 'answers\.text'"):
+    with pytest.raises(
+        UserError, match=r"data\.test_references names 'answer\.text'.*did you mean 'answers\.text'"
+    ):
         read(path, split="test", references=None, test_references="answer.text")
     with pytest.raises(UserError, match=r"without data\.test_references"):
         read(path, split="test", references=None)
@@ -133,11 +161,22 @@ def test_bad_rows_are_dead_letters_and_the_rest_goes_on(tmp_path: Path) -> None:
         b'{"q": ["to", "be"], "title": 7}'
     )
     split = read(path)
-    assert split.examples["text"].to_pylist() == ["first", "line \u2028 separator {{ title }}", "to be"]
+    assert split.examples["text"].to_pylist() == [
+        "first",
+        "line \u2028 separator {{ title }}",
+        "to be",
+    ]
     assert split.examples["row"].to_pylist() == [0, 11, 12]
     reasons = {letter.id: letter.reason for letter in split.dead}
     assert list(reasons) == [f"row-{row}" for row in range(1, 11)]
-    expected = ["not valid JSON", "not valid UTF-8", "not valid Unicode", "is empty", "of type list", "has no 'q'"]
+    expected = [
+        "not valid JSON",
+        "not valid UTF-8",
+        "not valid Unicode",
+        "is empty",
+        "of type list",
+        "has no 'q'",
+    ]
     expected += ["not usable JSON", "not usable JSON", "is empty", "is an object"]
     for (row, reason), part in zip(reasons.items(), expected, strict=True):
         assert part in reason, row
@@ -146,14 +185,19 @@ def test_bad_rows_are_dead_letters_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 def test_reasons_never_quote_the_row(tmp_path: Path) -> None:
     path = tmp_path / "pool.jsonl"
-    path.write_text('{"q": "x", "a": "SECRET}\n{"q": "fine", "a": "SECRET"}\n{"a": "SECRET", "q": {}}\n')
+    path.write_text(
+        '{"q": "x", "a": "SECRET}\n{"q": "fine", "a": "SECRET"}\n{"a": "SECRET", "q": {}}\n'
+    )
     split = read(path)
     assert len(split.dead) == 2
     assert "SECRET" not in str(split.dead)
 
 
 def test_near_duplicates_are_marked_in_the_pool_only(tmp_path: Path) -> None:
-    long = "the cat sat on the mat and looked at the dog for a very long time before it went away again to sleep"
+    long = (
+        "the cat sat on the mat and looked at the dog for a very long time before it went "
+        "away again to sleep"
+    )
     texts = [long, "something else", f"{long}!", "something else", long.upper()]
     path = write(tmp_path / "pool.jsonl", [{"q": text, "a": "x"} for text in texts])
     marked = read(path, duplicates={"action": "mark"})
@@ -166,7 +210,9 @@ def test_near_duplicates_are_marked_in_the_pool_only(tmp_path: Path) -> None:
 
 
 def test_duplicates_point_at_rows_that_were_kept(tmp_path: Path) -> None:
-    path = write(tmp_path / "pool.jsonl", [{"q": f"kind {n % 3} of question", "a": "x"} for n in range(30)])
+    path = write(
+        tmp_path / "pool.jsonl", [{"q": f"kind {n % 3} of question", "a": "x"} for n in range(30)]
+    )
     examples = read(path, limit=12, duplicates={"action": "mark"}).examples.to_pylist()
     by_id = {example["id"]: example for example in examples}
     assert sum(example["duplicate_of"] is None for example in examples) == 3
@@ -181,7 +227,9 @@ def test_duplicates_point_at_rows_that_were_kept(tmp_path: Path) -> None:
 def test_overlap_names_pool_rows_that_the_test_set_has_too(tmp_path: Path) -> None:
     pool = read(write(tmp_path / "pool.jsonl", [*ROWS[:5], {"q": "question 7", "a": "other"}]))
     test = read(write(tmp_path / "test.jsonl", [*ROWS[3:12]]), split="test")
-    assert overlap(pool.examples, test.examples) == [pool.examples["id"][row].as_py() for row in (3, 4, 5)]
+    assert overlap(pool.examples, test.examples) == [
+        pool.examples["id"][row].as_py() for row in (3, 4, 5)
+    ]
     assert overlap(pool.examples, test.examples.slice(0, 0)) == []
 
 
@@ -190,18 +238,35 @@ def test_overlap_names_pool_rows_that_the_test_set_has_too(tmp_path: Path) -> No
     [
         (
             {"input": "quest"},
-            r"^data\.input names 'quest', a column that no row of '.*' has; known: a, n, n\.deep, q, title$",
+            r"^data\.input names 'quest', a column that no row of '.*' has; known: a, n, n\.deep, "
+            r"q, title$",
         ),
         ({"input": "titel"}, r"^data\.input names 'titel', .*; did you mean 'title'\?$"),
-        ({"references": ["a", "n.deap"]}, r"^data\.references names 'n\.deap', .*; did you mean 'n\.deep'\?$"),
-        ({"template": "{{ titel }}"}, r"^prompt\.template names 'titel', which is no column; did you mean 'title'\?$"),
-        ({"template": "{{ input }} {{ a }}"}, r"^prompt\.template names 'a', which holds answers; known: input, n, q"),
+        (
+            {"references": ["a", "n.deap"]},
+            r"^data\.references names 'n\.deap', .*; did you mean 'n\.deep'\?$",
+        ),
+        (
+            {"template": "{{ titel }}"},
+            r"^prompt\.template names 'titel', which is no column; did you mean 'title'\?$",
+        ),
+        (
+            {"template": "{{ input }} {{ a }}"},
+            r"^prompt\.template names 'a', which holds answers; known: input, n, q",
+        ),
         ({"template": "{{ input "}, r"^prompt\.template is not a valid Jinja2 template"),
-        ({"template": "{{ title.author }}"}, r"^data\.pool is '.*', of which no row is usable; the first: .*'author'"),
+        (
+            {"template": "{{ title.author }}"},
+            r"^data\.pool is '.*', of which no row is usable; the first: .*'author'",
+        ),
     ],
 )
-def test_a_mistake_that_meets_every_row_is_the_users(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
-    path = write(tmp_path / "pool.jsonl", [{"q": "x", "a": "1", "title": "T", "n": {"deep": 1}}] * 3 + [[]])
+def test_a_mistake_that_meets_every_row_is_the_users(
+    tmp_path: Path, keys: dict[str, Any], message: str
+) -> None:
+    path = write(
+        tmp_path / "pool.jsonl", [{"q": "x", "a": "1", "title": "T", "n": {"deep": 1}}] * 3 + [[]]
+    )
     with pytest.raises(UserError, match=message):
         read(path, **keys)
 
@@ -210,14 +275,18 @@ def test_a_variable_that_some_rows_have_is_no_mistake(tmp_path: Path) -> None:
     path = write(tmp_path / "pool.jsonl", [{"q": "one", "hint": "h"}, {"q": "two"}])
     strict = read(path, "{{ input }} {{ hint }}", references=None)
     assert strict.examples["text"].to_pylist() == ["one h"]
-    assert [letter.reason for letter in strict.dead] == ["pool.jsonl line 2: prompt.template: 'hint' is undefined"]
+    assert [letter.reason for letter in strict.dead] == [
+        "pool.jsonl line 2: prompt.template: 'hint' is undefined"
+    ]
     asked = read(path, "{{ input }}{% if hint is defined %} {{ hint }}{% endif %}", references=None)
     assert asked.examples["text"].to_pylist() == ["one h", "two"]
 
 
 def test_no_usable_row_at_all(tmp_path: Path) -> None:
     path = write(tmp_path / "pool.jsonl", [{"q": ""}, {"q": None}])
-    with pytest.raises(UserError, match=r"data\.pool is '.*', of which no row is usable; the first: .*'q' is empty"):
+    with pytest.raises(
+        UserError, match=r"data\.pool is '.*', of which no row is usable; the first: .*'q' is empty"
+    ):
         read(path, references=None)
     (tmp_path / "empty.jsonl").write_text("\n\n")
     with pytest.raises(UserError, match=r"data\.pool is '.*empty\.jsonl', which has no rows"):
@@ -226,10 +295,18 @@ def test_no_usable_row_at_all(tmp_path: Path) -> None:
 
 def test_answers_stand_in_the_gold_table_only(tmp_path: Path) -> None:
     rows = [
-        {"q": f"row {n}", "a": {"text": [f"GOLD{n}", f"ALSO{n}"]}, "b": f"MORE{n}", "bad": n % 4 or None}
+        {
+            "q": f"row {n}",
+            "a": {"text": [f"GOLD{n}", f"ALSO{n}"]},
+            "b": f"MORE{n}",
+            "bad": n % 4 or None,
+        }
         for n in range(20)
     ]
-    template = "{{ input }}{% if a is defined %}{{ a }}{% endif %}{% if b is defined %}{{ b }}{% endif %} {{ 1 / bad }}"
+    template = (
+        "{{ input }}{% if a is defined %}{{ a }}{% endif %}{% if b is defined %}{{ b }}{% "
+        "endif %} {{ 1 / bad }}"
+    )
     split = read(write(tmp_path / "pool.jsonl", rows), template, references=["a.text", "b"])
     assert len(split.dead) == 5
     visible = str(split.examples.to_pylist()) + str(split.dead)
@@ -260,7 +337,9 @@ def test_texts_of_several_blocks_keep_their_order(tmp_path: Path) -> None:
     rows = [{"q": f"{n} " + "x" * 1500, "a": str(n)} for n in range(6000)]
     split = read(write(tmp_path / "pool.jsonl", rows))
     assert isinstance(split.examples["text"], pa.ChunkedArray)
-    assert [int(text.split()[0]) for text in split.examples["text"].to_pylist()] == list(range(6000))
+    assert [int(text.split()[0]) for text in split.examples["text"].to_pylist()] == list(
+        range(6000)
+    )
     assert split.gold["references"].to_pylist() == [[str(n)] for n in range(6000)]
 
 
@@ -274,7 +353,9 @@ def test_a_folder_holds_a_split_a_file_however_it_is_named(tmp_path: Path) -> No
         "question 5",
         "question 6",
     ]
-    with pytest.raises(UserError, match=r"data.path is .*, which has no file of split 'test'; it has dev, train"):
+    with pytest.raises(
+        UserError, match=r"data.path is .*, which has no file of split 'test'; it has dev, train"
+    ):
         read(Path("some/hub-id"), split="test", path=str(tmp_path / "set"))
 
 
@@ -311,6 +392,8 @@ def test_a_template_makes_the_reference(tmp_path: Path) -> None:
     path = write(tmp_path / "pool.jsonl", [{"q": "x", "a": 1}, {"q": "y", "a": "no number"}])
     made = read(path, reference_template="{{ 'ABCD'[a] }}")
     assert made.gold["references"].to_pylist() == [["B"]]
-    assert next(letter.reason for letter in made.dead).startswith("pool.jsonl line 2: data.reference_template: ")
+    assert next(letter.reason for letter in made.dead).startswith(
+        "pool.jsonl line 2: data.reference_template: "
+    )
     with pytest.raises(UserError, match=r"data\.reference_template is not a valid Jinja2 template"):
         read(path, reference_template="{{ x")

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from atgen_ray.data.rows import RowPlan, fill_rows
 
 
-def fill(record: Any, template: str = "{{ input }}", references: Any = ("a",), **keys: Any) -> dict[str, Any]:
+def fill(
+    record: Any, template: str = "{{ input }}", references: Any = ("a",), **keys: Any
+) -> dict[str, Any]:
     defaults = {"input": "q", "needs_reference": False, "signed": False}
     plan = RowPlan(template=template, references=tuple(references), **{**defaults, **keys})
     return fill_rows([(record, None, "")], plan).to_pylist()[0]
@@ -27,8 +29,14 @@ def fill(record: Any, template: str = "{{ input }}", references: Any = ("a",), *
         ({"q": []}, "'q' is empty"),
         ({"q": [None, "", " "]}, "'q' is empty"),
         ({"q": float("nan")}, "'q' is empty"),
-        ({"q": {"text": "x"}}, "'q' is an object, expected text, a number or a list of them; did you mean 'q.text'?"),
-        ({"q": [{"text": "x"}]}, "'q' is an object, expected text, a number or a list of them; did you mean 'q.text'?"),
+        (
+            {"q": {"text": "x"}},
+            "'q' is an object, expected text, a number or a list of them; did you mean 'q.text'?",
+        ),
+        (
+            {"q": [{"text": "x"}]},
+            "'q' is an object, expected text, a number or a list of them; did you mean 'q.text'?",
+        ),
         ({"q": "half \ud800"}, "'q' is not valid Unicode"),
         ({"q": b"\xff\xfe"}, "'q' is not valid Unicode"),
         ({"q": "x", "a": "half \udfff"}, "'a' is not valid Unicode"),
@@ -86,7 +94,12 @@ def test_references_of_every_kind(answer: Any, references: list[str]) -> None:
 
 
 def test_references_from_several_columns_and_lists_of_objects() -> None:
-    record = {"q": "x", "gold": {"answers": [{"text": "b"}, {"text": "a"}]}, "alias": ["a", "c"], "more": None}
+    record = {
+        "q": "x",
+        "gold": {"answers": [{"text": "b"}, {"text": "a"}]},
+        "alias": ["a", "c"],
+        "more": None,
+    }
     row = fill(record, references=["gold.answers.text", "alias", "more", "missing"])
     assert row["references"] == ["b", "a", "c"]
     assert row["error"] is None
@@ -119,21 +132,40 @@ def test_a_column_shared_with_the_input_stays_without_its_answer() -> None:
 
 
 def test_a_data_error_inside_the_template_is_that_rows_alone() -> None:
-    assert fill({"q": "x", "n": 0}, "{{ 1 / n }}")["error"].startswith("prompt.template: ZeroDivisionError")
-    assert fill({"q": "x", "n": "a"}, "{{ n + 1 }}")["error"].startswith("prompt.template: TypeError")
+    assert fill({"q": "x", "n": 0}, "{{ 1 / n }}")["error"].startswith(
+        "prompt.template: ZeroDivisionError"
+    )
+    assert fill({"q": "x", "n": "a"}, "{{ n + 1 }}")["error"].startswith(
+        "prompt.template: TypeError"
+    )
     assert fill({"q": "x"}, "  {# nothing #} ")["error"] == "prompt.template gives no text"
-    assert fill({"q": "x", "t": "\ud800"}, "{{ t }}")["error"] == "prompt.template gives text that is not valid Unicode"
+    assert (
+        fill({"q": "x", "t": "\ud800"}, "{{ t }}")["error"]
+        == "prompt.template gives text that is not valid Unicode"
+    )
 
 
 def test_names_of_columns_cannot_break_a_row() -> None:
-    record = {"q": "x", "self": 1, "loop": 2, "caller": 3, "input": "mine", "\ud800": 1, "": 0, "a.b": 5}
+    record = {
+        "q": "x",
+        "self": 1,
+        "loop": 2,
+        "caller": 3,
+        "input": "mine",
+        "\ud800": 1,
+        "": 0,
+        "a.b": 5,
+    }
     assert fill(record, "{{ input }}")["text"] == "x"
     assert fill({"\ud800": 1})["columns"] == ["?"]
 
 
 def test_the_signature_ignores_what_all_rows_share() -> None:
     long = "Read the text below with great care and then answer in one single word. " * 5
-    rows = [({"q": "apples and pears and plums"}, None, ""), ({"q": "the sea is wide and deep"}, None, "")]
+    rows = [
+        ({"q": "apples and pears and plums"}, None, ""),
+        ({"q": "the sea is wide and deep"}, None, ""),
+    ]
     plan = RowPlan("q", (), long + "{{ input }}", needs_reference=False, signed=True)
     first, second = (row["signature"] for row in fill_rows(rows, plan).to_pylist())
     shared = sum(first[at : at + 4] == second[at : at + 4] for at in range(0, len(first), 4))
@@ -143,7 +175,9 @@ def test_the_signature_ignores_what_all_rows_share() -> None:
 def values(letters: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
     leaf = st.one_of(st.none(), st.integers(-5, 5), st.floats(), letters, st.booleans())
     return st.recursive(
-        leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(letters, inner, max_size=3), max_leaves=8
+        leaf,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(letters, inner, max_size=3),
+        max_leaves=8,
     )
 
 
@@ -168,13 +202,17 @@ def test_any_row_gives_a_text_or_a_reason(
     assert not (test and row["error"] is None and not row["references"])
 
 
-SECRET = st.text(alphabet="αβγδ", min_size=3, max_size=8)  # letters that nothing else in the row uses
+SECRET = st.text(
+    alphabet="αβγδ", min_size=3, max_size=8
+)  # letters that nothing else in the row uses
 
 
 @given(
     secrets=st.lists(SECRET, min_size=1, max_size=4),
     shape=st.sampled_from(["list", "other", "dict", "objects", "shared", "shared-list"]),
-    noise=st.dictionaries(st.sampled_from(["title", "n", "tags"]), values(st.sampled_from("xyz")), max_size=3),
+    noise=st.dictionaries(
+        st.sampled_from(["title", "n", "tags"]), values(st.sampled_from("xyz")), max_size=3
+    ),
 )
 @settings(max_examples=200, deadline=None)
 def test_no_answer_reaches_a_text(secrets: list[str], shape: str, noise: dict[str, Any]) -> None:
@@ -184,7 +222,11 @@ def test_no_answer_reaches_a_text(secrets: list[str], shape: str, noise: dict[st
         "dict": ("q", ["a.text"], {"q": "why", "a": {"text": secrets, "copy": secrets}}),
         "objects": ("q", ["a.text"], {"q": "why", "a": [{"text": secret} for secret in secrets]}),
         "shared": ("r.q", ["r.a"], {"r": {"q": "why", "a": secrets, "n": 1}}),
-        "shared-list": ("r.0", [f"r.{at + 1}" for at in range(len(secrets))], {"r": ["why", *secrets]}),
+        "shared-list": (
+            "r.0",
+            [f"r.{at + 1}" for at in range(len(secrets))],
+            {"r": ["why", *secrets]},
+        ),
     }[shape]
     everything = "{{ input }}" + "".join(
         f"{{% if {column} is defined %}}{{{{ {column} }}}}{{% endif %}}"
@@ -193,7 +235,9 @@ def test_no_answer_reaches_a_text(secrets: list[str], shape: str, noise: dict[st
     row = fill({**noise, **record}, everything, references=answers, input=question, signed=True)
     if row["error"] is None:
         assert row["references"] == list(dict.fromkeys(secrets))
-        shown = json.dumps({key: str(part) for key, part in row.items() if key != "references"}, ensure_ascii=False)
+        shown = json.dumps(
+            {key: str(part) for key, part in row.items() if key != "references"}, ensure_ascii=False
+        )
         assert not any(secret in shown for secret in secrets)
     else:
         assert not any(secret in row["error"] for secret in secrets)

@@ -30,7 +30,12 @@ def _quiet() -> None:
 
 def read(pool: Any, split: Any = "pool", template: str = "{{ input }}", **keys: Any) -> Split:
     keys = {"input": "q", "references": "a", "duplicates": {"action": "off"}, **keys}
-    return build_split(DataConfig(pool=str(pool), test=str(pool), **keys), PromptConfig(template=template), split, 0)
+    return build_split(
+        DataConfig(pool=str(pool), test=str(pool), **keys),
+        PromptConfig(template=template),
+        split,
+        0,
+    )
 
 
 def texts(split: Split) -> list[str]:
@@ -41,9 +46,13 @@ def reasons(split: Split) -> list[str]:
     return [letter.reason for letter in split.dead]
 
 
-@pytest.mark.parametrize("name", ["p.jsonl", "p.ndjson", "P.JSON", "a #1 %20 [é] *.jsonl", "p.jsonl.gz", "p.json.bz2"])
+@pytest.mark.parametrize(
+    "name", ["p.jsonl", "p.ndjson", "P.JSON", "a #1 %20 [é] *.jsonl", "p.jsonl.gz", "p.json.bz2"]
+)
 def test_json_lines_by_any_name(tmp_path: Path, name: str) -> None:
-    packed = {".gz": gzip.compress, ".bz2": bz2.compress}.get(Path(name).suffix, bytes)(LINES.encode())
+    packed = {".gz": gzip.compress, ".bz2": bz2.compress}.get(Path(name).suffix, bytes)(
+        LINES.encode()
+    )
     (tmp_path / name).write_bytes(packed)
     assert texts(read(tmp_path / name)) == ["one", "two"]
 
@@ -64,7 +73,12 @@ def test_lines_that_begin_with_a_bracket_are_lines(tmp_path: Path) -> None:
 
 
 def test_ragged_json(tmp_path: Path) -> None:
-    rows: list[Any] = [{"q": "s", "a": 1}, {"a": ["x"], "q": 5, "z": {"k": []}}, {"q": ["l", "m"], "a": None}, {}]
+    rows: list[Any] = [
+        {"q": "s", "a": 1},
+        {"a": ["x"], "q": 5, "z": {"k": []}},
+        {"q": ["l", "m"], "a": None},
+        {},
+    ]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
     split = read(tmp_path / "p.jsonl")
     assert texts(split) == ["s", "5", "l m"]
@@ -110,9 +124,14 @@ def test_tsv_and_very_long_fields(tmp_path: Path) -> None:
 
 def test_parquet_files_need_not_agree_on_their_columns(tmp_path: Path) -> None:
     (tmp_path / "lang=en").mkdir()
-    pq.write_table(pa.table({"q": ["e", None, "f"], "a": [["1", "2"], [], None]}), tmp_path / "lang=en" / "0.parquet")
+    pq.write_table(
+        pa.table({"q": ["e", None, "f"], "a": [["1", "2"], [], None]}),
+        tmp_path / "lang=en" / "0.parquet",
+    )
     (tmp_path / "lang=de").mkdir()
-    pq.write_table(pa.table({"q": [3], "a": [{"x": 1}], "more": [1]}), tmp_path / "lang=de" / "0.parquet")
+    pq.write_table(
+        pa.table({"q": [3], "a": [{"x": 1}], "more": [1]}), tmp_path / "lang=de" / "0.parquet"
+    )
     pq.write_table(pa.table({"q": [3, 4], "a": ["x", "y"]}), tmp_path / "lang=de" / "1.pq")
     (tmp_path / "_SUCCESS").touch()
     (tmp_path / ".hidden.parquet").write_text("junk")
@@ -127,7 +146,9 @@ def test_parquet_with_a_row_that_is_not_utf8(tmp_path: Path) -> None:
     pq.write_table(pa.table({"q": broken, "a": ["1", "2", "3"]}), tmp_path / "p.parquet")
     split = read(tmp_path / "p.parquet")
     assert texts(split) == ["ok", "fine"]
-    assert [(letter.id, letter.reason) for letter in split.dead] == [("row-1", "is not valid UTF-8")]
+    assert [(letter.id, letter.reason) for letter in split.dead] == [
+        ("row-1", "is not valid UTF-8")
+    ]
 
 
 class _Trap:
@@ -143,7 +164,9 @@ def test_pickled_columns_are_not_opened(tmp_path: Path) -> None:
 
     pickled = ArrowPythonObjectArray.from_objects([_Trap(tmp_path / "sprung")])
     nested = pa.StructArray.from_arrays([pickled], names=["deep"])
-    pq.write_table(pa.table({"q": ["x"], "a": ["1"], "o": pickled, "n": nested}), tmp_path / "p.parquet")
+    pq.write_table(
+        pa.table({"q": ["x"], "a": ["1"], "o": pickled, "n": nested}), tmp_path / "p.parquet"
+    )
     assert texts(read(tmp_path / "p.parquet")) == ["x"]
     for column in ("o", "n.deep"):
         with pytest.raises(UserError, match=r"data\.input names"):
@@ -201,10 +224,14 @@ def test_a_file_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_folders_of_save_to_disk(tmp_path: Path) -> None:
-    train = datasets.Dataset.from_dict({"q": ["one", "two", "three"], "a": [["1"], ["2", "zwei"], []]})
+    train = datasets.Dataset.from_dict(
+        {"q": ["one", "two", "three"], "a": [["1"], ["2", "zwei"], []]}
+    )
     turned = train.select([2, 0, 1])
     train.save_to_disk(tmp_path / "single")
-    datasets.DatasetDict({"train": turned, "test": train.select([1])}).save_to_disk(tmp_path / "both")
+    datasets.DatasetDict({"train": turned, "test": train.select([1])}).save_to_disk(
+        tmp_path / "both"
+    )
     assert texts(read(tmp_path / "single")) == ["one", "two", "three"]
     both = read(tmp_path / "both")
     assert texts(both) == ["three", "one", "two"]
@@ -239,7 +266,9 @@ def test_a_bad_row_of_a_repository_is_one_bad_row(tmp_path: Path) -> None:
 def test_a_dataset_id_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"data\.pool is 'nobody/nothing', no file or folder here, and Hugging Face"):
+    with pytest.raises(
+        UserError, match=r"data\.pool is 'nobody/nothing', no file or folder here, and Hugging Face"
+    ):
         read("nobody/nothing")
 
 
@@ -269,7 +298,9 @@ def test_a_format_that_cannot_be_told(tmp_path: Path) -> None:
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed" / "p.jsonl").write_text(LINES)
     (tmp_path / "mixed" / "p.csv").write_text("q,a\nthree,3\n")
-    with pytest.raises(UserError, match=r"its name does not tell: set data\.format to jsonl, csv, parquet"):
+    with pytest.raises(
+        UserError, match=r"its name does not tell: set data\.format to jsonl, csv, parquet"
+    ):
         read(tmp_path / "p.txt")
     with pytest.raises(UserError, match=r"of several kinds \(csv, jsonl\): set data\.format to"):
         read(tmp_path / "mixed")

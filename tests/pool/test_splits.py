@@ -5,7 +5,9 @@ import pytest
 from atgen_ray.core.errors import UserError
 from atgen_ray.data.split_files import list_splits, pick_files, pick_split
 
-EXPORTED = [f"{subset}/{split}/0000.parquet" for subset in ("de", "en") for split in ("train", "test")]
+EXPORTED = [
+    f"{subset}/{split}/0000.parquet" for subset in ("de", "en") for split in ("train", "test")
+]
 CARD = """---
 license: mit
 configs:
@@ -21,7 +23,12 @@ configs:
 ---
 # words
 """
-CARDED = ["README.md", "main/train-00000-of-00001.parquet", "main/test-00000-of-00001.parquet", "other/a/b.jsonl"]
+CARDED = [
+    "README.md",
+    "main/train-00000-of-00001.parquet",
+    "main/test-00000-of-00001.parquet",
+    "other/a/b.jsonl",
+]
 
 
 def card(data_files: str) -> str:
@@ -33,7 +40,9 @@ def test_the_hub_s_parquet_branch_has_a_folder_for_each_subset_and_split() -> No
     assert pick_files(["default/partial-train/0000.parquet"], "train", None, None)[0]
     with pytest.raises(UserError, match=r"data\.subset is null, expected one of de, en"):
         pick_files(EXPORTED, "test", None, None)
-    with pytest.raises(UserError, match=r"data\.subset is 'dee', no subset of it; did you mean 'de'\?"):
+    with pytest.raises(
+        UserError, match=r"data\.subset is 'dee', no subset of it; did you mean 'de'\?"
+    ):
         pick_files(EXPORTED, "test", "dee", None)
 
 
@@ -75,7 +84,10 @@ def test_names_tell_splits() -> None:
     ]
     assert pick_split(["data.json"], "train") == ["data.json"]
     assert pick_split(["test.json"], "train") == []
-    assert list_splits(["train-00000-of-00002.jsonl", "a/test/1.jsonl", "other.jsonl"]) == {"train", "test"}
+    assert list_splits(["train-00000-of-00002.jsonl", "a/test/1.jsonl", "other.jsonl"]) == {
+        "train",
+        "test",
+    }
 
 
 def test_a_hostile_pattern_costs_no_more_than_its_length() -> None:

@@ -4,7 +4,12 @@ import jinja2
 import pytest
 
 from atgen_ray.core.errors import UserError
-from atgen_ray.models.user_template import check_template, fill_template, find_ending, list_variables
+from atgen_ray.models.user_template import (
+    check_template,
+    fill_template,
+    find_ending,
+    list_variables,
+)
 
 
 def test_text_of_a_row_is_never_a_template() -> None:
@@ -28,7 +33,8 @@ def test_the_sandbox_holds(template: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["{{ input ", "{% if %}", "{{ input | nosuchfilter }}", "{% include 'x' %}{% end %}"]
+    "template",
+    ["{{ input ", "{% if %}", "{{ input | nosuchfilter }}", "{% include 'x' %}{% end %}"],
 )
 def test_a_broken_template_is_the_users_mistake(template: str) -> None:
     with pytest.raises(UserError, match=r"^prompt\.template is not a valid Jinja2 template: "):
@@ -44,17 +50,26 @@ def test_nothing_random_reaches_a_text(template: str) -> None:
 def test_unknown_variables_are_errors_unless_asked_about() -> None:
     with pytest.raises(jinja2.UndefinedError):
         fill_template("{{ title }}", {"input": "x"})
-    assert fill_template("{% if title is defined %}{{ title }}{% endif %}{{ input }}", {"input": "x"}) == "x"
+    assert (
+        fill_template("{% if title is defined %}{{ title }}{% endif %}{{ input }}", {"input": "x"})
+        == "x"
+    )
 
 
 def test_only_outside_names_count_as_variables() -> None:
-    template = "{% set a = 1 %}{% for row in rows %}{{ row }}{{ loop.index }}{{ a }}{% endfor %}{{ range(input) }}"
+    template = (
+        "{% set a = 1 %}{% for row in rows %}{{ row }}{{ loop.index }}{{ a }}{% endfor "
+        "%}{{ range(input) }}"
+    )
     assert list_variables(template) == {"rows", "input"}
 
 
 def test_text_without_the_templates_own_words() -> None:
     template = "Summarize:\n{{ input }}{% if title %} (from {{ title }}){% endif %}\nSummary:"
-    assert fill_template(template, {"input": "abc", "title": "T"}, literals=False).split() == ["abc", "T"]
+    assert fill_template(template, {"input": "abc", "title": "T"}, literals=False).split() == [
+        "abc",
+        "T",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""The preflight before a command: nothing is bought, no run is entered, and Ray is not started where it need not be."""
+"""The preflight before a command: nothing is bought, no run is entered, and Ray is not started
+where it need not be.
+"""
 
 import json
 import tempfile
@@ -34,7 +36,9 @@ def configure(project: Project, **sections: Any) -> str:
     tree = yaml.safe_load((project.folder / "sort.yaml").read_text())
     file = project.folder / "changed.yaml"
     del tree["annotator"]
-    file.write_text(yaml.safe_dump(tree | {key: tree.get(key, {}) | value for key, value in sections.items()}))
+    file.write_text(
+        yaml.safe_dump(tree | {key: tree.get(key, {}) | value for key, value in sections.items()})
+    )
     return str(file)
 
 
@@ -72,7 +76,9 @@ def test_every_mistake_is_told_and_no_label_is_bought(
         f"error: {start}" for start in begins
     ]
     assert provider.calls() == {}
-    assert json.loads(call("runs", "list", "--json").out) == []  # so the same command goes, once it is mended
+    assert (
+        json.loads(call("runs", "list", "--json").out) == []
+    )  # so the same command goes, once it is mended
     assert list(ray_folder.iterdir()) == []
 
 
@@ -87,7 +93,10 @@ def test_a_plan_of_small_files_and_a_finished_run_need_no_ray(
     assert ended.status == 0, ended.err
     assert "dead letter row-40: pool.jsonl line 41: 'task.words' is empty" in ended.out
     assert "dead letter row-41: pool.jsonl line 42: is not valid JSON" in ended.out
-    assert "note: data.test is null and evaluation.dev_fraction is 0: nothing will be evaluated" in ended.out
+    assert (
+        "note: data.test is null and evaluation.dev_fraction is 0: nothing will be evaluated"
+        in ended.out
+    )
     events = len(json.loads(call("runs", "show", "sort", "--json").out)["events"])
     again = call("run", "sort.yaml", "--json")
     assert again.status == 0, again.err
@@ -106,5 +115,8 @@ def test_a_file_name_that_is_wrong_is_told_with_the_nearest(
     project = make_project_in(tmp_path, tiny_model)
     ended = call("plan", configure(project, data={"pool": "pol.jsonl"}))
     assert ended.status == 2
-    assert ended.err == "error: data.pool is 'pol.jsonl', expected an existing file; did you mean 'pool.jsonl'?\n"
+    assert (
+        ended.err == "error: data.pool is 'pol.jsonl', expected an existing file; did you mean "
+        "'pool.jsonl'?\n"
+    )
     assert not list(ray_folder.iterdir())

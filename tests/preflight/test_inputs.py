@@ -15,7 +15,10 @@ from atgen_ray.data import build_split
 from atgen_ray.preflight import Inputs, Setting
 from atgen_ray.preflight.inputs import check_data, check_metrics, check_prompts, find_notes
 
-ROWS = [{"input": f"Sort the words number {index} please", "answer": f"word {index}"} for index in range(6)]
+ROWS = [
+    {"input": f"Sort the words number {index} please", "answer": f"word {index}"}
+    for index in range(6)
+]
 
 
 def write_rows(path: Path, rows: Any = ROWS) -> str:
@@ -36,7 +39,9 @@ def look(check: Any, config: RunConfig) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "saved"])
-def test_small_files_are_read_here_as_ray_reads_them(kind: str, tmp_path: Path, ray_session: None) -> None:
+def test_small_files_are_read_here_as_ray_reads_them(
+    kind: str, tmp_path: Path, ray_session: None
+) -> None:
     table = pa.Table.from_pylist([*ROWS, {"input": "", "answer": "nothing"}])
     location = tmp_path / f"pool.{kind}"
     if kind == "parquet":
@@ -63,11 +68,17 @@ def test_small_files_are_read_here_as_ray_reads_them(kind: str, tmp_path: Path, 
 
 def test_wrong_names_are_told_all_at_once(tmp_path: Path) -> None:
     test = write_rows(tmp_path / "test.jsonl")
-    config = configure(str(tmp_path / "missing.jsonl"), data={"test": test, "test_references": "anser"})
+    config = configure(
+        str(tmp_path / "missing.jsonl"), data={"test": test, "test_references": "anser"}
+    )
     lines = look(check_data, config)
-    assert lines[0].startswith(f"data.pool is '{tmp_path}/missing.jsonl', expected an existing file")
+    assert lines[0].startswith(
+        f"data.pool is '{tmp_path}/missing.jsonl', expected an existing file"
+    )
     assert lines[1].endswith("did you mean 'answer'?")
-    config = configure(write_rows(tmp_path / "pool.jsonl"), prompt={"template": "{{ input }} in {{ langage }}"})
+    config = configure(
+        write_rows(tmp_path / "pool.jsonl"), prompt={"template": "{{ input }} in {{ langage }}"}
+    )
     assert look(check_data, config)[0].startswith("prompt.template names 'langage'")
 
 
@@ -88,9 +99,12 @@ def test_prompts_are_tried_with_the_tokenizer(tiny_model: str, tmp_path: Path) -
     (line,) = look(check_prompts, configure(pool, model=right | {"max_prompt_tokens": 3}))
     assert line.startswith("model.max_prompt_tokens is 3, but the system turn")
     (line,) = look(
-        check_prompts, configure(pool, model=right | {"max_prompt_tokens": 36}, prompt={"overlong": "reject"})
+        check_prompts,
+        configure(pool, model=right | {"max_prompt_tokens": 36}, prompt={"overlong": "reject"}),
     )
-    assert line.startswith("model.max_prompt_tokens is 36, which none of the first 6 examples keeps within")
+    assert line.startswith(
+        "model.max_prompt_tokens is 36, which none of the first 6 examples keeps within"
+    )
 
 
 def test_models_that_are_instructed_need_a_chat_template(tiny_model: str, tmp_path: Path) -> None:
@@ -112,8 +126,13 @@ def test_models_that_are_instructed_need_a_chat_template(tiny_model: str, tmp_pa
 def test_metrics_are_tried_on_the_answers(tmp_path: Path) -> None:
     pool = write_rows(tmp_path / "pool.jsonl")
     assert look(check_metrics, configure(pool)) == []
-    (line,) = look(check_metrics, configure(pool, evaluation={"metrics": ["rougeL", "tool_calls", "math_equal"]}))
-    assert line.startswith("evaluation.metrics holds 'tool_calls', which fails on the answers of this dataset: refere")
+    (line,) = look(
+        check_metrics,
+        configure(pool, evaluation={"metrics": ["rougeL", "tool_calls", "math_equal"]}),
+    )
+    assert line.startswith(
+        "evaluation.metrics holds 'tool_calls', which fails on the answers of this dataset: refere"
+    )
 
 
 def test_a_run_without_evaluation_is_told(tmp_path: Path) -> None:

@@ -7,7 +7,12 @@ from command_line import SMALLEST
 
 from atgen_ray.config.loading import parse_config
 from atgen_ray.preflight import Setting, run_checks
-from atgen_ray.preflight.packages import check_annotators, check_engines, check_service, check_training
+from atgen_ray.preflight.packages import (
+    check_annotators,
+    check_engines,
+    check_service,
+    check_training,
+)
 
 NO_GPU = "which needs a GPU for every worker; there is none here"
 OPENAI = {"type": "openai", "model": "gpt-5-mini", "guidelines": "Sort."}
@@ -21,7 +26,11 @@ def look(check: Any, gpus: float = 0.0, goal: Any = "run", **sections: Any) -> l
 
 
 def test_everything_that_training_lacks_is_told_at_once() -> None:
-    training = {"method": "qlora", "backend": "unsloth", "trackers": ["mlflow", "wandb", "tensorboard"]}
+    training = {
+        "method": "qlora",
+        "backend": "unsloth",
+        "trackers": ["mlflow", "wandb", "tensorboard"],
+    }
     assert look(check_training, training=training) == [
         f"training.method is 'qlora', {NO_GPU}",
         "training.method is 'qlora', which needs: pip install 'atgen-ray[qlora]'",
@@ -43,9 +52,14 @@ def test_gpus_count_for_all_workers() -> None:
 
 
 def test_engines_that_are_not_installed_or_not_placed() -> None:
-    (line,) = look(check_engines, gpus=1, engine={"backend": "transformers", "workers": 3, "gpus_per_worker": 0.5})
+    (line,) = look(
+        check_engines,
+        gpus=1,
+        engine={"backend": "transformers", "workers": 3, "gpus_per_worker": 0.5},
+    )
     assert line.startswith(
-        "engine.gpus_per_worker is 0.5, which engine.workers=3 make 1.5 GPUs, but workers can have 1 GPUs"
+        "engine.gpus_per_worker is 0.5, which engine.workers=3 make 1.5 GPUs, but workers can "
+        "have 1 GPUs"
     )
     annotator = {
         "type": "model",
@@ -59,14 +73,25 @@ def test_engines_that_are_not_installed_or_not_placed() -> None:
 
 def test_keys_of_providers_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    judge = {"type": "anthropic", "model": "claude-haiku-4-5", "guidelines": "Grade.", "api_key_file": "/no/such/key"}
-    lines = look(check_annotators, annotator=OPENAI, evaluation={"metrics": ["llm_judge"], "judge": judge})
+    judge = {
+        "type": "anthropic",
+        "model": "claude-haiku-4-5",
+        "guidelines": "Grade.",
+        "api_key_file": "/no/such/key",
+    }
+    lines = look(
+        check_annotators, annotator=OPENAI, evaluation={"metrics": ["llm_judge"], "judge": judge}
+    )
     assert lines[0].startswith("OPENAI_API_KEY is not set")
-    assert lines[1].startswith("evaluation.judge.api_key_file is '/no/such/key', which cannot be read")
+    assert lines[1].startswith(
+        "evaluation.judge.api_key_file is '/no/such/key', which cannot be read"
+    )
     assert look(check_annotators, annotator=OPENAI | LOCAL) == []
 
 
 def test_replicas_need_a_service(ray_session: None) -> None:
     assert look(check_service) == []
     (line,) = look(check_service, model={"id": "some/model", "host": "serve"})
-    assert line.startswith("model.host is 'serve', but this Ray cluster runs no service with a model")
+    assert line.startswith(
+        "model.host is 'serve', but this Ray cluster runs no service with a model"
+    )

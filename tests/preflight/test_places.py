@@ -40,7 +40,9 @@ def test_a_home_that_cannot_hold_a_cache_is_told(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/dev/null/home")
     (line,) = look(check_user_folders)
-    assert line.startswith("HOME is '/dev/null/home', but /dev/null/home/.cache/atgen-ray cannot be made")
+    assert line.startswith(
+        "HOME is '/dev/null/home', but /dev/null/home/.cache/atgen-ray cannot be made"
+    )
 
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
@@ -49,13 +51,17 @@ def test_ray_is_not_started_where_it_has_no_folder(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv(variable, str(tmp_path / "missing"))
-    refused = pytest.raises(UserError, match=f"{variable} is '.*missing', expected a folder that can be written")
+    refused = pytest.raises(
+        UserError, match=f"{variable} is '.*missing', expected a folder that can be written"
+    )
     with refused, ray_session("test"):
         raise AssertionError("Ray was started")
     assert look(check_user_folders)[0].startswith(f"{variable} is ")
 
 
-def test_a_folder_whose_sockets_would_have_too_long_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_whose_sockets_would_have_too_long_a_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     longest = SOCKET_PATH - len(RAY_PATH.format(pid=os.getpid()))
     fits = tmp_path / "a"
     link = Path("/tmp") / ("x" * (longest - len("/tmp/")))

@@ -17,7 +17,8 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.data import build_split
 from atgen_ray.data.sources import parse_split
 
-# Where the files of a split lie in a repository that says so in its README, {split} being the split.
+# Where the files of a split lie in a repository that says so in its README, {split} being the
+# split.
 CARDED = {
     "gsm8k": ("main", "main/{split}-00000-of-00001.parquet"),
     "nq_open": ("nq_open", "nq_open/{split}-00000-of-00001.parquet"),
@@ -62,11 +63,17 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def lay_out(name: str, folder: Path, subset: str | None, splits: dict[str, list[dict[str, Any]]]) -> None:
-    """The files of a repository as the hub has them, beside another subset where there are several."""
+def lay_out(
+    name: str, folder: Path, subset: str | None, splits: dict[str, list[dict[str, Any]]]
+) -> None:
+    """The files of a repository as the hub has them, beside another subset where there are
+    several.
+    """
     if name in CARDED:
         config, where = CARDED[name]
-        named = "".join(f"  - split: {split}\n    path: {where.format(split=split)}\n" for split in splits)
+        named = "".join(
+            f"  - split: {split}\n    path: {where.format(split=split)}\n" for split in splits
+        )
         (folder).mkdir(parents=True)
         (folder / "README.md").write_text(
             f"---\nconfigs:\n- config_name: {config}\n  data_files:\n{named}---\n# words\n"
@@ -97,7 +104,8 @@ def test_a_preset_loads_from_the_hub(name: str, hub: Path, ray_session: None) ->
 def test_dialogsum_s_three_references_are_one_example(hub: Path, ray_session: None) -> None:
     config = load_config("dialogsum")
     rows = [
-        {"id": f"test_0_{n}", "dialogue": "A: Hi.\nB: Hi.", "summary": f"summary {n}", "topic": ""} for n in (1, 2, 3)
+        {"id": f"test_0_{n}", "dialogue": "A: Hi.\nB: Hi.", "summary": f"summary {n}", "topic": ""}
+        for n in (1, 2, 3)
     ]
     write_rows(hub / config.data.pool / "main" / "train.csv", rows[:1])
     write_rows(hub / config.data.pool / "main" / "test.csv", rows)
@@ -114,17 +122,24 @@ def test_what_was_loaded_once_loads_without_the_hub(
     first = build_split(config.data, config.prompt, "pool", 0)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert build_split(config.data, config.prompt, "pool", 0).examples == first.examples
-    with pytest.raises(UserError, match=r"^data\.test is .*, and Hugging Face cannot load it|no file or folder here"):
+    with pytest.raises(
+        UserError,
+        match=r"^data\.test is .*, and Hugging Face cannot load it|no file or folder here",
+    ):
         build_split(config.data, config.prompt, "test", 0)
 
 
-def test_a_repository_cannot_lead_to_this_machine(hub: Path, ray_session: None, tmp_path: Path) -> None:
+def test_a_repository_cannot_lead_to_this_machine(
+    hub: Path, ray_session: None, tmp_path: Path
+) -> None:
     secret = tmp_path / "secret.jsonl"
     secret.write_text('{"en": "secret", "de": "geheim"}\n')
     config = load_config("multi30k")
     folder = hub / config.data.pool / "main"
     for pattern in (str(secret), f"file://{secret}", "../../../../../../secret.jsonl"):
         write_rows(folder / "train.jsonl", [{"en": "x", "de": "y"}])
-        (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {pattern}\n---\n")
+        (folder / "README.md").write_text(
+            f"---\nconfigs:\n- config_name: default\n  data_files: {pattern}\n---\n"
+        )
         with pytest.raises(UserError, match="a file outside it"):
             build_split(config.data, config.prompt, "pool", 0)

@@ -21,21 +21,38 @@ def test_every_preset_has_a_shape_here() -> None:
 def test_a_preset_reads_its_source_s_rows(name: str, ray_session: None, tmp_path: Path) -> None:
     pool, test, part, references = SHAPES[name]
     config = load_config(name, [f"data.path={tmp_path}", "data.duplicates.action=off"])
-    splits = [parse_split(split, "")[0] for split in (config.data.pool_split, config.data.test_split)]
+    splits = [
+        parse_split(split, "")[0] for split in (config.data.pool_split, config.data.test_split)
+    ]
     for split, rows in zip(splits, (pool, test or pool), strict=True):
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    read = [build_split(config.data, config.prompt, split, config.seed) for split in ("pool", "test")]
+    read = [
+        build_split(config.data, config.prompt, split, config.seed) for split in ("pool", "test")
+    ]
     for split in read:
         assert not split.dead
         assert split.examples.num_rows == split.gold.num_rows > 0
         assert part in split.examples["text"][0].as_py()
     answers = read[1].gold["references"][0].as_py()
     assert answers == references
-    assert not any(answer in read[1].examples["text"][0].as_py() for answer in answers if len(answer) > 12)
-    # A reference, given as the answer, is right by every metric of the preset that says what is right.
-    light = [metric for metric in config.evaluation.metrics or [] if metric not in ("words", "source_support")]
-    scores = evaluate_predictions({"a": answers[0]}, {"a": answers}, light, sources={"a": part}).metrics
-    assert all(scores[metric]["mean"] in (1, pytest.approx(100)) for metric in light if "novel" not in metric)
+    assert not any(
+        answer in read[1].examples["text"][0].as_py() for answer in answers if len(answer) > 12
+    )
+    # A reference, given as the answer, is right by every metric of the preset that says what is
+    # right.
+    light = [
+        metric
+        for metric in config.evaluation.metrics or []
+        if metric not in ("words", "source_support")
+    ]
+    scores = evaluate_predictions(
+        {"a": answers[0]}, {"a": answers}, light, sources={"a": part}
+    ).metrics
+    assert all(
+        scores[metric]["mean"] in (1, pytest.approx(100))
+        for metric in light
+        if "novel" not in metric
+    )
 
 
 @pytest.mark.parametrize("name", SHAPES)

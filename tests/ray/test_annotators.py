@@ -1,4 +1,6 @@
-"""Whole runs with annotating models: OpenAI's wire with a key that must be found nowhere, and a local model."""
+"""Whole runs with annotating models: OpenAI's wire with a key that must be found nowhere, and a
+local model.
+"""
 
 import json
 import signal
@@ -14,7 +16,12 @@ from fakes.state import label_of
 from projects import Project
 
 KEY = "sk-canary-3f1c9be27d"
-SMALL = ["selection.strategy=random", "evaluation.zero_shot=false", "stopping.rounds=1", "data.test=null"]
+SMALL = [
+    "selection.strategy=random",
+    "evaluation.zero_shot=false",
+    "stopping.rounds=1",
+    "data.test=null",
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +41,31 @@ def test_a_run_on_openais_wire_keeps_its_key_to_itself(
     project = make_project()
     provider.set(key=KEY)
     price = {"input": 100.0, "output": 100.0}
-    openai = {"type": "openai", "model": "fake", "base_url": provider.openai, "recovery": "stored", "price": price}
+    openai = {
+        "type": "openai",
+        "model": "fake",
+        "base_url": provider.openai,
+        "recovery": "stored",
+        "price": price,
+    }
     arguments = ["run", "sort.yaml", *SMALL, "stopping.dollars=5", "--name", "paid"]
     batch = annotated_by(**openai, mode="batch", poll_seconds=0.2)
 
     refused = project.run(*arguments, batch, OPENAI_API_KEY="")
     assert refused.returncode == 2
     assert "OPENAI_API_KEY" in refused.stderr
-    wrong = project.run("run", "sort.yaml", *SMALL, batch, "--name", "wrong", OPENAI_API_KEY="sk-wrong-4e1d")
+    wrong = project.run(
+        "run", "sort.yaml", *SMALL, batch, "--name", "wrong", OPENAI_API_KEY="sk-wrong-4e1d"
+    )
     assert wrong.returncode == 2
     assert "does not accept the key" in wrong.stderr
 
     provider.set(stuck="in_progress")
     process = project.start(*arguments, batch, "--json", OPENAI_API_KEY=KEY)
     for line in process.stdout or []:
-        if '"step": "annotation"' in line and any(call.startswith("GET /v1/batches/") for call in provider.calls()):
+        if '"step": "annotation"' in line and any(
+            call.startswith("GET /v1/batches/") for call in provider.calls()
+        ):
             process.send_signal(signal.SIGTERM)
             break
     out, err = process.communicate(timeout=120)
@@ -77,19 +94,29 @@ def test_a_run_on_openais_wire_keeps_its_key_to_itself(
     assert KEY not in done.stdout + done.stderr + out + err + shown.stdout + wrong.stderr
 
 
-def test_a_run_with_a_local_model_as_annotator(make_project: Callable[[], Project], tiny_model: str) -> None:
-    """Its weights are random: it is asked, and asked again, and never comes to an end, so that the run has no label."""
+def test_a_run_with_a_local_model_as_annotator(
+    make_project: Callable[[], Project], tiny_model: str
+) -> None:
+    """Its weights are random: it is asked, and asked again, and never comes to an end, so that the
+    run has no label.
+    """
     project = make_project()
     model = {"id": tiny_model, "dtype": "float32", "max_prompt_tokens": 300}
     engine = {"backend": "transformers", "threads_per_worker": 1}
-    settings = annotated_by(type="model", model=model, engine=engine, max_output_tokens=8, checks={"min_chars": 0})
+    settings = annotated_by(
+        type="model", model=model, engine=engine, max_output_tokens=8, checks={"min_chars": 0}
+    )
     done = project.run("run", "sort.yaml", *SMALL, settings, "--name", "local")
     assert done.returncode == 2
     assert "the run ends without a label" in done.stderr
     assert "cut off at annotator.max_output_tokens" in done.stderr
     with sqlite3.connect(project.folder / "atgen-runs/atgen.db") as db:
-        states = Counter(row[0] for row in db.execute("SELECT state FROM requests WHERE run = 'local'"))
-        dead = db.execute("SELECT count(*) FROM dead_letters WHERE run = 'local' AND step = 'annotation'").fetchone()[0]
+        states = Counter(
+            row[0] for row in db.execute("SELECT state FROM requests WHERE run = 'local'")
+        )
+        dead = db.execute(
+            "SELECT count(*) FROM dead_letters WHERE run = 'local' AND step = 'annotation'"
+        ).fetchone()[0]
     assert states == {"answered": states.total()}
     assert dead == 5
 

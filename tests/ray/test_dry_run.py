@@ -33,12 +33,18 @@ def test_a_run_does_what_its_plan_says(finished: Project, tmp_path: Path) -> Non
     pool = project.read("sort", "pool.parquet")
     assert plan["pool_rows"] == len(pool)
     assert plan["near_duplicates"] == sum(row["duplicate_of"] is not None for row in pool)
-    features = [row for at in ("001", "002") for row in project.read("sort", f"rounds/{at}/features.parquet")]
+    features = [
+        row
+        for at in ("001", "002")
+        for row in project.read("sort", f"rounds/{at}/features.parquet")
+    ]
     tokens = sum(row["prompt_tokens"] for row in features) / len(features) * plan["generated_rows"]
     assert abs(plan["prompt_tokens"] - tokens) < 0.05 * tokens
 
 
-def test_a_pool_that_stands_whole_in_the_test_set_is_a_mistake(make_project: Callable[[], Project]) -> None:
+def test_a_pool_that_stands_whole_in_the_test_set_is_a_mistake(
+    make_project: Callable[[], Project],
+) -> None:
     project = make_project()
     told = "40 of 40 examples of data.pool stand in data.test too: they are never picked"
     planned = project.run("plan", "sort.yaml", "data.test=pool.jsonl")
@@ -50,7 +56,9 @@ def test_a_pool_that_stands_whole_in_the_test_set_is_a_mistake(make_project: Cal
     assert "finished" not in done.stdout
 
 
-def test_a_pool_that_stands_in_part_in_the_test_set_is_warned_of(make_project: Callable[[], Project]) -> None:
+def test_a_pool_that_stands_in_part_in_the_test_set_is_warned_of(
+    make_project: Callable[[], Project],
+) -> None:
     project = make_project()
     pool, test = project.folder / "pool.jsonl", project.folder / "test.jsonl"
     test.write_text(test.read_text() + "\n".join(pool.read_text().splitlines()[:3]) + "\n")

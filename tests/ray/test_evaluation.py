@@ -1,4 +1,6 @@
-"""Whole runs that are judged in other ways than by their test set, and tuned in other ways than by LoRA."""
+"""Whole runs that are judged in other ways than by their test set, and tuned in other ways than by
+LoRA.
+"""
 
 from collections.abc import Callable
 
@@ -7,7 +9,9 @@ from projects import Project
 QUICK = ["selection.strategy=random", "--name"]
 
 
-def test_few_shot_beside_zero_shot_and_a_dev_target_of_any_metric(make_project: Callable[[], Project]) -> None:
+def test_few_shot_beside_zero_shot_and_a_dev_target_of_any_metric(
+    make_project: Callable[[], Project],
+) -> None:
     project = make_project()
     dev = ["evaluation.few_shot=2", "evaluation.dev_fraction=0.4", "stopping.dev_target={chrf: 0}"]
     done = project.run("run", "sort.yaml", *QUICK, "shots", *dev)
@@ -21,13 +25,18 @@ def test_few_shot_beside_zero_shot_and_a_dev_target_of_any_metric(make_project: 
     )
     assert "\nshots" in done.stdout
     assert "few-shot" in (project.folder / "atgen-runs/runs/shots/report.html").read_text()
-    zero, few = (project.read("shots", file) for file in ("rounds/000/predictions.jsonl", "rounds/001/few_shot.jsonl"))
+    zero, few = (
+        project.read("shots", file)
+        for file in ("rounds/000/predictions.jsonl", "rounds/001/few_shot.jsonl")
+    )
     assert [row["id"] for row in zero] == [row["id"] for row in few]
     assert [row["prediction"] for row in zero] != [row["prediction"] for row in few]
     assert all(row["scores"].keys() == first["few_shot_metrics"].keys() for row in few)
 
 
-def test_full_fine_tuning_goes_round_and_leaves_a_model(make_project: Callable[[], Project]) -> None:
+def test_full_fine_tuning_goes_round_and_leaves_a_model(
+    make_project: Callable[[], Project],
+) -> None:
     project = make_project()
     full = ["training.method=full", "training.warm_start=true", "training.trackers=[tensorboard]"]
     done = project.run("run", "sort.yaml", *QUICK, "full", "evaluation.zero_shot=false", *full)
@@ -37,5 +46,7 @@ def test_full_fine_tuning_goes_round_and_leaves_a_model(make_project: Callable[[
         files = {path.name for path in (root / "rounds" / round / "adapter").iterdir()}
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= files
         assert list((root / "logs" / round).rglob("events*"))
-    first, second = (project.read("full", f"rounds/{at}/predictions.jsonl") for at in ("001", "002"))
+    first, second = (
+        project.read("full", f"rounds/{at}/predictions.jsonl") for at in ("001", "002")
+    )
     assert [row["prediction"] for row in first] != [row["prediction"] for row in second]

@@ -9,7 +9,9 @@ from atgen_ray.selection.strategies import PLAIN
 
 
 @pytest.mark.slow
-def test_every_strategy_votes_in_a_run_of_the_demo_model(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_every_strategy_votes_in_a_run_of_the_demo_model(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     project = Project(tmp_path_factory.mktemp("strategies"))
     members = {name: {"weight": 1} for name in PLAIN}
     done = project.run(
@@ -33,7 +35,9 @@ def test_every_strategy_votes_in_a_run_of_the_demo_model(tmp_path_factory: pytes
     for round in ("001", "002"):
         features = project.read("demo", f"rounds/{round}/features.parquet")
         assert len(features) == 6
-        assert all(row["error"] is None and len(row["samples"]) == 10 and row["state"] for row in features)
+        assert all(
+            row["error"] is None and len(row["samples"]) == 10 and row["state"] for row in features
+        )
         picks = project.read("demo", f"rounds/{round}/selection.parquet")
         assert len(picks) == 2
         for pick in picks:

@@ -21,7 +21,8 @@ def test_one_round_of_the_demo_on_vllm(tmp_path_factory: pytest.TempPathFactory)
     project = Project(tmp_path_factory.mktemp("demo"))
     done = project.run("run", "demo", "engine.backend=vllm", *SMALL)
     assert done.returncode == 0, done.stderr
-    # Any answer of the real model shares a word with its reference, so the dev target ends the run after one round.
+    # Any answer of the real model shares a word with its reference, so the dev target ends the run
+    # after one round.
     assert "dev target reached" in done.stdout
     assert project.read("demo", "versions.json")["engine"] == "vllm"
     rows = project.read("demo", "metrics.json")

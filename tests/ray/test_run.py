@@ -1,4 +1,6 @@
-"""A whole run from the command line: what it leaves behind, and what happens when it is given again."""
+"""A whole run from the command line: what it leaves behind, and what happens when it is given
+again.
+"""
 
 import signal
 from collections.abc import Callable
@@ -11,11 +13,24 @@ from atgen_ray.core.records import POOL_SCHEMA
 
 def test_a_run_leaves_what_it_promises(finished: Project) -> None:
     root = finished.folder / "atgen-runs/runs/sort"
-    for file in ("config.yaml", "versions.json", "pool.parquet", "gold.parquet", "report.html", "learning_curve.png"):
+    for file in (
+        "config.yaml",
+        "versions.json",
+        "pool.parquet",
+        "gold.parquet",
+        "report.html",
+        "learning_curve.png",
+    ):
         assert (root / file).is_file(), file
     for round in ("001", "002"):
         files = {path.name for path in (root / "rounds" / round).iterdir()}
-        expected = {"features.parquet", "selection.parquet", "annotations.jsonl", "adapter", "training.json"}
+        expected = {
+            "features.parquet",
+            "selection.parquet",
+            "annotations.jsonl",
+            "adapter",
+            "training.json",
+        }
         assert files == expected | {"predictions.jsonl", "metrics.json"}
         adapter = {path.name for path in (root / "rounds" / round / "adapter").iterdir()}
         assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= adapter
@@ -24,7 +39,11 @@ def test_a_run_leaves_what_it_promises(finished: Project) -> None:
 
 def test_the_curve_counts_labels_dollars_and_seconds(finished: Project) -> None:
     rows = finished.read("sort", "metrics.json")
-    assert [(row["round"], row["labels"], row["dollars"]) for row in rows] == [(0, 0, 0), (1, 5, 2.5), (2, 10, 5.0)]
+    assert [(row["round"], row["labels"], row["dollars"]) for row in rows] == [
+        (0, 0, 0),
+        (1, 5, 2.5),
+        (2, 10, 5.0),
+    ]
     for row in rows:
         assert set(row["metrics"]) == {"rouge1", "rouge2", "rougeL", "exact_match", "token_f1"}
         assert all(value["count"] == 6 for value in row["metrics"].values())
@@ -34,7 +53,11 @@ def test_the_curve_counts_labels_dollars_and_seconds(finished: Project) -> None:
 def test_each_label_is_a_known_answer_of_what_was_picked(finished: Project) -> None:
     gold = {row["id"]: row["references"] for row in finished.read("sort", "gold.parquet")}
     labeled = finished.read("sort", "labeled.jsonl")
-    picked = [row["id"] for at in ("001", "002") for row in finished.read("sort", f"rounds/{at}/selection.parquet")]
+    picked = [
+        row["id"]
+        for at in ("001", "002")
+        for row in finished.read("sort", f"rounds/{at}/selection.parquet")
+    ]
     assert [row["id"] for row in labeled] == picked
     assert len(set(picked)) == 10
     assert all(row["text"] == gold[row["id"]][0] for row in labeled)
@@ -45,11 +68,15 @@ def test_answers_are_nowhere_that_strategies_or_engines_look(finished: Project) 
     answers = {row["id"]: row["references"] for row in finished.read("sort", "gold.parquet")}
     assert list(pool[0]) == POOL_SCHEMA.names
     for row in pool:
-        assert not any(answer in str(value) for value in row.values() for answer in answers[row["id"]])
+        assert not any(
+            answer in str(value) for value in row.values() for answer in answers[row["id"]]
+        )
 
 
 def test_the_next_round_is_asked_of_the_new_adapter(finished: Project) -> None:
-    first, second = (finished.read("sort", f"rounds/{at}/features.parquet") for at in ("001", "002"))
+    first, second = (
+        finished.read("sort", f"rounds/{at}/features.parquet") for at in ("001", "002")
+    )
     before = {row["id"]: row["logprobs"] for row in first}
     assert len(first) == 40
     assert len(second) == 35
@@ -87,9 +114,16 @@ def test_interrupted_then_more_rounds_than_at_first(finished: Project, tmp_path:
     assert [row["labels"] for row in project.read("sort", "metrics.json")] == [0, 5, 10, 13]
 
 
-def test_a_second_controller_is_refused_and_a_stop_request_heard(make_project: Callable[[], Project]) -> None:
+def test_a_second_controller_is_refused_and_a_stop_request_heard(
+    make_project: Callable[[], Project],
+) -> None:
     project = make_project()
-    long = ("run", "sort.yaml", "selection.count=1", "stopping.rounds=40")  # not over before it is asked to stop
+    long = (
+        "run",
+        "sort.yaml",
+        "selection.count=1",
+        "stopping.rounds=40",
+    )  # not over before it is asked to stop
     first = project.start(*long, "--json")
     for line in first.stdout or []:
         if '"step": "embedding"' in line:

@@ -11,14 +11,18 @@ from projects import Project
 def unlabelled(project: Project) -> Project:
     """The project with a pool and configuration that hold no answers at all, and no test set."""
     rows = [json.loads(line) for line in (project.folder / "pool.jsonl").read_text().splitlines()]
-    (project.folder / "pool.jsonl").write_text("".join(json.dumps({"task": row["task"]}) + "\n" for row in rows))
+    (project.folder / "pool.jsonl").write_text(
+        "".join(json.dumps({"task": row["task"]}) + "\n" for row in rows)
+    )
     config = yaml.safe_load((project.folder / "sort.yaml").read_text())
     config["data"] = {"pool": "pool.jsonl", "input": "task.words"}
     (project.folder / "sort.yaml").write_text(yaml.safe_dump(config))
     return project
 
 
-def test_a_pool_without_answers_is_ranked_once_and_resumed(make_project: Callable[[], Project]) -> None:
+def test_a_pool_without_answers_is_ranked_once_and_resumed(
+    make_project: Callable[[], Project],
+) -> None:
     project = unlabelled(make_project())
     (project.folder / "out").mkdir()
     command = ("select", "sort.yaml", "--count", "7", "--output", "out/picks.jsonl")
@@ -34,7 +38,9 @@ def test_a_pool_without_answers_is_ranked_once_and_resumed(make_project: Callabl
     done = project.run(*command)
     assert done.returncode == 0, done.stderr
     assert "7 of 40 examples selected: out/picks.jsonl" in done.stdout
-    rows = [json.loads(line) for line in (project.folder / "out/picks.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (project.folder / "out/picks.jsonl").read_text().splitlines()
+    ]
     assert [row["rank"] for row in rows] == list(range(1, 8))
     assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
     pool = [json.loads(line) for line in (project.folder / "pool.jsonl").read_text().splitlines()]
@@ -43,7 +49,10 @@ def test_a_pool_without_answers_is_ranked_once_and_resumed(make_project: Callabl
         assert {"nll", "diversity"} <= row["parts"].keys()
     assert "finished" in project.run("runs", "show", "sort-select-7").stdout
     steps = [
-        event["step"] for event in json.loads(project.run("runs", "show", "sort-select-7", "--json").stdout)["events"]
+        event["step"]
+        for event in json.loads(project.run("runs", "show", "sort-select-7", "--json").stdout)[
+            "events"
+        ]
     ]
     assert [step for step in steps if step] == ["pool", "embedding", "generation", "selection"]
 
@@ -54,7 +63,10 @@ def test_mistakes_are_told_before_any_work(make_project: Callable[[], Project]) 
     for arguments, message in (
         (("--count", "5", "--output", "folder"), "--output is 'folder'"),
         (("--count", "0", "--output", "picks.jsonl"), "--count"),
-        (("--count", "5", "--output", "p.jsonl", "selection.strategy=hudds"), "did you mean 'huds'"),
+        (
+            ("--count", "5", "--output", "p.jsonl", "selection.strategy=hudds"),
+            "did you mean 'huds'",
+        ),
     ):
         refused = project.run("select", "sort.yaml", *arguments)
         assert refused.returncode == 2

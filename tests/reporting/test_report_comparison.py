@@ -16,34 +16,47 @@ from atgen_ray.reporting.comparison import bootstrap_difference, compare_runs, l
 def views(tmp_path_factory: pytest.TempPathFactory) -> list[RunView]:
     storage = str(tmp_path_factory.mktemp("storage"))
     made = [MadeUp(strategy="random", lift=0.01), MadeUp(strategy="huds", lift=0.03)]
-    return [collect_run(write_run(storage, f"with-{one.strategy}", one), stopped="done") for one in made]
+    return [
+        collect_run(write_run(storage, f"with-{one.strategy}", one), stopped="done") for one in made
+    ]
 
 
 def test_comparison_comes_first_and_every_run_follows(views: list[RunView], tmp_path: Path) -> None:
     path = write_report(views, tmp_path / "report.html")
     page = Page(path.read_text())
     text = page.text()
-    assert text.index("2 runs compared") < text.index("Run against run") < text.index("B with-huds ROUGE-L 0.07 →")
+    assert (
+        text.index("2 runs compared")
+        < text.index("Run against run")
+        < text.index("B with-huds ROUGE-L 0.07 →")
+    )
     for letter in "AB":
         assert "strategy" in page.text(f"{letter}-config")
     assert "A with-random random 0.0" in page.text("runs")
     assert "selection.strategy random huds" in page.text("settings")
     assert (tmp_path / "learning_curve.png").stat().st_size > 10_000
-    over = [plot["aria-label"] for plot in page.find("svg") if (plot["aria-label"] or "").startswith("ROUGE-L over")]
+    over = [
+        plot["aria-label"]
+        for plot in page.find("svg")
+        if (plot["aria-label"] or "").startswith("ROUGE-L over")
+    ]
     assert len(over) == 3
     assert all("A from" in label and "B from" in label for label in over if label)
 
 
 def test_difference_is_that_of_the_last_scores(views: list[RunView]) -> None:
     pair = compare_runs(views).pairs[0]
-    first, second = ([run.last_scores["rougeL"][id] for id in sorted(run.last_scores["rougeL"])] for run in views)
+    first, second = (
+        [run.last_scores["rougeL"][id] for id in sorted(run.last_scores["rougeL"])] for run in views
+    )
     assert pair.difference is not None
     assert pair.difference.mean == pytest.approx(np.mean(second) - np.mean(first))
     assert pair.difference.low > 0
     assert pair.difference.count == 12
     page = Page(render_page(views))
-    assert f"+{pair.difference.mean:.3f} +{pair.difference.low:.3f} to +{pair.difference.high:.3f}" in page.text(
-        "differences"
+    assert (
+        f"+{pair.difference.mean:.3f} +{pair.difference.low:.3f} to +{pair.difference.high:.3f}"
+        in page.text("differences")
     )
     assert "B scored higher on these test examples." in page.text("differences")
     assert "A did not reach" in page.text("differences")
@@ -55,8 +68,14 @@ def test_one_seed_each_is_no_claim(views: list[RunView]) -> None:
 
 
 def test_seeds_of_one_method_are_taken_together(tmp_path: Path) -> None:
-    made = [MadeUp(strategy=name, seed=seed, rounds=1) for name in ("random", "huds") for seed in (1, 2, 3)]
-    runs = [collect_run(write_run(str(tmp_path), f"run-{index}", one)) for index, one in enumerate(made)]
+    made = [
+        MadeUp(strategy=name, seed=seed, rounds=1)
+        for name in ("random", "huds")
+        for seed in (1, 2, 3)
+    ]
+    runs = [
+        collect_run(write_run(str(tmp_path), f"run-{index}", one)) for index, one in enumerate(made)
+    ]
     comparison = compare_runs(runs)
     assert [group.letters for group in comparison.groups] == [["A", "B", "C"], ["D", "E", "F"]]
     assert len(comparison.pairs) == 15
@@ -91,7 +110,9 @@ def test_runs_without_a_common_test_example_are_not_paired(views: list[RunView])
     }
     other = dataclasses.replace(views[1], last_scores=moved)
     assert compare_runs([views[0], other]).pairs[0].difference is None
-    assert "share no scored test example" in Page(render_page([views[0], other])).text("differences")
+    assert "share no scored test example" in Page(render_page([views[0], other])).text(
+        "differences"
+    )
 
 
 def test_runs_that_have_not_begun_can_be_compared(views: list[RunView], tmp_path: Path) -> None:
@@ -103,7 +124,9 @@ def test_runs_that_have_not_begun_can_be_compared(views: list[RunView], tmp_path
     assert "1 of 2 runs finished" in page.text()
 
 
-@pytest.mark.parametrize(("target", "labels"), [(0.1, 0), (0.2, 5), (0.3, 10), (0.35, 15), (0.4, 20), (0.41, None)])
+@pytest.mark.parametrize(
+    ("target", "labels"), [(0.1, 0), (0.2, 5), (0.3, 10), (0.35, 15), (0.4, 20), (0.41, None)]
+)
 def test_labels_to_a_score_lie_on_straight_lines(target: float, labels: float | None) -> None:
     reached = labels_to_reach([(0, 0.1), (10, 0.3), (20, 0.4)], target)
     assert reached is None if labels is None else reached == pytest.approx(labels)

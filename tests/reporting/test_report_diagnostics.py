@@ -22,13 +22,17 @@ from atgen_ray.reporting.plots.theme import COLOURS, SERIES
 def embed(vectors: dict[str, list[float] | None]) -> list[pa.Table]:
     tables = [{"content": f"hash of {id}", "embedding": vector} for id, vector in vectors.items()]
     return [
-        pa.Table.from_pylist([row], pa.schema([("content", pa.string()), ("embedding", pa.list_(pa.float32()))]))
+        pa.Table.from_pylist(
+            [row], pa.schema([("content", pa.string()), ("embedding", pa.list_(pa.float32()))])
+        )
         for row in tables
     ]
 
 
 def test_similarity_and_near_duplicates_of_known_vectors() -> None:
-    pool = make_examples(["a", "b", "c", "d"], ["one", "two words", "three words here", "x"], [None, None, None, "a"])
+    pool = make_examples(
+        ["a", "b", "c", "d"], ["one", "two words", "three words here", "x"], [None, None, None, "a"]
+    )
     vectors = embed({"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [0.6, 0.8], "d": [1.0, 0.001]})
     queries = [Query(1, ["a", "d"], []), Query(2, ["c", "b"], ["a", "d"])]
     pool_map, rounds = diagnose_rounds(pool, queries, vectors, excluded=False)
@@ -46,14 +50,19 @@ def test_clusters_reached_by_picks_and_labels_of_four_bundles() -> None:
     rng = np.random.default_rng(0)
     ids = [f"id-{row:02d}" for row in range(20)]
     centers = np.eye(4)
-    vectors = embed({id: list(centers[row % 4] + rng.normal(size=4) * 0.01) for row, id in enumerate(ids)})
+    vectors = embed(
+        {id: list(centers[row % 4] + rng.normal(size=4) * 0.01) for row, id in enumerate(ids)}
+    )
     queries = [Query(1, ids[0:8:4], []), Query(2, ids[1:3], ids[0:8:4])]
     _, rounds = diagnose_rounds(make_examples(ids, ["text"] * 20), queries, vectors, excluded=True)
     assert rounds[1].coverage["picked"] == 0.25  # both from one bundle
     assert rounds[2].coverage["picked"] == 0.75
     assert 0.25 <= rounds[1].coverage["random"] <= 0.5
     few = diagnose_rounds(
-        make_examples(ids[:4], ["text"] * 4), queries[:1], embed({"id-00": [1.0, 0.0]}), excluded=True
+        make_examples(ids[:4], ["text"] * 4),
+        queries[:1],
+        embed({"id-00": [1.0, 0.0]}),
+        excluded=True,
     )
     assert few[1][1].coverage == {}
 
@@ -86,7 +95,9 @@ def test_map_is_the_same_whatever_the_order_of_the_pool() -> None:
 
 
 @pytest.mark.parametrize("broken", [None, [float("nan"), 1.0, 0.0]])
-def test_an_example_that_could_not_be_embedded_is_left_off_the_map(broken: list[float] | None) -> None:
+def test_an_example_that_could_not_be_embedded_is_left_off_the_map(
+    broken: list[float] | None,
+) -> None:
     pool = make_examples(["a", "b", "c", "d"], ["text"] * 4)
     vectors = embed({"a": [1.0, 0.0, 0.0], "b": [0.0, 1.0, 0.0], "c": [0.0, 0.0, 1.0], "d": broken})
     pool_map, rounds = diagnose_rounds(pool, [Query(1, ["a", "d"], ["b"])], vectors, excluded=True)
@@ -109,7 +120,8 @@ def test_examples_are_the_best_the_typical_and_the_worst() -> None:
 def test_no_example_stands_under_a_loss_that_did_not_lose() -> None:
     chosen = dict(
         choose_ids(
-            {"a": 0.0, "b": 0.0, "c": 0.5, "d": 0.1, "e": 0.1}, {"a": 0.9, "b": 0.8, "c": 0.1, "d": 0.2, "e": 0.15}
+            {"a": 0.0, "b": 0.0, "c": 0.5, "d": 0.1, "e": 0.1},
+            {"a": 0.9, "b": 0.8, "c": 0.1, "d": 0.2, "e": 0.15},
         )
     )
     assert chosen["c"] == "Largest loss"
@@ -122,7 +134,12 @@ def test_numbers_read_well() -> None:
     assert [write_seconds(value) for value in (0, 0.42, 9.96, 59.6, 61, 3599.9, 12000, 86400)] == [
         "0 s", "0.4 s", "10 s", "1 min", "1 min 1 s", "1 h", "3 h 20 min", "24 h",
     ]  # fmt: skip
-    assert [write_dollars(value) for value in (0, 0.0031, 2.4, 1234.5)] == ["$0.00", "$0.0031", "$2.40", "$1,234.50"]
+    assert [write_dollars(value) for value in (0, 0.0031, 2.4, 1234.5)] == [
+        "$0.00",
+        "$0.0031",
+        "$2.40",
+        "$1,234.50",
+    ]
     assert [write_change(value) for value in (0.1, -0.1, 0.0, -0.0001, float("nan"), None)] == [
         "+0.100", "−0.100", "0.000", "0.000", "–", "–",
     ]  # fmt: skip
@@ -141,11 +158,15 @@ def test_numbers_read_well() -> None:
 
 @pytest.mark.parametrize("theme", [0, 1])
 def test_colours_can_be_read_on_light_and_dark(theme: int) -> None:
-    """WCAG 2.2, 1.4.3: at least 4.5:1 for text, and labels in plots have the colour of their line."""
+    """WCAG 2.2, 1.4.3: at least 4.5:1 for text, and labels in plots have the colour of their
+    line.
+    """
 
     def luminance(colour: str) -> float:
         parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        linear = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        ]
         return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
     for name in ("ink", "muted", *SERIES):

@@ -19,7 +19,10 @@ def test_pages_hold_every_generation_once_and_the_worst_first(tmp_path: Path) ->
     scores = [row.scores["rougeL"] for row in rows]
     assert scores == sorted(scores)
     assert rows[0].text
-    assert rows[0].references == [f"first reference of {rows[0].id}", f"second reference of {rows[0].id}"]
+    assert rows[0].references == [
+        f"first reference of {rows[0].id}",
+        f"second reference of {rows[0].id}",
+    ]
     best = read_generations(folder, "rougeL", round=2, order="best")
     assert best
     assert best.rows[0].scores["rougeL"] == max(scores)

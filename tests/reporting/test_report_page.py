@@ -17,7 +17,8 @@ from atgen_ray.store.run_folder import RunFolder
 
 SECTIONS = ("curves", "rounds", "selection", "examples", "time", "letters", "config", "versions")
 HOSTILE = (
-    "<script>alert(1)</script><img src=x onerror=alert(2)></style></textarea><svg onload=alert(3)> {{ 7 * 7 }} $x$"
+    "<script>alert(1)</script><img src=x onerror=alert(2)></style></textarea><svg "
+    "onload=alert(3)> {{ 7 * 7 }} $x$"
 )
 
 
@@ -51,7 +52,10 @@ def test_headline_says_what_was_reached_and_what_it_cost(page: Page, folder: Run
     first, *_, last = folder.read_json("metrics.json")
     start, end = (row["metrics"]["rougeL"]["mean"] for row in (first, last))
     assert f"ROUGE-L {start:.2f} → {end:.2f} with 12 labels, $0.60 and 3 min 49 s." in page.text()
-    assert f"Scores of the same 12 test examples changed by +{end - start:.3f} on average" in page.text()
+    assert (
+        f"Scores of the same 12 test examples changed by +{end - start:.3f} on average"
+        in page.text()
+    )
 
 
 def test_every_number_of_the_metrics_is_shown(page: Page, folder: RunFolder) -> None:
@@ -70,7 +74,11 @@ def test_curves_stand_over_labels_dollars_and_seconds(page: Page, folder: RunFol
         assert axis in shown
     labels = [plot["aria-label"] or "" for plot in page.find("svg")]
     last = folder.read_json("metrics.json")[-1]["metrics"]
-    for name, title in (("rouge1", "ROUGE-1"), ("rougeL", "ROUGE-L"), ("exact_match", "Exact match")):
+    for name, title in (
+        ("rouge1", "ROUGE-1"),
+        ("rougeL", "ROUGE-L"),
+        ("exact_match", "Exact match"),
+    ):
         assert sum(label.startswith(f"{title} over") for label in labels) == 3
         assert f"{last[name]['mean']:.3f}" in shown
 
@@ -80,7 +88,9 @@ def test_selection_says_what_and_why(page: Page, folder: RunFolder, view: RunVie
     for number in (1, 2, 3):
         assert f"Round {number} 4 picked by huds, {4 * number} labels after it" in shown
         for row in folder.read_table(f"rounds/{number:03d}/selection.parquet").to_pylist():
-            parts = [f"{dict(row['parts'])[name]:.3f}" for name in ("uncertainty", "diversity", "nll")]
+            parts = [
+                f"{dict(row['parts'])[name]:.3f}" for name in ("uncertainty", "diversity", "nll")
+            ]
             assert f"{row['rank']} {row['score']:.3f} {' '.join(parts)}" in shown
             assert f"the label of {row['id']}" in shown
             assert f"what the model says about {row['id']}" in shown
@@ -102,7 +112,18 @@ def test_examples_show_both_answers_beside_the_references(page: Page, view: RunV
 
 
 def test_page_loads_nothing_and_runs_nothing(page: Page) -> None:
-    assert not page.tags() & {"script", "link", "iframe", "object", "embed", "img", "base", "form", "input", "image"}
+    assert not page.tags() & {
+        "script",
+        "link",
+        "iframe",
+        "object",
+        "embed",
+        "img",
+        "base",
+        "form",
+        "input",
+        "image",
+    }
     for tag, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on") or name == "src"], tag
         if "href" in attributes:
@@ -122,7 +143,9 @@ def test_plots_take_their_colours_from_the_page(page: Page) -> None:
         for name in re.findall(r"var\(--([\w-]+)\)", value or "")
     }
     assert {"ink", "line", "series-1", "series-2", "dots"} <= used <= defined
-    classes = {name for _, attributes in page.elements for name in (attributes.get("class") or "").split()}
+    classes = {
+        name for _, attributes in page.elements for name in (attributes.get("class") or "").split()
+    }
     hues = {name for name in classes if name.startswith("series-")}
     assert hues
     assert all(f".{name} {{ --hue: var(--{name}); }}" in "".join(page.styles) for name in hues)
@@ -143,19 +166,35 @@ def test_markup_in_the_data_is_inert(tmp_path: Path) -> None:
     folder = write_run(str(tmp_path), "demo", made)
     folder.write_json("versions.json", {HOSTILE: HOSTILE})
     folder.write_text("config.yaml", folder.read_text("config.yaml") + f"note: '{HOSTILE}'\n")
-    hostile = dataclasses.replace(collect_run(folder, [DeadLetter(HOSTILE, HOSTILE, HOSTILE)], HOSTILE), name=HOSTILE)
+    hostile = dataclasses.replace(
+        collect_run(folder, [DeadLetter(HOSTILE, HOSTILE, HOSTILE)], HOSTILE), name=HOSTILE
+    )
     for views in ([hostile], [hostile, hostile]):
         page = Page(render_page(views))
         assert not page.tags() & {"script", "img", "textarea"}
-        assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+        assert not [
+            name for _, attributes in page.elements for name in attributes if name.startswith("on")
+        ]
         assert "{{ 7 * 7 }} $x$" in page.text("A-selection" if len(views) == 1 else None)
         assert "49" not in page.text("A-examples").replace("00049", "")
     write_report([hostile, hostile], tmp_path / "report.html")
 
 
 def test_odd_characters_break_neither_page_nor_plots(view: RunView, tmp_path: Path) -> None:
-    odd = ["\x00", "\x0b", "\ud800", "\u2028", "]]>", "--><u>", "&amp;&#60;u&#62;", "a" * 5000, "$\\frac$"]
-    views = [dataclasses.replace(view, name=f"run{letter}", rounds=view.rounds[:2]) for letter in odd]
+    odd = [
+        "\x00",
+        "\x0b",
+        "\ud800",
+        "\u2028",
+        "]]>",
+        "--><u>",
+        "&amp;&#60;u&#62;",
+        "a" * 5000,
+        "$\\frac$",
+    ]
+    views = [
+        dataclasses.replace(view, name=f"run{letter}", rounds=view.rounds[:2]) for letter in odd
+    ]
     page = Page(write_report(views, tmp_path / "report.html").read_text())
     assert "u" not in page.tags()
     assert "run&amp;&#60;u&#62;" in page.text("runs")
@@ -163,15 +202,19 @@ def test_odd_characters_break_neither_page_nor_plots(view: RunView, tmp_path: Pa
 
 def test_equal_runs_give_equal_bytes(folder: RunFolder, tmp_path: Path) -> None:
     script = (
-        "import sys; from atgen_ray.reporting import *; from atgen_ray.store.run_folder import RunFolder\n"
-        "view = collect_run(RunFolder(sys.argv[1], 'demo')); write_report([view, view], sys.argv[2])"
+        "import sys; from atgen_ray.reporting import *; from atgen_ray.store.run_folder import "
+        "RunFolder\n"
+        "view = collect_run(RunFolder(sys.argv[1], 'demo')); write_report([view, view], "
+        "sys.argv[2])"
     )
     storage = str(Path(folder.root).parent.parent)
     written = []
     for seed in ("1", "2"):
         output = tmp_path / seed / "report.html"
         environment = os.environ | {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}
-        subprocess.run([sys.executable, "-c", script, storage, str(output)], check=True, env=environment)
+        subprocess.run(
+            [sys.executable, "-c", script, storage, str(output)], check=True, env=environment
+        )
         written.append((output.read_bytes(), (output.parent / "learning_curve.png").read_bytes()))
     assert written[0] == written[1]
 
@@ -179,7 +222,10 @@ def test_equal_runs_give_equal_bytes(folder: RunFolder, tmp_path: Path) -> None:
 def test_files_appear_whole_beside_each_other(view: RunView, tmp_path: Path) -> None:
     path = write_report([view], tmp_path / "new" / "report.html")
     assert path == tmp_path / "new" / "report.html"
-    assert sorted(file.name for file in path.parent.iterdir()) == ["learning_curve.png", "report.html"]
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "learning_curve.png",
+        "report.html",
+    ]
     assert (path.parent / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     before = path.read_bytes()
     assert write_report([view], path).read_bytes() == before
@@ -193,13 +239,20 @@ def test_a_large_pool_keeps_the_page_small(tmp_path: Path) -> None:
     page = Page(html)
     assert "of 10,000 in the pool" in page.text()
     assert "The first 10 of 30 picks" in page.text("A-selection")
-    maps = [plot for plot in page.find("svg") if (plot["aria-label"] or "").startswith("Map of the pool: 30 picks")]
+    maps = [
+        plot
+        for plot in page.find("svg")
+        if (plot["aria-label"] or "").startswith("Map of the pool: 30 picks")
+    ]
     assert len(maps) == 12
 
 
 def test_importing_reports_stays_light() -> None:
     script = (
-        "import sys, atgen_ray.reporting; print({'matplotlib', 'jinja2', 'scipy', 'torch', 'ray'} & set(sys.modules))"
+        "import sys, atgen_ray.reporting; print({'matplotlib', 'jinja2', 'scipy', 'torch', "
+        "'ray'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
     assert done.stdout.strip() == "set()"

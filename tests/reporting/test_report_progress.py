@@ -68,7 +68,9 @@ def test_without_a_test_split_there_is_no_score_to_show(tmp_path: Path) -> None:
 
 
 def test_without_embeddings_lengths_remain(tmp_path: Path) -> None:
-    page = show(write_run(str(tmp_path), "demo", MadeUp(embeddings=False, strategy="random")), tmp_path)
+    page = show(
+        write_run(str(tmp_path), "demo", MadeUp(embeddings=False, strategy="random")), tmp_path
+    )
     assert "Length of the inputs" in page.text("A-selection")
     assert "Where the picks lie" not in page.text("A-selection")
     assert "the baseline that other strategies must beat" in page.text("A-selection")
@@ -84,7 +86,9 @@ def test_what_is_not_finite_is_a_dash_and_no_point(tmp_path: Path) -> None:
     rows[3]["dollars"] = 0.6
     folder.write_json("metrics.json", rows)
     losses = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": nan}]
-    folder.write_json("rounds/002/training.json", {"losses": losses, "examples": 8, "tokens": 9, "steps": 2})
+    folder.write_json(
+        "rounds/002/training.json", {"losses": losses, "examples": 8, "tokens": 9, "steps": 2}
+    )
     predictions = folder.read_jsonl("rounds/003/predictions.jsonl")
     predictions[0]["scores"] = {"rougeL": None}
     predictions[1]["scores"] = {}
@@ -98,13 +102,17 @@ def test_what_is_not_finite_is_a_dash_and_no_point(tmp_path: Path) -> None:
 
 def test_an_unknown_strategy_has_a_general_explanation(tmp_path: Path) -> None:
     page = show(write_run(str(tmp_path), "demo", MadeUp(strategy="my_own", rounds=1)), tmp_path)
-    assert "Strategy 'my_own' ranked the unlabelled examples by its score" in page.text("A-selection")
+    assert "Strategy 'my_own' ranked the unlabelled examples by its score" in page.text(
+        "A-selection"
+    )
     assert "novelty A part of the score, as the strategy defines it." in page.text("A-selection")
 
 
 def test_a_first_batch_is_explained_by_its_own_strategy(tmp_path: Path) -> None:
     folder = write_run(str(tmp_path), "demo", MadeUp(rounds=2))
-    text = folder.read_text("config.yaml").replace("    strategy: null", "    strategy: facility_location")
+    text = folder.read_text("config.yaml").replace(
+        "    strategy: null", "    strategy: facility_location"
+    )
     folder.write_text("config.yaml", text)
     shown = show(folder, tmp_path).text("A-selection")
     assert "Round 1 4 picked by facility_location" in shown

@@ -34,13 +34,22 @@ def enter_run(storage: str, name: str, message: str | None, letters: list[DeadLe
 
 def make_run_config(storage: str, name: str) -> RunConfig:
     data = {"pool": "pool.jsonl", "references": "summary"}
-    return RunConfig.model_validate({"name": name, "storage": storage, "data": data, "model": {"id": "model"}})
+    return RunConfig.model_validate(
+        {"name": name, "storage": storage, "data": data, "model": {"id": "model"}}
+    )
 
 
 def test_a_run_publishes_its_report_in_its_own_folder(tmp_path: Path) -> None:
     storage = str(tmp_path)
-    folder = enter_run(storage, "demo", None, [DeadLetter("pool-00003", "generation", "the prompt is too long")])
-    publish_report(make_run_config(storage, "demo"), open_journal(storage), folder, "stopping.rounds is reached")
+    folder = enter_run(
+        storage, "demo", None, [DeadLetter("pool-00003", "generation", "the prompt is too long")]
+    )
+    publish_report(
+        make_run_config(storage, "demo"),
+        open_journal(storage),
+        folder,
+        "stopping.rounds is reached",
+    )
     page = Page(folder.read_text("report.html"))
     assert "stopping.rounds is reached" in page.text()
     assert "pool-00003 generation the prompt is too long" in page.text("A-letters")
@@ -49,7 +58,9 @@ def test_a_run_publishes_its_report_in_its_own_folder(tmp_path: Path) -> None:
 
 def test_runs_are_compared_as_the_journal_has_them(tmp_path: Path) -> None:
     storage = str(tmp_path)
-    enter_run(storage, "one", "labels are used up", [DeadLetter("pool-00001", "pool", "text is empty")])
+    enter_run(
+        storage, "one", "labels are used up", [DeadLetter("pool-00001", "pool", "text is empty")]
+    )
     enter_run(storage, "two", None, [])
     page = Page(compare_runs(["one", "two"], storage, None, tmp_path / "report.html").read_text())
     assert "1 of 2 runs finished" in page.text()
@@ -67,7 +78,9 @@ def test_an_object_store_holds_the_report_too(tmp_path: Path) -> None:
             remote.fs.pipe_file(f"{remote.root}/{file.relative_to(local.root)}", file.read_bytes())
     # What JSON may carry and UTF-8 may not.
     remote.write_text("versions.json", json.dumps({"odd": "\ud800"}))
-    publish_report(make_run_config(str(tmp_path), "demo"), open_journal(str(tmp_path)), remote, "done")
+    publish_report(
+        make_run_config(str(tmp_path), "demo"), open_journal(str(tmp_path)), remote, "done"
+    )
     assert "odd ?" in Page(remote.read_text("report.html")).text("A-versions")
     assert remote.fs.cat_file(f"{remote.root}/learning_curve.png").startswith(b"\x89PNG")
 

@@ -15,7 +15,8 @@ words = st.lists(st.sampled_from("abcde"), max_size=9).map(" ".join)
 
 
 def test_bleu_by_hand():
-    # 4 of 4 words, 2 of 3 pairs, 1 of 2 triples, 0 of 1 quadruples; for n > 1 one is added to both counts.
+    # 4 of 4 words, 2 of 3 pairs, 1 of 2 triples, 0 of 1 quadruples; for n > 1 one is added to both
+    # counts.
     scores = pairwise_bleu(["a b c e", "a b c x e"])
     assert scores[0, 1] == pytest.approx((1 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25 * math.exp(1 - 5 / 4))
     # 4 of 5 words, 2 of 4 pairs, 1 of 3 triples, 0 of 2 quadruples; the longer text has no penalty.
@@ -48,10 +49,15 @@ def test_bleu_is_that_of_sacrebleu(texts):
 
 
 @settings(max_examples=80, deadline=None)
-@given(hypothesis=st.lists(st.sampled_from("abcd"), min_size=4, max_size=9), reference=st.permutations(list("abcdab")))
+@given(
+    hypothesis=st.lists(st.sampled_from("abcd"), min_size=4, max_size=9),
+    reference=st.permutations(list("abcdab")),
+)
 def test_bleu_is_that_of_nltk_where_both_have_four_words(hypothesis, reference):
     library = sentence_bleu([reference], hypothesis, smoothing_function=SmoothingFunction().method2)
-    assert pairwise_bleu([" ".join(hypothesis), " ".join(reference)])[0, 1] == pytest.approx(library, abs=1e-12)
+    assert pairwise_bleu([" ".join(hypothesis), " ".join(reference)])[0, 1] == pytest.approx(
+        library, abs=1e-12
+    )
 
 
 @given(texts=st.lists(words, min_size=1, max_size=6), data=st.data())
@@ -60,7 +66,9 @@ def test_a_pair_depends_on_nothing_else(texts, data):
     order = data.draw(st.permutations(range(len(texts))))
     for pairwise in (pairwise_bleu, pairwise_f1):
         whole = pairwise(texts)
-        np.testing.assert_array_equal(pairwise([texts[row] for row in order]), whole[np.ix_(order, order)])
+        np.testing.assert_array_equal(
+            pairwise([texts[row] for row in order]), whole[np.ix_(order, order)]
+        )
         assert whole.min() >= 0
         assert whole.max() <= 1
 

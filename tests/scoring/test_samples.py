@@ -8,7 +8,12 @@ import pytest
 
 from atgen_ray.core.records import FEATURES_SCHEMA
 from atgen_ray.scoring import bleu_variance
-from atgen_ray.scoring.disagreement import answer_shares, entropy_of, meaning_shares, sample_distance
+from atgen_ray.scoring.disagreement import (
+    answer_shares,
+    entropy_of,
+    meaning_shares,
+    sample_distance,
+)
 from atgen_ray.scoring.samples import mean_sample_probability, read_samples
 from atgen_ray.text.answers import normalize_answer
 from atgen_ray.text.overlap import pairwise_bleu
@@ -22,7 +27,9 @@ def tabulate(*rows):
             | {
                 "id": f"x{number}",
                 "text": text,
-                "samples": None if samples is None else [{"text": t, "logprob": p} for t, p in samples],
+                "samples": None
+                if samples is None
+                else [{"text": t, "logprob": p} for t, p in samples],
                 "error": error,
             }
             for number, (text, samples, error) in enumerate(rows)
@@ -42,7 +49,9 @@ def test_bleu_variance_is_the_mean_over_ordered_pairs():
     samples = ["a b c", "a b d", "x"]
     bleu = pairwise_bleu(samples)
     expected = np.mean([(1 - bleu[i, j]) ** 2 for i in range(3) for j in range(3) if i != j])
-    found = bleu_variance(tabulate(("", texts(*samples), None), ("", texts("a", "a", "a"), None), *BROKEN))
+    found = bleu_variance(
+        tabulate(("", texts(*samples), None), ("", texts("a", "a", "a"), None), *BROKEN)
+    )
     assert found[0] == pytest.approx(expected)
     assert found[1] == 0
     assert np.isnan(found[2:]).all()
@@ -59,20 +68,29 @@ def test_distance_of_the_samples_from_the_greedy_output():
 
 def test_probabilities_are_normalised_by_length_in_tokens():
     plain = tabulate(("", [("one", -2.0), ("one two three", -2.0)], None), *BROKEN)
-    mean, variance = mean_sample_probability(plain)  # words and the end of the turn stand for tokens: 2 and 4
+    mean, variance = mean_sample_probability(
+        plain
+    )  # words and the end of the turn stand for tokens: 2 and 4
     probabilities = np.exp([-1.0, -0.5])
     assert mean[0] == pytest.approx(probabilities.mean())
     assert variance[0] == pytest.approx(probabilities.var())
     assert np.isnan(mean[1:]).all()
     counted = pa.table(
-        {"samples": [[{"text": "one", "logprob": -6.0, "tokens": 3}]], "error": pa.array([None], pa.string())}
+        {
+            "samples": [[{"text": "one", "logprob": -6.0, "tokens": 3}]],
+            "error": pa.array([None], pa.string()),
+        }
     )
     assert mean_sample_probability(counted)[0][0] == pytest.approx(math.exp(-2))
-    assert math.isnan(mean_sample_probability(tabulate(("", [("a", math.nan), ("b", None)], None)))[0][0])
+    assert math.isnan(
+        mean_sample_probability(tabulate(("", [("a", math.nan), ("b", None)], None)))[0][0]
+    )
 
 
 def test_samples_without_a_text_are_left_out():
-    assert [sample.text for sample in read_samples(tabulate(("", [("a", -1.0), (None, -1.0)], None)))[0]] == ["a"]
+    assert [
+        sample.text for sample in read_samples(tabulate(("", [("a", -1.0), (None, -1.0)], None)))[0]
+    ] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +115,11 @@ def test_answers(form, text, answer):
 
 
 def test_shares_of_answers_and_their_entropy():
-    table = tabulate(("", texts("Rome", "rome.", "Paris", "The Rome"), None), ("", texts("a!", "A"), None), *BROKEN)
+    table = tabulate(
+        ("", texts("Rome", "rome.", "Paris", "The Rome"), None),
+        ("", texts("a!", "A"), None),
+        *BROKEN,
+    )
     shares = answer_shares(table, "text")
     assert [share.tolist() for share in shares] == [[0.75, 0.25], [1.0], [], [], []]
     entropy = entropy_of(shares)
@@ -107,12 +129,19 @@ def test_shares_of_answers_and_their_entropy():
 
 
 def test_meanings_by_shared_words():
-    samples = [("it is in Rome", -1.0), ("it is in rome", -2.0), ("Paris of course", -2.0), ("Paris of course", -2.0)]
+    samples = [
+        ("it is in Rome", -1.0),
+        ("it is in rome", -2.0),
+        ("Paris of course", -2.0),
+        ("Paris of course", -2.0),
+    ]
     table = tabulate(("", samples, None), *BROKEN)
     assert meaning_shares(table, 0.7, weighted=False)[0].tolist() == [0.5, 0.5]
     # By likelihood the repeated sample counts once.
     masses = [math.exp(-1) + math.exp(-2), math.exp(-2)]
-    np.testing.assert_allclose(meaning_shares(table, 0.7, weighted=True)[0], np.array(masses) / sum(masses))
+    np.testing.assert_allclose(
+        meaning_shares(table, 0.7, weighted=True)[0], np.array(masses) / sum(masses)
+    )
     assert len(meaning_shares(table, 0.7, weighted=True)[1]) == 0
     far = tabulate(("", [("a", -2000.0), ("b", -2001.0)], None))
     assert meaning_shares(far, 0.7, weighted=True)[0].sum() == pytest.approx(1)

@@ -7,7 +7,9 @@ import pytest
 from atgen_ray.scoring import FAITHFULNESS
 from atgen_ray.text.support import entity_support, sentence_support, word_support
 
-SOURCE = "Marie Curie moved to Paris in 1891. She won two Nobel Prizes. Her daughter Irene also won one."
+SOURCE = (
+    "Marie Curie moved to Paris in 1891. She won two Nobel Prizes. Her daughter Irene also won one."
+)
 
 
 @pytest.mark.parametrize("name", FAITHFULNESS)
@@ -37,7 +39,9 @@ def test_names_and_figures():
 
 
 def test_every_sentence_looks_for_the_one_that_supports_it():
-    one, both = sentence_support([SOURCE] * 2, ["She won two Nobel Prizes.", "She won two Nobel Prizes. Zzz qqq."])
+    one, both = sentence_support(
+        [SOURCE] * 2, ["She won two Nobel Prizes.", "She won two Nobel Prizes. Zzz qqq."]
+    )
     assert (one, both) == (pytest.approx(1), pytest.approx(0.5))
 
 

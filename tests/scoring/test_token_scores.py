@@ -13,7 +13,9 @@ from atgen_ray.scoring import UNCERTAINTIES, mean_token_entropy, normalized_nll
 
 
 def tabulate(rows):
-    """A features table of (values, error) rows: the values are the log-probabilities and, negated, the entropies."""
+    """A features table of (values, error) rows: the values are the log-probabilities and, negated,
+    the entropies.
+    """
     empty = dict.fromkeys(FEATURES_SCHEMA.names)
     return pa.Table.from_pylist(
         [
@@ -21,8 +23,12 @@ def tabulate(rows):
             | {
                 "id": f"x{number}",
                 "logprobs": values,
-                "entropies": None if values is None else [None if value is None else -value for value in values],
-                "top_logprobs": None if values is None else [[value, math.log(0.1), -9.0] for value in values],
+                "entropies": None
+                if values is None
+                else [None if value is None else -value for value in values],
+                "top_logprobs": None
+                if values is None
+                else [[value, math.log(0.1), -9.0] for value in values],
                 "error": error,
             }
             for number, (values, error) in enumerate(rows)
@@ -39,8 +45,12 @@ def test_means_by_hand():
     assert UNCERTAINTIES["max_token"](table).tolist() == [6.0, 0.5, 0.0]
     likeliest = [[math.exp(-1), math.exp(-2), math.exp(-6)], [math.exp(-0.5)], [1.0, 1.0]]
     margins = [[value - 0.1 for value in row] for row in likeliest]
-    np.testing.assert_allclose(UNCERTAINTIES["margin"](table), [1 - np.mean(row) for row in margins], rtol=1e-6)
-    np.testing.assert_allclose(UNCERTAINTIES["min_margin"](table), [1 - min(row) for row in margins], rtol=1e-6)
+    np.testing.assert_allclose(
+        UNCERTAINTIES["margin"](table), [1 - np.mean(row) for row in margins], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        UNCERTAINTIES["min_margin"](table), [1 - min(row) for row in margins], rtol=1e-6
+    )
 
 
 def test_a_step_that_reports_one_token_has_no_margin():
@@ -78,7 +88,9 @@ def test_empty_tables():
     assert normalized_nll(tabulate([([], None), ([], None)])).shape == (2,)
 
 
-values = st.none() | st.lists(st.none() | st.floats(-30, 0, width=32) | st.just(-math.inf), max_size=12)
+values = st.none() | st.lists(
+    st.none() | st.floats(-30, 0, width=32) | st.just(-math.inf), max_size=12
+)
 row_lists = st.lists(st.tuples(values, st.none() | st.just("failed")), min_size=1, max_size=12)
 
 

@@ -11,7 +11,15 @@ from atgen_ray.core.records import FEATURES_SCHEMA
 from atgen_ray.selection import Embeddings, States, select_batch
 
 # Few directions, so that identical and opposite embeddings are common.
-DIRECTIONS = [(1, 0, 0), (0, 1, 0), (-1, 0, 0), (0.6, 0.8, 0), (0.6, 0, -0.8), (0, 0, 0), (math.nan, 0, 0)]
+DIRECTIONS = [
+    (1, 0, 0),
+    (0, 1, 0),
+    (-1, 0, 0),
+    (0.6, 0.8, 0),
+    (0.6, 0, -0.8),
+    (0, 0, 0),
+    (math.nan, 0, 0),
+]
 TEXTS = [
     "",
     "?!",
@@ -21,8 +29,24 @@ TEXTS = [
     "Ada met Bob in Rome. Then they left.",
     "中文",
 ]
-SAMPLES = [[], ["4"], ["4", "4"], ["4", "", "four"], ["Rome", "rome.", "In Rome", "Paris"], ["a b c d e", "a b c d f"]]
-LOGPROBS = [[-0.1], [-0.1, -0.3], [-2.0, -4.0, -0.5], [-2.0], [], [math.nan, -1.0], [-math.inf], None]
+SAMPLES = [
+    [],
+    ["4"],
+    ["4", "4"],
+    ["4", "", "four"],
+    ["Rome", "rome.", "In Rome", "Paris"],
+    ["a b c d e", "a b c d f"],
+]
+LOGPROBS = [
+    [-0.1],
+    [-0.1, -0.3],
+    [-2.0, -4.0, -0.5],
+    [-2.0],
+    [],
+    [math.nan, -1.0],
+    [-math.inf],
+    None,
+]
 
 
 @dataclass(frozen=True)
@@ -48,19 +72,25 @@ class Pool:
 
     def take(self, order: list[int]) -> "Pool":
         columns = ("ids", "vectors", "logprobs", "texts", "samples")
-        return replace(self, **{name: [getattr(self, name)[row] for row in order] for name in columns})
+        return replace(
+            self, **{name: [getattr(self, name)[row] for row in order] for name in columns}
+        )
 
     def embeddings(self) -> Embeddings:
         return Embeddings(self.ids, np.array(self.vectors, dtype=np.float32))
 
     def features(self) -> pa.Table:
-        rows = [feature_row(*row) for row in zip(self.ids, self.logprobs, self.samples, strict=True)]
+        rows = [
+            feature_row(*row) for row in zip(self.ids, self.logprobs, self.samples, strict=True)
+        ]
         return pa.Table.from_pylist(rows, schema=FEATURES_SCHEMA)
 
     def states(self) -> States:
         return States(self.ids, 3 * np.array(self.vectors, dtype=np.float32))
 
-    def select(self, strategy: str, count: int, parameters: dict | None = None, **given) -> pa.Table:
+    def select(
+        self, strategy: str, count: int, parameters: dict | None = None, **given
+    ) -> pa.Table:
         inputs = {
             "embeddings": self.embeddings(),
             "features": self.features(),
@@ -108,12 +138,21 @@ def make_pool(count: int, seed: int = 0, dimensions: int = 8, labeled: int = 0) 
     texts = [" ".join(generator.choice(words, generator.integers(3, 12))) + "." for _ in ids]
     samples = [[" ".join(generator.choice(words[:6], 5)) for _ in range(4)] for _ in ids]
     labels = frozenset(ids[:labeled])
-    return Pool(ids, [tuple(row) for row in vectors.tolist()], logprobs, labels, texts=texts, samples=samples)
+    return Pool(
+        ids,
+        [tuple(row) for row in vectors.tolist()],
+        logprobs,
+        labels,
+        texts=texts,
+        samples=samples,
+    )
 
 
 @st.composite
 def pools(draw: st.DrawFn) -> Pool:
-    """Small pools full of ties, rows without output, rows without embedding and labelled or excluded rows."""
+    """Small pools full of ties, rows without output, rows without embedding and labelled or
+    excluded rows.
+    """
     names = st.text("abcxyz0123456789é", min_size=1, max_size=4)
     ids = draw(st.lists(names, unique=True, min_size=1, max_size=12))
     vectors, logprobs, texts, samples = (
@@ -121,7 +160,11 @@ def pools(draw: st.DrawFn) -> Pool:
         for kind in (DIRECTIONS, LOGPROBS, TEXTS, SAMPLES)
     )
     taken = draw(
-        st.lists(st.sampled_from(["open", "open", "labeled", "excluded"]), min_size=len(ids), max_size=len(ids))
+        st.lists(
+            st.sampled_from(["open", "open", "labeled", "excluded"]),
+            min_size=len(ids),
+            max_size=len(ids),
+        )
     )
     taken[draw(st.integers(0, len(ids) - 1))] = "open"
     labeled, excluded = (

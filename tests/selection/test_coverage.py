@@ -19,7 +19,10 @@ def directions(count, clusters=0, dimensions=24, seed=0):
     generator = np.random.default_rng(seed)
     vectors = generator.standard_normal((count, dimensions))
     if clusters:
-        vectors = 3 * generator.standard_normal((clusters, dimensions))[np.arange(count) % clusters] + vectors
+        vectors = (
+            3 * generator.standard_normal((clusters, dimensions))[np.arange(count) % clusters]
+            + vectors
+        )
     return to_grid(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
@@ -43,13 +46,25 @@ def uncovered(vectors):
 @pytest.mark.parametrize("megabytes", [1, 64])
 def test_the_same_batch_as_submodlib_and_apricot(clusters, megabytes):
     vectors = directions(600, clusters)
-    rows, gains = maximize(DenseCoverage(vectors, vectors, uncovered(vectors), None, megabytes), 40, 128)
-    shifted = compare(vectors, vectors) + 1  # both libraries take 0, not -1, for what nothing covers
-    peer = FacilityLocationFunction(n=600, mode="dense", separate_rep=False, sijs=shifted.astype(np.float32))
-    found = peer.maximize(
-        budget=40, optimizer="LazyGreedy", stopIfZeroGain=False, stopIfNegativeGain=False, show_progress=False
+    rows, gains = maximize(
+        DenseCoverage(vectors, vectors, uncovered(vectors), None, megabytes), 40, 128
     )
-    other = apricot.FacilityLocationSelection(40, metric="precomputed", optimizer="lazy").fit(shifted)
+    shifted = (
+        compare(vectors, vectors) + 1
+    )  # both libraries take 0, not -1, for what nothing covers
+    peer = FacilityLocationFunction(
+        n=600, mode="dense", separate_rep=False, sijs=shifted.astype(np.float32)
+    )
+    found = peer.maximize(
+        budget=40,
+        optimizer="LazyGreedy",
+        stopIfZeroGain=False,
+        stopIfNegativeGain=False,
+        show_progress=False,
+    )
+    other = apricot.FacilityLocationSelection(40, metric="precomputed", optimizer="lazy").fit(
+        shifted
+    )
     value = shifted[:, rows].max(axis=1).sum()
     assert gains.sum() == pytest.approx(value)
     assert sum(gain for _, gain in found) == pytest.approx(value, rel=1e-4)
@@ -60,7 +75,11 @@ def test_the_same_batch_as_submodlib_and_apricot(clusters, megabytes):
 @pytest.mark.parametrize("megabytes", [1, 64])
 @pytest.mark.parametrize("block_size", [1, 50])
 def test_weights_labels_and_another_ground_than_the_candidates(megabytes, block_size):
-    vectors, ground, labeled = directions(300, 10), directions(450, 10, seed=1), directions(5, seed=2)
+    vectors, ground, labeled = (
+        directions(300, 10),
+        directions(450, 10, seed=1),
+        directions(5, seed=2),
+    )
     weights = np.random.default_rng(3).random(450)
     covered = compare(ground, labeled).max(axis=1)
     found = maximize(DenseCoverage(vectors, ground, covered, weights, megabytes), 30, block_size)
@@ -78,7 +97,9 @@ def test_pairs_that_can_still_gain_are_enough_to_the_last_bit(megabytes, follow)
     function = DenseCoverage(vectors, ground, covered, weights, megabytes, follow)
     rows, gains = maximize(function, 200, 50)
     assert function._pairs is not None  # the case is one where it turns to them
-    assert (rows.tolist(), gains.tolist()) == greedy(compare(ground, vectors), covered, weights, 200)
+    assert (rows.tolist(), gains.tolist()) == greedy(
+        compare(ground, vectors), covered, weights, 200
+    )
 
 
 @pytest.mark.parametrize("follow", [True, False])
@@ -124,7 +145,9 @@ def test_sparse_coverage_is_greedy_on_the_matrix_without_distant_pairs(neighbors
         assert (dense[0].tolist(), dense[1].tolist()) == expected
 
 
-def in_parts(vectors, count, parts, proposals=10, megabytes=64, covered=None, weights=None, epsilon=0.05):
+def in_parts(
+    vectors, count, parts, proposals=10, megabytes=64, covered=None, weights=None, epsilon=0.05
+):
     order = np.random.default_rng(0).permutation(len(vectors))
     members = [np.sort(part) for part in np.array_split(order, parts)]
     covered = uncovered(vectors) if covered is None else covered
@@ -141,7 +164,9 @@ def test_partition_loses_little(clusters, proposals):
     best = maximize(DenseCoverage(vectors, vectors, uncovered(vectors), None, 64), 25, 64)[1].sum()
     value = (compare(vectors, vectors[rows]).max(axis=1) + 1).sum()
     assert len(set(rows.tolist())) == 25
-    assert gains.sum() == pytest.approx(value)  # what they gain over the whole pool, not over a sample
+    assert gains.sum() == pytest.approx(
+        value
+    )  # what they gain over the whole pool, not over a sample
     assert value > 0.98 * best
 
 

@@ -1,4 +1,6 @@
-"""Selection over Ray picks what one process picks, on any number of workers, and when workers die."""
+"""Selection over Ray picks what one process picks, on any number of workers, and when workers
+die.
+"""
 
 import os
 import signal
@@ -38,7 +40,11 @@ def test_the_same_picks_on_1_2_and_8_shards(strategy: str, parameters: dict) -> 
         found = pool.select(strategy, 40, parameters, workers=RayWorkers(count, ignore))
         assert found.equals(expected), count
     order = np.random.default_rng(0).permutation(700).tolist()
-    assert pool.take(order).select(strategy, 40, parameters, workers=RayWorkers(2, ignore)).equals(expected)
+    assert (
+        pool.take(order)
+        .select(strategy, 40, parameters, workers=RayWorkers(2, ignore))
+        .equals(expected)
+    )
 
 
 def test_workers_fit_into_what_others_leave_of_the_cluster() -> None:
@@ -58,7 +64,9 @@ def test_workers_fit_into_what_others_leave_of_the_cluster() -> None:
 def test_progress_rises_to_its_end() -> None:
     seen: list[tuple[int, int]] = []
     pool = make_pool(300)
-    pool.select("facility_location", 10, PARTITION, workers=RayWorkers(2, lambda *step: seen.append(step)))
+    pool.select(
+        "facility_location", 10, PARTITION, workers=RayWorkers(2, lambda *step: seen.append(step))
+    )
     assert seen == sorted(seen)
     # Five parts of 60 propose six rows each, and the picks follow.
     assert seen[-1] == (40, 40)
@@ -89,7 +97,10 @@ def test_a_worker_that_dies_changes_nothing() -> None:
     def kill(pick: int) -> None:
         if pick in (5, 12) and pick not in killed:
             killed.append(pick)
-            os.kill(ray.get(coverage._crew[pick % 2].__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
+            os.kill(
+                ray.get(coverage._crew[pick % 2].__ray_call__.remote(lambda _: os.getpid())),
+                signal.SIGKILL,
+            )
 
     rows, gains = maximize(coverage, 30, 64, kill)
     assert killed == [5, 12]

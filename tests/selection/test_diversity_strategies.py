@@ -1,4 +1,6 @@
-"""IDDS, graph cut, DUAL, k-center, k-means, TypiClust, BADGE, Fisher and task diversity against plain definitions."""
+"""IDDS, graph cut, DUAL, k-center, k-means, TypiClust, BADGE, Fisher and task diversity against
+plain definitions.
+"""
 
 import math
 from dataclasses import replace
@@ -25,7 +27,9 @@ def rows_of(pool, table):
 def bundles(kinds, size, seed=0, noise=0.05, **given):
     """`kinds` tight bundles of `size` examples each, bundle b holding the ids from b * size."""
     generator = np.random.default_rng(seed)
-    vectors = np.repeat(np.eye(kinds), size, axis=0) + noise * generator.standard_normal((kinds * size, kinds))
+    vectors = np.repeat(np.eye(kinds), size, axis=0) + noise * generator.standard_normal(
+        (kinds * size, kinds)
+    )
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     pool = make_pool(kinds * size, seed=seed)
     return replace(pool, vectors=[tuple(row) for row in vectors.tolist()], **given)
@@ -55,7 +59,9 @@ def test_idds_keeps_away_from_the_labelled():
 @pytest.mark.parametrize("weight", [0.3, 0.5])
 def test_graph_cut_is_that_of_submodlib(weight):
     pool = make_pool(150)
-    shifted = (similarities(pool) + 1).astype(np.float32)  # the library cannot take negative similarities
+    shifted = (similarities(pool) + 1).astype(
+        np.float32
+    )  # the library cannot take negative similarities
     table = pool.select("graph_cut", 20, {"redundancy_weight": weight})
     rows = rows_of(pool, table)
     similar = similarities(pool)
@@ -64,17 +70,26 @@ def test_graph_cut_is_that_of_submodlib(weight):
         gains = similar.sum(axis=0) - weight * (2 * similar[:, chosen].sum(axis=1) + 1)
         assert gain == pytest.approx(gains[rows[place]], abs=1e-4)
         assert gain == pytest.approx(np.delete(gains, chosen).max(), abs=1e-4)
-    # Adding 1 to every similarity adds the same to the gain of every example, so the picks stay the same.
-    peer = GraphCutFunction(n=150, mode="dense", lambdaVal=weight, separate_rep=False, ggsijs=shifted)
+    # Adding 1 to every similarity adds the same to the gain of every example, so the picks stay the
+    # same.
+    peer = GraphCutFunction(
+        n=150, mode="dense", lambdaVal=weight, separate_rep=False, ggsijs=shifted
+    )
     found = peer.maximize(
-        budget=20, optimizer="NaiveGreedy", stopIfZeroGain=False, stopIfNegativeGain=False, show_progress=False
+        budget=20,
+        optimizer="NaiveGreedy",
+        stopIfZeroGain=False,
+        stopIfNegativeGain=False,
+        show_progress=False,
     )
     assert {row for row, _ in found} == set(rows)
 
 
 def test_graph_cut_counts_the_labelled_as_chosen():
     pool = bundles(3, 10, labeled=frozenset({"x0000"}))
-    assert {row // 10 for row in rows_of(pool, pool.select("graph_cut", 2, {"redundancy_weight": 9}))} == {1, 2}
+    assert {
+        row // 10 for row in rows_of(pool, pool.select("graph_cut", 2, {"redundancy_weight": 9}))
+    } == {1, 2}
 
 
 def test_dual_visits_a_region_once_and_takes_its_most_uncertain():
@@ -87,7 +102,9 @@ def test_dual_visits_a_region_once_and_takes_its_most_uncertain():
     for row in rows[:4]:
         bundle = slice(row // 12 * 12, row // 12 * 12 + 12)
         assert variance[row] == variance[bundle].max()
-    assert [("filled", 1.0) in parts for parts in table["parts"].to_pylist()] == [False] * 4 + [True] * 4
+    assert [("filled", 1.0) in parts for parts in table["parts"].to_pylist()] == [False] * 4 + [
+        True
+    ] * 4
     assert len(set(rows)) == 8
     again = pool.select("dual", 8, {"neighbors": 12}, seed=8)
     assert rows_of(pool, again)[:4] == rows[:4]
@@ -107,7 +124,9 @@ def test_k_center_in_embeddings_and_in_states():
     table = pool.select("k_center", 4)
     assert {row // 8 for row in rows_of(pool, table)} == {1, 2, 3, 4}
     assert all(score > 0.8 for score in table["score"].to_pylist())
-    assert pool.select("k_center", 4, {"space": "states"})["id"].equals(table["id"])  # states point the same way
+    assert pool.select("k_center", 4, {"space": "states"})["id"].equals(
+        table["id"]
+    )  # states point the same way
     elsewhere = Pool(pool.ids, pool.vectors[::-1], pool.logprobs, pool.labeled)
     in_states = pool.select("k_center", 4, {"space": "states"}, states=elsewhere.states())
     assert in_states["id"].equals(elsewhere.select("k_center", 4)["id"])
@@ -115,16 +134,23 @@ def test_k_center_in_embeddings_and_in_states():
 
 def test_kmeans_takes_the_centre_of_every_cluster_and_large_ones_first():
     sizes = [9, 3, 6]
-    directions = np.repeat(np.eye(3), sizes, axis=0) + 0.05 * np.random.default_rng(1).standard_normal((18, 3))
+    directions = np.repeat(np.eye(3), sizes, axis=0) + 0.05 * np.random.default_rng(
+        1
+    ).standard_normal((18, 3))
     vectors = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     pool = replace(make_pool(18), vectors=[tuple(row) for row in vectors.tolist()])
     table = pool.select("kmeans", 3)
     library = KMeans(3, n_init=5, random_state=0).fit(vectors)
-    expected = {int(np.argmin(np.linalg.norm(vectors - center, axis=1))) for center in library.cluster_centers_}
+    expected = {
+        int(np.argmin(np.linalg.norm(vectors - center, axis=1)))
+        for center in library.cluster_centers_
+    }
     rows = rows_of(pool, table)
     assert set(rows) == expected
     assert [sum(row >= start for start in (9, 12)) for row in rows] == [0, 2, 1]
-    assert [dict(parts)["cluster_share"] for parts in table["parts"].to_pylist()] == pytest.approx([0.5, 1 / 3, 1 / 6])
+    assert [dict(parts)["cluster_share"] for parts in table["parts"].to_pylist()] == pytest.approx(
+        [0.5, 1 / 3, 1 / 6]
+    )
 
 
 def test_typiclust_takes_typical_examples_of_clusters_without_labels():
@@ -165,20 +191,32 @@ def test_badge_starts_with_the_largest_gradient_and_scales_hidden_states_by_the_
     first = dict(table["parts"].to_pylist()[0])["squared_distance"]
     assert first == pytest.approx(lengths.max() ** 2, rel=1e-4)
     as_they_are = pool.select("badge", 10, {"gradients": True}, features=None)
-    assert dict(as_they_are["parts"].to_pylist()[0])["squared_distance"] == pytest.approx(9, rel=1e-4)
+    assert dict(as_they_are["parts"].to_pylist()[0])["squared_distance"] == pytest.approx(
+        9, rel=1e-4
+    )
     assert not table["id"].equals(pool.select("badge", 10, seed=1)["id"])
 
 
 def test_fisher_is_the_log_determinant_of_submodlib():
     """log det of the information matrix is that of the Gram matrix plus 1, up to a constant."""
     pool = make_pool(80)
-    lengths = np.random.default_rng(1).uniform(0.5, 2, (80, 1))  # vectors of one length would all tie at first
+    lengths = np.random.default_rng(1).uniform(
+        0.5, 2, (80, 1)
+    )  # vectors of one length would all tie at first
     vectors = np.array(pool.vectors) * lengths
     states = States(pool.ids, vectors)
-    table = pool.select("fisher", 12, {"prior": 1.0, "space": "states", "normalize": False}, states=states)
-    peer = LogDeterminantFunction(n=80, mode="dense", lambdaVal=1, sijs=(vectors @ vectors.T).astype(np.float32))
+    table = pool.select(
+        "fisher", 12, {"prior": 1.0, "space": "states", "normalize": False}, states=states
+    )
+    peer = LogDeterminantFunction(
+        n=80, mode="dense", lambdaVal=1, sijs=(vectors @ vectors.T).astype(np.float32)
+    )
     found = peer.maximize(
-        budget=12, optimizer="NaiveGreedy", stopIfZeroGain=False, stopIfNegativeGain=False, show_progress=False
+        budget=12,
+        optimizer="NaiveGreedy",
+        stopIfZeroGain=False,
+        stopIfNegativeGain=False,
+        show_progress=False,
     )
     assert rows_of(pool, table) == [row for row, _ in found]
     chosen = vectors[rows_of(pool, table)]

@@ -44,7 +44,9 @@ def test_a_member_that_picks_one_by_one_votes_by_place():
     pool = make_pool(40)
     ids = pool.select("ensemble", 8, {"members": {"k_center": {}}})["id"]
     assert ids.equals(pool.select("k_center", 8)["id"])
-    shallow = pool.select("ensemble", 8, {"members": {"k_center": {}, "length": {"weight": 0.001}}, "depth": 1})
+    shallow = pool.select(
+        "ensemble", 8, {"members": {"k_center": {}, "length": {"weight": 0.001}}, "depth": 1}
+    )
     assert shallow["id"].equals(ids)
 
 
@@ -57,7 +59,12 @@ def test_members_have_parameters_of_their_own():
 
 
 def test_an_example_that_one_member_cannot_rank_is_last_for_that_member():
-    pool = Pool(list("abc"), [(1.0, 0.0)] * 3, [[-1.0], None, [-2.0]], texts=["one", "one two three", "one two"])
+    pool = Pool(
+        list("abc"),
+        [(1.0, 0.0)] * 3,
+        [[-1.0], None, [-2.0]],
+        texts=["one", "one two three", "one two"],
+    )
     found = scores(pool, members={"nsp": {}, "length": {}})
     assert found == pytest.approx([0.25, 0.5, 0.75])
     alone = pool.select("ensemble", 3, {"members": {"nsp": {}}})

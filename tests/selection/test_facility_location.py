@@ -13,7 +13,11 @@ def greedy(pool: Pool, count: int) -> list[tuple[str, float]]:
     """Every gain from scratch at every step; of equal gains the first id."""
     vectors = np.rint(np.array(pool.vectors, dtype=np.float32).astype(float) * 2**24) / 2**24
     table = np.rint(vectors @ vectors.T * 2**20) / 2**20
-    similarity = {(i, j): table[row, column] for row, i in enumerate(pool.ids) for column, j in enumerate(pool.ids)}
+    similarity = {
+        (i, j): table[row, column]
+        for row, i in enumerate(pool.ids)
+        for column, j in enumerate(pool.ids)
+    }
     ids = sorted(pool.open)
     covered = {i: max((similarity[i, j] for j in pool.labeled), default=-1.0) for i in ids}
     picks: list[tuple[str, float]] = []
@@ -28,7 +32,9 @@ def greedy(pool: Pool, count: int) -> list[tuple[str, float]]:
 
 def check(pool: Pool, count: int, **parameters: int) -> None:
     table = pool.select("facility_location", count, parameters)
-    assert list(zip(table["id"].to_pylist(), table["score"].to_pylist(), strict=True)) == greedy(pool, count)
+    assert list(zip(table["id"].to_pylist(), table["score"].to_pylist(), strict=True)) == greedy(
+        pool, count
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -40,7 +46,9 @@ def check(pool: Pool, count: int, **parameters: int) -> None:
 )
 def test_equals_plain_greedy_where_ties_abound(vectors, labeled, count, block_size):
     ids = [f"x{(7 * number) % 100:02d}" for number in range(len(vectors))]
-    pool = Pool(ids, vectors, [None] * len(ids), frozenset(ids[row] for row in labeled if row < len(ids)))
+    pool = Pool(
+        ids, vectors, [None] * len(ids), frozenset(ids[row] for row in labeled if row < len(ids))
+    )
     if pool.open:
         check(pool, count, block_size=block_size)
 
@@ -54,10 +62,17 @@ def test_equals_plain_greedy_on_random_directions(dimensions, labeled):
 
 
 def test_covers_the_largest_group_first_and_then_what_is_new():
-    """Groups of 5, 3 and 2 the same: one of each, by size; with the largest labelled, the other two."""
+    """Groups of 5, 3 and 2 the same: one of each, by size; with the largest labelled, the other
+    two.
+    """
     vectors = [(1, 0, 0)] * 5 + [(0, 1, 0)] * 3 + [(0, 0, 1)] * 2
     ids = [f"x{number}" for number in range(10)]
-    assert Pool(ids, vectors, [None] * 10).select("facility_location", 4)["id"].to_pylist() == ["x0", "x5", "x8", "x1"]
+    assert Pool(ids, vectors, [None] * 10).select("facility_location", 4)["id"].to_pylist() == [
+        "x0",
+        "x5",
+        "x8",
+        "x1",
+    ]
     known = Pool(ids, vectors, [None] * 10, frozenset({"x2"})).select("facility_location", 3)
     assert known["id"].to_pylist() == ["x5", "x8", "x0"]
     assert known["score"].to_pylist() == [3.0, 2.0, 0.0]
@@ -69,7 +84,9 @@ def test_covers_the_largest_group_first_and_then_what_is_new():
 
 
 def test_an_example_opposite_to_all_labels_still_counts():
-    """Similarities to the labels below zero are no better than they are: nothing is clipped at zero."""
+    """Similarities to the labels below zero are no better than they are: nothing is clipped at
+    zero.
+    """
     pool = Pool(["a", "b", "l"], [(-1, 0), (-0.6, 0.8), (1, 0)], [None] * 3, frozenset({"l"}))
     table = pool.select("facility_location", 1)
     # a: (1 + 1) + (0.6 + 0.6) = 3.2; b: (0.6 + 1) + (1 + 0.6) = 3.2: a tie, by id
@@ -87,5 +104,7 @@ def test_examples_without_embedding_come_last():
 
 def test_memory_limit_changes_nothing():
     pool = make_pool(3000, labeled=20)
-    small, large = (pool.select("facility_location", 12, {"memory_mb": limit}) for limit in (1, 512))
+    small, large = (
+        pool.select("facility_location", 12, {"memory_mb": limit}) for limit in (1, 512)
+    )
     assert small.equals(large)

@@ -1,4 +1,6 @@
-"""Kernels of distance: neighbours, spread, seeding, density, determinants, divergence, places in groups."""
+"""Kernels of distance: neighbours, spread, seeding, density, determinants, divergence, places in
+groups.
+"""
 
 import numpy as np
 import pytest
@@ -25,7 +27,9 @@ def directions(count, dimensions=16, seed=0):
 def test_neighbours_are_those_of_scikit_learn():
     vectors = directions(700)
     indices, similarities = find_neighbors(vectors, 15, 1)
-    distances, expected = NearestNeighbors(n_neighbors=15, metric="cosine").fit(vectors).kneighbors(vectors)
+    distances, expected = (
+        NearestNeighbors(n_neighbors=15, metric="cosine").fit(vectors).kneighbors(vectors)
+    )
     np.testing.assert_allclose(1 - similarities, distances, atol=2e-6)
     assert np.mean(indices == expected) > 0.999  # the library does not know our rounding
     assert (indices[:, 0] == np.arange(700)).all()
@@ -44,7 +48,12 @@ def test_neighbours_in_cells():
     everywhere = find_neighbors_in_cells(vectors, 10, 8, cells=12, probes=12, seed=0)
     np.testing.assert_array_equal(everywhere[1], exact[1])
     some = find_neighbors_in_cells(vectors, 10, 8, cells=12, probes=5, seed=0)
-    recall = np.mean([len(set(found) & set(true)) for found, true in zip(some[0], exact[0], strict=True)]) / 10
+    recall = (
+        np.mean(
+            [len(set(found) & set(true)) for found, true in zip(some[0], exact[0], strict=True)]
+        )
+        / 10
+    )
     assert 0.7 < recall < 1
     assert (some[0][:, 0] == np.arange(900)).all()
     lonely = find_neighbors_in_cells(to_grid(np.eye(3)), 3, 1, cells=3, probes=1, seed=0)
@@ -82,13 +91,17 @@ def test_farthest_first_takes_one_of_every_kind_before_any_twice():
 
 def test_sums_of_similarities():
     vectors, others = directions(80), directions(300, seed=1)
-    np.testing.assert_allclose(sum_similarities(vectors, others), compare(vectors, others).sum(axis=1), atol=3e-4)
+    np.testing.assert_allclose(
+        sum_similarities(vectors, others), compare(vectors, others).sum(axis=1), atol=3e-4
+    )
     assert sum_similarities(vectors, others[:0]).tolist() == [0] * 80
 
 
 def test_determinants_grow_as_computed_from_scratch():
     generator = np.random.default_rng(0)
-    vectors, known = (generator.standard_normal((size, 12)).astype(np.float32) for size in (150, 20))
+    vectors, known = (
+        generator.standard_normal((size, 12)).astype(np.float32) for size in (150, 20)
+    )
     rows, gains = maximize_determinant(vectors, known, 0.5, 40)
     information = 0.5 * np.eye(12) + known.T.astype(float) @ known
     left = np.ones(150, dtype=bool)
@@ -135,12 +148,23 @@ def test_seeding_takes_the_longest_first_and_then_draws_by_squared_distance():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.0, 0.5, 2.0])), min_size=1, max_size=20))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from([0.0, 0.5, 2.0])), min_size=1, max_size=20
+    )
+)
 def test_places_in_groups(pairs):
-    labels, values = np.array([label for label, _ in pairs]), np.array([value for _, value in pairs])
+    labels, values = (
+        np.array([label for label, _ in pairs]),
+        np.array([value for _, value in pairs]),
+    )
     places = rank_in_groups(labels, values)
     for row, (label, value) in enumerate(pairs):
-        before = [v for place, (kind, v) in enumerate(pairs) if kind == label and (-v, place) < (-value, row)]
+        before = [
+            v
+            for place, (kind, v) in enumerate(pairs)
+            if kind == label and (-v, place) < (-value, row)
+        ]
         assert places[row] == len(before)
     assert sorted(np.concatenate(group(labels)).tolist()) == list(range(len(pairs)))
     assert all(len(set(labels[rows])) == 1 for rows in group(labels))

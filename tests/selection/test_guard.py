@@ -10,7 +10,11 @@ from atgen_ray.scoring import bleu_variance, normalized_nll
 from atgen_ray.selection import STRATEGIES
 from atgen_ray.selection.noise_filter import GuardedParameters
 
-GUARDED = [name for name, strategy in STRATEGIES.items() if issubclass(strategy.parameters, GuardedParameters)]
+GUARDED = [
+    name
+    for name, strategy in STRATEGIES.items()
+    if issubclass(strategy.parameters, GuardedParameters)
+]
 
 
 def picked(pool, strategy, count, guard, **parameters):
@@ -20,7 +24,9 @@ def picked(pool, strategy, count, guard, **parameters):
 
 
 def test_every_strategy_that_looks_at_outputs_can_be_guarded():
-    reading = {name for name, strategy in STRATEGIES.items() if strategy.needs & {"generations", "samples"}}
+    reading = {
+        name for name, strategy in STRATEGIES.items() if strategy.needs & {"generations", "samples"}
+    }
     assert set(GUARDED) == reading
 
 
@@ -30,7 +36,11 @@ def test_a_strategy_selects_as_if_the_most_uncertain_were_not_there(strategy):
     nll = normalized_nll(pool.features())
     noise = set(sorted(pool.ids[5:], key=lambda id: -nll[pool.ids.index(id)])[:9])
     clean = pool.take([row for row, id in enumerate(pool.ids) if id not in noise])
-    expected = [row["id"] for row in clean.select(strategy, 10).to_pylist() if ("filled", 1.0) not in row["parts"]]
+    expected = [
+        row["id"]
+        for row in clean.select(strategy, 10).to_pylist()
+        if ("filled", 1.0) not in row["parts"]
+    ]
     assert picked(pool, strategy, 10, {"top_share": 0.2}) == expected
 
 

@@ -7,14 +7,19 @@ import pytest
 from selection_pools import Pool, make_pool
 from sklearn.metrics.pairwise import cosine_distances
 
-# Uncertainties 1, 2, 3, 4; the two less uncertain examples differ, the two more uncertain ones are the same.
-BY_HAND = Pool(list("abcd"), [(1, 0), (0, 1), (1, 0), (1, 0)], [[-1.0], [-2.0, -2.0], [-3.0], [-3.0, -5.0]])
+# Uncertainties 1, 2, 3, 4; the two less uncertain examples differ, the two more uncertain ones are
+# the same.
+BY_HAND = Pool(
+    list("abcd"), [(1, 0), (0, 1), (1, 0), (1, 0)], [[-1.0], [-2.0, -2.0], [-3.0], [-3.0, -5.0]]
+)
 APART = 1 - math.sqrt(0.5)  # cosine distance of (1, 0) to the direction of (1, 0) + (0, 1)
 
 
 def scores(pool, **parameters):
     rows = pool.select("huds", len(pool.ids), parameters).to_pylist()
-    return {row["id"]: row["score"] for row in rows}, {row["id"]: dict(row["parts"]) for row in rows}
+    return {row["id"]: row["score"] for row in rows}, {
+        row["id"]: dict(row["parts"]) for row in rows
+    }
 
 
 def test_by_hand_without_a_common_scale():
@@ -38,12 +43,16 @@ def test_by_hand_with_minmax_and_zscore():
     found, _ = scores(BY_HAND, strata=2, normalize="minmax", diversity_weight=0.25)
     assert found == pytest.approx({"a": 0.25, "b": 0.25 + 0.25, "c": 0.5, "d": 0.75})
     found, _ = scores(BY_HAND, strata=2, normalize="zscore", diversity_weight=0.0)
-    assert found == pytest.approx({id: (n - 2.5) / math.sqrt(1.25) for n, id in enumerate("abcd", 1)})
+    assert found == pytest.approx(
+        {id: (n - 2.5) / math.sqrt(1.25) for n, id in enumerate("abcd", 1)}
+    )
 
 
 def test_strata_of_equal_width_and_of_equal_size():
     pool = make_pool(12)
-    skewed = Pool(pool.ids, pool.vectors, [[-value] for value in (0, 1, 2, 3, 4, 4.9, 5, 6, 7, 8, 90, 100)])
+    skewed = Pool(
+        pool.ids, pool.vectors, [[-value] for value in (0, 1, 2, 3, 4, 4.9, 5, 6, 7, 8, 90, 100)]
+    )
     for by, expected in (("equal_width", [0] * 10 + [1] * 2), ("equal_size", [0] * 6 + [1] * 6)):
         _, parts = scores(skewed, strata=2, stratify=by)
         assert [parts[id]["stratum"] for id in pool.ids] == expected
@@ -69,13 +78,17 @@ def test_distance_is_to_the_nearest_possible_centre(clusters):
     for group in groups:
         members = vectors[list(group)]
         expected = cosine_distances(members, members.mean(axis=0, keepdims=True))[:, 0]
-        np.testing.assert_allclose([parts[pool.ids[row]]["distance"] for row in group], expected, atol=1e-6)
+        np.testing.assert_allclose(
+            [parts[pool.ids[row]]["distance"] for row in group], expected, atol=1e-6
+        )
 
 
 def test_examples_without_output_are_left_out_and_change_nothing_else():
     pool = make_pool(40)
     broken = Pool(
-        [*pool.ids, "y", "z"], [*pool.vectors, (1.0,) + (0.0,) * 7, (math.nan,) * 8], [*pool.logprobs, [], [-9.0]]
+        [*pool.ids, "y", "z"],
+        [*pool.vectors, (1.0,) + (0.0,) * 7, (math.nan,) * 8],
+        [*pool.logprobs, [], [-9.0]],
     )
     table = broken.select("huds", 42)
     assert table.slice(0, 40).equals(pool.select("huds", 40))

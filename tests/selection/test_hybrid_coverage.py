@@ -43,7 +43,9 @@ def test_what_is_uncertain_is_represented_first(scale):
     """Two bundles; the model is unsure of the smaller one."""
     vectors = [(1.0, 0.0)] * 20 + [(0.0, 1.0)] * 10
     pool = replace(
-        make_pool(30), vectors=vectors, logprobs=[[-0.01 * (1 + row % 3)] for row in range(20)] + [[-3.0]] * 10
+        make_pool(30),
+        vectors=vectors,
+        logprobs=[[-0.01 * (1 + row % 3)] for row in range(20)] + [[-3.0]] * 10,
     )
     assert pool.select("facility_location", 1)["id"].to_pylist() == ["x0000"]
     table = pool.select("weighted_facility_location", 1, {"normalize": scale})
@@ -65,7 +67,14 @@ def test_methods_for_large_pools_agree_with_the_exact_one_where_they_see_everyth
 @pytest.mark.parametrize("method", ["sparse", "partition", "stochastic"])
 def test_methods_for_large_pools_lose_little(method):
     pool = make_pool(1500, dimensions=6)
-    options = {"method": method, "neighbors": 150, "exact_limit": 100, "part_size": 300, "ground": 700, "probes": 1}
+    options = {
+        "method": method,
+        "neighbors": 150,
+        "exact_limit": 100,
+        "part_size": 300,
+        "ground": 700,
+        "probes": 1,
+    }
     vectors = vectors_of(pool)
     values = []
     for parameters in ({}, options):

@@ -14,7 +14,9 @@ from atgen_ray.selection.kernels.clusters import cluster
 from atgen_ray.selection.kernels.normalization import normalize, rank, stratify
 from atgen_ray.selection.kernels.similarity import center, compare, nearest, to_grid
 
-columns = hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(-1e6, 1e6) | st.sampled_from([0.0, 1.0, 2.0]))
+columns = hnp.arrays(
+    np.float64, st.integers(1, 30), elements=st.floats(-1e6, 1e6) | st.sampled_from([0.0, 1.0, 2.0])
+)
 
 
 def directions(count, dimensions=384, seed=0):
@@ -24,9 +26,13 @@ def directions(count, dimensions=384, seed=0):
 
 def test_similarities_are_cosines():
     rows, others = directions(50), directions(30, seed=1)
-    np.testing.assert_allclose(compare(to_grid(rows), to_grid(others)), cosine_similarity(rows, others), atol=1e-6)
+    np.testing.assert_allclose(
+        compare(to_grid(rows), to_grid(others)), cosine_similarity(rows, others), atol=1e-6
+    )
     expected = cosine_similarity(rows, others).max(axis=1)
-    np.testing.assert_allclose(nearest(to_grid(rows), to_grid(others), megabytes=1), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        nearest(to_grid(rows), to_grid(others), megabytes=1), expected, atol=1e-6
+    )
 
 
 def test_similarities_and_their_sums_are_the_same_in_any_order_and_block():

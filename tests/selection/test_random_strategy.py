@@ -23,7 +23,9 @@ def test_examples_that_leave_the_pool_take_nobody_with_them(removed, count):
 
 
 def test_seed_and_round_change_the_draw():
-    draws = [tuple(draw(IDS, 10, seed=seed, round=round)) for seed in (0, 1, -1) for round in (0, 1)]
+    draws = [
+        tuple(draw(IDS, 10, seed=seed, round=round)) for seed in (0, 1, -1) for round in (0, 1)
+    ]
     assert len(set(draws)) == 6
     assert draw(IDS, 10, seed=1, round=1) == draw(IDS, 10, seed=1, round=1)
 

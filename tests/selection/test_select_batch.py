@@ -47,14 +47,22 @@ VARIANTS = [
     ("huds", GUARD),
     (
         "ensemble",
-        {"members": {"bleuvar": {"weight": 1}, "facility_location": {}, "hadas": {}}, "combine": "reciprocal"},
+        {
+            "members": {"bleuvar": {"weight": 1}, "facility_location": {}, "hadas": {}},
+            "combine": "reciprocal",
+        },
     ),
-    ("ensemble", {"members": {"entropy": {"weight": [0, 1]}, "kmeans": {"weight": [2, 0]}}, **GUARD}),
+    (
+        "ensemble",
+        {"members": {"entropy": {"weight": [0, 1]}, "kmeans": {"weight": [2, 0]}}, **GUARD},
+    ),
 ]
 CASES = [(name, {}) for name in STRATEGIES] + VARIANTS
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 every_case = pytest.mark.parametrize(
-    ("strategy", "parameters"), CASES, ids=[f"{name}{place}" for place, (name, _) in enumerate(CASES)]
+    ("strategy", "parameters"),
+    CASES,
+    ids=[f"{name}{place}" for place, (name, _) in enumerate(CASES)],
 )
 quick = settings(max_examples=25, deadline=None)
 
@@ -93,7 +101,11 @@ def test_order_and_chunks_of_the_pool_never_matter(strategy, parameters, pool, c
 def test_order_of_a_larger_pool_never_matters(strategy, parameters):
     pool = make_pool(300, labeled=40)
     order = np.random.default_rng(5).permutation(300).tolist()
-    assert pool.take(order).select(strategy, 30, parameters).equals(pool.select(strategy, 30, parameters))
+    assert (
+        pool.take(order)
+        .select(strategy, 30, parameters)
+        .equals(pool.select(strategy, 30, parameters))
+    )
 
 
 @every_case
@@ -101,7 +113,9 @@ def test_what_is_known_beyond_the_pool_never_matters(strategy, parameters):
     pool = make_pool(60, labeled=10)
     part = pool.take(list(range(40)))
     alone = part.select(strategy, 8, parameters)
-    assert part.select(strategy, 8, parameters, embeddings=pool.embeddings(), features=pool.features()).equals(alone)
+    assert part.select(
+        strategy, 8, parameters, embeddings=pool.embeddings(), features=pool.features()
+    ).equals(alone)
 
 
 @every_case
@@ -118,7 +132,12 @@ def test_nothing_is_selected_twice_over_the_rounds(strategy, parameters):
 
 @every_case
 def test_identical_examples(strategy, parameters):
-    pool = Pool([f"x{number}" for number in range(9)], [(0.6, 0.8)] * 9, [[-1.0, -2.0]] * 9, frozenset({"x0"}))
+    pool = Pool(
+        [f"x{number}" for number in range(9)],
+        [(0.6, 0.8)] * 9,
+        [[-1.0, -2.0]] * 9,
+        frozenset({"x0"}),
+    )
     check_contract(pool.select(strategy, 4, parameters), pool, 4)
 
 
@@ -135,11 +154,25 @@ def test_a_pool_that_no_model_could_read_is_drawn_at_random(strategy, parameters
     check_contract(table, pool, 6)
     if STRATEGIES[strategy].needs - {"texts"}:
         assert table["parts"].to_pylist() == [[("filled", 1.0)]] * 6
-        assert table["id"].to_pylist() != pool.select(strategy, 6, parameters, seed=8)["id"].to_pylist()
+        assert (
+            table["id"].to_pylist()
+            != pool.select(strategy, 6, parameters, seed=8)["id"].to_pylist()
+        )
 
 
-# What these say of an example depends on that example and the labelled ones alone, or on the picks before it.
-ALONE = ["random", "length", "nsp", "ensp", "entropy", "margin", "max_token", "bleuvar", "semantic_entropy"]
+# What these say of an example depends on that example and the labelled ones alone, or on the picks
+# before it.
+ALONE = [
+    "random",
+    "length",
+    "nsp",
+    "ensp",
+    "entropy",
+    "margin",
+    "max_token",
+    "bleuvar",
+    "semantic_entropy",
+]
 ALONE += ["self_consistency", "cocoa", "hadas", "k_center", ("fisher", {"normalize": False})]
 
 
@@ -148,7 +181,11 @@ def test_examples_that_leave_the_pool_unpicked_change_nothing(case):
     strategy, parameters = case if isinstance(case, tuple) else (case, {})
     pool = make_pool(120, labeled=20)
     table = pool.select(strategy, 12, parameters)
-    gone = [row for row, id in enumerate(pool.ids) if row % 3 or id in table["id"].to_pylist() or id in pool.labeled]
+    gone = [
+        row
+        for row, id in enumerate(pool.ids)
+        if row % 3 or id in table["id"].to_pylist() or id in pool.labeled
+    ]
     assert len(gone) < 100
     assert pool.take(gone).select(strategy, 12, parameters).equals(table)
 
@@ -160,7 +197,9 @@ def test_every_parameter_is_described(strategy):
         assert kind.model_config["extra"] == "forbid"
         assert kind.__doc__
         assert all(field.description for field in kind.model_fields.values())
-        kinds += [part for field in kind.model_fields.values() for part in find_models(field.annotation)]
+        kinds += [
+            part for field in kind.model_fields.values() for part in find_models(field.annotation)
+        ]
     assert find_strategy(strategy) is STRATEGIES[strategy]
     assert STRATEGIES[strategy].parameters.__doc__ != Parameters.__doc__
 
@@ -186,13 +225,20 @@ def test_a_strategy_that_lacks_what_it_needs_says_so(strategy, parameters):
         refuses("3 examples have no embedding, the first is 'x0002'", embeddings=part.embeddings())
     if needs & {"generations", "samples"}:
         refuses("needs the features table", features=None)
-        refuses("3 examples have no row in the features table, the first is 'x0002'", features=part.features())
+        refuses(
+            "3 examples have no row in the features table, the first is 'x0002'",
+            features=part.features(),
+        )
         refuses("twice", features=pool.take([0, 1, 2, 3, 4, 4]).features())
     if "texts" in needs:
         refuses("needs texts", texts=None)
-        refuses("3 examples have no text, the first is 'x0002'", texts=dict(zip(part.ids, part.texts, strict=True)))
         refuses(
-            "1 examples have no text, the first is 'x0000'", texts=dict(zip(pool.ids[1:], pool.texts[1:], strict=True))
+            "3 examples have no text, the first is 'x0002'",
+            texts=dict(zip(part.ids, part.texts, strict=True)),
+        )
+        refuses(
+            "1 examples have no text, the first is 'x0000'",
+            texts=dict(zip(pool.ids[1:], pool.texts[1:], strict=True)),
         )
     if "labels" in needs:
         refuses("needs labels", labels=None)
@@ -224,7 +270,12 @@ def test_needs_follow_the_parameters():
     assert find_needs("k_center", {"space": "states"}) == {"states"}
     assert find_needs("badge", {"gradients": True}) == {"states"}
     members = {"hadas": {}, "k_center": {"parameters": {"space": "states"}}}
-    assert find_needs("ensemble", {"members": members}) == {"generations", "texts", "labels", "states"}
+    assert find_needs("ensemble", {"members": members}) == {
+        "generations",
+        "texts",
+        "labels",
+        "states",
+    }
     with pytest.raises(UserError, match="k_centre"):
         find_needs("k_centre", {})
 
@@ -239,11 +290,17 @@ def test_states_may_come_as_a_column_of_the_features():
     features = features.set_column(
         features.column_names.index("state"), "state", pa.array(states, pa.list_(pa.float32()))
     )
-    assert alone["id"][0].as_py() not in pool.select("fisher", 29, states=None, features=features)["id"].to_pylist()
+    assert (
+        alone["id"][0].as_py()
+        not in pool.select("fisher", 29, states=None, features=features)["id"].to_pylist()
+    )
     none = features.set_column(
         features.column_names.index("state"), "state", pa.array([None] * 30, pa.list_(pa.float32()))
     )
-    assert pool.select("fisher", 2, states=None, features=none)["parts"].to_pylist() == [[("filled", 1.0)]] * 2
+    assert (
+        pool.select("fisher", 2, states=None, features=none)["parts"].to_pylist()
+        == [[("filled", 1.0)]] * 2
+    )
     states[3] = [1.0]
     features = features.set_column(
         features.column_names.index("state"), "state", pa.array(states, pa.list_(pa.float32()))
@@ -261,11 +318,17 @@ def test_scores_are_ranked_with_ties_by_id_and_the_rest_filled(monkeypatch):
     define(
         monkeypatch,
         lambda candidates, parameters, count: Scores(
-            np.array([score[id] for id in candidates.ids]), {"part": np.array([ord(id) for id in candidates.ids])}
+            np.array([score[id] for id in candidates.ids]),
+            {"part": np.array([ord(id) for id in candidates.ids])},
         ),
     )
     rows = select_batch("made-up", {}, ids=list("fedcba"), count=5).to_pylist()
-    assert [(row["id"], row["score"]) for row in rows[:4]] == [("b", 2.0), ("d", 2.0), ("a", 1.0), ("e", -3.0)]
+    assert [(row["id"], row["score"]) for row in rows[:4]] == [
+        ("b", 2.0),
+        ("d", 2.0),
+        ("a", 1.0),
+        ("e", -3.0),
+    ]
     assert rows[0]["parts"] == [("part", 98.0)]
     assert rows[4]["id"] in {"c", "f"}
     assert (rows[4]["score"], rows[4]["parts"], rows[4]["rank"]) == (-3.0, [("filled", 1.0)], 5)
@@ -305,7 +368,11 @@ def test_a_strategy_sees_only_what_it_declares(monkeypatch):
     pool = make_pool(6, labeled=2)
 
     def peek(candidates, parameters, count):
-        known = {field.name for field in fields(candidates) if getattr(candidates, field.name) is not None}
+        known = {
+            field.name
+            for field in fields(candidates)
+            if getattr(candidates, field.name) is not None
+        }
         assert known == {"ids", "labeled_ids", "seed", "round", "workers"}
         for read, need in (
             (candidates.vectors, "embeddings"),
@@ -337,7 +404,9 @@ def test_candidates_are_sorted_and_aligned(monkeypatch):
         assert candidates.answers() == tuple(text[:20] for text in pool.texts[:3])
         states, labeled = candidates.model_states()
         np.testing.assert_allclose(states, 3 * np.array(pool.vectors[3:]), rtol=1e-6)
-        np.testing.assert_allclose(labeled, 3 * np.array(pool.vectors[1:3]), rtol=1e-6)  # the first one has no state
+        np.testing.assert_allclose(
+            labeled, 3 * np.array(pool.vectors[1:3]), rtol=1e-6
+        )  # the first one has no state
         assert (candidates.seed, candidates.round) == (7, 1)
         return Scores(np.zeros(6))
 
@@ -350,10 +419,22 @@ def test_candidates_are_sorted_and_aligned(monkeypatch):
     ("name", "parameters", "message"),
     [
         ("hudz", {}, "strategy is 'hudz', expected a known strategy; did you mean 'huds'?"),
-        ("huds", {"stratas": 3}, "selection.parameters.stratas is not a parameter of 'huds'; did you mean 'strata'?"),
-        ("random", {"strata": 3}, "selection.parameters.strata is not a parameter of 'random'; it has none"),
+        (
+            "huds",
+            {"stratas": 3},
+            "selection.parameters.stratas is not a parameter of 'huds'; did you mean 'strata'?",
+        ),
+        (
+            "random",
+            {"strata": 3},
+            "selection.parameters.strata is not a parameter of 'random'; it has none",
+        ),
         ("huds", {"strata": 0}, "selection.parameters.strata is 0: Input should be greater than 0"),
-        ("huds", {"normalize": "ranks"}, "selection.parameters.normalize is 'ranks': Input should be 'rank', "),
+        (
+            "huds",
+            {"normalize": "ranks"},
+            "selection.parameters.normalize is 'ranks': Input should be 'rank', ",
+        ),
         (
             "nsp",
             {"guard": {"top": 1}},
@@ -362,12 +443,29 @@ def test_candidates_are_sorted_and_aligned(monkeypatch):
         (
             "ensemble",
             {"members": {"nsp": {"weigth": 1}}},
-            "selection.parameters.members.nsp.weigth is not a parameter of 'ensemble'; did you mean 'weight'?",
+            "selection.parameters.members.nsp.weigth is not a parameter of 'ensemble'; did you "
+            "mean 'weight'?",
         ),
-        ("nsp", {"guard": {"top_share": 2}}, "selection.parameters.guard.top_share is 2: Input should be less than 1"),
-        ("hadas", {"content": "words"}, "selection.parameters.content is 'words': 'words' is not a faith"),
-        ("ensemble", {"members": {"nps": {}}}, "selection.parameters.members is {'nps': {}}: 'nps' is not"),
-        ("ensemble", {"members": {"ensemble": {}}}, "selection.parameters.members is {'ensemble': {}}: 'ensem"),
+        (
+            "nsp",
+            {"guard": {"top_share": 2}},
+            "selection.parameters.guard.top_share is 2: Input should be less than 1",
+        ),
+        (
+            "hadas",
+            {"content": "words"},
+            "selection.parameters.content is 'words': 'words' is not a faith",
+        ),
+        (
+            "ensemble",
+            {"members": {"nps": {}}},
+            "selection.parameters.members is {'nps': {}}: 'nps' is not",
+        ),
+        (
+            "ensemble",
+            {"members": {"ensemble": {}}},
+            "selection.parameters.members is {'ensemble': {}}: 'ensem",
+        ),
         (
             "ensemble",
             {"members": {"huds": {"weight": -1}}},
@@ -410,7 +508,10 @@ def test_embeddings_that_cannot_be_right_are_refused(ids, vectors, message):
 def test_importing_selection_and_evaluation_stays_light():
     code = (
         "import sys, atgen_ray.selection, atgen_ray.evaluation, atgen_ray.config;"
-        "print([m for m in ('torch', 'ray', 'sklearn', 'scipy', 'rouge_score', 'nltk', 'pandas') if m in sys.modules])"
+        "print([m for m in ('torch', 'ray', 'sklearn', 'scipy', 'rouge_score', 'nltk', 'pandas') "
+        "if m in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"

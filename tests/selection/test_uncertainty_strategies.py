@@ -21,7 +21,9 @@ def test_likelihood_by_mean_and_by_sum():
     assert rank(pool, "nsp") == {"b": 2.0, "a": 1.0, "c": 0.5}
     assert rank(pool, "nsp", length="sum") == {"a": 5.0, "b": 2.0, "c": 1.0}
     found = rank(pool, "nsp", scale="probability")
-    assert found == pytest.approx({id: 1 - math.exp(-nll) for id, nll in (("b", 2.0), ("a", 1.0), ("c", 0.5))})
+    assert found == pytest.approx(
+        {id: 1 - math.exp(-nll) for id, nll in (("b", 2.0), ("a", 1.0), ("c", 0.5))}
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,9 @@ def test_uncertainty_of_the_greedy_output(strategy, parameters, uncertainty):
 
 
 def test_expected_probability_of_samples():
-    """Log-probabilities are -1 - length: "a" has two tokens with the end of the turn, "a b c" four."""
+    """Log-probabilities are -1 - length: "a" has two tokens with the end of the turn, "a b c"
+    four.
+    """
     samples = [["a", "a"], ["a b c", "a"], ["a b c d e f", "a"]]
     pool = Pool(list("xyz"), [(1.0, 0.0)] * 3, [[-1.0]] * 3, samples=samples)
     probabilities = [np.exp([-1, -1]), np.exp([-6 / 4, -1]), np.exp([-12 / 7, -1])]
@@ -49,7 +53,9 @@ def test_expected_probability_of_samples():
         dict(zip("zyx", [1 - p.mean() for p in probabilities[::-1]], strict=True))
     )
     spread = rank(pool, "ensp", statistic="variance")
-    assert spread == pytest.approx(dict(zip("zyx", [p.var() for p in probabilities[::-1]], strict=True)))
+    assert spread == pytest.approx(
+        dict(zip("zyx", [p.var() for p in probabilities[::-1]], strict=True))
+    )
 
 
 def test_bleu_variance_with_and_without_noise():
@@ -63,19 +69,32 @@ def test_bleu_variance_with_and_without_noise():
     assert len(ranked) == 20
 
 
-ANSWERS = {"sure": ["Rome", "rome.", "The Rome"], "torn": ["Rome", "Rome", "Paris"], "lost": ["A man", "B", "C"]}
+ANSWERS = {
+    "sure": ["Rome", "rome.", "The Rome"],
+    "torn": ["Rome", "Rome", "Paris"],
+    "lost": ["A man", "B", "C"],
+}
 
 
 def answer_pool(answers=ANSWERS):
     samples = list(answers.values())
-    return Pool(list(answers), [(1.0, 0.0)] * len(answers), [[-1.0]] * len(answers), samples=samples)
+    return Pool(
+        list(answers), [(1.0, 0.0)] * len(answers), [[-1.0]] * len(answers), samples=samples
+    )
 
 
 def test_entropy_over_meanings():
     torn = -2 / 3 * math.log(2 / 3) - 1 / 3 * math.log(1 / 3)
-    assert rank(answer_pool(), "semantic_entropy") == pytest.approx({"lost": math.log(3), "torn": torn, "sure": 0})
-    longer = {"same": ["it was in Rome", "in Rome it was"], "other": ["it was in Rome", "nobody knows that"]}
-    assert rank(answer_pool(longer), "semantic_entropy") == pytest.approx({"other": math.log(2), "same": math.log(2)})
+    assert rank(answer_pool(), "semantic_entropy") == pytest.approx(
+        {"lost": math.log(3), "torn": torn, "sure": 0}
+    )
+    longer = {
+        "same": ["it was in Rome", "in Rome it was"],
+        "other": ["it was in Rome", "nobody knows that"],
+    }
+    assert rank(answer_pool(longer), "semantic_entropy") == pytest.approx(
+        {"other": math.log(2), "same": math.log(2)}
+    )
     by_words = rank(answer_pool(longer), "semantic_entropy", same="words")
     assert by_words == pytest.approx({"other": math.log(2), "same": 0})
     likelihood = rank(answer_pool(longer), "semantic_entropy", same="words", weights="likelihood")
@@ -84,23 +103,33 @@ def test_entropy_over_meanings():
 
 def test_disagreement_of_answers():
     pool = answer_pool()
-    assert rank(pool, "self_consistency") == pytest.approx({"lost": 2 / 3, "torn": 1 / 3, "sure": 0})
+    assert rank(pool, "self_consistency") == pytest.approx(
+        {"lost": 2 / 3, "torn": 1 / 3, "sure": 0}
+    )
     assert list(rank(pool, "self_consistency", measure="entropy")) == ["lost", "torn", "sure"]
-    assert rank(pool, "self_consistency", measure="balance") == pytest.approx({"lost": 2 / 9, "torn": 2 / 9, "sure": 0})
+    assert rank(pool, "self_consistency", measure="balance") == pytest.approx(
+        {"lost": 2 / 9, "torn": 2 / 9, "sure": 0}
+    )
     sums = answer_pool({"a": ["so 4", "4.0", "2+2=4"], "b": ["so 4", "5", "six is 6"]})
-    assert rank(sums, "self_consistency", answer="last_number") == pytest.approx({"b": 2 / 3, "a": 0})
+    assert rank(sums, "self_consistency", answer="last_number") == pytest.approx(
+        {"b": 2 / 3, "a": 0}
+    )
 
 
 def test_uncertainty_times_inconsistency():
     pool = make_pool(30)
     for uncertainty, similarity in (("nll", "f1"), ("entropy", "bleu")):
-        expected = UNCERTAINTIES[uncertainty](pool.features()) * sample_distance(pool.features(), similarity)
+        expected = UNCERTAINTIES[uncertainty](pool.features()) * sample_distance(
+            pool.features(), similarity
+        )
         found = rank(pool, "cocoa", uncertainty=uncertainty, similarity=similarity)
         assert found == dict(zip(pool.ids, expected, strict=True))
 
 
 def test_longest_and_shortest():
-    pool = Pool(list("abc"), [(1.0, 0.0)] * 3, [[-1.0]] * 3, texts=["one two", "incomprehensibly", ""])
+    pool = Pool(
+        list("abc"), [(1.0, 0.0)] * 3, [[-1.0]] * 3, texts=["one two", "incomprehensibly", ""]
+    )
     assert rank(pool, "length") == {"a": 2, "b": 1, "c": 0}
     assert list(rank(pool, "length", order="shortest")) == ["c", "b", "a"]
     assert rank(pool, "length", unit="characters") == {"b": 16, "a": 7, "c": 0}

@@ -18,7 +18,9 @@ FACTS = "Ada Lovelace wrote the first program in 1843. Charles Babbage built the
 
 
 def hadas_pool():
-    """Outputs: one that copies the source, one made up, one between, an empty and a failed one; and two labels."""
+    """Outputs: one that copies the source, one made up, one between, an empty and a failed one; and
+    two labels.
+    """
     outputs = [
         "Ada Lovelace wrote the first program.",
         "Elvis sang in Memphis in 1956.",
@@ -27,15 +29,26 @@ def hadas_pool():
     ]
     ids = ["copy", "false", "half", "mute", "none", "seen", "told"]
     pool = Pool(
-        ids, [(1.0, 0.0)] * 7, [[-1.0]] * 4 + [None] + [[-1.0]] * 2, frozenset({"seen", "told"}), texts=[FACTS] * 7
+        ids,
+        [(1.0, 0.0)] * 7,
+        [[-1.0]] * 4 + [None] + [[-1.0]] * 2,
+        frozenset({"seen", "told"}),
+        texts=[FACTS] * 7,
     )
     features = pool.features().to_pylist()
     for row, output in zip(features, [*outputs, None, "", ""], strict=True):
         row["text"] = output
-    return pool, type(pool.features()).from_pylist(features, schema=pool.features().schema), outputs[:3]
+    return (
+        pool,
+        type(pool.features()).from_pylist(features, schema=pool.features().schema),
+        outputs[:3],
+    )
 
 
-LABELS = {"seen": "Ada Lovelace wrote the first program.", "told": "Babbage built the programs in Paris."}
+LABELS = {
+    "seen": "Ada Lovelace wrote the first program.",
+    "told": "Babbage built the programs in Paris.",
+}
 
 
 @pytest.mark.parametrize("first", ["hallucinated", "faithful"])
@@ -43,11 +56,15 @@ def test_hadas_is_its_definition_in_both_directions(first):
     pool, features, outputs = hadas_pool()
 
     def judge(texts):
-        scores = np.stack([scorer([FACTS] * len(texts), texts) for scorer in FAITHFULNESS.values()], axis=1)
+        scores = np.stack(
+            [scorer([FACTS] * len(texts), texts) for scorer in FAITHFULNESS.values()], axis=1
+        )
         return scores if first == "faithful" else 1 - scores
 
     def divergence(row, other):
-        one, two = (scores / scores.sum() if scores.sum() else np.full(3, 1 / 3) for scores in (row, other))
+        one, two = (
+            scores / scores.sum() if scores.sum() else np.full(3, 1 / 3) for scores in (row, other)
+        )
         return jensenshannon(one, two) ** 2
 
     scores, known = judge(outputs), judge(list(LABELS.values()))
@@ -64,9 +81,16 @@ def test_hadas_puts_what_is_made_up_first():
     options = {"diversity_weight": 0.0}
     order = pool.select("hadas", 3, options, features=features)["id"].to_pylist()
     assert order == ["false", "half", "copy"]
-    turned = pool.select("hadas", 3, options | {"first": "faithful"}, features=features)["id"].to_pylist()
+    turned = pool.select("hadas", 3, options | {"first": "faithful"}, features=features)[
+        "id"
+    ].to_pylist()
     assert turned == ["copy", "half", "false"]
-    names = {"semantic_frames_weight": 0.0, "discourse_weight": 0.0, "content_weight": 1.0, "diversity_weight": 0.0}
+    names = {
+        "semantic_frames_weight": 0.0,
+        "discourse_weight": 0.0,
+        "content_weight": 1.0,
+        "diversity_weight": 0.0,
+    }
     table = pool.select("hadas", 1, names, features=features)
     assert table["score"].to_pylist() == pytest.approx(
         1 - FAITHFULNESS["source_support_words"]([FACTS], ["Elvis sang in Memphis in 1956."])
@@ -74,7 +98,9 @@ def test_hadas_puts_what_is_made_up_first():
 
 
 def test_a_batch_of_hadas_can_be_diverse_in_itself():
-    """Three outputs of one kind and one of another: with everything on diversity the other one is second at latest."""
+    """Three outputs of one kind and one of another: with everything on diversity the other one is
+    second at latest.
+    """
     outputs = ["Zeus 77 zap.", "Zeus 77 zap.", "Zeus 77 zap.", "wrote program engine."]
     ids = list("abcd")
     pool = Pool(ids, [(1.0, 0.0)] * 4, [[-1.0]] * 4, texts=[FACTS] * 4)
@@ -89,11 +115,16 @@ def test_a_batch_of_hadas_can_be_diverse_in_itself():
 
 def test_te_delfy_is_its_definition():
     pool = make_pool(60, labeled=10)
-    stems = [[PorterStemmer().stem(word) for word in text.lower().strip(".").split()] for text in pool.texts]
+    stems = [
+        [PorterStemmer().stem(word) for word in text.lower().strip(".").split()]
+        for text in pool.texts
+    ]
     known, rest = Counter(word for bag in stems[:10] for word in bag), stems[10:]
     counts = Counter(word for bag in rest for word in bag)
     total = sum(math.log1p(count) for count in counts.values())
-    value = {word: math.log1p(count) / total * math.exp(-known[word]) for word, count in counts.items()}
+    value = {
+        word: math.log1p(count) / total * math.exp(-known[word]) for word, count in counts.items()
+    }
     frequency = [np.mean([value[word] for word in bag]) for bag in rest]
     seen, delfy = Counter(), np.empty(50)
     for row in sorted(range(50), key=lambda row: -frequency[row]):
@@ -103,7 +134,9 @@ def test_te_delfy_is_its_definition():
     ranks = (rankdata(entropy) - 1 + rankdata(np.round(delfy, 12)) - 1) / 98
     found = {row["id"]: row["score"] for row in pool.select("te_delfy", 50).to_pylist()}
     np.testing.assert_allclose([found[id] for id in pool.ids[10:]], ranks, atol=0.02)
-    assert np.mean(np.isclose([found[id] for id in pool.ids[10:]], ranks)) > 0.9  # nearly equal values may swap ranks
+    assert (
+        np.mean(np.isclose([found[id] for id in pool.ids[10:]], ranks)) > 0.9
+    )  # nearly equal values may swap ranks
 
 
 def test_words_that_are_labelled_lose_value():
@@ -116,7 +149,8 @@ def test_words_that_are_labelled_lose_value():
 def phrases_of(texts, counted, **options):
     numbers: dict[str, int] = {}
     words = np.array(
-        [numbers.setdefault(word, len(numbers)) for text in texts for word in text.split()], dtype=np.int64
+        [numbers.setdefault(word, len(numbers)) for text in texts for word in text.split()],
+        dtype=np.int64,
     )
     lengths = np.array([len(text.split()) for text in texts])
     owners, phrases, counts = find_phrases(

@@ -33,7 +33,9 @@ def test_a_token_lets_its_role_in_until_it_is_revoked(tokens: Tokens) -> None:
     assert tokens.identify(annotator) is not None
 
 
-@pytest.mark.parametrize("change", ["", "x", "atgen", "atgen_", "atgen__", "\0", "\ud800", "bearer"])
+@pytest.mark.parametrize(
+    "change", ["", "x", "atgen", "atgen_", "atgen__", "\0", "\ud800", "bearer"]
+)
 def test_what_is_no_token_lets_nobody_in(tokens: Tokens, change: str) -> None:
     token = tokens.create("admin")
     prefix, id_, secret = token.split("_", 2)
@@ -70,7 +72,9 @@ def test_a_public_address_needs_a_token_first(tokens: Tokens) -> None:
 
 def test_which_addresses_are_of_this_machine_alone() -> None:
     assert all(map(is_loopback, ["127.0.0.1", "127.9.9.9", "::1", "localhost"]))
-    assert not any(map(is_loopback, ["0.0.0.0", "::", "10.0.0.1", "example.org", "", "localhost.example"]))
+    assert not any(
+        map(is_loopback, ["0.0.0.0", "::", "10.0.0.1", "example.org", "", "localhost.example"])
+    )
 
 
 def test_the_command_line_makes_lists_and_revokes_tokens(tmp_path: Path) -> None:

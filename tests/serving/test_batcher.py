@@ -16,7 +16,9 @@ LIMIT = 20
 
 
 class Script:
-    """Decodes prompt [n, ...] into n+1, n+2, ...; where the first n is 1000 or more, each step waits for `go`."""
+    """Decodes prompt [n, ...] into n+1, n+2, ...; where the first n is 1000 or more, each step
+    waits for `go`.
+    """
 
     def __init__(self) -> None:
         self.go = threading.Semaphore(0)
@@ -51,7 +53,11 @@ class Script:
 
 
 def ask(
-    batcher: Batcher, first: int, length: int = 2, adapter: str | None = None, prepare: Prepare = lambda: None
+    batcher: Batcher,
+    first: int,
+    length: int = 2,
+    adapter: str | None = None,
+    prepare: Prepare = lambda: None,
 ) -> "Queue[Any]":
     told: Queue[Any] = Queue()
     batcher.submit(Job(TokenRequest([first], length, adapter=adapter), told.put, prepare))
@@ -77,7 +83,10 @@ def test_a_caller_is_answered_between_two_tokens_of_the_run() -> None:
     assert [step.token for step in read(told)[:-1]] == [11, 12]
     assert not run.done()
     script.go.release()
-    assert [[step.token for step in row] for row in run.result(LIMIT)] == [[1001, 1002, 1003], [2001, 2002]]
+    assert [[step.token for step in row] for row in run.result(LIMIT)] == [
+        [1001, 1002, 1003],
+        [2001, 2002],
+    ]
     assert script.log.index(10) < len(script.log) - 1
 
 
@@ -116,7 +125,10 @@ def test_callers_share_a_batch_and_a_cancelled_one_stops() -> None:
     assert batcher.waiting == 2  # nobody waits for the third
     started.set()
     assert [step.token for step in read(held)[:-1]] == [2]
-    assert [[step.token for step in read(each)[:-1]] for each in told] == [[11, 12, 13], [21, 22, 23]]
+    assert [[step.token for step in read(each)[:-1]] for each in told] == [
+        [11, 12, 13],
+        [21, 22, 23],
+    ]
     assert gone.empty()
 
 
@@ -215,7 +227,9 @@ def test_a_batch_that_is_given_up_while_it_is_loaded_for_or_fails_spoils_nothing
 
 
 def test_callers_who_leave_at_any_stage_free_their_places() -> None:
-    """Of many callers two thirds go away: before they are taken, while their adapter loads, and while they are told."""
+    """Of many callers two thirds go away: before they are taken, while their adapter loads, and
+    while they are told.
+    """
     script, until = Script(), threading.Event()
     batcher = Batcher(script, 4)
     hold(batcher, until)
@@ -250,7 +264,9 @@ def leave_after(job: Job, steps: int) -> Any:
     return tell
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is what the test is about
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)  # it is what the test is about
 def test_an_engine_that_makes_no_step_or_whose_thread_has_ended_is_noticed() -> None:
     batcher, until = Batcher(Script(), 8), threading.Event()
     batcher.check(0.0)  # it has nothing to do

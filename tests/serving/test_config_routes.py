@@ -1,4 +1,6 @@
-"""Configurations checked over HTTP, with the files uploaded for them; everything real but Serve and Ray."""
+"""Configurations checked over HTTP, with the files uploaded for them; everything real but Serve and
+Ray.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,9 @@ Ask = Callable[..., Any]
 
 @pytest.fixture
 def client(tmp_path: Path) -> TestClient:
-    service = parse_service({"storage": str(tmp_path / "storage"), "limits": {"upload_bytes": 1000}})
+    service = parse_service(
+        {"storage": str(tmp_path / "storage"), "limits": {"upload_bytes": 1000}}
+    )
     return TestClient(create_api(service, None, None))
 
 
@@ -34,16 +38,22 @@ def ask(client: TestClient, tokens: Tokens) -> Ask:
     headers = bearer(tokens.create("admin"))
 
     def check(config: dict[str, Any], more: str = "") -> dict[str, str]:
-        answer = client.post("/api/v1/configs/check", json={"config": config, "more": more}, headers=headers)
+        answer = client.post(
+            "/api/v1/configs/check", json={"config": config, "more": more}, headers=headers
+        )
         assert answer.status_code == 200, answer.text
         return {mistake["key"]: mistake["message"] for mistake in answer.json()["mistakes"]}
 
     return check
 
 
-def test_an_uploaded_file_may_be_read_by_a_run(client: TestClient, tokens: Tokens, ask: Ask, tmp_path: Path) -> None:
+def test_an_uploaded_file_may_be_read_by_a_run(
+    client: TestClient, tokens: Tokens, ask: Ask, tmp_path: Path
+) -> None:
     headers = bearer(tokens.create("admin"))
-    answer = client.put("/api/v1/uploads/My Pool.csv", content=b"text,answer\na,b\n", headers=headers)
+    answer = client.put(
+        "/api/v1/uploads/My Pool.csv", content=b"text,answer\na,b\n", headers=headers
+    )
     assert answer.status_code == 201, answer.text
     assert answer.json()["columns"] == ["text", "answer"]
     location = answer.json()["location"]
@@ -53,21 +63,34 @@ def test_an_uploaded_file_may_be_read_by_a_run(client: TestClient, tokens: Token
     assert ask({"name": "mine", "data": data, "model": MODEL}, embedding) == {}
     link = tmp_path / "storage/uploads/link.csv"
     link.symlink_to("/etc/passwd")
-    assert list(ask({"data": data | {"pool": str(link)}, "model": MODEL}, embedding)) == ["data.pool"]
+    assert list(ask({"data": data | {"pool": str(link)}, "model": MODEL}, embedding)) == [
+        "data.pool"
+    ]
 
 
-def test_uploads_are_for_admins_and_bounded(client: TestClient, tokens: Tokens, tmp_path: Path) -> None:
+def test_uploads_are_for_admins_and_bounded(
+    client: TestClient, tokens: Tokens, tmp_path: Path
+) -> None:
     path, admin = "/api/v1/uploads/pool.csv", bearer(tokens.create("admin"))
     assert client.put(path, content=b"a,b\n").status_code == 401
-    assert client.put(path, content=b"a,b\n", headers=bearer(tokens.create("annotator"))).status_code == 403
+    assert (
+        client.put(path, content=b"a,b\n", headers=bearer(tokens.create("annotator"))).status_code
+        == 403
+    )
     assert client.put(path, content=b"a,b\n" * 300, headers=admin).status_code == 413
     assert client.put("/api/v1/uploads/pool.exe", content=b"a", headers=admin).status_code == 400
-    assert client.put("/api/v1/uploads/..%2Fpool.csv", content=b"a,b\n", headers=admin).status_code == 404
+    assert (
+        client.put("/api/v1/uploads/..%2Fpool.csv", content=b"a,b\n", headers=admin).status_code
+        == 404
+    )
     assert not (tmp_path / "storage/uploads").exists()
 
 
 def test_every_mistake_has_its_key_and_the_nearest_choice(ask: Ask, tmp_path: Path) -> None:
-    right = {"data": {"pool": "package://aclsum/dataset/train.jsonl", "references": "summary.outcome"}, "model": MODEL}
+    right = {
+        "data": {"pool": "package://aclsum/dataset/train.jsonl", "references": "summary.outcome"},
+        "model": MODEL,
+    }
     found = ask(right | {"selection": {"count": "ten"}, "stoping": {}, "training": {"epochs": -1}})
     assert set(found) == {"selection.count", "stoping", "training.epochs"}
     assert found["stoping"] == "unknown key 'stoping'; did you mean 'stopping'?"
@@ -84,14 +107,27 @@ def test_every_mistake_has_its_key_and_the_nearest_choice(ask: Ask, tmp_path: Pa
 
 
 @pytest.mark.parametrize("path", ["check", "plan"])
-def test_an_unknown_key_beside_the_configuration_is_told(client: TestClient, tokens: Tokens, path: str) -> None:
+def test_an_unknown_key_beside_the_configuration_is_told(
+    client: TestClient, tokens: Tokens, path: str
+) -> None:
     body = {"confg": {"name": "mine"}}
-    answer = client.post(f"/api/v1/configs/{path}", json=body, headers=bearer(tokens.create("admin")))
+    answer = client.post(
+        f"/api/v1/configs/{path}", json=body, headers=bearer(tokens.create("admin"))
+    )
     assert answer.status_code == 422, answer.text
-    assert answer.json()["error"]["message"] == "body: 'confg' is unknown here; did you mean 'config'?"
+    assert (
+        answer.json()["error"]["message"] == "body: 'confg' is unknown here; did you mean 'config'?"
+    )
 
 
-def test_what_the_form_says_goes_before_the_further_settings(client: TestClient, tokens: Tokens) -> None:
-    draft = {"config": {"selection": {"count": 3}}, "more": "selection: {count: 9, strategy: random}\nseed: 1"}
-    answer = client.post("/api/v1/configs/check", json=draft, headers=bearer(tokens.create("admin"))).json()
+def test_what_the_form_says_goes_before_the_further_settings(
+    client: TestClient, tokens: Tokens
+) -> None:
+    draft = {
+        "config": {"selection": {"count": 3}},
+        "more": "selection: {count: 9, strategy: random}\nseed: 1",
+    }
+    answer = client.post(
+        "/api/v1/configs/check", json=draft, headers=bearer(tokens.create("admin"))
+    ).json()
     assert answer["config"] == {"selection": {"count": 3, "strategy": "random"}, "seed": 1}

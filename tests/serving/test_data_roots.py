@@ -64,7 +64,12 @@ def test_places_outside_are_refused(root: Path, location: str) -> None:
 
 def test_hub_ids_packages_and_urls_below_a_root_pass(root: Path) -> None:
     roots = ["s3://bucket/data", "package://some"]
-    for location in ("squad", "owner/data-set_1.0", "package://some/file", "s3://bucket/data/pool.jsonl"):
+    for location in (
+        "squad",
+        "owner/data-set_1.0",
+        "package://some/file",
+        "s3://bucket/data/pool.jsonl",
+    ):
         assert check_location(location, roots, "pool") == location
     assert check_location("package://aclsum/dataset/train.jsonl", [], "pool")
 
@@ -84,7 +89,9 @@ def test_what_metrics_and_judge_load_is_named_unless_it_is_the_published_checkpo
     judge = {"type": "model", "model": {"id": "/etc/judge"}}
     models = {"bertscore": {"model": "/etc/bert"}, "alignscore": {"checkpoint": "/etc/align.ckpt"}}
     assert list(list_locations(EvaluationConfig())) == []
-    assert dict(list_locations(EvaluationConfig.model_validate({"models": models, "judge": judge}))) == {
+    assert dict(
+        list_locations(EvaluationConfig.model_validate({"models": models, "judge": judge}))
+    ) == {
         "evaluation.models.bertscore.model": "/etc/bert",
         "evaluation.models.alignscore.checkpoint": "/etc/align.ckpt",
         "evaluation.judge.model.id": "/etc/judge",
@@ -93,14 +100,23 @@ def test_what_metrics_and_judge_load_is_named_unless_it_is_the_published_checkpo
 
 @pytest.mark.parametrize("notice", [{"webhook": "http://169.254.169.254/latest"}, {"email": MAIL}])
 def test_a_run_over_http_sends_notices_only_where_it_may(notice: dict[str, Any]) -> None:
-    tree = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}, "annotator": {"type": "human", "notice": notice}}
+    tree = {
+        "data": {"pool": "p.jsonl"},
+        "model": {"id": "m"},
+        "annotator": {"type": "human", "notice": notice},
+    }
     config = parse_config(tree)
-    with pytest.raises(UserError, match=r"annotator\.notice\.\S+ names the host '\S+', which is not in the service's"):
+    with pytest.raises(
+        UserError,
+        match=r"annotator\.notice\.\S+ names the host '\S+', which is not in the service's",
+    ):
         check_hosts(config, ["example.org"])
     check_hosts(config, ["169.254.169.254", "mail.example.org"])
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "https://user:secret@host/x", "http://a b/", "gopher://x/"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "https://user:secret@host/x", "http://a b/", "gopher://x/"]
+)
 def test_a_webhook_is_a_plain_url(url: str) -> None:
     tree = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}}
     with pytest.raises(UserError, match=r"expected https://HOST/PATH"):

@@ -1,4 +1,6 @@
-"""Whatever goes wrong behind a route is one line of JSON with the right status; a traceback is in the log alone."""
+"""Whatever goes wrong behind a route is one line of JSON with the right status; a traceback is in
+the log alone.
+"""
 
 import json
 import logging
@@ -94,7 +96,9 @@ def test_what_a_task_raised_is_told_as_if_it_was_raised_here(
     assert ("retry-after" in here[2]) is (status == 503)
 
 
-def test_a_part_that_is_lost_is_not_the_callers_fault(ray_session: None, client: TestClient) -> None:
+def test_a_part_that_is_lost_is_not_the_callers_fault(
+    ray_session: None, client: TestClient
+) -> None:
     status, message, headers = ask(client, lambda: ray.get(Mortal.remote().answer.remote()))  # type: ignore[attr-defined]
     assert (status, headers["retry-after"]) == (503, "7")
     assert message.startswith("a part of the service was lost: ")
@@ -110,7 +114,9 @@ def test_a_full_disk_is_507(client: TestClient) -> None:
 
 def test_what_is_nested_too_deeply_is_the_callers_fault(client: TestClient) -> None:
     assert ask(client, lambda: json.loads("[" * 100_000))[0] == 400
-    answer = client.post("/api/items", content="[" * 100_000, headers={"Content-Type": "application/json"})
+    answer = client.post(
+        "/api/items", content="[" * 100_000, headers={"Content-Type": "application/json"}
+    )
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["code"] == 400
 
@@ -151,8 +157,9 @@ def test_ray_that_does_not_start_is_one_line(tmp_path: Path, tiny_model: str) ->
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stderr
-    assert all(line.startswith("503 RAY_ADDRESS is 'nonsense', whose cluster cannot be joined: ") for line in lines), (
-        lines
-    )
+    assert all(
+        line.startswith("503 RAY_ADDRESS is 'nonsense', whose cluster cannot be joined: ")
+        for line in lines
+    ), lines
     with closing(open_journal(str(tmp_path))) as journal:
         assert journal.runs() == []  # nothing was entered that nobody drives

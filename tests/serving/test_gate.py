@@ -16,7 +16,10 @@ def play(story: Callable[[], Awaitable[Any]]) -> Any:
 
 
 @given(
-    visits=st.lists(st.tuples(st.sampled_from([None, "a", "b", "c"]), st.booleans(), st.integers(0, 3)), max_size=30),
+    visits=st.lists(
+        st.tuples(st.sampled_from([None, "a", "b", "c"]), st.booleans(), st.integers(0, 3)),
+        max_size=30,
+    ),
     slots=st.integers(1, 4),
     turn=st.sampled_from([0.0, 0.001, 5.0]),
 )
@@ -115,7 +118,9 @@ def test_a_change_that_fails_is_told_and_tried_again() -> None:
         with pytest.raises(ValueError, match="broken"):
             async with gate.enter("a", True):
                 pass
-        async with gate.enter(None, True):  # the engine may hold anything now, so the base model is loaded again
+        async with gate.enter(
+            None, True
+        ):  # the engine may hold anything now, so the base model is loaded again
             pass
         async with gate.enter(None, True):
             pass

@@ -1,4 +1,6 @@
-"""A client generated from the description of the API has every operation, and speaks with the service."""
+"""A client generated from the description of the API has every operation, and speaks with the
+service.
+"""
 
 import importlib
 import json
@@ -47,7 +49,9 @@ def generated(schema: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
         output_path=folder / "generated_atgen_client",
     )
     problems = generate(config=config)
-    assert [f"{each.header} {each.detail}" for each in problems if "error" in each.level.value.lower()] == []
+    assert [
+        f"{each.header} {each.detail}" for each in problems if "error" in each.level.value.lower()
+    ] == []
     sys.path.insert(0, str(folder))
     try:
         return importlib.import_module("generated_atgen_client")
@@ -56,7 +60,9 @@ def generated(schema: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_names_occur_once(schema: dict[str, Any]) -> None:
-    titles = Counter(part.get("title", name) for name, part in schema["components"]["schemas"].items())
+    titles = Counter(
+        part.get("title", name) for name, part in schema["components"]["schemas"].items()
+    )
     names = Counter(operation["operationId"] for operation in list_operations(schema))
     assert [name for name, count in (titles + names).items() if count > 1] == []
 
@@ -70,7 +76,9 @@ def test_every_operation_says_who_may_call_and_what_can_go_wrong(schema: dict[st
             continue
         told = operation["responses"].keys()
         assert {"401", "403", "429", "500", "503"} <= told, operation["operationId"]
-        assert "requestBody" not in operation or {"400", "413", "422"} <= told, operation["operationId"]
+        assert "requestBody" not in operation or {"400", "413", "422"} <= told, operation[
+            "operationId"
+        ]
         assert "{name}" not in operation["path"] or {"404", "422"} <= told, operation["operationId"]
         for status in told - {"200", "201", "202"}:
             body = operation["responses"][status]["content"]["application/json"]["schema"]
@@ -78,7 +86,9 @@ def test_every_operation_says_who_may_call_and_what_can_go_wrong(schema: dict[st
 
 
 def test_no_operation_is_lost(schema: dict[str, Any], generated: ModuleType) -> None:
-    modules = {path.stem for path in Path(str(generated.__file__)).parent.glob("api/*/*.py")} - {"__init__"}
+    modules = {path.stem for path in Path(str(generated.__file__)).parent.glob("api/*/*.py")} - {
+        "__init__"
+    }
     assert modules == {operation["operationId"] for operation in list_operations(schema)}
 
 
@@ -93,7 +103,9 @@ def test_the_client_speaks_with_the_service(service: Service, generated: ModuleT
     runs = find("api.runs.list_runs").sync(client=client)
     assert "sort" in [run.name for run in runs]
     body = models.SelectBody(
-        examples=[models.ExampleBody(id=f"e{at}", text=f"text {at}") for at in range(5)], strategy="random", count=2
+        examples=[models.ExampleBody(id=f"e{at}", text=f"text {at}") for at in range(5)],
+        strategy="random",
+        count=2,
     )
     picked = find("api.select.select").sync(client=client, body=body)
     assert picked.status == "finished"
@@ -106,7 +118,9 @@ def test_the_client_speaks_with_the_service(service: Service, generated: ModuleT
         404: show.sync_detailed("nobody", client=client),
         422: show.sync_detailed("..x", client=client),
         401: show.sync_detailed("sort", client=connect("nonsense")),
-        403: find("api.configs.check_config").sync_detailed(client=connect(service.annotator), body=draft),
+        403: find("api.configs.check_config").sync_detailed(
+            client=connect(service.annotator), body=draft
+        ),
         400: find("api.select.select").sync_detailed(
             client=client, body=models.SelectBody(examples=body.examples, strategy="randm")
         ),

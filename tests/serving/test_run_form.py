@@ -20,7 +20,11 @@ def submit(fields: dict[str, list[FormField]]) -> dict[str, Any]:
         place = tree
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[last] = parse_yaml(field.value, field.key) if field.kind in ("integer", "number") else field.value
+        place[last] = (
+            parse_yaml(field.value, field.key)
+            if field.kind in ("integer", "number")
+            else field.value
+        )
     return tree
 
 

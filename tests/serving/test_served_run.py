@@ -36,9 +36,9 @@ def test_a_run_given_over_http_goes_through_the_replicas_to_its_end(service: Ser
                 if line.startswith("event: "):
                     events.append(line.removeprefix("event: "))
                 elif line.startswith("data: ") and events[-1] == "end":
-                    assert json.loads(line.removeprefix("data: "))["status"] == "finished", client.get(
-                        "/api/v1/runs/served"
-                    ).text
+                    assert json.loads(line.removeprefix("data: "))["status"] == "finished", (
+                        client.get("/api/v1/runs/served").text
+                    )
         own = client.get("/api/v1/runs/sort").json()["events"]
         assert events.count("step") == sum(event["kind"] == "step" for event in own)
         view = client.get("/api/v1/runs/served").json()
@@ -62,8 +62,12 @@ def test_a_stopped_run_is_resumed(service: Service) -> None:
         assert "asked to stop" in client.post("/api/v1/runs/halted/stop").json()["message"]
         _wait(client, "halted", lambda view: view["status"] == "stopped")
         assert client.post("/api/v1/runs/halted/resume").status_code == 202
-        told = client.get("/api/v1/runs/halted/events").text  # asked for at once, it follows the new attempt to its end
-        assert json.loads(told.rstrip().rpartition("data: ")[2]) == {"status": "finished"}, told[-300:]
+        told = client.get(
+            "/api/v1/runs/halted/events"
+        ).text  # asked for at once, it follows the new attempt to its end
+        assert json.loads(told.rstrip().rpartition("data: ")[2]) == {"status": "finished"}, told[
+            -300:
+        ]
         view = _wait(client, "halted", lambda view: view["status"] in ("finished", "failed"))
     assert view["status"] == "finished", view
     steps = [(event["round"], event["step"]) for event in view["events"] if event["kind"] == "step"]
@@ -75,10 +79,16 @@ def test_a_replica_killed_under_a_run_changes_nothing(service: Service) -> None:
     with service.client() as client:
         before = client.get("/api/v1/runs/sort").json()["dead_letters"]
         assert client.post("/api/v1/runs", json=config(service, "robbed")).status_code == 202
-        _wait(client, "robbed", lambda view: any(event["step"] == "embedding" for event in view["events"]))
+        _wait(
+            client,
+            "robbed",
+            lambda view: any(event["step"] == "embedding" for event in view["events"]),
+        )
         controller = ray.get_actor(actor_name("robbed"), namespace=NAMESPACE)
         activity: dict[str, Any] = {}
-        while not (activity.get("step") == "generation" and activity["done"]):  # of two batches one is done
+        while not (
+            activity.get("step") == "generation" and activity["done"]
+        ):  # of two batches one is done
             time.sleep(0.05)
             snapshot = ray.get(controller.poll.remote(0))
             assert snapshot.status == "running", snapshot

@@ -1,4 +1,6 @@
-"""Files that callers give: kept whole below the storage, under names of ours, or refused with a reason."""
+"""Files that callers give: kept whole below the storage, under names of ours, or refused with a
+reason.
+"""
 
 import asyncio
 import io
@@ -32,7 +34,11 @@ def parquet() -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "columns"),
     [
-        ("pool.jsonl", b'\n{"task": {"words": "x"}, "answers": ["y"]}\n', ["task", "task.words", "answers"]),
+        (
+            "pool.jsonl",
+            b'\n{"task": {"words": "x"}, "answers": ["y"]}\n',
+            ["task", "task.words", "answers"],
+        ),
         ("pool.CSV", b"\xef\xbb\xbftext,answer\na,b\n", ["text", "answer"]),
         ("pool.parquet", parquet(), ["text", "answer"]),
     ],
@@ -45,7 +51,11 @@ def test_a_file_is_kept_whole_and_its_columns_told(
     assert Path(location).parent == tmp_path / "uploads"
     assert Path(location).read_bytes() == content
     assert receive(name, content, str(tmp_path))[0] == location
-    assert receive(name, content + b"\n", str(tmp_path))[0] != location if name != "pool.parquet" else True
+    assert (
+        receive(name, content + b"\n", str(tmp_path))[0] != location
+        if name != "pool.parquet"
+        else True
+    )
 
 
 def test_an_object_store_keeps_it_too() -> None:
@@ -55,7 +65,9 @@ def test_an_object_store_keeps_it_too() -> None:
         assert file.read() == b"a,b\n1,2\n"
 
 
-@pytest.mark.parametrize("name", ["../../etc/x.csv", "/etc/x.csv", "a\0b.csv", "..csv", "x" * 300 + ".csv", "é ü.csv"])
+@pytest.mark.parametrize(
+    "name", ["../../etc/x.csv", "/etc/x.csv", "a\0b.csv", "..csv", "x" * 300 + ".csv", "é ü.csv"]
+)
 def test_names_never_leave_the_folder(tmp_path: Path, name: str) -> None:
     location, _ = receive(name, b"a,b\n", str(tmp_path))
     assert Path(location).parent == tmp_path / "uploads"
@@ -77,12 +89,18 @@ def test_what_is_too_large_leaves_nothing(tmp_path: Path) -> None:
         ("pool.jsn", b"", "did you mean 'jsonl'?"),
         ("pool.parquet", b"PAR1", "'pool.parquet' is not parquet"),
         ("pool.jsonl", b"nonsense", "'pool.jsonl' is not jsonl"),
-        ("pool.jsonl", b"[" * 5000, "'pool.jsonl' is not jsonl: its first row is nested too deeply"),
+        (
+            "pool.jsonl",
+            b"[" * 5000,
+            "'pool.jsonl' is not jsonl: its first row is nested too deeply",
+        ),
         ("pool.jsonl", b"", "'pool.jsonl' has no columns"),
         ("pool.csv", b'"never closed', "'pool.csv' is not csv"),
     ],
 )
-def test_what_is_no_data_is_refused_with_the_reason(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+def test_what_is_no_data_is_refused_with_the_reason(
+    tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
     with pytest.raises(UserError) as refusal:
         receive(name, content, str(tmp_path))
     assert told in str(refusal.value)

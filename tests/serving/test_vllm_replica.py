@@ -1,4 +1,6 @@
-"""Real vLLM replicas (CPU build) in Ray's LLM layer: each answer comes from the adapter asked for."""
+"""Real vLLM replicas (CPU build) in Ray's LLM layer: each answer comes from the adapter asked
+for.
+"""
 
 import asyncio
 import json
@@ -36,17 +38,26 @@ APP = "atgen-vllm"
 
 
 @pytest.fixture(scope="module", params=["merged", "name"])
-def replica(serve_url: str, arguments: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[Any]:
+def replica(
+    serve_url: str, arguments: dict[str, Any], request: pytest.FixtureRequest
+) -> Iterator[Any]:
     """A handle of one replica with a vLLM engine: adapters in its weights, and by name.
 
     The model is in bfloat16, which must be seen in no answer: replicas compute in float32.
     """
     from ray import serve
 
-    engine = {"backend": "vllm", "threads_per_worker": 1, "cpus_per_worker": 0.5, "adapters": request.param}
+    engine = {
+        "backend": "vllm",
+        "threads_per_worker": 1,
+        "cpus_per_worker": 0.5,
+        "adapters": request.param,
+    }
     model = arguments["model"] | {"dtype": "bfloat16"}
     replica = {"turn_seconds": 0.2, "adapters": 2}
-    application = build_application(arguments | {"model": model, "engine": engine, "replica": replica})
+    application = build_application(
+        arguments | {"model": model, "engine": engine, "replica": replica}
+    )
     serve.run(application, name=APP, route_prefix="/vllm")
     yield serve.get_deployment_handle("model", app_name=APP)
     serve.delete(APP)
@@ -59,9 +70,15 @@ def test_on_a_cpu_the_engine_has_no_worker_process_no_scheduler_beside_it_and_no
     from atgen_ray.serving.replicas import vllm as vllm_replica
 
     monkeypatch.setattr(vllm_replica, "count_threads", lambda workers, asked: 8)
-    config = vllm_replica.configure_vllm(ServiceConfig(**arguments | {"engine": {"backend": "vllm"}}))
+    config = vllm_replica.configure_vllm(
+        ServiceConfig(**arguments | {"engine": {"backend": "vllm"}})
+    )
     settings, _, found = vllm_replica.LeanVLLM(config)._prepare_engine_config(None)
-    assert settings.distributed_executor_backend == found.parallel_config.distributed_executor_backend == "uni"
+    assert (
+        settings.distributed_executor_backend
+        == found.parallel_config.distributed_executor_backend
+        == "uni"
+    )
     assert found.scheduler_config.async_scheduling is False
     assert config.runtime_env["env_vars"]["OMP_NUM_THREADS"] == "7"
 
@@ -71,14 +88,19 @@ def expect(model: str, adapter: Path | None, tokens: int) -> list[float]:
     return continue_greedily(model, adapter, PROMPT, tokens)[1]
 
 
-def test_mixed_requests_each_get_their_own_adapter(replica: Any, storage: Path, tiny_model: str) -> None:
+def test_mixed_requests_each_get_their_own_adapter(
+    replica: Any, storage: Path, tiny_model: str
+) -> None:
     """The base model after an adapter too.
 
-    There vLLM leaves the tied output layer stale on reload, and with no free slot gives the base model an adapter.
+    There vLLM leaves the tied output layer stale on reload, and with no free slot gives the base
+    model an adapter.
     """
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     prompt = tokenizer(PROMPT).input_ids
-    folders = {name: storage / f"runs/sort/rounds/00{name[-1]}/adapter" for name in ("sort-1", "sort-2")}
+    folders = {
+        name: storage / f"runs/sort/rounds/00{name[-1]}/adapter" for name in ("sort-1", "sort-2")
+    }
 
     def ask(name: str | None) -> list[float]:
         digest = digest_adapter(folders[name]) if name else None
@@ -88,7 +110,9 @@ def test_mixed_requests_each_get_their_own_adapter(replica: Any, storage: Path, 
     names = [None, "sort-1", "sort-2"] * 4
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(ask, names))
-    expected = {name: expect(tiny_model, folders[name] if name else None, 8) for name in (None, *folders)}
+    expected = {
+        name: expect(tiny_model, folders[name] if name else None, 8) for name in (None, *folders)
+    }
     for name, answer in zip(names, answers, strict=True):
         assert answer == pytest.approx(expected[name], abs=2e-3), name
     assert max(abs(a - b) for a, b in zip(expected[None], expected["sort-1"], strict=True)) > 0.02
@@ -103,10 +127,15 @@ def test_an_adapter_with_new_weights_under_its_old_name_is_a_new_one(
     shutil.copytree(folder, kept)
     weights = load_file(folder / "adapter_model.safetensors")
     try:
-        save_file({name: -1.5 * tensor for name, tensor in weights.items()}, folder / "adapter_model.safetensors")
+        save_file(
+            {name: -1.5 * tensor for name, tensor in weights.items()},
+            folder / "adapter_model.safetensors",
+        )
         request = TokenRequest(prompt, 8, adapter="sort-2")
         [steps] = replica.generate.remote([request], digest_adapter(folder)).result()
-        assert [step.logprob for step in steps] == pytest.approx(expect(tiny_model, folder, 8), abs=2e-3)
+        assert [step.logprob for step in steps] == pytest.approx(
+            expect(tiny_model, folder, 8), abs=2e-3
+        )
     finally:
         shutil.rmtree(folder)
         kept.rename(folder)
@@ -128,7 +157,9 @@ def test_the_smallest_adapter_has_its_whole_effect(
     finally:
         shutil.rmtree(folder)
         kept.rename(folder)
-    pairs = [(text, [step.token for step in steps]) for text, steps in zip(texts, answers, strict=True)]
+    pairs = [
+        (text, [step.token for step in steps]) for text, steps in zip(texts, answers, strict=True)
+    ]
     found = [[step.logprob for step in steps] for steps in answers]
     effect = compare_effects(found, *score_outputs(pairs, model, PromptConfig(), slight_adapter))
     assert effect.size > 1e-4
@@ -144,13 +175,21 @@ def test_callers_who_leave_at_any_stage_take_nothing_from_the_others(
     from atgen_ray.serving.routes.openai_schemas import ChatBody
 
     prompt = AutoTokenizer.from_pretrained(tiny_model)(PROMPT).input_ids
-    folders = {name: storage / f"runs/sort/rounds/00{name[-1]}/adapter" for name in ("sort-1", "sort-2")}
+    folders = {
+        name: storage / f"runs/sort/rounds/00{name[-1]}/adapter" for name in ("sort-1", "sort-2")
+    }
     expected = {name: expect(tiny_model, folder, 8) for name, folder in folders.items()}
     chance = random.Random(3)
 
     def leave() -> None:
         name, kind = chance.choice([*folders]), chance.choice(["stream", "whole", "run"])
-        body = ChatBody(model=f"tiny:{name}", messages=TURNS, temperature=0, max_tokens=300, stream=kind == "stream")
+        body = ChatBody(
+            model=f"tiny:{name}",
+            messages=TURNS,
+            temperature=0,
+            max_tokens=300,
+            stream=kind == "stream",
+        )
         if kind == "stream":
             asked = replica.options(stream=True).answer.remote(body)
         elif kind == "whole":
@@ -187,10 +226,14 @@ def test_without_a_gpu_the_engine_says_that_it_cannot_sleep(replica: Any) -> Non
 def test_ray_data_streams_a_pool_through_the_replicas(
     replica: Any, storage: Path, tiny_model: str, arguments: dict[str, Any]
 ) -> None:
-    """As a run with `model.host: serve` does: the features of an adapter, equal to those of a run's own engine."""
+    """As a run with `model.host: serve` does: the features of an adapter, equal to those of a run's
+    own engine.
+    """
     model = ModelConfig(**arguments["model"])
     folder = RunFolder(str(storage), "sort")
-    examples = pa.table({"id": [f"{n:02}" for n in range(24)], "text": [f"{PROMPT} {n}" for n in range(24)]})
+    examples = pa.table(
+        {"id": [f"{n:02}" for n in range(24)], "text": [f"{PROMPT} {n}" for n in range(24)]}
+    )
     adapter = storage / "runs/sort/rounds/002/adapter"
     served = ServeEngine(model, PromptConfig(), EngineConfig(), folder, app=APP)
     own = TransformersEngine(model, PromptConfig(), EngineConfig(threads_per_worker=1))
@@ -225,7 +268,9 @@ def test_chat_comes_whole_and_as_a_stream(replica: Any) -> None:
     answer = replica.answer_whole.remote(body.model_copy(update={"stream": False})).result()
     assert (answer["model"], answer["usage"]["completion_tokens"]) == ("tiny:sort-1", 4)
     told = [json.loads(event.removeprefix("data: "))["choices"] for event in events[:-1]]
-    streamed = "".join(choice["delta"].get("content") or "" for choices in told for choice in choices)
+    streamed = "".join(
+        choice["delta"].get("content") or "" for choices in told for choice in choices
+    )
     assert answer["choices"][0]["message"]["content"] == streamed
     asked = body.model_copy(update={"stream_options": StreamOptions(include_usage=True)})
     *_, last, _ = replica.options(stream=True).answer.remote(asked)
@@ -239,11 +284,20 @@ def test_tokens_of_a_stream_are_counted_though_nobody_hears_its_end() -> None:
 
     def event(index: int, tokens: int) -> str:
         choice = {"index": index, "text": "word", "finish_reason": None}
-        return f"data: {json.dumps({'choices': [choice], 'usage': {'completion_tokens': tokens}})}\n\n"
+        return (
+            f"data: {json.dumps({'choices': [choice], 'usage': {'completion_tokens': tokens}})}\n\n"
+        )
 
-    answer = VLLMAnswer(CompletionBody(model="tiny", prompt=["a", "b"], stream=True), "base", "vllm-base")
+    answer = VLLMAnswer(
+        CompletionBody(model="tiny", prompt=["a", "b"], stream=True), "base", "vllm-base"
+    )
     shown = [answer.show(event(*each)) for each in [(0, 1), (1, 1), (0, 5), (1, 4)]]
     assert answer.tokens == 9
     assert all(isinstance(each, str) and "usage" not in each for each in shown)
     assert answer.request().stream_options is not None
-    assert VLLMAnswer(CompletionBody(model="tiny", prompt="a"), "base", "vllm-base").request().stream_options is None
+    assert (
+        VLLMAnswer(CompletionBody(model="tiny", prompt="a"), "base", "vllm-base")
+        .request()
+        .stream_options
+        is None
+    )

@@ -1,4 +1,6 @@
-"""The mask against each family's chat template: what is learnt is the answer and its end, no more and no less."""
+"""The mask against each family's chat template: what is learnt is the answer and its end, no more
+and no less.
+"""
 
 from typing import Any
 
@@ -19,13 +21,17 @@ TEMPLATES = ["chatml", "llama3", "gemma", "mistral", "qwen3", "smollm2"]
 def family(request: pytest.FixtureRequest) -> tuple[Any, str]:
     """A tokenizer with its chat template and the token that ends an answer."""
     if request.param == "smollm2":
-        model = ModelConfig(id=request.getfixturevalue("demo_model"), max_prompt_tokens=80, max_new_tokens=10)
+        model = ModelConfig(
+            id=request.getfixturevalue("demo_model"), max_prompt_tokens=80, max_new_tokens=10
+        )
         return load_tokenizer(model), "<|im_end|>"
     return build_tokenizer(request.param), FAMILIES[request.param].end
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_what_is_learnt_is_where_the_template_puts_the_answer(family: tuple[Any, str], answer: str) -> None:
+def test_what_is_learnt_is_where_the_template_puts_the_answer(
+    family: tuple[Any, str], answer: str
+) -> None:
     tokenizer, end = family
     row = build_row(PromptBuilder(tokenizer, PromptConfig(), 200), QUESTION, answer, 50)
     turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": answer}]
@@ -38,7 +44,9 @@ def test_what_is_learnt_is_where_the_template_puts_the_answer(family: tuple[Any,
     assert row["input_ids"] == encoded["input_ids"][: len(row["input_ids"])]
     assert learnt == inside[: len(learnt)]
     assert not any(inside[len(learnt) :]), "the row ends with the answer's end"
-    assert [label for label in row["labels"] if label != IGNORED] == row["input_ids"][-sum(learnt) :]
+    assert [label for label in row["labels"] if label != IGNORED] == row["input_ids"][
+        -sum(learnt) :
+    ]
 
 
 def test_the_end_is_learnt_though_it_is_the_padding_token(family: tuple[Any, str]) -> None:

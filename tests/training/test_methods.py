@@ -1,4 +1,6 @@
-"""What each method learns and saves, and that padding, packing and shares change nothing. Without Ray."""
+"""What each method learns and saves, and that padding, packing and shares change nothing. Without
+Ray.
+"""
 
 import shutil
 from dataclasses import asdict
@@ -32,9 +34,15 @@ from atgen_ray.training.schedule import schedule_steps
 from atgen_ray.training.trainer import can_keep_logits, sum_losses
 
 EXAMPLES = [
-    TrainingExample(f"e{index:02d}", "count " * (1 + 7 * (index % 5)), f"answer {index % 3}") for index in range(10)
+    TrainingExample(f"e{index:02d}", "count " * (1 + 7 * (index % 5)), f"answer {index % 3}")
+    for index in range(10)
 ]
-SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 
 
 @pytest.fixture(scope="session")
@@ -49,14 +57,18 @@ def tune(
     config = TrainingConfig(**{"epochs": 2, "batch_size": 4, "learning_rate": 5e-3} | training)
     examples = [asdict(example) for example in EXAMPLES]
     held = [asdict(example) for example in dev or []]
-    return fine_tune(examples, model, PromptConfig(), config, 7, 1, lambda *_: None, start, 1, folder, held)
+    return fine_tune(
+        examples, model, PromptConfig(), config, 7, 1, lambda *_: None, start, 1, folder, held
+    )
 
 
 def losses(result: dict[str, Any]) -> list[float]:
     return [step["loss"] for step in result["losses"]]
 
 
-def test_small_updates_of_full_fine_tuning_are_saved_whole(model: ModelConfig, tmp_path: Path) -> None:
+def test_small_updates_of_full_fine_tuning_are_saved_whole(
+    model: ModelConfig, tmp_path: Path
+) -> None:
     """They are below the last place of a bfloat16."""
     half = model.model_copy(update={"dtype": "bfloat16"})
     tune(half, tmp_path / "full", method="full", learning_rate=1e-6, epochs=1, warmup_fraction=0.0)
@@ -66,7 +78,9 @@ def test_small_updates_of_full_fine_tuning_are_saved_whole(model: ModelConfig, t
 
 
 @pytest.mark.parametrize("method", ["lora", "rslora", "dora", "full"])
-def test_each_method_lowers_the_loss_and_loads_again(method: str, model: ModelConfig, tmp_path: Path) -> None:
+def test_each_method_lowers_the_loss_and_loads_again(
+    method: str, model: ModelConfig, tmp_path: Path
+) -> None:
     result = tune(model, tmp_path / "out", method=method, epochs=6)
     assert np.mean(losses(result)[-3:]) < np.mean(losses(result)[:3]) - 0.5
     files = {path.name for path in (tmp_path / "out").iterdir()}
@@ -93,11 +107,18 @@ def test_an_adapter_of_a_packaged_model_is_loaded_as_it_is(
     monkeypatch.syspath_prepend(tmp_path)
     tune(model.model_copy(update={"id": "package://packaged/weights"}), tmp_path / "out", epochs=1)
     loaded = AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "out"))
-    assert loaded.peft_config["default"].base_model_name_or_path == str(tmp_path / "packaged" / "weights")
-    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == load_tokenizer(model).chat_template
+    assert loaded.peft_config["default"].base_model_name_or_path == str(
+        tmp_path / "packaged" / "weights"
+    )
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
+        == load_tokenizer(model).chat_template
+    )
 
 
-def test_padding_side_pad_token_packing_and_accumulation_do_not_matter(model: ModelConfig, tmp_path: Path) -> None:
+def test_padding_side_pad_token_packing_and_accumulation_do_not_matter(
+    model: ModelConfig, tmp_path: Path
+) -> None:
     curves = {"packed": losses(tune(model, tmp_path / "packed"))}
     curves["padded"] = losses(tune(model, tmp_path / "padded", packing=False))
     curves["split"] = losses(tune(model, tmp_path / "split", accumulation=4))
@@ -107,7 +128,9 @@ def test_padding_side_pad_token_packing_and_accumulation_do_not_matter(model: Mo
         shutil.copytree(model.id, copy)
         tokenizer = AutoTokenizer.from_pretrained(copy)
         tokenizer.padding_side = side
-        tokenizer.pad_token = tokenizer.eos_token if side == "left" else tokenizer.convert_ids_to_tokens(0)
+        tokenizer.pad_token = (
+            tokenizer.eos_token if side == "left" else tokenizer.convert_ids_to_tokens(0)
+        )
         tokenizer.save_pretrained(copy)
         other = model.model_copy(update={"id": str(copy)})
         curves[side] = losses(tune(other, tmp_path / side, packing=False))
@@ -126,13 +149,21 @@ LLAMA_LIKE = SHAPE | {"head_dim": 16, "num_key_value_heads": 1}
         (GemmaConfig, LLAMA_LIKE, True),
         (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 2}, True),
         (Gemma2Config, LLAMA_LIKE, False),  # caps its attention
-        (BloomConfig, {"hidden_size": 32, "n_layer": 2, "n_head": 2}, False),  # biases it by distance
+        (
+            BloomConfig,
+            {"hidden_size": 32, "n_layer": 2, "n_head": 2},
+            False,
+        ),  # biases it by distance
     ],
 )
-def test_packed_and_padded_losses_are_equal_or_packing_is_not_taken(config: Any, settings: Any, taken: bool) -> None:
+def test_packed_and_padded_losses_are_equal_or_packing_is_not_taken(
+    config: Any, settings: Any, taken: bool
+) -> None:
     torch.manual_seed(0)
     tokens = {"vocab_size": 50, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    network = AutoModelForCausalLM.from_config(config(initializer_range=0.2, **tokens, **settings)).eval()
+    network = AutoModelForCausalLM.from_config(
+        config(initializer_range=0.2, **tokens, **settings)
+    ).eval()
     draw = np.random.default_rng(0)
     rows = []
     for length in (20, 3, 14, 9):
@@ -149,7 +180,9 @@ def test_packed_and_padded_losses_are_equal_or_packing_is_not_taken(config: Any,
 def test_the_loss_is_that_of_transformers(model: ModelConfig) -> None:
     network = load_tuned(model, None)
     builder = PromptBuilder(load_tokenizer(model), PromptConfig(), 80)
-    batch = pad_rows([build_row(builder, example.text, example.answer, 10) for example in EXAMPLES], 2)
+    batch = pad_rows(
+        [build_row(builder, example.text, example.answer, 10) for example in EXAMPLES], 2
+    )
     with torch.no_grad():
         loss, count = sum_losses(network, batch, keeps_logits=True)
         plain, _ = sum_losses(network, batch, keeps_logits=False)
@@ -158,11 +191,19 @@ def test_the_loss_is_that_of_transformers(model: ModelConfig) -> None:
     assert float(plain) == pytest.approx(float(loss), rel=1e-5)
 
 
-def test_small_sets_ignore_the_dev_loss_and_large_ones_stop_on_it(model: ModelConfig, tmp_path: Path) -> None:
+def test_small_sets_ignore_the_dev_loss_and_large_ones_stop_on_it(
+    model: ModelConfig, tmp_path: Path
+) -> None:
     contrary = [TrainingExample("d0", "count ", "something else entirely")]
     small = tune(model, tmp_path / "small", dev=contrary, epochs=8)
     assert (small["steps"], small["dev_losses"]) == (24, [])
-    large = tune(model, tmp_path / "large", dev=contrary, epochs=8, early_stopping={"from_examples": 5, "patience": 1})
+    large = tune(
+        model,
+        tmp_path / "large",
+        dev=contrary,
+        epochs=8,
+        early_stopping={"from_examples": 5, "patience": 1},
+    )
     found = large["dev_losses"]
     assert large["steps"] == 3 * len(found) < 24
     assert found[-1] > min(found)
@@ -179,7 +220,17 @@ def test_tensorboard_gets_the_losses(model: ModelConfig, tmp_path: Path) -> None
     config = TrainingConfig(epochs=1, batch_size=4, trackers=["tensorboard"])
     examples = [asdict(example) for example in EXAMPLES]
     fine_tune(
-        examples, model, PromptConfig(), config, 7, 1, lambda *_: None, None, 1, None, logs=str(tmp_path / "logs")
+        examples,
+        model,
+        PromptConfig(),
+        config,
+        7,
+        1,
+        lambda *_: None,
+        None,
+        1,
+        None,
+        logs=str(tmp_path / "logs"),
     )
     assert [path for path in (tmp_path / "logs").rglob("events*") if path.stat().st_size > 200]
 
@@ -187,10 +238,16 @@ def test_tensorboard_gets_the_losses(model: ModelConfig, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("settings", "mistake"),
     [
-        ({"method": "qlora"}, "training.method is 'qlora', which needs a GPU for every worker; there is none here"),
+        (
+            {"method": "qlora"},
+            "training.method is 'qlora', which needs a GPU for every worker; there is none here",
+        ),
         ({"backend": "unsloth"}, "training.backend is 'unsloth', which needs a GPU"),
         ({"method": "full", "sharding": "fsdp"}, "training.sharding is 'fsdp', which needs a GPU"),
-        ({"trackers": ["mlflow"]}, r"training.trackers is 'mlflow', which needs: pip install 'atgen-ray\[mlflow\]'"),
+        (
+            {"trackers": ["mlflow"]},
+            r"training.trackers is 'mlflow', which needs: pip install 'atgen-ray\[mlflow\]'",
+        ),
     ],
 )
 def test_what_a_method_lacks_is_said_in_one_line(settings: dict[str, Any], mistake: str) -> None:
@@ -217,5 +274,7 @@ def test_shares_never_change_what_a_step_learns(workers: int, accumulation: int)
     for one, many in zip(whole, shared, strict=True):
         assert len(many) == workers
         assert all(len(hand) == accumulation for hand in many)
-        assert sorted(one[0][0]) == sorted(index for hand in many for micro in hand for index in micro)
+        assert sorted(one[0][0]) == sorted(
+            index for hand in many for micro in hand for index in micro
+        )
     assert sorted(index for step in whole[:3] for index in step[0][0]) == list(range(7))

@@ -1,4 +1,6 @@
-"""Fine-tuning alone and under Ray Train: what is learnt, and that the number of workers does not matter."""
+"""Fine-tuning alone and under Ray Train: what is learnt, and that the number of workers does not
+matter.
+"""
 
 import os
 import signal
@@ -22,7 +24,10 @@ from atgen_ray.training import TrainingExample, TrainingResult, train_adapter
 from atgen_ray.training.batching import IGNORED, build_row
 
 Train = Callable[..., tuple[TrainingResult, Path]]
-EXAMPLES = [TrainingExample(f"e{index:02d}", "count " * (1 + index % 5), f"answer {index % 3}") for index in range(12)]
+EXAMPLES = [
+    TrainingExample(f"e{index:02d}", "count " * (1 + index % 5), f"answer {index % 3}")
+    for index in range(12)
+]
 
 
 @pytest.fixture(scope="session")
@@ -42,10 +47,13 @@ def train(ray_session: None, model: ModelConfig, tmp_path: Path) -> Train:
         output = tmp_path / name
         output.mkdir()
         config = TrainingConfig(
-            **{"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "threads_per_worker": 1} | training
+            **{"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "threads_per_worker": 1}
+            | training
         )
         work = str(tmp_path / f"work-{name}")
-        result = train_adapter(EXAMPLES, on, PromptConfig(), config, 7, output, work, progress, start_from)
+        result = train_adapter(
+            EXAMPLES, on, PromptConfig(), config, 7, output, work, progress, start_from
+        )
         return result, output
 
     return run
@@ -76,9 +84,13 @@ def test_loss_falls_and_the_adapter_loads_in_peft(train: Train, model: ModelConf
     assert result.steps == len(losses) == 18
     assert result.examples == 12
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.5
-    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in adapter.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {
+        path.name for path in adapter.iterdir()
+    }
     loaded = PeftModel.from_pretrained(load_model(model), str(adapter))
-    assert any(weight.abs().sum() > 0 for name, weight in loaded.named_parameters() if "lora_B" in name)
+    assert any(
+        weight.abs().sum() > 0 for name, weight in loaded.named_parameters() if "lora_B" in name
+    )
 
 
 def test_two_workers_learn_what_one_does(train: Train) -> None:
@@ -96,7 +108,9 @@ def test_warm_start_continues_from_the_last_adapter(train: Train) -> None:
     assert second.losses[0]["loss"] < first.losses[0]["loss"] - 0.5
 
 
-@pytest.mark.parametrize(("workers", "method"), [(1, "lora"), (1, "full"), (2, "lora"), (2, "full")])
+@pytest.mark.parametrize(
+    ("workers", "method"), [(1, "lora"), (1, "full"), (2, "lora"), (2, "full")]
+)
 def test_a_lost_worker_goes_on_in_the_middle_of_an_epoch(
     train: Train, tmp_path: Path, workers: int, method: str
 ) -> None:
@@ -110,12 +124,16 @@ def test_a_lost_worker_goes_on_in_the_middle_of_an_epoch(
             os.kill(os.getpid(), signal.SIGKILL)
 
     calm, adapter = train("calm", workers=workers, method=method)
-    killed, other = train("killed", workers=workers, method=method, checkpoint_steps=2, progress=die_once)
+    killed, other = train(
+        "killed", workers=workers, method=method, checkpoint_steps=2, progress=die_once
+    )
     steps = [int(step) for step in seen.read_text().split()]
     assert steps[:5] == [1, 2, 3, 4, 5]
     # Of two workers, the last checkpoint that both had reported.
     assert steps[5:] == [5, 6] or (workers == 2 and steps[5:] == [3, 4, 5, 6])
-    np.testing.assert_allclose([s["loss"] for s in killed.losses], [s["loss"] for s in calm.losses], atol=1e-4)
+    np.testing.assert_allclose(
+        [s["loss"] for s in killed.losses], [s["loss"] for s in calm.losses], atol=1e-4
+    )
     assert killed.steps == calm.steps == 6
     name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
     one, two = load_file(adapter / name), load_file(other / name)
@@ -147,14 +165,20 @@ def test_a_mistake_is_told_by_the_worker_in_one_line(train: Train, tmp_path: Pat
         train(on=ModelConfig(id=str(tmp_path / "empty")))
 
 
-def test_heavier_examples_teach_another_adapter(ray_session: None, model: ModelConfig, tmp_path: Path) -> None:
+def test_heavier_examples_teach_another_adapter(
+    ray_session: None, model: ModelConfig, tmp_path: Path
+) -> None:
     config = TrainingConfig(epochs=1, batch_size=4, learning_rate=5e-3, threads_per_worker=1)
     losses = []
     for name, weights in (("alike", [1.0] * 12), ("unlike", [4.0, *[0.5] * 11])):
-        examples = [replace(each, weight=weight) for each, weight in zip(EXAMPLES, weights, strict=True)]
+        examples = [
+            replace(each, weight=weight) for each, weight in zip(EXAMPLES, weights, strict=True)
+        ]
         output, work = tmp_path / name, str(tmp_path / f"work-{name}")
         output.mkdir()
-        result = train_adapter(examples, model, PromptConfig(), config, 7, output, work, lambda *_: None)
+        result = train_adapter(
+            examples, model, PromptConfig(), config, 7, output, work, lambda *_: None
+        )
         losses.append([row["loss"] for row in result.losses])
     assert len(losses[0]) == len(losses[1]) == 3
     assert all(abs(one - other) > 0.1 for one, other in zip(*losses, strict=True))

@@ -28,7 +28,9 @@ def test_weights_bring_a_biased_set_near_its_pool() -> None:
     before = measure_discrepancy(biased, pool, width)
     assert measure_discrepancy(biased, pool, width, weights) < before / 2
     assert weights.mean() == pytest.approx(1.0)
-    assert weights[60:].mean() > 2 * weights[:60].mean()  # what is rare among the labels counts for more
+    assert (
+        weights[60:].mean() > 2 * weights[:60].mean()
+    )  # what is rare among the labels counts for more
     assert weights.max() / weights.min() <= 100.1
 
 
@@ -51,7 +53,10 @@ def test_an_example_without_embedding_weighs_one() -> None:
 def test_the_loss_is_the_weighted_sum_over_answer_tokens(tiny_model: str) -> None:
     config = ModelConfig(id=tiny_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=10)
     builder = PromptBuilder(load_tokenizer(config), PromptConfig(), 80)
-    examples = [TrainingExample("a", "one", "red blue"), TrainingExample("b", "two words", "green green green")]
+    examples = [
+        TrainingExample("a", "one", "red blue"),
+        TrainingExample("b", "two words", "green green green"),
+    ]
     rows = [build_row(builder, each.text, each.answer, 10) for each in examples]
     model = load_model(config).eval()
     alone = []
@@ -61,8 +66,13 @@ def test_the_loss_is_the_weighted_sum_over_answer_tokens(tiny_model: str) -> Non
     tokens = sum(label != IGNORED for row in rows for label in row["labels"])
 
     def measure(*weights: float) -> float:
-        weighed = [row | {"weights": [weight] * len(row["labels"])} for row, weight in zip(rows, weights, strict=True)]
-        loss, count = sum_losses(model, pad_rows(weighed, filler=builder.stop_ids[0]), keeps_logits=True)
+        weighed = [
+            row | {"weights": [weight] * len(row["labels"])}
+            for row, weight in zip(rows, weights, strict=True)
+        ]
+        loss, count = sum_losses(
+            model, pad_rows(weighed, filler=builder.stop_ids[0]), keeps_logits=True
+        )
         assert count == tokens
         return float(loss.detach())
 

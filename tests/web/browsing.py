@@ -11,7 +11,10 @@ from playwright.sync_api import Browser, Page, Playwright
 from services import Service
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-VIOLATIONS = "document.addEventListener('securitypolicyviolation', e => console.error('CSP: ' + e.violatedDirective))"
+VIOLATIONS = (
+    "document.addEventListener('securitypolicyviolation', e => console.error('CSP: ' + "
+    "e.violatedDirective))"
+)
 
 
 def launch_chromium(playwright: Playwright) -> Browser:
@@ -24,7 +27,9 @@ def launch_chromium(playwright: Playwright) -> Browser:
 
 @dataclass
 class Visitor:
-    """Somebody with a browser of their own. `troubles` are dialogs, errors of scripts, and what the CSP turned away."""
+    """Somebody with a browser of their own. `troubles` are dialogs, errors of scripts, and what the
+    CSP turned away.
+    """
 
     browser: Browser
     service: Service
@@ -38,17 +43,26 @@ class Visitor:
         self.context.set_default_timeout(30_000)
         self.context.add_init_script(VIOLATIONS)
         if self.token is not None:
-            cookie = {"name": "atgen", "value": self.token, "url": self.service.url, "sameSite": "Strict"}
+            cookie = {
+                "name": "atgen",
+                "value": self.token,
+                "url": self.service.url,
+                "sameSite": "Strict",
+            }
             self.context.add_cookies([cookie | {"httpOnly": True}])  # type: ignore[list-item]
         self.page = self.context.new_page()
         self.watch(self.page)
 
     def watch(self, page: Page) -> None:
-        """Notes the troubles of a page; what the server refused is told by the browser too, and stands apart."""
+        """Notes the troubles of a page; what the server refused is told by the browser too, and
+        stands apart.
+        """
 
         def note(message: Any) -> None:
             if message.type in ("error", "warning"):
-                (self.refused if "Failed to load resource" in message.text else self.troubles).append(message.text)
+                (
+                    self.refused if "Failed to load resource" in message.text else self.troubles
+                ).append(message.text)
 
         page.on("console", note)
         page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
@@ -75,7 +89,11 @@ class Visitor:
 def find_barriers(page: Page) -> list[str]:
     """What axe-core finds, by WCAG 2.2 AA and its best practices."""
     found = Axe().run(page).response["violations"]
-    return [f"{each['id']}: {node['target']} {node['html'][:200]}" for each in found for node in each["nodes"]]
+    return [
+        f"{each['id']}: {node['target']} {node['html'][:200]}"
+        for each in found
+        for node in each["nodes"]
+    ]
 
 
 def keep_screenshot(page: Page, name: str) -> None:

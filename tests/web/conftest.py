@@ -22,7 +22,9 @@ def browser(service: Service) -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser, service: Service) -> Iterator[Callable[..., Visitor]]:
-    """Opens browsers of people: admins, or with another token (None: strangers). They must see no trouble."""
+    """Opens browsers of people: admins, or with another token (None: strangers). They must see no
+    trouble.
+    """
     visitors: list[Visitor] = []
 
     def open(token: str | None = service.admin, **options: object) -> Visitor:

@@ -1,4 +1,6 @@
-"""A process that serves the API and pages of a storage, without Ray, so that tests may kill it and start it again."""
+"""A process that serves the API and pages of a storage, without Ray, so that tests may kill it and
+start it again.
+"""
 
 import os
 import signal
@@ -25,7 +27,9 @@ class DeskServer:
 
     def start(self) -> None:
         command = [sys.executable, __file__, str(self.storage), str(self.port)]
-        self.process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+        self.process = subprocess.Popen(
+            command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        )
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:

@@ -1,4 +1,6 @@
-"""People label in browsers: by keyboard, together, through dead servers and networks; an admin settles disputes."""
+"""People label in browsers: by keyboard, together, through dead servers and networks; an admin
+settles disputes.
+"""
 
 import re
 import time
@@ -53,7 +55,10 @@ class People:
         self.tokens = Tokens(journal.database)
 
     def open(self, count: int = 3, markup: bool = False, **settings: Any) -> HumanDesk:
-        settings = {"guidelines": f"Write one sentence. {MARKUP if markup else ''}", "settle_seconds": 600.0} | settings
+        settings = {
+            "guidelines": f"Write one sentence. {MARKUP if markup else ''}",
+            "settle_seconds": 600.0,
+        } | settings
         self.desk = HumanDesk(self.journal, count, **settings)
         if markup:
             self.desk.texts = {id_: f"{MARKUP} {text}" for id_, text in self.desk.texts.items()}
@@ -145,7 +150,9 @@ def test_a_batch_is_labelled_by_keyboard_alone(people: People) -> None:
 
 
 def test_what_the_server_tells_late_opens_no_answered_task(people: People) -> None:
-    """It was asked for tasks before it had the label, and its reply comes after the label was confirmed."""
+    """It was asked for tasks before it had the label, and its reply comes after the label was
+    confirmed.
+    """
     people.open(2)
     page = people.sit("ann")
     expect(page.locator("#standing")).to_contain_text("0 of 2 done")
@@ -173,7 +180,9 @@ def test_two_browsers_share_one_queue(people: People) -> None:
 
     def all_are_labelled() -> bool:
         for page in pages:
-            if page.locator("[data-act=submit]").is_enabled():  # a task is before them, and stays until it is answered
+            if page.locator(
+                "[data-act=submit]"
+            ).is_enabled():  # a task is before them, and stays until it is answered
                 type_label(page, f"by {page.locator('#annotate').get_attribute('data-person')}")
         return len(people.labels()) == 6
 
@@ -183,7 +192,9 @@ def test_two_browsers_share_one_queue(people: People) -> None:
     assert len(people.desk.queue("ann").history()) + len(people.desk.queue("bea").history()) == 6
 
 
-def test_the_server_dies_in_mid_typing_and_nothing_is_lost(people: People, server: DeskServer) -> None:
+def test_the_server_dies_in_mid_typing_and_nothing_is_lost(
+    people: People, server: DeskServer
+) -> None:
     people.open(3)
     page = people.sit("ann")
     page.keyboard.press("Control+a")
@@ -203,7 +214,9 @@ def test_the_server_dies_in_mid_typing_and_nothing_is_lost(people: People, serve
     expect(page.locator("#answer")).to_have_value("not finished")
 
 
-def test_what_was_typed_while_the_server_was_dead_outlives_a_reload(people: People, server: DeskServer) -> None:
+def test_what_was_typed_while_the_server_was_dead_outlives_a_reload(
+    people: People, server: DeskServer
+) -> None:
     people.open(2)
     page = people.sit("ann")
     server.kill()
@@ -282,7 +295,11 @@ def test_an_admin_settles_what_people_disagree_on(people: People) -> None:
         type_label(page, text)
         expect(page.locator("#standing")).to_contain_text("You: 1 submitted")
     page = people.come("root", "admin").open(f"/annotate/{people.desk.run}/disputes")
-    assert page.locator("[data-text]").all_inner_texts() == ["rivers rise", "quite another thing", "draft of e00"]
+    assert page.locator("[data-text]").all_inner_texts() == [
+        "rivers rise",
+        "quite another thing",
+        "draft of e00",
+    ]
     assert find_barriers(page) == []
     keep_screenshot(page, "disputes")
     page.get_by_role("button", name="Start from this").nth(1).focus()
@@ -328,7 +345,9 @@ def test_an_admin_finds_what_was_skipped_and_gives_it_back_or_drops_it(people: P
 def test_an_admin_brings_labels_that_exist_already(people: People, tmp_path: Path) -> None:
     desk = people.open(3)
     pool = [{"id": id_, "text": text} for id_, text in desk.texts.items()]
-    RunFolder(str(people.server.storage), desk.run).write_table("pool.parquet", pa.Table.from_pylist(pool))
+    RunFolder(str(people.server.storage), desk.run).write_table(
+        "pool.parquet", pa.Table.from_pylist(pool)
+    )
     page = people.come("root", "admin").open(f"/annotate/{desk.run}/disputes")
     file = tmp_path / "My labels.csv"
     file.write_text(f"id,text\ne00,known\n{MARKUP.replace(',', '')},x\n")

@@ -1,4 +1,6 @@
-"""Runs in the browser: configured, started, followed, compared, stopped; with data that would like to be markup."""
+"""Runs in the browser: configured, started, followed, compared, stopped; with data that would like
+to be markup.
+"""
 
 import json
 import re
@@ -26,7 +28,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pool and a test set whose every text holds markup."""
     folder = tmp_path_factory.mktemp("markup")
     for name, count in (("My Pool", 30), ("test", 25)):
-        rows = [{"text": f"{MARKUP} {name} {row}", "answer": f"{MARKUP} answer {row}"} for row in range(count)]
+        rows = [
+            {"text": f"{MARKUP} {name} {row}", "answer": f"{MARKUP} answer {row}"}
+            for row in range(count)
+        ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -46,8 +51,12 @@ def configure(page: Page, service: Service, tiny_model: str, data: Path, name: s
     for field, file in (("data-pool", "My Pool.jsonl"), ("data-test", "test.jsonl")):
         upload = page.locator(f"[data-upload='{field}']")
         upload.set_input_files(data / file)
-        expect(upload.locator("xpath=..").get_by_role("status")).to_have_text("Columns: text, answer")
-    assert re.search(r"/uploads/my-pool-[0-9a-f]{10}\.jsonl$", page.locator("#data-pool").input_value())
+        expect(upload.locator("xpath=..").get_by_role("status")).to_have_text(
+            "Columns: text, answer"
+        )
+    assert re.search(
+        r"/uploads/my-pool-[0-9a-f]{10}\.jsonl$", page.locator("#data-pool").input_value()
+    )
     fill(page, "data.input", "text")
     fill(page, "data.references", "answer")
     fill(page, "model.id", tiny_model)
@@ -62,7 +71,9 @@ def configure(page: Page, service: Service, tiny_model: str, data: Path, name: s
 
 @pytest.fixture(scope="module")
 def launched(browser: Browser, service: Service, tiny_model: str, data: Path) -> Visitor:
-    """Somebody who has launched the run `launched` from the form, and waited on its page until it was finished."""
+    """Somebody who has launched the run `launched` from the form, and waited on its page until it
+    was finished.
+    """
     visitor = Visitor(browser, service, service.admin)
     page = visitor.page
     configure(page, service, tiny_model, data, "launched")
@@ -70,7 +81,9 @@ def launched(browser: Browser, service: Service, tiny_model: str, data: Path) ->
     expect(launch).to_be_disabled()
     page.get_by_role("button", name="Show the plan").click()
     expect(launch).to_be_enabled(timeout=2 * MINUTES)
-    expect(page.locator(".cost")).to_have_text("8 labels in 2 rounds for about $2.00, never more than $2.00.")
+    expect(page.locator(".cost")).to_have_text(
+        "8 labels in 2 rounds for about $2.00, never more than $2.00."
+    )
     expect(page.locator(".plan tr").filter(has_text="pool rows")).to_have_text("pool rows30")
     keep_screenshot(page, "new-run")
     launch.click()
@@ -103,25 +116,33 @@ def test_mistakes_are_told_as_one_types(visit: Callable[..., Visitor]) -> None:
     visitor = visit()
     page = visitor.open("/new")
     page.get_by_role("button", name="Show the plan").click()
-    expect(page.locator("#data-pool-mistake")).to_have_text(re.compile("^key 'data.pool' is missing, expected"))
+    expect(page.locator("#data-pool-mistake")).to_have_text(
+        re.compile("^key 'data.pool' is missing, expected")
+    )
     expect(page.locator("#data-pool")).to_be_focused()
     page = visitor.open("/new?preset=demo")
     assert find_barriers(page) == []
     assert page.locator("#selection-count").input_value() == "6"
     fill(page, "selection.count", "many")
-    expect(page.locator("#selection-count-mistake")).to_have_text(re.compile("selection.count is 'many', expected"))
+    expect(page.locator("#selection-count-mistake")).to_have_text(
+        re.compile("selection.count is 'many', expected")
+    )
     assert page.locator("#selection-count").get_attribute("aria-invalid") == "true"
     fill(page, "selection.count", "6")
     expect(page.locator("#selection-count-mistake")).to_have_text("")
     fill(page, "more", "selektion: {}")
-    expect(page.locator("#mistakes")).to_have_text("unknown key 'selektion'; did you mean 'selection'?")
+    expect(page.locator("#mistakes")).to_have_text(
+        "unknown key 'selektion'; did you mean 'selection'?"
+    )
     fill(page, "more", "a: [")
     expect(page.locator("#more-mistake")).to_have_text(re.compile("not valid YAML in line 1"))
     fill(page, "more", "storage: /tmp")
     expect(page.locator("#mistakes")).to_have_text(re.compile("storage is given, but"))
     fill(page, "more", "")
     fill(page, "data.pool", "/etc/passwd")
-    expect(page.locator("#data-pool-mistake")).to_have_text(re.compile("not below any of the service's data_roots"))
+    expect(page.locator("#data-pool-mistake")).to_have_text(
+        re.compile("not below any of the service's data_roots")
+    )
     fill(page, "name", "sort")
     fill(page, "data.pool", "package://aclsum/dataset/train.jsonl")
     expect(page.locator("#name-mistake")).to_have_text(re.compile("a run that exists already"))
@@ -163,7 +184,9 @@ def test_a_run_is_stopped_and_resumed_from_its_page(
     expect(page.locator(".status")).to_have_text("finished", timeout=10 * MINUTES)
 
 
-def test_runs_are_compared_and_their_report_taken_away(visit: Callable[..., Visitor], launched: Visitor) -> None:
+def test_runs_are_compared_and_their_report_taken_away(
+    visit: Callable[..., Visitor], launched: Visitor
+) -> None:
     visitor = visit()
     page = visitor.open("/")
     assert find_barriers(page) == []
@@ -184,7 +207,9 @@ def test_runs_are_compared_and_their_report_taken_away(visit: Callable[..., Visi
     assert "2 runs compared" in text
 
 
-def test_generations_are_paged_within_the_page(visit: Callable[..., Visitor], launched: Visitor) -> None:
+def test_generations_are_paged_within_the_page(
+    visit: Callable[..., Visitor], launched: Visitor
+) -> None:
     page = visit().open("/runs/launched")
     part = page.locator("#generations")
     expect(part.locator(".example")).to_have_count(20)
@@ -199,13 +224,24 @@ def test_generations_are_paged_within_the_page(visit: Callable[..., Visitor], la
 
 
 @pytest.mark.parametrize("width", [360, 2560])
-def test_pages_fit_narrow_and_wide_windows(visit: Callable[..., Visitor], launched: Visitor, width: int) -> None:
+def test_pages_fit_narrow_and_wide_windows(
+    visit: Callable[..., Visitor], launched: Visitor, width: int
+) -> None:
     visitor = visit(viewport={"width": width, "height": 800}, color_scheme="dark")
-    for path in ("/", "/new?preset=demo", "/runs/launched", "/compare?run=sort&run=launched", "/nowhere"):
+    for path in (
+        "/",
+        "/new?preset=demo",
+        "/runs/launched",
+        "/compare?run=sort&run=launched",
+        "/nowhere",
+    ):
         page = visitor.open(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         assert find_barriers(page) == [], path
-        keep_screenshot(page, f"{path.strip('/').partition('?')[0].replace('/', '-') or 'dashboard'}-{width}-dark")
+        keep_screenshot(
+            page,
+            f"{path.strip('/').partition('?')[0].replace('/', '-') or 'dashboard'}-{width}-dark",
+        )
 
 
 def test_annotators_see_curves_but_no_answers(
@@ -215,5 +251,7 @@ def test_annotators_see_curves_but_no_answers(
     expect(page.locator("#curves svg.plot").first).to_be_visible()
     assert page.locator("#generations, #selection").count() == 0
     assert page.get_by_role("button", name="Resume").count() == 0
-    assert "<img" not in page.locator("main").inner_text()  # with which every input, label and reference begins
+    assert (
+        "<img" not in page.locator("main").inner_text()
+    )  # with which every input, label and reference begins
     assert find_barriers(page) == []

@@ -9,7 +9,14 @@ from browsing import Visitor, find_barriers, keep_screenshot
 from playwright.sync_api import expect
 from services import Service, bearer
 
-PAGES = ["/", "/new", "/runs/sort", "/compare?run=sort&run=sort", "/parts/runs", "/runs/sort/parts/generations"]
+PAGES = [
+    "/",
+    "/new",
+    "/runs/sort",
+    "/compare?run=sort&run=sort",
+    "/parts/runs",
+    "/runs/sort/parts/generations",
+]
 HTML = {"Accept": "text/html"}
 
 
@@ -18,12 +25,16 @@ def cookie(token: str) -> dict[str, str]:
 
 
 def find_csrf(service: Service, token: str) -> str:
-    found = re.search('name="csrf" content="([0-9a-f]{64})"', httpx.get(service.url, headers=cookie(token)).text)
+    found = re.search(
+        'name="csrf" content="([0-9a-f]{64})"', httpx.get(service.url, headers=cookie(token)).text
+    )
     assert found
     return found[1]
 
 
-def test_a_person_signs_in_by_keyboard_and_out(visit: Callable[..., Visitor], service: Service) -> None:
+def test_a_person_signs_in_by_keyboard_and_out(
+    visit: Callable[..., Visitor], service: Service
+) -> None:
     visitor = visit(token=None)
     page = visitor.page
     page.goto("/runs/sort?x=1#rounds")
@@ -34,14 +45,21 @@ def test_a_person_signs_in_by_keyboard_and_out(visit: Callable[..., Visitor], se
     page.keyboard.press("Enter")
     page.wait_for_url("**/runs/sort?x=1*")
     kept = visitor.context.cookies()[0]
-    assert (kept["name"], kept["httpOnly"], kept["sameSite"], kept["secure"]) == ("atgen", True, "Strict", False)
+    assert (kept["name"], kept["httpOnly"], kept["sameSite"], kept["secure"]) == (
+        "atgen",
+        True,
+        "Strict",
+        False,
+    )
     assert page.evaluate("document.cookie") == ""
     page.get_by_role("button", name="Sign out").press("Enter")
     page.wait_for_url("**/sign-in")
     assert visitor.context.cookies() == []
 
 
-def test_a_wrong_token_is_told_and_gives_no_cookie(visit: Callable[..., Visitor], service: Service) -> None:
+def test_a_wrong_token_is_told_and_gives_no_cookie(
+    visit: Callable[..., Visitor], service: Service
+) -> None:
     visitor = visit(token=None)
     page = visitor.page
     page.goto("/sign-in")
@@ -55,7 +73,14 @@ def test_a_wrong_token_is_told_and_gives_no_cookie(visit: Callable[..., Visitor]
 
 @pytest.mark.parametrize(
     ("token", "status"),
-    [("", 401), ("a\0b", 401), ("é", 401), ("x" * 8_000, 401), ("atgen_0_\ud800", 401), ("x" * 100_000, 413)],
+    [
+        ("", 401),
+        ("a\0b", 401),
+        ("é", 401),
+        ("x" * 8_000, 401),
+        ("atgen_0_\ud800", 401),
+        ("x" * 100_000, 413),
+    ],
 )
 def test_nonsense_is_a_wrong_token_too(service: Service, token: str, status: int) -> None:
     """And a body that no token needs is not read."""
@@ -71,18 +96,30 @@ def test_strangers_are_sent_to_sign_in_and_programs_told_401(service: Service) -
         assert answer.status_code == 303, path
         assert answer.headers["location"].startswith("/sign-in?next=%2F"), path
         assert httpx.get(service.url + path).status_code == 401, path
-        assert httpx.get(service.url + path, headers=HTML | bearer("nonsense")).status_code == 401, path
+        assert (
+            httpx.get(service.url + path, headers=HTML | bearer("nonsense")).status_code == 401
+        ), path
     assert httpx.get(service.url + "/api/v1/runs", headers=HTML).status_code == 401
-    for path in ("/new", "/compare?run=a&run=b", "/runs/sort/parts/generations", "/runs/sort/parts/selection"):
+    for path in (
+        "/new",
+        "/compare?run=a&run=b",
+        "/runs/sort/parts/generations",
+        "/runs/sort/parts/selection",
+    ):
         answer = httpx.get(service.url + path, headers=HTML | cookie(service.annotator))
         assert answer.status_code == 403, path
         assert "This did not work" in answer.text, path
 
 
-def test_a_link_on_another_site_finds_who_is_signed_in(visit: Callable[..., Visitor], service: Service) -> None:
+def test_a_link_on_another_site_finds_who_is_signed_in(
+    visit: Callable[..., Visitor], service: Service
+) -> None:
     link = f"data:text/html,<a href='{service.url}/runs/sort?x=1'>a run</a>"
     known, stranger = visit().page, visit(token=None).page
-    for page, landed in ((known, "**/runs/sort?x=1"), (stranger, "**/sign-in?next=%2Fruns%2Fsort%3Fx%3D1")):
+    for page, landed in (
+        (known, "**/runs/sort?x=1"),
+        (stranger, "**/sign-in?next=%2Fruns%2Fsort%3Fx%3D1"),
+    ):
         page.goto(link)
         page.get_by_text("a run").click()
         page.wait_for_url(landed)
@@ -91,7 +128,9 @@ def test_a_link_on_another_site_finds_who_is_signed_in(visit: Callable[..., Visi
     assert "evil" not in httpx.get(service.url + "//evil.example/x", headers=foreign).text
 
 
-@pytest.mark.parametrize("next", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "next", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"]
+)
 def test_sign_in_goes_nowhere_else(service: Service, next: str) -> None:
     form = {"token": service.admin, "next": next}
     answer = httpx.post(service.url + "/sign-in", data=form, headers={"Origin": service.url})
@@ -135,7 +174,9 @@ def test_every_answer_forbids_what_is_not_ours(service: Service) -> None:
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["cache-control"] == "no-store"
-        assert not re.search(r"<script>|<style|style=|\son\w+=|https?://(?!127|www\.w3\.org)", answer.text), path
+        assert not re.search(
+            r"<script>|<style|style=|\son\w+=|https?://(?!127|www\.w3\.org)", answer.text
+        ), path
 
 
 def test_assets_are_kept_by_browsers_and_nothing_else_is_served(service: Service) -> None:
@@ -151,11 +192,20 @@ def test_assets_are_kept_by_browsers_and_nothing_else_is_served(service: Service
 
 
 @pytest.mark.parametrize("path", ["/", "/new?preset=demo", "/runs/sort"])
-def test_pages_weigh_less_than_100_kb_without_data(visit: Callable[..., Visitor], path: str) -> None:
+def test_pages_weigh_less_than_100_kb_without_data(
+    visit: Callable[..., Visitor], path: str
+) -> None:
     page = visit().page
     weights: dict[str, int] = {}
-    page.on("requestfinished", lambda request: weights.setdefault(request.url, len(request.response().body())))
+    page.on(
+        "requestfinished",
+        lambda request: weights.setdefault(request.url, len(request.response().body())),
+    )
     page.goto(path, wait_until="networkidle")
-    shell = {url: weight for url, weight in weights.items() if "/parts/" not in url and "/api/" not in url}
+    shell = {
+        url: weight
+        for url, weight in weights.items()
+        if "/parts/" not in url and "/api/" not in url
+    }
     assert len([url for url in shell if "/static/" in url]) >= 4
     assert sum(shell.values()) < 100_000, shell

@@ -1,7 +1,7 @@
 """How far free texts by several people agree, and how far a text is from the draft it began as.
 
-All similarities are from 0 to 1. chrF: Popović, WMT 2015, as sacrebleu computes it; edit similarity: one minus the
-Levenshtein distance over the length of the longer text.
+All similarities are from 0 to 1. chrF: Popović, WMT 2015, as sacrebleu computes it; edit
+similarity: one minus the Levenshtein distance over the length of the longer text.
 """
 
 import statistics
@@ -21,9 +21,13 @@ class Agreement(NamedTuple):
 
 
 def compare_texts(one: str, other: str) -> Agreement:
-    """How far two texts agree; `exact` leaves case and white space aside, and chrF is the mean of both directions."""
+    """How far two texts agree; `exact` leaves case and white space aside, and chrF is the mean of
+    both directions.
+    """
     exact = float(" ".join(one.casefold().split()) == " ".join(other.casefold().split()))
-    return Agreement(exact, (_chrf(one, other) + _chrf(other, one)) / 2, edit_similarity(one, other))
+    return Agreement(
+        exact, (_chrf(one, other) + _chrf(other, one)) / 2, edit_similarity(one, other)
+    )
 
 
 def edit_similarity(one: str, other: str) -> float:
@@ -34,7 +38,9 @@ def edit_similarity(one: str, other: str) -> float:
 
 
 def find_centre(texts: Sequence[str]) -> tuple[int, float]:
-    """Which of `texts`, at least one, is nearest to all others, and the mean edit similarity of all pairs."""
+    """Which of `texts`, at least one, is nearest to all others, and the mean edit similarity of all
+    pairs.
+    """
     if len(texts) == 1:
         return 0, 1.0
     nearness = [0.0] * len(texts)
@@ -52,8 +58,9 @@ def measure_agreement(answers: Mapping[str, Mapping[str, str]]) -> dict[str, lis
         answers: texts by annotator, by example.
 
     Returns:
-        `pairs` with `annotators` (two), and `annotators` with `annotator` and the mean over everything that this one
-        shares with others; each with `exact`, `chrf`, `edit` and the number of `examples` compared.
+        `pairs` with `annotators` (two), and `annotators` with `annotator` and the mean over
+        everything that this one shares with others; each with `exact`, `chrf`, `edit` and the
+        number of `examples` compared.
     """
     pairs: dict[tuple[str, str], list[Agreement]] = defaultdict(list)
     for texts in answers.values():
@@ -64,8 +71,12 @@ def measure_agreement(answers: Mapping[str, Mapping[str, str]]) -> dict[str, lis
         for annotator in pair:
             people[annotator] += found
     return {
-        "pairs": [{"annotators": [*pair]} | _average(pairs[pair])._asdict() for pair in sorted(pairs)],
-        "annotators": [{"annotator": each} | _average(people[each])._asdict() for each in sorted(people)],
+        "pairs": [
+            {"annotators": [*pair]} | _average(pairs[pair])._asdict() for pair in sorted(pairs)
+        ],
+        "annotators": [
+            {"annotator": each} | _average(people[each])._asdict() for each in sorted(people)
+        ],
     }
 
 

@@ -1,7 +1,8 @@
-"""People as the annotator: their tasks go up on the pages of the service, and the run waits for the answers.
+"""People as the annotator: their tasks go up on the pages of the service, and the run waits for the
+answers.
 
-All that waits is in the journal: the controller only looks at it now and then, and one that died goes on where the
-other was.
+All that waits is in the journal: the controller only looks at it now and then, and one that died
+goes on where the other was.
 """
 
 import time
@@ -19,7 +20,9 @@ POLL_SECONDS = 0.5
 
 
 class HumanAnnotator:
-    """Waits for people. Labels are in the journal as soon as they are taken, before all are there."""
+    """Waits for people. Labels are in the journal as soon as they are taken, before all are
+    there.
+    """
 
     name = "human"
 
@@ -28,15 +31,25 @@ class HumanAnnotator:
         self._first: Mapping[str, Mapping[str, Any]] = {}
 
     def expect(self, first: Mapping[str, Mapping[str, Any]]) -> None:
-        """What a first annotator said of the examples to come, by id: `annotator`, `text`, `dollars`, `reason`."""
+        """What a first annotator said of the examples to come, by id: `annotator`, `text`,
+        `dollars`, `reason`.
+        """
         self._first = first
 
-    def annotate_batch(self, ids: Sequence[str], texts: Sequence[str]) -> tuple[list[Annotation], list[DeadLetter]]:
+    def annotate_batch(
+        self, ids: Sequence[str], texts: Sequence[str]
+    ) -> tuple[list[Annotation], list[DeadLetter]]:
         site = self._site
         suggestions, reasons = self._read_suggestions(ids), self._read_reasons()
         self._round.put_up(
             [
-                Offer(id_, text, suggestions.get(id_), reasons.get(id_), dict(self._first.get(id_, {})) or None)
+                Offer(
+                    id_,
+                    text,
+                    suggestions.get(id_),
+                    reasons.get(id_),
+                    dict(self._first.get(id_, {})) or None,
+                )
                 for id_, text in zip(ids, texts, strict=True)
             ]
         )
@@ -53,7 +66,9 @@ class HumanAnnotator:
             time.sleep(POLL_SECONDS)
 
     def _announce(self) -> None:
-        """Tells people once a round; one that is told twice, after a death in between, does no harm."""
+        """Tells people once a round; one that is told twice, after a death in between, does no
+        harm.
+        """
         site, left = self._site, self._round.count_left()
         told = {event.round for event in site.journal.events(site.config.name, kind=AWAITING)}
         if not left or site.round in told:
@@ -61,10 +76,14 @@ class HumanAnnotator:
         service, run = self._config.notice.service, site.config.name
         page = f"{service.rstrip('/')}/annotate/{run}" if service else None
         fates = send_notice(self._config.notice, Notice(run, site.round, left, page))
-        site.journal.append(site.lease, AWAITING, site.round, "annotation", {"tasks": left, "notices": fates})
+        site.journal.append(
+            site.lease, AWAITING, site.round, "annotation", {"tasks": left, "notices": fates}
+        )
 
     def _read_suggestions(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The first annotator's answers, else those of the model as it was when the batch was picked."""
+        """The first annotator's answers, else those of the model as it was when the batch was
+        picked.
+        """
         site, rel = self._site, f"rounds/{self._site.round:03d}/features.parquet"
         found: dict[str, dict[str, Any]] = {}
         if site.folder.exists(rel):
@@ -73,10 +92,18 @@ class HumanAnnotator:
             done = site.journal.committed_steps(site.config.name)
             trained = (at for at in range(site.round - 1, 0, -1) if (at, "training") in done)
             source = {"source": model, "round": next(trained, 0)}
-            found = {row["id"]: source | {"text": row["text"]} for row in rows if row["id"] in wanted and row["text"]}
+            found = {
+                row["id"]: source | {"text": row["text"]}
+                for row in rows
+                if row["id"] in wanted and row["text"]
+            }
         for id_, first in self._first.items():
             if first.get("text"):
-                found[id_] = {"source": first["annotator"], "round": site.round, "text": first["text"]}
+                found[id_] = {
+                    "source": first["annotator"],
+                    "round": site.round,
+                    "text": first["text"],
+                }
         return found
 
     def _read_reasons(self) -> dict[str, dict[str, Any]]:
@@ -88,6 +115,11 @@ class HumanAnnotator:
         strategy = first.strategy if site.round == 1 and first.strategy else selection.strategy
         rows = site.folder.read_table(rel).to_pylist()
         return {
-            row["id"]: {"strategy": strategy, "rank": row["rank"], "score": row["score"], "parts": dict(row["parts"])}
+            row["id"]: {
+                "strategy": strategy,
+                "rank": row["rank"],
+                "score": row["score"],
+                "parts": dict(row["parts"]),
+            }
             for row in rows
         }

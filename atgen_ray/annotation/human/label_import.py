@@ -32,14 +32,15 @@ def import_labels(
 ) -> dict[str, Any]:
     """Enters labels as answers of those who made them; nobody is paid for them.
 
-    The label of an example that nobody was asked about joins the labelled set with the next labels that the run takes.
+    The label of an example that nobody was asked about joins the labelled set with the next labels
+    that the run takes.
 
     Args:
         texts: the user turn of every example of the pool, by id.
 
     Returns:
-        How many were `imported`, how many were there before (`known`), and those `refused`: the place in `labels` from
-        0, and the reason.
+        How many were `imported`, how many were there before (`known`), and those `refused`: the
+        place in `labels` from 0, and the reason.
 
     Raises:
         TaskUnknown, TaskConflict: no such run, or none that people label.
@@ -55,13 +56,17 @@ def import_labels(
                 refused.append({"place": place, "reason": "the pool has no such example"})
                 continue
             try:
-                counts["imported" if _enter(desk, connection, label, id_, texts[id_], now) else "known"] += 1
+                counts[
+                    "imported" if _enter(desk, connection, label, id_, texts[id_], now) else "known"
+                ] += 1
             except TaskConflict as error:
                 refused.append({"place": place, "reason": str(error)})
     return counts | {"refused": refused}
 
 
-def _enter(desk: Desk, connection: sa.Connection, label: BroughtLabel, id_: str, text: str, now: float) -> bool:
+def _enter(
+    desk: Desk, connection: sa.Connection, label: BroughtLabel, id_: str, text: str, now: float
+) -> bool:
     """Whether the label was new."""
     here = desk.mine & (tasks.c.example_id == id_)
     task = connection.execute(sa.select(tasks).where(here)).mappings().one_or_none()
@@ -70,12 +75,21 @@ def _enter(desk: Desk, connection: sa.Connection, label: BroughtLabel, id_: str,
         return False
     if mine is not None:
         raise TaskConflict(f"{label.annotator} works on it, or gave another answer")
-    if task is not None and (is_closed(task) or task["decision"] is not None or task["state"] == "answered"):
+    if task is not None and (
+        is_closed(task) or task["decision"] is not None or task["state"] == "answered"
+    ):
         raise TaskConflict("it is labelled already")
     if task is None and _is_labeled(connection, desk.run, id_):
         raise TaskConflict("it is labelled already")
     if task is None:
-        entry = {"run": desk.run, "example_id": id_, "round": 0, "rank": 0, "wanted": 1, "input": text}
+        entry = {
+            "run": desk.run,
+            "example_id": id_,
+            "round": 0,
+            "rank": 0,
+            "wanted": 1,
+            "input": text,
+        }
         connection.execute(sa.insert(tasks).values(entry | {"state": "open", "changed": now}))
     key = {"run": desk.run, "example_id": id_, "annotator": label.annotator}
     answer: dict[str, Any] = key | {"state": "submitted", "note": IMPORTED, "text": label.text}
@@ -86,16 +100,21 @@ def _enter(desk: Desk, connection: sa.Connection, label: BroughtLabel, id_: str,
 
 
 def _is_labeled(connection: sa.Connection, run: str, id_: str) -> bool:
-    """Whether the run has a label for the example, as one that it has taken over from another run."""
+    """Whether the run has a label for the example, as one that it has taken over from another
+    run.
+    """
     mine = (annotations.c.run == run) & (annotations.c.example_id == id_)
     return connection.execute(sa.select(annotations.c.id).where(mine)).first() is not None
 
 
-def import_file(name: str, storage: str, database_url: SecretStr | None, file: Path) -> dict[str, Any]:
+def import_file(
+    name: str, storage: str, database_url: SecretStr | None, file: Path
+) -> dict[str, Any]:
     """Enters the labels in `file`; as `import_labels`.
 
     Raises:
-        UserError: the run is unknown, has no people or no pool yet, or the file cannot be read as labels.
+        UserError: the run is unknown, has no people or no pool yet, or the file cannot be read as
+            labels.
     """
     labels = read_labels(file, f"FILE is '{file}'")
     with open_runs(storage, database_url) as journal:
@@ -103,27 +122,36 @@ def import_file(name: str, storage: str, database_url: SecretStr | None, file: P
         return bring_labels(journal, storage, name, labels)
 
 
-def bring_labels(journal: Journal, storage: str, name: str, labels: Sequence[BroughtLabel]) -> dict[str, Any]:
+def bring_labels(
+    journal: Journal, storage: str, name: str, labels: Sequence[BroughtLabel]
+) -> dict[str, Any]:
     """Enters `labels` for the examples of the run's pool; as `import_labels`.
 
     Raises:
-        TaskUnknown, TaskConflict: no such run, one that nobody labels, or one that has not read its pool yet.
+        TaskUnknown, TaskConflict: no such run, one that nobody labels, or one that has not read its
+        pool yet.
     """
     open_desk(journal, name)
     folder = RunFolder(storage, name)
     if not folder.exists("pool.parquet"):
-        raise TaskConflict(f"run '{name}' has not read its pool yet, expected `atgen-ray run` first")
+        raise TaskConflict(
+            f"run '{name}' has not read its pool yet, expected `atgen-ray run` first"
+        )
     rows = folder.read_table("pool.parquet", columns=["id", "text"]).to_pylist()
     return import_labels(journal, name, {row["id"]: row["text"] for row in rows}, labels)
 
 
 def read_labels(file: Path, called: str) -> list[BroughtLabel]:
-    """The labels in a file of `.jsonl`, `.csv` or `.parquet`: text, and id or input, and annotator where it is known.
+    """The labels in a file of `.jsonl`, `.csv` or `.parquet`: text, and id or input, and annotator
+    where it is known.
 
     Raises:
         UserError: it cannot be read, or a row is no label; `called` is how the message begins.
     """
-    return [_read_label(row, f"{called}, row {place}") for place, row in enumerate(_read_rows(file, called), 1)]
+    return [
+        _read_label(row, f"{called}, row {place}")
+        for place, row in enumerate(_read_rows(file, called), 1)
+    ]
 
 
 def _read_rows(file: Path, called: str) -> list[dict[str, Any]]:
@@ -135,20 +163,26 @@ def _read_rows(file: Path, called: str) -> list[dict[str, Any]]:
     try:
         return readers[file.suffix](file)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{called}, which cannot be read: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(
+            f"{called}, which cannot be read: {' '.join(str(error).split())[:200]}"
+        ) from None
 
 
 def _read_json(file: Path) -> list[dict[str, Any]]:
     import json
 
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    return [
+        json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()
+    ]
 
 
 def _read_csv(file: Path) -> list[dict[str, Any]]:
     import csv
 
     with file.open(encoding="utf-8-sig", newline="") as stream:
-        return [{key: value or None for key, value in row.items()} for row in csv.DictReader(stream)]
+        return [
+            {key: value or None for key, value in row.items()} for row in csv.DictReader(stream)
+        ]
 
 
 def _read_parquet(file: Path) -> list[dict[str, Any]]:
@@ -159,9 +193,17 @@ def _read_parquet(file: Path) -> list[dict[str, Any]]:
 
 
 def _read_label(row: Any, called: str) -> BroughtLabel:
-    found = {key: row.get(key) for key in ("text", "id", "input", "annotator")} if isinstance(row, dict) else {}
+    found = (
+        {key: row.get(key) for key in ("text", "id", "input", "annotator")}
+        if isinstance(row, dict)
+        else {}
+    )
     given = {key: value for key, value in found.items() if value is not None}
-    if not given.get("text") or not (given.keys() & {"id", "input"}) or not all(map(_is_text, given.values())):
+    if (
+        not given.get("text")
+        or not (given.keys() & {"id", "input"})
+        or not all(map(_is_text, given.values()))
+    ):
         raise UserError(f"{called}, expected texts under the names text, and id or input")
     return BroughtLabel(**given)
 

@@ -28,11 +28,16 @@ class Notice:
     @property
     def text(self) -> str:
         """One line for a person."""
-        return f"Run {self.run}, round {self.round}: {self.tasks} new tasks{f' at {self.page}' if self.page else ''}"
+        return (
+            f"Run {self.run}, round {self.round}: {self.tasks} new "
+            f"tasks{f' at {self.page}' if self.page else ''}"
+        )
 
 
 def send_notice(config: NoticeConfig, notice: Notice) -> list[str]:
-    """Sends `notice` every way that is asked for; what came of each, in one line that holds no secret."""
+    """Sends `notice` every way that is asked for; what came of each, in one line that holds no
+    secret.
+    """
     secret = read_key(WEBHOOK, None, WEBHOOK)
     webhook = config.webhook or (secret.get_secret_value() if secret else None)
     told = []
@@ -60,9 +65,15 @@ def post_webhook(url: str, notice: Notice) -> None:
 
 
 def send_email(config: EmailConfig, notice: Notice) -> None:
-    """Sends the notice by SMTP; OSError (which SMTPException is) where the server does not take it."""
+    """Sends the notice by SMTP; OSError (which SMTPException is) where the server does not take
+    it.
+    """
     message = EmailMessage()
-    message["Subject"], message["From"], message["To"] = notice.text[:200], config.sender, ", ".join(config.to)
+    message["Subject"], message["From"], message["To"] = (
+        notice.text[:200],
+        config.sender,
+        ", ".join(config.to),
+    )
     message.set_content(notice.text + "\n")
     kind = smtplib.SMTP_SSL if config.security == "tls" else smtplib.SMTP
     with kind(config.host, config.port, timeout=TIMEOUT) as server:

@@ -1,4 +1,6 @@
-"""How far a run's tasks are, and how each person works: throughput, time per item, edit rate, agreement."""
+"""How far a run's tasks are, and how each person works: throughput, time per item, edit rate,
+agreement.
+"""
 
 import itertools
 import statistics
@@ -18,10 +20,14 @@ BREAK_SECONDS = 30 * 60  # a longer pause between two answers is no work
 
 
 def measure_progress(journal: Journal, run: str, annotator: str) -> dict[str, Any]:
-    """How many tasks of a run are in each state (`tasks`), how many are `done` of the `total`, and one's `own` work."""
+    """How many tasks of a run are in each state (`tasks`), how many are `done` of the `total`, and
+    one's `own` work.
+    """
     desk = open_desk(journal, run)
     by_state = sa.select(tasks.c.state, sa.func.count()).where(desk.mine).group_by(tasks.c.state)
-    own = sa.select(assignments).where((assignments.c.run == run) & (assignments.c.annotator == annotator))
+    own = sa.select(assignments).where(
+        (assignments.c.run == run) & (assignments.c.annotator == annotator)
+    )
     with journal.database.reading() as connection:
         counts = {str(state): int(count) for state, count in connection.execute(by_state)}
         rows = connection.execute(own).mappings().all()
@@ -37,11 +43,13 @@ def measure_progress(journal: Journal, run: str, annotator: str) -> dict[str, An
 def measure_work(rows: Sequence[sa.RowMapping]) -> dict[str, Any]:
     """What one person's assignments come to.
 
-    `seconds` is the median time for an answer as the browser measured it, `an_hour` answers an hour of work (pauses of
-    over half an hour left out), each None where nothing is known.
+    `seconds` is the median time for an answer as the browser measured it, `an_hour` answers an hour
+    of work (pauses of over half an hour left out), each None where nothing is known.
     """
     states = Counter(row["state"] for row in rows)
-    seconds = [row["seconds"] for row in rows if row["state"] == "submitted" and row["seconds"] is not None]
+    seconds = [
+        row["seconds"] for row in rows if row["state"] == "submitted" and row["seconds"] is not None
+    ]
     times = sorted(row["answered"] for row in rows if row["answered"] is not None)
     gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
     worked = sum(gap for gap in gaps if gap <= BREAK_SECONDS)
@@ -55,15 +63,18 @@ def measure_work(rows: Sequence[sa.RowMapping]) -> dict[str, Any]:
 def measure_team(journal: Journal, run: str) -> dict[str, Any]:
     """Everybody's work with the edit rate, and how far people agree.
 
-    `edited` is the share of answers that differ from the model's draft, `edit_rate` the mean normalised edit distance
-    to it, None where there were no drafts. `agreement` is as of `measure_agreement`.
+    `edited` is the share of answers that differ from the model's draft, `edit_rate` the mean
+    normalised edit distance to it, None where there were no drafts. `agreement` is as of
+    `measure_agreement`.
     """
     desk = open_desk(journal, run)
     query = sa.select(assignments).where(assignments.c.run == run).order_by(assignments.c.annotator)
     with journal.database.reading() as connection:
         rows = connection.execute(query).mappings().all()
         drafts = sa.select(tasks.c.example_id, tasks.c.suggestion).where(desk.mine)
-        suggested = {id_: draft["text"] for id_, draft in connection.execute(drafts) if draft is not None}
+        suggested = {
+            id_: draft["text"] for id_, draft in connection.execute(drafts) if draft is not None
+        }
     people: dict[str, list[sa.RowMapping]] = defaultdict(list)
     answers: dict[str, dict[str, str]] = defaultdict(dict)
     for row in rows:
@@ -72,13 +83,16 @@ def measure_team(journal: Journal, run: str) -> dict[str, Any]:
             answers[row["example_id"]][row["annotator"]] = row["text"]
     return {
         "annotators": [
-            {"annotator": name} | measure_work(own) | _measure_edits(own, suggested) for name, own in people.items()
+            {"annotator": name} | measure_work(own) | _measure_edits(own, suggested)
+            for name, own in people.items()
         ],
         "agreement": measure_agreement(answers),
     }
 
 
-def _measure_edits(rows: Sequence[sa.RowMapping], suggested: dict[str, str]) -> dict[str, float | None]:
+def _measure_edits(
+    rows: Sequence[sa.RowMapping], suggested: dict[str, str]
+) -> dict[str, float | None]:
     distances = [
         1.0 - edit_similarity(row["text"], suggested[row["example_id"]])
         for row in rows

@@ -23,7 +23,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task stands; an answered one has its label and whose it is, a dropped one the reason."""
+    """How a task stands; an answered one has its label and whose it is, a dropped one the
+    reason.
+    """
 
     state: TaskState
     text: str = ""
@@ -33,12 +35,17 @@ class Outcome:
 
 
 def resolve(
-    answers: Sequence[Answer], wanted: int, decision: dict[str, Any] | None, config: HumanAnnotatorConfig
+    answers: Sequence[Answer],
+    wanted: int,
+    decision: dict[str, Any] | None,
+    config: HumanAnnotatorConfig,
 ) -> Outcome:
-    """How a task stands after `answers` (the oldest first) of the `wanted`, and an admin's decision.
+    """How a task stands after `answers` (the oldest first) of the `wanted`, and an admin's
+    decision.
 
-    A flag waits for an admin. A skip leaves the example to others, as long as no more than `config.skips` people skip
-    it; then it has the answers that it has, and without any waits for an admin.
+    A flag waits for an admin. A skip leaves the example to others, as long as no more than
+    `config.skips` people skip it; then it has the answers that it has, and without any waits for an
+    admin.
     """
     skipped = [answer for answer in answers if answer.state == "skipped"]
     if decision is not None:
@@ -53,7 +60,9 @@ def resolve(
     centre, agreement = find_centre([answer.text or "" for answer in given])
     if agreement < config.adjudicate_below:
         return Outcome("disputed", agreement=agreement)
-    return Outcome("answered", given[centre].text or "", given[centre].annotator, agreement=agreement)
+    return Outcome(
+        "answered", given[centre].text or "", given[centre].annotator, agreement=agreement
+    )
 
 
 def _follow(decision: dict[str, Any], skipped: Sequence[Answer]) -> Outcome:

@@ -1,4 +1,6 @@
-"""One round's tasks as the run sees them: put up within the budget, and taken when they are answered."""
+"""One round's tasks as the run sees them: put up within the budget, and taken when they are
+answered.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ from atgen_ray.store.tables import tasks
 
 @dataclass(frozen=True)
 class Offer:
-    """An example for people: its text, what the model would say, why it was picked, what a first annotator said."""
+    """An example for people: its text, what the model would say, why it was picked, what a first
+    annotator said.
+    """
 
     id: str
     input: str
@@ -36,16 +40,25 @@ class TaskRound:
         self._settle = config.settle_seconds
 
     def put_up(self, offers: Sequence[Offer]) -> int:
-        """Enters tasks that are not up yet, as many as the budget allows, with their money; how many were new."""
+        """Enters tasks that are not up yet, as many as the budget allows, with their money; how
+        many were new.
+        """
         site, worst = self._site, self._price * self._overlap
         with site.journal.fenced(site.lease) as connection:
-            known = connection.execute(sa.select(tasks.c.example_id).where(self._desk.mine)).scalars()
+            known = connection.execute(
+                sa.select(tasks.c.example_id).where(self._desk.mine)
+            ).scalars()
             present = set(known)
             new = [offer for offer in offers if offer.id not in present]
             entries = [Entry(_key(offer.id), offer.id, worst) for offer in new]
             count, limit = site.ledger.reserve(connection, site.round, "human", entries)
             now = site.journal.database.clock(connection)
-            common = {"run": self._desk.run, "round": site.round, "wanted": self._overlap, "state": "open"}
+            common = {
+                "run": self._desk.run,
+                "round": site.round,
+                "wanted": self._overlap,
+                "state": "open",
+            }
             names = ("input", "suggestion", "why", "first")
             rows = [
                 common
@@ -65,14 +78,24 @@ class TaskRound:
             return int(connection.execute(query).scalar_one())
 
     def take(self) -> tuple[list[Annotation], list[DeadLetter]]:
-        """Takes what is answered or given up and was not changed for a while; labels, letters and money in one go."""
+        """Takes what is answered or given up and was not changed for a while; labels, letters and
+        money in one go.
+        """
         site = self._site
         ready = ("answered", "dropped")
-        query = sa.select(tasks).where(self._desk.mine & tasks.c.state.in_(ready)).order_by(tasks.c.round, tasks.c.rank)
+        query = (
+            sa.select(tasks)
+            .where(self._desk.mine & tasks.c.state.in_(ready))
+            .order_by(tasks.c.round, tasks.c.rank)
+        )
         labels, dead, paid = [], [], {}
         with site.journal.fenced(site.lease) as connection:
             now = site.journal.database.clock(connection)
-            rows = connection.execute(query.where(tasks.c.changed <= now - self._settle)).mappings().all()
+            rows = (
+                connection.execute(query.where(tasks.c.changed <= now - self._settle))
+                .mappings()
+                .all()
+            )
             answers = self._desk.answers(connection, [row["example_id"] for row in rows])
             held = site.ledger.read_held(connection, [_key(row["example_id"]) for row in rows])
             for row in rows:
@@ -91,7 +114,9 @@ class TaskRound:
                     continue
                 provenance: dict[str, Any] = {"answers": [_describe(answer) for answer in given]}
                 provenance |= {"agreement": outcome.agreement, "decision": row["decision"]}
-                label = Annotation(id_, outcome.text, f"human/{outcome.annotator}", cost / NANO, provenance)
+                label = Annotation(
+                    id_, outcome.text, f"human/{outcome.annotator}", cost / NANO, provenance
+                )
                 labels.append(join_first(label, row["first"]) if row["first"] else label)
             site.journal.enter_annotations(connection, self._desk.run, site.round, labels)
             site.journal.enter_dead_letters(connection, self._desk.run, site.round, dead)
@@ -110,7 +135,9 @@ class TaskRound:
 def join_first(label: Annotation, first: Mapping[str, Any]) -> Annotation:
     """A second annotator's label with what the first one said and cost."""
     dollars = label.dollars + float(first.get("dollars", 0.0))
-    return Annotation(label.id, label.text, label.annotator, dollars, label.provenance | {"first": dict(first)})
+    return Annotation(
+        label.id, label.text, label.annotator, dollars, label.provenance | {"first": dict(first)}
+    )
 
 
 def _describe(answer: sa.RowMapping) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The tables of tasks and assignments, as the queue and the run read and write them within their transactions."""
+"""The tables of tasks and assignments, as the queue and the run read and write them within their
+transactions.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,16 +48,24 @@ class Desk:
             raise TaskUnknown(f"run '{self.run}' has no task {example_id[:80]!r}")
         return row
 
-    def assignment(self, connection: sa.Connection, example_id: str, annotator: str) -> sa.RowMapping | None:
+    def assignment(
+        self, connection: sa.Connection, example_id: str, annotator: str
+    ) -> sa.RowMapping | None:
         """One person's work on a task."""
         query = sa.select(assignments).where(self._key(example_id, annotator))
         return connection.execute(query).mappings().one_or_none()
 
-    def assign(self, connection: sa.Connection, example_id: str, annotator: str, **values: Any) -> None:
+    def assign(
+        self, connection: sa.Connection, example_id: str, annotator: str, **values: Any
+    ) -> None:
         """Changes one person's work on a task."""
-        connection.execute(sa.update(assignments).where(self._key(example_id, annotator)).values(values))
+        connection.execute(
+            sa.update(assignments).where(self._key(example_id, annotator)).values(values)
+        )
 
-    def answers(self, connection: sa.Connection, example_ids: Sequence[str]) -> dict[str, list[sa.RowMapping]]:
+    def answers(
+        self, connection: sa.Connection, example_ids: Sequence[str]
+    ) -> dict[str, list[sa.RowMapping]]:
         """What people submitted, skipped or flagged, by task, the oldest first."""
         found: dict[str, list[sa.RowMapping]] = {id_: [] for id_ in example_ids}
         here = assignments.c.run == self.run
@@ -82,7 +92,9 @@ class Desk:
         connection.execute(sa.update(tasks).where(here).values(state=state, changed=now))
         return state
 
-    def count_busy(self, connection: sa.Connection, example_id: str, besides: str, now: float) -> int:
+    def count_busy(
+        self, connection: sa.Connection, example_id: str, besides: str, now: float
+    ) -> int:
         """Answers to a task, and leases on it, of others than `besides`."""
         busy = sa.select(sa.func.count()).where(
             (assignments.c.run == self.run)

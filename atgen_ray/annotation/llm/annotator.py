@@ -1,6 +1,7 @@
 """Language models as annotators: from examples to questions, from answers to labels.
 
-Labels are computed from the book of requests alone; a run that dies anywhere computes the same ones from the same book.
+Labels are computed from the book of requests alone; a run that dies anywhere computes the same ones
+from the same book.
 """
 
 from collections import defaultdict
@@ -21,7 +22,10 @@ from atgen_ray.core.money import NANO
 from atgen_ray.core.records import Annotation, DeadLetter
 from atgen_ray.store.ledger import read_paid
 
-REPAIR = "Your earlier answer to this example could not be used: {fault}. Answer again, with the label alone."
+REPAIR = (
+    "Your earlier answer to this example could not be used: {fault}. Answer again, with the "
+    "label alone."
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Vote:
 
 
 class LanguageAnnotator:
-    """Asks a model for each example, checks the answers, asks once more for bad ones, and counts votes.
+    """Asks a model for each example, checks the answers, asks once more for bad ones, and counts
+    votes.
 
     An answer that cannot even be read was paid for, so it is not asked for again.
     """
@@ -55,7 +60,9 @@ class LanguageAnnotator:
         self._engine = Engine(provider, self._book, terms, patience, site.progress)
         self._writer = PromptWriter(config, site.config.prompt, self._choose_shots())
 
-    def annotate_batch(self, ids: Sequence[str], texts: Sequence[str]) -> tuple[list[Annotation], list[DeadLetter]]:
+    def annotate_batch(
+        self, ids: Sequence[str], texts: Sequence[str]
+    ) -> tuple[list[Annotation], list[DeadLetter]]:
         by_id = dict(zip(ids, texts, strict=True))
         asks = [
             Ask(id_, vote, 0, self._writer.write(text))
@@ -78,11 +85,15 @@ class LanguageAnnotator:
                 dead.append(DeadLetter(id_, "annotation", self._explain(votes[id_])))
         left = set(ids) - {label.id for label in labels} - {letter.id for letter in dead}
         missed = [ask for ask in unsent if ask.example_id in left]
-        worst = sum(self._terms.worst(ask) for ask in missed if ask.example_id == missed[0].example_id)
+        worst = sum(
+            self._terms.worst(ask) for ask in missed if ask.example_id == missed[0].example_id
+        )
         self._site.note_limit(limit, len(left), worst)
         return labels, dead
 
-    def _write_repairs(self, texts: Mapping[str, str], votes: Mapping[str, Sequence[Vote]]) -> list[Ask]:
+    def _write_repairs(
+        self, texts: Mapping[str, str], votes: Mapping[str, Sequence[Vote]]
+    ) -> list[Ask]:
         """The questions to ask once more, each with what was wrong with its answer."""
         if not self._config.repair:
             return []
@@ -116,12 +127,18 @@ class LanguageAnnotator:
         if answer.finish == "stop" and fault is None and is_suspect(text) and obeys(text, label):
             fault = "the label repeats what the example commands"
         fault = (
-            fault if answer.finish == "stop" and fault else find_fault(text, label, answer.finish, self._config.checks)
+            fault
+            if answer.finish == "stop" and fault
+            else find_fault(text, label, answer.finish, self._config.checks)
         )
         return Vote(row, label, fault, answer)
 
-    def _elect(self, id_: str, text: str, good: list[Vote], all_: list[Vote], dollars: float) -> Annotation:
-        winner, confidence = count_votes([vote.label for vote in good], self._config.votes, self._config.agreement)
+    def _elect(
+        self, id_: str, text: str, good: list[Vote], all_: list[Vote], dollars: float
+    ) -> Annotation:
+        winner, confidence = count_votes(
+            [vote.label for vote in good], self._config.votes, self._config.agreement
+        )
         chosen = good[winner]
         tokens = [(vote.row.prompt_tokens or 0, vote.row.output_tokens or 0) for vote in all_]
         provenance = {
@@ -149,11 +166,17 @@ class LanguageAnnotator:
     def _choose_shots(self) -> list[tuple[str, str]]:
         """Labelled examples to show, the same for all of a round; none that speaks to the model."""
         seed = self._site.config.seed
-        usable = [label for label in self._site.labeled if not is_suspect(self._site.texts[label.id])]
-        usable.sort(key=lambda label: (mix_seed(seed, "shots", self._site.round, label.id), label.id))
+        usable = [
+            label for label in self._site.labeled if not is_suspect(self._site.texts[label.id])
+        ]
+        usable.sort(
+            key=lambda label: (mix_seed(seed, "shots", self._site.round, label.id), label.id)
+        )
         return [(self._site.texts[label.id], label.text) for label in usable[: self._config.shots]]
 
 
 def _is_unsent(row: Row | None) -> bool:
-    """Whether a question was never sent, or came back without an answer and waits to be sent again."""
+    """Whether a question was never sent, or came back without an answer and waits to be sent
+    again.
+    """
     return row is None or row.state == "unanswered"

@@ -1,8 +1,10 @@
-"""The engine behind every annotating model: sends questions in shards, and owns all that can go wrong.
+"""The engine behind every annotating model: sends questions in shards, and owns all that can go
+wrong.
 
-A shard is entered in the book with its money held, created, checked until it has ended, collected, and settled. A
-synchronous request is a shard of one that is answered at its creation. Worker threads carry shards through the
-provider's hooks; this thread alone writes answers to the book, so that many are committed at once.
+A shard is entered in the book with its money held, created, checked until it has ended, collected,
+and settled. A synchronous request is a shard of one that is answered at its creation. Worker
+threads carry shards through the provider's hooks; this thread alone writes answers to the book, so
+that many are committed at once.
 """
 
 import time
@@ -39,7 +41,9 @@ class Terms:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the book holds when all is done, and the budget that kept some questions from being sent."""
+    """What the book holds when all is done, and the budget that kept some questions from being
+    sent.
+    """
 
     rows: dict[Key, Row]
     limit: Scope | None
@@ -48,7 +52,9 @@ class Outcome:
 class Engine:
     """Asks one provider the questions of one round."""
 
-    def __init__(self, provider: Provider, book: Book, terms: Terms, patience: Patience, progress: Progress) -> None:
+    def __init__(
+        self, provider: Provider, book: Book, terms: Terms, patience: Patience, progress: Progress
+    ) -> None:
         """`progress` raises RunStopped when the run is to stop."""
         self._provider, self._book, self._terms = provider, book, terms
         self._patience, self._progress = patience, progress
@@ -60,7 +66,8 @@ class Engine:
         """Sends every question that has no answer yet, and waits for all answers.
 
         Raises:
-            RunStopped: the run is to stop; batch jobs were left running or cancelled, and the message says so.
+            RunStopped: the run is to stop; batch jobs were left running or cancelled, and the
+                message says so.
             RunPaused: the provider turns us away.
             UserError: the configuration is wrong.
         """
@@ -74,17 +81,25 @@ class Engine:
             except BaseException as error:
                 self._carrier.interrupt()
                 patient = isinstance(error, RunPaused | UserError)
-                self._rescue(questions, flying, self._patience.call if patient else self._patience.landing)
-                if isinstance(error, RunStopped | UserError) and (note := self._part(flying.values())):
+                self._rescue(
+                    questions, flying, self._patience.call if patient else self._patience.landing
+                )
+                if isinstance(error, RunStopped | UserError) and (
+                    note := self._part(flying.values())
+                ):
                     raise type(error)(f"{error}; {note}") from None
                 raise
         outcome = Outcome(self._book.read_latest(), limit)
-        sent = [outcome.rows[key] for key in by_key if key in outcome.rows]  # a budget may keep out any of them
+        sent = [
+            outcome.rows[key] for key in by_key if key in outcome.rows
+        ]  # a budget may keep out any of them
         if len(sent) >= MANY and all(row.state == "refused" for row in sent):
             raise UserError(f"all {len(sent)} requests were refused, the last: {sent[-1].reason}")
         return outcome
 
-    def _fly(self, questions: Questions, flying: dict["Future[list[Reply]]", Shard], submit: Submit) -> Scope | None:
+    def _fly(
+        self, questions: Questions, flying: dict["Future[list[Reply]]", Shard], submit: Submit
+    ) -> Scope | None:
         limit: Scope | None = None
         backoff = self._patience.first_wait
         while True:
@@ -103,9 +118,15 @@ class Engine:
             fruitless = self._land(questions, {future: flying.pop(future) for future in done})
             if fruitless:  # nothing but rows to send again: not at once
                 self._carrier.pause(backoff)
-            backoff = min(self._patience.longest_wait, backoff * 2) if fruitless else self._patience.first_wait
+            backoff = (
+                min(self._patience.longest_wait, backoff * 2)
+                if fruitless
+                else self._patience.first_wait
+            )
 
-    def _launch(self, questions: Questions, flying: dict["Future[list[Reply]]", Shard], submit: Submit) -> Scope | None:
+    def _launch(
+        self, questions: Questions, flying: dict["Future[list[Reply]]", Shard], submit: Submit
+    ) -> Scope | None:
         pieces = questions.take(self._provider.limits.parallel - len(flying))
         if not pieces:
             return None
@@ -128,8 +149,12 @@ class Engine:
             except Interrupted:
                 continue
             except NeverSent as never:
-                landed[shard.hash] = [Receipt(sending.custom_id, "unanswered", 0) for sending in shard.sendings]
-                troubles += [never.__cause__] if isinstance(never.__cause__, RunPaused | UserError) else []
+                landed[shard.hash] = [
+                    Receipt(sending.custom_id, "unanswered", 0) for sending in shard.sendings
+                ]
+                troubles += (
+                    [never.__cause__] if isinstance(never.__cause__, RunPaused | UserError) else []
+                )
             except Lost:
                 landed[shard.hash] = [self._doubt(sending) for sending in shard.sendings]
                 self._losses += 1
@@ -137,19 +162,30 @@ class Engine:
                 troubles.append(error)
         if landed:
             self._book.settle(landed)
-            questions.note({receipt.custom_id: receipt for some in landed.values() for receipt in some}, done.values())
+            questions.note(
+                {receipt.custom_id: receipt for some in landed.values() for receipt in some},
+                done.values(),
+            )
         if self._losses >= MANY:
-            troubles.append(RunPaused(f"{self._provider.name} left {self._losses} requests in a row without an answer"))
+            troubles.append(
+                RunPaused(
+                    f"{self._provider.name} left {self._losses} requests in a row without an answer"
+                )
+            )
         if troubles:
             raise troubles[0]
-        return bool(landed) and all(receipt.state == "unanswered" for some in landed.values() for receipt in some)
+        return bool(landed) and all(
+            receipt.state == "unanswered" for some in landed.values() for receipt in some
+        )
 
     def _read(self, shard: Shard, replies: Sequence[Reply]) -> tuple[list[Receipt], str | None]:
         """What became of each request of an ended shard, and why the run must pause, if it must."""
         by_id = {reply.custom_id: reply for reply in replies}
         receipts, paused = [], None
         for sending in shard.sendings:
-            reply = by_id.get(sending.custom_id) or Reply(sending.custom_id, code="no_reply", message="no reply came")
+            reply = by_id.get(sending.custom_id) or Reply(
+                sending.custom_id, code="no_reply", message="no reply came"
+            )
             action = judge_reply(reply, sending.attempt)
             said = f"{reply.code}: {reply.message}"[:500]
             if action == "answered":
@@ -159,7 +195,9 @@ class Engine:
             else:
                 receipts.append(Receipt(sending.custom_id, "unanswered", 0, reason=said))
                 if action == "pause":
-                    paused = f"{self._provider.name} says that its quota or credit is spent ({said})"
+                    paused = (
+                        f"{self._provider.name} says that its quota or credit is spent ({said})"
+                    )
         return receipts, paused
 
     def _receive(self, custom_id: str, ask: Ask, reply: Reply) -> Receipt:
@@ -168,9 +206,13 @@ class Engine:
             answer = self._provider.read(body)
         except ValueError as error:
             # Billed, as far as anybody knows: the raw body stays, and the worst case stays paid.
-            return Receipt(custom_id, "answered", self._terms.worst(ask), body, f"malformed answer: {error}")
+            return Receipt(
+                custom_id, "answered", self._terms.worst(ask), body, f"malformed answer: {error}"
+            )
         paid = self._terms.cost(answer.prompt_tokens, answer.output_tokens)
-        return Receipt(custom_id, "answered", paid, body, None, answer.prompt_tokens, answer.output_tokens)
+        return Receipt(
+            custom_id, "answered", paid, body, None, answer.prompt_tokens, answer.output_tokens
+        )
 
     def _doubt(self, sending: Sending) -> Receipt:
         worst = self._terms.worst(sending.ask)
@@ -182,13 +224,19 @@ class Engine:
 
     # The end of a run in the middle.
 
-    def _rescue(self, questions: Questions, flying: dict["Future[list[Reply]]", Shard], seconds: float) -> None:
-        """Takes in what lands within `seconds`: it is paid for. What fails now is left as it is in the book."""
+    def _rescue(
+        self, questions: Questions, flying: dict["Future[list[Reply]]", Shard], seconds: float
+    ) -> None:
+        """Takes in what lands within `seconds`: it is paid for. What fails now is left as it is in
+        the book.
+        """
         deadline = time.monotonic() + seconds
         while flying and (left := deadline - time.monotonic()) > 0:
             done, _ = wait(flying, timeout=left, return_when=FIRST_COMPLETED)
             landing = {future: flying.pop(future) for future in done}
-            self._left += [shard for future, shard in landing.items() if future.exception() is not None]
+            self._left += [
+                shard for future, shard in landing.items() if future.exception() is not None
+            ]
             good = {f: s for f, s in landing.items() if isinstance(f.exception(), NeverSent | None)}
             try:
                 self._land(questions, good)
@@ -202,7 +250,10 @@ class Engine:
         if not jobs:
             return ""
         if not self._terms.cancel:
-            return f"batch {names} goes on at {self._provider.name} (detached): the same command collects it"
+            return (
+                f"batch {names} goes on at {self._provider.name} (detached): the same command "
+                f"collects it"
+            )
         failed = []
         for job in jobs:
             try:
@@ -210,8 +261,14 @@ class Engine:
             except ProviderError as error:
                 failed.append(f"{job}: {describe_error(error)}")
         if failed:
-            return f"batch {names} was to be cancelled at {self._provider.name}, which failed: {'; '.join(failed)}"
-        return f"batch {names} was cancelled at {self._provider.name}; the same command collects what it had done"
+            return (
+                f"batch {names} was to be cancelled at {self._provider.name}, which failed: "
+                f"{'; '.join(failed)}"
+            )
+        return (
+            f"batch {names} was cancelled at {self._provider.name}; the same command collects "
+            f"what it had done"
+        )
 
     @contextmanager
     def _workers(self) -> Iterator[Submit]:

@@ -1,7 +1,9 @@
-"""What to do when a provider does not do what it should: pure functions from what happened to an action.
+"""What to do when a provider does not do what it should: pure functions from what happened to an
+action.
 
-Three questions: a call failed (`judge_call`), a batch job takes its time (`judge_batch`), a request came back without
-an answer (`judge_reply`). No other place decides about retries, money in doubt, pauses and lost rows.
+Three questions: a call failed (`judge_call`), a batch job takes its time (`judge_batch`), a request
+came back without an answer (`judge_reply`). No other place decides about retries, money in doubt,
+pauses and lost rows.
 """
 
 from dataclasses import dataclass
@@ -20,7 +22,16 @@ QUOTA = (
 QUOTA_WORDS = ("credit balance", "exceeded your current quota", "spend limit")
 KEY_STATUS = (401, 403)
 SAFE_STATUS = (429, 503, 529)  # turned away before any work
-UNCLEAR_STATUS = (408, 409, 500, 502, 504, 520, 522, 524)  # a proxy may have lost the answer to work that was done
+UNCLEAR_STATUS = (
+    408,
+    409,
+    500,
+    502,
+    504,
+    520,
+    522,
+    524,
+)  # a proxy may have lost the answer to work that was done
 TRANSIENT_CODES = (
     "batch_expired",
     "batch_cancelled",
@@ -65,7 +76,9 @@ class Retry:
 
 @dataclass(frozen=True)
 class Look:
-    """It may have been created: look for it; if it is certainly not there, call again after `seconds`."""
+    """It may have been created: look for it; if it is certainly not there, call again after
+    `seconds`.
+    """
 
     seconds: float
 
@@ -79,7 +92,9 @@ class Refuse:
 
 @dataclass(frozen=True)
 class Pause:
-    """Stop the run with everything saved: not this row but the account or the provider is in trouble."""
+    """Stop the run with everything saved: not this row but the account or the provider is in
+    trouble.
+    """
 
     reason: str
 
@@ -91,7 +106,8 @@ class Mistake:
     reason: str
 
 
-# What a call does: read what is there, or create a batch, or a request that can be looked up, or one that cannot.
+# What a call does: read what is there, or create a batch, or a request that can be looked up, or
+# one that cannot.
 Call = Literal["read", "create batch", "create", "create blindly"]
 CallAction = Retry | Look | Refuse | Pause | Mistake
 BatchAction = Literal["collect", "wait", "cancel", "pause"]
@@ -111,7 +127,10 @@ def judge_call(
     """
     creates = call != "read"
     if is_quota(error.code, error.message):
-        return Pause(f"{provider} says that its quota or credit is spent ({error.code or error.message[:100]})")
+        return Pause(
+            f"{provider} says that its quota or credit is spent "
+            f"({error.code or error.message[:100]})"
+        )
     if error.status in KEY_STATUS:
         where = f"set {provider.upper()}_API_KEY, or api_key_file of the annotator"
         return Mistake(f"{provider} does not accept the key, {where}: {error.message[:200]}")
@@ -124,8 +143,14 @@ def judge_call(
         return Pause(f"{provider} has failed for {failing:.0f} s, now with {describe_error(error)}")
     if error.status in SAFE_STATUS or (error.status is None and not error.sent):
         return Retry(wait, everyone=True)
-    if error.status is None or error.status in UNCLEAR_STATUS or error.status >= 500 or error.status < 400:
-        # Who cannot look believes an error that was told: providers do not bill those. Silence may be billed.
+    if (
+        error.status is None
+        or error.status in UNCLEAR_STATUS
+        or error.status >= 500
+        or error.status < 400
+    ):
+        # Who cannot look believes an error that was told: providers do not bill those. Silence may
+        # be billed.
         told = error.status is not None and error.status >= 400
         return Retry(wait) if not creates or (told and call == "create blindly") else Look(wait)
     if call == "create batch":
@@ -134,7 +159,9 @@ def judge_call(
 
 
 def judge_batch(standing: Standing, age: float, patience: Patience) -> BatchAction:
-    """What to do with a batch job of that `age` in seconds. Only an ended one is ever sent again."""
+    """What to do with a batch job of that `age` in seconds. Only an ended one is ever sent
+    again.
+    """
     if standing.ended:
         return "collect"
     if age <= patience.batch:

@@ -1,4 +1,6 @@
-"""An annotator as the judge of answers: its questions go through the book of requests and the ledger, as labels do."""
+"""An annotator as the judge of answers: its questions go through the book of requests and the
+ledger, as labels do.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,7 +20,8 @@ KEY = "evaluation.judge"
 def build_ask(site: Site) -> Ask | None:
     """How the metric `llm_judge` asks evaluation.judge at `site`; None where nobody is configured.
 
-    Equal material is graded once a round. A verdict that is unusable, also when asked for again, is empty.
+    Equal material is graded once a round. A verdict that is unusable, also when asked for again, is
+    empty.
     """
     judge = site.config.evaluation.judge
     if judge is None:
@@ -31,8 +34,12 @@ def build_ask(site: Site) -> Ask | None:
     def ask(materials: Sequence[str]) -> list[str]:
         texts = {_identify(material): material for material in materials}
         bench = replace(site, config=config, texts=texts, labeled=[], shortfalls=[])
-        verdicts, unusable = build_annotator(judge, bench, KEY).annotate_batch(list(texts), list(texts.values()))
-        given = {verdict.id: verdict.text for verdict in verdicts} | {letter.id: "" for letter in unusable}
+        verdicts, unusable = build_annotator(judge, bench, KEY).annotate_batch(
+            list(texts), list(texts.values())
+        )
+        given = {verdict.id: verdict.text for verdict in verdicts} | {
+            letter.id: "" for letter in unusable
+        }
         if left := len(texts) - len(given):
             why = bench.describe_shortfall(bench.shortfalls[-1]).replace("label", "verdict")
             grading = f"{KEY} from grading {left} of {len(texts)} answers"

@@ -10,7 +10,8 @@ from atgen_ray.core.json_schema import open_validator
 from atgen_ray.core.strict_json import encode_json
 
 REFUSALS = re.compile(
-    r"^\W*(i['’]?m sorry|i am sorry|sorry,|i apologi[sz]e|unfortunately,? i|i can(?:no|['’])t|i am (?:not able|unable)"
+    r"^\W*(i['’]?m sorry|i am sorry|sorry,|i apologi[sz]e|unfortunately,? i|i can(?:no|['’])t|i "
+    r"am (?:not able|unable)"
     r"|i['’]m (?:not able|unable)|as an ai\b|i won['’]t|i will not)[^.]{0,60}?"
     r"(can(?:no|['’])?t|unable|not able|won['’]t|help|assist|comply|provide|answer|fulfil)",
     re.IGNORECASE,
@@ -30,7 +31,8 @@ Check = Callable[[str, str], str | None]
 def read_label(answer: str, config: LanguageAnnotatorConfig) -> tuple[str, str | None]:
     """The label in an answer without its reasoning, and why it has none.
 
-    With an output schema the answer is JSON, and the label its `output_field`, or all of it in one fixed form.
+    With an output schema the answer is JSON, and the label its `output_field`, or all of it in one
+    fixed form.
     """
     if config.output_schema is None:
         return answer, None
@@ -84,7 +86,9 @@ def find_custom(name: str) -> Check:
 
 
 def is_suspect(text: str) -> bool:
-    """Whether an example speaks to the annotating model; such a one is never shown to it beside others."""
+    """Whether an example speaks to the annotating model; such a one is never shown to it beside
+    others.
+    """
     return COMMANDS.search(text) is not None
 
 
@@ -94,4 +98,6 @@ def obeys(text: str, label: str) -> bool:
     sentences = re.split(r"(?<=[.!?\n])\s+|\n", text)
     commanded = [index for index, sentence in enumerate(sentences) if COMMANDS.search(sentence)]
     near = {index + step for index in commanded for step in (0, 1)}
-    return bool(said) and any(said in " ".join(sentences[i].split()).casefold() for i in near if i < len(sentences))
+    return bool(said) and any(
+        said in " ".join(sentences[i].split()).casefold() for i in near if i < len(sentences)
+    )

@@ -11,7 +11,9 @@ from atgen_ray.annotation.providers.base import Provider, Shard
 class Questions:
     """Which questions wait to be sent, which are under way, and which are done."""
 
-    def __init__(self, asks: Mapping[Key, Ask], latest: Mapping[Key, Row], provider: Provider) -> None:
+    def __init__(
+        self, asks: Mapping[Key, Ask], latest: Mapping[Key, Row], provider: Provider
+    ) -> None:
         self._provider = provider
         self.total, self.finished = len(asks), 0
         self.todo: deque[tuple[Ask, int]] = deque()

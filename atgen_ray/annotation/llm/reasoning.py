@@ -1,4 +1,6 @@
-"""Splits what a model thought aloud from its answer, in every common form, also where a tag is missing."""
+"""Splits what a model thought aloud from its answer, in every common form, also where a tag is
+missing.
+"""
 
 import re
 from typing import NamedTuple
@@ -16,15 +18,19 @@ CLOSING = re.compile(
     r"|<\|end_of_thought\|>|<\|END_THINKING\|>"
 )
 WRAPPERS = re.compile(
-    r"</?answer>|<\|(?:begin|end)_of_solution\|>|<\|(?:START|END)_RESPONSE\|>|◁/?answer▷", re.IGNORECASE
+    r"</?answer>|<\|(?:begin|end)_of_solution\|>|<\|(?:START|END)_RESPONSE\|>|◁/?answer▷",
+    re.IGNORECASE,
 )
 CHANNELS = re.compile(
-    r"<\|channel\|>(\w+)[^<]*<\|message\|>(.*?)(?=<\|end\|>|<\|return\|>|<\|start\|>|<\|channel\|>|$)", re.S
+    r"<\|channel\|>(\w+)[^<]*<\|message\|>(.*?)(?=<\|end\|>|<\|return\|>|<\|start\|>|<\|channel\|>|$)",
+    re.S,
 )
 
 
 class Thought(NamedTuple):
-    """`answer` without `reasoning`; `cut` when the thought never ended, so that there is no answer."""
+    """`answer` without `reasoning`; `cut` when the thought never ended, so that there is no
+    answer.
+    """
 
     reasoning: str
     answer: str
@@ -34,8 +40,8 @@ class Thought(NamedTuple):
 def split_reasoning(text: str) -> Thought:
     """The thought at the start of `text`, and what follows it.
 
-    A missing opening tag (templates that give it to the model) and a missing closing one (an answer that was cut off)
-    are both understood. Tags later in the answer are part of it.
+    A missing opening tag (templates that give it to the model) and a missing closing one (an answer
+    that was cut off) are both understood. Tags later in the answer are part of it.
     """
     if "<|channel|>" in text:  # the harmony format of gpt-oss
         parts = CHANNELS.findall(text)
@@ -44,12 +50,16 @@ def split_reasoning(text: str) -> Thought:
         return Thought(thought, final[-1].strip() if final else "", not final)
     for opening, closing in MARKS:
         if start := re.match(rf"\s*{opening}", text, re.IGNORECASE):
-            end = re.compile(closing.format(*start.groups()), re.IGNORECASE).search(text, start.end())
+            end = re.compile(closing.format(*start.groups()), re.IGNORECASE).search(
+                text, start.end()
+            )
             if end is None:
                 return Thought(text[start.end() :].strip(), "", True)
             rest = split_reasoning(text[end.end() :])  # some models think twice
             thought = text[start.end() : end.start()].strip()
-            return Thought("\n".join(filter(None, (thought, rest.reasoning))), rest.answer, rest.cut)
+            return Thought(
+                "\n".join(filter(None, (thought, rest.reasoning))), rest.answer, rest.cut
+            )
     closing_tag = CLOSING.search(text)
     if closing_tag is not None and not _is_opened(text, closing_tag):
         return Thought(text[: closing_tag.start()].strip(), _unwrap(text[closing_tag.end() :]))
@@ -58,7 +68,13 @@ def split_reasoning(text: str) -> Thought:
 
 def _is_opened(text: str, closing: re.Match[str]) -> bool:
     """Whether the tag that `closing` closes stands before it: then both are part of the answer."""
-    opening = closing[0].replace("</", "<").replace("[/", "[").replace("◁/", "◁").replace("end_of", "begin_of")
+    opening = (
+        closing[0]
+        .replace("</", "<")
+        .replace("[/", "[")
+        .replace("◁/", "◁")
+        .replace("end_of", "begin_of")
+    )
     return opening.replace("END_", "START_") in text[: closing.start()]
 
 

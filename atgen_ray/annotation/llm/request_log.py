@@ -1,7 +1,8 @@
-"""The book of requests in the journal: the intent before a shard is sent, its id at the provider, and every answer.
+"""The book of requests in the journal: the intent before a shard is sent, its id at the provider,
+and every answer.
 
-Intent and reservation are one transaction, and so are receipt and settlement. Whatever is in the book was sent or is in
-doubt; whatever is not was never sent.
+Intent and reservation are one transaction, and so are receipt and settlement. Whatever is in the
+book was sent or is in doubt; whatever is not was never sent.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,8 +22,8 @@ from atgen_ray.store.tables import requests, shards
 class Row:
     """One sending of a question, and what became of it.
 
-    `state` is sent, answered, unanswered (not billed, may be sent again), refused (never will be answered) or lost
-    (perhaps billed, never to be seen).
+    `state` is sent, answered, unanswered (not billed, may be sent again), refused (never will be
+    answered) or lost (perhaps billed, never to be seen).
     """
 
     custom_id: str
@@ -54,13 +55,20 @@ class Receipt:
 class Book:
     """The requests of one annotator in one round of a run. Safe to use from threads."""
 
-    def __init__(self, journal: Journal, lease: Lease, ledger: Ledger, annotator: str, round: int) -> None:
+    def __init__(
+        self, journal: Journal, lease: Lease, ledger: Ledger, annotator: str, round: int
+    ) -> None:
         self._journal, self._lease, self._ledger = journal, lease, ledger
         self._annotator, self._round = annotator, round
-        # Another run of this name, in another storage or made anew, must not take this one's batch jobs for its own.
+        # Another run of this name, in another storage or made anew, must not take this one's batch
+        # jobs for its own.
         record = journal.run(lease.run)
         self._identity = f"{record.name}@{record.created!r}"
-        self._mine = (requests.c.run == lease.run) & (requests.c.annotator == annotator) & (requests.c.round == round)
+        self._mine = (
+            (requests.c.run == lease.run)
+            & (requests.c.annotator == annotator)
+            & (requests.c.round == round)
+        )
 
     def read_latest(self) -> dict[Key, Row]:
         """The latest sending of each question."""
@@ -70,17 +78,23 @@ class Book:
         return {row.key: row for row in rows}
 
     def open_shards(self, asks: Mapping[Key, Ask]) -> list[Shard]:
-        """Shards whose answers are not in the book, with the requests that are in `asks`, the oldest first."""
+        """Shards whose answers are not in the book, with the requests that are in `asks`, the
+        oldest first.
+        """
         mine = (
             (shards.c.run == self._lease.run)
             & (shards.c.annotator == self._annotator)
             & (shards.c.round == self._round)
         )
-        query = sa.select(shards).where(mine & ~shards.c.done).order_by(shards.c.time, shards.c.hash)
+        query = (
+            sa.select(shards).where(mine & ~shards.c.done).order_by(shards.c.time, shards.c.hash)
+        )
         members: dict[str, list[Sending]] = {}
         for row in self.read_latest().values():
             if row.key in asks:
-                members.setdefault(row.shard, []).append(Sending(row.custom_id, asks[row.key], row.attempt))
+                members.setdefault(row.shard, []).append(
+                    Sending(row.custom_id, asks[row.key], row.attempt)
+                )
         with self._journal.database.reading() as connection:
             found = connection.execute(query).mappings().all()
         return [
@@ -92,14 +106,16 @@ class Book:
     def intend(
         self, pieces: Sequence[Sequence[tuple[Ask, int]]], worst: Mapping[Key, int]
     ) -> tuple[list[Shard], Scope | None]:
-        """Enters shards before they are sent and holds the money for their worst case, in one transaction.
+        """Enters shards before they are sent and holds the money for their worst case, in one
+        transaction.
 
         Args:
             pieces: the asks of each shard with their attempt.
             worst: the most that each question can cost, in billionths of a dollar.
 
         Returns:
-            The shards to send, the last one cut short where the budget ends, and the budget that was met.
+            The shards to send, the last one cut short where the budget ends, and the budget that
+            was met.
         """
         with self._journal.fenced(self._lease) as connection:
             now = self._journal.database.clock(connection)
@@ -128,20 +144,29 @@ class Book:
         self._update(shard, status=status)
 
     def settle(self, landed: Mapping[str, Sequence[Receipt]]) -> None:
-        """Enters what became of all requests of shards, by hash, and settles their money, in one transaction."""
+        """Enters what became of all requests of shards, by hash, and settles their money, in one
+        transaction.
+        """
         receipts = [receipt for some in landed.values() for receipt in some]
         with self._journal.fenced(self._lease) as connection:
             now = self._journal.database.clock(connection)
-            mine = (requests.c.run == self._lease.run) & (requests.c.custom_id == sa.bindparam("id"))
+            mine = (requests.c.run == self._lease.run) & (
+                requests.c.custom_id == sa.bindparam("id")
+            )
             mine &= requests.c.state == "sent"
             names = ("state", "response", "reason", "prompt_tokens", "output_tokens")
-            values = {name: sa.bindparam(f"new_{name}", type_=requests.c[name].type) for name in names}
+            values = {
+                name: sa.bindparam(f"new_{name}", type_=requests.c[name].type) for name in names
+            }
             rows = [
-                {"id": receipt.custom_id} | {f"new_{name}": getattr(receipt, name) for name in names}
+                {"id": receipt.custom_id}
+                | {f"new_{name}": getattr(receipt, name) for name in names}
                 for receipt in receipts
             ]
             connection.execute(sa.update(requests).where(mine).values(values | {"time": now}), rows)
-            self._ledger.settle(connection, {receipt.custom_id: receipt.paid for receipt in receipts})
+            self._ledger.settle(
+                connection, {receipt.custom_id: receipt.paid for receipt in receipts}
+            )
             done = (shards.c.run == self._lease.run) & shards.c.hash.in_(sorted(landed))
             connection.execute(sa.update(shards).where(done).values(done=True))
 
@@ -149,7 +174,9 @@ class Book:
         """The provider's ids of those shards that were created and have not been settled."""
         mine = (shards.c.run == self._lease.run) & ~shards.c.done & shards.c.remote.is_not(None)
         with self._journal.database.reading() as connection:
-            rows = connection.execute(sa.select(shards.c.hash, shards.c.remote).where(mine).order_by(shards.c.time))
+            rows = connection.execute(
+                sa.select(shards.c.hash, shards.c.remote).where(mine).order_by(shards.c.time)
+            )
             wanted = set(hashes)
             return [str(remote) for name, remote in rows if name in wanted]
 
@@ -161,20 +188,38 @@ class Book:
 
     def _name_shard(self, piece: Sequence[tuple[Ask, int]], now: float) -> Shard:
         """A shard named after its requests, whose ids carry its name."""
-        digests = [identify(self._identity, self._annotator, self._round, ask, attempt) for ask, attempt in piece]
+        digests = [
+            identify(self._identity, self._annotator, self._round, ask, attempt)
+            for ask, attempt in piece
+        ]
         name = hash_shard(digests)
         named = zip(digests, piece, strict=True)
-        return Shard(name, tuple(Sending(f"{name}-{digest}", ask, attempt) for digest, (ask, attempt) in named), now)
+        return Shard(
+            name,
+            tuple(Sending(f"{name}-{digest}", ask, attempt) for digest, (ask, attempt) in named),
+            now,
+        )
 
     def _enter(self, connection: sa.Connection, entered: Sequence[Shard], now: float) -> None:
         if not entered:
             return
-        common = {"run": self._lease.run, "annotator": self._annotator, "round": self._round, "time": now}
+        common = {
+            "run": self._lease.run,
+            "annotator": self._annotator,
+            "round": self._round,
+            "time": now,
+        }
         connection.execute(
             sa.insert(shards),
             [
                 common
-                | {"hash": shard.hash, "size": len(shard.sendings), "status": "sent", "done": False, "remote": None}
+                | {
+                    "hash": shard.hash,
+                    "size": len(shard.sendings),
+                    "status": "sent",
+                    "done": False,
+                    "remote": None,
+                }
                 for shard in entered
             ],
         )
@@ -182,8 +227,16 @@ class Book:
             sa.insert(requests),
             [
                 common
-                | {"custom_id": sending.custom_id, "shard": shard.hash, "example_id": sending.ask.example_id}
-                | {"vote": sending.ask.vote, "repair": sending.ask.repair, "attempt": sending.attempt}
+                | {
+                    "custom_id": sending.custom_id,
+                    "shard": shard.hash,
+                    "example_id": sending.ask.example_id,
+                }
+                | {
+                    "vote": sending.ask.vote,
+                    "repair": sending.ask.repair,
+                    "attempt": sending.attempt,
+                }
                 | {"prompt_hash": sending.ask.prompt.hash, "state": "sent"}
                 for shard in entered
                 for sending in shard.sendings
@@ -197,19 +250,34 @@ class Book:
 
 
 def summarize_requests(journal: Journal, run: str) -> dict[str, Any]:
-    """How many requests of a run are in each state, and its batch jobs under way: provider's id, status and size."""
-    counts = sa.select(requests.c.state, sa.func.count()).where(requests.c.run == run).group_by(requests.c.state)
+    """How many requests of a run are in each state, and its batch jobs under way: provider's id,
+    status and size.
+    """
+    counts = (
+        sa.select(requests.c.state, sa.func.count())
+        .where(requests.c.run == run)
+        .group_by(requests.c.state)
+    )
     under_way = sa.select(shards.c.remote, shards.c.status, shards.c.size, shards.c.round)
-    under_way = under_way.where((shards.c.run == run) & ~shards.c.done & shards.c.remote.is_not(None))
+    under_way = under_way.where(
+        (shards.c.run == run) & ~shards.c.done & shards.c.remote.is_not(None)
+    )
     with journal.database.reading() as connection:
         states = {str(state): int(count) for state, count in connection.execute(counts)}
-        jobs = [dict(row) for row in connection.execute(under_way.order_by(shards.c.time)).mappings()]
+        jobs = [
+            dict(row) for row in connection.execute(under_way.order_by(shards.c.time)).mappings()
+        ]
     return {"requests": states, "batches": jobs}
 
 
 def count_tokens(journal: Journal, run: str) -> dict[str, int]:
-    """Requests for labels that were sent, and the tokens billed for them, by the names that a plan has."""
-    sums = [sa.func.coalesce(sa.func.sum(column), 0) for column in (requests.c.prompt_tokens, requests.c.output_tokens)]
+    """Requests for labels that were sent, and the tokens billed for them, by the names that a plan
+    has.
+    """
+    sums = [
+        sa.func.coalesce(sa.func.sum(column), 0)
+        for column in (requests.c.prompt_tokens, requests.c.output_tokens)
+    ]
     mine = (requests.c.run == run) & ~requests.c.example_id.startswith(JUDGED)
     query = sa.select(sa.func.count(), *sums).where(mine)
     with journal.database.reading() as connection:
@@ -221,4 +289,6 @@ def count_tokens(journal: Journal, run: str) -> dict[str, int]:
 def _read_row(row: sa.RowMapping) -> Row:
     values = dict(row)
     key = (values.pop("example_id"), values.pop("vote"), values.pop("repair"))
-    return Row(key=key, **{name: values[name] for name in Row.__dataclass_fields__ if name != "key"})
+    return Row(
+        key=key, **{name: values[name] for name in Row.__dataclass_fields__ if name != "key"}
+    )

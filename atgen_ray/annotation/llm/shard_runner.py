@@ -19,7 +19,14 @@ from atgen_ray.annotation.llm.error_policy import (
     judge_call,
 )
 from atgen_ray.annotation.llm.request_log import Book
-from atgen_ray.annotation.providers.base import Provider, ProviderError, Reply, Shard, StillHidden, Ticket
+from atgen_ray.annotation.providers.base import (
+    Provider,
+    ProviderError,
+    Reply,
+    Shard,
+    StillHidden,
+    Ticket,
+)
 from atgen_ray.core.errors import RunPaused, UserError
 
 T = TypeVar("T")
@@ -75,7 +82,10 @@ class Carrier:
         try:
             ticket = self._open(shard, resumed)
         except Refused as refusal:
-            return [Reply(sending.custom_id, code="refused", message=str(refusal)) for sending in shard.sendings]
+            return [
+                Reply(sending.custom_id, code="refused", message=str(refusal))
+                for sending in shard.sendings
+            ]
         if ticket.replies is None:
             self._await(shard, ticket.remote)
             return self._repeat(lambda: [*self._provider.collect(shard, ticket.remote)])
@@ -122,7 +132,9 @@ class Carrier:
                 found = self._repeat(partial(self._provider.find, shard, known))
             except StillHidden:
                 if time.time() - shard.time > self._patience.batch + self._patience.cancelling:
-                    raise RunPaused(f"{self._provider.name} does not say whether shard {shard.hash} exists") from None
+                    raise RunPaused(
+                        f"{self._provider.name} does not say whether shard {shard.hash} exists"
+                    ) from None
                 self._rest(self._patience.poll)
                 continue
             if found is not None or time.monotonic() - asked >= self._patience.doubt:
@@ -145,7 +157,8 @@ class Carrier:
             if action == "pause":
                 hours = (time.time() - shard.time) / 3600
                 raise RunPaused(
-                    f"{self._provider.name} has had batch {remote} for {hours:.1f} h and says '{said}'; it was not "
+                    f"{self._provider.name} has had batch {remote} for {hours:.1f} h and says "
+                    f"'{said}'; it was not "
                     "sent again, which could be paid twice: the same command asks for it again"
                 )
             self._rest(self._patience.poll)
@@ -172,7 +185,9 @@ class Carrier:
         return "create" if self._provider.remembers else "create blindly"
 
     def _judge(self, error: ProviderError, tries: int, since: float, call: Call) -> CallAction:
-        return judge_call(error, tries, time.monotonic() - since, self._patience, call, self._provider.name)
+        return judge_call(
+            error, tries, time.monotonic() - since, self._patience, call, self._provider.name
+        )
 
     def _act(self, action: CallAction, error: ProviderError) -> None:
         """Does what the decision on a failed call says: waits, or gives up."""

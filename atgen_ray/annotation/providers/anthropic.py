@@ -1,6 +1,7 @@
 """Anthropic: Messages one by one, or Message Batches.
 
-https://docs.anthropic.com/en/api/messages and https://docs.anthropic.com/en/api/creating-message-batches
+https://docs.anthropic.com/en/api/messages and
+https://docs.anthropic.com/en/api/creating-message-batches
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,15 @@ from typing import Any
 
 from atgen_ray.annotation.llm.prompts import Ask
 from atgen_ray.annotation.llm.reasoning import split_reasoning
-from atgen_ray.annotation.providers.base import Answer, Limits, Reply, Shard, Standing, StillHidden, Ticket
+from atgen_ray.annotation.providers.base import (
+    Answer,
+    Limits,
+    Reply,
+    Shard,
+    Standing,
+    StillHidden,
+    Ticket,
+)
 from atgen_ray.annotation.providers.sdk import (
     SKEW,
     batch_limits,
@@ -37,7 +46,9 @@ class _Anthropic:
         try:
             import anthropic
         except ImportError as error:
-            raise UserError(f'{key}.type is anthropic, which needs `pip install "atgen-ray[anthropic]"`') from error
+            raise UserError(
+                f'{key}.type is anthropic, which needs `pip install "atgen-ray[anthropic]"`'
+            ) from error
         self._sdk, self._config = anthropic, config
         self._client = anthropic.Anthropic(**client_settings(config, "ANTHROPIC_API_KEY", key))
 
@@ -53,7 +64,9 @@ class _Anthropic:
         if config.temperature is not None:
             body["temperature"] = min(1.0, config.temperature)
         if config.output_schema is not None:
-            body["output_config"] = {"format": {"type": "json_schema", "schema": config.output_schema}}
+            body["output_config"] = {
+                "format": {"type": "json_schema", "schema": config.output_schema}
+            }
         return body
 
     def measure(self, ask: Ask) -> int:
@@ -63,10 +76,14 @@ class _Anthropic:
         try:
             blocks, usage = body["content"], body["usage"]
             text = "".join(str(block["text"]) for block in blocks if block["type"] == "text")
-            hidden = "\n".join(str(block["thinking"]) for block in blocks if block["type"] == "thinking")
+            hidden = "\n".join(
+                str(block["thinking"]) for block in blocks if block["type"] == "thinking"
+            )
             finish = FINISHES.get(str(body.get("stop_reason")), "stop")
             cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
-            prompt_tokens = int(usage["input_tokens"]) + sum(int(usage.get(name) or 0) for name in cached)
+            prompt_tokens = int(usage["input_tokens"]) + sum(
+                int(usage.get(name) or 0) for name in cached
+            )
             output_tokens = int(usage["output_tokens"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
@@ -77,7 +94,9 @@ class _Anthropic:
 
 
 class AnthropicMessages(_Anthropic):
-    """One message, answered at once. The provider keeps none: an answer that was lost cannot be looked up."""
+    """One message, answered at once. The provider keeps none: an answer that was lost cannot be
+    looked up.
+    """
 
     remembers = False
 
@@ -88,7 +107,9 @@ class AnthropicMessages(_Anthropic):
     def create(self, shard: Shard) -> Ticket:
         (sending,) = shard.sendings
         body = self.encode(sending.ask)
-        extra = {name: body.pop(name) for name in ("temperature",) if name in body}  # the SDK has dropped it
+        extra = {
+            name: body.pop(name) for name in ("temperature",) if name in body
+        }  # the SDK has dropped it
         with translated(self._sdk):
             raw = self._client.messages.with_raw_response.create(**body, extra_body=extra)
         answer = read_object(raw.http_response.text)
@@ -108,7 +129,9 @@ class AnthropicMessages(_Anthropic):
 
 
 class AnthropicBatch(_Anthropic):
-    """Message Batches. They carry no metadata: a shard is known by the ids of its requests, which hold its hash."""
+    """Message Batches. They carry no metadata: a shard is known by the ids of its requests, which
+    hold its hash.
+    """
 
     remembers = True
 
@@ -117,7 +140,10 @@ class AnthropicBatch(_Anthropic):
         self.limits = batch_limits(config, BATCH_ROWS, BATCH_BYTES)
 
     def create(self, shard: Shard) -> Ticket:
-        requests: Any = [{"custom_id": each.custom_id, "params": self.encode(each.ask)} for each in shard.sendings]
+        requests: Any = [
+            {"custom_id": each.custom_id, "params": self.encode(each.ask)}
+            for each in shard.sendings
+        ]
         with translated(self._sdk):
             raw = self._client.messages.batches.with_raw_response.create(requests=requests)
         return Ticket(read_text(read_object(raw.http_response.text), "id"))
@@ -142,13 +168,20 @@ class AnthropicBatch(_Anthropic):
             page = read_object(raw.http_response.text)
             batches = page.get("data") or []  # the newest first
             for batch in batches:
-                if batch["id"] in known or sum((batch.get("request_counts") or {}).values()) != len(shard.sendings):
+                if batch["id"] in known or sum((batch.get("request_counts") or {}).values()) != len(
+                    shard.sendings
+                ):
                     continue
                 if batch["processing_status"] != "ended":
                     hidden = True  # only an ended batch shows whose it is
-                elif any(row["custom_id"] in shard.custom_ids for row in read_lines(self._results(batch["id"]))[0]):
+                elif any(
+                    row["custom_id"] in shard.custom_ids
+                    for row in read_lines(self._results(batch["id"]))[0]
+                ):
                     return Ticket(batch["id"])
-            oldest = datetime.fromisoformat(batches[-1]["created_at"]).timestamp() if batches else 0.0
+            oldest = (
+                datetime.fromisoformat(batches[-1]["created_at"]).timestamp() if batches else 0.0
+            )
             if not page.get("has_more") or oldest < shard.time - SKEW:
                 break
             after = {"after_id": batches[-1]["id"]}
@@ -170,7 +203,9 @@ class AnthropicBatch(_Anthropic):
         import httpx2
 
         with translated(self._sdk):
-            response = self._client.get(f"/v1/messages/batches/{remote}/results", cast_to=httpx2.Response)
+            response = self._client.get(
+                f"/v1/messages/batches/{remote}/results", cast_to=httpx2.Response
+            )
         return response.text
 
 
@@ -180,7 +215,13 @@ def _read_reply(row: dict[str, Any]) -> Reply:
     kind = str(result.get("type"))
     if kind == "succeeded":
         message = result.get("message")
-        return Reply(row["custom_id"], message if isinstance(message, dict) else {"unreadable": str(message)})
+        return Reply(
+            row["custom_id"], message if isinstance(message, dict) else {"unreadable": str(message)}
+        )
     error = result.get("error") or {}
     error = error.get("error") or error
-    return Reply(row["custom_id"], code=str(error.get("type") or kind), message=str(error.get("message") or ""))
+    return Reply(
+        row["custom_id"],
+        code=str(error.get("type") or kind),
+        message=str(error.get("message") or ""),
+    )

@@ -1,7 +1,8 @@
-"""Providers of annotating models: the three hooks create, check and collect, which know a wire and no policy.
+"""Providers of annotating models: the three hooks create, check and collect, which know a wire and
+no policy.
 
-A shard is what is created in one piece: a batch job of many requests, or one request that is answered at once. What to
-do when a hook fails is decided by the engine alone.
+A shard is what is created in one piece: a batch job of many requests, or one request that is
+answered at once. What to do when a hook fails is decided by the engine alone.
 """
 
 from collections.abc import Sequence
@@ -22,10 +23,21 @@ class ProviderError(Exception):
     """
 
     def __init__(
-        self, status: int | None, code: str, message: str, retry_after: float | None = None, sent: bool = True
+        self,
+        status: int | None,
+        code: str,
+        message: str,
+        retry_after: float | None = None,
+        sent: bool = True,
     ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.retry_after, self.sent = status, code, message, retry_after, sent
+        self.status, self.code, self.message, self.retry_after, self.sent = (
+            status,
+            code,
+            message,
+            retry_after,
+            sent,
+        )
 
 
 class StillHidden(Exception):
@@ -43,7 +55,9 @@ class Sending:
 
 @dataclass(frozen=True)
 class Shard:
-    """Requests that are created in one piece. `time` is when it was entered, in seconds since 1970."""
+    """Requests that are created in one piece. `time` is when it was entered, in seconds since
+    1970.
+    """
 
     hash: str
     sendings: tuple[Sending, ...]
@@ -87,7 +101,9 @@ class Standing:
 
 @dataclass(frozen=True)
 class Answer:
-    """A raw answer, read: the text without its reasoning, why the model stopped, and the tokens billed."""
+    """A raw answer, read: the text without its reasoning, why the model stopped, and the tokens
+    billed.
+    """
 
     text: str
     reasoning: str
@@ -106,7 +122,9 @@ class Limits:
 
 
 class Provider(Protocol):
-    """One way to ask one model. Its hooks are called from several threads and raise ProviderError."""
+    """One way to ask one model. Its hooks are called from several threads and raise
+    ProviderError.
+    """
 
     name: str  # as messages say it
     limits: Limits
@@ -125,11 +143,14 @@ class Provider(Protocol):
         ...
 
     def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
-        """The replies of an ended shard in any order, those to failed requests too; a request may have none."""
+        """The replies of an ended shard in any order, those to failed requests too; a request may
+        have none.
+        """
         ...
 
     def find(self, shard: Shard, known: set[str]) -> Ticket | None:
-        """A shard that was created by a process which did not live to say so; `known` ids are of other shards.
+        """A shard that was created by a process which did not live to say so; `known` ids are of
+        other shards.
 
         Raises:
             StillHidden: it cannot be told yet.

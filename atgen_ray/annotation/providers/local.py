@@ -11,21 +11,32 @@ from atgen_ray.annotation.providers.base import Answer, Limits, Reply, Shard, St
 from atgen_ray.config import ModelAnnotatorConfig, PromptConfig, Shot
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest, Progress
+from atgen_ray.engines.generation import generate_features
+from atgen_ray.engines.registry import build_engine
 from atgen_ray.store.run_folder import RunFolder
 
 Row = dict[str, Any]
 
 
 class LocalModel:
-    """All questions in one shard, answered at its creation. It costs nothing to ask again, so nothing is in doubt."""
+    """All questions in one shard, answered at its creation. It costs nothing to ask again, so
+    nothing is in doubt.
+    """
 
     name = "model"
     remembers = True
 
     def __init__(
-        self, config: ModelAnnotatorConfig, folder: RunFolder, parts: str, seed: int, progress: Progress
+        self,
+        config: ModelAnnotatorConfig,
+        folder: RunFolder,
+        parts: str,
+        seed: int,
+        progress: Progress,
     ) -> None:
-        """`parts` is a folder within `folder` that keeps rows done before a kill; `progress` raises to stop."""
+        """`parts` is a folder within `folder` that keeps rows done before a kill; `progress` raises
+        to stop.
+        """
         self._config, self._folder, self._parts, self._seed = config, folder, parts, seed
         self._progress = progress
         self.limits = Limits(1_000_000, 1 << 40, 1)
@@ -68,17 +79,18 @@ class LocalModel:
 
     def _generate(self, asks: dict[str, Ask], name: str) -> dict[str, Row]:
         """The output of each ask, by its key."""
-        from atgen_ray.engines.generation import generate_features
-        from atgen_ray.engines.registry import build_engine
-
         config, prompt = self._config, next(iter(asks.values())).prompt
         # All prompts of a round have the same system turn and worked examples.
         shots = [
             Shot(input=question[1], output=answer[1])
             for question, answer in zip(prompt.turns[:-1:2], prompt.turns[1:-1:2], strict=True)
         ]
-        engine = build_engine(config.model, PromptConfig(system=prompt.system, few_shot=shots), config.engine)
-        examples = pa.table({"id": list(asks), "text": [ask.prompt.turns[-1][1] for ask in asks.values()]})
+        engine = build_engine(
+            config.model, PromptConfig(system=prompt.system, few_shot=shots), config.engine
+        )
+        examples = pa.table(
+            {"id": list(asks), "text": [ask.prompt.turns[-1][1] for ask in asks.values()]}
+        )
         drawn = config.votes if config.temperature != 0 else 0
         request = GenerationRequest(
             config.max_output_tokens,
@@ -89,7 +101,14 @@ class LocalModel:
         )
         parts = f"{self._parts}/{name}"
         features = generate_features(
-            engine, examples, request, None, self._folder, parts, config.engine.batch_size, self._progress
+            engine,
+            examples,
+            request,
+            None,
+            self._folder,
+            parts,
+            config.engine.batch_size,
+            self._progress,
         )
         self._folder.remove(parts)
         return {row["id"]: row for row in features.to_pylist()}
@@ -99,8 +118,12 @@ class LocalModel:
             return Reply(custom_id, code="refused", message=row["error"])
         body = {"prompt_tokens": row["prompt_tokens"], "finish_reason": row["finish_reason"]}
         if self._config.temperature == 0:
-            return Reply(custom_id, body | {"text": row["text"], "output_tokens": len(row["token_ids"])})
+            return Reply(
+                custom_id, body | {"text": row["text"], "output_tokens": len(row["token_ids"])}
+            )
         if vote >= len(row["samples"]):
             return Reply(custom_id, code="refused", message="the engine drew no such sample")
         text = row["samples"][vote]["text"]
-        return Reply(custom_id, body | {"text": text, "output_tokens": None, "finish_reason": "stop"})
+        return Reply(
+            custom_id, body | {"text": text, "output_tokens": None, "finish_reason": "stop"}
+        )

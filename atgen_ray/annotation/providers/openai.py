@@ -1,6 +1,7 @@
 """OpenAI and servers that speak its protocol: chat completions, one by one or as batch jobs.
 
-https://platform.openai.com/docs/api-reference/chat and https://platform.openai.com/docs/guides/batch
+https://platform.openai.com/docs/api-reference/chat and
+https://platform.openai.com/docs/guides/batch
 """
 
 import json
@@ -39,7 +40,9 @@ class _OpenAI:
         try:
             import openai
         except ImportError as error:
-            raise UserError(f'{key}.type is openai, which needs `pip install "atgen-ray[openai]"`') from error
+            raise UserError(
+                f'{key}.type is openai, which needs `pip install "atgen-ray[openai]"`'
+            ) from error
         self._sdk, self._config, self._run = openai, config, run
         self._client = openai.OpenAI(**client_settings(config, "OPENAI_API_KEY", key))
 
@@ -68,10 +71,16 @@ class _OpenAI:
             content = message.get("content") or ""
             if isinstance(content, list):  # Mistral's servers tell thoughts and text apart
                 parts = [part if isinstance(part, dict) else {} for part in content]
-                content = "".join(str(part.get("text") or "") for part in parts if part.get("type") == "text")
+                content = "".join(
+                    str(part.get("text") or "") for part in parts if part.get("type") == "text"
+                )
             thought = split_reasoning(str(content))
             hidden = str(message.get("reasoning_content") or message.get("reasoning") or "")
-            finish = "refusal" if message.get("refusal") else FINISHES.get(str(choice.get("finish_reason")), "stop")
+            finish = (
+                "refusal"
+                if message.get("refusal")
+                else FINISHES.get(str(choice.get("finish_reason")), "stop")
+            )
             tokens = int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
@@ -80,11 +89,15 @@ class _OpenAI:
 
 
 class OpenAIChat(_OpenAI):
-    """One request, answered at once; with `recovery: stored` OpenAI keeps it under the request's id."""
+    """One request, answered at once; with `recovery: stored` OpenAI keeps it under the request's
+    id.
+    """
 
     def __init__(self, config: OpenAIAnnotatorConfig, run: str, key: str) -> None:
         super().__init__(config, run, key)
-        stored = config.recovery == "stored" or (config.recovery == "auto" and config.base_url is None)
+        stored = config.recovery == "stored" or (
+            config.recovery == "auto" and config.base_url is None
+        )
         self.remembers = stored
         self.limits = Limits(1, BATCH_BYTES, config.concurrency)
 
@@ -121,7 +134,9 @@ class OpenAIChat(_OpenAI):
 
 
 class OpenAIBatch(_OpenAI):
-    """Batch jobs: a file of requests, a job on it with the shard's hash in its metadata, and its two result files."""
+    """Batch jobs: a file of requests, a job on it with the shard's hash in its metadata, and its
+    two result files.
+    """
 
     remembers = True
 
@@ -139,7 +154,9 @@ class OpenAIBatch(_OpenAI):
         ]
         content = "".join(f"{line}\n" for line in lines).encode()
         with translated(self._sdk):
-            file = self._client.files.with_raw_response.create(file=(f"{shard.hash}.jsonl", content), purpose="batch")
+            file = self._client.files.with_raw_response.create(
+                file=(f"{shard.hash}.jsonl", content), purpose="batch"
+            )
             batch = self._client.batches.with_raw_response.create(
                 completion_window="24h",
                 endpoint="/v1/chat/completions",
@@ -154,11 +171,18 @@ class OpenAIBatch(_OpenAI):
 
     def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
         batch = self._retrieve(remote)
-        files = [str(batch[name]) for name in ("output_file_id", "error_file_id") if batch.get(name)]
+        files = [
+            str(batch[name]) for name in ("output_file_id", "error_file_id") if batch.get(name)
+        ]
         if batch.get("status") == "failed" and not files:
             said = ((batch.get("errors") or {}).get("data") or [{}])[0]
-            code, message = str(said.get("code") or "failed"), str(said.get("message") or "the batch failed")
-            return [Reply(sending.custom_id, code=code, message=message) for sending in shard.sendings]
+            code, message = (
+                str(said.get("code") or "failed"),
+                str(said.get("message") or "the batch failed"),
+            )
+            return [
+                Reply(sending.custom_id, code=code, message=message) for sending in shard.sendings
+            ]
         for _ in range(2):  # a broken line may be the fault of the way
             rows, broken = list[dict[str, Any]](), 0
             for file in files:
@@ -181,7 +205,10 @@ class OpenAIBatch(_OpenAI):
             for batch in batches:
                 if (batch.get("metadata") or {}).get("atgen_shard") == shard.hash:
                     return Ticket(read_text(batch, "id"))
-            if not (page.get("has_more") and batches) or batches[-1]["created_at"] < shard.time - SKEW:
+            if (
+                not (page.get("has_more") and batches)
+                or batches[-1]["created_at"] < shard.time - SKEW
+            ):
                 return None
             after = {"after": batches[-1]["id"]}
 
@@ -199,7 +226,9 @@ def _read_reply(row: dict[str, Any]) -> Reply:
     response, error = row.get("response") or {}, row.get("error") or {}
     body = response.get("body")
     if response.get("status_code") == 200:
-        return Reply(row["custom_id"], body if isinstance(body, dict) else {"unreadable": json.dumps(body)})
+        return Reply(
+            row["custom_id"], body if isinstance(body, dict) else {"unreadable": json.dumps(body)}
+        )
     inner = (body.get("error") if isinstance(body, dict) else None) or error
     code = str(inner.get("code") or inner.get("type") or response.get("status_code") or "no_reply")
     if int(response.get("status_code") or 0) >= 500:

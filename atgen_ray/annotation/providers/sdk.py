@@ -1,4 +1,6 @@
-"""What the wires of the paid providers have in common: errors of their SDKs, and files of JSON lines."""
+"""What the wires of the paid providers have in common: errors of their SDKs, and files of JSON
+lines.
+"""
 
 import json
 from collections.abc import Iterator
@@ -28,17 +30,25 @@ def client_settings(config: RemoteAnnotatorConfig, variable: str, key: str) -> d
 
     secret = read_key(variable, config.api_key_file, f"{key}.api_key_file")
     if secret is None and config.base_url is None:
-        raise UserError(f"{variable} is not set, expected the key of the provider there or in {key}.api_key_file")
+        raise UserError(
+            f"{variable} is not set, expected the key of the provider there or in "
+            f"{key}.api_key_file"
+        )
     return {
         "api_key": secret.get_secret_value() if secret else "none",
         "base_url": config.base_url,
-        "max_retries": 0,  # a create that is silently repeated is paid twice; the engine repeats what may be
-        "timeout": httpx2.Timeout(config.timeout_seconds, connect=min(CONNECT_SECONDS, config.timeout_seconds)),
+        # A create that is silently repeated is paid twice; the engine repeats what may be.
+        "max_retries": 0,
+        "timeout": httpx2.Timeout(
+            config.timeout_seconds, connect=min(CONNECT_SECONDS, config.timeout_seconds)
+        ),
     }
 
 
 def batch_limits(config: RemoteAnnotatorConfig, rows: int, size: int) -> Limits:
-    """Limits of batch jobs, of which the provider takes `rows` requests and `size` bytes at most."""
+    """Limits of batch jobs, of which the provider takes `rows` requests and `size` bytes at
+    most.
+    """
     return Limits(max(2, min(config.shard_rows, rows)), size, min(config.concurrency, BATCHES))
 
 
@@ -49,14 +59,20 @@ def translated(sdk: Any) -> Iterator[None]:
         yield
     except sdk.APIStatusError as error:
         inner: dict[str, Any] = error.body if isinstance(error.body, dict) else {}
-        if isinstance(inner.get("error"), dict):  # one SDK has taken the outer object off, the other has not
+        if isinstance(
+            inner.get("error"), dict
+        ):  # one SDK has taken the outer object off, the other has not
             inner = inner["error"]
         code = str(inner.get("code") or inner.get("type") or "")
         message = redact(str(inner.get("message") or error.message))
-        raise ProviderError(error.status_code, code, message, read_wait(error.response.headers)) from None
+        raise ProviderError(
+            error.status_code, code, message, read_wait(error.response.headers)
+        ) from None
     except sdk.APIConnectionError as error:
         cause = type(error.__cause__).__name__
-        raise ProviderError(None, cause, redact(f"{error.message} {cause}"), sent=cause not in NOT_SENT) from None
+        raise ProviderError(
+            None, cause, redact(f"{error.message} {cause}"), sent=cause not in NOT_SENT
+        ) from None
     except sdk.APIResponseValidationError as error:
         raise ProviderError(200, "malformed", redact(error.message)) from None
 
@@ -88,7 +104,9 @@ def read_text(value: dict[str, Any], name: str) -> str:
 
 
 def read_lines(text: str) -> tuple[list[dict[str, Any]], int]:
-    """The objects of a JSON Lines file that have a custom_id, and how many lines are something else."""
+    """The objects of a JSON Lines file that have a custom_id, and how many lines are something
+    else.
+    """
     rows, broken = [], 0
     for line in text.split("\n"):
         if line.strip():
@@ -104,17 +122,26 @@ def read_lines(text: str) -> tuple[list[dict[str, Any]], int]:
 
 
 def measure_body(body: dict[str, Any]) -> int:
-    """Bytes of a request in a file of many: its JSON, and room for the id and the rest of its envelope."""
+    """Bytes of a request in a file of many: its JSON, and room for the id and the rest of its
+    envelope.
+    """
     return len(encode_json(body).encode()) + ENVELOPE
 
 
 def fill_gaps(shard: Shard, replies: list[Reply], done: int, broken: int) -> list[Reply]:
-    """`replies`, and for requests that are done by the provider's count but cannot be read: a body that says so.
+    """`replies`, and for requests that are done by the provider's count but cannot be read: a body
+    that says so.
 
-    `done` is how many the provider says have an answer. An unreadable answer is paid for, so it is not asked again.
+    `done` is how many the provider says have an answer. An unreadable answer is paid for, so it is
+    not asked again.
     """
-    answered = sum(reply.body is not None and reply.custom_id in shard.custom_ids for reply in replies)
+    answered = sum(
+        reply.body is not None and reply.custom_id in shard.custom_ids for reply in replies
+    )
     missing = sorted(shard.custom_ids - {reply.custom_id for reply in replies})
     if not broken and answered >= done:
         return replies
-    return replies + [Reply(custom_id, {"unreadable": f"{broken} broken lines in the file"}) for custom_id in missing]
+    return replies + [
+        Reply(custom_id, {"unreadable": f"{broken} broken lines in the file"})
+        for custom_id in missing
+    ]

@@ -1,4 +1,6 @@
-"""Stopping by predicted gain, tried on every curve of a suite: labels saved, score lost, and whether it predicts."""
+"""Stopping by predicted gain, tried on every curve of a suite: labels saved, score lost, and
+whether it predicts.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,9 @@ BOUNDS = (0.05, 0.95)
 
 @dataclass(frozen=True)
 class Backtest:
-    """One threshold over all curves. `saved` is a share of the labels, `lost` in units of the metrics."""
+    """One threshold over all curves. `saved` is a share of the labels, `lost` in units of the
+    metrics.
+    """
 
     threshold: float
     curves: int
@@ -27,7 +31,9 @@ class Backtest:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often the next score's gain on the last lay within the 90 % interval predicted for it, and the mean error."""
+    """How often the next score's gain on the last lay within the 90 % interval predicted for it,
+    and the mean error.
+    """
 
     predictions: int
     covered: float
@@ -36,7 +42,9 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Promise:
-    """What a curve up to its round `at` promised of the next batch of `more` labels, and what came."""
+    """What a curve up to its round `at` promised of the next batch of `more` labels, and what
+    came.
+    """
 
     at: int
     more: int
@@ -52,7 +60,9 @@ class Trace:
     promises: list[Promise]
 
     def find_stop(self, threshold: float, certainty: float) -> int:
-        """The index of the round after which the run would have stopped; the last where it would not."""
+        """The index of the round after which the run would have stopped; the last where it would
+        not.
+        """
         for promise in self.promises:
             if np.mean(promise.gain.expected / promise.more < threshold) >= certainty:
                 return promise.at
@@ -66,10 +76,11 @@ def trace_curves(curves: Sequence[Curve]) -> list[Trace]:
 
 
 def backtest_stopping(traces: Sequence[Trace], analysis: AnalysisConfig) -> list[Backtest]:
-    """What each threshold of `analysis.gain_thresholds` would have saved and cost on curves of the test set.
+    """What each threshold of `analysis.gain_thresholds` would have saved and cost on curves of the
+    test set.
 
-    A run steers by its dev split, never by the test set; here the test curve stands in for it, and is smoother where
-    the test set is larger than the dev split would be.
+    A run steers by its dev split, never by the test set; here the test curve stands in for it, and
+    is smoother where the test set is larger than the dev split would be.
     """
     rows = []
     for threshold in analysis.gain_thresholds if traces else ():
@@ -78,7 +89,13 @@ def backtest_stopping(traces: Sequence[Trace], analysis: AnalysisConfig) -> list
         lost = [curve.scores[-1] - curve.scores[at] for curve, at in stops]
         early = sum(at < len(curve.labels) - 1 for curve, at in stops)
         rows.append(
-            Backtest(threshold, len(stops), early, estimate_mean(saved, analysis), estimate_mean(lost, analysis))
+            Backtest(
+                threshold,
+                len(stops),
+                early,
+                estimate_mean(saved, analysis),
+                estimate_mean(lost, analysis),
+            )
         )
     return rows
 
@@ -87,7 +104,9 @@ def calibrate(traces: Sequence[Trace], analysis: AnalysisConfig) -> Calibration:
     """Every promise against what came."""
     promises = [promise for trace in traces for promise in trace.promises]
     bounds = [np.quantile(promise.gain.observed, BOUNDS) for promise in promises]
-    covered = [low <= promise.found <= high for promise, (low, high) in zip(promises, bounds, strict=True)]
+    covered = [
+        low <= promise.found <= high for promise, (low, high) in zip(promises, bounds, strict=True)
+    ]
     share = float(np.mean(covered)) if covered else math.nan
     errors = [float(each.gain.expected.mean()) - each.found for each in promises]
     return Calibration(len(promises), share, estimate_mean(errors, analysis))
@@ -96,6 +115,8 @@ def calibrate(traces: Sequence[Trace], analysis: AnalysisConfig) -> Calibration:
 def _follow(curve: Curve) -> Iterator[Promise]:
     for at in range(len(curve.labels) - 1):
         more = curve.labels[at + 1] - curve.labels[at]
-        gain = predict_gain(curve.labels[: at + 1], curve.scores[: at + 1], more) if more > 0 else None
+        gain = (
+            predict_gain(curve.labels[: at + 1], curve.scores[: at + 1], more) if more > 0 else None
+        )
         if gain is not None:
             yield Promise(at, more, gain, curve.scores[at + 1] - curve.scores[at])

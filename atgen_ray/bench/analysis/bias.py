@@ -1,4 +1,6 @@
-"""The bias of selection: how labelled sets drift from their pools, and whom that serves in the test set."""
+"""The bias of selection: how labelled sets drift from their pools, and whom that serves in the test
+set.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from atgen_ray.bench.analysis.curves import Curve
-from atgen_ray.bench.analysis.distribution_shift import PoolFacts, measure_shift, slice_examples, study_pool
+from atgen_ray.bench.analysis.distribution_shift import (
+    PoolFacts,
+    measure_shift,
+    slice_examples,
+    study_pool,
+)
 from atgen_ray.bench.analysis.statistics import Interval, estimate_mean
 from atgen_ray.bench.config import BenchConfig
 from atgen_ray.embedding.pool import read_embeddings
@@ -18,8 +25,10 @@ MEASURES = ("mmd", "length", "clusters", "vocabulary", "language")
 
 @dataclass(frozen=True)
 class Drift:
-    """One measure of one strategy on one task after the last round, with its difference from the baseline's pair by
-    pair, and how much that difference grows a round (least squares over each pair)."""
+    """One measure of one strategy on one task after the last round, with its difference from the
+    baseline's pair by pair, and how much that difference grows a round (least squares over each
+    pair).
+    """
 
     task: str
     model: str
@@ -47,17 +56,29 @@ def measure_drift(suite: BenchConfig, curves: Sequence[Curve]) -> list[Drift]:
     rows: list[Drift] = []
     for (task, model), group in _group(curves).items():
         facts = read_pool(group)
-        shifts = {id(curve): [measure_shift(facts, ids) for ids in read_labeled(curve)] for curve in group}
-        baseline = {curve.pair: curve for curve in group if curve.cell.strategy == suite.analysis.baseline}
+        shifts = {
+            id(curve): [measure_shift(facts, ids) for ids in read_labeled(curve)] for curve in group
+        }
+        baseline = {
+            curve.pair: curve for curve in group if curve.cell.strategy == suite.analysis.baseline
+        }
         for strategy in suite.strategies:
-            own = [curve for curve in group if curve.cell.strategy == strategy and shifts[id(curve)]]
+            own = [
+                curve for curve in group if curve.cell.strategy == strategy and shifts[id(curve)]
+            ]
             for measure in MEASURES if own else ():
-                paths = {curve.pair: [shift[measure] for shift in shifts[id(curve)]] for curve in own}
+                paths = {
+                    curve.pair: [shift[measure] for shift in shifts[id(curve)]] for curve in own
+                }
                 others = {
-                    pair: [shift[measure] for shift in shifts[id(baseline[pair])]] for pair in paths if pair in baseline
+                    pair: [shift[measure] for shift in shifts[id(baseline[pair])]]
+                    for pair in paths
+                    if pair in baseline
                 }
                 apart = [
-                    [a - b for a, b in zip(paths[pair], other, strict=False)] for pair, other in others.items() if other
+                    [a - b for a, b in zip(paths[pair], other, strict=False)]
+                    for pair, other in others.items()
+                    if other
                 ]
                 found = {
                     "last": [path[-1] for path in paths.values()],
@@ -74,36 +95,56 @@ def measure_slices(suite: BenchConfig, curves: Sequence[Curve]) -> list[SliceEff
     rows: list[SliceEffect] = []
     for (task, model), group in _group(curves).items():
         folder = _folder(group[0])
-        tables = (folder.read_table(file, ["id", "text"]) for file in ("pool.parquet", "test.parquet"))
+        tables = (
+            folder.read_table(file, ["id", "text"]) for file in ("pool.parquet", "test.parquet")
+        )
         pool, test = ({row["id"]: row["text"] for row in table.to_pylist()} for table in tables)
         slices = slice_examples(test, pool.values())
         scores = {id(curve): read_scores(curve) for curve in group}
-        baseline = {curve.pair: curve for curve in group if curve.cell.strategy == suite.analysis.baseline}
+        baseline = {
+            curve.pair: curve for curve in group if curve.cell.strategy == suite.analysis.baseline
+        }
         for strategy in suite.strategies:
-            own = [curve for curve in group if curve.cell.strategy == strategy and curve.pair in baseline]
+            own = [
+                curve
+                for curve in group
+                if curve.cell.strategy == strategy and curve.pair in baseline
+            ]
             if strategy == suite.analysis.baseline or not own:
                 continue
             for name, ids in slices.items():
                 differences = [
-                    _mean(scores[id(curve)], ids) - _mean(scores[id(baseline[curve.pair])], ids) for curve in own
+                    _mean(scores[id(curve)], ids) - _mean(scores[id(baseline[curve.pair])], ids)
+                    for curve in own
                 ]
-                rows.append(SliceEffect(task, model, strategy, name, len(ids), _estimate(differences, suite)))
+                rows.append(
+                    SliceEffect(
+                        task, model, strategy, name, len(ids), _estimate(differences, suite)
+                    )
+                )
     return rows
 
 
 def read_pool(group: Sequence[Curve]) -> PoolFacts:
-    """The pool that the runs of one task and model share; its vectors come from a run that has them."""
+    """The pool that the runs of one task and model share; its vectors come from a run that has
+    them.
+    """
     folder = _folder(group[0])
     pool = folder.read_table("pool.parquet", ["id", "text", "content"]).to_pylist()
-    # The runs are over and known answers were theirs to learn from: this looks back and chooses nothing.
+    # The runs are over and known answers were theirs to learn from: this looks back and chooses
+    # nothing.
     gold = {row["id"]: row["references"] for row in folder.read_table("gold.parquet").to_pylist()}
     vectors = {}
     for curve in group:
         table = read_embeddings(_folder(curve))
         if table.num_rows:
-            known = dict(zip(table["content"].to_pylist(), table["embedding"].to_pylist(), strict=True))
+            known = dict(
+                zip(table["content"].to_pylist(), table["embedding"].to_pylist(), strict=True)
+            )
             pairs = ((row["id"], known.get(row["content"])) for row in pool)
-            vectors = {id_: np.asarray(vector, np.float64) for id_, vector in pairs if vector is not None}
+            vectors = {
+                id_: np.asarray(vector, np.float64) for id_, vector in pairs if vector is not None
+            }
             break
     texts = {row["id"]: row["text"] for row in pool}
     return study_pool(texts, {id_: gold[id_][0] for id_ in texts if gold.get(id_)}, vectors)

@@ -28,9 +28,11 @@ ALL = "all tasks"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One strategy on one task (or over all) and model. Differences are strategy minus baseline, pair by pair.
+    """One strategy on one task (or over all) and model. Differences are strategy minus baseline,
+    pair by pair.
 
-    `p` are of the difference in the final score, `corrected` for all strategies and tasks of its table.
+    `p` are of the difference in the final score, `corrected` for all strategies and tasks of its
+    table.
     """
 
     task: str
@@ -65,12 +67,16 @@ def compare_strategies(suite: BenchConfig, curves: Sequence[Curve]) -> list[Comp
 
 
 def compare_overall(suite: BenchConfig, curves: Sequence[Curve]) -> list[Comparison]:
-    """One comparison for each strategy and model over the pairs of all tasks, every pair counted alike."""
+    """One comparison for each strategy and model over the pairs of all tasks, every pair counted
+    alike.
+    """
     drafts = list(_draft(suite, curves))
     merged = []
     for model in suite.models:
         for strategy in suite.strategies:
-            parts = [draft for draft in drafts if (draft.model, draft.strategy) == (model, strategy)]
+            parts = [
+                draft for draft in drafts if (draft.model, draft.strategy) == (model, strategy)
+            ]
             if parts:
                 metrics = list(dict.fromkeys(part.metric for part in parts))
                 rows = [curve for part in parts for curve in part.curves]
@@ -81,26 +87,41 @@ def compare_overall(suite: BenchConfig, curves: Sequence[Curve]) -> list[Compari
 
 def list_points(curve: Curve) -> list[tuple[float, float]]:
     """Labels and score at each round."""
-    return [(float(labels), score) for labels, score in zip(curve.labels, curve.scores, strict=True)]
+    return [
+        (float(labels), score) for labels, score in zip(curve.labels, curve.scores, strict=True)
+    ]
 
 
 def _draft(suite: BenchConfig, curves: Sequence[Curve]) -> Iterator[_Draft]:
-    baseline = {curve.pair: curve for curve in curves if curve.cell.strategy == suite.analysis.baseline}
+    baseline = {
+        curve.pair: curve for curve in curves if curve.cell.strategy == suite.analysis.baseline
+    }
     for task, settings in suite.tasks.items():
         for model in suite.models:
             for strategy in suite.strategies:
                 rows = [
                     curve
                     for curve in curves
-                    if (curve.cell.task, curve.cell.model, curve.cell.strategy) == (task, model, strategy)
+                    if (curve.cell.task, curve.cell.model, curve.cell.strategy)
+                    == (task, model, strategy)
                     and curve.pair in baseline
                 ]
                 if rows:
-                    yield _Draft(task, model, strategy, settings.metric, rows, [baseline[row.pair] for row in rows])
+                    yield _Draft(
+                        task,
+                        model,
+                        strategy,
+                        settings.metric,
+                        rows,
+                        [baseline[row.pair] for row in rows],
+                    )
 
 
 def _finish(drafts: list[_Draft], analysis: AnalysisConfig) -> list[Comparison]:
-    finals = [[a.scores[-1] - b.scores[-1] for a, b in zip(d.curves, d.against, strict=True)] for d in drafts]
+    finals = [
+        [a.scores[-1] - b.scores[-1] for a, b in zip(d.curves, d.against, strict=True)]
+        for d in drafts
+    ]
     values = [compare_pairs(row, analysis.seed) for row in finals]
     rivals = [index for index, draft in enumerate(drafts) if draft.strategy != analysis.baseline]
     corrected = dict(zip(rivals, correct_many([values[index] for index in rivals]), strict=True))
@@ -113,7 +134,10 @@ def _finish(drafts: list[_Draft], analysis: AnalysisConfig) -> list[Comparison]:
 def _compare(
     draft: _Draft, differences: list[float], p: float, corrected: float, analysis: AnalysisConfig
 ) -> Comparison:
-    own, other = ([measure_area(list_points(curve)) for curve in rows] for rows in (draft.curves, draft.against))
+    own, other = (
+        [measure_area(list_points(curve)) for curve in rows]
+        for rows in (draft.curves, draft.against)
+    )
     difference = estimate_mean(differences, analysis)
     is_baseline = draft.strategy == analysis.baseline
     reach = None if draft.task == ALL else estimate_reach(*_points(draft), analysis)
@@ -131,19 +155,27 @@ def _compare(
         verdict="baseline" if is_baseline else decide(difference, corrected, analysis),
         reach=reach,
         reach_seconds=_find_seconds(draft.curves, reach.labels) if reach else None,
-        device_seconds=estimate_mean([curve.seconds_so_far()[-1] for curve in draft.curves], analysis),
+        device_seconds=estimate_mean(
+            [curve.seconds_so_far()[-1] for curve in draft.curves], analysis
+        ),
     )
 
 
 def _points(draft: _Draft) -> tuple[list[Points], list[Points]]:
-    return [list_points(curve) for curve in draft.against], [list_points(curve) for curve in draft.curves]
+    return [list_points(curve) for curve in draft.against], [
+        list_points(curve) for curve in draft.curves
+    ]
 
 
 def _find_seconds(curves: list[Curve], labels: Interval) -> Interval:
     """The mean seconds that runs had taken at each bound of `labels`."""
-    spent = [list(zip(map(float, curve.labels), curve.seconds_so_far(), strict=True)) for curve in curves]
+    spent = [
+        list(zip(map(float, curve.labels), curve.seconds_so_far(), strict=True)) for curve in curves
+    ]
     grid, seconds = align_curves(spent)
-    mean, low, high = np.interp([labels.mean, labels.low, labels.high], grid, seconds.mean(axis=0)).tolist()
+    mean, low, high = np.interp(
+        [labels.mean, labels.low, labels.high], grid, seconds.mean(axis=0)
+    ).tolist()
     return Interval(mean, low, high, labels.count)
 
 
@@ -153,6 +185,8 @@ def compare_rivals(suite: BenchConfig, curves: Sequence[Curve]) -> list[Comparis
     for strategy, other in suite.analysis.rivals.items():
         analysis = suite.analysis.model_copy(update={"baseline": other})
         pair = {name: suite.strategies[name] for name in (other, strategy)}
-        found = compare_strategies(suite.model_copy(update={"analysis": analysis, "strategies": pair}), curves)
+        found = compare_strategies(
+            suite.model_copy(update={"analysis": analysis, "strategies": pair}), curves
+        )
         rows += [row for row in found if row.strategy == strategy]
     return rows

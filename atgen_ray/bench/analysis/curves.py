@@ -13,7 +13,8 @@ Pair = tuple[str, str, int, int]  # task, model, seed and order
 
 @dataclass(frozen=True)
 class Curve:
-    """One finished run: a score, labels and dollars so far, and the seconds of each step, at each of its rounds.
+    """One finished run: a score, labels and dollars so far, and the seconds of each step, at each
+    of its rounds.
 
     `seconds` count what the run would have taken alone: also what other runs had made already.
     """
@@ -44,7 +45,9 @@ class Curve:
 
 
 def read_curves(cells: Sequence[Cell], metrics: dict[str, str], journal: Journal) -> list[Curve]:
-    """A curve for each run that is finished and has the metric of its task (`metrics`) on a test set."""
+    """A curve for each run that is finished and has the metric of its task (`metrics`) on a test
+    set.
+    """
     known = {record.name: record.status for record in journal.runs()}
     curves = []
     for cell in cells:

@@ -1,6 +1,8 @@
-"""Parts of a test set that selection may serve unequally: by length, by how usual the words are, by language.
+"""Parts of a test set that selection may serve unequally: by length, by how usual the words are, by
+language.
 
-How far a labelled set lies from its pool: in embedding, length, clusters, words of the answers and language.
+How far a labelled set lies from its pool: in embedding, length, clusters, words of the answers and
+language.
 """
 
 import math
@@ -20,15 +22,17 @@ LEAST = 3  # examples of a slice
 
 
 def slice_examples(test: Mapping[str, str], pool: Iterable[str]) -> dict[str, list[str]]:
-    """Ids of `test` (input text by id) by slice; thirds of equal size, and languages where there are several.
+    """Ids of `test` (input text by id) by slice; thirds of equal size, and languages where there
+    are several.
 
-    short, middle and long go by words; rare, mixed and common by the mean log frequency of the words in `pool`. A
-    slice of fewer than three examples is left out.
+    short, middle and long go by words; rare, mixed and common by the mean log frequency of the
+    words in `pool`. A slice of fewer than three examples is left out.
     """
     counts = Counter(word for text in pool for word in _words(text))
     lengths = {id_: float(len(text.split())) for id_, text in test.items()}
     usual = {
-        id_: float(np.mean([math.log1p(counts[word]) for word in _words(text)] or [0.0])) for id_, text in test.items()
+        id_: float(np.mean([math.log1p(counts[word]) for word in _words(text)] or [0.0]))
+        for id_, text in test.items()
     }
     slices = _cut(lengths, ("short", "middle", "long")) | _cut(usual, ("rare", "mixed", "common"))
     languages = {id_: name_language(text) for id_, text in test.items()}
@@ -40,7 +44,10 @@ def slice_examples(test: Mapping[str, str], pool: Iterable[str]) -> dict[str, li
 def _cut(values: Mapping[str, float], names: tuple[str, ...]) -> dict[str, list[str]]:
     """Ids in parts of equal size by value, ties by id."""
     ordered = sorted(values, key=lambda id_: (values[id_], id_))
-    return {name: list(part) for name, part in zip(names, np.array_split(ordered, len(names)), strict=True)}
+    return {
+        name: list(part)
+        for name, part in zip(names, np.array_split(ordered, len(names)), strict=True)
+    }
 
 
 def _words(text: str) -> list[str]:
@@ -84,8 +91,9 @@ def study_pool(texts: Mapping[str, str], answers: Mapping[str, str], vectors: Ve
 def measure_shift(pool: PoolFacts, labeled: Sequence[str]) -> dict[str, float]:
     """Distances of the examples `labeled` from the pool; NaN where there is nothing to measure.
 
-    mmd: maximum mean discrepancy of the embeddings, squared, biased, with a Gaussian kernel of the median distance
-        (Gretton et al. 2012, JMLR 13:723). A small set is far even when drawn at random: compare with the baseline's.
+    mmd: maximum mean discrepancy of the embeddings, squared, biased, with a Gaussian kernel of the
+        median distance (Gretton et al. 2012, JMLR 13:723). A small set is far even when drawn at
+        random: compare with the baseline's.
     length: mean words of the labelled inputs over those of the pool.
     clusters: share of the pool's clusters with a labelled example.
     vocabulary: Jensen-Shannon distance (base 2) of the words in the answers.
@@ -94,7 +102,9 @@ def measure_shift(pool: PoolFacts, labeled: Sequence[str]) -> dict[str, float]:
     return {
         "mmd": _measure_mmd(pool, labeled),
         "length": _mean_length(pool, labeled) / _mean_length(pool, pool.ids),
-        "clusters": pool.clusters.cover({"all": labeled}, [], dict(pool.vectors)).get("all", math.nan)
+        "clusters": pool.clusters.cover({"all": labeled}, [], dict(pool.vectors)).get(
+            "all", math.nan
+        )
         if pool.clusters
         else math.nan,
         "vocabulary": _compare_words(pool, labeled),
@@ -104,7 +114,8 @@ def measure_shift(pool: PoolFacts, labeled: Sequence[str]) -> dict[str, float]:
 
 @cache
 def name_language(text: str) -> str:
-    """The language of a text as ISO 639-1, by its character n-grams; `unknown` where it has no letters.
+    """The language of a text as ISO 639-1, by its character n-grams; `unknown` where it has no
+    letters.
 
     Short texts are often taken for a related language.
     """
@@ -137,7 +148,9 @@ def _mean_length(pool: PoolFacts, ids: Sequence[str]) -> float:
 
 def _compare_words(pool: PoolFacts, labeled: Sequence[str]) -> float:
     def count(ids: Sequence[str]) -> Counter[str]:
-        return Counter(word for id_ in ids for word in WORD.findall(pool.answers.get(id_, "").lower()))
+        return Counter(
+            word for id_ in ids for word in WORD.findall(pool.answers.get(id_, "").lower())
+        )
 
     return _distance(count(labeled), count(pool.ids))
 
@@ -148,7 +161,11 @@ def _compare_languages(pool: PoolFacts, labeled: Sequence[str]) -> float:
         return {name: count / found.total() for name, count in found.items()}
 
     one, other = share(labeled), share(pool.ids)
-    return sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in one | other) / 2 if labeled else math.nan
+    return (
+        sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in one | other) / 2
+        if labeled
+        else math.nan
+    )
 
 
 def _distance(one: Counter[str], other: Counter[str]) -> float:

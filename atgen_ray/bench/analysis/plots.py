@@ -1,4 +1,6 @@
-"""The pictures of a suite: learning curves task by task, and differences from the baseline with their intervals."""
+"""The pictures of a suite: learning curves task by task, and differences from the baseline with
+their intervals.
+"""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +23,9 @@ Picture = tuple[tuple[float, float], Draw]  # size in pixels, and what fills it
 
 
 def draw_curves(suite: BenchConfig, curves: Sequence[Curve]) -> Picture:
-    """A panel for each task and model: the mean curve of every strategy, and its interval over seeds as a band."""
+    """A panel for each task and model: the mean curve of every strategy, and its interval over
+    seeds as a band.
+    """
     groups: dict[tuple[str, str], list[Curve]] = {}
     for curve in curves:
         groups.setdefault((curve.cell.task, curve.cell.model), []).append(curve)
@@ -33,21 +37,36 @@ def draw_curves(suite: BenchConfig, curves: Sequence[Curve]) -> Picture:
     def draw(figure: "Figure") -> None:
         for index, strategy in enumerate(strategies):
             x, y = 16 + (index % 3) * (width - 16) / 3, height - 16 - 24 * (index // 3)
-            figure.text(x / width, y / height, f"● {strategy}", color=series_colour(index), va="center")
+            figure.text(
+                x / width, y / height, f"● {strategy}", color=series_colour(index), va="center"
+            )
         for place, ((task, model), group) in enumerate(groups.items()):
             row, column = divmod(place, ACROSS)
             right = width - (column + 1) * PANEL[0] + 12
             top = legend + row * PANEL[1] + 30
-            axes = add_axes(figure, column * PANEL[0] + 44, right, top, height - legend - (row + 1) * PANEL[1] + 40)
+            axes = add_axes(
+                figure,
+                column * PANEL[0] + 44,
+                right,
+                top,
+                height - legend - (row + 1) * PANEL[1] + 40,
+            )
             for index, strategy in enumerate(strategies):
                 own = [list_points(curve) for curve in group if curve.cell.strategy == strategy]
                 if own:
                     labels, means, low, high = band(own, suite)
                     hue = series_colour(index)
-                    axes.plot(labels, means, color=hue, marker=MARKERS[index % len(MARKERS)], markersize=4)
+                    axes.plot(
+                        labels, means, color=hue, marker=MARKERS[index % len(MARKERS)], markersize=4
+                    )
                     axes.fill_between(labels, low, high, color=hue, alpha=0.1, linewidth=0)
             name = task if len(suite.models) == 1 else f"{task}, {model}"
-            axes.set_title(f"{name}: {write_metric(group[0].metric)}", loc="left", fontsize=11, color=colour("ink"))
+            axes.set_title(
+                f"{name}: {write_metric(group[0].metric)}",
+                loc="left",
+                fontsize=11,
+                color=colour("ink"),
+            )
             axes.set_xlabel("labels")
             axes.grid(axis="y")
 
@@ -73,13 +92,19 @@ def draw_differences(rows: Sequence[Comparison], baseline: str) -> Picture:
         axes.set_yticks(range(len(shown)), names)
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.grid(axis="x")
-        figure.text(16 / width, 1 - 16 / height, f"final score less that of {baseline}", va="center")
+        figure.text(
+            16 / width, 1 - 16 / height, f"final score less that of {baseline}", va="center"
+        )
 
     return (width, height), draw
 
 
-def band(curves: Sequence[Points], suite: BenchConfig) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Labels, mean score, and the bounds of its interval at each; without an interval the bounds are the mean."""
+def band(
+    curves: Sequence[Points], suite: BenchConfig
+) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Labels, mean score, and the bounds of its interval at each; without an interval the bounds
+    are the mean.
+    """
     labels, scores = align_curves(curves)
     estimates = [estimate_mean(column, suite.analysis) for column in scores.T.tolist()]
     low = [row.low if math.isfinite(row.low) else row.mean for row in estimates]

@@ -6,9 +6,20 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from atgen_ray.bench.analysis.backtest import Backtest, Calibration, backtest_stopping, calibrate, trace_curves
+from atgen_ray.bench.analysis.backtest import (
+    Backtest,
+    Calibration,
+    backtest_stopping,
+    calibrate,
+    trace_curves,
+)
 from atgen_ray.bench.analysis.bias import Drift, SliceEffect, measure_drift, measure_slices
-from atgen_ray.bench.analysis.comparisons import Comparison, compare_overall, compare_rivals, compare_strategies
+from atgen_ray.bench.analysis.comparisons import (
+    Comparison,
+    compare_overall,
+    compare_rivals,
+    compare_strategies,
+)
 from atgen_ray.bench.analysis.curves import Curve
 from atgen_ray.bench.analysis.overhead import Overhead, measure_overhead
 from atgen_ray.bench.analysis.plots import draw_curves, draw_differences
@@ -18,8 +29,25 @@ from atgen_ray.core.strict_json import encode_json
 from atgen_ray.ray_runtime.hardware import describe_machine
 from atgen_ray.reporting.plots.theme import draw_png, draw_svg_file
 
-SCORES = ("task", "model", "strategy", "metric", "final", "final_difference", "corrected", "verdict")
-LABELS = ("task", "model", "strategy", "area_difference", "reach", "reach_seconds", "device_seconds")
+SCORES = (
+    "task",
+    "model",
+    "strategy",
+    "metric",
+    "final",
+    "final_difference",
+    "corrected",
+    "verdict",
+)
+LABELS = (
+    "task",
+    "model",
+    "strategy",
+    "area_difference",
+    "reach",
+    "reach_seconds",
+    "device_seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +88,12 @@ def analyse(suite: BenchConfig, curves: Sequence[Curve], expected: int) -> Resul
     )
 
 
-def write_results(suite: BenchConfig, curves: Sequence[Curve], results: Results, folder: Path) -> None:
-    """Writes `results.json`, `results.md`, a CSV for each table, and both pictures as SVG and PNG into `folder`."""
+def write_results(
+    suite: BenchConfig, curves: Sequence[Curve], results: Results, folder: Path
+) -> None:
+    """Writes `results.json`, `results.md`, a CSV for each table, and both pictures as SVG and PNG
+    into `folder`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(encode_json(asdict(results), indent=1) + "\n")
     (folder / "results.md").write_text(describe_results(suite, results))
@@ -86,12 +118,16 @@ def describe_results(suite: BenchConfig, results: Results) -> str:
     least = 2 / 2**pairs
     machine = ", ".join(f"{key} {value}" for key, value in results.machine.items())
     parts = [
-        f"# Suite {suite.name}\n\n{results.runs} of {results.expected} runs finished; seeds {suite.seeds}, orders "
-        f"{suite.orders}. Machine: {machine}. Intervals are {level} bootstrap intervals over pairs of runs of one seed "
-        f"and order. p are exact tests by exchanged signs, corrected by Holm over the table; {pairs} pairs cannot give "
+        f"# Suite {suite.name}\n\n{results.runs} of {results.expected} runs finished; seeds "
+        f"{suite.seeds}, orders "
+        f"{suite.orders}. Machine: {machine}. Intervals are {level} bootstrap intervals over "
+        f"pairs of runs of one seed "
+        f"and order. p are exact tests by exchanged signs, corrected by Holm over the table; "
+        f"{pairs} pairs cannot give "
         f"a p below {least:.4g} before the correction.\n\n![Learning curves](curves.png)\n",
         f"## Final score against {baseline}\n\n{write_markdown(results.strategies, SCORES)}",
-        f"## Over all tasks\n\n{write_markdown(results.overall, SCORES)}\n![Differences](differences.png)\n",
+        f"## Over all "
+        f"tasks\n\n{write_markdown(results.overall, SCORES)}\n![Differences](differences.png)\n",
         f"## Area under the curve, labels to {baseline}'s final score, device seconds of a run\n\n"
         f"{write_markdown(results.strategies, LABELS)}",
         f"## Dollars\n\n{write_dollars(suite, results)}",
@@ -99,10 +135,14 @@ def describe_results(suite: BenchConfig, results: Results) -> str:
     if results.rivals:
         parts.append(f"## Further comparisons\n\n{write_markdown(results.rivals, SCORES)}")
     parts += [
-        f"## Bias of selection: shift of the labelled set from the pool\n\n{write_markdown(results.drift)}",
-        f"## Bias of selection: effect on slices of the test set\n\n{write_markdown(results.slices)}",
-        f"## Overhead\n\nSeconds of what one run takes: {suite.resources.cpus:g} CPUs, {suite.resources.gpus:g} GPUs, "
-        f"taken to draw {suite.cost.device_watts:g} W and to cost {suite.cost.device_dollars_per_hour:g} dollars an "
+        f"## Bias of selection: shift of the labelled set from the "
+        f"pool\n\n{write_markdown(results.drift)}",
+        f"## Bias of selection: effect on slices of the test "
+        f"set\n\n{write_markdown(results.slices)}",
+        f"## Overhead\n\nSeconds of what one run takes: {suite.resources.cpus:g} CPUs, "
+        f"{suite.resources.gpus:g} GPUs, "
+        f"taken to draw {suite.cost.device_watts:g} W and to cost "
+        f"{suite.cost.device_dollars_per_hour:g} dollars an "
         "hour. The break-even counts labels saved by the lower bound of their interval.\n\n"
         f"{write_markdown(results.overhead)}",
         f"## Stopping by predicted gain, back-tested\n\n{_describe_backtest(results)}",
@@ -111,14 +151,23 @@ def describe_results(suite: BenchConfig, results: Results) -> str:
 
 
 def write_dollars(suite: BenchConfig, results: Results) -> str:
-    """What a run costs until it is as good as the baseline's last: labels at each price, and devices."""
-    lines = ["| task | model | strategy | " + " | ".join(f"at ${p:g} a label" for p in suite.cost.label_prices) + " |"]
+    """What a run costs until it is as good as the baseline's last: labels at each price, and
+    devices.
+    """
+    lines = [
+        "| task | model | strategy | "
+        + " | ".join(f"at ${p:g} a label" for p in suite.cost.label_prices)
+        + " |"
+    ]
     lines.append("|" + " --- |" * (3 + len(suite.cost.label_prices)))
     for row in results.strategies:
         reach = row.reach
         if reach is None:
             continue
-        cells = [_write_dollars(row, price, suite.cost.device_dollars_per_hour) for price in suite.cost.label_prices]
+        cells = [
+            _write_dollars(row, price, suite.cost.device_dollars_per_hour)
+            for price in suite.cost.label_prices
+        ]
         lines.append(f"| {row.task} | {row.model} | {row.strategy} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -140,14 +189,27 @@ def _describe_backtest(results: Results) -> str:
         return "No curve has the five points that a trial needs.\n"
     error = f"{found.error.mean:+.4f} [{found.error.low:+.4f}, {found.error.high:+.4f}]"
     return (
-        f"{write_markdown(results.backtest)}\nThe threshold is the least rise of the metric a label. Of "
-        f"{found.predictions} predictions of the next batch's gain, {100 * found.covered:.0f} % held within their 90 % "
+        f"{write_markdown(results.backtest)}\nThe threshold is the least rise of the metric a "
+        f"label. Of "
+        f"{found.predictions} predictions of the next batch's gain, {100 * found.covered:.0f} % "
+        f"held within their 90 % "
         f"interval; mean error {error}.\n"
     )
 
 
 def _plain(curve: Curve) -> dict[str, Any]:
     cell = curve.cell
-    place = {"task": cell.task, "model": cell.model, "strategy": cell.strategy, "seed": cell.seed, "order": cell.order}
-    found = {"metric": curve.metric, "labels": curve.labels, "scores": curve.scores, "dollars": curve.dollars}
+    place = {
+        "task": cell.task,
+        "model": cell.model,
+        "strategy": cell.strategy,
+        "seed": cell.seed,
+        "order": cell.order,
+    }
+    found = {
+        "metric": curve.metric,
+        "labels": curve.labels,
+        "scores": curve.scores,
+        "dollars": curve.dollars,
+    }
     return {"run": cell.run.name} | place | found | {"seconds": curve.seconds}

@@ -1,4 +1,6 @@
-"""What may be claimed of a comparison: intervals, paired tests, and their correction where there are many."""
+"""What may be claimed of a comparison: intervals, paired tests, and their correction where there
+are many.
+"""
 
 import math
 from collections.abc import Sequence
@@ -32,10 +34,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Reach:
-    """Labels at which a mean curve gets to a target; those that never did count as `last`, the most that were bought.
+    """Labels at which a mean curve gets to a target; those that never did count as `last`, the most
+    that were bought.
 
-    `reached` is the share of resamples that got there: an upper bound equal to `last` with a share below 1 means "or
-    more, or never".
+    `reached` is the share of resamples that got there: an upper bound equal to `last` with a share
+    below 1 means "or more, or never".
     """
 
     labels: Interval
@@ -46,8 +49,9 @@ class Reach:
 def estimate_mean(values: Sequence[float], analysis: AnalysisConfig) -> Interval:
     """The mean with its BCa bootstrap interval (Efron 1987). With one value there is no interval.
 
-    Over few values it is too narrow: 95 % intervals over 5 normal values held the truth in 86 % of trials, over 10 in
-    90 %, over 20 in 93 %. `count` says on how many it rests, and `decide` asks for an exact test beside it.
+    Over few values it is too narrow: 95 % intervals over 5 normal values held the truth in 86 % of
+    trials, over 10 in 90 %, over 20 in 93 %. `count` says on how many it rests, and `decide` asks
+    for an exact test beside it.
     """
     from scipy.stats import bootstrap
 
@@ -64,7 +68,8 @@ def estimate_mean(values: Sequence[float], analysis: AnalysisConfig) -> Interval
 
 
 def compare_pairs(differences: Sequence[float], seed: int = 0) -> float:
-    """Two-sided p of paired differences whose signs are exchanged (Fisher 1935): exact while that is feasible.
+    """Two-sided p of paired differences whose signs are exchanged (Fisher 1935): exact while that
+    is feasible.
 
     No p from n pairs is below 2 / 2**n: with five pairs none is below 0.0625.
     """
@@ -103,7 +108,8 @@ def measure_area(points: Points) -> float:
 
 
 def align_curves(curves: Sequence[Points]) -> tuple[list[float], Numbers]:
-    """Every number of labels where all curves have a score, g of them, and the scores (curves, g) there.
+    """Every number of labels where all curves have a score, g of them, and the scores (curves, g)
+    there.
 
     Between the points of a curve the score lies on a straight line.
     """
@@ -116,8 +122,11 @@ def align_curves(curves: Sequence[Points]) -> tuple[list[float], Numbers]:
     return grid, np.stack(rows)
 
 
-def estimate_reach(baseline: Sequence[Points], curves: Sequence[Points], analysis: AnalysisConfig) -> Reach:
-    """Labels at which the mean of `curves` gets to the mean final score of `baseline`, whose pairs stand side by side.
+def estimate_reach(
+    baseline: Sequence[Points], curves: Sequence[Points], analysis: AnalysisConfig
+) -> Reach:
+    """Labels at which the mean of `curves` gets to the mean final score of `baseline`, whose pairs
+    stand side by side.
 
     Both are drawn anew together, pair by pair.
     """
@@ -140,7 +149,9 @@ def estimate_reach(baseline: Sequence[Points], curves: Sequence[Points], analysi
         return Reach(Interval(mean, math.nan, math.nan, len(rows)), last, float(reached[0]))
     reached.clear()
     options = _options(analysis) | {"n_resamples": min(500, analysis.resamples)}
-    found = bootstrap((np.array(rows),), find, vectorized=False, method="percentile", **options).confidence_interval
+    found = bootstrap(
+        (np.array(rows),), find, vectorized=False, method="percentile", **options
+    ).confidence_interval
     share = float(np.mean(reached))
     return Reach(Interval(mean, float(found.low), float(found.high), len(rows)), last, share)
 

@@ -14,17 +14,26 @@ ROUNDING = 1e-12  # what is left of a difference of two equal means
 
 
 def write_markdown(rows: Sequence[Any], columns: Sequence[str] = ()) -> str:
-    """A table of `columns` (all fields where none are named); an interval stands in one cell with its bounds."""
+    """A table of `columns` (all fields where none are named); an interval stands in one cell with
+    its bounds.
+    """
     if not rows:
         return "Nothing was measured.\n"
     names = list(columns) or [field.name for field in fields(rows[0])]
-    lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |", "|" + " --- |" * len(names)]
-    lines += ["| " + " | ".join(write_cell(getattr(row, name)) for name in names) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(name.replace("_", " ") for name in names) + " |",
+        "|" + " --- |" * len(names),
+    ]
+    lines += [
+        "| " + " | ".join(write_cell(getattr(row, name)) for name in names) + " |" for row in rows
+    ]
     return "\n".join(lines) + "\n"
 
 
 def write_csv(rows: Sequence[Any]) -> str:
-    """A line a row; an interval becomes the columns NAME.mean, NAME.low, NAME.high and NAME.count."""
+    """A line a row; an interval becomes the columns NAME.mean, NAME.low, NAME.high and
+    NAME.count.
+    """
     flat = [flatten(asdict(row)) for row in rows]
     stream = io.StringIO()
     names = list(dict.fromkeys(name for row in flat for name in row))
@@ -51,7 +60,9 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted keys."""
     if not isinstance(value, dict):
         return {prefix: value}
-    parts = (flatten(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items())
+    parts = (
+        flatten(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()
+    )
     return {key: item for part in parts for key, item in part.items()}
 
 
@@ -61,7 +72,11 @@ def _write_reach(reach: Reach) -> str:
         return f"not within {reach.last:g}"
     if math.isnan(labels.low):
         return f"{labels.mean:.1f} (no interval, n = {labels.count})"
-    high = f"{labels.high:.1f}" if labels.high < reach.last or reach.reached == 1 else f"{reach.last:g} or never"
+    high = (
+        f"{labels.high:.1f}"
+        if labels.high < reach.last or reach.reached == 1
+        else f"{reach.last:g} or never"
+    )
     return f"{labels.mean:.1f} [{labels.low:.1f}, {high}]"
 
 

@@ -1,8 +1,9 @@
-"""AlignScore (Zha et al., ACL 2023): whether a source supports each sentence of an answer, by the published checkpoint.
+"""AlignScore (Zha et al., ACL 2023): whether a source supports each sentence of an answer, by the
+published checkpoint.
 
-As in its `nli_sp` mode the source is cut into chunks of about 350 words and the answer into sentences; a sentence has
-the probability of "aligned" of its best chunk, the answer the mean of its sentences. Sentences are found by punctuation
-here, by NLTK's model there.
+As in its `nli_sp` mode the source is cut into chunks of about 350 words and the answer into
+sentences; a sentence has the probability of "aligned" of its best chunk, the answer the mean of its
+sentences. Sentences are found by punctuation here, by NLTK's model there.
 """
 
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.core.errors import UserError
 from atgen_ray.evaluation.metric import Case, Resources
+from atgen_ray.text.support import split_sentences
 
 BATCH = 16
 CHUNK_WORDS = 350
@@ -20,12 +23,13 @@ LONGEST = 512
 
 def score_alignment(cases: Sequence[Case], resources: Resources) -> list[float]:
     """0 to 1 for each case; 0 for an answer without words."""
-    from atgen_ray.text.support import split_sentences
-
     config = resources.models.alignscore
     pairs, spans = [], []
     for case in cases:
-        chunks, sentences = cut_source(split_sentences(case.source)), split_sentences(case.prediction)
+        chunks, sentences = (
+            cut_source(split_sentences(case.source)),
+            split_sentences(case.prediction),
+        )
         spans.append((len(chunks), len(sentences)))
         pairs += [(chunk, sentence) for chunk in chunks for sentence in sentences]
     scores = iter(score_pairs(pairs, config.checkpoint, config.base))
@@ -71,15 +75,18 @@ def _load(checkpoint: str, base: str) -> tuple[Any, Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    from atgen_ray.core.checkpoints import resolve_checkpoint
-
     weights = read_weights(checkpoint)
     source = resolve_checkpoint(base, "evaluation.models.alignscore.base")
     encoder = AutoModel.from_config(AutoConfig.from_pretrained(source))
     head = torch.nn.Linear(encoder.config.hidden_size, 3)
     prefix = "base_model."
     missing, _ = encoder.load_state_dict(
-        {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}, strict=False
+        {
+            name.removeprefix(prefix): tensor
+            for name, tensor in weights.items()
+            if name.startswith(prefix)
+        },
+        strict=False,
     )
     if missing:
         raise _refuse(checkpoint, f"which lacks {missing[0]} of '{base}'")
@@ -89,9 +96,11 @@ def _load(checkpoint: str, base: str) -> tuple[Any, Any, Any]:
 
 
 def read_weights(checkpoint: str) -> dict[str, Any]:
-    """The tensors of a Lightning checkpoint or a .safetensors file, here or as REPOSITORY/FILE on the hub.
+    """The tensors of a Lightning checkpoint or a .safetensors file, here or as REPOSITORY/FILE on
+    the hub.
 
-    Nothing in the file is run: a checkpoint that holds more than tensors and plain values is refused.
+    Nothing in the file is run: a checkpoint that holds more than tensors and plain values is
+    refused.
     """
     import pickle  # nosec B403 - its exception is caught, nothing of it is called
 
@@ -132,7 +141,9 @@ def find_weights(checkpoint: str) -> None:
         if not isinstance(try_to_load_from_cache(repository, file), str):
             get_hf_file_metadata(hf_hub_url(repository, file))
     except (OSError, ValueError, EntryNotFoundError) as error:
-        raise _refuse(checkpoint, "no file here, and not to be had from the hub as REPOSITORY/FILE") from error
+        raise _refuse(
+            checkpoint, "no file here, and not to be had from the hub as REPOSITORY/FILE"
+        ) from error
 
 
 def _download(checkpoint: str) -> Path:
@@ -142,7 +153,9 @@ def _download(checkpoint: str) -> Path:
     try:
         return Path(hf_hub_download(repository, file))
     except (OSError, ValueError) as error:
-        raise _refuse(checkpoint, "no file here, and not to be had from the hub as REPOSITORY/FILE") from error
+        raise _refuse(
+            checkpoint, "no file here, and not to be had from the hub as REPOSITORY/FILE"
+        ) from error
 
 
 def _refuse(checkpoint: str, reason: str) -> UserError:

@@ -1,4 +1,5 @@
-"""BARTScore (Yuan et al., NeurIPS 2021): how likely an encoder-decoder finds one text given another.
+"""BARTScore (Yuan et al., NeurIPS 2021): how likely an encoder-decoder finds one text given
+another.
 
 Values are mean log-probabilities a token, below 0; larger is better.
 """
@@ -8,14 +9,18 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
+from atgen_ray.core.checkpoints import loading, resolve_checkpoint
 from atgen_ray.evaluation.metric import Case, Resources
 
 BATCH = 8
 
 
-def score_likelihood(given: Literal["source", "reference"], cases: Sequence[Case], resources: Resources) -> list[float]:
-    """`source`: of the prediction given the source (faithfulness). `reference`: of the reference given the prediction
-    (recall), the largest over the references."""
+def score_likelihood(
+    given: Literal["source", "reference"], cases: Sequence[Case], resources: Resources
+) -> list[float]:
+    """`source`: of the prediction given the source (faithfulness). `reference`: of the reference
+    given the prediction (recall), the largest over the references.
+    """
     model = resources.models.bartscore.model
     if given == "source":
         return score_pairs([(case.source, case.prediction) for case in cases], model)
@@ -25,7 +30,9 @@ def score_likelihood(given: Literal["source", "reference"], cases: Sequence[Case
 
 
 def score_pairs(pairs: Sequence[tuple[str, str]], model: str) -> list[float]:
-    """Mean log-probability in nats of the tokens of each second text, its special ones included, given the first."""
+    """Mean log-probability in nats of the tokens of each second text, its special ones included,
+    given the first.
+    """
     import torch
 
     scorer, tokenizer = _load(model)
@@ -34,12 +41,22 @@ def score_pairs(pairs: Sequence[tuple[str, str]], model: str) -> list[float]:
     scores: list[float] = []
     for start in range(0, len(pairs), BATCH):
         given, asked = zip(*pairs[start : start + BATCH], strict=True)
-        settings = {"padding": True, "truncation": True, "max_length": longest, "return_tensors": "pt"}
-        source, target = tokenizer(list(given), **settings).to(device), tokenizer(list(asked), **settings).to(device)
+        settings = {
+            "padding": True,
+            "truncation": True,
+            "max_length": longest,
+            "return_tensors": "pt",
+        }
+        source, target = (
+            tokenizer(list(given), **settings).to(device),
+            tokenizer(list(asked), **settings).to(device),
+        )
         labels = target["input_ids"]
         with torch.inference_mode():
             logits = scorer(
-                input_ids=source["input_ids"], attention_mask=source["attention_mask"], labels=labels
+                input_ids=source["input_ids"],
+                attention_mask=source["attention_mask"],
+                labels=labels,
             ).logits.float()
         chosen = torch.log_softmax(logits, -1).gather(2, labels[..., None]).squeeze(2)
         mask = target["attention_mask"]
@@ -52,10 +69,10 @@ def _load(model: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    from atgen_ray.core.checkpoints import loading, resolve_checkpoint
-
     source = resolve_checkpoint(model, "evaluation.models.bartscore.model")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with loading("evaluation.models.bartscore.model", model):
-        scorer = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=torch.float32).to(device).eval()
+        scorer = (
+            AutoModelForSeq2SeqLM.from_pretrained(source, dtype=torch.float32).to(device).eval()
+        )
         return scorer, AutoTokenizer.from_pretrained(source)

@@ -1,10 +1,13 @@
-"""BERTScore (Zhang et al., ICLR 2020): greedy matching of contextual embeddings, F1, without idf weights."""
+"""BERTScore (Zhang et al., ICLR 2020): greedy matching of contextual embeddings, F1, without idf
+weights.
+"""
 
 import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from atgen_ray.core.checkpoints import loading, resolve_checkpoint
 from atgen_ray.evaluation.metric import Case, Resources
 
 if TYPE_CHECKING:
@@ -14,24 +17,30 @@ BATCH = 32
 
 
 def score_similarity(cases: Sequence[Case], resources: Resources) -> list[float]:
-    """F1 between prediction and reference, the largest over the references; 0 for an empty prediction.
+    """F1 between prediction and reference, the largest over the references; 0 for an empty
+    prediction.
 
-    As in the published package special tokens can be matched but weigh nothing, and the layer is counted from the
-    embeddings (0). Not rescaled with a baseline.
+    As in the published package special tokens can be matched but weigh nothing, and the layer is
+    counted from the embeddings (0). Not rescaled with a baseline.
     """
     config = resources.models.bertscore
     texts = [text for case in cases for text in (case.prediction, *case.references)]
     vectors = dict(zip(texts, embed_tokens(texts, config.model, config.layer), strict=True))
     return [
         max(
-            (match_tokens(vectors[case.prediction], vectors[reference]) for reference in case.references),
+            (
+                match_tokens(vectors[case.prediction], vectors[reference])
+                for reference in case.references
+            ),
             default=math.nan,
         )
         for case in cases
     ]
 
 
-Tokens = tuple["torch.Tensor", "torch.Tensor"]  # unit vectors (T, d) and whether each is an ordinary token (T,)
+Tokens = tuple[
+    "torch.Tensor", "torch.Tensor"
+]  # unit vectors (T, d) and whether each is an ordinary token (T,)
 
 
 def match_tokens(predicted: Tokens, expected: Tokens) -> float:
@@ -64,7 +73,12 @@ def embed_tokens(texts: Sequence[str], model: str, layer: int) -> list[Tokens]:
         )
         special = encoded.pop("special_tokens_mask").bool()
         with torch.inference_mode():
-            states = encoder(**encoded.to(device), output_hidden_states=True).hidden_states[layer].float().cpu()
+            states = (
+                encoder(**encoded.to(device), output_hidden_states=True)
+                .hidden_states[layer]
+                .float()
+                .cpu()
+            )
         states = torch.nn.functional.normalize(states, dim=-1)
         for row, index in enumerate(part):
             kept = encoded["attention_mask"][row].bool().cpu()
@@ -77,11 +91,10 @@ def _load(model: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from atgen_ray.core.checkpoints import loading, resolve_checkpoint
-
     source = resolve_checkpoint(model, "evaluation.models.bertscore.model")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with loading("evaluation.models.bertscore.model", model):
-        # Words are embedded as they are inside a text: byte-pair vocabularies spell the first one otherwise.
+        # Words are embedded as they are inside a text: byte-pair vocabularies spell the first one
+        # otherwise.
         tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True)
         return AutoModel.from_pretrained(source, dtype=torch.float32).to(device).eval(), tokenizer

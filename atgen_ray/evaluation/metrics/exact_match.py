@@ -1,14 +1,17 @@
 """Exact match and token F1 of short answers.
 
-Normalisation is that of the official TriviaQA script, which extends SQuAD's: lower case, articles and punctuation
-removed, white space squeezed. A punctuation mark becomes a space, as there, so that "1.5" is not "15". Beyond the
-scripts, which know ASCII only, every Unicode punctuation mark counts as one, the digits of every script are the same
-digits, Arabic vowel signs do not count, and text without spaces between words is compared by character.
+Normalisation is that of the official TriviaQA script, which extends SQuAD's: lower case, articles
+and punctuation removed, white space squeezed. A punctuation mark becomes a space, as there, so that
+"1.5" is not "15". Beyond the scripts, which know ASCII only, every Unicode punctuation mark counts
+as one, the digits of every script are the same digits, Arabic vowel signs do not count, and text
+without spaces between words is compared by character.
 
-Exact match and F1 as the official SQuAD script computes them (Rajpurkar et al., EMNLP 2016), for comparison.
+Exact match and F1 as the official SQuAD script computes them (Rajpurkar et al., EMNLP 2016), for
+comparison.
 
-Punctuation vanishes there instead of parting words, so that "1.5" equals "15" and "state-of-the-art" is one word.
-`exact_match` and `token_f1`, which follow TriviaQA's script, know better; take those unless a paper is to be matched.
+Punctuation vanishes there instead of parting words, so that "1.5" equals "15" and
+"state-of-the-art" is one word. `exact_match` and `token_f1`, which follow TriviaQA's script, know
+better; take those unless a paper is to be matched.
 """
 
 import math
@@ -26,16 +29,25 @@ _MARKS = frozenset(string.punctuation + "´")
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1 when the prediction equals a reference after normalisation, else 0; NaN without references."""
-    return max((float(_normalize(prediction) == _normalize(reference)) for reference in references), default=math.nan)
+    """1 when the prediction equals a reference after normalisation, else 0; NaN without
+    references.
+    """
+    return max(
+        (float(_normalize(prediction) == _normalize(reference)) for reference in references),
+        default=math.nan,
+    )
 
 
 def token_f1(prediction: str, references: Sequence[str]) -> float:
-    """Largest F1 between the normalised tokens of the prediction and those of a reference; 1 when both are empty.
+    """Largest F1 between the normalised tokens of the prediction and those of a reference; 1 when
+    both are empty.
 
     NaN without references.
     """
-    return max((_f1(_normalize(prediction), _normalize(reference)) for reference in references), default=math.nan)
+    return max(
+        (_f1(_normalize(prediction), _normalize(reference)) for reference in references),
+        default=math.nan,
+    )
 
 
 def _f1(predicted: tuple[str, ...], expected: tuple[str, ...]) -> float:
@@ -62,12 +74,18 @@ _UNMARKED = str.maketrans("", "", string.punctuation)
 
 def squad_exact_match(prediction: str, references: Sequence[str]) -> float:
     """1 when the prediction equals a reference after SQuAD's normalisation, else 0."""
-    return max((float(_words(prediction) == _words(reference)) for reference in references), default=math.nan)
+    return max(
+        (float(_words(prediction) == _words(reference)) for reference in references),
+        default=math.nan,
+    )
 
 
 def squad_f1(prediction: str, references: Sequence[str]) -> float:
     """Largest F1 between the words of the prediction and those of a reference."""
-    return max((_f1_squad(_words(prediction), _words(reference)) for reference in references), default=math.nan)
+    return max(
+        (_f1_squad(_words(prediction), _words(reference)) for reference in references),
+        default=math.nan,
+    )
 
 
 def _words(text: str) -> list[str]:

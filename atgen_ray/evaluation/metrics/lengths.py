@@ -25,7 +25,10 @@ def length_ratio(prediction: str, references: Sequence[str]) -> float:
     if not references:
         return math.nan
     length = count_words(prediction)
-    nearest = min((count_words(reference) for reference in references), key=lambda other: (abs(length - other), other))
+    nearest = min(
+        (count_words(reference) for reference in references),
+        key=lambda other: (abs(length - other), other),
+    )
     return length / max(1.0, nearest)
 
 
@@ -35,13 +38,17 @@ def source_length_ratio(prediction: str, source: str) -> float:
 
 
 def novel_ngrams(order: int, prediction: str, source: str) -> float:
-    """Share of the prediction's n-grams that the source does not have (See et al., ACL 2017); 0 without n-grams."""
+    """Share of the prediction's n-grams that the source does not have (See et al., ACL 2017); 0
+    without n-grams.
+    """
     known, grams = set(_ngrams(source, order)), _ngrams(prediction, order)
     return sum(gram not in known for gram in grams) / len(grams) if grams else 0.0
 
 
 def repetition(prediction: str, order: int = 3) -> float:
-    """Share of the prediction's trigrams that stood there before (Welleck et al., ICLR 2020); 0 without trigrams."""
+    """Share of the prediction's trigrams that stood there before (Welleck et al., ICLR 2020); 0
+    without trigrams.
+    """
     grams = _ngrams(prediction, order)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 

@@ -1,4 +1,6 @@
-"""The process that compares expressions with math-verify: a JSON pair a line in, `true` or `false` a line out."""
+"""The process that compares expressions with math-verify: a JSON pair a line in, `true` or `false`
+a line out.
+"""
 
 import json
 import sys

@@ -1,8 +1,9 @@
-"""Whether two answers are the same number or expression: 0.5 is 1/2 is \\frac{1}{2}, and 1.5 is not 15.
+"""Whether two answers are the same number or expression: 0.5 is 1/2 is \\frac{1}{2}, and 1.5 is not
+15.
 
-Plain numbers are compared exactly here; only decimals of a fraction without end may be rounded. What is left goes to
-math-verify, in a process of its own: it parses hostile text with computer algebra and needs alarms to give up, which
-only a main thread may set.
+Plain numbers are compared exactly here; only decimals of a fraction without end may be rounded.
+What is left goes to math-verify, in a process of its own: it parses hostile text with computer
+algebra and needs alarms to give up, which only a main thread may set.
 """
 
 import json
@@ -29,7 +30,9 @@ _UNITS = re.compile(r"(?<=[\d}])(?:\s*\\text\{[^{}]*\}|(?:\s+[^\W\d_]{2,})+)\s*\
 _CLUTTER = re.compile(r"\\[,!;: ]|\\left|\\right|\\\$|\\%|[$€£¥%°]|\*\*|\^\\circ|\^\{\\circ\}")
 _SIGNAL = re.compile(r"(?:answer|result)\s*(?:is|=|:)+\s*(.+)", re.IGNORECASE)
 _LAST = re.compile(rf"(?<![\w.,])[$€£]?([-+]?\d+\s+\d+/\d+|{_NUMBER}(?:\s*/\s*\d+)?)")
-_BRACKETED = re.compile(r"(?:\\?\{|[(\[])[^()\[\]{}\n]*,[^()\[\]{}\n]*[)\]}]$")  # an interval, a point or a set
+_BRACKETED = re.compile(
+    r"(?:\\?\{|[(\[])[^()\[\]{}\n]*,[^()\[\]{}\n]*[)\]}]$"
+)  # an interval, a point or a set
 _WORDS = re.compile(r"(?<!\\)\b[^\W\d_]{2,}")
 _TOLERANCE = Fraction(1, 10**6)  # relative; decimals of a fraction are rarely written out further
 _NOISE = Fraction(1, 10**15)  # relative; the last digits of a float
@@ -40,9 +43,9 @@ _LONGEST = 200  # characters of a plain number
 def math_equal(cases: Sequence[Case]) -> list[float]:
     """1 for each prediction whose final answer equals that of a reference, else 0.
 
-    The final answer is the last \\boxed{}, what follows #### or "the answer is", or else the whole of a short text and
-    the last number, interval or point of a long one. What cannot be shown to be equal in time is not equal. NaN without
-    references.
+    The final answer is the last \\boxed{}, what follows #### or "the answer is", or else the whole
+    of a short text and the last number, interval or point of a long one. What cannot be shown to be
+    equal in time is not equal. NaN without references.
     """
     pairs: dict[tuple[str, str], bool] = {}
     open_pairs = []
@@ -58,7 +61,10 @@ def math_equal(cases: Sequence[Case]) -> list[float]:
     pairs |= dict(zip(open_pairs, compare_symbolically(open_pairs), strict=True))
     return [
         max(
-            (float(pairs[find_final(reference), find_final(case.prediction)]) for reference in case.references),
+            (
+                float(pairs[find_final(reference), find_final(case.prediction)])
+                for reference in case.references
+            ),
             default=math.nan,
         )
         for case in cases
@@ -100,10 +106,16 @@ def compare_plainly(right: str, given: str) -> bool | None:
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The number that `text` is, with currency, per cent signs, thousands separators and units taken off."""
+    """The number that `text` is, with currency, per cent signs, thousands separators and units
+    taken off.
+    """
     if len(text) > _LONGEST:
         return None
-    text = unicodedata.normalize("NFKC", _VULGAR.sub(" ", text)).replace("−", "-").replace("\u2044", "/")
+    text = (
+        unicodedata.normalize("NFKC", _VULGAR.sub(" ", text))
+        .replace("−", "-")
+        .replace("\u2044", "/")
+    )
     text = _UNITS.sub("", _CLUTTER.sub("", text).strip()).strip()
     text = re.sub(r"^[a-zA-Z]\s*=\s*", "", text)
     if found := _PLAIN.fullmatch(text):
@@ -117,24 +129,36 @@ def parse_number(text: str) -> Fraction | None:
         sign, text = -1 if found[1] == "-" else 1, f"{found[3]}/{found[4]}"
     if found := _MIXED.fullmatch(text):
         whole, part = int(found[1]), Fraction(int(found[2]), int(found[3]) or 1)
-        return None if int(found[3]) == 0 else whole - part if found[1].startswith("-") else whole + part
+        return (
+            None
+            if int(found[3]) == 0
+            else whole - part
+            if found[1].startswith("-")
+            else whole + part
+        )
     if (found := _RATIO.fullmatch(text)) and (below := Fraction(found[2].replace(",", ""))):
         return sign * Fraction(found[1].replace(",", "")) / below
     return None
 
 
 def compare_symbolically(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether math-verify holds each (right, given) for equal; False for what it does not settle in time."""
+    """Whether math-verify holds each (right, given) for equal; False for what it does not settle in
+    time.
+    """
     if not pairs:
         return []
     command = [sys.executable, "-I", str(Path(__file__).with_name("math_worker.py"))]
     lines = "".join(json.dumps(pair) + "\n" for pair in pairs)
     try:
         deadline = 30 + _SECONDS * len(pairs)
-        done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=deadline)  # noqa: S603  # nosec B603
-        output, failed = done.stdout, done.returncode
+        done = subprocess.run(  # noqa: S603  # nosec B603
+            command, input=lines, capture_output=True, text=True, timeout=deadline
+        )
+        output = done.stdout
+        failed = done.returncode
     except subprocess.TimeoutExpired as late:
-        output, failed = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or "", 0
+        output = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
+        failed = 0
     verdicts = [json.loads(line) for line in output.split("\n")[:-1]]
     if failed and not verdicts:
         raise RuntimeError(f"math-verify cannot be run: {done.stderr.strip().splitlines()[-1:]}")
@@ -142,14 +166,18 @@ def compare_symbolically(pairs: Sequence[tuple[str, str]]) -> list[bool]:
 
 
 def _is_same(one: Fraction, other: Fraction) -> bool:
-    """Whether two numbers are equal, or one is a fraction without end and the other its decimals."""
+    """Whether two numbers are equal, or one is a fraction without end and the other its
+    decimals.
+    """
     if one == other:
         return True
     digits = [_count_digits(number) for number in (one, other)]
     difference, largest = abs(one - other), max(abs(one), abs(other))
     if digits.count(None) == 1:
         unit = Fraction(1, 10 ** max(digit or 0 for digit in digits))
-        return max(digit or 0 for digit in digits) > 0 and difference <= min(unit, _TOLERANCE * largest)
+        return max(digit or 0 for digit in digits) > 0 and difference <= min(
+            unit, _TOLERANCE * largest
+        )
     return digits != [0, 0] and difference <= _NOISE * largest
 
 
@@ -181,4 +209,8 @@ def _find_boxed(text: str) -> str | None:
 def _tidy(text: str) -> str:
     """Without white space but for one between digits: 3 1/2 is not 31/2."""
     text = _CLUTTER.sub("", text)
-    return re.sub(r"(?<=\d)\s+(?=\d)|(\s+)", lambda found: "" if found[1] else " ", text).casefold().removesuffix(".")
+    return (
+        re.sub(r"(?<=\d)\s+(?=\d)|(\s+)", lambda found: "" if found[1] else " ", text)
+        .casefold()
+        .removesuffix(".")
+    )

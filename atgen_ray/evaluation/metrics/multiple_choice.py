@@ -9,7 +9,10 @@ from atgen_ray.evaluation.metrics.exact_match import exact_match
 # In the order in which they are tried; within one pattern the last find counts.
 _PATTERNS = (
     re.compile(r"^\W*([A-Za-z])\W*$"),  # B, (b), **B**.
-    re.compile(r"(?i:answer|choice|option)\W+(?i:is\W+|would be\W+|:\W*)?(?i:option\W+)?\(?([A-Z])\b(?!['’])"),
+    re.compile(
+        r"(?i:answer|choice|option)\W+(?i:is\W+|would "
+        r"be\W+|:\W*)?(?i:option\W+)?\(?([A-Z])\b(?!['’])"
+    ),
     re.compile(r"^\W*([A-Z])(?:[).:]|\s*$|\s*\n)"),  # B) because ...
     re.compile(r"\(([A-Z])\)"),
 )
@@ -18,8 +21,8 @@ _PATTERNS = (
 def multiple_choice(prediction: str, references: Sequence[str]) -> float:
     """1 when the prediction chooses the letter of a reference, else 0.
 
-    "B", "(b)", "B. Paris" and "The answer is B." choose B; a prediction that chooses none is wrong. A reference
-    that names none is compared as text.
+    "B", "(b)", "B. Paris" and "The answer is B." choose B; a prediction that chooses none is wrong.
+    A reference that names none is compared as text.
     """
     return max((_agree(prediction, reference) for reference in references), default=math.nan)
 

@@ -12,9 +12,10 @@ from atgen_ray.text.words import fold_characters, split_words
 def rouge(kind: str, prediction: str, references: Sequence[str]) -> float:
     """F-measure of ROUGE (Lin, 2004), the largest over the references.
 
-    `kind` is rouge1, rouge2, rougeL or rougeLsum; the last joins the matches of all lines, so a summary that is to be
-    compared by sentence has one a line. Words are Porter-stemmed. On ASCII text the result is that of the package's own
-    tokenizer, which drops everything else and so gives 0 to most languages; here words of every script count.
+    `kind` is rouge1, rouge2, rougeL or rougeLsum; the last joins the matches of all lines, so a
+    summary that is to be compared by sentence has one a line. Words are Porter-stemmed. On ASCII
+    text the result is that of the package's own tokenizer, which drops everything else and so gives
+    0 to most languages; here words of every script count.
     """
     scorer = _scorer(kind)
     values = (float(scorer.score(reference, prediction)[kind].fmeasure) for reference in references)
@@ -48,11 +49,17 @@ def _tokenize(text: str) -> list[str]:
     if text.isascii():
         return list(_ascii_tokenizer().tokenize(text))
     words = split_words("".join(_keep(character) for character in fold_characters(text).lower()))
-    return [token for word in words for token in (_ascii_tokenizer().tokenize(word) if word.isascii() else [word])]
+    return [
+        token
+        for word in words
+        for token in (_ascii_tokenizer().tokenize(word) if word.isascii() else [word])
+    ]
 
 
 def _keep(character: str) -> str:
-    """Letters, their combining marks and digits stay; invisible joiners vanish; all else parts words."""
+    """Letters, their combining marks and digits stay; invisible joiners vanish; all else parts
+    words.
+    """
     category = unicodedata.category(character)
     if category[0] in "LMN":
         return character

@@ -12,8 +12,9 @@ _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
 def tool_calls(prediction: str, references: Sequence[str]) -> float:
     """1 when the prediction makes the calls of a reference, in any order, else 0.
 
-    A call is an object with `name` and `arguments` (or OpenAI's shape with both under `function`, arguments as JSON
-    text); a text holds one or a list of them. A prediction that holds none is wrong.
+    A call is an object with `name` and `arguments` (or OpenAI's shape with both under `function`,
+    arguments as JSON text); a text holds one or a list of them. A prediction that holds none is
+    wrong.
 
     Raises ValueError for a reference that is not of this form.
     """
@@ -24,7 +25,9 @@ def tool_calls(prediction: str, references: Sequence[str]) -> float:
 def _agree(made: list[Any] | None, reference: str) -> float:
     right = find_calls(reference)
     if right is None:
-        raise ValueError(f"reference {reference[:80]!r} is no tool call, expected JSON with name and arguments")
+        raise ValueError(
+            f"reference {reference[:80]!r} is no tool call, expected JSON with name and arguments"
+        )
     if made is None or len(made) != len(right):
         return 0.0
     left = list(right)

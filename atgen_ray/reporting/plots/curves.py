@@ -8,8 +8,22 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from atgen_ray.reporting.comparison import group_runs
-from atgen_ray.reporting.formats import cut_text, name_letter, write_metric, write_number, write_seconds
-from atgen_ray.reporting.plots.theme import MARKERS, add_axes, colour, draw_png, draw_svg, plain, series_colour
+from atgen_ray.reporting.formats import (
+    cut_text,
+    name_letter,
+    write_metric,
+    write_number,
+    write_seconds,
+)
+from atgen_ray.reporting.plots.theme import (
+    MARKERS,
+    add_axes,
+    colour,
+    draw_png,
+    draw_svg,
+    plain,
+    series_colour,
+)
 from atgen_ray.reporting.run_view import RoundView, RunView
 
 if TYPE_CHECKING:
@@ -57,13 +71,16 @@ def draw_curves(views: Sequence[RunView], metric: str, prefix: str) -> list[Curv
             panels.append(CurvePanel(axis, None, f"No {axis} were counted."))
             continue
         label = f"{write_metric(metric)} over {unit}: " + "; ".join(
-            f"{curve.label or views[0].name} from {curve.mean[0]:.3f} to {curve.mean[-1]:.3f}" for curve in curves
+            f"{curve.label or views[0].name} from {curve.mean[0]:.3f} to {curve.mean[-1]:.3f}"
+            for curve in curves
         )
 
         def draw(figure: "Figure", curves: list[Curve] = curves, unit: str = unit) -> None:
             _draw_panel(add_axes(figure, 38, 42, 12, 38), curves, unit)
 
-        panels.append(CurvePanel(axis, draw_svg(f"{prefix}-{metric}-{axis}", label, PANEL, draw), ""))
+        panels.append(
+            CurvePanel(axis, draw_svg(f"{prefix}-{metric}-{axis}", label, PANEL, draw), "")
+        )
     return panels
 
 
@@ -74,12 +91,16 @@ def draw_learning_curve(views: Sequence[RunView]) -> bytes:
     width, height = 3 * PANEL[0], heading + max(1, len(metrics)) * PANEL[1]
 
     def draw(figure: "Figure") -> None:
-        title = plain(cut_text(views[0].name, 80)) if len(views) == 1 else f"{len(views)} runs compared"
+        title = (
+            plain(cut_text(views[0].name, 80)) if len(views) == 1 else f"{len(views)} runs compared"
+        )
         figure.text(14 / width, 1 - 20 / height, title, fontsize=13, fontweight="bold")
         colours = _colours(views)
         for row, view in enumerate(views if len(views) > 1 else []):
             text = f"{name_letter(row)}  {plain(cut_text(view.name, 80))}"
-            figure.text(14 / width, 1 - (38 + 16 * row) / height, text, color=series_colour(colours[row]))
+            figure.text(
+                14 / width, 1 - (38 + 16 * row) / height, text, color=series_colour(colours[row])
+            )
         if not metrics:
             figure.text(0.5, 0.4, "No metrics yet", ha="center", color=colour("muted"))
         for row, metric in enumerate(metrics):
@@ -108,10 +129,14 @@ def draw_seconds(view: RunView, prefix: str) -> Markup | None:
         left = [0.0] * len(rounds)
         for index, step in enumerate(steps):
             widths = [one.seconds.get(step, 0.0) for one in rounds]
-            axes.barh(range(len(rounds)), widths, 0.62, left, color=series_colour(index), linewidth=0)
+            axes.barh(
+                range(len(rounds)), widths, 0.62, left, color=series_colour(index), linewidth=0
+            )
             left = [start + width for start, width in zip(left, widths, strict=True)]
         for row, total in enumerate(totals):
-            axes.annotate(write_seconds(total), (total, row), (6, 0), textcoords="offset points", va="center")
+            axes.annotate(
+                write_seconds(total), (total, row), (6, 0), textcoords="offset points", va="center"
+            )
         axes.set_yticks(range(len(rounds)), [str(one.round) for one in rounds])
         axes.set_xlim(0, max(totals))
         axes.set_ylim(len(rounds) - 0.5, -0.5)
@@ -119,14 +144,19 @@ def draw_seconds(view: RunView, prefix: str) -> Markup | None:
         axes.spines["bottom"].set_visible(False)
 
     label = "Seconds by step: " + "; ".join(
-        f"round {one.round} {write_seconds(total)}" for one, total in zip(rounds, totals, strict=True)
+        f"round {one.round} {write_seconds(total)}"
+        for one, total in zip(rounds, totals, strict=True)
     )
     return draw_svg(f"{prefix}-seconds", label, (WIDE[0], 6 + 28 * len(rounds)), draw)
 
 
 def draw_losses(view: RunView, prefix: str) -> Markup | None:
-    """Training loss over optimiser steps, a line a round, the newest strongest; None before any training."""
-    trained = [(one.round, thin(one.training.losses, LOSS_POINTS)) for one in view.rounds if one.training]
+    """Training loss over optimiser steps, a line a round, the newest strongest; None before any
+    training.
+    """
+    trained = [
+        (one.round, thin(one.training.losses, LOSS_POINTS)) for one in view.rounds if one.training
+    ]
     trained = [(round, losses) for round, losses in trained if losses]
     if not trained:
         return None
@@ -139,12 +169,16 @@ def draw_losses(view: RunView, prefix: str) -> Markup | None:
             steps, values = zip(*losses, strict=True)
             hue = series_colour(0) if age == 0 else colour("muted")
             strength = 1.0 if age == 0 else max(0.25, 0.7 - 0.1 * age)
-            axes.plot(steps, values, color=hue, alpha=strength, marker="o" if len(steps) == 1 else None)
+            axes.plot(
+                steps, values, color=hue, alpha=strength, marker="o" if len(steps) == 1 else None
+            )
             ends.append((float(steps[-1]), float(values[-1]), f"round {round}", hue))
         _finish(axes, "optimiser step", [value for _, losses in shown for _, value in losses])
         _label_ends(axes, ends)
 
-    label = "Training loss: " + "; ".join(f"round {round} ends at {losses[-1][1]:.3f}" for round, losses in shown)
+    label = "Training loss: " + "; ".join(
+        f"round {round} ends at {losses[-1][1]:.3f}" for round, losses in shown
+    )
     return draw_svg(f"{prefix}-loss", label, WIDE, draw)
 
 
@@ -162,7 +196,11 @@ def _colours(views: Sequence[RunView]) -> list[int]:
 
 def _read_curves(views: Sequence[RunView], metric: str, axis: str) -> tuple[list[Curve], str]:
     def place(view: RunView, one: RoundView) -> float:
-        return {"labels": one.labels or 0, "dollars": one.dollars, "seconds": view.seconds_until(one.round)}[axis]
+        return {
+            "labels": one.labels or 0,
+            "dollars": one.dollars,
+            "seconds": view.seconds_until(one.round),
+        }[axis]
 
     colours = _colours(views)
     longest = max((place(view, one) for view in views for one in view.done), default=0.0)
@@ -177,15 +215,27 @@ def _read_curves(views: Sequence[RunView], metric: str, axis: str) -> tuple[list
                     index=colours[index],
                     x=[place(view, one) / scale for one, _ in points],
                     mean=[estimate.mean for _, estimate in points],
-                    low=[estimate.low if math.isfinite(estimate.low) else estimate.mean for _, estimate in points],
-                    high=[estimate.high if math.isfinite(estimate.high) else estimate.mean for _, estimate in points],
+                    low=[
+                        estimate.low if math.isfinite(estimate.low) else estimate.mean
+                        for _, estimate in points
+                    ],
+                    high=[
+                        estimate.high if math.isfinite(estimate.high) else estimate.mean
+                        for _, estimate in points
+                    ],
                 )
             )
     return curves, unit
 
 
 def _seconds_unit(longest: float) -> tuple[float, str]:
-    return (3600.0, "hours") if longest >= 7200 else (60.0, "minutes") if longest >= 120 else (1.0, "seconds")
+    return (
+        (3600.0, "hours")
+        if longest >= 7200
+        else (60.0, "minutes")
+        if longest >= 120
+        else (1.0, "seconds")
+    )
 
 
 def _draw_panel(axes: "Axes", curves: list[Curve], unit: str) -> None:
@@ -198,7 +248,15 @@ def _draw_panel(axes: "Axes", curves: list[Curve], unit: str) -> None:
         axes.fill_between(curve.x, curve.low, curve.high, color=hue, alpha=alpha, linewidth=0)
         marks = range(len(curve.x)) if len(curve.x) <= MARKED else [len(curve.x) - 1]
         marker = MARKERS[order % len(MARKERS)]
-        axes.plot(curve.x, curve.mean, color=hue, marker=marker, markevery=[*marks], markersize=5, clip_on=False)
+        axes.plot(
+            curve.x,
+            curve.mean,
+            color=hue,
+            marker=marker,
+            markevery=[*marks],
+            markersize=5,
+            clip_on=False,
+        )
         ends.append((curve.x[-1], curve.mean[-1], curve.label or write_number(curve.mean[-1]), hue))
     axes.set_xlim(0, max((x for curve in curves for x in curve.x), default=0.0) or 1)
     _finish(axes, unit, [value for curve in curves for value in (*curve.low, *curve.high)])
@@ -225,7 +283,10 @@ def _label_ends(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None
         column, row = axes.transData.transform((x, y))
         free = row
         for other_column, other_row in sorted(taken, key=lambda place: place[1]):
-            if abs(other_column - column) < 7 * scale * len(text) and abs(other_row - free) < LABEL_GAP * scale:
+            if (
+                abs(other_column - column) < 7 * scale * len(text)
+                and abs(other_row - free) < LABEL_GAP * scale
+            ):
                 free = other_row + LABEL_GAP * scale
         taken.append((column, free))
         axes.annotate(
@@ -241,7 +302,9 @@ def _label_ends(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None
 
 
 def thin(items: list[Any], limit: int) -> list[Any]:
-    """At most `limit` of the items, evenly spaced, from the first to the last; the last alone when `limit` is 1."""
+    """At most `limit` of the items, evenly spaced, from the first to the last; the last alone when
+    `limit` is 1.
+    """
     if len(items) <= limit or limit == 1:
         return items[-limit:]
     return [items[round(index * (len(items) - 1) / (limit - 1))] for index in range(limit)]

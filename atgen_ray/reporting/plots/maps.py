@@ -1,4 +1,6 @@
-"""Plots of what was selected: the map of the pool, and the picks against the pool and a random draw."""
+"""Plots of what was selected: the map of the pool, and the picks against the pool and a random
+draw.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,22 +34,40 @@ class Trend:
 
 
 def draw_map(pool: PoolMap, diagnostics: RoundDiagnostics, points: int, name: str) -> Markup | None:
-    """The pool in grey, at most `points` of it, what was labelled before as rings, this round's picks in colour."""
+    """The pool in grey, at most `points` of it, what was labelled before as rings, this round's
+    picks in colour.
+    """
     if not len(diagnostics.picked):
         return None
 
     def draw(figure: "Figure") -> None:
         axes = add_axes(figure, 4, 4, 4, 4)
-        grey, rings, picked = pool.points[:points], diagnostics.labeled[-LABELED:], diagnostics.picked
+        grey, rings, picked = (
+            pool.points[:points],
+            diagnostics.labeled[-LABELED:],
+            diagnostics.picked,
+        )
         axes.scatter(grey[:, 0], grey[:, 1], s=7, color=colour("dots"), alpha=0.6, linewidth=0)
-        axes.scatter(rings[:, 0], rings[:, 1], s=26, facecolor="none", edgecolor=colour("ink"), linewidth=1.1)
-        axes.scatter(picked[:, 0], picked[:, 1], s=34, color=HUES["picked"], edgecolor=colour("page"), linewidth=0.8)
+        axes.scatter(
+            rings[:, 0], rings[:, 1], s=26, facecolor="none", edgecolor=colour("ink"), linewidth=1.1
+        )
+        axes.scatter(
+            picked[:, 0],
+            picked[:, 1],
+            s=34,
+            color=HUES["picked"],
+            edgecolor=colour("page"),
+            linewidth=0.8,
+        )
         _frame(axes, pool.points, diagnostics)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines["bottom"].set_visible(False)
 
-    label = f"Map of the pool: {len(diagnostics.picked)} picks among {len(pool.points)} examples of the pool"
+    label = (
+        f"Map of the pool: {len(diagnostics.picked)} picks among {len(pool.points)} examples "
+        f"of the pool"
+    )
     return draw_svg(name, label, MAP, draw)
 
 
@@ -72,18 +92,26 @@ def draw_trends(rounds: Sequence[RoundView], prefix: str) -> list[Trend]:
 
     rows = {
         "Median length in words": [(round, medians(one.lengths)) for round, one in seen],
-        "Median similarity to the nearest label": [(round, medians(one.similarities)) for round, one in seen],
+        "Median similarity to the nearest label": [
+            (round, medians(one.similarities)) for round, one in seen
+        ],
         "Share of clusters reached": [(round, one.coverage) for round, one in seen],
         "Share of near-duplicates": [(round, one.near_duplicates) for round, one in seen],
     }
     trends = []
     for index, (title, values) in enumerate(rows.items()):
         if any(value for _, value in values):
-            trends.append(Trend(title, _draw_trend(values, f"{prefix}-trend-{index}", title, "Share" in title)))
+            trends.append(
+                Trend(
+                    title, _draw_trend(values, f"{prefix}-trend-{index}", title, "Share" in title)
+                )
+            )
     return trends
 
 
-def _draw_trend(rows: list[tuple[int, dict[str, float]]], name: str, title: str, share: bool) -> Markup:
+def _draw_trend(
+    rows: list[tuple[int, dict[str, float]]], name: str, title: str, share: bool
+) -> Markup:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     def draw(figure: "Figure") -> None:
@@ -93,11 +121,19 @@ def _draw_trend(rows: list[tuple[int, dict[str, float]]], name: str, title: str,
             if points:
                 style = {"picked": "-", "random": "--", "pool": ":"}[group]
                 marker = "o" if group == "picked" or len(points) == 1 else None
-                axes.plot(*zip(*points, strict=True), style, color=HUES[group], marker=marker, markersize=5)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    style,
+                    color=HUES[group],
+                    marker=marker,
+                    markersize=5,
+                )
         top = max((number for _, value in rows for number in value.values()), default=0.0)
         least = min((number for _, value in rows for number in value.values()), default=0.0)
         # Cosines crowd near 1: from 0 they would all look the same.
-        axes.set_ylim(least - 0.3 * (top - least) - 0.01 if "similarity" in title else 0, 1.1 * top or 1)
+        axes.set_ylim(
+            least - 0.3 * (top - least) - 0.01 if "similarity" in title else 0, 1.1 * top or 1
+        )
         axes.set_xlim(rows[0][0] - 0.15, rows[-1][0] + 0.15)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -125,7 +161,12 @@ def _draw_strips(groups: dict[str, Numbers], unit: str, name: str) -> Markup | N
             axes.hlines(row, first, third, color=hue, linewidth=8, alpha=0.35)
             if group != "pool":
                 axes.scatter(
-                    values[:100], np.full(min(100, len(values)), row), s=11, color=hue, alpha=0.55, linewidth=0
+                    values[:100],
+                    np.full(min(100, len(values)), row),
+                    s=11,
+                    color=hue,
+                    alpha=0.55,
+                    linewidth=0,
                 )
             axes.vlines(median, row - 0.28, row + 0.28, color=colour("ink"), linewidth=2)
         axes.set_yticks(range(len(rows)), [GROUPS[group] for group, _ in rows])
@@ -141,7 +182,9 @@ def _draw_strips(groups: dict[str, Numbers], unit: str, name: str) -> Markup | N
 
 
 def _frame(axes: "Axes", pool: Numbers, diagnostics: RoundDiagnostics) -> None:
-    """Room for all that is drawn: an outlier among the picks may be missing from the sample of the pool."""
+    """Room for all that is drawn: an outlier among the picks may be missing from the sample of the
+    pool.
+    """
     everything = np.concatenate([pool, diagnostics.picked, diagnostics.labeled])
     low, high = everything.min(axis=0), everything.max(axis=0)
     room = 0.06 * (high - low) + 1e-9

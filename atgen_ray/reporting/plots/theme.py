@@ -1,7 +1,8 @@
 """Colours and type of the plots, and how a matplotlib figure becomes an inline SVG or a PNG.
 
-Figures are drawn once in the light colours. In the SVG each colour becomes a CSS variable of the same name, so the
-page decides between light and dark, and text stays text in the page's own typeface.
+Figures are drawn once in the light colours. In the SVG each colour becomes a CSS variable of the
+same name, so the page decides between light and dark, and text stays text in the page's own
+typeface.
 """
 
 import io
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# name: (light, dark). The series are the hues of Okabe and Ito (2008), told apart by the colour-blind, with their
-# lightness set for at least 4.5:1 on the page.
+# name: (light, dark). The series are the hues of Okabe and Ito (2008), told apart by the
+# colour-blind, with their lightness set for at least 4.5:1 on the page.
 COLOURS = {
     "page": ("#fcfcfb", "#14171b"),
     "panel": ("#f4f5f5", "#1b1f25"),
@@ -82,8 +83,12 @@ def series_colour(index: int) -> str:
 
 
 def write_variables() -> str:
-    """Every colour as a CSS variable, by what the reader's system prefers; a class for each series sets `--hue`."""
-    light, dark = ("".join(f" --{name}: {pair[index]};" for name, pair in COLOURS.items()) for index in (0, 1))
+    """Every colour as a CSS variable, by what the reader's system prefers; a class for each series
+    sets `--hue`.
+    """
+    light, dark = (
+        "".join(f" --{name}: {pair[index]};" for name, pair in COLOURS.items()) for index in (0, 1)
+    )
     hues = " ".join(f".{name} {{ --hue: var(--{name}); }}" for name in SERIES)
     rule = "@media (prefers-color-scheme: dark)"
     return f":root {{ color-scheme: light dark;{light} }}\n{rule} {{ :root {{{dark} }} }}\n{hues}\n"
@@ -95,9 +100,11 @@ def plain(text: str) -> str:
 
 
 def draw_svg(name: str, label: str, size: tuple[float, float], draw: Draw) -> Markup:
-    """The figure that `draw` fills as an inline SVG, `size` in pixels; equal input gives equal bytes.
+    """The figure that `draw` fills as an inline SVG, `size` in pixels; equal input gives equal
+    bytes.
 
-    `name` must be unique in the page, since it salts the ids inside; `label` is read to those who do not see it.
+    `name` must be unique in the page, since it salts the ids inside; `label` is read to those who
+    do not see it.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -106,7 +113,9 @@ def draw_svg(name: str, label: str, size: tuple[float, float], draw: Draw) -> Ma
     with _DRAWING, rc_context({**_SETTINGS, "svg.hashsalt": name}):
         figure = Figure(figsize=(size[0] * PIXEL, size[1] * PIXEL), dpi=72)
         draw(figure)
-        figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(
+            stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     root = ElementTree.fromstring(stream.getvalue())  # noqa: S314 - written by matplotlib a line above
     _refine(root)
     _spread_styles(root)
@@ -121,7 +130,9 @@ def draw_svg(name: str, label: str, size: tuple[float, float], draw: Draw) -> Ma
 
 def draw_svg_file(label: str, size: tuple[float, float], draw: Draw) -> str:
     """As `draw_svg`, but a file that stands alone, light or dark as its reader's screen is."""
-    light, dark = ("".join(f"--{name}:{hues[mode]};" for name, hues in COLOURS.items()) for mode in (0, 1))
+    light, dark = (
+        "".join(f"--{name}:{hues[mode]};" for name, hues in COLOURS.items()) for mode in (0, 1)
+    )
     style = f"svg{{{light}font-family:sans-serif;background:var(--page)}}"
     style += f"@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]:g}" height="{size[1]:g}" '
@@ -148,7 +159,12 @@ def draw_png(size: tuple[float, float], draw: Draw) -> bytes:
 def add_axes(figure: "Figure", left: float, right: float, top: float, bottom: float) -> "Axes":
     """Axes with these margins in pixels."""
     width, height = (inches / PIXEL for inches in figure.get_size_inches())
-    box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
+    box = (
+        left / width,
+        bottom / height,
+        (width - left - right) / width,
+        (height - top - bottom) / height,
+    )
     return figure.add_axes(box)
 
 
@@ -159,11 +175,17 @@ def _refine(element: ElementTree.Element) -> None:
         _refine(child)
         if child.tag in ("style", "metadata") or (child.tag == "defs" and not len(child)):
             element.remove(child)
-    kept = {key: value for key, value in element.attrib.items() if not _is_idle(element.tag, key, value)}
-    element.attrib = {"href" if key == _HREF else key: _refine_value(key, value) for key, value in kept.items()}
+    kept = {
+        key: value for key, value in element.attrib.items() if not _is_idle(element.tag, key, value)
+    }
+    element.attrib = {
+        "href" if key == _HREF else key: _refine_value(key, value) for key, value in kept.items()
+    }
     if element.tag == "text":
         # matplotlib names no colour for black text, and ours is never black.
-        element.attrib["style"] = _refine_value("style", f"fill: {colour('ink')}; {kept.get('style', '')}")
+        element.attrib["style"] = _refine_value(
+            "style", f"fill: {colour('ink')}; {kept.get('style', '')}"
+        )
     else:
         element.text = None
     element.tail = None
@@ -187,7 +209,12 @@ def _refine_value(key: str, value: str) -> str:
 def _share_style(element: ElementTree.Element) -> None:
     """Thousands of equal markers need their style once."""
     styles = {child.get("style", "") for child in element}
-    if element.tag == "g" and len(element) > 1 and len(styles) == 1 and all(child.tag == "use" for child in element):
+    if (
+        element.tag == "g"
+        and len(element) > 1
+        and len(styles) == 1
+        and all(child.tag == "use" for child in element)
+    ):
         element.set("style", styles.pop())
         for child in element:
             child.attrib.pop("style", None)

@@ -5,21 +5,27 @@ import numpy as np
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.similarity import center, compare, rows_within
 
-FITTED = 20_000  # k-means is fitted to so many vectors, or to 50 for every cluster where that is more
+FITTED = (
+    20_000  # k-means is fitted to so many vectors, or to 50 for every cluster where that is more
+)
 _BLOCK_MB = 64
 
 
 def cluster(vectors: Vectors, clusters: int, seed: int) -> Integers:
-    """Cluster of each of `vectors` (n, d) on the grid, n > 0, by k-means; at most as many as there are vectors.
+    """Cluster of each of `vectors` (n, d) on the grid, n > 0, by k-means; at most as many as there
+    are vectors.
 
-    Of a large pool a seeded sample is clustered, and every vector joins the centre that points most its way.
+    Of a large pool a seeded sample is clustered, and every vector joins the centre that points most
+    its way.
     """
     clusters = min(clusters, len(vectors))
     fitted = max(FITTED, 50 * clusters)
     if len(vectors) > fitted:
         sample = np.sort(np.random.default_rng(seed).choice(len(vectors), fitted, replace=False))
         labels = cluster(vectors[sample], clusters, seed)
-        centers = np.stack([center(vectors[sample[labels == label]]) for label in np.unique(labels)])
+        centers = np.stack(
+            [center(vectors[sample[labels == label]]) for label in np.unique(labels)]
+        )
         return assign(vectors, centers)
     clusters = min(clusters, len(np.unique(vectors, axis=0)))
     if clusters == 1:
@@ -31,14 +37,20 @@ def cluster(vectors: Vectors, clusters: int, seed: int) -> Integers:
 
 
 def assign(vectors: Vectors, centers: Vectors) -> Integers:
-    """The most similar of `centers` (c, d) to each of `vectors` (n, d), both on the grid; the first of equal ones."""
+    """The most similar of `centers` (c, d) to each of `vectors` (n, d), both on the grid; the first
+    of equal ones.
+    """
     step = rows_within(_BLOCK_MB, len(centers))
-    blocks = [compare(vectors[start : start + step], centers) for start in range(0, len(vectors), step)]
+    blocks = [
+        compare(vectors[start : start + step], centers) for start in range(0, len(vectors), step)
+    ]
     return np.concatenate([block.argmax(axis=1) for block in blocks])
 
 
 def similarity_to_centers(vectors: Vectors, labels: Integers) -> Numbers:
-    """Cosine similarity of each of `vectors` (n, d) on the grid to the centre of its cluster, shape (n,)."""
+    """Cosine similarity of each of `vectors` (n, d) on the grid to the centre of its cluster, shape
+    (n,).
+    """
     similarities = np.empty(len(vectors))
     for members in group(labels):
         similarities[members] = compare(vectors[members], center(vectors[members])[None])[:, 0]
@@ -46,7 +58,9 @@ def similarity_to_centers(vectors: Vectors, labels: Integers) -> Numbers:
 
 
 def distance_to_centers(vectors: Vectors, labels: Integers) -> Numbers:
-    """Cosine distance (0 to 2) of each of `vectors` (n, d) on the grid to the centre of its cluster, shape (n,)."""
+    """Cosine distance (0 to 2) of each of `vectors` (n, d) on the grid to the centre of its
+    cluster, shape (n,).
+    """
     return np.asarray(1 - similarity_to_centers(vectors, labels))
 
 
@@ -57,9 +71,13 @@ def group(labels: Integers) -> list[Integers]:
 
 
 def rank_in_groups(labels: Integers, values: Numbers) -> Integers:
-    """Place of each row among those of its label, from 0, by descending value; equal values by row. Shape (n,)."""
+    """Place of each row among those of its label, from 0, by descending value; equal values by row.
+    Shape (n,).
+    """
     order = np.lexsort((-values, labels))  # stable: what comes first stays first
     starts = np.flatnonzero(np.diff(labels[order], prepend=labels[order[:1]] - 1))
     places = np.empty(len(labels), dtype=np.int64)
-    places[order] = np.arange(len(labels)) - np.repeat(starts, np.diff(np.append(starts, len(labels))))
+    places[order] = np.arange(len(labels)) - np.repeat(
+        starts, np.diff(np.append(starts, len(labels)))
+    )
     return places

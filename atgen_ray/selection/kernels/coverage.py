@@ -1,4 +1,6 @@
-"""Facility location over all similarities, from memory where they fit and block by block where they do not."""
+"""Facility location over all similarities, from memory where they fit and block by block where they
+do not.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +12,12 @@ from atgen_ray.selection.kernels.coverage_pairs import BYTES, OpenPairs
 from atgen_ray.selection.kernels.similarity import compare, round_similarities, rows_within
 
 WEIGHT_GRID = 2.0**10
-_BLOCK = 512  # rows of similarities computed together, whatever memory there is: more no longer fit into the caches
-_HEADS = 256  # gains that are computed anew after a pick, about, where it is not said by how much all of them fell
+# Rows of similarities computed together, whatever memory there is: more no longer fit into the
+# caches.
+_BLOCK = 512
+# Gains that are computed anew after a pick, about, where it is not said by how much all of them
+# fell.
+_HEADS = 256
 _OPEN = 1 / 8  # share of pairs that can still gain from which on these alone are kept
 _ASKED = 32  # candidates by which that share is estimated
 
@@ -19,11 +25,12 @@ _ASKED = 32  # candidates by which that share is estimated
 class DenseCoverage:
     """sum_i w_i max(c_i, max_j s_ij) over the rows i of `ground`, as rows j of `vectors` are added.
 
-    `vectors` (n, d) and `ground` (g, d) are unit vectors on the grid, `covered` (g,) is how well each row of the ground
-    is represented already and `weights` (g,) are between 0 and 1. Weights are rounded to 2^-10, which keeps sums over
-    up to 2^22 rows exact. Similarities take no more than about `megabytes`: all of them at once as float32, which holds
-    them exactly, where they fit, else a block of rows at a time. Once few pairs can still gain, and as much work is
-    done as it takes to find them, those are kept instead.
+    `vectors` (n, d) and `ground` (g, d) are unit vectors on the grid, `covered` (g,) is how well
+    each row of the ground is represented already and `weights` (g,) are between 0 and 1. Weights
+    are rounded to 2^-10, which keeps sums over up to 2^22 rows exact. Similarities take no more
+    than about `megabytes`: all of them at once as float32, which holds them exactly, where they
+    fit, else a block of rows at a time. Once few pairs can still gain, and as much work is done as
+    it takes to find them, those are kept instead.
     """
 
     def __init__(
@@ -39,7 +46,11 @@ class DenseCoverage:
         self.size = len(vectors)
         self._follow = follow
         self._vectors, self._ground, self._covered = vectors, ground, round_similarities(covered)
-        self._weights = np.ones(len(ground)) if weights is None else np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID
+        self._weights = (
+            np.ones(len(ground))
+            if weights is None
+            else np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID
+        )
         self._step = min(_BLOCK, rows_within(megabytes, max(len(vectors), len(ground))))
         self._symmetric = ground is vectors
         self._last = np.empty(0, dtype=np.int64), np.empty(0), np.empty(0)
@@ -54,13 +65,22 @@ class DenseCoverage:
         if self._pairs is not None:
             return self._pairs.gains(rows)
         self._work += len(rows) * len(self._ground)
-        found = [self._gain(rows[start : start + self._step]) for start in range(0, len(rows), self._step)]
+        found = [
+            self._gain(rows[start : start + self._step])
+            for start in range(0, len(rows), self._step)
+        ]
         return np.concatenate(found) if found else np.empty(0)
 
     def add(self, row: int) -> tuple[slice, Numbers] | None:
-        """Takes `row` in; how far all gains fell is worth computing once it covers few rows of the ground better."""
+        """Takes `row` in; how far all gains fell is worth computing once it covers few rows of the
+        ground better.
+        """
         changed = self.take(row)
-        return (slice(None), self.falls()) if self.worth_following(changed, len(self._ground)) else None
+        return (
+            (slice(None), self.falls())
+            if self.worth_following(changed, len(self._ground))
+            else None
+        )
 
     def take(self, row: int) -> int:
         """Takes `row` in and says how many rows of the ground it covers better."""
@@ -76,10 +96,14 @@ class DenseCoverage:
         return len(changed)
 
     def worth_following(self, changed: int, ground: int) -> bool:
-        """Whether `falls` costs less than computing gains anew, once `changed` rows of `ground` are covered better."""
+        """Whether `falls` costs less than computing gains anew, once `changed` rows of `ground` are
+        covered better.
+        """
         if self._pairs is not None:
             return self._follow
-        most = ground / 4 if self._table is not None else min(ground / 4, ground * _HEADS / self.size)
+        most = (
+            ground / 4 if self._table is not None else min(ground / 4, ground * _HEADS / self.size)
+        )
         return self._follow and changed <= most
 
     def falls(self) -> Numbers:
@@ -103,7 +127,10 @@ class DenseCoverage:
         self._look_at = self._work + self.size * len(self._ground) // 8
         asked = np.unique(np.linspace(0, self.size - 1, _ASKED).astype(np.int64))
         share = float((self._columns(asked) > self._covered[:, None]).mean())
-        if share <= _OPEN and share * self.size * len(self._ground) * BYTES <= self._megabytes * 2**20:
+        if (
+            share <= _OPEN
+            and share * self.size * len(self._ground) * BYTES <= self._megabytes * 2**20
+        ):
             starts, everything = range(0, self.size, self._step), np.arange(self.size)
             blocks = (self._columns(everything[start : start + self._step]).T for start in starts)
             self._pairs = OpenPairs(blocks, self._covered, self._weights)
@@ -132,12 +159,16 @@ class DenseCoverage:
 
     def _rows(self, rows: Integers) -> np.ndarray:
         """Similarities of `rows` of the ground to the vectors, (len(rows), n)."""
-        return compare(self._ground[rows], self._vectors) if self._table is None else self._table[rows]
+        return (
+            compare(self._ground[rows], self._vectors) if self._table is None else self._table[rows]
+        )
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a pool: unit vectors (p, d) on the grid, how well each is covered (p,), and weights (p,) or None."""
+    """A part of a pool: unit vectors (p, d) on the grid, how well each is covered (p,), and weights
+    (p,) or None.
+    """
 
     vectors: Vectors
     covered: Numbers
@@ -152,10 +183,13 @@ class Part:
 class PartsCoverage:
     """What DenseCoverage is, to the last bit, over a ground that lies in several parts."""
 
-    def __init__(self, vectors: Vectors, parts: Sequence[Part], megabytes: int, follow: bool = True) -> None:
+    def __init__(
+        self, vectors: Vectors, parts: Sequence[Part], megabytes: int, follow: bool = True
+    ) -> None:
         share = max(1, megabytes // len(parts))
         self._parts = [
-            DenseCoverage(vectors, part.vectors, part.covered, part.weights, share, follow) for part in parts
+            DenseCoverage(vectors, part.vectors, part.covered, part.weights, share, follow)
+            for part in parts
         ]
         self.size, self.ground = len(vectors), sum(len(part.vectors) for part in parts)
 
@@ -165,7 +199,11 @@ class PartsCoverage:
 
     def add(self, row: int) -> tuple[slice, Numbers] | None:
         """Takes `row` in; as DenseCoverage."""
-        return (slice(None), self.falls()) if self.worth_following(self.take(row), self.ground) else None
+        return (
+            (slice(None), self.falls())
+            if self.worth_following(self.take(row), self.ground)
+            else None
+        )
 
     def take(self, row: int) -> int:
         """Takes `row` in and says how many rows of the ground it covers better."""

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 class DeviceCoverage:
-    """What DenseCoverage is, to the last bit, with the arithmetic done by torch on `device`, such as "cuda".
+    """What DenseCoverage is, to the last bit, with the arithmetic done by torch on `device`, such
+    as "cuda".
 
-    Vectors lie on the device as float64, on which every sum is exact; similarities are computed a block of about
-    `megabytes` at a time and never kept.
+    Vectors lie on the device as float64, on which every sum is exact; similarities are computed a
+    block of about `megabytes` at a time and never kept.
     """
 
     def __init__(
@@ -34,9 +35,19 @@ class DeviceCoverage:
         self.size, self._follow, self._device = len(vectors), follow, torch.device(device)
         self._vectors = torch.tensor(vectors, dtype=torch.float64, device=self._device)
         same = ground is vectors
-        self._ground = self._vectors if same else torch.tensor(ground, dtype=torch.float64, device=self._device)
-        self._covered = torch.tensor(round_similarities(covered), dtype=torch.float64, device=self._device)
-        rounded = np.ones(len(ground)) if weights is None else np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID
+        self._ground = (
+            self._vectors
+            if same
+            else torch.tensor(ground, dtype=torch.float64, device=self._device)
+        )
+        self._covered = torch.tensor(
+            round_similarities(covered), dtype=torch.float64, device=self._device
+        )
+        rounded = (
+            np.ones(len(ground))
+            if weights is None
+            else np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID
+        )
         self._weights = torch.tensor(rounded, dtype=torch.float64, device=self._device)
         self._step = rows_within(megabytes, max(len(vectors), len(ground)))
 
@@ -61,7 +72,9 @@ class DeviceCoverage:
         for part in torch.arange(len(changed), device=self._device).split(self._step):
             block = self._compare(self._ground[changed[part]], self._vectors)
             low, high = old[part, None], new[part, None]
-            falls += self._weights[changed[part]] @ (torch.minimum(torch.maximum(block, low), high) - low)
+            falls += self._weights[changed[part]] @ (
+                torch.minimum(torch.maximum(block, low), high) - low
+            )
         return slice(None), np.asarray(falls.cpu().numpy())
 
     def _gain(self, rows: "torch.Tensor") -> "torch.Tensor":

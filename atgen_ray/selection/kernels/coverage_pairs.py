@@ -7,17 +7,21 @@ import numpy.typing as npt
 
 from atgen_ray.core.arrays import Integers, Numbers
 
-BYTES = 16  # of a pair: its similarity and an index, once by candidate and once by row of the ground
+BYTES = (
+    16  # of a pair: its similarity and an index, once by candidate and once by row of the ground
+)
 
 
 class OpenPairs:
     """sum_i w_i max(c_i, max_j s_ij) over the pairs with s_ij > c_i alone, exactly.
 
-    c_i only grows, so a pair that is not open now never counts again, and about one in t pairs is open after t picks.
-    Every gain can be followed exactly at a cost that falls with them.
+    c_i only grows, so a pair that is not open now never counts again, and about one in t pairs is
+    open after t picks. Every gain can be followed exactly at a cost that falls with them.
     """
 
-    def __init__(self, blocks: Iterable[npt.NDArray[np.floating]], covered: Numbers, weights: Numbers) -> None:
+    def __init__(
+        self, blocks: Iterable[npt.NDArray[np.floating]], covered: Numbers, weights: Numbers
+    ) -> None:
         """`blocks` (b, g) are similarities of some candidates each to the whole ground.
 
         `covered` (g,) is changed in place.
@@ -42,14 +46,21 @@ class OpenPairs:
         lengths = self._by_candidate.indptr[rows + 1] - starts
         edges = spans(starts, lengths)
         owners = self._by_candidate.indices[edges]
-        gain = self._weights[owners] * np.maximum(self._by_candidate.data[edges] - self._covered[owners], 0.0)
-        sums = np.bincount(np.repeat(np.arange(len(rows)), lengths), weights=gain, minlength=len(rows))
+        gain = self._weights[owners] * np.maximum(
+            self._by_candidate.data[edges] - self._covered[owners], 0.0
+        )
+        sums = np.bincount(
+            np.repeat(np.arange(len(rows)), lengths), weights=gain, minlength=len(rows)
+        )
         return sums.astype(np.float64)
 
     def take(self, row: int) -> int:
         """Takes `row` in and says how many rows of the ground it covers better."""
         edges = slice(self._by_candidate.indptr[row], self._by_candidate.indptr[row + 1])
-        owners, affinity = self._by_candidate.indices[edges], self._by_candidate.data[edges].astype(np.float64)
+        owners, affinity = (
+            self._by_candidate.indices[edges],
+            self._by_candidate.data[edges].astype(np.float64),
+        )
         better = affinity > self._covered[owners]
         changed, new = owners[better].astype(np.int64), affinity[better]
         self._last = changed, self._covered[changed], new

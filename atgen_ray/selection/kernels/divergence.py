@@ -7,13 +7,17 @@ from atgen_ray.selection.kernels.similarity import rows_within
 
 
 def mean_divergence(shares: Numbers, others: Numbers, megabytes: int) -> Numbers:
-    """Mean Jensen-Shannon divergence in nats of each row of `shares` (n, c) to the rows of `others` (m, c), m > 0.
+    """Mean Jensen-Shannon divergence in nats of each row of `shares` (n, c) to the rows of `others`
+    (m, c), m > 0.
 
     Rows sum to 1. JSD(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2, from 0 to log 2; shape (n,).
     """
     step = rows_within(max(1, megabytes // 3), len(others))
     mixed = np.concatenate(
-        [_mixed_entropy(shares[start : start + step], others) for start in range(0, len(shares), step)]
+        [
+            _mixed_entropy(shares[start : start + step], others)
+            for start in range(0, len(shares), step)
+        ]
     )
     return np.asarray(np.maximum(mixed - (_entropy(shares) + _entropy(others).mean()) / 2, 0.0))
 

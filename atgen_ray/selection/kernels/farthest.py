@@ -12,11 +12,13 @@ _CHUNK = 8192
 
 
 def draw_apart(vectors: Vectors, count: int, seed: int) -> tuple[Integers, Numbers]:
-    """k-means++ seeding (Arthur and Vassilvitskii, SODA 2007): rows of `vectors` (n, d) and the distances they had.
+    """k-means++ seeding (Arthur and Vassilvitskii, SODA 2007): rows of `vectors` (n, d) and the
+    distances they had.
 
-    The longest vector comes first; every other is drawn with a probability proportional to its squared Euclidean
-    distance to the nearest row before, which is returned with it (of the first, its squared length). Once every row
-    left coincides with one drawn, rows follow in order. `count` <= n.
+    The longest vector comes first; every other is drawn with a probability proportional to its
+    squared Euclidean distance to the nearest row before, which is returned with it (of the first,
+    its squared length). Once every row left coincides with one drawn, rows follow in order. `count`
+    <= n.
     """
     generator = np.random.default_rng(seed)
     distances = _squares(vectors, np.zeros(vectors.shape[1]))
@@ -28,7 +30,9 @@ def draw_apart(vectors: Vectors, count: int, seed: int) -> tuple[Integers, Numbe
         if pick == 0:
             best = int(distances.argmax())
         elif mass[-1] > 0:
-            drawn = min(generator.random() * mass[-1], np.nextafter(mass[-1], 0))  # the product may round up to the end
+            drawn = min(
+                generator.random() * mass[-1], np.nextafter(mass[-1], 0)
+            )  # the product may round up to the end
             best = int(np.searchsorted(mass, drawn, side="right"))
         else:
             best = int(left.argmax())
@@ -39,21 +43,29 @@ def draw_apart(vectors: Vectors, count: int, seed: int) -> tuple[Integers, Numbe
 
 
 def _squares(vectors: Vectors, point: Numbers) -> Numbers:
-    """Squared distance of each row to `point`; differences, not products, so that equal vectors are 0 apart."""
+    """Squared distance of each row to `point`; differences, not products, so that equal vectors are
+    0 apart.
+    """
     chunks = [vectors[start : start + _CHUNK] - point for start in range(0, len(vectors), _CHUNK)]
     return np.concatenate([np.einsum("ij,ij->i", chunk, chunk) for chunk in chunks])
 
 
-def spread_out(vectors: Vectors, similar: Numbers, count: int, block_size: int) -> tuple[Integers, Numbers]:
-    """Farthest-first traversal (Gonzalez 1985): rows least similar to all before, in order, and that similarity.
+def spread_out(
+    vectors: Vectors, similar: Numbers, count: int, block_size: int
+) -> tuple[Integers, Numbers]:
+    """Farthest-first traversal (Gonzalez 1985): rows least similar to all before, in order, and
+    that similarity.
 
-    `vectors` (n, d) are unit vectors on the grid, `similar` (n,) is the largest similarity of each to what is chosen
-    already, -1 where nothing is; `count` <= n. Of equal rows the first wins; with nothing chosen yet the most central
-    row comes first. Similarities only rise as rows are chosen, so an old one is a lower bound, and only rows that could
-    still be the farthest are compared with the rows chosen since, `block_size` at a time.
+    `vectors` (n, d) are unit vectors on the grid, `similar` (n,) is the largest similarity of each
+    to what is chosen already, -1 where nothing is; `count` <= n. Of equal rows the first wins; with
+    nothing chosen yet the most central row comes first. Similarities only rise as rows are chosen,
+    so an old one is a lower bound, and only rows that could still be the farthest are compared with
+    the rows chosen since, `block_size` at a time.
     """
     similar = similar.copy()
-    seen = np.zeros(len(vectors), dtype=np.int64)  # how many of the chosen rows each row was compared with
+    seen = np.zeros(
+        len(vectors), dtype=np.int64
+    )  # how many of the chosen rows each row was compared with
     rows = np.empty(count, dtype=np.int64)
     found = np.empty(count)
     for pick in range(count):
@@ -66,12 +78,16 @@ def spread_out(vectors: Vectors, similar: Numbers, count: int, block_size: int) 
     return rows, found
 
 
-def _farthest(vectors: Vectors, similar: Numbers, seen: Integers, chosen: Integers, block_size: int) -> int:
+def _farthest(
+    vectors: Vectors, similar: Numbers, seen: Integers, chosen: Integers, block_size: int
+) -> int:
     while seen[best := int(similar.argmin())] < len(chosen):
         stale = np.flatnonzero(seen < len(chosen))
         if len(stale) > block_size:
             stale = stale[np.argpartition(similar[stale], block_size)[:block_size]]
         since = chosen[seen[stale].min() :]
-        similar[stale] = np.maximum(similar[stale], compare(vectors[stale], vectors[since]).max(axis=1))
+        similar[stale] = np.maximum(
+            similar[stale], compare(vectors[stale], vectors[since]).max(axis=1)
+        )
         seen[stale] = len(chosen)
     return best

@@ -12,7 +12,8 @@ from atgen_ray.core.arrays import Integers, Numbers
 class Coverage(Protocol):
     """A monotone submodular function of a growing set of rows.
 
-    Its values are sums on a fixed-point grid, so that gains computed in different ways are equal to the last bit.
+    Its values are sums on a fixed-point grid, so that gains computed in different ways are equal to
+    the last bit.
     """
 
     size: int  # rows that may be chosen are 0 to size - 1
@@ -22,7 +23,9 @@ class Coverage(Protocol):
         ...
 
     def add(self, row: int) -> tuple[Integers | slice, Numbers] | None:
-        """Takes `row` in. Returns rows and by how much the gain of each fell, or None where that is too much work."""
+        """Takes `row` in. Returns rows and by how much the gain of each fell, or None where that is
+        too much work.
+        """
         ...
 
 
@@ -31,10 +34,11 @@ def maximize(
 ) -> tuple[Integers, Numbers]:
     """Rows that greedily maximise `function`, best first, and the gain of each; `count` <= size.
 
-    The result is that of plain greedy; of equal gains the first row wins. Gains only fall as rows are chosen, so an old
-    gain is an upper bound (lazy greedy, Minoux 1978). Where the function says by how much gains fell the bounds follow
-    and stay exact; elsewhere those that could still win are computed again, most promising first, in blocks that
-    double up to `block_size`. `note` is told the number of picks so far, often, and may raise to end it all.
+    The result is that of plain greedy; of equal gains the first row wins. Gains only fall as rows
+    are chosen, so an old gain is an upper bound (lazy greedy, Minoux 1978). Where the function says
+    by how much gains fell the bounds follow and stay exact; elsewhere those that could still win
+    are computed again, most promising first, in blocks that double up to `block_size`. `note` is
+    told the number of picks so far, often, and may raise to end it all.
     """
     everything = np.arange(function.size)
     bounds = np.empty(function.size)
@@ -60,7 +64,9 @@ def maximize(
             fresh[:] = False
         else:
             changed, falls = fallen
-            bounds[changed] -= falls  # a bound that was not exact stays a bound: gains cannot have fallen by less
+            bounds[changed] -= (
+                falls  # a bound that was not exact stays a bound: gains cannot have fallen by less
+            )
         bounds[best] = -np.inf
         fresh[rows[: pick + 1]] = True  # chosen rows are never computed again
     return rows, gains
@@ -74,10 +80,12 @@ def maximize_stochastically(
     seed: int,
     note: Callable[[int], None] = lambda pick: None,
 ) -> tuple[Integers, Numbers]:
-    """Rows that maximise `function` up to a factor 1 - 1/e - `epsilon` in expectation, in order, and their gains.
+    """Rows that maximise `function` up to a factor 1 - 1/e - `epsilon` in expectation, in order,
+    and their gains.
 
-    Each pick is the best of n/k ln(1/epsilon) rows drawn from the rest (lazier than lazy greedy, Mirzasoleiman et al.,
-    AAAI 2015, arXiv 1409.7938). Of equal gains the first row wins. `note` as for `maximize`.
+    Each pick is the best of n/k ln(1/epsilon) rows drawn from the rest (lazier than lazy greedy,
+    Mirzasoleiman et al., AAAI 2015, arXiv 1409.7938). Of equal gains the first row wins. `note` as
+    for `maximize`.
     """
     generator = np.random.default_rng(seed)
     sample = max(1, math.ceil(function.size / count * math.log(1 / epsilon)))

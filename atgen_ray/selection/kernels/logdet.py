@@ -10,15 +10,21 @@ _CHUNK = 8192
 _EQUAL = 2.0**-20
 
 
-def maximize_determinant(vectors: Vectors, known: Vectors, prior: float, count: int) -> tuple[Integers, Numbers]:
-    """Rows h of `vectors` (n, d) that greedily maximise log det(V + sum h h^T), in order, and the gain of each.
+def maximize_determinant(
+    vectors: Vectors, known: Vectors, prior: float, count: int
+) -> tuple[Integers, Numbers]:
+    """Rows h of `vectors` (n, d) that greedily maximise log det(V + sum h h^T), in order, and the
+    gain of each.
 
-    V is `prior` I + sum h h^T over `known` (m, d), `prior` > 0, `count` <= n. The gain of a row is log(1 + h^T V^-1 h).
-    An incremental Cholesky factorisation (Chen et al., NeurIPS 2018, arXiv 1709.05135) written in the d dimensions of
-    the vectors: O(n d) a pick, O(d (d + count)) of memory beside the vectors. Of gains that are
-    equal to 2^-20, about what float32 vectors are good for, the first wins.
+    V is `prior` I + sum h h^T over `known` (m, d), `prior` > 0, `count` <= n. The gain of a row is
+    log(1 + h^T V^-1 h). An incremental Cholesky factorisation (Chen et al., NeurIPS 2018, arXiv
+    1709.05135) written in the d dimensions of the vectors: O(n d) a pick, O(d (d + count)) of
+    memory beside the vectors. Of gains that are equal to 2^-20, about what float32 vectors are good
+    for, the first wins.
     """
-    factor = np.linalg.cholesky(prior * np.eye(vectors.shape[1]) + known.T.astype(np.float64) @ known)
+    factor = np.linalg.cholesky(
+        prior * np.eye(vectors.shape[1]) + known.T.astype(np.float64) @ known
+    )
     whitening = np.linalg.inv(factor)
     spread = np.concatenate([((part @ whitening.T) ** 2).sum(axis=1) for part in _chunks(vectors)])
     directions = np.empty((count, vectors.shape[1]))  # in whitened coordinates

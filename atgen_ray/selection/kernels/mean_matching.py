@@ -6,7 +6,9 @@ from atgen_ray.core.arrays import Numbers
 
 
 def find_width(vectors: Numbers) -> float:
-    """The median distance between two of `vectors` (n, d): the usual width of the kernel; 1 where that is 0."""
+    """The median distance between two of `vectors` (n, d): the usual width of the kernel; 1 where
+    that is 0.
+    """
     from scipy.spatial.distance import pdist
 
     distances = pdist(vectors) if len(vectors) > 1 else np.zeros(1)
@@ -21,8 +23,11 @@ def compare_kernel(one: Numbers, other: Numbers, width: float) -> Numbers:
     return values
 
 
-def measure_discrepancy(one: Numbers, other: Numbers, width: float, weights: Numbers | None = None) -> float:
-    """The squared maximum mean discrepancy of both sets, biased (Gretton et al. 2012, JMLR 13:723, equation 5).
+def measure_discrepancy(
+    one: Numbers, other: Numbers, width: float, weights: Numbers | None = None
+) -> float:
+    """The squared maximum mean discrepancy of both sets, biased (Gretton et al. 2012, JMLR 13:723,
+    equation 5).
 
     `weights` (n,) of the rows of `one` are taken relative to their sum.
     """
@@ -33,10 +38,11 @@ def measure_discrepancy(one: Numbers, other: Numbers, width: float, weights: Num
 
 
 def match_means(one: Numbers, other: Numbers, width: float, largest: float) -> Numbers:
-    """Weights (n,) of the rows of `one`, of mean 1, that bring its kernel mean next to that of `other`.
+    """Weights (n,) of the rows of `one`, of mean 1, that bring its kernel mean next to that of
+    `other`.
 
-    Kernel mean matching (Huang et al. 2006, Correcting sample selection bias by unlabeled data), with each weight
-    between 1 / `largest` and `largest` before the mean is set to 1.
+    Kernel mean matching (Huang et al. 2006, Correcting sample selection bias by unlabeled data),
+    with each weight between 1 / `largest` and `largest` before the mean is set to 1.
     """
     from scipy.optimize import lsq_linear
 

@@ -12,17 +12,25 @@ Neighbors = tuple[Indices, Vectors]
 
 
 def find_neighbors(vectors: Vectors, count: int, megabytes: int) -> Neighbors:
-    """The `count` most similar rows of each of `vectors` (n, d) on the grid, itself among them, and how similar.
+    """The `count` most similar rows of each of `vectors` (n, d) on the grid, itself among them, and
+    how similar.
 
     Shapes (n, min(count, n)), most similar first, of equal ones the first row.
     """
-    return _search(vectors, np.arange(len(vectors)), np.arange(len(vectors)), min(count, len(vectors)), megabytes)
+    return _search(
+        vectors,
+        np.arange(len(vectors)),
+        np.arange(len(vectors)),
+        min(count, len(vectors)),
+        megabytes,
+    )
 
 
 def find_neighbors_in_cells(
     vectors: Vectors, count: int, megabytes: int, cells: int, probes: int, seed: int
 ) -> Neighbors:
-    """Like `find_neighbors`, but each row looks only into the `probes` cells of k-means nearest to its own (IVF).
+    """Like `find_neighbors`, but each row looks only into the `probes` cells of k-means nearest to
+    its own (IVF).
 
     Where these hold too few rows, the row itself is repeated with the similarity -1.
     """
@@ -35,11 +43,15 @@ def find_neighbors_in_cells(
     for cell, rows in enumerate(members):
         others = np.sort(np.concatenate([members[other] for other in {cell, *near[cell].tolist()}]))
         found = min(count, len(others))
-        indices[rows, :found], similarities[rows, :found] = _search(vectors, rows, others, found, megabytes)
+        indices[rows, :found], similarities[rows, :found] = _search(
+            vectors, rows, others, found, megabytes
+        )
     return indices, similarities
 
 
-def _search(vectors: Vectors, rows: Integers, others: Integers, count: int, megabytes: int) -> Neighbors:
+def _search(
+    vectors: Vectors, rows: Integers, others: Integers, count: int, megabytes: int
+) -> Neighbors:
     indices = np.empty((len(rows), count), dtype=np.int32)
     similarities = np.empty((len(rows), count), dtype=np.float32)
     columns = vectors[others] if len(others) < len(vectors) else vectors

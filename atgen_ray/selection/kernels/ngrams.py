@@ -8,11 +8,13 @@ from atgen_ray.core.arrays import Integers, Numbers
 def find_phrases(
     words: Integers, lengths: Integers, counted: int, longest: int, least: int, share: float
 ) -> tuple[Integers, Integers, Numbers]:
-    """Semi-maximal phrases of up to `longest` words in texts given as word numbers one after another.
+    """Semi-maximal phrases of up to `longest` words in texts given as word numbers one after
+    another.
 
-    An n-gram is a phrase when it occurs `least` times or more among the first `counted` texts and no n-gram longer by
-    one word that holds it occurs more than `share` times as often (Miura et al., NAACL 2016). Returns the text and the
-    number of every occurrence, texts in order, and the count of each phrase in the first `counted` texts.
+    An n-gram is a phrase when it occurs `least` times or more among the first `counted` texts and
+    no n-gram longer by one word that holds it occurs more than `share` times as often (Miura et
+    al., NAACL 2016). Returns the text and the number of every occurrence, texts in order, and the
+    count of each phrase in the first `counted` texts.
     """
     text_of = np.repeat(np.arange(len(lengths)), lengths)
     grams, starts = _renumber(words), np.arange(len(words))
@@ -22,7 +24,9 @@ def find_phrases(
         longer, longer_starts = _extend(words, text_of, grams, starts)
         maximal = np.ones(len(counts), dtype=bool)
         if size < longest and len(longer):
-            longer_counts = np.bincount(longer[text_of[longer_starts] < counted], minlength=longer.max() + 1)
+            longer_counts = np.bincount(
+                longer[text_of[longer_starts] < counted], minlength=longer.max() + 1
+            )
             place = np.full(len(words), -1)
             place[starts] = grams
             for inner in (place[longer_starts], place[longer_starts + 1]):
@@ -34,7 +38,9 @@ def find_phrases(
     return _join(found)
 
 
-def _extend(words: Integers, text_of: Integers, grams: Integers, starts: Integers) -> tuple[Integers, Integers]:
+def _extend(
+    words: Integers, text_of: Integers, grams: Integers, starts: Integers
+) -> tuple[Integers, Integers]:
     """The n-grams longer by one word: their numbers and where they start."""
     place = np.full(len(words) + 1, -1)
     place[starts] = grams
@@ -53,16 +59,24 @@ def _renumber(keys: Integers) -> Integers:
 def _join(found: list[tuple[Integers, Integers, Numbers]]) -> tuple[Integers, Integers, Numbers]:
     offsets = np.cumsum([0, *(len(counts) for _, _, counts in found)])
     texts = np.concatenate([part[0] for part in found])
-    numbers = np.concatenate([part[1] + offset for part, offset in zip(found, offsets, strict=False)])
+    numbers = np.concatenate(
+        [part[1] + offset for part, offset in zip(found, offsets, strict=False)]
+    )
     order = np.argsort(texts, kind="stable")
     return texts[order], numbers[order], np.concatenate([part[2] for part in found])
 
 
 class PhraseCoverage:
-    """The worth of the phrases of a growing set of texts, over the length of each text as it is added."""
+    """The worth of the phrases of a growing set of texts, over the length of each text as it is
+    added.
+    """
 
-    def __init__(self, texts: Integers, phrases: Integers, worth: Numbers, lengths: Numbers) -> None:
-        """`texts` (sorted) and `phrases` name every occurrence; `worth` (p,) is 0 for phrases known already."""
+    def __init__(
+        self, texts: Integers, phrases: Integers, worth: Numbers, lengths: Numbers
+    ) -> None:
+        """`texts` (sorted) and `phrases` name every occurrence; `worth` (p,) is 0 for phrases known
+        already.
+        """
         self.size = len(lengths)
         pairs = np.unique(np.stack([texts, phrases]), axis=1)
         self._phrases, self._worth, self._lengths = pairs[1], worth.copy(), np.maximum(lengths, 1)

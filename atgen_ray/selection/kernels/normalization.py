@@ -33,11 +33,14 @@ def normalize(values: Numbers, scale: Scale) -> Numbers:
 
 
 def stratify(values: Numbers, strata: int, by: Stratification) -> Integers:
-    """Stratum of each of `values` (n,), from 0 to strata - 1 in ascending order; equal values share a stratum.
+    """Stratum of each of `values` (n,), from 0 to strata - 1 in ascending order; equal values share
+    a stratum.
 
     equal_size cuts the ranks evenly, equal_width the range of the values.
     """
     if by == "equal_size":
         return ((rank(values) - 0.5) * strata / len(values)).astype(np.int64)
     widths = normalize(values, "minmax") * strata
-    return np.minimum(widths.astype(np.int64), strata - 1)  # the largest value closes the last stratum
+    return np.minimum(
+        widths.astype(np.int64), strata - 1
+    )  # the largest value closes the last stratum

@@ -24,19 +24,23 @@ def maximize_in_parts(
     seed: int,
     workers: Workers,
 ) -> tuple[Integers, Numbers]:
-    """Rows that nearly maximise facility location over a large pool, in order, and the gain of each over all of it.
+    """Rows that nearly maximise facility location over a large pool, in order, and the gain of each
+    over all of it.
 
-    `vectors` (n, d) are unit vectors on the grid; `covered` and `weights` are those of DenseCoverage. `members` (rows
-    in ascending order) are the parts, drawn at random so that each is the pool in small. Every part proposes rows by
-    plain greedy, `count` of them or as many as make `proposals` x `count` in all (GreeDi, Mirzasoleiman et al., NeurIPS
-    2013, where every part proposes `count`). Then greedy picks among all proposals by what they gain over the whole
-    pool; where parts propose less than a batch, each pick is the best of a sample (maximize_stochastically), as there
-    the first picks, which change the gains of all, would take hours.
+    `vectors` (n, d) are unit vectors on the grid; `covered` and `weights` are those of
+    DenseCoverage. `members` (rows in ascending order) are the parts, drawn at random so that each
+    is the pool in small. Every part proposes rows by plain greedy, `count` of them or as many as
+    make `proposals` x `count` in all (GreeDi, Mirzasoleiman et al., NeurIPS 2013, where every part
+    proposes `count`). Then greedy picks among all proposals by what they gain over the whole pool;
+    where parts propose less than a batch, each pick is the best of a sample
+    (maximize_stochastically), as there the first picks, which change the gains of all, would take
+    hours.
 
     The picks depend on the parts, `proposals` and `seed`, never on the workers.
     """
     parts = [
-        workers.put(Part(vectors[rows], covered[rows], None if weights is None else weights[rows])) for rows in members
+        workers.put(Part(vectors[rows], covered[rows], None if weights is None else weights[rows]))
+        for rows in members
     ]
     share = min(count, -(-proposals * count // len(parts)))
     before = share * len(parts)
@@ -48,14 +52,18 @@ def maximize_in_parts(
         workers.progress(before + pick, before + count)
 
     found = workers.map(_propose, [(part, share, block_size, megabytes) for part in parts], note)
-    proposed = np.sort(np.concatenate([rows[picked] for rows, picked in zip(members, found, strict=True)]))
+    proposed = np.sort(
+        np.concatenate([rows[picked] for rows, picked in zip(members, found, strict=True)])
+    )
     whole = share == count
     coverage = workers.cover(vectors[proposed], parts, megabytes, follow=whole)
     if whole:
         picked, gains = maximize(coverage, count, block_size, note_pick)
     else:
         start = derive_seed("proposals", seed, 0)
-        picked, gains = maximize_stochastically(coverage, count, epsilon, block_size, start, note_pick)
+        picked, gains = maximize_stochastically(
+            coverage, count, epsilon, block_size, start, note_pick
+        )
     return proposed[picked], gains
 
 

@@ -1,11 +1,12 @@
 """Cosine similarities that come out the same to the last bit on every machine.
 
-Floating-point sums depend on their order, and the order in a matrix product on the library, the threads and the shape
-of the block. Equal examples would then differ in the last bit, ties would no longer break by id, and shards would
-disagree. On a fixed-point grid every sum is exact, so no order can matter: coordinates are multiples of 2^-24 (which
-float32 holds), their products of 2^-48, and by Cauchy-Schwarz no partial sum of a dot product of unit vectors leaves
-the 53 bits of a float64. Similarities are rounded to 2^-20, about what float32 embeddings are good for, which makes
-that of a vector to itself exactly 1, lets float32 hold them, and keeps sums over up to 2^32 examples exact.
+Floating-point sums depend on their order, and the order in a matrix product on the library, the
+threads and the shape of the block. Equal examples would then differ in the last bit, ties would no
+longer break by id, and shards would disagree. On a fixed-point grid every sum is exact, so no order
+can matter: coordinates are multiples of 2^-24 (which float32 holds), their products of 2^-48, and
+by Cauchy-Schwarz no partial sum of a dot product of unit vectors leaves the 53 bits of a float64.
+Similarities are rounded to 2^-20, about what float32 embeddings are good for, which makes that of a
+vector to itself exactly 1, lets float32 hold them, and keeps sums over up to 2^32 examples exact.
 
 How similar examples are to a whole set, without comparing every pair.
 """
@@ -19,7 +20,9 @@ from atgen_ray.core.arrays import Numbers, Vectors
 
 _COORDINATE = np.float32(2.0**24)
 SIMILARITY = 2.0**20
-_CHUNK = 1024  # columns compared at a time, in the caches, and without a float64 copy of a large pool
+_CHUNK = (
+    1024  # columns compared at a time, in the caches, and without a float64 copy of a large pool
+)
 
 
 def to_grid(vectors: npt.NDArray[np.floating[Any]]) -> Vectors:
@@ -31,7 +34,9 @@ def to_grid(vectors: npt.NDArray[np.floating[Any]]) -> Vectors:
     return grid
 
 
-def compare(rows: Vectors, columns: Vectors, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+def compare(
+    rows: Vectors, columns: Vectors, out: npt.NDArray[Any] | None = None
+) -> npt.NDArray[Any]:
     """Cosine similarities (n, m) of unit vectors (n, d) and (m, d) that are on the grid.
 
     They are float64, or written to `out`, which may be float32: that holds them exactly.
@@ -52,7 +57,9 @@ def round_similarities(similarities: Numbers) -> Numbers:
 
 
 def center(vectors: Vectors) -> Vectors:
-    """Direction of the mean of `vectors` (n, d) on the grid, shape (d,); zero when they cancel out."""
+    """Direction of the mean of `vectors` (n, d) on the grid, shape (d,); zero when they cancel
+    out.
+    """
     total = vectors.sum(axis=0, dtype=np.float64)
     length = np.linalg.norm(total)
     return to_grid(total / length) if length > 0 else to_grid(total)
@@ -64,22 +71,30 @@ def rows_within(megabytes: int, columns: int) -> int:
 
 
 def nearest(vectors: Vectors, others: Vectors, megabytes: int) -> Numbers:
-    """Largest similarity of each of `vectors` (n, d) to `others` (m, d), shape (n,); -1 when m = 0."""
+    """Largest similarity of each of `vectors` (n, d) to `others` (m, d), shape (n,); -1 when m
+    = 0.
+    """
     if not len(others):
         return np.full(len(vectors), -1.0)
     step = rows_within(megabytes, len(others))
     return np.concatenate(
-        [compare(vectors[start : start + step], others).max(axis=1) for start in range(0, len(vectors), step)]
+        [
+            compare(vectors[start : start + step], others).max(axis=1)
+            for start in range(0, len(vectors), step)
+        ]
     )
 
 
 def sum_similarities(vectors: Vectors, others: Vectors) -> Numbers:
     """sum_j s_ij over `others` (m, d) for each of `vectors` (n, d), both on the grid, shape (n,).
 
-    The sum of dot products is the dot product with the sum. It is computed from the direction of the sum, which is on
-    the grid, and so is the same on every machine; its mean, sum / m, is right to about 1e-6.
+    The sum of dot products is the dot product with the sum. It is computed from the direction of
+    the sum, which is on the grid, and so is the same on every machine; its mean, sum / m, is right
+    to about 1e-6.
     """
     if not len(others):
         return np.zeros(len(vectors))
     total = others.sum(axis=0, dtype=np.float64)
-    return round_similarities(compare(vectors, center(others)[None])[:, 0] * np.sqrt((total * total).sum()))
+    return round_similarities(
+        compare(vectors, center(others)[None])[:, 0] * np.sqrt((total * total).sum())
+    )

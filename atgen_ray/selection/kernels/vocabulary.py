@@ -14,10 +14,11 @@ _WORD = re.compile(r"\w+")
 
 
 def number_words(texts: Sequence[str], stem: bool) -> tuple[Integers, Integers, int]:
-    """All words of `texts` one after another as numbers, how many each text has, and how many different ones there are.
+    """All words of `texts` one after another as numbers, how many each text has, and how many
+    different ones there are.
 
-    Words are lower-case runs of letters and digits, or single characters in scripts without spaces; `stem` reduces
-    English ones by Porter's algorithm.
+    Words are lower-case runs of letters and digits, or single characters in scripts without spaces;
+    `stem` reduces English ones by Porter's algorithm.
     """
     normal: Callable[[str], str] = _stem if stem else str
     numbers: dict[str, int] = {}

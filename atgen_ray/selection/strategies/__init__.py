@@ -3,7 +3,10 @@
 from atgen_ray.selection.strategies.badge import BADGE
 from atgen_ray.selection.strategies.baselines import LENGTH, RANDOM
 from atgen_ray.selection.strategies.dual import DUAL
-from atgen_ray.selection.strategies.facility_location import FACILITY_LOCATION, WEIGHTED_FACILITY_LOCATION
+from atgen_ray.selection.strategies.facility_location import (
+    FACILITY_LOCATION,
+    WEIGHTED_FACILITY_LOCATION,
+)
 from atgen_ray.selection.strategies.fisher import FISHER
 from atgen_ray.selection.strategies.graph_cut import GRAPH_CUT
 from atgen_ray.selection.strategies.hadas import HADAS
@@ -13,7 +16,13 @@ from atgen_ray.selection.strategies.k_center import K_CENTER
 from atgen_ray.selection.strategies.kmeans import KMEANS
 from atgen_ray.selection.strategies.ld_cal import LD_CAL
 from atgen_ray.selection.strategies.ngf_smp import NGF_SMP
-from atgen_ray.selection.strategies.sample_uncertainty import BLEUVAR, COCOA, ENSP, SELF_CONSISTENCY, SEMANTIC_ENTROPY
+from atgen_ray.selection.strategies.sample_uncertainty import (
+    BLEUVAR,
+    COCOA,
+    ENSP,
+    SELF_CONSISTENCY,
+    SEMANTIC_ENTROPY,
+)
 from atgen_ray.selection.strategies.task_diversity import TASK_DIVERSITY
 from atgen_ray.selection.strategies.te_delfy import TE_DELFY
 from atgen_ray.selection.strategies.token_uncertainty import ENTROPY, MARGIN, MAX_TOKEN, NSP
@@ -21,7 +30,17 @@ from atgen_ray.selection.strategies.typiclust import TYPICLUST
 from atgen_ray.selection.strategy import Strategy
 
 _BASELINES = (RANDOM, LENGTH, K_CENTER, KMEANS, BADGE)
-_UNCERTAINTY = (NSP, ENSP, ENTROPY, MARGIN, MAX_TOKEN, BLEUVAR, SEMANTIC_ENTROPY, SELF_CONSISTENCY, COCOA)
+_UNCERTAINTY = (
+    NSP,
+    ENSP,
+    ENTROPY,
+    MARGIN,
+    MAX_TOKEN,
+    BLEUVAR,
+    SEMANTIC_ENTROPY,
+    SELF_CONSISTENCY,
+    COCOA,
+)
 _DIVERSITY = (FACILITY_LOCATION, GRAPH_CUT, IDDS, TYPICLUST, FISHER, NGF_SMP)
 _HYBRID = (HUDS, HADAS, TE_DELFY, DUAL, LD_CAL, WEIGHTED_FACILITY_LOCATION, TASK_DIVERSITY)
 

@@ -12,19 +12,26 @@ from atgen_ray.selection.vectors import Space, plain_vectors, space_needs
 
 
 class BadgeParameters(GuardedParameters):
-    """Batch active learning by diverse gradient embeddings (BADGE; Ash et al., ICLR 2020, arXiv 1906.03671).
+    """Batch active learning by diverse gradient embeddings (BADGE; Ash et al., ICLR 2020, arXiv
+    1906.03671).
 
-    Exact where the states are projected gradients of the loss on the model's own output. Where they are mean hidden
-    states h, (1 - p) h stands in for the gradient, p being the geometric mean of the output tokens' probabilities: of
-    the outer product of error and hidden state only the size of the error is kept.
+    Exact where the states are projected gradients of the loss on the model's own output. Where they
+    are mean hidden states h, (1 - p) h stands in for the gradient, p being the geometric mean of
+    the output tokens' probabilities: of the outer product of error and hidden state only the size
+    of the error is kept.
     """
 
-    space: Space = Field("states", description="Vectors of the candidates; embeddings are a poor man's hidden states")
-    gradients: bool = Field(False, description="The states are gradient embeddings, to be used as they are")
+    space: Space = Field(
+        "states", description="Vectors of the candidates; embeddings are a poor man's hidden states"
+    )
+    gradients: bool = Field(
+        False, description="The states are gradient embeddings, to be used as they are"
+    )
 
 
 def _select(candidates: Candidates, parameters: BadgeParameters, count: int) -> Picks:
-    """k-means++ seeding: the largest vector first, then drawn by squared distance to the nearest pick.
+    """k-means++ seeding: the largest vector first, then drawn by squared distance to the nearest
+    pick.
 
     The score is the place in the batch, counted from its end: draws have no scores that fall.
     """
@@ -42,7 +49,9 @@ def _select(candidates: Candidates, parameters: BadgeParameters, count: int) -> 
 
 
 def _needs(parameters: BadgeParameters) -> Needs:
-    return space_needs(parameters.space) | (frozenset() if parameters.gradients else frozenset({"generations"}))
+    return space_needs(parameters.space) | (
+        frozenset() if parameters.gradients else frozenset({"generations"})
+    )
 
 
 BADGE = guarded("badge", frozenset({"states", "generations"}), BadgeParameters, _select, _needs)

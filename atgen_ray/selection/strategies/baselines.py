@@ -24,7 +24,9 @@ RANDOM = Strategy("random", needs=frozenset(), parameters=RandomParameters, sele
 
 
 class LengthParameters(Parameters):
-    """Longest or shortest prompts: the baseline that shows whether a strategy does more than prefer long ones."""
+    """Longest or shortest prompts: the baseline that shows whether a strategy does more than prefer
+    long ones.
+    """
 
     order: Literal["longest", "shortest"] = Field("longest", description="Which prompts come first")
     unit: Literal["words", "characters"] = Field("words", description="What length is counted in")
@@ -32,8 +34,13 @@ class LengthParameters(Parameters):
 
 def _select_length(candidates: Candidates, parameters: LengthParameters, count: int) -> Scores:
     texts, _ = candidates.prompts()
-    lengths = np.array([len(text.split() if parameters.unit == "words" else text) for text in texts], dtype=np.float64)
+    lengths = np.array(
+        [len(text.split() if parameters.unit == "words" else text) for text in texts],
+        dtype=np.float64,
+    )
     return Scores(lengths if parameters.order == "longest" else -lengths, {"length": lengths})
 
 
-LENGTH = Strategy("length", needs=frozenset({"texts"}), parameters=LengthParameters, select=_select_length)
+LENGTH = Strategy(
+    "length", needs=frozenset({"texts"}), parameters=LengthParameters, select=_select_length
+)

@@ -13,20 +13,31 @@ from atgen_ray.selection.vectors import grid_vectors
 
 
 class DualParameters(GuardedParameters):
-    """Diversity and uncertainty active learning (Giouroukis, Gidiotis and Tsoumakas, arXiv 2503.00867)."""
+    """Diversity and uncertainty active learning (Giouroukis, Gidiotis and Tsoumakas, arXiv
+    2503.00867).
+    """
 
-    density_weight: float = Field(0.67, ge=0, le=1, description="Weight of similarity to the pool within IDDS")
-    neighbors: PositiveInt = Field(10, description="Candidates by IDDS, of which the most uncertain is picked")
-    share: float = Field(0.5, ge=0, le=1, description="Share of the batch picked so; the rest is random")
-    noise_cutoff: float = Field(0.96, ge=0, le=1, description="Candidates with a BLEUVar of this or more are noise")
+    density_weight: float = Field(
+        0.67, ge=0, le=1, description="Weight of similarity to the pool within IDDS"
+    )
+    neighbors: PositiveInt = Field(
+        10, description="Candidates by IDDS, of which the most uncertain is picked"
+    )
+    share: float = Field(
+        0.5, ge=0, le=1, description="Share of the batch picked so; the rest is random"
+    )
+    noise_cutoff: float = Field(
+        0.96, ge=0, le=1, description="Candidates with a BLEUVar of this or more are noise"
+    )
 
 
 def _select(candidates: Candidates, parameters: DualParameters, count: int) -> Picks:
-    """For each pick of the first part: the K best by IDDS, of these the largest BLEUVar below the cut-off.
+    """For each pick of the first part: the K best by IDDS, of these the largest BLEUVar below the
+    cut-off.
 
-    All K count as labelled from then on within this batch, so that a region is visited once; where all K are noise
-    nothing is picked and they count as labelled too. The score is the place in the batch, counted from its end. The
-    random part is left to `select_batch`, which fills the batch.
+    All K count as labelled from then on within this batch, so that a region is visited once; where
+    all K are noise nothing is picked and they count as labelled too. The score is the place in the
+    batch, counted from its end. The random part is left to `select_batch`, which fills the batch.
     """
     usable, vectors, labeled = grid_vectors(candidates)
     if not len(usable):
@@ -39,7 +50,9 @@ def _select(candidates: Candidates, parameters: DualParameters, count: int) -> P
     found: list[tuple[float, float]] = []
     while len(rows) < math.ceil(parameters.share * count) and not excluded.all():
         scores = np.where(excluded, -np.inf, diversity.scores())
-        nearest = np.argsort(-scores, kind="stable")[: min(parameters.neighbors, int((~excluded).sum()))]
+        nearest = np.argsort(-scores, kind="stable")[
+            : min(parameters.neighbors, int((~excluded).sum()))
+        ]
         if not np.isnan(disagreement[nearest]).all():
             rows.append(int(nearest[np.nanargmax(disagreement[nearest])]))
             found.append((scores[rows[-1]], disagreement[rows[-1]]))
@@ -47,7 +60,9 @@ def _select(candidates: Candidates, parameters: DualParameters, count: int) -> P
         diversity.move(nearest)
     density, variance = np.array(found).reshape(-1, 2).T
     places = np.arange(count, count - len(rows), -1, dtype=np.float64)
-    return Picks(pick_ids(candidates.ids, usable[rows]), places, {"idds": density, "bleuvar": variance})
+    return Picks(
+        pick_ids(candidates.ids, usable[rows]), places, {"idds": density, "bleuvar": variance}
+    )
 
 
 DUAL = guarded("dual", frozenset({"embeddings", "samples"}), DualParameters, _select)

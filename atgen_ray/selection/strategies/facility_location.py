@@ -2,7 +2,8 @@
 
 The `facility_location` strategy: the batch that best represents the pool.
 
-The `weighted_facility_location` strategy: the batch that best represents what the model is unsure of.
+The `weighted_facility_location` strategy: the batch that best represents what the model is unsure
+of.
 """
 
 from collections.abc import Sequence
@@ -34,29 +35,46 @@ class CoverageParameters(Parameters):
 
     method: Literal["auto", "exact", "sparse", "stochastic", "partition"] = Field(
         "auto",
-        description="exact: plain greedy; sparse: over nearest neighbours alone; stochastic: each pick the best of a "
-        "sample; partition: greedy within random parts, then stochastic among their picks over the whole pool; "
+        description="exact: plain greedy; sparse: over nearest neighbours alone; stochastic: each "
+        "pick the best of a "
+        "sample; partition: greedy within random parts, then stochastic among their picks over "
+        "the whole pool; "
         "auto: exact, partition for large pools",
     )
-    exact_limit: PositiveInt = Field(20_000, description="Largest pool that auto takes the exact method for")
+    exact_limit: PositiveInt = Field(
+        20_000, description="Largest pool that auto takes the exact method for"
+    )
     device: Literal["cpu", "cuda"] = Field(
         "cpu",
-        description="exact, stochastic: where gains are computed; the same picks, sooner on a GPU made for float64",
+        description="exact, stochastic: where gains are computed; the same picks, sooner on a GPU "
+        "made for float64",
     )
     block_size: PositiveInt = Field(128, description="Candidates whose gains are computed together")
-    memory_mb: PositiveInt = Field(512, description="Similarities held at a time in MB; more is faster")
-    neighbors: PositiveInt = Field(100, description="sparse: neighbours of each candidate, itself among them")
+    memory_mb: PositiveInt = Field(
+        512, description="Similarities held at a time in MB; more is faster"
+    )
+    neighbors: PositiveInt = Field(
+        100, description="sparse: neighbours of each candidate, itself among them"
+    )
     probes: PositiveInt = Field(
         8,
-        description="sparse: cells searched for neighbours in pools over exact_limit; smaller pools are searched whole",
+        description="sparse: cells searched for neighbours in pools over exact_limit; smaller "
+        "pools are searched whole",
     )
-    epsilon: float = Field(0.05, gt=0, lt=1, description="stochastic, partition: loss of value allowed on average")
+    epsilon: float = Field(
+        0.05, gt=0, lt=1, description="stochastic, partition: loss of value allowed on average"
+    )
     part_size: PositiveInt = Field(10_000, description="partition: candidates in a part")
     proposals: int = Field(
-        10, ge=2, description="partition: how many times the batch the parts propose together, if not a batch each"
+        10,
+        ge=2,
+        description="partition: how many times the batch the parts propose together, if not a "
+        "batch each",
     )
     ground: PositiveInt = Field(
-        10_000, description="stochastic: random candidates that stand for a larger pool when gains are measured"
+        10_000,
+        description="stochastic: random candidates that stand for a larger pool when gains are "
+        "measured",
     )
 
 
@@ -69,10 +87,12 @@ def cover(
     count: int,
     candidates: Candidates,
 ) -> tuple[Integers, Numbers]:
-    """Rows that maximise sum_i w_i max(covered_i, max_j s_ij) by the method in `parameters`, in order, and their gains.
+    """Rows that maximise sum_i w_i max(covered_i, max_j s_ij) by the method in `parameters`, in
+    order, and their gains.
 
-    `vectors` (n, d) are unit vectors on the grid, row i belonging to `ids[i]`; `count` <= n. Of `candidates` the seed
-    and round are used, and the workers, among which the methods exact and partition share their work.
+    `vectors` (n, d) are unit vectors on the grid, row i belonging to `ids[i]`; `count` <= n. Of
+    `candidates` the seed and round are used, and the workers, among which the methods exact and
+    partition share their work.
     """
     size, seed, round, workers = len(vectors), candidates.seed, candidates.round, candidates.workers
     method, megabytes, block_size = parameters.method, parameters.memory_mb, parameters.block_size
@@ -95,30 +115,50 @@ def cover(
             )
         return maximize(SparseCoverage(*neighbors, covered, weights), count, block_size)
     if method == "stochastic":
-        ground = np.sort(np.argsort(draw_uniform(ids, "ground", seed, round), kind="stable")[: parameters.ground])
+        ground = np.sort(
+            np.argsort(draw_uniform(ids, "ground", seed, round), kind="stable")[: parameters.ground]
+        )
         stand, weight = vectors[ground], None if weights is None else weights[ground]
         function = _dense(vectors, stand, covered[ground], weight, parameters, follow=False)
         start = derive_seed("stochastic", seed, round)
-        rows, gains = maximize_stochastically(function, count, parameters.epsilon, block_size, start)
+        rows, gains = maximize_stochastically(
+            function, count, parameters.epsilon, block_size, start
+        )
         return rows, gains * (size / len(ground))
     order = np.argsort(draw_uniform(ids, "parts", seed, round), kind="stable")
     parts = [np.sort(part) for part in np.array_split(order, -(-size // parameters.part_size))]
     start = derive_seed("partition", seed, round)
     proposals, epsilon = parameters.proposals, parameters.epsilon
     return maximize_in_parts(
-        vectors, covered, weights, count, parts, proposals, epsilon, block_size, megabytes, start, workers
+        vectors,
+        covered,
+        weights,
+        count,
+        parts,
+        proposals,
+        epsilon,
+        block_size,
+        megabytes,
+        start,
+        workers,
     )
 
 
 def _everything(
-    vectors: Vectors, covered: Numbers, weights: Numbers | None, parameters: CoverageParameters, workers: Workers
+    vectors: Vectors,
+    covered: Numbers,
+    weights: Numbers | None,
+    parameters: CoverageParameters,
+    workers: Workers,
 ) -> Coverage:
     """Facility location with the whole pool as its ground, which several workers share."""
     if workers.count == 1 or parameters.device != "cpu":
         return _dense(vectors, vectors, covered, weights, parameters)
     whole = Part(vectors, covered, weights)
     shares = np.array_split(np.arange(len(vectors)), min(workers.count, len(vectors)))
-    return workers.cover(vectors, [workers.put(whole.take(rows)) for rows in shares], parameters.memory_mb)
+    return workers.cover(
+        vectors, [workers.put(whole.take(rows)) for rows in shares], parameters.memory_mb
+    )
 
 
 def _dense(
@@ -133,7 +173,9 @@ def _dense(
         return DenseCoverage(vectors, ground, covered, weights, parameters.memory_mb, follow)
     from atgen_ray.selection.kernels.coverage_device import DeviceCoverage
 
-    return DeviceCoverage(vectors, ground, covered, weights, parameters.memory_mb, parameters.device, follow)
+    return DeviceCoverage(
+        vectors, ground, covered, weights, parameters.memory_mb, parameters.device, follow
+    )
 
 
 class FacilityLocationParameters(CoverageParameters):
@@ -143,8 +185,8 @@ class FacilityLocationParameters(CoverageParameters):
 def _select(candidates: Candidates, parameters: FacilityLocationParameters, count: int) -> Picks:
     """Greedy picks by marginal gain sum_i max(0, s_ij - m_i) over the candidates i.
 
-    m_i is the best similarity of i to the labelled examples and to the picks before, and -1, the least there is, while
-    there are none; s is the cosine similarity.
+    m_i is the best similarity of i to the labelled examples and to the picks before, and -1, the
+    least there is, while there are none; s is the cosine similarity.
     """
     usable, vectors, labeled = grid_vectors(candidates)
     if not len(usable):
@@ -160,23 +202,40 @@ def _select(candidates: Candidates, parameters: FacilityLocationParameters, coun
 
 
 FACILITY_LOCATION = Strategy(
-    "facility_location", needs=frozenset({"embeddings"}), parameters=FacilityLocationParameters, select=_select
+    "facility_location",
+    needs=frozenset({"embeddings"}),
+    parameters=FacilityLocationParameters,
+    select=_select,
 )
 
 
 class WeightedFacilityLocationParameters(CoverageParameters, GuardedParameters):
-    """Uncertainty-weighted facility location, the hybrid of the two families of Bhatt et al. (arXiv 2401.06692)."""
+    """Uncertainty-weighted facility location, the hybrid of the two families of Bhatt et al. (arXiv
+    2401.06692).
+    """
 
-    uncertainty: Uncertainty = Field("nll", description="Uncertainty that weighs the examples to be represented")
-    normalize: Scale = Field("rank", description="Scale of the weights; none: as they are, over the largest")
-    floor: float = Field(0.0, ge=0, le=1, description="Weight of the most certain example; the least certain has 1")
+    uncertainty: Uncertainty = Field(
+        "nll", description="Uncertainty that weighs the examples to be represented"
+    )
+    normalize: Scale = Field(
+        "rank", description="Scale of the weights; none: as they are, over the largest"
+    )
+    floor: float = Field(
+        0.0, ge=0, le=1, description="Weight of the most certain example; the least certain has 1"
+    )
 
 
-def _select_weighted(candidates: Candidates, parameters: WeightedFacilityLocationParameters, count: int) -> Picks:
-    """Greedy picks by marginal gain sum_i u_i max(0, s_ij - m_i) over the candidates i, m_i as in facility location."""
+def _select_weighted(
+    candidates: Candidates, parameters: WeightedFacilityLocationParameters, count: int
+) -> Picks:
+    """Greedy picks by marginal gain sum_i u_i max(0, s_ij - m_i) over the candidates i, m_i as in
+    facility location.
+    """
     usable, vectors, labeled = grid_vectors(candidates)
     uncertainty = UNCERTAINTIES[parameters.uncertainty](candidates.outputs())[usable]
-    usable, vectors, uncertainty = (values[~np.isnan(uncertainty)] for values in (usable, vectors, uncertainty))
+    usable, vectors, uncertainty = (
+        values[~np.isnan(uncertainty)] for values in (usable, vectors, uncertainty)
+    )
     if not len(usable):
         return Picks((), np.empty(0))
     weights = parameters.floor + (1 - parameters.floor) * _weigh(uncertainty, parameters.normalize)
@@ -184,7 +243,11 @@ def _select_weighted(candidates: Candidates, parameters: WeightedFacilityLocatio
     ids = pick_ids(candidates.ids, usable)
     count = min(count, len(vectors))
     rows, gains = cover(ids, vectors, covered, weights, parameters, count, candidates)
-    return Picks(pick_ids(ids, rows), gains, {"gain": gains, "weight": weights[rows], "uncertainty": uncertainty[rows]})
+    return Picks(
+        pick_ids(ids, rows),
+        gains,
+        {"gain": gains, "weight": weights[rows], "uncertainty": uncertainty[rows]},
+    )
 
 
 def _weigh(uncertainty: np.ndarray, scale: Scale) -> np.ndarray:

@@ -11,15 +11,19 @@ from atgen_ray.selection.vectors import Space, plain_vectors, space_needs
 class FisherParameters(Parameters):
     """Fisher information of the last layer (FisherSFT; Deb et al., ICML 2025, arXiv 2505.14826).
 
-    The paper sums over the token vectors of an example; here one vector stands for it: exact for examples of one token,
-    and a lower bound of their information (Jensen) otherwise.
+    The paper sums over the token vectors of an example; here one vector stands for it: exact for
+    examples of one token, and a lower bound of their information (Jensen) otherwise.
     """
 
-    space: Space = Field("states", description="Vectors of the candidates: hidden states, or sentence embeddings")
+    space: Space = Field(
+        "states", description="Vectors of the candidates: hidden states, or sentence embeddings"
+    )
     prior: PositiveFloat = Field(
         1.0, description="Information known beforehand: s in V0 = s I, labelled examples added"
     )
-    normalize: bool = Field(True, description="Divide the vectors by their mean length, so that `prior` has a scale")
+    normalize: bool = Field(
+        True, description="Divide the vectors by their mean length, so that `prior` has a scale"
+    )
 
 
 def _select(candidates: Candidates, parameters: FisherParameters, count: int) -> Picks:
@@ -27,7 +31,11 @@ def _select(candidates: Candidates, parameters: FisherParameters, count: int) ->
     usable, vectors, labeled = plain_vectors(candidates, parameters.space)
     if not len(usable):
         return Picks((), np.empty(0))
-    length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)).mean() if parameters.normalize else 1.0
+    length = (
+        np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)).mean()
+        if parameters.normalize
+        else 1.0
+    )
     scale = np.float32(1 / length if length > 0 else 1.0)
     count = min(count, len(vectors))
     rows, gains = maximize_determinant(vectors * scale, labeled * scale, parameters.prior, count)

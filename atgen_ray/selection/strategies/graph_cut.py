@@ -9,15 +9,21 @@ from atgen_ray.selection.vectors import grid_vectors
 
 
 class GraphCutParameters(Parameters):
-    """Graph cut sum_{i in U, j in S} s_ij - r sum_{i, j in S} s_ij (Iyer and Bilmes, NeurIPS 2013), as in submodlib."""
+    """Graph cut sum_{i in U, j in S} s_ij - r sum_{i, j in S} s_ij (Iyer and Bilmes, NeurIPS 2013),
+    as in submodlib.
+    """
 
     redundancy_weight: float = Field(
-        0.5, ge=0, description="r, the weight of similarity within the batch and to the labelled; monotone up to 0.5"
+        0.5,
+        ge=0,
+        description="r, the weight of similarity within the batch and to the labelled; monotone "
+        "up to 0.5",
     )
 
 
 def _select(candidates: Candidates, parameters: GraphCutParameters, count: int) -> Picks:
-    """Greedy picks by gain sum_{i in U} s_ij - r (2 sum_{i in S} s_ij + s_jj), s being the cosine similarity.
+    """Greedy picks by gain sum_{i in U} s_ij - r (2 sum_{i in S} s_ij + s_jj), s being the cosine
+    similarity.
 
     U are the candidates and S the labelled examples with the picks before. O(n d) a pick.
     """
@@ -39,4 +45,6 @@ def _select(candidates: Candidates, parameters: GraphCutParameters, count: int) 
     return Picks(pick_ids(candidates.ids, usable[rows]), found[0], parts)
 
 
-GRAPH_CUT = Strategy("graph_cut", needs=frozenset({"embeddings"}), parameters=GraphCutParameters, select=_select)
+GRAPH_CUT = Strategy(
+    "graph_cut", needs=frozenset({"embeddings"}), parameters=GraphCutParameters, select=_select
+)

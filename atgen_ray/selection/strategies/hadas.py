@@ -1,4 +1,6 @@
-"""The `hadas` strategy: outputs that the source does not bear out, unlike those already labelled."""
+"""The `hadas` strategy: outputs that the source does not bear out, unlike those already
+labelled.
+"""
 
 from typing import Literal
 
@@ -16,8 +18,9 @@ from atgen_ray.selection.strategy import Candidates, Picks, Scores, pick_ids
 class HadasParameters(GuardedParameters):
     """Hallucination diversity-aware sampling (Xia et al., NAACL 2024, arXiv 2404.01588).
 
-    Three scorers judge how faithful an output is to its source in semantic frames, discourse and verifiable content.
-    The paper's are trained models; the default, called source support, compares the texts and needs none.
+    Three scorers judge how faithful an output is to its source in semantic frames, discourse and
+    verifiable content. The paper's are trained models; the default, called source support, compares
+    the texts and needs none.
     """
 
     semantic_frames: str = Field("source_support_entities", description="Scorer of semantic frames")
@@ -29,9 +32,12 @@ class HadasParameters(GuardedParameters):
     first: Literal["hallucinated", "faithful"] = Field(
         "hallucinated", description="Which outputs come first; faithful is what ATGen's code does"
     )
-    diversity_weight: float = Field(0.33, ge=0, le=1, description="Weight of diversity; the scorers have the rest")
+    diversity_weight: float = Field(
+        0.33, ge=0, le=1, description="Weight of diversity; the scorers have the rest"
+    )
     batch_diversity: bool = Field(
-        False, description="Count the picks before as labelled, so that a batch is diverse in itself"
+        False,
+        description="Count the picks before as labelled, so that a batch is diverse in itself",
     )
     memory_mb: PositiveInt = Field(256, description="Largest block of divergences in MB")
 
@@ -46,9 +52,10 @@ class HadasParameters(GuardedParameters):
 def _select(candidates: Candidates, parameters: HadasParameters, count: int) -> Scores | Picks:
     """Score w D(x) + (1 - w) h(x).
 
-    h is the weighted sum of the three scores, 1 - faithfulness where hallucinated outputs come first; D the mean
-    Jensen-Shannon divergence in nats between the three scores, brought to the sum 1, of the candidate's output and
-    those of the labelled examples' answers; 0 where nothing is labelled.
+    h is the weighted sum of the three scores, 1 - faithfulness where hallucinated outputs come
+    first; D the mean Jensen-Shannon divergence in nats between the three scores, brought to the sum
+    1, of the candidate's output and those of the labelled examples' answers; 0 where nothing is
+    labelled.
     """
     sources, labeled_sources = candidates.prompts()
     outputs = candidates.outputs()["text"].to_pylist()
@@ -59,19 +66,34 @@ def _select(candidates: Candidates, parameters: HadasParameters, count: int) -> 
     known = _judge(labeled_sources, candidates.answers(), parameters)
     known = known[~np.isnan(known).any(axis=1)]
     weights = np.array(
-        [parameters.semantic_frames_weight, parameters.discourse_weight, parameters.content_weight], dtype=np.float64
+        [parameters.semantic_frames_weight, parameters.discourse_weight, parameters.content_weight],
+        dtype=np.float64,
     )
     level, diversity = scores @ weights, np.where(usable, 0.0, np.nan)
     if len(known) and usable.any():
-        diversity[usable] = mean_divergence(_share(scores[usable]), _share(known), parameters.memory_mb)
+        diversity[usable] = mean_divergence(
+            _share(scores[usable]), _share(known), parameters.memory_mb
+        )
     if parameters.batch_diversity:
-        return _pick_apart(candidates, scores, level, diversity, len(known), parameters, min(count, int(usable.sum())))
+        return _pick_apart(
+            candidates,
+            scores,
+            level,
+            diversity,
+            len(known),
+            parameters,
+            min(count, int(usable.sum())),
+        )
     parts = dict(zip(("semantic_frames", "discourse", "content"), scores.T, strict=True))
     weight = parameters.diversity_weight
-    return Scores(weight * diversity + (1 - weight) * level, parts | {"level": level, "diversity": diversity})
+    return Scores(
+        weight * diversity + (1 - weight) * level, parts | {"level": level, "diversity": diversity}
+    )
 
 
-def _judge(sources: tuple[str, ...], outputs: "list[str] | tuple[str, ...]", parameters: HadasParameters) -> Numbers:
+def _judge(
+    sources: tuple[str, ...], outputs: "list[str] | tuple[str, ...]", parameters: HadasParameters
+) -> Numbers:
     """The three scores of each output, (n, 3), in the direction asked for."""
     names = (parameters.semantic_frames, parameters.discourse, parameters.content)
     scores = np.stack([FAITHFULNESS[name](sources, outputs) for name in names], axis=1)
@@ -81,7 +103,9 @@ def _judge(sources: tuple[str, ...], outputs: "list[str] | tuple[str, ...]", par
 def _share(scores: Numbers) -> Numbers:
     """Rows brought to the sum 1; equal shares where all are 0."""
     totals = scores.sum(axis=1, keepdims=True)
-    return np.asarray(np.where(totals > 0, scores, 1.0) / np.where(totals > 0, totals, scores.shape[1]))
+    return np.asarray(
+        np.where(totals > 0, scores, 1.0) / np.where(totals > 0, totals, scores.shape[1])
+    )
 
 
 def _pick_apart(

@@ -14,35 +14,53 @@ from atgen_ray.selection.vectors import rows_finite
 
 
 class HudsParameters(GuardedParameters):
-    """Hybrid uncertainty and diversity sampling (Azeemi, Qazi and Raza, COLING 2025, arXiv 2403.09259)."""
+    """Hybrid uncertainty and diversity sampling (Azeemi, Qazi and Raza, COLING 2025, arXiv
+    2403.09259).
+    """
 
-    diversity_weight: float = Field(0.5, ge=0, le=1, description="Weight of diversity; uncertainty has the rest")
-    strata: PositiveInt = Field(10, description="Strata of uncertainty; fewer where one would hold under two examples")
+    diversity_weight: float = Field(
+        0.5, ge=0, le=1, description="Weight of diversity; uncertainty has the rest"
+    )
+    strata: PositiveInt = Field(
+        10, description="Strata of uncertainty; fewer where one would hold under two examples"
+    )
     stratify: Stratification = Field(
-        "equal_size", description="Strata with as many examples each, or equally wide ones as in the paper"
+        "equal_size",
+        description="Strata with as many examples each, or equally wide ones as in the paper",
     )
     normalize: Scale = Field(
         "rank", description="Common scale of uncertainty and diversity; none adds them as they are"
     )
-    clusters: PositiveInt = Field(1, description="Clusters in a stratum, by k-means; 1: distance to its centroid")
+    clusters: PositiveInt = Field(
+        1, description="Clusters in a stratum, by k-means; 1: distance to its centroid"
+    )
 
 
 def _select(candidates: Candidates, parameters: HudsParameters, count: int) -> Scores:
     """Score w d(x) + (1 - w) u(x), both on the scale `normalize`.
 
-    u is the length-normalised negative log-likelihood of the greedy output, d the cosine distance to the centre of the
-    example's cluster within its stratum of u.
+    u is the length-normalised negative log-likelihood of the greedy output, d the cosine distance
+    to the centre of the example's cluster within its stratum of u.
     """
     nll = normalized_nll(candidates.outputs())
     embeddings, _ = candidates.vectors()
     usable = np.isfinite(nll) & rows_finite(embeddings)
-    parts = {name: np.full(len(nll), np.nan) for name in ("nll", "stratum", "distance", "uncertainty", "diversity")}
+    parts = {
+        name: np.full(len(nll), np.nan)
+        for name in ("nll", "stratum", "distance", "uncertainty", "diversity")
+    }
     if usable.any():
         uncertainty = nll[usable]
-        strata = stratify(uncertainty, max(1, min(parameters.strata, len(uncertainty) // 2)), parameters.stratify)
+        strata = stratify(
+            uncertainty, max(1, min(parameters.strata, len(uncertainty) // 2)), parameters.stratify
+        )
         seed = derive_seed("huds", candidates.seed, candidates.round)
         distance = _distance_in_strata(embeddings[usable], strata, parameters.clusters, seed)
-        parts["nll"][usable], parts["stratum"][usable], parts["distance"][usable] = uncertainty, strata, distance
+        parts["nll"][usable], parts["stratum"][usable], parts["distance"][usable] = (
+            uncertainty,
+            strata,
+            distance,
+        )
         parts["uncertainty"][usable] = normalize(uncertainty, parameters.normalize)
         parts["diversity"][usable] = normalize(distance, parameters.normalize)
     weight = parameters.diversity_weight
@@ -53,7 +71,9 @@ def _distance_in_strata(vectors: Vectors, strata: Integers, clusters: int, seed:
     distance = np.empty(len(vectors))
     for stratum in np.unique(strata):
         members = strata == stratum
-        distance[members] = distance_to_centers(vectors[members], cluster(vectors[members], clusters, seed))
+        distance[members] = distance_to_centers(
+            vectors[members], cluster(vectors[members], clusters, seed)
+        )
     return distance
 
 

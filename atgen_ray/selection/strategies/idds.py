@@ -13,19 +13,27 @@ class IddsParameters(Parameters):
     """In-domain diversity sampling (Tsvigun et al., Findings of EMNLP 2022, arXiv 2301.03252)."""
 
     density_weight: float = Field(
-        0.67, ge=0, le=1, description="Weight of similarity to the pool; similarity to the labelled has the rest"
+        0.67,
+        ge=0,
+        le=1,
+        description="Weight of similarity to the pool; similarity to the labelled has the rest",
     )
 
 
 class InDomainDiversity:
-    """The score w mean_{u in U} s(x, u) - (1 - w) mean_{l in L} s(x, l) of every x as examples move from U to L.
+    """The score w mean_{u in U} s(x, u) - (1 - w) mean_{l in L} s(x, l) of every x as examples move
+    from U to L.
 
-    s is the cosine similarity. Sums over U and L are kept and never computed from pairs: O(n d) an example that moves.
+    s is the cosine similarity. Sums over U and L are kept and never computed from pairs: O(n d) an
+    example that moves.
     """
 
     def __init__(self, vectors: Vectors, labeled: Vectors, weight: float) -> None:
         self._vectors, self._weight = vectors, weight
-        self._pool, self._labeled = sum_similarities(vectors, vectors), sum_similarities(vectors, labeled)
+        self._pool, self._labeled = (
+            sum_similarities(vectors, vectors),
+            sum_similarities(vectors, labeled),
+        )
         self._pool_size, self._labeled_size = len(vectors), len(labeled)
 
     def parts(self) -> tuple[Numbers, Numbers]:

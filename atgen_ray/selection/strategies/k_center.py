@@ -10,17 +10,24 @@ from atgen_ray.selection.vectors import Space, space_needs, unit_vectors
 
 
 class KCenterParameters(Parameters):
-    """Core-set by farthest-first traversal (Sener and Savarese, ICLR 2018), as in DiverseEvol (arXiv 2311.08182)."""
+    """Core-set by farthest-first traversal (Sener and Savarese, ICLR 2018), as in DiverseEvol
+    (arXiv 2311.08182).
+    """
 
     space: Space = Field(
-        "embeddings", description="Where distance is measured; states are those of the current model, as in DiverseEvol"
+        "embeddings",
+        description="Where distance is measured; states are those of the current model, as in "
+        "DiverseEvol",
     )
-    block_size: PositiveInt = Field(512, description="Candidates whose distances are computed together")
+    block_size: PositiveInt = Field(
+        512, description="Candidates whose distances are computed together"
+    )
     memory_mb: PositiveInt = Field(512, description="Largest block of similarities in MB")
 
 
 def _select(candidates: Candidates, parameters: KCenterParameters, count: int) -> Picks:
-    """Picks by cosine distance to the nearest of the labelled examples and the picks before, 2 while there is none.
+    """Picks by cosine distance to the nearest of the labelled examples and the picks before, 2
+    while there is none.
 
     With nothing labelled the most central example comes first.
     """

@@ -9,11 +9,14 @@ from atgen_ray.selection.vectors import grid_vectors
 
 
 class KmeansParameters(Parameters):
-    """k-means on normalised embeddings (BERT-KM; Yuan et al., EMNLP 2020, arXiv 2010.09535). Ignores labels."""
+    """k-means on normalised embeddings (BERT-KM; Yuan et al., EMNLP 2020, arXiv 2010.09535).
+    Ignores labels.
+    """
 
 
 def _select(candidates: Candidates, parameters: KmeansParameters, count: int) -> Scores | Picks:
-    """The candidate nearest to the centre of every cluster, large clusters first; then the second nearest.
+    """The candidate nearest to the centre of every cluster, large clusters first; then the second
+    nearest.
 
     Score: the cluster's share of the pool, less the number of its members that come before.
     """
@@ -28,4 +31,6 @@ def _select(candidates: Candidates, parameters: KmeansParameters, count: int) ->
     return Scores(found[0], {"cluster": found[1], "cluster_share": found[2], "distance": found[3]})
 
 
-KMEANS = Strategy("kmeans", needs=frozenset({"embeddings"}), parameters=KmeansParameters, select=_select)
+KMEANS = Strategy(
+    "kmeans", needs=frozenset({"embeddings"}), parameters=KmeansParameters, select=_select
+)

@@ -1,4 +1,6 @@
-"""The `ld_cal` strategy: from easy to hard over the rounds, each batch where it makes the model most certain."""
+"""The `ld_cal` strategy: from easy to hard over the rounds, each batch where it makes the model
+most certain.
+"""
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -16,29 +18,36 @@ from atgen_ray.selection.vectors import grid_vectors
 
 
 class LdCalParameters(GuardedParameters):
-    """Curriculum by difficulty and certainty gain (LD-CAL; Li et al., Findings of EMNLP 2024, paper 523).
+    """Curriculum by difficulty and certainty gain (LD-CAL; Li et al., Findings of EMNLP 2024, paper
+    523).
 
-    Approximate, after the abstract: there an LLM rates difficulty; here it is the uncertainty of the model itself. The
-    certainty that a batch adds is taken to be facility location weighed with that uncertainty.
+    Approximate, after the abstract: there an LLM rates difficulty; here it is the uncertainty of
+    the model itself. The certainty that a batch adds is taken to be facility location weighed with
+    that uncertainty.
     """
 
     uncertainty: Uncertainty = Field("nll", description="Uncertainty that stands for difficulty")
     stages: PositiveInt = Field(
         5, description="Bands of difficulty; round r picks from the r-th, later ones the hardest"
     )
-    ground: PositiveInt = Field(10_000, description="Random candidates that stand for a larger pool")
+    ground: PositiveInt = Field(
+        10_000, description="Random candidates that stand for a larger pool"
+    )
     block_size: PositiveInt = Field(128, description="Candidates whose gains are computed together")
     memory_mb: PositiveInt = Field(512, description="Similarities held at a time in MB")
 
 
 def _select(candidates: Candidates, parameters: LdCalParameters, count: int) -> Picks:
-    """Greedy picks from the band of the round by gain sum_i u_i max(0, s_ij - m_i), u_i being the rank of uncertainty.
+    """Greedy picks from the band of the round by gain sum_i u_i max(0, s_ij - m_i), u_i being the
+    rank of uncertainty.
 
     Where the band is smaller than the batch, the nearest other bands join it.
     """
     usable, vectors, labeled = grid_vectors(candidates)
     uncertainty = UNCERTAINTIES[parameters.uncertainty](candidates.outputs())[usable]
-    usable, vectors, uncertainty = (values[~np.isnan(uncertainty)] for values in (usable, vectors, uncertainty))
+    usable, vectors, uncertainty = (
+        values[~np.isnan(uncertainty)] for values in (usable, vectors, uncertainty)
+    )
     if not len(usable):
         return Picks((), np.empty(0))
     ids = pick_ids(candidates.ids, usable)
@@ -56,7 +65,9 @@ def _select(candidates: Candidates, parameters: LdCalParameters, count: int) -> 
 
 
 def _near_band(bands: Integers, band: int, count: int) -> Integers:
-    """Rows of `band`, and of the bands nearest to it until there are `count`; of two as near the easier."""
+    """Rows of `band`, and of the bands nearest to it until there are `count`; of two as near the
+    easier.
+    """
     distance = np.abs(bands - band) * 2 + (bands > band)
     enough = np.sort(distance)[min(count, len(bands)) - 1]
     return np.flatnonzero(distance <= enough)

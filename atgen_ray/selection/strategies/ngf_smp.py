@@ -10,30 +10,43 @@ from atgen_ray.selection.strategy import Candidates, Parameters, Picks, Strategy
 
 
 class NgfSmpParameters(Parameters):
-    """n-gram frequency over semi-maximal phrases (NGF-SMP; Hu and Neubig, WMT 2021, arXiv 2106.11375).
+    """n-gram frequency over semi-maximal phrases (NGF-SMP; Hu and Neubig, WMT 2021, arXiv
+    2106.11375).
 
-    Approximate: the paper has phrases annotated, the most frequent first; here whole examples are, so one is worth the
-    counts of its phrases that are not known yet, over its length in words.
+    Approximate: the paper has phrases annotated, the most frequent first; here whole examples are,
+    so one is worth the counts of its phrases that are not known yet, over its length in words.
     """
 
     longest: PositiveInt = Field(4, description="Longest phrase in words")
     least: PositiveInt = Field(2, description="Fewest occurrences of a phrase in the pool")
     share: float = Field(
-        0.5, ge=0, le=1, description="A phrase whose longer phrase occurs more than this share as often is no phrase"
+        0.5,
+        ge=0,
+        le=1,
+        description="A phrase whose longer phrase occurs more than this share as often is no "
+        "phrase",
     )
 
 
 def _select(candidates: Candidates, parameters: NgfSmpParameters, count: int) -> Picks:
-    """Greedy picks by the summed pool counts of new phrases over length; a pick makes its phrases known."""
+    """Greedy picks by the summed pool counts of new phrases over length; a pick makes its phrases
+    known.
+    """
     texts, labeled_texts = candidates.prompts()
     size = len(texts)
     words, lengths, _ = number_words([*texts, *labeled_texts], stem=False)
-    owners, phrases, worth = find_phrases(words, lengths, size, parameters.longest, parameters.least, parameters.share)
+    owners, phrases, worth = find_phrases(
+        words, lengths, size, parameters.longest, parameters.least, parameters.share
+    )
     worth[phrases[owners >= size]] = 0.0
     inside = owners < size
-    function = PhraseCoverage(owners[inside], phrases[inside], worth, lengths[:size].astype(np.float64))
+    function = PhraseCoverage(
+        owners[inside], phrases[inside], worth, lengths[:size].astype(np.float64)
+    )
     rows, gains = maximize(function, min(count, size), 256)
     return Picks(pick_ids(candidates.ids, rows), gains, {"words": lengths[rows].astype(np.float64)})
 
 
-NGF_SMP = Strategy("ngf_smp", needs=frozenset({"texts"}), parameters=NgfSmpParameters, select=_select)
+NGF_SMP = Strategy(
+    "ngf_smp", needs=frozenset({"texts"}), parameters=NgfSmpParameters, select=_select
+)

@@ -15,7 +15,13 @@ import numpy as np
 from pydantic import Field
 
 from atgen_ray.scoring import UNCERTAINTIES, Uncertainty, bleu_variance
-from atgen_ray.scoring.disagreement import Overlap, answer_shares, entropy_of, meaning_shares, sample_distance
+from atgen_ray.scoring.disagreement import (
+    Overlap,
+    answer_shares,
+    entropy_of,
+    meaning_shares,
+    sample_distance,
+)
 from atgen_ray.scoring.samples import mean_sample_probability
 from atgen_ray.selection.noise_filter import GuardedParameters, guarded
 from atgen_ray.selection.strategy import Candidates, Scores
@@ -23,19 +29,28 @@ from atgen_ray.text.answers import AnswerForm
 
 
 class SemanticEntropyParameters(GuardedParameters):
-    """Entropy over meanings, not wordings, of the samples (Kuhn et al., ICLR 2023; Farquhar et al., Nature 2024).
+    """Entropy over meanings, not wordings, of the samples (Kuhn et al., ICLR 2023; Farquhar et al.,
+    Nature 2024).
 
-    The papers ask a model whether two samples entail each other; here they mean the same when their answers are equal
-    after normalisation, or when they share enough words.
+    The papers ask a model whether two samples entail each other; here they mean the same when their
+    answers are equal after normalisation, or when they share enough words.
     """
 
     same: Literal["answer", "words"] = Field(
-        "answer", description="Samples mean the same by equal normalised answer, or by shared words (for longer texts)"
+        "answer",
+        description="Samples mean the same by equal normalised answer, or by shared words (for "
+        "longer texts)",
     )
-    answer: AnswerForm = Field("text", description="Where the answer is: the whole text, its last line or last number")
-    threshold: float = Field(0.7, ge=0, le=1, description="Word F1 from which two samples mean the same")
+    answer: AnswerForm = Field(
+        "text", description="Where the answer is: the whole text, its last line or last number"
+    )
+    threshold: float = Field(
+        0.7, ge=0, le=1, description="Word F1 from which two samples mean the same"
+    )
     weights: Literal["count", "likelihood"] = Field(
-        "count", description="Probability of a meaning by words: from its samples' number, or from their likelihoods"
+        "count",
+        description="Probability of a meaning by words: from its samples' number, or from their "
+        "likelihoods",
     )
 
 
@@ -47,25 +62,37 @@ def _select(candidates: Candidates, parameters: SemanticEntropyParameters, count
     return Scores(entropy_of(meaning_shares(candidates.outputs(), parameters.threshold, weighted)))
 
 
-SEMANTIC_ENTROPY = guarded("semantic_entropy", frozenset({"samples"}), SemanticEntropyParameters, _select)
+SEMANTIC_ENTROPY = guarded(
+    "semantic_entropy", frozenset({"samples"}), SemanticEntropyParameters, _select
+)
 
 
 class SelfConsistencyParameters(GuardedParameters):
     """Disagreement of sampled answers (Active-Prompt, Diao et al., ACL 2024, arXiv 2302.12246)."""
 
-    answer: AnswerForm = Field("text", description="Where the answer is: the whole text, its last line or last number")
+    answer: AnswerForm = Field(
+        "text", description="Where the answer is: the whole text, its last line or last number"
+    )
     measure: Literal["minority", "entropy", "balance"] = Field(
         "minority",
-        description="minority: 1 - p of the most common answer; entropy of the answers; balance: p (1 - p), which puts "
-        "examples the model never answers twice alike, as those it cannot learn, below those it sometimes does",
+        description="minority: 1 - p of the most common answer; entropy of the answers; balance: "
+        "p (1 - p), which puts "
+        "examples the model never answers twice alike, as those it cannot learn, below those it "
+        "sometimes does",
     )
 
 
-def _select_self_consistency(candidates: Candidates, parameters: SelfConsistencyParameters, count: int) -> Scores:
+def _select_self_consistency(
+    candidates: Candidates, parameters: SelfConsistencyParameters, count: int
+) -> Scores:
     """Score by the shares p of the different answers among the samples."""
     shares = answer_shares(candidates.outputs(), parameters.answer)
     largest = np.array([row[0] if len(row) else np.nan for row in shares])
-    measures = {"minority": 1 - largest, "entropy": entropy_of(shares), "balance": largest * (1 - largest)}
+    measures = {
+        "minority": 1 - largest,
+        "entropy": entropy_of(shares),
+        "balance": largest * (1 - largest),
+    }
     return Scores(measures[parameters.measure], {"agreement": largest})
 
 
@@ -81,7 +108,9 @@ class CocoaParameters(GuardedParameters):
     """
 
     uncertainty: Uncertainty = Field("nll", description="Uncertainty of the greedy output")
-    similarity: Overlap = Field("f1", description="How alike a sample is to the greedy output: words (f1) or n-grams")
+    similarity: Overlap = Field(
+        "f1", description="How alike a sample is to the greedy output: words (f1) or n-grams"
+    )
 
 
 def _select_cocoa(candidates: Candidates, parameters: CocoaParameters, count: int) -> Scores:
@@ -95,15 +124,21 @@ COCOA = guarded("cocoa", frozenset({"generations", "samples"}), CocoaParameters,
 
 
 class EnspParameters(GuardedParameters):
-    """Expected normalised sequence probability over samples, or its variance (ENSP, ENSV; Wang et al., EMNLP 2019)."""
+    """Expected normalised sequence probability over samples, or its variance (ENSP, ENSV; Wang et
+    al., EMNLP 2019).
+    """
 
     statistic: Literal["mean", "variance"] = Field(
-        "mean", description="mean: least probable on average first (ENSP); variance: most uneven first (ENSV)"
+        "mean",
+        description="mean: least probable on average first (ENSP); variance: most uneven first "
+        "(ENSV)",
     )
 
 
 def _select_ensp(candidates: Candidates, parameters: EnspParameters, count: int) -> Scores:
-    """Score 1 - mean_m p_m or var_m p_m, where p_m is the length-normalised probability of sample m."""
+    """Score 1 - mean_m p_m or var_m p_m, where p_m is the length-normalised probability of sample
+    m.
+    """
     mean, variance = mean_sample_probability(candidates.outputs())
     score = 1 - mean if parameters.statistic == "mean" else variance
     return Scores(score, {"mean_probability": mean, "variance": variance})
@@ -113,10 +148,15 @@ ENSP = guarded("ensp", frozenset({"samples"}), EnspParameters, _select_ensp)
 
 
 class BleuvarParameters(GuardedParameters):
-    """BLEU variance of the samples (Xiao, Gomez and Gal, arXiv 2006.08344; BAS of Gidiotis and Tsoumakas, 2022)."""
+    """BLEU variance of the samples (Xiao, Gomez and Gal, arXiv 2006.08344; BAS of Gidiotis and
+    Tsoumakas, 2022).
+    """
 
     noise_cutoff: float | None = Field(
-        None, ge=0, le=1, description="Examples from here on are noise, and left out; the authors of BAS take 0.96"
+        None,
+        ge=0,
+        le=1,
+        description="Examples from here on are noise, and left out; the authors of BAS take 0.96",
     )
 
 

@@ -1,4 +1,6 @@
-"""The `task_diversity` strategy: more examples from the tasks in which the model is least confident."""
+"""The `task_diversity` strategy: more examples from the tasks in which the model is least
+confident.
+"""
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -12,29 +14,42 @@ from atgen_ray.selection.vectors import grid_vectors
 
 
 class TaskDiversityParameters(GuardedParameters):
-    """Inverse-confidence quotas over tasks (Arabelly et al., arXiv 2507.21482); tasks are clusters of the prompts."""
+    """Inverse-confidence quotas over tasks (Arabelly et al., arXiv 2507.21482); tasks are clusters
+    of the prompts.
+    """
 
     tasks: PositiveInt = Field(20, description="Clusters of the pool that stand for tasks")
 
 
-def _select(candidates: Candidates, parameters: TaskDiversityParameters, count: int) -> Scores | Picks:
-    """Places go to tasks in proportion to 1 / mean confidence (highest averages), and within a task at random.
+def _select(
+    candidates: Candidates, parameters: TaskDiversityParameters, count: int
+) -> Scores | Picks:
+    """Places go to tasks in proportion to 1 / mean confidence (highest averages), and within a task
+    at random.
 
-    Confidence of an output is exp((1/T) log p), that of a task the mean over its candidates. Score: the task's weight
-    over the place of the candidate in it.
+    Confidence of an output is exp((1/T) log p), that of a task the mean over its candidates. Score:
+    the task's weight over the place of the candidate in it.
     """
     usable, vectors, _ = grid_vectors(candidates)
     confidence = np.exp(-normalized_nll(candidates.outputs()))[usable]
-    usable, vectors, confidence = (values[~np.isnan(confidence)] for values in (usable, vectors, confidence))
+    usable, vectors, confidence = (
+        values[~np.isnan(confidence)] for values in (usable, vectors, confidence)
+    )
     if not len(usable):
         return Picks((), np.empty(0))
-    labels = cluster(vectors, parameters.tasks, derive_seed("task_diversity", candidates.seed, candidates.round))
+    labels = cluster(
+        vectors, parameters.tasks, derive_seed("task_diversity", candidates.seed, candidates.round)
+    )
     mean = np.bincount(labels, weights=confidence) / np.maximum(np.bincount(labels), 1)
     weight = 1 / np.maximum(mean, 1e-6)[labels]
-    draws = draw_uniform(candidates.ids, "task_diversity", candidates.seed, candidates.round)[usable]
+    draws = draw_uniform(candidates.ids, "task_diversity", candidates.seed, candidates.round)[
+        usable
+    ]
     found = np.full((3, len(candidates.ids)), np.nan)
     found[:, usable] = weight / (rank_in_groups(labels, draws) + 1), labels, mean[labels]
     return Scores(found[0], {"task": found[1], "task_confidence": found[2]})
 
 
-TASK_DIVERSITY = guarded("task_diversity", frozenset({"embeddings", "generations"}), TaskDiversityParameters, _select)
+TASK_DIVERSITY = guarded(
+    "task_diversity", frozenset({"embeddings", "generations"}), TaskDiversityParameters, _select
+)

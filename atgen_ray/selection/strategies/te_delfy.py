@@ -1,4 +1,6 @@
-"""The `te_delfy` strategy: uncertain outputs for prompts of words frequent in the pool and not yet labelled."""
+"""The `te_delfy` strategy: uncertain outputs for prompts of words frequent in the pool and not yet
+labelled.
+"""
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat
@@ -12,26 +14,34 @@ from atgen_ray.selection.strategy import Candidates, Scores
 
 
 class TeDelfyParameters(GuardedParameters):
-    """Token entropy and decay logarithm frequency (TE-delfy; Zhao et al., Findings of EMNLP 2020, paper 162)."""
+    """Token entropy and decay logarithm frequency (TE-delfy; Zhao et al., Findings of EMNLP 2020,
+    paper 162).
+    """
 
     labeled_decay: NonNegativeFloat = Field(
         1.0, description="How fast a word loses value with its count in the labelled"
     )
-    pool_decay: NonNegativeFloat = Field(1.0, description="How fast it does with its count in prompts ranked before")
+    pool_decay: NonNegativeFloat = Field(
+        1.0, description="How fast it does with its count in prompts ranked before"
+    )
 
 
 def _select(candidates: Candidates, parameters: TeDelfyParameters, count: int) -> Scores:
     """Mean of the ranks by token entropy and by delfy, each from 0 (worst) to 1 (best).
 
-    F(w) = log(1 + C_U(w)) over its sum; lf(s) = mean_w F(w) exp(-a C_L(w)) over the stemmed words of the prompt s;
-    delfy adds the factor exp(-b C_V(w)), V being the prompts with a larger lf.
+    F(w) = log(1 + C_U(w)) over its sum; lf(s) = mean_w F(w) exp(-a C_L(w)) over the stemmed words
+    of the prompt s; delfy adds the factor exp(-b C_V(w)), V being the prompts with a larger lf.
     """
     texts, labeled_texts = candidates.prompts()
     entropy = mean_token_entropy(candidates.outputs())
     words, lengths, size = number_words([*texts, *labeled_texts], stem=True)
     split = lengths[: len(texts)].sum()
     pool, labeled = (np.bincount(part, minlength=size) for part in (words[:split], words[split:]))
-    value = np.log1p(pool) / max(np.log1p(pool).sum(), 1e-300) * np.exp(-parameters.labeled_decay * labeled)
+    value = (
+        np.log1p(pool)
+        / max(np.log1p(pool).sum(), 1e-300)
+        * np.exp(-parameters.labeled_decay * labeled)
+    )
     bags = np.split(words[:split], np.cumsum(lengths[: len(texts)])[:-1])
     frequency = np.array([value[bag].mean() if len(bag) else np.nan for bag in bags])
     delfy = _decay(bags, frequency, value, parameters.pool_decay)

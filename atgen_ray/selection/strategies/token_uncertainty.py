@@ -12,7 +12,14 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from atgen_ray.scoring import max_token_nll, mean_margin, mean_token_entropy, min_margin, normalized_nll, sequence_nll
+from atgen_ray.scoring import (
+    max_token_nll,
+    mean_margin,
+    mean_token_entropy,
+    min_margin,
+    normalized_nll,
+    sequence_nll,
+)
 from atgen_ray.selection.noise_filter import GuardedParameters, guarded
 from atgen_ray.selection.strategy import Candidates, Scores
 
@@ -21,7 +28,9 @@ class NspParameters(GuardedParameters):
     """Normalised sequence probability (Ueffing and Ney, Computational Linguistics 2007)."""
 
     length: Literal["mean", "sum"] = Field(
-        "mean", description="mean: divide by the length of the output; sum: least confidence, which favours long ones"
+        "mean",
+        description="mean: divide by the length of the output; sum: least confidence, which "
+        "favours long ones",
     )
     scale: Literal["nll", "probability"] = Field(
         "nll", description="nll: -log p; probability: 1 - p, in the same order but from 0 to 1"
@@ -59,7 +68,9 @@ class MarginParameters(GuardedParameters):
 
 def _select_margin(candidates: Candidates, parameters: MarginParameters, count: int) -> Scores:
     """Score 1 - margin, the margin being the mean or the minimum over t of p_t1 - p_t2."""
-    return Scores((mean_margin if parameters.statistic == "mean" else min_margin)(candidates.outputs()))
+    return Scores(
+        (mean_margin if parameters.statistic == "mean" else min_margin)(candidates.outputs())
+    )
 
 
 MARGIN = guarded("margin", frozenset({"generations"}), MarginParameters, _select_margin)

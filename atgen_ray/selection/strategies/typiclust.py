@@ -1,4 +1,6 @@
-"""The `typiclust` strategy: the most typical examples of regions without labels, for small budgets."""
+"""The `typiclust` strategy: the most typical examples of regions without labels, for small
+budgets.
+"""
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -14,16 +16,22 @@ from atgen_ray.selection.vectors import grid_vectors
 class TypiclustParameters(Parameters):
     """Typical clustering (Hacohen, Dekel and Weinshall, ICML 2022, arXiv 2202.02794)."""
 
-    neighbors: PositiveInt = Field(20, description="Neighbours within the cluster that typicality is measured by")
-    max_clusters: PositiveInt = Field(500, description="Most clusters; else as many as labels and picks together")
+    neighbors: PositiveInt = Field(
+        20, description="Neighbours within the cluster that typicality is measured by"
+    )
+    max_clusters: PositiveInt = Field(
+        500, description="Most clusters; else as many as labels and picks together"
+    )
     memory_mb: PositiveInt = Field(256, description="Largest block of similarities in MB")
 
 
 def _select(candidates: Candidates, parameters: TypiclustParameters, count: int) -> Scores | Picks:
-    """By turns the most typical candidate of each cluster: those with fewest labels first, then the largest.
+    """By turns the most typical candidate of each cluster: those with fewest labels first, then the
+    largest.
 
-    Pool and labelled examples are clustered together. Typicality is 1 / mean distance to the nearest neighbours in the
-    cluster. Score: the cluster's share, less the labels in it and the number of its members that come before.
+    Pool and labelled examples are clustered together. Typicality is 1 / mean distance to the
+    nearest neighbours in the cluster. Score: the cluster's share, less the labels in it and the
+    number of its members that come before.
     """
     usable, vectors, labeled = grid_vectors(candidates)
     if not len(usable):
@@ -31,8 +39,13 @@ def _select(candidates: Candidates, parameters: TypiclustParameters, count: int)
     together = np.concatenate([vectors, labeled])
     clusters = min(parameters.max_clusters, len(labeled) + count)
     every = cluster(together, clusters, derive_seed("typiclust", candidates.seed, candidates.round))
-    typicality = _typicality(together, every, parameters.neighbors, parameters.memory_mb)[: len(vectors)]
-    labels, taken = every[: len(vectors)], np.bincount(every[len(vectors) :], minlength=every.max() + 1)
+    typicality = _typicality(together, every, parameters.neighbors, parameters.memory_mb)[
+        : len(vectors)
+    ]
+    labels, taken = (
+        every[: len(vectors)],
+        np.bincount(every[len(vectors) :], minlength=every.max() + 1),
+    )
     share = np.bincount(every)[labels] / len(every)
     found = np.full((5, len(candidates.ids)), np.nan)
     score = share - taken[labels] - rank_in_groups(labels, typicality)
@@ -42,7 +55,9 @@ def _select(candidates: Candidates, parameters: TypiclustParameters, count: int)
 
 
 def _typicality(vectors: Vectors, labels: Integers, neighbors: int, megabytes: int) -> Numbers:
-    """1 / mean Euclidean distance to the nearest neighbours other than itself; the largest there is where all are 0."""
+    """1 / mean Euclidean distance to the nearest neighbours other than itself; the largest there is
+    where all are 0.
+    """
     typicality = np.empty(len(vectors))
     for members in group(labels):
         _, similarities = find_neighbors(vectors[members], neighbors + 1, megabytes)
@@ -52,4 +67,6 @@ def _typicality(vectors: Vectors, labels: Integers, neighbors: int, megabytes: i
     return typicality
 
 
-TYPICLUST = Strategy("typiclust", needs=frozenset({"embeddings"}), parameters=TypiclustParameters, select=_select)
+TYPICLUST = Strategy(
+    "typiclust", needs=frozenset({"embeddings"}), parameters=TypiclustParameters, select=_select
+)

@@ -1,1 +1,3 @@
-"""The web pages: templates, styles and scripts of our own, served from the package; nothing comes from elsewhere."""
+"""The web pages: templates, styles and scripts of our own, served from the package; nothing comes
+from elsewhere.
+"""

@@ -1,4 +1,6 @@
-"""Styles and scripts of the pages, under a path that changes with their content, so that browsers may keep them."""
+"""Styles and scripts of the pages, under a path that changes with their content, so that browsers
+may keep them.
+"""
 
 from functools import cache
 from hashlib import sha256
@@ -17,9 +19,15 @@ FOREVER = "public, max-age=31536000, immutable"
 
 @cache
 def read_assets() -> dict[str, bytes]:
-    """Every file by its name. The stylesheet is the report's with that of the pages behind it: one look."""
+    """Every file by its name. The stylesheet is the report's with that of the pages behind it: one
+    look.
+    """
     folder = files("atgen_ray.serving.pages") / "static"
-    found = {item.name: item.read_bytes() for item in folder.iterdir() if item.name.rpartition(".")[2] in MEDIA}
+    found = {
+        item.name: item.read_bytes()
+        for item in folder.iterdir()
+        if item.name.rpartition(".")[2] in MEDIA
+    }
     report = (files("atgen_ray.reporting") / "templates/report.css").read_bytes()
     return found | {STYLE: write_variables().encode() + report + found[STYLE]}
 
@@ -44,6 +52,8 @@ def asset_routes() -> APIRouter:
             raise Fault(404, f"there is no file {name[:80]!r}")
         # A page of an older version may still ask for a file by its old path.
         keep = FOREVER if asset_root() == STATIC + digest else "no-store"
-        return Response(content, media_type=MEDIA[name.rpartition(".")[2]], headers={"Cache-Control": keep})
+        return Response(
+            content, media_type=MEDIA[name.rpartition(".")[2]], headers={"Cache-Control": keep}
+        )
 
     return router

@@ -16,7 +16,9 @@ def new_run_pages() -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/new", dependencies=[allow("admin")])
-    def new_run(request: Request, preset: Annotated[str | None, Query(max_length=100)] = None) -> Response:
+    def new_run(
+        request: Request, preset: Annotated[str | None, Query(max_length=100)] = None
+    ) -> Response:
         groups, more = build_form(preset or None)
         known = list_presets()
         return render(

@@ -1,4 +1,6 @@
-"""Templates to answers. What a template is given is escaped: text from data never becomes markup."""
+"""Templates to answers. What a template is given is escaped: text from data never becomes
+markup.
+"""
 
 import json
 from functools import cache
@@ -41,12 +43,16 @@ def page_environment() -> "Environment":
 def render(request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:
     """The page that `template` makes of `values`.
 
-    It also sees `caller` (None for strangers), `csrf` for writes by scripts, `path`, and `assets`, the path of static
-    files.
+    It also sees `caller` (None for strangers), `csrf` for writes by scripts, `path`, and `assets`,
+    the path of static files.
     """
     token = read_cookie(request.scope)
     caller: Caller | None = getattr(request.state, "caller", None)
-    common = {"caller": caller, "csrf": csrf_token(token) if caller and token else "", "path": request.url.path}
+    common = {
+        "caller": caller,
+        "csrf": csrf_token(token) if caller and token else "",
+        "path": request.url.path,
+    }
     text = page_environment().get_template(template).render(**common, **values)
     # A lone surrogate, which JSON can carry and UTF-8 cannot, becomes a question mark.
     return HTMLResponse(text.encode("utf-8", "replace"), code)
@@ -76,4 +82,6 @@ def show_fault(request: Request, answer: JSONResponse) -> Response:
     if not wants_page(request.scope):
         return answer
     message = json.loads(bytes(answer.body))["error"]["message"]
-    return render(request, "error.html.j2", answer.status_code, title=str(answer.status_code), message=message)
+    return render(
+        request, "error.html.j2", answer.status_code, title=str(answer.status_code), message=message
+    )

@@ -1,4 +1,6 @@
-"""The form of a new run: its fields come from the configuration's own models, the rest of the keys go as YAML."""
+"""The form of a new run: its fields come from the configuration's own models, the rest of the keys
+go as YAML.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
@@ -11,6 +13,7 @@ from atgen_ray.config.loading import list_presets, read_tree
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.schema import describe_field, find_alternatives, find_section, type_name
 from atgen_ray.core.strict_yaml import dump_yaml
+from atgen_ray.selection import STRATEGIES
 
 Kind = Literal["text", "lines", "integer", "number", "choice"]
 GROUPS = {
@@ -24,7 +27,12 @@ GROUPS = {
         "model.max_new_tokens",
     ],
     "Selection": ["selection.strategy", "selection.count", "selection.candidates"],
-    "Annotator": ["annotator.type", "annotator.model", "annotator.guidelines", "annotator.price_per_label"],
+    "Annotator": [
+        "annotator.type",
+        "annotator.model",
+        "annotator.guidelines",
+        "annotator.price_per_label",
+    ],
     "Training": ["training.epochs", "training.learning_rate", "training.batch_size"],
     "Stopping": ["stopping.rounds", "stopping.labels", "stopping.dollars"],
 }
@@ -61,9 +69,14 @@ def build_form(preset: str | None) -> tuple[dict[str, list[FormField]], str]:
     tree: dict[str, Any] = {}
     if preset is not None:
         if preset not in list_presets():
-            raise UserError(f"preset {preset[:80]!r} is unknown, expected one of {', '.join(list_presets())}")
+            raise UserError(
+                f"preset {preset[:80]!r} is unknown, expected one of {', '.join(list_presets())}"
+            )
         tree = read_tree(preset)
-    fields = {group: [_build_field(key, _take(tree, key)) for key in keys] for group, keys in GROUPS.items()}
+    fields = {
+        group: [_build_field(key, _take(tree, key)) for key in keys]
+        for group, keys in GROUPS.items()
+    }
     rest = {key: value for key, value in tree.items() if value != {}}
     return fields, dump_yaml(rest) if rest else ""
 
@@ -91,7 +104,9 @@ def _name(key: str) -> str:
 
 
 def _find_fields(key: str) -> tuple[list[FieldInfo], list[str]]:
-    """The fields that `key` may be, and the types of the section that have it where there are several."""
+    """The fields that `key` may be, and the types of the section that have it where there are
+    several.
+    """
     model: Any = RunConfig
     *parents, last = key.split(".")
     for parent in parents:
@@ -100,7 +115,8 @@ def _find_fields(key: str) -> tuple[list[FieldInfo], list[str]]:
             plain = {
                 tag: section.model_fields[last]
                 for tag, section in alternatives.items()
-                if last in section.model_fields and find_section(section.model_fields[last].annotation) is None
+                if last in section.model_fields
+                and find_section(section.model_fields[last].annotation) is None
             }
             return list(plain.values()), [] if last == field.discriminator else list(plain)
         model = find_section(field.annotation)
@@ -108,13 +124,16 @@ def _find_fields(key: str) -> tuple[list[FieldInfo], list[str]]:
 
 
 def _list_choices(key: str, field: FieldInfo) -> list[str]:
-    from atgen_ray.selection import STRATEGIES
 
     if key == "selection.strategy":
         return sorted(STRATEGIES)
     if key == "annotator.type":
         return list(find_alternatives(RunConfig.model_fields["annotator"]))
-    return [str(choice) for choice in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
+    return (
+        [str(choice) for choice in get_args(field.annotation)]
+        if get_origin(field.annotation) is Literal
+        else []
+    )
 
 
 def _find_kind(field: FieldInfo) -> Kind:
@@ -135,4 +154,10 @@ def _take(tree: dict[str, Any], key: str) -> Any:
 
 def _write(value: Any) -> str:
     plain = to_jsonable_python(value)
-    return "" if plain is None else plain if isinstance(plain, str) else dump_yaml(plain, one_line=True)
+    return (
+        ""
+        if plain is None
+        else plain
+        if isinstance(plain, str)
+        else dump_yaml(plain, one_line=True)
+    )

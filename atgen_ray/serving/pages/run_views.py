@@ -1,4 +1,6 @@
-"""Runs as the pages show them, kept while they do not change: what a replica remembers, any other can work out."""
+"""Runs as the pages show them, kept while they do not change: what a replica remembers, any other
+can work out.
+"""
 
 import threading
 from collections import OrderedDict
@@ -38,7 +40,9 @@ class RunViews:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return dict(self._kept[key])
-        page = prepare_page([view_run(name, self._journal, self._storage, selection) for name in names])
+        page = prepare_page(
+            [view_run(name, self._journal, self._storage, selection) for name in names]
+        )
         with self._lock:
             self._kept[key] = page
             while len(self._kept) > KEPT:

@@ -34,12 +34,17 @@ PARTS = {
     "letters": ("Dead letters", "pool generation annotation evaluation"),
     "config": ("Configuration", "pool"),
 }
-FOR_ADMINS = {"selection", "generations"}  # who labels must see neither labels nor answers of others
+FOR_ADMINS = {
+    "selection",
+    "generations",
+}  # who labels must see neither labels nor answers of others
 FIRST_STEPS = ("pool", "embedding", "evaluation")  # before the first round
 COMPARED = 12  # runs
 
 
-def run_pages(service: ServiceConfig, control: RunControl, views: RunViews, journal: Journal) -> APIRouter:
+def run_pages(
+    service: ServiceConfig, control: RunControl, views: RunViews, journal: Journal
+) -> APIRouter:
     """Pages for admins and annotators, but for parts that hold answers."""
     router = APIRouter(include_in_schema=False)
     anybody, admin = [allow("admin", "annotator")], [allow("admin")]
@@ -53,7 +58,9 @@ def run_pages(service: ServiceConfig, control: RunControl, views: RunViews, jour
         return render(request, "runs.html.j2", rows=control.list()[::-1])
 
     @router.get("/compare", dependencies=admin)
-    def compare(request: Request, run: Annotated[list[str], Query(min_length=2, max_length=COMPARED)]) -> Response:
+    def compare(
+        request: Request, run: Annotated[list[str], Query(min_length=2, max_length=COMPARED)]
+    ) -> Response:
         names = list(dict.fromkeys(run))
         if len(names) < 2:
             raise Fault(422, "run names one run, expected two or more")
@@ -73,7 +80,9 @@ def run_pages(service: ServiceConfig, control: RunControl, views: RunViews, jour
 
     @router.get("/runs/{name}/parts/selection", dependencies=admin)
     def selection(request: Request, name: Name) -> Response:
-        return render(request, "part.html.j2", part="selection", **views.prepare([name], selection=True))
+        return render(
+            request, "part.html.j2", part="selection", **views.prepare([name], selection=True)
+        )
 
     @router.get("/runs/{name}/parts/generations", dependencies=admin)
     def generations(
@@ -92,7 +101,9 @@ def run_pages(service: ServiceConfig, control: RunControl, views: RunViews, jour
         view = views.prepare([name])["views"][0]
         balance, accounts = read_balance(journal, name), read_accounts(journal, name)
         sent = summarize_requests(journal, name)
-        return render(request, "budget.html.j2", view=view, balance=balance, accounts=accounts, **sent)
+        return render(
+            request, "budget.html.j2", view=view, balance=balance, accounts=accounts, **sent
+        )
 
     @router.get("/runs/{name}/parts/{part}", dependencies=anybody)
     def part(request: Request, name: Name, part: Part) -> Response:
@@ -116,7 +127,11 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
         "name": name,
         "status": status,
         "over": status in (*OVER, INTERRUPTED),
-        "message": INTERRUPTION if status == INTERRUPTED else messages[-1] if messages and status in OVER else "",
+        "message": INTERRUPTION
+        if status == INTERRUPTED
+        else messages[-1]
+        if messages and status in OVER
+        else "",
         "round": round,
         "steps": [(step, step in done) for step in (STEPS[2:] if round else FIRST_STEPS)],
         "last": events[-1].sequence if events else 0,

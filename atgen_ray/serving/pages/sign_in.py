@@ -32,7 +32,10 @@ def session_routes(tokens: Tokens) -> APIRouter:
         # No database is asked for what cannot be a token: not all of them take a NUL.
         sane = token.isascii() and token.isprintable()
         if not sane or await run_in_threadpool(tokens.identify, token) is None:
-            mistake = "This token is unknown or was revoked, expected one as `atgen-ray token create` prints it."
+            mistake = (
+                "This token is unknown or was revoked, expected one as `atgen-ray token "
+                "create` prints it."
+            )
             return render(request, "sign_in.html.j2", 401, next=path, mistake=mistake)
         answer = RedirectResponse(path if is_own_path(path) else "/", 303)
         set_cookie(request, answer, token)

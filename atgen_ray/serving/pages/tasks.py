@@ -27,13 +27,21 @@ def task_pages(journal: Journal) -> APIRouter:
         config = journal.run(name).config
         selection = config.get("selection") or {}
         names = [(selection.get("first") or {}).get("strategy"), selection.get("strategy")]
-        values: dict[str, Any] = {"name": name, "guidelines": guidelines or _describe_prompt(config)}
-        values["strategies"] = [vars(explain_strategy(each)) | {"name": each} for each in names if each]
+        values: dict[str, Any] = {
+            "name": name,
+            "guidelines": guidelines or _describe_prompt(config),
+        }
+        values["strategies"] = [
+            vars(explain_strategy(each)) | {"name": each} for each in names if each
+        ]
         return render(request, "annotate.html.j2", **values)
 
     @router.get("/annotate/{name}/disputes", dependencies=[allow("admin")])
     def disputes(request: Request, name: Name) -> Response:
-        found: dict[str, Any] = {"disputes": list_disputes(journal, name), "team": measure_team(journal, name)}
+        found: dict[str, Any] = {
+            "disputes": list_disputes(journal, name),
+            "team": measure_team(journal, name),
+        }
         return render(request, "disputes.html.j2", name=name, **found)
 
     return router

@@ -1,6 +1,8 @@
-"""The model of a transformers replica with the adapters that lie beside it. Used by one thread alone.
+"""The model of a transformers replica with the adapters that lie beside it. Used by one thread
+alone.
 
-An adapter may be loaded, or given up, between two passes of a batch under way: no row of it looks at another's.
+An adapter may be loaded, or given up, between two passes of a batch under way: no row of it looks
+at another's.
 """
 
 from collections import OrderedDict
@@ -10,6 +12,8 @@ from typing import Any
 from atgen_ray.config import ServiceConfig
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.decoding import decode_batch
+from atgen_ray.models.loading import TUNED_DTYPE, load_model
+from atgen_ray.ray_runtime.hardware import count_threads
 from atgen_ray.serving.errors import Fault
 from atgen_ray.serving.replicas.adapter_directory import Adapter
 
@@ -20,7 +24,9 @@ class AdapterShelf:
     def __init__(self, service: ServiceConfig) -> None:
         self._service = service
         self._model: Any = None
-        self._loaded: OrderedDict[str, None] = OrderedDict()  # keys of adapters, the longest unused first
+        self._loaded: OrderedDict[str, None] = (
+            OrderedDict()
+        )  # keys of adapters, the longest unused first
         self._rows: list[list[str | None]] = []  # the adapter of each row that goes on, by batch
         self.failure: Exception | None = None  # why there is no model
 
@@ -28,9 +34,6 @@ class AdapterShelf:
         """The base model, with this thread's share of the machine."""
         try:
             import torch
-
-            from atgen_ray.models.loading import TUNED_DTYPE, load_model
-            from atgen_ray.ray_runtime.hardware import count_threads
 
             torch.set_num_threads(count_threads(1, self._service.engine.threads_per_worker))
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -40,7 +43,8 @@ class AdapterShelf:
             self.failure = error
 
     def load(self, adapter: Adapter | None) -> None:
-        """Puts the adapter beside the model, unless it is there. It stays at least until the next decoding begins.
+        """Puts the adapter beside the model, unless it is there. It stays at least until the next
+        decoding begins.
 
         Raises:
             Fault: 503, there is no model.
@@ -61,7 +65,9 @@ class AdapterShelf:
         alive: Callable[[int], bool],
         joining: Callable[[], Sequence[TokenRequest]] = tuple,
     ) -> Iterator[dict[int, TokenStep]]:
-        """`decode_batch` with the adapters of its rows, which are loaded; each is kept until its last row has ended."""
+        """`decode_batch` with the adapters of its rows, which are loaded; each is kept until its
+        last row has ended.
+        """
         adapters = [request.adapter for request in requests]
         self._rows.append(adapters)
         self._drop_unused()
@@ -92,7 +98,9 @@ class AdapterShelf:
         if self._loaded:
             self._model.load_adapter(str(adapter.path), adapter_name=adapter.key)
         else:
-            self._model = PeftModel.from_pretrained(self._model, str(adapter.path), adapter_name=adapter.key)
+            self._model = PeftModel.from_pretrained(
+                self._model, str(adapter.path), adapter_name=adapter.key
+            )
         self._model.eval()
 
     def _drop_unused(self) -> None:

@@ -1,7 +1,9 @@
-"""Models by name: `<base>`, or `<base>:<run>-<round>` for the adapter that a run trained in a round.
+"""Models by name: `<base>`, or `<base>:<run>-<round>` for the adapter that a run trained in a
+round.
 
-The journal says which adapters exist, the run's folder holds them. Nothing is remembered in a replica that the two do
-not say: a replica that starts again finds every adapter that it is asked for.
+The journal says which adapters exist, the run's folder holds them. Nothing is remembered in a
+replica that the two do not say: a replica that starts again finds every adapter that it is asked
+for.
 """
 
 import re
@@ -32,14 +34,18 @@ class Adapter:
 
     @property
     def key(self) -> str:
-        """What an engine tells adapters apart by: it remembers names, so another content is another name."""
+        """What an engine tells adapters apart by: it remembers names, so another content is another
+        name.
+        """
         return f"{self.name}@{self.digest[:16]}"
 
 
 class AdapterDirectory:
     """The adapters of one base model in one storage."""
 
-    def __init__(self, model: ModelConfig, model_name: str | None, storage: str, journal: Journal) -> None:
+    def __init__(
+        self, model: ModelConfig, model_name: str | None, storage: str, journal: Journal
+    ) -> None:
         self.base = model_name or name_model(model.id)
         self._model, self._storage, self._journal = model, storage, journal
         self._known: dict[str, tuple[int, Adapter]] = {}  # with when its weights were written
@@ -52,7 +58,10 @@ class AdapterDirectory:
         """
         base, colon, name = model.partition(":")
         if base != self.base or (colon and not ADAPTER.fullmatch(name)):
-            raise Fault(404, f"model {model[:200]!r} is unknown, expected {self.base} or {self.base}:RUN-ROUND")
+            raise Fault(
+                404,
+                f"model {model[:200]!r} is unknown, expected {self.base} or {self.base}:RUN-ROUND",
+            )
         return name if colon else None
 
     def find(self, name: str) -> Adapter:
@@ -63,7 +72,9 @@ class AdapterDirectory:
         """
         if name in self._known:
             written, known = self._known[name]
-            if (known.path / WEIGHTS).exists() and (known.path / WEIGHTS).stat().st_mtime_ns == written:
+            if (known.path / WEIGHTS).exists() and (
+                known.path / WEIGHTS
+            ).stat().st_mtime_ns == written:
                 return known
         match = ADAPTER.fullmatch(name)
         if match is None:
@@ -76,9 +87,15 @@ class AdapterDirectory:
         except UserError:
             raise Fault(404, f"adapter '{name}' is unknown: there is no run '{run}'") from None
         if not self._is_ours(record.config):
-            raise Fault(404, f"adapter '{name}' belongs to model {record.config['model']['id']!r}, not to {self.base}")
+            raise Fault(
+                404,
+                f"adapter '{name}' belongs to model {record.config['model']['id']!r}, not to "
+                f"{self.base}",
+            )
         if (round, "training") not in self._journal.committed_steps(run):
-            raise Fault(404, f"adapter '{name}' is unknown: run '{run}' has trained none in round {round}")
+            raise Fault(
+                404, f"adapter '{name}' is unknown: run '{run}' has trained none in round {round}"
+            )
         folder, rel = RunFolder(self._storage, run), f"{round_folder(round)}/adapter"
         if not folder.exists(rel):
             raise Fault(404, explain_missing(run, round, "training", folder.path(rel)))
@@ -88,7 +105,9 @@ class AdapterDirectory:
         return adapter
 
     def list(self) -> list[tuple[str, float]]:
-        """Names that may be asked for, with when each came to be: the base model, then every adapter."""
+        """Names that may be asked for, with when each came to be: the base model, then every
+        adapter.
+        """
         names = [(self.base, 0.0)]
         for record in self._journal.runs():
             if self._is_ours(record.config):
@@ -107,5 +126,7 @@ class AdapterDirectory:
 
 
 def name_model(location: str) -> str:
-    """The name of a model that has none of its own: the last part of its id or path, without a file's ending."""
+    """The name of a model that has none of its own: the last part of its id or path, without a
+    file's ending.
+    """
     return location.rstrip("/").rpartition("/")[2].removesuffix(".gguf").replace(":", "-")

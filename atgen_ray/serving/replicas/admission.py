@@ -1,4 +1,5 @@
-"""Who may use an engine now: callers before the run's own prompts, and one adapter at a time where it must be so.
+"""Who may use an engine now: callers before the run's own prompts, and one adapter at a time where
+it must be so.
 
 The gate lives in one event loop; nothing in it waits for a clock.
 """
@@ -12,7 +13,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-RUN_SHARE = 0.75  # of the slots, at most, for the run's own prompts: a caller finds a free one at once
+RUN_SHARE = (
+    0.75  # of the slots, at most, for the run's own prompts: a caller finds a free one at once
+)
 
 
 @dataclass(eq=False)
@@ -21,7 +24,9 @@ class _Entry:
     interactive: bool
     number: int
     since: float = field(default_factory=time.monotonic)
-    admitted: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    admitted: "asyncio.Future[None]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
     @property
     def order(self) -> tuple[bool, int]:
@@ -31,20 +36,26 @@ class _Entry:
 class Gate:
     """Admits at most `slots` at once.
 
-    With `change`, all who are inside share one key (an adapter, None the base model): when the first in the queue has
-    another one and has waited `turn_seconds`, or nobody else can use the present key, all leave and `change` is
-    awaited with the new key. What it raises goes to everybody who waits for that key.
+    With `change`, all who are inside share one key (an adapter, None the base model): when the
+    first in the queue has another one and has waited `turn_seconds`, or nobody else can use the
+    present key, all leave and `change` is awaited with the new key. What it raises goes to
+    everybody who waits for that key.
     """
 
     def __init__(
-        self, slots: int, turn_seconds: float = 0.0, change: Callable[[str | None], Awaitable[Any]] | None = None
+        self,
+        slots: int,
+        turn_seconds: float = 0.0,
+        change: Callable[[str | None], Awaitable[Any]] | None = None,
     ) -> None:
         self._slots, self._run_slots = slots, max(1, math.floor(slots * RUN_SHARE))
         self._turn_seconds, self._change = turn_seconds, change
         self._waiting: list[_Entry] = []
         self._numbers = itertools.count()
         self._key: str | None = None
-        self._known = True  # whether `_key` is what the engine holds; not after a change that failed
+        self._known = (
+            True  # whether `_key` is what the engine holds; not after a change that failed
+        )
         self._inside = 0
         self._changing: asyncio.Task[None] | None = None
         self._open = True
@@ -61,7 +72,9 @@ class Gate:
         self._waiting.append(entry)
         self._advance()
         try:
-            await asyncio.shield(entry.admitted)  # cancelling us must not cancel what the gate decided
+            await asyncio.shield(
+                entry.admitted
+            )  # cancelling us must not cancel what the gate decided
         except asyncio.CancelledError:
             self._forget(entry)
             raise
@@ -93,7 +106,11 @@ class Gate:
 
     def _next(self) -> _Entry | None:
         """Who comes in now; one with another key only when nobody is inside."""
-        free = [e for e in self._waiting if self._inside < (self._slots if e.interactive else self._run_slots)]
+        free = [
+            e
+            for e in self._waiting
+            if self._inside < (self._slots if e.interactive else self._run_slots)
+        ]
         if not free:
             return None
         first = min(free, key=lambda entry: entry.order)
@@ -125,6 +142,10 @@ class Gate:
         """Somebody who waited has gone."""
         if entry in self._waiting:
             self._waiting.remove(entry)
-        elif entry.admitted.done() and not entry.admitted.cancelled() and entry.admitted.exception() is None:
+        elif (
+            entry.admitted.done()
+            and not entry.admitted.cancelled()
+            and entry.admitted.exception() is None
+        ):
             self._inside -= 1  # let in at the moment in which it went
         self._advance()

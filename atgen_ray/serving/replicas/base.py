@@ -1,4 +1,6 @@
-"""What every model replica can do, whichever engine is in it, and the replica that holds transformers."""
+"""What every model replica can do, whichever engine is in it, and the replica that holds
+transformers.
+"""
 
 import asyncio
 import logging
@@ -11,9 +13,14 @@ from typing import Any, Protocol
 
 from atgen_ray.config import ServiceConfig
 from atgen_ray.engines.base import TokenRequest, TokenStep
+from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.replicas.adapter_cache import AdapterShelf
 from atgen_ray.serving.replicas.adapter_directory import Adapter, AdapterDirectory
+from atgen_ray.serving.replicas.batcher import Batcher, Job
+from atgen_ray.serving.replicas.openai_responses import Answer, Choice
 from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody
+from atgen_ray.store.journal import open_journal
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +36,21 @@ class Replica(Protocol):
         """The one dict of `answer`: a call with one reply costs Serve less than a stream of one."""
         ...
 
-    async def generate(self, requests: Sequence[TokenRequest], digest: str | None) -> list[list[TokenStep]]:
-        """A batch of a run, which yields to callers. All requests name one adapter, whose digest is given.
+    async def generate(
+        self, requests: Sequence[TokenRequest], digest: str | None
+    ) -> list[list[TokenStep]]:
+        """A batch of a run, which yields to callers. All requests name one adapter, whose digest is
+        given.
 
         Raises:
-            Fault: 404 for an adapter that is not there, 409 when it is not the one with that digest.
+            Fault: 404 for an adapter that is not there, 409 when it is not the one with that
+                digest.
         """
         ...
 
     async def sleep(self, run: str) -> bool:
-        """Frees the device for the training of `run`; False, with a line in the log, where the engine cannot.
+        """Frees the device for the training of `run`; False, with a line in the log, where the
+        engine cannot.
 
         Callers wait until every run has called `wake`, or has no controller any more.
         """
@@ -51,8 +63,6 @@ class Replica(Protocol):
 
 def open_directory(service: ServiceConfig) -> AdapterDirectory:
     """The adapters of the service's model."""
-    from atgen_ray.store.journal import open_journal
-
     journal = open_journal(service.storage, service.database_url)
     return AdapterDirectory(service.taught, service.model_name, service.storage, journal)
 
@@ -65,7 +75,9 @@ async def take_whole(answers: AsyncIterator[Any]) -> dict[str, Any]:
 
 
 def fingerprint(engine: str, adapter: Adapter | None) -> str:
-    """What an answer says about where it comes from: the digest is of the weights that were loaded."""
+    """What an answer says about where it comes from: the digest is of the weights that were
+    loaded.
+    """
     return f"{engine}-{adapter.digest[:16] if adapter else 'base'}"
 
 
@@ -73,22 +85,27 @@ def check_digest(adapter: Adapter | None, digest: str | None) -> None:
     """Raises Fault 409 unless `adapter` is the one that was meant."""
     if (adapter.digest if adapter else None) != digest:
         name = adapter.name if adapter else "the base model"
-        raise Fault(409, f"{name} here is not the one of the run: its storage and the service's are not the same")
+        raise Fault(
+            409,
+            f"{name} here is not the one of the run: its storage and the service's are not the "
+            f"same",
+        )
 
 
 class TransformersReplica:
-    """One copy of the model in transformers; adapters lie beside it, and one batch may hold several."""
+    """One copy of the model in transformers; adapters lie beside it, and one batch may hold
+    several.
+    """
 
     async def __init__(self, service: ServiceConfig) -> None:  # type: ignore[misc]
-        from atgen_ray.models.loading import load_tokenizer
         from atgen_ray.models.prompts import PromptBuilder
-        from atgen_ray.serving.replicas.adapter_cache import AdapterShelf
-        from atgen_ray.serving.replicas.batcher import Batcher
 
         self._service, self._model = service, service.taught
         self._directory = open_directory(service)
         self._tokenizer: Any = load_tokenizer(self._model)
-        self._stop_ids = PromptBuilder(self._tokenizer, service.prompt, self._model.max_prompt_tokens).stop_ids
+        self._stop_ids = PromptBuilder(
+            self._tokenizer, service.prompt, self._model.max_prompt_tokens
+        ).stop_ids
         self._shelf = AdapterShelf(service)
         self._batcher = Batcher(
             lambda requests, *hooks: self._shelf.decode(requests, self._stop_ids, *hooks),
@@ -99,17 +116,27 @@ class TransformersReplica:
         self._meter = Meter()
 
     async def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
-        from atgen_ray.serving.replicas.openai_responses import Answer, Choice
 
         adapter = await self._find(self._directory.parse(body.model))
-        prompts = [self._encode_chat(body)] if isinstance(body, ChatBody) else self._encode_prompts(body)
-        requests = [request for prompt in prompts for request in self._requests(body, prompt, adapter)]
+        prompts = (
+            [self._encode_chat(body)] if isinstance(body, ChatBody) else self._encode_prompts(body)
+        )
+        requests = [
+            request for prompt in prompts for request in self._requests(body, prompt, adapter)
+        ]
         choices = [
             Choice(index, len(request.token_ids), self._decode, body.stops, self._stop_ids)
             for index, request in enumerate(requests)
         ]
-        answer = Answer(body, choices, fingerprint("transformers", adapter), self._service.replica.stream_interval)
-        async with aclosing(self._merge(requests, choices, adapter)) as events:  # who goes away is given up at once
+        answer = Answer(
+            body,
+            choices,
+            fingerprint("transformers", adapter),
+            self._service.replica.stream_interval,
+        )
+        async with aclosing(
+            self._merge(requests, choices, adapter)
+        ) as events:  # who goes away is given up at once
             if body.stream:
                 async with aclosing(answer.stream(events)) as shown:
                     async for event in shown:
@@ -123,16 +150,22 @@ class TransformersReplica:
     async def answer_whole(self, body: ChatBody | CompletionBody) -> dict[str, Any]:
         return await take_whole(self.answer(body))
 
-    async def generate(self, requests: Sequence[TokenRequest], digest: str | None) -> list[list[TokenStep]]:
+    async def generate(
+        self, requests: Sequence[TokenRequest], digest: str | None
+    ) -> list[list[TokenStep]]:
         adapter = await self._find(requests[0].adapter)
         check_digest(adapter, digest)
         named = [replace(request, adapter=_key(adapter)) for request in requests]
-        rows = await asyncio.wrap_future(self._batcher.submit_batch(named, partial(self._shelf.load, adapter)))
+        rows = await asyncio.wrap_future(
+            self._batcher.submit_batch(named, partial(self._shelf.load, adapter))
+        )
         self._meter.count("run", sum(len(row) for row in rows), self._batcher.waiting)
         return rows
 
     async def sleep(self, run: str) -> bool:
-        logger.warning("the transformers engine cannot sleep: it keeps its memory while run '%s' trains", run)
+        logger.warning(
+            "the transformers engine cannot sleep: it keeps its memory while run '%s' trains", run
+        )
         return False
 
     async def wake(self, run: str) -> None:
@@ -150,16 +183,17 @@ class TransformersReplica:
     async def _merge(
         self, requests: list[TokenRequest], choices: Sequence[Any], adapter: Adapter | None
     ) -> AsyncGenerator[tuple[int, TokenStep], None]:
-        """The steps of all requests as they come. A caller who goes away, or has what it wants, frees its places."""
-        from atgen_ray.serving.replicas.batcher import Job
-
+        """The steps of all requests as they come. A caller who goes away, or has what it wants,
+        frees its places.
+        """
         news = asyncio.Queue[tuple[int, TokenStep | BaseException | None]]()
 
         def teller(index: int) -> Any:
             return lambda step: news.put_nowait((index, step))
 
         jobs = [
-            Job(request, teller(index), partial(self._shelf.load, adapter)) for index, request in enumerate(requests)
+            Job(request, teller(index), partial(self._shelf.load, adapter))
+            for index, request in enumerate(requests)
         ]
         try:
             for job in jobs:
@@ -177,19 +211,28 @@ class TransformersReplica:
         finally:
             for job in jobs:
                 job.cancelled = True
-            self._meter.count("callers", sum(len(choice.steps) for choice in choices), self._batcher.waiting)
+            self._meter.count(
+                "callers", sum(len(choice.steps) for choice in choices), self._batcher.waiting
+            )
 
-    def _requests(self, body: Any, prompt: list[int], adapter: Adapter | None) -> list[TokenRequest]:
+    def _requests(
+        self, body: Any, prompt: list[int], adapter: Adapter | None
+    ) -> list[TokenRequest]:
         limit = self._model.max_prompt_tokens + self._model.max_new_tokens
         asked = body.max_tokens or getattr(body, "max_completion_tokens", None)
         room = min(limit - len(prompt), self._service.limits.output_tokens)
         if room < 1 or (asked is not None and asked > room):
-            raise Fault(400, f"the prompt has {len(prompt)} tokens, which leaves room for {max(room, 0)} more")
+            raise Fault(
+                400,
+                f"the prompt has {len(prompt)} tokens, which leaves room for {max(room, 0)} more",
+            )
         seed = random.getrandbits(31) if body.seed is None else body.seed
         top = (body.top_logprobs if isinstance(body, ChatBody) else body.logprobs) or 0
         key = _key(adapter)
         return [
-            TokenRequest(prompt, asked or room, body.temperature, body.top_p, seed + index, top, key)
+            TokenRequest(
+                prompt, asked or room, body.temperature, body.top_p, seed + index, top, key
+            )
             for index in range(body.n)
         ]
 
@@ -197,11 +240,16 @@ class TransformersReplica:
         from jinja2 import TemplateError
 
         turns = [
-            {"role": "system" if message.role == "developer" else message.role, "content": message.text}
+            {
+                "role": "system" if message.role == "developer" else message.role,
+                "content": message.text,
+            }
             for message in body.messages
         ]
         try:
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            text = self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True
+            )
         except (TemplateError, ValueError) as error:
             raise Fault(400, f"the model's chat template refuses these messages: {error}") from None
         return list(self._tokenizer.encode(text, add_special_tokens=False))
@@ -213,7 +261,11 @@ class TransformersReplica:
         return prompts
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(
+            self._tokenizer.decode(
+                list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
 
 
 def _key(adapter: Adapter | None) -> str | None:

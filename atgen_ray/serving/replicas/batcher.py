@@ -1,8 +1,9 @@
 """Works through prompts in one thread: callers first, the run's own batches when nobody else waits.
 
-Callers join the callers' batch that is under way between two tokens, whatever adapter they need. A batch of the run
-stops between two tokens for callers who come meanwhile, and goes on afterwards. Whoever goes away is given up at the
-next step, wherever it stands: waiting, about to be loaded for, or decoded.
+Callers join the callers' batch that is under way between two tokens, whatever adapter they need. A
+batch of the run stops between two tokens for callers who come meanwhile, and goes on afterwards.
+Whoever goes away is given up at the next step, wherever it stands: waiting, about to be loaded for,
+or decoded.
 """
 
 import threading
@@ -30,7 +31,8 @@ def _nothing() -> None:
 class Job:
     """One prompt of a caller. `tell` hears every step, then None or what went wrong.
 
-    `prepare` runs before the prompt is decoded, in the thread: it loads the adapter that the prompt needs.
+    `prepare` runs before the prompt is decoded, in the thread: it loads the adapter that the prompt
+    needs.
     """
 
     request: TokenRequest
@@ -41,7 +43,9 @@ class Job:
 
 @dataclass(eq=False)
 class _Batch:
-    """A batch of the run, whose rows are decoded together, whoever else is there. Its future may be cancelled."""
+    """A batch of the run, whose rows are decoded together, whoever else is there. Its future may be
+    cancelled.
+    """
 
     requests: Sequence[TokenRequest]
     prepare: Prepare = _nothing
@@ -62,10 +66,11 @@ class Batcher:
         prepare: Callable[[], Any] | None = None,
         post: Callable[[Callable[[], None]], Any] = _call,
     ) -> None:
-        """`prepare` runs first, in the thread, as settings of compute threads hold for one thread only.
+        """`prepare` runs first, in the thread, as settings of compute threads hold for one thread
+        only.
 
-        `post` carries what a whole pass has to tell to the thread that shall hear it, this one unless given: two
-        threads that take turns with every token slow each other down.
+        `post` carries what a whole pass has to tell to the thread that shall hear it, this one
+        unless given: two threads that take turns with every token slow each other down.
         """
         self._decode = decode
         self._size = size
@@ -74,7 +79,9 @@ class Batcher:
         self._jobs: deque[Job] = deque()
         self._batches: deque[_Batch] = deque()
         self._news = threading.Condition()
-        self._busy_since: float | None = None  # when the step under way began; None while there is nothing to do
+        self._busy_since: float | None = (
+            None  # when the step under way began; None while there is nothing to do
+        )
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._thread.start()
 
@@ -87,7 +94,9 @@ class Batcher:
     def submit_batch(
         self, requests: Sequence[TokenRequest], prepare: Prepare = _nothing
     ) -> Future[list[list[TokenStep]]]:
-        """A batch of the run: the steps of each request, in order. Cancelling the future gives the batch up."""
+        """A batch of the run: the steps of each request, in order. Cancelling the future gives the
+        batch up.
+        """
         batch = _Batch(requests, prepare)
         with self._news:
             self._batches.append(batch)
@@ -102,7 +111,9 @@ class Batcher:
             return jobs + sum(not batch.done.cancelled() for batch in self._batches)
 
     def check(self, stall_seconds: float) -> None:
-        """Raises EngineStuck when the thread has ended, or has been at one step for longer than `stall_seconds`."""
+        """Raises EngineStuck when the thread has ended, or has been at one step for longer than
+        `stall_seconds`.
+        """
         if not self._thread.is_alive():
             raise EngineStuck("the thread that decodes has ended")
         since = self._busy_since
@@ -139,10 +150,19 @@ class Batcher:
             return [job.request for job in come]
 
         try:
-            for steps in self._decode([job.request for job in jobs], lambda row: not jobs[row].cancelled, join):
+            for steps in self._decode(
+                [job.request for job in jobs], lambda row: not jobs[row].cancelled, join
+            ):
                 self._step()
-                over = [row for row in left if jobs[row].cancelled or (row in steps and steps[row].finish)]
-                self._tell([(jobs[row], step) for row, step in steps.items()] + [(jobs[row], None) for row in over])
+                over = [
+                    row
+                    for row in left
+                    if jobs[row].cancelled or (row in steps and steps[row].finish)
+                ]
+                self._tell(
+                    [(jobs[row], step) for row, step in steps.items()]
+                    + [(jobs[row], None) for row in over]
+                )
                 left.difference_update(over)
         except Exception as error:  # told to every caller who waits; the thread itself goes on
             self._tell([(jobs[row], error) for row in left])
@@ -157,12 +177,16 @@ class Batcher:
         self._post(tell)
 
     def _take(self, room: int) -> list[Job]:
-        """Callers in their order, with what each needs in place; one for whom that fails is told, and not taken."""
+        """Callers in their order, with what each needs in place; one for whom that fails is told,
+        and not taken.
+        """
         taken: list[Job] = []
         while len(taken) < room and (job := self._next_job()) is not None:
             try:
                 job.prepare()
-            except Exception as error:  # an adapter that cannot be loaded is its caller's matter alone
+            except (
+                Exception
+            ) as error:  # an adapter that cannot be loaded is its caller's matter alone
                 self._tell([(job, error)])
             else:
                 taken += [] if job.cancelled else [job]

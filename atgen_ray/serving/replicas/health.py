@@ -5,7 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-# How often Serve asks, and how long it waits: after three failures in a row it replaces the replica.
+# How often Serve asks, and how long it waits: after three failures in a row it replaces the
+# replica.
 HEALTH_CHECKS: dict[str, Any] = {"health_check_period_s": 2.0, "health_check_timeout_s": 15.0}
 
 
@@ -23,7 +24,9 @@ class Probe:
         self._since = 0.0
 
     def check(self, stall_seconds: float) -> None:
-        """Raises EngineStuck when the question has stood for longer than `stall_seconds`, or what `ask` raised."""
+        """Raises EngineStuck when the question has stood for longer than `stall_seconds`, or what
+        `ask` raised.
+        """
         if self._asked is not None and self._asked.done():
             answered, self._asked = self._asked, None
             answered.result()

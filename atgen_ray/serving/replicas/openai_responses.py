@@ -1,4 +1,6 @@
-"""Answers of the OpenAI API from generated tokens, whole or as a stream, for engines that only give tokens."""
+"""Answers of the OpenAI API from generated tokens, whole or as a stream, for engines that only give
+tokens.
+"""
 
 import json
 import time
@@ -30,7 +32,9 @@ class Choice:
     finish: str | None = None
 
     def add(self, step: TokenStep, look: bool = True) -> None:
-        """Takes a token; `finish` is set when the answer ends with it. Without `look` the text may lag behind."""
+        """Takes a token; `finish` is set when the answer ends with it. Without `look` the text may
+        lag behind.
+        """
         self.steps.append(step)
         if not (look or self.stops or step.finish):
             return
@@ -52,9 +56,15 @@ class Answer:
     """One request with all its choices."""
 
     def __init__(
-        self, body: ChatBody | CompletionBody, choices: list[Choice], fingerprint: str, stream_interval: int = 1
+        self,
+        body: ChatBody | CompletionBody,
+        choices: list[Choice],
+        fingerprint: str,
+        stream_interval: int = 1,
     ) -> None:
-        """`stream_interval` is the number of tokens in one event of a stream, after a first event of one token."""
+        """`stream_interval` is the number of tokens in one event of a stream, after a first event
+        of one token.
+        """
         self._body, self._choices, self._interval = body, choices, stream_interval
         self._chat = isinstance(body, ChatBody)
         kind = "chat.completion" if self._chat else "text_completion"
@@ -71,22 +81,29 @@ class Answer:
         choices = [self._show(choice, choice.text, choice.steps) for choice in self._choices]
         return self._head | {"choices": choices, "usage": self._usage()}
 
-    async def stream(self, events: AsyncIterator[tuple[int, TokenStep]]) -> AsyncGenerator[str, None]:
+    async def stream(
+        self, events: AsyncIterator[tuple[int, TokenStep]]
+    ) -> AsyncGenerator[str, None]:
         """Server-sent events; `events` are the steps of all choices by index, as they come.
 
-        None is sent before the first token is there: what goes wrong until then can still be told by the status.
+        None is sent before the first token is there: what goes wrong until then can still be told
+        by the status.
         """
         roles = self._choices if self._chat else []
         if self._chat:
             self._head["object"] = "chat.completion.chunk"
         async for index, step in events:
             for each in roles:
-                yield self._event([{"index": each.index, "delta": {"role": "assistant"}, "finish_reason": None}])
+                yield self._event(
+                    [{"index": each.index, "delta": {"role": "assistant"}, "finish_reason": None}]
+                )
             roles = []
             choice = self._choices[index]
             if choice.finish is not None:
                 continue
-            due = not choice.told_steps or len(choice.steps) + 1 - choice.told_steps >= self._interval
+            due = (
+                not choice.told_steps or len(choice.steps) + 1 - choice.told_steps >= self._interval
+            )
             choice.add(step, look=due)
             text = choice.news() if due or choice.finish else ""
             if text or choice.finish:
@@ -100,14 +117,18 @@ class Answer:
     def _event(self, choices: list[dict[str, Any]]) -> str:
         return f"data: {json.dumps(self._head | {'choices': choices})}\n\n"
 
-    def _show(self, choice: Choice, text: str, steps: list[TokenStep], streamed: bool = False) -> dict[str, Any]:
+    def _show(
+        self, choice: Choice, text: str, steps: list[TokenStep], streamed: bool = False
+    ) -> dict[str, Any]:
         shown: dict[str, Any] = {"index": choice.index, "finish_reason": choice.finish}
         if isinstance(self._body, ChatBody):
             shown["delta" if streamed else "message"] = {"role": "assistant", "content": text}
             shown["logprobs"] = _chat_logprobs(choice, steps) if self._body.logprobs else None
         else:
             shown["text"] = text
-            shown["logprobs"] = _completion_logprobs(choice, steps) if self._body.logprobs is not None else None
+            shown["logprobs"] = (
+                _completion_logprobs(choice, steps) if self._body.logprobs is not None else None
+            )
         return shown
 
     def _usage(self) -> dict[str, int]:
@@ -115,13 +136,22 @@ class Answer:
         count = self._body.n
         prompt = sum(choice.prompt_tokens for choice in self._choices[::count])
         completion = sum(len(choice.steps) for choice in self._choices)
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
 
 
 def _certain(text: str, stops: list[str]) -> str:
-    """`text` without an end that later tokens may change: half a character, or the beginning of a stop."""
+    """`text` without an end that later tokens may change: half a character, or the beginning of a
+    stop.
+    """
     certain = text.rstrip("\ufffd")
-    held = max((size for stop in stops for size in range(1, len(stop)) if certain.endswith(stop[:size])), default=0)
+    held = max(
+        (size for stop in stops for size in range(1, len(stop)) if certain.endswith(stop[:size])),
+        default=0,
+    )
     return certain[: len(certain) - held]
 
 
@@ -131,7 +161,8 @@ def _chat_logprobs(choice: Choice, steps: list[TokenStep]) -> dict[str, Any]:
         return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
     content = [
-        show(step.token, step.logprob) | {"top_logprobs": [show(token, logprob) for token, logprob in step.top]}
+        show(step.token, step.logprob)
+        | {"top_logprobs": [show(token, logprob) for token, logprob in step.top]}
         for step in steps
     ]
     return {"content": content, "refusal": None}
@@ -145,6 +176,8 @@ def _completion_logprobs(choice: Choice, steps: list[TokenStep]) -> dict[str, An
     return {
         "tokens": tokens,
         "token_logprobs": [step.logprob for step in steps],
-        "top_logprobs": [{choice.decode([token]): logprob for token, logprob in step.top} for step in steps],
+        "top_logprobs": [
+            {choice.decode([token]): logprob for token, logprob in step.top} for step in steps
+        ],
         "text_offset": offsets,
     }

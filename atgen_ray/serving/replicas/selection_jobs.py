@@ -1,6 +1,8 @@
-"""Selections too large to wait for: each a folder with what was asked, a detached actor that works, and a result.
+"""Selections too large to wait for: each a folder with what was asked, a detached actor that works,
+and a result.
 
-The folder is all that counts. Whoever asks for a job whose actor is gone starts it again: nothing is spoilt by that.
+The folder is all that counts. Whoever asks for a job whose actor is gone starts it again: nothing
+is spoilt by that.
 """
 
 import threading
@@ -15,6 +17,7 @@ from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.ray_runtime.hardware import fit_cpus
 from atgen_ray.ray_runtime.session import NAMESPACE, start_ray
 from atgen_ray.serving.errors import Fault, explain
+from atgen_ray.serving.replicas.selector import Selector
 from atgen_ray.serving.routes.select_schemas import SelectBody
 from atgen_ray.store.run_folder import RunFolder
 
@@ -77,7 +80,9 @@ class SelectionJobs:
 def _count_jobs() -> int:
     """Jobs that an actor works on; each is a process of its own."""
     actors = ray.util.list_named_actors(all_namespaces=True)
-    return sum(actor["namespace"] == NAMESPACE and actor["name"].startswith(PREFIX) for actor in actors)
+    return sum(
+        actor["namespace"] == NAMESPACE and actor["name"].startswith(PREFIX) for actor in actors
+    )
 
 
 @ray.remote
@@ -89,7 +94,6 @@ class SelectionActor:
         threading.Thread(target=self._select, name="selection", daemon=True).start()
 
     def _select(self) -> None:
-        from atgen_ray.serving.replicas.selector import Selector
 
         try:
             body = SelectBody.model_validate(self._folder.read_json(REQUEST))

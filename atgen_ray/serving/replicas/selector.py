@@ -1,4 +1,6 @@
-"""The deployment behind the query endpoint: an encoder, and the strategies over what it and the model say."""
+"""The deployment behind the query endpoint: an encoder, and the strategies over what it and the
+model say.
+"""
 
 import asyncio
 import threading
@@ -10,9 +12,14 @@ import pyarrow.compute as pc
 
 from atgen_ray.config import DataConfig, PromptConfig, ServiceConfig
 from atgen_ray.core.records import SAMPLES, GenerationRequest
+from atgen_ray.embedding.encoder import Encoder
+from atgen_ray.engines.generation import gather_features
+from atgen_ray.engines.hidden_states import append_states
+from atgen_ray.ray_runtime.hardware import count_threads
 from atgen_ray.selection import Embeddings, find_needs, select_batch
 from atgen_ray.serving.errors import Fault
 from atgen_ray.serving.replicas.adapter_directory import Adapter
+from atgen_ray.serving.replicas.base import open_directory
 from atgen_ray.serving.routes.select_schemas import ExampleBody, LabeledBody, SelectBody, pick_rows
 from atgen_ray.serving.security.restrictions import check_location
 
@@ -32,9 +39,11 @@ def _go_on() -> None:
 
 
 async def run_while_heard(work: Callable[[Checkpoint], Result]) -> Result:
-    """`work` in a thread. It is given what it calls between its parts, which raises Abandoned when its caller has gone.
+    """`work` in a thread. It is given what it calls between its parts, which raises Abandoned when
+    its caller has gone.
 
-    The place of a caller that went away is free once its thread has ended: until then it takes the processor's time.
+    The place of a caller that went away is free once its thread has ended: until then it takes the
+    processor's time.
     """
     gone = threading.Event()
 
@@ -55,11 +64,11 @@ class Selector:
     """One encoder; each selection runs in a thread of its own."""
 
     def __init__(self, service: ServiceConfig) -> None:
-        from atgen_ray.embedding.encoder import Encoder
-        from atgen_ray.ray_runtime.hardware import count_threads
 
         self._service = service
-        self._encoder = Encoder(service.embedding, count_threads(1, service.engine.threads_per_worker))
+        self._encoder = Encoder(
+            service.embedding, count_threads(1, service.engine.threads_per_worker)
+        )
 
     async def select(self, body: SelectBody) -> list[dict[str, Any]]:
         """The query batch of `body`, as rows of PickBody."""
@@ -70,10 +79,13 @@ class Selector:
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
         """L2-normalised vectors."""
-        return await run_while_heard(lambda check: [[float(x) for x in row] for row in self._embed(texts, check)])
+        return await run_while_heard(
+            lambda check: [[float(x) for x in row] for row in self._embed(texts, check)]
+        )
 
     def select_now(self, body: SelectBody, check: Checkpoint = _go_on) -> list[dict[str, Any]]:
-        """As `select`, in the caller's thread; `check` is called between its parts, and may raise to end it.
+        """As `select`, in the caller's thread; `check` is called between its parts, and may raise
+        to end it.
 
         Raises:
             Fault, UserError: what the caller has to mend.
@@ -83,16 +95,26 @@ class Selector:
         labeled = {example.id: example for example in body.labeled}
         everything = {example.id: example.text for example in [*examples, *body.labeled]}
         if len(everything) > self._service.limits.examples:
-            raise Fault(413, f"{len(everything)} examples are more than {self._service.limits.examples}")
-        labels = {id_: example.label for id_, example in labeled.items() if example.label is not None}
+            raise Fault(
+                413, f"{len(everything)} examples are more than {self._service.limits.examples}"
+            )
+        labels = {
+            id_: example.label for id_, example in labeled.items() if example.label is not None
+        }
         if "labels" in needs and len(labels) < len(labeled):
-            raise Fault(400, f"strategy '{body.strategy}' looks at labels, expected one with every labelled example")
+            raise Fault(
+                400,
+                f"strategy '{body.strategy}' looks at labels, expected one with every labelled "
+                f"example",
+            )
         open_ids = [example.id for example in examples if example.id not in labeled]
         if not open_ids:
             raise Fault(400, "every example is labelled already, expected some that are not")
         features = None
         if needs & {"generations", "samples", "states"}:
-            features = self._features(body, {id_: everything[id_] for id_ in open_ids}, "samples" in needs, check)
+            features = self._features(
+                body, {id_: everything[id_] for id_ in open_ids}, "samples" in needs, check
+            )
         embeddings = None
         if "embeddings" in needs:
             ids = sorted(everything)
@@ -121,11 +143,21 @@ class Selector:
         dataset = body.dataset
         pool = check_location(dataset.path, self._service.data_roots, "dataset.path")
         data = DataConfig(
-            pool=pool, format=dataset.format, pool_split=dataset.split, input=dataset.input, limit=dataset.limit
+            pool=pool,
+            format=dataset.format,
+            pool_split=dataset.split,
+            input=dataset.input,
+            limit=dataset.limit,
         )
         table = build_split(data, PromptConfig(), "pool", body.seed).examples
-        kept = table.filter(pc.is_null(table["duplicate_of"])).select(["id", "row", "text"]).to_pylist()
-        return [ExampleBody(id=row["id"], text=row["text"]) for row in kept], {row["id"]: row["row"] for row in kept}
+        kept = (
+            table.filter(pc.is_null(table["duplicate_of"]))
+            .select(["id", "row", "text"])
+            .to_pylist()
+        )
+        return [ExampleBody(id=row["id"], text=row["text"]) for row in kept], {
+            row["id"]: row["row"] for row in kept
+        }
 
     def _embed(self, texts: list[str], check: Checkpoint = _go_on) -> Any:
         import numpy as np
@@ -134,25 +166,34 @@ class Selector:
         for start in range(0, len(texts), EMBEDDED_ROWS):
             check()
             part = texts[start : start + EMBEDDED_ROWS]
-            rows += self._encoder(pa.table({"content": part, "text": part}))["embedding"].to_pylist()
+            rows += self._encoder(pa.table({"content": part, "text": part}))[
+                "embedding"
+            ].to_pylist()
         width = next((len(row) for row in rows if row is not None), 0)
         missing = [float("nan")] * width
         return np.array([missing if row is None else row for row in rows], np.float32)
 
-    def _features(self, body: SelectBody, texts: dict[str, str], sampled: bool, check: Checkpoint) -> pa.Table:
-        """What the model says to each text, through the replicas; hidden states where the strategy looks at them."""
-        from atgen_ray.engines.generation import gather_features
-        from atgen_ray.engines.hidden_states import append_states
+    def _features(
+        self, body: SelectBody, texts: dict[str, str], sampled: bool, check: Checkpoint
+    ) -> pa.Table:
+        """What the model says to each text, through the replicas; hidden states where the strategy
+        looks at them.
+        """
         from atgen_ray.engines.serve_engine import ReplicaCaller
-        from atgen_ray.serving.replicas.base import open_directory
 
         service = self._service
         if service.model is None:
-            raise Fault(400, f"strategy '{body.strategy}' looks at the model's outputs, but this service has no model")
+            raise Fault(
+                400,
+                f"strategy '{body.strategy}' looks at the model's outputs, but this service has "
+                f"no model",
+            )
         directory = open_directory(service)
         name = directory.parse(body.model or directory.base)
         adapter: Adapter | None = directory.find(name) if name else None
-        request = GenerationRequest(service.model.max_new_tokens, samples=SAMPLES if sampled else 0, seed=body.seed)
+        request = GenerationRequest(
+            service.model.max_new_tokens, samples=SAMPLES if sampled else 0, seed=body.seed
+        )
         digest = adapter.digest if adapter else None
         caller = ReplicaCaller(service.model, service.prompt, request, name, digest)
         ids = sorted(texts, key=lambda id_: (-len(texts[id_]), id_))
@@ -161,7 +202,11 @@ class Selector:
             part = ids[start : start + BATCH_ROWS]
             for sample in range(request.samples + 1):
                 check()
-                columns = {"id": part, "text": [texts[id_] for id_ in part], "sample": [sample] * len(part)}
+                columns = {
+                    "id": part,
+                    "text": [texts[id_] for id_ in part],
+                    "sample": [sample] * len(part),
+                }
                 for row in caller(pa.table(columns)).to_pylist():
                     outputs[row["id"], row["sample"]] = row
         examples = pa.table({"id": ids, "text": [texts[id_] for id_ in ids]})
@@ -169,6 +214,12 @@ class Selector:
         if "states" in find_needs(body.strategy, body.parameters):
             path = adapter.path if adapter else None
             features = append_states(
-                features, examples, service.model, service.prompt, service.engine, path, lambda done, total: None
+                features,
+                examples,
+                service.model,
+                service.prompt,
+                service.engine,
+                path,
+                lambda done, total: None,
             )
         return features

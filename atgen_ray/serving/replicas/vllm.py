@@ -1,8 +1,9 @@
-"""vLLM behind the service, in Ray's own LLM layer: placement, tensor parallelism and the OpenAI protocol are its.
+"""vLLM behind the service, in Ray's own LLM layer: placement, tensor parallelism and the OpenAI
+protocol are its.
 
-Added here: adapters out of a run's folder (`dynamic_lora_loading_path` of Ray takes object stores only), by reloaded
-weights in float32, or by name where the configuration asks for it; callers before runs; and the check that a new
-adapter is what the engine answers with.
+Added here: adapters out of a run's folder (`dynamic_lora_loading_path` of Ray takes object stores
+only), by reloaded weights in float32, or by name where the configuration asks for it; callers
+before runs; and the check that a new adapter is what the engine answers with.
 """
 
 import asyncio
@@ -21,14 +22,28 @@ from ray.serve.llm.deployment import LLMServer
 
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.checkpoints import resolve_checkpoint
+from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.serve_engine import MODEL
-from atgen_ray.engines.vllm_engine import ENTROPY_ALTERNATIVES, VLLMEngine, summarize_step, vllm_environment
+from atgen_ray.engines.vllm_engine import (
+    ENTROPY_ALTERNATIVES,
+    VLLMEngine,
+    summarize_step,
+    vllm_environment,
+)
+from atgen_ray.models.loading import load_tokenizer
+from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import count_threads, find_device, worker_environment
 from atgen_ray.serving.errors import Fault
 from atgen_ray.serving.replicas.adapter_directory import Adapter
 from atgen_ray.serving.replicas.admission import Gate
-from atgen_ray.serving.replicas.base import Meter, check_digest, fingerprint, open_directory, take_whole
+from atgen_ray.serving.replicas.base import (
+    Meter,
+    check_digest,
+    fingerprint,
+    open_directory,
+    take_whole,
+)
 from atgen_ray.serving.replicas.health import HEALTH_CHECKS, Probe
 from atgen_ray.serving.replicas.sleep import Rest
 from atgen_ray.serving.replicas.vllm_responses import VLLMAnswer
@@ -62,23 +77,37 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
     engine, gpus = service.engine, service.engine.gpus_per_worker or 0.0
     device = find_device(gpus)
     on_gpu = device.cuda
-    # On a CPU the API, the proxy and what feeds a run work beside the engine: without a core of their own they hold its
-    # threads up, which wait for each other in every layer.
+    # On a CPU the API, the proxy and what feeds a run work beside the engine: without a core of
+    # their own they hold its threads up, which wait for each other in every layer.
     threads = engine.threads_per_worker or max(1, count_threads(1, None) - 1)
-    # One set of weights serves the base model and the adapters; vLLM's own kernels on a GPU know no float32.
+    # One set of weights serves the base model and the adapters; vLLM's own kernels on a GPU know no
+    # float32.
     tuned = not (takes_names(service) and on_gpu)
-    arguments = VLLMEngine(service.taught, service.prompt, engine).engine_arguments(device, gpus, tuned)
+    arguments = VLLMEngine(service.taught, service.prompt, engine).engine_arguments(
+        device, gpus, tuned
+    )
     arguments |= {"stream_interval": service.replica.stream_interval}
     if takes_names(service):
-        # More slots than adapters: with none free, requests for the base model get an adapter's answers.
-        arguments |= {"enable_lora": True, "max_loras": service.replica.adapters + 1, "max_lora_rank": 64}
+        # More slots than adapters: with none free, requests for the base model get an adapter's
+        # answers.
+        arguments |= {
+            "enable_lora": True,
+            "max_loras": service.replica.adapters + 1,
+            "max_lora_rank": 64,
+        }
     else:
         arguments |= {"worker_extension_cls": "atgen_ray.engines.vllm_plugin.AdapterWorker"}
     if on_gpu:
-        arguments |= {"enable_sleep_mode": True, "disable_log_stats": False}  # Ray exports its metrics
+        arguments |= {
+            "enable_sleep_mode": True,
+            "disable_log_stats": False,
+        }  # Ray exports its metrics
     worker = {"CPU": engine.cpus_per_worker} | ({"GPU": gpus} if gpus else {})
     return LLMConfig(
-        model_loading_config={"model_id": "base", "model_source": resolve_checkpoint(service.taught.id)},
+        model_loading_config={
+            "model_id": "base",
+            "model_source": resolve_checkpoint(service.taught.id),
+        },
         engine_kwargs=arguments | engine.options,
         accelerator_config={"kind": "gpu" if on_gpu else "cpu"},
         placement_group_config={"bundle_per_worker": worker},
@@ -96,7 +125,8 @@ def takes_names(service: ServiceConfig) -> bool:
 class LeanVLLM(RayVLLM):
     """Ray's engine, but a model on one CPU worker runs in the engine's process.
 
-    Ray gives such a worker a process of its own, which polls for every step and takes a fifth of the cores by that.
+    Ray gives such a worker a process of its own, which polls for every step and takes a fifth of
+    the cores by that.
     """
 
     def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:
@@ -113,18 +143,20 @@ class VLLMReplica(LLMServer):
     _default_engine_cls = LeanVLLM
 
     async def __init__(self, llm_config: LLMConfig, service: ServiceConfig) -> None:  # type: ignore[misc]
-        from atgen_ray.models.loading import load_tokenizer
-        from atgen_ray.models.prompts import PromptBuilder
 
         self._service = service
         self._directory = open_directory(service)
         self._by_name = takes_names(service)
         self._can_sleep = "enable_sleep_mode" in llm_config.engine_kwargs
-        self._named: OrderedDict[str, str] = OrderedDict()  # vLLM's name of an adapter to ours, the oldest first
+        self._named: OrderedDict[str, str] = (
+            OrderedDict()
+        )  # vLLM's name of an adapter to ours, the oldest first
         self._checked: set[str] = set()
         self._loading = asyncio.Lock()
         self._probe = Probe(self._ask_engine)
-        self._prompts = PromptBuilder(load_tokenizer(service.taught), service.prompt, service.taught.max_prompt_tokens)
+        self._prompts = PromptBuilder(
+            load_tokenizer(service.taught), service.prompt, service.taught.max_prompt_tokens
+        )
         replica = service.replica
         change = None if self._by_name else self._change_weights
         self._gate = Gate(replica.count_slots("vllm"), replica.turn_seconds, change)
@@ -137,13 +169,17 @@ class VLLMReplica(LLMServer):
         adapter = await self._find(self._directory.parse(body.model))
         asked = body.max_tokens or getattr(body, "max_completion_tokens", None)
         if asked is not None and asked > self._service.limits.output_tokens:
-            raise Fault(400, f"max_tokens is {asked}, expected at most {self._service.limits.output_tokens}")
+            raise Fault(
+                400, f"max_tokens is {asked}, expected at most {self._service.limits.output_tokens}"
+            )
         async with self._gate.enter(_key(adapter), interactive=True):
             served = await self._served_name(adapter)
             answer = VLLMAnswer(body, served, fingerprint("vllm", adapter))
             ask = self.engine.chat if isinstance(body, ChatBody) else self.engine.completions
             try:
-                async with aclosing(ask(answer.request())) as items:  # vLLM gives up at once what nobody hears
+                async with aclosing(
+                    ask(answer.request())
+                ) as items:  # vLLM gives up at once what nobody hears
                     async for item in items:
                         if (shown := answer.show(item)) is not None:
                             yield shown
@@ -154,7 +190,9 @@ class VLLMReplica(LLMServer):
         """As in Replica."""
         return await take_whole(self.answer(body))
 
-    async def generate(self, requests: Sequence[TokenRequest], digest: str | None) -> list[list[TokenStep]]:
+    async def generate(
+        self, requests: Sequence[TokenRequest], digest: str | None
+    ) -> list[list[TokenStep]]:
         """As in Replica."""
         adapter = await self._find(requests[0].adapter)
         check_digest(adapter, digest)
@@ -168,14 +206,18 @@ class VLLMReplica(LLMServer):
         return rows
 
     async def check_health(self) -> None:
-        """Serve replaces the replica when this raises: the engine is dead, or answers no question of ours."""
+        """Serve replaces the replica when this raises: the engine is dead, or answers no question
+        of ours.
+        """
         await super().check_health()
         self._probe.check(self._service.replica.stall_seconds)
 
     async def sleep(self, run: str) -> bool:
         """As in Replica; the weights wait in memory of the host."""
         if not self._can_sleep:
-            logger.warning("vLLM cannot sleep without a GPU: it keeps its memory while run '%s' trains", run)
+            logger.warning(
+                "vLLM cannot sleep without a GPU: it keeps its memory while run '%s' trains", run
+            )
             return False
         await self._rest.begin(run)
         return True
@@ -206,9 +248,13 @@ class VLLMReplica(LLMServer):
             return "base"
         name = adapter.key
         while name not in self._named:
-            await self._loading.acquire()  # whoever goes away while it waits for its turn leaves nothing behind
+            await (
+                self._loading.acquire()
+            )  # whoever goes away while it waits for its turn leaves nothing behind
             loading = asyncio.create_task(self._place_name(name, adapter))
-            await asyncio.shield(loading)  # half an adapter would stay in the engine under a name that we do not know
+            await asyncio.shield(
+                loading
+            )  # half an adapter would stay in the engine under a name that we do not know
         self._named.move_to_end(name)
         return name
 
@@ -230,10 +276,14 @@ class VLLMReplica(LLMServer):
     async def _load_name(self, name: str, adapter: Adapter) -> None:
         from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 
-        # vLLM gives every name a number of its own, which it never uses twice; the one here is not read.
+        # vLLM gives every name a number of its own, which it never uses twice; the one here is not
+        # read.
         await self.engine.resolve_lora(
             DiskMultiplexConfig(
-                model_id=name, max_total_tokens=None, local_path=str(adapter.path), lora_assigned_int_id=0
+                model_id=name,
+                max_total_tokens=None,
+                local_path=str(adapter.path),
+                lora_assigned_int_id=0,
             )
         )
 
@@ -250,35 +300,50 @@ class VLLMReplica(LLMServer):
     async def _change_weights(self, key: str | None) -> None:
         """Nobody is inside the gate while this runs."""
         adapter = await self._find(key and key.partition("@")[0])
-        await self.engine.collective_rpc("load_adapter", args=(str(adapter.path) if adapter else "",))
+        await self.engine.collective_rpc(
+            "load_adapter", args=(str(adapter.path) if adapter else "",)
+        )
         await self.engine.reset_prefix_cache()
         if adapter is not None:
             await self._check(adapter, "base")
 
     async def _check(self, adapter: Adapter, served: str) -> None:
-        """Raises AdapterMismatch unless a few answers are the adapter's by the measure of transformers and peft."""
+        """Raises AdapterMismatch unless a few answers are the adapter's by the measure of
+        transformers and peft.
+        """
         import pyarrow as pa
-
-        from atgen_ray.engines.adapter_check import check_adapter
 
         texts = list(PROBES)[: self._service.replica.check_rows]
         if not texts or adapter.digest in self._checked:
             return
         rows = []
         for text in texts:
-            steps = await self._complete(TokenRequest(self._prompts.encode(text), PROBE_TOKENS), served)
-            row = {"token_ids": [step.token for step in steps], "logprobs": [step.logprob for step in steps]}
+            steps = await self._complete(
+                TokenRequest(self._prompts.encode(text), PROBE_TOKENS), served
+            )
+            row = {
+                "token_ids": [step.token for step in steps],
+                "logprobs": [step.logprob for step in steps],
+            }
             rows.append({"id": text, "error": None} | row)
         examples, features = pa.table({"id": texts, "text": texts}), pa.Table.from_pylist(rows)
         service = self._service
         effect = await asyncio.to_thread(
-            check_adapter, examples, features, service.taught, service.prompt, service.engine, adapter.path, len(texts)
+            check_adapter,
+            examples,
+            features,
+            service.taught,
+            service.prompt,
+            service.engine,
+            adapter.path,
+            len(texts),
         )
         self._checked.add(adapter.digest)
         logger.info("adapter %s is in place: %s", adapter.name, effect)
 
     async def _complete(self, request: TokenRequest, served: str) -> list[TokenStep]:
-        """By the engine itself: the OpenAI layer would turn the alternatives of every token into text.
+        """By the engine itself: the OpenAI layer would turn the alternatives of every token into
+        text.
 
         Raises:
             RuntimeError: vLLM refuses the prompt, or failed at it.
@@ -300,7 +365,9 @@ class VLLMReplica(LLMServer):
         prompt = {"prompt_token_ids": list(request.token_ids)}
         adapter = self.engine._oai_models.lora_requests.get(served)
         try:
-            outputs = self.engine._engine_client.generate(prompt, settings, uuid.uuid4().hex, lora_request=adapter)
+            outputs = self.engine._engine_client.generate(
+                prompt, settings, uuid.uuid4().hex, lora_request=adapter
+            )
             (answer,) = [output async for output in outputs]
         except (ValueError, EngineGenerateError) as error:
             raise RuntimeError(f"vLLM: {error}") from error
@@ -312,7 +379,9 @@ def _key(adapter: Adapter | None) -> str | None:
 
 
 async def gather_all(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """The results in order. When one fails, or the caller goes away, the others are given up too."""
+    """The results in order. When one fails, or the caller goes away, the others are given up
+    too.
+    """
     tasks = [asyncio.create_task(work) for work in works]
     try:
         return list(await asyncio.gather(*tasks))

@@ -10,10 +10,14 @@ from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody
 
 
 class VLLMAnswer:
-    """One request and what came of it so far; `tokens` counts those of a stream that nobody hears to its end, too."""
+    """One request and what came of it so far; `tokens` counts those of a stream that nobody hears
+    to its end, too.
+    """
 
     def __init__(self, body: ChatBody | CompletionBody, served: str, origin: str) -> None:
-        """`served` is vLLM's name for the model with the caller's adapter; `origin` is told as the fingerprint."""
+        """`served` is vLLM's name for the model with the caller's adapter; `origin` is told as the
+        fingerprint.
+        """
         self._body, self._served = body, served
         self._head = {"model": body.model, "system_fingerprint": origin}
         self._wants_usage = body.stream_options is not None and body.stream_options.include_usage
@@ -25,8 +29,12 @@ class VLLMAnswer:
         return sum(self._tokens.values())
 
     def request(self) -> ChatCompletionRequest | CompletionRequest:
-        """As vLLM takes it. A stream tells with every event how many tokens there are: that is how they are counted."""
-        settings = self._body.model_dump(exclude_none=True, exclude={"user", "echo"}) | {"model": self._served}
+        """As vLLM takes it. A stream tells with every event how many tokens there are: that is how
+        they are counted.
+        """
+        settings = self._body.model_dump(exclude_none=True, exclude={"user", "echo"}) | {
+            "model": self._served
+        }
         if self._body.stream:
             settings |= {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
         kind = ChatCompletionRequest if isinstance(self._body, ChatBody) else CompletionRequest

@@ -1,4 +1,6 @@
-"""/api/v1/configs and /api/v1/uploads: a configuration checked and planned before it is started, and files for it."""
+"""/api/v1/configs and /api/v1/uploads: a configuration checked and planned before it is started,
+and files for it.
+"""
 
 from typing import Annotated, Any
 
@@ -20,14 +22,18 @@ class ConfigDraftBody(Body):
     """A configuration on its way."""
 
     config: Tree = Field(default_factory=dict, description="Keys of a configuration file")
-    more: str = Field("", max_length=200_000, description="Further keys in YAML; `config` goes before them")
+    more: str = Field(
+        "", max_length=200_000, description="Further keys in YAML; `config` goes before them"
+    )
 
 
 class MistakeBody(BaseModel):
     """What is wrong with one key."""
 
     key: str = Field(description="Dotted key; empty where no one key is wrong")
-    message: str = Field(description="The key, its value, what was expected and the nearest valid choice")
+    message: str = Field(
+        description="The key, its value, what was expected and the nearest valid choice"
+    )
 
 
 class CheckedBody(BaseModel):
@@ -54,18 +60,29 @@ def config_routes(service: ServiceConfig, control: RunControl) -> APIRouter:
         try:
             tree = merge_trees(read_more(draft.more), draft.config)
         except UserError as error:
-            return CheckedBody(config=draft.config, mistakes=[MistakeBody(key="more", message=str(error))])
+            return CheckedBody(
+                config=draft.config, mistakes=[MistakeBody(key="more", message=str(error))]
+            )
         found = control.find_mistakes(tree)
-        return CheckedBody(config=tree, mistakes=[MistakeBody(key=key, message=line) for key, line in found.items()])
+        return CheckedBody(
+            config=tree,
+            mistakes=[MistakeBody(key=key, message=line) for key, line in found.items()],
+        )
 
     @router.post("/api/v1/configs/plan")
     async def plan_config(draft: ConfigDraftBody, request: Request) -> dict[str, Any]:
         """Rows, labels, dollars, tokens and device minutes of the run; contacts no provider."""
-        return await control.plan(merge_trees(read_more(draft.more), draft.config), request.is_disconnected)
+        return await control.plan(
+            merge_trees(read_more(draft.more), draft.config), request.is_disconnected
+        )
 
     @router.put(UPLOADS + "{file}", status_code=201, openapi_extra={"requestBody": BINARY})
-    async def upload_file(request: Request, file: Annotated[str, Path(max_length=200)]) -> UploadBody:
-        """Keep a CSV, JSONL or Parquet file in the service's storage; the body is the file itself."""
+    async def upload_file(
+        request: Request, file: Annotated[str, Path(max_length=200)]
+    ) -> UploadBody:
+        """Keep a CSV, JSONL or Parquet file in the service's storage; the body is the file
+        itself.
+        """
         limit = service.limits.upload_bytes
         location, columns = await receive_upload(request.stream(), file, service.storage, limit)
         return UploadBody(location=location, columns=columns)
@@ -79,7 +96,9 @@ def read_more(text: str) -> Tree:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise UserError(f"the further settings hold one {type(tree).__name__}, expected keys and values")
+        raise UserError(
+            f"the further settings hold one {type(tree).__name__}, expected keys and values"
+        )
     return tree
 
 
@@ -88,5 +107,9 @@ def merge_trees(below: Tree, above: Tree) -> Tree:
     merged = dict(below)
     for key, value in above.items():
         known = merged.get(key)
-        merged[key] = merge_trees(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+        merged[key] = (
+            merge_trees(known, value)
+            if isinstance(known, dict) and isinstance(value, dict)
+            else value
+        )
     return merged

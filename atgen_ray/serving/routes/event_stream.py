@@ -12,11 +12,15 @@ def _nothing() -> None:
 
 
 class EventStream(StreamingResponse):
-    """Sends what `events` gives; however the sending ends, `events` is closed then, and `on_close` called."""
+    """Sends what `events` gives; however the sending ends, `events` is closed then, and `on_close`
+    called.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[str, None], on_close: Callable[[], object] = _nothing) -> None:
+    def __init__(
+        self, events: AsyncGenerator[str, None], on_close: Callable[[], object] = _nothing
+    ) -> None:
         super().__init__(events)
         self._events = events
         self._on_close = on_close

@@ -29,24 +29,32 @@ def health_routes(control: RunControl) -> APIRouter:
         """This replica of the API answers."""
         return {"status": "ok"}
 
-    @router.get("/readyz", responses={503: {"description": "A part of the service is not there yet"}})
+    @router.get(
+        "/readyz", responses={503: {"description": "A part of the service is not there yet"}}
+    )
     async def readyz() -> JSONResponse:
         """Journal, encoder and model answer, or did a second ago."""
         ready = await readiness.find()
         return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
     @router.get(
-        "/metrics", dependencies=[allow("admin")], response_class=Response, responses=describe_text("text/plain")
+        "/metrics",
+        dependencies=[allow("admin")],
+        response_class=Response,
+        responses=describe_text("text/plain"),
     )
     def metrics() -> Response:
-        """Rounds, labels, dollars and status of every run. Tokens and queues of replicas are in Ray's own metrics."""
+        """Rounds, labels, dollars and status of every run. Tokens and queues of replicas are in
+        Ray's own metrics.
+        """
         return Response(generate_latest(_measure(control.list())), media_type=CONTENT_TYPE_LATEST)
 
     return router
 
 
 class Readiness:
-    """Whether the service is ready. Everybody who asks at once, or within KEPT_SECONDS, hears one answer.
+    """Whether the service is ready. Everybody who asks at once, or within KEPT_SECONDS, hears one
+    answer.
 
     However many ask, one thread looks: one that hangs is waited for, and not joined by others.
     """
@@ -59,7 +67,9 @@ class Readiness:
 
     async def find(self) -> bool:
         """False too when it cannot be told within READY_SECONDS."""
-        if self._answer is None or (self._answer.done() and time.monotonic() - self._answered > KEPT_SECONDS):
+        if self._answer is None or (
+            self._answer.done() and time.monotonic() - self._answered > KEPT_SECONDS
+        ):
             self._answer = asyncio.create_task(self._find())
         return await asyncio.shield(self._answer)  # one who goes away leaves the others theirs
 
@@ -86,7 +96,9 @@ def _deployment_states() -> list[str]:
     application = serve.status().applications.get(APP)
     # A deployment that is changing its number of replicas answers all the same.
     settled = {"UPDATING": "HEALTHY", "UPSCALING": "HEALTHY", "DOWNSCALING": "HEALTHY"}
-    states = [str(each.status.value) for each in application.deployments.values()] if application else []
+    states = (
+        [str(each.status.value) for each in application.deployments.values()] if application else []
+    )
     starting = application is not None and application.status.value == "DEPLOYING"
     return states if starting else [settled.get(state, state) for state in states]
 
@@ -96,9 +108,13 @@ def _measure(rows: list[dict[str, Any]]) -> CollectorRegistry:
     numbers = {
         "round": Gauge("atgen_run_round", "Last round of a run", ["run"], registry=registry),
         "labels": Gauge("atgen_run_labels", "Labels of a run", ["run"], registry=registry),
-        "dollars": Gauge("atgen_run_dollars", "Dollars spent on labels of a run", ["run"], registry=registry),
+        "dollars": Gauge(
+            "atgen_run_dollars", "Dollars spent on labels of a run", ["run"], registry=registry
+        ),
     }
-    status = Gauge("atgen_run_status", "1 for the status that a run has", ["run", "status"], registry=registry)
+    status = Gauge(
+        "atgen_run_status", "1 for the status that a run has", ["run", "status"], registry=registry
+    )
     for row in rows:
         for key, gauge in numbers.items():
             gauge.labels(row["name"]).set(row[key])

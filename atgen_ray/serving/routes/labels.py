@@ -1,4 +1,6 @@
-"""/api/v1/runs/{name}/tasks/import and /api/v1/runs/{name}/labels: labels that exist already, as JSON or as a file."""
+"""/api/v1/runs/{name}/tasks/import and /api/v1/runs/{name}/labels: labels that exist already, as
+JSON or as a file.
+"""
 
 from pathlib import Path as FilePath
 from tempfile import TemporaryDirectory
@@ -14,7 +16,10 @@ from atgen_ray.serving.security.roles import allow
 from atgen_ray.serving.uploads import BINARY
 from atgen_ray.store.journal import Journal
 
-File = Annotated[str, Path(max_length=200, description="The file's name; .csv, .jsonl or .parquet says what it is")]
+File = Annotated[
+    str,
+    Path(max_length=200, description="The file's name; .csv, .jsonl or .parquet says what it is"),
+]
 
 
 def label_routes(journal: Journal, storage: str) -> APIRouter:
@@ -24,12 +29,17 @@ def label_routes(journal: Journal, storage: str) -> APIRouter:
     @router.post("/tasks/import")
     def import_labels(name: Name, body: ImportBody) -> ImportedBody:
         """Labels that exist already, for examples of the pool."""
-        labels = [BroughtLabel(label.text, label.id, label.input, label.annotator) for label in body.labels]
+        labels = [
+            BroughtLabel(label.text, label.id, label.input, label.annotator)
+            for label in body.labels
+        ]
         return ImportedBody(**bring_labels(journal, storage, name, labels))
 
     @router.put("/labels/{file}", openapi_extra={"requestBody": BINARY})
     async def import_file(request: Request, name: Name, file: File) -> ImportedBody:
-        """A file of labels that exist already: text, and id or input, and annotator; an export has these columns."""
+        """A file of labels that exist already: text, and id or input, and annotator; an export has
+        these columns.
+        """
         content = await request.body()
         return await run_in_threadpool(_import, content, name, file)
 

@@ -21,7 +21,9 @@ from atgen_ray.serving.security.roles import allow
 logger = logging.getLogger(__name__)
 
 
-def model_routes(service: ServiceConfig, directory: AdapterDirectory | None, model: Any, selector: Any) -> APIRouter:
+def model_routes(
+    service: ServiceConfig, directory: AdapterDirectory | None, model: Any, selector: Any
+) -> APIRouter:
     """`model` and `selector` are handles of deployments; without a model, its routes answer 404."""
     router = APIRouter(prefix="/v1", tags=["models"], dependencies=[allow("admin")])
     encoder = name_model(service.embedding.model)
@@ -32,10 +34,13 @@ def model_routes(service: ServiceConfig, directory: AdapterDirectory | None, mod
         directory.parse(body.model)  # before a replica is asked
         if not body.stream:
             return JSONResponse(await model.answer_whole.remote(body))
-        # By gRPC, which takes half as long for an event as an object of Ray's does; it has Ray's token all the same.
+        # By gRPC, which takes half as long for an event as an object of Ray's does; it has Ray's
+        # token all the same.
         answers = model.options(stream=True, _by_reference=False).answer.remote(body)
         try:
-            first = await anext(answers)  # faults are raised here, while the status can still say so
+            first = await anext(
+                answers
+            )  # faults are raised here, while the status can still say so
         except BaseException:  # the caller may have gone away: nobody else would tell the replica
             answers.cancel()
             raise
@@ -55,11 +60,18 @@ def model_routes(service: ServiceConfig, directory: AdapterDirectory | None, mod
     async def embed(body: EmbeddingBody) -> dict[str, Any]:
         """Vectors of the service's encoder, of length 1."""
         if body.model != encoder:
-            raise Fault(404, f"model {body.model[:200]!r} has no embeddings here, expected {encoder}")
+            raise Fault(
+                404, f"model {body.model[:200]!r} has no embeddings here, expected {encoder}"
+            )
         vectors = await selector.embed.remote(body.texts)
         if body.encoding_format == "base64":
-            vectors = [base64.b64encode(array.array("f", vector).tobytes()).decode() for vector in vectors]
-        data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+            vectors = [
+                base64.b64encode(array.array("f", vector).tobytes()).decode() for vector in vectors
+            ]
+        data = [
+            {"object": "embedding", "index": index, "embedding": vector}
+            for index, vector in enumerate(vectors)
+        ]
         words = sum(len(text.split()) for text in body.texts)  # the encoder tells no tokens
         usage = {"prompt_tokens": words, "total_tokens": words}
         return {"object": "list", "model": encoder, "data": data, "usage": usage}
@@ -82,7 +94,10 @@ def model_routes(service: ServiceConfig, directory: AdapterDirectory | None, mod
 
 def _list_models(directory: AdapterDirectory | None, encoder: str) -> list[dict[str, Any]]:
     names = [*(directory.list() if directory else []), (encoder, 0.0)]
-    return [{"id": id_, "object": "model", "created": int(created), "owned_by": "atgen"} for id_, created in names]
+    return [
+        {"id": id_, "object": "model", "created": int(created), "owned_by": "atgen"}
+        for id_, created in names
+    ]
 
 
 async def _continue(first: str, answers: AsyncIterator[str]) -> AsyncGenerator[str, None]:

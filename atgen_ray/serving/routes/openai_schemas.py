@@ -1,6 +1,7 @@
 """The part of the OpenAI API that every engine here answers: chat, completions, embeddings, models.
 
-https://platform.openai.com/docs/api-reference. A parameter that is not listed is a mistake, never ignored.
+https://platform.openai.com/docs/api-reference. A parameter that is not listed is a mistake, never
+ignored.
 """
 
 from typing import Annotated, Any, Literal
@@ -70,7 +71,11 @@ class Message(Body):
     @property
     def text(self) -> str:
         """The content in one piece."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return (
+            self.content
+            if isinstance(self.content, str)
+            else "".join(part.text for part in self.content)
+        )
 
 
 class ChatBody(GenerationBody):

@@ -10,14 +10,18 @@ SHOWN = 80  # characters of an unknown key
 
 
 class Body(BaseModel):
-    """Base of request bodies: an unknown key is a mistake, which is told with the nearest that there is."""
+    """Base of request bodies: an unknown key is a mistake, which is told with the nearest that
+    there is.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
     def _know_keys(cls, given: Any) -> Any:
-        unknown = [key for key in given if key not in cls.model_fields] if isinstance(given, dict) else []
+        unknown = (
+            [key for key in given if key not in cls.model_fields] if isinstance(given, dict) else []
+        )
         if unknown:
             key = str(unknown[0])[:SHOWN]
             raise ValueError(f"{key!r} is unknown here{nearest(key, cls.model_fields)}")

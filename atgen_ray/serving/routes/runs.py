@@ -13,7 +13,9 @@ from atgen_ray.serving.runs import RunControl
 from atgen_ray.serving.security.roles import allow
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$", description="Name of the run")]
-After = Annotated[int, Query(ge=0, le=2**31, description="Only events with a higher sequence number")]
+After = Annotated[
+    int, Query(ge=0, le=2**31, description="Only events with a higher sequence number")
+]
 MEDIA = {
     "jsonl": "application/x-ndjson",
     "parquet": "application/vnd.apache.parquet",
@@ -41,7 +43,8 @@ class RunViewBody(RunBody):
     events: list[dict[str, Any]]
     dead_letters: list[dict[str, Any]]
     annotation: dict[str, Any] = Field(
-        description="Requests of annotating models by state, their batches under way, dollars paid, held and inherited"
+        description="Requests of annotating models by state, their batches under way, dollars "
+        "paid, held and inherited"
     )
     changes: list[dict[str, Any]] = Field(
         description="Settings that the run was given anew: key, before, now, by, time"
@@ -62,9 +65,12 @@ def run_routes(control: RunControl) -> APIRouter:
 
     @router.post("", status_code=202, dependencies=admin)
     def start_run(request: Request, config: dict[str, JsonValue]) -> StartedBody:
-        """Start the run that a configuration describes (the keys of its YAML file); the same one again resumes it."""
+        """Start the run that a configuration describes (the keys of its YAML file); the same one
+        again resumes it.
+        """
         return StartedBody(
-            name=control.start(config, request.state.caller.name), message="the run goes on without its caller"
+            name=control.start(config, request.state.caller.name),
+            message="the run goes on without its caller",
         )
 
     @router.get("", dependencies=anybody)
@@ -101,18 +107,29 @@ def run_routes(control: RunControl) -> APIRouter:
         response_class=EventStream,
         responses=describe_text("text/event-stream"),
     )
-    def run_events(name: Name, after: After = 0, last_event_id: Annotated[str | None, Header()] = None) -> Any:
-        """The run's events as server-sent events, from the first or from Last-Event-ID on, until the run is over."""
+    def run_events(
+        name: Name, after: After = 0, last_event_id: Annotated[str | None, Header()] = None
+    ) -> Any:
+        """The run's events as server-sent events, from the first or from Last-Event-ID on, until
+        the run is over.
+        """
         if last_event_id is not None:
-            if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10):
+            if not (
+                last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10
+            ):
                 raise Fault(400, "Last-Event-ID is no sequence number of an event")
             after = int(last_event_id)
         return EventStream(control.events(name, after))
 
     @router.get(
-        "/{name}/export", dependencies=admin, response_class=Response, responses=describe_files(*MEDIA.values())
+        "/{name}/export",
+        dependencies=admin,
+        response_class=Response,
+        responses=describe_files(*MEDIA.values()),
     )
-    def export_run(name: Name, format: Literal["jsonl", "parquet", "csv", "huggingface"] = "jsonl") -> Response:
+    def export_run(
+        name: Name, format: Literal["jsonl", "parquet", "csv", "huggingface"] = "jsonl"
+    ) -> Response:
         """The labelled set as a file; a Hugging Face dataset is packed as zip."""
         ending = "zip" if format == "huggingface" else format
         disposition = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}

@@ -14,7 +14,9 @@ from atgen_ray.serving.security.roles import allow
 
 
 def is_large(service: ServiceConfig, body: SelectBody) -> bool:
-    """Whether a selection takes longer than a caller should wait and a replica be held, by what it asks for."""
+    """Whether a selection takes longer than a caller should wait and a replica be held, by what it
+    asks for.
+    """
     needs = find_needs(body.strategy, body.parameters)
     if body.examples is None or "states" in needs:
         return True

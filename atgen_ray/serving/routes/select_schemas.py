@@ -11,7 +11,9 @@ def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, expected text that UTF-8 can hold") from None
+        raise ValueError(
+            "holds half of a surrogate pair, expected text that UTF-8 can hold"
+        ) from None
     return text
 
 
@@ -52,9 +54,13 @@ class SelectBody(Body):
     strategy: Word = Field("huds", description="`atgen-ray config explain` lists all")
     parameters: dict[Word, JsonValue] = Field(default_factory=dict)
     count: Annotated[int, Field(ge=1, le=2**31)] = 10
-    model: Word | None = Field(None, description="<base> or <base>:<run>-<round>, for strategies that look at outputs")
+    model: Word | None = Field(
+        None, description="<base> or <base>:<run>-<round>, for strategies that look at outputs"
+    )
     seed: Annotated[int, Field(ge=0, le=2**62)] = 0
-    background: bool | None = Field(None, description="true: a job in any case; one that is large or dear always is")
+    background: bool | None = Field(
+        None, description="true: a job in any case; one that is large or dear always is"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "SelectBody":

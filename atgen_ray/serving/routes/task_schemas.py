@@ -31,7 +31,9 @@ class DraftBody(_Body):
     """What was typed so far."""
 
     text: str = Field(max_length=LONGEST)
-    revision: int = Field(0, ge=0, le=2**53, description="Counts up; an older draft never replaces a later one")
+    revision: int = Field(
+        0, ge=0, le=2**53, description="Counts up; an older draft never replaces a later one"
+    )
 
 
 class SubmitBody(_Body):
@@ -57,7 +59,8 @@ class DecisionBody(_Body):
     """What becomes of a task that is in dispute or was skipped."""
 
     verdict: Literal["label", "drop", "reopen"] = Field(
-        description="label: `text` is the label; drop: no label; reopen: back to those who flagged or skipped it"
+        description="label: `text` is the label; drop: no label; reopen: back to those who "
+        "flagged or skipped it"
     )
     text: str = Field("", max_length=LONGEST, description="The label")
     comment: str = Field("", max_length=4_000)
@@ -66,8 +69,12 @@ class DecisionBody(_Body):
 class BroughtBody(_Body):
     """A label that exists already."""
 
-    id: TaskId | None = Field(None, description="Example id; without it the example is found by its input")
-    input: str | None = Field(None, max_length=LONGEST, description="The user turn, as an export has it")
+    id: TaskId | None = Field(
+        None, description="Example id; without it the example is found by its input"
+    )
+    input: str | None = Field(
+        None, max_length=LONGEST, description="The user turn, as an export has it"
+    )
     text: Text
     annotator: Person = "imported"
 
@@ -84,8 +91,12 @@ class TaskBody(BaseModel):
     id: str
     round: int
     input: str
-    why: dict[str, Any] | None = Field(description="Strategy, rank, score and parts of the score that picked it")
-    suggestion: dict[str, Any] | None = Field(description="The model's answer: text, source and round of training")
+    why: dict[str, Any] | None = Field(
+        description="Strategy, rank, score and parts of the score that picked it"
+    )
+    suggestion: dict[str, Any] | None = Field(
+        description="The model's answer: text, source and round of training"
+    )
     blind: bool = Field(description="A suggestion comes with the first draft that is saved")
     state: Literal["leased", "submitted", "skipped", "flagged"]
     closed: bool = Field(description="Nothing can be changed any more")

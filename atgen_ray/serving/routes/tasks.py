@@ -1,4 +1,6 @@
-"""/api/v1/runs/{name}/tasks: lease, draft, submit, skip, flag, undo; disputes. Who calls is who labels."""
+"""/api/v1/runs/{name}/tasks: lease, draft, submit, skip, flag, undo; disputes. Who calls is who
+labels.
+"""
 
 from typing import Annotated, Any
 
@@ -31,7 +33,8 @@ Key = Annotated[
     Header(
         alias="Idempotency-Key",
         pattern=r"^[A-Za-z0-9_-]{6,64}$",
-        description="Made by the sender for each new request; the same one again is answered as before and counts once",
+        description="Made by the sender for each new request; the same one again is answered as "
+        "before and counts once",
     ),
 ]
 Person = Annotated[Caller, allow("admin", "annotator")]
@@ -44,7 +47,9 @@ def task_routes(journal: Journal) -> APIRouter:
 
     @router.post("/lease")
     def lease_tasks(name: Name, body: LeaseBody, caller: Person) -> TasksBody:
-        """Tasks to work on: those that the caller holds, then new ones. None when nothing is open for the caller."""
+        """Tasks to work on: those that the caller holds, then new ones. None when nothing is open
+        for the caller.
+        """
         tasks = Queue(journal, name, caller.name).lease(body.count, body.besides)
         return _with_progress(tasks, name, caller)
 
@@ -76,12 +81,18 @@ def task_routes(journal: Journal) -> APIRouter:
     @router.put("/{id}/draft")
     def save_draft(name: Name, id: Id, body: DraftBody, caller: Person) -> TaskBody:
         """Keep what was typed so far and renew the lease."""
-        return TaskBody(**Queue(journal, name, caller.name).save_draft(id, body.text, body.revision))
+        return TaskBody(
+            **Queue(journal, name, caller.name).save_draft(id, body.text, body.revision)
+        )
 
     @router.post("/{id}/submit")
     def submit_label(name: Name, id: Id, body: SubmitBody, key: Key, caller: Person) -> TaskBody:
         """The caller's label."""
-        return TaskBody(**Queue(journal, name, caller.name).answer(key, id, "submitted", body.text, body.seconds))
+        return TaskBody(
+            **Queue(journal, name, caller.name).answer(
+                key, id, "submitted", body.text, body.seconds
+            )
+        )
 
     @router.post("/{id}/skip")
     def skip_task(name: Name, id: Id, body: SkipBody, key: Key, caller: Person) -> TaskBody:
@@ -91,7 +102,9 @@ def task_routes(journal: Journal) -> APIRouter:
     @router.post("/{id}/flag")
     def flag_task(name: Name, id: Id, body: FlagBody, key: Key, caller: Person) -> TaskBody:
         """Show the task to an admin."""
-        return TaskBody(**Queue(journal, name, caller.name).answer(key, id, "flagged", body.comment))
+        return TaskBody(
+            **Queue(journal, name, caller.name).answer(key, id, "flagged", body.comment)
+        )
 
     @router.post("/{id}/undo")
     def undo_answer(name: Name, id: Id, key: Key, caller: Person) -> TaskBody:

@@ -18,8 +18,9 @@ class CallerGone(Exception):
 class Newcomers:
     """Bodies of callers who have shown no token yet. A few are read at once.
 
-    When one more comes, the one that has been on its way for longest is given up: a form that a person sends is there
-    at once, so those who keep their bodies back give way to it, however many they are.
+    When one more comes, the one that has been on its way for longest is given up: a form that a
+    person sends is there at once, so those who keep their bodies back give way to it, however many
+    they are.
     """
 
     def __init__(self, limit: int) -> None:
@@ -44,7 +45,8 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The whole body.
 
     Raises:
-        Fault: 413, it has more than `limit` bytes; a declared size is believed before anything is read.
+        Fault: 413, it has more than `limit` bytes; a declared size is believed before anything is
+            read.
         CallerGone: it will never be whole.
     """
     declared = Headers(scope=scope).get("content-length", "")
@@ -63,7 +65,9 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A body that was read, for the application to read; what comes after it comes from the caller."""
+    """A body that was read, for the application to read; what comes after it comes from the
+    caller.
+    """
     whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Message:
@@ -86,7 +90,9 @@ def hurry(receive: Receive, part_seconds: float, seconds: float) -> Receive:
         if not more:  # what comes now says that the caller has gone, whenever that is
             return await receive()
         try:
-            async with asyncio.timeout_at(min(end, asyncio.get_running_loop().time() + part_seconds)):
+            async with asyncio.timeout_at(
+                min(end, asyncio.get_running_loop().time() + part_seconds)
+            ):
                 message = await receive()
         except TimeoutError:
             raise too_slow() from None

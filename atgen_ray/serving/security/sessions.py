@@ -1,4 +1,6 @@
-"""Sign-in of browsers: a cookie that holds the token, so that any replica can check it, and what guards its writes."""
+"""Sign-in of browsers: a cookie that holds the token, so that any replica can check it, and what
+guards its writes.
+"""
 
 import hmac
 from hashlib import sha256
@@ -49,11 +51,15 @@ def is_own_write(scope: Scope, token: str) -> bool:
     if scope["method"] in SAFE_METHODS:
         return True
     sent = Headers(scope=scope).get(CSRF_HEADER, "")
-    return is_same_origin(scope) and hmac.compare_digest(sent.encode("latin-1"), csrf_token(token).encode())
+    return is_same_origin(scope) and hmac.compare_digest(
+        sent.encode("latin-1"), csrf_token(token).encode()
+    )
 
 
 def is_same_origin(scope: Scope) -> bool:
-    """Whether the browser says that a page of ours sent this; every browser says something with a write."""
+    """Whether the browser says that a page of ours sent this; every browser says something with a
+    write.
+    """
     headers = Headers(scope=scope)
     if (site := headers.get("sec-fetch-site")) is not None:
         return site == "same-origin"

@@ -23,7 +23,8 @@ PREFIX = "atgen"
 class Caller:
     """Whoever showed a valid token: the token's public id, its role, and who it was made for.
 
-    Tokens with one label are one person's. One without a label is a person of its own, named by its id.
+    Tokens with one label are one person's. One without a label is a person of its own, named by its
+    id.
     """
 
     id: str
@@ -44,11 +45,21 @@ class Tokens:
             UserError: the role is unknown.
         """
         if role not in ROLES:
-            raise UserError(f"--role is {role[:80]!r}, expected admin or annotator{nearest(role, ROLES)}")
+            raise UserError(
+                f"--role is {role[:80]!r}, expected admin or annotator{nearest(role, ROLES)}"
+            )
         id_, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
         with self._database.writing() as connection:
-            entry = {"id": id_, "role": role, "label": label, "digest": _hash(secret), "revoked": False}
-            connection.execute(sa.insert(tokens).values(entry | {"created": self._database.clock(connection)}))
+            entry = {
+                "id": id_,
+                "role": role,
+                "label": label,
+                "digest": _hash(secret),
+                "revoked": False,
+            }
+            connection.execute(
+                sa.insert(tokens).values(entry | {"created": self._database.clock(connection)})
+            )
         return f"{PREFIX}_{id_}_{secret}"
 
     def identify(self, token: str) -> Caller | None:
@@ -57,7 +68,8 @@ class Tokens:
         id_, _, secret = rest.partition("_")
         with self._database.reading() as connection:
             row = connection.execute(sa.select(tokens).where(tokens.c.id == id_)).one_or_none()
-        # One comparison, whatever was sent: the time it takes tells nothing about how much of a token was right.
+        # One comparison, whatever was sent: the time it takes tells nothing about how much of a
+        # token was right.
         same = hmac.compare_digest(_hash(secret), row.digest if row else _hash(""))
         return (
             Caller(row.id, row.role, row.label or row.id)
@@ -69,12 +81,17 @@ class Tokens:
         """Whether anybody could come in with `role`."""
         wanted = (tokens.c.role == role) & tokens.c.revoked.is_(False)
         with self._database.reading() as connection:
-            return connection.execute(sa.select(tokens.c.id).where(wanted).limit(1)).first() is not None
+            return (
+                connection.execute(sa.select(tokens.c.id).where(wanted).limit(1)).first()
+                is not None
+            )
 
     def list(self) -> list[dict[str, Any]]:
         """One row a token, the oldest first: id, role, label, created (UTC, ISO 8601), revoked."""
         with self._database.reading() as connection:
-            rows = connection.execute(sa.select(tokens).order_by(tokens.c.created, tokens.c.id)).all()
+            rows = connection.execute(
+                sa.select(tokens).order_by(tokens.c.created, tokens.c.id)
+            ).all()
         return [
             {"id": row.id, "role": row.role, "label": row.label, "revoked": row.revoked}
             | {"created": datetime.fromtimestamp(row.created, UTC).isoformat(timespec="seconds")}
@@ -88,9 +105,13 @@ class Tokens:
             UserError: no token has that id.
         """
         with self._database.writing() as connection:
-            done = connection.execute(sa.update(tokens).where(tokens.c.id == id_).values(revoked=True))
+            done = connection.execute(
+                sa.update(tokens).where(tokens.c.id == id_).values(revoked=True)
+            )
         if not done.rowcount:
-            raise UserError(f"token {id_[:80]!r} is unknown{nearest(id_, [row['id'] for row in self.list()])}")
+            raise UserError(
+                f"token {id_[:80]!r} is unknown{nearest(id_, [row['id'] for row in self.list()])}"
+            )
 
 
 def check_address(host: str, known: Tokens) -> None:

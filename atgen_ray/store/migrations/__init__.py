@@ -1,14 +1,16 @@
-"""The history of the tables in `atgen_ray/store/tables.py`: one file a revision in `versions/`, run by Alembic.
+"""The history of the tables in `atgen_ray/store/tables.py`: one file a revision in `versions/`, run
+by Alembic.
 
-A database that an older atgen-ray wrote is brought up to date when it is opened, in one transaction and under a lock.
+A database that an older atgen-ray wrote is brought up to date when it is opened, in one transaction
+and under a lock.
 
 To change the tables: change them in `tables.py`, then
 
     python -m atgen_ray.store.migrations "What changed"
 
-writes `versions/NNNN_what_changed.py` from the difference. Read it, add what becomes of the rows that are there, and
-commit both. `tests/test_migrations.py` fails while the tables and the revisions differ. A revision that was released
-is never changed again.
+writes `versions/NNNN_what_changed.py` from the difference. Read it, add what becomes of the rows
+that are there, and commit both. `tests/test_migrations.py` fails while the tables and the revisions
+differ. A revision that was released is never changed again.
 """
 
 import threading
@@ -16,9 +18,14 @@ from importlib.resources import files
 
 import sqlalchemy as sa
 
+from atgen_ray.store.tables import TABLES
+
 VERSION_TABLE = "atgen_revision"
 FIRST = "0001"
-OLD_TABLE, OLD_VERSION = "atgen_schema", 2  # how a database said, before there were revisions, that it is as in FIRST
+OLD_TABLE, OLD_VERSION = (
+    "atgen_schema",
+    2,
+)  # how a database said, before there were revisions, that it is as in FIRST
 _ONE_AT_A_TIME = threading.Lock()  # Alembic keeps what it works on in its module
 
 
@@ -36,26 +43,31 @@ def read_revision(connection: sa.Connection) -> str | None:
     """The revision of the tables in a database; None where there are none of ours."""
     inspector = sa.inspect(connection)
     if inspector.has_table(VERSION_TABLE):
-        return str(connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one())  # noqa: S608
+        revision = sa.table(VERSION_TABLE, sa.column("version_num"))
+        return str(connection.execute(sa.select(revision.c.version_num)).scalar_one())
     return None
 
 
 def upgrade(connection: sa.Connection) -> None:
-    """Brings the tables to the newest revision, in the transaction of `connection`, which holds the schema's lock.
+    """Brings the tables to the newest revision, in the transaction of `connection`, which holds the
+    schema's lock.
 
     Raises:
-        ForeignDatabase: they are of a newer atgen-ray, of one before the first revision, or of another program.
+        ForeignDatabase: they are of a newer atgen-ray, of one before the first revision, or of
+            another program.
     """
     found, known = read_revision(connection), list_revisions()
     if found == known[-1]:
         return  # another process was quicker
     if found is not None and found not in known:
-        raise ForeignDatabase(f"has schema revision {found}, expected at most {known[-1]}: upgrade atgen-ray")
+        raise ForeignDatabase(
+            f"has schema revision {found}, expected at most {known[-1]}: upgrade atgen-ray"
+        )
     from alembic import command
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", "atgen_ray:migrations")
+    config.set_main_option("script_location", "atgen_ray.store:migrations")
     config.attributes["connection"] = connection
     with _ONE_AT_A_TIME:
         if found is None and _adopt(connection):
@@ -66,16 +78,17 @@ def upgrade(connection: sa.Connection) -> None:
 
 def _adopt(connection: sa.Connection) -> bool:
     """Whether the tables are those of the first revision, from before revisions were counted."""
-    from atgen_ray.store.tables import TABLES
-
     present = set(sa.inspect(connection).get_table_names())
     if OLD_TABLE in present:
         version = connection.execute(sa.text(f"SELECT version FROM {OLD_TABLE}")).scalar_one()  # noqa: S608
         if version != OLD_VERSION:
             raise ForeignDatabase(
-                f"has schema version {version}, expected {OLD_VERSION}: it is of no released atgen-ray"
+                f"has schema version {version}, expected {OLD_VERSION}: it is of no released "
+                f"atgen-ray"
             )
         return True
     if foreign := sorted(present & set(TABLES.tables)):
-        raise ForeignDatabase(f"holds a table '{foreign[0]}' of something else, expected one of its own")
+        raise ForeignDatabase(
+            f"holds a table '{foreign[0]}' of something else, expected one of its own"
+        )
     return False

@@ -1,6 +1,7 @@
 """Totals of runs, counted from the labels and the ledger that are there.
 
-The ledger learns what another run paid, whose labels were taken over; so far no run had taken over any.
+The ledger learns what another run paid, whose labels were taken over; so far no run had taken over
+any.
 """
 
 import sqlalchemy as sa
@@ -15,12 +16,14 @@ SELECT run, round, SUM(labels), SUM(paid), SUM(held), SUM(unledgered), 0 FROM (
     SELECT run, round, COUNT(*) AS labels, 0 AS paid, 0 AS held, 0.0 AS unledgered
     FROM annotations GROUP BY run, round
     UNION ALL
-    SELECT run, round, 0, SUM(COALESCE(paid, 0)), SUM(CASE WHEN paid IS NULL THEN held ELSE 0 END), 0.0
+    SELECT run, round, 0, SUM(COALESCE(paid, 0)),
+           SUM(CASE WHEN paid IS NULL THEN held ELSE 0 END), 0.0
     FROM ledger GROUP BY run, round
     UNION ALL
     SELECT run, round, 0, 0, 0, SUM(dollars)
     FROM annotations WHERE NOT EXISTS (
-        SELECT 1 FROM ledger WHERE ledger.run = annotations.run AND ledger.example_id = annotations.example_id
+        SELECT 1 FROM ledger
+        WHERE ledger.run = annotations.run AND ledger.example_id = annotations.example_id
     ) GROUP BY run, round
 ) AS counted GROUP BY run, round
 """
