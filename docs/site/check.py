@@ -1,6 +1,8 @@
-"""Checks every link of the built site, anchors and pictures too, and that no page loads anything from elsewhere.
+"""Checks every link of the built site, and that no page loads anything from elsewhere.
 
-    python docs/site/check.py build/site      # exit status 1 and a line for each broken link
+Anchors and pictures are checked too.
+
+python docs/site/check.py build/site      # exit status 1 and a line for each broken link
 """
 
 import sys
@@ -35,7 +37,7 @@ class Page(HTMLParser):
 
 
 def check_site(site: Path) -> list[str]:
-    """One line for each link that leads nowhere and for each address that a page would load from elsewhere."""
+    """One line for each link that leads nowhere, and for each address loaded from elsewhere."""
     pages = {path: Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
     problems = []
     for path, page in pages.items():
@@ -45,14 +47,24 @@ def check_site(site: Path) -> list[str]:
                 problems.append(f"{name}: loads {address} from elsewhere")
         for address in [*page.links, *page.loaded]:
             parts = urlsplit(address)
-            if parts.scheme or parts.netloc or (path.name == "404.html" and parts.path.startswith("/")):
+            if (
+                parts.scheme
+                or parts.netloc
+                or (path.name == "404.html" and parts.path.startswith("/"))
+            ):
                 continue
             target = path if not parts.path else (path.parent / unquote(parts.path)).resolve()
             target = target / "index.html" if target.is_dir() else target
             if not target.is_file():
                 problems.append(f"{name}: {address} leads to no file")
-            elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
-                problems.append(f"{name}: {address} leads to no anchor of {target.relative_to(site)}")
+            elif (
+                parts.fragment
+                and target in pages
+                and unquote(parts.fragment) not in pages[target].anchors
+            ):
+                problems.append(
+                    f"{name}: {address} leads to no anchor of {target.relative_to(site)}"
+                )
     return problems
 
 

@@ -1,7 +1,7 @@
-"""Writes the reference pages from the code: configuration, strategies, command line, HTTP and Python.
+"""Writes the reference pages from the code: settings, strategies, commands, HTTP and Python.
 
-Each page is made from what the program itself uses (the pydantic schemas, the Typer application, the
-OpenAPI description), so it cannot say something else than the program does.
+Each page is made from what the program itself uses (the pydantic schemas, the Typer application,
+the OpenAPI description), so it cannot say something else than the program does.
 """
 
 import re
@@ -15,9 +15,9 @@ import typer
 from atgen_ray.cli.app import app
 from atgen_ray.config import ServiceConfig
 from atgen_ray.config.loading import explain_config, explain_strategies, list_presets
+from atgen_ray.core.schema import list_settings
 from atgen_ray.evaluation import METRICS
 from atgen_ray.serving.application import create_api, parse_service
-from atgen_ray.core.schema import list_settings
 
 MADE = "*This page is made from the code when the documentation is built.*"
 # What an author of a strategy, a metric, an annotator or an engine works with, and what a reader of
@@ -63,37 +63,61 @@ def describe_settings() -> Iterator[str]:
         key = row["key"]
         if key.startswith("evaluation.judge["):
             continue  # the keys of an annotator, listed once
-        title = re.split(r"[.\[]", key)[0] if re.search(r"[.\[]", key) or row["type"] == "section" else "A run"
+        title = (
+            re.split(r"[.\[]", key)[0]
+            if re.search(r"[.\[]", key) or row["type"] == "section"
+            else "A run"
+        )
         if kind := re.match(r"annotator\[(\w+)\]", key):
             title = f"annotator of type {kind[1]}"
-        sections.setdefault(title, []).append(row | {"key": re.sub(r"^annotator\[\w+\]", "annotator", key)})
+        sections.setdefault(title, []).append(
+            row | {"key": re.sub(r"^annotator\[\w+\]", "annotator", key)}
+        )
     for title, rows in sections.items():
         yield from [f"## {title}", ""]
         yield from table(("key", "type", "default", "meaning"), map(_setting, rows))
         if title == "evaluation":
-            yield from ["`evaluation.judge` takes the keys of an annotator of type openai, anthropic or model.", ""]
+            yield from [
+                "`evaluation.judge` takes the keys of an annotator of a language model.",
+                "",
+            ]
     yield from ["## The service", "", "The keys under `args` in a file of `serve_configs/`.", ""]
-    yield from table(("key", "type", "default", "meaning"), map(_setting, list_settings(ServiceConfig)))
-    yield from ["## Presets", "", "`atgen-ray run NAME` starts one. " + ", ".join(map(_code, list_presets())) + "."]
+    yield from table(
+        ("key", "type", "default", "meaning"), map(_setting, list_settings(ServiceConfig))
+    )
+    yield from [
+        "## Presets",
+        "",
+        "`atgen-ray run NAME` starts one. " + ", ".join(map(_code, list_presets())) + ".",
+    ]
 
 
 def describe_strategies() -> Iterator[str]:
     """The page of strategies with their parameters, and of metrics."""
     yield from ["# Strategies and metrics", "", MADE, ""]
-    yield from ["## Strategies", "", "The value of `selection.strategy`; parameters go under `selection.parameters`.", ""]
+    yield from [
+        "## Strategies",
+        "",
+        "The value of `selection.strategy`; parameters go under `selection.parameters`.",
+        "",
+    ]
     for strategy in explain_strategies():
         yield from [f"### {strategy['name']}", ""]
         yield from [strategy["description"], ""]
         if strategy.get("why"):
             yield from [f"Why it picks an example: {strategy['why']}", ""]
         if strategy["parameters"]:
-            yield from table(("parameter", "type", "default", "meaning"), map(_setting, strategy["parameters"]))
+            yield from table(
+                ("parameter", "type", "default", "meaning"), map(_setting, strategy["parameters"])
+            )
     yield from ["## Metrics", "", "The values of `evaluation.metrics`.", ""]
     rows = [
         (_code(name), metric.better, "yes" if metric.heavy else "", "yes" if metric.corpus else "")
         for name, metric in METRICS.items()
     ]
-    yield from table(("metric", "better", "loads a model", "a value of the whole set, not a mean"), rows)
+    yield from table(
+        ("metric", "better", "loads a model", "a value of the whole set, not a mean"), rows
+    )
 
 
 def describe_commands() -> Iterator[str]:
@@ -101,7 +125,8 @@ def describe_commands() -> Iterator[str]:
     yield from ["# Command line", "", MADE, ""]
     root = typer.main.get_command(app)
     yield from [str(root.help), ""]
-    yield "Exit status: 0 finished, 2 a mistake in the input, 3 stopped with everything saved, 1 anything else."
+    yield "Exit status: 0 finished, 2 a mistake in the input, 3 stopped with everything saved,"
+    yield "1 anything else."
     yield ""
     for path, command in walk_commands(root, ["atgen-ray"]):
         yield from [f"## {' '.join(path)}", ""]
@@ -110,7 +135,11 @@ def describe_commands() -> Iterator[str]:
         for parameter in command.params:
             if "--help" in parameter.opts:
                 continue
-            name = parameter.human_readable_name if parameter.param_type_name == "argument" else parameter.opts[0]
+            name = (
+                parameter.human_readable_name
+                if parameter.param_type_name == "argument"
+                else parameter.opts[0]
+            )
             default = getattr(parameter, "show_default", None)
             default = default if isinstance(default, str) else parameter.default
             plain = default is None or callable(default) or isinstance(default, bool)
@@ -134,13 +163,16 @@ def describe_http() -> Iterator[str]:
         service = parse_service({"storage": storage, "model": {"id": "model"}})
         schema = create_api(service, None, None).openapi()
     yield from ["# HTTP", "", MADE, ""]
-    yield "A running service has the same description at `GET /openapi.json`. Every route but health wants"
-    yield "`Authorization: Bearer TOKEN`; an error is a JSON object with one line in `error.message`."
+    yield "A running service has the same description at `GET /openapi.json`. Every route but"
+    yield "health wants `Authorization: Bearer TOKEN`. An error is a JSON object with one line in"
+    yield "`error.message`."
     yield ""
     groups: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
-            groups.setdefault(operation.get("tags", ["other"])[0], []).append((method.upper(), path, operation))
+            groups.setdefault(operation.get("tags", ["other"])[0], []).append(
+                (method.upper(), path, operation)
+            )
     for group, operations in groups.items():
         yield from [f"## {group}", ""]
         for method, path, operation in operations:
@@ -154,7 +186,12 @@ def _describe_operation(method: str, path: str, operation: Mapping[str, Any]) ->
     yield from [f"### {method} {path}".replace("{", "\\{").replace("}", "\\}"), ""]
     yield from [operation.get("description") or operation.get("summary") or "", ""]
     rows = [
-        (_code(each["name"]), each["in"], _type(each["schema"]), "yes" if each.get("required") else "")
+        (
+            _code(each["name"]),
+            each["in"],
+            _type(each["schema"]),
+            "yes" if each.get("required") else "",
+        )
         for each in operation.get("parameters", [])
     ]
     if rows:
@@ -164,7 +201,9 @@ def _describe_operation(method: str, path: str, operation: Mapping[str, Any]) ->
     answers = []
     for status, answer in operation["responses"].items():
         if status.startswith("2"):
-            schemas = [_type(content.get("schema", {})) for content in answer.get("content", {}).values()]
+            schemas = [
+                _type(content.get("schema", {})) for content in answer.get("content", {}).values()
+            ]
             answers.append(f"{status} with {' or '.join(filter(None, schemas)) or 'no body'}")
     failures = [status for status in operation["responses"] if not status.startswith("2")]
     yield f"Answers: {'; '.join(answers)}. Errors: {', '.join(sorted(failures)) or 'none'}."
@@ -177,7 +216,12 @@ def _describe_body(name: str, body: Mapping[str, Any]) -> Iterator[str]:
         yield from [_reflow(description), ""]
     required = body.get("required", [])
     rows = [
-        (_code(key), _type(value), "yes" if key in required else "", _cell(value.get("description") or ""))
+        (
+            _code(key),
+            _type(value),
+            "yes" if key in required else "",
+            _cell(value.get("description") or ""),
+        )
         for key, value in body.get("properties", {}).items()
     ]
     if rows:
@@ -201,9 +245,10 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 
 def describe_modules() -> Iterator[str]:
-    """The page of the Python modules that authors of extensions import; the generator fills it from docstrings."""
+    """The page of the modules that authors of extensions import, filled from docstrings."""
     yield from ["# Python", "", MADE, ""]
-    yield "Each module is the contract of one part; [the architecture](../architecture.md) says how they fit together."
+    yield "Each module is the contract of one part. [Architecture](../architecture.md) says how"
+    yield "they fit together."
     yield ""
     for title, module in MODULES.items():
         yield from [f"## {title}", "", f"::: {module}", ""]
@@ -237,12 +282,15 @@ def _code(value: object) -> str:
 def _cell(text: str) -> str:
     """Text in a table: one line, without what Markdown or HTML would read as markup."""
     plain = " ".join(text.split()).replace("|", "\\|")
-    return plain.replace("<", "&lt;").replace(">", "&gt;").replace("*", "\\*").replace("[]", "\\[\\]")
+    return (
+        plain.replace("<", "&lt;").replace(">", "&gt;").replace("*", "\\*").replace("[]", "\\[\\]")
+    )
 
 
 def _reflow(text: str) -> str:
     """A docstring as Markdown paragraphs; an example becomes a block of code."""
     paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip())]
     return "\n\n".join(
-        re.sub(r"^Example: (.*)$", r"```sh\n\1\n```", paragraph).replace("<", "&lt;") for paragraph in paragraphs
+        re.sub(r"^Example: (.*)$", r"```sh\n\1\n```", paragraph).replace("<", "&lt;")
+        for paragraph in paragraphs
     )

@@ -1,8 +1,8 @@
 """Gathers the pages of the documentation site in one folder.
 
-The pages are written where a reader of the repository finds them: README.md, CONTRIBUTING.md, SECURITY.md,
-benchmarks/README.md and docs/*.md. The site needs them side by side, so this script copies them,
-rewrites the links between them, and adds the reference, which it makes from the code.
+The pages are written where a reader of the repository finds them: README.md, CONTRIBUTING.md,
+SECURITY.md, benchmarks/README.md and docs/*.md. The site needs them side by side, so this script
+copies them, rewrites the links between them, and adds the reference, which it makes from the code.
 
     python docs/site/stage.py build      # writes build/docs and build/zensical.toml
 """
@@ -27,7 +27,7 @@ ELSEWHERE = {
 
 
 def list_pages() -> dict[Path, str]:
-    """Every page and picture of the site by its file in the repository: the name that it has there."""
+    """The name on the site of every page and picture, by its file in the repository."""
     pages = {ROOT / source: name for source, name in ELSEWHERE.items()}
     for path in sorted((ROOT / "docs").iterdir()):
         if path.suffix in {".md", ".png", ".svg"}:
@@ -56,7 +56,9 @@ def rewrite_links(text: str, source: Path, pages: dict[Path, str]) -> str:
             # A page that is made from the code is linked to by the name that it will have.
             if path.startswith("reference/"):
                 return match[0]
-            raise SystemExit(f"{source.relative_to(ROOT)}: a link leads to {target}, which does not exist")
+            raise SystemExit(
+                f"{source.relative_to(ROOT)}: a link leads to {target}, which does not exist"
+            )
         return f"{head[1:-1]} (`{file.relative_to(ROOT)}`)"
 
     lines, fenced = [], False
@@ -68,7 +70,7 @@ def rewrite_links(text: str, source: Path, pages: dict[Path, str]) -> str:
 
 
 def stage(build: Path) -> None:
-    """Writes the pages to build/docs, anew, and the settings of the generator to build/zensical.toml."""
+    """Writes the pages to build/docs, anew, and the generator's settings to build/zensical.toml."""
     folder = build / "docs"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -18,7 +18,10 @@ from atgen_ray.core.schema import list_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")
+    ),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 REFERENCE = {f"reference/{name}.md" for name in ("config", "strategies", "cli", "http", "python")}
@@ -32,7 +35,11 @@ names = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) 
 
 def blocks(text: str, *languages: str) -> list[str]:
     """The fenced blocks of a page in one of the languages."""
-    return [body for language, body in re.findall(r"```(\w*)\n(.*?)```", text, re.S) if language in languages]
+    return [
+        body
+        for language, body in re.findall(r"```(\w*)\n(.*?)```", text, re.S)
+        if language in languages
+    ]
 
 
 def spans(text: str) -> list[str]:
@@ -42,7 +49,11 @@ def spans(text: str) -> list[str]:
 
 def commands(text: str) -> list[str]:
     """Every command that a page shows, in blocks and in spans."""
-    lines = [line for block in blocks(text, "sh", "text") for line in block.replace("\\\n", " ").splitlines()]
+    lines = [
+        line
+        for block in blocks(text, "sh", "text")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
     return [part.strip(" $") for line in [*lines, *spans(text)] for part in re.split(r";|&&", line)]
 
 
@@ -55,7 +66,9 @@ def settings() -> dict[str, str]:
 
 def is_setting(key: str, known: dict[str, str]) -> bool:
     """Whether the key, which may end in a star, is a setting or lies in a free mapping."""
-    key = re.sub(r"^(annotator\.(first|then)|evaluation\.judge)\.", "annotator.", key.removesuffix(".*"))
+    key = re.sub(
+        r"^(annotator\.(first|then)|evaluation\.judge)\.", "annotator.", key.removesuffix(".*")
+    )
     parents = [key.rpartition(".")[0], key]
     return key in known or any(known.get(parent, "").startswith("dict of") for parent in parents)
 
@@ -116,7 +129,11 @@ def test_commands_and_options_that_a_page_shows_exist(page: Path) -> None:
 def test_settings_that_a_page_names_exist(page: Path) -> None:
     known = settings()
     sections = {key.partition(".")[0] for key in known if "." in key} | {"annotator"}
-    keys = {match[1] for span in spans(page.read_text()) if (match := re.match(r"([a-z_]+(?:\.[a-z_*]+)+)(?=$|[:=])", span))}
+    keys = {
+        match[1]
+        for span in spans(page.read_text())
+        if (match := re.match(r"([a-z_]+(?:\.[a-z_*]+)+)(?=$|[:=])", span))
+    }
     files = (".py", ".md", ".json", ".jsonl", ".yaml", ".parquet", ".html", ".db")
     named = {key for key in keys if key.partition(".")[0] in sections and not key.endswith(files)}
     assert sorted(key for key in named if not is_setting(key, known)) == []
@@ -131,21 +148,31 @@ def test_configurations_that_a_page_shows_are_valid(page: Path) -> None:
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """`below` with the keys of `above` laid over it."""
-    both = {key: merge(below[key], above[key]) for key in below.keys() & above.keys() if isinstance(above[key], dict)}
+    both = {
+        key: merge(below[key], above[key])
+        for key in below.keys() & above.keys()
+        if isinstance(above[key], dict)
+    }
     return below | above | both
 
 
 @names
 def test_make_targets_that_a_page_names_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.M))
-    named = [target for line in commands(page.read_text()) for target in re.findall(r"^make ([a-z][\w-]*)", line)]
+    named = [
+        target
+        for line in commands(page.read_text())
+        for target in re.findall(r"^make ([a-z][\w-]*)", line)
+    ]
     assert sorted(set(named) - targets) == []
 
 
 @names
 def test_links_lead_to_files_and_anchors(page: Path) -> None:
     wrong = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.S)):
+    for target in re.findall(
+        r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    ):
         path, _, anchor = target.partition("#")
         if target.startswith(("http:", "https:", "mailto:")) or path in REFERENCE:
             continue
@@ -180,17 +207,31 @@ def test_tests_that_a_page_names_exist(page: Path) -> None:
 
 def test_the_map_names_every_room() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
-    rooms = [path.name for path in (ROOT / "atgen_ray").iterdir() if path.is_dir() and not path.name.startswith("_")]
+    rooms = [
+        path.name
+        for path in (ROOT / "atgen_ray").iterdir()
+        if path.is_dir() and not path.name.startswith("_")
+    ]
     assert [room for room in rooms if f"`atgen_ray/{room}`" not in text] == []
 
 
 def test_the_map_places_every_abstraction_where_it_is() -> None:
     wrong = []
-    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| `(atgen_ray/[\w/.]+)` \|", (ROOT / "docs/architecture.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| ((?:`\w+`(?:, )?)+) \| `(atgen_ray/[\w/.]+)` \|",
+        (ROOT / "docs/architecture.md").read_text(),
+        re.M,
+    )
     assert len(rows) > 10
     for abstractions, place in rows:
         path = ROOT / place
-        text = "".join(file.read_text() for file in ([path] if path.is_file() else path.rglob("*.py")))
+        text = "".join(
+            file.read_text() for file in ([path] if path.is_file() else path.rglob("*.py"))
+        )
         found = re.findall(r"`(\w+)`", abstractions)
-        wrong += [f"{name} in {place}" for name in found if not re.search(rf"^(?:class|def) {name}\b", text, re.M)]
+        wrong += [
+            f"{name} in {place}"
+            for name in found
+            if not re.search(rf"^(?:class|def) {name}\b", text, re.M)
+        ]
     assert wrong == []
