@@ -15,7 +15,7 @@ from postgres import run_postgres
 from projects import Project, make_project_in, make_tiny_model
 from services import Service
 
-from atgen_ray.ray_runtime.workers import keep_workers
+from atgen_ray.ray_runtime.workers import reuse_idle_workers
 from atgen_ray.store.journal import Journal
 
 SERVED_ENGINE = {"backend": "transformers", "threads_per_worker": 1, "cpus_per_worker": 0.5}
@@ -46,7 +46,7 @@ def ray_session() -> Iterator[None]:
     """
     import ray
 
-    with keep_workers():
+    with reuse_idle_workers():
         ray.init(
             address="local",
             num_cpus=4,

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import ray
 
-from atgen_ray.ray_runtime.workers import KEEPING, Holder, keep_workers, map_batches
+from atgen_ray.ray_runtime.workers import KEEPING, WorkerCache, map_batches, reuse_idle_workers
 
 Pass = Callable[[], list[tuple[str, int]]]
 
@@ -74,7 +74,7 @@ def test_elsewhere_actors_end_with_their_pass(
 
 
 def test_a_worker_without_work_is_let_go() -> None:
-    holder = Holder(unused_seconds=0.3)
+    holder = WorkerCache(unused_seconds=0.3)
     made: list[weakref.ref[Scribe]] = []
 
     def make(kind: str) -> Scribe:
@@ -84,14 +84,14 @@ def test_a_worker_without_work_is_let_go() -> None:
 
     batch = pa.table({"row": [1]})
     for step in ("a", "a", "b"):
-        holder.work(batch, step, make, (step,))
+        holder.run_batch(batch, step, make, (step,))
     assert [worker() is None for worker in made] == [True, False]
     deadline = time.monotonic() + 30
     while made[1]() is not None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    holder.work(batch, "b", make, ("b",))
-    holder.let_go()  # as for a training in the same process
+    holder.run_batch(batch, "b", make, ("b",))
+    holder.release()  # as for a training in the same process
     assert len(made) == 3
     assert made[2]() is None
 
@@ -100,7 +100,7 @@ def test_settings_of_the_user_and_of_other_clusters_stay(monkeypatch: pytest.Mon
     mine, other = KEEPING
     monkeypatch.setenv(mine, "7")
     monkeypatch.delenv(other, raising=False)
-    with keep_workers():
+    with reuse_idle_workers():
         assert (os.environ[mine], os.environ[other]) == ("7", KEEPING[other])
     assert os.environ[mine] == "7"
     assert other not in os.environ

@@ -4,7 +4,7 @@ one.
 
 from collections.abc import Sequence
 
-from atgen_ray.core.errors import UserError, tell
+from atgen_ray.core.errors import UserError, notify
 from atgen_ray.evaluation.aggregation import score_cases
 from atgen_ray.evaluation.metric import Case, Resources
 from atgen_ray.evaluation.registry import METRICS
@@ -28,5 +28,5 @@ def score_on_ray(name: str, cases: Sequence[Case], resources: Resources) -> Sequ
             task.remote(name, list(cases), Resources(resources.models))
         )
     except UserError as mistake:  # Ray's own subclass of it carries a traceback in its text
-        raise UserError(tell(mistake)) from None
+        raise UserError(notify(mistake)) from None
     return values

@@ -28,7 +28,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from platformdirs import user_cache_path
 
-from atgen_ray.core.errors import OutOfOrder, StorageFull, UserError
+from atgen_ray.core.errors import StorageFullError, StorageUnavailableError, UserError
 from atgen_ray.core.names import check_run_name
 from atgen_ray.core.strict_json import encode_json
 
@@ -268,7 +268,11 @@ class RunFolder:
                 else f"{self.fs.unstrip_protocol('').partition('://')[0]}://..."
             )
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-            kind = StorageFull if getattr(error, "errno", None) in FULL else OutOfOrder
+            kind = (
+                StorageFullError
+                if getattr(error, "errno", None) in FULL
+                else StorageUnavailableError
+            )
             raise kind(f"storage {shown} cannot be used: {reason}") from error
 
     @contextmanager

@@ -38,7 +38,8 @@ class BestWeights(TrainerCallback):
     """
 
     def __init__(self, model: Any, patience: int, resumed: Path | None) -> None:
-        self._model, self._patience = model, patience
+        self._model = model
+        self._patience = patience
         self.losses: list[float] = []
         self._best: dict[str, torch.Tensor] = {}
         if resumed is not None and (resumed / BEST).is_file():
@@ -86,7 +87,7 @@ class BestWeights(TrainerCallback):
             self._model.load_state_dict(self._best, strict=False)
 
 
-class HandOver(TrainerCallback):
+class CheckpointCallback(TrainerCallback):
     """Hands every checkpoint to whoever keeps it for a worker that goes on from it."""
 
     def __init__(self, keep: Keep) -> None:

@@ -34,7 +34,8 @@ def schedule_steps(
         lengths: tokens of each example. Examples of like length share a micro-batch, which saves
             padding, and workers get about equally many tokens, so none waits long for another.
     """
-    count, rng = len(lengths), np.random.default_rng(seed)
+    count = len(lengths)
+    rng = np.random.default_rng(seed)
     batches: list[list[int]] = []
     total = count_steps(count, batch_size, epochs)
     while len(batches) < total:

@@ -15,7 +15,7 @@ from annotation_desk import MODES, Desk, configure, make_texts
 from fakes.provider import FakeProvider
 from fakes.state import label_of
 
-from atgen_ray.annotation.llm.request_log import Book
+from atgen_ray.annotation.llm.request_log import RequestLog
 from atgen_ray.store.ledger import read_balance
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -64,7 +64,7 @@ def annotate(
     annotator = desk.annotator()
     if own is not None:
         name, side, skip = own
-        owner: Any = annotator._provider if name == "read" else Book
+        owner: Any = annotator._provider if name == "read" else RequestLog
         setattr(owner, name, dying(getattr(owner, name), side, skip))
     annotator.annotate_batch(list(desk.texts), list(desk.texts.values()))
 

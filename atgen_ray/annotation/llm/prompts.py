@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atgen_ray.config import LanguageAnnotatorConfig, PromptConfig
+from atgen_ray.config import LLMAnnotatorConfig, PromptConfig
 from atgen_ray.config.annotation import RemoteAnnotatorConfig
 from atgen_ray.config.prices import Price
 from atgen_ray.core.strict_json import encode_json
@@ -53,7 +53,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Ask:
+class AnnotationRequest:
     """One question: vote number `vote` on an example, asked again (`repair` 1) after an answer that
     failed.
     """
@@ -75,7 +75,7 @@ class PromptWriter:
 
     def __init__(
         self,
-        config: LanguageAnnotatorConfig,
+        config: LLMAnnotatorConfig,
         prompt: PromptConfig,
         labeled: Sequence[tuple[str, str]] = (),
     ) -> None:
@@ -99,26 +99,27 @@ class PromptWriter:
         self.shots = tuple(
             shot
             for text, label in shots
-            for shot in (("user", fence(text)), ("assistant", _clean(label)))
+            for shot in (("user", delimit(text)), ("assistant", _clean(label)))
         )
 
     def write(self, text: str, note: str = "") -> Prompt:
         """The prompt of one example; `note` says what was wrong with an earlier answer."""
-        question = fence(text) + (f"\n\n{note}" if note else "")
+        question = delimit(text) + (f"\n\n{note}" if note else "")
         return Prompt(self.system, (*self.shots, ("user", question)))
 
 
-def fence(text: str) -> str:
+def delimit(text: str) -> str:
     """The example between two lines with a mark that does not occur in it. Lone surrogates, which
     no wire takes, go.
     """
-    text, salt = _clean(text), 0
+    text = _clean(text)
+    salt = 0
     while (mark := _digest(f"{salt}:{text}")[:8]) in text:
         salt += 1
     return f"BEGIN EXAMPLE {mark}\n{text}\nEND EXAMPLE {mark}"
 
 
-def identify(run: str, annotator: str, round: int, ask: Ask, attempt: int) -> str:
+def identify(run: str, annotator: str, round: int, ask: AnnotationRequest, attempt: int) -> str:
     """The digest of one sending of one question; `run` tells runs of one name apart."""
     return _digest(encode_json([run, annotator, round, *ask.key, attempt, ask.prompt.hash]))
 

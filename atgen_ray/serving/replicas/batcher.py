@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atgen_ray.engines.base import TokenRequest, TokenStep
-from atgen_ray.serving.replicas.health import EngineStuck
+from atgen_ray.serving.replicas.health import EngineStuckError
 
 Alive = Callable[[int], bool]
 Joining = Callable[[], Sequence[TokenRequest]]
@@ -115,10 +115,10 @@ class Batcher:
         `stall_seconds`.
         """
         if not self._thread.is_alive():
-            raise EngineStuck("the thread that decodes has ended")
+            raise EngineStuckError("the thread that decodes has ended")
         since = self._busy_since
         if since is not None and time.monotonic() - since > stall_seconds:
-            raise EngineStuck(f"the engine has made no step for more than {stall_seconds:g} s")
+            raise EngineStuckError(f"the engine has made no step for more than {stall_seconds:g} s")
 
     def _work(self) -> None:
         if self._prepare is not None:
