@@ -4,16 +4,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from atgen_ray.annotation.context import AnnotationContext
+from atgen_ray.annotation.context import AnnotationContext, Annotator
 from atgen_ray.annotation.human.annotator import HumanAnnotator
 from atgen_ray.annotation.human.round_tasks import join_first
 from atgen_ray.config import RouterConfig
 from atgen_ray.core.records import Annotation, DeadLetter
-
-if TYPE_CHECKING:
-    from atgen_ray.annotation.context import Annotator
 
 
 class Router:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atgen_ray.annotation.context import AnnotationContext
-from atgen_ray.annotation.llm.judge import build_judge
+from atgen_ray.annotation.judge import build_judge
 from atgen_ray.annotation.registry import build_annotator, check_annotators
 from atgen_ray.config import RunConfig, Shot
 from atgen_ray.core.errors import BudgetSpent, UserError

@@ -78,6 +78,7 @@ def parse_service(args: dict[str, Any]) -> ServiceConfig:
 def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     """The routes, without what stands before them."""
     from atgen_ray.serving.errors import explain_faults
+    from atgen_ray.serving.middleware import AuthMiddleware
     from atgen_ray.serving.pages.assets import asset_routes
     from atgen_ray.serving.pages.new_run import new_run_pages
     from atgen_ray.serving.pages.rendering import show_fault
@@ -96,7 +97,6 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.routes.tasks import task_routes
     from atgen_ray.serving.runs import RunManager
     from atgen_ray.serving.security.headers import SecurityHeaders
-    from atgen_ray.serving.security.middleware import AuthMiddleware
 
     journal = open_journal(service.storage, service.database_url)
     tokens = Tokens(journal.database)
@@ -139,7 +139,7 @@ class Api:
     def __init__(
         self, service: ServiceConfig, selector: DeploymentHandle, model: DeploymentHandle | None
     ) -> None:
-        from atgen_ray.serving.security.middleware import start_access_log
+        from atgen_ray.serving.middleware import start_access_log
 
         self._service = service
         self._selector = selector

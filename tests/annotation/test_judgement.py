@@ -18,9 +18,9 @@ from atgen_ray.annotation.llm.label_checks import (
     looks_like_injection,
 )
 from atgen_ray.annotation.llm.prompts import delimit
-from atgen_ray.annotation.llm.reasoning import split_reasoning
 from atgen_ray.annotation.llm.voting import count_votes
 from atgen_ray.annotation.providers.base import BatchStatus, ProviderError
+from atgen_ray.annotation.providers.reasoning import split_reasoning
 from atgen_ray.config import ChecksConfig
 
 PATIENCE = Timeouts(outage=100.0, first_wait=1.0, longest_wait=8.0, batch=1000.0, cancelling=100.0)

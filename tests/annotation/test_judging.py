@@ -11,7 +11,7 @@ from annotation_desk import Desk, configure, make_texts
 from fakes.provider import FakeProvider
 from fakes.state import grade_of
 
-from atgen_ray.annotation.llm.judge import build_judge
+from atgen_ray.annotation.judge import build_judge
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import RunPaused
 from atgen_ray.evaluation import Resources, evaluate_predictions

@@ -19,9 +19,9 @@ from starlette.testclient import TestClient
 from atgen_ray.config import LimitsConfig, ServiceConfig
 from atgen_ray.core.errors import RunBusyError, StorageUnavailableError
 from atgen_ray.core.records import Annotation
+from atgen_ray.serving.middleware import AuthMiddleware
 from atgen_ray.serving.routes.runs import run_routes
 from atgen_ray.serving.runs import RunManager
-from atgen_ray.serving.security.middleware import AuthMiddleware
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store import database
 from atgen_ray.store.database import Database

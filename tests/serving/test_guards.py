@@ -23,9 +23,9 @@ from services import bearer
 
 from atgen_ray.config import LimitsConfig, ServiceConfig
 from atgen_ray.serving.application import create_api
+from atgen_ray.serving.middleware import AuthMiddleware, access_log
 from atgen_ray.serving.routes import health as health_routes
 from atgen_ray.serving.routes.health import Readiness
-from atgen_ray.serving.security.middleware import AuthMiddleware, access_log
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.database import Database
 from atgen_ray.store.journal import Journal

@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from atgen_ray.config import LimitsConfig
-from atgen_ray.serving.security.middleware import AuthMiddleware, access_log
+from atgen_ray.serving.middleware import AuthMiddleware, access_log
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.database import Database
 

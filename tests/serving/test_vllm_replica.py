@@ -172,7 +172,7 @@ def test_callers_who_leave_at_any_stage_take_nothing_from_the_others(
     """Also while an adapter loads and is checked: half a one must not answer under its name."""
     from ray.serve.exceptions import RequestCancelledError
 
-    from atgen_ray.serving.routes.openai_schemas import ChatBody
+    from atgen_ray.serving.schemas.openai import ChatBody
 
     prompt = AutoTokenizer.from_pretrained(tiny_model)(PROMPT).input_ids
     folders = {
@@ -257,7 +257,7 @@ def test_ray_data_streams_a_pool_through_the_replicas(
 
 
 def test_chat_comes_whole_and_as_a_stream(replica: Any) -> None:
-    from atgen_ray.serving.routes.openai_schemas import ChatBody, StreamOptions
+    from atgen_ray.serving.schemas.openai import ChatBody, StreamOptions
 
     turns: Any = [{"role": "user", "content": "Count."}]
     body = ChatBody(model="tiny:sort-1", messages=turns, temperature=0, max_tokens=4, stream=True)
@@ -280,7 +280,7 @@ def test_chat_comes_whole_and_as_a_stream(replica: Any) -> None:
 
 def test_tokens_of_a_stream_are_counted_though_nobody_hears_its_end() -> None:
     from atgen_ray.serving.replicas.vllm_responses import VLLMAnswer
-    from atgen_ray.serving.routes.openai_schemas import CompletionBody
+    from atgen_ray.serving.schemas.openai import CompletionBody
 
     def event(index: int, tokens: int) -> str:
         choice = {"index": index, "text": "word", "finish_reason": None}

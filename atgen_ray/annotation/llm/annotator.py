@@ -17,10 +17,11 @@ from atgen_ray.annotation.llm.label_checks import (
     looks_like_injection,
     read_label,
 )
-from atgen_ray.annotation.llm.prompts import AnnotationRequest, PromptWriter
+from atgen_ray.annotation.llm.prompts import PromptWriter
 from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord
 from atgen_ray.annotation.llm.voting import count_votes
 from atgen_ray.annotation.providers.base import ParsedResponse, Provider
+from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import LLMAnnotatorConfig
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.money import NANO

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from atgen_ray.annotation.llm.error_policy import ATTEMPTS, Timeouts, describe_error, judge_reply
 from atgen_ray.annotation.llm.pending import PendingRequests
-from atgen_ray.annotation.llm.prompts import AnnotationRequest, Key
 from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord, Settlement
 from atgen_ray.annotation.llm.shard_runner import (
     NotSentError,
@@ -30,6 +29,7 @@ from atgen_ray.annotation.providers.base import (
     RequestAttempt,
     Shard,
 )
+from atgen_ray.annotation.request import AnnotationRequest, Key
 from atgen_ray.core.errors import RunPaused, RunStopped, UserError
 from atgen_ray.core.records import Progress
 from atgen_ray.store.ledger import Scope

@@ -3,9 +3,9 @@
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from atgen_ray.annotation.llm.prompts import AnnotationRequest, Key
 from atgen_ray.annotation.llm.request_log import RequestRecord, Settlement
 from atgen_ray.annotation.providers.base import Provider, Shard
+from atgen_ray.annotation.request import AnnotationRequest, Key
 
 
 class PendingRequests:

@@ -11,8 +11,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from atgen_ray.annotation.llm.prompts import JUDGED, AnnotationRequest, Key, hash_shard, identify
+from atgen_ray.annotation.llm.prompts import JUDGED, hash_shard, identify
 from atgen_ray.annotation.providers.base import RequestAttempt, Shard
+from atgen_ray.annotation.request import AnnotationRequest, Key
 from atgen_ray.store.journal import Journal, Lease
 from atgen_ray.store.ledger import Entry, Ledger, Scope
 from atgen_ray.store.tables import requests, shards

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from atgen_ray.annotation.llm.prompts import AnnotationRequest
-from atgen_ray.annotation.llm.reasoning import split_reasoning
 from atgen_ray.annotation.providers.base import (
     BatchLimits,
     BatchStatus,
@@ -20,6 +18,7 @@ from atgen_ray.annotation.providers.base import (
     Shard,
     SubmittedShard,
 )
+from atgen_ray.annotation.providers.reasoning import split_reasoning
 from atgen_ray.annotation.providers.sdk import (
     SKEW,
     batch_limits,
@@ -31,6 +30,7 @@ from atgen_ray.annotation.providers.sdk import (
     read_text,
     translated,
 )
+from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import AnthropicAnnotatorConfig
 from atgen_ray.core.errors import UserError
 

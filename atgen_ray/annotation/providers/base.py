@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from atgen_ray.annotation.llm.prompts import AnnotationRequest
+from atgen_ray.annotation.request import AnnotationRequest
 
 # Why an answer ended.
 Finish = Literal["stop", "length", "refusal", "filter"]

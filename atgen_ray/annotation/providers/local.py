@@ -5,8 +5,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from atgen_ray.annotation.llm.prompts import AnnotationRequest
-from atgen_ray.annotation.llm.reasoning import split_reasoning
 from atgen_ray.annotation.providers.base import (
     BatchLimits,
     BatchStatus,
@@ -15,6 +13,8 @@ from atgen_ray.annotation.providers.base import (
     Shard,
     SubmittedShard,
 )
+from atgen_ray.annotation.providers.reasoning import split_reasoning
+from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import ModelAnnotatorConfig, PromptConfig, Shot
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest, Progress

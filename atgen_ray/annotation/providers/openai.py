@@ -8,8 +8,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from atgen_ray.annotation.llm.prompts import AnnotationRequest
-from atgen_ray.annotation.llm.reasoning import split_reasoning
 from atgen_ray.annotation.providers.base import (
     BatchLimits,
     BatchStatus,
@@ -19,6 +17,7 @@ from atgen_ray.annotation.providers.base import (
     Shard,
     SubmittedShard,
 )
+from atgen_ray.annotation.providers.reasoning import split_reasoning
 from atgen_ray.annotation.providers.sdk import (
     SKEW,
     batch_limits,
@@ -30,6 +29,7 @@ from atgen_ray.annotation.providers.sdk import (
     read_text,
     translated,
 )
+from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import OpenAIAnnotatorConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.strict_json import encode_json

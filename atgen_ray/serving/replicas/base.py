@@ -19,7 +19,7 @@ from atgen_ray.serving.replicas.adapter_cache import AdapterCache
 from atgen_ray.serving.replicas.adapter_directory import Adapter, AdapterDirectory
 from atgen_ray.serving.replicas.batcher import Batcher, Job
 from atgen_ray.serving.replicas.openai_responses import Answer, Choice
-from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody
+from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
 from atgen_ray.store.journal import open_journal
 
 logger = logging.getLogger(__name__)

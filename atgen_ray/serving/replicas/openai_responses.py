@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atgen_ray.engines.base import TokenStep
-from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody
+from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
 
 Decoder = Callable[[Sequence[int]], str]
 Steps = AsyncIterator[TokenStep]

@@ -18,7 +18,7 @@ from atgen_ray.ray_runtime.hardware import fit_cpus
 from atgen_ray.ray_runtime.session import NAMESPACE, start_ray
 from atgen_ray.serving.errors import ApiError, explain
 from atgen_ray.serving.replicas.selector import Selector
-from atgen_ray.serving.routes.select_schemas import SelectBody
+from atgen_ray.serving.schemas.select import SelectBody
 from atgen_ray.store.run_folder import RunFolder
 
 REQUEST = "request.json"

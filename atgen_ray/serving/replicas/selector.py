@@ -20,7 +20,7 @@ from atgen_ray.selection import Embeddings, find_needs, select_batch
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
 from atgen_ray.serving.replicas.base import open_directory
-from atgen_ray.serving.routes.select_schemas import ExampleBody, LabeledBody, SelectBody, pick_rows
+from atgen_ray.serving.schemas.select import ExampleBody, LabeledBody, SelectBody, pick_rows
 from atgen_ray.serving.security.restrictions import check_location
 
 BATCH_ROWS = 32

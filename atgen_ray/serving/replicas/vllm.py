@@ -47,7 +47,7 @@ from atgen_ray.serving.replicas.base import (
 from atgen_ray.serving.replicas.health import HEALTH_CHECKS, Probe
 from atgen_ray.serving.replicas.sleep import SleepCoordinator
 from atgen_ray.serving.replicas.vllm_responses import VLLMAnswer
-from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody
+from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
 
 PROBES = ("Count to five.", "Name a colour and an animal.")
 PROBE_TOKENS = 8

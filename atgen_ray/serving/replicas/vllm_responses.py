@@ -6,7 +6,7 @@ from typing import Any
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest, ErrorResponse
 
 from atgen_ray.serving.errors import ApiError
-from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody
+from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
 
 
 class VLLMAnswer:

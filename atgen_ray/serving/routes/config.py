@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field, JsonValue
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.strict_yaml import parse_yaml
-from atgen_ray.serving.routes.request_body import Body
 from atgen_ray.serving.runs import RunManager
+from atgen_ray.serving.schemas.body import Body
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.serving.uploads import BINARY, UPLOADS, receive_upload
 

@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from atgen_ray.annotation.human.label_import import ImportedLabel, bring_labels, read_labels
 from atgen_ray.serving.routes.runs import Name
-from atgen_ray.serving.routes.task_schemas import ImportBody, ImportedBody
+from atgen_ray.serving.schemas.tasks import ImportBody, ImportedBody
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.serving.uploads import BINARY
 from atgen_ray.store.journal import Journal

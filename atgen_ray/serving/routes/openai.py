@@ -15,7 +15,7 @@ from atgen_ray.core.strict_json import encode_json
 from atgen_ray.serving.errors import ApiError, describe_fault, explain
 from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory, name_model
 from atgen_ray.serving.routes.event_stream import EventStream
-from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody, EmbeddingBody
+from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody, EmbeddingBody
 from atgen_ray.serving.security.roles import allow
 
 logger = logging.getLogger(__name__)

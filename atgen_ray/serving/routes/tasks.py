@@ -11,7 +11,7 @@ from atgen_ray.annotation.human.progress import measure_progress, measure_team
 from atgen_ray.annotation.human.queue import Queue
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.routes.runs import Name
-from atgen_ray.serving.routes.task_schemas import (
+from atgen_ray.serving.schemas.tasks import (
     DecisionBody,
     DraftBody,
     FlagBody,
