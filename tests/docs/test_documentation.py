@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -203,6 +204,16 @@ def test_tests_that_a_page_names_exist(page: Path) -> None:
         if not any(chosen in name for name in list_tests(paths)):
             wrong.append(line)
     assert wrong == []
+
+
+def test_the_map_has_the_rooms_in_the_order_of_the_import_rule() -> None:
+    rule = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = next(each["layers"] for each in rule["contracts"] if each["type"] == "layers")
+    rows = re.findall(
+        r"^\| ((?:`atgen_ray/\w+`(?:, )?)+) \|", (ROOT / "docs/architecture.md").read_text(), re.M
+    )
+    rooms = [set(re.findall(r"`atgen_ray/(\w+)`", row)) for row in rows]
+    assert rooms == [set(layer.split(" | ")) for layer in reversed(layers)]
 
 
 def test_the_map_names_every_room() -> None:
