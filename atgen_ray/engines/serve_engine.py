@@ -80,7 +80,6 @@ class ServeEngine(Engine):
             workers=2 * self._engine.workers,
             cpus=0.1,
             gpus=0,
-            threads=1,
         )
 
     @contextmanager

@@ -44,7 +44,6 @@ class TransformersEngine(Engine):
             workers=engine.workers,
             cpus=engine.cpus_per_worker,
             gpus=fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker),
-            threads=threads,
         )
 
 

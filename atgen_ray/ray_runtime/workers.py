@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
+from atgen_ray.ray_runtime.hardware import fit_cpus, task_environment
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -68,7 +68,6 @@ def map_batches(
     workers: int,
     cpus: float,
     gpus: float,
-    threads: int,
 ) -> "Dataset":
     """Every block of `rows` through one of `workers` workers, each made once in a process as
     `worker(*arguments)`.
@@ -76,7 +75,6 @@ def map_batches(
     Args:
         cpus: to reserve for a worker, at most.
         gpus: to reserve for a worker.
-        threads: compute threads of a worker.
     """
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
@@ -84,7 +82,7 @@ def map_batches(
         "batch_size": None,
         "batch_format": "pyarrow",
         "num_cpus": fit_cpus(workers, cpus),
-        "runtime_env": {"env_vars": worker_environment(threads)},
+        "runtime_env": {"env_vars": task_environment()},
     }
     if not gpus and reuses_idle_workers():
         made = {

@@ -76,7 +76,7 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
                 problems if is_private() else problems + find_cluster_problems(config, goal)
             )
         config = enter_run(config, journal)
-        controller = start_controller(config, goal)
+        controller = start_controller(config, goal, detached=not is_private())
         snapshot = _follow(controller, journal, config.name, screen, stop)
         dismiss_ended(config.name)
     return snapshot

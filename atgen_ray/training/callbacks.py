@@ -11,8 +11,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from atgen_ray.core.records import Progress
 
-STATE = "trainer_state.json"  # marks a checkpoint of an unfinished training
-
 # Told the steps done and, in the first worker, the folder of a checkpoint, which is gone soon
 # after.
 Keep = Callable[[int, Path | None], None]

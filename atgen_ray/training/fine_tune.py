@@ -16,14 +16,13 @@ from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import has_bfloat16
 from atgen_ray.training.batching import IGNORED, build_row, enable_packing, pack_rows, pad_rows
 from atgen_ray.training.callbacks import (
-    STATE,
     BestWeights,
     CheckpointCallback,
     Keep,
     ProgressCallback,
 )
 from atgen_ray.training.methods import load_trainable, save_trained
-from atgen_ray.training.schedule import count_steps, schedule_steps
+from atgen_ray.training.schedule import STATE, count_steps, schedule_steps
 from atgen_ray.training.trainer import AnswerTrainer, MicroBatches, can_keep_logits
 
 

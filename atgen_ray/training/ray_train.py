@@ -9,7 +9,7 @@ from typing import Any
 from atgen_ray.config import TrainingConfig
 from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
 from atgen_ray.ray_runtime.placement import check_gpus, fit_gpus
-from atgen_ray.training.callbacks import STATE
+from atgen_ray.training.schedule import STATE
 
 SUMMARY = "training.json"  # travels with the adapter in its checkpoint
 

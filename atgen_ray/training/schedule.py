@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+STATE = "trainer_state.json"  # marks a checkpoint of an unfinished training
+
 Step = list[
     list[int]
 ]  # micro-batches of one worker, each the indices of its examples; some may be empty

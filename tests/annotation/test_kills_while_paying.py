@@ -19,8 +19,19 @@ from atgen_ray.annotation.llm.request_log import RequestLog
 from atgen_ray.store.ledger import read_balance
 
 PROCESSES = multiprocessing.get_context("forkserver")
+# A process would import these only once it works, and would spend most of its time on them.
 PROCESSES.set_forkserver_preload(
-    ["annotation_desk", "openai", "anthropic", "atgen_ray.annotation.providers.sdk"]
+    [
+        __name__,
+        "alembic.command",
+        "anthropic",
+        "atgen_ray.annotation.providers.anthropic",
+        "atgen_ray.annotation.providers.openai",
+        "httpx",
+        "openai.resources.batches",
+        "openai.resources.chat",
+        "openai.resources.files",
+    ]
 )
 ROWS = 6
 # Calls of the wire, in order; the kill comes before or after what each does.

@@ -228,7 +228,9 @@ def follow_once(front: Front, path: str) -> httpx.Response:
 
 
 def wait_for_status(ask: Callable[[], httpx.Response], status: int) -> httpx.Response:
+    deadline = time.monotonic() + LIMIT
     while (answer := ask()).status_code != status:
+        assert time.monotonic() < deadline, answer.text
         time.sleep(0.02)
     return answer
 

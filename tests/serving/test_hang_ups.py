@@ -182,7 +182,9 @@ def test_a_third_hangs_up_over_http_and_the_others_are_answered(service: Service
                 assert answer.status_code == 200, answer.text
             answer = await client.post("/api/v1/select", json=selection)
             assert len(answer.json()["selected"]) == 3
-            while (await client.get("/readyz")).status_code != 200:
-                time.sleep(0.1)
+            deadline = time.monotonic() + LIMIT
+            while (ready := await client.get("/readyz")).status_code != 200:
+                assert time.monotonic() < deadline, ready.text
+                await asyncio.sleep(0.1)
 
     asyncio.run(story())

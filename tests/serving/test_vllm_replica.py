@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import ray
 from ray.exceptions import TaskCancelledError
 from safetensors.torch import load_file, save_file
 from services import continue_greedily
@@ -64,23 +65,31 @@ def replica(
 
 
 def test_on_a_cpu_the_engine_has_no_worker_process_no_scheduler_beside_it_and_not_every_core(
-    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ray_session: None, arguments: dict[str, Any]
 ) -> None:
-    """Each of them takes a tenth to a fifth of the engine's time: `benchmarks/serving.py`."""
-    from atgen_ray.serving.replicas import vllm as vllm_replica
+    """Each of them takes a tenth to a fifth of the engine's time: `benchmarks/serving.py`.
 
-    monkeypatch.setattr(vllm_replica, "count_threads", lambda workers, asked: 8)
-    config = vllm_replica.configure_vllm(
-        ServiceConfig(**arguments | {"engine": {"backend": "vllm"}})
-    )
-    settings, _, found = vllm_replica.LeanVLLM(config)._prepare_engine_config(None)
-    assert (
-        settings.distributed_executor_backend
-        == found.parallel_config.distributed_executor_backend
-        == "uni"
-    )
-    assert found.scheduler_config.async_scheduling is False
-    assert config.runtime_env["env_vars"]["OMP_NUM_THREADS"] == "7"
+    vLLM is not imported here: what its compiled parts do to a process must not reach all other tests.
+    """
+
+    def prepare() -> tuple[str, str, bool, str]:
+        from atgen_ray.serving.replicas import vllm as vllm_replica
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(vllm_replica, "count_threads", lambda workers, asked: 8)
+            config = vllm_replica.configure_vllm(
+                ServiceConfig(**arguments | {"engine": {"backend": "vllm"}})
+            )
+            settings, _, found = vllm_replica.LeanVLLM(config)._prepare_engine_config(None)
+            return (
+                settings.distributed_executor_backend,
+                found.parallel_config.distributed_executor_backend,
+                found.scheduler_config.async_scheduling,
+                config.runtime_env["env_vars"]["OMP_NUM_THREADS"],
+            )
+
+    once = ray.remote(num_cpus=0.1, max_calls=1)(prepare)  # in a process that ends with it
+    assert ray.get(once.remote()) == ("uni", "uni", False, "7")
 
 
 def expect(model: str, adapter: Path | None, tokens: int) -> list[float]:
