@@ -101,7 +101,7 @@ def test_the_revisions_make_exactly_the_tables(new_database: Callable[[], sa.Eng
 
 def test_revisions_are_one_line_of_numbers() -> None:
     config = Config()
-    config.set_main_option("script_location", "atgen_ray:migrations")
+    config.set_main_option("script_location", "atgen_ray.store:migrations")
     line = [revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()]
     assert (
         line[::-1] == migrations.list_revisions() == [f"{at:04d}" for at in range(1, len(line) + 1)]

@@ -116,8 +116,8 @@ def _write_part(folder: RunFolder, parts: str, rows: list[dict[str, Any]]) -> No
 
 
 def gather_features(examples: pa.Table, outputs: dict[tuple[str, int], dict[str, Any]]) -> pa.Table:
-    """FEATURES_SCHEMA from rows of OUTPUT_SCHEMA by id and sample; raises GenerationFailed when
-    every row failed.
+    """FEATURES_SCHEMA from rows of OUTPUT_SCHEMA by id and sample; raises GenerationFailedError
+    when every row failed.
     """
     samples: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (id_, sample), row in sorted(outputs.items()):

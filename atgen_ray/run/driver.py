@@ -140,7 +140,7 @@ def enter_run(config: RunConfig, journal: Journal, author: str | None = None) ->
 
     Raises:
         UserError: as `check_entry`.
-        RunBusy: something changes while a controller drives the run.
+        RunBusyError: something changes while a controller drives the run.
     """
     config, changes = check_entry(config, journal)
     tree = dump_config(config)

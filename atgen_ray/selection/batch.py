@@ -89,7 +89,7 @@ def select_batch(
     no larger than any before them.
 
     Raises UserError for an unknown strategy or parameter, PoolExhausted when U is empty, ValueError
-    when something needed is missing, and BrokenStrategy when the strategy breaks its contract.
+    when something needed is missing, and BrokenStrategyError when the strategy breaks its contract.
     """
     chosen = find_strategy(strategy)
     settings = _validate(chosen, parameters)

@@ -110,8 +110,8 @@ class Journal:
     """The journal in the database at `url`. Safe to use from threads; not to be carried through a
     fork.
 
-    Every method that takes a lease raises LeaseLost, and writes nothing, once another controller
-    has taken the run.
+    Every method that takes a lease raises LeaseLostError, and writes nothing, once another
+    controller has taken the run.
     """
 
     def __init__(self, url: str | sa.URL) -> None:
@@ -457,8 +457,8 @@ class Journal:
 
     @contextmanager
     def leased_transaction(self, lease: Lease) -> Iterator[sa.Connection]:
-        """A transaction that writes the run of `lease`, alone; LeaseLost when the lease is not the
-        current one.
+        """A transaction that writes the run of `lease`, alone; LeaseLostError when the lease is not
+        the current one.
         """
         with self.database.writing() as connection:
             held = self._lock(connection, lease.run)

@@ -68,7 +68,7 @@ class RunFolder:
     Each part of `rel` is 1 to 128 of `A-Z a-z 0-9 . _ = -` and starts with none of `. = -`. Every
     method that takes one raises UserError for any other, and for a symlink that leaves the folder.
     Reading what is not there raises FileNotFoundError; a disk or store that is full, read-only,
-    forbidden or broken raises OutOfOrder.
+    forbidden or broken raises StorageUnavailableError.
     """
 
     def __init__(self, storage: str, name: str) -> None:

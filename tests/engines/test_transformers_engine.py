@@ -181,7 +181,7 @@ def test_an_engine_that_always_dies_does_not_keep_the_run_for_ever(
 ) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(transformers_engine, "TransformersWorker", DoomedWorker)
-    monkeypatch.setattr("atgen_ray.ray_runtime.workers.LIVES", 1)
+    monkeypatch.setattr("atgen_ray.ray_runtime.workers.MAX_RESTARTS", 1)
     with pytest.raises((ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)):
         generate(folder="doomed")
 

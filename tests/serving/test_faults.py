@@ -145,8 +145,8 @@ def test_ray_that_does_not_start_is_one_line(tmp_path: Path, tiny_model: str) ->
     (tmp_path / "pool.csv").write_text("text,answer\na,b\n")
     script = f"""
         from starlette.testclient import TestClient
-        from atgen_ray.database import Database
-        from atgen_ray.serving.access import Tokens
+        from atgen_ray.store.database import Database
+        from atgen_ray.serving.security.tokens import Tokens
         from atgen_ray.serving.application import create_api, parse_service
         folder = {str(tmp_path)!r}
         app = create_api(parse_service({{"storage": folder, "data_roots": [folder, {tiny_model!r}]}}), None, None)

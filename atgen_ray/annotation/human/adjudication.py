@@ -65,7 +65,7 @@ def decide(
     everybody; the task's state.
 
     Raises:
-        TaskUnknown: there is no such run or task.
+        TaskUnknownError: there is no such run or task.
         TaskConflictError: it is neither in dispute nor skipped, or was decided otherwise, or is to
             be given back although nobody flagged or skipped it.
     """

@@ -49,7 +49,7 @@ def import_labels(
         place in `labels` from 0, and the reason.
 
     Raises:
-        TaskUnknown, TaskConflict: no such run, or none that people label.
+        TaskUnknownError, TaskConflictError: no such run, or none that people label.
     """
     desk = open_task_store(journal, run)
     by_input = {text: id_ for id_, text in texts.items()}
@@ -140,8 +140,8 @@ def bring_labels(
     """Enters `labels` for the examples of the run's pool; as `import_labels`.
 
     Raises:
-        TaskUnknown, TaskConflict: no such run, one that nobody labels, or one that has not read its
-        pool yet.
+        TaskUnknownError, TaskConflictError: no such run, one that nobody labels, or one that has
+        not read its pool yet.
     """
     open_task_store(journal, name)
     folder = RunFolder(storage, name)

@@ -32,8 +32,8 @@ class Queue:
     """The tasks of one run, for one person. Every method may be called on any replica, at once with
     others.
 
-    All raise TaskUnknown for a run or task that is not there, and TaskConflict where others were
-    quicker.
+    All raise TaskUnknownError for a run or task that is not there, and TaskConflictError where
+    others were quicker.
     """
 
     def __init__(self, journal: Journal, run: str, annotator: str) -> None:

@@ -42,7 +42,7 @@ class TaskStore:
         self.mine = tasks.c.run == run
 
     def task(self, connection: sa.Connection, example_id: str) -> sa.RowMapping:
-        """One task; TaskUnknown where there is none."""
+        """One task; TaskUnknownError where there is none."""
         query = sa.select(tasks).where(self.mine & (tasks.c.example_id == example_id))
         row = connection.execute(query).mappings().one_or_none()
         if row is None:

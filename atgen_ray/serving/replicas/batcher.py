@@ -111,8 +111,8 @@ class Batcher:
             return jobs + sum(not batch.done.cancelled() for batch in self._batches)
 
     def check(self, stall_seconds: float) -> None:
-        """Raises EngineStuck when the thread has ended, or has been at one step for longer than
-        `stall_seconds`.
+        """Raises EngineStuckError when the thread has ended, or has been at one step for longer
+        than `stall_seconds`.
         """
         if not self._thread.is_alive():
             raise EngineStuckError("the thread that decodes has ended")

@@ -24,8 +24,8 @@ class Probe:
         self._since = 0.0
 
     def check(self, stall_seconds: float) -> None:
-        """Raises EngineStuck when the question has stood for longer than `stall_seconds`, or what
-        `ask` raised.
+        """Raises EngineStuckError when the question has stood for longer than `stall_seconds`, or
+        what `ask` raised.
         """
         if self._asked is not None and self._asked.done():
             answered = self._asked

@@ -311,7 +311,7 @@ class VLLMReplica(LLMServer):
             await self._check(adapter, "base")
 
     async def _check(self, adapter: Adapter, served: str) -> None:
-        """Raises AdapterMismatch unless a few answers are the adapter's by the measure of
+        """Raises AdapterMismatchError unless a few answers are the adapter's by the measure of
         transformers and peft.
         """
         import pyarrow as pa
