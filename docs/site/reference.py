@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+import atgen_ray
 from atgen_ray.cli.app import app
 from atgen_ray.config import ServiceConfig
 from atgen_ray.config.loading import explain_config, explain_strategies, list_presets
@@ -250,8 +251,18 @@ def describe_modules() -> Iterator[str]:
     yield "Each module is the contract of one part. [Architecture](../architecture.md) says how"
     yield "they fit together."
     yield ""
+    if names := list_public():
+        yield from ["## import atgen_ray", "", "All that a program needs.", ""]
+        for name in names:
+            yield from [f"::: {name}", ""]
     for title, module in MODULES.items():
         yield from [f"## {title}", "", f"::: {module}", ""]
+
+
+def list_public() -> list[str]:
+    """Where the functions and classes of `import atgen_ray` are defined."""
+    found = [getattr(atgen_ray, name) for name in sorted(getattr(atgen_ray, "__all__", []))]
+    return [f"{each.__module__}.{each.__qualname__}" for each in found if callable(each)]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
