@@ -13,7 +13,8 @@ import pytest
 # Seconds of the files that take longest, on two cores. They decide the order and nothing else: a
 # number that is out of date costs time only. Each run of the suite ends with the current ones.
 SECONDS: dict[str, float] = {
-    "tests/chaos/test_kills.py": 240,
+    "tests/chaos/test_kills.py": 180,
+    "tests/chaos/test_node_deaths.py": 120,
     "tests/chaos/test_starved_runs.py": 150,
     "tests/cluster/test_jobs.py": 150,
     "tests/annotation/test_kills_while_paying.py": 140,
@@ -26,7 +27,8 @@ SECONDS: dict[str, float] = {
     "tests/ray/test_evaluation.py": 60,
     "tests/ray/test_every_strategy.py": 60,
     "tests/ray/test_select_command.py": 60,
-    "tests/gpu/test_logical_gpus.py": 60,
+    "tests/gpu/test_logical_gpus.py": 90,
+    "tests/gpu/test_gpu_service.py": 50,
     "tests/bench/test_results.py": 60,
     "tests/annotation/test_engine.py": 50,
     "tests/web/test_annotate.py": 50,
@@ -42,8 +44,8 @@ SECONDS: dict[str, float] = {
 # The first that a file needs is its unit.
 SHARED = ("serve_url", "ray_session")
 
-# A test that needs one of these fixtures, or is given PostgreSQL as a parameter, starts Ray, Serve, a
-# database server, a browser or a whole run.
+# A test that needs one of these fixtures, or is given PostgreSQL as a parameter, starts Ray, Serve,
+# a database server, a browser or a whole run.
 SLOW_FIXTURES = {
     "ray_session",
     "serve_url",

@@ -63,10 +63,15 @@ def test_an_expired_lease_is_free_but_valid_until_it_is_taken(journal: Journal, 
         journal.acquire(run, elsewhere("c"), 60)
 
 
-def test_renewal_puts_off_the_expiry(journal: Journal, run: str) -> None:
-    lease = journal.acquire(run, elsewhere("a"), 1.0)
-    for _ in range(3):
-        time.sleep(0.4)
+def test_renewal_puts_off_the_expiry(
+    journal: Journal, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = journal.acquire(run, elsewhere("a"), 100.0)
+    clock = journal.database.clock
+    for seconds in (40.0, 80.0, 120.0):
+        monkeypatch.setattr(
+            journal.database, "clock", lambda connection, on=seconds: clock(connection) + on
+        )
         lease.renew()
     with pytest.raises(RunBusyError):
         journal.acquire(run, elsewhere("b"), 60)

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have, and the screen that they write to."""
+"""Arguments and options that several commands share, and the console that they print to."""
 
 from typing import Annotated, Any
 
@@ -32,7 +32,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 
 def database_url() -> Any:
-    """The journal's URL from the environment, or None."""
+    """Return the journal's URL from the environment, or None."""
     from atgen_ray.config.loading import database_url_from_environment
 
     return database_url_from_environment()

@@ -1,4 +1,4 @@
-"""One encoder replica: sentence-transformers, which knows each model's own pooling."""
+"""Encoder replica: sentence-transformers, which applies each model's own pooling."""
 
 import pyarrow as pa
 
@@ -7,7 +7,7 @@ from atgen_ray.core.checkpoints import loading, resolve_checkpoint
 
 
 class Encoder:
-    """Turns batches of text into L2-normalised vectors (Reimers and Gurevych 2019, arXiv
+    """Embeds batches of text as L2-normalised vectors (Reimers and Gurevych 2019, arXiv
     1908.10084).
     """
 

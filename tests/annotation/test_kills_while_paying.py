@@ -98,7 +98,7 @@ def dying(method: Callable[..., Any], side: str, skip: int) -> Callable[..., Any
 def start(*arguments: Any) -> int | None:
     process = PROCESSES.Process(target=annotate, args=arguments)
     process.start()
-    process.join(60)
+    process.join(300)
     return process.exitcode
 
 

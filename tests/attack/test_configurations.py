@@ -31,13 +31,13 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
 
 
 def test_a_yaml_bomb_is_refused_at_once() -> None:
-    started = time.monotonic()
+    started = time.thread_time()  # of work: other tests may have the cores
     with pytest.raises(
         UserError, match="configuration is not valid YAML: it holds more than 100000 values"
     ):
         parse_yaml(LAUGHS, "configuration")
     assert parse_yaml(MERGES, "configuration")["a29"] == {"x": 1}
-    assert time.monotonic() - started < 5
+    assert time.thread_time() - started < 5
 
 
 def test_a_value_within_itself_is_one_line(tmp_path: Path) -> None:
