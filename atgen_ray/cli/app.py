@@ -24,6 +24,7 @@ from atgen_ray.cli.options import (
     console,
     database_url,
 )
+from atgen_ray.cli.plugins import plugins
 from atgen_ray.core.errors import UserError, printable
 
 STOPPED = 3
@@ -40,6 +41,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(reference.app, name="config")
 app.add_typer(service.app, name="token")
 app.command()(service.serve)
+app.command()(plugins)
 
 
 @app.command()

@@ -15,7 +15,8 @@ import typer
 import atgen_ray
 from atgen_ray.cli.app import app
 from atgen_ray.config import ServiceConfig
-from atgen_ray.config.loading import explain_config, explain_strategies, list_presets
+from atgen_ray.config.loading import list_presets
+from atgen_ray.config.reference import explain_config, explain_everyday, explain_strategies
 from atgen_ray.core.schema import list_settings
 from atgen_ray.evaluation import METRICS
 from atgen_ray.serving.application import create_api, parse_service
@@ -27,6 +28,7 @@ MODULES = {
     "Records that the steps pass to each other": "atgen_ray.core.records",
     "Query strategies": "atgen_ray.selection.strategy",
     "Selecting a batch": "atgen_ray.selection.batch",
+    "Tests for authors of plug-ins": "atgen_ray.testing",
     "What a metric sees": "atgen_ray.evaluation.metric",
     "Metrics": "atgen_ray.evaluation.registry",
     "What an annotator works with": "atgen_ray.annotation.context",
@@ -56,9 +58,13 @@ def write_reference(folder: Path) -> None:
 def describe_settings() -> Iterator[str]:
     """The page of all settings: of a run by section, then of the service."""
     yield from ["# Configuration", "", MADE, ""]
-    yield "A run is described by one YAML file. `atgen-ray config explain` prints the same list."
+    yield "A run is described by one YAML file. `atgen-ray config explain --all` prints the list."
     yield "Every key can also be set on the command line, as `stopping.rounds=3`."
     yield ""
+    yield from ["## Everyday settings", "", "What most runs set.", ""]
+    for group, everyday in explain_everyday():
+        yield from [f"### {group}", ""]
+        yield from table(("key", "type", "default", "meaning"), map(_setting, everyday))
     sections: dict[str, list[dict[str, str]]] = {"A run": []}
     for row in explain_config():
         key = row["key"]
@@ -104,9 +110,12 @@ def describe_strategies() -> Iterator[str]:
     ]
     for strategy in explain_strategies():
         yield from [f"### {strategy['name']}", ""]
-        yield from [strategy["description"], ""]
-        if strategy.get("why"):
-            yield from [f"Why it picks an example: {strategy['why']}", ""]
+        yield from [f"**{strategy['title']}.** {_cell(strategy['why'])}", ""]
+        yield from [f"*Score:* {_cell(strategy['score'])}", ""]
+        yield from [f"*Method:* {_cell(strategy['description'])}", ""]
+        if strategy["parts"]:
+            rows = [(_code(part["name"]), _cell(part["meaning"])) for part in strategy["parts"]]
+            yield from table(("part of the score", "meaning"), rows)
         if strategy["parameters"]:
             yield from table(
                 ("parameter", "type", "default", "meaning"), map(_setting, strategy["parameters"])

@@ -14,7 +14,8 @@ import yaml
 
 from atgen_ray.cli.app import app
 from atgen_ray.config import ServiceConfig
-from atgen_ray.config.loading import explain_config, parse_config
+from atgen_ray.config.loading import parse_config
+from atgen_ray.config.reference import explain_config
 from atgen_ray.core.schema import list_settings
 
 ROOT = Path(__file__).resolve().parents[2]
