@@ -140,7 +140,7 @@ def test_a_run_with_plugins_for_everything(
         "selection.strategy=few_words",
         "evaluation.metrics=[same_start, exact_match]",
         "annotator={type: shout, price_per_label: 0.5, parameters: {words: 2}}",
-        "engine.backend=echo",
+        "engine={backend: echo, check_rows: 0}",  # it does not run the model
         "stopping.dollars=4",
     ]
     planned = command(packages, project.folder, "plan", "sort.yaml", *settings)
