@@ -183,7 +183,7 @@ def test_a_router_may_pass_examples_on_to_a_plugin(
     assert then.name == "shout"
     # What a run's folder keeps is read again as it was.
     assert parse_config(dump_config(config)) == config
-    with pytest.raises(UserError, match="annotator.then.parameters: unknown key 'word'"):
+    with pytest.raises(UserError, match=r"annotator.then.parameters: unknown key 'word'"):
         parse_config(
             SMALLEST
             | {
@@ -201,7 +201,7 @@ def test_replicas_of_the_service_run_no_engine_of_a_package(
 ) -> None:
     use_here(packages)
     assert EngineConfig(backend="echo").backend == "echo"
-    with pytest.raises(ValidationError, match="engine.backend is 'echo', expected one of auto"):
+    with pytest.raises(ValidationError, match=r"engine.backend is 'echo', expected one of auto"):
         ServiceConfig.model_validate({"storage": "runs", "engine": {"backend": "echo"}})
 
 
