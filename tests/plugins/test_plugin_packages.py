@@ -141,14 +141,14 @@ def test_a_run_with_plugins_for_everything(
         "evaluation.metrics=[same_start, exact_match]",
         "annotator={type: shout, price_per_label: 0.5, parameters: {words: 2}}",
         "engine={backend: echo, check_rows: 0}",  # it does not run the model
-        "stopping.dollars=4",
+        "stopping={rounds: 1, dollars: 2}",
     ]
     planned = command(packages, project.folder, "plan", "sort.yaml", *settings)
     assert planned.returncode == 0, planned.stderr
     ended = command(packages, project.folder, "run", "sort.yaml", *settings)
     assert ended.returncode == 0, ended.stderr
     labels = project.read("sort", "labeled.jsonl")
-    assert len(labels) == 8  # what four dollars buy
+    assert len(labels) == 4  # what two dollars buy
     assert all(row["text"].startswith("POOL ") for row in labels)
     assert {row["annotator"] for row in labels} == {"shout"}
     picks = project.read("sort", "rounds/001/selection.parquet")
