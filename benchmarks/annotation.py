@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).parents[1] / "tests"
-sys.path += [str(TESTS), str(TESTS / "annotation")]
+sys.path.append(str(TESTS))
 
-from annotation_desk import Desk, configure, make_texts  # noqa: E402
-from fakes.provider import FakeProvider, run_provider  # noqa: E402
-from faults import list_trials, try_fault  # noqa: E402
+from helpers.annotation_desk import Desk, configure, make_texts  # noqa: E402
+from helpers.fakes.provider import FakeProvider, run_provider  # noqa: E402
+from helpers.faults import list_trials, try_fault  # noqa: E402
 
 LATENCY = 0.2  # seconds of every answer
 COLUMNS = ("lost", "paid_twice", "mislabelled", "missing", "doubt", "labelled", "dead", "pauses")

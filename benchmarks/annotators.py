@@ -22,14 +22,14 @@ from typing import Any
 from uuid import uuid4
 
 TESTS = Path(__file__).parents[1] / "tests"
-sys.path += [str(TESTS), str(TESTS / "web")]
+sys.path.append(str(TESTS))
 
 import httpx  # noqa: E402
 import numpy as np  # noqa: E402
-from desk_server import DeskServer  # noqa: E402
-from human_desk import HumanDesk  # noqa: E402
-from ports import free_port  # noqa: E402
-from services import bearer  # noqa: E402
+from helpers.desk_server import DeskServer  # noqa: E402
+from helpers.human_desk import HumanDesk  # noqa: E402
+from helpers.ports import free_port  # noqa: E402
+from helpers.services import bearer  # noqa: E402
 
 from atgen_ray.serving.security.tokens import Tokens  # noqa: E402
 from atgen_ray.store.journal import Journal  # noqa: E402

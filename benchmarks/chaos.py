@@ -30,19 +30,18 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).parents[1] / "tests"
-sys.path += [str(TESTS), str(TESTS / "chaos")]
+sys.path.append(str(TESTS))
 os.environ.update(
     OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled"
 )
 
-from fakes.provider import FakeProvider, run_provider  # noqa: E402
-from kills import Point, draw_points, list_points, spread, try_points  # noqa: E402
-from object_store import ObjectStore, run_object_store  # noqa: E402
-from postgres import run_postgres  # noqa: E402
-from projects import Project, make_project_in, make_tiny_model  # noqa: E402
-from verdict import compare  # noqa: E402
-
-from cluster import run_cluster  # noqa: E402
+from helpers.cluster import run_cluster  # noqa: E402
+from helpers.fakes.provider import FakeProvider, run_provider  # noqa: E402
+from helpers.kills import Point, draw_points, list_points, spread, try_points  # noqa: E402
+from helpers.object_store import ObjectStore, run_object_store  # noqa: E402
+from helpers.postgres import run_postgres  # noqa: E402
+from helpers.projects import Project, make_project_in, make_tiny_model  # noqa: E402
+from helpers.verdict import compare  # noqa: E402
 
 KEY = "sk-chaos"
 LOST_CALLS = {"num_failures": 3, "req_failure_prob": 10, "resp_failure_prob": 10}

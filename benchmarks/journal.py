@@ -22,9 +22,9 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from postgres import run_postgres
+from helpers.postgres import run_postgres
+from helpers.services import bearer
 from pydantic import SecretStr
-from services import bearer
 from starlette.testclient import TestClient
 
 from atgen_ray.config import StoppingConfig

@@ -40,15 +40,15 @@ import httpx
 import psutil
 
 TESTS = Path(__file__).parents[1] / "tests"
-sys.path += [str(TESTS), str(TESTS / "serving")]
+sys.path.append(str(TESTS))
 os.environ.update(
     OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled"
 )
 
-from human_desk import HumanDesk  # noqa: E402
-from ports import free_port  # noqa: E402
-from projects import make_tiny_model  # noqa: E402
-from services import bearer  # noqa: E402
+from helpers.human_desk import HumanDesk  # noqa: E402
+from helpers.ports import free_port  # noqa: E402
+from helpers.projects import make_tiny_model  # noqa: E402
+from helpers.services import bearer  # noqa: E402
 
 KINDS = {
     "chat": 5,

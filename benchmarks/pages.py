@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-sys.path.append(str(Path(__file__).parents[1] / "tests/web"))
 
 import httpx
-from browsing import launch_chromium
+from helpers.browsing import launch_chromium
+from helpers.ports import free_port
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
-from ports import free_port
 
 PAINT = """() => new Promise(done => {
   const find = () => performance.getEntriesByName('first-contentful-paint')[0]?.startTime;

@@ -10,15 +10,15 @@ from uuid import uuid4
 
 import pytest
 from filelock import FileLock
-from ports import free_port
-from postgres import run_postgres
-from projects import Project, end_started, make_project_in, make_tiny_model
-from services import Service
+from helpers.ports import free_port
+from helpers.postgres import run_postgres
+from helpers.projects import Project, end_started, make_project_in, make_tiny_model
+from helpers.services import Service
 
 from atgen_ray.ray_runtime.workers import reuse_idle_workers
 from atgen_ray.store.journal import Journal
 
-pytest_plugins = ["suite"]
+pytest_plugins = ["helpers.suite"]
 
 SERVED_ENGINE = {"backend": "transformers", "threads_per_worker": 1, "cpus_per_worker": 0.5}
 

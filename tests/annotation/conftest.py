@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from fakes.provider import FakeProvider, run_provider
+from helpers.fakes.provider import FakeProvider, run_provider
 
 
 @pytest.fixture(scope="session")

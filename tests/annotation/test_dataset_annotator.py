@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
-from annotation_desk import quiet
+from helpers.annotation_desk import quiet
 
 from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.registry import build_annotator

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from human_desk import HumanDesk
+from helpers.human_desk import HumanDesk
 
 from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.human.annotator import AWAITING, HumanAnnotator

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from annotation_desk import Desk, configure, make_texts
-from fakes.provider import FakeProvider
-from fakes.state import grade_of
+from helpers.annotation_desk import Desk, configure, make_texts
+from helpers.fakes.provider import FakeProvider
+from helpers.fakes.state import grade_of
 
 from atgen_ray.annotation.judge import build_judge
 from atgen_ray.config.loading import dump_config, parse_config

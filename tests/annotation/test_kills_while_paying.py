@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from annotation_desk import MODES, Desk, configure, make_texts
-from fakes.provider import FakeProvider
-from fakes.state import label_of
+from helpers.annotation_desk import MODES, Desk, configure, make_texts
+from helpers.fakes.provider import FakeProvider
+from helpers.fakes.state import label_of
 
 from atgen_ray.annotation.llm.request_log import RequestLog
 from atgen_ray.store.ledger import read_balance

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from annotation_desk import Desk, configure, make_texts
-from fakes.provider import FakeProvider
-from fakes.state import label_of
+from helpers.annotation_desk import Desk, configure, make_texts
+from helpers.fakes.provider import FakeProvider
+from helpers.fakes.state import label_of
 
 from atgen_ray.annotation.human.queue import Queue
 from atgen_ray.annotation.registry import build_annotator

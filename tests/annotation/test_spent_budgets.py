@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
-from annotation_desk import MODES, Desk, configure, make_texts, quiet
-from fakes.provider import FakeProvider
-from fakes.state import label_of
-from human_desk import HumanDesk
+from helpers.annotation_desk import MODES, Desk, configure, make_texts, quiet
+from helpers.fakes.provider import FakeProvider
+from helpers.fakes.state import label_of
+from helpers.human_desk import HumanDesk
 
 from atgen_ray.annotation.cost_estimate import check_budget
 from atgen_ray.annotation.registry import build_annotator

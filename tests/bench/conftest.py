@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from projects import Project
+from helpers.projects import Project
 
 
 def make_suite(run: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import call, write_config
+from helpers.command_line import call, write_config
 
 from atgen_ray.bench.config import ResourcesConfig
 from atgen_ray.bench.grid import list_trials, load_suite

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from suites import BATCH, POOL, ROUNDS, make_suite, make_up
+from helpers.suites import BATCH, POOL, ROUNDS, make_suite, make_up
 
 from atgen_ray.bench.analysis.bias import measure_shifts, measure_slices
 from atgen_ray.bench.analysis.distribution_shift import (

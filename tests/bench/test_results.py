@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from suites import BATCH, ROUNDS, make_suite, make_up
+from helpers.suites import BATCH, ROUNDS, make_suite, make_up
 
 from atgen_ray.bench.analysis.backtest import backtest_stopping, calibrate, trace_curves
 from atgen_ray.bench.analysis.comparisons import ALL, compare_overall, compare_strategies

@@ -1,7 +1,7 @@
 """What the state of a run says to the cheap mode and to stopping by predicted gain."""
 
 import pytest
-from suites import BATCH, ROUNDS, make_suite, make_up
+from helpers.suites import BATCH, ROUNDS, make_suite, make_up
 
 from atgen_ray.bench.grid import Trial, list_trials
 from atgen_ray.run.state import RunState

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import call
-from projects import Project
+from helpers.command_line import call
+from helpers.projects import Project
 
 RUNS = [
     f"sorting-sort-{strategy}-s{seed}"

@@ -6,9 +6,9 @@ an undisturbed one.
 
 from collections.abc import Callable
 
-from kills import Point, try_points
-from projects import Project
-from verdict import Verdict, compare
+from helpers.kills import Point, try_points
+from helpers.projects import Project
+from helpers.verdict import Verdict, compare
 
 KILLS = [
     Point("event", 0, "pool", "everything"),

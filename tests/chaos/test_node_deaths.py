@@ -5,11 +5,10 @@ It is apart from `test_kills.py` so that two processes of the tests can take one
 
 from collections.abc import Callable
 
-from kills import Point, try_points
-from projects import Project
-from verdict import Verdict, compare
-
-from cluster import run_cluster
+from helpers.cluster import run_cluster
+from helpers.kills import Point, try_points
+from helpers.projects import Project
+from helpers.verdict import Verdict, compare
 
 
 def test_a_run_outlives_the_nodes_that_do_its_work(

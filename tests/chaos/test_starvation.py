@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
-from object_store import ObjectStore, run_object_store
+from helpers.object_store import ObjectStore, run_object_store
+from helpers.small_disk import SmallDisk, mount_disk
 from s3fs import S3FileSystem
-from small_disk import SmallDisk, mount_disk
 from starlette.testclient import TestClient
 
 from atgen_ray.config import LimitsConfig, ServiceConfig

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kills import wait_for
-from postgres import PASSWORD, run_postgres
-from projects import Project
-from small_disk import mount_disk
-from verdict import Verdict, compare
+from helpers.kills import wait_for
+from helpers.postgres import PASSWORD, run_postgres
+from helpers.projects import Project
+from helpers.small_disk import mount_disk
+from helpers.verdict import Verdict, compare
 
 
 def read_end(process: "subprocess.Popen[str]") -> tuple[int, str]:

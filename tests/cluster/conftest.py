@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from heads import start_head
+from helpers.heads import start_head
 
 
 @pytest.fixture(scope="module")

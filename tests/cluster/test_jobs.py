@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from command_line import Ended, call
-from heads import RAY
-from projects import Project
+from helpers.command_line import Ended, call
+from helpers.heads import RAY
+from helpers.projects import Project
 
 
 def test_a_job_is_stopped_and_a_second_one_resumes_it(

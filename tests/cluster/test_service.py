@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 import yaml
-from ports import free_port
+from helpers.ports import free_port
 
 SERVE = str(Path(sys.executable).with_name("serve"))
 LOCAL = Path(__file__).parents[2] / "serve_configs/local-cpu.yaml"

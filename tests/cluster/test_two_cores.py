@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from logical_cluster import run_cluster
-from served import Served, serve_file
+from helpers.logical_cluster import run_cluster
+from helpers.served import Served, serve_file
 
 LOCAL = Path(__file__).parents[2] / "serve_configs/local-cpu.yaml"
 ROWS = "text,answer\n" + "".join(f"name {number} colours,red\n" for number in range(8))

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import yaml
-from logical_cluster import run_cluster
-from projects import Project
-from served import serve_project
+from helpers.logical_cluster import run_cluster
+from helpers.projects import Project
+from helpers.served import serve_project
 
 
 def test_a_service_and_its_runs_on_one_gpu(

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from logical_cluster import run_cluster
-from projects import Project
+from helpers.logical_cluster import run_cluster
+from helpers.projects import Project
 
 TRAIN = """
 import json, os, ray, torch

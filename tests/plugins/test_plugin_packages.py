@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command_line import SMALLEST, call, write_config
-from projects import Project
+from helpers.command_line import SMALLEST, call, write_config
+from helpers.projects import Project
 from pydantic import ValidationError
 
 from atgen_ray.config import EngineConfig, PluginAnnotatorConfig, ServiceConfig, list_annotators

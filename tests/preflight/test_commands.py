@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import call
-from fakes.provider import FakeProvider, run_provider
-from projects import Project, make_project_in
+from helpers.command_line import call
+from helpers.fakes.provider import FakeProvider, run_provider
+from helpers.projects import Project, make_project_in
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from command_line import SMALLEST
+from helpers.command_line import SMALLEST
 
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import parse_config

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from command_line import SMALLEST
+from helpers.command_line import SMALLEST
 
 from atgen_ray.config.loading import parse_config
 from atgen_ray.preflight import Setting, run_checks

@@ -1,6 +1,6 @@
 """Workers are asked on the machines that they may be placed on."""
 
-from command_line import SMALLEST
+from helpers.command_line import SMALLEST
 
 from atgen_ray.config.loading import parse_config
 from atgen_ray.preflight import find_cluster_problems

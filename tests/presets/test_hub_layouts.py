@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes.hub import serve_hub
-from preset_rows import SHAPES
+from helpers.fakes.hub import serve_hub
+from helpers.preset_rows import SHAPES
 
 from atgen_ray.config.loading import load_config
 from atgen_ray.core.errors import UserError

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from preset_rows import SHAPES
+from helpers.preset_rows import SHAPES
 
 from atgen_ray.config.loading import list_presets, load_config
 from atgen_ray.data import build_split

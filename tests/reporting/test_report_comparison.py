@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_page import Page
-from report_runs import MadeUp, write_run
+from helpers.report_page import Page
+from helpers.report_runs import MadeUp, write_run
 
 from atgen_ray.reporting import RunView, collect_run, render_page, write_report
 from atgen_ray.reporting.comparison import bootstrap_difference, compare_views, labels_to_reach

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from report_runs import make_examples
+from helpers.report_runs import make_examples
 
 from atgen_ray.reporting.diagnostics import Query, diagnose_rounds
 from atgen_ray.reporting.examples import choose_ids

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from report_runs import MadeUp, write_run
+from helpers.report_runs import MadeUp, write_run
 
 from atgen_ray.core.errors import UserError
 from atgen_ray.reporting.generations import PAGE_ROWS, read_generations

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from report_page import Page
-from report_runs import MadeUp, write_run
+from helpers.report_page import Page
+from helpers.report_runs import MadeUp, write_run
 
 from atgen_ray.core.records import DeadLetter
 from atgen_ray.reporting import RunView, collect_run, render_page, write_report

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from report_page import Page
-from report_runs import MadeUp, write_run
+from helpers.report_page import Page
+from helpers.report_runs import MadeUp, write_run
 
 from atgen_ray.reporting import collect_run, render_page, write_report
 from atgen_ray.store.run_folder import RunFolder

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from report_page import Page
-from report_runs import MadeUp, write_run
+from helpers.report_page import Page
+from helpers.report_runs import MadeUp, write_run
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError

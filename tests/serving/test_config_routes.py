@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services import bearer
+from helpers.services import bearer
 from starlette.testclient import TestClient
 
 from atgen_ray.serving.application import create_api, parse_service

@@ -11,9 +11,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from helpers.services import Service
 from openapi_python_client import Config, MetaType, generate
 from openapi_python_client.config import ConfigFile
-from services import Service
 
 METHODS = ("get", "post", "put", "delete", "patch")
 

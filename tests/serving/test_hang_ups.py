@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from services import Service, bearer, continue_greedily
+from helpers.services import Service, bearer, continue_greedily
 from transformers import AutoTokenizer
 
 from atgen_ray.config import ServiceConfig

@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 import schemathesis
+from helpers.services import Service, bearer
 from hypothesis import HealthCheck, given, settings
-from services import Service, bearer
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import openai
 import pytest
-from services import Service, continue_greedily
+from helpers.services import Service, continue_greedily
 
 TURNS: Any = [
     {"role": "system", "content": "Be brief."},

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from projects import Project
-from services import Service
+from helpers.projects import Project
+from helpers.services import Service
 
 
 def test_the_service_labels_for_a_run_and_its_token_is_found_nowhere(

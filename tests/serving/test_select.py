@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from services import Service
+from helpers.services import Service
 
 from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.selection import Embeddings, select_batch

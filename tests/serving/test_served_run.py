@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 import yaml
-from services import Service
+from helpers.services import Service
 
 from atgen_ray.ray_runtime.session import NAMESPACE
 from atgen_ray.run.controller_actor import actor_name

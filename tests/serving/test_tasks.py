@@ -10,8 +10,8 @@ from uuid import uuid4
 import httpx
 import pyarrow as pa
 import pytest
-from human_desk import HumanDesk
-from services import bearer
+from helpers.human_desk import HumanDesk
+from helpers.services import bearer
 from starlette.testclient import TestClient
 
 from atgen_ray.config import ServiceConfig

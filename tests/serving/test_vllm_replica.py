@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import ray
+from helpers.services import continue_greedily
 from ray.exceptions import TaskCancelledError
 from safetensors.torch import load_file, save_file
-from services import continue_greedily
 from transformers import AutoTokenizer
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, ServiceConfig

@@ -5,7 +5,7 @@ and no less.
 from typing import Any
 
 import pytest
-from chat_templates import FAMILIES, build_tokenizer
+from helpers.chat_templates import FAMILIES, build_tokenizer
 
 from atgen_ray.config import ModelConfig, PromptConfig
 from atgen_ray.models.loading import load_tokenizer

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from browsing import Visitor, launch_chromium
+from helpers.browsing import Visitor, launch_chromium
+from helpers.services import Service
 from playwright.sync_api import Browser, expect, sync_playwright
-from services import Service
 
 expect.set_options(timeout=30_000)  # as long as all else in a browser: other tests share its cores
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from browsing import Visitor, find_barriers, keep_screenshot, launch_chromium
-from desk_server import DeskServer
-from human_desk import HumanDesk
+from helpers.browsing import Visitor, find_barriers, keep_screenshot, launch_chromium
+from helpers.desk_server import DeskServer
+from helpers.human_desk import HumanDesk
+from helpers.ports import free_port
 from playwright.sync_api import APIResponse, Browser, Page, Route, expect, sync_playwright
-from ports import free_port
 
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browsing import Visitor, find_barriers, keep_screenshot
+from helpers.browsing import Visitor, find_barriers, keep_screenshot
+from helpers.services import Service
 from playwright.sync_api import Browser, Page, expect
-from services import Service
 
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script><style>*{display:none}</style>"
 MINUTES = 60_000.0

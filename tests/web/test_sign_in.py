@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from browsing import Visitor, find_barriers, keep_screenshot
+from helpers.browsing import Visitor, find_barriers, keep_screenshot
+from helpers.services import Service, bearer
 from playwright.sync_api import expect
-from services import Service, bearer
 
 PAGES = [
     "/",

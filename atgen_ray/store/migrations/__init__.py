@@ -9,8 +9,8 @@ To change the tables: change them in `tables.py`, then
     python -m atgen_ray.store.migrations "What changed"
 
 writes `versions/NNNN_what_changed.py` from the difference. Read it, add what becomes of the rows
-that are there, and commit both. `tests/test_migrations.py` fails while the tables and the revisions
-differ. A revision that was released is never changed again.
+that are there, and commit both. `tests/store/test_migrations.py` fails while the tables and the
+revisions differ. A revision that was released is never changed again.
 """
 
 import threading

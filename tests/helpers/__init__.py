@@ -1,0 +1,1 @@
+"""What tests and benchmarks have in common: projects, servers, clusters and stand-ins of paid services."""
