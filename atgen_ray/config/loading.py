@@ -4,7 +4,7 @@ plain data.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.selection import STRATEGIES
 
 PRESETS = files("atgen_ray") / "presets"
-OVERRIDE = re.compile(r"(?P<key>[\w-]+(\.[\w-]+)*)=(?P<value>.*)", re.DOTALL)
+KEY = re.compile(r"[\w-]+(\.[\w-]+)*")
+OVERRIDE = re.compile(rf"(?P<key>{KEY.pattern})=(?P<value>.*)", re.DOTALL)
 
 
 def list_presets() -> list[str]:
@@ -30,13 +31,16 @@ def list_presets() -> list[str]:
 
 
 def load_config(
-    source: str, overrides: Sequence[str] = (), labels: bool = True, **settings: str | None
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    labels: bool = True,
+    **settings: str | None,
 ) -> RunConfig:
     """The configuration in `source` with `overrides` applied.
 
     Args:
-        source: a YAML file, or the name of a preset.
-        overrides: strings `dotted.key=value`; the value is read as YAML.
+        source: a YAML file, the name of a preset, or the keys and values themselves.
+        overrides: strings `dotted.key=value`, whose value is read as YAML; or values by dotted key.
         labels: whether examples are to be labelled; if not, there may be nobody who knows the
             answers.
         settings: top-level keys set by options of the command line; None leaves them alone.
@@ -45,9 +49,15 @@ def load_config(
         UserError: a file that is not there, not YAML, or a key or value that is wrong; one line for
             each mistake.
     """
-    tree = read_tree(source)
-    tree.setdefault("name", name_run(source))
-    apply_overrides(tree, overrides)
+    if isinstance(source, Mapping):
+        tree = _to_plain(source)
+    else:
+        tree = read_tree(str(source))
+        tree.setdefault("name", name_run(str(source)))
+    if isinstance(overrides, Mapping):
+        apply_values(tree, overrides)
+    else:
+        apply_overrides(tree, overrides)
     if (url := database_url_from_environment()) is not None:
         tree.setdefault("database_url", url)
     tree |= {key: value for key, value in settings.items() if value is not None}
@@ -71,6 +81,20 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
             )
         hint = f"; text with special characters goes in quotes: {match['key']}='\"...\"'"
         _set(tree, match["key"], parse_yaml(match["value"], f"the value of '{match['key']}'", hint))
+
+
+def apply_values(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Sets each of `values` in `tree` at its dotted key.
+
+    Raises:
+        UserError: a key that is no dotted name, or leads through something that is no section.
+    """
+    for key, value in values.items():
+        if not isinstance(key, str) or KEY.fullmatch(key) is None:
+            raise UserError(
+                f"{show_value('', key)} is not a setting, expected a key as stopping.rounds"
+            )
+        _set(tree, key, _to_plain(value))
 
 
 def read_tree(source: str) -> dict[str, Any]:
@@ -162,6 +186,15 @@ def read_file(source: str) -> str:
         raise UserError(
             f"configuration {show_value('', source)} cannot be read: {error.strerror}"
         ) from None
+
+
+def _to_plain(value: Any) -> Any:
+    """A copy of `value` in the types that a YAML file would have given; a path is its text."""
+    if isinstance(value, Mapping):
+        return {key: _to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

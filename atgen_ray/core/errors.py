@@ -35,6 +35,17 @@ class OutputMissingError(UserError):
     """The journal says that a step was done, and what it left in the run's folder is gone."""
 
 
+class RunFailedError(Exception):
+    """A run ended on something else than a mistake in the input; what it had committed is safe.
+
+    `run` is the run's name. The text is one line, or a traceback of the run's controller.
+    """
+
+    def __init__(self, run: str, message: str) -> None:
+        super().__init__(message)
+        self.run = run
+
+
 class RunStopped(Exception):
     """Somebody asked for the run to stop; everything committed so far stays."""
 

@@ -87,6 +87,9 @@ def ray_session(
     """The cluster at RAY_ADDRESS, or a private one on this machine that keeps workers and ends with
     the session.
 
+    A process that is connected to Ray already, as a notebook may be, works there and stays
+    connected.
+
     Args:
         namespace: of the actors that the command names.
         runtime_env: for workers of a cluster that was started elsewhere; those of a private one
@@ -97,6 +100,9 @@ def ray_session(
         UserError: nobody answers at RAY_ADDRESS, it is the address of a dashboard, or Ray does not
             start.
     """
+    if ray.is_initialized():
+        yield
+        return
     if not is_private():
         check_address(os.environ["RAY_ADDRESS"])
 

@@ -286,8 +286,14 @@ def read_end(journal: Journal, run: str, seen: int, last: Snapshot | None) -> Sn
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event; a second SIGINT interrupts at once, as ever."""
+    """SIGINT and SIGTERM set the event; a second SIGINT interrupts at once, as ever.
+
+    Python hands signals to the main thread alone: elsewhere nothing sets the event.
+    """
     stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
 
     def handle(number: int, _: Any) -> None:
         if stop.is_set() and number == signal.SIGINT:

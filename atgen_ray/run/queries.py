@@ -14,12 +14,14 @@ from atgen_ray.core.records import INHERITED
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
 from atgen_ray.store.journal import CHANGED, INTERRUPTED, INTERRUPTION, Journal, find_journal
+from atgen_ray.store.layout import round_folder
 from atgen_ray.store.ledger import read_balance, read_inherited
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.totals import RunTotals
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
 
 FORMATS = ("jsonl", "parquet", "csv", "huggingface")
 
@@ -127,6 +129,17 @@ def export_labels(
         )
     path = output or Path(f"{name}.{format}")
     check_folder(path)
+    rows = read_labels(name, storage, database_url)
+    _write(rows, path, format)
+    return len(rows), path
+
+
+def read_labels(name: str, storage: str, database_url: SecretStr | None) -> list[dict[str, Any]]:
+    """Every label in the run's journal, as `export_labels` writes it.
+
+    Raises:
+        UserError: an unknown run, or a storage without the run's pool.
+    """
     with open_runs(storage, database_url) as journal:
         journal.run(name)
         labels = journal.annotations(name)
@@ -137,22 +150,18 @@ def export_labels(
         )
     pool = folder.read_table("pool.parquet", columns=["id", "text"]).to_pylist() if labels else []
     inputs = {row["id"]: row["text"] for row in pool}
-    rows = [
+    return [
         {
             "id": label.id,
             "input": inputs[label.id],
             "text": label.text,
             "annotator": label.annotator,
-        }
-        | {
             "dollars": label.dollars,
             "round": round,
             "run": label.provenance.get(INHERITED, {}).get("run", name),
         }
         for round, label in labels
     ]
-    _write(rows, path, format)
-    return len(rows), path
 
 
 def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
@@ -165,23 +174,30 @@ def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
         UserError: `output` cannot be written.
     """
     folder = RunFolder(storage, name)
-    pool = {
-        row["id"]: row
-        for row in folder.read_table("pool.parquet", columns=["id", "row", "text"]).to_pylist()
-    }
-    picks = folder.read_table("rounds/001/selection.parquet").to_pylist()
-    rows = [
+    rows = read_picks(folder, 1)
+    _write(rows, output, "jsonl")
+    return len(rows), folder.read_table("pool.parquet", columns=["id"]).num_rows
+
+
+def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:
+    """The batch that was selected in `round`, by rank, as `export_selection` writes it; none where
+    the round has no selection yet.
+    """
+    if not folder.exists(rel := f"{round_folder(round)}/selection.parquet"):
+        return []
+    columns = ["id", "row", "text"]
+    pool = {row["id"]: row for row in folder.read_table("pool.parquet", columns).to_pylist()}
+    return [
         {
             "rank": pick["rank"],
             "id": pick["id"],
             "row": pool[pick["id"]]["row"],
             "input": pool[pick["id"]]["text"],
+            "score": pick["score"],
+            "parts": dict(pick["parts"]),
         }
-        | {"score": pick["score"], "parts": dict(pick["parts"])}
-        for pick in picks
+        for pick in folder.read_table(rel).to_pylist()
     ]
-    _write(rows, output, "jsonl")
-    return len(rows), len(pool)
 
 
 def _write(rows: list[dict[str, Any]], path: Path, format: str) -> None:
@@ -198,14 +214,19 @@ def _write(rows: list[dict[str, Any]], path: Path, format: str) -> None:
 
 
 def _save_dataset(rows: list[dict[str, Any]], path: Path) -> None:
-    from datasets import Dataset, Features, disable_progress_bars
+    from datasets import disable_progress_bars
 
     disable_progress_bars()
-    table = _tabulate(rows)
-    # One shard, and not the table itself, which has no blocks without rows: an empty dataset must
-    # read back too.
-    dataset = Dataset.from_dict(table.to_pydict(), Features.from_arrow_schema(table.schema))
-    dataset.save_to_disk(str(path), num_shards=1)
+    build_dataset(rows).save_to_disk(str(path), num_shards=1)  # without rows it has no other shard
+
+
+def build_dataset(rows: list[dict[str, Any]]) -> "Dataset":
+    """Rows of `read_labels` as a dataset of the library `datasets`."""
+    from datasets import Dataset, Features
+
+    table = tabulate_labels(rows)
+    # Not the table itself, which has no blocks without rows: an empty dataset must read back too.
+    return Dataset.from_dict(table.to_pydict(), Features.from_arrow_schema(table.schema))
 
 
 def _encode(rows: list[dict[str, Any]], file: BinaryIO, format: str) -> None:
@@ -215,12 +236,13 @@ def _encode(rows: list[dict[str, Any]], file: BinaryIO, format: str) -> None:
     if format == "jsonl":
         file.writelines(encode_json(row).encode() + b"\n" for row in rows)
     elif format == "csv":
-        pyarrow.csv.write_csv(_tabulate(rows), file)
+        pyarrow.csv.write_csv(tabulate_labels(rows), file)
     else:
-        pyarrow.parquet.write_table(_tabulate(rows), file)
+        pyarrow.parquet.write_table(tabulate_labels(rows), file)
 
 
-def _tabulate(rows: list[dict[str, Any]]) -> "pa.Table":
+def tabulate_labels(rows: list[dict[str, Any]]) -> "pa.Table":
+    """Rows of `read_labels` as a table, which has its columns also without a row."""
     import pyarrow as pa
 
     kinds = {"id": pa.string(), "input": pa.string(), "text": pa.string(), "annotator": pa.string()}
