@@ -145,8 +145,6 @@ def plan(
 
     Costs nothing and contacts no provider. Exit status 2 where something is wrong.
     """
-    from atgen_ray.run.console import plan_lines, plan_table
-
     estimate = make_plan(
         source,
         storage=storage,
@@ -156,6 +154,8 @@ def plan(
     if as_json:
         typer.echo(json.dumps(estimate))
     else:
+        from atgen_ray.run.console import plan_lines, plan_table
+
         console.print(plan_table(estimate))
         for line in plan_lines(estimate):
             typer.echo(printable(line))
