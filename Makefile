@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo smoke test lint audit nightly install install-vllm postgres chromium clean
+.PHONY: demo smoke test test-fast lint audit nightly install install-vllm postgres chromium clean
 
 demo: $(VENV)/.demo $(if $(filter vllm,$(ENGINE)),install-vllm)
 	$(BIN)/atgen-ray run demo engine.backend=$(ENGINE)
@@ -19,12 +19,17 @@ smoke: $(VENV)/.demo
 test: $(VENV)/.demo $(VENV)/.dev install-vllm postgres chromium
 	$(MAKE) lint
 	ATGEN_SCREENSHOTS=$${ATGEN_SCREENSHOTS:-build/screenshots} \
-	  $(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	  $(BIN)/pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+
+# What needs neither Ray nor a browser nor a database server: less than four minutes on two cores.
+test-fast: $(VENV)/.demo $(VENV)/.dev
+	$(BIN)/pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive atgen_ray
 
 # Known weaknesses of what we depend on; asks the package index, and fails where that cannot be reached.

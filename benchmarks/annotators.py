@@ -104,7 +104,7 @@ def measure(people: int, tasks: int, storage: Path) -> dict[str, Any]:
     try:
         journal = Journal(f"sqlite:///{storage}/atgen.db")
         desk = HumanDesk(journal, tasks, price_per_label=0.5)
-        desk.put_up()
+        desk.publish_tasks()
         known = Tokens(journal.database)
         tokens = [known.create("annotator", f"person-{number}") for number in range(people)]
         with ThreadPoolExecutor(people) as pool:

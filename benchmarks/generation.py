@@ -137,13 +137,13 @@ def enter_adapters(storage: str, rounds: int) -> list[str]:
     from atgen_ray.models.loading import digest_adapter
     from atgen_ray.store.journal import open_journal
     from atgen_ray.store.layout import round_folder
-    from atgen_ray.store.owner import Owner
+    from atgen_ray.store.owner import ProcessIdentity
     from atgen_ray.store.run_folder import RunFolder
 
     folder = RunFolder(storage, "turn")
     journal = open_journal(storage)
     journal.create_run("turn", {"model": {"id": MODEL, "revision": None}}, "")
-    lease = journal.acquire("turn", Owner("benchmark"), 60)
+    lease = journal.acquire("turn", ProcessIdentity("benchmark"), 60)
     for round in range(1, rounds + 1):
         with folder.publish(f"{round_folder(round)}/adapter") as output:
             write_adapter(output, round)

@@ -33,11 +33,11 @@ from atgen_ray.core.money import NANO
 from atgen_ray.core.records import Annotation
 from atgen_ray.run.queries import list_runs
 from atgen_ray.serving.application import create_api, parse_service
-from atgen_ray.serving.runs import RunControl
+from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.ledger import Entry, Ledger
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 
 ROUNDS = 10
 STEPS = ("selection", "annotation", "training", "generation", "evaluation")
@@ -53,7 +53,7 @@ def fill(journal: Journal, runs: int, labels: int) -> None:
     for number in range(runs):
         name = f"run-{number:04d}"
         journal.create_run(name, config | {"name": name}, "")
-        lease = journal.acquire(name, Owner("benchmark"), 600)
+        lease = journal.acquire(name, ProcessIdentity("benchmark"), 600)
         for round in range(1, ROUNDS + 1):
             _fill_round(journal, lease, round, labels // runs // ROUNDS)
         journal.set_status(lease, "finished")
@@ -63,7 +63,7 @@ def fill(journal: Journal, runs: int, labels: int) -> None:
 def _fill_round(journal: Journal, lease: Any, round: int, count: int) -> None:
     ids = [f"{round:03d}-{at:09d}" for at in range(count)]
     ledger = Ledger(lease.run, StoppingConfig())
-    with journal.fenced(lease) as connection:
+    with journal.leased_transaction(lease) as connection:
         ledger.hold(connection, round, "model", [Entry(id_, id_, NANO // 100) for id_ in ids])
         ledger.settle(connection, dict.fromkeys(ids, NANO // 1000))
     journal.record_annotations(lease, round, [Annotation(id_, TEXT, "model", 0.001) for id_ in ids])
@@ -76,7 +76,7 @@ def time_views(
 ) -> list[dict[str, Any]]:
     """Median and longest milliseconds of each view."""
     service = parse_service({"storage": storage} | ({"database_url": url} if url else {}))
-    control = RunControl(service, journal)
+    control = RunManager(service, journal)
     client = TestClient(
         create_api(service, None, None), headers=bearer(Tokens(journal.database).create("admin"))
     )

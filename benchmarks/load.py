@@ -113,7 +113,7 @@ def run_service(folder: Path, clients: int, hang_ups: float) -> Iterator[Target]
     model = str(folder / "model")
     journal = Journal(f"sqlite:///{folder}/storage/atgen.db")
     desk, known = HumanDesk(journal, TASKS), Tokens(journal.database)
-    desk.put_up()
+    desk.publish_tasks()
     people = [known.create("annotator", f"person-{number}") for number in range(clients)]
     arguments = {
         "storage": str(folder / "storage"),

@@ -35,7 +35,7 @@ from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.transformers_engine import TransformersEngine, TransformersWorker
 from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
 from atgen_ray.ray_runtime.session import quieten_ray_data
-from atgen_ray.ray_runtime.workers import keep_workers
+from atgen_ray.ray_runtime.workers import reuse_idle_workers
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.training import TrainingExample, train_adapter
 from atgen_ray.training.fine_tune import fine_tune
@@ -154,7 +154,7 @@ def main() -> None:
     config = load_config("demo", ["engine.backend=transformers"])
     environment = {"env_vars": worker_environment(count_threads(1, None))}
     quiet_ray = {"include_dashboard": False, "logging_level": "error", "log_to_driver": False}
-    with keep_workers(), tempfile.TemporaryDirectory() as folder:  # as `atgen-ray run` does
+    with reuse_idle_workers(), tempfile.TemporaryDirectory() as folder:  # as `atgen-ray run` does
         ray.init(address="local", runtime_env=environment, **quiet_ray)
         quieten_ray_data()
         split = build_split(config.data, config.prompt, "pool", config.seed)

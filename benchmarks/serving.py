@@ -83,11 +83,11 @@ def load_transformers(service: Any, tokens: int) -> Callable[[list[str]], int]:
     from atgen_ray.engines.base import TokenRequest
     from atgen_ray.models.loading import load_tokenizer
     from atgen_ray.models.prompts import PromptBuilder
-    from atgen_ray.serving.replicas.adapter_cache import AdapterShelf
+    from atgen_ray.serving.replicas.adapter_cache import AdapterCache
 
     tokenizer: Any = load_tokenizer(service.taught)
     stop_ids = PromptBuilder(tokenizer, service.prompt, service.taught.max_prompt_tokens).stop_ids
-    shelf = AdapterShelf(service)
+    shelf = AdapterCache(service)
     shelf.load_model()
 
     def answer(prompts: list[str]) -> int:
@@ -140,13 +140,13 @@ def start_service(backend: str, storage: str) -> Iterator[tuple[str, str]]:
     import ray
     from ray import serve
 
-    from atgen_ray.ray_runtime.workers import keep_workers
+    from atgen_ray.ray_runtime.workers import reuse_idle_workers
     from atgen_ray.serving.application import build_application
     from atgen_ray.serving.security.tokens import Tokens
     from atgen_ray.store.database import Database
 
     os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
-    with keep_workers():  # what feeds it then runs as in `atgen-ray serve`
+    with reuse_idle_workers():  # what feeds it then runs as in `atgen-ray serve`
         ray.init(
             address="local",
             num_cpus=4,

@@ -12,11 +12,13 @@ import pytest
 from filelock import FileLock
 from ports import free_port
 from postgres import run_postgres
-from projects import Project, make_project_in, make_tiny_model
+from projects import Project, end_started, make_project_in, make_tiny_model
 from services import Service
 
-from atgen_ray.ray_runtime.workers import keep_workers
+from atgen_ray.ray_runtime.workers import reuse_idle_workers
 from atgen_ray.store.journal import Journal
+
+pytest_plugins = ["suite"]
 
 SERVED_ENGINE = {"backend": "transformers", "threads_per_worker": 1, "cpus_per_worker": 0.5}
 
@@ -27,6 +29,11 @@ os.environ.update(
     OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled"
 )
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+
+
+def pytest_runtest_teardown() -> None:
+    """A test that ends early leaves no command behind, which would take the cores of others."""
+    end_started()
 
 
 @pytest.fixture(scope="session")
@@ -42,11 +49,12 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One small Ray for all tests that need it; its workers are kept, as in the one of `atgen-ray
-    run`.
+    run`, and for longer, since the next test that needs them may come after minutes.
     """
     import ray
 
-    with keep_workers():
+    with pytest.MonkeyPatch.context() as patch, reuse_idle_workers():
+        patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "600000")
         ray.init(
             address="local",
             num_cpus=4,

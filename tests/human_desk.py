@@ -8,13 +8,13 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.human.queue import Queue
-from atgen_ray.annotation.human.round_tasks import Offer, TaskRound
+from atgen_ray.annotation.human.round_tasks import TaskDraft, TaskRound
 from atgen_ray.config import HumanAnnotatorConfig, RunConfig
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import assignments
 
@@ -52,19 +52,21 @@ class HumanDesk:
 
     def round(self, round: int = 1) -> TaskRound:
         """The round as a controller that starts sees it, under a lease of its own."""
-        lease = self.journal.acquire(self.run, Owner("desk"), 600, takeover=True)
+        lease = self.journal.acquire(self.run, ProcessIdentity("desk"), 600, takeover=True)
         folder = RunFolder("/nowhere", self.run)
-        site = Site(self.config, self.journal, lease, folder, round, self.texts, (), quiet)
+        site = AnnotationContext(
+            self.config, self.journal, lease, folder, round, self.texts, (), quiet
+        )
         assert isinstance(self.config.annotator, HumanAnnotatorConfig)
         return TaskRound(self.config.annotator, site)
 
-    def put_up(self) -> int:
+    def publish_tasks(self) -> int:
         """All tasks, again and again."""
         offers = [
-            Offer(id_, text, {"text": f"draft of {id_}", "source": "m", "round": 0}, None, None)
+            TaskDraft(id_, text, {"text": f"draft of {id_}", "source": "m", "round": 0}, None, None)
             for id_, text in self.texts.items()
         ]
-        return self.round().put_up(offers)
+        return self.round().publish_tasks(offers)
 
     def queue(self, annotator: str) -> Queue:
         return Queue(self.journal, self.run, annotator)

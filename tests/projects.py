@@ -6,12 +6,30 @@ import random
 import shutil
 import subprocess
 import sys
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
+import pytest
 import yaml
+from command_line import call
+
+# What `Project.start` has started and nobody has waited for yet.
+STARTED: list[subprocess.Popen[str]] = []
+
+
+def end_started() -> None:
+    """Kills what a test has started and left behind, as when it failed or took too long.
+
+    The Ray of a command ends with it.
+    """
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait(60)
 
 
 @dataclass(frozen=True)
@@ -23,7 +41,7 @@ class Project:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """The command line as a process of its own, its output in pipes."""
         command = [sys.executable, "-m", "atgen_ray.cli", *arguments]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             cwd=self.folder,
             env=os.environ | environment,
@@ -31,12 +49,39 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        STARTED.append(process)
+        return process
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """The command line to its end."""
         process = self.start(*arguments, **environment)
         out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def call(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The command line to its end, in this process and on its Ray, whose workers have their
+        imports behind them.
+
+        Workers of that Ray do not stand in this project's folder: paths to data and runs are given
+        as absolute ones. What is printed past Python's streams, as by Ray, is not in the result.
+        """
+        with chdir(self.folder), pytest.MonkeyPatch.context() as patch:
+            for key, value in environment.items():
+                patch.setenv(key, value)
+            ended = call(*arguments, *self._absolute(arguments))
+        return subprocess.CompletedProcess(arguments, ended.status, ended.out, ended.err)
+
+    def _absolute(self, arguments: tuple[str, ...]) -> list[str]:
+        """Further arguments by which the paths in this project's configuration are absolute."""
+        if arguments[0] not in ("run", "select", "plan"):
+            return []
+        further = [] if "--storage" in arguments else ["--storage", str(self.folder / "atgen-runs")]
+        if arguments[1].endswith(".yaml"):
+            data = yaml.safe_load((self.folder / arguments[1]).read_text())["data"]
+            given = {argument.partition("=")[0] for argument in arguments}
+            keys = [key for key in ("pool", "test") if key in data and f"data.{key}" not in given]
+            further += [f"data.{key}={self.folder / data[key]}" for key in keys]
+        return further
 
     def copy(self, folder: Path) -> "Project":
         """This project with all its runs, somewhere else."""

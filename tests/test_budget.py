@@ -21,7 +21,7 @@ from atgen_ray.store.ledger import (
     read_accounts,
     read_balance,
 )
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 
 JOBS = st.lists(
     st.lists(st.tuples(st.integers(1, 40), st.integers(0, 40)), max_size=4), min_size=2, max_size=4
@@ -35,21 +35,21 @@ def test_concurrent_reservations_stay_within_both_budgets(
 ) -> None:
     journal = Journal(f"sqlite:///{tmp_path_factory.getbasetemp() / 'ledger.db'}")  # type: ignore[attr-defined]
     run = journal.create_run(f"run-{uuid4().hex}", {}, "").name
-    lease = journal.acquire(run, Owner("a"), 600)
+    lease = journal.acquire(run, ProcessIdentity("a"), 600)
     budget = StoppingConfig(dollars=float(run_budget), dollars_per_round=float(round_budget))
 
     def work(thread: int) -> None:
         ledger = Ledger(run, budget)
         for number, (worst, actual) in enumerate(jobs[thread]):
             key = f"{thread}-{number}"
-            with journal.fenced(lease) as connection:
+            with journal.leased_transaction(lease) as connection:
                 count, limit = ledger.reserve(
                     connection, thread % 2, "ann", [Entry(key, key, worst * NANO)]
                 )
             assert (count == 1) == (limit is None)
             if count:
                 assert read_balance(journal, run).paid <= run_budget
-                with journal.fenced(lease) as connection:
+                with journal.leased_transaction(lease) as connection:
                     ledger.settle(connection, {key: min(actual, worst) * NANO})
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(len(jobs))]
@@ -70,7 +70,7 @@ def test_a_budget_of_so_many_prices_buys_so_many(tmp_path: Path, price: float, c
     journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
     journal.create_run("r", {}, "")
     ledger = Ledger("r", StoppingConfig(dollars=price * count))
-    with journal.fenced(journal.acquire("r", Owner("a"), 60)) as connection:
+    with journal.leased_transaction(journal.acquire("r", ProcessIdentity("a"), 60)) as connection:
         assert ledger.fit(connection, 1, [to_nano(price)] * (count + 1)) == (count, "run")
 
 
@@ -85,14 +85,16 @@ def test_a_reservation_outlives_the_process_that_made_it(tmp_path: Path) -> None
     journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
     journal.create_run("r", {}, "")
     budget = StoppingConfig(dollars=10.0)
-    with journal.fenced(journal.acquire("r", Owner("a"), 60)) as connection:
+    with journal.leased_transaction(journal.acquire("r", ProcessIdentity("a"), 60)) as connection:
         assert Ledger("r", budget).reserve(connection, 1, "ann", [Entry("x", "x", 7 * NANO)]) == (
             1,
             None,
         )
     journal.close()
     again = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
-    with again.fenced(again.acquire("r", Owner("b"), 60, takeover=True)) as connection:
+    with again.leased_transaction(
+        again.acquire("r", ProcessIdentity("b"), 60, takeover=True)
+    ) as connection:
         assert Ledger("r", budget).reserve(connection, 1, "ann", [Entry("y", "y", 4 * NANO)]) == (
             0,
             "run",
@@ -103,8 +105,8 @@ def test_a_reservation_outlives_the_process_that_made_it(tmp_path: Path) -> None
 def test_accounts_tell_paid_and_held_of_each_annotator_and_round(tmp_path: Path) -> None:
     journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
     journal.create_run("r", {}, "")
-    lease, ledger = journal.acquire("r", Owner("a"), 60), Ledger("r", StoppingConfig())
-    with journal.fenced(lease) as connection:
+    lease, ledger = journal.acquire("r", ProcessIdentity("a"), 60), Ledger("r", StoppingConfig())
+    with journal.leased_transaction(lease) as connection:
         ledger.hold(connection, 1, "model", [Entry("x", "x", 3 * NANO), Entry("y", "y", 2 * NANO)])
         ledger.settle(connection, {"x": NANO})
     free = [Annotation("x", "label", "model", 0.5), Annotation("z", "label", "dataset", 0.25)]

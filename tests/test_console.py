@@ -102,18 +102,24 @@ def test_a_plain_screen_tells_of_the_step_under_way_now_and_then(
     screen = PlainScreen(console)
     screen.show_activity(activity(5, 20, ago=30))
     assert printed(console) == ""  # not at once
-    monkeypatch.setattr(screens, "PLAIN_SECONDS", 0.05)
-    time.sleep(0.06)
+    clock = time.monotonic()
+
+    def wait() -> None:
+        nonlocal clock
+        clock += screens.PLAIN_SECONDS
+        monkeypatch.setattr(time, "monotonic", lambda: clock)
+
+    wait()
     screen.show_activity(activity(5, 20, ago=30))
     screen.show_activity(activity(6, 20, ago=30))
     assert printed(console) == "round 1 training: 5/20, 90 s left\n"
-    time.sleep(0.06)
+    wait()
     screen.show_event(
         event()
     )  # a line of its own, after which there is nothing to tell for a while
     screen.show_activity(activity(0, 0, round=0, step="pool"))
     assert printed(console).count("\n") == 2
-    time.sleep(0.06)
+    wait()
     screen.show_activity(activity(0, 0, round=0, step="pool"))
     assert printed(console).endswith("12.3 s\npool: 0/?, 0 s so far\n")
 

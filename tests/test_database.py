@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from atgen_ray.core.errors import UserError
 from atgen_ray.store import database
 from atgen_ray.store.database import Database, parse_url
-from atgen_ray.store.journal import Journal, LeaseLost
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.journal import Journal, LeaseLostError
+from atgen_ray.store.owner import ProcessIdentity
 
 SECRET = "s3cr3t-canary"
 
@@ -62,7 +62,7 @@ def test_a_right_password_is_not_shown_either(
     with caplog.at_level(logging.DEBUG):
         journal = Journal(postgres_url)
         journal.create_run("secretive", {}, "")
-        lease = journal.acquire("secretive", Owner("a"), 60)
+        lease = journal.acquire("secretive", ProcessIdentity("a"), 60)
         shown = f"{journal!r} {journal.database!r} {lease!r} {lease}"
     assert "pg-canary" not in shown + caplog.text
     assert "atgen:***@" in shown
@@ -115,7 +115,7 @@ def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:
 def test_connections_that_the_server_cut_are_replaced(postgres_url: str) -> None:
     journal, other = Journal(postgres_url), Database(postgres_url)
     journal.create_run("cut", {}, "")
-    lease = journal.acquire("cut", Owner("a"), 60)
+    lease = journal.acquire("cut", ProcessIdentity("a"), 60)
     cut = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'atgen' AND "
         "pid <> pg_backend_pid()"
@@ -131,11 +131,11 @@ def test_a_machine_that_vanishes_in_a_transaction_does_not_block_the_run(
     monkeypatch.setattr(database, "IDLE_SECONDS", 1)
     journal, second = Journal(postgres_url), Journal(postgres_url)
     journal.create_run("vanished", {}, "")
-    lease = journal.acquire("vanished", Owner("a"), 60)
+    lease = journal.acquire("vanished", ProcessIdentity("a"), 60)
     inside, over = threading.Event(), threading.Event()
 
     def vanish() -> None:
-        with journal.fenced(lease) as connection:
+        with journal.leased_transaction(lease) as connection:
             inside.set()
             over.wait(30)
             connection.exec_driver_sql("SELECT 1")
@@ -144,11 +144,11 @@ def test_a_machine_that_vanishes_in_a_transaction_does_not_block_the_run(
         vanished = pool.submit(vanish)
         assert inside.wait(30)
         begun = time.monotonic()
-        taken = second.acquire("vanished", Owner("b"), 60, takeover=True)
+        taken = second.acquire("vanished", ProcessIdentity("b"), 60, takeover=True)
         assert time.monotonic() - begun < 20
         over.set()
         with pytest.raises(UserError, match="idle-in-transaction"):
             vanished.result(30)
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         journal.append(lease, "note")
     assert second.append(taken, "note").sequence == 1

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from atgen_ray.config.loading import dump_config, parse_config
-from atgen_ray.core.errors import RunBusy, UserError
+from atgen_ray.core.errors import RunBusyError, UserError
 from atgen_ray.run.driver import check_entry, enter_run, name_user
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 
 TREE: dict[str, Any] = {
     "name": "task",
@@ -72,9 +72,9 @@ def test_what_changes_no_meaning_may_change_and_is_journalled(journal: Journal) 
 
 def test_nothing_changes_under_a_controller(journal: Journal) -> None:
     enter_run(parse_config(TREE), journal)
-    lease = journal.acquire("task", Owner("controller"), 60)
+    lease = journal.acquire("task", ProcessIdentity("controller"), 60)
     enter_run(parse_config(TREE | {"storage": "elsewhere"}), journal)  # another way to say where
-    with pytest.raises(RunBusy, match="stop it first"):
+    with pytest.raises(RunBusyError, match="stop it first"):
         enter_run(parse_config(TREE | {"stopping": {"rounds": 9}}), journal)
     assert journal.run("task").config["stopping"]["rounds"] == 5
     lease.release()

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import Annotation, DeadLetter
 from atgen_ray.store.journal import Journal, open_journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 
 
 def test_creating_a_run_again_finds_the_first(journal: Journal) -> None:
@@ -31,13 +31,13 @@ def test_a_bad_run_name_is_refused(journal: Journal, name: str) -> None:
 
 def test_an_unknown_run_is_named_with_the_nearest(journal: Journal) -> None:
     journal.create_run("sonnets", {}, "")
-    for use in (journal.run, lambda name: journal.acquire(name, Owner("a"), 60)):
+    for use in (journal.run, lambda name: journal.acquire(name, ProcessIdentity("a"), 60)):
         with pytest.raises(UserError, match="run 'sonets' is unknown; did you mean 'sonnets'"):
             use("sonets")
 
 
 def test_status_is_changed_by_the_holder_of_the_lease(journal: Journal, run: str) -> None:
-    lease = journal.acquire(run, Owner("a"), 60)
+    lease = journal.acquire(run, ProcessIdentity("a"), 60)
     time.sleep(0.01)  # the clock of SQLite ticks in milliseconds
     journal.set_status(lease, "running")
     record = journal.run(run)
@@ -46,7 +46,7 @@ def test_status_is_changed_by_the_holder_of_the_lease(journal: Journal, run: str
 
 
 def test_a_step_is_committed_once(journal: Journal, run: str) -> None:
-    lease = journal.acquire(run, Owner("a"), 60)
+    lease = journal.acquire(run, ProcessIdentity("a"), 60)
     first = journal.append(
         lease, "step", 1, "scoring", {"rows": 3, "mean": math.nan, "at": (1, 2)}, seconds=1.5
     )
@@ -64,7 +64,7 @@ def test_a_step_is_committed_once(journal: Journal, run: str) -> None:
 
 
 def test_the_first_annotation_wins(journal: Journal, run: str) -> None:
-    lease = journal.acquire(run, Owner("a"), 60)
+    lease = journal.acquire(run, ProcessIdentity("a"), 60)
     first = Annotation("x", "old", "ann", 0.25, {"model": "m", "tokens": 7})
     assert journal.record_annotations(lease, 2, [first, Annotation("x", "twice", "ann", 9.0)]) == 1
     others = [
@@ -84,7 +84,7 @@ def test_the_first_annotation_wins(journal: Journal, run: str) -> None:
 
 
 def test_annotations_keep_the_order_they_came_in(journal: Journal, run: str) -> None:
-    lease = journal.acquire(run, Owner("a"), 60)
+    lease = journal.acquire(run, ProcessIdentity("a"), 60)
     labels = [Annotation(uuid4().hex, f"text {i}", "ann") for i in range(3000)]
     assert journal.record_annotations(lease, 1, labels) == 3000
     assert [label for _, label in journal.annotations(run)] == labels
@@ -92,7 +92,7 @@ def test_annotations_keep_the_order_they_came_in(journal: Journal, run: str) -> 
 
 @pytest.mark.parametrize("dollars", [-0.01, math.nan, math.inf])
 def test_a_price_that_is_no_amount_is_refused(journal: Journal, run: str, dollars: float) -> None:
-    lease = journal.acquire(run, Owner("a"), 60)
+    lease = journal.acquire(run, ProcessIdentity("a"), 60)
     with pytest.raises(ValueError, match="dollars"):
         journal.record_annotations(
             lease, 1, [Annotation("x", "fine", "ann"), Annotation("y", "", "ann", dollars)]
@@ -101,14 +101,14 @@ def test_a_price_that_is_no_amount_is_refused(journal: Journal, run: str, dollar
 
 
 def test_any_text_can_be_stored(journal: Journal, run: str) -> None:
-    lease = journal.acquire(run, Owner("a"), 60)
+    lease = journal.acquire(run, ProcessIdentity("a"), 60)
     strange = "nul \0, lone surrogate \ud800, line \u2028, 漢字, '; DROP TABLE runs; --"
     label, letter = (
         Annotation("x", strange, "ann", 0.0, {strange: strange}),
         DeadLetter("x", "scoring", strange),
     )
     journal.record_annotations(lease, 1, [label])
-    assert journal.bury(lease, None, [letter]) == 1
+    assert journal.record_dead_letters(lease, None, [letter]) == 1
     journal.append(lease, "note", payload={"text": strange})
     assert journal.annotations(run) == [(1, label)]
     assert journal.dead_letters(run) == [(None, letter)]
@@ -116,10 +116,10 @@ def test_any_text_can_be_stored(journal: Journal, run: str) -> None:
 
 
 def test_a_dead_letter_is_kept_once_per_step(journal: Journal, run: str) -> None:
-    lease = journal.acquire(run, Owner("a"), 60)
+    lease = journal.acquire(run, ProcessIdentity("a"), 60)
     first, other = DeadLetter("x", "scoring", "too long"), DeadLetter("x", "training", "empty")
-    assert journal.bury(lease, 1, [first]) == 1
-    assert journal.bury(lease, 2, [DeadLetter("x", "scoring", "again"), other]) == 1
+    assert journal.record_dead_letters(lease, 1, [first]) == 1
+    assert journal.record_dead_letters(lease, 2, [DeadLetter("x", "scoring", "again"), other]) == 1
     assert journal.dead_letters(run) == [(1, first), (2, other)]
 
 

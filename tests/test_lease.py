@@ -20,32 +20,32 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from atgen_ray.core.errors import RunBusy
+from atgen_ray.core.errors import RunBusyError
 from atgen_ray.core.records import Annotation, DeadLetter
-from atgen_ray.store.journal import Journal, Lease, LeaseLost
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.journal import Journal, Lease, LeaseLostError
+from atgen_ray.store.owner import ProcessIdentity
 
 
-def elsewhere(id: str) -> Owner:
+def elsewhere(id: str) -> ProcessIdentity:
     """A controller on another machine, of which nothing can be seen from here."""
-    return Owner(id, host="far-away", pid=2**22 + 1, started=0.0, machine="another")
+    return ProcessIdentity(id, host="far-away", pid=2**22 + 1, started=0.0, machine="another")
 
 
 def test_a_live_holder_keeps_the_run(journal: Journal, run: str) -> None:
-    journal.acquire(run, Owner("a"), 60)
+    journal.acquire(run, ProcessIdentity("a"), 60)
     host = socket.gethostname()
     with pytest.raises(
-        RunBusy, match=rf"process {os.getpid()} on host '{host}'.* expires in [56]\d s"
+        RunBusyError, match=rf"process {os.getpid()} on host '{host}'.* expires in [56]\d s"
     ):
-        journal.acquire(run, Owner("b"), 60)
+        journal.acquire(run, ProcessIdentity("b"), 60)
 
 
 def test_the_same_owner_and_a_takeover_void_the_earlier_lease(journal: Journal, run: str) -> None:
     leases = [journal.acquire(run, elsewhere("a"), 60), journal.acquire(run, elsewhere("a"), 60)]
-    leases.append(journal.acquire(run, Owner("b"), 60, takeover=True))
+    leases.append(journal.acquire(run, ProcessIdentity("b"), 60, takeover=True))
     assert [lease.epoch for lease in leases] == [1, 2, 3]
     for lease in leases[:2]:
-        with pytest.raises(LeaseLost, match="taken by process"):
+        with pytest.raises(LeaseLostError, match="taken by process"):
             journal.append(lease, "note")
     assert journal.append(leases[2], "note").sequence == 1
 
@@ -55,20 +55,25 @@ def test_an_expired_lease_is_free_but_valid_until_it_is_taken(journal: Journal, 
     time.sleep(0.1)
     journal.append(lease, "late, yet nobody else came")
     second = journal.acquire(run, elsewhere("b"), 60)
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         lease.renew()
     lease.release()  # must not free what another holds
     journal.append(second, "note")
-    with pytest.raises(RunBusy):
+    with pytest.raises(RunBusyError):
         journal.acquire(run, elsewhere("c"), 60)
 
 
-def test_renewal_puts_off_the_expiry(journal: Journal, run: str) -> None:
-    lease = journal.acquire(run, elsewhere("a"), 1.0)
-    for _ in range(3):
-        time.sleep(0.4)
+def test_renewal_puts_off_the_expiry(
+    journal: Journal, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = journal.acquire(run, elsewhere("a"), 100.0)
+    clock = journal.database.clock
+    for seconds in (40.0, 80.0, 120.0):
+        monkeypatch.setattr(
+            journal.database, "clock", lambda connection, on=seconds: clock(connection) + on
+        )
         lease.renew()
-    with pytest.raises(RunBusy):
+    with pytest.raises(RunBusyError):
         journal.acquire(run, elsewhere("b"), 60)
 
 
@@ -76,53 +81,53 @@ def test_a_released_lease_is_free_and_void(journal: Journal, run: str) -> None:
     lease = journal.acquire(run, elsewhere("a"), 60)
     lease.release()
     lease.release()
-    with pytest.raises(LeaseLost, match="released"):
+    with pytest.raises(LeaseLostError, match="released"):
         journal.append(lease, "note")
     assert journal.acquire(run, elsewhere("b"), 60).epoch == 2
 
 
 def test_whether_a_run_is_driven(journal: Journal, run: str) -> None:
-    assert not journal.is_driven(run)
+    assert not journal.has_live_controller(run)
     lease = journal.acquire(run, elsewhere("a"), 60)
-    assert journal.is_driven(run)
+    assert journal.has_live_controller(run)
     lease.release()
-    assert not journal.is_driven(run)
-    assert not journal.is_driven("nobody")
+    assert not journal.has_live_controller(run)
+    assert not journal.has_live_controller("nobody")
 
 
 def test_a_dead_process_of_this_machine_frees_the_run_at_once(journal: Journal, run: str) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    dying = Owner("a", pid=child.pid, started=psutil.Process(child.pid).create_time())
+    dying = ProcessIdentity("a", pid=child.pid, started=psutil.Process(child.pid).create_time())
     journal.acquire(run, dying, 3600)
-    with pytest.raises(RunBusy):
-        journal.acquire(run, Owner("b"), 60)
+    with pytest.raises(RunBusyError):
+        journal.acquire(run, ProcessIdentity("b"), 60)
     child.kill()
     while (
         psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE
     ):  # dead, though its parent has not noticed
         time.sleep(0.01)
-    journal.acquire(run, Owner("b"), 60)
+    journal.acquire(run, ProcessIdentity("b"), 60)
     child.communicate()
     journal.acquire(run, dying, 3600, takeover=True)
-    journal.acquire(run, Owner("b"), 60)
+    journal.acquire(run, ProcessIdentity("b"), 60)
 
 
 def test_a_recycled_pid_is_not_the_holder(journal: Journal, run: str) -> None:
-    journal.acquire(run, Owner("a", started=psutil.Process().create_time() - 3600), 3600)
-    assert journal.acquire(run, Owner("b"), 60).epoch == 2
+    journal.acquire(run, ProcessIdentity("a", started=psutil.Process().create_time() - 3600), 3600)
+    assert journal.acquire(run, ProcessIdentity("b"), 60).epoch == 2
 
 
 def test_a_pid_of_another_machine_says_nothing_here(journal: Journal, run: str) -> None:
     journal.acquire(run, elsewhere("a"), 3600)
-    with pytest.raises(RunBusy, match="host 'far-away'"):
-        journal.acquire(run, Owner("b"), 60)
+    with pytest.raises(RunBusyError, match="host 'far-away'"):
+        journal.acquire(run, ProcessIdentity("b"), 60)
 
 
 def test_a_controller_hears_that_it_is_to_stop(journal: Journal, run: str) -> None:
     assert not journal.ask_to_stop(run)
-    assert not journal.is_driven(run)
+    assert not journal.has_live_controller(run)
     lease = journal.acquire(run, elsewhere("a"), 60)
-    assert journal.is_driven(run)
+    assert journal.has_live_controller(run)
     assert not lease.renew()
     assert journal.ask_to_stop(run)
     assert lease.renew()
@@ -138,10 +143,10 @@ def test_a_controller_hears_that_it_is_to_stop(journal: Journal, run: str) -> No
 
 
 def test_every_write_is_fenced(journal: Journal, run: str) -> None:
-    stale = journal.acquire(run, Owner("a"), 60)
-    journal.acquire(run, Owner("b"), 60, takeover=True)
+    stale = journal.acquire(run, ProcessIdentity("a"), 60)
+    journal.acquire(run, ProcessIdentity("b"), 60, takeover=True)
     for write in writes(journal, stale):
-        with pytest.raises(LeaseLost):
+        with pytest.raises(LeaseLostError):
             write()
     assert (journal.events(run), journal.annotations(run), journal.dead_letters(run)) == (
         [],
@@ -155,7 +160,7 @@ def writes(journal: Journal, lease: Lease) -> list[Callable[[], object]]:
     return [
         lambda: journal.append(lease, "step", 1, "scoring"),
         lambda: journal.record_annotations(lease, 1, [Annotation("x", "text", "ann")]),
-        lambda: journal.bury(lease, 1, [DeadLetter("x", "scoring", "why")]),
+        lambda: journal.record_dead_letters(lease, 1, [DeadLetter("x", "scoring", "why")]),
         lambda: journal.set_status(lease, "failed"),
         lease.renew,
     ]
@@ -172,7 +177,7 @@ class JournalHistory(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.name = self.journal.create_run(f"run-{uuid4().hex}", {}, "").name
-        self.lease = self.journal.acquire(self.name, Owner("first"), 60)
+        self.lease = self.journal.acquire(self.name, ProcessIdentity("first"), 60)
         self.stale: list[Lease] = []
         self.kinds: list[tuple[str, int | None, str | None]] = []
         self.labels: dict[tuple[str, str], tuple[int, Annotation]] = {}
@@ -209,13 +214,15 @@ class JournalHistory(RuleBasedStateMachine):
             self.lease.release()
         self.journal.close()
         self.journal = Journal(self.url)
-        self.lease = self.journal.acquire(self.name, Owner(uuid4().hex), 60, takeover=not release)
+        self.lease = self.journal.acquire(
+            self.name, ProcessIdentity(uuid4().hex), 60, takeover=not release
+        )
 
     @rule(data=st.data())
     def write_after_death(self, data: st.DataObject) -> None:
         for lease in self.stale[-2:]:
             write = data.draw(st.integers(0, len(writes(self.journal, lease)) - 1))
-            with pytest.raises(LeaseLost):
+            with pytest.raises(LeaseLostError):
                 writes(self.journal, lease)[write]()
             lease.release()
 

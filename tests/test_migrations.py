@@ -22,7 +22,7 @@ from atgen_ray.core.records import Annotation, DeadLetter
 from atgen_ray.store import migrations
 from atgen_ray.store.database import Database
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.tables import TABLES, tokens
 
 FIRST = Path(__file__).with_name("first_schema.sql").read_text()
@@ -101,7 +101,7 @@ def test_the_revisions_make_exactly_the_tables(new_database: Callable[[], sa.Eng
 
 def test_revisions_are_one_line_of_numbers() -> None:
     config = Config()
-    config.set_main_option("script_location", "atgen_ray:migrations")
+    config.set_main_option("script_location", "atgen_ray.store:migrations")
     line = [revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()]
     assert (
         line[::-1] == migrations.list_revisions() == [f"{at:04d}" for at in range(1, len(line) + 1)]
@@ -118,7 +118,7 @@ def test_a_journal_of_the_first_schema_goes_on(new_database: Callable[[], sa.Eng
     ]
     assert journal.annotations("old") == [(1, Annotation("e1", "einé", "dataset", 0.5))]
     assert journal.dead_letters("old") == [(None, DeadLetter("e2", "pool", "empty"))]
-    lease = journal.acquire("old", Owner("new"), 60)
+    lease = journal.acquire("old", ProcessIdentity("new"), 60)
     assert (lease.epoch, journal.append(lease, "step", 0, "pool").sequence) == (4, 1)
     assert journal.record_annotations(
         lease, 1, [Annotation("e1", "x", "dataset"), Annotation("e3", "x", "dataset")]

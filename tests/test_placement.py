@@ -9,8 +9,8 @@ from logical_cluster import run_cluster
 
 ASK = """
 import os, ray, time
-from atgen_ray.errors import UserError
-from atgen_ray.placement import check_gpus, describe_waiting, fit_gpus
+from atgen_ray.core.errors import UserError
+from atgen_ray.ray_runtime.placement import check_gpus, describe_waiting, fit_gpus
 
 ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
 

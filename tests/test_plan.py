@@ -10,9 +10,9 @@ from command_line import SMALLEST
 
 from atgen_ray.annotation.cost_estimate import estimate_judge
 from atgen_ray.config import RunConfig
-from atgen_ray.run.estimate import estimate_minutes, expect_labels, expect_work
+from atgen_ray.run.estimate import estimate_labels, estimate_minutes, estimate_work
 from atgen_ray.store.journal import open_journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 
 
 def configure(**sections: Any) -> RunConfig:
@@ -42,26 +42,26 @@ def configure(**sections: Any) -> RunConfig:
 def test_labels_by_round(
     selection: dict[str, Any], stopping: dict[str, Any], selectable: int, labels: list[int]
 ) -> None:
-    assert expect_labels(configure(selection=selection, stopping=stopping), selectable) == labels
+    assert estimate_labels(configure(selection=selection, stopping=stopping), selectable) == labels
 
 
 def test_people_get_all_examples_in_one_round_unless_they_ask_for_rounds() -> None:
     sections = {"selection": {"count": 10, "first": {"count": 4}}, "stopping": {"rounds": 3}}
-    assert expect_labels(configure(annotator={"type": "human"}, **sections), 100) == [24]
-    assert expect_labels(
+    assert estimate_labels(configure(annotator={"type": "human"}, **sections), 100) == [24]
+    assert estimate_labels(
         configure(annotator={"type": "human", "mode": "rounds"}, **sections), 100
     ) == [4, 14, 24]
 
 
 def test_random_selection_generates_and_embeds_nothing() -> None:
     config = configure(selection={"strategy": "random"}, evaluation={"zero_shot": False})
-    work = expect_work(config, pool=100, selectable=90, test=0, labels=[10, 20])
+    work = estimate_work(config, pool=100, selectable=90, test=0, labels=[10, 20])
     assert work == {"embedding": 0, "generation": 0, "training": 2 * 3 + 3 * 3, "evaluation": 0}
 
 
 def test_every_round_generates_for_what_is_left_and_evaluates_the_test_set() -> None:
     config = configure(selection={"strategy": "huds", "count": 10})
-    work = expect_work(config, pool=100, selectable=90, test=7, labels=[10, 20, 30])
+    work = estimate_work(config, pool=100, selectable=90, test=7, labels=[10, 20, 30])
     assert work["embedding"] == 100  # once
     assert work["generation"] == 90 + 80 + 70
     assert work["evaluation"] == 7 * 4  # with the untuned model
@@ -76,43 +76,45 @@ def test_a_few_shot_start_is_evaluated_too_and_every_answer_is_judged() -> None:
         "price_per_label": 0.01,
     }
     config = configure(selection={"strategy": "random"}, evaluation={"few_shot": 4, "judge": judge})
-    assert expect_work(config, pool=100, selectable=90, test=7, labels=[10])["evaluation"] == 7 * 3
+    assert (
+        estimate_work(config, pool=100, selectable=90, test=7, labels=[10])["evaluation"] == 7 * 3
+    )
     assert estimate_judge(config, 21, ["a text"]) == {"judge_requests": 63, "judge_dollars": 0.63}
     assert estimate_judge(configure(), 21, ["a text"]) == {}
 
 
 def test_candidates_bound_what_is_generated() -> None:
     config = configure(selection={"strategy": "huds", "candidates": 85})
-    assert expect_work(config, 100, 90, 0, [10, 20])["generation"] == 85 + 80
+    assert estimate_work(config, 100, 90, 0, [10, 20])["generation"] == 85 + 80
 
 
 def test_a_shortlist_bounds_it_further_and_is_chosen_by_embeddings() -> None:
     config = configure(selection={"strategy": "entropy", "shortlist": {"count": 30}})
-    work = expect_work(config, 100, 90, 0, [10, 20])
+    work = estimate_work(config, 100, 90, 0, [10, 20])
     assert (work["generation"], work["embedding"]) == (60, 100)
     config = configure(selection={"strategy": "random", "shortlist": {"count": 30}})
-    assert expect_work(config, 100, 90, 0, [10])["embedding"] == 0
+    assert estimate_work(config, 100, 90, 0, [10])["embedding"] == 0
 
 
 def test_weighed_labels_need_embeddings() -> None:
     config = configure(selection={"strategy": "random"}, training={"reweight": 5.0})
-    assert expect_work(config, 100, 90, 0, [10])["embedding"] == 100
+    assert estimate_work(config, 100, 90, 0, [10])["embedding"] == 100
 
 
 def test_the_first_round_may_need_less() -> None:
     first = {"strategy": "random", "count": 5}
     config = configure(selection={"strategy": "huds", "first": first})
-    work = expect_work(config, 100, 90, 0, [5, 15])
+    work = estimate_work(config, 100, 90, 0, [5, 15])
     assert (work["generation"], work["embedding"]) == (85, 100)
-    assert expect_work(config, 100, 90, 0, [5])["embedding"] == 0
+    assert estimate_work(config, 100, 90, 0, [5])["embedding"] == 0
     config = configure(selection={"strategy": "random", "first": {"strategy": "huds"}})
-    assert expect_work(config, 100, 90, 0, [5, 15])["generation"] == 90
+    assert estimate_work(config, 100, 90, 0, [5, 15])["generation"] == 90
 
 
 def test_the_needs_are_those_of_the_parameters() -> None:
     for space, embedding, generation in (("embeddings", 100, 0), ("states", 0, 90)):
         config = configure(selection={"strategy": "k_center", "parameters": {"space": space}})
-        work = expect_work(config, 100, 90, 0, [5])
+        work = estimate_work(config, 100, 90, 0, [5])
         assert (work["embedding"], work["generation"]) == (embedding, generation)
 
 
@@ -122,7 +124,7 @@ def test_a_dev_split_is_not_trained_on_but_evaluated() -> None:
         evaluation={"dev_fraction": 0.25},
         training={"batch_size": 8, "epochs": 2},
     )
-    work = expect_work(config, 100, 90, 5, [32, 64])
+    work = estimate_work(config, 100, 90, 5, [32, 64])
     assert work["training"] == 3 * 2 + 6 * 2
     assert work["evaluation"] == 5 + (5 + 8) + (5 + 16)
 
@@ -135,7 +137,7 @@ def test_optimizer_steps(labels: int, batch: int, epochs: float, steps: int) -> 
     config = configure(
         selection={"strategy": "random"}, training={"batch_size": batch, "epochs": epochs}
     )
-    assert expect_work(config, 100, 90, 0, [labels])["training"] == steps
+    assert estimate_work(config, 100, 90, 0, [labels])["training"] == steps
 
 
 def test_minutes_come_from_earlier_runs_of_the_same_model(tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_minutes_come_from_earlier_runs_of_the_same_model(tmp_path: Path) -> Non
 
     def enter(model: str, seconds: dict[str, tuple[int, float]]) -> None:
         run = journal.create_run(f"plan-{len(journal.runs())}", {"model": {"id": model}}, "").name
-        lease = journal.acquire(run, Owner("a"), 60)
+        lease = journal.acquire(run, ProcessIdentity("a"), 60)
         for round, (step, (rows, took)) in enumerate(seconds.items()):
             journal.append(lease, "step", round, step, {"rows": rows}, took)
 

@@ -1,10 +1,10 @@
 """What a run says of the step under way."""
 
-from atgen_ray.core.progress import Watch
+from atgen_ray.core.progress import ProgressTracker
 
 
 def test_what_is_waited_for_is_told_while_nothing_gets_done() -> None:
-    watch = Watch()
+    watch = ProgressTracker()
     watch.begin(1, "generation")
     watch.wait("no room")
     assert watch.snapshot()["waiting"] == "no room"

@@ -20,7 +20,7 @@ from datasets import load_from_disk
 
 from atgen_ray.core.records import POOL_SCHEMA, Annotation, DeadLetter
 from atgen_ray.store.journal import Journal, Lease, open_journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
 TEXTS = {
@@ -46,7 +46,7 @@ def begin(storage: str, name: str) -> tuple[Journal, Lease, RunFolder]:
     journal.create_run(name, {"name": name}, "")
     return (
         journal,
-        journal.acquire(name, Owner("controller", pid=os.getpid()), 60),
+        journal.acquire(name, ProcessIdentity("controller", pid=os.getpid()), 60),
         RunFolder(storage, name),
     )
 
@@ -70,7 +70,9 @@ def finish(storage: str, name: str = "sonnets") -> None:
         lease, 2, [Annotation("e3", "", "dataset", 0.0), Annotation("e4", "vier 4️⃣", "anna", 1e-3)]
     )
     journal.append(lease, "step", 2, "annotation", {"rows": 2}, 0.1)
-    journal.bury(lease, 1, [DeadLetter("e9", "annotation", "no [/answer] [bold]here[/bold]")])
+    journal.record_dead_letters(
+        lease, 1, [DeadLetter("e9", "annotation", "no [/answer] [bold]here[/bold]")]
+    )
     estimate = {"mean": 0.5, "low": 0.25, "high": 0.75, "count": 3}
     curve: list[dict[str, Any]] = [
         {
@@ -207,7 +209,9 @@ def test_stopping_asks_the_controller_there_is(storage: str) -> None:
 
 def test_a_run_whose_controller_was_killed_is_interrupted(storage: str) -> None:
     with subprocess.Popen(["true"]) as gone:
-        owner = Owner("controller", pid=gone.pid, started=psutil.Process(gone.pid).create_time())
+        owner = ProcessIdentity(
+            "controller", pid=gone.pid, started=psutil.Process(gone.pid).create_time()
+        )
     journal = open_journal(storage)
     journal.create_run("haiku", {"name": "haiku"}, "")
     lease = journal.acquire(
@@ -224,7 +228,7 @@ def test_a_run_whose_controller_was_killed_is_interrupted(storage: str) -> None:
         "controller died; all that "
         "it had committed is saved, and the same command goes on from there",
     )
-    journal.acquire("haiku", Owner("controller-2", pid=os.getpid()), 60)
+    journal.acquire("haiku", ProcessIdentity("controller-2", pid=os.getpid()), 60)
     assert run_in_json("runs", "list")[0]["status"] == "running"
     journal.close()
 
@@ -232,7 +236,7 @@ def test_a_run_whose_controller_was_killed_is_interrupted(storage: str) -> None:
 def test_a_run_whose_lease_has_expired_is_interrupted(storage: str) -> None:
     journal = open_journal(storage)
     journal.create_run("haiku", {"name": "haiku"}, "")
-    lease = journal.acquire("haiku", Owner("controller", host="elsewhere"), 0)
+    lease = journal.acquire("haiku", ProcessIdentity("controller", host="elsewhere"), 0)
     journal.set_status(lease, "running")
     assert run_in_json("runs", "list")[0]["status"] == "interrupted"
     assert call("runs", "stop", "haiku").status == 2

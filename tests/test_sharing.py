@@ -11,13 +11,13 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
 from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
 from atgen_ray.run.shared_cache import (
-    Shelf,
-    open_embedding_shelf,
-    open_output_shelf,
+    ContentCache,
+    open_embedding_cache,
+    open_output_cache,
     share_embeddings,
     share_outputs,
 )
-from atgen_ray.serving.runs import RunControl
+from atgen_ray.serving.runs import RunManager
 from atgen_ray.store.journal import open_journal
 from atgen_ray.store.run_folder import RunFolder
 
@@ -45,9 +45,9 @@ class Model:
         return pa.Table.from_pylist(made, schema=FEATURES_SCHEMA)
 
 
-def outputs(root: Path, options: dict[str, object] | None = None, **model: object) -> Shelf:
+def outputs(root: Path, options: dict[str, object] | None = None, **model: object) -> ContentCache:
     config = ModelConfig.model_validate({"id": "some/model"} | model)
-    return open_output_shelf(
+    return open_output_cache(
         str(root), config, PromptConfig(), "vllm", options or {}, GenerationRequest(8)
     )
 
@@ -104,7 +104,7 @@ def test_vectors_go_from_run_to_run(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def embed(folder: RunFolder, contents: list[str]) -> float:
-        shelf = open_embedding_shelf(str(tmp_path / "cache"), EmbeddingConfig())
+        shelf = open_embedding_cache(str(tmp_path / "cache"), EmbeddingConfig())
 
         def make() -> None:
             have = read_embeddings(folder)["content"].to_pylist()
@@ -133,4 +133,4 @@ def test_a_caller_over_http_cannot_name_the_cache(tmp_path: Path) -> None:
         closing(open_journal(str(tmp_path))) as journal,
         pytest.raises(UserError, match="cache is given"),
     ):
-        RunControl(ServiceConfig(storage=str(tmp_path)), journal).start({"cache": "/etc"})
+        RunManager(ServiceConfig(storage=str(tmp_path)), journal).start({"cache": "/etc"})

@@ -10,7 +10,7 @@ from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import OutputMissingError
 from atgen_ray.run.state import RunState
 from atgen_ray.store.journal import Journal, Lease, open_journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
 
@@ -24,7 +24,7 @@ def parts(tmp_path: Path) -> tuple[RunState, Journal, Lease, RunFolder]:
     return (
         RunState(config, journal, folder),
         journal,
-        journal.acquire("task", Owner("controller"), 60),
+        journal.acquire("task", ProcessIdentity("controller"), 60),
         folder,
     )
 

@@ -23,9 +23,9 @@ from atgen_ray.core.records import (
 from atgen_ray.run.driver import check_entry, enter_run
 from atgen_ray.run.state import RunState
 from atgen_ray.run.takeover import settle_source, take_over
-from atgen_ray.store.journal import Journal, Lease, LeaseLost
+from atgen_ray.store.journal import Journal, Lease, LeaseLostError
 from atgen_ray.store.ledger import Entry, Ledger, read_balance, read_cost, read_inherited
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import TABLES, requests, shards
 
@@ -40,7 +40,7 @@ def configure(folder: Path, name: str, **more: Any) -> RunConfig:
 
 def begin(journal: Journal, config: RunConfig) -> tuple[Lease, RunFolder]:
     journal.create_run(config.name, dump_config(config), "")
-    return journal.acquire(config.name, Owner(config.name), 60), RunFolder(
+    return journal.acquire(config.name, ProcessIdentity(config.name), 60), RunFolder(
         config.storage, config.name
     )
 
@@ -55,7 +55,7 @@ def label(journal: Journal, lease: Lease, folder: RunFolder, round: int, ids: li
     )
     journal.append(lease, "step", round, "selection")
     ledger = Ledger(lease.run, StoppingConfig())
-    with journal.fenced(lease) as connection:
+    with journal.leased_transaction(lease) as connection:
         ledger.reserve(connection, round, "api/m", [Entry(f"request-{ids[0]}", ids[0], 2 * PAID)])
         ledger.settle(connection, {f"request-{ids[0]}": PAID})
         common = {"run": lease.run, "annotator": "api/m", "round": round, "time": 1.0}
@@ -86,8 +86,12 @@ def label(journal: Journal, lease: Lease, folder: RunFolder, round: int, ids: li
         round,
         [Annotation(id_, f"label {id_}", "api/m", 0.25, {"model": "m"}) for id_ in ids],
     )
-    journal.bury(lease, round, [DeadLetter(f"bad-{round}", "annotation", "no answer was usable")])
-    journal.bury(lease, round, [DeadLetter(f"weak-{round}", "generation", "the engine failed")])
+    journal.record_dead_letters(
+        lease, round, [DeadLetter(f"bad-{round}", "annotation", "no answer was usable")]
+    )
+    journal.record_dead_letters(
+        lease, round, [DeadLetter(f"weak-{round}", "generation", "the engine failed")]
+    )
     journal.append(lease, "step", round, "annotation")
 
 
@@ -168,7 +172,7 @@ def test_what_others_paid_counts_against_no_budget(journal: Journal, source: Run
     config, lease, folder = fork(journal, source, ":2")
     take_over(config, journal, lease, folder)
     assert read_inherited(journal, config.name) == {1: 0.5, 2: 0.5}
-    with journal.fenced(lease) as connection:
+    with journal.leased_transaction(lease) as connection:
         room = Ledger(config.name, StoppingConfig(dollars=0.3)).fit(connection, 3, [PAID, PAID])
     assert room == (1, "run")
 
@@ -203,7 +207,7 @@ def test_the_same_command_again_means_the_round_of_the_first_time(
 ) -> None:
     config = configure(Path(source.storage), f"fork-{uuid4().hex[:8]}", fork_from=source.name)
     assert enter_run(config, journal).fork_from == f"{source.name}:3"
-    lease = journal.acquire(source.name, Owner("again"), 60)
+    lease = journal.acquire(source.name, ProcessIdentity("again"), 60)
     journal.append(lease, "step", 4, "annotation")  # the source goes on
     assert enter_run(config, journal).fork_from == f"{source.name}:3"
     with pytest.raises(UserError, match="exists with fork_from"):
@@ -223,11 +227,11 @@ def test_a_run_that_was_forked_can_be_forked(journal: Journal, source: RunConfig
 
 def test_a_take_over_that_was_killed_is_done_again(journal: Journal, source: RunConfig) -> None:
     killed, lease, folder = fork(journal, source, ":2")
-    journal.acquire(killed.name, Owner("another"), 60, takeover=True)
-    with pytest.raises(LeaseLost):  # after the files, before the transaction
+    journal.acquire(killed.name, ProcessIdentity("another"), 60, takeover=True)
+    with pytest.raises(LeaseLostError):  # after the files, before the transaction
         take_over(killed, journal, lease, folder)
     assert journal.events(killed.name) == journal.annotations(killed.name) == []
-    lease = journal.acquire(killed.name, Owner("third"), 60, takeover=True)
+    lease = journal.acquire(killed.name, ProcessIdentity("third"), 60, takeover=True)
     take_over(killed, journal, lease, folder)
     whole, lease, other = fork(journal, source, ":2")
     take_over(whole, journal, lease, other)

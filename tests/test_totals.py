@@ -19,11 +19,11 @@ from atgen_ray.reporting.publish import view_run
 from atgen_ray.run.queries import list_runs, show_run
 from atgen_ray.serving.application import create_api, parse_service
 from atgen_ray.serving.pages.run_views import RunViews
-from atgen_ray.serving.runs import RunControl
+from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal, Lease
 from atgen_ray.store.ledger import Balance, Entry, Ledger, read_balance, read_spending
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import annotations, ledger, totals
 
@@ -32,7 +32,7 @@ def label(lease: Lease, round: int, count: int, price: float = 0.5) -> None:
     """Enters labels of one round, the even ones with an entry in the ledger."""
     money, journal = Ledger(lease.run, StoppingConfig()), lease.journal
     ids = [f"{round}-{at}" for at in range(count)]
-    with journal.fenced(lease) as connection:
+    with journal.leased_transaction(lease) as connection:
         known = money.find(connection, [f"key-{id_}" for id_ in ids])
         entries = [
             Entry(f"key-{id_}", id_, 2 * NANO) for id_ in ids[::2] if f"key-{id_}" not in known
@@ -74,13 +74,13 @@ def kept(journal: Journal, run: str) -> list[tuple[Any, ...]]:
 
 
 def test_totals_follow_labels_and_money_in_every_order(journal: Journal, run: str) -> None:
-    lease = journal.acquire(run, Owner("a"), 600)
+    lease = journal.acquire(run, ProcessIdentity("a"), 600)
     money = Ledger(run, StoppingConfig())
     label(lease, 1, 5)
     label(lease, 2, 3)
     label(lease, 2, 3)  # once more: what is there is there
     assert kept(journal, run) == count(journal, run)
-    with journal.fenced(lease) as connection:
+    with journal.leased_transaction(lease) as connection:
         money.hold(
             connection,
             3,
@@ -99,7 +99,7 @@ def test_totals_follow_labels_and_money_in_every_order(journal: Journal, run: st
         == read_balance(journal, run).paid
         == sum(read_spending(journal, run).values())
     )
-    with suppress(RuntimeError), journal.fenced(lease) as connection:
+    with suppress(RuntimeError), journal.leased_transaction(lease) as connection:
         journal.enter_annotations(connection, run, 4, [Annotation("z", "z", "model", 1.0)])
         raise RuntimeError
     assert kept(journal, run) == count(journal, run)
@@ -108,9 +108,9 @@ def test_totals_follow_labels_and_money_in_every_order(journal: Journal, run: st
 def test_a_journal_from_before_there_were_totals_has_them_counted(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'atgen.db'}"
     journal = Journal(url)
-    lease = journal.acquire(journal.create_run("old", {}, "").name, Owner("a"), 600)
+    lease = journal.acquire(journal.create_run("old", {}, "").name, ProcessIdentity("a"), 600)
     label(lease, 1, 5)
-    with journal.fenced(lease) as connection:
+    with journal.leased_transaction(lease) as connection:
         Ledger("old", StoppingConfig()).hold(connection, 2, "model", [Entry("x", "x", 7)])
     before = kept(journal, "old")
     with journal.database.writing() as connection:
@@ -152,7 +152,7 @@ def test_what_is_listed_costs_the_same_however_many_labels_there_are(tmp_path: P
     service = parse_service({"storage": storage})
     journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
     token = Tokens(journal.database).create("admin")
-    lease = journal.acquire(journal.create_run("many", {}, "").name, Owner("a"), 600)
+    lease = journal.acquire(journal.create_run("many", {}, "").name, ProcessIdentity("a"), 600)
     journal.append(lease, "step", 1, "annotation", {"rows": 1})
     RunFolder(storage, "many").write_json("plan.json", {})
     client = TestClient(create_api(service, None, None), headers=bearer(token))
@@ -161,7 +161,7 @@ def test_what_is_listed_costs_the_same_however_many_labels_there_are(tmp_path: P
         path: partial(client.get, path) for path in ("/", "/parts/runs", "/metrics", "/api/v1/runs")
     }
     looks |= {
-        "readyz": RunControl(service, journal).check,
+        "readyz": RunManager(service, journal).check,
         "runs list": lambda: list_runs(storage, None),
         "runs show": lambda: show_run("many", storage, None),
         "view": lambda: view_run("many", journal, storage, selection=False),

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 import ray
 
-from atgen_ray.ray_runtime.workers import KEEPING, Holder, keep_workers, map_batches
+from atgen_ray.ray_runtime.workers import KEEPING, WorkerCache, map_batches, reuse_idle_workers
 
 Pass = Callable[[], list[tuple[str, int]]]
 
 # Ray gives a task any idle process with its environment, so those that other tests left must not
-# have this one's.
-THREADS = 5
+# have this one's: the passes here are those of a machine with this many cores.
+CORES = 5
 
 
 class Scribe:
@@ -35,11 +35,12 @@ class Scribe:
 
 
 @pytest.fixture
-def one_pass(ray_session: None) -> Pass:
+def one_pass(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> Pass:
     """A pass of 6 blocks of 2 rows through one worker: who worked off each row, and in which
     process.
     """
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(CORES), raising=False)
 
     def one_pass() -> list[tuple[str, int]]:
         blocks = [pa.table({"row": [2 * block, 2 * block + 1]}) for block in range(6)]
@@ -50,7 +51,6 @@ def one_pass(ray_session: None) -> Pass:
             workers=1,
             cpus=1.0,
             gpus=0.0,
-            threads=THREADS,
         ).take_all()
         assert sorted(row["row"] for row in rows) == list(range(12))
         return [(row["made"], row["pid"]) for row in rows]
@@ -74,7 +74,7 @@ def test_elsewhere_actors_end_with_their_pass(
 
 
 def test_a_worker_without_work_is_let_go() -> None:
-    holder = Holder(unused_seconds=0.3)
+    holder = WorkerCache(unused_seconds=0.3)
     made: list[weakref.ref[Scribe]] = []
 
     def make(kind: str) -> Scribe:
@@ -84,14 +84,14 @@ def test_a_worker_without_work_is_let_go() -> None:
 
     batch = pa.table({"row": [1]})
     for step in ("a", "a", "b"):
-        holder.work(batch, step, make, (step,))
+        holder.run_batch(batch, step, make, (step,))
     assert [worker() is None for worker in made] == [True, False]
     deadline = time.monotonic() + 30
     while made[1]() is not None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    holder.work(batch, "b", make, ("b",))
-    holder.let_go()  # as for a training in the same process
+    holder.run_batch(batch, "b", make, ("b",))
+    holder.release()  # as for a training in the same process
     assert len(made) == 3
     assert made[2]() is None
 
@@ -100,7 +100,7 @@ def test_settings_of_the_user_and_of_other_clusters_stay(monkeypatch: pytest.Mon
     mine, other = KEEPING
     monkeypatch.setenv(mine, "7")
     monkeypatch.delenv(other, raising=False)
-    with keep_workers():
+    with reuse_idle_workers():
         assert (os.environ[mine], os.environ[other]) == ("7", KEEPING[other])
     assert os.environ[mine] == "7"
     assert other not in os.environ

@@ -23,7 +23,7 @@ class Shortfall:
 
 
 @dataclass(frozen=True)
-class Site:
+class AnnotationContext:
     """One round of a run, seen by its annotator.
 
     Attributes:

@@ -9,7 +9,7 @@ from typing import Any
 from atgen_ray.annotation.llm.prompts import PromptWriter, bound_cost
 from atgen_ray.config import (
     HumanAnnotatorConfig,
-    LanguageAnnotatorConfig,
+    LLMAnnotatorConfig,
     ModelAnnotatorConfig,
     RemoteAnnotatorConfig,
     RunConfig,
@@ -35,10 +35,12 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
     `dollars_at_most` is what the ledger would hold: it counts a token for every byte of a prompt,
     and repairs; a router's second annotator labels everything.
     """
-    dollars, at_most, modes = 0.0, 0.0, {"sync": 0.0, "batch": 0.0}
+    dollars = 0.0
+    at_most = 0.0
+    modes = {"sync": 0.0, "batch": 0.0}
     questions = prompt_tokens = output_tokens = 0
     for index, (key, annotator) in enumerate(list_annotators(config.annotator)):
-        if not isinstance(annotator, LanguageAnnotatorConfig):
+        if not isinstance(annotator, LLMAnnotatorConfig):
             people = annotator.overlap if isinstance(annotator, HumanAnnotatorConfig) else 1
             at_most += annotator.price_per_label * labels * people
             dollars += annotator.price_per_label * labels * people * (index == 0)
@@ -62,7 +64,8 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
                 }
                 dollars += modes[annotator.mode]
         if index == 0:
-            questions, prompt_tokens = asked, round(asked * sampled)
+            questions = asked
+            prompt_tokens = round(asked * sampled)
             output_tokens = asked * annotator.max_output_tokens
     return {
         "dollars": round(dollars, 2),
@@ -104,7 +107,7 @@ def _price_label(config: RunConfig, text: str) -> int:
     price = to_nano(annotator.price_per_label)
     if isinstance(annotator, HumanAnnotatorConfig):
         return price * annotator.overlap
-    return price * annotator.votes if isinstance(annotator, LanguageAnnotatorConfig) else price
+    return price * annotator.votes if isinstance(annotator, LLMAnnotatorConfig) else price
 
 
 def estimate_judge(config: RunConfig, answers: int, texts: Sequence[str]) -> Numbers:
@@ -144,13 +147,14 @@ def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float 
 
 
 def _count_tokens(
-    config: RunConfig, annotator: LanguageAnnotatorConfig, texts: Sequence[str]
+    config: RunConfig, annotator: LLMAnnotatorConfig, texts: Sequence[str]
 ) -> tuple[float, float]:
     """Mean tokens of a question by the taught model's tokenizer, and the mean of what they are at
     most.
     """
     shots = [(text, "") for text in texts[: annotator.shots]]
-    writer, tokenizer = PromptWriter(annotator, config.prompt, shots), load_tokenizer(config.model)
+    writer = PromptWriter(annotator, config.prompt, shots)
+    tokenizer = load_tokenizer(config.model)
     sample = texts[:: -(-len(texts) // SAMPLE)] if texts else [""]
     prompts = [writer.write(text) for text in sample]
     fixed = len(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.config import DatasetAnnotatorConfig
 from atgen_ray.core.money import to_nano
 from atgen_ray.core.records import Annotation, DeadLetter
@@ -16,9 +16,10 @@ class DatasetAnnotator:
 
     name = "dataset"
 
-    def __init__(self, config: DatasetAnnotatorConfig, site: Site) -> None:
+    def __init__(self, config: DatasetAnnotatorConfig, site: AnnotationContext) -> None:
         gold = site.folder.read_table("gold.parquet")
-        self._price, self._site = config.price_per_label, site
+        self._price = config.price_per_label
+        self._site = site
         self._gold: Mapping[str, Sequence[str]] = dict(
             zip(gold["id"].to_pylist(), gold["references"].to_pylist(), strict=True)
         )
@@ -39,9 +40,10 @@ class DatasetAnnotator:
 
     def _pay(self, ids: Sequence[str]) -> int:
         """Enters the price of labels in the ledger; how many of the first the budget allows."""
-        site, nano = self._site, to_nano(self._price)
+        site = self._site
+        nano = to_nano(self._price)
         entries = [Entry(f"{self.name}-{id_}", id_, nano) for id_ in ids]
-        with site.journal.fenced(site.lease) as connection:
+        with site.journal.leased_transaction(site.lease) as connection:
             paid = site.ledger.find(connection, [entry.key for entry in entries])  # before a kill
             count, limit = site.ledger.reserve(
                 connection,

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from atgen_ray.annotation.context import Annotator, Site
+from atgen_ray.annotation.context import AnnotationContext, Annotator
 from atgen_ray.annotation.dataset import DatasetAnnotator
 from atgen_ray.annotation.human.annotator import HumanAnnotator
-from atgen_ray.annotation.llm.annotator import LanguageAnnotator
-from atgen_ray.annotation.llm.dispatcher import Terms
-from atgen_ray.annotation.llm.error_policy import Patience
+from atgen_ray.annotation.llm.annotator import LLMAnnotator
+from atgen_ray.annotation.llm.dispatcher import BillingPolicy
+from atgen_ray.annotation.llm.error_policy import Timeouts
 from atgen_ray.annotation.llm.prompts import bound_cost
 from atgen_ray.annotation.providers.base import Provider
 from atgen_ray.annotation.router import Router
@@ -33,9 +33,9 @@ def build_provider(config: RemoteAnnotatorConfig, run: str, key: str) -> Provide
     return (AnthropicBatch if config.mode == "batch" else AnthropicMessages)(config, run, key)  # type: ignore[arg-type]
 
 
-def build_patience(config: RemoteAnnotatorConfig) -> Patience:
+def build_timeouts(config: RemoteAnnotatorConfig) -> Timeouts:
     """How long the configuration lets us wait."""
-    return Patience(
+    return Timeouts(
         outage=config.outage_minutes * 60,
         poll=config.poll_seconds,
         batch=config.batch_hours * 3600,
@@ -46,13 +46,16 @@ def build_patience(config: RemoteAnnotatorConfig) -> Patience:
 
 
 def build_remote(
-    config: RemoteAnnotatorConfig, site: Site, key: str, patience: Patience | None = None
-) -> LanguageAnnotator:
+    config: RemoteAnnotatorConfig,
+    site: AnnotationContext,
+    key: str,
+    patience: Timeouts | None = None,
+) -> LLMAnnotator:
     """A model of a paid provider, or of a server that speaks its protocol; patient as it is told to
     be.
     """
     price = find_price(config, key)
-    terms = Terms(
+    terms = BillingPolicy(
         worst=lambda ask: bound_cost(config, price, ask.prompt),
         cost=price.nano,
         resend=config.in_doubt == "resend",
@@ -60,27 +63,25 @@ def build_remote(
     )
     provider = build_provider(config, site.config.name, key)
     name = f"{provider.name}/{config.model}"
-    return LanguageAnnotator(
-        config, site, provider, terms, patience or build_patience(config), name
-    )
+    return LLMAnnotator(config, site, provider, terms, patience or build_timeouts(config), name)
 
 
-def build_local(config: ModelAnnotatorConfig, site: Site, key: str) -> LanguageAnnotator:
+def build_local(config: ModelAnnotatorConfig, site: AnnotationContext, key: str) -> LLMAnnotator:
     """A model on our own workers."""
     from atgen_ray.annotation.providers.local import LocalModel
 
     nano = to_nano(config.price_per_label)
-    terms = Terms(
+    terms = BillingPolicy(
         worst=lambda ask: nano, cost=lambda prompt, output: nano, resend=True, cancel=False
     )
     parts = f"rounds/{site.round:03d}/annotation.parts"
     provider = LocalModel(config, site.folder, parts, site.config.seed, site.progress)
-    return LanguageAnnotator(
-        config, site, provider, terms, Patience(outage=60.0, doubt=0.0), f"model/{config.model.id}"
+    return LLMAnnotator(
+        config, site, provider, terms, Timeouts(outage=60.0, doubt=0.0), f"model/{config.model.id}"
     )
 
 
-ANNOTATORS: dict[str, Callable[[Any, Site, str], Annotator]] = {
+ANNOTATORS: dict[str, Callable[[Any, AnnotationContext, str], Annotator]] = {
     "dataset": lambda config, site, key: DatasetAnnotator(config, site),
     "human": lambda config, site, key: HumanAnnotator(config, site),
     "openai": build_remote,
@@ -90,7 +91,9 @@ ANNOTATORS: dict[str, Callable[[Any, Site, str], Annotator]] = {
 }
 
 
-def build_annotator(config: AnnotatorConfig, site: Site, key: str = "annotator") -> Annotator:
+def build_annotator(
+    config: AnnotatorConfig, site: AnnotationContext, key: str = "annotator"
+) -> Annotator:
     """The annotator that the configuration asks for, at work in one round; `key` is its
     configuration key.
 

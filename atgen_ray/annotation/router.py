@@ -4,16 +4,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.context import AnnotationContext, Annotator
 from atgen_ray.annotation.human.annotator import HumanAnnotator
 from atgen_ray.annotation.human.round_tasks import join_first
 from atgen_ray.config import RouterConfig
 from atgen_ray.core.records import Annotation, DeadLetter
-
-if TYPE_CHECKING:
-    from atgen_ray.annotation.context import Annotator
 
 
 class Router:
@@ -24,9 +21,13 @@ class Router:
     name = "router"
 
     def __init__(
-        self, config: RouterConfig, site: Site, build: "Callable[[Any, Site, str], Annotator]"
+        self,
+        config: RouterConfig,
+        site: AnnotationContext,
+        build: Callable[[Any, AnnotationContext, str], Annotator],
     ) -> None:
-        self._config, self._site = config, site
+        self._config = config
+        self._site = site
         self._first = build(config.first, site, "annotator.first")
         self._then = build(config.then, site, "annotator.then")
 
@@ -35,7 +36,8 @@ class Router:
     ) -> tuple[list[Annotation], list[DeadLetter]]:
         labels, dead = self._first.annotate_batch(ids, texts)
         threshold = self._config.when.confidence_below
-        sure, unsure = list[Annotation](), dict[str, Annotation]()
+        sure = list[Annotation]()
+        unsure = dict[str, Annotation]()
         for label in labels:
             if label.provenance["confidence"] < threshold:
                 unsure[label.id] = label

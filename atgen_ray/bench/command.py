@@ -9,13 +9,15 @@ from rich.console import Console
 
 from atgen_ray.bench.config import BenchConfig
 from atgen_ray.bench.console import choose_sweep_screen
-from atgen_ray.bench.grid import Cell, list_cells, load_suite
+from atgen_ray.bench.grid import Trial, list_trials, load_suite
 from atgen_ray.core.errors import UserError
 
 if TYPE_CHECKING:
     from atgen_ray.bench.analysis.curves import Curve
 
-FINISHED, FAILED, STOPPED = 0, 1, 3
+FINISHED = 0
+FAILED = 1
+STOPPED = 3
 
 
 def run_bench(
@@ -33,7 +35,7 @@ def run_bench(
         UserError: a mistake in the suite, or no results to write yet.
     """
     suite = load_suite(source, overrides, storage)
-    cells = list_cells(suite)
+    cells = list_trials(suite)
     folder = output or Path(suite.storage) / "bench" / suite.name
     status = FINISHED
     if not only_results:
@@ -60,7 +62,7 @@ def run_bench(
     return status
 
 
-def _read_curves(suite: BenchConfig, cells: list[Cell]) -> "list[Curve]":
+def _read_curves(suite: BenchConfig, cells: list[Trial]) -> "list[Curve]":
     from atgen_ray.bench.analysis.curves import read_curves
     from atgen_ray.store.journal import open_journal
 

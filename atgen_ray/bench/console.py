@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from atgen_ray.bench.grid import Cell
+from atgen_ray.bench.grid import Trial
 from atgen_ray.reporting.formats import write_seconds
 from atgen_ray.run.console import PLAIN_SECONDS, describe_activity
 
@@ -43,7 +43,7 @@ class SweepState:
 class SweepScreen(Protocol):
     """Where the progress of a sweep is shown."""
 
-    def show_end(self, cell: Cell, status: str, message: str, state: SweepState) -> None: ...
+    def show_end(self, cell: Trial, status: str, message: str, state: SweepState) -> None: ...
 
     def show_state(self, state: SweepState) -> None: ...
 
@@ -59,7 +59,7 @@ class PlainSweep:
         self._console = console
         self._told = time.monotonic()
 
-    def show_end(self, cell: Cell, status: str, message: str, state: SweepState) -> None:
+    def show_end(self, cell: Trial, status: str, message: str, state: SweepState) -> None:
         self._told = time.monotonic()
         self._console.print(describe_end(cell, status, message, state), highlight=False)
 
@@ -105,7 +105,7 @@ class JsonSweep:
     def __init__(self) -> None:
         self._last: dict[str, Any] = {}
 
-    def show_end(self, cell: Cell, status: str, message: str, state: SweepState) -> None:
+    def show_end(self, cell: Trial, status: str, message: str, state: SweepState) -> None:
         self._write(
             {"type": "run", "name": cell.run.name, "status": status, "message": message}
             | _count(state)
@@ -132,7 +132,7 @@ def choose_sweep_screen(as_json: bool, console: Console) -> SweepScreen:
     return LiveSweep(console) if console.is_terminal else PlainSweep(console)
 
 
-def describe_end(cell: Cell, status: str, message: str, state: SweepState) -> str:
+def describe_end(cell: Trial, status: str, message: str, state: SweepState) -> str:
     """A run that ended, as one line."""
     why = f": {message.strip().splitlines()[-1]}" if status == "failed" and message.strip() else ""
     left = state.seconds_left

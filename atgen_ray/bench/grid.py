@@ -26,7 +26,7 @@ LONGEST = 63  # characters of a run's name
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One run of a suite, by what tells it from the others."""
 
     task: str
@@ -70,7 +70,7 @@ def load_suite(source: str, overrides: list[str], storage: str | None = None) ->
         raise UserError("\n".join(explain_mistakes(error, BenchConfig))) from None
 
 
-def list_cells(suite: BenchConfig) -> list[Cell]:
+def list_trials(suite: BenchConfig) -> list[Trial]:
     """Every run of the suite; neighbours differ in their task, so that runs at once seldom need the
     same features.
 
@@ -80,7 +80,7 @@ def list_cells(suite: BenchConfig) -> list[Cell]:
     url = database_url_from_environment()
     combined = product(suite.orders, suite.seeds, suite.strategies, suite.models, suite.tasks)
     cells = [
-        Cell(
+        Trial(
             task,
             model,
             strategy,
@@ -91,7 +91,8 @@ def list_cells(suite: BenchConfig) -> list[Cell]:
         for order, seed, strategy, model, task in combined
     ]
     for cell in cells:
-        metric, known = suite.tasks[cell.task].metric, cell.run.evaluation.metrics or list(METRICS)
+        metric = suite.tasks[cell.task].metric
+        known = cell.run.evaluation.metrics or list(METRICS)
         if metric not in known:
             hint = nearest(metric, known)
             raise UserError(
@@ -148,7 +149,8 @@ def _share_resources(suite: BenchConfig) -> dict[str, Any]:
     """Workers that keep to their run's part of the cluster; Ray's own tasks find half of each CPU
     free.
     """
-    cpus, gpus = suite.resources.cpus, suite.resources.gpus
+    cpus = suite.resources.cpus
+    gpus = suite.resources.gpus
     worker: dict[str, Any] = {"cpus_per_worker": cpus / 2, "threads_per_worker": max(1, int(cpus))}
     share = {"gpus_per_worker": gpus} if gpus else {}
     return {
@@ -171,7 +173,7 @@ def _name(suite: BenchConfig, task: str, model: str, strategy: str, seed: int, o
     return f"{name[: LONGEST - 9].rstrip('-')}-{digest}"
 
 
-def group_cells(cells: list[Cell]) -> Iterator[tuple[tuple[str, str], list[Cell]]]:
+def group_trials(cells: list[Trial]) -> Iterator[tuple[tuple[str, str], list[Trial]]]:
     """The runs of each task and model, in the order of the suite."""
     for key in dict.fromkeys((cell.task, cell.model) for cell in cells):
         yield key, [cell for cell in cells if (cell.task, cell.model) == key]

@@ -19,7 +19,7 @@ from typing import Any
 
 from atgen_ray.bench.config import BenchConfig, ResourcesConfig
 from atgen_ray.bench.console import SweepScreen, SweepState
-from atgen_ray.bench.grid import Cell
+from atgen_ray.bench.grid import Trial
 from atgen_ray.config import RunConfig
 from atgen_ray.store.journal import Journal, open_journal
 from atgen_ray.store.run_folder import RunFolder
@@ -53,19 +53,19 @@ POLL_SECONDS = 1.0
 class Sweep:
     """How a sweep ended: runs finished, failed (with the reason) and never begun or cut short."""
 
-    finished: list[Cell] = field(default_factory=list)
+    finished: list[Trial] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    left: list[Cell] = field(default_factory=list)
+    left: list[Trial] = field(default_factory=list)
 
 
 @dataclass
 class _Active:
-    cell: Cell
+    cell: Trial
     controller: Any
     seen: int = 0
 
 
-def run_sweep(suite: BenchConfig, cells: Sequence[Cell], screen: SweepScreen) -> Sweep:
+def run_sweep(suite: BenchConfig, cells: Sequence[Trial], screen: SweepScreen) -> Sweep:
     """Brings every run to its end; one that fails is told and keeps no other from going on.
 
     SIGINT and SIGTERM stop the runs under way; what they have committed stays.
@@ -98,12 +98,12 @@ def run_sweep(suite: BenchConfig, cells: Sequence[Cell], screen: SweepScreen) ->
     return sweep
 
 
-def _is_finished(cell: Cell, journal: Journal) -> bool:
+def _is_finished(cell: Trial, journal: Journal) -> bool:
     known = journal.find_run(cell.run.name)
     return known is not None and known.status == "finished"
 
 
-def _check(cells: Iterable[Cell], find: Callable[[RunConfig], list[str]]) -> None:
+def _check(cells: Iterable[Trial], find: Callable[[RunConfig], list[str]]) -> None:
     """Tries one run of each task and model: the others differ by strategy and seed, which are
     checked already.
 
@@ -124,13 +124,16 @@ class _Driver:
     def __init__(
         self,
         suite: BenchConfig,
-        waiting: deque[Cell],
+        waiting: deque[Trial],
         sweep: Sweep,
         journal: Journal,
         screen: SweepScreen,
     ) -> None:
-        self._suite, self._waiting, self._sweep = suite, waiting, sweep
-        self._journal, self._screen = journal, screen
+        self._suite = suite
+        self._waiting = waiting
+        self._sweep = sweep
+        self._journal = journal
+        self._screen = screen
         self._active: list[_Active] = []
         self._state = SweepState(total=len(waiting) + len(sweep.finished), done=len(sweep.finished))
         self._state.seconds = [_measure(journal, cell) for cell in sweep.finished]
@@ -171,7 +174,7 @@ class _Driver:
             controller = start_controller(cell.run, "measure", detached=not is_private())
             self._active.append(_Active(cell, controller))
 
-    def _end(self, cell: Cell, status: str, message: str) -> None:
+    def _end(self, cell: Trial, status: str, message: str) -> None:
         from atgen_ray.run.driver import dismiss_ended
 
         dismiss_ended(cell.run.name)
@@ -208,14 +211,14 @@ def _look(each: _Active, journal: Journal, state: SweepState) -> tuple[str, str]
     return None
 
 
-def _measure(journal: Journal, cell: Cell) -> float:
+def _measure(journal: Journal, cell: Trial) -> float:
     """Seconds of all steps of a run."""
     return sum(
         event.seconds or 0.0 for event in journal.events(cell.run.name) if event.kind == "step"
     )
 
 
-def _tidy(suite: BenchConfig, cell: Cell) -> None:
+def _tidy(suite: BenchConfig, cell: Trial) -> None:
     """Removes the adapters of a finished run, which nobody asks again; they are most of its
     size.
     """

@@ -14,11 +14,9 @@ def explain(as_json: AsJson = False) -> None:
     """Every setting with its type, default and meaning, and every strategy with its parameters."""
     from atgen_ray.config.loading import explain_config, explain_strategies, list_presets
 
-    settings, strategies, presets = (
-        list(explain_config()),
-        list(explain_strategies()),
-        list_presets(),
-    )
+    settings = list(explain_config())
+    strategies = list(explain_strategies())
+    presets = list_presets()
     if as_json:
         typer.echo(json.dumps({"settings": settings, "strategies": strategies, "presets": presets}))
         return

@@ -164,7 +164,7 @@ class ChecksConfig(Section):
         return name
 
 
-class LanguageAnnotatorConfig(Section):
+class LLMAnnotatorConfig(Section):
     """What all annotating language models share."""
 
     guidelines: str = Field(
@@ -218,7 +218,7 @@ class PriceConfig(Section):
     batch_discount: Fraction = Field(0.5, description="Share of the price that batch mode saves")
 
 
-class RemoteAnnotatorConfig(LanguageAnnotatorConfig):
+class RemoteAnnotatorConfig(LLMAnnotatorConfig):
     """What the annotators of paid providers share."""
 
     model: str = Field(description="Name of the model at the provider")
@@ -284,7 +284,7 @@ class AnthropicAnnotatorConfig(RemoteAnnotatorConfig):
     type: Literal["anthropic"] = Field(description="anthropic: Anthropic")
 
 
-class ModelAnnotatorConfig(LanguageAnnotatorConfig):
+class ModelAnnotatorConfig(LLMAnnotatorConfig):
     """A language model on our own workers."""
 
     type: Literal["model"] = Field(description="model: a model on the workers of the run")
@@ -295,8 +295,8 @@ class ModelAnnotatorConfig(LanguageAnnotatorConfig):
     )
 
 
-LanguageAnnotator = OpenAIAnnotatorConfig | AnthropicAnnotatorConfig | ModelAnnotatorConfig
-Successor = HumanAnnotatorConfig | DatasetAnnotatorConfig | LanguageAnnotator
+AnyLLMAnnotatorConfig = OpenAIAnnotatorConfig | AnthropicAnnotatorConfig | ModelAnnotatorConfig
+Successor = HumanAnnotatorConfig | DatasetAnnotatorConfig | AnyLLMAnnotatorConfig
 
 
 class RouteConfig(Section):
@@ -313,7 +313,7 @@ class RouterConfig(Section):
     type: Literal["router"] = Field(
         description="router: a second annotator labels what the first is not sure of"
     )
-    first: LanguageAnnotator = Field(
+    first: AnyLLMAnnotatorConfig = Field(
         discriminator="type", description="The first annotator, with votes of 2 or more"
     )
     then: Successor = Field(
@@ -327,7 +327,9 @@ class RouterConfig(Section):
         return {"type": value} if isinstance(value, str) else value
 
 
-AnnotatorConfig = DatasetAnnotatorConfig | HumanAnnotatorConfig | LanguageAnnotator | RouterConfig
+AnnotatorConfig = (
+    DatasetAnnotatorConfig | HumanAnnotatorConfig | AnyLLMAnnotatorConfig | RouterConfig
+)
 
 
 def list_annotators(config: AnnotatorConfig) -> list[tuple[str, Successor]]:

@@ -11,7 +11,7 @@ from pydantic import (
     field_validator,
 )
 
-from atgen_ray.config.annotation import LanguageAnnotator
+from atgen_ray.config.annotation import AnyLLMAnnotatorConfig
 from atgen_ray.core.errors import nearest
 from atgen_ray.core.schema import Fraction, Section
 from atgen_ray.evaluation import METRICS
@@ -29,7 +29,7 @@ class EvaluationConfig(Section):
         "between words",
     )
     models: MetricModelsConfig = Field(default_factory=MetricModelsConfig)
-    judge: LanguageAnnotator | None = Field(
+    judge: AnyLLMAnnotatorConfig | None = Field(
         None,
         discriminator="type",
         description="Who grades for the metric llm_judge: a model, with keys as annotator",

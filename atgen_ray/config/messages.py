@@ -73,14 +73,16 @@ def _locate(
     """
     keys: list[str] = []
     field: FieldInfo | None = None
-    holder, section = model, find_section(model)
+    holder = model
+    section = find_section(model)
     item = False  # whether the next part is of a list or dictionary, not the name of a field
     for part in path:
         if (
             field is not None and field.discriminator
         ):  # pydantic names which of alternative sections it tried
             section = find_alternatives(field).get(str(part))
-            holder, field = section or holder, None
+            holder = section or holder
+            field = None
             continue
         if (
             section is None
@@ -91,7 +93,8 @@ def _locate(
         if item:
             item = False
             continue
-        holder, field = section, section.model_fields.get(str(part))
+        holder = section
+        field = section.model_fields.get(str(part))
         section = find_section(field.annotation) if field else None
         item = field is not None and get_origin(field.annotation) in ITEMS
     return ".".join(keys), field, holder
@@ -104,7 +107,8 @@ def _explain(
     holder: type[BaseModel],
     root: type[BaseModel],
 ) -> str:
-    kind, message = detail["type"], detail["msg"]
+    kind = detail["type"]
+    message = detail["msg"]
     if kind in ("extra_forbidden", "invalid_key"):
         hint = _find_key(key.rpartition(".")[2], holder, root)
         return f"unknown key {_shorten(repr(key))}{hint}"
@@ -119,7 +123,8 @@ def _explain(
         context = detail.get("ctx", {})
         choices = [choice.strip("'") for choice in context["expected_tags"].split(", ")]
         which = context["discriminator"].strip("'")
-        found, hint = show_value(key, context["tag"]), nearest(context["tag"], choices)
+        found = show_value(key, context["tag"])
+        hint = nearest(context["tag"], choices)
         return f"{key}.{which} is {found}, expected a known type{hint}"
     if kind == "union_tag_not_found":
         types = ", ".join(find_alternatives(field)) if field else ""

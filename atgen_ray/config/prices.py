@@ -41,9 +41,12 @@ def find_price(config: RemoteAnnotatorConfig, key: str, mode: str | None = None)
     table = read_prices()[provider]
     model = config.model if config.model in table["models"] else SNAPSHOT.sub("", config.model)
     if config.price is not None:
-        price, discount, source = config.price, config.price.batch_discount, f"{key}.price"
+        price = config.price
+        discount = config.price.batch_discount
+        source = f"{key}.price"
     elif model in table["models"] and config.base_url is None:
-        price, discount = PriceConfig(**table["models"][model]), table["batch_discount"]
+        price = PriceConfig(**table["models"][model])
+        discount = table["batch_discount"]
         source = f"{table['source']}, {table['date']}"
     else:
         hint = (

@@ -16,7 +16,7 @@ from atgen_ray.config.annotation import (
     AnnotatorConfig,
     DatasetAnnotatorConfig,
     HumanAnnotatorConfig,
-    LanguageAnnotatorConfig,
+    LLMAnnotatorConfig,
     RemoteAnnotatorConfig,
     list_annotators,
 )
@@ -87,7 +87,8 @@ class RunConfig(Section):
 
     def count_picks(self, round: int) -> int:
         """How many examples `round` asks for, before any budget."""
-        later, first = self.selection.count, self.selection.first.count or self.selection.count
+        later = self.selection.count
+        first = self.selection.first.count or self.selection.count
         if self.is_design:
             return first + later * (self.stopping.rounds - 1)
         return first if round == 1 else later
@@ -124,7 +125,7 @@ class RunConfig(Section):
                     f"{key}.type is 'dataset' but data.references is empty, expected the answers' "
                     f"column"
                 )
-            if isinstance(annotator, LanguageAnnotatorConfig):
+            if isinstance(annotator, LLMAnnotatorConfig):
                 self._check_language(key, annotator)
         self._check_judge()
         return self
@@ -144,7 +145,7 @@ class RunConfig(Section):
         if isinstance(judge, RemoteAnnotatorConfig):
             find_price(judge, "evaluation.judge")
 
-    def _check_language(self, key: str, annotator: LanguageAnnotatorConfig) -> None:
+    def _check_language(self, key: str, annotator: LLMAnnotatorConfig) -> None:
         from atgen_ray.config.prices import find_price
 
         if not (

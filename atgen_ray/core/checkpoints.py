@@ -29,7 +29,8 @@ def resolve_checkpoint(model: str, key: str = "model.id") -> str:
     location = locate(model, key)
     try:
         path = Path(location).expanduser()
-        is_file, is_folder = path.is_file(), path.is_dir()
+        is_file = path.is_file()
+        is_folder = path.is_dir()
     except (OSError, RuntimeError) as error:  # too long a name, or the home of nobody
         raise UserError(f"{key} is {model[:80]!r}, which is no path: {error.args[-1]}") from None
     if path.suffix == ".gguf":

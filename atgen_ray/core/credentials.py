@@ -57,7 +57,8 @@ def redact_logs() -> None:
 
     def redacting(*arguments: object, **keywords: object) -> logging.LogRecord:
         record = make(*arguments, **keywords)
-        record.msg, record.args = redact(record.getMessage()), None
+        record.msg = redact(record.getMessage())
+        record.args = None
         if record.exc_info and record.exc_info[0] is not None:
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
         return record

@@ -11,17 +11,17 @@ class UserError(Exception):
     """
 
 
-class OutOfOrder(UserError):
+class StorageUnavailableError(UserError):
     """Something that we keep things in, a database or a disk, cannot be used now: full, read-only,
     locked or away.
     """
 
 
-class StorageFull(OutOfOrder):
+class StorageFullError(StorageUnavailableError):
     """A disk or store has no room left."""
 
 
-class RunBusy(UserError):
+class RunBusyError(UserError):
     """Another controller drives this run."""
 
 
@@ -73,7 +73,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 
 
-def tell(error: BaseException) -> str:
+def notify(error: BaseException) -> str:
     """The text of an error; of its cause where a task or an actor of Ray raised it, whose own text
     is a traceback.
     """

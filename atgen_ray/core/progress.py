@@ -20,7 +20,7 @@ class Activity:
     waiting: str | None = None  # what Ray cannot place, and what is free, while nothing gets done
 
 
-class Watch:
+class ProgressTracker:
     """Counts progress and carries the wish to stop; safe to use from several threads."""
 
     def __init__(self) -> None:
@@ -46,8 +46,10 @@ class Watch:
     def note(self, done: int, total: int) -> None:
         """Progress told by another process, which cannot be interrupted from here."""
         with self._lock:
-            self._activity.done, self._activity.total = done, total
-            self._activity.waiting, self._moved = None, True
+            self._activity.done = done
+            self._activity.total = total
+            self._activity.waiting = None
+            self._moved = True
 
     def wait(self, waiting: str | None) -> None:
         """What the cluster cannot place now; left out of the activity while the step gets on all

@@ -49,8 +49,10 @@ def list_settings(model: type[BaseModel], prefix: str = "") -> Iterator[dict[str
     within alternatives.
     """
     for name, field in model.model_fields.items():
-        key, section = prefix + name, find_section(field.annotation)
-        kind, default = type_name(field.annotation, field.metadata), _default(field)
+        key = prefix + name
+        section = find_section(field.annotation)
+        kind = type_name(field.annotation, field.metadata)
+        default = _default(field)
         yield {"key": key, "type": kind, "default": default, "description": describe_field(field)}
         if field.discriminator:
             for tag, alternative in find_alternatives(field).items():
@@ -105,7 +107,8 @@ def is_union(annotation: Any) -> bool:
 
 def type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """A type in the words of a YAML file: `int > 0 | null`."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
+    origin = get_origin(annotation)
+    arguments = get_args(annotation)
     if origin is Annotated:
         return type_name(arguments[0], arguments[1:])
     if origin in (Union, types.UnionType):

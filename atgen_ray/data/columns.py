@@ -75,7 +75,8 @@ def hide_leaves(
 
 
 def _without(value: Any, address: list[str | int]) -> Any:
-    key, rest = address[0], address[1:]
+    key = address[0]
+    rest = address[1:]
     if isinstance(value, dict) and key in value:
         if rest:
             return {**value, key: _without(value[key], rest)}

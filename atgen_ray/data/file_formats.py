@@ -253,7 +253,8 @@ def _to_blocks(rows: Iterator[_Raw]) -> Iterator[pa.Table]:
         size += len(row[0])
         if len(block) == BLOCK_ROWS or size > BLOCK_BYTES:
             yield _to_table(block)
-            block, size = [], 0
+            block = []
+            size = 0
     if block:
         yield _to_table(block)
 

@@ -28,7 +28,9 @@ class Counted(io.RawIOBase):
     """An unpacked stream that ends in TooMuch after `limit` bytes."""
 
     def __init__(self, file: Any, limit: float, name: str) -> None:
-        self._file, self._left, self._name = file, limit, name
+        self._file = file
+        self._left = limit
+        self._name = name
 
     def readable(self) -> bool:
         return True

@@ -329,7 +329,8 @@ def _open_repository(place: _Place, data: DataConfig, split: str) -> Source:
         return _open_files(chosen, *_most_common(chosen), options)
     try:
         dataset = HubDataset(place.location, data.revision)
-        listed, card = dataset.list_files(), dataset.card
+        listed = dataset.list_files()
+        card = dataset.card
         picked, options = _pick_files(place, listed, data, split, card)
         kind, files = _most_common(replace(place, files=picked))
         copies = dataset.fetch(files)

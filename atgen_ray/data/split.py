@@ -247,7 +247,8 @@ def _check_rows(
 
 def _merge_repeats(rows: pa.Table, usable: np.ndarray) -> tuple[pa.Table, np.ndarray]:
     """The first row of each text, with the references of all rows of that text."""
-    content, references = rows["content"].to_pylist(), rows["references"].to_pylist()
+    content = rows["content"].to_pylist()
+    references = rows["references"].to_pylist()
     first: dict[str, int] = {}
     for row in usable.tolist():
         keeper = first.setdefault(content[row], row)

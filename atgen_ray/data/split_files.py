@@ -251,7 +251,8 @@ def _matches(path: str, pattern: str) -> bool:
     """Whether `pattern` names `path`: * stays within a folder, ** goes through any number of
     them.
     """
-    names, globs = path.split("/"), pattern.split("/")
+    names = path.split("/")
+    globs = pattern.split("/")
 
     # Each pair once: a stranger's pattern must not cost more than its length times the path's.
     @cache

@@ -54,7 +54,6 @@ def embed_pool(
         workers=config.workers,
         cpus=1.0,
         gpus=fit_gpus("embedding.gpus_per_worker", config.workers, asked),
-        threads=threads,
     )
     waiting: list[pa.Table] = []
     embedded = len(done)

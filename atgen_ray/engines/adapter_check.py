@@ -28,7 +28,7 @@ LARGEST_ERROR = 0.15
 SMALLEST_EFFECT = 1e-4
 
 
-class AdapterMismatch(RuntimeError):
+class AdapterMismatchError(RuntimeError):
     """The engine's log-probabilities are not those of the adapter: its outputs must not be used."""
 
 
@@ -75,7 +75,7 @@ def check_adapter(
         features: FEATURES_SCHEMA, what the engine gave for them.
 
     Raises:
-        AdapterMismatch: the adapter's effect is off by more than `engine.adapter_tolerance`.
+        AdapterMismatchError: the adapter's effect is off by more than `engine.adapter_tolerance`.
     """
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -97,7 +97,7 @@ def check_adapter(
     base, tuned = ray.get(list(task.remote(pairs, model, prompt, adapter)))
     effect = compare_effects([row["logprobs"] for row in usable], base, tuned)
     if not effect.is_within(engine.adapter_tolerance):
-        raise AdapterMismatch(
+        raise AdapterMismatchError(
             f"the engine's outputs are not those of the adapter of round {adapter.parent.name}: "
             f"they have {effect}; "
             f"expected 100% within {engine.adapter_tolerance:.0%} (engine.adapter_tolerance) and "

@@ -55,7 +55,7 @@ class Engine(Protocol):
         """
         ...
 
-    def resting(self, run: str) -> AbstractContextManager[None]:
+    def released(self, run: str) -> AbstractContextManager[None]:
         """Inside the block the device is free for the training of `run`, as far as the engine can
         free it.
         """

@@ -46,7 +46,8 @@ class Rows:
         for row, request in enumerate(requests):
             ids[row, width - len(request.token_ids) :] = torch.tensor(list(request.token_ids))
             mask[row, width - len(request.token_ids) :] = 1
-        self._ids, self._mask = ids.to(self._device), mask.to(self._device)
+        self._ids = ids.to(self._device)
+        self._mask = mask.to(self._device)
         self._cache = DynamicCache(config=model.config)
 
     def __len__(self) -> int:
@@ -88,7 +89,8 @@ class Rows:
         kept = [place for place, number in enumerate(self.numbers) if number in tokens]
         if len(kept) < len(self.numbers):
             index = torch.tensor(kept, dtype=torch.long, device=self._device)
-            self.numbers, self._mask = [self.numbers[place] for place in kept], self._mask[index]
+            self.numbers = [self.numbers[place] for place in kept]
+            self._mask = self._mask[index]
             self._adapters = [self._adapters[place] for place in kept]
             if kept:
                 self._cache.batch_select_indices(index)
@@ -195,7 +197,9 @@ class _Writer:
     def __init__(self, request: TokenRequest, stop_ids: Sequence[int]) -> None:
         import torch
 
-        self.request, self._stop_ids, self._length = request, stop_ids, 0
+        self.request = request
+        self._stop_ids = stop_ids
+        self._length = 0
         self._generator = torch.Generator().manual_seed(request.seed % 2**63)
 
     def write(

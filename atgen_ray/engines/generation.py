@@ -17,7 +17,7 @@ from atgen_ray.store.run_folder import RunFolder
 FLUSH_SECONDS = 30.0  # how much work a kill may cost
 
 
-class GenerationFailed(RuntimeError):
+class GenerationFailedError(RuntimeError):
     """No row of a pass could be generated: the engine is at fault, not the data."""
 
 
@@ -45,7 +45,7 @@ def generate_features(
         `error`.
 
     Raises:
-        GenerationFailed: every row failed.
+        GenerationFailedError: every row failed.
     """
     import ray.data
 
@@ -67,7 +67,8 @@ def generate_features(
             waiting += fresh
             if time.monotonic() - last >= FLUSH_SECONDS:
                 _write_part(folder, parts, waiting)
-                waiting, last = [], time.monotonic()
+                waiting = []
+                last = time.monotonic()
             progress(min(len(done), total), total)
         _write_part(folder, parts, waiting)
     return gather_features(examples, done)
@@ -115,8 +116,8 @@ def _write_part(folder: RunFolder, parts: str, rows: list[dict[str, Any]]) -> No
 
 
 def gather_features(examples: pa.Table, outputs: dict[tuple[str, int], dict[str, Any]]) -> pa.Table:
-    """FEATURES_SCHEMA from rows of OUTPUT_SCHEMA by id and sample; raises GenerationFailed when
-    every row failed.
+    """FEATURES_SCHEMA from rows of OUTPUT_SCHEMA by id and sample; raises GenerationFailedError
+    when every row failed.
     """
     samples: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (id_, sample), row in sorted(outputs.items()):
@@ -128,5 +129,5 @@ def gather_features(examples: pa.Table, outputs: dict[tuple[str, int], dict[str,
         row["samples"] = samples.get(id_, [])
         rows.append(row)
     if rows and all(row["error"] is not None for row in rows):
-        raise GenerationFailed(f"all {len(rows)} rows failed; the first: {rows[0]['error']}")
+        raise GenerationFailedError(f"all {len(rows)} rows failed; the first: {rows[0]['error']}")
     return pa.Table.from_pylist(rows, schema=FEATURES_SCHEMA)

@@ -58,7 +58,6 @@ def append_states(
         workers=engine.workers,
         cpus=engine.cpus_per_worker,
         gpus=fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker),
-        threads=threads,
     )
     for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         states |= dict(zip(block["id"].to_pylist(), block["state"].to_pylist(), strict=True))

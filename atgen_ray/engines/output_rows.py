@@ -21,7 +21,8 @@ def encode_rows(
     """The prompts of `rows` (id, text, sample), and an output row with its reason for each that has
     none.
     """
-    prompts, failed = [], []
+    prompts = []
+    failed = []
     for row in rows:
         try:
             prompts.append(Prompt(row["id"], row["sample"], builder.encode(row["text"])))

@@ -28,7 +28,9 @@ from atgen_ray.store.run_folder import RunFolder
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-APP, MODEL = "atgen", "model"  # of the Serve application and its deployment
+# of the Serve application and its deployment
+APP = "atgen"
+MODEL = "model"
 ATTEMPTS = 8
 Result = TypeVar("Result")
 
@@ -51,13 +53,11 @@ class ServeEngine(Engine):
         app: str = APP,
     ) -> None:
         """`app` is the name of the service among Serve's applications."""
-        self._model, self._prompt, self._engine, self._folder, self._app = (
-            model,
-            prompt,
-            engine,
-            folder,
-            app,
-        )
+        self._model = model
+        self._prompt = prompt
+        self._engine = engine
+        self._folder = folder
+        self._app = app
 
     def generate(
         self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
@@ -80,11 +80,10 @@ class ServeEngine(Engine):
             workers=2 * self._engine.workers,
             cpus=0.1,
             gpus=0,
-            threads=1,
         )
 
     @contextmanager
-    def resting(self, run: str) -> Iterator[None]:
+    def released(self, run: str) -> Iterator[None]:
         """The replicas sleep, those that can; callers wait meanwhile."""
         model = find_model(self._app)
         try:
@@ -120,7 +119,9 @@ class ReplicaCaller:
     ) -> None:
 
         self._prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
-        self._request, self._adapter, self._digest = request, adapter, digest
+        self._request = request
+        self._adapter = adapter
+        self._digest = digest
         self._replicas = find_model(app)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -149,7 +150,8 @@ class ReplicaCaller:
         return [self._row(prompt, steps) for prompt, steps in zip(prompts, answers, strict=True)]
 
     def _ask(self, prompt: Prompt) -> TokenRequest:
-        request, drawn = self._request, prompt.sample > 0
+        request = self._request
+        drawn = prompt.sample > 0
         return TokenRequest(
             prompt.token_ids,
             request.max_new_tokens,

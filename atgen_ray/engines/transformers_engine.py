@@ -27,7 +27,9 @@ class TransformersEngine(Engine):
     name = "transformers"
 
     def __init__(self, model: ModelConfig, prompt: PromptConfig, engine: EngineConfig) -> None:
-        self._model, self._prompt, self._engine = model, prompt, engine
+        self._model = model
+        self._prompt = prompt
+        self._engine = engine
 
     def generate(
         self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
@@ -42,7 +44,6 @@ class TransformersEngine(Engine):
             workers=engine.workers,
             cpus=engine.cpus_per_worker,
             gpus=fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker),
-            threads=threads,
         )
 
 

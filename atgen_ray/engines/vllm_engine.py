@@ -44,7 +44,9 @@ class VLLMEngine(Engine):
     name = "vllm"
 
     def __init__(self, model: ModelConfig, prompt: PromptConfig, engine: EngineConfig) -> None:
-        self._model, self._prompt, self._engine = model, prompt, engine
+        self._model = model
+        self._prompt = prompt
+        self._engine = engine
 
     def generate(
         self, rows: "Dataset", request: GenerationRequest, adapter: Path | None

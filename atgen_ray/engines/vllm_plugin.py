@@ -40,7 +40,8 @@ class AdapterWorker:
         from atgen_ray.engines.lora_merge import AdapterLoader
 
         worker: Any = self
-        runner, model = worker.model_runner, worker.get_model()
+        runner = worker.model_runner
+        model = worker.get_model()
         extra = {"adapter": adapter} if adapter else {}
         settings = dataclasses.replace(
             worker.vllm_config.load_config, load_format="auto", model_loader_extra_config=extra

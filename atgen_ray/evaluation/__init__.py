@@ -8,15 +8,15 @@ from atgen_ray.evaluation.aggregation import (
     score_cases,
 )
 from atgen_ray.evaluation.dev_split import dev_split
-from atgen_ray.evaluation.metric import Ask, Case, Resources
+from atgen_ray.evaluation.metric import Case, JudgeFn, Resources
 from atgen_ray.evaluation.registry import METRICS, Metric, choose_metrics
 
 __all__ = [
     "METRICS",
     "Aggregate",
-    "Ask",
     "Case",
     "Evaluation",
+    "JudgeFn",
     "Metric",
     "Resources",
     "choose_metrics",

@@ -114,10 +114,8 @@ def evaluate_splits(
     aggregates = {}
     for split in sorted(set(splits.values())):
         members = sorted(id for id, name in splits.items() if name == split)
-        answers, known = (
-            {id: predictions[id] for id in members},
-            {id: references[id] for id in members},
-        )
+        answers = {id: predictions[id] for id in members}
+        known = {id: references[id] for id in members}
         result = evaluate_predictions(answers, known, metrics, *draw, **further)
         aggregates[split] = result.metrics
         for scores in result.scores.to_pylist():

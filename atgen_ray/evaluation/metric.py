@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from atgen_ray.evaluation.model_settings import MetricModelsConfig
 
 # Materials to verdicts, in their order: how a metric asks a language model.
-Ask = Callable[[Sequence[str]], Sequence[str]]
+JudgeFn = Callable[[Sequence[str]], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -27,4 +27,4 @@ class Resources:
     """
 
     models: MetricModelsConfig = field(default_factory=MetricModelsConfig)
-    ask: Ask | None = None
+    ask: JudgeFn | None = None

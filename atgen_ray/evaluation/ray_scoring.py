@@ -4,11 +4,11 @@ one.
 
 from collections.abc import Sequence
 
-from atgen_ray.core.errors import UserError, tell
+from atgen_ray.core.errors import UserError, notify
 from atgen_ray.evaluation.aggregation import score_cases
 from atgen_ray.evaluation.metric import Case, Resources
 from atgen_ray.evaluation.registry import METRICS
-from atgen_ray.ray_runtime.hardware import count_threads, fit_cpus, worker_environment
+from atgen_ray.ray_runtime.hardware import count_threads, fit_cpus, task_environment
 from atgen_ray.ray_runtime.placement import fit_gpus
 
 
@@ -18,9 +18,9 @@ def score_on_ray(name: str, cases: Sequence[Case], resources: Resources) -> Sequ
         return score_cases(name, cases, resources)
     import ray
 
-    environment = {"env_vars": worker_environment(count_threads(1, None))}
+    environment = {"env_vars": task_environment()}
     gpus = fit_gpus("evaluation.metrics", 1, None)
-    task = ray.remote(score_cases).options(
+    task = ray.remote(score_in_task).options(
         num_cpus=fit_cpus(1, 1.0), num_gpus=gpus, runtime_env=environment
     )
     try:
@@ -28,5 +28,16 @@ def score_on_ray(name: str, cases: Sequence[Case], resources: Resources) -> Sequ
             task.remote(name, list(cases), Resources(resources.models))
         )
     except UserError as mistake:  # Ray's own subclass of it carries a traceback in its text
-        raise UserError(tell(mistake)) from None
+        raise UserError(notify(mistake)) from None
     return values
+
+
+def score_in_task(name: str, cases: Sequence[Case], resources: Resources) -> Sequence[float]:
+    """What `score_on_ray` has done in a task.
+
+    It computes with all cores: another step may have left its process with fewer.
+    """
+    import torch
+
+    torch.set_num_threads(count_threads(1, None))
+    return score_cases(name, cases, resources)

@@ -109,9 +109,11 @@ class PromptBuilder:
 
         # Grow, so that no step encodes much more than what fits; then halve. `low` characters fit,
         # `high` do not.
-        low, high = 0, self.max_prompt_tokens
+        low = 0
+        high = self.max_prompt_tokens
         while high < len(body) and fits(high):
-            low, high = high, 2 * high
+            low = high
+            high = 2 * high
         high = min(high, len(body))
         while high - low > 1:
             middle = (low + high) // 2
@@ -149,7 +151,8 @@ class PromptBuilder:
             turns.append({"role": "system", "content": self.prompt.system})
         start = self.prompt.response_start
         for shot in self.prompt.few_shot:
-            question, answer = self._fill_shot(shot.input), shot.output.removeprefix(start)
+            question = self._fill_shot(shot.input)
+            answer = shot.output.removeprefix(start)
             turns.append({"role": "user", "content": break_special_tokens(question, self._special)})
             turns.append(
                 {

@@ -72,7 +72,8 @@ def check_models(setting: Setting) -> Iterator[str]:
 
 def find_causal_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str) -> Iterator[str]:
     """Why the checkpoint is none that transformers loads for causal language modelling."""
-    config, named = checkpoint.config, f"{key} is '{model.id}'"
+    config = checkpoint.config
+    named = f"{key} is '{model.id}'"
     if config.get("is_encoder_decoder"):
         yield (
             f"{named}, an encoder-decoder ({config.get('model_type')}), expected a causal "
@@ -102,7 +103,8 @@ def find_vllm_mistakes(
     checkpoint: Checkpoint, model: ModelConfig, key: str, on_gpu: bool
 ) -> Iterator[str]:
     """Why vLLM, which would try again and again, does not start with the checkpoint."""
-    named, section = f"{key}.id is '{model.id}'", f"{key.removesuffix('model')}engine"
+    named = f"{key}.id is '{model.id}'"
+    section = f"{key.removesuffix('model')}engine"
     size = checkpoint.head_size
     if size is not None and (size % 8 if on_gpu else size not in CPU_HEADS):
         taken = "multiples of 8" if on_gpu else ", ".join(map(str, CPU_HEADS))
@@ -152,7 +154,8 @@ def check_metric_models(setting: Setting) -> Iterator[str]:
     if metrics & {"bartscore", "bartscore_reference"}:
         yield from _find_bartscore_mistakes(models.bartscore)
     if "alignscore" in metrics:
-        base, weights = models.alignscore.base, models.alignscore.checkpoint
+        base = models.alignscore.base
+        weights = models.alignscore.checkpoint
         yield from _told(lambda: inspect_checkpoint(base, "evaluation.models.alignscore.base"))
         yield from _told(lambda: find_weights(weights))
 
@@ -212,10 +215,8 @@ def inspect_checkpoint(name: str, key: str, revision: str | None = None) -> Chec
     """
     source = resolve_checkpoint(name, key)
     if Path(source).is_dir():
-        file, files = (
-            Path(source, "config.json"),
-            frozenset(path.name for path in Path(source).iterdir()),
-        )
+        file = Path(source, "config.json")
+        files = frozenset(path.name for path in Path(source).iterdir())
     else:
         file, files = _ask_hub(source, key, revision)
     try:

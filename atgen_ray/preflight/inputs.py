@@ -82,7 +82,8 @@ def is_small(data: DataConfig, key: str, location: str) -> bool:
         UserError: a package that is not installed, or without such a file.
     """
     if data.path is not None:
-        key, location = "data.path", data.path
+        key = "data.path"
+        location = data.path
     path = locate(location, key)
     if data.format == "huggingface" or "://" in path:
         return False
@@ -144,7 +145,8 @@ def check_metrics(setting: Setting, inputs: Inputs) -> Iterator[str]:
     """Every metric that loads no model, on known answers: each compared with itself."""
     if not setting.trains or inputs.problems:
         return
-    evaluation, stopping = setting.config.evaluation, setting.config.stopping
+    evaluation = setting.config.evaluation
+    stopping = setting.config.stopping
     split = inputs.test or inputs.pool
     gold = split.gold.slice(0, SAMPLE)["references"].to_pylist() if split else []
     cases = [Case(references[0], references, references[0]) for references in gold]

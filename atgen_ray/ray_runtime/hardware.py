@@ -96,6 +96,16 @@ def worker_environment(threads: int) -> dict[str, str]:
     }
 
 
+def task_environment() -> dict[str, str]:
+    """Environment of the processes that work off the tasks of runs, the same for all steps.
+
+    Ray gives a task only a process of the very same environment, so steps of different environments
+    would each import torch and transformers anew. Each step sets the number of threads that it
+    computes with in torch itself.
+    """
+    return worker_environment(count_threads(1, None))
+
+
 def fit_cpus(workers: int, asked: float) -> float:
     """CPUs to reserve for each of `workers` actors, at most `asked`.
 

@@ -115,7 +115,8 @@ def watch_waiting(tell: Callable[[str | None], None]) -> Iterator[None]:
 def _watch(tell: Callable[[str | None], None], ended: Event) -> None:
     from ray.exceptions import RayError
 
-    told, looks = False, 0
+    told = False
+    looks = 0
     while not ended.wait(LOOK_SECONDS):
         try:
             waiting = describe_waiting()

@@ -14,8 +14,8 @@ from typing import Any
 
 import ray
 
-from atgen_ray.core.errors import OutOfOrder, UserError
-from atgen_ray.ray_runtime.workers import keep_workers
+from atgen_ray.core.errors import StorageUnavailableError, UserError
+from atgen_ray.ray_runtime.workers import reuse_idle_workers
 
 NAMESPACE = "atgen"
 
@@ -67,7 +67,7 @@ def start_ray(**settings: Any) -> None:
         settings: of `ray.init`.
 
     Raises:
-        OutOfOrder: Ray did not start in time, or nothing answers at the address.
+        StorageUnavailableError: Ray did not start in time, or nothing answers at the address.
     """
     if ray.is_initialized():
         return
@@ -77,7 +77,7 @@ def start_ray(**settings: Any) -> None:
         Exception
     ) as error:  # of no one class: Ray raises a bare Exception for a node that is late
         ray.shutdown()
-        raise OutOfOrder(explain_start(error)) from error
+        raise StorageUnavailableError(explain_start(error)) from error
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def ray_session(
     }
     if is_private():
         check_temporary_folder()
-        with keep_workers():
+        with reuse_idle_workers():
             start_ray(address="local", include_dashboard=False, **settings)
     else:
         start_ray(address=os.environ["RAY_ADDRESS"], runtime_env=runtime_env, **settings)
@@ -244,7 +244,7 @@ def run_session() -> AbstractContextManager[None]:
 FOLDER = "ATGEN_FOLDER"
 
 
-def enter() -> None:
+def use_submit_dir() -> None:
     """Goes to the command's working folder, where this node has it. Called in each worker process
     as it starts.
     """
@@ -259,5 +259,5 @@ def runtime_environment() -> dict[str, Any]:
     """
     return {
         "env_vars": {FOLDER: str(Path.cwd())},
-        "worker_process_setup_hook": f"{__name__}.{enter.__name__}",
+        "worker_process_setup_hook": f"{__name__}.{use_submit_dir.__name__}",
     }

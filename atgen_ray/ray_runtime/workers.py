@@ -4,7 +4,7 @@ batches of rows.
 Actors end with the pass over the data that they were started for, and the next pass waits ten
 seconds for others to import torch and transformers. Tasks leave their process to the next task, so
 on CPUs they do the work instead, wherever Ray bounds how often a task that ran out of memory is
-repeated: see `keep_workers`.
+repeated: see `reuse_idle_workers`.
 """
 
 import os
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
+from atgen_ray.ray_runtime.hardware import fit_cpus, task_environment
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -26,15 +26,18 @@ Worker = Callable[..., Callable[[pa.Table], pa.Table]]
 
 # How often a worker that dies is replaced. Ray Data's own number has no end: a batch too large for
 # memory, which kills every worker that it is given to, would keep a run busy for ever.
-LIVES = 5
+MAX_RESTARTS = 5
 UNUSED_SECONDS = (
     10.0  # after which a process gives back the memory of its worker, as while a step trains
 )
-KEEPING = {"RAY_task_oom_retries": str(LIVES), "RAY_idle_worker_killing_time_threshold_ms": "60000"}
+KEEPING = {
+    "RAY_task_oom_retries": str(MAX_RESTARTS),
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+}
 
 
 @contextmanager
-def keep_workers() -> Iterator[None]:
+def reuse_idle_workers() -> Iterator[None]:
     """A Ray cluster that is started meanwhile keeps processes which have nothing to do, for later
     tasks.
 
@@ -50,9 +53,9 @@ def keep_workers() -> Iterator[None]:
             del os.environ[key]
 
 
-def keeps_workers() -> bool:
+def reuses_idle_workers() -> bool:
     """Whether tasks of this process's cluster leave their processes to later ones, and end after
-    `LIVES` deaths.
+    `MAX_RESTARTS` deaths.
     """
     return all(key in os.environ for key in KEEPING)
 
@@ -65,7 +68,6 @@ def map_batches(
     workers: int,
     cpus: float,
     gpus: float,
-    threads: int,
 ) -> "Dataset":
     """Every block of `rows` through one of `workers` workers, each made once in a process as
     `worker(*arguments)`.
@@ -73,7 +75,6 @@ def map_batches(
     Args:
         cpus: to reserve for a worker, at most.
         gpus: to reserve for a worker.
-        threads: compute threads of a worker.
     """
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
@@ -81,14 +82,14 @@ def map_batches(
         "batch_size": None,
         "batch_format": "pyarrow",
         "num_cpus": fit_cpus(workers, cpus),
-        "runtime_env": {"env_vars": worker_environment(threads)},
+        "runtime_env": {"env_vars": task_environment()},
     }
-    if not gpus and keeps_workers():
+    if not gpus and reuses_idle_workers():
         made = {
             "fn_args": (uuid.uuid4().hex, worker, arguments),
             "compute": TaskPoolStrategy(size=workers),
         }
-        return rows.map_batches(work, **made, max_retries=LIVES, **settings)
+        return rows.map_batches(run_batch, **made, max_retries=MAX_RESTARTS, **settings)
     made = {
         "fn_constructor_args": arguments,
         "compute": ActorPoolStrategy(size=workers),
@@ -97,25 +98,25 @@ def map_batches(
     # The public `map_batches` refuses GPUs without a number of rows; given one, it would join
     # blocks to batches of its own, which are not the same in every attempt.
     return rows.map_batches_internal(
-        worker, **made, max_restarts=LIVES, max_task_retries=LIVES, **settings
+        worker, **made, max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS, **settings
     )
 
 
-def work(batch: pa.Table, step: str, worker: Worker, arguments: Sequence[Any]) -> pa.Table:
+def run_batch(batch: pa.Table, step: str, worker: Worker, arguments: Sequence[Any]) -> pa.Table:
     """`batch` through this process's worker for `step`, which is made if another was here or
     none.
     """
-    return _HOLDER.work(batch, step, worker, arguments)
+    return _CACHE.run_batch(batch, step, worker, arguments)
 
 
-def let_go() -> None:
+def release() -> None:
     """Gives back the memory of this process's worker, for a task that needs it for something
     else.
     """
-    _HOLDER.let_go()
+    _CACHE.release()
 
 
-class Holder:
+class WorkerCache:
     """The one worker of a process: let go when one for another step is wanted, or after a while
     without a batch.
     """
@@ -128,32 +129,33 @@ class Holder:
         self._used = 0.0
         self._timer: threading.Timer | None = None
 
-    def work(
+    def run_batch(
         self, batch: pa.Table, step: str, worker: Worker, arguments: Sequence[Any]
     ) -> pa.Table:
         """As the function of that name."""
         with self._lock:
             if self._worker is None or self._step != step:
                 self._worker = None  # two models at once may be one too many
-                self._worker, self._step = worker(*arguments), step
+                self._worker = worker(*arguments)
+                self._step = step
             result = self._worker(batch)
             self._used = time.monotonic()
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = threading.Timer(self._unused_seconds, self._let_go_unused)
+            self._timer = threading.Timer(self._unused_seconds, self._release_unused)
             self._timer.daemon = True
             self._timer.start()
         return result
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """As the function of that name."""
         with self._lock:
             self._worker = None
 
-    def _let_go_unused(self) -> None:
+    def _release_unused(self) -> None:
         with self._lock:
             if time.monotonic() - self._used >= self._unused_seconds:
                 self._worker = None
 
 
-_HOLDER = Holder()
+_CACHE = WorkerCache()

@@ -172,7 +172,8 @@ def _diagnose(
 ) -> tuple[PoolMap | None, dict[int, RoundDiagnostics]]:
     if pool is None:
         return None, {}
-    queries, labeled = [], list[str]()
+    queries = []
+    labeled = list[str]()
     for number, selection in selections.items():
         if selection:
             queries.append(Query(number, [row["id"] for row in selection], [*labeled]))
@@ -199,7 +200,8 @@ def _build_picks(
     ids = {row["id"] for row in rows}
     path = _in_round(number, "features.parquet")
     features = folder.read_table(path, ["id", "text"]) if rows and folder.exists(path) else None
-    texts, outputs = _read_texts(pool, ids), _read_texts(features, ids)
+    texts = _read_texts(pool, ids)
+    outputs = _read_texts(features, ids)
     return [
         Pick(
             id=row["id"],

@@ -119,7 +119,8 @@ def diagnose_rounds(
     needed.update(*(query.labeled for query in queries))
     vectors = _read_vectors(tables, {id: contents[id] for id in needed if id in contents})
     known = [vectors[id] for id in sample if id in vectors]
-    basis, clusters = _find_components(known), Clusters(known)
+    basis = _find_components(known)
+    clusters = Clusters(known)
     words = _count_words(pool, needed)
     rounds = {
         query.round: RoundDiagnostics(

@@ -131,7 +131,8 @@ class RunSection:
 def set_limits(views: Sequence[RunView]) -> Limits:
     """The limits of a page that shows `views`."""
     runs = len(views)
-    rounds, picks = max(1, 16 // runs), 10 if runs <= 4 else 3
+    rounds = max(1, 16 // runs)
+    picks = 10 if runs <= 4 else 3
     shown = sum(min(rounds, len(view.rounds)) for view in views)
     texts = 3 * picks * shown + sum(5 * len(view.examples) for view in views)
     return Limits(
@@ -157,7 +158,8 @@ def _build_round(view: RunView, one: RoundView, prefix: str, limits: Limits) -> 
     ordered = [name for name in explanation.parts if name in names] + sorted(
         names - explanation.parts.keys()
     )
-    found, name = one.diagnostics, f"{prefix}-round{one.round}"
+    found = one.diagnostics
+    name = f"{prefix}-round{one.round}"
     return RoundSection(
         view=one,
         explanation=explanation,

@@ -95,7 +95,8 @@ class PlainScreen:
             self._console.print(f"warning: {event.payload[WARNING]}", markup=False, highlight=False)
 
     def show_activity(self, activity: dict[str, Any]) -> None:
-        waiting, self._waiting = self._waiting, activity.get("waiting")
+        waiting = self._waiting
+        self._waiting = activity.get("waiting")
         news = self._waiting is not None and self._waiting != waiting
         if not news and time.monotonic() - self._told < PLAIN_SECONDS:
             return
@@ -284,5 +285,6 @@ def _title(activity: dict[str, Any]) -> str:
 
 
 def _seconds_left(activity: dict[str, Any]) -> float | None:
-    done, total = activity["done"], activity["total"]
+    done = activity["done"]
+    total = activity["total"]
     return (time.time() - activity["started"]) * (total - done) / done if done and total else None

@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atgen_ray.annotation.context import Site
-from atgen_ray.annotation.llm.judge import build_ask
+from atgen_ray.annotation.context import AnnotationContext
+from atgen_ray.annotation.judge import build_judge
 from atgen_ray.annotation.registry import build_annotator, check_annotators
 from atgen_ray.config import RunConfig, Shot
 from atgen_ray.core.errors import BudgetSpent, UserError
 from atgen_ray.core.hashing import mix_seed
-from atgen_ray.core.progress import Watch
+from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.records import SAMPLES, DeadLetter, Progress
 from atgen_ray.data import build_split, overlap
 from atgen_ray.embedding import embed_pool
@@ -33,8 +33,8 @@ from atgen_ray.models.few_shot import show_solved
 from atgen_ray.run.estimate import estimate_run, warn_of_overlap
 from atgen_ray.run.metrics_table import collect_rows
 from atgen_ray.run.provenance import write_provenance
-from atgen_ray.run.round_model import TunedModel
-from atgen_ray.run.shared_cache import open_embedding_shelf, share_embeddings
+from atgen_ray.run.round_model import RoundModel
+from atgen_ray.run.shared_cache import open_embedding_cache, share_embeddings
 from atgen_ray.run.state import RunState
 from atgen_ray.run.stopping import SELECTED, find_stop
 from atgen_ray.run.takeover import take_over
@@ -57,16 +57,20 @@ class Controller:
         journal: Journal,
         lease: Lease,
         folder: RunFolder,
-        watch: Watch,
+        watch: ProgressTracker,
         remote: Progress,
     ) -> None:
         """`watch` hears of progress made here, `remote` of progress made in training workers."""
-        self._config, self._journal, self._lease, self._folder = config, journal, lease, folder
-        self._watch, self._remote = watch, remote
+        self._config = config
+        self._journal = journal
+        self._lease = lease
+        self._folder = folder
+        self._watch = watch
+        self._remote = remote
         self._state = RunState(config, journal, folder)
         self._committed = set(journal.committed_steps(config.name))
         self._reused = 0.0  # seconds that the step under way was spared by what other runs shared
-        self._model = TunedModel(config, self._state, folder, self._spare)
+        self._model = RoundModel(config, self._state, folder, self._add_reused_seconds)
 
     def run(self) -> str:
         """Runs to the end and returns why it ended.
@@ -124,7 +128,8 @@ class Controller:
         """Notes what this attempt is made with; an event warns of libraries that changed since the
         last one.
         """
-        epoch, now = self._lease.epoch, time.time()
+        epoch = self._lease.epoch
+        now = time.time()
         warning = write_provenance(self._config, self._model.engine.name, self._folder, epoch, now)
         if warning:
             self._journal.append(self._lease, WARNING, payload={"warning": warning})
@@ -133,10 +138,13 @@ class Controller:
         """Reads pool and test set; known answers go to a table of their own."""
 
         def make(progress: Progress) -> None:
-            data, prompt = self._config.data, self._config.prompt
+            data = self._config.data
+            prompt = self._config.prompt
             seed = self._config.seed if data.seed is None else data.seed
             pool = build_split(data, prompt, "pool", seed, progress)
-            gold, dead, leaked = [pool.gold], list(pool.dead), list[str]()
+            gold = [pool.gold]
+            dead = list(pool.dead)
+            leaked = list[str]()
             test = (
                 build_split(data, prompt, "test", seed, progress) if data.test is not None else None
             )
@@ -151,7 +159,7 @@ class Controller:
                 ]
                 gold.append(test.gold)
                 self._folder.write_table("test.parquet", test.examples)
-            self._journal.bury(self._lease, None, dead)
+            self._journal.record_dead_letters(self._lease, None, dead)
             self._folder.write_table("gold.parquet", pa.concat_tables(gold))
             rows = test.examples.num_rows if test else 0
             self._folder.write_json(
@@ -176,16 +184,16 @@ class Controller:
         if self._config.training.reweight or any(
             "embeddings" in self._state.needs(round) for round in (1, 2)
         ):
-            config, folder, pool = self._config.embedding, self._folder, self._state.pool
+            config = self._config.embedding
+            folder = self._folder
+            pool = self._state.pool
 
             def make(progress: Progress) -> None:
                 if self._config.cache is None:
                     return embed_pool(pool, config, folder, progress)
-                shelf, contents = (
-                    open_embedding_shelf(self._config.cache, config),
-                    pool["content"].to_pylist(),
-                )
-                self._spare(
+                shelf = open_embedding_cache(self._config.cache, config)
+                contents = pool["content"].to_pylist()
+                self._add_reused_seconds(
                     share_embeddings(
                         shelf, contents, folder, lambda: embed_pool(pool, config, folder, progress)
                     )
@@ -206,7 +214,8 @@ class Controller:
             samples = SAMPLES if "samples" in needs else 0
             features = self._model.answer(round, round - 1, examples, "features", progress, samples)
             if "states" in needs:
-                config, adapter = self._config, self._state.adapter(round - 1)
+                config = self._config
+                adapter = self._state.adapter(round - 1)
                 features = append_states(
                     features,
                     examples,
@@ -216,7 +225,7 @@ class Controller:
                     adapter,
                     progress,
                 )
-            self._bury_failures(round, "generation", features)
+            self._record_failures(round, "generation", features)
             self._folder.write_table(rel, features)
             self._folder.remove(f"{round_folder(round)}/features.parts")
 
@@ -274,7 +283,7 @@ class Controller:
             site = self._open_site(round, progress)
             annotator = build_annotator(self._config.annotator, site)
             labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
-            self._journal.bury(self._lease, round, dead)
+            self._journal.record_dead_letters(self._lease, round, dead)
             self._journal.record_annotations(self._lease, round, labels)
             self._check_budget(round, site)
             self._folder.write_jsonl("labeled.jsonl", self._state.labeled_rows(round))
@@ -290,7 +299,8 @@ class Controller:
         rel = f"{round_folder(round)}/few_shot.json"
 
         def make(progress: Progress) -> None:
-            config, references = self._config, self._state.test_references
+            config = self._config
+            references = self._state.test_references
             labels = self._state.labels(round)[: config.evaluation.few_shot]
             solved = [
                 Shot(input=self._state.texts[label.id], output=label.text) for label in labels
@@ -309,14 +319,20 @@ class Controller:
 
     def train_adapter(self, round: int) -> None:
         """Fine-tunes an adapter on all labels so far, from the base model."""
-        labels, dev, texts = self._state.labels(round), self._state.dev(round), self._state.texts
+        labels = self._state.labels(round)
+        dev = self._state.dev(round)
+        texts = self._state.texts
         labeled = [TrainingExample(label.id, texts[label.id], label.text) for label in labels]
         examples = [example for example in labeled if example.id not in dev]
-        rel, work = f"{round_folder(round)}/adapter", f"{round_folder(round)}/training"
+        rel = f"{round_folder(round)}/adapter"
+        work = f"{round_folder(round)}/training"
 
         def make(_: Progress) -> None:
             training = self._config.training
-            with self._model.engine.resting(self._config.name), self._folder.publish(rel) as output:
+            with (
+                self._model.engine.released(self._config.name),
+                self._folder.publish(rel) as output,
+            ):
                 result = train_adapter(
                     self._weigh(examples),
                     self._config.model,
@@ -351,7 +367,8 @@ class Controller:
         rel = f"{round_folder(round)}/metrics.json"
 
         def make(progress: Progress) -> None:
-            references, dev = self._state.test_references, self._state.dev(round)
+            references = self._state.test_references
+            dev = self._state.dev(round)
             splits = dict.fromkeys(references, "test") | dict.fromkeys(dev, "dev")
             references = references | {
                 label.id: [label.text] for label in self._state.labels(round) if label.id in dev
@@ -371,13 +388,15 @@ class Controller:
         largest = self._config.training.reweight
         if largest is None:
             return examples
-        ids, pool = [example.id for example in examples], self._state.pool["id"].to_pylist()
+        ids = [example.id for example in examples]
+        pool = self._state.pool["id"].to_pylist()
         weights = weigh_examples(ids, pool, self._state.embeddings, largest)
         return [replace(example, weight=weights[example.id]) for example in examples]
 
     def find_stop(self, round: int) -> str | None:
         """Why the run ends after `round`, or None."""
-        labels, dev_scores = len(self._state.labels(round)), self._state.dev_scores(round)
+        labels = len(self._state.labels(round))
+        dev_scores = self._state.dev_scores(round)
         if self._state.budget_met(round):
             return "budget spent"
         bought = self._state.bought(round) if self._config.stopping.gain else []
@@ -407,7 +426,7 @@ class Controller:
         if warning and warning not in told:
             self._journal.append(self._lease, WARNING, 0, "pool", {WARNING: warning})
 
-    def _check_budget(self, round: int, site: Site) -> None:
+    def _check_budget(self, round: int, site: AnnotationContext) -> None:
         """Raises BudgetSpent or UserError where a budget kept every example of the round without a
         label.
         """
@@ -439,7 +458,8 @@ class Controller:
         if (round, step) in self._committed:
             return
         self._watch.begin(round, step)
-        self._reused, started = 0.0, time.monotonic()
+        self._reused = 0.0
+        started = time.monotonic()
         if output is None or not self._folder.exists(output):
             make(self._watch)
         payload = {
@@ -450,7 +470,7 @@ class Controller:
         self._journal.append(self._lease, "step", round, step, payload, time.monotonic() - started)
         self._committed.add((round, step))
 
-    def _spare(self, seconds: float) -> None:
+    def _add_reused_seconds(self, seconds: float) -> None:
         self._reused += seconds
 
     def _score(
@@ -464,11 +484,12 @@ class Controller:
         """A row for each prediction, and the metrics of each split; `untuned` answers in the
         adapter's place.
         """
-        evaluation, ids = self._config.evaluation, sorted(splits)
+        evaluation = self._config.evaluation
+        ids = sorted(splits)
         examples = pa.table({"id": ids, "text": [self._state.texts[id_] for id_ in ids]})
         name = "few_shot" if untuned else "predictions"
         features = self._model.answer(round, round, examples, name, progress, untuned=untuned)
-        self._bury_failures(round, "evaluation", features)
+        self._record_failures(round, "evaluation", features)
         # An example that the engine could not answer counts as an empty answer, and stands in the
         # dead letters.
         predictions = dict(
@@ -488,20 +509,21 @@ class Controller:
             evaluation.confidence,
             self._config.seed,
             sources={id_: self._state.texts[id_] for id_ in ids},
-            resources=Resources(evaluation.models, build_ask(self._open_site(round, progress))),
+            resources=Resources(evaluation.models, build_judge(self._open_site(round, progress))),
             scorer=score_on_ray,
         )
         progress(len(ids), len(ids))
         return result
 
-    def _open_site(self, round: int, progress: Progress) -> Site:
-        labeled, texts = self._state.labels(round - 1), self._state.texts
-        return Site(
+    def _open_site(self, round: int, progress: Progress) -> AnnotationContext:
+        labeled = self._state.labels(round - 1)
+        texts = self._state.texts
+        return AnnotationContext(
             self._config, self._journal, self._lease, self._folder, round, texts, labeled, progress
         )
 
-    def _bury_failures(self, round: int, step: str, features: pa.Table) -> None:
+    def _record_failures(self, round: int, step: str, features: pa.Table) -> None:
         failed = features.filter(pc.is_valid(features["error"])).select(["id", "error"]).to_pylist()
-        self._journal.bury(
+        self._journal.record_dead_letters(
             self._lease, round, [DeadLetter(row["id"], step, row["error"]) for row in failed]
         )

@@ -14,13 +14,13 @@ from ray.exceptions import RayActorError, WorkerCrashedError
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.credentials import redact
-from atgen_ray.core.errors import RunBusy, RunStopped, UserError, tell
-from atgen_ray.core.progress import Watch
+from atgen_ray.core.errors import RunBusyError, RunStopped, UserError, notify
+from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import find_mistake, find_start_failure, quieten_ray_data
 from atgen_ray.reporting.publish import publish_report
-from atgen_ray.store.journal import Event, Lease, LeaseLost, Status, open_journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.journal import Event, Lease, LeaseLostError, Status, open_journal
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
 LEASE_SECONDS = 20.0
@@ -71,11 +71,13 @@ class ControllerActor:
 
         The actor's constructor must not fail: what goes wrong is told by `poll`.
         """
-        self._config, self._goal = config, goal
+        self._config = config
+        self._goal = goal
         self._journal = open_journal(config.storage, config.database_url)
-        self._watch = Watch()
+        self._watch = ProgressTracker()
         self._status: Status = "running"
-        self._message, self._mistake = "", False
+        self._message = ""
+        self._mistake = False
         self._lease: Lease | None = None
         self._closing = threading.Lock()  # whoever holds it says how the run ended
         self._ended = threading.Event()
@@ -86,10 +88,9 @@ class ControllerActor:
 
     def poll(self, after: int) -> Snapshot:
         """The state of the run and its events with a sequence number above `after`."""
-        status, message = (
-            self._status,
-            self._message,
-        )  # before the events, so that an ended run has all of them
+        # before the events, so that an ended run has all of them
+        status = self._status
+        message = self._message
         try:
             events = self._journal.events(self._config.name, after)
         except (
@@ -115,15 +116,20 @@ class ControllerActor:
         """The run to its end, which is told to drivers even where the journal cannot be written."""
         status: Status = "failed"
         try:
-            status, message, mistake = self._hold(self._acquire(Owner(owner)))
+            status, message, mistake = self._hold(self._acquire(ProcessIdentity(owner)))
         except RunStopped as stop:
-            status, message, mistake = "stopped", str(stop), False
-        except LeaseLost as error:
-            message, mistake = f"another controller took over: {error}", False
+            status = "stopped"
+            message = str(stop)
+            mistake = False
+        except LeaseLostError as error:
+            message = f"another controller took over: {error}"
+            mistake = False
         except UserError as error:
-            message, mistake = redact(tell(error)), True
+            message = redact(notify(error))
+            mistake = True
         except Exception:  # the end of the thread: whoever polls is told, with the traceback
-            message, mistake = redact(traceback.format_exc()), False
+            message = redact(traceback.format_exc())
+            mistake = False
         self._end(status, message, mistake)
 
     def _hold(self, lease: Lease) -> tuple[Status, str, bool]:
@@ -159,7 +165,7 @@ class ControllerActor:
             finally:
                 ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
-    def _acquire(self, owner: Owner) -> Lease:
+    def _acquire(self, owner: ProcessIdentity) -> Lease:
         """The run's lease, waiting as long as one left behind by a dead cluster could last.
 
         A dead holder on this machine is recognised at once, one elsewhere only by the lease that it
@@ -169,7 +175,7 @@ class ControllerActor:
         while True:
             try:
                 return self._journal.acquire(self._config.name, owner, LEASE_SECONDS)
-            except RunBusy:
+            except RunBusyError:
                 if time.monotonic() > deadline:
                     raise
                 self._watch.begin(0, "waiting for the run's lease")
@@ -191,7 +197,7 @@ class ControllerActor:
                 publish_report(self._config, self._journal, folder, reason)
         except RunStopped as stop:
             return "stopped", str(stop), False
-        except LeaseLost:
+        except LeaseLostError:
             raise
         except (
             Exception
@@ -231,7 +237,7 @@ class ControllerActor:
             try:
                 if lease.renew():
                     self.stop()
-            except LeaseLost:
+            except LeaseLostError:
                 self._watch.stop()
                 return
             except (
@@ -241,7 +247,8 @@ class ControllerActor:
 
     def _end(self, status: Status, message: str, mistake: bool = False) -> None:
         self._ended.set()
-        self._message, self._mistake = message, mistake
+        self._message = message
+        self._mistake = mistake
         self._status = status
         handle = ray.get_runtime_context().current_actor
         timer = threading.Timer(IDLE_SECONDS, lambda: ray.kill(handle, no_restart=True))

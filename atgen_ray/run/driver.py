@@ -66,7 +66,7 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
     journal = open_journal(config.storage, config.database_url)
     if (end := find_end(config, journal, goal)) is not None:
         return end
-    driven = journal.is_driven(config.name)
+    driven = journal.has_live_controller(config.name)
     problems = [] if driven else find_problems(config, goal, cluster=not is_private())
     if is_private():
         raise_problems(problems)
@@ -76,7 +76,7 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
                 problems if is_private() else problems + find_cluster_problems(config, goal)
             )
         config = enter_run(config, journal)
-        controller = start_controller(config, goal)
+        controller = start_controller(config, goal, detached=not is_private())
         snapshot = _follow(controller, journal, config.name, screen, stop)
         dismiss_ended(config.name)
     return snapshot
@@ -140,7 +140,7 @@ def enter_run(config: RunConfig, journal: Journal, author: str | None = None) ->
 
     Raises:
         UserError: as `check_entry`.
-        RunBusy: something changes while a controller drives the run.
+        RunBusyError: something changes while a controller drives the run.
     """
     config, changes = check_entry(config, journal)
     tree = dump_config(config)
@@ -239,7 +239,9 @@ def _follow(
     controller: Any, journal: Journal, run: str, screen: Screen, stop: threading.Event
 ) -> Snapshot:
     """Shows what happens until the run is over."""
-    seen, asked, snapshot = 0, False, None
+    seen = 0
+    asked = False
+    snapshot = None
     heard = time.monotonic()
     while True:
         if stop.is_set() and not asked:
@@ -252,7 +254,7 @@ def _follow(
             ActorUnavailableError,
             GetTimeoutError,
         ):  # Ray is restarting it, and it will replay the journal
-            if time.monotonic() - heard > SILENCE_SECONDS and not journal.is_driven(run):
+            if time.monotonic() - heard > SILENCE_SECONDS and not journal.has_live_controller(run):
                 return read_end(
                     journal, run, seen, snapshot
                 )  # with its node gone it cannot come back
@@ -280,7 +282,8 @@ def read_end(journal: Journal, run: str, seen: int, last: Snapshot | None) -> Sn
         (event.payload["message"] for event in reversed(events) if "message" in event.payload), ""
     )
     if status == "running":
-        status, message = "failed", "the run's controller was ended from outside"
+        status = "failed"
+        message = "the run's controller was ended from outside"
     return Snapshot(status, last.activity if last else {}, events, message, False)
 
 

@@ -137,10 +137,11 @@ def estimate_run(
     check_budget(config, [row["text"] for row in rows])
     duplicates = {row["id"] for row in rows if row["duplicate_of"]}
     unwanted = {*leaked} | duplicates if config.data.duplicates.action == "exclude" else {*leaked}
-    labels = expect_labels(config, len(rows) - len(unwanted))
-    work = expect_work(config, len(rows), len(rows) - len(unwanted), test_rows, labels)
+    labels = estimate_labels(config, len(rows) - len(unwanted))
+    work = estimate_work(config, len(rows), len(rows) - len(unwanted), test_rows, labels)
     generated = work["generation"] + work["evaluation"]
-    texts, bought = [row["text"] for row in rows], labels[-1] if labels else 0
+    texts = [row["text"] for row in rows]
+    bought = labels[-1] if labels else 0
     return {
         "pool_rows": len(rows),
         "near_duplicates": len(duplicates),
@@ -157,7 +158,7 @@ def estimate_run(
     }
 
 
-def expect_labels(config: RunConfig, selectable: int) -> list[int]:
+def estimate_labels(config: RunConfig, selectable: int) -> list[int]:
     """Labels after each round, when `selectable` examples may be picked."""
     limit = min(selectable, config.stopping.labels or selectable)
     labels: list[int] = []
@@ -168,7 +169,7 @@ def expect_labels(config: RunConfig, selectable: int) -> list[int]:
     return labels
 
 
-def expect_work(
+def estimate_work(
     config: RunConfig, pool: int, selectable: int, test: int, labels: list[int]
 ) -> dict[str, int]:
     """Rows of each step over the whole run with `labels` after each round; for training, optimiser
@@ -177,11 +178,9 @@ def expect_work(
     `pool` examples are read, of which `selectable` may be picked, and `test` in the test set. What
     is held out of training is as large as `evaluation.dev_fraction` says; in a run it is drawn.
     """
-    training, selection, dev_fraction = (
-        config.training,
-        config.selection,
-        config.evaluation.dev_fraction,
-    )
+    training = config.training
+    selection = config.selection
+    dev_fraction = config.evaluation.dev_fraction
     work = dict.fromkeys(("embedding", "generation", "training", "evaluation"), 0)
     work["evaluation"] = test * (config.evaluation.zero_shot + bool(config.evaluation.few_shot))
     work["embedding"] = pool if training.reweight else 0

@@ -17,7 +17,9 @@ from atgen_ray.core.arrays import Numbers
 PARAMETERS = 3  # of the law
 POINTS = PARAMETERS + 1  # fewest on a curve that is continued
 DRAWS = 100
-SLOWEST, FASTEST = 0.05, 2.0  # bounds of the exponent
+# bounds of the exponent
+SLOWEST = 0.05
+FASTEST = 2.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ def fit_power_law(
     """
     from scipy.optimize import minimize_scalar
 
-    places, values = np.asarray(labels, np.float64) + 1, np.asarray(scores, np.float64)
+    places = np.asarray(labels, np.float64) + 1
+    values = np.asarray(scores, np.float64)
     if len(places) != len(values) or len(values) < 2:
         raise ValueError(
             f"a curve of {len(places)} places and {len(values)} scores, expected two or more of "

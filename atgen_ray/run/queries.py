@@ -57,7 +57,8 @@ def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[st
     """
     with open_runs(storage, database_url) as journal:
         summary = _summarize(journal, journal.total(name))
-        events, dead = journal.events(name), journal.dead_letters(name)
+        events = journal.events(name)
+        dead = journal.dead_letters(name)
         annotation = summarize_requests(journal, name) | asdict(read_balance(journal, name))
         annotation["inherited"] = round(sum(read_inherited(journal, name).values()), 6)
     folder = RunFolder(storage, name)

@@ -11,13 +11,13 @@ from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.base import Engine
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.registry import build_engine
-from atgen_ray.run.shared_cache import open_output_shelf, share_outputs
+from atgen_ray.run.shared_cache import open_output_cache, share_outputs
 from atgen_ray.run.state import RunState
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 
 
-class TunedModel:
+class RoundModel:
     """Has the engine of a run answer examples; what other runs have had the untuned model answer is
     taken from them.
     """
@@ -26,7 +26,10 @@ class TunedModel:
         self, config: RunConfig, state: RunState, folder: RunFolder, spare: Callable[[float], None]
     ) -> None:
         """`spare` is told the seconds that others' answers took when they were made."""
-        self._config, self._state, self._folder, self._spare = config, state, folder, spare
+        self._config = config
+        self._state = state
+        self._folder = folder
+        self._add_reused_seconds = spare
         self.engine = build_engine(config.model, config.prompt, config.engine, folder)
 
     def answer(
@@ -48,24 +51,27 @@ class TunedModel:
         Returns:
             FEATURES_SCHEMA, sorted by id.
         """
-        model, engine = self._config.model, self._config.engine
+        model = self._config.model
+        engine = self._config.engine
         adapter = None if untuned else self._state.adapter(adapter_round)
         seed = mix_seed(self._config.seed, "generation", round)
         request = GenerationRequest(model.max_new_tokens, samples=samples, seed=seed)
 
         def generate(rows: pa.Table) -> pa.Table:
-            generator, parts = untuned or self.engine, f"{round_folder(round)}/{name}.parts"
+            generator = untuned or self.engine
+            parts = f"{round_folder(round)}/{name}.parts"
             return generate_features(
                 generator, rows, request, adapter, self._folder, parts, engine.batch_size, progress
             )
 
         if self._config.cache is not None and adapter is None and not samples and untuned is None:
-            cache, backend = self._config.cache, self.engine.name
-            shelf = open_output_shelf(
+            cache = self._config.cache
+            backend = self.engine.name
+            shelf = open_output_cache(
                 cache, model, self._config.prompt, backend, engine.options, request
             )
             features, reused = share_outputs(shelf, examples, generate)
-            self._spare(reused)
+            self._add_reused_seconds(reused)
         else:
             features = generate(examples)
         if adapter is not None and self.engine.name != "transformers" and engine.check_rows:

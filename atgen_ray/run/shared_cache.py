@@ -23,7 +23,8 @@ from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
 from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
 from atgen_ray.store.run_folder import RunFolder
 
-KEY, SECONDS = "content", "seconds"
+KEY = "content"
+SECONDS = "seconds"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Found:
     seconds: float
 
 
-class Shelf:
+class ContentCache:
     """Rows by content in a folder that runs share; safe to use from several runs, which at worst do
     a row twice.
     """
@@ -70,21 +71,21 @@ class Shelf:
             )
 
 
-def open_embedding_shelf(root: str, config: EmbeddingConfig) -> Shelf:
+def open_embedding_cache(root: str, config: EmbeddingConfig) -> ContentCache:
     """Where the vectors of an encoder are."""
-    return Shelf(
+    return ContentCache(
         root, "embeddings", config.model_dump(mode="json", include={"model", "max_tokens", "dtype"})
     )
 
 
-def open_output_shelf(
+def open_output_cache(
     root: str,
     model: ModelConfig,
     prompt: PromptConfig,
     backend: str,
     options: Mapping[str, Any],
     request: GenerationRequest,
-) -> Shelf:
+) -> ContentCache:
     """Where the greedy outputs of an untuned model are, made by an engine with these `options` of
     its own.
     """
@@ -95,11 +96,11 @@ def open_output_shelf(
         "options": dict(options),
         "top_logprobs": request.top_logprobs,
     }
-    return Shelf(root, "outputs", identity)
+    return ContentCache(root, "outputs", identity)
 
 
 def share_outputs(
-    shelf: Shelf, examples: pa.Table, generate: Callable[[pa.Table], pa.Table]
+    shelf: ContentCache, examples: pa.Table, generate: Callable[[pa.Table], pa.Table]
 ) -> tuple[pa.Table, float]:
     """FEATURES_SCHEMA for `examples` (columns id, text), sorted by id, made by `generate` where the
     shelf has none.
@@ -130,7 +131,7 @@ def share_outputs(
 
 
 def share_embeddings(
-    shelf: Shelf, contents: Sequence[str], folder: RunFolder, embed: Callable[[], None]
+    shelf: ContentCache, contents: Sequence[str], folder: RunFolder, embed: Callable[[], None]
 ) -> float:
     """Puts what the shelf has of `contents` into the run's folder, has the rest made by `embed`,
     and shares that.

@@ -38,7 +38,9 @@ class RunState:
     """Examples, labels and adapters of one run, as they were after any of its rounds."""
 
     def __init__(self, config: RunConfig, journal: Journal, folder: RunFolder) -> None:
-        self._config, self._journal, self._folder = config, journal, folder
+        self._config = config
+        self._journal = journal
+        self._folder = folder
 
     @property
     def inherited(self) -> int:
@@ -83,7 +85,8 @@ class RunState:
         """Name of the strategy, its parameters and how many examples to pick; the first round may
         have its own.
         """
-        selection, first = self._config.selection, self._config.selection.first
+        selection = self._config.selection
+        first = self._config.selection.first
         count = self._config.count_picks(round)
         if round > 1 or first.strategy is None:
             return selection.strategy, selection.parameters, count
@@ -96,7 +99,8 @@ class RunState:
 
     def affordable(self, round: int) -> int:
         """Examples to pick in `round`: what the strategy asks for, within the label budget."""
-        count, budget = self.strategy(round)[2], self._config.stopping.labels
+        count = self.strategy(round)[2]
+        budget = self._config.stopping.labels
         return count if budget is None else min(count, budget - self.count_labels(round - 1))
 
     def candidates(self, round: int) -> list[str]:
@@ -121,7 +125,8 @@ class RunState:
         """Those of `candidates` that the strategy of `round` sees: all, but where the model looks
         at a few only.
         """
-        ids, shortlist = self.candidates(round), self._config.selection.shortlist
+        ids = self.candidates(round)
+        shortlist = self._config.selection.shortlist
         if shortlist is None or len(ids) <= shortlist.count or not self.needs(round) & MODEL:
             return ids
         needs = find_needs(shortlist.strategy, shortlist.parameters)

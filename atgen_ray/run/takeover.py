@@ -87,7 +87,7 @@ def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFold
     ]
     _write_labels(folder, labels, rounds)
     dollars = {at: paid for at, paid in read_cost(journal, name).items() if at <= last}
-    with journal.fenced(lease) as connection:
+    with journal.leased_transaction(lease) as connection:
         for at in rounds:
             journal.enter_annotations(
                 connection, config.name, at, [label for of, label in labels if of == at]
@@ -128,7 +128,8 @@ def _find_source(config: RunConfig, journal: Journal, name: str) -> dict[str, An
 
 
 def _check_pool(config: RunConfig, name: str, source: dict[str, Any]) -> None:
-    now, before = dump_config(config), renew_config(source)
+    now = dump_config(config)
+    before = renew_config(source)
     changes = [*find_changes(before["data"], now["data"], None, "data")]
     changes += find_changes(
         before["prompt"]["template"], now["prompt"]["template"], None, "prompt.template"

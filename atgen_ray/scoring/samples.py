@@ -36,13 +36,15 @@ def mean_sample_probability(features: pa.Table) -> tuple[Numbers, Numbers]:
     NaN where a row has no sample with a finite log-probability; T_m is the length of the sample in
     tokens.
     """
-    means, variances = np.full(len(features), np.nan), np.full(len(features), np.nan)
+    means = np.full(len(features), np.nan)
+    variances = np.full(len(features), np.nan)
     for row, samples in enumerate(read_samples(features)):
         normalized = np.array(
             [sample.logprob / sample.tokens for sample in samples if np.isfinite(sample.logprob)]
         )
         if len(normalized):
-            means[row], variances[row] = np.exp(normalized).mean(), np.exp(normalized).var()
+            means[row] = np.exp(normalized).mean()
+            variances[row] = np.exp(normalized).var()
     return means, variances
 
 

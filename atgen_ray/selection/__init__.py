@@ -1,13 +1,13 @@
 """Query strategies: which examples are worth labelling. `select_batch` is the only way in."""
 
-from atgen_ray.selection.batch import BrokenStrategy, find_needs, find_strategy, select_batch
+from atgen_ray.selection.batch import BrokenStrategyError, find_needs, find_strategy, select_batch
 from atgen_ray.selection.registry import STRATEGIES
 from atgen_ray.selection.strategy import Candidates, Need, Parameters, Picks, Scores, Strategy
 from atgen_ray.selection.vectors import Embeddings, States
 
 __all__ = [
     "STRATEGIES",
-    "BrokenStrategy",
+    "BrokenStrategyError",
     "Candidates",
     "Embeddings",
     "Need",

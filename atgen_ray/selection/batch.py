@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from atgen_ray.core.errors import PoolExhausted, UserError, nearest
 from atgen_ray.core.records import SELECTION_SCHEMA
 from atgen_ray.selection.kernels.draws import draw_uniform
-from atgen_ray.selection.kernels.executor import InProcess, Workers
+from atgen_ray.selection.kernels.executor import Executor, InProcessExecutor
 from atgen_ray.selection.registry import STRATEGIES
 from atgen_ray.selection.strategy import (
     Candidates,
@@ -27,7 +27,7 @@ from atgen_ray.selection.strategy import (
 from atgen_ray.selection.vectors import Embeddings, States
 
 
-class BrokenStrategy(AssertionError):
+class BrokenStrategyError(AssertionError):
     """A strategy gave back something that is not a query batch: a defect of the strategy, never of
     the input.
     """
@@ -66,7 +66,7 @@ def select_batch(
     states: States | None = None,
     seed: int = 0,
     round: int = 0,
-    workers: Workers | None = None,
+    workers: Executor | None = None,
 ) -> pa.Table:
     """The query batch: min(count, |U|) rows of SELECTION_SCHEMA by rank, U being `ids` less
     `labeled` and `excluded`.
@@ -89,7 +89,7 @@ def select_batch(
     no larger than any before them.
 
     Raises UserError for an unknown strategy or parameter, PoolExhausted when U is empty, ValueError
-    when something needed is missing, and BrokenStrategy when the strategy breaks its contract.
+    when something needed is missing, and BrokenStrategyError when the strategy breaks its contract.
     """
     chosen = find_strategy(strategy)
     settings = _validate(chosen, parameters)
@@ -104,7 +104,7 @@ def select_batch(
     needs = chosen.needs_with(settings)
     known = _gather(chosen.name, needs, open_ids, labeled_ids, embeddings, features, states)
     known |= _gather_texts(chosen.name, needs, open_ids, labeled_ids, texts, labels)
-    workers = workers or InProcess()
+    workers = workers or InProcessExecutor()
     candidates = Candidates(
         open_ids, labeled_ids=labeled_ids, seed=seed, round=round, workers=workers, **known
     )
@@ -239,7 +239,7 @@ def _align(features: pa.Table, ids: tuple[str, ...]) -> pa.Table:
 
 def _rank(outcome: Scores, ids: tuple[str, ...], count: int) -> Picks:
     if any(len(values) != len(ids) for values in (outcome.scores, *outcome.parts.values())):
-        raise BrokenStrategy("scores or their parts are not one for every candidate")
+        raise BrokenStrategyError("scores or their parts are not one for every candidate")
     scores = np.asarray(outcome.scores, dtype=np.float64)
     order = np.argsort(
         -scores, kind="stable"
@@ -264,7 +264,7 @@ def _check(picks: Picks, ids: tuple[str, ...], count: int, strategy: str) -> Non
     }
     for fault, found in faults.items():
         if found:
-            raise BrokenStrategy(f"strategy '{strategy}' {fault}")
+            raise BrokenStrategyError(f"strategy '{strategy}' {fault}")
 
 
 def _draw_fill(candidates: Candidates, picks: Picks, count: int) -> list[str]:

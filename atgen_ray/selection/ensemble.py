@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 from atgen_ray.core.arrays import Numbers
 from atgen_ray.core.errors import nearest
 from atgen_ray.selection.kernels.normalization import normalize, rank
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategies import PLAIN
 from atgen_ray.selection.strategy import Candidates, Needs, Parameters, Scores
 
@@ -29,7 +29,7 @@ class Member(BaseModel):
         return [weight] if isinstance(weight, int | float) else weight
 
 
-class EnsembleParameters(GuardedParameters):
+class EnsembleParameters(NoiseFilterParameters):
     """Rank-normalised ensemble: Borda count, or reciprocal rank fusion (Cormack, Clarke and
     Büttcher, SIGIR 2009).
     """
@@ -76,7 +76,8 @@ def _select(candidates: Candidates, parameters: EnsembleParameters, count: int) 
         for name, member in parameters.members.items()
     }
     total = sum(weights.values()) or 1.0
-    score, ranked = np.zeros(len(candidates.ids)), np.zeros(len(candidates.ids), dtype=bool)
+    score = np.zeros(len(candidates.ids))
+    ranked = np.zeros(len(candidates.ids), dtype=bool)
     parts = {}
     for name, weight in weights.items():
         if weight:
@@ -128,4 +129,6 @@ def _needs(parameters: EnsembleParameters) -> Needs:
     )
 
 
-ENSEMBLE = guarded("ensemble", _needs(EnsembleParameters()), EnsembleParameters, _select, _needs)
+ENSEMBLE = with_noise_filter(
+    "ensemble", _needs(EnsembleParameters()), EnsembleParameters, _select, _needs
+)

@@ -23,7 +23,7 @@ from atgen_ray.selection.strategy import (
 )
 
 
-class Guard(BaseModel):
+class NoiseFilter(BaseModel):
     """Candidates that the strategy never sees; they can only fill up a batch at random, like those
     it cannot rank.
 
@@ -77,18 +77,18 @@ class Guard(BaseModel):
         return admitted
 
 
-class GuardedParameters(Parameters):
+class NoiseFilterParameters(Parameters):
     """Parameters of a strategy that can be guarded against noise."""
 
-    guard: Guard = Field(
-        Guard(), description="Noise guard: what to leave out before the strategy looks"
+    guard: NoiseFilter = Field(
+        NoiseFilter(), description="Noise guard: what to leave out before the strategy looks"
     )
 
 
-def guarded(
+def with_noise_filter(
     name: str,
     needs: Needs,
-    parameters: type[GuardedParameters],
+    parameters: type[NoiseFilterParameters],
     select: Select,
     resolve: Callable[[Any], Needs] | None = None,
 ) -> Strategy:

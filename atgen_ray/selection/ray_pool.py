@@ -12,7 +12,7 @@ from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.core.records import Progress
 from atgen_ray.ray_runtime.hardware import fit_cpus
 from atgen_ray.selection.kernels.coverage import Part, PartsCoverage
-from atgen_ray.selection.kernels.executor import InProcess, Workers
+from atgen_ray.selection.kernels.executor import Executor, InProcessExecutor
 from atgen_ray.selection.kernels.greedy import Coverage
 
 T = TypeVar("T")
@@ -21,22 +21,23 @@ ATTEMPTS = 5  # crews that may lose a worker before selection gives up
 WAIT_SECONDS = 1.0  # how often a long wait looks whether it shall stop
 
 
-def choose_workers(count: int | None, candidates: int, progress: Progress) -> Workers:
+def choose_workers(count: int | None, candidates: int, progress: Progress) -> Executor:
     """This process for small pools, whose parts are not worth sending around; else `count` workers,
     null: one a CPU.
     """
     if candidates <= SMALL_POOL or count == 1:
-        return InProcess(progress)
+        return InProcessExecutor(progress)
     return RayWorkers(count or max(1, int(ray.cluster_resources().get("CPU", 1))), progress)
 
 
 class RayWorkers:
-    """The `Workers` protocol on the nodes of a Ray cluster: a CPU for each of `count`, less where
+    """The `Executor` protocol on the nodes of a Ray cluster: a CPU for each of `count`, less where
     there are fewer.
     """
 
     def __init__(self, count: int, progress: Progress) -> None:
-        self.count, self.progress = count, progress
+        self.count = count
+        self.progress = progress
         self._cpus = fit_cpus(count, 1.0)
 
     def put(self, value: Any) -> Any:
@@ -56,7 +57,8 @@ class RayWorkers:
         What still runs is cancelled when `note`, which is asked at least every second, raises.
         """
         task = ray.remote(num_cpus=self._cpus, max_retries=ATTEMPTS)(function)
-        waiting, found = deque(enumerate(calls)), dict[int, T]()
+        waiting = deque(enumerate(calls))
+        found = dict[int, T]()
         running: dict[Any, int] = {}
         try:
             while waiting or running:
@@ -96,7 +98,8 @@ class ShardedCoverage:
         follow: bool = True,
     ) -> None:
         """`parts` are references to a `Part` each; every actor reserves `cpus`."""
-        self.size, self._cpus = len(vectors), cpus
+        self.size = len(vectors)
+        self._cpus = cpus
         self._shares = [parts[start::count] for start in range(min(count, len(parts)))]
         self._given = ray.put(vectors), max(1, megabytes // len(self._shares)), follow
         self._chosen: list[int] = []

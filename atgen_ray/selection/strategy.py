@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
-from atgen_ray.selection.kernels.executor import InProcess, Workers
+from atgen_ray.selection.kernels.executor import Executor, InProcessExecutor
 
 Need = Literal[
     "embeddings",  # vectors of the candidates and of the labelled examples
@@ -54,8 +54,8 @@ class Candidates:
     labeled_states: Vectors | None = None  # (at most m, s), of the labelled examples that have one
     seed: int = 0
     round: int = 0
-    workers: Workers = field(
-        default_factory=InProcess
+    workers: Executor = field(
+        default_factory=InProcessExecutor
     )  # who shares the work of a large pool; the picks do not change
 
     def vectors(self) -> tuple[Vectors, Vectors]:

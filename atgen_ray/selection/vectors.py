@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atgen_ray.core.arrays import Integers, Vectors
-from atgen_ray.selection.kernels.similarity import to_grid
+from atgen_ray.selection.kernels.similarity import quantise
 from atgen_ray.selection.strategy import Candidates, Needs
 
 
@@ -68,7 +68,7 @@ class Embeddings(States):
         wrong = np.isfinite(norms) & (norms != 0) & (np.abs(norms - 1) > 0.01)
         if wrong.any():
             raise ValueError(f"embedding of '{ids[int(wrong.argmax())]}' is not L2-normalised")
-        self._vectors = to_grid(self._vectors)
+        self._vectors = quantise(self._vectors)
 
 
 def rows_finite(vectors: Vectors) -> npt.NDArray[np.bool_]:
@@ -79,7 +79,7 @@ def rows_finite(vectors: Vectors) -> npt.NDArray[np.bool_]:
         return np.asarray(np.isfinite(vectors.sum(axis=1, dtype=np.float64)))
 
 
-def grid_vectors(candidates: Candidates) -> tuple[Integers, Vectors, Vectors]:
+def quantised_vectors(candidates: Candidates) -> tuple[Integers, Vectors, Vectors]:
     """Rows of the candidates that have an embedding (u,), these on the grid (u, d), and those of
     the labelled ones.
     """
@@ -109,9 +109,9 @@ def plain_vectors(candidates: Candidates, space: Space) -> tuple[Integers, Vecto
 def unit_vectors(candidates: Candidates, space: Space) -> tuple[Integers, Vectors, Vectors]:
     """The same, of length 1 (or 0) and on the grid of similarities."""
     if space == "embeddings":
-        return grid_vectors(candidates)
+        return quantised_vectors(candidates)
     rows, vectors, labeled = plain_vectors(candidates, space)
-    return rows, to_grid(_normalize(vectors)), to_grid(_normalize(labeled))
+    return rows, quantise(_normalize(vectors)), quantise(_normalize(labeled))
 
 
 def _normalize(vectors: Vectors) -> Vectors:

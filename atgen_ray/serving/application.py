@@ -36,7 +36,8 @@ PENDING_AT_THE_API = (
 
 # What deployments reserve is not free for runs, whose steps take what is left. They wait for
 # callers most of the time.
-API_CPUS, SELECTOR_CPUS = 0.1, 0.1
+API_CPUS = 0.1
+SELECTOR_CPUS = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def parse_service(args: dict[str, Any]) -> ServiceConfig:
 def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     """The routes, without what stands before them."""
     from atgen_ray.serving.errors import explain_faults
+    from atgen_ray.serving.middleware import AuthMiddleware
     from atgen_ray.serving.pages.assets import asset_routes
     from atgen_ray.serving.pages.new_run import new_run_pages
     from atgen_ray.serving.pages.rendering import show_fault
@@ -93,13 +95,12 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.routes.runs import run_routes
     from atgen_ray.serving.routes.select import select_routes
     from atgen_ray.serving.routes.tasks import task_routes
-    from atgen_ray.serving.runs import RunControl
+    from atgen_ray.serving.runs import RunManager
     from atgen_ray.serving.security.headers import SecurityHeaders
-    from atgen_ray.serving.security.middleware import Guards
 
     journal = open_journal(service.storage, service.database_url)
     tokens = Tokens(journal.database)
-    control = RunControl(service, journal)
+    control = RunManager(service, journal)
     directory = None
     if service.model is not None:
         directory = AdapterDirectory(service.model, service.model_name, service.storage, journal)
@@ -126,7 +127,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(new_run_pages())
     app.include_router(task_pages(journal))
     app.include_router(run_pages(service, control, RunViews(service, journal), journal))
-    app.add_middleware(Guards, tokens=tokens, limits=service.limits)
+    app.add_middleware(AuthMiddleware, tokens=tokens, limits=service.limits)
     app.add_middleware(SecurityHeaders)
     return app
 
@@ -138,9 +139,11 @@ class Api:
     def __init__(
         self, service: ServiceConfig, selector: DeploymentHandle, model: DeploymentHandle | None
     ) -> None:
-        from atgen_ray.serving.security.middleware import start_access_log
+        from atgen_ray.serving.middleware import start_access_log
 
-        self._service, self._selector, self._model = service, selector, model
+        self._service = service
+        self._selector = selector
+        self._model = model
         start_access_log()
 
     async def check_health(self) -> None:

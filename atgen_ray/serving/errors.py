@@ -14,13 +14,13 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from atgen_ray.annotation.human.task_store import TaskConflict, TaskUnknown
+from atgen_ray.annotation.human.task_store import TaskConflictError, TaskUnknownError
 from atgen_ray.core.errors import (
     NobodyDrivesError,
-    OutOfOrder,
     PoolExhausted,
-    RunBusy,
-    StorageFull,
+    RunBusyError,
+    StorageFullError,
+    StorageUnavailableError,
     UserError,
 )
 
@@ -35,15 +35,16 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 logger = logging.getLogger(__name__)
 
 
-class Fault(Exception):
+class ApiError(Exception):
     """An answer with `status` and one line that says what was expected."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
-        self.status, self.message = status, message
+        self.status = status
+        self.message = message
 
     def __reduce__(self) -> tuple[Any, ...]:  # it travels between replicas
-        return Fault, (self.status, self.message)
+        return ApiError, (self.status, self.message)
 
 
 def describe_fault(status: int, message: str) -> dict[str, Any]:
@@ -82,13 +83,13 @@ def explain(error: BaseException) -> tuple[int, str] | None:
 
 # The nearest class of an error decides.
 MEANINGS: dict[type[BaseException], Callable[[Any], tuple[int, str]]] = {
-    Fault: lambda error: (error.status, error.message),
-    StorageFull: lambda error: (507, str(error)),
-    OutOfOrder: lambda error: (503, str(error)),
-    RunBusy: lambda error: (409, str(error)),
+    ApiError: lambda error: (error.status, error.message),
+    StorageFullError: lambda error: (507, str(error)),
+    StorageUnavailableError: lambda error: (503, str(error)),
+    RunBusyError: lambda error: (409, str(error)),
     NobodyDrivesError: lambda error: (409, str(error)),
-    TaskUnknown: lambda error: (404, str(error)),
-    TaskConflict: lambda error: (409, str(error)),
+    TaskUnknownError: lambda error: (404, str(error)),
+    TaskConflictError: lambda error: (409, str(error)),
     UserError: lambda error: (400, str(error)),
     PoolExhausted: lambda error: (400, str(error)),
     RecursionError: lambda _: (400, "the request is nested too deeply"),

@@ -22,7 +22,7 @@ from atgen_ray.config import (
 )
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.config.messages import find_mistakes
-from atgen_ray.core.errors import OutOfOrder, UserError
+from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.preflight import (
     find_cluster_problems,
@@ -37,8 +37,8 @@ from atgen_ray.reporting.publish import view_run
 from atgen_ray.run.driver import enter_run, find_activity, has_controller, start_controller
 from atgen_ray.run.estimate import plan_within_ray
 from atgen_ray.run.queries import export_labels, show_run, stop_run, summarize_runs
-from atgen_ray.serving.errors import Fault
-from atgen_ray.serving.security.restrictions import check_hosts, check_location, confine
+from atgen_ray.serving.errors import ApiError
+from atgen_ray.serving.security.restrictions import check_hosts, check_location, restrict_config
 from atgen_ray.serving.uploads import upload_folder
 from atgen_ray.store.journal import Event, Journal
 
@@ -49,11 +49,12 @@ CLIENT_GONE = 499  # as proxies log it; nobody is there to read it
 QUIET_SECONDS = 15.0  # after which a silent stream shows that it lives
 
 
-class RunControl:
+class RunManager:
     """The runs of one service's storage."""
 
     def __init__(self, service: ServiceConfig, journal: Journal) -> None:
-        self._service, self._journal = service, journal
+        self._service = service
+        self._journal = journal
 
     def start(self, tree: dict[str, Any], author: str | None = None) -> str:
         """Starts the run that `tree` describes, or resumes it, in an actor that outlives its
@@ -65,18 +66,18 @@ class RunControl:
 
         Raises:
             UserError: a mistake in the configuration.
-            Fault: 409, a run of that name has another configuration.
+            ApiError: 409, a run of that name has another configuration.
         """
         config = self._confine(parse_config(self._place(tree)))
         start_ray()
-        if not self._journal.is_driven(config.name):
+        if not self._journal.has_live_controller(config.name):
             raise_problems(find_problems(config, cluster=True) + find_cluster_problems(config))
         try:
             config = enter_run(config, self._journal, author)
-        except OutOfOrder:
+        except StorageUnavailableError:
             raise
         except UserError as error:
-            raise Fault(409, str(error)) from None
+            raise ApiError(409, str(error)) from None
         start_controller(config)
         return config.name
 
@@ -110,7 +111,7 @@ class RunControl:
 
         Raises:
             UserError: a mistake in the configuration, or data that cannot be read.
-            Fault: 503, the cluster has no room to read the data; says what is free.
+            ApiError: 503, the cluster has no room to read the data; says what is free.
         """
         import ray
 
@@ -137,7 +138,7 @@ class RunControl:
         changes.
 
         Raises:
-            OutOfOrder: the database cannot be used, or was changed by another version.
+            StorageUnavailableError: the database cannot be used, or was changed by another version.
         """
         self._journal.database.check()
 
@@ -182,11 +183,13 @@ class RunControl:
         return self._stream(name, after)
 
     async def _stream(self, name: str, after: int) -> AsyncGenerator[str, None]:
-        told, activity = time.monotonic(), None
+        told = time.monotonic()
+        activity = None
         while True:
             status, events = await run_in_threadpool(self._look, name, after)
             for event in events:
-                after, told = event.sequence, time.monotonic()
+                after = event.sequence
+                told = time.monotonic()
                 yield f"id: {after}\nevent: {event.kind}\ndata: {encode_json(asdict(event))}\n\n"
             if status in OVER and not await run_in_threadpool(self._goes_on, name):
                 yield f"event: end\ndata: {encode_json({'status': status})}\n\n"
@@ -194,7 +197,8 @@ class RunControl:
             if (
                 now := await run_in_threadpool(find_activity, name)
             ) is not None and now != activity:
-                activity, told = now, time.monotonic()
+                activity = now
+                told = time.monotonic()
                 yield f"event: activity\ndata: {encode_json(now)}\n\n"
             if time.monotonic() - told > QUIET_SECONDS:
                 told = time.monotonic()
@@ -205,7 +209,7 @@ class RunControl:
         """Whether the run was taken up again, though its journal has the end of the attempt
         before.
         """
-        return has_controller(name) or self._journal.is_driven(name)
+        return has_controller(name) or self._journal.has_live_controller(name)
 
     def _look(self, name: str, after: int) -> tuple[str, Sequence[Event]]:
         status = self._journal.run(
@@ -216,10 +220,10 @@ class RunControl:
     def _find(self, name: str) -> Any:
         try:
             return self._journal.run(name)
-        except OutOfOrder:
+        except StorageUnavailableError:
             raise
         except UserError as error:
-            raise Fault(404, str(error)) from None
+            raise ApiError(404, str(error)) from None
 
     def _place(self, tree: dict[str, Any]) -> dict[str, Any]:
         """The tree with the service's own storage and journal.
@@ -238,9 +242,10 @@ class RunControl:
         """The same run with its files resolved; callers over HTTP read nothing else of this
         machine.
         """
-        data, model = config.data, config.model
+        data = config.data
+        model = config.model
         roots = [*self._service.data_roots, upload_folder(self._service.storage)]
-        confine(dump_config(config), self._service)
+        restrict_config(dump_config(config), self._service)
         check_hosts(config, self._service.notice_hosts)
         same_model = self._service.model is not None and model.id == self._service.model.id
         moved = {"pool": check_location(data.pool, roots, "data.pool")}
@@ -260,15 +265,16 @@ class RunControl:
 async def _await_plan(planned: Any, gone: Callable[[], Awaitable[bool]]) -> dict[str, Any]:
     """The result of a task, unless nobody waits for it, or Ray finds no room for what it does."""
     result: asyncio.Future[dict[str, Any]] = asyncio.wrap_future(planned.future())
-    began, placed = time.monotonic(), time.monotonic()
+    began = time.monotonic()
+    placed = time.monotonic()
     while not (await asyncio.wait([result], timeout=POLL_SECONDS))[0]:
         if await gone():
-            raise Fault(CLIENT_GONE, "nobody waits for the plan any more")
+            raise ApiError(CLIENT_GONE, "nobody waits for the plan any more")
         waiting = await run_in_threadpool(describe_waiting, gpus=False)
         placed = placed if waiting else time.monotonic()
         if time.monotonic() - placed > ROOM_SECONDS:
             passed = time.monotonic() - began
-            raise Fault(
+            raise ApiError(
                 503,
                 f"the plan was given up after {passed:.0f} s. {waiting}. Try again when runs have "
                 f"ended",

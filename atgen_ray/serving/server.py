@@ -22,7 +22,8 @@ from atgen_ray.serving.security.tokens import Tokens, check_address
 from atgen_ray.store.journal import open_journal
 
 IMPORT_PATH = "atgen_ray.serving.application:build_application"
-HOST, PORT = "127.0.0.1", 8000
+HOST = "127.0.0.1"
+PORT = 8000
 START_SECONDS = 1800.0  # a large model is read from a slow disk
 
 
@@ -49,7 +50,8 @@ def serve_until_interrupted(
     from atgen_ray.serving.application import parse_service
 
     tree = read_serve_config(config, storage, host, port)
-    options, args = tree["http_options"], tree["applications"][0]["args"]
+    options = tree["http_options"]
+    args = tree["applications"][0]["args"]
     service = parse_service(args)
     with open_tokens(service.storage, service.database_url) as tokens:
         check_address(options["host"], tokens)

@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.data.columns import list_columns
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.store.run_folder import open_storage
 
 UPLOADS = "/api/v1/uploads/"
@@ -45,7 +45,7 @@ async def receive_upload(
     its ending is kept.
 
     Raises:
-        Fault: 413, there are more than `limit` bytes.
+        ApiError: 413, there are more than `limit` bytes.
         UserError: the ending is unknown, or the content is not what it says.
     """
     stem, _, ending = name.lower().rpartition(".")
@@ -54,14 +54,15 @@ async def receive_upload(
             f"the file's name is {name[:80]!r}, expected one that ends in .csv, .jsonl or .parquet"
             f"{nearest(ending, ENDINGS)}"
         )
-    digest, size = sha256(), 0
+    digest = sha256()
+    size = 0
     with TemporaryDirectory(prefix="atgen-upload-") as folder:
         path = Path(folder) / f"upload.{ending}"
         with path.open("wb") as file:
             async for chunk in chunks:
                 size += len(chunk)
                 if size > limit:
-                    raise Fault(413, f"the file has more than {limit} bytes")
+                    raise ApiError(413, f"the file has more than {limit} bytes")
                 digest.update(chunk)
                 file.write(chunk)
         columns = await run_in_threadpool(read_columns, path, name)

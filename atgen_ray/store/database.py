@@ -16,7 +16,7 @@ from filelock import FileLock
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from atgen_ray.core.errors import OutOfOrder, StorageFull, UserError
+from atgen_ray.core.errors import StorageFullError, StorageUnavailableError, UserError
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store import migrations
 
@@ -106,7 +106,8 @@ class Database:
         """Nothing, where the database answers and its tables are of this version.
 
         Raises:
-            OutOfOrder: it cannot be used, or another version of atgen-ray has changed its tables.
+            StorageUnavailableError: it cannot be used, or another version of atgen-ray has changed
+                its tables.
         """
         newest = migrations.list_revisions()[-1]
         with self.reading() as connection:
@@ -114,7 +115,7 @@ class Database:
                 sa.select(sa.column("version_num")).select_from(_REVISION)
             ).scalar_one_or_none()
         if found != newest:
-            raise OutOfOrder(
+            raise StorageUnavailableError(
                 f"database {self._name} has schema revision {found}, expected {newest}"
             )
 
@@ -220,7 +221,7 @@ class Database:
             reason = " ".join(str(error.orig).split())
             if password := str(self._url.password or ""):
                 reason = reason.replace(password, "***")
-            kind = StorageFull if _is_full(error) else OutOfOrder
+            kind = StorageFullError if _is_full(error) else StorageUnavailableError
             raise kind(f"database {self._name} cannot be used: {reason[:300]}") from None
 
 

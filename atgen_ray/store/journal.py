@@ -17,11 +17,11 @@ import sqlalchemy as sa
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import SecretStr
 
-from atgen_ray.core.errors import RunBusy, UserError, nearest
+from atgen_ray.core.errors import RunBusyError, UserError, nearest
 from atgen_ray.core.names import check_run_name
 from atgen_ray.core.records import Annotation, DeadLetter
 from atgen_ray.store.database import Database
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import open_storage
 from atgen_ray.store.tables import annotations, controllers, dead_letters, events, runs
 from atgen_ray.store.totals import RunTotals, add_labels, count_by_round, list_totals
@@ -38,7 +38,7 @@ INTERRUPTION = (
 )
 
 
-class LeaseLost(Exception):
+class LeaseLostError(Exception):
     """Another controller has taken the run, or the lease was released: its former holder must
     stop.
     """
@@ -82,7 +82,7 @@ class Lease:
 
     journal: "Journal" = field(repr=False)
     run: str
-    owner: Owner
+    owner: ProcessIdentity
     epoch: int
     ttl: float
 
@@ -91,10 +91,11 @@ class Lease:
         (`ask_to_stop`).
 
         Raises:
-            LeaseLost: another controller has taken the run.
+            LeaseLostError: another controller has taken the run.
         """
-        with self.journal.fenced(self) as connection:
-            mine, now = controllers.c.run == self.run, self.journal.database.clock(connection)
+        with self.journal.leased_transaction(self) as connection:
+            mine = controllers.c.run == self.run
+            now = self.journal.database.clock(connection)
             connection.execute(sa.update(controllers).where(mine).values(expires=now + self.ttl))
             return connection.execute(sa.select(controllers.c.stop_asked).where(mine)).scalar_one()
 
@@ -109,8 +110,8 @@ class Journal:
     """The journal in the database at `url`. Safe to use from threads; not to be carried through a
     fork.
 
-    Every method that takes a lease raises LeaseLost, and writes nothing, once another controller
-    has taken the run.
+    Every method that takes a lease raises LeaseLostError, and writes nothing, once another
+    controller has taken the run.
     """
 
     def __init__(self, url: str | sa.URL) -> None:
@@ -159,12 +160,12 @@ class Journal:
         says what and who.
 
         Raises:
-            RunBusy: a controller drives it, which would not hear of the change.
+            RunBusyError: a controller drives it, which would not hear of the change.
         """
         with self.database.writing() as connection:
             held = self._lock(connection, name)
-            if _is_driven(held, self.database.clock(connection)):
-                raise RunBusy(
+            if _has_live_controller(held, self.database.clock(connection)):
+                raise RunBusyError(
                     f"run '{name}' is driven by process {held.pid} on host '{held.host}' with "
                     f"other settings: stop it "
                     f"first, as by `atgen-ray runs stop {name}`, then give it these"
@@ -225,11 +226,13 @@ class Journal:
 
     def set_status(self, lease: Lease, status: Status) -> None:
         """Say how the run stands."""
-        with self.fenced(lease) as connection:
+        with self.leased_transaction(lease) as connection:
             values = {"status": status, "updated": self.database.clock(connection)}
             connection.execute(sa.update(runs).where(runs.c.name == lease.run).values(values))
 
-    def acquire(self, run: str, owner: Owner, ttl: float, takeover: bool = False) -> Lease:
+    def acquire(
+        self, run: str, owner: ProcessIdentity, ttl: float, takeover: bool = False
+    ) -> Lease:
         """Take the run for `ttl` seconds when it is free, expired, `owner.id`'s own, or its
         holder's process is dead.
 
@@ -237,15 +240,15 @@ class Journal:
         from then on.
 
         Raises:
-            RunBusy: another process holds it.
+            RunBusyError: another process holds it.
             UserError: there is no such run.
         """
         with self.database.writing() as connection:
             held = self._lock(connection, run)
             now = self.database.clock(connection)
             same = held.owner == owner.id
-            if not same and not takeover and _is_driven(held, now):
-                raise RunBusy(
+            if not same and not takeover and _has_live_controller(held, now):
+                raise RunBusyError(
                     f"run '{run}' is driven by process {held.pid} on host '{held.host}': stop "
                     f"that one, "
                     f"or wait; unless renewed, its lease expires in "
@@ -267,25 +270,25 @@ class Journal:
         """
         with self.database.writing() as connection:
             held = self._lock(connection, run)
-            driven = _is_driven(held, self.database.clock(connection))
+            driven = _has_live_controller(held, self.database.clock(connection))
             connection.execute(
                 sa.update(controllers).where(controllers.c.run == run).values(stop_asked=driven)
             )
         return driven
 
-    def is_driven(self, run: str) -> bool:
+    def has_live_controller(self, run: str) -> bool:
         """Whether a controller holds the run's lease, and may still be at work."""
         with self.database.reading() as connection:
             held = connection.execute(
                 sa.select(controllers).where(controllers.c.run == run)
             ).one_or_none()
-            return held is not None and _is_driven(held, self.database.clock(connection))
+            return held is not None and _has_live_controller(held, self.database.clock(connection))
 
     def describe_status(self, record: RunRecord | RunTotals) -> str:
         """The run's status, or `interrupted` where it is said to run and nobody drives it: its
         controller died.
         """
-        if record.status == "running" and not self.is_driven(record.name):
+        if record.status == "running" and not self.has_live_controller(record.name):
             return INTERRUPTED
         return record.status
 
@@ -303,7 +306,7 @@ class Journal:
         """
         if kind == "step" and step is None:
             raise ValueError("an event of kind 'step' names its step")
-        with self.fenced(lease) as connection:
+        with self.leased_transaction(lease) as connection:
             return self.enter_event(connection, lease.run, kind, round, step, payload, seconds)
 
     def enter_event(
@@ -371,13 +374,13 @@ class Journal:
         Raises:
             ValueError: a price is negative, infinite or NaN; then none is entered.
         """
-        with self.fenced(lease) as connection:
+        with self.leased_transaction(lease) as connection:
             return self.enter_annotations(connection, lease.run, round, new)
 
     def enter_annotations(
         self, connection: sa.Connection, run: str, round: int, new: Sequence[Annotation]
     ) -> int:
-        """As `record_annotations`, within a transaction of `fenced`."""
+        """As `record_annotations`, within a transaction of `leased_transaction`."""
         for annotation in new:
             if not 0 <= annotation.dollars < math.inf:
                 raise ValueError(
@@ -422,17 +425,19 @@ class Journal:
             total = sa.select(sa.func.sum(annotations.c.dollars)).where(annotations.c.run == run)
             return connection.execute(total).scalar_one() or 0.0
 
-    def bury(self, lease: Lease, round: int | None, letters: Sequence[DeadLetter]) -> int:
+    def record_dead_letters(
+        self, lease: Lease, round: int | None, letters: Sequence[DeadLetter]
+    ) -> int:
         """Enter rows that a step could not handle; how many were new. The first reason per example
         and step stays.
         """
-        with self.fenced(lease) as connection:
+        with self.leased_transaction(lease) as connection:
             return self.enter_dead_letters(connection, lease.run, round, letters)
 
     def enter_dead_letters(
         self, connection: sa.Connection, run: str, round: int | None, letters: Sequence[DeadLetter]
     ) -> int:
-        """As `bury`, within a transaction of `fenced`."""
+        """As `record_dead_letters`, within a transaction of `leased_transaction`."""
         rows = [asdict(letter) for letter in letters]
         rows = [{"example_id": row.pop("id")} | row | {"run": run, "round": round} for row in rows]
         return len(self._insert_new(connection, dead_letters, rows, dead_letters.c.id))
@@ -451,9 +456,9 @@ class Journal:
             ]
 
     @contextmanager
-    def fenced(self, lease: Lease) -> Iterator[sa.Connection]:
-        """A transaction that writes the run of `lease`, alone; LeaseLost when the lease is not the
-        current one.
+    def leased_transaction(self, lease: Lease) -> Iterator[sa.Connection]:
+        """A transaction that writes the run of `lease`, alone; LeaseLostError when the lease is not
+        the current one.
         """
         with self.database.writing() as connection:
             held = self._lock(connection, lease.run)
@@ -463,11 +468,11 @@ class Journal:
                     if held.owner
                     else "released"
                 )
-                raise LeaseLost(f"the lease {lease.epoch} of run '{lease.run}' was {taken}")
+                raise LeaseLostError(f"the lease {lease.epoch} of run '{lease.run}' was {taken}")
             yield connection
 
     @contextmanager
-    def shared(self, run: str) -> Iterator[sa.Connection]:
+    def run_transaction(self, run: str) -> Iterator[sa.Connection]:
         """A transaction that writes what people and the run's controller share; UserError when
         there is no such run.
         """
@@ -503,11 +508,13 @@ class Journal:
         )
 
 
-def _is_driven(held: sa.Row[Any], now: float) -> bool:
+def _has_live_controller(held: sa.Row[Any], now: float) -> bool:
     """Whether the holder in a row of `controllers` may still be at work."""
     if held.owner is None or held.expires <= now:
         return False
-    return not Owner(held.owner, held.host, held.pid, held.started, held.machine).is_dead()
+    return not ProcessIdentity(
+        held.owner, held.host, held.pid, held.started, held.machine
+    ).is_dead()
 
 
 def find_journal(storage: str, database_url: SecretStr | None = None) -> Journal | None:

@@ -52,8 +52,8 @@ class Account:
 
 
 class Ledger:
-    """The money of one run. Its methods work inside a transaction of `Journal.fenced`, which holds
-    the run's lock.
+    """The money of one run. Its methods work inside a transaction of `Journal.leased_transaction`,
+    which holds the run's lock.
     """
 
     def __init__(self, run: str, stopping: StoppingConfig) -> None:
@@ -167,7 +167,8 @@ def read_cost(journal: Journal, run: str) -> dict[int, float]:
     """Dollars that the labels of each round cost: what the run paid, and what others paid before
     it.
     """
-    paid, inherited = read_spending(journal, run), read_inherited(journal, run)
+    paid = read_spending(journal, run)
+    inherited = read_inherited(journal, run)
     return {
         round: paid.get(round, 0.0) + inherited.get(round, 0.0)
         for round in paid.keys() | inherited.keys()

@@ -21,7 +21,7 @@ def _machine() -> str:
 
 
 @dataclass(frozen=True)
-class Owner:
+class ProcessIdentity:
     """A process that drives a run; by default this one. `id` is the controller's own name for
     itself.
     """

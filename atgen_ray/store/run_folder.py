@@ -28,7 +28,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from platformdirs import user_cache_path
 
-from atgen_ray.core.errors import OutOfOrder, StorageFull, UserError
+from atgen_ray.core.errors import StorageFullError, StorageUnavailableError, UserError
 from atgen_ray.core.names import check_run_name
 from atgen_ray.core.strict_json import encode_json
 
@@ -68,7 +68,7 @@ class RunFolder:
     Each part of `rel` is 1 to 128 of `A-Z a-z 0-9 . _ = -` and starts with none of `. = -`. Every
     method that takes one raises UserError for any other, and for a symlink that leaves the folder.
     Reading what is not there raises FileNotFoundError; a disk or store that is full, read-only,
-    forbidden or broken raises OutOfOrder.
+    forbidden or broken raises StorageUnavailableError.
     """
 
     def __init__(self, storage: str, name: str) -> None:
@@ -268,7 +268,11 @@ class RunFolder:
                 else f"{self.fs.unstrip_protocol('').partition('://')[0]}://..."
             )
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-            kind = StorageFull if getattr(error, "errno", None) in FULL else OutOfOrder
+            kind = (
+                StorageFullError
+                if getattr(error, "errno", None) in FULL
+                else StorageUnavailableError
+            )
             raise kind(f"storage {shown} cannot be used: {reason}") from error
 
     @contextmanager

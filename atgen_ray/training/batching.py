@@ -105,7 +105,8 @@ def attend_packed(
         raise ValueError(f"packed attention knows no {unknown[0]}")
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+        key = key.repeat_interleave(groups, dim=1)
+        value = value.repeat_interleave(groups, dim=1)
     parts = []
     lengths = list(segments or [query.shape[2]])
     for q, k, v in zip(
@@ -163,7 +164,8 @@ def enable_packing(model: Any, rows: Sequence[Row]) -> bool:
 
 
 def _last_logits(model: Any, batch: Batch, places: list[int]) -> torch.Tensor:
-    training, device = model.training, next(model.parameters()).device
+    training = model.training
+    device = next(model.parameters()).device
     moved = {
         name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()
     }

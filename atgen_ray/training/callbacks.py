@@ -11,8 +11,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from atgen_ray.core.records import Progress
 
-STATE = "trainer_state.json"  # marks a checkpoint of an unfinished training
-
 # Told the steps done and, in the first worker, the folder of a checkpoint, which is gone soon
 # after.
 Keep = Callable[[int, Path | None], None]
@@ -38,7 +36,8 @@ class BestWeights(TrainerCallback):
     """
 
     def __init__(self, model: Any, patience: int, resumed: Path | None) -> None:
-        self._model, self._patience = model, patience
+        self._model = model
+        self._patience = patience
         self.losses: list[float] = []
         self._best: dict[str, torch.Tensor] = {}
         if resumed is not None and (resumed / BEST).is_file():
@@ -86,7 +85,7 @@ class BestWeights(TrainerCallback):
             self._model.load_state_dict(self._best, strict=False)
 
 
-class HandOver(TrainerCallback):
+class CheckpointCallback(TrainerCallback):
     """Hands every checkpoint to whoever keeps it for a worker that goes on from it."""
 
     def __init__(self, keep: Keep) -> None:

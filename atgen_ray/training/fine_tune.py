@@ -15,9 +15,14 @@ from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import has_bfloat16
 from atgen_ray.training.batching import IGNORED, build_row, enable_packing, pack_rows, pad_rows
-from atgen_ray.training.callbacks import STATE, BestWeights, HandOver, Keep, ProgressCallback
+from atgen_ray.training.callbacks import (
+    BestWeights,
+    CheckpointCallback,
+    Keep,
+    ProgressCallback,
+)
 from atgen_ray.training.methods import load_trainable, save_trained
-from atgen_ray.training.schedule import count_steps, schedule_steps
+from atgen_ray.training.schedule import STATE, count_steps, schedule_steps
 from atgen_ray.training.trainer import AnswerTrainer, MicroBatches, can_keep_logits
 
 
@@ -89,7 +94,7 @@ def fine_tune(
     # The best weights are added to a checkpoint before it is handed over.
     callbacks = [
         *([best] if best else []),
-        *([HandOver(keep)] if keep else []),
+        *([CheckpointCallback(keep)] if keep else []),
         *([ProgressCallback(progress)] if output else []),
     ]
     if logs:

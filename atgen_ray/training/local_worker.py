@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from atgen_ray.core.errors import UserError
-from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
-from atgen_ray.ray_runtime.workers import let_go
+from atgen_ray.ray_runtime.hardware import fit_cpus, task_environment
+from atgen_ray.ray_runtime.workers import release
 
 FAILURES = 2  # how often a worker that is lost is replaced, as in a Ray Train job
 
@@ -37,7 +37,7 @@ def train_alone(job: dict[str, Any], output: Path, work: Path) -> dict[str, Any]
         max_retries=FAILURES,
         # Trackers keep a session in their process, and would log the next training into it.
         max_calls=1 if job["training"].trackers else 0,
-        runtime_env={"env_vars": worker_environment(job["threads"])},
+        runtime_env={"env_vars": task_environment()},
         scheduling_strategy=NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         ),
@@ -55,7 +55,7 @@ def train_in_task(job: dict[str, Any], output: Path, work: Path) -> dict[str, An
     """What `train_alone` has done in a task."""
     from atgen_ray.training.fine_tune import fine_tune
 
-    let_go()
+    release()
     kept = sorted(work.glob("checkpoint-*"), key=_count_steps)
     shutil.rmtree(output)
     output.mkdir()
@@ -77,7 +77,8 @@ def keep_checkpoint(work: Path, step: int, folder: Path | None) -> None:
     """
     if folder is None:
         return
-    partial, kept = work / "partial", work / f"checkpoint-{step}"
+    partial = work / "partial"
+    kept = work / f"checkpoint-{step}"
     for old in (partial, kept):
         shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(folder, partial)

@@ -9,12 +9,12 @@ from typing import Any
 from atgen_ray.config import TrainingConfig
 from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
 from atgen_ray.ray_runtime.placement import check_gpus, fit_gpus
-from atgen_ray.training.callbacks import STATE
+from atgen_ray.training.schedule import STATE
 
 SUMMARY = "training.json"  # travels with the adapter in its checkpoint
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailedError(RuntimeError):
     """Training ended without an adapter."""
 
 
@@ -59,7 +59,7 @@ def train_distributed(
     )
     checkpoint: Checkpoint | None = trainer.fit().checkpoint
     if checkpoint is None:
-        raise TrainingFailed("fine-tuning ended without a checkpoint")
+        raise TrainingFailedError("fine-tuning ended without a checkpoint")
     checkpoint.to_directory(str(output))
     summary = output / SUMMARY
     record: dict[str, Any] = json.loads(summary.read_text())
@@ -69,7 +69,8 @@ def train_distributed(
 
 def _reserve_gpus(training: TrainingConfig) -> float:
     """GPUs for each worker; several take what is asked, for no two of them may share one."""
-    key, gpus = "training.gpus_per_worker", training.gpus_per_worker
+    key = "training.gpus_per_worker"
+    gpus = training.gpus_per_worker
     if training.workers == 1:
         return fit_gpus(key, 1, gpus)
     check_gpus(key, gpus, training.workers)

@@ -22,7 +22,8 @@ def weigh_examples(
     labeled, sample = (
         np.asarray(embeddings.take(tuple(part)), np.float64) for part in (ids, sorted(pool)[::step])
     )
-    usable, sample = np.isfinite(labeled).all(axis=1), sample[np.isfinite(sample).all(axis=1)]
+    usable = np.isfinite(labeled).all(axis=1)
+    sample = sample[np.isfinite(sample).all(axis=1)]
     weights = np.ones(len(ids))
     if usable.any() and len(sample):
         weights[usable] = match_means(labeled[usable], sample, find_width(sample), largest)

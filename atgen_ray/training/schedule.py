@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+STATE = "trainer_state.json"  # marks a checkpoint of an unfinished training
+
 Step = list[
     list[int]
 ]  # micro-batches of one worker, each the indices of its examples; some may be empty
@@ -34,7 +36,8 @@ def schedule_steps(
         lengths: tokens of each example. Examples of like length share a micro-batch, which saves
             padding, and workers get about equally many tokens, so none waits long for another.
     """
-    count, rng = len(lengths), np.random.default_rng(seed)
+    count = len(lengths)
+    rng = np.random.default_rng(seed)
     batches: list[list[int]] = []
     total = count_steps(count, batch_size, epochs)
     while len(batches) < total:

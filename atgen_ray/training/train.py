@@ -7,7 +7,7 @@ from pathlib import Path
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.records import Progress
 from atgen_ray.ray_runtime.hardware import count_gpus, count_threads
-from atgen_ray.ray_runtime.workers import keeps_workers
+from atgen_ray.ray_runtime.workers import reuses_idle_workers
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,6 @@ def train_adapter(
         "logs": logs,
         "name": name,
     }
-    if training.workers == 1 and not use_gpu and keeps_workers() and "://" not in work:
+    if training.workers == 1 and not use_gpu and reuses_idle_workers() and "://" not in work:
         return TrainingResult(**train_alone(job, output, Path(work)))
     return TrainingResult(**train_distributed(job, use_gpu, output, work))

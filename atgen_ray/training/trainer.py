@@ -21,7 +21,9 @@ class MicroBatches(Dataset):
     def __init__(
         self, rows: Sequence[Row], plan: Sequence[Sequence[int]], collate: Collate
     ) -> None:
-        self._rows, self._plan, self._collate = rows, plan, collate
+        self._rows = rows
+        self._plan = plan
+        self._collate = collate
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -42,7 +44,8 @@ class AnswerTrainer(Trainer):
 
     def __init__(self, *, dev: Sequence[Batch], keeps_logits: bool, **arguments: Any) -> None:
         super().__init__(eval_dataset=list(dev) or None, **arguments)
-        self._dev, self._keeps_logits = dev, keeps_logits
+        self._dev = dev
+        self._keeps_logits = keeps_logits
         self.control: TrainerControl
         # The count of a step's tokens, over all workers and micro-batches, is what the loss is
         # divided by.
@@ -70,7 +73,8 @@ class AnswerTrainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The mean loss over the tokens of the dev answers; every worker goes over all of them."""
-        total, count = 0.0, 0
+        total = 0.0
+        count = 0
         self.model.eval()
         with torch.no_grad():
             for batch in self._dev:
@@ -78,7 +82,8 @@ class AnswerTrainer(Trainer):
                     loss, tokens = sum_losses(
                         self.model, self._prepare_inputs(batch), self._keeps_logits
                     )
-                total, count = total + float(loss), count + tokens
+                total = total + float(loss)
+                count = count + tokens
         self.model.train()
         metrics = {"eval_loss": total / max(1, count)}
         self.log(metrics)

@@ -10,18 +10,18 @@ from typing import Any
 
 from fakes.provider import FakeProvider
 
-from atgen_ray.annotation.context import Site
-from atgen_ray.annotation.llm.annotator import LanguageAnnotator
-from atgen_ray.annotation.llm.error_policy import Patience
+from atgen_ray.annotation.context import AnnotationContext
+from atgen_ray.annotation.llm.annotator import LLMAnnotator
+from atgen_ray.annotation.llm.error_policy import Timeouts
 from atgen_ray.annotation.registry import build_remote
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.records import Annotation, DeadLetter
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
-QUICK = Patience(
+QUICK = Timeouts(
     outage=5.0,
     first_wait=0.02,
     longest_wait=0.1,
@@ -80,7 +80,7 @@ class Desk:
     folder: Path
     config: RunConfig
     texts: Mapping[str, str]
-    patience: Patience = QUICK
+    patience: Timeouts = QUICK
     labeled: Sequence[Annotation] = ()
     progress: Callable[[int, int], None] = quiet
     journal: Journal = field(init=False)
@@ -89,15 +89,15 @@ class Desk:
         self.journal = Journal(f"sqlite:///{self.folder / 'atgen.db'}")
         self.journal.create_run(self.config.name, dump_config(self.config), "")
 
-    def site(self, round: int = 1) -> Site:
+    def site(self, round: int = 1) -> AnnotationContext:
         """The round's site under a new lease, as a controller that starts has it."""
-        lease = self.journal.acquire(self.config.name, Owner(f"desk-{os.getpid()}"), 600)
+        lease = self.journal.acquire(self.config.name, ProcessIdentity(f"desk-{os.getpid()}"), 600)
         folder = RunFolder(str(self.folder), self.config.name)
-        return Site(
+        return AnnotationContext(
             self.config, self.journal, lease, folder, round, self.texts, self.labeled, self.progress
         )
 
-    def annotator(self, round: int = 1) -> LanguageAnnotator:
+    def annotator(self, round: int = 1) -> LLMAnnotator:
         return build_remote(self.config.annotator, self.site(round), "annotator", self.patience)  # type: ignore[arg-type]
 
     def annotate(

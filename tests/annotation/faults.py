@@ -67,7 +67,7 @@ FAULTS = [
     Fault("status 502 of a proxy", rule={"status": 502, "times": 1}),
     Fault("connection lost before the work", rule={"drop": "before", "times": 2}, doubt=2),
     Fault("connection lost after the work", rule={"drop": "after", "times": 2}, doubt=2),
-    Fault("no answer within the deadline", rule={"delay": 1.5}, config={"timeout_seconds": 1.0}, doubt=1),
+    Fault("no answer within the deadline", rule={"delay": 3.0}, config={"timeout_seconds": 2.0}, doubt=1),
     Fault("an answer that is no JSON", ("sync",), rule={"malformed": "<html>oops</html>"}, doubt=1),
     Fault("half an answer", ("sync",), rule={"malformed": '{"id": "x", "cho'}, doubt=1),
     Fault("JSON without the answer", ("sync",), rule={"malformed": '{"id": "x"}'}, dead=1),
@@ -123,7 +123,7 @@ def try_fault(fault: Fault, provider: FakeProvider, folder: Path, kind: str, mod
     provider.set(
         once=[*fault.settings] if fault.name != "more tokens billed than asked for" else []
     )
-    patience = replace(QUICK, doubt=1.0) if "timeout_seconds" in fault.config else QUICK
+    patience = replace(QUICK, doubt=2.0) if "timeout_seconds" in fault.config else QUICK
     patience = replace(patience, outage=1.0) if "outage" in fault.name else patience
     desk = Desk(
         provider,

@@ -13,7 +13,7 @@ from atgen_ray.annotation.human.agreement import (
     find_centre,
     measure_agreement,
 )
-from atgen_ray.annotation.human.resolution import Answer, resolve
+from atgen_ray.annotation.human.resolution import HumanAnswer, resolve
 from atgen_ray.config import HumanAnnotatorConfig
 
 
@@ -53,12 +53,12 @@ def test_agreement_is_told_for_pairs_and_for_each_annotator() -> None:
     assert measure_agreement({}) == {"pairs": [], "annotators": []}
 
 
-def submitted(text: str, who: str = "ann") -> Answer:
-    return Answer(who, "submitted", text, None)
+def submitted(text: str, who: str = "ann") -> HumanAnswer:
+    return HumanAnswer(who, "submitted", text, None)
 
 
-SKIPPED, SKIPPED_TOO = (Answer(who, "skipped", None, "hard") for who in ("bea", "dan"))
-FLAGGED = Answer("cid", "flagged", None, "odd")
+SKIPPED, SKIPPED_TOO = (HumanAnswer(who, "skipped", None, "hard") for who in ("bea", "dan"))
+FLAGGED = HumanAnswer("cid", "flagged", None, "odd")
 DROP = {"verdict": "drop", "by": "root", "comment": "", "text": ""}
 
 

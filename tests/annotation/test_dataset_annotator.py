@@ -6,12 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 from annotation_desk import quiet
 
-from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.registry import build_annotator
 from atgen_ray.config.loading import parse_config
 from atgen_ray.core.records import GOLD_SCHEMA, Annotation, DeadLetter
 from atgen_ray.store.journal import open_journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
 ROWS = [{"id": "a", "references": ["one", "uno"]}, {"id": "b", "references": ["two"]}]
@@ -29,9 +29,9 @@ def annotate(
     journal, run = open_journal(str(folder)), RunFolder(str(folder), config.name)
     journal.create_run(config.name, {}, "")
     run.write_table("gold.parquet", pa.Table.from_pylist(ROWS, GOLD_SCHEMA))
-    lease = journal.acquire(config.name, Owner("a"), 60)
+    lease = journal.acquire(config.name, ProcessIdentity("a"), 60)
     annotator = build_annotator(
-        config.annotator, Site(config, journal, lease, run, 1, {}, [], quiet)
+        config.annotator, AnnotationContext(config, journal, lease, run, 1, {}, [], quiet)
     )
     return annotator.annotate_batch(ids, ids)
 

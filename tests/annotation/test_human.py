@@ -11,14 +11,14 @@ import pyarrow as pa
 import pytest
 from human_desk import HumanDesk
 
-from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.human.annotator import AWAITING, HumanAnnotator
-from atgen_ray.annotation.human.task_store import TaskConflict
+from atgen_ray.annotation.human.task_store import TaskConflictError
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.errors import RunStopped
 from atgen_ray.core.records import FEATURES_SCHEMA, SELECTION_SCHEMA
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
 
@@ -26,8 +26,8 @@ def annotator(
     desk: HumanDesk, storage: Path, progress: Any = lambda done, total: None
 ) -> HumanAnnotator:
     """As a controller that starts has it."""
-    lease = desk.journal.acquire(desk.run, Owner("controller"), 600, takeover=True)
-    site = Site(
+    lease = desk.journal.acquire(desk.run, ProcessIdentity("controller"), 600, takeover=True)
+    site = AnnotationContext(
         desk.config,
         desk.journal,
         lease,
@@ -86,7 +86,7 @@ def test_a_stopped_run_goes_on_and_takes_answers_that_came_meanwhile(
         deadline = time.monotonic() + 30
         while len(journal.annotations(desk.run)) < 1 and time.monotonic() < deadline:
             time.sleep(0.05)  # a label is in the journal before the others are there
-        with pytest.raises(TaskConflict, match="cannot be taken back"):
+        with pytest.raises(TaskConflictError, match="cannot be taken back"):
             desk.queue("ann").undo("key-2", "e00")
         desk.queue("ann").answer("key-3", "e01", "submitted", "later")
         labels, dead = waiting.result(60)

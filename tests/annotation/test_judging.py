@@ -11,7 +11,7 @@ from annotation_desk import Desk, configure, make_texts
 from fakes.provider import FakeProvider
 from fakes.state import grade_of
 
-from atgen_ray.annotation.llm.judge import build_ask
+from atgen_ray.annotation.judge import build_judge
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import RunPaused
 from atgen_ray.evaluation import Resources, evaluate_predictions
@@ -29,7 +29,7 @@ def set_up(provider: FakeProvider, folder: Path, stopping: dict[str, Any] | None
 
 
 def judge(desk: Desk, answers: dict[str, str] = ANSWERS) -> Any:
-    resources = Resources(ask=build_ask(desk.site()))
+    resources = Resources(ask=build_judge(desk.site()))
     references = {id_: ["Paris"] for id_ in answers}
     sources = dict.fromkeys(answers, "Capital of France?")
     return evaluate_predictions(
@@ -82,5 +82,5 @@ def test_a_judge_without_money_pauses_the_run(
 
 def test_nobody_is_asked_where_there_is_no_judge(provider: FakeProvider, tmp_path: Path) -> None:
     desk = Desk(provider, tmp_path, configure(provider, "openai", "sync"), make_texts(1))
-    assert build_ask(desk.site()) is None
+    assert build_judge(desk.site()) is None
     assert math.isnan(read_verdict(""))

@@ -15,12 +15,23 @@ from annotation_desk import MODES, Desk, configure, make_texts
 from fakes.provider import FakeProvider
 from fakes.state import label_of
 
-from atgen_ray.annotation.llm.request_log import Book
+from atgen_ray.annotation.llm.request_log import RequestLog
 from atgen_ray.store.ledger import read_balance
 
 PROCESSES = multiprocessing.get_context("forkserver")
+# A process would import these only once it works, and would spend most of its time on them.
 PROCESSES.set_forkserver_preload(
-    ["annotation_desk", "openai", "anthropic", "atgen_ray.annotation.providers.sdk"]
+    [
+        __name__,
+        "alembic.command",
+        "anthropic",
+        "atgen_ray.annotation.providers.anthropic",
+        "atgen_ray.annotation.providers.openai",
+        "httpx",
+        "openai.resources.batches",
+        "openai.resources.chat",
+        "openai.resources.files",
+    ]
 )
 ROWS = 6
 # Calls of the wire, in order; the kill comes before or after what each does.
@@ -64,7 +75,7 @@ def annotate(
     annotator = desk.annotator()
     if own is not None:
         name, side, skip = own
-        owner: Any = annotator._provider if name == "read" else Book
+        owner: Any = annotator._provider if name == "read" else RequestLog
         setattr(owner, name, dying(getattr(owner, name), side, skip))
     annotator.annotate_batch(list(desk.texts), list(desk.texts.values()))
 
@@ -87,7 +98,7 @@ def dying(method: Callable[..., Any], side: str, skip: int) -> Callable[..., Any
 def start(*arguments: Any) -> int | None:
     process = PROCESSES.Process(target=annotate, args=arguments)
     process.start()
-    process.join(60)
+    process.join(300)
     return process.exitcode
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from atgen_ray.annotation.human import notifications as notices
-from atgen_ray.annotation.human.notifications import Notice, send_notice
+from atgen_ray.annotation.human.notifications import Notification, send_notification
 from atgen_ray.config import NoticeConfig
 
-NOTICE = Notice("sonnets", 2, 40, "https://label.example.org/annotate/sonnets")
+NOTICE = Notification("sonnets", 2, 40, "https://label.example.org/annotate/sonnets")
 
 
 @contextmanager
@@ -67,7 +67,9 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_webhook_is_told() -> None:
     with listen(Hook) as (port, heard):
-        told = send_notice(NoticeConfig(webhook=f"http://127.0.0.1:{port}/hook?room=1"), NOTICE)
+        told = send_notification(
+            NoticeConfig(webhook=f"http://127.0.0.1:{port}/hook?room=1"), NOTICE
+        )
     assert told == ["webhook sent"]
     ((path, body),) = heard
     assert path == "/hook?room=1"
@@ -85,17 +87,17 @@ def test_a_webhook_with_a_secret_comes_from_the_environment(
 ) -> None:
     with listen(Hook) as (port, heard):
         monkeypatch.setenv(notices.WEBHOOK, f"http://127.0.0.1:{port}/gone")
-        told = send_notice(NoticeConfig(), NOTICE)
+        told = send_notification(NoticeConfig(), NOTICE)
     assert told == ["webhook failed: it answered with status 500"]
     assert len(heard) == notices.TRIES
 
 
 def test_a_redirect_is_not_followed_and_a_dead_host_stops_nobody() -> None:
     with listen(Hook) as (port, heard):
-        told = send_notice(NoticeConfig(webhook=f"http://127.0.0.1:{port}/moved"), NOTICE)
+        told = send_notification(NoticeConfig(webhook=f"http://127.0.0.1:{port}/moved"), NOTICE)
     assert told == ["webhook failed: it answered with status 302"]
     assert {path for path, _ in heard} == {"/moved"}
-    (fate,) = send_notice(NoticeConfig(webhook=f"http://127.0.0.1:{port}/hook"), NOTICE)
+    (fate,) = send_notification(NoticeConfig(webhook=f"http://127.0.0.1:{port}/hook"), NOTICE)
     assert fate.startswith("webhook failed")
 
 
@@ -106,7 +108,9 @@ def test_people_get_an_e_mail() -> None:
             "sender": "runs@example.org",
         }
         email |= {"host": "127.0.0.1", "port": port, "security": "none"}
-        assert send_notice(NoticeConfig.model_validate({"email": email}), NOTICE) == ["e-mail sent"]
+        assert send_notification(NoticeConfig.model_validate({"email": email}), NOTICE) == [
+            "e-mail sent"
+        ]
     (message,) = heard
     assert "To: ann@example.org, bea@example.org" in message
     assert "40 new tasks at https://label.example.org/annotate/sonnets" in message.replace(

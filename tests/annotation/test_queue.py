@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from atgen_ray.annotation.human.adjudication import count_disputes, decide, list_disputes
 from atgen_ray.annotation.human.progress import measure_progress
 from atgen_ray.annotation.human.queue import Queue
-from atgen_ray.annotation.human.task_store import TaskConflict, TaskUnknown
+from atgen_ray.annotation.human.task_store import TaskConflictError, TaskUnknownError
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.tables import tasks as task_table
@@ -54,7 +54,7 @@ class Labelling(RuleBasedStateMachine):
             adjudicate_below=0.3,
             price_per_label=0.25,
         )
-        assert self.desk.put_up() == 3
+        assert self.desk.publish_tasks() == 3
         self.answered: dict[tuple[str, str], Any] = {}
         self.given: dict[tuple[str, str], str] = {}
         self.taken: dict[str, str] = {}
@@ -76,7 +76,7 @@ class Labelling(RuleBasedStateMachine):
     def draft(self, person: str, id_: str, text: str, revision: int) -> None:
         try:
             saved = self.desk.queue(person).save_draft(id_, text, revision)
-        except TaskConflict:
+        except TaskConflictError:
             return
         assert saved["revision"] >= revision
         assert saved["draft"] is not None
@@ -105,7 +105,7 @@ class Labelling(RuleBasedStateMachine):
         before = self.answered.get((person, key))
         try:
             first = act(self.desk.queue(person))
-        except TaskConflict:
+        except TaskConflictError:
             assert before is None or before[0] != request
             return
         state = self.state()
@@ -124,13 +124,13 @@ class Labelling(RuleBasedStateMachine):
         disputed = {each["id"] for each in list_disputes(self.journal, self.desk.run)}
         try:
             decide(self.journal, self.desk.run, id_, "root", verdict, "so be it")
-        except TaskConflict:
+        except TaskConflictError:
             return
         assert id_ in disputed or verdict != "reopen"
 
     @rule()
     def put_up_again(self) -> None:
-        assert self.desk.put_up() == 0
+        assert self.desk.publish_tasks() == 0
 
     @rule()
     def take(self) -> None:
@@ -196,7 +196,7 @@ def test_any_schedule_of_people_and_controllers(journal: Journal) -> None:
 def test_two_people_never_get_one_task_unless_overlap_asks(journal: Journal) -> None:
     for overlap in (1, 2):
         desk = HumanDesk(journal, 12, overlap=overlap)
-        desk.put_up()
+        desk.publish_tasks()
         barrier = threading.Barrier(6)
 
         def work(
@@ -213,13 +213,13 @@ def test_two_people_never_get_one_task_unless_overlap_asks(journal: Journal) -> 
 
 def test_a_lease_that_expired_goes_to_another_and_the_text_stays(journal: Journal) -> None:
     desk = HumanDesk(journal, 1)
-    desk.put_up()
+    desk.publish_tasks()
     ann, bea = desk.queue("ann"), desk.queue("bea")
     assert [task["id"] for task in ann.lease()] == ["e00"]
     assert bea.lease() == []
     desk.expire("e00", "ann")
     assert [task["id"] for task in bea.lease()] == ["e00"]
-    with pytest.raises(TaskConflict, match="expired, and others have taken it"):
+    with pytest.raises(TaskConflictError, match="expired, and others have taken it"):
         ann.answer("key-1", "e00", "submitted", "typed for an hour")
     assert ann.history()[0]["draft"] == "typed for an hour"
     desk.expire("e00", "bea")
@@ -227,15 +227,15 @@ def test_a_lease_that_expired_goes_to_another_and_the_text_stays(journal: Journa
     assert (
         ann.answer("key-3", "e00", "submitted", "typed for an hour")["state"] == "submitted"
     )  # said before
-    with pytest.raises(TaskConflict, match="submitted by you; undo comes first"):
+    with pytest.raises(TaskConflictError, match="submitted by you; undo comes first"):
         ann.answer("key-4", "e00", "submitted", "something else")
-    with pytest.raises(TaskConflict, match="used for another request"):
+    with pytest.raises(TaskConflictError, match="used for another request"):
         ann.answer("key-2", "e00", "submitted", "something else")
 
 
 def test_an_older_draft_never_replaces_a_later_one(journal: Journal) -> None:
     desk = HumanDesk(journal, 1, drafts="blind")
-    desk.put_up()
+    desk.publish_tasks()
     queue = desk.queue("ann")
     (task,) = queue.lease()
     assert (task["suggestion"], task["blind"]) == (None, True)
@@ -247,7 +247,7 @@ def test_an_older_draft_never_replaces_a_later_one(journal: Journal) -> None:
 
 def test_an_undone_answer_is_a_draft_again_until_the_run_takes_it(journal: Journal) -> None:
     desk = HumanDesk(journal, 1, price_per_label=0.5)
-    desk.put_up()
+    desk.publish_tasks()
     queue = desk.queue("ann")
     queue.lease()
     queue.answer("key-1", "e00", "submitted", "wrong")
@@ -257,14 +257,14 @@ def test_an_undone_answer_is_a_draft_again_until_the_run_takes_it(journal: Journ
     queue.answer("key-3", "e00", "submitted", "right")
     (label,), _ = desk.round().take()
     assert (label.text, label.annotator, label.dollars) == ("right", "human/ann", 0.5)
-    with pytest.raises(TaskConflict, match="cannot be taken back any more"):
+    with pytest.raises(TaskConflictError, match="cannot be taken back any more"):
         queue.undo("key-4", "e00")
     assert read_balance(journal, desk.run).paid == 0.5
 
 
 def test_one_person_who_skips_everything_empties_no_round(journal: Journal) -> None:
     desk = HumanDesk(journal, 12)
-    desk.put_up()
+    desk.publish_tasks()
     ann, bea = desk.queue("ann"), desk.queue("bea")
     for task in ann.lease(12):
         ann.answer(f"skip-{task['id']}", task["id"], "skipped", "not today")
@@ -283,7 +283,7 @@ def test_a_task_that_more_than_skips_people_skip_waits_for_an_admin(
     journal: Journal, skips: int
 ) -> None:
     desk = HumanDesk(journal, 1, skips=skips)
-    desk.put_up()
+    desk.publish_tasks()
     for number in range(skips + 1):
         queue = desk.queue(f"person-{number}")
         assert [task["id"] for task in queue.lease()] == ["e00"]
@@ -298,7 +298,7 @@ def test_a_task_that_more_than_skips_people_skip_waits_for_an_admin(
 
 def test_an_example_that_an_earlier_version_gave_up_is_open_again(journal: Journal) -> None:
     desk = HumanDesk(journal, 1)
-    desk.put_up()
+    desk.publish_tasks()
     desk.queue("ann").lease()
     desk.queue("ann").answer("key-1", "e00", "skipped", "no")
     with journal.database.writing() as connection:
@@ -311,7 +311,7 @@ def test_an_example_that_an_earlier_version_gave_up_is_open_again(journal: Journ
 
 def test_no_more_tasks_go_up_than_the_budget_pays_for(journal: Journal) -> None:
     desk = HumanDesk(journal, 5, overlap=2, price_per_label=0.5, stopping={"dollars": 3.5})
-    assert desk.put_up() == 3
+    assert desk.publish_tasks() == 3
     assert read_balance(journal, desk.run).held == 3.0
     (event,) = [event for event in journal.events(desk.run) if event.kind == "budget"]
     assert event.payload == {"limit": "run", "dollars": 3.5, "left": 2}
@@ -319,10 +319,10 @@ def test_no_more_tasks_go_up_than_the_budget_pays_for(journal: Journal) -> None:
 
 def test_what_is_not_there_is_said_to_be_unknown(journal: Journal) -> None:
     desk = HumanDesk(journal, 1)
-    desk.put_up()
-    with pytest.raises(TaskUnknown, match="has no task 'e99'"):
+    desk.publish_tasks()
+    with pytest.raises(TaskUnknownError, match="has no task 'e99'"):
         desk.queue("ann").save_draft("e99", "x", 0)
-    with pytest.raises(TaskUnknown, match="is unknown"):
+    with pytest.raises(TaskUnknownError, match="is unknown"):
         Queue(journal, "nobody", "ann")
-    with pytest.raises(TaskConflict, match="not yours, expected one that you leased"):
+    with pytest.raises(TaskConflictError, match="not yours, expected one that you leased"):
         desk.queue("ann").answer("key-1", "e00", "submitted", "x")

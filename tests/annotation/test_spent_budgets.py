@@ -20,12 +20,12 @@ from atgen_ray.config import RunConfig, list_annotators
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import BudgetSpent, UserError
 from atgen_ray.core.money import NANO
-from atgen_ray.core.progress import Watch
+from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.records import GOLD_SCHEMA, POOL_SCHEMA, SELECTION_SCHEMA
 from atgen_ray.run.controller import Controller
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.ledger import read_balance
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import ledger
 
@@ -60,8 +60,12 @@ class Round:
         ]
         table = pa.Table.from_pylist(picks, SELECTION_SCHEMA)
         self.storage.write_table(f"rounds/{round:03d}/selection.parquet", table)
-        lease = self.journal.acquire(self.config.name, Owner("controller"), 600, takeover=True)
-        controller = Controller(self.config, self.journal, lease, self.storage, Watch(), quiet)
+        lease = self.journal.acquire(
+            self.config.name, ProcessIdentity("controller"), 600, takeover=True
+        )
+        controller = Controller(
+            self.config, self.journal, lease, self.storage, ProgressTracker(), quiet
+        )
         controller.annotate_batch(round)
         return controller
 
@@ -236,10 +240,10 @@ def test_tasks_that_are_answered_are_kept_when_the_rest_cannot_be_paid(tmp_path:
     desk = HumanDesk(
         Journal(f"sqlite:///{tmp_path / 'atgen.db'}"), 3, {"dollars": 1.0}, price_per_label=0.5
     )
-    assert desk.put_up() == 2
+    assert desk.publish_tasks() == 2
     for id_ in ("e00", "e01"):
         desk.queue("ann").lease()
         desk.queue("ann").answer(f"key-{id_}", id_, "submitted", "a label")
     labels, dead = desk.round().take()
     assert ([label.id for label in labels], dead) == (["e00", "e01"], [])
-    assert desk.put_up() == 0
+    assert desk.publish_tasks() == 0

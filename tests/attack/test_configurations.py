@@ -19,7 +19,7 @@ from atgen_ray.core.credentials import read_key, redact
 from atgen_ray.core.errors import UserError, printable
 from atgen_ray.core.json_schema import open_validator
 from atgen_ray.core.strict_yaml import parse_yaml
-from atgen_ray.serving.security.restrictions import confine
+from atgen_ray.serving.security.restrictions import restrict_config
 
 QUICK = settings(max_examples=200, deadline=None, suppress_health_check=[*HealthCheck])
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -31,13 +31,13 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
 
 
 def test_a_yaml_bomb_is_refused_at_once() -> None:
-    started = time.monotonic()
+    started = time.thread_time()  # of work: other tests may have the cores
     with pytest.raises(
         UserError, match="configuration is not valid YAML: it holds more than 100000 values"
     ):
         parse_yaml(LAUGHS, "configuration")
     assert parse_yaml(MERGES, "configuration")["a29"] == {"x": 1}
-    assert time.monotonic() - started < 5
+    assert time.thread_time() - started < 5
 
 
 def test_a_value_within_itself_is_one_line(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_over_http_nobody_names_code_files_or_addresses(
         tree["stopping"] = {"dollars": 1.0, "rounds": 1}
     service = ServiceConfig(base_urls=["https://ours.example/v1"])
     with pytest.raises(UserError) as caught:
-        confine(dump_config(parse_config(tree)), service)
+        restrict_config(dump_config(parse_config(tree)), service)
     assert str(caught.value).startswith(named)
 
 
@@ -145,7 +145,9 @@ def test_over_http_the_services_own_endpoints_and_any_schema_pass() -> None:
         "annotator": annotator,
         "stopping": {"dollars": 1.0},
     }
-    confine(dump_config(parse_config(tree)), ServiceConfig(base_urls=["https://ours.example/v1"]))
+    restrict_config(
+        dump_config(parse_config(tree)), ServiceConfig(base_urls=["https://ours.example/v1"])
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import os, pickle, sys
 import grpc, psutil
 from ray import serve
 from ray.serve.generated import serve_pb2, serve_pb2_grpc
-from atgen_ray.ray_session import has_open_ports, ray_session
+from atgen_ray.ray_runtime.session import has_open_ports, ray_session
 
 class Payload:
     def __reduce__(self):

@@ -12,15 +12,15 @@ import pyarrow as pa
 
 from atgen_ray.bench.analysis.curves import Curve, read_curves
 from atgen_ray.bench.config import BenchConfig
-from atgen_ray.bench.grid import Cell, list_cells
+from atgen_ray.bench.grid import Trial, list_trials
 from atgen_ray.core.records import GOLD_SCHEMA, POOL_SCHEMA, Annotation
 from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, store_embeddings
 from atgen_ray.store.journal import Journal, open_journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
 ROUNDS, BATCH, POOL, TEST = 6, 5, 60, 12
-Score = Callable[[Cell, int], float]  # of a run after a round
+Score = Callable[[Trial, int], float]  # of a run after a round
 WORDS = ("river", "stone", "cloud", "night", "green", "house", "light", "tree")
 
 
@@ -43,12 +43,12 @@ def make_suite(storage: Path, **changes: Any) -> BenchConfig:
 
 
 def make_up(
-    suite: BenchConfig, score: Score, picks: Callable[[Cell], list[int]] | None = None
+    suite: BenchConfig, score: Score, picks: Callable[[Trial], list[int]] | None = None
 ) -> list[Curve]:
     """Writes every run of `suite` as finished and reads the curves; `picks` are rows of the pool,
     in order.
     """
-    cells = list_cells(suite)
+    cells = list_trials(suite)
     with closing(open_journal(suite.storage)) as journal:
         for cell in cells:
             _write_run(cell, score, picks(cell) if picks else [*range(ROUNDS * BATCH)], journal)
@@ -57,10 +57,10 @@ def make_up(
         )
 
 
-def _write_run(cell: Cell, score: Score, rows: list[int], journal: Journal) -> None:
+def _write_run(cell: Trial, score: Score, rows: list[int], journal: Journal) -> None:
     name = cell.run.name
     journal.create_run(name, {}, "")
-    lease = journal.acquire(name, Owner("test"), 60)
+    lease = journal.acquire(name, ProcessIdentity("test"), 60)
     folder = RunFolder(cell.run.storage, name)
     texts = [
         " ".join(WORDS[(row + step) % 8] for step in range(1 + row // 6)) for row in range(POOL)

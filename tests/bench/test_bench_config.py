@@ -7,7 +7,7 @@ import pytest
 from command_line import call, write_config
 
 from atgen_ray.bench.config import ResourcesConfig
-from atgen_ray.bench.grid import list_cells, load_suite, merge_trees
+from atgen_ray.bench.grid import list_trials, load_suite, merge_trees
 from atgen_ray.bench.sweep import fit_runs
 
 SUITE: dict[str, Any] = {
@@ -38,7 +38,7 @@ SUITE: dict[str, Any] = {
 
 def test_every_combination_is_a_run_of_its_own(tmp_path: Path) -> None:
     suite = load_suite(str(write_config(tmp_path, SUITE, "my_suite.yaml")), [], "elsewhere")
-    cells = list_cells(suite)
+    cells = list_trials(suite)
     assert len(cells) == 2 * 3 * 2 * 2
     assert len({cell.run.name for cell in cells}) == len(cells)
     assert [cell.task for cell in cells[:4]] == ["long_sort", "sort", "long_sort", "sort"]
@@ -71,7 +71,7 @@ def test_a_long_name_is_cut_and_still_its_own(tmp_path: Path) -> None:
         "strategies": {"random": {}} | {name: {"selection": {"strategy": "huds"}} for name in names}
     }
     found = {
-        cell.run.name for cell in list_cells(load_suite(str(write_config(tmp_path, tree)), []))
+        cell.run.name for cell in list_trials(load_suite(str(write_config(tmp_path, tree)), []))
     }
     assert len(found) == 2 * 3 * 2 * 2
     assert all(len(name) <= 63 for name in found)

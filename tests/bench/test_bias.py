@@ -13,7 +13,7 @@ from atgen_ray.bench.analysis.distribution_shift import (
     slice_examples,
     study_pool,
 )
-from atgen_ray.bench.grid import Cell
+from atgen_ray.bench.grid import Trial
 
 ENGLISH = "the children are playing with a small dog in the park near the river"
 GERMAN = "die Kinder spielen mit einem kleinen Hund im Park in der Nähe des Flusses"
@@ -68,7 +68,7 @@ def test_slices_are_thirds_and_languages() -> None:
 
 
 def test_a_strategy_that_takes_the_long_ones_drifts_and_serves_them(tmp_path: Path) -> None:
-    def pick(cell: Cell) -> list[int]:
+    def pick(cell: Trial) -> list[int]:
         if cell.strategy == "good":  # the longest first
             return [POOL - 1 - at for at in range(ROUNDS * BATCH)]
         return np.random.default_rng(cell.seed).permutation(POOL)[: ROUNDS * BATCH].tolist()

@@ -18,12 +18,12 @@ from atgen_ray.bench.analysis.overhead import find_break_even, measure_overhead,
 from atgen_ray.bench.analysis.results import analyse, write_results
 from atgen_ray.bench.analysis.statistics import Interval
 from atgen_ray.bench.config import BenchConfig
-from atgen_ray.bench.grid import Cell
+from atgen_ray.bench.grid import Trial
 
 LIFT = {"random": 0.0, "good": 0.1, "same": 0.0}
 
 
-def score(cell: Cell, round: int) -> float:
+def score(cell: Trial, round: int) -> float:
     """A power law, with noise by seed; `good` is a constant better once it has labels."""
     noise = (
         random.Random(f"{cell.task} {cell.strategy} {cell.seed} {round}").gauss(0, 0.008)

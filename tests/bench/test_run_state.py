@@ -3,7 +3,7 @@
 import pytest
 from suites import BATCH, ROUNDS, make_suite, make_up
 
-from atgen_ray.bench.grid import Cell, list_cells
+from atgen_ray.bench.grid import Trial, list_trials
 from atgen_ray.run.state import RunState
 from atgen_ray.store.journal import Journal, open_journal
 from atgen_ray.store.run_folder import RunFolder
@@ -20,11 +20,11 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunState]:
     suite = make_suite(tmp_path_factory.mktemp("states"), strategies=STRATEGIES, seeds=[1])
     make_up(suite, lambda cell, round: 0.5)
     journal = open_journal(suite.storage)
-    cells = [cell for cell in list_cells(suite) if cell.task == "one"]
+    cells = [cell for cell in list_trials(suite) if cell.task == "one"]
     return {cell.strategy: open_state(cell, journal) for cell in cells}
 
 
-def open_state(cell: Cell, journal: Journal) -> RunState:
+def open_state(cell: Trial, journal: Journal) -> RunState:
     config = cell.run.model_copy(update={"data": cell.run.data.model_copy(update={"test": None})})
     return RunState(config, journal, RunFolder(config.storage, config.name))
 

@@ -15,14 +15,14 @@ from atgen_ray.bench.console import (
     SweepState,
     choose_sweep_screen,
 )
-from atgen_ray.bench.grid import Cell
+from atgen_ray.bench.grid import Trial
 from atgen_ray.config import RunConfig
 from atgen_ray.run.console import PLAIN_SECONDS
 
 RUN = RunConfig.model_validate(
     {"name": "s-sort-huds-s1", "data": {"pool": "p", "references": "a"}, "model": {"id": "m"}}
 )
-CELL = Cell("sort", "tiny", "huds", 1, 0, RUN)
+CELL = Trial("sort", "tiny", "huds", 1, 0, RUN)
 
 
 def make_state(**changes: Any) -> SweepState:

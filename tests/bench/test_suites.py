@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from atgen_ray.bench.grid import list_cells, load_suite
+from atgen_ray.bench.grid import list_trials, load_suite
 
 SUITES = Path(__file__).parents[2] / "benchmarks/suites"
 
@@ -12,7 +12,7 @@ SUITES = Path(__file__).parents[2] / "benchmarks/suites"
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_suite_makes_valid_runs(path: Path) -> None:
     suite = load_suite(str(path), [])
-    cells = list_cells(suite)
+    cells = list_trials(suite)
     assert suite.analysis.baseline == "random"
     assert len(cells) == len({cell.run.name for cell in cells})
 
@@ -27,7 +27,9 @@ def test_the_large_suites_can_carry_a_claim(name: str) -> None:
 
 def test_the_papers_protocol_buys_4_to_12_percent() -> None:
     pools = {"triviaqa": 10_000, "gsm8k": 7473, "race": 10_000, "aeslc": 14_436}
-    cells = {cell.task: cell.run for cell in list_cells(load_suite(str(SUITES / "paper.yaml"), []))}
+    cells = {
+        cell.task: cell.run for cell in list_trials(load_suite(str(SUITES / "paper.yaml"), []))
+    }
     assert set(cells) == set(pools)
     for task, run in cells.items():
         first = run.selection.first.count or 0

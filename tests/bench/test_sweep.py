@@ -18,9 +18,10 @@ RUNS = [
 
 
 def test_killed_and_given_again_it_ends_with_every_run_and_its_results(
-    make_bench: Callable[[], Project],
+    make_bench: Callable[[], Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = make_bench()
+    monkeypatch.chdir(project.folder)
     stop_early(project)
     process = project.start("bench", "suite.yaml", "--json")
     for line in process.stdout or []:
@@ -28,7 +29,7 @@ def test_killed_and_given_again_it_ends_with_every_run_and_its_results(
             process.send_signal(signal.SIGKILL)
             break
     process.communicate(timeout=60)
-    listed = json.loads(project.run("runs", "list", "--json").stdout)
+    listed = json.loads(call("runs", "list", "--json").out)
     first = next(row["name"] for row in listed if row["status"] == "finished")
     before = project.read(first, "metrics.json")
 
@@ -115,7 +116,7 @@ def check_sharing(project: Project) -> None:
 def check_repeat(project: Project) -> None:
     """Results can be had again without Ray, and adapters are not kept."""
     shutil.rmtree(project.folder / "atgen-runs/bench")
-    again = project.run("bench", "suite.yaml", "--only-results", "--output", "tables")
-    assert again.returncode == 0, again.stderr
+    again = call("bench", "suite.yaml", "--only-results", "--output", "tables")
+    assert again.status == 0, again.err
     assert (project.folder / "tables/results.md").is_file()
     assert not list(Path(project.folder, "atgen-runs").glob("runs/sorting-*/rounds/*/adapter"))

@@ -10,10 +10,10 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from uuid import uuid4
 
-from atgen_ray.core.errors import RunBusy
+from atgen_ray.core.errors import RunBusyError
 from atgen_ray.core.records import Annotation
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
@@ -26,9 +26,9 @@ def race(url: str, names: list[str], barrier: Barrier, wins: "multiprocessing.Qu
     for name in names:
         barrier.wait(30)
         try:
-            journal.acquire(name, Owner(f"racer-{os.getpid()}"), 60)
+            journal.acquire(name, ProcessIdentity(f"racer-{os.getpid()}"), 60)
             wins.put(name)
-        except RunBusy:
+        except RunBusyError:
             pass
     barrier.wait(30)  # a winner that died would free its runs
 
@@ -74,7 +74,7 @@ def test_processes_may_open_a_new_journal_together(tmp_path: Path) -> None:
 
 def write_forever(url: str, name: str, ready: "multiprocessing.Queue[int]") -> None:
     journal = Journal(url)
-    lease = journal.acquire(name, Owner(f"writer-{os.getpid()}"), 3600)
+    lease = journal.acquire(name, ProcessIdentity(f"writer-{os.getpid()}"), 3600)
     ready.put(lease.epoch)
     done = len(journal.committed_steps(name))
     while True:
@@ -109,7 +109,7 @@ def test_a_killed_writer_leaves_a_whole_journal(
 
 
 def test_readers_and_writers_at_once(journal: Journal, run: str, journal_url: str) -> None:
-    lease = journal.acquire(run, Owner("a"), 60)
+    lease = journal.acquire(run, ProcessIdentity("a"), 60)
     second = Journal(journal_url)
     finished = threading.Event()
 

@@ -17,16 +17,16 @@ from small_disk import SmallDisk, mount_disk
 from starlette.testclient import TestClient
 
 from atgen_ray.config import LimitsConfig, ServiceConfig
-from atgen_ray.core.errors import OutOfOrder, RunBusy
+from atgen_ray.core.errors import RunBusyError, StorageUnavailableError
 from atgen_ray.core.records import Annotation
+from atgen_ray.serving.middleware import AuthMiddleware
 from atgen_ray.serving.routes.runs import run_routes
-from atgen_ray.serving.runs import RunControl
-from atgen_ray.serving.security.middleware import Guards
+from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store import database
 from atgen_ray.store.database import Database
-from atgen_ray.store.journal import Journal, LeaseLost
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.journal import Journal, LeaseLostError
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
 
@@ -53,10 +53,14 @@ def test_a_full_disk_keeps_what_was_there(disk: SmallDisk) -> None:
         (local / "weights").write_text("old")
     disk.fill()
     with pytest.raises(
-        OutOfOrder, match=r"^storage /.*/runs/demo cannot be used: No space left on device$"
+        StorageUnavailableError,
+        match=r"^storage /.*/runs/demo cannot be used: No space left on device$",
     ):
         folder.write_text("metrics.json", "new" * 5000)
-    with pytest.raises(OutOfOrder, match="No space left"), folder.publish("adapter") as local:
+    with (
+        pytest.raises(StorageUnavailableError, match="No space left"),
+        folder.publish("adapter") as local,
+    ):
         (local / "weights").write_text("new" * 5000)
     assert (folder.read_text("metrics.json"), folder.read_text("adapter/weights")) == ("old", "old")
     disk.free()
@@ -68,9 +72,9 @@ def test_a_full_disk_keeps_what_was_there(disk: SmallDisk) -> None:
 def test_a_full_disk_loses_no_committed_label(disk: SmallDisk) -> None:
     journal = Journal(f"sqlite:///{disk.folder / 'atgen.db'}")
     journal.create_run("demo", {}, "")
-    lease = journal.acquire("demo", Owner("a"), 600)
+    lease = journal.acquire("demo", ProcessIdentity("a"), 600)
     written = 0
-    with pytest.raises(OutOfOrder, match="database or disk is full"):  # noqa: PT012
+    with pytest.raises(StorageUnavailableError, match="database or disk is full"):  # noqa: PT012
         while True:
             journal.record_annotations(
                 lease, 1, [Annotation(f"e{written}", "x" * 20_000, "ann", 0.5)]
@@ -90,12 +94,14 @@ def test_a_read_only_disk_is_said_in_one_line(disk: SmallDisk) -> None:
     folder.write_text("metrics.json", "old")
     journal = Journal(f"sqlite:///{disk.folder / 'atgen.db'}")
     journal.create_run("demo", {}, "")
-    lease = journal.acquire("demo", Owner("a"), 600)
+    lease = journal.acquire("demo", ProcessIdentity("a"), 600)
     journal.close()
     disk.protect("ro")
-    with pytest.raises(OutOfOrder, match="cannot be used: Read-only file system"):
+    with pytest.raises(StorageUnavailableError, match="cannot be used: Read-only file system"):
         folder.write_text("metrics.json", "new")
-    with pytest.raises(OutOfOrder, match=r"cannot be used: .*(readonly|unable to open)"):
+    with pytest.raises(
+        StorageUnavailableError, match=r"cannot be used: .*(readonly|unable to open)"
+    ):
         journal.append(lease, "note")
     assert folder.read_text("metrics.json") == "old"
     disk.protect("rw")
@@ -189,17 +195,19 @@ def test_a_store_that_refuses_or_breaks_is_said_in_one_line(store: ObjectStore) 
         lambda: folder.write_text("metrics.json", "new"),
         lambda: folder.remove("adapter"),
     ):
-        with pytest.raises(OutOfOrder, match=r"^storage s3://\.\.\. cannot be used: ") as caught:
+        with pytest.raises(
+            StorageUnavailableError, match=r"^storage s3://\.\.\. cannot be used: "
+        ) as caught:
             write()
         assert "canary" not in str(caught.value)
     assert (folder.read_text("metrics.json"), folder.exists("adapter")) == ("old", True)
     store.refusing, store.failing = False, 1.0
-    with pytest.raises(OutOfOrder, match="cannot be used"):
+    with pytest.raises(StorageUnavailableError, match="cannot be used"):
         folder.read_text("metrics.json")
     store.failing = 0.0
     assert folder.read_text("metrics.json") == "old"
     store.stop()
-    with pytest.raises(OutOfOrder, match="cannot be used: Could not connect"):
+    with pytest.raises(StorageUnavailableError, match="cannot be used: Could not connect"):
         folder.exists("metrics.json")
 
 
@@ -209,10 +217,10 @@ def test_a_locked_database_is_waited_for_and_then_said(
     monkeypatch.setattr(database, "BUSY_SECONDS", 1)
     journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
     journal.create_run("demo", {}, "")
-    lease = journal.acquire("demo", Owner("a"), 600)
+    lease = journal.acquire("demo", ProcessIdentity("a"), 600)
     other = sqlite3.connect(tmp_path / "atgen.db", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(OutOfOrder, match="database is locked"):
+    with pytest.raises(StorageUnavailableError, match="database is locked"):
         journal.append(lease, "note")
     assert journal.events("demo") == []  # who only reads does not wait
     threading.Timer(0.3, other.rollback).start()
@@ -225,7 +233,7 @@ def test_a_server_that_restarts_is_waited_for(
     """Here it refuses connections for a moment; `test_starved_runs.py` restarts a real one."""
     journal = Journal(postgres_url)
     journal.create_run("waiting", {}, "")
-    lease = journal.acquire("waiting", Owner("a"), 600)
+    lease = journal.acquire("waiting", ProcessIdentity("a"), 600)
     tried, connect = [0], sa.Engine.connect
 
     def refuse_twice(engine: sa.Engine) -> sa.Connection:
@@ -238,7 +246,7 @@ def test_a_server_that_restarts_is_waited_for(
     assert journal.append(lease, "note").sequence == 1
     monkeypatch.setattr(database, "OUTAGE_SECONDS", 0)
     tried[0] = 0
-    with pytest.raises(OutOfOrder, match="starting up"):
+    with pytest.raises(StorageUnavailableError, match="starting up"):
         Database(postgres_url)
 
 
@@ -249,20 +257,22 @@ def test_a_clock_that_jumps_gives_no_run_to_two(
     """The clock is the database's. Who holds a run keeps it or loses it as a whole, and nothing is
     written twice.
     """
-    elsewhere = Owner("a", host="far-away", pid=2**22 + 1, started=0.0, machine="another")
+    elsewhere = ProcessIdentity("a", host="far-away", pid=2**22 + 1, started=0.0, machine="another")
     lease = journal.acquire(run, elsewhere, 20)
     journal.append(lease, "step", 1, "annotation", {})
     clock = journal.database.clock
     monkeypatch.setattr(journal.database, "clock", lambda connection: clock(connection) + jump)
     assert journal.append(lease, "step", 1, "training", {}).sequence == 2
     if jump < 0:
-        with pytest.raises(RunBusy):
-            journal.acquire(run, Owner("b"), 20)
+        with pytest.raises(RunBusyError):
+            journal.acquire(run, ProcessIdentity("b"), 20)
         assert not lease.renew()
         monkeypatch.undo()
-    second = journal.acquire(run, Owner("b"), 20)  # the lease has run out by the clock that counts
+    second = journal.acquire(
+        run, ProcessIdentity("b"), 20
+    )  # the lease has run out by the clock that counts
     for write in (lambda: journal.append(lease, "note"), lease.renew):
-        with pytest.raises(LeaseLost):
+        with pytest.raises(LeaseLostError):
             write()
     assert journal.append(second, "step", 1, "training", {}).sequence == 2
     assert [event.sequence for event in journal.events(run)] == [1, 2]
@@ -277,14 +287,14 @@ def test_a_service_without_its_database_says_503(tmp_path: Path) -> None:
     journal.create_run("demo", {}, "")
     tokens = Tokens(journal.database)
     token = tokens.create("admin")
-    control = RunControl(ServiceConfig(storage=str(tmp_path)), journal)
+    control = RunManager(ServiceConfig(storage=str(tmp_path)), journal)
     app = FastAPI()
     app.include_router(run_routes(control))
     journal.close()
     for path in tmp_path.glob("atgen.db*"):
         path.unlink()
     file.write_bytes(b"no database any more" * 100)
-    answer = TestClient(Guards(app, tokens, LimitsConfig())).get(
+    answer = TestClient(AuthMiddleware(app, tokens, LimitsConfig())).get(
         "/api/v1/runs", headers={"Authorization": f"Bearer {token}"}
     )
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
@@ -294,5 +304,5 @@ def test_a_service_without_its_database_says_503(tmp_path: Path) -> None:
         lambda: control.stop("demo"),
         lambda: control.resume("demo"),
     ):
-        with pytest.raises(OutOfOrder):
+        with pytest.raises(StorageUnavailableError):
             call()

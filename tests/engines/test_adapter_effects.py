@@ -19,7 +19,7 @@ from atgen_ray.engines.adapter_check import Effect, compare_effects, score_outpu
 from atgen_ray.engines.base import TokenRequest
 from atgen_ray.engines.hidden_states import StateReader
 from atgen_ray.models.loading import load_model, load_unmerged
-from atgen_ray.serving.replicas.adapter_cache import AdapterShelf
+from atgen_ray.serving.replicas.adapter_cache import AdapterCache
 from atgen_ray.serving.replicas.adapter_directory import Adapter
 
 Generate = Callable[..., pa.Table]
@@ -76,7 +76,7 @@ def test_an_engine_keeps_the_whole_effect(
 def test_a_replica_of_transformers_keeps_the_whole_effect(
     model: ModelConfig, slight_adapter: Path, dtype: str
 ) -> None:
-    shelf = AdapterShelf(ServiceConfig(model=model.model_copy(update={"dtype": dtype})))
+    shelf = AdapterCache(ServiceConfig(model=model.model_copy(update={"dtype": dtype})))
     shelf.load_model()
     adapter = Adapter("run-1", slight_adapter, "digest")
     shelf.load(adapter)

@@ -16,9 +16,9 @@ import ray
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.records import FEATURES_SCHEMA
 from atgen_ray.engines import transformers_engine
-from atgen_ray.engines.adapter_check import AdapterMismatch, check_adapter, score_outputs
+from atgen_ray.engines.adapter_check import AdapterMismatchError, check_adapter, score_outputs
 from atgen_ray.engines.base import OUTPUT_SCHEMA
-from atgen_ray.engines.generation import GenerationFailed
+from atgen_ray.engines.generation import GenerationFailedError
 from atgen_ray.engines.transformers_engine import TransformersWorker
 from atgen_ray.ray_runtime.workers import KEEPING
 from atgen_ray.store.run_folder import RunFolder
@@ -116,7 +116,7 @@ def test_a_prompt_that_is_too_long_costs_only_its_row(
 
 def test_a_pass_in_which_every_row_fails_is_a_failure(generate: Generate) -> None:
     rows = pa.table({"id": ["a", "b"], "text": ["long " * 500, "long " * 600]})
-    with pytest.raises(GenerationFailed, match="all 2 rows failed"):
+    with pytest.raises(GenerationFailedError, match="all 2 rows failed"):
         generate(rows, prompt=PromptConfig(overlong="reject"))
 
 
@@ -181,7 +181,7 @@ def test_an_engine_that_always_dies_does_not_keep_the_run_for_ever(
 ) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(transformers_engine, "TransformersWorker", DoomedWorker)
-    monkeypatch.setattr("atgen_ray.ray_runtime.workers.LIVES", 1)
+    monkeypatch.setattr("atgen_ray.ray_runtime.workers.MAX_RESTARTS", 1)
     with pytest.raises((ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)):
         generate(folder="doomed")
 
@@ -210,7 +210,7 @@ def test_other_weights_than_asked_for_are_noticed(
     effect = check_adapter(examples, right, model, PromptConfig(), EngineConfig(), adapter, 4)
     assert effect is not None
     assert effect.error < 1e-4
-    with pytest.raises(AdapterMismatch, match="not those of the adapter"):
+    with pytest.raises(AdapterMismatchError, match="not those of the adapter"):
         check_adapter(examples, wrong, model, PromptConfig(), EngineConfig(), adapter, 4)
 
 

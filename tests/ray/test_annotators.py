@@ -5,6 +5,7 @@ local model.
 import json
 import signal
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,16 +63,17 @@ def test_a_run_on_openais_wire_keeps_its_key_to_itself(
 
     provider.set(stuck="in_progress")
     process = project.start(*arguments, batch, "--json", OPENAI_API_KEY=KEY)
-    for line in process.stdout or []:
-        if '"step": "annotation"' in line and any(
-            call.startswith("GET /v1/batches/") for call in provider.calls()
-        ):
-            process.send_signal(signal.SIGTERM)
-            break
+    assert any('"step": "annotation"' in line for line in process.stdout or [])
+    # It may have told all that it will ever tell of a batch that stands still.
+    deadline = time.monotonic() + 120
+    while not any(call.startswith("GET /v1/batches/") for call in provider.calls()):
+        assert time.monotonic() < deadline, provider.calls()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
     assert "goes on at openai (detached)" in out
-    shown = project.run("runs", "show", "paid")
+    shown = project.call("runs", "show", "paid")
     assert "(detached)" in shown.stdout
     assert "batch batch_" in shown.stdout
     assert "in_progress" in shown.stdout
@@ -95,7 +97,7 @@ def test_a_run_on_openais_wire_keeps_its_key_to_itself(
 
 
 def test_a_run_with_a_local_model_as_annotator(
-    make_project: Callable[[], Project], tiny_model: str
+    ray_session: None, make_project: Callable[[], Project], tiny_model: str
 ) -> None:
     """Its weights are random: it is asked, and asked again, and never comes to an end, so that the
     run has no label.
@@ -106,7 +108,7 @@ def test_a_run_with_a_local_model_as_annotator(
     settings = annotated_by(
         type="model", model=model, engine=engine, max_output_tokens=8, checks={"min_chars": 0}
     )
-    done = project.run("run", "sort.yaml", *SMALL, settings, "--name", "local")
+    done = project.call("run", "sort.yaml", *SMALL, settings, "--name", "local")
     assert done.returncode == 2
     assert "the run ends without a label" in done.stderr
     assert "cut off at annotator.max_output_tokens" in done.stderr

@@ -16,11 +16,11 @@ SMALL = [
 
 
 def test_a_run_whose_budget_is_spent_ends_and_one_that_buys_nothing_says_so(
-    make_project: Callable[[], Project],
+    ray_session: None, make_project: Callable[[], Project]
 ) -> None:
     project = make_project()
     arguments = ["run", "sort.yaml", *SMALL, "--name", "spent"]
-    poor = project.run(*arguments, "stopping.dollars=0.3")
+    poor = project.call(*arguments, "stopping.dollars=0.3")
     assert poor.returncode == 2, poor.stderr
     assert (
         "error: stopping.dollars is 0.3, expected at least 0.5, which one label can cost\n"
@@ -29,7 +29,7 @@ def test_a_run_whose_budget_is_spent_ends_and_one_that_buys_nothing_says_so(
     assert "Traceback" not in poor.stderr
 
     for _ in range(2):
-        done = project.run(
+        done = project.call(
             *arguments, "stopping.dollars=2.5"
         )  # the price of the first round, to the last cent
         assert done.returncode == 0, done.stderr
@@ -37,7 +37,7 @@ def test_a_run_whose_budget_is_spent_ends_and_one_that_buys_nothing_says_so(
         assert len(project.read("spent", "labeled.jsonl")) == 5
         assert [row["labels"] for row in project.read("spent", "metrics.json")] == [5]
 
-    richer = project.run(*arguments, "stopping.dollars=4")
+    richer = project.call(*arguments, "stopping.dollars=4")
     assert richer.returncode == 0, richer.stderr
     assert "finished: budget spent" in richer.stdout
     assert [row["labels"] for row in project.read("spent", "metrics.json")] == [5, 8]

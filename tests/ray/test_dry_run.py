@@ -43,21 +43,22 @@ def test_a_run_does_what_its_plan_says(finished: Project, tmp_path: Path) -> Non
 
 
 def test_a_pool_that_stands_whole_in_the_test_set_is_a_mistake(
-    make_project: Callable[[], Project],
+    ray_session: None, make_project: Callable[[], Project]
 ) -> None:
     project = make_project()
     told = "40 of 40 examples of data.pool stand in data.test too: they are never picked"
-    planned = project.run("plan", "sort.yaml", "data.test=pool.jsonl")
+    same = f"data.test={project.folder / 'pool.jsonl'}"
+    planned = project.call("plan", "sort.yaml", same)
     assert planned.returncode == 0, planned.stderr
     assert f"warning: {told}\n" in planned.stderr
-    done = project.run("run", "sort.yaml", "data.test=pool.jsonl", "--name", "same")
+    done = project.call("run", "sort.yaml", same, "--name", "same")
     assert done.returncode == 2, done.stdout
     assert f"error: nothing can be labelled: {told}\n" in done.stderr
     assert "finished" not in done.stdout
 
 
 def test_a_pool_that_stands_in_part_in_the_test_set_is_warned_of(
-    make_project: Callable[[], Project],
+    ray_session: None, make_project: Callable[[], Project]
 ) -> None:
     project = make_project()
     pool, test = project.folder / "pool.jsonl", project.folder / "test.jsonl"
@@ -69,6 +70,6 @@ def test_a_pool_that_stands_in_part_in_the_test_set_is_warned_of(
         "stopping.rounds=1",
         "evaluation.metrics=[words]",
     ]
-    done = project.run("run", "sort.yaml", *small, "--name", "part")
+    done = project.call("run", "sort.yaml", *small, "--name", "part")
     assert done.returncode == 0, done.stderr
     assert told in " ".join(done.stdout.split())

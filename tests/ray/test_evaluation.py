@@ -10,11 +10,11 @@ QUICK = ["selection.strategy=random", "--name"]
 
 
 def test_few_shot_beside_zero_shot_and_a_dev_target_of_any_metric(
-    make_project: Callable[[], Project],
+    ray_session: None, make_project: Callable[[], Project]
 ) -> None:
     project = make_project()
     dev = ["evaluation.few_shot=2", "evaluation.dev_fraction=0.4", "stopping.dev_target={chrf: 0}"]
-    done = project.run("run", "sort.yaml", *QUICK, "shots", *dev)
+    done = project.call("run", "sort.yaml", *QUICK, "shots", *dev)
     assert done.returncode == 0, done.stderr
     assert "dev target reached" in done.stdout
     start, first = project.read("shots", "metrics.json")
@@ -35,11 +35,11 @@ def test_few_shot_beside_zero_shot_and_a_dev_target_of_any_metric(
 
 
 def test_full_fine_tuning_goes_round_and_leaves_a_model(
-    make_project: Callable[[], Project],
+    ray_session: None, make_project: Callable[[], Project]
 ) -> None:
     project = make_project()
     full = ["training.method=full", "training.warm_start=true", "training.trackers=[tensorboard]"]
-    done = project.run("run", "sort.yaml", *QUICK, "full", "evaluation.zero_shot=false", *full)
+    done = project.call("run", "sort.yaml", *QUICK, "full", "evaluation.zero_shot=false", *full)
     assert done.returncode == 0, done.stderr
     root = project.folder / "atgen-runs/runs/full"
     for round in ("001", "002"):

@@ -1,20 +1,17 @@
 """Every strategy on the real demo model in a real run: all of them vote in one ensemble."""
 
 import json
+from pathlib import Path
 
-import pytest
 from projects import Project
 
 from atgen_ray.selection.strategies import PLAIN
 
 
-@pytest.mark.slow
-def test_every_strategy_votes_in_a_run_of_the_demo_model(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    project = Project(tmp_path_factory.mktemp("strategies"))
+def test_every_strategy_votes_in_a_run_of_the_demo_model(ray_session: None, tmp_path: Path) -> None:
+    project = Project(tmp_path)
     members = {name: {"weight": 1} for name in PLAIN}
-    done = project.run(
+    done = project.call(
         "run",
         "demo",
         "engine.backend=transformers",

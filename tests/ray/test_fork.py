@@ -16,7 +16,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_run_goes_on_from_another_with_another_method_metric_and_strategy(
-    finished: Project, tmp_path: Path
+    ray_session: None, finished: Project, tmp_path: Path
 ) -> None:
     project = finished.copy(tmp_path)
     source = project.folder / "atgen-runs/runs/sort"
@@ -38,7 +38,7 @@ def test_a_run_goes_on_from_another_with_another_method_metric_and_strategy(
         *settings,
         "stopping.dollars=1.6",
     )
-    done = project.run(*command)
+    done = project.call(*command)
     assert done.returncode == 0, done.stderr
     rows = project.read("fork", "metrics.json")
     assert [(row["round"], row["labels"], row["dollars"]) for row in rows] == [
@@ -57,10 +57,10 @@ def test_a_run_goes_on_from_another_with_another_method_metric_and_strategy(
         project.folder / "atgen-runs/runs/fork/rounds/001/adapter"
     ).exists()  # nothing is trained twice
     assert read_files(source) == before
-    assert "another run paid 5.0000 dollars" in project.run("runs", "show", "fork").stdout
-    project.run("runs", "export", "fork")
+    assert "another run paid 5.0000 dollars" in project.call("runs", "show", "fork").stdout
+    project.call("runs", "export", "fork")
     lines = (project.folder / "fork.jsonl").read_text().splitlines()
     assert sum('"run":"sort"' in line.replace(" ", "") for line in lines) == 10
-    again = project.run(*command)
+    again = project.call(*command)
     assert again.returncode == 0, again.stderr
     assert project.read("fork", "labeled.jsonl") == taken

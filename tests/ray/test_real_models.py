@@ -1,6 +1,7 @@
 """One round of the demo with its real model, encoder and papers, on real vLLM."""
 
-import pytest
+from pathlib import Path
+
 from projects import Project
 
 SMALL = [
@@ -16,10 +17,9 @@ SMALL = [
 ]
 
 
-@pytest.mark.slow
-def test_one_round_of_the_demo_on_vllm(tmp_path_factory: pytest.TempPathFactory) -> None:
-    project = Project(tmp_path_factory.mktemp("demo"))
-    done = project.run("run", "demo", "engine.backend=vllm", *SMALL)
+def test_one_round_of_the_demo_on_vllm(ray_session: None, tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    done = project.call("run", "demo", "engine.backend=vllm", *SMALL)
     assert done.returncode == 0, done.stderr
     # Any answer of the real model shares a word with its reference, so the dev target ends the run
     # after one round.

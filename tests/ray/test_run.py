@@ -108,7 +108,7 @@ def test_interrupted_then_more_rounds_than_at_first(finished: Project, tmp_path:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
     assert '"status": "stopped"' in out
-    assert "stopped" in project.run("runs", "show", "sort").stdout
+    assert "stopped" in project.call("runs", "show", "sort").stdout
     done = project.run("run", "sort.yaml", "stopping.rounds=3", "stopping.labels=13")
     assert done.returncode == 0, done.stderr
     assert [row["labels"] for row in project.read("sort", "metrics.json")] == [0, 5, 10, 13]
@@ -132,7 +132,7 @@ def test_a_second_controller_is_refused_and_a_stop_request_heard(
     _, err = second.communicate(timeout=120)
     assert second.returncode == 2
     assert "is driven by process" in err
-    assert "asked to stop" in project.run("runs", "stop", "sort").stdout
+    assert "asked to stop" in project.call("runs", "stop", "sort").stdout
     out, _ = first.communicate(timeout=120)
     assert first.returncode == 3
     assert '"status": "stopped"' in out

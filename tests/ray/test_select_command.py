@@ -47,10 +47,10 @@ def test_a_pool_without_answers_is_ranked_once_and_resumed(
     for row in rows:
         assert row["input"] == f"Sort: {pool[row['row']]['task']['words']}"
         assert {"nll", "diversity"} <= row["parts"].keys()
-    assert "finished" in project.run("runs", "show", "sort-select-7").stdout
+    assert "finished" in project.call("runs", "show", "sort-select-7").stdout
     steps = [
         event["step"]
-        for event in json.loads(project.run("runs", "show", "sort-select-7", "--json").stdout)[
+        for event in json.loads(project.call("runs", "show", "sort-select-7", "--json").stdout)[
             "events"
         ]
     ]
@@ -68,7 +68,7 @@ def test_mistakes_are_told_before_any_work(make_project: Callable[[], Project]) 
             "did you mean 'huds'",
         ),
     ):
-        refused = project.run("select", "sort.yaml", *arguments)
+        refused = project.call("select", "sort.yaml", *arguments)
         assert refused.returncode == 2
         assert message in refused.stderr
     assert not (project.folder / "atgen-runs").exists()

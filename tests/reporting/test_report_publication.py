@@ -12,7 +12,7 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import DeadLetter
 from atgen_ray.reporting.publish import compare_runs, publish_report
 from atgen_ray.store.journal import open_journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
 
@@ -21,9 +21,9 @@ def enter_run(storage: str, name: str, message: str | None, letters: list[DeadLe
     folder = write_run(storage, name, MadeUp(rounds=1))
     journal = open_journal(storage)
     journal.create_run(name, {}, "digest")
-    lease = journal.acquire(name, Owner(f"controller of {name}"), 60)
+    lease = journal.acquire(name, ProcessIdentity(f"controller of {name}"), 60)
     journal.set_status(lease, "running")
-    journal.bury(lease, 1, letters)
+    journal.record_dead_letters(lease, 1, letters)
     if message is not None:
         journal.append(lease, "finished", payload={"message": message})
         journal.set_status(lease, "finished")

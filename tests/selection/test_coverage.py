@@ -8,11 +8,11 @@ from submodlib import FacilityLocationFunction
 from atgen_ray.selection.kernels.coverage import DenseCoverage, Part, PartsCoverage
 from atgen_ray.selection.kernels.coverage_device import DeviceCoverage
 from atgen_ray.selection.kernels.coverage_sparse import SparseCoverage
-from atgen_ray.selection.kernels.executor import InProcess
+from atgen_ray.selection.kernels.executor import InProcessExecutor
 from atgen_ray.selection.kernels.greedy import maximize, maximize_stochastically
 from atgen_ray.selection.kernels.neighbors import find_neighbors
 from atgen_ray.selection.kernels.partition import maximize_in_parts
-from atgen_ray.selection.kernels.similarity import compare, to_grid
+from atgen_ray.selection.kernels.similarity import compare, quantise
 
 
 def directions(count, clusters=0, dimensions=24, seed=0):
@@ -23,7 +23,7 @@ def directions(count, clusters=0, dimensions=24, seed=0):
             3 * generator.standard_normal((clusters, dimensions))[np.arange(count) % clusters]
             + vectors
         )
-    return to_grid(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    return quantise(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def greedy(similarity, covered, weights, count):
@@ -152,7 +152,17 @@ def in_parts(
     members = [np.sort(part) for part in np.array_split(order, parts)]
     covered = uncovered(vectors) if covered is None else covered
     return maximize_in_parts(
-        vectors, covered, weights, count, members, proposals, epsilon, 64, megabytes, 0, InProcess()
+        vectors,
+        covered,
+        weights,
+        count,
+        members,
+        proposals,
+        epsilon,
+        64,
+        megabytes,
+        0,
+        InProcessExecutor(),
     )
 
 

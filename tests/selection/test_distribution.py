@@ -14,7 +14,7 @@ from selection_pools import Pool, make_pool
 from atgen_ray.core.errors import RunStopped
 from atgen_ray.selection.kernels.coverage import DenseCoverage, Part
 from atgen_ray.selection.kernels.greedy import maximize
-from atgen_ray.selection.kernels.similarity import to_grid
+from atgen_ray.selection.kernels.similarity import quantise
 from atgen_ray.selection.ray_pool import RayWorkers, ShardedCoverage
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -83,7 +83,7 @@ def test_a_stop_request_ends_a_long_selection() -> None:
 
 def grid_pool(count: int) -> np.ndarray:
     vectors = np.random.default_rng(0).standard_normal((count, 16))
-    return to_grid(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    return quantise(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def test_a_worker_that_dies_changes_nothing() -> None:

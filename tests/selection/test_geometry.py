@@ -13,15 +13,15 @@ from sklearn.neighbors import NearestNeighbors
 from atgen_ray.selection.kernels import clusters
 from atgen_ray.selection.kernels.clusters import cluster, group, rank_in_groups
 from atgen_ray.selection.kernels.divergence import mean_divergence
-from atgen_ray.selection.kernels.farthest import draw_apart, spread_out
+from atgen_ray.selection.kernels.farthest import farthest_first, kmeanspp_seeding
 from atgen_ray.selection.kernels.logdet import maximize_determinant
 from atgen_ray.selection.kernels.neighbors import find_neighbors, find_neighbors_in_cells
-from atgen_ray.selection.kernels.similarity import compare, nearest, sum_similarities, to_grid
+from atgen_ray.selection.kernels.similarity import compare, nearest, quantise, sum_similarities
 
 
 def directions(count, dimensions=16, seed=0):
     vectors = np.random.default_rng(seed).standard_normal((count, dimensions))
-    return to_grid(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    return quantise(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def test_neighbours_are_those_of_scikit_learn():
@@ -36,7 +36,7 @@ def test_neighbours_are_those_of_scikit_learn():
 
 
 def test_equal_neighbours_come_in_order_and_there_may_be_fewer():
-    vectors = to_grid(np.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]]))
+    vectors = quantise(np.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]]))
     indices, similarities = find_neighbors(vectors, 9, 1)
     assert indices.tolist() == [[0, 1, 2, 3]] * 3 + [[3, 0, 1, 2]]
     assert similarities.tolist() == [[1, 1, 1, 0]] * 3 + [[1, 0, 0, 0]]
@@ -56,7 +56,7 @@ def test_neighbours_in_cells():
     )
     assert 0.7 < recall < 1
     assert (some[0][:, 0] == np.arange(900)).all()
-    lonely = find_neighbors_in_cells(to_grid(np.eye(3)), 3, 1, cells=3, probes=1, seed=0)
+    lonely = find_neighbors_in_cells(quantise(np.eye(3)), 3, 1, cells=3, probes=1, seed=0)
     assert lonely[0].tolist() == [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
     assert lonely[1].tolist() == [[1, -1, -1]] * 3
 
@@ -66,7 +66,7 @@ def test_neighbours_in_cells():
 def test_farthest_first_is_that_of_a_loop(known, block_size):
     vectors, labeled = directions(200), directions(known, seed=1)
     similar = nearest(vectors, labeled, 1)
-    rows, found = spread_out(vectors, similar, 60, block_size)
+    rows, found = farthest_first(vectors, similar, 60, block_size)
     table = compare(vectors, vectors)
     chosen = []
     for row, similarity in zip(rows.tolist(), found, strict=True):
@@ -82,8 +82,8 @@ def test_farthest_first_is_that_of_a_loop(known, block_size):
 
 def test_farthest_first_takes_one_of_every_kind_before_any_twice():
     kinds = np.concatenate([np.eye(5), -np.eye(5)])
-    vectors = to_grid(np.repeat(kinds, 6, axis=0))
-    rows, found = spread_out(vectors, np.full(60, -1.0), 20, 4)
+    vectors = quantise(np.repeat(kinds, 6, axis=0))
+    rows, found = farthest_first(vectors, np.full(60, -1.0), 20, 4)
     assert sorted(rows[:10] // 6) == list(range(10))
     assert len(set(rows.tolist())) == 20
     assert (found[10:] == 1).all()
@@ -134,14 +134,14 @@ def test_seeding_takes_the_longest_first_and_then_draws_by_squared_distance():
     vectors = np.array([[0, 0], [3, 0], [0, 1], [0, 2], [3, 0]], dtype=np.float32)
     seconds = []
     for seed in range(3000):
-        rows, distances = draw_apart(vectors, 3, seed)
+        rows, distances = kmeanspp_seeding(vectors, 3, seed)
         assert rows[0] == 1
         assert distances[0] == 9
         assert distances[1] == ((vectors[rows[1]] - vectors[1]) ** 2).sum()
         seconds.append(rows[1])
     shares = np.bincount(seconds, minlength=5) / 3000
     np.testing.assert_allclose(shares, np.array([9, 0, 10, 13, 0]) / 32, atol=0.03)
-    rows, distances = draw_apart(vectors, 5, 0)
+    rows, distances = kmeanspp_seeding(vectors, 5, 0)
     assert sorted(rows.tolist()) == [0, 1, 2, 3, 4]
     assert rows[-1] == 4  # the copy of one drawn before comes last
     assert distances[-1] == 0
@@ -173,6 +173,6 @@ def test_places_in_groups(pairs):
 def test_a_large_pool_is_clustered_by_a_sample(monkeypatch):
     kinds = np.arange(3000) % 6
     noisy = np.eye(6)[kinds] + 0.1 * np.random.default_rng(0).standard_normal((3000, 6))
-    vectors = to_grid(noisy / np.linalg.norm(noisy, axis=1, keepdims=True))
+    vectors = quantise(noisy / np.linalg.norm(noisy, axis=1, keepdims=True))
     monkeypatch.setattr(clusters, "FITTED", 400)
     assert adjusted_rand_score(kinds, cluster(vectors, 6, seed=0)) == 1

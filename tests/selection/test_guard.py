@@ -8,12 +8,12 @@ from selection_pools import Pool, make_pool
 
 from atgen_ray.scoring import bleu_variance, normalized_nll
 from atgen_ray.selection import STRATEGIES
-from atgen_ray.selection.noise_filter import GuardedParameters
+from atgen_ray.selection.noise_filter import NoiseFilterParameters
 
 GUARDED = [
     name
     for name, strategy in STRATEGIES.items()
-    if issubclass(strategy.parameters, GuardedParameters)
+    if issubclass(strategy.parameters, NoiseFilterParameters)
 ]
 
 

@@ -10,11 +10,11 @@ from selection_pools import make_pool
 from atgen_ray.scoring import UNCERTAINTIES, normalized_nll
 from atgen_ray.selection.kernels.coverage import DenseCoverage
 from atgen_ray.selection.kernels.greedy import maximize
-from atgen_ray.selection.kernels.similarity import compare, to_grid
+from atgen_ray.selection.kernels.similarity import compare, quantise
 
 
 def vectors_of(pool, rows=slice(None)):
-    return to_grid(np.array(pool.vectors[rows], dtype=np.float32))
+    return quantise(np.array(pool.vectors[rows], dtype=np.float32))
 
 
 def test_weights_are_ranks_of_uncertainty():

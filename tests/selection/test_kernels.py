@@ -12,7 +12,7 @@ from sklearn.preprocessing import minmax_scale
 
 from atgen_ray.selection.kernels.clusters import cluster
 from atgen_ray.selection.kernels.normalization import normalize, rank, stratify
-from atgen_ray.selection.kernels.similarity import center, compare, nearest, to_grid
+from atgen_ray.selection.kernels.similarity import center, compare, nearest, quantise
 
 columns = hnp.arrays(
     np.float64, st.integers(1, 30), elements=st.floats(-1e6, 1e6) | st.sampled_from([0.0, 1.0, 2.0])
@@ -27,16 +27,16 @@ def directions(count, dimensions=384, seed=0):
 def test_similarities_are_cosines():
     rows, others = directions(50), directions(30, seed=1)
     np.testing.assert_allclose(
-        compare(to_grid(rows), to_grid(others)), cosine_similarity(rows, others), atol=1e-6
+        compare(quantise(rows), quantise(others)), cosine_similarity(rows, others), atol=1e-6
     )
     expected = cosine_similarity(rows, others).max(axis=1)
     np.testing.assert_allclose(
-        nearest(to_grid(rows), to_grid(others), megabytes=1), expected, atol=1e-6
+        nearest(quantise(rows), quantise(others), megabytes=1), expected, atol=1e-6
     )
 
 
 def test_similarities_and_their_sums_are_the_same_in_any_order_and_block():
-    vectors = to_grid(directions(400))
+    vectors = quantise(directions(400))
     whole = compare(vectors, vectors)
     generator = np.random.default_rng(3)
     axes, rows = generator.permutation(384), generator.permutation(400)
@@ -52,12 +52,12 @@ def test_similarities_and_their_sums_are_the_same_in_any_order_and_block():
 
 
 def test_a_vector_is_as_similar_to_itself_as_can_be():
-    vectors = to_grid(directions(200))
+    vectors = quantise(directions(200))
     assert compare(vectors, vectors).diagonal().tolist() == [1.0] * 200
 
 
 def test_centre_of_opposites_is_nowhere():
-    assert center(to_grid(np.array([[0.6, 0.8], [-0.6, -0.8]]))).tolist() == [0.0, 0.0]
+    assert center(quantise(np.array([[0.6, 0.8], [-0.6, -0.8]]))).tolist() == [0.0, 0.0]
 
 
 @given(values=columns)
@@ -105,6 +105,6 @@ def test_clusters_find_groups_and_never_outnumber_distinct_vectors():
     groups = np.repeat(np.eye(4), 25, axis=0)
     noisy = groups + 0.05 * np.random.default_rng(0).standard_normal(groups.shape)
     noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
-    assert adjusted_rand_score(groups.argmax(axis=1), cluster(to_grid(noisy), 4, seed=0)) == 1
-    assert len(set(cluster(to_grid(groups), 50, seed=0))) == 4
-    assert cluster(to_grid(groups[:20]), 3, seed=0).tolist() == [0] * 20
+    assert adjusted_rand_score(groups.argmax(axis=1), cluster(quantise(noisy), 4, seed=0)) == 1
+    assert len(set(cluster(quantise(groups), 50, seed=0))) == 4
+    assert cluster(quantise(groups[:20]), 3, seed=0).tolist() == [0] * 20

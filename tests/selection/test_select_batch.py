@@ -17,7 +17,7 @@ from atgen_ray.core.errors import PoolExhausted, UserError
 from atgen_ray.core.records import SELECTION_SCHEMA
 from atgen_ray.selection import (
     STRATEGIES,
-    BrokenStrategy,
+    BrokenStrategyError,
     Embeddings,
     Parameters,
     Picks,
@@ -353,7 +353,7 @@ def test_scores_are_ranked_with_ties_by_id_and_the_rest_filled(monkeypatch):
 )
 def test_a_strategy_that_breaks_the_contract_is_caught(monkeypatch, outcome):
     define(monkeypatch, lambda candidates, parameters, count: outcome)
-    with pytest.raises(BrokenStrategy):
+    with pytest.raises(BrokenStrategyError):
         select_batch(
             "made-up",
             {},

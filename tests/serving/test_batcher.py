@@ -10,7 +10,7 @@ import pytest
 
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.serving.replicas.batcher import Batcher, Job, Prepare
-from atgen_ray.serving.replicas.health import EngineStuck
+from atgen_ray.serving.replicas.health import EngineStuckError
 
 LIMIT = 20
 
@@ -272,7 +272,7 @@ def test_an_engine_that_makes_no_step_or_whose_thread_has_ended_is_noticed() -> 
     batcher.check(0.0)  # it has nothing to do
     held = hold(batcher, until)
     batcher.check(LIMIT)
-    with pytest.raises(EngineStuck, match=r"no step for more than 0\.01 s"):
+    with pytest.raises(EngineStuckError, match=r"no step for more than 0\.01 s"):
         check_until_it_fails(batcher, 0.01)
     until.set()
     read(held)
@@ -282,7 +282,7 @@ def test_an_engine_that_makes_no_step_or_whose_thread_has_ended_is_noticed() -> 
         raise SystemExit  # what no caller can be told
 
     ask(batcher, 1, prepare=end)
-    with pytest.raises(EngineStuck, match="has ended"):
+    with pytest.raises(EngineStuckError, match="has ended"):
         check_until_it_fails(batcher, LIMIT)
 
 

@@ -17,21 +17,27 @@ import ray
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from atgen_ray.annotation.human.task_store import TaskConflict, TaskUnknown
-from atgen_ray.core.errors import OutOfOrder, PoolExhausted, RunBusy, StorageFull, UserError
-from atgen_ray.serving.errors import Fault, explain_faults
+from atgen_ray.annotation.human.task_store import TaskConflictError, TaskUnknownError
+from atgen_ray.core.errors import (
+    PoolExhausted,
+    RunBusyError,
+    StorageFullError,
+    StorageUnavailableError,
+    UserError,
+)
+from atgen_ray.serving.errors import ApiError, explain_faults
 from atgen_ray.serving.pages.rendering import show_fault
 from atgen_ray.store.journal import open_journal
 
 RAISED = [
-    (Fault(413, "too much of it"), 413),
+    (ApiError(413, "too much of it"), 413),
     (UserError("data.input is 'wrods', expected a column; did you mean 'words'?"), 400),
     (PoolExhausted("nothing is left in the pool"), 400),
-    (RunBusy("run 'a' is driven by process 1"), 409),
-    (TaskConflict("the task is taken"), 409),
-    (TaskUnknown("no such task"), 404),
-    (OutOfOrder("database x cannot be used"), 503),
-    (StorageFull("storage x cannot be used: No space left on device"), 507),
+    (RunBusyError("run 'a' is driven by process 1"), 409),
+    (TaskConflictError("the task is taken"), 409),
+    (TaskUnknownError("no such task"), 404),
+    (StorageUnavailableError("database x cannot be used"), 503),
+    (StorageFullError("storage x cannot be used: No space left on device"), 507),
     (OSError(28, "No space left on device"), 507),
 ]
 
@@ -139,8 +145,8 @@ def test_ray_that_does_not_start_is_one_line(tmp_path: Path, tiny_model: str) ->
     (tmp_path / "pool.csv").write_text("text,answer\na,b\n")
     script = f"""
         from starlette.testclient import TestClient
-        from atgen_ray.database import Database
-        from atgen_ray.serving.access import Tokens
+        from atgen_ray.store.database import Database
+        from atgen_ray.serving.security.tokens import Tokens
         from atgen_ray.serving.application import create_api, parse_service
         folder = {str(tmp_path)!r}
         app = create_api(parse_service({{"storage": folder, "data_roots": [folder, {tiny_model!r}]}}), None, None)

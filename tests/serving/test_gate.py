@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atgen_ray.serving.replicas.admission import Gate
+from atgen_ray.serving.replicas.admission import AdmissionQueue
 
 
 def play(story: Callable[[], Awaitable[Any]]) -> Any:
@@ -34,7 +34,7 @@ def test_everybody_gets_in_and_only_with_the_adapter_asked_for(
             await asyncio.sleep(0)
             engine["adapter"] = key
 
-        gate = Gate(slots, turn, change)
+        gate = AdmissionQueue(slots, turn, change)
 
         async def visit(key: str | None, interactive: bool, steps: int) -> None:
             async with gate.enter(key, interactive):
@@ -54,7 +54,7 @@ def test_everybody_gets_in_and_only_with_the_adapter_asked_for(
 
 def test_callers_come_before_the_run_and_always_find_a_slot() -> None:
     async def story() -> list[str]:
-        gate, order, hold = Gate(4), [], asyncio.Event()
+        gate, order, hold = AdmissionQueue(4), [], asyncio.Event()
 
         async def visit(name: str, interactive: bool) -> None:
             async with gate.enter(None, interactive):
@@ -84,7 +84,7 @@ def test_those_with_the_present_adapter_go_first_but_not_for_ever() -> None:
         async def change(key: str | None) -> None:
             changes.append(key)
 
-        gate = Gate(2, 0.05, change)
+        gate = AdmissionQueue(2, 0.05, change)
 
         async def stay(key: str | None, seconds: float) -> None:
             async with gate.enter(key, True):
@@ -114,7 +114,7 @@ def test_a_change_that_fails_is_told_and_tried_again() -> None:
             if tried == 1:
                 raise ValueError("broken adapter")
 
-        gate = Gate(2, 0, change)
+        gate = AdmissionQueue(2, 0, change)
         with pytest.raises(ValueError, match="broken"):
             async with gate.enter("a", True):
                 pass
@@ -131,7 +131,7 @@ def test_a_change_that_fails_is_told_and_tried_again() -> None:
 
 def test_one_who_leaves_the_queue_frees_its_place() -> None:
     async def story() -> None:
-        gate = Gate(1)
+        gate = AdmissionQueue(1)
 
         async def visit() -> None:
             async with gate.enter(None, True):
@@ -148,7 +148,7 @@ def test_one_who_leaves_the_queue_frees_its_place() -> None:
 
 def test_a_closed_gate_waits_until_all_are_out_and_lets_nobody_in() -> None:
     async def story() -> list[str]:
-        gate, order = Gate(2), []
+        gate, order = AdmissionQueue(2), []
 
         async def visit(name: str) -> None:
             async with gate.enter(None, True):

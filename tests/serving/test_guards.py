@@ -23,9 +23,9 @@ from services import bearer
 
 from atgen_ray.config import LimitsConfig, ServiceConfig
 from atgen_ray.serving.application import create_api
+from atgen_ray.serving.middleware import AuthMiddleware, access_log
 from atgen_ray.serving.routes import health as health_routes
 from atgen_ray.serving.routes.health import Readiness
-from atgen_ray.serving.security.middleware import Guards, access_log
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.database import Database
 from atgen_ray.store.journal import Journal
@@ -40,7 +40,7 @@ class Front:
         journal = Journal(f"sqlite:///{storage}/atgen.db")
         stack.callback(journal.close)
         desk = HumanDesk(journal)
-        desk.put_up()
+        desk.publish_tasks()
         tokens = Tokens(journal.database)
         self.run = desk.run
         self.admin, self.ann, self.bea = (
@@ -228,7 +228,9 @@ def follow_once(front: Front, path: str) -> httpx.Response:
 
 
 def wait_for_status(ask: Callable[[], httpx.Response], status: int) -> httpx.Response:
+    deadline = time.monotonic() + LIMIT
     while (answer := ask()).status_code != status:
+        assert time.monotonic() < deadline, answer.text
         time.sleep(0.02)
     return answer
 
@@ -305,7 +307,9 @@ def test_a_caller_that_hangs_up_is_no_error_of_the_service(
         async def send(message: Any) -> None: ...
 
         scope = {"type": "http", "method": "POST", "path": path, "headers": header, "state": {}}
-        task = asyncio.create_task(Guards(app, tokens, LimitsConfig())(scope, receive, send))
+        task = asyncio.create_task(
+            AuthMiddleware(app, tokens, LimitsConfig())(scope, receive, send)
+        )
         waiting = asyncio.create_task(begun.wait())
         await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
         task.cancel()

@@ -19,7 +19,7 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.engines.base import TokenRequest
 from atgen_ray.models.loading import digest_adapter
 from atgen_ray.serving.replicas.base import TransformersReplica
-from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody
+from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
 
 LIMIT = 60.0
 LONG = 380  # tokens
@@ -182,7 +182,9 @@ def test_a_third_hangs_up_over_http_and_the_others_are_answered(service: Service
                 assert answer.status_code == 200, answer.text
             answer = await client.post("/api/v1/select", json=selection)
             assert len(answer.json()["selected"]) == 3
-            while (await client.get("/readyz")).status_code != 200:
-                time.sleep(0.1)
+            deadline = time.monotonic() + LIMIT
+            while (ready := await client.get("/readyz")).status_code != 200:
+                assert time.monotonic() < deadline, ready.text
+                await asyncio.sleep(0.1)
 
     asyncio.run(story())

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from atgen_ray.serving.replicas.health import EngineStuck, Probe
+from atgen_ray.serving.replicas.health import EngineStuckError, Probe
 
 
 def test_an_engine_that_does_not_answer_is_noticed_and_may_recover() -> None:
@@ -22,7 +22,7 @@ def test_an_engine_that_does_not_answer_is_noticed_and_may_recover() -> None:
         probe.check(60)
         await asyncio.sleep(0.05)
         probe.check(60)  # it is slow, and was asked once
-        with pytest.raises(EngineStuck, match="no step for more than"):
+        with pytest.raises(EngineStuckError, match="no step for more than"):
             probe.check(0.01)
         go.set()
         await asyncio.sleep(0.01)

@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from atgen_ray.config import LimitsConfig
-from atgen_ray.serving.security.middleware import Guards, access_log
+from atgen_ray.serving.middleware import AuthMiddleware, access_log
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.database import Database
 
@@ -144,7 +144,7 @@ def test_the_access_log_tells_who_did_what_and_no_secret(tmp_path: Path) -> None
     access_log.setLevel(logging.INFO)
     tokens = Tokens(Database(f"sqlite:///{tmp_path}/atgen.db"))
     token = tokens.create("admin")
-    client = TestClient(Guards(PlainTextResponse("fine"), tokens, LimitsConfig()))
+    client = TestClient(AuthMiddleware(PlainTextResponse("fine"), tokens, LimitsConfig()))
     client.post("/v1/x?key=canary-1", headers=bearer(token), content="canary-2")
     client.post("/v1/x", headers=bearer("canary-3"), content="canary-4")
     access_log.removeHandler(handler)

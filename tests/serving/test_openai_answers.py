@@ -9,7 +9,7 @@ import pytest
 
 from atgen_ray.engines.base import TokenStep
 from atgen_ray.serving.replicas.openai_responses import Answer, Choice
-from atgen_ray.serving.routes.openai_schemas import CompletionBody
+from atgen_ray.serving.schemas.openai import CompletionBody
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from atgen_ray.serving.replicas.admission import Gate
-from atgen_ray.serving.replicas.sleep import Rest
+from atgen_ray.serving.replicas.admission import AdmissionQueue
+from atgen_ray.serving.replicas.sleep import SleepCoordinator
 
 
 class Engine:
@@ -15,8 +15,10 @@ class Engine:
 
     def __init__(self, driven: set[str]) -> None:
         self.calls: list[str] = []
-        self.gate = Gate(4)
-        self.rest = Rest(self._sleep, self._wake, driven.__contains__, look_seconds=0.01)
+        self.gate = AdmissionQueue(4)
+        self.rest = SleepCoordinator(
+            self._sleep, self._wake, driven.__contains__, look_seconds=0.01
+        )
 
     async def _sleep(self) -> None:
         await self.gate.close()

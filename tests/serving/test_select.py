@@ -12,7 +12,7 @@ from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.selection import Embeddings, select_batch
 from atgen_ray.serving.application import parse_service
 from atgen_ray.serving.routes.select import is_large
-from atgen_ray.serving.routes.select_schemas import SelectBody
+from atgen_ray.serving.schemas.select import SelectBody
 
 WORDS = [
     "red",

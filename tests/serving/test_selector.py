@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from atgen_ray.serving.replicas.selector import Abandoned, Checkpoint, run_while_heard
+from atgen_ray.serving.replicas.selector import Checkpoint, SelectionAbandonedError, run_while_heard
 
 LIMIT = 20.0
 
@@ -20,7 +20,7 @@ def test_work_ends_at_its_next_part_when_its_caller_has_gone_and_keeps_its_place
         assert go.wait(LIMIT)
         try:
             check()
-        except Abandoned:
+        except SelectionAbandonedError:
             ended.append("abandoned")
             raise
         return "done"

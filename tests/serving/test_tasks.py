@@ -32,7 +32,7 @@ class Office:
             "pool.parquet", pa.Table.from_pylist(pool)
         )
         self.desk.texts = dict(list(self.desk.texts.items())[:2])
-        self.desk.put_up()
+        self.desk.publish_tasks()
         tokens = Tokens(self.journal.database)
         roles = {"ann": "annotator", "bea": "annotator", "root": "admin"}
         self._tokens = {name: tokens.create(role, name) for name, role in roles.items()}

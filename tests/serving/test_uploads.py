@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from atgen_ray.core.errors import UserError
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.uploads import receive_upload
 
 
@@ -76,7 +76,7 @@ def test_names_never_leave_the_folder(tmp_path: Path, name: str) -> None:
 
 
 def test_what_is_too_large_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(Fault) as refusal:
+    with pytest.raises(ApiError) as refusal:
         receive("pool.csv", b"a,b\n" * 3000, str(tmp_path))
     assert refusal.value.status == 413
     assert list(tmp_path.iterdir()) == []

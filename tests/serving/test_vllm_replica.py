@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import ray
 from ray.exceptions import TaskCancelledError
 from safetensors.torch import load_file, save_file
 from services import continue_greedily
@@ -64,23 +65,31 @@ def replica(
 
 
 def test_on_a_cpu_the_engine_has_no_worker_process_no_scheduler_beside_it_and_not_every_core(
-    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ray_session: None, arguments: dict[str, Any]
 ) -> None:
-    """Each of them takes a tenth to a fifth of the engine's time: `benchmarks/serving.py`."""
-    from atgen_ray.serving.replicas import vllm as vllm_replica
+    """Each of them takes a tenth to a fifth of the engine's time: `benchmarks/serving.py`.
 
-    monkeypatch.setattr(vllm_replica, "count_threads", lambda workers, asked: 8)
-    config = vllm_replica.configure_vllm(
-        ServiceConfig(**arguments | {"engine": {"backend": "vllm"}})
-    )
-    settings, _, found = vllm_replica.LeanVLLM(config)._prepare_engine_config(None)
-    assert (
-        settings.distributed_executor_backend
-        == found.parallel_config.distributed_executor_backend
-        == "uni"
-    )
-    assert found.scheduler_config.async_scheduling is False
-    assert config.runtime_env["env_vars"]["OMP_NUM_THREADS"] == "7"
+    vLLM is not imported here: what its compiled parts do to a process must not reach all other tests.
+    """
+
+    def prepare() -> tuple[str, str, bool, str]:
+        from atgen_ray.serving.replicas import vllm as vllm_replica
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(vllm_replica, "count_threads", lambda workers, asked: 8)
+            config = vllm_replica.configure_vllm(
+                ServiceConfig(**arguments | {"engine": {"backend": "vllm"}})
+            )
+            settings, _, found = vllm_replica.LeanVLLM(config)._prepare_engine_config(None)
+            return (
+                settings.distributed_executor_backend,
+                found.parallel_config.distributed_executor_backend,
+                found.scheduler_config.async_scheduling,
+                config.runtime_env["env_vars"]["OMP_NUM_THREADS"],
+            )
+
+    once = ray.remote(num_cpus=0.1, max_calls=1)(prepare)  # in a process that ends with it
+    assert ray.get(once.remote()) == ("uni", "uni", False, "7")
 
 
 def expect(model: str, adapter: Path | None, tokens: int) -> list[float]:
@@ -172,7 +181,7 @@ def test_callers_who_leave_at_any_stage_take_nothing_from_the_others(
     """Also while an adapter loads and is checked: half a one must not answer under its name."""
     from ray.serve.exceptions import RequestCancelledError
 
-    from atgen_ray.serving.routes.openai_schemas import ChatBody
+    from atgen_ray.serving.schemas.openai import ChatBody
 
     prompt = AutoTokenizer.from_pretrained(tiny_model)(PROMPT).input_ids
     folders = {
@@ -257,7 +266,7 @@ def test_ray_data_streams_a_pool_through_the_replicas(
 
 
 def test_chat_comes_whole_and_as_a_stream(replica: Any) -> None:
-    from atgen_ray.serving.routes.openai_schemas import ChatBody, StreamOptions
+    from atgen_ray.serving.schemas.openai import ChatBody, StreamOptions
 
     turns: Any = [{"role": "user", "content": "Count."}]
     body = ChatBody(model="tiny:sort-1", messages=turns, temperature=0, max_tokens=4, stream=True)
@@ -280,7 +289,7 @@ def test_chat_comes_whole_and_as_a_stream(replica: Any) -> None:
 
 def test_tokens_of_a_stream_are_counted_though_nobody_hears_its_end() -> None:
     from atgen_ray.serving.replicas.vllm_responses import VLLMAnswer
-    from atgen_ray.serving.routes.openai_schemas import CompletionBody
+    from atgen_ray.serving.schemas.openai import CompletionBody
 
     def event(index: int, tokens: int) -> str:
         choice = {"index": index, "text": "word", "finish_reason": None}

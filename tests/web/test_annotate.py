@@ -62,7 +62,7 @@ class People:
         self.desk = HumanDesk(self.journal, count, **settings)
         if markup:
             self.desk.texts = {id_: f"{MARKUP} {text}" for id_, text in self.desk.texts.items()}
-        self.desk.put_up()
+        self.desk.publish_tasks()
         return self.desk
 
     def come(self, name: str, role: str = "annotator", **options: Any) -> Visitor:

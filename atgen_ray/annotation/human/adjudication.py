@@ -5,7 +5,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from atgen_ray.annotation.human.agreement import compare_texts
-from atgen_ray.annotation.human.task_store import Desk, TaskConflict, open_desk
+from atgen_ray.annotation.human.task_store import TaskConflictError, TaskStore, open_task_store
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, tasks
 
@@ -22,7 +22,7 @@ def list_disputes(journal: Journal, run: str, limit: int = 50) -> list[dict[str,
     each task the mean edit similarity of its answers (`agreement`, None where somebody flagged it,
     or where it was skipped).
     """
-    desk = open_desk(journal, run)
+    desk = open_task_store(journal, run)
     query = (
         sa.select(tasks)
         .where(_decidable(desk))
@@ -47,7 +47,7 @@ def list_disputes(journal: Journal, run: str, limit: int = 50) -> list[dict[str,
 
 def count_disputes(journal: Journal, run: str) -> int:
     """How many tasks `list_disputes` has."""
-    query = sa.select(sa.func.count()).where(_decidable(open_desk(journal, run)))
+    query = sa.select(sa.func.count()).where(_decidable(open_task_store(journal, run)))
     with journal.database.reading() as connection:
         return int(connection.execute(query).scalar_one())
 
@@ -65,13 +65,13 @@ def decide(
     everybody; the task's state.
 
     Raises:
-        TaskUnknown: there is no such run or task.
-        TaskConflict: it is neither in dispute nor skipped, or was decided otherwise, or is to be
-            given back although nobody flagged or skipped it.
+        TaskUnknownError: there is no such run or task.
+        TaskConflictError: it is neither in dispute nor skipped, or was decided otherwise, or is to
+            be given back although nobody flagged or skipped it.
     """
-    desk = open_desk(journal, run)
+    desk = open_task_store(journal, run)
     decision = {"verdict": verdict, "text": text, "comment": comment, "by": by}
-    with journal.shared(run) as connection:
+    with journal.run_transaction(run) as connection:
         task = desk.task(connection, example_id)
         if task["decision"] == decision:
             return str(task["state"])  # said before
@@ -80,7 +80,7 @@ def decide(
             connection.execute(sa.select(tasks.c.example_id).where(here & _decidable(desk))).first()
             is None
         ):
-            raise TaskConflict(
+            raise TaskConflictError(
                 f"task '{example_id}' is {task['state']}, expected one in dispute or skipped"
             )
         now = journal.database.clock(connection)
@@ -93,7 +93,7 @@ def decide(
                 .values(state="leased", until=now, answered=None, note=None)
             )
             if not connection.execute(freed).rowcount:
-                raise TaskConflict(
+                raise TaskConflictError(
                     f"task '{example_id}' was neither flagged nor skipped, expected a label, or "
                     f"to drop it"
                 )
@@ -102,7 +102,7 @@ def decide(
         return desk.settle(connection, example_id, now)
 
 
-def _decidable(desk: Desk) -> sa.ColumnElement[bool]:
+def _decidable(desk: TaskStore) -> sa.ColumnElement[bool]:
     """Tasks that an admin may settle: those in dispute, and those that somebody skipped and nobody
     has settled.
     """

@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atgen_ray.annotation.context import Site
-from atgen_ray.annotation.human.notifications import Notice, send_notice
-from atgen_ray.annotation.human.round_tasks import Offer, TaskRound
+from atgen_ray.annotation.context import AnnotationContext
+from atgen_ray.annotation.human.notifications import Notification, send_notification
+from atgen_ray.annotation.human.round_tasks import TaskDraft, TaskRound
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.records import Annotation, DeadLetter
 
@@ -26,8 +26,10 @@ class HumanAnnotator:
 
     name = "human"
 
-    def __init__(self, config: HumanAnnotatorConfig, site: Site) -> None:
-        self._config, self._site, self._round = config, site, TaskRound(config, site)
+    def __init__(self, config: HumanAnnotatorConfig, site: AnnotationContext) -> None:
+        self._config = config
+        self._site = site
+        self._round = TaskRound(config, site)
         self._first: Mapping[str, Mapping[str, Any]] = {}
 
     def expect(self, first: Mapping[str, Mapping[str, Any]]) -> None:
@@ -40,10 +42,11 @@ class HumanAnnotator:
         self, ids: Sequence[str], texts: Sequence[str]
     ) -> tuple[list[Annotation], list[DeadLetter]]:
         site = self._site
-        suggestions, reasons = self._read_suggestions(ids), self._read_reasons()
-        self._round.put_up(
+        suggestions = self._read_suggestions(ids)
+        reasons = self._read_reasons()
+        self._round.publish_tasks(
             [
-                Offer(
+                TaskDraft(
                     id_,
                     text,
                     suggestions.get(id_),
@@ -54,7 +57,8 @@ class HumanAnnotator:
             ]
         )
         self._announce()
-        labels, dead = list[Annotation](), list[DeadLetter]()
+        labels = list[Annotation]()
+        dead = list[DeadLetter]()
         while True:
             taken, buried = self._round.take()
             labels += taken
@@ -69,13 +73,15 @@ class HumanAnnotator:
         """Tells people once a round; one that is told twice, after a death in between, does no
         harm.
         """
-        site, left = self._site, self._round.count_left()
+        site = self._site
+        left = self._round.count_left()
         told = {event.round for event in site.journal.events(site.config.name, kind=AWAITING)}
         if not left or site.round in told:
             return
-        service, run = self._config.notice.service, site.config.name
+        service = self._config.notice.service
+        run = site.config.name
         page = f"{service.rstrip('/')}/annotate/{run}" if service else None
-        fates = send_notice(self._config.notice, Notice(run, site.round, left, page))
+        fates = send_notification(self._config.notice, Notification(run, site.round, left, page))
         site.journal.append(
             site.lease, AWAITING, site.round, "annotation", {"tasks": left, "notices": fates}
         )
@@ -84,11 +90,13 @@ class HumanAnnotator:
         """The first annotator's answers, else those of the model as it was when the batch was
         picked.
         """
-        site, rel = self._site, f"rounds/{self._site.round:03d}/features.parquet"
+        site = self._site
+        rel = f"rounds/{self._site.round:03d}/features.parquet"
         found: dict[str, dict[str, Any]] = {}
         if site.folder.exists(rel):
             rows = site.folder.read_table(rel, columns=["id", "text"]).to_pylist()
-            wanted, model = set(ids), site.config.model.id.rstrip("/").rpartition("/")[2]
+            wanted = set(ids)
+            model = site.config.model.id.rstrip("/").rpartition("/")[2]
             done = site.journal.committed_steps(site.config.name)
             trained = (at for at in range(site.round - 1, 0, -1) if (at, "training") in done)
             source = {"source": model, "round": next(trained, 0)}
@@ -108,10 +116,12 @@ class HumanAnnotator:
 
     def _read_reasons(self) -> dict[str, dict[str, Any]]:
         """Why each example was picked."""
-        site, rel = self._site, f"rounds/{self._site.round:03d}/selection.parquet"
+        site = self._site
+        rel = f"rounds/{self._site.round:03d}/selection.parquet"
         if not site.folder.exists(rel):
             return {}
-        selection, first = site.config.selection, site.config.selection.first
+        selection = site.config.selection
+        first = site.config.selection.first
         strategy = first.strategy if site.round == 1 and first.strategy else selection.strategy
         rows = site.folder.read_table(rel).to_pylist()
         return {

@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from atgen_ray.annotation.human.task_store import IMPORTED, Desk, TaskConflict, is_closed, open_desk
+from atgen_ray.annotation.human.task_store import (
+    IMPORTED,
+    TaskConflictError,
+    TaskStore,
+    is_closed,
+    open_task_store,
+)
 from atgen_ray.core.errors import UserError
 from atgen_ray.store.existing import open_runs
 from atgen_ray.store.journal import Journal
@@ -18,7 +24,7 @@ from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import annotations, assignments, tasks
 
 
-class BroughtLabel(NamedTuple):
+class ImportedLabel(NamedTuple):
     """A label for the example of that `id`, or else with that `input`; by whom it was made."""
 
     text: str
@@ -28,7 +34,7 @@ class BroughtLabel(NamedTuple):
 
 
 def import_labels(
-    journal: Journal, run: str, texts: Mapping[str, str], labels: Sequence[BroughtLabel]
+    journal: Journal, run: str, texts: Mapping[str, str], labels: Sequence[ImportedLabel]
 ) -> dict[str, Any]:
     """Enters labels as answers of those who made them; nobody is paid for them.
 
@@ -43,12 +49,13 @@ def import_labels(
         place in `labels` from 0, and the reason.
 
     Raises:
-        TaskUnknown, TaskConflict: no such run, or none that people label.
+        TaskUnknownError, TaskConflictError: no such run, or none that people label.
     """
-    desk = open_desk(journal, run)
+    desk = open_task_store(journal, run)
     by_input = {text: id_ for id_, text in texts.items()}
-    counts, refused = {"imported": 0, "known": 0}, []
-    with journal.shared(run) as connection:
+    counts = {"imported": 0, "known": 0}
+    refused = []
+    with journal.run_transaction(run) as connection:
         now = journal.database.clock(connection)
         for place, label in enumerate(labels):
             id_ = label.id if label.id is not None else by_input.get(label.input or "")
@@ -59,13 +66,18 @@ def import_labels(
                 counts[
                     "imported" if _enter(desk, connection, label, id_, texts[id_], now) else "known"
                 ] += 1
-            except TaskConflict as error:
+            except TaskConflictError as error:
                 refused.append({"place": place, "reason": str(error)})
     return counts | {"refused": refused}
 
 
 def _enter(
-    desk: Desk, connection: sa.Connection, label: BroughtLabel, id_: str, text: str, now: float
+    desk: TaskStore,
+    connection: sa.Connection,
+    label: ImportedLabel,
+    id_: str,
+    text: str,
+    now: float,
 ) -> bool:
     """Whether the label was new."""
     here = desk.mine & (tasks.c.example_id == id_)
@@ -74,13 +86,13 @@ def _enter(
     if mine is not None and mine["state"] == "submitted" and mine["text"] == label.text:
         return False
     if mine is not None:
-        raise TaskConflict(f"{label.annotator} works on it, or gave another answer")
+        raise TaskConflictError(f"{label.annotator} works on it, or gave another answer")
     if task is not None and (
         is_closed(task) or task["decision"] is not None or task["state"] == "answered"
     ):
-        raise TaskConflict("it is labelled already")
+        raise TaskConflictError("it is labelled already")
     if task is None and _is_labeled(connection, desk.run, id_):
-        raise TaskConflict("it is labelled already")
+        raise TaskConflictError("it is labelled already")
     if task is None:
         entry = {
             "run": desk.run,
@@ -123,25 +135,25 @@ def import_file(
 
 
 def bring_labels(
-    journal: Journal, storage: str, name: str, labels: Sequence[BroughtLabel]
+    journal: Journal, storage: str, name: str, labels: Sequence[ImportedLabel]
 ) -> dict[str, Any]:
     """Enters `labels` for the examples of the run's pool; as `import_labels`.
 
     Raises:
-        TaskUnknown, TaskConflict: no such run, one that nobody labels, or one that has not read its
-        pool yet.
+        TaskUnknownError, TaskConflictError: no such run, one that nobody labels, or one that has
+        not read its pool yet.
     """
-    open_desk(journal, name)
+    open_task_store(journal, name)
     folder = RunFolder(storage, name)
     if not folder.exists("pool.parquet"):
-        raise TaskConflict(
+        raise TaskConflictError(
             f"run '{name}' has not read its pool yet, expected `atgen-ray run` first"
         )
     rows = folder.read_table("pool.parquet", columns=["id", "text"]).to_pylist()
     return import_labels(journal, name, {row["id"]: row["text"] for row in rows}, labels)
 
 
-def read_labels(file: Path, called: str) -> list[BroughtLabel]:
+def read_labels(file: Path, called: str) -> list[ImportedLabel]:
     """The labels in a file of `.jsonl`, `.csv` or `.parquet`: text, and id or input, and annotator
     where it is known.
 
@@ -192,7 +204,7 @@ def _read_parquet(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_label(row: Any, called: str) -> BroughtLabel:
+def _read_label(row: Any, called: str) -> ImportedLabel:
     found = (
         {key: row.get(key) for key in ("text", "id", "input", "annotator")}
         if isinstance(row, dict)
@@ -205,7 +217,7 @@ def _read_label(row: Any, called: str) -> BroughtLabel:
         or not all(map(_is_text, given.values()))
     ):
         raise UserError(f"{called}, expected texts under the names text, and id or input")
-    return BroughtLabel(**given)
+    return ImportedLabel(**given)
 
 
 def _is_text(value: Any) -> bool:

@@ -12,12 +12,15 @@ from atgen_ray.config import EmailConfig, NoticeConfig
 from atgen_ray.core.credentials import read_key
 from atgen_ray.core.strict_json import encode_json
 
-WEBHOOK, PASSWORD = "ATGEN_WEBHOOK_URL", "ATGEN_SMTP_PASSWORD"  # names of variables
-TIMEOUT, TRIES = 10.0, 3
+# names of variables
+WEBHOOK = "ATGEN_WEBHOOK_URL"
+PASSWORD = "ATGEN_SMTP_PASSWORD"  # noqa: S105  # nosec B105 - the name of a variable
+TIMEOUT = 10.0
+TRIES = 3
 
 
 @dataclass(frozen=True)
-class Notice:
+class Notification:
     """New tasks of a run: how many, of which round, and the page to label them on."""
 
     run: str
@@ -34,7 +37,7 @@ class Notice:
         )
 
 
-def send_notice(config: NoticeConfig, notice: Notice) -> list[str]:
+def send_notification(config: NoticeConfig, notice: Notification) -> list[str]:
     """Sends `notice` every way that is asked for; what came of each, in one line that holds no
     secret.
     """
@@ -48,7 +51,7 @@ def send_notice(config: NoticeConfig, notice: Notice) -> list[str]:
     return told
 
 
-def post_webhook(url: str, notice: Notice) -> None:
+def post_webhook(url: str, notice: Notification) -> None:
     """Posts the notice as JSON; OSError or HTTPException where it is not accepted."""
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
@@ -64,16 +67,14 @@ def post_webhook(url: str, notice: Notice) -> None:
         raise OSError(f"it answered with status {status}")
 
 
-def send_email(config: EmailConfig, notice: Notice) -> None:
+def send_email(config: EmailConfig, notice: Notification) -> None:
     """Sends the notice by SMTP; OSError (which SMTPException is) where the server does not take
     it.
     """
     message = EmailMessage()
-    message["Subject"], message["From"], message["To"] = (
-        notice.text[:200],
-        config.sender,
-        ", ".join(config.to),
-    )
+    message["Subject"] = notice.text[:200]
+    message["From"] = config.sender
+    message["To"] = ", ".join(config.to)
     message.set_content(notice.text + "\n")
     kind = smtplib.SMTP_SSL if config.security == "tls" else smtplib.SMTP
     with kind(config.host, config.port, timeout=TIMEOUT) as server:

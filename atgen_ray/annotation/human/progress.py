@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from atgen_ray.annotation.human.agreement import edit_similarity, measure_agreement
-from atgen_ray.annotation.human.task_store import open_desk
+from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, tasks
 
@@ -23,7 +23,7 @@ def measure_progress(journal: Journal, run: str, annotator: str) -> dict[str, An
     """How many tasks of a run are in each state (`tasks`), how many are `done` of the `total`, and
     one's `own` work.
     """
-    desk = open_desk(journal, run)
+    desk = open_task_store(journal, run)
     by_state = sa.select(tasks.c.state, sa.func.count()).where(desk.mine).group_by(tasks.c.state)
     own = sa.select(assignments).where(
         (assignments.c.run == run) & (assignments.c.annotator == annotator)
@@ -67,7 +67,7 @@ def measure_team(journal: Journal, run: str) -> dict[str, Any]:
     normalised edit distance to it, None where there were no drafts. `agreement` is as of
     `measure_agreement`.
     """
-    desk = open_desk(journal, run)
+    desk = open_task_store(journal, run)
     query = sa.select(assignments).where(assignments.c.run == run).order_by(assignments.c.annotator)
     with journal.database.reading() as connection:
         rows = connection.execute(query).mappings().all()

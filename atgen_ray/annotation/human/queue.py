@@ -11,7 +11,13 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from atgen_ray.annotation.human.task_store import Desk, TaskConflict, is_busy, is_closed, open_desk
+from atgen_ray.annotation.human.task_store import (
+    TaskConflictError,
+    TaskStore,
+    is_busy,
+    is_closed,
+    open_task_store,
+)
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, receipts, tasks
@@ -26,20 +32,21 @@ class Queue:
     """The tasks of one run, for one person. Every method may be called on any replica, at once with
     others.
 
-    All raise TaskUnknown for a run or task that is not there, and TaskConflict where others were
-    quicker.
+    All raise TaskUnknownError for a run or task that is not there, and TaskConflictError where
+    others were quicker.
     """
 
     def __init__(self, journal: Journal, run: str, annotator: str) -> None:
-        self._journal, self._annotator = journal, annotator
-        self._desk: Desk = open_desk(journal, run)
+        self._journal = journal
+        self._annotator = annotator
+        self._desk: TaskStore = open_task_store(journal, run)
         self._lease = self._desk.config.lease_minutes * 60
 
     def lease(self, count: int = 1, besides: Sequence[str] = ()) -> list[Body]:
         """Up to `count` tasks to work on, but for those in `besides`: first those held already,
         then open ones.
         """
-        with self._journal.shared(self._desk.run) as connection:
+        with self._journal.run_transaction(self._desk.run) as connection:
             now = self._journal.database.clock(connection)
             held = self._list_held(connection, now)
             chosen = [id_ for id_ in held if id_ not in besides][:count]
@@ -75,7 +82,7 @@ class Queue:
         """Keeps what was typed so far, unless a later `revision` is kept already, and renews the
         lease.
         """
-        with self._journal.shared(self._desk.run) as connection:
+        with self._journal.run_transaction(self._desk.run) as connection:
             now = self._journal.database.clock(connection)
             task = self._desk.task(connection, example_id)
             mine = self._expect_held(connection, task)
@@ -106,9 +113,9 @@ class Queue:
                 ]  # said before, under another key
             mine = self._expect_held(connection, task)
             if is_closed(task) or task["decision"] is not None:
-                raise TaskConflict(f"task '{example_id}' was settled without you")
+                raise TaskConflictError(f"task '{example_id}' was settled without you")
             if not self._has_place(connection, task, mine, now):
-                raise TaskConflict(
+                raise TaskConflictError(
                     f"the lease of task '{example_id}' has expired, and others have taken it"
                 )
             values = {"state": verdict, given: text, "seconds": seconds, "answered": now}
@@ -118,7 +125,7 @@ class Queue:
 
         try:
             return self._once(key, [verdict, example_id, text], act)
-        except TaskConflict:
+        except TaskConflictError:
             if verdict == "submitted":
                 self._keep(example_id, text)
             raise
@@ -132,16 +139,16 @@ class Queue:
             task = self._desk.task(connection, example_id)
             mine = self._desk.assignment(connection, example_id, self._annotator)
             if mine is None or mine["state"] == "leased":
-                raise TaskConflict(f"task '{example_id}' has no answer of yours to take back")
+                raise TaskConflictError(f"task '{example_id}' has no answer of yours to take back")
             if is_closed(task) or task["decision"] is not None:
-                raise TaskConflict(
+                raise TaskConflictError(
                     f"the label of task '{example_id}' is settled, it cannot be taken back any more"
                 )
             if (
                 self._desk.count_busy(connection, example_id, self._annotator, now)
                 >= task["wanted"]
             ):
-                raise TaskConflict(f"others work on task '{example_id}' now")
+                raise TaskConflictError(f"others work on task '{example_id}' now")
             draft = mine["text"] if mine["state"] == "submitted" else mine["draft"]
             values = {
                 "state": "leased",
@@ -170,13 +177,13 @@ class Queue:
             & (receipts.c.annotator == self._annotator)
             & (receipts.c.key == key)
         )
-        with self._journal.shared(self._desk.run) as connection:
+        with self._journal.run_transaction(self._desk.run) as connection:
             known = connection.execute(
                 sa.select(receipts.c.digest, receipts.c.answer).where(mine)
             ).one_or_none()
             if known is not None:
                 if known.digest != digest:
-                    raise TaskConflict(f"Idempotency-Key {key!r} was used for another request")
+                    raise TaskConflictError(f"Idempotency-Key {key!r} was used for another request")
                 return dict(known.answer)
             now = self._journal.database.clock(connection)
             answer = act(connection, now)
@@ -186,7 +193,7 @@ class Queue:
 
     def _keep(self, example_id: str, text: str) -> None:
         """The text of an answer that came too late, as the draft."""
-        with self._journal.shared(self._desk.run) as connection:
+        with self._journal.run_transaction(self._desk.run) as connection:
             mine = self._desk.assignment(connection, example_id, self._annotator)
             if mine is not None and mine["state"] == "leased":
                 self._desk.assign(connection, example_id, self._annotator, draft=text)
@@ -229,11 +236,11 @@ class Queue:
         """This person's unanswered work on a task that is not closed."""
         mine = self._desk.assignment(connection, task["example_id"], self._annotator)
         if mine is None:
-            raise TaskConflict(
+            raise TaskConflictError(
                 f"task '{task['example_id']}' is not yours, expected one that you leased"
             )
         if mine["state"] != "leased":
-            raise TaskConflict(
+            raise TaskConflictError(
                 f"task '{task['example_id']}' was {mine['state']} by you; undo comes first"
             )
         return mine

@@ -12,7 +12,7 @@ CLOSED = ("taken", "buried")  # by the run: nothing changes any more
 
 
 @dataclass(frozen=True)
-class Answer:
+class HumanAnswer:
     """What one person did with a task: submitted a text, or skipped or flagged it with a note."""
 
     annotator: str
@@ -22,7 +22,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Resolution:
     """How a task stands; an answered one has its label and whose it is, a dropped one the
     reason.
     """
@@ -35,11 +35,11 @@ class Outcome:
 
 
 def resolve(
-    answers: Sequence[Answer],
+    answers: Sequence[HumanAnswer],
     wanted: int,
     decision: dict[str, Any] | None,
     config: HumanAnnotatorConfig,
-) -> Outcome:
+) -> Resolution:
     """How a task stands after `answers` (the oldest first) of the `wanted`, and an admin's
     decision.
 
@@ -51,23 +51,23 @@ def resolve(
     if decision is not None:
         return _follow(decision, skipped)
     if any(answer.state == "flagged" for answer in answers):
-        return Outcome("disputed")
+        return Resolution("disputed")
     given = [answer for answer in answers if answer.state == "submitted"]
     if len(given) < wanted and len(skipped) <= config.skips:
-        return Outcome("open")
+        return Resolution("open")
     if not given:
-        return Outcome("disputed")
+        return Resolution("disputed")
     centre, agreement = find_centre([answer.text or "" for answer in given])
     if agreement < config.adjudicate_below:
-        return Outcome("disputed", agreement=agreement)
-    return Outcome(
+        return Resolution("disputed", agreement=agreement)
+    return Resolution(
         "answered", given[centre].text or "", given[centre].annotator, agreement=agreement
     )
 
 
-def _follow(decision: dict[str, Any], skipped: Sequence[Answer]) -> Outcome:
+def _follow(decision: dict[str, Any], skipped: Sequence[HumanAnswer]) -> Resolution:
     if decision["verdict"] == "drop":
         reasons = [f"{decision['by']} dropped it ({decision['comment'] or 'no reason given'})"]
         reasons += [f"{answer.annotator} skipped it ({answer.note})" for answer in skipped]
-        return Outcome("dropped", reason="; ".join(reasons))
-    return Outcome("answered", decision["text"], decision["by"])
+        return Resolution("dropped", reason="; ".join(reasons))
+    return Resolution("answered", decision["text"], decision["by"])

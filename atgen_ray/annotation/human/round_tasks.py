@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.human.resolution import CLOSED
-from atgen_ray.annotation.human.task_store import IMPORTED, Desk
+from atgen_ray.annotation.human.task_store import IMPORTED, TaskStore
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.money import NANO, to_nano
 from atgen_ray.core.records import Annotation, DeadLetter
@@ -19,7 +19,7 @@ from atgen_ray.store.tables import tasks
 
 
 @dataclass(frozen=True)
-class Offer:
+class TaskDraft:
     """An example for people: its text, what the model would say, why it was picked, what a first
     annotator said.
     """
@@ -34,17 +34,20 @@ class Offer:
 class TaskRound:
     """Puts up and takes the tasks of one round, under the lease of the run's controller."""
 
-    def __init__(self, config: HumanAnnotatorConfig, site: Site) -> None:
-        self._site, self._desk = site, Desk(site.config.name, config)
-        self._overlap, self._price = config.overlap, to_nano(config.price_per_label)
+    def __init__(self, config: HumanAnnotatorConfig, site: AnnotationContext) -> None:
+        self._site = site
+        self._desk = TaskStore(site.config.name, config)
+        self._overlap = config.overlap
+        self._price = to_nano(config.price_per_label)
         self._settle = config.settle_seconds
 
-    def put_up(self, offers: Sequence[Offer]) -> int:
+    def publish_tasks(self, offers: Sequence[TaskDraft]) -> int:
         """Enters tasks that are not up yet, as many as the budget allows, with their money; how
         many were new.
         """
-        site, worst = self._site, self._price * self._overlap
-        with site.journal.fenced(site.lease) as connection:
+        site = self._site
+        worst = self._price * self._overlap
+        with site.journal.leased_transaction(site.lease) as connection:
             known = connection.execute(
                 sa.select(tasks.c.example_id).where(self._desk.mine)
             ).scalars()
@@ -88,8 +91,10 @@ class TaskRound:
             .where(self._desk.mine & tasks.c.state.in_(ready))
             .order_by(tasks.c.round, tasks.c.rank)
         )
-        labels, dead, paid = [], [], {}
-        with site.journal.fenced(site.lease) as connection:
+        labels = []
+        dead = []
+        paid = {}
+        with site.journal.leased_transaction(site.lease) as connection:
             now = site.journal.database.clock(connection)
             rows = (
                 connection.execute(query.where(tasks.c.changed <= now - self._settle))

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from atgen_ray.annotation.human.resolution import CLOSED, Answer, Outcome, resolve
+from atgen_ray.annotation.human.resolution import CLOSED, HumanAnswer, Resolution, resolve
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.store.journal import Journal
@@ -16,11 +16,11 @@ from atgen_ray.store.tables import assignments, tasks
 IMPORTED = "imported"  # the note of an answer that nobody gave here, and nobody is paid for
 
 
-class TaskUnknown(UserError):
+class TaskUnknownError(UserError):
     """There is no such run, or no such task in it."""
 
 
-class TaskConflict(UserError):
+class TaskConflictError(UserError):
     """The task is in a state in which this cannot be done."""
 
 
@@ -33,19 +33,20 @@ def find_human(config: Mapping[str, Any]) -> HumanAnnotatorConfig | None:
     return None
 
 
-class Desk:
+class TaskStore:
     """The tasks of one run. Its methods work inside a transaction that holds the run's lock."""
 
     def __init__(self, run: str, config: HumanAnnotatorConfig) -> None:
-        self.run, self.config = run, config
+        self.run = run
+        self.config = config
         self.mine = tasks.c.run == run
 
     def task(self, connection: sa.Connection, example_id: str) -> sa.RowMapping:
-        """One task; TaskUnknown where there is none."""
+        """One task; TaskUnknownError where there is none."""
         query = sa.select(tasks).where(self.mine & (tasks.c.example_id == example_id))
         row = connection.execute(query).mappings().one_or_none()
         if row is None:
-            raise TaskUnknown(f"run '{self.run}' has no task {example_id[:80]!r}")
+            raise TaskUnknownError(f"run '{self.run}' has no task {example_id[:80]!r}")
         return row
 
     def assignment(
@@ -78,10 +79,12 @@ class Desk:
                 found[row["example_id"]].append(row)
         return found
 
-    def resolve(self, connection: sa.Connection, task: sa.RowMapping) -> Outcome:
+    def resolve(self, connection: sa.Connection, task: sa.RowMapping) -> Resolution:
         """How a task stands by the answers to it."""
         rows = self.answers(connection, [task["example_id"]])[task["example_id"]]
-        answers = [Answer(row["annotator"], row["state"], row["text"], row["note"]) for row in rows]
+        answers = [
+            HumanAnswer(row["annotator"], row["state"], row["text"], row["note"]) for row in rows
+        ]
         return resolve(answers, task["wanted"], task["decision"], self.config)
 
     def settle(self, connection: sa.Connection, example_id: str, now: float) -> str:
@@ -120,18 +123,20 @@ def is_closed(task: sa.RowMapping) -> bool:
     return task["state"] in CLOSED
 
 
-def open_desk(journal: Journal, run: str) -> Desk:
+def open_task_store(journal: Journal, run: str) -> TaskStore:
     """The desk of a run.
 
     Raises:
-        TaskUnknown: there is no such run.
-        TaskConflict: nobody labels for it.
+        TaskUnknownError: there is no such run.
+        TaskConflictError: nobody labels for it.
     """
     try:
         record = journal.run(run)
     except UserError as error:
-        raise TaskUnknown(str(error)) from None
+        raise TaskUnknownError(str(error)) from None
     config = find_human(record.config)
     if config is None:
-        raise TaskConflict(f"run '{run}' has no human annotator, expected annotator.type: human")
-    return Desk(run, config)
+        raise TaskConflictError(
+            f"run '{run}' has no human annotator, expected annotator.type: human"
+        )
+    return TaskStore(run, config)

@@ -8,15 +8,21 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from atgen_ray.annotation.context import Site
-from atgen_ray.annotation.llm.dispatcher import Engine, Outcome, Terms
-from atgen_ray.annotation.llm.error_policy import Patience
-from atgen_ray.annotation.llm.label_checks import find_fault, is_suspect, obeys, read_label
-from atgen_ray.annotation.llm.prompts import Ask, PromptWriter
-from atgen_ray.annotation.llm.request_log import Book, Row
+from atgen_ray.annotation.context import AnnotationContext
+from atgen_ray.annotation.llm.dispatcher import BillingPolicy, DispatchOutcome, RequestDispatcher
+from atgen_ray.annotation.llm.error_policy import Timeouts
+from atgen_ray.annotation.llm.label_checks import (
+    find_fault,
+    follows_injection,
+    looks_like_injection,
+    read_label,
+)
+from atgen_ray.annotation.llm.prompts import PromptWriter
+from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord
 from atgen_ray.annotation.llm.voting import count_votes
-from atgen_ray.annotation.providers.base import Answer, Provider
-from atgen_ray.config import LanguageAnnotatorConfig
+from atgen_ray.annotation.providers.base import ParsedResponse, Provider
+from atgen_ray.annotation.request import AnnotationRequest
+from atgen_ray.config import LLMAnnotatorConfig
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.money import NANO
 from atgen_ray.core.records import Annotation, DeadLetter
@@ -32,13 +38,13 @@ REPAIR = (
 class Vote:
     """One answer to one question: its label, or what is wrong with it."""
 
-    row: Row
+    row: RequestRecord
     label: str
     fault: str | None
-    answer: Answer | None
+    answer: ParsedResponse | None
 
 
-class LanguageAnnotator:
+class LLMAnnotator:
     """Asks a model for each example, checks the answers, asks once more for bad ones, and counts
     votes.
 
@@ -47,17 +53,20 @@ class LanguageAnnotator:
 
     def __init__(
         self,
-        config: LanguageAnnotatorConfig,
-        site: Site,
+        config: LLMAnnotatorConfig,
+        site: AnnotationContext,
         provider: Provider,
-        terms: Terms,
-        patience: Patience,
+        terms: BillingPolicy,
+        patience: Timeouts,
         name: str,
     ) -> None:
         self.name = name
-        self._config, self._site, self._provider, self._terms = config, site, provider, terms
-        self._book = Book(site.journal, site.lease, site.ledger, name, site.round)
-        self._engine = Engine(provider, self._book, terms, patience, site.progress)
+        self._config = config
+        self._site = site
+        self._provider = provider
+        self._terms = terms
+        self._book = RequestLog(site.journal, site.lease, site.ledger, name, site.round)
+        self._engine = RequestDispatcher(provider, self._book, terms, patience, site.progress)
         self._writer = PromptWriter(config, site.config.prompt, self._choose_shots())
 
     def annotate_batch(
@@ -65,18 +74,21 @@ class LanguageAnnotator:
     ) -> tuple[list[Annotation], list[DeadLetter]]:
         by_id = dict(zip(ids, texts, strict=True))
         asks = [
-            Ask(id_, vote, 0, self._writer.write(text))
+            AnnotationRequest(id_, vote, 0, self._writer.write(text))
             for id_, text in by_id.items()
             for vote in range(self._config.votes)
         ]
         outcome = self._engine.answer(asks)
-        limit, votes = outcome.limit, self._read_votes(outcome, by_id)
+        limit = outcome.limit
+        votes = self._read_votes(outcome, by_id)
         if repairs := self._write_repairs(by_id, votes):
             outcome = self._engine.answer(repairs)
-            limit, votes = limit or outcome.limit, self._read_votes(outcome, by_id)
+            limit = limit or outcome.limit
+            votes = self._read_votes(outcome, by_id)
         unsent = [ask for ask in asks + repairs if _is_unsent(outcome.rows.get(ask.key))]
         waiting = {ask.example_id for ask in unsent}
-        labels, dead = list[Annotation](), list[DeadLetter]()
+        labels = list[Annotation]()
+        dead = list[DeadLetter]()
         dollars = read_paid(self._site.journal, self._site.lease.run, self.name, self._site.round)
         for id_ in ids:
             if good := [vote for vote in votes[id_] if vote.fault is None]:
@@ -93,18 +105,20 @@ class LanguageAnnotator:
 
     def _write_repairs(
         self, texts: Mapping[str, str], votes: Mapping[str, Sequence[Vote]]
-    ) -> list[Ask]:
+    ) -> list[AnnotationRequest]:
         """The questions to ask once more, each with what was wrong with its answer."""
         if not self._config.repair:
             return []
         return [
-            Ask(id_, vote.row.key[1], 1, self._writer.write(text, REPAIR.format(fault=vote.fault)))
+            AnnotationRequest(
+                id_, vote.row.key[1], 1, self._writer.write(text, REPAIR.format(fault=vote.fault))
+            )
             for id_, text in texts.items()
             for vote in votes[id_]
             if vote.fault is not None and vote.answer is not None
         ]
 
-    def _read_votes(self, outcome: Outcome, texts: dict[str, str]) -> dict[str, list[Vote]]:
+    def _read_votes(self, outcome: DispatchOutcome, texts: dict[str, str]) -> dict[str, list[Vote]]:
         """The last answer to each vote, of those that were answered or failed for good."""
         votes: dict[str, dict[int, Vote]] = defaultdict(dict)
         for (id_, vote, _), row in sorted(outcome.rows.items()):  # a repair follows what it mends
@@ -114,7 +128,7 @@ class LanguageAnnotator:
                     votes[id_][vote] = self._judge(row, texts[id_])
         return {id_: [votes[id_][vote] for vote in sorted(votes[id_])] for id_ in texts}
 
-    def _judge(self, row: Row, text: str) -> Vote:
+    def _judge(self, row: RequestRecord, text: str) -> Vote:
         if row.state != "answered" or row.response is None:
             return Vote(row, "", row.reason or row.state, None)
         try:
@@ -124,7 +138,12 @@ class LanguageAnnotator:
         if not answer.text.strip() and answer.finish == "stop":
             return Vote(row, "", "it is empty", answer)
         label, fault = read_label(answer.text, self._config)
-        if answer.finish == "stop" and fault is None and is_suspect(text) and obeys(text, label):
+        if (
+            answer.finish == "stop"
+            and fault is None
+            and looks_like_injection(text)
+            and follows_injection(text, label)
+        ):
             fault = "the label repeats what the example commands"
         fault = (
             fault
@@ -152,7 +171,7 @@ class LanguageAnnotator:
             "confidence": round(confidence, 4) if self._config.votes > 1 else None,
             "repaired": chosen.row.key[2] > 0,
         }
-        if is_suspect(text):
+        if looks_like_injection(text):
             provenance["suspect"] = True
         if chosen.answer and chosen.answer.reasoning:
             provenance["reasoning"] = chosen.answer.reasoning
@@ -167,7 +186,9 @@ class LanguageAnnotator:
         """Labelled examples to show, the same for all of a round; none that speaks to the model."""
         seed = self._site.config.seed
         usable = [
-            label for label in self._site.labeled if not is_suspect(self._site.texts[label.id])
+            label
+            for label in self._site.labeled
+            if not looks_like_injection(self._site.texts[label.id])
         ]
         usable.sort(
             key=lambda label: (mix_seed(seed, "shots", self._site.round, label.id), label.id)
@@ -175,7 +196,7 @@ class LanguageAnnotator:
         return [(self._site.texts[label.id], label.text) for label in usable[: self._config.shots]]
 
 
-def _is_unsent(row: Row | None) -> bool:
+def _is_unsent(row: RequestRecord | None) -> bool:
     """Whether a question was never sent, or came back without an answer and waits to be sent
     again.
     """

@@ -13,12 +13,23 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from atgen_ray.annotation.llm.error_policy import ATTEMPTS, Patience, describe_error, judge_reply
-from atgen_ray.annotation.llm.pending import Questions
-from atgen_ray.annotation.llm.prompts import Ask, Key
-from atgen_ray.annotation.llm.request_log import Book, Receipt, Row
-from atgen_ray.annotation.llm.shard_runner import Carrier, Interrupted, Lost, NeverSent
-from atgen_ray.annotation.providers.base import Provider, ProviderError, Reply, Sending, Shard
+from atgen_ray.annotation.llm.error_policy import ATTEMPTS, Timeouts, describe_error, judge_reply
+from atgen_ray.annotation.llm.pending import PendingRequests
+from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord, Settlement
+from atgen_ray.annotation.llm.shard_runner import (
+    NotSentError,
+    RunnerInterruptedError,
+    ShardRunner,
+    UnknownOutcomeError,
+)
+from atgen_ray.annotation.providers.base import (
+    Provider,
+    ProviderError,
+    RawResponse,
+    RequestAttempt,
+    Shard,
+)
+from atgen_ray.annotation.request import AnnotationRequest, Key
 from atgen_ray.core.errors import RunPaused, RunStopped, UserError
 from atgen_ray.core.records import Progress
 from atgen_ray.store.ledger import Scope
@@ -26,43 +37,51 @@ from atgen_ray.store.ledger import Scope
 TICK = 0.2  # seconds between two looks at the wish to stop
 MANY = 10  # requests; so many failing alike is no matter of single rows
 
-Submit = Callable[[Shard, bool], "Future[list[Reply]]"]
+Submit = Callable[[Shard, bool], "Future[list[RawResponse]]"]
 
 
 @dataclass(frozen=True)
-class Terms:
+class BillingPolicy:
     """What the configuration says about money and endings."""
 
-    worst: Callable[[Ask], int]  # billionths of a dollar
+    worst: Callable[[AnnotationRequest], int]  # billionths of a dollar
     cost: Callable[[int, int], int]  # of prompt and output tokens
     resend: bool  # a request in doubt
     cancel: bool  # batch jobs, when the run is stopped
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DispatchOutcome:
     """What the book holds when all is done, and the budget that kept some questions from being
     sent.
     """
 
-    rows: dict[Key, Row]
+    rows: dict[Key, RequestRecord]
     limit: Scope | None
 
 
-class Engine:
+class RequestDispatcher:
     """Asks one provider the questions of one round."""
 
     def __init__(
-        self, provider: Provider, book: Book, terms: Terms, patience: Patience, progress: Progress
+        self,
+        provider: Provider,
+        book: RequestLog,
+        terms: BillingPolicy,
+        patience: Timeouts,
+        progress: Progress,
     ) -> None:
         """`progress` raises RunStopped when the run is to stop."""
-        self._provider, self._book, self._terms = provider, book, terms
-        self._patience, self._progress = patience, progress
-        self._carrier = Carrier(provider, book, patience)
+        self._provider = provider
+        self._book = book
+        self._terms = terms
+        self._patience = patience
+        self._progress = progress
+        self._carrier = ShardRunner(provider, book, patience)
         self._losses = 0  # in a row
         self._left: list[Shard] = []  # as they were when the run was interrupted
 
-    def answer(self, asks: Sequence[Ask]) -> Outcome:
+    def answer(self, asks: Sequence[AnnotationRequest]) -> DispatchOutcome:
         """Sends every question that has no answer yet, and waits for all answers.
 
         Raises:
@@ -72,16 +91,16 @@ class Engine:
             UserError: the configuration is wrong.
         """
         by_key = {ask.key: ask for ask in asks}
-        questions = Questions(by_key, self._book.read_latest(), self._provider)
+        questions = PendingRequests(by_key, self._book.read_latest(), self._provider)
         resumed = self._book.open_shards(by_key)
         with self._workers() as submit:
             flying = {submit(shard, True): shard for shard in resumed}
             try:
-                limit = self._fly(questions, flying, submit)
+                limit = self._run_loop(questions, flying, submit)
             except BaseException as error:
                 self._carrier.interrupt()
                 patient = isinstance(error, RunPaused | UserError)
-                self._rescue(
+                self._drain(
                     questions, flying, self._patience.call if patient else self._patience.landing
                 )
                 if isinstance(error, RunStopped | UserError) and (
@@ -89,7 +108,7 @@ class Engine:
                 ):
                     raise type(error)(f"{error}; {note}") from None
                 raise
-        outcome = Outcome(self._book.read_latest(), limit)
+        outcome = DispatchOutcome(self._book.read_latest(), limit)
         sent = [
             outcome.rows[key] for key in by_key if key in outcome.rows
         ]  # a budget may keep out any of them
@@ -97,15 +116,18 @@ class Engine:
             raise UserError(f"all {len(sent)} requests were refused, the last: {sent[-1].reason}")
         return outcome
 
-    def _fly(
-        self, questions: Questions, flying: dict["Future[list[Reply]]", Shard], submit: Submit
+    def _run_loop(
+        self,
+        questions: PendingRequests,
+        flying: dict["Future[list[RawResponse]]", Shard],
+        submit: Submit,
     ) -> Scope | None:
         limit: Scope | None = None
         backoff = self._patience.first_wait
         while True:
             self._progress(questions.finished, questions.total)
             if limit is None and self._carrier.gated_for <= 0:
-                limit = self._launch(questions, flying, submit)
+                limit = self._submit_shard(questions, flying, submit)
             if not flying:
                 if not questions.todo or limit is not None:
                     return limit
@@ -115,7 +137,9 @@ class Engine:
             if not done:
                 continue
             limit = None  # what has landed may have freed money
-            fruitless = self._land(questions, {future: flying.pop(future) for future in done})
+            fruitless = self._collect_shard(
+                questions, {future: flying.pop(future) for future in done}
+            )
             if fruitless:  # nothing but rows to send again: not at once
                 self._carrier.pause(backoff)
             backoff = (
@@ -124,8 +148,11 @@ class Engine:
                 else self._patience.first_wait
             )
 
-    def _launch(
-        self, questions: Questions, flying: dict["Future[list[Reply]]", Shard], submit: Submit
+    def _submit_shard(
+        self,
+        questions: PendingRequests,
+        flying: dict["Future[list[RawResponse]]", Shard],
+        submit: Submit,
     ) -> Scope | None:
         pieces = questions.take(self._provider.limits.parallel - len(flying))
         if not pieces:
@@ -137,25 +164,27 @@ class Engine:
         questions.put_back(pieces, sum(len(shard.sendings) for shard in entered))
         return limit
 
-    def _land(self, questions: Questions, done: dict["Future[list[Reply]]", Shard]) -> bool:
+    def _collect_shard(
+        self, questions: PendingRequests, done: dict["Future[list[RawResponse]]", Shard]
+    ) -> bool:
         """Settles shards that have come back; whether none of their requests did."""
-        landed: dict[str, list[Receipt]] = {}
+        landed: dict[str, list[Settlement]] = {}
         troubles: list[Exception] = []
         for future, shard in done.items():
             try:
                 landed[shard.hash], paused = self._read(shard, future.result())
                 troubles += [RunPaused(paused)] if paused else []
                 self._losses = 0
-            except Interrupted:
+            except RunnerInterruptedError:
                 continue
-            except NeverSent as never:
+            except NotSentError as never:
                 landed[shard.hash] = [
-                    Receipt(sending.custom_id, "unanswered", 0) for sending in shard.sendings
+                    Settlement(sending.custom_id, "unanswered", 0) for sending in shard.sendings
                 ]
                 troubles += (
                     [never.__cause__] if isinstance(never.__cause__, RunPaused | UserError) else []
                 )
-            except Lost:
+            except UnknownOutcomeError:
                 landed[shard.hash] = [self._doubt(sending) for sending in shard.sendings]
                 self._losses += 1
             except Exception as error:  # raised again below, once what did come back is safe
@@ -178,12 +207,15 @@ class Engine:
             receipt.state == "unanswered" for some in landed.values() for receipt in some
         )
 
-    def _read(self, shard: Shard, replies: Sequence[Reply]) -> tuple[list[Receipt], str | None]:
+    def _read(
+        self, shard: Shard, replies: Sequence[RawResponse]
+    ) -> tuple[list[Settlement], str | None]:
         """What became of each request of an ended shard, and why the run must pause, if it must."""
         by_id = {reply.custom_id: reply for reply in replies}
-        receipts, paused = [], None
+        receipts = []
+        paused = None
         for sending in shard.sendings:
-            reply = by_id.get(sending.custom_id) or Reply(
+            reply = by_id.get(sending.custom_id) or RawResponse(
                 sending.custom_id, code="no_reply", message="no reply came"
             )
             action = judge_reply(reply, sending.attempt)
@@ -191,41 +223,44 @@ class Engine:
             if action == "answered":
                 receipts.append(self._receive(sending.custom_id, sending.ask, reply))
             elif action == "refused":
-                receipts.append(Receipt(sending.custom_id, "refused", 0, reason=said))
+                receipts.append(Settlement(sending.custom_id, "refused", 0, reason=said))
             else:
-                receipts.append(Receipt(sending.custom_id, "unanswered", 0, reason=said))
+                receipts.append(Settlement(sending.custom_id, "unanswered", 0, reason=said))
                 if action == "pause":
                     paused = (
                         f"{self._provider.name} says that its quota or credit is spent ({said})"
                     )
         return receipts, paused
 
-    def _receive(self, custom_id: str, ask: Ask, reply: Reply) -> Receipt:
+    def _receive(self, custom_id: str, ask: AnnotationRequest, reply: RawResponse) -> Settlement:
         body = reply.body or {}
         try:
             answer = self._provider.read(body)
         except ValueError as error:
             # Billed, as far as anybody knows: the raw body stays, and the worst case stays paid.
-            return Receipt(
+            return Settlement(
                 custom_id, "answered", self._terms.worst(ask), body, f"malformed answer: {error}"
             )
         paid = self._terms.cost(answer.prompt_tokens, answer.output_tokens)
-        return Receipt(
+        return Settlement(
             custom_id, "answered", paid, body, None, answer.prompt_tokens, answer.output_tokens
         )
 
-    def _doubt(self, sending: Sending) -> Receipt:
+    def _doubt(self, sending: RequestAttempt) -> Settlement:
         worst = self._terms.worst(sending.ask)
         reason = "its answer was lost on the way and cannot be looked up"
         if worst == 0 or (self._terms.resend and sending.attempt + 1 < ATTEMPTS):
-            return Receipt(sending.custom_id, "unanswered", worst, reason=reason)
+            return Settlement(sending.custom_id, "unanswered", worst, reason=reason)
         reason += "; its worst case counts as paid (annotator.in_doubt)"
-        return Receipt(sending.custom_id, "lost", worst, reason=reason)
+        return Settlement(sending.custom_id, "lost", worst, reason=reason)
 
     # The end of a run in the middle.
 
-    def _rescue(
-        self, questions: Questions, flying: dict["Future[list[Reply]]", Shard], seconds: float
+    def _drain(
+        self,
+        questions: PendingRequests,
+        flying: dict["Future[list[RawResponse]]", Shard],
+        seconds: float,
     ) -> None:
         """Takes in what lands within `seconds`: it is paid for. What fails now is left as it is in
         the book.
@@ -237,9 +272,11 @@ class Engine:
             self._left += [
                 shard for future, shard in landing.items() if future.exception() is not None
             ]
-            good = {f: s for f, s in landing.items() if isinstance(f.exception(), NeverSent | None)}
+            good = {
+                f: s for f, s in landing.items() if isinstance(f.exception(), NotSentError | None)
+            }
             try:
-                self._land(questions, good)
+                self._collect_shard(questions, good)
             except (RunPaused, UserError):
                 continue  # the first such is on its way already
 
@@ -275,6 +312,6 @@ class Engine:
         """A pool of threads that are left behind, not waited for, when something goes wrong."""
         pool = ThreadPoolExecutor(self._provider.limits.parallel, thread_name_prefix="annotation")
         try:
-            yield lambda shard, resumed: pool.submit(self._carrier.carry, shard, resumed)
+            yield lambda shard, resumed: pool.submit(self._carrier.run_shard, shard, resumed)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

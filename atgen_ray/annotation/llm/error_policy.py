@@ -9,7 +9,7 @@ pauses and lost rows.
 from dataclasses import dataclass
 from typing import Literal
 
-from atgen_ray.annotation.providers.base import ProviderError, Reply, Standing
+from atgen_ray.annotation.providers.base import BatchStatus, ProviderError, RawResponse
 
 QUOTA = (
     "insufficient_quota",
@@ -52,7 +52,7 @@ ATTEMPTS = 5  # sendings of one question that ended without a bill
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long to wait for what, in seconds."""
 
     outage: float  # a provider that turns everything away
@@ -75,7 +75,7 @@ class Retry:
 
 
 @dataclass(frozen=True)
-class Look:
+class LookUp:
     """It may have been created: look for it; if it is certainly not there, call again after
     `seconds`.
     """
@@ -100,7 +100,7 @@ class Pause:
 
 
 @dataclass(frozen=True)
-class Mistake:
+class Abort:
     """Stop the run: the user's configuration is wrong."""
 
     reason: str
@@ -109,13 +109,13 @@ class Mistake:
 # What a call does: read what is there, or create a batch, or a request that can be looked up, or
 # one that cannot.
 Call = Literal["read", "create batch", "create", "create blindly"]
-CallAction = Retry | Look | Refuse | Pause | Mistake
+CallAction = Retry | LookUp | Refuse | Pause | Abort
 BatchAction = Literal["collect", "wait", "cancel", "pause"]
 ReplyAction = Literal["answered", "again", "refused", "pause"]
 
 
 def judge_call(
-    error: ProviderError, tries: int, failing: float, patience: Patience, call: Call, provider: str
+    error: ProviderError, tries: int, failing: float, patience: Timeouts, call: Call, provider: str
 ) -> CallAction:
     """What to do about a call that failed.
 
@@ -133,9 +133,9 @@ def judge_call(
         )
     if error.status in KEY_STATUS:
         where = f"set {provider.upper()}_API_KEY, or api_key_file of the annotator"
-        return Mistake(f"{provider} does not accept the key, {where}: {error.message[:200]}")
+        return Abort(f"{provider} does not accept the key, {where}: {error.message[:200]}")
     if error.status == 404 and creates:
-        return Mistake(f"{provider} does not know the model or the address: {error.message[:200]}")
+        return Abort(f"{provider} does not know the model or the address: {error.message[:200]}")
     wait = min(patience.longest_wait, patience.first_wait * 2 ** min(tries - 1, 16))
     if error.retry_after is not None:
         wait = max(0.0, error.retry_after)
@@ -152,13 +152,13 @@ def judge_call(
         # Who cannot look believes an error that was told: providers do not bill those. Silence may
         # be billed.
         told = error.status is not None and error.status >= 400
-        return Retry(wait) if not creates or (told and call == "create blindly") else Look(wait)
+        return Retry(wait) if not creates or (told and call == "create blindly") else LookUp(wait)
     if call == "create batch":
-        return Mistake(f"{provider} refuses the whole batch: {error.message[:200]}")
+        return Abort(f"{provider} refuses the whole batch: {error.message[:200]}")
     return Refuse(f"{provider} refuses it: {error.message[:200]}")
 
 
-def judge_batch(standing: Standing, age: float, patience: Patience) -> BatchAction:
+def judge_batch(standing: BatchStatus, age: float, patience: Timeouts) -> BatchAction:
     """What to do with a batch job of that `age` in seconds. Only an ended one is ever sent
     again.
     """
@@ -171,7 +171,7 @@ def judge_batch(standing: Standing, age: float, patience: Patience) -> BatchActi
     return "wait" if age <= patience.batch + patience.cancelling else "pause"
 
 
-def judge_reply(reply: Reply, attempt: int) -> ReplyAction:
+def judge_reply(reply: RawResponse, attempt: int) -> ReplyAction:
     """What becomes of a request whose shard has ended; `attempt` counts its earlier sendings."""
     if reply.body is not None:
         return "answered"

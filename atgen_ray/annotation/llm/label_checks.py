@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from atgen_ray.config import ChecksConfig, LanguageAnnotatorConfig
+from atgen_ray.config import ChecksConfig, LLMAnnotatorConfig
 from atgen_ray.core.json_schema import open_validator
 from atgen_ray.core.strict_json import encode_json
 
@@ -28,7 +28,7 @@ COMMANDS = re.compile(
 Check = Callable[[str, str], str | None]
 
 
-def read_label(answer: str, config: LanguageAnnotatorConfig) -> tuple[str, str | None]:
+def read_label(answer: str, config: LLMAnnotatorConfig) -> tuple[str, str | None]:
     """The label in an answer without its reasoning, and why it has none.
 
     With an output schema the answer is JSON, and the label its `output_field`, or all of it in one
@@ -85,14 +85,14 @@ def find_custom(name: str) -> Check:
     return check
 
 
-def is_suspect(text: str) -> bool:
+def looks_like_injection(text: str) -> bool:
     """Whether an example speaks to the annotating model; such a one is never shown to it beside
     others.
     """
     return COMMANDS.search(text) is not None
 
 
-def obeys(text: str, label: str) -> bool:
+def follows_injection(text: str, label: str) -> bool:
     """Whether the label says what a command within the example told the model to say."""
     said = " ".join(label.split()).strip(" .\"'!").casefold()
     sentences = re.split(r"(?<=[.!?\n])\s+|\n", text)

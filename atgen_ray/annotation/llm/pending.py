@@ -3,20 +3,24 @@
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from atgen_ray.annotation.llm.prompts import Ask, Key
-from atgen_ray.annotation.llm.request_log import Receipt, Row
+from atgen_ray.annotation.llm.request_log import RequestRecord, Settlement
 from atgen_ray.annotation.providers.base import Provider, Shard
+from atgen_ray.annotation.request import AnnotationRequest, Key
 
 
-class Questions:
+class PendingRequests:
     """Which questions wait to be sent, which are under way, and which are done."""
 
     def __init__(
-        self, asks: Mapping[Key, Ask], latest: Mapping[Key, Row], provider: Provider
+        self,
+        asks: Mapping[Key, AnnotationRequest],
+        latest: Mapping[Key, RequestRecord],
+        provider: Provider,
     ) -> None:
         self._provider = provider
-        self.total, self.finished = len(asks), 0
-        self.todo: deque[tuple[Ask, int]] = deque()
+        self.total = len(asks)
+        self.finished = 0
+        self.todo: deque[tuple[AnnotationRequest, int]] = deque()
         for key, ask in asks.items():
             row = latest.get(key)
             if row is None:
@@ -26,11 +30,13 @@ class Questions:
             elif row.state != "sent":
                 self.finished += 1
 
-    def take(self, shards: int) -> list[list[tuple[Ask, int]]]:
+    def take(self, shards: int) -> list[list[tuple[AnnotationRequest, int]]]:
         """The questions of the next `shards` shards, each within the provider's limits."""
-        limits, pieces = self._provider.limits, list[list[tuple[Ask, int]]]()
+        limits = self._provider.limits
+        pieces = list[list[tuple[AnnotationRequest, int]]]()
         while self.todo and len(pieces) < shards:
-            piece, size = list[tuple[Ask, int]](), 0
+            piece = list[tuple[AnnotationRequest, int]]()
+            size = 0
             while self.todo and len(piece) < limits.rows:
                 size += self._provider.measure(self.todo[0][0])
                 if piece and size > limits.bytes:
@@ -39,12 +45,14 @@ class Questions:
             pieces.append(piece)
         return pieces
 
-    def put_back(self, pieces: Sequence[Sequence[tuple[Ask, int]]], sent: int) -> None:
+    def put_back(
+        self, pieces: Sequence[Sequence[tuple[AnnotationRequest, int]]], sent: int
+    ) -> None:
         """Returns all but the first `sent` of what was taken."""
         taken = [each for piece in pieces for each in piece]
         self.todo.extendleft(reversed(taken[sent:]))
 
-    def note(self, receipts: Mapping[str, Receipt], shards: Iterable[Shard]) -> None:
+    def note(self, receipts: Mapping[str, Settlement], shards: Iterable[Shard]) -> None:
         """Questions that stayed unanswered wait again."""
         for shard in shards:
             for sending in shard.sendings:

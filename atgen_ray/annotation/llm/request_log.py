@@ -11,15 +11,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from atgen_ray.annotation.llm.prompts import JUDGED, Ask, Key, hash_shard, identify
-from atgen_ray.annotation.providers.base import Sending, Shard
+from atgen_ray.annotation.llm.prompts import JUDGED, hash_shard, identify
+from atgen_ray.annotation.providers.base import RequestAttempt, Shard
+from atgen_ray.annotation.request import AnnotationRequest, Key
 from atgen_ray.store.journal import Journal, Lease
 from atgen_ray.store.ledger import Entry, Ledger, Scope
 from atgen_ray.store.tables import requests, shards
 
 
 @dataclass(frozen=True)
-class Row:
+class RequestRecord:
     """One sending of a question, and what became of it.
 
     `state` is sent, answered, unanswered (not billed, may be sent again), refused (never will be
@@ -40,7 +41,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class Settlement:
     """What became of a request, and what it cost in billionths of a dollar."""
 
     custom_id: str
@@ -52,14 +53,17 @@ class Receipt:
     output_tokens: int | None = None
 
 
-class Book:
+class RequestLog:
     """The requests of one annotator in one round of a run. Safe to use from threads."""
 
     def __init__(
         self, journal: Journal, lease: Lease, ledger: Ledger, annotator: str, round: int
     ) -> None:
-        self._journal, self._lease, self._ledger = journal, lease, ledger
-        self._annotator, self._round = annotator, round
+        self._journal = journal
+        self._lease = lease
+        self._ledger = ledger
+        self._annotator = annotator
+        self._round = round
         # Another run of this name, in another storage or made anew, must not take this one's batch
         # jobs for its own.
         record = journal.run(lease.run)
@@ -70,14 +74,14 @@ class Book:
             & (requests.c.round == round)
         )
 
-    def read_latest(self) -> dict[Key, Row]:
+    def read_latest(self) -> dict[Key, RequestRecord]:
         """The latest sending of each question."""
         query = sa.select(requests).where(self._mine).order_by(requests.c.attempt)
         with self._journal.database.reading() as connection:
             rows = [_read_row(row) for row in connection.execute(query).mappings()]
         return {row.key: row for row in rows}
 
-    def open_shards(self, asks: Mapping[Key, Ask]) -> list[Shard]:
+    def open_shards(self, asks: Mapping[Key, AnnotationRequest]) -> list[Shard]:
         """Shards whose answers are not in the book, with the requests that are in `asks`, the
         oldest first.
         """
@@ -89,11 +93,11 @@ class Book:
         query = (
             sa.select(shards).where(mine & ~shards.c.done).order_by(shards.c.time, shards.c.hash)
         )
-        members: dict[str, list[Sending]] = {}
+        members: dict[str, list[RequestAttempt]] = {}
         for row in self.read_latest().values():
             if row.key in asks:
                 members.setdefault(row.shard, []).append(
-                    Sending(row.custom_id, asks[row.key], row.attempt)
+                    RequestAttempt(row.custom_id, asks[row.key], row.attempt)
                 )
         with self._journal.database.reading() as connection:
             found = connection.execute(query).mappings().all()
@@ -104,7 +108,7 @@ class Book:
         ]
 
     def intend(
-        self, pieces: Sequence[Sequence[tuple[Ask, int]]], worst: Mapping[Key, int]
+        self, pieces: Sequence[Sequence[tuple[AnnotationRequest, int]]], worst: Mapping[Key, int]
     ) -> tuple[list[Shard], Scope | None]:
         """Enters shards before they are sent and holds the money for their worst case, in one
         transaction.
@@ -117,7 +121,7 @@ class Book:
             The shards to send, the last one cut short where the budget ends, and the budget that
             was met.
         """
-        with self._journal.fenced(self._lease) as connection:
+        with self._journal.leased_transaction(self._lease) as connection:
             now = self._journal.database.clock(connection)
             amounts = [worst[ask.key] for piece in pieces for ask, _ in piece]
             room, limit = self._ledger.fit(connection, self._round, amounts)
@@ -143,12 +147,12 @@ class Book:
         """How the provider says that the shard stands."""
         self._update(shard, status=status)
 
-    def settle(self, landed: Mapping[str, Sequence[Receipt]]) -> None:
+    def settle(self, landed: Mapping[str, Sequence[Settlement]]) -> None:
         """Enters what became of all requests of shards, by hash, and settles their money, in one
         transaction.
         """
         receipts = [receipt for some in landed.values() for receipt in some]
-        with self._journal.fenced(self._lease) as connection:
+        with self._journal.leased_transaction(self._lease) as connection:
             now = self._journal.database.clock(connection)
             mine = (requests.c.run == self._lease.run) & (
                 requests.c.custom_id == sa.bindparam("id")
@@ -186,7 +190,7 @@ class Book:
             query = sa.select(shards.c.remote).where(shards.c.remote.is_not(None))
             return set(connection.execute(query).scalars())
 
-    def _name_shard(self, piece: Sequence[tuple[Ask, int]], now: float) -> Shard:
+    def _name_shard(self, piece: Sequence[tuple[AnnotationRequest, int]], now: float) -> Shard:
         """A shard named after its requests, whose ids carry its name."""
         digests = [
             identify(self._identity, self._annotator, self._round, ask, attempt)
@@ -196,7 +200,9 @@ class Book:
         named = zip(digests, piece, strict=True)
         return Shard(
             name,
-            tuple(Sending(f"{name}-{digest}", ask, attempt) for digest, (ask, attempt) in named),
+            tuple(
+                RequestAttempt(f"{name}-{digest}", ask, attempt) for digest, (ask, attempt) in named
+            ),
             now,
         )
 
@@ -245,7 +251,7 @@ class Book:
 
     def _update(self, shard: Shard, **values: Any) -> None:
         mine = (shards.c.run == self._lease.run) & (shards.c.hash == shard.hash)
-        with self._journal.fenced(self._lease) as connection:
+        with self._journal.leased_transaction(self._lease) as connection:
             connection.execute(sa.update(shards).where(mine).values(values))
 
 
@@ -286,9 +292,10 @@ def count_tokens(journal: Journal, run: str) -> dict[str, int]:
     return dict(zip(names, (int(sent), int(prompt), int(output)), strict=True))
 
 
-def _read_row(row: sa.RowMapping) -> Row:
+def _read_row(row: sa.RowMapping) -> RequestRecord:
     values = dict(row)
     key = (values.pop("example_id"), values.pop("vote"), values.pop("repair"))
-    return Row(
-        key=key, **{name: values[name] for name in Row.__dataclass_fields__ if name != "key"}
+    return RequestRecord(
+        key=key,
+        **{name: values[name] for name in RequestRecord.__dataclass_fields__ if name != "key"},
     )

@@ -7,52 +7,54 @@ from functools import partial
 from typing import TypeVar
 
 from atgen_ray.annotation.llm.error_policy import (
+    Abort,
     Call,
     CallAction,
-    Look,
-    Mistake,
-    Patience,
+    LookUp,
     Pause,
     Refuse,
     Retry,
+    Timeouts,
     judge_batch,
     judge_call,
 )
-from atgen_ray.annotation.llm.request_log import Book
+from atgen_ray.annotation.llm.request_log import RequestLog
 from atgen_ray.annotation.providers.base import (
+    LookupPendingError,
     Provider,
     ProviderError,
-    Reply,
+    RawResponse,
     Shard,
-    StillHidden,
-    Ticket,
+    SubmittedShard,
 )
 from atgen_ray.core.errors import RunPaused, UserError
 
 T = TypeVar("T")
 
 
-class Interrupted(Exception):
+class RunnerInterruptedError(Exception):
     """A worker was told to leave its shard as it is; the book knows where."""
 
 
-class NeverSent(Exception):
+class NotSentError(Exception):
     """The shard was given up before anything of it went out; the cause says why."""
 
 
-class Lost(Exception):
+class UnknownOutcomeError(Exception):
     """The shard may have been created, and nobody can tell."""
 
 
-class Refused(Exception):
+class RequestRefusedError(Exception):
     """The provider will not take this request."""
 
 
-class Carrier:
+class ShardRunner:
     """Takes shards through a provider's hooks; safe to use from several threads at once."""
 
-    def __init__(self, provider: Provider, book: Book, patience: Patience) -> None:
-        self._provider, self._book, self._patience = provider, book, patience
+    def __init__(self, provider: Provider, book: RequestLog, patience: Timeouts) -> None:
+        self._provider = provider
+        self._book = book
+        self._patience = patience
         self._stop = threading.Event()
         self._gate = 0.0  # no call before this moment
 
@@ -69,21 +71,21 @@ class Carrier:
         """Seconds in which no call may be made; 0 or less when one may."""
         return self._gate - time.monotonic()
 
-    def carry(self, shard: Shard, resumed: bool) -> list[Reply]:
+    def run_shard(self, shard: Shard, resumed: bool) -> list[RawResponse]:
         """A shard from wherever it is to its replies.
 
         Raises:
-            Interrupted: see `interrupt`.
-            NeverSent: nothing of it went out.
-            Lost: it may have been created, and nobody can tell.
+            RunnerInterruptedError: see `interrupt`.
+            NotSentError: nothing of it went out.
+            UnknownOutcomeError: it may have been created, and nobody can tell.
             RunPaused: the provider turns us away, or is stuck.
             UserError: the configuration is wrong.
         """
         try:
             ticket = self._open(shard, resumed)
-        except Refused as refusal:
+        except RequestRefusedError as refusal:
             return [
-                Reply(sending.custom_id, code="refused", message=str(refusal))
+                RawResponse(sending.custom_id, code="refused", message=str(refusal))
                 for sending in shard.sendings
             ]
         if ticket.replies is None:
@@ -91,11 +93,14 @@ class Carrier:
             return self._repeat(lambda: [*self._provider.collect(shard, ticket.remote)])
         return [*ticket.replies]
 
-    def _open(self, shard: Shard, resumed: bool) -> Ticket:
+    def _open(self, shard: Shard, resumed: bool) -> SubmittedShard:
         """The created shard; one that may have been created before is looked for first."""
         if shard.remote is not None:
-            return Ticket(shard.remote)
-        tries, since, look, doubtful = 0, time.monotonic(), resumed, resumed
+            return SubmittedShard(shard.remote)
+        tries = 0
+        since = time.monotonic()
+        look = resumed
+        doubtful = resumed
         try:
             while True:
                 if look and (found := self._find(shard)):
@@ -109,28 +114,28 @@ class Carrier:
                     tries += 1
                     since = time.monotonic() if tries == 1 else since
                     action = self._judge(error, tries, since, self._call)
-                    doubtful = look = isinstance(action, Look)
+                    doubtful = look = isinstance(action, LookUp)
                     self._act(action, error)
-        except (Interrupted, RunPaused, UserError) as error:
+        except (RunnerInterruptedError, RunPaused, UserError) as error:
             if doubtful:
                 raise
-            raise NeverSent from error
+            raise NotSentError from error
 
-    def _created(self, shard: Shard, ticket: Ticket) -> Ticket:
+    def _created(self, shard: Shard, ticket: SubmittedShard) -> SubmittedShard:
         if ticket.replies is None:  # else the answer itself is the receipt, and follows at once
             self._book.record_created(shard, ticket.remote)
         return ticket
 
-    def _find(self, shard: Shard) -> Ticket | None:
+    def _find(self, shard: Shard) -> SubmittedShard | None:
         """The shard at the provider; None when it is certainly not there."""
         if not self._provider.remembers:
-            raise Lost
+            raise UnknownOutcomeError
         asked = time.monotonic()
         while True:
             known = self._book.known_remotes()
             try:
                 found = self._repeat(partial(self._provider.find, shard, known))
-            except StillHidden:
+            except LookupPendingError:
                 if time.time() - shard.time > self._patience.batch + self._patience.cancelling:
                     raise RunPaused(
                         f"{self._provider.name} does not say whether shard {shard.hash} exists"
@@ -165,7 +170,8 @@ class Carrier:
 
     def _repeat(self, call: Callable[[], T]) -> T:
         """A call that may be repeated without harm, until it succeeds."""
-        tries, since = 0, time.monotonic()
+        tries = 0
+        since = time.monotonic()
         while True:
             self._hold_at_gate()
             try:
@@ -174,7 +180,7 @@ class Carrier:
                 tries += 1
                 since = time.monotonic() if tries == 1 else since
                 if error.status == 404:  # what was created is gone, and what it cost with it
-                    raise Lost from error
+                    raise UnknownOutcomeError from error
                 self._act(self._judge(error, tries, since, "read"), error)
 
     @property
@@ -193,10 +199,10 @@ class Carrier:
         """Does what the decision on a failed call says: waits, or gives up."""
         if isinstance(action, Pause):
             raise RunPaused(action.reason)
-        if isinstance(action, Mistake):
+        if isinstance(action, Abort):
             raise UserError(action.reason)
         if isinstance(action, Refuse):
-            raise Refused(action.reason) from error
+            raise RequestRefusedError(action.reason) from error
         if isinstance(action, Retry) and action.everyone:
             self._gate = max(self._gate, time.monotonic() + action.seconds)
         self._rest(action.seconds)
@@ -205,8 +211,8 @@ class Carrier:
         while (seconds := self.gated_for) > 0:
             self._rest(seconds)
         if self._stop.is_set():
-            raise Interrupted
+            raise RunnerInterruptedError
 
     def _rest(self, seconds: float) -> None:
         if self._stop.wait(max(0.0, seconds)):
-            raise Interrupted
+            raise RunnerInterruptedError

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from atgen_ray.annotation.llm.prompts import Ask
-from atgen_ray.annotation.llm.reasoning import split_reasoning
 from atgen_ray.annotation.providers.base import (
-    Answer,
-    Limits,
-    Reply,
+    BatchLimits,
+    BatchStatus,
+    Finish,
+    LookupPendingError,
+    ParsedResponse,
+    RawResponse,
     Shard,
-    Standing,
-    StillHidden,
-    Ticket,
+    SubmittedShard,
 )
+from atgen_ray.annotation.providers.reasoning import split_reasoning
 from atgen_ray.annotation.providers.sdk import (
     SKEW,
     batch_limits,
@@ -30,11 +30,17 @@ from atgen_ray.annotation.providers.sdk import (
     read_text,
     translated,
 )
+from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import AnthropicAnnotatorConfig
 from atgen_ray.core.errors import UserError
 
-BATCH_ROWS, BATCH_BYTES = 100_000, 240_000_000
-FINISHES = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refusal"}
+BATCH_ROWS = 100_000
+BATCH_BYTES = 240_000_000
+FINISHES: dict[str, Finish] = {
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "refusal",
+}
 
 
 class _Anthropic:
@@ -49,12 +55,14 @@ class _Anthropic:
             raise UserError(
                 f'{key}.type is anthropic, which needs `pip install "atgen-ray[anthropic]"`'
             ) from error
-        self._sdk, self._config = anthropic, config
+        self._sdk = anthropic
+        self._config = config
         self._client = anthropic.Anthropic(**client_settings(config, "ANTHROPIC_API_KEY", key))
 
-    def encode(self, ask: Ask) -> dict[str, Any]:
+    def encode(self, ask: AnnotationRequest) -> dict[str, Any]:
         """The body of a message."""
-        config, prompt = self._config, ask.prompt
+        config = self._config
+        prompt = ask.prompt
         body = {
             "model": config.model,
             "max_tokens": config.max_output_tokens,
@@ -69,12 +77,13 @@ class _Anthropic:
             }
         return body
 
-    def measure(self, ask: Ask) -> int:
+    def measure(self, ask: AnnotationRequest) -> int:
         return measure_body(self.encode(ask))
 
-    def read(self, body: dict[str, Any]) -> Answer:
+    def read(self, body: dict[str, Any]) -> ParsedResponse:
         try:
-            blocks, usage = body["content"], body["usage"]
+            blocks = body["content"]
+            usage = body["usage"]
             text = "".join(str(block["text"]) for block in blocks if block["type"] == "text")
             hidden = "\n".join(
                 str(block["thinking"]) for block in blocks if block["type"] == "thinking"
@@ -90,7 +99,7 @@ class _Anthropic:
         thought = split_reasoning(text)
         reasoning = "\n".join(filter(None, (hidden, thought.reasoning)))
         finish = "length" if thought.cut else finish
-        return Answer(thought.answer, reasoning, finish, prompt_tokens, output_tokens)  # type: ignore[arg-type]
+        return ParsedResponse(thought.answer, reasoning, finish, prompt_tokens, output_tokens)
 
 
 class AnthropicMessages(_Anthropic):
@@ -102,9 +111,9 @@ class AnthropicMessages(_Anthropic):
 
     def __init__(self, config: AnthropicAnnotatorConfig, run: str, key: str) -> None:
         super().__init__(config, run, key)
-        self.limits = Limits(1, BATCH_BYTES, config.concurrency)
+        self.limits = BatchLimits(1, BATCH_BYTES, config.concurrency)
 
-    def create(self, shard: Shard) -> Ticket:
+    def create(self, shard: Shard) -> SubmittedShard:
         (sending,) = shard.sendings
         body = self.encode(sending.ask)
         extra = {
@@ -113,15 +122,15 @@ class AnthropicMessages(_Anthropic):
         with translated(self._sdk):
             raw = self._client.messages.with_raw_response.create(**body, extra_body=extra)
         answer = read_object(raw.http_response.text)
-        return Ticket(str(answer.get("id")), (Reply(sending.custom_id, answer),))
+        return SubmittedShard(str(answer.get("id")), (RawResponse(sending.custom_id, answer),))
 
-    def check(self, remote: str) -> Standing:
-        return Standing("ended", True)
+    def check(self, remote: str) -> BatchStatus:
+        return BatchStatus("ended", True)
 
-    def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
+    def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
         raise NotImplementedError("a message comes with its ticket")
 
-    def find(self, shard: Shard, known: set[str]) -> Ticket | None:
+    def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
         raise NotImplementedError("messages are not kept")
 
     def cancel(self, remote: str) -> None:
@@ -139,20 +148,20 @@ class AnthropicBatch(_Anthropic):
         super().__init__(config, run, key)
         self.limits = batch_limits(config, BATCH_ROWS, BATCH_BYTES)
 
-    def create(self, shard: Shard) -> Ticket:
+    def create(self, shard: Shard) -> SubmittedShard:
         requests: Any = [
             {"custom_id": each.custom_id, "params": self.encode(each.ask)}
             for each in shard.sendings
         ]
         with translated(self._sdk):
             raw = self._client.messages.batches.with_raw_response.create(requests=requests)
-        return Ticket(read_text(read_object(raw.http_response.text), "id"))
+        return SubmittedShard(read_text(read_object(raw.http_response.text), "id"))
 
-    def check(self, remote: str) -> Standing:
+    def check(self, remote: str) -> BatchStatus:
         status = read_text(self._retrieve(remote), "processing_status")
-        return Standing(status, status == "ended", status == "canceling")
+        return BatchStatus(status, status == "ended", status == "canceling")
 
-    def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
+    def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
         done = int((self._retrieve(remote).get("request_counts") or {}).get("succeeded") or 0)
         for _ in range(2):  # a broken line may be the fault of the way
             rows, broken = read_lines(self._results(remote))
@@ -160,8 +169,9 @@ class AnthropicBatch(_Anthropic):
                 break
         return fill_gaps(shard, [_read_reply(row) for row in rows], done, broken)
 
-    def find(self, shard: Shard, known: set[str]) -> Ticket | None:
-        hidden, after = False, dict[str, Any]()
+    def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
+        hidden = False
+        after = dict[str, Any]()
         while True:
             with translated(self._sdk):
                 raw = self._client.messages.batches.with_raw_response.list(limit=100, **after)
@@ -178,7 +188,7 @@ class AnthropicBatch(_Anthropic):
                     row["custom_id"] in shard.custom_ids
                     for row in read_lines(self._results(batch["id"]))[0]
                 ):
-                    return Ticket(batch["id"])
+                    return SubmittedShard(batch["id"])
             oldest = (
                 datetime.fromisoformat(batches[-1]["created_at"]).timestamp() if batches else 0.0
             )
@@ -186,7 +196,7 @@ class AnthropicBatch(_Anthropic):
                 break
             after = {"after_id": batches[-1]["id"]}
         if hidden:
-            raise StillHidden
+            raise LookupPendingError
         return None
 
     def cancel(self, remote: str) -> None:
@@ -209,18 +219,18 @@ class AnthropicBatch(_Anthropic):
         return response.text
 
 
-def _read_reply(row: dict[str, Any]) -> Reply:
+def _read_reply(row: dict[str, Any]) -> RawResponse:
     """A line of a result file."""
     result = row.get("result") or {}
     kind = str(result.get("type"))
     if kind == "succeeded":
         message = result.get("message")
-        return Reply(
+        return RawResponse(
             row["custom_id"], message if isinstance(message, dict) else {"unreadable": str(message)}
         )
     error = result.get("error") or {}
     error = error.get("error") or error
-    return Reply(
+    return RawResponse(
         row["custom_id"],
         code=str(error.get("type") or kind),
         message=str(error.get("message") or ""),

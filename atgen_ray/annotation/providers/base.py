@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from atgen_ray.annotation.llm.prompts import Ask
+from atgen_ray.annotation.request import AnnotationRequest
+
+# Why an answer ended.
+Finish = Literal["stop", "length", "refusal", "filter"]
 
 
 class ProviderError(Exception):
@@ -31,25 +34,23 @@ class ProviderError(Exception):
         sent: bool = True,
     ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.retry_after, self.sent = (
-            status,
-            code,
-            message,
-            retry_after,
-            sent,
-        )
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+        self.sent = sent
 
 
-class StillHidden(Exception):
+class LookupPendingError(Exception):
     """Whether a shard was created cannot be told yet: ask again later."""
 
 
 @dataclass(frozen=True)
-class Sending:
+class RequestAttempt:
     """One ask on its way, under the id that its answer carries."""
 
     custom_id: str
-    ask: Ask
+    ask: AnnotationRequest
     attempt: int
 
 
@@ -60,7 +61,7 @@ class Shard:
     """
 
     hash: str
-    sendings: tuple[Sending, ...]
+    sendings: tuple[RequestAttempt, ...]
     time: float
     remote: str | None = None  # the provider's id, once it is known
 
@@ -70,7 +71,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Reply:
+class RawResponse:
     """What came back for one request: the provider's raw answer, or its word for having none.
 
     An answer is billed; a reply without a body is not.
@@ -83,15 +84,15 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Ticket:
+class SubmittedShard:
     """A created shard: its id at the provider, and its replies where they came at once."""
 
     remote: str
-    replies: tuple[Reply, ...] | None = None
+    replies: tuple[RawResponse, ...] | None = None
 
 
 @dataclass(frozen=True)
-class Standing:
+class BatchStatus:
     """How a shard stands: `status` in the provider's word."""
 
     status: str
@@ -100,20 +101,20 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ParsedResponse:
     """A raw answer, read: the text without its reasoning, why the model stopped, and the tokens
     billed.
     """
 
     text: str
     reasoning: str
-    finish: Literal["stop", "length", "refusal", "filter"]
+    finish: Finish
     prompt_tokens: int
     output_tokens: int
 
 
 @dataclass(frozen=True)
-class Limits:
+class BatchLimits:
     """How large a shard may be, and how many may be under way."""
 
     rows: int
@@ -127,33 +128,33 @@ class Provider(Protocol):
     """
 
     name: str  # as messages say it
-    limits: Limits
+    limits: BatchLimits
     remembers: bool  # whether `find` can tell if a shard was created
 
-    def measure(self, ask: Ask) -> int:
+    def measure(self, ask: AnnotationRequest) -> int:
         """Bytes of the request on the wire."""
         ...
 
-    def create(self, shard: Shard) -> Ticket:
+    def create(self, shard: Shard) -> SubmittedShard:
         """Sends the shard. Not to be repeated unless nothing was created."""
         ...
 
-    def check(self, remote: str) -> Standing:
+    def check(self, remote: str) -> BatchStatus:
         """How a created shard stands."""
         ...
 
-    def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
+    def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
         """The replies of an ended shard in any order, those to failed requests too; a request may
         have none.
         """
         ...
 
-    def find(self, shard: Shard, known: set[str]) -> Ticket | None:
+    def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
         """A shard that was created by a process which did not live to say so; `known` ids are of
         other shards.
 
         Raises:
-            StillHidden: it cannot be told yet.
+            LookupPendingError: it cannot be told yet.
         """
         ...
 
@@ -161,6 +162,6 @@ class Provider(Protocol):
         """Asks for the shard to end soon; what is done by then stays billed."""
         ...
 
-    def read(self, body: dict[str, Any]) -> Answer:
+    def read(self, body: dict[str, Any]) -> ParsedResponse:
         """What a raw answer says. Raises ValueError for one that is not as the protocol has it."""
         ...

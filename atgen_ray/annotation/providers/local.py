@@ -5,9 +5,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from atgen_ray.annotation.llm.prompts import Ask
-from atgen_ray.annotation.llm.reasoning import split_reasoning
-from atgen_ray.annotation.providers.base import Answer, Limits, Reply, Shard, Standing, Ticket
+from atgen_ray.annotation.providers.base import (
+    BatchLimits,
+    BatchStatus,
+    ParsedResponse,
+    RawResponse,
+    Shard,
+    SubmittedShard,
+)
+from atgen_ray.annotation.providers.reasoning import split_reasoning
+from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import ModelAnnotatorConfig, PromptConfig, Shot
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest, Progress
@@ -37,16 +44,19 @@ class LocalModel:
         """`parts` is a folder within `folder` that keeps rows done before a kill; `progress` raises
         to stop.
         """
-        self._config, self._folder, self._parts, self._seed = config, folder, parts, seed
+        self._config = config
+        self._folder = folder
+        self._parts = parts
+        self._seed = seed
         self._progress = progress
-        self.limits = Limits(1_000_000, 1 << 40, 1)
+        self.limits = BatchLimits(1_000_000, 1 << 40, 1)
 
-    def measure(self, ask: Ask) -> int:
+    def measure(self, ask: AnnotationRequest) -> int:
         return 0
 
-    def create(self, shard: Shard) -> Ticket:
+    def create(self, shard: Shard) -> SubmittedShard:
         # Votes on one question are samples of one prompt.
-        groups: dict[tuple[str, int], list[tuple[int, str, Ask]]] = {}
+        groups: dict[tuple[str, int], list[tuple[int, str, AnnotationRequest]]] = {}
         for sending in shard.sendings:
             key = (sending.ask.example_id, sending.ask.repair)
             groups.setdefault(key, []).append((sending.ask.vote, sending.custom_id, sending.ask))
@@ -57,29 +67,32 @@ class LocalModel:
             for (id_, repair), members in groups.items()
             for vote, custom_id, _ in members
         ]
-        return Ticket(shard.hash, tuple(replies))
+        return SubmittedShard(shard.hash, tuple(replies))
 
-    def check(self, remote: str) -> Standing:
-        return Standing("done", True)
+    def check(self, remote: str) -> BatchStatus:
+        return BatchStatus("done", True)
 
-    def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
+    def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
         raise NotImplementedError("answers come with their ticket")
 
-    def find(self, shard: Shard, known: set[str]) -> Ticket | None:
+    def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
         return None  # what was generated before a kill is in the parts, and is not generated again
 
     def cancel(self, remote: str) -> None:
         """Nothing runs when nobody waits."""
 
-    def read(self, body: dict[str, Any]) -> Answer:
+    def read(self, body: dict[str, Any]) -> ParsedResponse:
         thought = split_reasoning(str(body["text"]))
         cut = thought.cut or body["finish_reason"] == "length"
         tokens = int(body["prompt_tokens"] or 0), int(body["output_tokens"] or 0)
-        return Answer(thought.answer, thought.reasoning, "length" if cut else "stop", *tokens)
+        return ParsedResponse(
+            thought.answer, thought.reasoning, "length" if cut else "stop", *tokens
+        )
 
-    def _generate(self, asks: dict[str, Ask], name: str) -> dict[str, Row]:
+    def _generate(self, asks: dict[str, AnnotationRequest], name: str) -> dict[str, Row]:
         """The output of each ask, by its key."""
-        config, prompt = self._config, next(iter(asks.values())).prompt
+        config = self._config
+        prompt = next(iter(asks.values())).prompt
         # All prompts of a round have the same system turn and worked examples.
         shots = [
             Shot(input=question[1], output=answer[1])
@@ -113,17 +126,17 @@ class LocalModel:
         self._folder.remove(parts)
         return {row["id"]: row for row in features.to_pylist()}
 
-    def _reply(self, row: Row, vote: int, custom_id: str) -> Reply:
+    def _reply(self, row: Row, vote: int, custom_id: str) -> RawResponse:
         if row["error"] is not None:
-            return Reply(custom_id, code="refused", message=row["error"])
+            return RawResponse(custom_id, code="refused", message=row["error"])
         body = {"prompt_tokens": row["prompt_tokens"], "finish_reason": row["finish_reason"]}
         if self._config.temperature == 0:
-            return Reply(
+            return RawResponse(
                 custom_id, body | {"text": row["text"], "output_tokens": len(row["token_ids"])}
             )
         if vote >= len(row["samples"]):
-            return Reply(custom_id, code="refused", message="the engine drew no such sample")
+            return RawResponse(custom_id, code="refused", message="the engine drew no such sample")
         text = row["samples"][vote]["text"]
-        return Reply(
+        return RawResponse(
             custom_id, body | {"text": text, "output_tokens": None, "finish_reason": "stop"}
         )

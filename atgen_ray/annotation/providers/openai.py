@@ -8,9 +8,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from atgen_ray.annotation.llm.prompts import Ask
-from atgen_ray.annotation.llm.reasoning import split_reasoning
-from atgen_ray.annotation.providers.base import Answer, Limits, Reply, Shard, Standing, Ticket
+from atgen_ray.annotation.providers.base import (
+    BatchLimits,
+    BatchStatus,
+    Finish,
+    ParsedResponse,
+    RawResponse,
+    Shard,
+    SubmittedShard,
+)
+from atgen_ray.annotation.providers.reasoning import split_reasoning
 from atgen_ray.annotation.providers.sdk import (
     SKEW,
     batch_limits,
@@ -22,13 +29,15 @@ from atgen_ray.annotation.providers.sdk import (
     read_text,
     translated,
 )
+from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import OpenAIAnnotatorConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.strict_json import encode_json
 
 ENDED = ("completed", "failed", "expired", "cancelled")
-BATCH_ROWS, BATCH_BYTES = 50_000, 190_000_000
-FINISHES = {"stop": "stop", "length": "length", "content_filter": "filter"}
+BATCH_ROWS = 50_000
+BATCH_BYTES = 190_000_000
+FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "content_filter": "filter"}
 
 
 class _OpenAI:
@@ -43,12 +52,15 @@ class _OpenAI:
             raise UserError(
                 f'{key}.type is openai, which needs `pip install "atgen-ray[openai]"`'
             ) from error
-        self._sdk, self._config, self._run = openai, config, run
+        self._sdk = openai
+        self._config = config
+        self._run = run
         self._client = openai.OpenAI(**client_settings(config, "OPENAI_API_KEY", key))
 
-    def encode(self, ask: Ask) -> dict[str, Any]:
+    def encode(self, ask: AnnotationRequest) -> dict[str, Any]:
         """The body of a chat completion."""
-        config, prompt = self._config, ask.prompt
+        config = self._config
+        prompt = ask.prompt
         turns = [{"role": "system", "content": prompt.system}]
         turns += [{"role": role, "content": text} for role, text in prompt.turns]
         # OpenAI's reasoning models refuse max_tokens, many compatible servers know nothing else.
@@ -61,12 +73,13 @@ class _OpenAI:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
-    def measure(self, ask: Ask) -> int:
+    def measure(self, ask: AnnotationRequest) -> int:
         return measure_body(self.encode(ask))
 
-    def read(self, body: dict[str, Any]) -> Answer:
+    def read(self, body: dict[str, Any]) -> ParsedResponse:
         try:
-            choice, usage = body["choices"][0], body["usage"]
+            choice = body["choices"][0]
+            usage = body["usage"]
             message = choice["message"]
             content = message.get("content") or ""
             if isinstance(content, list):  # Mistral's servers tell thoughts and text apart
@@ -76,7 +89,7 @@ class _OpenAI:
                 )
             thought = split_reasoning(str(content))
             hidden = str(message.get("reasoning_content") or message.get("reasoning") or "")
-            finish = (
+            finish: Finish = (
                 "refusal"
                 if message.get("refusal")
                 else FINISHES.get(str(choice.get("finish_reason")), "stop")
@@ -85,7 +98,8 @@ class _OpenAI:
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         reasoning = "\n".join(filter(None, (hidden, thought.reasoning)))
-        return Answer(thought.answer, reasoning, "length" if thought.cut else finish, *tokens)  # type: ignore[arg-type]
+        ending: Finish = "length" if thought.cut else finish
+        return ParsedResponse(thought.answer, reasoning, ending, *tokens)
 
 
 class OpenAIChat(_OpenAI):
@@ -99,9 +113,9 @@ class OpenAIChat(_OpenAI):
             config.recovery == "auto" and config.base_url is None
         )
         self.remembers = stored
-        self.limits = Limits(1, BATCH_BYTES, config.concurrency)
+        self.limits = BatchLimits(1, BATCH_BYTES, config.concurrency)
 
-    def create(self, shard: Shard) -> Ticket:
+    def create(self, shard: Shard) -> SubmittedShard:
         (sending,) = shard.sendings
         body = self.encode(sending.ask)
         if self.remembers:
@@ -110,7 +124,7 @@ class OpenAIChat(_OpenAI):
             raw = self._client.chat.completions.with_raw_response.create(**body)
         return self._ticket(sending.custom_id, read_object(raw.text))
 
-    def find(self, shard: Shard, known: set[str]) -> Ticket | None:
+    def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
         (sending,) = shard.sendings
         mine = {"atgen_request": sending.custom_id}
         with translated(self._sdk):
@@ -120,17 +134,17 @@ class OpenAIChat(_OpenAI):
                 return self._ticket(sending.custom_id, found)
         return None
 
-    def check(self, remote: str) -> Standing:
-        return Standing("completed", True)
+    def check(self, remote: str) -> BatchStatus:
+        return BatchStatus("completed", True)
 
-    def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
+    def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
         raise NotImplementedError("a chat completion comes with its ticket")
 
     def cancel(self, remote: str) -> None:
         """Nothing to cancel: it is answered."""
 
-    def _ticket(self, custom_id: str, body: dict[str, Any]) -> Ticket:
-        return Ticket(str(body.get("id")), (Reply(custom_id, body),))
+    def _ticket(self, custom_id: str, body: dict[str, Any]) -> SubmittedShard:
+        return SubmittedShard(str(body.get("id")), (RawResponse(custom_id, body),))
 
 
 class OpenAIBatch(_OpenAI):
@@ -144,7 +158,7 @@ class OpenAIBatch(_OpenAI):
         super().__init__(config, run, key)
         self.limits = batch_limits(config, BATCH_ROWS, BATCH_BYTES)
 
-    def create(self, shard: Shard) -> Ticket:
+    def create(self, shard: Shard) -> SubmittedShard:
         lines = [
             encode_json(
                 {"custom_id": sending.custom_id, "method": "POST", "url": "/v1/chat/completions"}
@@ -163,39 +177,40 @@ class OpenAIBatch(_OpenAI):
                 input_file_id=read_text(read_object(file.text), "id"),
                 metadata={"atgen_run": self._run, "atgen_shard": shard.hash},
             )
-        return Ticket(read_text(read_object(batch.text), "id"))
+        return SubmittedShard(read_text(read_object(batch.text), "id"))
 
-    def check(self, remote: str) -> Standing:
+    def check(self, remote: str) -> BatchStatus:
         status = read_text(self._retrieve(remote), "status")
-        return Standing(status, status in ENDED, status == "cancelling")
+        return BatchStatus(status, status in ENDED, status == "cancelling")
 
-    def collect(self, shard: Shard, remote: str) -> Sequence[Reply]:
+    def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
         batch = self._retrieve(remote)
         files = [
             str(batch[name]) for name in ("output_file_id", "error_file_id") if batch.get(name)
         ]
         if batch.get("status") == "failed" and not files:
             said = ((batch.get("errors") or {}).get("data") or [{}])[0]
-            code, message = (
-                str(said.get("code") or "failed"),
-                str(said.get("message") or "the batch failed"),
-            )
+            code = str(said.get("code") or "failed")
+            message = str(said.get("message") or "the batch failed")
             return [
-                Reply(sending.custom_id, code=code, message=message) for sending in shard.sendings
+                RawResponse(sending.custom_id, code=code, message=message)
+                for sending in shard.sendings
             ]
         for _ in range(2):  # a broken line may be the fault of the way
-            rows, broken = list[dict[str, Any]](), 0
+            rows = list[dict[str, Any]]()
+            broken = 0
             for file in files:
                 with translated(self._sdk):
                     content = self._client.files.content(file).text
                 more, lost = read_lines(content)
-                rows, broken = rows + more, broken + lost
+                rows = rows + more
+                broken = broken + lost
             if not broken:
                 break
         done = int((batch.get("request_counts") or {}).get("completed") or 0)
         return fill_gaps(shard, [_read_reply(row) for row in rows], done, broken)
 
-    def find(self, shard: Shard, known: set[str]) -> Ticket | None:
+    def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
         after: dict[str, Any] = {}
         while True:
             with translated(self._sdk):
@@ -204,7 +219,7 @@ class OpenAIBatch(_OpenAI):
             batches = page.get("data") or []  # the newest first
             for batch in batches:
                 if (batch.get("metadata") or {}).get("atgen_shard") == shard.hash:
-                    return Ticket(read_text(batch, "id"))
+                    return SubmittedShard(read_text(batch, "id"))
             if (
                 not (page.get("has_more") and batches)
                 or batches[-1]["created_at"] < shard.time - SKEW
@@ -221,16 +236,17 @@ class OpenAIBatch(_OpenAI):
             return read_object(self._client.batches.with_raw_response.retrieve(remote).text)
 
 
-def _read_reply(row: dict[str, Any]) -> Reply:
+def _read_reply(row: dict[str, Any]) -> RawResponse:
     """A line of an output or error file."""
-    response, error = row.get("response") or {}, row.get("error") or {}
+    response = row.get("response") or {}
+    error = row.get("error") or {}
     body = response.get("body")
     if response.get("status_code") == 200:
-        return Reply(
+        return RawResponse(
             row["custom_id"], body if isinstance(body, dict) else {"unreadable": json.dumps(body)}
         )
     inner = (body.get("error") if isinstance(body, dict) else None) or error
     code = str(inner.get("code") or inner.get("type") or response.get("status_code") or "no_reply")
     if int(response.get("status_code") or 0) >= 500:
         code = "server_error"
-    return Reply(row["custom_id"], code=code, message=str(inner.get("message") or ""))
+    return RawResponse(row["custom_id"], code=code, message=str(inner.get("message") or ""))

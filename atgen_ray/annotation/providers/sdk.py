@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from atgen_ray.annotation.providers.base import Limits, ProviderError, Reply, Shard
+from atgen_ray.annotation.providers.base import BatchLimits, ProviderError, RawResponse, Shard
 from atgen_ray.config import RemoteAnnotatorConfig
 from atgen_ray.core.credentials import read_key, redact
 from atgen_ray.core.errors import UserError
@@ -45,11 +45,11 @@ def client_settings(config: RemoteAnnotatorConfig, variable: str, key: str) -> d
     }
 
 
-def batch_limits(config: RemoteAnnotatorConfig, rows: int, size: int) -> Limits:
+def batch_limits(config: RemoteAnnotatorConfig, rows: int, size: int) -> BatchLimits:
     """Limits of batch jobs, of which the provider takes `rows` requests and `size` bytes at
     most.
     """
-    return Limits(max(2, min(config.shard_rows, rows)), size, min(config.concurrency, BATCHES))
+    return BatchLimits(max(2, min(config.shard_rows, rows)), size, min(config.concurrency, BATCHES))
 
 
 @contextmanager
@@ -107,7 +107,8 @@ def read_lines(text: str) -> tuple[list[dict[str, Any]], int]:
     """The objects of a JSON Lines file that have a custom_id, and how many lines are something
     else.
     """
-    rows, broken = [], 0
+    rows = []
+    broken = 0
     for line in text.split("\n"):
         if line.strip():
             try:
@@ -128,7 +129,9 @@ def measure_body(body: dict[str, Any]) -> int:
     return len(encode_json(body).encode()) + ENVELOPE
 
 
-def fill_gaps(shard: Shard, replies: list[Reply], done: int, broken: int) -> list[Reply]:
+def fill_gaps(
+    shard: Shard, replies: list[RawResponse], done: int, broken: int
+) -> list[RawResponse]:
     """`replies`, and for requests that are done by the provider's count but cannot be read: a body
     that says so.
 
@@ -142,6 +145,6 @@ def fill_gaps(shard: Shard, replies: list[Reply], done: int, broken: int) -> lis
     if not broken and answered >= done:
         return replies
     return replies + [
-        Reply(custom_id, {"unreadable": f"{broken} broken lines in the file"})
+        RawResponse(custom_id, {"unreadable": f"{broken} broken lines in the file"})
         for custom_id in missing
     ]

@@ -41,7 +41,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Promise:
+class GainForecast:
     """What a curve up to its round `at` promised of the next batch of `more` labels, and what
     came.
     """
@@ -53,11 +53,11 @@ class Promise:
 
 
 @dataclass(frozen=True)
-class Trace:
+class ForecastTrace:
     """A curve with all that it promised on the way."""
 
     curve: Curve
-    promises: list[Promise]
+    promises: list[GainForecast]
 
     def find_stop(self, threshold: float, certainty: float) -> int:
         """The index of the round after which the run would have stopped; the last where it would
@@ -69,13 +69,15 @@ class Trace:
         return len(self.curve.labels) - 1
 
 
-def trace_curves(curves: Sequence[Curve]) -> list[Trace]:
+def trace_curves(curves: Sequence[Curve]) -> list[ForecastTrace]:
     """Those of `curves` that are long enough to be continued before their end."""
-    traces = [Trace(curve, list(_follow(curve))) for curve in curves if len(curve.scores) > POINTS]
+    traces = [
+        ForecastTrace(curve, list(_follow(curve))) for curve in curves if len(curve.scores) > POINTS
+    ]
     return [trace for trace in traces if trace.promises]
 
 
-def backtest_stopping(traces: Sequence[Trace], analysis: AnalysisConfig) -> list[Backtest]:
+def backtest_stopping(traces: Sequence[ForecastTrace], analysis: AnalysisConfig) -> list[Backtest]:
     """What each threshold of `analysis.gain_thresholds` would have saved and cost on curves of the
     test set.
 
@@ -100,7 +102,7 @@ def backtest_stopping(traces: Sequence[Trace], analysis: AnalysisConfig) -> list
     return rows
 
 
-def calibrate(traces: Sequence[Trace], analysis: AnalysisConfig) -> Calibration:
+def calibrate(traces: Sequence[ForecastTrace], analysis: AnalysisConfig) -> Calibration:
     """Every promise against what came."""
     promises = [promise for trace in traces for promise in trace.promises]
     bounds = [np.quantile(promise.gain.observed, BOUNDS) for promise in promises]
@@ -112,11 +114,11 @@ def calibrate(traces: Sequence[Trace], analysis: AnalysisConfig) -> Calibration:
     return Calibration(len(promises), share, estimate_mean(errors, analysis))
 
 
-def _follow(curve: Curve) -> Iterator[Promise]:
+def _follow(curve: Curve) -> Iterator[GainForecast]:
     for at in range(len(curve.labels) - 1):
         more = curve.labels[at + 1] - curve.labels[at]
         gain = (
             predict_gain(curve.labels[: at + 1], curve.scores[: at + 1], more) if more > 0 else None
         )
         if gain is not None:
-            yield Promise(at, more, gain, curve.scores[at + 1] - curve.scores[at])
+            yield GainForecast(at, more, gain, curve.scores[at + 1] - curve.scores[at])

@@ -24,7 +24,7 @@ MEASURES = ("mmd", "length", "clusters", "vocabulary", "language")
 
 
 @dataclass(frozen=True)
-class Drift:
+class DistributionShift:
     """One measure of one strategy on one task after the last round, with its difference from the
     baseline's pair by pair, and how much that difference grows a round (least squares over each
     pair).
@@ -51,9 +51,9 @@ class SliceEffect:
     difference: Interval
 
 
-def measure_drift(suite: BenchConfig, curves: Sequence[Curve]) -> list[Drift]:
+def measure_drift(suite: BenchConfig, curves: Sequence[Curve]) -> list[DistributionShift]:
     """Every measure of every strategy, in the order of the suite."""
-    rows: list[Drift] = []
+    rows: list[DistributionShift] = []
     for (task, model), group in _group(curves).items():
         facts = read_pool(group)
         shifts = {
@@ -86,7 +86,7 @@ def measure_drift(suite: BenchConfig, curves: Sequence[Curve]) -> list[Drift]:
                     "trend": [find_slope(path) for path in apart],
                 }
                 estimates = {name: _estimate(values, suite) for name, values in found.items()}
-                rows.append(Drift(task, model, strategy, measure, **estimates))
+                rows.append(DistributionShift(task, model, strategy, measure, **estimates))
     return rows
 
 

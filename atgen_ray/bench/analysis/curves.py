@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atgen_ray.bench.grid import Cell
+from atgen_ray.bench.grid import Trial
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
 
@@ -19,7 +19,7 @@ class Curve:
     `seconds` count what the run would have taken alone: also what other runs had made already.
     """
 
-    cell: Cell
+    cell: Trial
     metric: str
     labels: list[int]
     scores: list[float]
@@ -33,7 +33,8 @@ class Curve:
 
     def seconds_so_far(self) -> list[float]:
         """Seconds of all steps up to and including each round."""
-        total, found = 0.0, []
+        total = 0.0
+        found = []
         for row in self.seconds:
             total += sum(row.values())
             found.append(total)
@@ -44,7 +45,7 @@ class Curve:
         return sum(row.get(step, 0.0) for row in self.seconds for step in steps)
 
 
-def read_curves(cells: Sequence[Cell], metrics: dict[str, str], journal: Journal) -> list[Curve]:
+def read_curves(cells: Sequence[Trial], metrics: dict[str, str], journal: Journal) -> list[Curve]:
     """A curve for each run that is finished and has the metric of its task (`metrics`) on a test
     set.
     """

@@ -138,7 +138,8 @@ def _sample(ids: Sequence[str], vectors: Vectors) -> npt.NDArray[np.float64]:
 
 
 def _measure_mmd(pool: PoolFacts, labeled: Sequence[str]) -> float:
-    rows, sample = _stack(labeled, pool.vectors), _sample(pool.ids, pool.vectors)
+    rows = _stack(labeled, pool.vectors)
+    sample = _sample(pool.ids, pool.vectors)
     return measure_discrepancy(rows, sample, pool.width) if len(rows) and len(sample) else math.nan
 
 
@@ -160,7 +161,8 @@ def _compare_languages(pool: PoolFacts, labeled: Sequence[str]) -> float:
         found = Counter(pool.languages[id_] for id_ in ids)
         return {name: count / found.total() for name, count in found.items()}
 
-    one, other = share(labeled), share(pool.ids)
+    one = share(labeled)
+    other = share(pool.ids)
     return (
         sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in one | other) / 2
         if labeled

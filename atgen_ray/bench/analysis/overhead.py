@@ -72,12 +72,10 @@ def _describe(suite: BenchConfig, found: Comparison, own: list[Curve], extra: In
     def mean(*steps: str) -> float:
         return sum(curve.sum_seconds(steps) for curve in own) / len(own)
 
-    features, selection, training, evaluation = (
-        mean(*FEATURES),
-        mean("selection"),
-        mean("training"),
-        mean("evaluation"),
-    )
+    features = mean(*FEATURES)
+    selection = mean("selection")
+    training = mean("training")
+    evaluation = mean("evaluation")
     saved = count_saved(found)
     price = find_break_even(extra.mean, saved, suite.cost.device_dollars_per_hour)
     watt_hours = (

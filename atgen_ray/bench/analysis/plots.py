@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 PANEL = (300, 230)  # pixels
 ACROSS = 2
-ROW, HEADING, LETTER = 22, 44, 6.3
+ROW = 22
+HEADING = 44
+LETTER = 6.3
 Picture = tuple[tuple[float, float], Draw]  # size in pixels, and what fills it
 
 
@@ -32,11 +34,13 @@ def draw_curves(suite: BenchConfig, curves: Sequence[Curve]) -> Picture:
     strategies = list(suite.strategies)
     rows = math.ceil(len(groups) / ACROSS)
     legend = 24 * math.ceil(len(strategies) / 3)
-    width, height = ACROSS * PANEL[0], rows * PANEL[1] + legend
+    width = ACROSS * PANEL[0]
+    height = rows * PANEL[1] + legend
 
     def draw(figure: "Figure") -> None:
         for index, strategy in enumerate(strategies):
-            x, y = 16 + (index % 3) * (width - 16) / 3, height - 16 - 24 * (index // 3)
+            x = 16 + (index % 3) * (width - 16) / 3
+            y = height - 16 - 24 * (index // 3)
             figure.text(
                 x / width, y / height, f"● {strategy}", color=series_colour(index), va="center"
             )
@@ -78,13 +82,15 @@ def draw_differences(rows: Sequence[Comparison], baseline: str) -> Picture:
     shown = [row for row in rows if row.strategy != baseline]
     names = [f"{row.task}: {row.strategy}" for row in shown]
     margin = 24 + LETTER * max(map(len, names), default=0)
-    width, height = margin + 1.5 * PANEL[0], HEADING + ROW * max(1, len(shown)) + 30
+    width = margin + 1.5 * PANEL[0]
+    height = HEADING + ROW * max(1, len(shown)) + 30
 
     def draw(figure: "Figure") -> None:
         axes = add_axes(figure, margin, 16, HEADING - 14, 30)
         axes.axvline(0, color=colour("muted"), linewidth=1)
         for place, row in enumerate(shown):
-            found, known = row.final_difference, row.verdict in ("better", "worse")
+            found = row.final_difference
+            known = row.verdict in ("better", "worse")
             hue = series_colour(0 if row.verdict != "worse" else 1) if known else colour("muted")
             if math.isfinite(found.low):
                 axes.plot([found.low, found.high], [place, place], color=hue)

@@ -13,7 +13,12 @@ from atgen_ray.bench.analysis.backtest import (
     calibrate,
     trace_curves,
 )
-from atgen_ray.bench.analysis.bias import Drift, SliceEffect, measure_drift, measure_slices
+from atgen_ray.bench.analysis.bias import (
+    DistributionShift,
+    SliceEffect,
+    measure_drift,
+    measure_slices,
+)
 from atgen_ray.bench.analysis.comparisons import (
     Comparison,
     compare_overall,
@@ -60,7 +65,7 @@ class Results:
     strategies: list[Comparison]
     overall: list[Comparison]
     rivals: list[Comparison]
-    drift: list[Drift]
+    drift: list[DistributionShift]
     slices: list[SliceEffect]
     overhead: list[Overhead]
     backtest: list[Backtest]
@@ -113,7 +118,8 @@ def write_results(
 
 def describe_results(suite: BenchConfig, results: Results) -> str:
     """The page of the suite: every table with what it rests on."""
-    level, baseline = f"{100 * suite.analysis.confidence:g} %", suite.analysis.baseline
+    level = f"{100 * suite.analysis.confidence:g} %"
+    baseline = suite.analysis.baseline
     pairs = len(suite.seeds) * len(suite.orders)
     least = 2 / 2**pairs
     machine = ", ".join(f"{key} {value}" for key, value in results.machine.items())
@@ -173,7 +179,8 @@ def write_dollars(suite: BenchConfig, results: Results) -> str:
 
 
 def _write_dollars(row: Comparison, price: float, per_hour: float) -> str:
-    reach, seconds = row.reach, row.reach_seconds
+    reach = row.reach
+    seconds = row.reach_seconds
     if reach is None or seconds is None or math.isnan(reach.labels.low):
         return "no interval"
     if reach.reached == 0:

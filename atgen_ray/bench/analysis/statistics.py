@@ -93,7 +93,8 @@ def compare_pairs(differences: Sequence[float], seed: int = 0) -> float:
 def correct_many(values: Sequence[float]) -> list[float]:
     """Holm's step-down correction (1979) of p-values, in their order."""
     order = sorted(range(len(values)), key=lambda index: values[index])
-    corrected, largest = [0.0] * len(values), 0.0
+    corrected = [0.0] * len(values)
+    largest = 0.0
     for rank, index in enumerate(order):
         largest = max(largest, min(1.0, values[index] * (len(values) - rank)))
         corrected[index] = largest
@@ -113,7 +114,8 @@ def align_curves(curves: Sequence[Points]) -> tuple[list[float], Numbers]:
 
     Between the points of a curve the score lies on a straight line.
     """
-    low, high = max(min(curve)[0] for curve in curves), min(max(curve)[0] for curve in curves)
+    low = max(min(curve)[0] for curve in curves)
+    high = min(max(curve)[0] for curve in curves)
     grid = sorted({labels for curve in curves for labels, _ in curve if low <= labels <= high})
     rows = []
     for curve in curves:
@@ -133,7 +135,8 @@ def estimate_reach(
     from scipy.stats import bootstrap
 
     grid, scores = align_curves(curves)
-    finals, last = np.array([max(curve)[1] for curve in baseline]), grid[-1]
+    finals = np.array([max(curve)[1] for curve in baseline])
+    last = grid[-1]
     reached: list[bool] = []
 
     def find(chosen: npt.ArrayLike) -> float:

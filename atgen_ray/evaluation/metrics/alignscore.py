@@ -24,12 +24,11 @@ LONGEST = 512
 def score_alignment(cases: Sequence[Case], resources: Resources) -> list[float]:
     """0 to 1 for each case; 0 for an answer without words."""
     config = resources.models.alignscore
-    pairs, spans = [], []
+    pairs = []
+    spans = []
     for case in cases:
-        chunks, sentences = (
-            cut_source(split_sentences(case.source)),
-            split_sentences(case.prediction),
-        )
+        chunks = cut_source(split_sentences(case.source))
+        sentences = split_sentences(case.prediction)
         spans.append((len(chunks), len(sentences)))
         pairs += [(chunk, sentence) for chunk in chunks for sentence in sentences]
     scores = iter(score_pairs(pairs, config.checkpoint, config.base))

@@ -47,10 +47,8 @@ def score_pairs(pairs: Sequence[tuple[str, str]], model: str) -> list[float]:
             "max_length": longest,
             "return_tensors": "pt",
         }
-        source, target = (
-            tokenizer(list(given), **settings).to(device),
-            tokenizer(list(asked), **settings).to(device),
-        )
+        source = tokenizer(list(given), **settings).to(device)
+        target = tokenizer(list(asked), **settings).to(device)
         labels = target["input_ids"]
         with torch.inference_mode():
             logits = scorer(

@@ -41,7 +41,8 @@ def novel_ngrams(order: int, prediction: str, source: str) -> float:
     """Share of the prediction's n-grams that the source does not have (See et al., ACL 2017); 0
     without n-grams.
     """
-    known, grams = set(_ngrams(source, order)), _ngrams(prediction, order)
+    known = set(_ngrams(source, order))
+    grams = _ngrams(prediction, order)
     return sum(gram not in known for gram in grams) / len(grams) if grams else 0.0
 
 

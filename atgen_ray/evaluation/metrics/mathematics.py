@@ -99,7 +99,8 @@ def compare_plainly(right: str, given: str) -> bool | None:
         return True
     if not given.strip() or not right.strip():
         return False
-    one, other = parse_number(right), parse_number(given)
+    one = parse_number(right)
+    other = parse_number(given)
     if one is not None and other is not None:
         return _is_same(one, other)
     return None
@@ -126,9 +127,11 @@ def parse_number(text: str) -> Fraction | None:
     if (found := _FRAC.fullmatch(text)) and found[2]:
         text = f"{found[1]}{found[2]} {found[3]}/{found[4]}"
     elif found:
-        sign, text = -1 if found[1] == "-" else 1, f"{found[3]}/{found[4]}"
+        sign = -1 if found[1] == "-" else 1
+        text = f"{found[3]}/{found[4]}"
     if found := _MIXED.fullmatch(text):
-        whole, part = int(found[1]), Fraction(int(found[2]), int(found[3]) or 1)
+        whole = int(found[1])
+        part = Fraction(int(found[2]), int(found[3]) or 1)
         return (
             None
             if int(found[3]) == 0
@@ -172,7 +175,8 @@ def _is_same(one: Fraction, other: Fraction) -> bool:
     if one == other:
         return True
     digits = [_count_digits(number) for number in (one, other)]
-    difference, largest = abs(one - other), max(abs(one), abs(other))
+    difference = abs(one - other)
+    largest = max(abs(one), abs(other))
     if digits.count(None) == 1:
         unit = Fraction(1, 10 ** max(digit or 0 for digit in digits))
         return max(digit or 0 for digit in digits) > 0 and difference <= min(
@@ -183,7 +187,8 @@ def _is_same(one: Fraction, other: Fraction) -> bool:
 
 def _count_digits(number: Fraction) -> int | None:
     """Digits after the point; None where they never end."""
-    rest, counts = number.denominator, []
+    rest = number.denominator
+    counts = []
     for prime in (2, 5):
         count = 0
         while rest % prime == 0:

@@ -28,7 +28,8 @@ def multiple_choice(prediction: str, references: Sequence[str]) -> float:
 
 
 def _agree(prediction: str, reference: str) -> float:
-    chosen, right = find_letter(prediction), find_letter(reference)
+    chosen = find_letter(prediction)
+    right = find_letter(reference)
     if right is None:
         return exact_match(prediction, [reference])
     return float(chosen == right)

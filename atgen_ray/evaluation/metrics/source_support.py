@@ -18,7 +18,8 @@ def score_support(cases: Sequence[Case]) -> list[float]:
     """Mean of the three supports of `scoring.support`, 0 to 1; an answer without words has no
     support.
     """
-    sources, outputs = [case.source for case in cases], [case.prediction for case in cases]
+    sources = [case.source for case in cases]
+    outputs = [case.prediction for case in cases]
     supports = [support(sources, outputs) for support in FAITHFULNESS.values()]
     means = np.nan_to_num(np.mean(supports, axis=0), nan=0.0)
     return [float(value) for value in means]

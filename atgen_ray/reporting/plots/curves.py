@@ -88,7 +88,8 @@ def draw_learning_curve(views: Sequence[RunView]) -> bytes:
     """All metrics over labels, dollars and seconds as one PNG; several runs share the panels."""
     metrics = list(dict.fromkeys(metric for view in views for metric in view.metrics))
     heading = 30 + (16 * len(views) if len(views) > 1 else 0)
-    width, height = 3 * PANEL[0], heading + max(1, len(metrics)) * PANEL[1]
+    width = 3 * PANEL[0]
+    height = heading + max(1, len(metrics)) * PANEL[1]
 
     def draw(figure: "Figure") -> None:
         title = (
@@ -266,7 +267,8 @@ def _draw_panel(axes: "Axes", curves: list[Curve], unit: str) -> None:
 def _finish(axes: "Axes", unit: str, values: list[float]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    low, high = min(values, default=0.0), max(values, default=1.0)
+    low = min(values, default=0.0)
+    high = max(values, default=1.0)
     room = 0.08 * (high - low) or 0.05
     axes.set_ylim(low - room if low < 0 or low - room > 0 else 0, high + room)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=unit in ("labels", "optimiser step")))

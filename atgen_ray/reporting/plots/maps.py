@@ -42,11 +42,9 @@ def draw_map(pool: PoolMap, diagnostics: RoundDiagnostics, points: int, name: st
 
     def draw(figure: "Figure") -> None:
         axes = add_axes(figure, 4, 4, 4, 4)
-        grey, rings, picked = (
-            pool.points[:points],
-            diagnostics.labeled[-LABELED:],
-            diagnostics.picked,
-        )
+        grey = pool.points[:points]
+        rings = diagnostics.labeled[-LABELED:]
+        picked = diagnostics.picked
         axes.scatter(grey[:, 0], grey[:, 1], s=7, color=colour("dots"), alpha=0.6, linewidth=0)
         axes.scatter(
             rings[:, 0], rings[:, 1], s=26, facecolor="none", edgecolor=colour("ink"), linewidth=1.1
@@ -186,7 +184,8 @@ def _frame(axes: "Axes", pool: Numbers, diagnostics: RoundDiagnostics) -> None:
     pool.
     """
     everything = np.concatenate([pool, diagnostics.picked, diagnostics.labeled])
-    low, high = everything.min(axis=0), everything.max(axis=0)
+    low = everything.min(axis=0)
+    high = everything.max(axis=0)
     room = 0.06 * (high - low) + 1e-9
     axes.set_xlim(low[0] - room[0], high[0] + room[0])
     axes.set_ylim(low[1] - room[1], high[1] + room[1])

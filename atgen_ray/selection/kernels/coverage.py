@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
-from atgen_ray.selection.kernels.coverage_pairs import BYTES, OpenPairs
+from atgen_ray.selection.kernels.coverage_pairs import BYTES, CoveragePairs
 from atgen_ray.selection.kernels.similarity import compare, round_similarities, rows_within
 
 WEIGHT_GRID = 2.0**10
@@ -45,7 +45,9 @@ class DenseCoverage:
         """With `follow` off, `add` never says by how much gains fell."""
         self.size = len(vectors)
         self._follow = follow
-        self._vectors, self._ground, self._covered = vectors, ground, round_similarities(covered)
+        self._vectors = vectors
+        self._ground = ground
+        self._covered = round_similarities(covered)
         self._weights = (
             np.ones(len(ground))
             if weights is None
@@ -57,8 +59,10 @@ class DenseCoverage:
         fits = 4 * len(vectors) * len(ground) <= megabytes * 2**20
         self._table = self._compare_all() if fits else None
         self._megabytes = megabytes
-        self._pairs: OpenPairs | None = None
-        self._work, self._look_at = 0, 2 * len(vectors) * len(ground)  # in similarities looked at
+        self._pairs: CoveragePairs | None = None
+        # in similarities looked at
+        self._work = 0
+        self._look_at = 2 * len(vectors) * len(ground)
 
     def gains(self, rows: Integers) -> Numbers:
         """Marginal gain of each of `rows`, sum_i w_i max(0, s_ij - c_i)."""
@@ -90,7 +94,8 @@ class DenseCoverage:
             return self._pairs.take(row)
         similarities = self._columns(np.array([row]))[:, 0]
         changed = np.flatnonzero(similarities > self._covered)
-        old, new = self._covered[changed], similarities[changed].astype(np.float64)
+        old = self._covered[changed]
+        new = similarities[changed].astype(np.float64)
         self._covered[changed] = new
         self._last = changed, old, new
         return len(changed)
@@ -116,8 +121,10 @@ class DenseCoverage:
         for start in range(0, len(changed), self._step):
             part = slice(start, start + self._step)
             # max(0, s - old) - max(0, s - new) is s, held between old and new, less old.
-            block, weights = self._rows(changed[part]), self._weights[changed[part]]
-            low, high = old[part, None].astype(block.dtype), new[part, None].astype(block.dtype)
+            block = self._rows(changed[part])
+            weights = self._weights[changed[part]]
+            low = old[part, None].astype(block.dtype)
+            high = new[part, None].astype(block.dtype)
             np.clip(block, low, high, out=block)
             falls += weights @ block - weights @ old[part]
         return falls
@@ -131,9 +138,10 @@ class DenseCoverage:
             share <= _OPEN
             and share * self.size * len(self._ground) * BYTES <= self._megabytes * 2**20
         ):
-            starts, everything = range(0, self.size, self._step), np.arange(self.size)
+            starts = range(0, self.size, self._step)
+            everything = np.arange(self.size)
             blocks = (self._columns(everything[start : start + self._step]).T for start in starts)
-            self._pairs = OpenPairs(blocks, self._covered, self._weights)
+            self._pairs = CoveragePairs(blocks, self._covered, self._weights)
             self._table = None
 
     def _gain(self, rows: Integers) -> Numbers:
@@ -144,7 +152,8 @@ class DenseCoverage:
     def _compare_all(self) -> Vectors:
         table = np.empty((len(self._ground), len(self._vectors)), dtype=np.float32)
         for start in range(0, len(table), self._step):
-            part, after = slice(start, start + self._step), start + self._step
+            part = slice(start, start + self._step)
+            after = start + self._step
             first = start if self._symmetric else 0
             compare(self._ground[part], self._vectors[first:], table[part, first:])
             if self._symmetric:
@@ -191,7 +200,8 @@ class PartsCoverage:
             DenseCoverage(vectors, part.vectors, part.covered, part.weights, share, follow)
             for part in parts
         ]
-        self.size, self.ground = len(vectors), sum(len(part.vectors) for part in parts)
+        self.size = len(vectors)
+        self.ground = sum(len(part.vectors) for part in parts)
 
     def gains(self, rows: Integers) -> Numbers:
         """Marginal gain of each of `rows` over all parts."""

@@ -32,7 +32,9 @@ class DeviceCoverage:
     ) -> None:
         import torch
 
-        self.size, self._follow, self._device = len(vectors), follow, torch.device(device)
+        self.size = len(vectors)
+        self._follow = follow
+        self._device = torch.device(device)
         self._vectors = torch.tensor(vectors, dtype=torch.float64, device=self._device)
         same = ground is vectors
         self._ground = (
@@ -64,14 +66,16 @@ class DeviceCoverage:
 
         similarities = self._compare(self._vectors[row : row + 1], self._ground)[0]
         changed = torch.nonzero(similarities > self._covered).flatten()
-        old, new = self._covered[changed], similarities[changed]
+        old = self._covered[changed]
+        new = similarities[changed]
         self._covered[changed] = new
         if not self._follow or 4 * len(changed) > len(self._ground):
             return None
         falls = torch.zeros(self.size, dtype=torch.float64, device=self._device)
         for part in torch.arange(len(changed), device=self._device).split(self._step):
             block = self._compare(self._ground[changed[part]], self._vectors)
-            low, high = old[part, None], new[part, None]
+            low = old[part, None]
+            high = new[part, None]
             falls += self._weights[changed[part]] @ (
                 torch.minimum(torch.maximum(block, low), high) - low
             )

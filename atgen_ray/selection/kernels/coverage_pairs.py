@@ -12,7 +12,7 @@ BYTES = (
 )
 
 
-class OpenPairs:
+class CoveragePairs:
     """sum_i w_i max(c_i, max_j s_ij) over the pairs with s_ij > c_i alone, exactly.
 
     c_i only grows, so a pair that is not open now never counts again, and about one in t pairs is
@@ -26,8 +26,11 @@ class OpenPairs:
 
         `covered` (g,) is changed in place.
         """
-        self._covered, self._weights = covered, weights
-        lengths, owners, affinity = [], [], []
+        self._covered = covered
+        self._weights = weights
+        lengths = []
+        owners = []
+        affinity = []
         for block in blocks:
             is_open = block > covered
             places = np.flatnonzero(is_open)
@@ -37,7 +40,8 @@ class OpenPairs:
         starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
         self.size = len(starts) - 1
         self._index(np.concatenate(affinity), np.concatenate(owners), starts)
-        self._picks, self._shed_at = 0, 64
+        self._picks = 0
+        self._shed_at = 64
         self._last = np.empty(0, dtype=np.int64), np.empty(0), np.empty(0)
 
     def gains(self, rows: Integers) -> Numbers:
@@ -57,12 +61,11 @@ class OpenPairs:
     def take(self, row: int) -> int:
         """Takes `row` in and says how many rows of the ground it covers better."""
         edges = slice(self._by_candidate.indptr[row], self._by_candidate.indptr[row + 1])
-        owners, affinity = (
-            self._by_candidate.indices[edges],
-            self._by_candidate.data[edges].astype(np.float64),
-        )
+        owners = self._by_candidate.indices[edges]
+        affinity = self._by_candidate.data[edges].astype(np.float64)
         better = affinity > self._covered[owners]
-        changed, new = owners[better].astype(np.int64), affinity[better]
+        changed = owners[better].astype(np.int64)
+        new = affinity[better]
         self._last = changed, self._covered[changed], new
         self._covered[changed] = new
         return len(changed)

@@ -27,11 +27,9 @@ class SparseCoverage:
         weights: Numbers | None = None,
     ) -> None:
         self.size, degree = neighbors.shape
-        self._neighbors, self._similarities, self._covered = (
-            neighbors,
-            similarities,
-            round_similarities(covered),
-        )
+        self._neighbors = neighbors
+        self._similarities = similarities
+        self._covered = round_similarities(covered)
         self._weights = (
             np.ones(self.size) if weights is None else np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID
         )
@@ -62,9 +60,11 @@ class SparseCoverage:
     def add(self, row: int) -> tuple[Integers, Numbers]:
         """Takes `row` in; only the gains of neighbours of those it covers better fall."""
         edges = slice(self._starts[row], self._starts[row + 1])
-        owners, affinity = self._owners[edges], self._affinity[edges].astype(np.float64)
+        owners = self._owners[edges]
+        affinity = self._affinity[edges].astype(np.float64)
         better = affinity > self._covered[owners]
-        changed, new = owners[better], affinity[better]
+        changed = owners[better]
+        new = affinity[better]
         old = self._covered[changed]
         np.maximum.at(
             self._covered, changed, new

@@ -11,7 +11,7 @@ from atgen_ray.selection.kernels.greedy import Coverage
 T = TypeVar("T")
 
 
-class Workers(Protocol):
+class Executor(Protocol):
     """A crew for pure functions and for sums over the parts of a pool.
 
     Nothing that it computes depends on how many there are: functions see one part, or a fixed group
@@ -49,7 +49,7 @@ class Workers(Protocol):
         ...
 
 
-class InProcess:
+class InProcessExecutor:
     """No crew: everything is done here, one thing after the other."""
 
     count = 1

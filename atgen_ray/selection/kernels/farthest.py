@@ -11,7 +11,7 @@ from atgen_ray.selection.kernels.similarity import center, compare
 _CHUNK = 8192
 
 
-def draw_apart(vectors: Vectors, count: int, seed: int) -> tuple[Integers, Numbers]:
+def kmeanspp_seeding(vectors: Vectors, count: int, seed: int) -> tuple[Integers, Numbers]:
     """k-means++ seeding (Arthur and Vassilvitskii, SODA 2007): rows of `vectors` (n, d) and the
     distances they had.
 
@@ -36,7 +36,9 @@ def draw_apart(vectors: Vectors, count: int, seed: int) -> tuple[Integers, Numbe
             best = int(np.searchsorted(mass, drawn, side="right"))
         else:
             best = int(left.argmax())
-        rows[pick], found[pick], left[best] = best, distances[best], False
+        rows[pick] = best
+        found[pick] = distances[best]
+        left[best] = False
         apart = _squares(vectors, vectors[best].astype(np.float64))
         distances = apart if pick == 0 else np.minimum(distances, apart)
     return rows, found
@@ -50,7 +52,7 @@ def _squares(vectors: Vectors, point: Numbers) -> Numbers:
     return np.concatenate([np.einsum("ij,ij->i", chunk, chunk) for chunk in chunks])
 
 
-def spread_out(
+def farthest_first(
     vectors: Vectors, similar: Numbers, count: int, block_size: int
 ) -> tuple[Integers, Numbers]:
     """Farthest-first traversal (Gonzalez 1985): rows least similar to all before, in order, and
@@ -73,8 +75,10 @@ def spread_out(
             best = int(compare(vectors, center(vectors)[None])[:, 0].argmax())
         else:
             best = _farthest(vectors, similar, seen, rows[:pick], block_size)
-        rows[pick], found[pick] = best, similar[best]
-        similar[best], seen[best] = np.inf, count
+        rows[pick] = best
+        found[pick] = similar[best]
+        similar[best] = np.inf
+        seen[best] = count
     return rows, found
 
 

@@ -57,7 +57,8 @@ def maximize(
             fresh[head] = True
             step = min(2 * step, block_size)
             note(pick)
-        rows[pick], gains[pick] = best, bounds[best]
+        rows[pick] = best
+        gains[pick] = bounds[best]
         note(pick + 1)
         fallen = function.add(best)
         if fallen is None:
@@ -98,7 +99,8 @@ def maximize_stochastically(
         blocks = [drawn[start : start + block_size] for start in range(0, len(drawn), block_size)]
         found = np.concatenate([function.gains(block) for block in blocks])
         best = int(found.argmax())
-        rows[pick], gains[pick] = drawn[best], found[best]
+        rows[pick] = drawn[best]
+        gains[pick] = found[best]
         function.add(int(drawn[best]))
         rest = np.delete(rest, places[best])
         note(pick + 1)

@@ -32,7 +32,8 @@ def maximize_determinant(
     gains = np.empty(count)
     for pick in range(count):
         best = int((spread >= spread.max() * (1 - _EQUAL)).argmax())
-        rows[pick], gains[pick] = best, np.log1p(spread[best])
+        rows[pick] = best
+        gains[pick] = np.log1p(spread[best])
         whitened = whitening @ vectors[best].astype(np.float64)
         before = directions[:pick]
         directions[pick] = (whitened - before.T @ (before @ whitened)) / np.sqrt(1 + spread[best])

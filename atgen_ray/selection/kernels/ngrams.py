@@ -17,7 +17,8 @@ def find_phrases(
     count of each phrase in the first `counted` texts.
     """
     text_of = np.repeat(np.arange(len(lengths)), lengths)
-    grams, starts = _renumber(words), np.arange(len(words))
+    grams = _renumber(words)
+    starts = np.arange(len(words))
     found: list[tuple[Integers, Integers, Numbers]] = []
     for size in range(1, longest + 1):
         counts = np.bincount(grams[text_of[starts] < counted], minlength=grams.max(initial=-1) + 1)
@@ -34,7 +35,8 @@ def find_phrases(
         kept = maximal & (counts >= least)
         inside = kept[grams]
         found.append((text_of[starts[inside]], grams[inside], counts.astype(np.float64)))
-        grams, starts = longer, longer_starts
+        grams = longer
+        starts = longer_starts
     return _join(found)
 
 
@@ -79,7 +81,9 @@ class PhraseCoverage:
         """
         self.size = len(lengths)
         pairs = np.unique(np.stack([texts, phrases]), axis=1)
-        self._phrases, self._worth, self._lengths = pairs[1], worth.copy(), np.maximum(lengths, 1)
+        self._phrases = pairs[1]
+        self._worth = worth.copy()
+        self._lengths = np.maximum(lengths, 1)
         self._starts = np.searchsorted(pairs[0], np.arange(self.size + 1))
 
     def gains(self, rows: Integers) -> Numbers:

@@ -7,7 +7,7 @@ import numpy as np
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.coverage import Part, PartsCoverage
 from atgen_ray.selection.kernels.draws import derive_seed
-from atgen_ray.selection.kernels.executor import Workers
+from atgen_ray.selection.kernels.executor import Executor
 from atgen_ray.selection.kernels.greedy import maximize, maximize_stochastically
 
 
@@ -22,7 +22,7 @@ def maximize_in_parts(
     block_size: int,
     megabytes: int,
     seed: int,
-    workers: Workers,
+    workers: Executor,
 ) -> tuple[Integers, Numbers]:
     """Rows that nearly maximise facility location over a large pool, in order, and the gain of each
     over all of it.

@@ -25,7 +25,7 @@ _CHUNK = (
 )
 
 
-def to_grid(vectors: npt.NDArray[np.floating[Any]]) -> Vectors:
+def quantise(vectors: npt.NDArray[np.floating[Any]]) -> Vectors:
     """Unit vectors (n, d) as float32 on the grid."""
     grid = vectors.astype(np.float32)
     grid *= _COORDINATE
@@ -62,7 +62,7 @@ def center(vectors: Vectors) -> Vectors:
     """
     total = vectors.sum(axis=0, dtype=np.float64)
     length = np.linalg.norm(total)
-    return to_grid(total / length) if length > 0 else to_grid(total)
+    return quantise(total / length) if length > 0 else quantise(total)
 
 
 def rows_within(megabytes: int, columns: int) -> int:

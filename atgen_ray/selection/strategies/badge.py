@@ -5,13 +5,13 @@ from pydantic import Field
 
 from atgen_ray.scoring import normalized_nll
 from atgen_ray.selection.kernels.draws import derive_seed
-from atgen_ray.selection.kernels.farthest import draw_apart
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.kernels.farthest import kmeanspp_seeding
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Needs, Picks, pick_ids
 from atgen_ray.selection.vectors import Space, plain_vectors, space_needs
 
 
-class BadgeParameters(GuardedParameters):
+class BadgeParameters(NoiseFilterParameters):
     """Batch active learning by diverse gradient embeddings (BADGE; Ash et al., ICLR 2020, arXiv
     1906.03671).
 
@@ -43,7 +43,7 @@ def _select(candidates: Candidates, parameters: BadgeParameters, count: int) -> 
     if not len(usable):
         return Picks((), np.empty(0))
     seed = derive_seed("badge", candidates.seed, candidates.round)
-    rows, distances = draw_apart(vectors, min(count, len(vectors)), seed)
+    rows, distances = kmeanspp_seeding(vectors, min(count, len(vectors)), seed)
     places = np.arange(count, count - len(rows), -1, dtype=np.float64)
     return Picks(pick_ids(candidates.ids, usable[rows]), places, {"squared_distance": distances})
 
@@ -54,4 +54,6 @@ def _needs(parameters: BadgeParameters) -> Needs:
     )
 
 
-BADGE = guarded("badge", frozenset({"states", "generations"}), BadgeParameters, _select, _needs)
+BADGE = with_noise_filter(
+    "badge", frozenset({"states", "generations"}), BadgeParameters, _select, _needs
+)

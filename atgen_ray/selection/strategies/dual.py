@@ -6,13 +6,13 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from atgen_ray.scoring import bleu_variance
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategies.idds import InDomainDiversity
 from atgen_ray.selection.strategy import Candidates, Picks, pick_ids
-from atgen_ray.selection.vectors import grid_vectors
+from atgen_ray.selection.vectors import quantised_vectors
 
 
-class DualParameters(GuardedParameters):
+class DualParameters(NoiseFilterParameters):
     """Diversity and uncertainty active learning (Giouroukis, Gidiotis and Tsoumakas, arXiv
     2503.00867).
     """
@@ -39,7 +39,7 @@ def _select(candidates: Candidates, parameters: DualParameters, count: int) -> P
     all K are noise nothing is picked and they count as labelled too. The score is the place in the
     batch, counted from its end. The random part is left to `select_batch`, which fills the batch.
     """
-    usable, vectors, labeled = grid_vectors(candidates)
+    usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
         return Picks((), np.empty(0))
     disagreement = bleu_variance(candidates.outputs().take(usable))
@@ -65,4 +65,4 @@ def _select(candidates: Candidates, parameters: DualParameters, count: int) -> P
     )
 
 
-DUAL = guarded("dual", frozenset({"embeddings", "samples"}), DualParameters, _select)
+DUAL = with_noise_filter("dual", frozenset({"embeddings", "samples"}), DualParameters, _select)

@@ -17,15 +17,15 @@ from atgen_ray.scoring import UNCERTAINTIES, Uncertainty
 from atgen_ray.selection.kernels.coverage import DenseCoverage, Part
 from atgen_ray.selection.kernels.coverage_sparse import SparseCoverage
 from atgen_ray.selection.kernels.draws import derive_seed, draw_uniform
-from atgen_ray.selection.kernels.executor import Workers
+from atgen_ray.selection.kernels.executor import Executor
 from atgen_ray.selection.kernels.greedy import Coverage, maximize, maximize_stochastically
 from atgen_ray.selection.kernels.neighbors import find_neighbors, find_neighbors_in_cells
 from atgen_ray.selection.kernels.normalization import Scale, normalize
 from atgen_ray.selection.kernels.partition import maximize_in_parts
 from atgen_ray.selection.kernels.similarity import nearest
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Parameters, Picks, Strategy, pick_ids
-from atgen_ray.selection.vectors import grid_vectors
+from atgen_ray.selection.vectors import quantised_vectors
 
 _CELL = 1000  # rows of a cell, about, when neighbours are looked for in cells
 
@@ -78,7 +78,7 @@ class CoverageParameters(Parameters):
     )
 
 
-def cover(
+def maximize_coverage(
     ids: Sequence[str],
     vectors: Vectors,
     covered: Numbers,
@@ -94,8 +94,13 @@ def cover(
     `candidates` the seed and round are used, and the workers, among which the methods exact and
     partition share their work.
     """
-    size, seed, round, workers = len(vectors), candidates.seed, candidates.round, candidates.workers
-    method, megabytes, block_size = parameters.method, parameters.memory_mb, parameters.block_size
+    size = len(vectors)
+    seed = candidates.seed
+    round = candidates.round
+    workers = candidates.workers
+    method = parameters.method
+    megabytes = parameters.memory_mb
+    block_size = parameters.block_size
     if method == "auto":
         method = "exact" if size <= parameters.exact_limit else "partition"
     if method == "exact":
@@ -109,7 +114,8 @@ def cover(
         if size <= parameters.exact_limit:
             neighbors = find_neighbors(vectors, parameters.neighbors, megabytes)
         else:
-            cells, start = max(1, size // _CELL), derive_seed("cells", seed, round)
+            cells = max(1, size // _CELL)
+            start = derive_seed("cells", seed, round)
             neighbors = find_neighbors_in_cells(
                 vectors, parameters.neighbors, megabytes, cells, parameters.probes, start
             )
@@ -118,7 +124,8 @@ def cover(
         ground = np.sort(
             np.argsort(draw_uniform(ids, "ground", seed, round), kind="stable")[: parameters.ground]
         )
-        stand, weight = vectors[ground], None if weights is None else weights[ground]
+        stand = vectors[ground]
+        weight = None if weights is None else weights[ground]
         function = _dense(vectors, stand, covered[ground], weight, parameters, follow=False)
         start = derive_seed("stochastic", seed, round)
         rows, gains = maximize_stochastically(
@@ -128,7 +135,8 @@ def cover(
     order = np.argsort(draw_uniform(ids, "parts", seed, round), kind="stable")
     parts = [np.sort(part) for part in np.array_split(order, -(-size // parameters.part_size))]
     start = derive_seed("partition", seed, round)
-    proposals, epsilon = parameters.proposals, parameters.epsilon
+    proposals = parameters.proposals
+    epsilon = parameters.epsilon
     return maximize_in_parts(
         vectors,
         covered,
@@ -149,7 +157,7 @@ def _everything(
     covered: Numbers,
     weights: Numbers | None,
     parameters: CoverageParameters,
-    workers: Workers,
+    workers: Executor,
 ) -> Coverage:
     """Facility location with the whole pool as its ground, which several workers share."""
     if workers.count == 1 or parameters.device != "cpu":
@@ -188,13 +196,13 @@ def _select(candidates: Candidates, parameters: FacilityLocationParameters, coun
     m_i is the best similarity of i to the labelled examples and to the picks before, and -1, the
     least there is, while there are none; s is the cosine similarity.
     """
-    usable, vectors, labeled = grid_vectors(candidates)
+    usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
         return Picks((), np.empty(0))
     covered = nearest(vectors, labeled, parameters.memory_mb)
     ids = pick_ids(candidates.ids, usable)
     count = min(count, len(vectors))
-    rows, gains = cover(ids, vectors, covered, None, parameters, count, candidates)
+    rows, gains = maximize_coverage(ids, vectors, covered, None, parameters, count, candidates)
     parts = {"gain": gains}
     if len(labeled):
         parts["nearest_labeled"] = covered[rows]
@@ -209,7 +217,7 @@ FACILITY_LOCATION = Strategy(
 )
 
 
-class WeightedFacilityLocationParameters(CoverageParameters, GuardedParameters):
+class WeightedFacilityLocationParameters(CoverageParameters, NoiseFilterParameters):
     """Uncertainty-weighted facility location, the hybrid of the two families of Bhatt et al. (arXiv
     2401.06692).
     """
@@ -231,7 +239,7 @@ def _select_weighted(
     """Greedy picks by marginal gain sum_i u_i max(0, s_ij - m_i) over the candidates i, m_i as in
     facility location.
     """
-    usable, vectors, labeled = grid_vectors(candidates)
+    usable, vectors, labeled = quantised_vectors(candidates)
     uncertainty = UNCERTAINTIES[parameters.uncertainty](candidates.outputs())[usable]
     usable, vectors, uncertainty = (
         values[~np.isnan(uncertainty)] for values in (usable, vectors, uncertainty)
@@ -242,7 +250,7 @@ def _select_weighted(
     covered = nearest(vectors, labeled, parameters.memory_mb)
     ids = pick_ids(candidates.ids, usable)
     count = min(count, len(vectors))
-    rows, gains = cover(ids, vectors, covered, weights, parameters, count, candidates)
+    rows, gains = maximize_coverage(ids, vectors, covered, weights, parameters, count, candidates)
     return Picks(
         pick_ids(ids, rows),
         gains,
@@ -259,7 +267,7 @@ def _weigh(uncertainty: np.ndarray, scale: Scale) -> np.ndarray:
     return np.asarray(weights / weights.max())
 
 
-WEIGHTED_FACILITY_LOCATION = guarded(
+WEIGHTED_FACILITY_LOCATION = with_noise_filter(
     "weighted_facility_location",
     frozenset({"embeddings", "generations"}),
     WeightedFacilityLocationParameters,

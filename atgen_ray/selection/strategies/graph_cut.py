@@ -5,7 +5,7 @@ from pydantic import Field
 
 from atgen_ray.selection.kernels.similarity import compare, sum_similarities
 from atgen_ray.selection.strategy import Candidates, Parameters, Picks, Strategy, pick_ids
-from atgen_ray.selection.vectors import grid_vectors
+from atgen_ray.selection.vectors import quantised_vectors
 
 
 class GraphCutParameters(Parameters):
@@ -27,10 +27,11 @@ def _select(candidates: Candidates, parameters: GraphCutParameters, count: int) 
 
     U are the candidates and S the labelled examples with the picks before. O(n d) a pick.
     """
-    usable, vectors, labeled = grid_vectors(candidates)
+    usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
         return Picks((), np.empty(0))
-    density, redundancy = sum_similarities(vectors, vectors), sum_similarities(vectors, labeled)
+    density = sum_similarities(vectors, vectors)
+    redundancy = sum_similarities(vectors, labeled)
     own = np.any(vectors != 0, axis=1).astype(np.float64)  # s_jj
     count = min(count, len(vectors))
     rows = np.empty(count, dtype=np.int64)
@@ -39,7 +40,8 @@ def _select(candidates: Candidates, parameters: GraphCutParameters, count: int) 
         gains = density - parameters.redundancy_weight * (2 * redundancy + own)
         gains[rows[:pick]] = -np.inf
         best = int(gains.argmax())
-        rows[pick], found[:, pick] = best, (gains[best], density[best], redundancy[best])
+        rows[pick] = best
+        found[:, pick] = (gains[best], density[best], redundancy[best])
         redundancy += compare(vectors[best : best + 1], vectors)[0]
     parts = {"pool_similarity": found[1], "chosen_similarity": found[2]}
     return Picks(pick_ids(candidates.ids, usable[rows]), found[0], parts)

@@ -11,11 +11,11 @@ from atgen_ray.core.arrays import Numbers
 from atgen_ray.core.errors import nearest
 from atgen_ray.scoring import FAITHFULNESS
 from atgen_ray.selection.kernels.divergence import mean_divergence
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Picks, Scores, pick_ids
 
 
-class HadasParameters(GuardedParameters):
+class HadasParameters(NoiseFilterParameters):
     """Hallucination diversity-aware sampling (Xia et al., NAACL 2024, arXiv 2404.01588).
 
     Three scorers judge how faithful an output is to its source in semantic frames, discourse and
@@ -69,7 +69,8 @@ def _select(candidates: Candidates, parameters: HadasParameters, count: int) -> 
         [parameters.semantic_frames_weight, parameters.discourse_weight, parameters.content_weight],
         dtype=np.float64,
     )
-    level, diversity = scores @ weights, np.where(usable, 0.0, np.nan)
+    level = scores @ weights
+    diversity = np.where(usable, 0.0, np.nan)
     if len(known) and usable.any():
         diversity[usable] = mean_divergence(
             _share(scores[usable]), _share(known), parameters.memory_mb
@@ -118,7 +119,9 @@ def _pick_apart(
     count: int,
 ) -> Picks:
     """Greedy picks: after each, its divergence from every candidate joins the mean."""
-    shares, totals, weight = _share(scores), diversity * known, parameters.diversity_weight
+    shares = _share(scores)
+    totals = diversity * known
+    weight = parameters.diversity_weight
     rows: list[int] = []
     found: list[tuple[float, float, float]] = []
     for _ in range(count):
@@ -133,4 +136,6 @@ def _pick_apart(
     return Picks(pick_ids(candidates.ids, rows), score, {"level": levels, "diversity": means})
 
 
-HADAS = guarded("hadas", frozenset({"generations", "texts", "labels"}), HadasParameters, _select)
+HADAS = with_noise_filter(
+    "hadas", frozenset({"generations", "texts", "labels"}), HadasParameters, _select
+)

@@ -8,12 +8,12 @@ from atgen_ray.scoring import normalized_nll
 from atgen_ray.selection.kernels.clusters import cluster, distance_to_centers
 from atgen_ray.selection.kernels.draws import derive_seed
 from atgen_ray.selection.kernels.normalization import Scale, Stratification, normalize, stratify
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Scores
 from atgen_ray.selection.vectors import rows_finite
 
 
-class HudsParameters(GuardedParameters):
+class HudsParameters(NoiseFilterParameters):
     """Hybrid uncertainty and diversity sampling (Azeemi, Qazi and Raza, COLING 2025, arXiv
     2403.09259).
     """
@@ -56,11 +56,9 @@ def _select(candidates: Candidates, parameters: HudsParameters, count: int) -> S
         )
         seed = derive_seed("huds", candidates.seed, candidates.round)
         distance = _distance_in_strata(embeddings[usable], strata, parameters.clusters, seed)
-        parts["nll"][usable], parts["stratum"][usable], parts["distance"][usable] = (
-            uncertainty,
-            strata,
-            distance,
-        )
+        parts["nll"][usable] = uncertainty
+        parts["stratum"][usable] = strata
+        parts["distance"][usable] = distance
         parts["uncertainty"][usable] = normalize(uncertainty, parameters.normalize)
         parts["diversity"][usable] = normalize(distance, parameters.normalize)
     weight = parameters.diversity_weight
@@ -77,4 +75,4 @@ def _distance_in_strata(vectors: Vectors, strata: Integers, clusters: int, seed:
     return distance
 
 
-HUDS = guarded("huds", frozenset({"embeddings", "generations"}), HudsParameters, _select)
+HUDS = with_noise_filter("huds", frozenset({"embeddings", "generations"}), HudsParameters, _select)

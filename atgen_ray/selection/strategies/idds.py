@@ -6,7 +6,7 @@ from pydantic import Field
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.similarity import compare, sum_similarities
 from atgen_ray.selection.strategy import Candidates, Parameters, Picks, Strategy, pick_ids
-from atgen_ray.selection.vectors import grid_vectors
+from atgen_ray.selection.vectors import quantised_vectors
 
 
 class IddsParameters(Parameters):
@@ -29,12 +29,12 @@ class InDomainDiversity:
     """
 
     def __init__(self, vectors: Vectors, labeled: Vectors, weight: float) -> None:
-        self._vectors, self._weight = vectors, weight
-        self._pool, self._labeled = (
-            sum_similarities(vectors, vectors),
-            sum_similarities(vectors, labeled),
-        )
-        self._pool_size, self._labeled_size = len(vectors), len(labeled)
+        self._vectors = vectors
+        self._weight = weight
+        self._pool = sum_similarities(vectors, vectors)
+        self._labeled = sum_similarities(vectors, labeled)
+        self._pool_size = len(vectors)
+        self._labeled_size = len(labeled)
 
     def parts(self) -> tuple[Numbers, Numbers]:
         """Mean similarity to U and to L, shapes (n,); 0 where the set is empty."""
@@ -56,7 +56,7 @@ class InDomainDiversity:
 
 def _select(candidates: Candidates, parameters: IddsParameters, count: int) -> Picks:
     """Greedy picks by score, each moving from the pool to the labelled set before the next."""
-    usable, vectors, labeled = grid_vectors(candidates)
+    usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
         return Picks((), np.empty(0))
     diversity = InDomainDiversity(vectors, labeled, parameters.density_weight)
@@ -64,10 +64,12 @@ def _select(candidates: Candidates, parameters: IddsParameters, count: int) -> P
     rows = np.empty(count, dtype=np.int64)
     found = np.empty((3, count))
     for pick in range(count):
-        scores, (density, novelty) = diversity.scores(), diversity.parts()
+        scores = diversity.scores()
+        (density, novelty) = diversity.parts()
         scores[rows[:pick]] = -np.inf
         best = int(scores.argmax())
-        rows[pick], found[:, pick] = best, (scores[best], density[best], novelty[best])
+        rows[pick] = best
+        found[:, pick] = (scores[best], density[best], novelty[best])
         diversity.move(rows[pick : pick + 1])
     parts = {"pool_similarity": found[1], "labeled_similarity": found[2]}
     return Picks(pick_ids(candidates.ids, usable[rows]), found[0], parts)

@@ -3,7 +3,7 @@
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from atgen_ray.selection.kernels.farthest import spread_out
+from atgen_ray.selection.kernels.farthest import farthest_first
 from atgen_ray.selection.kernels.similarity import nearest
 from atgen_ray.selection.strategy import Candidates, Parameters, Picks, Strategy, pick_ids
 from atgen_ray.selection.vectors import Space, space_needs, unit_vectors
@@ -35,7 +35,7 @@ def _select(candidates: Candidates, parameters: KCenterParameters, count: int) -
     if not len(usable):
         return Picks((), np.empty(0))
     similar = nearest(vectors, labeled, parameters.memory_mb)
-    rows, found = spread_out(vectors, similar, min(count, len(vectors)), parameters.block_size)
+    rows, found = farthest_first(vectors, similar, min(count, len(vectors)), parameters.block_size)
     return Picks(pick_ids(candidates.ids, usable[rows]), 1 - found)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from atgen_ray.selection.kernels.clusters import cluster, rank_in_groups, similarity_to_centers
 from atgen_ray.selection.kernels.draws import derive_seed
 from atgen_ray.selection.strategy import Candidates, Parameters, Picks, Scores, Strategy
-from atgen_ray.selection.vectors import grid_vectors
+from atgen_ray.selection.vectors import quantised_vectors
 
 
 class KmeansParameters(Parameters):
@@ -20,7 +20,7 @@ def _select(candidates: Candidates, parameters: KmeansParameters, count: int) ->
 
     Score: the cluster's share of the pool, less the number of its members that come before.
     """
-    usable, vectors, _ = grid_vectors(candidates)
+    usable, vectors, _ = quantised_vectors(candidates)
     if not len(usable):
         return Picks((), np.empty(0))
     labels = cluster(vectors, count, derive_seed("kmeans", candidates.seed, candidates.round))

@@ -12,12 +12,12 @@ from atgen_ray.selection.kernels.draws import draw_uniform
 from atgen_ray.selection.kernels.greedy import maximize
 from atgen_ray.selection.kernels.normalization import normalize, stratify
 from atgen_ray.selection.kernels.similarity import nearest
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Picks, pick_ids
-from atgen_ray.selection.vectors import grid_vectors
+from atgen_ray.selection.vectors import quantised_vectors
 
 
-class LdCalParameters(GuardedParameters):
+class LdCalParameters(NoiseFilterParameters):
     """Curriculum by difficulty and certainty gain (LD-CAL; Li et al., Findings of EMNLP 2024, paper
     523).
 
@@ -43,7 +43,7 @@ def _select(candidates: Candidates, parameters: LdCalParameters, count: int) -> 
 
     Where the band is smaller than the batch, the nearest other bands join it.
     """
-    usable, vectors, labeled = grid_vectors(candidates)
+    usable, vectors, labeled = quantised_vectors(candidates)
     uncertainty = UNCERTAINTIES[parameters.uncertainty](candidates.outputs())[usable]
     usable, vectors, uncertainty = (
         values[~np.isnan(uncertainty)] for values in (usable, vectors, uncertainty)
@@ -73,4 +73,6 @@ def _near_band(bands: Integers, band: int, count: int) -> Integers:
     return np.flatnonzero(distance <= enough)
 
 
-LD_CAL = guarded("ld_cal", frozenset({"embeddings", "generations"}), LdCalParameters, _select)
+LD_CAL = with_noise_filter(
+    "ld_cal", frozenset({"embeddings", "generations"}), LdCalParameters, _select
+)

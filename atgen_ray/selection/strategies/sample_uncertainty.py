@@ -23,12 +23,12 @@ from atgen_ray.scoring.disagreement import (
     sample_distance,
 )
 from atgen_ray.scoring.samples import mean_sample_probability
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Scores
 from atgen_ray.text.answers import AnswerForm
 
 
-class SemanticEntropyParameters(GuardedParameters):
+class SemanticEntropyParameters(NoiseFilterParameters):
     """Entropy over meanings, not wordings, of the samples (Kuhn et al., ICLR 2023; Farquhar et al.,
     Nature 2024).
 
@@ -62,12 +62,12 @@ def _select(candidates: Candidates, parameters: SemanticEntropyParameters, count
     return Scores(entropy_of(meaning_shares(candidates.outputs(), parameters.threshold, weighted)))
 
 
-SEMANTIC_ENTROPY = guarded(
+SEMANTIC_ENTROPY = with_noise_filter(
     "semantic_entropy", frozenset({"samples"}), SemanticEntropyParameters, _select
 )
 
 
-class SelfConsistencyParameters(GuardedParameters):
+class SelfConsistencyParameters(NoiseFilterParameters):
     """Disagreement of sampled answers (Active-Prompt, Diao et al., ACL 2024, arXiv 2302.12246)."""
 
     answer: AnswerForm = Field(
@@ -96,12 +96,12 @@ def _select_self_consistency(
     return Scores(measures[parameters.measure], {"agreement": largest})
 
 
-SELF_CONSISTENCY = guarded(
+SELF_CONSISTENCY = with_noise_filter(
     "self_consistency", frozenset({"samples"}), SelfConsistencyParameters, _select_self_consistency
 )
 
 
-class CocoaParameters(GuardedParameters):
+class CocoaParameters(NoiseFilterParameters):
     """Confidence and consistency together (CoCoA; Vashurin et al., arXiv 2502.04964).
 
     The paper compares texts with a cross-encoder; here by the n-grams or words they share.
@@ -120,10 +120,12 @@ def _select_cocoa(candidates: Candidates, parameters: CocoaParameters, count: in
     return Scores(uncertainty * distance, {"uncertainty": uncertainty, "inconsistency": distance})
 
 
-COCOA = guarded("cocoa", frozenset({"generations", "samples"}), CocoaParameters, _select_cocoa)
+COCOA = with_noise_filter(
+    "cocoa", frozenset({"generations", "samples"}), CocoaParameters, _select_cocoa
+)
 
 
-class EnspParameters(GuardedParameters):
+class EnspParameters(NoiseFilterParameters):
     """Expected normalised sequence probability over samples, or its variance (ENSP, ENSV; Wang et
     al., EMNLP 2019).
     """
@@ -144,10 +146,10 @@ def _select_ensp(candidates: Candidates, parameters: EnspParameters, count: int)
     return Scores(score, {"mean_probability": mean, "variance": variance})
 
 
-ENSP = guarded("ensp", frozenset({"samples"}), EnspParameters, _select_ensp)
+ENSP = with_noise_filter("ensp", frozenset({"samples"}), EnspParameters, _select_ensp)
 
 
-class BleuvarParameters(GuardedParameters):
+class BleuvarParameters(NoiseFilterParameters):
     """BLEU variance of the samples (Xiao, Gomez and Gal, arXiv 2006.08344; BAS of Gidiotis and
     Tsoumakas, 2022).
     """
@@ -167,4 +169,4 @@ def _select_bleuvar(candidates: Candidates, parameters: BleuvarParameters, count
     return Scores(np.where(variance >= cutoff, np.nan, variance), {"bleuvar": variance})
 
 
-BLEUVAR = guarded("bleuvar", frozenset({"samples"}), BleuvarParameters, _select_bleuvar)
+BLEUVAR = with_noise_filter("bleuvar", frozenset({"samples"}), BleuvarParameters, _select_bleuvar)

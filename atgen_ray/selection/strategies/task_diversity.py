@@ -8,12 +8,12 @@ from pydantic import Field, PositiveInt
 from atgen_ray.scoring import normalized_nll
 from atgen_ray.selection.kernels.clusters import cluster, rank_in_groups
 from atgen_ray.selection.kernels.draws import derive_seed, draw_uniform
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Picks, Scores
-from atgen_ray.selection.vectors import grid_vectors
+from atgen_ray.selection.vectors import quantised_vectors
 
 
-class TaskDiversityParameters(GuardedParameters):
+class TaskDiversityParameters(NoiseFilterParameters):
     """Inverse-confidence quotas over tasks (Arabelly et al., arXiv 2507.21482); tasks are clusters
     of the prompts.
     """
@@ -30,7 +30,7 @@ def _select(
     Confidence of an output is exp((1/T) log p), that of a task the mean over its candidates. Score:
     the task's weight over the place of the candidate in it.
     """
-    usable, vectors, _ = grid_vectors(candidates)
+    usable, vectors, _ = quantised_vectors(candidates)
     confidence = np.exp(-normalized_nll(candidates.outputs()))[usable]
     usable, vectors, confidence = (
         values[~np.isnan(confidence)] for values in (usable, vectors, confidence)
@@ -50,6 +50,6 @@ def _select(
     return Scores(found[0], {"task": found[1], "task_confidence": found[2]})
 
 
-TASK_DIVERSITY = guarded(
+TASK_DIVERSITY = with_noise_filter(
     "task_diversity", frozenset({"embeddings", "generations"}), TaskDiversityParameters, _select
 )

@@ -9,11 +9,11 @@ from atgen_ray.core.arrays import Integers, Numbers
 from atgen_ray.scoring import mean_token_entropy
 from atgen_ray.selection.kernels.normalization import normalize
 from atgen_ray.selection.kernels.vocabulary import number_words
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Scores
 
 
-class TeDelfyParameters(GuardedParameters):
+class TeDelfyParameters(NoiseFilterParameters):
     """Token entropy and decay logarithm frequency (TE-delfy; Zhao et al., Findings of EMNLP 2020,
     paper 162).
     """
@@ -62,4 +62,6 @@ def _decay(bags: list[Integers], frequency: Numbers, value: Numbers, decay: floa
     return delfy
 
 
-TE_DELFY = guarded("te_delfy", frozenset({"generations", "texts"}), TeDelfyParameters, _select)
+TE_DELFY = with_noise_filter(
+    "te_delfy", frozenset({"generations", "texts"}), TeDelfyParameters, _select
+)

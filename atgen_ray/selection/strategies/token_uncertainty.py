@@ -20,11 +20,11 @@ from atgen_ray.scoring import (
     normalized_nll,
     sequence_nll,
 )
-from atgen_ray.selection.noise_filter import GuardedParameters, guarded
+from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Scores
 
 
-class NspParameters(GuardedParameters):
+class NspParameters(NoiseFilterParameters):
     """Normalised sequence probability (Ueffing and Ney, Computational Linguistics 2007)."""
 
     length: Literal["mean", "sum"] = Field(
@@ -43,10 +43,10 @@ def _select(candidates: Candidates, parameters: NspParameters, count: int) -> Sc
     return Scores(nll if parameters.scale == "nll" else -np.expm1(-nll), {"nll": nll})
 
 
-NSP = guarded("nsp", frozenset({"generations"}), NspParameters, _select)
+NSP = with_noise_filter("nsp", frozenset({"generations"}), NspParameters, _select)
 
 
-class EntropyParameters(GuardedParameters):
+class EntropyParameters(NoiseFilterParameters):
     """Mean token entropy of the greedy output (Zhao et al., Findings of EMNLP 2020)."""
 
 
@@ -55,10 +55,12 @@ def _select_entropy(candidates: Candidates, parameters: EntropyParameters, count
     return Scores(mean_token_entropy(candidates.outputs()))
 
 
-ENTROPY = guarded("entropy", frozenset({"generations"}), EntropyParameters, _select_entropy)
+ENTROPY = with_noise_filter(
+    "entropy", frozenset({"generations"}), EntropyParameters, _select_entropy
+)
 
 
-class MarginParameters(GuardedParameters):
+class MarginParameters(NoiseFilterParameters):
     """Margin between the two likeliest tokens of each step (Bhatt et al., arXiv 2401.06692)."""
 
     statistic: Literal["mean", "min"] = Field(
@@ -73,10 +75,10 @@ def _select_margin(candidates: Candidates, parameters: MarginParameters, count: 
     )
 
 
-MARGIN = guarded("margin", frozenset({"generations"}), MarginParameters, _select_margin)
+MARGIN = with_noise_filter("margin", frozenset({"generations"}), MarginParameters, _select_margin)
 
 
-class MaxTokenParameters(GuardedParameters):
+class MaxTokenParameters(NoiseFilterParameters):
     """Maximum token uncertainty (Bhatt et al., arXiv 2401.06692)."""
 
 
@@ -85,4 +87,6 @@ def _select_max_token(candidates: Candidates, parameters: MaxTokenParameters, co
     return Scores(max_token_nll(candidates.outputs()))
 
 
-MAX_TOKEN = guarded("max_token", frozenset({"generations"}), MaxTokenParameters, _select_max_token)
+MAX_TOKEN = with_noise_filter(
+    "max_token", frozenset({"generations"}), MaxTokenParameters, _select_max_token
+)

@@ -10,7 +10,7 @@ from atgen_ray.selection.kernels.clusters import cluster, group, rank_in_groups
 from atgen_ray.selection.kernels.draws import derive_seed
 from atgen_ray.selection.kernels.neighbors import find_neighbors
 from atgen_ray.selection.strategy import Candidates, Parameters, Picks, Scores, Strategy
-from atgen_ray.selection.vectors import grid_vectors
+from atgen_ray.selection.vectors import quantised_vectors
 
 
 class TypiclustParameters(Parameters):
@@ -33,7 +33,7 @@ def _select(candidates: Candidates, parameters: TypiclustParameters, count: int)
     nearest neighbours in the cluster. Score: the cluster's share, less the labels in it and the
     number of its members that come before.
     """
-    usable, vectors, labeled = grid_vectors(candidates)
+    usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
         return Picks((), np.empty(0))
     together = np.concatenate([vectors, labeled])
@@ -42,10 +42,8 @@ def _select(candidates: Candidates, parameters: TypiclustParameters, count: int)
     typicality = _typicality(together, every, parameters.neighbors, parameters.memory_mb)[
         : len(vectors)
     ]
-    labels, taken = (
-        every[: len(vectors)],
-        np.bincount(every[len(vectors) :], minlength=every.max() + 1),
-    )
+    labels = every[: len(vectors)]
+    taken = np.bincount(every[len(vectors) :], minlength=every.max() + 1)
     share = np.bincount(every)[labels] / len(every)
     found = np.full((5, len(candidates.ids)), np.nan)
     score = share - taken[labels] - rank_in_groups(labels, typicality)

@@ -9,7 +9,7 @@ from importlib.resources import files
 from fastapi import APIRouter, Response
 
 from atgen_ray.reporting.plots.theme import write_variables
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 
 STATIC = "/static/"
 STYLE = "style.css"
@@ -49,7 +49,7 @@ def asset_routes() -> APIRouter:
     def asset(digest: str, name: str) -> Response:
         content = read_assets().get(name)
         if content is None:
-            raise Fault(404, f"there is no file {name[:80]!r}")
+            raise ApiError(404, f"there is no file {name[:80]!r}")
         # A page of an older version may still ask for a file by its old path.
         keep = FOREVER if asset_root() == STATIC + digest else "no-store"
         return Response(

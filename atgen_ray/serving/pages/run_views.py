@@ -11,7 +11,7 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.reporting.page import prepare_page
 from atgen_ray.reporting.publish import view_run
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.store.journal import Journal
 
 KEPT = 32
@@ -21,7 +21,8 @@ class RunViews:
     """What the report's templates are given of runs in one storage. Safe to use from threads."""
 
     def __init__(self, service: ServiceConfig, journal: Journal) -> None:
-        self._storage, self._journal = service.storage, journal
+        self._storage = service.storage
+        self._journal = journal
         self._kept: OrderedDict[Any, dict[str, Any]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -29,12 +30,12 @@ class RunViews:
         """As `prepare_page` for the runs `names`; with or without what was selected and why.
 
         Raises:
-            Fault: 404, a run is unknown.
+            ApiError: 404, a run is unknown.
         """
         try:
             state = [self._describe(name) for name in names]
         except UserError as error:
-            raise Fault(404, str(error)) from None
+            raise ApiError(404, str(error)) from None
         key = (tuple(state), selection)
         with self._lock:
             if key in self._kept:

@@ -11,10 +11,10 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.reporting.generations import Order, read_generations
 from atgen_ray.reporting.plots.curves import STEPS
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.pages.run_views import RunViews
-from atgen_ray.serving.runs import OVER, RunControl
+from atgen_ray.serving.runs import OVER, RunManager
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal
 from atgen_ray.store.ledger import read_accounts, read_balance
@@ -43,11 +43,12 @@ COMPARED = 12  # runs
 
 
 def run_pages(
-    service: ServiceConfig, control: RunControl, views: RunViews, journal: Journal
+    service: ServiceConfig, control: RunManager, views: RunViews, journal: Journal
 ) -> APIRouter:
     """Pages for admins and annotators, but for parts that hold answers."""
     router = APIRouter(include_in_schema=False)
-    anybody, admin = [allow("admin", "annotator")], [allow("admin")]
+    anybody = [allow("admin", "annotator")]
+    admin = [allow("admin")]
 
     @router.get("/", dependencies=anybody)
     def dashboard(request: Request) -> Response:
@@ -63,7 +64,7 @@ def run_pages(
     ) -> Response:
         names = list(dict.fromkeys(run))
         if len(names) < 2:
-            raise Fault(422, "run names one run, expected two or more")
+            raise ApiError(422, "run names one run, expected two or more")
         page = views.prepare(names)
         page.update(sections=[], names=names, linked=True)
         return render(request, "compare.html.j2", **page)
@@ -99,7 +100,8 @@ def run_pages(
     @router.get("/runs/{name}/parts/budget", dependencies=anybody)
     def budget(request: Request, name: Name) -> Response:
         view = views.prepare([name])["views"][0]
-        balance, accounts = read_balance(journal, name), read_accounts(journal, name)
+        balance = read_balance(journal, name)
+        accounts = read_accounts(journal, name)
         sent = summarize_requests(journal, name)
         return render(
             request, "budget.html.j2", view=view, balance=balance, accounts=accounts, **sent
@@ -115,7 +117,8 @@ def run_pages(
 def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
     """How a run stands: its section of the report, its status, and the steps of its round."""
     section = views.prepare([name])["sections"][0]
-    record, events = journal.run(name), journal.events(name)
+    record = journal.run(name)
+    events = journal.events(name)
     status = journal.describe_status(record)
     steps = [event for event in events if event.kind == "step"]
     round = max((event.round or 0 for event in steps), default=0)

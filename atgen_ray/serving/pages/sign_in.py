@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.security.sessions import SIGN_IN, is_own_path, is_same_origin, set_cookie
 from atgen_ray.serving.security.tokens import Tokens
@@ -26,7 +26,7 @@ def session_routes(tokens: Tokens) -> APIRouter:
     @router.post(SIGN_IN)
     async def sign_in(request: Request) -> Response:
         if not is_same_origin(request.scope):
-            raise Fault(403, "sign-in must come from the sign-in page itself")
+            raise ApiError(403, "sign-in must come from the sign-in page itself")
         form = parse_qs((await request.body()).decode("utf-8", "replace"))
         token, path = (form.get(field, [""])[0].strip() for field in ("token", "next"))
         # No database is asked for what cannot be a token: not all of them take a NUL.

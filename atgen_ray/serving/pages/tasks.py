@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from atgen_ray.annotation.human.adjudication import list_disputes
 from atgen_ray.annotation.human.progress import measure_team
-from atgen_ray.annotation.human.task_store import open_desk
+from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.reporting.strategy_texts import explain_strategy
 from atgen_ray.serving.pages.rendering import render
@@ -23,7 +23,7 @@ def task_pages(journal: Journal) -> APIRouter:
 
     @router.get("/annotate/{name}", dependencies=[allow("admin", "annotator")])
     def annotate(request: Request, name: Name) -> Response:
-        guidelines = open_desk(journal, name).config.guidelines
+        guidelines = open_task_store(journal, name).config.guidelines
         config = journal.run(name).config
         selection = config.get("selection") or {}
         names = [(selection.get("first") or {}).get("strategy"), selection.get("strategy")]

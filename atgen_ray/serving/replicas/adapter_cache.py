@@ -14,11 +14,11 @@ from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.decoding import decode_batch
 from atgen_ray.models.loading import TUNED_DTYPE, load_model
 from atgen_ray.ray_runtime.hardware import count_threads
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
 
 
-class AdapterShelf:
+class AdapterCache:
     """Loads adapters by name and gives them up by age; a name stands for one content only."""
 
     def __init__(self, service: ServiceConfig) -> None:
@@ -47,10 +47,10 @@ class AdapterShelf:
         decoding begins.
 
         Raises:
-            Fault: 503, there is no model.
+            ApiError: 503, there is no model.
         """
         if self._model is None:
-            raise Fault(503, f"the model could not be loaded: {self.failure}")
+            raise ApiError(503, f"the model could not be loaded: {self.failure}")
         if adapter is None:
             return
         if adapter.key not in self._loaded:

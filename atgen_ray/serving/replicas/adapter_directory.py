@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from atgen_ray.config import ModelConfig
-from atgen_ray.core.errors import OutOfOrder, UserError
+from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.models.loading import WEIGHTS, digest_adapter
 from atgen_ray.run.state import explain_missing
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
@@ -47,18 +47,20 @@ class AdapterDirectory:
         self, model: ModelConfig, model_name: str | None, storage: str, journal: Journal
     ) -> None:
         self.base = model_name or name_model(model.id)
-        self._model, self._storage, self._journal = model, storage, journal
+        self._model = model
+        self._storage = storage
+        self._journal = journal
         self._known: dict[str, tuple[int, Adapter]] = {}  # with when its weights were written
 
     def parse(self, model: str) -> str | None:
         """The adapter's name in a model's name; None is the base model.
 
         Raises:
-            Fault: 404, another base model or what cannot be an adapter's name.
+            ApiError: 404, another base model or what cannot be an adapter's name.
         """
         base, colon, name = model.partition(":")
         if base != self.base or (colon and not ADAPTER.fullmatch(name)):
-            raise Fault(
+            raise ApiError(
                 404,
                 f"model {model[:200]!r} is unknown, expected {self.base} or {self.base}:RUN-ROUND",
             )
@@ -68,7 +70,7 @@ class AdapterDirectory:
         """The adapter called `<run>-<round>`, fetched to local disk.
 
         Raises:
-            Fault: 404, no run of this base model has trained it.
+            ApiError: 404, no run of this base model has trained it.
         """
         if name in self._known:
             written, known = self._known[name]
@@ -78,27 +80,29 @@ class AdapterDirectory:
                 return known
         match = ADAPTER.fullmatch(name)
         if match is None:
-            raise Fault(404, f"adapter {name[:200]!r} is unknown, expected RUN-ROUND")
-        run, round = match["run"], int(match["round"])
+            raise ApiError(404, f"adapter {name[:200]!r} is unknown, expected RUN-ROUND")
+        run = match["run"]
+        round = int(match["round"])
         try:
             record = self._journal.run(run)
-        except OutOfOrder:
+        except StorageUnavailableError:
             raise
         except UserError:
-            raise Fault(404, f"adapter '{name}' is unknown: there is no run '{run}'") from None
+            raise ApiError(404, f"adapter '{name}' is unknown: there is no run '{run}'") from None
         if not self._is_ours(record.config):
-            raise Fault(
+            raise ApiError(
                 404,
                 f"adapter '{name}' belongs to model {record.config['model']['id']!r}, not to "
                 f"{self.base}",
             )
         if (round, "training") not in self._journal.committed_steps(run):
-            raise Fault(
+            raise ApiError(
                 404, f"adapter '{name}' is unknown: run '{run}' has trained none in round {round}"
             )
-        folder, rel = RunFolder(self._storage, run), f"{round_folder(round)}/adapter"
+        folder = RunFolder(self._storage, run)
+        rel = f"{round_folder(round)}/adapter"
         if not folder.exists(rel):
-            raise Fault(404, explain_missing(run, round, "training", folder.path(rel)))
+            raise ApiError(404, explain_missing(run, round, "training", folder.path(rel)))
         path = folder.local(rel)
         adapter = Adapter(name, path, digest_adapter(path))
         self._known[name] = (path / WEIGHTS).stat().st_mtime_ns, adapter
@@ -116,9 +120,9 @@ class AdapterDirectory:
                         names.append((f"{self.base}:{record.name}-{round}", event.time))
         return names
 
-    def is_driven(self, run: str) -> bool:
+    def has_live_controller(self, run: str) -> bool:
         """Whether the run has a controller."""
-        return self._journal.is_driven(run)
+        return self._journal.has_live_controller(run)
 
     def _is_ours(self, config: dict[str, Any]) -> bool:
         model = config.get("model", {})

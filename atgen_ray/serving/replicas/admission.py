@@ -33,7 +33,7 @@ class _Entry:
         return not self.interactive, self.number
 
 
-class Gate:
+class AdmissionQueue:
     """Admits at most `slots` at once.
 
     With `change`, all who are inside share one key (an adapter, None the base model): when the
@@ -48,8 +48,10 @@ class Gate:
         turn_seconds: float = 0.0,
         change: Callable[[str | None], Awaitable[Any]] | None = None,
     ) -> None:
-        self._slots, self._run_slots = slots, max(1, math.floor(slots * RUN_SHARE))
-        self._turn_seconds, self._change = turn_seconds, change
+        self._slots = slots
+        self._run_slots = max(1, math.floor(slots * RUN_SHARE))
+        self._turn_seconds = turn_seconds
+        self._change = change
         self._waiting: list[_Entry] = []
         self._numbers = itertools.count()
         self._key: str | None = None
@@ -134,7 +136,8 @@ class Gate:
                 self._waiting.remove(entry)
                 entry.admitted.set_exception(error)
         else:
-            self._key, self._known = key, True
+            self._key = key
+            self._known = True
         self._changing = None
         self._advance()
 

@@ -14,12 +14,12 @@ from typing import Any, Protocol
 from atgen_ray.config import ServiceConfig
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.models.loading import load_tokenizer
-from atgen_ray.serving.errors import Fault
-from atgen_ray.serving.replicas.adapter_cache import AdapterShelf
+from atgen_ray.serving.errors import ApiError
+from atgen_ray.serving.replicas.adapter_cache import AdapterCache
 from atgen_ray.serving.replicas.adapter_directory import Adapter, AdapterDirectory
 from atgen_ray.serving.replicas.batcher import Batcher, Job
 from atgen_ray.serving.replicas.openai_responses import Answer, Choice
-from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody
+from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
 from atgen_ray.store.journal import open_journal
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Replica(Protocol):
         given.
 
         Raises:
-            Fault: 404 for an adapter that is not there, 409 when it is not the one with that
+            ApiError: 404 for an adapter that is not there, 409 when it is not the one with that
                 digest.
         """
         ...
@@ -85,7 +85,7 @@ def check_digest(adapter: Adapter | None, digest: str | None) -> None:
     """Raises Fault 409 unless `adapter` is the one that was meant."""
     if (adapter.digest if adapter else None) != digest:
         name = adapter.name if adapter else "the base model"
-        raise Fault(
+        raise ApiError(
             409,
             f"{name} here is not the one of the run: its storage and the service's are not the "
             f"same",
@@ -100,13 +100,14 @@ class TransformersReplica:
     async def __init__(self, service: ServiceConfig) -> None:  # type: ignore[misc]
         from atgen_ray.models.prompts import PromptBuilder
 
-        self._service, self._model = service, service.taught
+        self._service = service
+        self._model = service.taught
         self._directory = open_directory(service)
         self._tokenizer: Any = load_tokenizer(self._model)
         self._stop_ids = PromptBuilder(
             self._tokenizer, service.prompt, self._model.max_prompt_tokens
         ).stop_ids
-        self._shelf = AdapterShelf(service)
+        self._shelf = AdapterCache(service)
         self._batcher = Batcher(
             lambda requests, *hooks: self._shelf.decode(requests, self._stop_ids, *hooks),
             service.replica.count_slots("transformers"),
@@ -222,7 +223,7 @@ class TransformersReplica:
         asked = body.max_tokens or getattr(body, "max_completion_tokens", None)
         room = min(limit - len(prompt), self._service.limits.output_tokens)
         if room < 1 or (asked is not None and asked > room):
-            raise Fault(
+            raise ApiError(
                 400,
                 f"the prompt has {len(prompt)} tokens, which leaves room for {max(room, 0)} more",
             )
@@ -251,13 +252,15 @@ class TransformersReplica:
                 turns, tokenize=False, add_generation_prompt=True
             )
         except (TemplateError, ValueError) as error:
-            raise Fault(400, f"the model's chat template refuses these messages: {error}") from None
+            raise ApiError(
+                400, f"the model's chat template refuses these messages: {error}"
+            ) from None
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _encode_prompts(self, body: CompletionBody) -> list[list[int]]:
         prompts = [list(self._tokenizer.encode(prompt)) for prompt in body.prompts]
         if not all(prompts):
-            raise Fault(400, "prompt is empty, expected at least one token")
+            raise ApiError(400, "prompt is empty, expected at least one token")
         return prompts
 
     def _decode(self, tokens: Sequence[int]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atgen_ray.engines.base import TokenRequest, TokenStep
-from atgen_ray.serving.replicas.health import EngineStuck
+from atgen_ray.serving.replicas.health import EngineStuckError
 
 Alive = Callable[[int], bool]
 Joining = Callable[[], Sequence[TokenRequest]]
@@ -111,14 +111,14 @@ class Batcher:
             return jobs + sum(not batch.done.cancelled() for batch in self._batches)
 
     def check(self, stall_seconds: float) -> None:
-        """Raises EngineStuck when the thread has ended, or has been at one step for longer than
-        `stall_seconds`.
+        """Raises EngineStuckError when the thread has ended, or has been at one step for longer
+        than `stall_seconds`.
         """
         if not self._thread.is_alive():
-            raise EngineStuck("the thread that decodes has ended")
+            raise EngineStuckError("the thread that decodes has ended")
         since = self._busy_since
         if since is not None and time.monotonic() - since > stall_seconds:
-            raise EngineStuck(f"the engine has made no step for more than {stall_seconds:g} s")
+            raise EngineStuckError(f"the engine has made no step for more than {stall_seconds:g} s")
 
     def _work(self) -> None:
         if self._prepare is not None:

@@ -10,7 +10,7 @@ from typing import Any
 HEALTH_CHECKS: dict[str, Any] = {"health_check_period_s": 2.0, "health_check_timeout_s": 15.0}
 
 
-class EngineStuck(RuntimeError):
+class EngineStuckError(RuntimeError):
     """The engine of a replica answers nobody any more: it has ended, or makes no step."""
 
 
@@ -24,14 +24,15 @@ class Probe:
         self._since = 0.0
 
     def check(self, stall_seconds: float) -> None:
-        """Raises EngineStuck when the question has stood for longer than `stall_seconds`, or what
-        `ask` raised.
+        """Raises EngineStuckError when the question has stood for longer than `stall_seconds`, or
+        what `ask` raised.
         """
         if self._asked is not None and self._asked.done():
-            answered, self._asked = self._asked, None
+            answered = self._asked
+            self._asked = None
             answered.result()
         if self._asked is None:
             self._since = time.monotonic()
             self._asked = asyncio.ensure_future(self._ask())
         elif time.monotonic() - self._since > stall_seconds:
-            raise EngineStuck(f"the engine has made no step for more than {stall_seconds:g} s")
+            raise EngineStuckError(f"the engine has made no step for more than {stall_seconds:g} s")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atgen_ray.engines.base import TokenStep
-from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody
+from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
 
 Decoder = Callable[[Sequence[int]], str]
 Steps = AsyncIterator[TokenStep]
@@ -41,14 +41,16 @@ class Choice:
         whole = self.decode([each.token for each in self.steps if each.token not in self.stop_ids])
         found = [at for at in (whole.find(stop) for stop in self.stops) if at >= 0]
         if found:
-            self.text, self.finish = whole[: min(found)], "stop"
+            self.text = whole[: min(found)]
+            self.finish = "stop"
             return
         self.finish = step.finish
         self.text = whole if self.finish else _certain(whole, self.stops)
 
     def news(self) -> str:
         """Text that was not streamed yet."""
-        fresh, self.told = self.text[self.told :], max(self.told, len(self.text))
+        fresh = self.text[self.told :]
+        self.told = max(self.told, len(self.text))
         return fresh
 
 
@@ -65,7 +67,9 @@ class Answer:
         """`stream_interval` is the number of tokens in one event of a stream, after a first event
         of one token.
         """
-        self._body, self._choices, self._interval = body, choices, stream_interval
+        self._body = body
+        self._choices = choices
+        self._interval = stream_interval
         self._chat = isinstance(body, ChatBody)
         kind = "chat.completion" if self._chat else "text_completion"
         self._head: dict[str, Any] = {

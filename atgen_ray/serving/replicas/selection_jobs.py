@@ -16,12 +16,13 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.ray_runtime.hardware import fit_cpus
 from atgen_ray.ray_runtime.session import NAMESPACE, start_ray
-from atgen_ray.serving.errors import Fault, explain
+from atgen_ray.serving.errors import ApiError, explain
 from atgen_ray.serving.replicas.selector import Selector
-from atgen_ray.serving.routes.select_schemas import SelectBody
+from atgen_ray.serving.schemas.select import SelectBody
 from atgen_ray.store.run_folder import RunFolder
 
-REQUEST, RESULT = "request.json", "result.json"
+REQUEST = "request.json"
+RESULT = "result.json"
 PREFIX = "selection-"
 
 
@@ -35,12 +36,12 @@ class SelectionJobs:
         """The handle of a new job.
 
         Raises:
-            Fault: 429, as many jobs as the service allows are under way.
+            ApiError: 429, as many jobs as the service allows are under way.
         """
         start_ray()
         limit = self._service.limits.background_selects
         if _count_jobs() >= limit:
-            raise Fault(429, f"{limit} selections are under way in the background already")
+            raise ApiError(429, f"{limit} selections are under way in the background already")
         job = f"{PREFIX}{uuid4().hex}"
         self._folder(job).write_json(REQUEST, body.model_dump(mode="json"))
         self._work(job)
@@ -50,11 +51,11 @@ class SelectionJobs:
         """SelectionBody of the job as it stands.
 
         Raises:
-            Fault: 404, there is no such job.
+            ApiError: 404, there is no such job.
         """
         folder = self._folder(job)
         if not folder.exists(REQUEST):
-            raise Fault(404, f"job '{job}' is unknown")
+            raise ApiError(404, f"job '{job}' is unknown")
         if folder.exists(RESULT):
             return {"job": job} | dict(folder.read_json(RESULT))
         start_ray()
@@ -63,7 +64,7 @@ class SelectionJobs:
 
     def _folder(self, job: str) -> RunFolder:
         if not (NAME_PATTERN.fullmatch(job) and job.startswith(PREFIX)):
-            raise Fault(404, "expected the handle of a job, selection-...")
+            raise ApiError(404, "expected the handle of a job, selection-...")
         return RunFolder(f"{self._service.storage.rstrip('/')}/selections", job)
 
     def _work(self, job: str) -> None:
@@ -90,7 +91,8 @@ class SelectionActor:
     """Does one selection and ends."""
 
     def __init__(self, service: ServiceConfig, folder: RunFolder) -> None:
-        self._service, self._folder = service, folder
+        self._service = service
+        self._folder = folder
         threading.Thread(target=self._select, name="selection", daemon=True).start()
 
     def _select(self) -> None:

@@ -17,10 +17,10 @@ from atgen_ray.engines.generation import gather_features
 from atgen_ray.engines.hidden_states import append_states
 from atgen_ray.ray_runtime.hardware import count_threads
 from atgen_ray.selection import Embeddings, find_needs, select_batch
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
 from atgen_ray.serving.replicas.base import open_directory
-from atgen_ray.serving.routes.select_schemas import ExampleBody, LabeledBody, SelectBody, pick_rows
+from atgen_ray.serving.schemas.select import ExampleBody, LabeledBody, SelectBody, pick_rows
 from atgen_ray.serving.security.restrictions import check_location
 
 BATCH_ROWS = 32
@@ -29,7 +29,7 @@ Checkpoint = Callable[[], None]
 Result = TypeVar("Result")
 
 
-class Abandoned(Exception):
+class SelectionAbandonedError(Exception):
     """Nobody waits for this any more."""
 
 
@@ -48,7 +48,7 @@ async def run_while_heard(work: Callable[[Checkpoint], Result]) -> Result:
 
     def check() -> None:
         if gone.is_set():
-            raise Abandoned
+            raise SelectionAbandonedError
 
     working = asyncio.ensure_future(asyncio.to_thread(work, check))
     try:
@@ -94,21 +94,21 @@ class Selector:
         labeled = {example.id: example for example in body.labeled}
         everything = {example.id: example.text for example in [*examples, *body.labeled]}
         if len(everything) > self._service.limits.examples:
-            raise Fault(
+            raise ApiError(
                 413, f"{len(everything)} examples are more than {self._service.limits.examples}"
             )
         labels = {
             id_: example.label for id_, example in labeled.items() if example.label is not None
         }
         if "labels" in needs and len(labels) < len(labeled):
-            raise Fault(
+            raise ApiError(
                 400,
                 f"strategy '{body.strategy}' looks at labels, expected one with every labelled "
                 f"example",
             )
         open_ids = [example.id for example in examples if example.id not in labeled]
         if not open_ids:
-            raise Fault(400, "every example is labelled already, expected some that are not")
+            raise ApiError(400, "every example is labelled already, expected some that are not")
         features = None
         if needs & {"generations", "samples", "states"}:
             features = self._features(
@@ -171,7 +171,7 @@ class Selector:
 
         service = self._service
         if service.model is None:
-            raise Fault(
+            raise ApiError(
                 400,
                 f"strategy '{body.strategy}' looks at the model's outputs, but this service has "
                 f"no model",

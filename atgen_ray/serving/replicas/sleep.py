@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 logger = logging.getLogger(__name__)
 
 
-class Rest:
+class SleepCoordinator:
     """Lets an engine sleep while at least one run asks for it and is driven; lives in one event
     loop.
     """
@@ -19,15 +19,13 @@ class Rest:
         is_driven: Callable[[str], bool],
         look_seconds: float = 10.0,
     ) -> None:
-        """`is_driven` says whether a run still has a controller; it is called in a thread every
-        `look_seconds`.
+        """`has_live_controller` says whether a run still has a controller; it is called in a thread
+        every `look_seconds`.
         """
-        self._sleep, self._wake, self._is_driven, self._look_seconds = (
-            sleep,
-            wake,
-            is_driven,
-            look_seconds,
-        )
+        self._sleep = sleep
+        self._wake = wake
+        self._has_live_controller = is_driven
+        self._look_seconds = look_seconds
         self._runs: set[str] = set()
         self._turning = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
@@ -65,7 +63,7 @@ class Rest:
             await asyncio.sleep(self._look_seconds)
             for run in sorted(self._runs):
                 try:
-                    driven = await asyncio.to_thread(self._is_driven, run)
+                    driven = await asyncio.to_thread(self._has_live_controller, run)
                 except (
                     Exception
                 ):  # the journal is away, however: waking would take memory that a training may use

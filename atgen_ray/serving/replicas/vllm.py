@@ -34,9 +34,9 @@ from atgen_ray.engines.vllm_engine import (
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import count_threads, find_device, worker_environment
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
-from atgen_ray.serving.replicas.admission import Gate
+from atgen_ray.serving.replicas.admission import AdmissionQueue
 from atgen_ray.serving.replicas.base import (
     Meter,
     check_digest,
@@ -45,9 +45,9 @@ from atgen_ray.serving.replicas.base import (
     take_whole,
 )
 from atgen_ray.serving.replicas.health import HEALTH_CHECKS, Probe
-from atgen_ray.serving.replicas.sleep import Rest
+from atgen_ray.serving.replicas.sleep import SleepCoordinator
 from atgen_ray.serving.replicas.vllm_responses import VLLMAnswer
-from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody
+from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
 
 PROBES = ("Count to five.", "Name a colour and an animal.")
 PROBE_TOKENS = 8
@@ -74,7 +74,8 @@ def deploy_vllm(service: ServiceConfig) -> serve.Application:
 
 def configure_vllm(service: ServiceConfig) -> LLMConfig:
     """Ray's configuration of the service's model."""
-    engine, gpus = service.engine, service.engine.gpus_per_worker or 0.0
+    engine = service.engine
+    gpus = service.engine.gpus_per_worker or 0.0
     device = find_device(gpus)
     on_gpu = device.cuda
     # On a CPU the API, the proxy and what feeds a run work beside the engine: without a core of
@@ -159,8 +160,10 @@ class VLLMReplica(LLMServer):
         )
         replica = service.replica
         change = None if self._by_name else self._change_weights
-        self._gate = Gate(replica.count_slots("vllm"), replica.turn_seconds, change)
-        self._rest = Rest(self._fall_asleep, self._wake_up, self._directory.is_driven)
+        self._gate = AdmissionQueue(replica.count_slots("vllm"), replica.turn_seconds, change)
+        self._rest = SleepCoordinator(
+            self._fall_asleep, self._wake_up, self._directory.has_live_controller
+        )
         self._meter = Meter()
         await super().__init__(llm_config)
 
@@ -169,7 +172,7 @@ class VLLMReplica(LLMServer):
         adapter = await self._find(self._directory.parse(body.model))
         asked = body.max_tokens or getattr(body, "max_completion_tokens", None)
         if asked is not None and asked > self._service.limits.output_tokens:
-            raise Fault(
+            raise ApiError(
                 400, f"max_tokens is {asked}, expected at most {self._service.limits.output_tokens}"
             )
         async with self._gate.enter(_key(adapter), interactive=True):
@@ -308,7 +311,7 @@ class VLLMReplica(LLMServer):
             await self._check(adapter, "base")
 
     async def _check(self, adapter: Adapter, served: str) -> None:
-        """Raises AdapterMismatch unless a few answers are the adapter's by the measure of
+        """Raises AdapterMismatchError unless a few answers are the adapter's by the measure of
         transformers and peft.
         """
         import pyarrow as pa
@@ -326,7 +329,8 @@ class VLLMReplica(LLMServer):
                 "logprobs": [step.logprob for step in steps],
             }
             rows.append({"id": text, "error": None} | row)
-        examples, features = pa.table({"id": texts, "text": texts}), pa.Table.from_pylist(rows)
+        examples = pa.table({"id": texts, "text": texts})
+        features = pa.Table.from_pylist(rows)
         service = self._service
         effect = await asyncio.to_thread(
             check_adapter,

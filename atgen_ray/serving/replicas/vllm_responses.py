@@ -5,8 +5,8 @@ from typing import Any
 
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest, ErrorResponse
 
-from atgen_ray.serving.errors import Fault
-from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody
+from atgen_ray.serving.errors import ApiError
+from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
 
 
 class VLLMAnswer:
@@ -18,7 +18,8 @@ class VLLMAnswer:
         """`served` is vLLM's name for the model with the caller's adapter; `origin` is told as the
         fingerprint.
         """
-        self._body, self._served = body, served
+        self._body = body
+        self._served = served
         self._head = {"model": body.model, "system_fingerprint": origin}
         self._wants_usage = body.stream_options is not None and body.stream_options.include_usage
         self._tokens: dict[int, int] = {}  # by choice
@@ -44,10 +45,10 @@ class VLLMAnswer:
         """The answer, or a server-sent event of it; None for one that the caller did not ask for.
 
         Raises:
-            Fault: vLLM refuses.
+            ApiError: vLLM refuses.
         """
         if isinstance(item, ErrorResponse):
-            raise Fault(int(item.error.code or 400), item.error.message)
+            raise ApiError(int(item.error.code or 400), item.error.message)
         if not isinstance(item, str):
             answer: dict[str, Any] = item.model_dump(mode="json")
             self._tokens[0] = answer["usage"]["completion_tokens"]

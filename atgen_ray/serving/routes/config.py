@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field, JsonValue
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.strict_yaml import parse_yaml
-from atgen_ray.serving.routes.request_body import Body
-from atgen_ray.serving.runs import RunControl
+from atgen_ray.serving.runs import RunManager
+from atgen_ray.serving.schemas.body import Body
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.serving.uploads import BINARY, UPLOADS, receive_upload
 
@@ -50,7 +50,7 @@ class UploadBody(BaseModel):
     columns: list[str] = Field(description="Of the first row; dots reach into nested ones")
 
 
-def config_routes(service: ServiceConfig, control: RunControl) -> APIRouter:
+def config_routes(service: ServiceConfig, control: RunManager) -> APIRouter:
     """For admins."""
     router = APIRouter(tags=["configs"], dependencies=[allow("admin")])
 

@@ -12,14 +12,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 
 from atgen_ray.engines.serve_engine import APP
 from atgen_ray.serving.openapi import describe_text
-from atgen_ray.serving.runs import RunControl
+from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.security.roles import allow
 
 READY_SECONDS = 5.0
 KEPT_SECONDS = 1.0
 
 
-def health_routes(control: RunControl) -> APIRouter:
+def health_routes(control: RunManager) -> APIRouter:
     """Health is open to all and says nothing but whether."""
     router = APIRouter(tags=["health"])
     readiness = Readiness(lambda: _is_ready(control))
@@ -84,7 +84,7 @@ class Readiness:
             self._answered = time.monotonic()
 
 
-def _is_ready(control: RunControl) -> bool:
+def _is_ready(control: RunManager) -> bool:
     control.check()
     states = _deployment_states()
     return bool(states) and all(state == "HEALTHY" for state in states)

@@ -9,9 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from fastapi.concurrency import run_in_threadpool
 
-from atgen_ray.annotation.human.label_import import BroughtLabel, bring_labels, read_labels
+from atgen_ray.annotation.human.label_import import ImportedLabel, bring_labels, read_labels
 from atgen_ray.serving.routes.runs import Name
-from atgen_ray.serving.routes.task_schemas import ImportBody, ImportedBody
+from atgen_ray.serving.schemas.tasks import ImportBody, ImportedBody
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.serving.uploads import BINARY
 from atgen_ray.store.journal import Journal
@@ -30,7 +30,7 @@ def label_routes(journal: Journal, storage: str) -> APIRouter:
     def import_labels(name: Name, body: ImportBody) -> ImportedBody:
         """Labels that exist already, for examples of the pool."""
         labels = [
-            BroughtLabel(label.text, label.id, label.input, label.annotator)
+            ImportedLabel(label.text, label.id, label.input, label.annotator)
             for label in body.labels
         ]
         return ImportedBody(**bring_labels(journal, storage, name, labels))

@@ -12,10 +12,10 @@ from fastapi.responses import JSONResponse
 
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.strict_json import encode_json
-from atgen_ray.serving.errors import Fault, describe_fault, explain
+from atgen_ray.serving.errors import ApiError, describe_fault, explain
 from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory, name_model
 from atgen_ray.serving.routes.event_stream import EventStream
-from atgen_ray.serving.routes.openai_schemas import ChatBody, CompletionBody, EmbeddingBody
+from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody, EmbeddingBody
 from atgen_ray.serving.security.roles import allow
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def model_routes(
 
     async def answer(body: ChatBody | CompletionBody) -> Any:
         if directory is None or model is None:
-            raise Fault(404, f"model {body.model[:200]!r} is unknown: this service has no model")
+            raise ApiError(404, f"model {body.model[:200]!r} is unknown: this service has no model")
         directory.parse(body.model)  # before a replica is asked
         if not body.stream:
             return JSONResponse(await model.answer_whole.remote(body))
@@ -60,7 +60,7 @@ def model_routes(
     async def embed(body: EmbeddingBody) -> dict[str, Any]:
         """Vectors of the service's encoder, of length 1."""
         if body.model != encoder:
-            raise Fault(
+            raise ApiError(
                 404, f"model {body.model[:200]!r} has no embeddings here, expected {encoder}"
             )
         vectors = await selector.embed.remote(body.texts)
@@ -87,7 +87,7 @@ def model_routes(
         for card in await run_in_threadpool(_list_models, directory, encoder):
             if card["id"] == name:
                 return card
-        raise Fault(404, f"model {name[:200]!r} is unknown; GET /v1/models lists all")
+        raise ApiError(404, f"model {name[:200]!r} is unknown; GET /v1/models lists all")
 
     return router
 

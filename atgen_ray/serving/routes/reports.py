@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import StringConstraints
 
 from atgen_ray.core.names import NAME_PATTERN
-from atgen_ray.serving.runs import RunControl
+from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.security.roles import allow
 
 Names = Annotated[
@@ -16,7 +16,7 @@ Names = Annotated[
 ]
 
 
-def report_routes(control: RunControl) -> APIRouter:
+def report_routes(control: RunManager) -> APIRouter:
     """For admins: it holds labels and references."""
     router = APIRouter(prefix="/api/v1", tags=["runs"])
 

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, Field, JsonValue
 
 from atgen_ray.core.names import NAME_PATTERN
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.openapi import describe_files, describe_text
 from atgen_ray.serving.routes.event_stream import EventStream
-from atgen_ray.serving.runs import RunControl
+from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.security.roles import allow
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$", description="Name of the run")]
@@ -58,10 +58,11 @@ class StartedBody(BaseModel):
     message: str = Field(description="What will happen")
 
 
-def run_routes(control: RunControl) -> APIRouter:
+def run_routes(control: RunManager) -> APIRouter:
     """Reading is for annotators too, the rest for admins."""
     router = APIRouter(prefix="/api/v1/runs", tags=["runs"])
-    anybody, admin = [allow("admin", "annotator")], [allow("admin")]
+    anybody = [allow("admin", "annotator")]
+    admin = [allow("admin")]
 
     @router.post("", status_code=202, dependencies=admin)
     def start_run(request: Request, config: dict[str, JsonValue]) -> StartedBody:
@@ -117,7 +118,7 @@ def run_routes(control: RunControl) -> APIRouter:
             if not (
                 last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10
             ):
-                raise Fault(400, "Last-Event-ID is no sequence number of an event")
+                raise ApiError(400, "Last-Event-ID is no sequence number of an event")
             after = int(last_event_id)
         return EventStream(control.events(name, after))
 

@@ -9,7 +9,7 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.core.records import SAMPLES
 from atgen_ray.selection import find_needs
 from atgen_ray.serving.replicas.selection_jobs import SelectionJobs
-from atgen_ray.serving.routes.select_schemas import SelectBody, SelectionBody
+from atgen_ray.serving.schemas.select import SelectBody, SelectionBody
 from atgen_ray.serving.security.roles import allow
 
 

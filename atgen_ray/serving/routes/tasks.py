@@ -9,9 +9,9 @@ from fastapi import APIRouter, Header, Path, Query
 from atgen_ray.annotation.human.adjudication import decide, list_disputes
 from atgen_ray.annotation.human.progress import measure_progress, measure_team
 from atgen_ray.annotation.human.queue import Queue
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.routes.runs import Name
-from atgen_ray.serving.routes.task_schemas import (
+from atgen_ray.serving.schemas.tasks import (
     DecisionBody,
     DraftBody,
     FlagBody,
@@ -115,7 +115,7 @@ def task_routes(journal: Journal) -> APIRouter:
     def decide_task(name: Name, id: Id, body: DecisionBody, caller: Admin) -> StateBody:
         """Settle a dispute, or a task that was skipped."""
         if body.verdict == "label" and not body.text.strip():
-            raise Fault(422, "text is empty, expected the label")
+            raise ApiError(422, "text is empty, expected the label")
         state = decide(journal, name, id, caller.name, body.verdict, body.text, body.comment)
         return StateBody(id=id, state=state)
 

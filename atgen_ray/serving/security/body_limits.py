@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 
 
-class CallerGone(Exception):
+class CallerGoneError(Exception):
     """The caller closed the connection before its body was there."""
 
 
-class Newcomers:
+class BodyReader:
     """Bodies of callers who have shown no token yet. A few are read at once.
 
     When one more comes, the one that has been on its way for longest is given up: a form that a
@@ -45,22 +45,23 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The whole body.
 
     Raises:
-        Fault: 413, it has more than `limit` bytes; a declared size is believed before anything is
-            read.
-        CallerGone: it will never be whole.
+        ApiError: 413, it has more than `limit` bytes; a declared size is believed before anything
+            is read.
+        CallerGoneError: it will never be whole.
     """
     declared = Headers(scope=scope).get("content-length", "")
-    body, more = bytearray(), True
+    body = bytearray()
+    more = True
     too_large = declared.isdigit() and int(declared) > limit
     while more and not too_large:
         message = await receive()
         if message["type"] != "http.request":
-            raise CallerGone
+            raise CallerGoneError
         body += message.get("body", b"")
         more = message.get("more_body", False)
         too_large = len(body) > limit
     if too_large:
-        raise Fault(413, f"the body has more than {limit} bytes")
+        raise ApiError(413, f"the body has more than {limit} bytes")
     return bytes(body)
 
 
@@ -80,7 +81,7 @@ def hurry(receive: Receive, part_seconds: float, seconds: float) -> Receive:
     """A body that the application reads part by part: each has a deadline, and the whole has one.
 
     Raises:
-        Fault: 408, it was not met.
+        ApiError: 408, it was not met.
     """
     end = asyncio.get_running_loop().time() + seconds
     more = True
@@ -102,9 +103,9 @@ def hurry(receive: Receive, part_seconds: float, seconds: float) -> Receive:
     return hurried
 
 
-def too_slow() -> Fault:
+def too_slow() -> ApiError:
     """What a caller hears whose body does not come."""
-    return Fault(408, "the body did not come in time")
+    return ApiError(408, "the body did not come in time")
 
 
 def _give_up(reading: asyncio.Timeout) -> None:

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 
 
-class Places:
+class ConcurrencyLimit:
     """Counts who is inside; one event loop's own."""
 
     def __init__(self, what: str, total: int) -> None:
@@ -21,12 +21,12 @@ class Places:
         """A place while the block lasts; `each` is how many `caller` may have.
 
         Raises:
-            Fault: 429, there is none.
+            ApiError: 429, there is none.
         """
         if self._inside.total() >= self._total:
-            raise Fault(429, f"too many {self._what} are under way")
+            raise ApiError(429, f"too many {self._what} are under way")
         if each is not None and self._inside[caller] >= each:
-            raise Fault(
+            raise ApiError(
                 429, f"too many {self._what} of this token are under way, expected at most {each}"
             )
         self._inside[caller] += 1

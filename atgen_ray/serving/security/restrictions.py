@@ -91,7 +91,7 @@ def _is_path(location: str) -> bool:
 FREE = ("output_schema", "parameters")
 
 
-def confine(tree: dict[str, Any], service: ServiceConfig) -> None:
+def restrict_config(tree: dict[str, Any], service: ServiceConfig) -> None:
     """Nothing, where the configuration `tree` keeps within what the service allows.
 
     Raises:

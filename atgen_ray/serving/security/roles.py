@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import Depends, Request
 
-from atgen_ray.serving.errors import Fault
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.security.tokens import Caller, Role
 
 
@@ -14,7 +14,7 @@ def allow(*roles: Role) -> Any:
     def check(request: Request) -> Caller:
         caller: Caller = request.state.caller
         if caller.role not in roles:
-            raise Fault(
+            raise ApiError(
                 403, f"this needs the role {' or '.join(roles)}, the token has {caller.role}"
             )
         return caller

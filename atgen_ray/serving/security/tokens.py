@@ -48,7 +48,8 @@ class Tokens:
             raise UserError(
                 f"--role is {role[:80]!r}, expected admin or annotator{nearest(role, ROLES)}"
             )
-        id_, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
+        id_ = secrets.token_hex(4)
+        secret = secrets.token_urlsafe(32)
         with self._database.writing() as connection:
             entry = {
                 "id": id_,

@@ -22,10 +22,9 @@ from atgen_ray.store.tables import TABLES
 
 VERSION_TABLE = "atgen_revision"
 FIRST = "0001"
-OLD_TABLE, OLD_VERSION = (
-    "atgen_schema",
-    2,
-)  # how a database said, before there were revisions, that it is as in FIRST
+# how a database said, before there were revisions, that it is as in FIRST
+OLD_TABLE = "atgen_schema"
+OLD_VERSION = 2
 _ONE_AT_A_TIME = threading.Lock()  # Alembic keeps what it works on in its module
 
 
@@ -56,7 +55,8 @@ def upgrade(connection: sa.Connection) -> None:
         ForeignDatabase: they are of a newer atgen-ray, of one before the first revision, or of
             another program.
     """
-    found, known = read_revision(connection), list_revisions()
+    found = read_revision(connection)
+    known = list_revisions()
     if found == known[-1]:
         return  # another process was quicker
     if found is not None and found not in known:

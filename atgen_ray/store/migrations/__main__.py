@@ -8,19 +8,20 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from atgen_ray.store.database import Database
-from atgen_ray.store.migrations import list_revisions
+from atgen_ray.store.migrations import list_revisions, upgrade
 
 
 def write_revision(message: str) -> None:
     """The difference between the tables in `tables.py` and the last revision as a new one."""
     with TemporaryDirectory() as folder:
         file = Path(folder, "atgen.db")
-        Database(sa.URL.create("sqlite", database=str(file))).close()
+        engine = sa.create_engine(f"sqlite:///{file}")
+        with engine.begin() as connection:
+            upgrade(connection)
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent))
         config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
-        with sa.create_engine(f"sqlite:///{file}").connect() as connection:
+        with engine.connect() as connection:
             config.attributes["connection"] = connection
             number = f"{int(list_revisions()[-1]) + 1:04d}"
             command.revision(config, message, autogenerate=True, rev_id=number)

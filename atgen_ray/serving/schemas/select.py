@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, model_validator
 
-from atgen_ray.serving.routes.request_body import Body
+from atgen_ray.serving.schemas.body import Body
 
 
 def _encodable(text: str) -> str:

@@ -20,19 +20,19 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atgen_ray.config import LimitsConfig
-from atgen_ray.core.errors import OutOfOrder
-from atgen_ray.serving.errors import Fault, fault_response
+from atgen_ray.core.errors import StorageUnavailableError
+from atgen_ray.serving.errors import ApiError, fault_response
 from atgen_ray.serving.pages.assets import STATIC
 from atgen_ray.serving.pages.rendering import invite_to_sign_in, wants_page
 from atgen_ray.serving.security.body_limits import (
-    CallerGone,
-    Newcomers,
+    BodyReader,
+    CallerGoneError,
     hurry,
     read_body,
     replay,
     too_slow,
 )
-from atgen_ray.serving.security.concurrency import Places
+from atgen_ray.serving.security.concurrency import ConcurrencyLimit
 from atgen_ray.serving.security.sessions import CSRF_HEADER, SIGN_IN, is_own_write, read_cookie
 from atgen_ray.serving.security.tokens import Caller, Tokens
 from atgen_ray.serving.uploads import UPLOADS
@@ -44,7 +44,7 @@ CLIENT_CLOSED = 499  # as nginx says it: the caller went away before the answer 
 access_log = logging.getLogger("atgen_ray.access")
 
 
-class Guards:
+class AuthMiddleware:
     """Wraps the application; `scope["state"]["caller"]` is set for every route but the few that are
     open to all.
 
@@ -57,11 +57,11 @@ class Guards:
         self._app = app
         self._tokens = tokens
         self._limits = limits
-        self._newcomers = Newcomers(limits.sign_ins)
-        self._sign_ins = Places("sign-ins", limits.sign_ins)
-        self._checks = Places("requests", limits.requests)
-        self._requests = Places("requests", limits.requests)
-        self._streams = Places("event streams", limits.streams)
+        self._newcomers = BodyReader(limits.sign_ins)
+        self._sign_ins = ConcurrencyLimit("sign-ins", limits.sign_ins)
+        self._checks = ConcurrencyLimit("requests", limits.requests)
+        self._requests = ConcurrencyLimit("requests", limits.requests)
+        self._streams = ConcurrencyLimit("event streams", limits.streams)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -72,7 +72,8 @@ class Guards:
             await self._guard(scope, receive, send)
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started, status = time.time(), 0
+        started = time.time()
+        status = 0
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -82,11 +83,11 @@ class Guards:
 
         try:
             await self._admit(scope, receive, watched)
-        except Fault as fault:
+        except ApiError as fault:
             await self._refuse(fault)(scope, receive, watched)
-        except OutOfOrder as error:  # the tokens cannot be looked up
+        except StorageUnavailableError as error:  # the tokens cannot be looked up
             await fault_response(503, str(error), self._limits.retry_after)(scope, receive, watched)
-        except (CallerGone, ClientDisconnect):
+        except (CallerGoneError, ClientDisconnect):
             status = status or CLIENT_CLOSED
         except asyncio.CancelledError:  # Serve ends a request so when its caller has gone
             status = status or CLIENT_CLOSED
@@ -138,7 +139,7 @@ class Guards:
             raise too_slow() from None
         await self._app(scope, replay(body, receive), send)
 
-    def _refuse(self, fault: Fault) -> Response:
+    def _refuse(self, fault: ApiError) -> Response:
         refusal = fault_response(
             fault.status, fault.message, self._limits.retry_after if fault.status == 429 else None
         )
@@ -150,7 +151,8 @@ class Guards:
 
     async def _find_caller(self, scope: Scope) -> Response | None:
         """Finds out who calls; an answer for one who may not come in."""
-        given, cookie = Headers(scope=scope).get("authorization"), read_cookie(scope)
+        given = Headers(scope=scope).get("authorization")
+        cookie = read_cookie(scope)
         scheme, _, token = (
             given.partition(" ") if given is not None else ("bearer", "", cookie or "")
         )

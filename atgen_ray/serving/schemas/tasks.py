@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from atgen_ray.serving.routes.request_body import Body
+from atgen_ray.serving.schemas.body import Body
 
 LONGEST = 100_000  # characters of a label
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]

@@ -6,18 +6,18 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from atgen_ray.annotation.context import Site
+from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.llm.prompts import JUDGED
 from atgen_ray.annotation.registry import build_annotator
 from atgen_ray.config import PromptConfig
 from atgen_ray.core.errors import RunPaused
-from atgen_ray.evaluation import Ask
+from atgen_ray.evaluation import JudgeFn
 from atgen_ray.evaluation.metrics.llm_judge import INSTRUCTIONS
 
 KEY = "evaluation.judge"
 
 
-def build_ask(site: Site) -> Ask | None:
+def build_judge(site: AnnotationContext) -> JudgeFn | None:
     """How the metric `llm_judge` asks evaluation.judge at `site`; None where nobody is configured.
 
     Equal material is graded once a round. A verdict that is unusable, also when asked for again, is

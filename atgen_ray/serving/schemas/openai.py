@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from atgen_ray.serving.routes.request_body import Body
-from atgen_ray.serving.routes.select_schemas import Text, Word
+from atgen_ray.serving.schemas.body import Body
+from atgen_ray.serving.schemas.select import Text, Word
 
 MOST_CHOICES = 8
 MOST_TOP_LOGPROBS = 20
