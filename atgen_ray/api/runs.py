@@ -169,8 +169,7 @@ class Run:
         """
         folder = self._folder()
         evaluated = self._list_steps("evaluation")
-        if round is None:
-            round = max(evaluated, default=0)
+        round = max(evaluated, default=0) if round is None else self._check_round(round)
         if round not in evaluated:
             raise UserError(self._explain_round(round, evaluated, "has not been evaluated"))
         from atgen_ray.store.layout import round_folder
@@ -211,9 +210,8 @@ class Run:
 
         folder = self._folder()
         trained = self._list_steps("training")
-        if round is None:
-            round = max(trained, default=0)
-        rel = f"{round_folder(self._check_round(round))}/adapter"
+        round = max(trained, default=0) if round is None else self._check_round(round)
+        rel = f"{round_folder(round)}/adapter"
         if round not in trained:
             raise UserError(self._explain_round(round, trained, "has no adapter"))
         if not folder.exists(rel):
@@ -329,9 +327,8 @@ class Run:
             raise UserError(f"round is {str(round)[:80]!r}, expected a whole number from 0")
         return round
 
-    def _explain_round(self, round: Any, known: list[int], lack: str) -> str:
+    def _explain_round(self, round: int, known: list[int], lack: str) -> str:
         """One line on a round that lacks what is asked of it, with the rounds that have it."""
-        round = self._check_round(round)
         have = ", ".join(str(at) for at in known)
         hint = f"expected one of {have}" if known else "no round has by now"
         return f"round {round} of run '{self.name}' {lack}; {hint}"
