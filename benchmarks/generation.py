@@ -197,7 +197,7 @@ def measure_merge(tokens: int) -> dict[str, Any]:
     ).merge_and_unload()
     merged.save_pretrained(folder / "merged")
     load_tokenizer(model).save_pretrained(folder / "merged")
-    engine = VLLMEngine(service.taught, service.prompt, service.engine)
+    engine = VLLMEngine(service.target_model, service.prompt, service.engine)
     arguments = engine.engine_arguments(find_device(0), 0, tuned=True)
     llm = LLM(str(folder / "merged"), **arguments)
     llm.generate(

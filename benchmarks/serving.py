@@ -85,8 +85,9 @@ def load_transformers(service: Any, tokens: int) -> Callable[[list[str]], int]:
     from atgen_ray.models.prompts import PromptBuilder
     from atgen_ray.serving.replicas.adapter_cache import AdapterCache
 
-    tokenizer: Any = load_tokenizer(service.taught)
-    stop_ids = PromptBuilder(tokenizer, service.prompt, service.taught.max_prompt_tokens).stop_ids
+    tokenizer: Any = load_tokenizer(service.target_model)
+    longest = service.target_model.max_prompt_tokens
+    stop_ids = PromptBuilder(tokenizer, service.prompt, longest).stop_ids
     shelf = AdapterCache(service)
     shelf.load_model()
 
@@ -107,9 +108,9 @@ def load_vllm(service: Any, tokens: int) -> Callable[[list[str]], int]:
     os.environ.update(vllm_environment(on_gpu=False))
     from vllm import LLM, SamplingParams
 
-    engine = VLLMEngine(service.taught, service.prompt, service.engine)
+    engine = VLLMEngine(service.target_model, service.prompt, service.engine)
     arguments = engine.engine_arguments(find_device(0), 0, tuned=True)
-    llm = LLM(resolve_checkpoint(service.taught.id), **arguments)
+    llm = LLM(resolve_checkpoint(service.target_model.id), **arguments)
     sampling = SamplingParams(temperature=0.0, max_tokens=tokens)
 
     def answer(prompts: list[str]) -> int:

@@ -13,12 +13,12 @@ import pytest
 # Seconds of the files that take longest, on two cores. They decide the order and nothing else: a
 # number that is out of date costs time only. Each run of the suite ends with the current ones.
 SECONDS: dict[str, float] = {
-    "tests/chaos/test_kills.py": 240,
+    "tests/chaos/test_kills.py": 180,
+    "tests/chaos/test_node_deaths.py": 120,
     "tests/chaos/test_starved_runs.py": 150,
     "tests/cluster/test_jobs.py": 150,
     "tests/annotation/test_kills_while_paying.py": 140,
     "tests/bench/test_sweep.py": 110,
-    "tests/chaos/test_node_deaths.py": 110,
     "tests/ray/test_annotators.py": 100,
     "tests/ray/test_run.py": 95,
     "tests/ray/test_dry_run.py": 75,
@@ -44,8 +44,8 @@ SECONDS: dict[str, float] = {
 # The first that a file needs is its unit.
 SHARED = ("serve_url", "ray_session")
 
-# A test that needs one of these fixtures, or is given PostgreSQL as a parameter, starts Ray, Serve, a
-# database server, a browser or a whole run.
+# A test that needs one of these fixtures, or is given PostgreSQL as a parameter, starts Ray, Serve,
+# a database server, a browser or a whole run.
 SLOW_FIXTURES = {
     "ray_session",
     "serve_url",

@@ -48,7 +48,7 @@ def test_labels_come_from_files(desk: HumanDesk, tmp_path: Path, ending: str) ->
     assert (done.status, done.out) == (0, "2 labels imported, 0 known before, 0 refused\n")
     again = call("runs", "import", desk.run, str(file), "--storage", str(tmp_path))
     assert again.out == "0 labels imported, 2 known before, 0 refused\n"
-    labels, _ = desk.round().take()
+    labels, _ = desk.round().collect_labels()
     assert {label.id: label.text for label in labels} == {"e00": "known", "e01": "also"}
 
 

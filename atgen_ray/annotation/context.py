@@ -1,4 +1,4 @@
-"""What an annotator works with in one round of a run."""
+"""Annotator protocol, and the context of one round that every annotator works in."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ from atgen_ray.store.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Shortfall:
-    """A budget that kept examples without a label, and the most that the first of them can cost, in
-    billionths.
+    """A budget that left examples without a label, and the highest possible cost of the first of
+    them in billionths of a dollar.
     """
 
     limit: Scope
@@ -24,13 +24,14 @@ class Shortfall:
 
 @dataclass(frozen=True)
 class AnnotationContext:
-    """One round of a run, seen by its annotator.
+    """Everything that an annotator may use of a run in one round.
 
     Attributes:
-        texts: the user turn of every example of the pool, by id.
+        texts: user turn of every example of the pool, by id.
         labeled: labels of earlier rounds, which may serve as worked examples.
-        progress: hears of labels done, and raises RunStopped when the run is to stop.
-        shortfalls: budgets that were met, in the order in which they were.
+        progress: called with the number of labels done and of all; raises RunStopped when the run
+            is to stop.
+        shortfalls: budgets that ran out, in the order in which they did.
     """
 
     config: RunConfig
@@ -45,13 +46,14 @@ class AnnotationContext:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The run's money."""
+        """Return the ledger of the run's budgets."""
         return Ledger(self.config.name, self.config.stopping)
 
-    def note_limit(self, limit: Scope | None, left: int, worst: int) -> None:
-        """Tells the journal that a budget kept `left` examples without a label.
+    def record_shortfall(self, limit: Scope | None, left: int, worst: int) -> None:
+        """Record in the journal that the budget `limit` left `left` examples without a label.
 
-        The first of them can cost `worst` billionths of a dollar.
+        The first of them can cost `worst` billionths of a dollar. Without a limit nothing is
+        recorded.
         """
         if limit is not None and left:
             self.shortfalls.append(Shortfall(limit, worst))
@@ -59,7 +61,9 @@ class AnnotationContext:
             self.journal.append(self.lease, "budget", self.round, "annotation", payload)
 
     def describe_shortfall(self, shortfall: Shortfall) -> str:
-        """The budget, what of it is spent, and what the next label can cost, as one line."""
+        """Return one line with the budget, what of it is spent, and what the next label can
+        cost.
+        """
         with self.journal.database.reading() as connection:
             used = self.ledger.used(connection, shortfall.limit, self.round)
         key = "stopping.dollars" if shortfall.limit == "run" else "stopping.dollars_per_round"
@@ -76,16 +80,17 @@ class AnnotationContext:
 
 
 class Annotator(Protocol):
-    """Labels examples. A label that was returned once is never asked for again: the journal keeps
-    it.
-    """
+    """Labels examples. The journal keeps every label, so none is requested twice."""
 
     name: str
 
     def annotate_batch(
         self, ids: Sequence[str], texts: Sequence[str]
     ) -> tuple[list[Annotation], list[DeadLetter]]:
-        """A label for each example, in any order, or the reason why it has none.
+        """Return a label for each example, in any order, or the reason why it has none.
+
+        An example with neither was left out because a budget ran out; the journal has an event
+        that says so.
 
         An example with neither was left out because a budget was met; the journal has an event that
         says so.

@@ -1,5 +1,5 @@
-"""What annotation will cost, before anything is sent: questions, tokens and dollars of both modes
-side by side.
+"""Cost estimate of annotation before anything is sent: questions, tokens, and dollars of
+synchronous and batch requests.
 """
 
 import statistics
@@ -27,8 +27,13 @@ Numbers = dict[str, Any]
 
 
 def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) -> Numbers:
-    """Questions, tokens and dollars for `labels` labels of examples such as `texts`, without
-    contacting anyone.
+    """Return questions, tokens and dollars for `labels` labels of examples such as `texts`, without
+    contacting a provider.
+
+    Prompt tokens are counted with the target model's tokenizer, which comes within a few per
+    cent of a provider's own on English; output tokens are counted as the longest that are
+    allowed. `dollars_at_most` is what the ledger would reserve: a token for every byte of a
+    prompt, all repairs, and every example for a router's second annotator.
 
     Tokens of a prompt are counted with the tokenizer of the taught model, which comes within a few
     per cent of a provider's own on English; of answers the longest allowed are counted.
@@ -38,7 +43,11 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
     dollars = 0.0
     at_most = 0.0
     modes = {"sync": 0.0, "batch": 0.0}
-    questions = prompt_tokens = output_tokens = 0
+    questions = 0
+    prompt_tokens = 0
+    output_tokens = 0
+    # The first annotator labels everything. A router's second one adds to the upper bound alone,
+    # because nobody knows yet how many labels it will be asked for.
     for index, (key, annotator) in enumerate(list_annotators(config.annotator)):
         if not isinstance(annotator, LLMAnnotatorConfig):
             people = annotator.overlap if isinstance(annotator, HumanAnnotatorConfig) else 1
@@ -79,7 +88,7 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
 
 
 def check_budget(config: RunConfig, texts: Sequence[str]) -> None:
-    """Nothing, where each budget buys at least the cheapest label of an example among `texts`.
+    """Check that each budget pays for at least the cheapest label of an example among `texts`.
 
     Raises:
         UserError: one does not; names the budget and what a label can cost.
@@ -97,7 +106,7 @@ def check_budget(config: RunConfig, texts: Sequence[str]) -> None:
 
 
 def _price_label(config: RunConfig, text: str) -> int:
-    """The most that a label of `text` by the first annotator can cost, without repairs, in
+    """Return the most that a label of `text` by the first annotator can cost, without repairs, in
     billionths of a dollar.
     """
     key, annotator = list_annotators(config.annotator)[0]
@@ -111,10 +120,10 @@ def _price_label(config: RunConfig, text: str) -> int:
 
 
 def estimate_judge(config: RunConfig, answers: int, texts: Sequence[str]) -> Numbers:
-    """Questions and dollars for grading `answers` answers to tasks such as `texts`; nothing without
-    a judge.
+    """Return questions and dollars for grading `answers` answers to tasks such as `texts`; empty
+    without a judge.
 
-    Answer and reference are counted as long as the taught model may write.
+    Answer and reference are counted as the longest that the target model may write.
     """
     judge = config.evaluation.judge
     if judge is None:
@@ -132,15 +141,15 @@ def estimate_judge(config: RunConfig, answers: int, texts: Sequence[str]) -> Num
 
 
 def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float | None:
-    """Minutes for `labels` labels at the median speed of this annotator in earlier runs; None where
-    there is none.
+    """Return the minutes for `labels` labels at this annotator's median speed in earlier runs, or
+    None without such runs.
     """
     annotator = config.annotator.model_dump(mode="json")
     speeds = [
         event.seconds / event.payload["rows"]
         for record in journal.runs()
         if (record.config.get("annotator") or {}) == annotator
-        for event in journal.events(record.name, kind="step")
+        for event in journal.steps(record.name)
         if event.step == "annotation" and event.payload.get("rows") and event.seconds
     ]
     return round(labels * statistics.median(speeds) / 60, 1) if speeds else None
@@ -149,8 +158,8 @@ def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float 
 def _count_tokens(
     config: RunConfig, annotator: LLMAnnotatorConfig, texts: Sequence[str]
 ) -> tuple[float, float]:
-    """Mean tokens of a question by the taught model's tokenizer, and the mean of what they are at
-    most.
+    """Return the mean tokens of a question by the target model's tokenizer, and the mean of their
+    upper bounds.
     """
     shots = [(text, "") for text in texts[: annotator.shots]]
     writer = PromptWriter(annotator, config.prompt, shots)
@@ -167,4 +176,5 @@ def _count_tokens(
 
 
 def _dollars(price: Price, prompt_tokens: float, output_tokens: float) -> float:
+    """Return the price of these tokens in dollars."""
     return (prompt_tokens * price.input + output_tokens * price.output) / 1_000_000

@@ -1,4 +1,4 @@
-"""Known answers as labels: the simulated annotator of benchmarks."""
+"""Simulated annotator of benchmarks: it answers with the known references of the dataset."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,16 +10,16 @@ from atgen_ray.store.ledger import Entry
 
 
 class DatasetAnnotator:
-    """Answers with the first reference of the dataset, at a price that is only counted, within the
-    budget.
+    """Labels an example with its first reference. The price is only counted, and the budget
+    holds.
     """
 
     name = "dataset"
 
-    def __init__(self, config: DatasetAnnotatorConfig, site: AnnotationContext) -> None:
-        gold = site.folder.read_table("gold.parquet")
+    def __init__(self, config: DatasetAnnotatorConfig, context: AnnotationContext) -> None:
+        gold = context.folder.read_table("gold.parquet")
         self._price = config.price_per_label
-        self._site = site
+        self._context = context
         self._gold: Mapping[str, Sequence[str]] = dict(
             zip(gold["id"].to_pylist(), gold["references"].to_pylist(), strict=True)
         )
@@ -35,23 +35,26 @@ class DatasetAnnotator:
         ]
         bought = known[: self._pay(known)]
         labels = [Annotation(id_, self._gold[id_][0], self.name, self._price) for id_ in bought]
-        self._site.progress(len(labels), len(ids))
+        self._context.progress(len(labels), len(ids))
         return labels, missing
 
     def _pay(self, ids: Sequence[str]) -> int:
-        """Enters the price of labels in the ledger; how many of the first the budget allows."""
-        site = self._site
+        """Book the price of the labels in the ledger and return how many of the first ones the
+        budget allows.
+        """
+        context = self._context
         nano = to_nano(self._price)
         entries = [Entry(f"{self.name}-{id_}", id_, nano) for id_ in ids]
-        with site.journal.leased_transaction(site.lease) as connection:
-            paid = site.ledger.find(connection, [entry.key for entry in entries])  # before a kill
-            count, limit = site.ledger.reserve(
+        with context.journal.leased_transaction(context.lease) as connection:
+            # A process that was killed after this transaction has paid for these already.
+            paid = context.ledger.find(connection, [entry.key for entry in entries])
+            count, limit = context.ledger.reserve(
                 connection,
-                site.round,
+                context.round,
                 self.name,
                 [entry for entry in entries if entry.key not in paid],
             )
-            site.ledger.settle(connection, dict.fromkeys((entry.key for entry in entries), nano))
+            context.ledger.settle(connection, dict.fromkeys((entry.key for entry in entries), nano))
         count += len(paid)
-        site.note_limit(limit, len(ids) - count, nano)
+        context.record_shortfall(limit, len(ids) - count, nano)
         return count

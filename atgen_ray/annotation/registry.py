@@ -1,4 +1,4 @@
-"""Annotators by the name that the configuration gives them, and how each is built."""
+"""Registry of annotators: `ANNOTATORS` maps `annotator.type` to the function that builds it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +16,11 @@ from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig, 
 from atgen_ray.config.annotation import ModelAnnotatorConfig
 from atgen_ray.config.prices import find_price
 from atgen_ray.core.money import to_nano
+from atgen_ray.store.layout import round_folder
 
 
 def build_provider(config: RemoteAnnotatorConfig, run: str, key: str) -> Provider:
-    """The way to ask the provider that `config` names; `key` is its configuration key.
+    """Return the client of the provider that `config` names; `key` is its configuration key.
 
     Raises:
         UserError: the SDK is not installed, or there is no key.
@@ -34,78 +35,86 @@ def build_provider(config: RemoteAnnotatorConfig, run: str, key: str) -> Provide
 
 
 def build_timeouts(config: RemoteAnnotatorConfig) -> Timeouts:
-    """How long the configuration lets us wait."""
+    """Return the timeouts that the configuration sets."""
     return Timeouts(
         outage=config.outage_minutes * 60,
         poll=config.poll_seconds,
         batch=config.batch_hours * 3600,
         call=config.timeout_seconds,
-        # What was sent may still be at work for as long as a call may last.
-        doubt=config.timeout_seconds,
+        # A request whose connection broke may still be answered for as long as a call may last.
+        lookup=config.timeout_seconds,
     )
 
 
 def build_remote(
     config: RemoteAnnotatorConfig,
-    site: AnnotationContext,
+    context: AnnotationContext,
     key: str,
-    patience: Timeouts | None = None,
+    timeouts: Timeouts | None = None,
 ) -> LLMAnnotator:
-    """A model of a paid provider, or of a server that speaks its protocol; patient as it is told to
-    be.
+    """Return an annotator that asks a paid provider, or a server that speaks its protocol.
+
+    `timeouts` replace those of the configuration.
     """
     price = find_price(config, key)
-    terms = BillingPolicy(
-        worst=lambda ask: bound_cost(config, price, ask.prompt),
+    billing = BillingPolicy(
+        worst=lambda request: bound_cost(config, price, request.prompt),
         cost=price.nano,
         resend=config.in_doubt == "resend",
         cancel=config.on_stop == "cancel",
     )
-    provider = build_provider(config, site.config.name, key)
+    provider = build_provider(config, context.config.name, key)
     name = f"{provider.name}/{config.model}"
-    return LLMAnnotator(config, site, provider, terms, patience or build_timeouts(config), name)
+    return LLMAnnotator(
+        config, context, provider, billing, timeouts or build_timeouts(config), name
+    )
 
 
-def build_local(config: ModelAnnotatorConfig, site: AnnotationContext, key: str) -> LLMAnnotator:
-    """A model on our own workers."""
+def build_local(config: ModelAnnotatorConfig, context: AnnotationContext, key: str) -> LLMAnnotator:
+    """Return an annotator that runs a language model on our own workers."""
     from atgen_ray.annotation.providers.local import LocalModel
 
     nano = to_nano(config.price_per_label)
-    terms = BillingPolicy(
-        worst=lambda ask: nano, cost=lambda prompt, output: nano, resend=True, cancel=False
+    billing = BillingPolicy(
+        worst=lambda request: nano, cost=lambda prompt, output: nano, resend=True, cancel=False
     )
-    parts = f"rounds/{site.round:03d}/annotation.parts"
-    provider = LocalModel(config, site.folder, parts, site.config.seed, site.progress)
+    parts = f"{round_folder(context.round)}/annotation.parts"
+    provider = LocalModel(config, context.folder, parts, context.config.seed, context.progress)
     return LLMAnnotator(
-        config, site, provider, terms, Timeouts(outage=60.0, doubt=0.0), f"model/{config.model.id}"
+        config,
+        context,
+        provider,
+        billing,
+        Timeouts(outage=60.0, lookup=0.0),
+        f"model/{config.model.id}",
     )
 
 
 ANNOTATORS: dict[str, Callable[[Any, AnnotationContext, str], Annotator]] = {
-    "dataset": lambda config, site, key: DatasetAnnotator(config, site),
-    "human": lambda config, site, key: HumanAnnotator(config, site),
+    "dataset": lambda config, context, key: DatasetAnnotator(config, context),
+    "human": lambda config, context, key: HumanAnnotator(config, context),
     "openai": build_remote,
     "anthropic": build_remote,
     "model": build_local,
-    "router": lambda config, site, key: Router(config, site, build_annotator),
+    "router": lambda config, context, key: Router(config, context, build_annotator),
 }
 
 
 def build_annotator(
-    config: AnnotatorConfig, site: AnnotationContext, key: str = "annotator"
+    config: AnnotatorConfig, context: AnnotationContext, key: str = "annotator"
 ) -> Annotator:
-    """The annotator that the configuration asks for, at work in one round; `key` is its
+    """Return the annotator that the configuration names, in the context of one round; `key` is its
     configuration key.
 
     Raises:
         UserError: what it needs is not there: a key, a package.
     """
-    return ANNOTATORS[config.type](config, site, key)
+    return ANNOTATORS[config.type](config, context, key)
 
 
 def check_annotators(config: RunConfig) -> None:
-    """Nothing, where what annotators and judge need is there; so that a missing key is told before
-    the first round.
+    """Check that annotators and judge have their keys and packages, so that the user learns of a
+    missing one before the first round.
 
     Raises:
         UserError: a key or a package is missing.

@@ -1,8 +1,8 @@
-"""What an annotating model is asked: its prompt, and the key that its answer is found by."""
+"""Request to an annotating model: its prompt, and the key that its answer is stored under."""
 
-import hashlib
 from dataclasses import dataclass
 
+from atgen_ray.core.hashing import hash_text
 from atgen_ray.core.strict_json import encode_json
 
 Turn = tuple[str, str]  # role and text
@@ -12,22 +12,20 @@ Key = tuple[str, int, int]  # example, vote, repair
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model is shown: a system turn, worked examples, and the question as the last
-    turn.
-    """
+    """Prompt of one request: a system turn, worked examples, and the question as the last turn."""
 
     system: str
     turns: tuple[Turn, ...]
 
     @property
     def hash(self) -> str:
-        """The same for equal prompts."""
-        return digest(encode_json([self.system, self.turns]))
+        """Return the digest of the prompt; equal prompts have equal digests."""
+        return hash_text(encode_json([self.system, self.turns]))
 
     @property
     def tokens_at_most(self) -> int:
-        """No tokenizer makes more tokens: each is at least a byte, and a turn has a few marks
-        around it.
+        """Return an upper bound of the prompt's tokens for any tokenizer: each token is at least
+        one byte, and a turn has a few special tokens around it.
         """
         texts = [self.system, *(text for _, text in self.turns)]
         return sum(len(text.encode()) for text in texts) + 16 * len(texts) + 64
@@ -35,8 +33,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class AnnotationRequest:
-    """One question: vote number `vote` on an example, asked again (`repair` 1) after an answer that
-    failed.
+    """One question: vote number `vote` on an example. `repair` is 1 where an earlier answer was
+    unusable.
     """
 
     example_id: str
@@ -46,8 +44,5 @@ class AnnotationRequest:
 
     @property
     def key(self) -> Key:
+        """Return the key of the request within one annotator and round."""
         return self.example_id, self.vote, self.repair
-
-
-def digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,5 +1,5 @@
-"""Two annotators: the second labels what the first is not sure of (CoAnnotating: Li et al., EMNLP
-2023).
+"""Router between two annotators: the second labels what the first is not confident of
+(CoAnnotating: Li et al., EMNLP 2023).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from atgen_ray.core.records import Annotation, DeadLetter
 
 
 class Router:
-    """Labels of `first` that are sure enough, and labels of `then` for the rest; every example has
-    one label.
+    """Takes confident labels from `first`, and labels of all other examples from `then`; every
+    example has at most one label.
     """
 
     name = "router"
@@ -23,13 +23,13 @@ class Router:
     def __init__(
         self,
         config: RouterConfig,
-        site: AnnotationContext,
+        context: AnnotationContext,
         build: Callable[[Any, AnnotationContext, str], Annotator],
     ) -> None:
         self._config = config
-        self._site = site
-        self._first = build(config.first, site, "annotator.first")
-        self._then = build(config.then, site, "annotator.then")
+        self._context = context
+        self._first = build(config.first, context, "annotator.first")
+        self._then = build(config.then, context, "annotator.then")
 
     def annotate_batch(
         self, ids: Sequence[str], texts: Sequence[str]
@@ -43,7 +43,7 @@ class Router:
                 unsure[label.id] = label
             else:
                 sure.append(label)
-        failed = {letter.id: letter.reason for letter in dead}
+        failed = {dead_letter.id: dead_letter.reason for dead_letter in dead}
         passed = [id_ for id_ in ids if id_ in unsure or id_ in failed]
         if not passed:
             return sure, []
@@ -57,20 +57,20 @@ class Router:
         if isinstance(self._then, HumanAnnotator):
             self._then.expect(first)
         second, left = self._then.annotate_batch(passed, [by_id[id_] for id_ in passed])
-        if not isinstance(
-            self._then, HumanAnnotator
-        ):  # whose labels have it already, and are in the journal
+        # Labels by people are in the journal already, with what the first annotator said.
+        if not isinstance(self._then, HumanAnnotator):
             second = [join_first(label, first[label.id]) for label in second]
             left = [
-                replace(letter, reason=f"{letter.reason}; {reasons[letter.id]}") for letter in left
+                replace(dead_letter, reason=f"{dead_letter.reason}; {reasons[dead_letter.id]}")
+                for dead_letter in left
             ]
         return sure + second, left
 
     def _describe(self, label: Annotation | None, reason: str) -> dict[str, Any]:
-        """What the first annotator said of an example, and why that is not enough."""
-        said = (
-            {}
-            if label is None
-            else {"text": label.text, "dollars": label.dollars} | label.provenance
-        )
-        return {"annotator": self._first.name, "reason": reason} | said
+        """Return what the first annotator said of an example, and the reason why that is not
+        enough.
+        """
+        described: dict[str, Any] = {"annotator": self._first.name, "reason": reason}
+        if label is not None:
+            described |= {"text": label.text, "dollars": label.dollars, **label.provenance}
+        return described

@@ -101,17 +101,17 @@ class Run:
         """Every label: `id`, `input`, `text`, `annotator`, `dollars`, `round`, and the `run` that
         bought it, which is another one where the label was taken over.
         """
-        from atgen_ray.run.queries import read_labels, tabulate_labels
+        from atgen_ray.run.queries import tabulate_labels
 
-        frame: pd.DataFrame = tabulate_labels(read_labels(self.name, *self.place)).to_pandas()
+        frame: pd.DataFrame = tabulate_labels(self._read_labels()).to_pandas()
         return frame
 
     @without_traceback
     def dataset(self) -> "Dataset":
         """The labels as a dataset of the library `datasets`, with the columns of `labels`."""
-        from atgen_ray.run.queries import build_dataset, read_labels
+        from atgen_ray.run.queries import build_dataset
 
-        return build_dataset(read_labels(self.name, *self.place))
+        return build_dataset(self._read_labels())
 
     @without_traceback
     def picks(self, round: int | None = None) -> "pd.DataFrame":
@@ -302,6 +302,13 @@ class Run:
         from atgen_ray.store.run_folder import RunFolder
 
         return RunFolder(self.storage, self.name)
+
+    def _read_labels(self) -> list[dict[str, Any]]:
+        from atgen_ray.run.queries import read_labels
+        from atgen_ray.store.existing import open_runs
+
+        with open_runs(*self.place) as journal:
+            return read_labels(journal, self.storage, self.name)
 
     def _read_texts(self) -> dict[str, str]:
         """User turns of pool and test set by id."""

@@ -1,3 +1,3 @@
-"""Benchmarks: strategies x seeds x orders x tasks x models as runs on one cluster, and what follows
-from them.
+"""Benchmarks: suites of strategies x seeds x orders x tasks x models, run on one cluster, and the
+analysis of their results.
 """

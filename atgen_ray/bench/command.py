@@ -1,4 +1,4 @@
-"""What `atgen-ray bench` does: the sweep, then its results."""
+"""Command `atgen-ray bench`: runs the sweep of a suite, then writes its results."""
 
 import json
 from contextlib import closing
@@ -29,13 +29,14 @@ def run_bench(
     as_json: bool,
     console: Console,
 ) -> int:
-    """The exit status: 0 all runs finished, 1 some failed, 3 stopped with everything saved.
+    """Run the suite and write its results. Return the exit status: 0 all runs finished, 1 some
+    failed, 3 stopped with everything saved.
 
     Raises:
         UserError: a mistake in the suite, or no results to write yet.
     """
     suite = load_suite(source, overrides, storage)
-    cells = list_trials(suite)
+    trials = list_trials(suite)
     folder = output or Path(suite.storage) / "bench" / suite.name
     status = FINISHED
     if not only_results:
@@ -43,11 +44,12 @@ def run_bench(
 
         screen = choose_sweep_screen(as_json, console)
         try:
-            sweep = run_sweep(suite, cells, screen)
+            sweep = run_sweep(suite, trials, screen)
         finally:
             screen.close()
         status = FAILED if sweep.failed else STOPPED if sweep.left else FINISHED
-    curves = _read_curves(suite, cells)
+    # After a stop or a failure too: results of the runs that have finished are written.
+    curves = _read_curves(suite, trials)
     if not curves and status == FINISHED:
         raise UserError(
             f"suite '{suite.name}' has no finished run in {suite.storage!r}: run it "
@@ -56,26 +58,26 @@ def run_bench(
     if curves:
         from atgen_ray.bench.analysis.results import analyse, write_results
 
-        write_results(suite, curves, analyse(suite, curves, len(cells)), folder)
+        write_results(suite, curves, analyse(suite, curves, len(trials)), folder)
     page = str(folder / "results.md") if curves else None
-    _show_end(status, len(curves), len(cells), page, console if not as_json else None)
+    _show_end(status, len(curves), len(trials), page, console if not as_json else None)
     return status
 
 
-def _read_curves(suite: BenchConfig, cells: list[Trial]) -> "list[Curve]":
+def _read_curves(suite: BenchConfig, trials: list[Trial]) -> "list[Curve]":
     from atgen_ray.bench.analysis.curves import read_curves
     from atgen_ray.store.journal import open_journal
 
-    with closing(open_journal(suite.storage, cells[0].run.database_url)) as journal:
+    with closing(open_journal(suite.storage, trials[0].run.database_url)) as journal:
         return read_curves(
-            cells, {name: task.metric for name, task in suite.tasks.items()}, journal
+            trials, {name: task.metric for name, task in suite.tasks.items()}, journal
         )
 
 
 def _show_end(
     status: int, done: int, total: int, page: str | None, console: Console | None
 ) -> None:
-    """How it ended, on a console or else as a JSON line."""
+    """Print how the sweep ended, on the console or else as a JSON line."""
     if console is None:
         words = {FINISHED: "finished", FAILED: "failed", STOPPED: "stopped"}
         print(

@@ -1,5 +1,5 @@
-"""The configuration of a suite of benchmarks. Its parts are parts of a run's configuration, laid
-over one another.
+"""Configuration of a suite of benchmarks. Its parts are parts of a run's configuration, which are
+merged for each run of the suite.
 """
 
 import re
@@ -20,11 +20,11 @@ from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.core.schema import Section
 
 Tree = dict[str, JsonValue]
-OWN = ("name", "seed", "storage", "cache", "database_url")  # the suite's own affair
+OWN = ("name", "seed", "storage", "cache", "database_url")  # keys that the suite sets itself
 
 
 class TaskConfig(Section):
-    """A task: its data and prompt, and the metric that its curves are drawn in."""
+    """A task: its data and prompt, and the metric of its curves."""
 
     metric: str = Field(
         description="Metric of the task's curves, one of evaluation.metrics; larger is better"
@@ -35,7 +35,7 @@ class TaskConfig(Section):
 
 
 class ResourcesConfig(Section):
-    """What one run takes of the cluster; as many runs go at once as fit on its nodes."""
+    """Resources of one run; as many runs go at once as fit on the nodes of the cluster."""
 
     cpus: PositiveFloat = Field(
         1.0, description="CPUs of a run, and compute threads of its workers"
@@ -46,8 +46,8 @@ class ResourcesConfig(Section):
 
 
 class CostConfig(Section):
-    """What devices cost, for the comparison with the price of labels. Estimates, to be set for the
-    machine at hand.
+    """Cost of devices, for the comparison with the price of labels. The defaults are estimates, to
+    be set for the machine at hand.
     """
 
     label_prices: list[PositiveFloat] = Field(
@@ -60,7 +60,7 @@ class CostConfig(Section):
 
 
 class AnalysisConfig(Section):
-    """How results are compared."""
+    """Settings of the analysis of results."""
 
     baseline: str = Field("random", description="Strategy that the others are compared with")
     rivals: dict[str, str] = Field(
@@ -124,7 +124,7 @@ class BenchConfig(Section):
         for key, group in groups.items():
             if not group:
                 raise ValueError(f"{key} is empty, expected at least one")
-            for name in group:
+            for name in group:  # names become parts of names of runs
                 if not NAME_PATTERN.fullmatch(name.replace("_", "-")):
                     raise ValueError(
                         f"{key} holds the name {name[:80]!r}, expected a-z, 0-9, - and _"
@@ -133,9 +133,8 @@ class BenchConfig(Section):
             raise ValueError(
                 f"name is {self.name[:80]!r}, expected a-z, 0-9 and -, at most 31 characters"
             )
-        for key, values in (("seeds", self.seeds), ("orders", self.orders)):
-            if not values or len(set(values)) != len(values):
-                raise ValueError(f"{key} is {values}, expected one or more, each once")
+        _check_distinct("seeds", self.seeds)
+        _check_distinct("orders", self.orders)
         rivals = [
             (f"analysis.rivals.{name}", other) for name, other in self.analysis.rivals.items()
         ]
@@ -163,3 +162,8 @@ class BenchConfig(Section):
             *parts,
             *((f"strategies.{name}", tree) for name, tree in self.strategies.items()),
         ]
+
+
+def _check_distinct(key: str, values: list[int]) -> None:
+    if not values or len(set(values)) != len(values):
+        raise ValueError(f"{key} is {values}, expected one or more, each once")

@@ -1,10 +1,8 @@
-"""What a sweep looks like: a bar for the suite and a line for each run under way, plain lines, or
-JSON lines.
+"""Progress of a sweep on standard output: a bar for the suite with a line for each run under way,
+plain lines, or JSON lines.
 """
 
-import json
 import statistics
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,14 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from atgen_ray.bench.grid import Trial
-from atgen_ray.reporting.formats import write_seconds
-from atgen_ray.run.console import PLAIN_SECONDS, describe_activity
+from atgen_ray.reporting.formats import format_seconds
+from atgen_ray.run.console import JsonLines, Pacer, describe_activity
 
 
 @dataclass
 class SweepState:
-    """How a sweep stands. `active` has the step under way by run; `seconds` those of each run that
-    is done.
+    """State of a sweep. `active` maps the name of a run to its step under way; `seconds` holds the
+    duration of each run that is done.
     """
 
     total: int
@@ -34,16 +32,18 @@ class SweepState:
 
     @property
     def seconds_left(self) -> float | None:
-        """Time to the end at the mean of the runs done so far; None before the first."""
+        """Return the time to the end at the mean duration of the runs done; None before the first
+        ends.
+        """
         if not self.seconds:
             return None
         return (self.total - self.done) * statistics.mean(self.seconds) / self.parallel
 
 
 class SweepScreen(Protocol):
-    """Where the progress of a sweep is shown."""
+    """Screen that shows the progress of a sweep."""
 
-    def show_end(self, cell: Trial, status: str, message: str, state: SweepState) -> None: ...
+    def show_end(self, trial: Trial, status: str, message: str, state: SweepState) -> None: ...
 
     def show_state(self, state: SweepState) -> None: ...
 
@@ -51,32 +51,32 @@ class SweepScreen(Protocol):
 
 
 class PlainSweep:
-    """A line for each run that ended, with the time left, and now and then one for those under
-    way.
+    """A line for each run that ended, with the time left, and every `PLAIN_SECONDS` one for the
+    runs under way.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told = time.monotonic()
+        self._pacer = Pacer()
 
-    def show_end(self, cell: Trial, status: str, message: str, state: SweepState) -> None:
-        self._told = time.monotonic()
-        self._console.print(describe_end(cell, status, message, state), highlight=False)
+    def show_end(self, trial: Trial, status: str, message: str, state: SweepState) -> None:
+        self._pacer.reset()
+        self._console.print(describe_end(trial, status, message, state), highlight=False)
 
     def show_state(self, state: SweepState) -> None:
-        if state.active and time.monotonic() - self._told >= PLAIN_SECONDS:
-            self._told = time.monotonic()
+        if state.active and self._pacer.is_due():
+            self._pacer.reset()
             steps = "; ".join(
                 f"{name}: {describe_activity(step)}" for name, step in state.active.items()
             )
             self._console.print(f"  {steps}", highlight=False)
 
     def close(self) -> None:
-        """Nothing to take away."""
+        """Do nothing: lines stay."""
 
 
 class LiveSweep(PlainSweep):
-    """The same lines above a bar for the suite."""
+    """Lines of `PlainSweep` above a bar for the suite and the runs under way."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -88,7 +88,7 @@ class LiveSweep(PlainSweep):
         self._live.start()
 
     def show_state(self, state: SweepState) -> None:
-        left = "" if state.seconds_left is None else f"{write_seconds(state.seconds_left)} left"
+        left = "" if state.seconds_left is None else f"{format_seconds(state.seconds_left)} left"
         self._bar.update(self._task, completed=state.done, total=state.total, left=left)
         lines = [
             Text(f"  {name}  {describe_activity(step)}") for name, step in state.active.items()
@@ -99,45 +99,32 @@ class LiveSweep(PlainSweep):
         self._live.stop()
 
 
-class JsonSweep:
-    """Every end, and every change, as one JSON object a line on standard output."""
+class JsonSweep(JsonLines):
+    """Every end of a run, and every change, as a JSON line."""
 
-    def __init__(self) -> None:
-        self._last: dict[str, Any] = {}
-
-    def show_end(self, cell: Trial, status: str, message: str, state: SweepState) -> None:
-        self._write(
-            {"type": "run", "name": cell.run.name, "status": status, "message": message}
-            | _count(state)
-        )
+    def show_end(self, trial: Trial, status: str, message: str, state: SweepState) -> None:
+        end = {"type": "run", "name": trial.run.name, "status": status, "message": message}
+        self.write(end | _count(state))
 
     def show_state(self, state: SweepState) -> None:
         found = {"type": "progress", "active": state.active} | _count(state)
-        if found != self._last:
-            self._last = found
-            self._write(found)
-
-    def close(self) -> None:
-        """Nothing to take away."""
-
-    def _write(self, value: Any) -> None:
-        sys.stdout.write(json.dumps(value) + "\n")
-        sys.stdout.flush()
+        if self.is_new(found):
+            self.write(found)
 
 
 def choose_sweep_screen(as_json: bool, console: Console) -> SweepScreen:
-    """The screen that fits where the output goes."""
+    """Return the screen for where the output goes: a program, a terminal or a file."""
     if as_json:
         return JsonSweep()
     return LiveSweep(console) if console.is_terminal else PlainSweep(console)
 
 
-def describe_end(cell: Trial, status: str, message: str, state: SweepState) -> str:
-    """A run that ended, as one line."""
+def describe_end(trial: Trial, status: str, message: str, state: SweepState) -> str:
+    """Return one line on a run that ended, with the last line of its message if it failed."""
     why = f": {message.strip().splitlines()[-1]}" if status == "failed" and message.strip() else ""
     left = state.seconds_left
-    rest = f", {write_seconds(left)} left" if left else ""
-    return f"  {state.done}/{state.total} {cell.describe()} {status}{why}{rest}"
+    rest = f", {format_seconds(left)} left" if left else ""
+    return f"  {state.done}/{state.total} {trial.describe()} {status}{why}{rest}"
 
 
 def _count(state: SweepState) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""The runs of a suite: one for every combination, each with a configuration of its own."""
+"""Trials of a suite: one run for every combination, each with its own configuration.
 
-import hashlib
-from collections.abc import Iterator, Mapping
+Example:
+    trials = list_trials(load_suite("benchmarks/suites/smoke.yaml", []))
+"""
+
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -17,8 +19,10 @@ from atgen_ray.config.loading import (
     parse_config,
     read_file,
 )
-from atgen_ray.config.messages import explain_mistakes
+from atgen_ray.config.messages import format_validation_errors
 from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.core.hashing import digest
+from atgen_ray.core.schema import merge_trees
 from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.evaluation import METRICS
 
@@ -27,7 +31,7 @@ LONGEST = 63  # characters of a run's name
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a suite, by what tells it from the others."""
+    """One run of a suite, and the values that identify it."""
 
     task: str
     model: str
@@ -38,22 +42,24 @@ class Trial:
 
     @property
     def pair(self) -> tuple[str, str, int, int]:
-        """What this run has in common with the baseline's that it is compared with."""
+        """Return what this run has in common with the run of the baseline that it is compared
+        with.
+        """
         return self.task, self.model, self.seed, self.order
 
     def describe(self) -> str:
-        """The run in the words of the suite."""
+        """Return a short description of the run."""
         return f"{self.task} {self.model} {self.strategy} seed {self.seed}" + (
             f" order {self.order}" if self.order else ""
         )
 
 
 def load_suite(source: str, overrides: list[str], storage: str | None = None) -> BenchConfig:
-    """The suite in the YAML file `source`, with `overrides` (key=value) applied.
+    """Return the suite in the YAML file `source`, with `overrides` (key=value) applied.
 
     Raises:
-        UserError: a file that is not there, not YAML, or a key or value that is wrong; one line for
-            each mistake.
+        UserError: the file is missing or not YAML, or keys or values are wrong; one line for each
+            mistake.
     """
     tree = parse_yaml(read_file(source), f"suite '{source}'")
     if not isinstance(tree, dict):
@@ -67,19 +73,19 @@ def load_suite(source: str, overrides: list[str], storage: str | None = None) ->
     try:
         return BenchConfig.model_validate(tree)
     except ValidationError as error:
-        raise UserError("\n".join(explain_mistakes(error, BenchConfig))) from None
+        raise UserError("\n".join(format_validation_errors(error, BenchConfig))) from None
 
 
 def list_trials(suite: BenchConfig) -> list[Trial]:
-    """Every run of the suite; neighbours differ in their task, so that runs at once seldom need the
-    same features.
+    """Return every run of the suite. Neighbours differ in their task, so that concurrent runs
+    seldom compute the same features.
 
     Raises:
         UserError: a combination makes no valid configuration; names it and every mistake.
     """
     url = database_url_from_environment()
     combined = product(suite.orders, suite.seeds, suite.strategies, suite.models, suite.tasks)
-    cells = [
+    trials = [
         Trial(
             task,
             model,
@@ -90,30 +96,20 @@ def list_trials(suite: BenchConfig) -> list[Trial]:
         )
         for order, seed, strategy, model, task in combined
     ]
-    for cell in cells:
-        metric = suite.tasks[cell.task].metric
-        known = cell.run.evaluation.metrics or list(METRICS)
+    # Comparisons take a larger score for a better one.
+    for trial in trials:
+        metric = suite.tasks[trial.task].metric
+        known = trial.run.evaluation.metrics or list(METRICS)
         if metric not in known:
             hint = nearest(metric, known)
             raise UserError(
-                f"tasks.{cell.task}.metric is {metric!r}, expected one of evaluation.metrics{hint}"
+                f"tasks.{trial.task}.metric is {metric!r}, expected one of evaluation.metrics{hint}"
             )
         if METRICS[metric].better != "higher":
             raise UserError(
-                f"tasks.{cell.task}.metric is {metric!r}, expected one of which larger is better"
+                f"tasks.{trial.task}.metric is {metric!r}, expected one of which larger is better"
             )
-    return cells
-
-
-def merge_trees(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`below` with the keys of `above` laid over it, section by section."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = (
-            merge_trees(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-        )
-    return merged
+    return trials
 
 
 def _configure(
@@ -125,6 +121,8 @@ def _configure(
     order: int,
     url: SecretStr | None,
 ) -> RunConfig:
+    # Later parts replace values of earlier ones. All runs share one split of the data, hence its
+    # own seed.
     tree: dict[str, Any] = {"data": {"seed": 0}, "selection": {"strategy": strategy}}
     tree = merge_trees(tree, _share_resources(suite))
     for part in (suite.run, suite.tasks[task].run, suite.models[model], suite.strategies[strategy]):
@@ -134,10 +132,10 @@ def _configure(
         "name": _name(suite, task, model, strategy, seed, order),
         "seed": seed,
         "storage": suite.storage,
+        "cache": f"{suite.storage.rstrip('/')}/shared",
     }
-    tree |= {"cache": f"{suite.storage.rstrip('/')}/shared"} | (
-        {"database_url": url} if url else {}
-    )
+    if url is not None:
+        tree["database_url"] = url
     try:
         return parse_config(tree)
     except UserError as error:
@@ -146,34 +144,34 @@ def _configure(
 
 
 def _share_resources(suite: BenchConfig) -> dict[str, Any]:
-    """Workers that keep to their run's part of the cluster; Ray's own tasks find half of each CPU
-    free.
+    """Return settings that keep the workers of a run within its share of the cluster. Half of each
+    CPU stays free for Ray Data's own tasks.
     """
     cpus = suite.resources.cpus
     gpus = suite.resources.gpus
-    worker: dict[str, Any] = {"cpus_per_worker": cpus / 2, "threads_per_worker": max(1, int(cpus))}
-    share = {"gpus_per_worker": gpus} if gpus else {}
-    return {
-        "engine": worker | {"gpus_per_worker": gpus},
-        "training": worker | {"use_gpu": bool(gpus)} | share,
-        "embedding": {"gpus_per_worker": gpus},
+    threads = max(1, int(cpus))
+    engine = {
+        "cpus_per_worker": cpus / 2,
+        "threads_per_worker": threads,
+        "gpus_per_worker": gpus,
     }
+    training: dict[str, Any] = {
+        "cpus_per_worker": cpus / 2,
+        "threads_per_worker": threads,
+        "use_gpu": bool(gpus),
+    }
+    if gpus:
+        training["gpus_per_worker"] = gpus
+    return {"engine": engine, "training": training, "embedding": {"gpus_per_worker": gpus}}
 
 
 def _name(suite: BenchConfig, task: str, model: str, strategy: str, seed: int, order: int) -> str:
-    """A run's name, cut and told apart by a hash where it is too long; models are named where there
-    are several.
+    """Return the name of a run, which holds the model if there are several. A name that is too long
+    is cut and gets a hash.
     """
     parts = [suite.name, task, *([model] if len(suite.models) > 1 else []), strategy, f"s{seed}"]
     parts += [f"o{order}"] if len(suite.orders) > 1 else []
     name = "-".join(parts).replace("_", "-")
     if len(name) <= LONGEST:
         return name
-    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
-    return f"{name[: LONGEST - 9].rstrip('-')}-{digest}"
-
-
-def group_trials(cells: list[Trial]) -> Iterator[tuple[tuple[str, str], list[Trial]]]:
-    """The runs of each task and model, in the order of the suite."""
-    for key in dict.fromkeys((cell.task, cell.model) for cell in cells):
-        yield key, [cell for cell in cells if (cell.task, cell.model) == key]
+    return f"{name[: LONGEST - 9].rstrip('-')}-{digest(name, size=4)}"

@@ -1,11 +1,8 @@
-"""How many runs go at once.
+"""Sweep of a suite: drives its runs on one Ray cluster, as many at once as fit, each with its own
+controller.
 
-Drives the runs of a suite over one Ray cluster: as many at once as fit, each with a controller of
-its own.
-
-Nothing is kept here that matters. Which runs are finished stands in their journal; so the same
-command again, after any death, goes on with the others, and each of those with the step where it
-was.
+The sweep keeps no state of its own. The journal says which runs are finished; the same command
+after any crash continues the others, each at the step where it was.
 """
 
 import math
@@ -26,9 +23,10 @@ from atgen_ray.store.run_folder import RunFolder
 
 
 def fit_runs(nodes: Iterable[Mapping[str, float]], resources: ResourcesConfig) -> int:
-    """Runs that fit on `nodes` (Ray resources of each), none of them split over two; at least one.
+    """Return how many runs fit on `nodes` (Ray resources of each), none split over two nodes; at
+    least one.
 
-    A fraction of a GPU counts as often as it goes into one: three runs of 0.3 share a GPU.
+    Runs that need a fraction of a GPU share it: three runs of 0.3 fit on one.
     """
     total = 0
     for node in nodes:
@@ -42,7 +40,7 @@ def fit_runs(nodes: Iterable[Mapping[str, float]], resources: ResourcesConfig) -
 
 
 def _times(room: float, demand: float) -> int:
-    """How often `demand` goes into `room`, with a little allowed for the rounding of fractions."""
+    """Return how often `demand` goes into `room`, with some tolerance for rounded fractions."""
     return math.floor(room / demand + 1e-6)
 
 
@@ -51,7 +49,9 @@ POLL_SECONDS = 1.0
 
 @dataclass
 class Sweep:
-    """How a sweep ended: runs finished, failed (with the reason) and never begun or cut short."""
+    """Result of a sweep: runs that finished, failed (with the reason), or were stopped or never
+    started.
+    """
 
     finished: list[Trial] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -60,66 +60,69 @@ class Sweep:
 
 @dataclass
 class _Active:
-    cell: Trial
+    trial: Trial
     controller: Any
     seen: int = 0
 
 
-def run_sweep(suite: BenchConfig, cells: Sequence[Trial], screen: SweepScreen) -> Sweep:
-    """Brings every run to its end; one that fails is told and keeps no other from going on.
+def run_sweep(suite: BenchConfig, trials: Sequence[Trial], screen: SweepScreen) -> Sweep:
+    """Drive every run to its end. A run that fails is reported and does not stop the others.
 
-    SIGINT and SIGTERM stop the runs under way; what they have committed stays.
+    SIGINT and SIGTERM stop the runs under way; what they have committed is kept.
 
     Raises:
-        UserError: a run exists with another configuration, or the preflight found what would end
-            runs; then none is entered.
+        UserError: a run exists with another configuration, or the preflight found a problem; no run
+            is started then.
     """
     from atgen_ray.preflight import find_cluster_problems, find_problems
     from atgen_ray.ray_runtime.session import is_private, run_session
     from atgen_ray.run.driver import check_entry, enter_run, stop_on_signal
 
-    with closing(open_journal(suite.storage, cells[0].run.database_url)) as journal:
-        for cell in cells:
-            check_entry(cell.run, journal)
-        waiting = deque(cell for cell in cells if not _is_finished(cell, journal))
-        sweep = Sweep(finished=[cell for cell in cells if cell not in waiting])
-        for cell in sweep.finished:
-            _tidy(suite, cell)
+    with closing(open_journal(suite.storage, trials[0].run.database_url)) as journal:
+        for trial in trials:
+            check_entry(trial.run, journal)
+        waiting = deque(trial for trial in trials if not _is_finished(trial, journal))
+        sweep = Sweep(finished=[trial for trial in trials if trial not in waiting])
+        for trial in sweep.finished:
+            _remove_adapters(suite, trial)
         if waiting:
+            # Before a private Ray starts, which takes seconds; a cluster checks its own machines.
             if is_private():
                 _check(waiting, lambda run: find_problems(run, "measure"))
             with run_session(), stop_on_signal() as stop:
                 if not is_private():
                     _check(waiting, lambda run: find_problems(run, "measure", cluster=True))
                     _check(waiting, lambda run: find_cluster_problems(run, "measure"))
-                for cell in waiting:
-                    enter_run(cell.run, journal)
+                for trial in waiting:
+                    enter_run(trial.run, journal)
                 _Driver(suite, waiting, sweep, journal, screen).drive(stop)
     return sweep
 
 
-def _is_finished(cell: Trial, journal: Journal) -> bool:
-    known = journal.find_run(cell.run.name)
+def _is_finished(trial: Trial, journal: Journal) -> bool:
+    known = journal.find_run(trial.run.name)
     return known is not None and known.status == "finished"
 
 
-def _check(cells: Iterable[Trial], find: Callable[[RunConfig], list[str]]) -> None:
-    """Tries one run of each task and model: the others differ by strategy and seed, which are
-    checked already.
+def _check(trials: Iterable[Trial], find: Callable[[RunConfig], list[str]]) -> None:
+    """Check one run of each task and model: the others differ by strategy and seed, whose values
+    were checked already.
 
     Raises:
-        UserError: with a line for each problem.
+        UserError: there are problems; one line for each.
     """
     from atgen_ray.preflight import raise_problems
 
-    tried = {(cell.task, cell.model): cell for cell in cells}
+    tried = {(trial.task, trial.model): trial for trial in trials}
     raise_problems(
-        f"{cell.task}, {cell.model}: {line}" for cell in tried.values() for line in find(cell.run)
+        f"{trial.task}, {trial.model}: {line}"
+        for trial in tried.values()
+        for line in find(trial.run)
     )
 
 
 class _Driver:
-    """The runs under way, and those that wait."""
+    """Driver of the runs under way and of those that wait."""
 
     def __init__(
         self,
@@ -136,10 +139,10 @@ class _Driver:
         self._screen = screen
         self._active: list[_Active] = []
         self._state = SweepState(total=len(waiting) + len(sweep.finished), done=len(sweep.finished))
-        self._state.seconds = [_measure(journal, cell) for cell in sweep.finished]
+        self._state.seconds = [_measure(journal, trial) for trial in sweep.finished]
 
     def drive(self, stop: threading.Event) -> None:
-        """To the end of all runs, or of those under way once `stop` is set."""
+        """Drive until all runs have ended, or those under way once `stop` is set."""
         asked = False
         while self._active or (self._waiting and not stop.is_set()):
             if not stop.is_set():
@@ -150,15 +153,15 @@ class _Driver:
                     each.controller.stop.remote()
             self._state.active = {}
             for each in list(self._active):
-                if ended := _look(each, self._journal, self._state):
+                if ended := _poll(each, self._journal, self._state):
                     self._active.remove(each)
-                    self._end(each.cell, *ended)
+                    self._end(each.trial, *ended)
             self._screen.show_state(self._state)
             time.sleep(POLL_SECONDS)
         self._sweep.left += self._waiting
 
     def _start(self) -> None:
-        """Fills the cluster, as large as it is now."""
+        """Start runs until the cluster, at its present size, is full."""
         import ray
 
         from atgen_ray.ray_runtime.session import is_private
@@ -169,38 +172,38 @@ class _Driver:
         )
         self._state.parallel = min(fits, self._suite.parallel or fits)
         while self._waiting and len(self._active) < self._state.parallel:
-            cell = self._waiting.popleft()
-            # A Ray of our own ends with us anyway.
-            controller = start_controller(cell.run, "measure", detached=not is_private())
-            self._active.append(_Active(cell, controller))
+            trial = self._waiting.popleft()
+            # A private Ray ends with this process anyway.
+            controller = start_controller(trial.run, "measure", detached=not is_private())
+            self._active.append(_Active(trial, controller))
 
-    def _end(self, cell: Trial, status: str, message: str) -> None:
+    def _end(self, trial: Trial, status: str, message: str) -> None:
         from atgen_ray.run.driver import dismiss_ended
 
-        dismiss_ended(cell.run.name)
+        dismiss_ended(trial.run.name)
         if status == "finished":
-            self._sweep.finished.append(cell)
+            self._sweep.finished.append(trial)
             self._state.done += 1
-            self._state.seconds.append(_measure(self._journal, cell))
-            _tidy(self._suite, cell)
+            self._state.seconds.append(_measure(self._journal, trial))
+            _remove_adapters(self._suite, trial)
         elif status == "failed":
-            self._sweep.failed[cell.run.name] = message
+            self._sweep.failed[trial.run.name] = message
         else:
-            self._sweep.left.append(cell)
-        self._screen.show_end(cell, status, message, self._state)
+            self._sweep.left.append(trial)
+        self._screen.show_end(trial, status, message, self._state)
 
 
-def _look(each: _Active, journal: Journal, state: SweepState) -> tuple[str, str] | None:
-    """How a run ended, and why; None while it goes on."""
+def _poll(each: _Active, journal: Journal, state: SweepState) -> tuple[str, str] | None:
+    """Return status and message of a run that has ended; None while it goes on."""
     import ray
     from ray.exceptions import ActorDiedError, ActorUnavailableError
 
     from atgen_ray.run.driver import read_end
 
-    name = each.cell.run.name
+    name = each.trial.run.name
     try:
         snapshot = ray.get(each.controller.poll.remote(each.seen))
-    except ActorUnavailableError:  # Ray is restarting it, and it will replay the journal
+    except ActorUnavailableError:  # Ray restarts the actor, which replays the journal
         return None
     except ActorDiedError:
         snapshot = read_end(journal, name, each.seen, None)
@@ -211,20 +214,18 @@ def _look(each: _Active, journal: Journal, state: SweepState) -> tuple[str, str]
     return None
 
 
-def _measure(journal: Journal, cell: Trial) -> float:
-    """Seconds of all steps of a run."""
-    return sum(
-        event.seconds or 0.0 for event in journal.events(cell.run.name) if event.kind == "step"
-    )
+def _measure(journal: Journal, trial: Trial) -> float:
+    """Return the seconds of all steps of a run."""
+    return sum(event.seconds or 0.0 for event in journal.steps(trial.run.name))
 
 
-def _tidy(suite: BenchConfig, cell: Trial) -> None:
-    """Removes the adapters of a finished run, which nobody asks again; they are most of its
+def _remove_adapters(suite: BenchConfig, trial: Trial) -> None:
+    """Remove the adapters of a finished run unless the suite keeps them; they are most of its
     size.
     """
     if suite.keep_adapters:
         return
-    folder = RunFolder(suite.storage, cell.run.name)
+    folder = RunFolder(suite.storage, trial.run.name)
     for path in folder.list("rounds"):
         if folder.exists(f"{path}/adapter"):
             folder.remove(f"{path}/adapter")

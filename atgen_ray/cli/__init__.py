@@ -1,8 +1,8 @@
-"""The command line: each command reads its options, calls one function of a room below and prints
-what it gives.
+"""Command line: each command reads its options, calls one function of a lower package and prints
+its result.
 
-`app` holds the commands, `runs`, `config` and `service` those that come in groups. `main` is the
-console script.
+`app` holds the single commands, `runs`, `config` and `service` the groups. `main` is the console
+script.
 """
 
 from atgen_ray.cli.app import main

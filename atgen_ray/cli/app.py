@@ -1,4 +1,4 @@
-"""The command line.
+"""Commands of the command line.
 
 Exit status: 0 finished, 2 a mistake in the input, 3 stopped with everything saved, 1 anything else.
 """
@@ -49,9 +49,9 @@ def run(
     fork_from: ForkFrom = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start a run, or resume it: kill it anywhere, give the same command again, and it goes on.
+    """Start a run, or resume it: after any interruption the same command continues it.
 
-    Uses the Ray cluster at RAY_ADDRESS where that is set, else a private one on this machine.
+    Uses the Ray cluster at RAY_ADDRESS if that is set, else a private one on this machine.
 
     Example: atgen-ray run demo selection.strategy=random --name demo-random
     """
@@ -96,10 +96,15 @@ def select(
         raise typer.Exit(STOPPED)
     written, pool = export_selection(config.name, config.storage, output)
     if as_json:
-        found = {"selected": written, "pool": pool, "output": str(output)}
-        typer.echo(
-            json.dumps({"type": "end", "status": end.status, "message": end.message} | found)
-        )
+        found = {
+            "type": "end",
+            "status": end.status,
+            "message": end.message,
+            "selected": written,
+            "pool": pool,
+            "output": str(output),
+        }
+        typer.echo(json.dumps(found))
     else:
         typer.echo(f"{written} of {pool} examples selected: {output}")
 
@@ -115,8 +120,8 @@ def submit(
     ] = None,
     fork_from: ForkFrom = None,
 ) -> None:
-    """Submit a run as a Ray job with this folder's files, and show its progress; it goes on when
-    this ends.
+    """Submit a run as a Ray job with this folder's files, and show its progress. The run continues
+    when this command ends.
 
     Example: atgen-ray submit my-task.yaml --address http://head:8265 --storage /shared/runs
     """
@@ -140,10 +145,10 @@ def submit(
 def plan(
     source: Source, overrides: Overrides = None, storage: Storage = None, as_json: AsJson = False
 ) -> None:
-    """The dry run: rows, tokens, dollars and device minutes, and all that would keep the run from
-    its end.
+    """Estimate a run: rows, tokens, dollars and device minutes, and every problem that would end
+    it.
 
-    Costs nothing and contacts no provider. Exit status 2 where something is wrong.
+    Costs nothing and contacts no provider. Exit status 2 if there is a problem.
     """
     estimate = make_plan(
         source,
@@ -195,10 +200,10 @@ def bench(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a suite, strategies x seeds x orders x tasks x models, and write what follows from it
-    with intervals.
+    """Run a suite of strategies x seeds x orders x tasks x models, and write comparisons with
+    intervals.
 
-    The same command again goes on after any interruption, and writes the results anew.
+    After any interruption the same command continues the suite and writes the results anew.
 
     Example: atgen-ray bench benchmarks/suites/smoke.yaml --output benchmarks/results/smoke
     """
@@ -219,8 +224,8 @@ def _main(
 
 
 def main() -> None:
-    """The entry point: every mistake in the input is one clear line, without a traceback, and
-    status 2.
+    """Run the command line. A mistake in the input becomes one line on standard error, without a
+    traceback, and exit status 2.
     """
     try:
         app(prog_name="atgen-ray")
@@ -231,14 +236,14 @@ def main() -> None:
 
 
 def _drive(config: Any, goal: Any, as_json: bool) -> Any:
-    """Follows a run to its end; a failure ends the program here."""
+    """Drive a run to its end and return it; exit with status 1 or 2 if it fails."""
     from atgen_ray.run.console import choose_screen
 
     screen = choose_screen(as_json, console)
     if not as_json:
         typer.echo(f"{goal} {config.name} in {config.storage}")
     try:
-        # What Ray prints when a worker dies is no JSON.
+        # Ray prints text that is no JSON when a worker dies.
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             return follow(config, goal, screen)
     except RunFailedError as failure:

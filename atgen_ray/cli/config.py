@@ -1,4 +1,4 @@
-"""`atgen-ray config`: the reference of all settings."""
+"""Commands `atgen-ray config`: the reference of all settings."""
 
 import json
 
@@ -11,7 +11,9 @@ app = typer.Typer(no_args_is_help=True, help="The configuration reference.")
 
 @app.command("explain")
 def explain(as_json: AsJson = False) -> None:
-    """Every setting with its type, default and meaning, and every strategy with its parameters."""
+    """Explain every setting with type, default and meaning, and every strategy with its
+    parameters.
+    """
     from atgen_ray.config.loading import explain_config, explain_strategies, list_presets
 
     settings = list(explain_config())

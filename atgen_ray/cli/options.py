@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have, and the screen that they write to."""
+"""Arguments and options that several commands share, and the console that they print to."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`atgen-ray runs`: list, show, stop, export and import."""
+"""Commands `atgen-ray runs`: list, show, stop, export and import."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show, stop and export runs."
 
 @app.command("list")
 def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
-    """All runs of a storage with their status."""
+    """List all runs of a storage with their status."""
     rows = read_runs(storage)
     if as_json:
         typer.echo(json.dumps(rows))
@@ -34,7 +34,7 @@ def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) -> None:
-    """One run: status, learning curve and dead letters; with --json its events too."""
+    """Show a run: status, learning curve and dead letters; with --json also its events."""
     from atgen_ray.run.console import curve_table, describe_annotation
 
     view = open_run(name, storage=storage).show()
@@ -62,7 +62,7 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
 
 @app.command("stop")
 def stop_run(name: RunName, storage: Storage = None) -> None:
-    """Ask the controller of a run to stop, wherever it is; all that is committed is saved."""
+    """Ask the controller of a run to stop, wherever it is; everything committed is saved."""
     typer.echo(open_run(name, storage=storage).stop())
 
 
@@ -95,8 +95,8 @@ def import_run(
     ],
     storage: Storage = None,
 ) -> None:
-    """Bring labels that exist already into a run whose annotator is human; an export has the right
-    columns.
+    """Import existing labels into a run whose annotator is human; an export has the columns
+    needed.
     """
     found = open_run(name, storage=storage).import_labels(file)
     typer.echo(

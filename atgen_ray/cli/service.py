@@ -1,4 +1,4 @@
-"""`atgen-ray serve` and `atgen-ray token`."""
+"""Commands `atgen-ray serve` and `atgen-ray token`."""
 
 import json
 from typing import Annotated
@@ -32,7 +32,7 @@ def serve(
     """Serve the HTTP API until interrupted: the query endpoint, the runs, and an OpenAI-compatible
     model endpoint.
 
-    Uses the Ray cluster at RAY_ADDRESS where that is set, else a private one on this machine.
+    Uses the Ray cluster at RAY_ADDRESS if that is set, else a private one on this machine.
 
     Example: atgen-ray serve --config serve_configs/local-cpu.yaml --storage ./atgen-runs
     """
@@ -47,7 +47,7 @@ def create_token(
     label: Annotated[str, typer.Option(help="Whose it is, for `token list`.")] = "",
     storage: Storage = STORAGE,
 ) -> None:
-    """Make a token and print it. It is shown this once: the database keeps its hash."""
+    """Create a token and print it. It cannot be shown again: the database holds only its hash."""
     from atgen_ray.serving.server import open_tokens
 
     with open_tokens(storage) as tokens:
@@ -59,7 +59,7 @@ def list_tokens(
     storage: Storage = STORAGE,
     as_json: AsJson = False,
 ) -> None:
-    """All tokens by their public ids; never the tokens themselves."""
+    """List all tokens by their public ids; the tokens themselves are never shown."""
     from atgen_ray.serving.server import open_tokens
 
     with open_tokens(storage) as tokens:
@@ -78,7 +78,7 @@ def revoke_token(
     id_: Annotated[str, typer.Argument(metavar="ID", help="The token's public id.")],
     storage: Storage = STORAGE,
 ) -> None:
-    """Make a token worthless."""
+    """Revoke a token: it is refused from now on."""
     from atgen_ray.serving.server import open_tokens
 
     with open_tokens(storage) as tokens:

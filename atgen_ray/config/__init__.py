@@ -1,5 +1,8 @@
-"""The configuration of a run: one pydantic tree. `atgen-ray config explain` prints every key with
-its description.
+"""Configuration of a run: one tree of pydantic sections, with `RunConfig` as its root.
+
+Every key has a description, which `atgen-ray config explain` prints. Values are strict (no text for
+a number), unknown keys are errors, and errors name the nearest valid choice. `config.loading` reads
+a tree from a YAML file or preset.
 """
 
 from atgen_ray.config.annotation import (

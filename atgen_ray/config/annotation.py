@@ -1,4 +1,4 @@
-"""Who labels the query batch."""
+"""Sections of the configuration for annotators: who labels the query batch."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -204,7 +204,6 @@ class LLMAnnotatorConfig(Section):
     @field_validator("output_schema")
     @classmethod
     def _is_schema(cls, schema: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
-
         if schema is not None:
             check_schema(schema)
         return schema
@@ -333,7 +332,7 @@ AnnotatorConfig = (
 
 
 def list_annotators(config: AnnotatorConfig) -> list[tuple[str, Successor]]:
-    """The annotators in `config` with their keys; a router has two."""
+    """Return the annotators in `config` with their keys; a router has two."""
     if isinstance(config, RouterConfig):
         return [("annotator.first", config.first), ("annotator.then", config.then)]
     return [("annotator", config)]

@@ -1,5 +1,5 @@
-"""What differs between two configurations of one run, and which of it a run that goes on may be
-given anew.
+"""Differences between two configurations of a run, and which of them a run may take on when it is
+resumed.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from atgen_ray.core.schema import find_alternatives, find_section, may_change
 
 @dataclass(frozen=True)
 class Change:
-    """A setting with its two values. It is `allowed` where the setting, or a section around it, is
+    """A setting with its two values. It is `allowed` if the setting, or a section around it, is
     `Changeable`.
     """
 
@@ -27,10 +27,10 @@ class Change:
 def find_changes(
     before: Any, now: Any, section: type[BaseModel] | None, key: str = "", allowed: bool = False
 ) -> Iterator[Change]:
-    """Every setting that differs between two configurations as plain data; `section` is their
-    model, if any.
+    """Yield every setting that differs between two configurations, which are plain data.
 
-    A list counts as one setting, and so does what `section` does not know.
+    `section` is their model, if any. A list counts as one setting, and so does a value that
+    `section` does not know.
     """
     if not (isinstance(before, dict) and isinstance(now, dict)):
         if before != now:
@@ -46,7 +46,7 @@ def find_changes(
 
 
 def _choose_section(field: FieldInfo, value: Any) -> type[BaseModel] | None:
-    """The model of a field's value, where the field is a section."""
+    """Return the model of a field's value if the field is a section, else None."""
     if alternatives := find_alternatives(field):
         return (
             alternatives.get(value.get(field.discriminator, ""))

@@ -1,4 +1,4 @@
-"""Where examples come from and how they become prompts."""
+"""Sections of the configuration for data: where examples come from and how they become prompts."""
 
 import re
 from pathlib import Path
@@ -126,7 +126,7 @@ class PromptConfig(Section):
 
 
 def check_named_files(data: DataConfig) -> None:
-    """Nothing, where each plain file name among data.pool and data.test is that of a file.
+    """Check that each plain file name in data.pool and data.test is that of an existing file.
 
     Raises:
         UserError: with a line for each that is not, and the nearest file beside it.
@@ -142,7 +142,7 @@ def check_named_files(data: DataConfig) -> None:
             continue
         path = Path(location).expanduser()
         if _MAGIC.search(location) or path.exists() or not path.parent.is_dir():
-            continue  # the reader has the words for other mistakes
+            continue  # the reader explains other mistakes better
         beside = [each.name for each in path.parent.iterdir() if each.suffix in FILES]
         hint = nearest(path.name, beside) if beside else ""
         lines.append(f"{key} is {location[:200]!r}, expected an existing file{hint}")

@@ -1,4 +1,6 @@
-"""How the adapter is judged, and when the run ends."""
+"""Sections of the configuration for evaluation and stopping: how the adapter is judged and when the
+run ends.
+"""
 
 from typing import Annotated
 
@@ -55,7 +57,6 @@ class EvaluationConfig(Section):
     @field_validator("metrics")
     @classmethod
     def _known_metrics(cls, names: list[str] | None) -> list[str] | None:
-
         if names is None:
             return None
         if not names:
@@ -113,5 +114,5 @@ class StoppingConfig(Section):
 
     @property
     def steering(self) -> set[str]:
-        """The metrics on the dev split that may end the run."""
+        """Return the metrics on the dev split that may end the run."""
         return set(self.dev_target) | {rule.metric for rule in (self.plateau, self.gain) if rule}

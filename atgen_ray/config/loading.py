@@ -1,5 +1,8 @@
-"""From a YAML file or preset and key=value overrides to a validated configuration, and back to
+"""Loading of a configuration from a YAML file or preset with key=value overrides, and dumping it as
 plain data.
+
+For example `load_config("demo", ["stopping.rounds=2"])` returns a validated RunConfig. Every
+mistake becomes one line of a UserError.
 """
 
 import os
@@ -12,7 +15,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from atgen_ray.config import RunConfig
-from atgen_ray.config.messages import explain_mistakes, show_value
+from atgen_ray.config.messages import format_validation_errors, show_value
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.schema import list_settings
 from atgen_ray.core.strict_yaml import parse_yaml
@@ -24,7 +27,7 @@ OVERRIDE = re.compile(rf"(?P<key>{KEY.pattern})=(?P<value>.*)", re.DOTALL)
 
 
 def list_presets() -> list[str]:
-    """Names of the presets shipped with the package."""
+    """Return the names of the presets shipped with the package."""
     return sorted(
         item.name.removesuffix(".yaml") for item in PRESETS.iterdir() if item.name.endswith(".yaml")
     )
@@ -36,18 +39,17 @@ def load_config(
     labels: bool = True,
     **settings: str | None,
 ) -> RunConfig:
-    """The configuration in `source` with `overrides` applied.
+    """Return the configuration in `source` with `overrides` applied.
 
     Args:
         source: a YAML file, the name of a preset, or the keys and values themselves.
         overrides: strings `dotted.key=value`, whose value is read as YAML; or values by dotted key.
-        labels: whether examples are to be labelled; if not, there may be nobody who knows the
-            answers.
-        settings: top-level keys set by options of the command line; None leaves them alone.
+        labels: whether examples will be labelled; if not, annotators are not checked.
+        settings: top-level keys set by options of the command line; None leaves a key alone.
 
     Raises:
-        UserError: a file that is not there, not YAML, or a key or value that is wrong; one line for
-            each mistake.
+        UserError: the file is missing or no YAML, or keys or values are wrong; one line for each
+            mistake.
     """
     if isinstance(source, Mapping):
         tree = _to_plain(source)
@@ -65,16 +67,16 @@ def load_config(
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Sets `dotted.key=value` of each of `overrides` in `tree`; the value is read as YAML.
+    """Set `dotted.key=value` of each of `overrides` in `tree`; the value is read as YAML.
 
     Raises:
-        UserError: one that is not key=value, or whose key leads through something that is no
+        UserError: an override is not key=value, or its key leads through a value that is no
             section.
     """
     for override in overrides:
         match = OVERRIDE.fullmatch(override)
         if match is None:
-            # What has no key may be a URL with a password.
+            # An argument without a key may be a URL with a password, so it is not shown.
             shown = "an argument" if "://" in override else show_value("", override)
             raise UserError(
                 f"{shown} is not an override, expected key=value as in stopping.rounds=3"
@@ -84,7 +86,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def apply_values(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Sets each of `values` in `tree` at its dotted key.
+    """Set each of `values` in `tree` at its dotted key.
 
     Raises:
         UserError: a key that is no dotted name, or leads through something that is no section.
@@ -98,7 +100,11 @@ def apply_values(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 
 def read_tree(source: str) -> dict[str, Any]:
-    """The keys and values of a YAML file or preset as they stand there; raises UserError."""
+    """Return the keys and values of a YAML file or preset as they stand there.
+
+    Raises:
+        UserError: the file cannot be read, or holds no keys and values.
+    """
     if source in list_presets() and not Path(source).is_file():
         text = (PRESETS / f"{source}.yaml").read_text(encoding="utf-8")
     else:
@@ -114,19 +120,19 @@ def read_tree(source: str) -> dict[str, Any]:
 
 
 def name_run(source: str) -> str:
-    """The name of a run whose configuration does not name it: that of its file, made fit."""
+    """Return the name of a run whose configuration has no name: its file's, made valid."""
     words = re.findall(r"[a-z0-9]+", Path(source).stem.lower())
     return "-".join(words)[:63] or "run"
 
 
 def database_url_from_environment() -> SecretStr | None:
-    """The journal's URL from ATGEN_DATABASE_URL, where a password is better kept than in a file."""
+    """Return the journal's URL from ATGEN_DATABASE_URL, which keeps its password out of files."""
     url = os.environ.get("ATGEN_DATABASE_URL")
     return SecretStr(url) if url else None
 
 
 def parse_config(tree: dict[str, Any], labels: bool = True) -> RunConfig:
-    """A validated configuration; `labels` as in `load_config`.
+    """Return the validated configuration; `labels` as in `load_config`.
 
     Raises:
         UserError: one line for each mistake, naming the key, its value and the nearest valid
@@ -135,31 +141,29 @@ def parse_config(tree: dict[str, Any], labels: bool = True) -> RunConfig:
     try:
         return RunConfig.model_validate(tree, context={"labels": labels})
     except ValidationError as error:
-        raise UserError("\n".join(explain_mistakes(error, RunConfig))) from None
+        raise UserError("\n".join(format_validation_errors(error, RunConfig))) from None
 
 
 def dump_config(config: RunConfig) -> dict[str, Any]:
-    """The resolved configuration as plain data, without its secrets."""
+    """Return the resolved configuration as plain data, without its secrets."""
     return config.model_dump(mode="json", exclude={"database_url"})
 
 
 def renew_config(tree: dict[str, Any]) -> dict[str, Any]:
-    """A run's configuration as this version would write it: keys that came since have their
-    defaults.
-    """
+    """Return a run's configuration as this version would write it: new keys have their defaults."""
     try:
         return dump_config(RunConfig.model_validate(tree))
-    except ValidationError:  # of a version whose keys are no more: what differs is told key by key
+    except ValidationError:  # it has keys that no longer exist; the caller reports them one by one
         return tree
 
 
 def explain_config() -> Iterator[dict[str, str]]:
-    """`key`, `type`, `default` and `description` of every setting, in the order of the tree."""
+    """Yield `key`, `type`, `default` and `description` of every setting, in the tree's order."""
     yield from list_settings(RunConfig)
 
 
 def explain_strategies() -> Iterator[dict[str, Any]]:
-    """`name` and `description` of every strategy, with its `parameters` as in `explain_config`."""
+    """Yield `name` and `description` of every strategy, with `parameters` as `explain_config`."""
     for name, strategy in sorted(STRATEGIES.items()):
         description = " ".join((strategy.parameters.__doc__ or "").split())
         yield {
@@ -170,7 +174,7 @@ def explain_strategies() -> Iterator[dict[str, Any]]:
 
 
 def read_file(source: str) -> str:
-    """The text of a configuration file; UserError where it cannot be read."""
+    """Return the text of a configuration file; raise UserError where it cannot be read."""
     try:
         return Path(source).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -189,7 +193,7 @@ def read_file(source: str) -> str:
 
 
 def _to_plain(value: Any) -> Any:
-    """A copy of `value` in the types that a YAML file would have given; a path is its text."""
+    """Return a copy of `value` in the types that a YAML file gives; a path becomes its text."""
     if isinstance(value, Mapping):
         return {key: _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -198,15 +202,17 @@ def _to_plain(value: Any) -> Any:
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, making the sections that lead to it."""
     *parents, last = key.split(".")
     for index, parent in enumerate(parents):
-        below = tree.setdefault(parent, {})
-        if below is None:
-            below = tree[parent] = {}
-        if not isinstance(below, dict):
+        section = tree.setdefault(parent, {})
+        if section is None:  # in YAML a section whose keys are all commented out is null
+            section = {}
+            tree[parent] = section
+        if not isinstance(section, dict):
             path = ".".join(parents[: index + 1])
             raise UserError(
-                f"'{key}' cannot be set: '{path}' is {show_value(path, below)}, not a section"
+                f"'{key}' cannot be set: '{path}' is {show_value(path, section)}, not a section"
             )
-        tree = below
+        tree = section
     tree[last] = value

@@ -1,5 +1,5 @@
-"""What pydantic found wrong as lines for the user: the key, its value, what was expected and the
-nearest choice.
+"""Messages for validation errors of pydantic: one line for each wrong key, with its value, what was
+expected and the nearest valid choice.
 """
 
 import difflib
@@ -25,14 +25,14 @@ HIDDEN = "database_url"  # the key whose value may hold a password
 ITEMS = (list, dict)
 MANY = 5  # keys of one name that a hint lists
 SHOWN = 80  # characters of a key or value
-SLIP = (
-    0.85  # how much a key must be like one of its own section for no other section to be looked at
-)
+TYPO = 0.85  # likeness to a key of its own section from which no other section is searched
 
 
-def explain_mistakes(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
-    """A line for each key that is wrong in what was to become a `model`; `prefix` goes before every
-    key.
+def format_validation_errors(
+    error: ValidationError, model: type[BaseModel], prefix: str = ""
+) -> list[str]:
+    """Return a line for each wrong key of a value that should become a `model`; `prefix` goes
+    before every key.
     """
     return list(find_mistakes(error, model, prefix).values())
 
@@ -40,7 +40,7 @@ def explain_mistakes(error: ValidationError, model: type[BaseModel], prefix: str
 def find_mistakes(
     error: ValidationError, model: type[BaseModel], prefix: str = ""
 ) -> dict[str, str]:
-    """As `explain_mistakes`, by the keys that are wrong."""
+    """Return the lines of `format_validation_errors` by wrong key."""
     lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         key, field, holder = _locate(model, detail["loc"])
@@ -49,18 +49,17 @@ def find_mistakes(
 
 
 def check_values(values: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
-    """Nothing, where `values` make a `model`; else ValueError with a line for each wrong key."""
+    """Raise ValueError with a line for each wrong key unless `values` make a `model`."""
     try:
         model.model_validate(values)
     except ValidationError as error:
-        raise ValueError("\n".join(explain_mistakes(error, model, prefix))) from None
+        raise ValueError("\n".join(format_validation_errors(error, model, prefix))) from None
 
 
 def show_value(key: str, value: Any) -> str:
-    """A wrong value as a message shows it: short, on one line, and nothing of a secret."""
-    if key.partition(".")[0] == HIDDEN or HIDDEN in repr(
-        value
-    ):  # a file indented wrongly puts it in another section
+    """Return a wrong value as a message shows it: short, on one line, and never a secret."""
+    # With wrong indentation the secret's key may be inside the value of another section.
+    if key.partition(".")[0] == HIDDEN or HIDDEN in repr(value):
         return "a value that is not shown"
     return _shorten(json.dumps(value) if value is None or isinstance(value, bool) else repr(value))
 
@@ -68,8 +67,10 @@ def show_value(key: str, value: Any) -> str:
 def _locate(
     model: type[BaseModel], path: tuple[int | str, ...]
 ) -> tuple[str, FieldInfo | None, type[BaseModel]]:
-    """The dotted key of `path`, its field (None where there is none of that name) and its
-    section.
+    """Return the dotted key of `path`, its field (None when it has none) and its section.
+
+    pydantic puts more than keys into the path: the tag of the alternative section that it tried,
+    and the name of a union's alternative. Both are left out of the key.
     """
     keys: list[str] = []
     field: FieldInfo | None = None
@@ -77,17 +78,14 @@ def _locate(
     section = find_section(model)
     item = False  # whether the next part is of a list or dictionary, not the name of a field
     for part in path:
-        if (
-            field is not None and field.discriminator
-        ):  # pydantic names which of alternative sections it tried
+        if field is not None and field.discriminator:  # `part` is the tag of the section tried
             section = find_alternatives(field).get(str(part))
             holder = section or holder
             field = None
             continue
-        if (
-            section is None
-        ):  # within a plain value, where pydantic names the alternative of a union that it tried
-            keys += [] if field is None or is_union(field.annotation) else [str(part)]
+        if section is None:  # within a plain value `part` may be the name of a union's alternative
+            if field is not None and not is_union(field.annotation):
+                keys.append(str(part))
             break
         keys.append(str(part))
         if item:
@@ -107,6 +105,7 @@ def _explain(
     holder: type[BaseModel],
     root: type[BaseModel],
 ) -> str:
+    """Return the line for one error of pydantic, whose own message names no choices."""
     kind = detail["type"]
     message = detail["msg"]
     if kind in ("extra_forbidden", "invalid_key"):
@@ -149,8 +148,8 @@ def _explain(
 
 
 def _find_key(name: str, holder: type[BaseModel], root: type[BaseModel]) -> str:
-    """The nearest key as a hint: one of the section `holder`, or one elsewhere in `root` that is
-    called more alike.
+    """Return the nearest key as a hint: one of the section `holder`, or one elsewhere in `root`
+    whose name is more alike.
     """
     known = list(holder.model_fields)
     if not known:
@@ -161,12 +160,11 @@ def _find_key(name: str, holder: type[BaseModel], root: type[BaseModel]) -> str:
             elsewhere.setdefault(setting["key"].rpartition(".")[2], []).append(setting["key"])
     best = _closest(name, elsewhere)
     here = max(_likeness(name, each) for each in known)
-    if best is None or here >= SLIP or _likeness(name, best) <= here:
+    if best is None or here >= TYPO or _likeness(name, best) <= here:
         return nearest(name, known)
     depth = min(key.count(".") for key in elsewhere[best])
-    keys = [
-        key for key in elsewhere[best] if key.count(".") == depth
-    ]  # selection.strategy, not that of the first batch
+    # The least deep keys: selection.strategy, not selection.first.strategy.
+    keys = [key for key in elsewhere[best] if key.count(".") == depth]
     if len(keys) == 1:
         return f"; did you mean '{keys[0]}'?"
     return f"; did you mean one of {', '.join(keys[:MANY])}?"
@@ -181,7 +179,9 @@ def _likeness(name: str, other: str) -> float:
 
 
 def _nearest_only(name: str, choices: tuple[str, ...]) -> str:
-    """The nearest of choices that the message has listed already."""
+    """Return the nearest choice as a hint; empty when none is close, since the message has listed
+    all choices already.
+    """
     hint = nearest(name, choices)
     return hint if "did you mean" in hint else ""
 

@@ -1,4 +1,6 @@
-"""The model that is taught, the engine that runs it, and the encoder beside it."""
+"""Sections of the configuration for models: the target model, its engine and the sentence
+encoder.
+"""
 
 from typing import Literal
 
@@ -10,7 +12,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class ModelConfig(Section):
-    """The language model that is taught."""
+    """The language model that is fine-tuned: the target model."""
 
     id: str = Field(description="Hugging Face id, folder, .gguf file, or package://PACKAGE/FILE")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub")

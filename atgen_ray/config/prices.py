@@ -1,4 +1,4 @@
-"""What a model's tokens cost: the shipped table prices.yaml, or annotator.price."""
+"""Prices of the tokens of paid models, from the shipped table prices.yaml or `annotator.price`."""
 
 import math
 import re
@@ -18,27 +18,28 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Price:
-    """Dollars for a million tokens, and where that stands."""
+    """Dollars for a million tokens; `source` says where the price comes from."""
 
     input: float
     output: float
     source: str
 
     def nano(self, prompt_tokens: int, output_tokens: int) -> int:
-        """Billionths of a dollar for so many tokens, rounded up."""
+        """Return the price of so many tokens in billionths of a dollar, rounded up."""
         return math.ceil(
             (prompt_tokens * self.input + output_tokens * self.output) * NANO / MILLION
         )
 
 
 def find_price(config: RemoteAnnotatorConfig, key: str, mode: str | None = None) -> Price:
-    """The price of `config.model` in `mode` (default: its own).
+    """Return the price of `config.model` in `mode` (default: the mode of `config`).
 
     Raises:
-        ValueError: nobody has told the price; names the key to set below `key`.
+        ValueError: the price is unknown; the message names the keys to set below `key`.
     """
     provider: str = config.type  # type: ignore[attr-defined]
     table = read_prices()[provider]
+    # A dated snapshot has the price of its model.
     model = config.model if config.model in table["models"] else SNAPSHOT.sub("", config.model)
     if config.price is not None:
         price = config.price
@@ -65,7 +66,7 @@ def find_price(config: RemoteAnnotatorConfig, key: str, mode: str | None = None)
 
 @cache
 def read_prices() -> dict[str, Any]:
-    """The shipped table by provider."""
+    """Return the shipped table by provider."""
     table: dict[str, Any] = parse_yaml(
         (files("atgen_ray.config") / "prices.yaml").read_text(), "prices.yaml"
     )

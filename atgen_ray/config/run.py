@@ -1,4 +1,4 @@
-"""The whole tree of a run."""
+"""Root of the configuration tree of a run, and the checks that compare several sections."""
 
 import re
 from typing import Any
@@ -77,16 +77,16 @@ class RunConfig(Section):
 
     @property
     def is_design(self) -> bool:
-        """Whether all examples are picked and labelled at once (experimental design)."""
+        """Return whether all examples are picked and labelled at once (experimental design)."""
         return isinstance(self.annotator, HumanAnnotatorConfig) and self.annotator.mode == "design"
 
     @property
     def rounds(self) -> int:
-        """How often the run goes round at most."""
+        """Return the largest number of rounds."""
         return 1 if self.is_design else self.stopping.rounds
 
     def count_picks(self, round: int) -> int:
-        """How many examples `round` asks for, before any budget."""
+        """Return how many examples `round` asks for, before any budget."""
         later = self.selection.count
         first = self.selection.first.count or self.selection.count
         if self.is_design:
@@ -131,6 +131,7 @@ class RunConfig(Section):
         return self
 
     def _check_judge(self) -> None:
+        """Raise ValueError where llm_judge has no judge, or the judge no price."""
         from atgen_ray.config.prices import find_price
 
         judge = self.evaluation.judge
@@ -146,6 +147,7 @@ class RunConfig(Section):
             find_price(judge, "evaluation.judge")
 
     def _check_language(self, key: str, annotator: LLMAnnotatorConfig) -> None:
+        """Raise ValueError where the settings of an annotating model contradict each other."""
         from atgen_ray.config.prices import find_price
 
         if not (
@@ -202,15 +204,15 @@ class RunConfig(Section):
 
 
 def read_source(config: RunConfig) -> tuple[str, int]:
-    """The run that another one takes over and the last round of it; "" and 0 for a run of its
-    own.
+    """Return the run that `config` continues and the last round to take over (0: all); "" and 0 for
+    a run that starts anew.
     """
     name, _, round = (config.fork_from or "").partition(":")
     return name, int(round or 0)
 
 
 def _check_steering(metric: str, computed: list[str] | None) -> None:
-
+    """Raise ValueError unless `metric` is computed and has a direction."""
     known = METRICS if computed is None else computed
     if metric not in known:
         expected = "a known metric" if computed is None else "one of evaluation.metrics"

@@ -1,4 +1,7 @@
-"""Which examples are worth labelling."""
+"""Section of the configuration for selection: which examples are worth labelling."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import Field, JsonValue, PositiveInt, model_validator
 
@@ -76,8 +79,16 @@ class SelectionConfig(Section):
             self._check_shortlist(self.shortlist)
         return self
 
-    def _check_shortlist(self, shortlist: ShortlistConfig) -> None:
+    def choose_strategy(self, round: int) -> tuple[str, dict[str, JsonValue]]:
+        """Return name and parameters of the strategy of `round`; the first round may have its
+        own.
+        """
+        if round <= 1 and self.first.strategy is not None:
+            return self.first.strategy, self.first.parameters
+        return self.strategy, self.parameters
 
+    def _check_shortlist(self, shortlist: ShortlistConfig) -> None:
+        """Raise ValueError unless the shortlist is cheap and long enough."""
         _check_strategy("selection.shortlist", shortlist.strategy, shortlist.parameters)
         costly = sorted(
             find_needs(shortlist.strategy, shortlist.parameters)
@@ -96,8 +107,18 @@ class SelectionConfig(Section):
             )
 
 
-def _check_strategy(section: str, name: str, parameters: dict[str, JsonValue]) -> None:
+def name_strategy(config: Mapping[str, Any], round: int) -> str | None:
+    """Return the strategy of `round` in a stored configuration, which another version may have
+    written; None where it names none.
+    """
+    selection = config.get("selection") or {}
+    first = (selection.get("first") or {}).get("strategy") if round <= 1 else None
+    name = first or selection.get("strategy")
+    return None if name is None else str(name)
 
+
+def _check_strategy(section: str, name: str, parameters: dict[str, JsonValue]) -> None:
+    """Raise ValueError unless `name` is a strategy with these parameters."""
     if name not in STRATEGIES:
         raise ValueError(
             f"{section}.strategy is {name!r}, expected a known strategy{nearest(name, STRATEGIES)}"
@@ -106,11 +127,9 @@ def _check_strategy(section: str, name: str, parameters: dict[str, JsonValue]) -
 
 
 def add_needs(needs: frozenset[Need], shortlist: ShortlistConfig | None) -> frozenset[Need]:
-    """The `needs` of a strategy with those of the shortlist that spares the model work, where it
-    has any.
+    """Return the `needs` of a strategy, with those of the shortlist if the strategy needs the
+    model; otherwise no shortlist is made.
     """
-    return (
-        needs | find_needs(shortlist.strategy, shortlist.parameters)
-        if shortlist and needs & MODEL
-        else needs
-    )
+    if shortlist and needs & MODEL:
+        return needs | find_needs(shortlist.strategy, shortlist.parameters)
+    return needs

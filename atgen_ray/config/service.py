@@ -1,4 +1,4 @@
-"""The service: what `args` of the Serve application hold in serve_configs/*.yaml."""
+"""Configuration of the service: the `args` of the Serve application in serve_configs/*.yaml."""
 
 from typing import Annotated
 
@@ -77,7 +77,7 @@ class LimitsConfig(Section):
 
     @property
     def backpressure(self) -> dict[str, int]:
-        """What Ray Serve answers where it refuses by itself, which is 503 unless told otherwise."""
+        """Return the settings with which Ray Serve refuses requests: 429, not its default 503."""
         return {"status_code": 429, "retry_after_s": self.retry_after}
 
 
@@ -115,7 +115,7 @@ class ReplicaConfig(Section):
     )
 
     def count_slots(self, backend: str) -> int:
-        """`slots`, or what suits a replica of `backend`, "vllm" or "transformers"."""
+        """Return `slots`, or the default for `backend`, "vllm" or "transformers"."""
         return self.slots or {"vllm": 128, "transformers": 32}[backend]
 
 
@@ -162,8 +162,8 @@ class ServiceConfig(Section):
     )
 
     @property
-    def taught(self) -> ModelConfig:
-        """The model; ValueError where the service has none."""
+    def target_model(self) -> ModelConfig:
+        """Return the model; raise ValueError if the service has none."""
         if self.model is None:
             raise ValueError("this service has no model")
         return self.model

@@ -1,4 +1,4 @@
-"""How the adapter is fine-tuned."""
+"""Section of the configuration for training: how the adapter is fine-tuned."""
 
 from typing import Annotated, Literal
 

@@ -1,3 +1,3 @@
-"""What every room uses: errors, records, settings, money, hashes, strict readers. It imports no
-other room.
+"""Foundations of all other rooms: errors, records, settings, money, hashes, strict readers. The
+room imports no other room.
 """

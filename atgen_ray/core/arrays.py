@@ -1,4 +1,4 @@
-"""The types of NumPy arrays; shapes stand in the docstrings of those that take and return them."""
+"""Types of NumPy arrays. Shapes stand in the docstrings of the functions that use them."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,7 +1,6 @@
-"""From a model's id to files that every engine can load.
+"""Resolution of a model's id to files that every engine can load.
 
-A GGUF file is converted once to safetensors in the user's cache; hub ids pass through to the
-libraries.
+A GGUF file is converted once to safetensors in the user's cache. Hub ids are left to the libraries.
 """
 
 import hashlib
@@ -20,27 +19,26 @@ from atgen_ray.core.locations import locate
 
 
 def resolve_checkpoint(model: str, key: str = "model.id") -> str:
-    """The folder (or hub id) that transformers, vLLM and sentence-transformers load for `model`.
+    """Return the folder or hub id that transformers, vLLM and sentence-transformers load for
+    `model`.
 
     Raises:
-        UserError: the path does not exist or holds no checkpoint; `key` is the configuration key it
-            names.
+        UserError: the path does not exist or holds no checkpoint; the message names the
+            configuration key `key`.
     """
     location = locate(model, key)
     try:
         path = Path(location).expanduser()
         is_file = path.is_file()
         is_folder = path.is_dir()
-    except (OSError, RuntimeError) as error:  # too long a name, or the home of nobody
+    except (OSError, RuntimeError) as error:  # the name is too long, or ~USER has no home
         raise UserError(f"{key} is {model[:80]!r}, which is no path: {error.args[-1]}") from None
     if path.suffix == ".gguf":
         if not is_file:
             raise UserError(f"{key} is '{model}', expected an existing .gguf file")
         try:
             return str(_convert_gguf(path))
-        except (
-            Exception
-        ) as error:  # a broken or hostile file, on which readers stumble in every way there is
+        except Exception as error:  # readers of a broken or hostile file raise errors of any class
             raise UserError(
                 f"{key} is '{model}', which cannot be read: {first_line(error)}"
             ) from error
@@ -56,7 +54,7 @@ def resolve_checkpoint(model: str, key: str = "model.id") -> str:
 
 
 def _convert_gguf(path: Path) -> Path:
-    """Dequantised safetensors of a GGUF file, made once per file content."""
+    """Return the folder with dequantised safetensors of a GGUF file, made once for its content."""
     digest = hashlib.file_digest(path.open("rb"), "blake2b").hexdigest()[:16]
     cache = user_cache_path("atgen-ray") / "checkpoints"
     target = cache / f"{path.stem.lower()}-{digest}"
@@ -71,37 +69,36 @@ def _convert_gguf(path: Path) -> Path:
             path.parent, gguf_file=path.name, dtype=torch.float32
         )
         config = quantized.config
-        # transformers refuses to save what came from GGUF as "quantized": rebuild the model from
-        # its configuration.
+        # transformers refuses to save a model that came from GGUF, which it takes for quantised, so
+        # the model is built anew from its configuration.
         if hasattr(config, "quantization_config"):
             del config.quantization_config
         model: Any = AutoModelForCausalLM.from_config(config)
         model.load_state_dict(quantized.state_dict())
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        aside = Path(tempfile.mkdtemp(dir=cache, prefix=".converting-"))
+        # Written elsewhere and renamed, so that a kill leaves no half checkpoint at `target`.
+        staged = Path(tempfile.mkdtemp(dir=cache, prefix=".converting-"))
         try:
-            model.to(torch.bfloat16).save_pretrained(aside)
-            tokenizer.save_pretrained(aside)
-            aside.rename(target)
+            model.to(torch.bfloat16).save_pretrained(staged)
+            tokenizer.save_pretrained(staged)
+            staged.rename(target)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(staged, ignore_errors=True)
     return target
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a round's fine-tuning left an adapter in `folder`; full fine-tuning leaves a whole
-    model.
-    """
+    """Return whether `folder` holds an adapter; full fine-tuning leaves a whole model instead."""
     return (folder / "adapter_config.json").is_file()
 
 
 @contextmanager
 def loading(key: str, name: str) -> Iterator[None]:
-    """What goes wrong in the block, where the checkpoint `name` of the configuration key `key` is
-    loaded, in one line.
+    """Turn errors of the block, which loads the checkpoint `name` of the configuration key `key`,
+    into one line.
 
     Raises:
-        UserError: it cannot be loaded, and why.
+        UserError: the checkpoint cannot be loaded; the message says why.
     """
     from safetensors import SafetensorError
 
@@ -114,4 +111,5 @@ def loading(key: str, name: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or the name of its class if it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,5 +1,5 @@
-"""Keys of paid services: read from the environment or a file, held as SecretStr, taken out of
-whatever is logged.
+"""Keys of paid services: read from the environment or a file, held as SecretStr, and redacted in
+every log record.
 """
 
 import logging
@@ -15,12 +15,11 @@ _known: set[str] = set()
 
 
 def read_key(variable: str, file: str | None, key: str) -> SecretStr | None:
-    """The key in `file`, else in the environment variable; None when there is neither. From now on
-    it is redacted.
+    """Return the key in `file`, else in the environment variable, or None; redact it from now on.
 
     Raises:
-        UserError: the file cannot be read or is empty; `key` is the configuration key that names
-            it.
+        UserError: the file cannot be read or is empty; the message names the configuration key
+            `key`.
     """
     if file is None:
         text = os.environ.get(variable, "")
@@ -41,15 +40,16 @@ def read_key(variable: str, file: str | None, key: str) -> SecretStr | None:
 
 
 def redact(text: str) -> str:
-    """`text` without any key that this process has read."""
+    """Return `text` with every key that this process has read replaced by HIDDEN."""
     for secret in _known:
         text = text.replace(secret, HIDDEN)
     return text
 
 
 def redact_logs() -> None:
-    """Takes keys out of every log record of this process, tracebacks included, whoever writes
-    it.
+    """Redact keys in every log record of this process, tracebacks included.
+
+    The record factory is wrapped and not a handler, since libraries add handlers of their own.
     """
     make = logging.getLogRecordFactory()
     if getattr(make, "redacts", False):

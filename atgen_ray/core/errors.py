@@ -1,4 +1,17 @@
-"""Errors that a user can mend. The command line prints them as one line and exits with status 2."""
+"""Errors of a run, and hints for the user.
+
+    UserError                     the input or the environment is wrong, and the user can correct it
+      StorageUnavailableError     a database or file system cannot be used now
+        StorageFullError
+      RunBusyError                another controller drives the run
+      NobodyDrivesError           no controller drives the run
+      OutputMissingError          a file of a finished step is gone
+    RunStopped                    the run was asked to stop
+      RunPaused                   something outside keeps the run from going on
+    BudgetSpent, PoolExhausted    the run ends because nothing is left
+
+The command line prints a UserError as one line and exits with status 2.
+"""
 
 import difflib
 import re
@@ -6,19 +19,17 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in the input: names the key, the value, what was expected and the nearest valid
-    choice.
+    """The input is wrong. The message names the key, the value, what was expected and the nearest
+    valid choice.
     """
 
 
 class StorageUnavailableError(UserError):
-    """Something that we keep things in, a database or a disk, cannot be used now: full, read-only,
-    locked or away.
-    """
+    """The database or file system is full, read-only, locked or unreachable."""
 
 
 class StorageFullError(StorageUnavailableError):
-    """A disk or store has no room left."""
+    """A disk, database or object store has no room left."""
 
 
 class RunBusyError(UserError):
@@ -26,13 +37,11 @@ class RunBusyError(UserError):
 
 
 class NobodyDrivesError(UserError):
-    """What was asked of a run's controller finds none: it died, and left the run as
-    `interrupted`.
-    """
+    """A request to a run's controller finds none: it died, and the run is `interrupted`."""
 
 
 class OutputMissingError(UserError):
-    """The journal says that a step was done, and what it left in the run's folder is gone."""
+    """A file of a step that the journal lists as done is missing in the run's folder."""
 
 
 class RunFailedError(Exception):
@@ -47,35 +56,35 @@ class RunFailedError(Exception):
 
 
 class RunStopped(Exception):
-    """Somebody asked for the run to stop; everything committed so far stays."""
+    """The run was asked to stop; everything committed so far stays."""
 
 
 class RunPaused(RunStopped):
     """Something outside, such as a provider's quota, keeps the run from going on; everything
-    committed so far stays.
+    committed so far stays, and the same command continues the run later.
     """
 
 
 class BudgetSpent(Exception):
-    """What is left of the run's budget buys not one more label."""
+    """The rest of the run's budget does not buy one more label."""
 
 
 class PoolExhausted(Exception):
-    """Nothing is left in the pool to select."""
+    """No example is left in the pool to select."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """The closest of `choices` as a hint (``"; did you mean 'x'?"``), or all of them when none is
-    close.
+    """Return the closest of `choices` as a hint (``"; did you mean 'x'?"``), or all of them when
+    none is close.
     """
     known = sorted(choices)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 
 
-def notify(error: BaseException) -> str:
-    """The text of an error; of its cause where a task or an actor of Ray raised it, whose own text
-    is a traceback.
+def root_message(error: BaseException) -> str:
+    """Return the text of an error; that of its cause if a task or an actor of Ray raised it, since
+    Ray's own text is a traceback.
     """
     while isinstance(cause := getattr(error, "cause", None), BaseException):
         error = cause
@@ -83,7 +92,7 @@ def notify(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` for a terminal: control characters, which may come out of a row and could rewrite the
-    screen, escaped.
+    """Return `text` for a terminal, with control characters escaped: those from a row of data could
+    rewrite the screen.
     """
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)

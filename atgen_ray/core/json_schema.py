@@ -1,4 +1,4 @@
-"""JSON Schemas that answers are checked by; nothing is ever fetched for one."""
+"""Checks of JSON Schemas for answers of annotators. No reference is ever fetched."""
 
 import difflib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from jsonschema import ValidationError
 
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
-# Keywords that check nothing by themselves, and those of OpenAPI that people bring along.
+# Keywords that check nothing by themselves, and those of OpenAPI that people use.
 NOTES = {
     "title",
     "description",
@@ -23,7 +23,7 @@ NOTES = {
     "else",
 }
 OPENAPI = {"example", "nullable", "discriminator", "xml", "externalDocs"}
-PLACES = {
+IDENTIFIERS = {
     "$defs",
     "definitions",
     "$id",
@@ -33,13 +33,13 @@ PLACES = {
     "$comment",
     "$vocabulary",
 }
-ALIKE = 0.8  # how much a keyword must be like one of JSON Schema to be taken for a slip of the pen
+ALIKE = 0.8  # likeness to a keyword of JSON Schema from which an unknown one is taken for a typo
 
 
 def open_validator(schema: dict[str, Any]) -> Any:
-    """A validator that knows `schema` and the published metaschemas alone.
+    """Return a validator that knows only `schema` and the published metaschemas.
 
-    A `$ref` to anything else, by http or to a file, is not found: jsonschema itself would fetch it.
+    A `$ref` to anything else, by http or to a file, is not found. jsonschema itself would fetch it.
     """
     from jsonschema.validators import Draft202012Validator, validator_for
     from jsonschema_specifications import REGISTRY
@@ -48,7 +48,7 @@ def open_validator(schema: dict[str, Any]) -> Any:
 
 
 def check_schema(schema: dict[str, Any]) -> None:
-    """Nothing, where answers can be checked by `schema`.
+    """Check that answers can be validated by `schema`.
 
     Raises:
         ValueError: a keyword or its value is none of JSON Schema, a pattern is no regular
@@ -64,7 +64,8 @@ def check_schema(schema: dict[str, Any]) -> None:
     )
     if error is not None:
         raise ValueError(_explain(error))
-    known = {*kind.VALIDATORS, *NOTES, *OPENAPI, *PLACES}
+    # JSON Schema ignores unknown keywords, so that a typo would silently check nothing.
+    known = {*kind.VALIDATORS, *NOTES, *OPENAPI, *IDENTIFIERS}
     for inner, resolver in _list_schemas(schema):
         for keyword in inner.keys() - known:
             if close := difflib.get_close_matches(keyword, known, n=1, cutoff=ALIKE):
@@ -88,7 +89,7 @@ def _check_draft(draft: Any) -> None:
 
 
 def _explain(error: "ValidationError") -> str:
-    """One line: the place within the schema, the value, and what was expected there."""
+    """Return one line: the place within the schema, the value, and what was expected there."""
     place = ".".join(map(str, error.absolute_path)) or "the schema"
     shown = repr(error.instance)[:80]
     choices = [each.validator_value for each in (error, *error.context) if each.validator == "enum"]
@@ -108,7 +109,7 @@ def _explain(error: "ValidationError") -> str:
 
 
 def _list_schemas(schema: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]]:
-    """`schema` and all schemas within it, each with what resolves its references."""
+    """Yield `schema` and all schemas within it, each with the resolver of its references."""
     from jsonschema_specifications import REGISTRY
     from referencing import Resource
     from referencing.jsonschema import DRAFT202012
@@ -124,6 +125,7 @@ def _list_schemas(schema: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]
 
 
 def _check_references(schema: dict[str, Any], resolver: Any) -> None:
+    """Raise ValueError for a reference of `schema` that leads out of the whole or nowhere."""
     from referencing.exceptions import Unresolvable
 
     for keyword in REFERENCES:

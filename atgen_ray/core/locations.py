@@ -1,5 +1,5 @@
-"""Where data and checkpoints live: package://PACKAGE/FILE becomes a local path, everything else
-stays as given.
+"""Locations of data, checkpoints and outputs: package://PACKAGE/FILE becomes a local path, any
+other location stays as given.
 """
 
 import json
@@ -16,14 +16,14 @@ SCHEME = "package://"
 
 
 def locate(location: str, key: str) -> str:
-    """The local path behind package://PACKAGE/FILE; any other location unchanged.
+    """Return the local path of package://PACKAGE/FILE; return any other location unchanged.
 
     The package is found without being imported, so none of its code runs. It must be installed: a
-    folder that merely lies on Python's path, as the working folder may, is no package. `key` names
-    the configuration key in the error.
+    folder that merely lies on Python's path, as the working folder may, is no package.
 
     Raises:
-        UserError: the package is not installed, or has no such file.
+        UserError: the package is not installed, or has no such file; the message names the
+            configuration key `key`.
     """
     if not location.startswith(SCHEME):
         return location
@@ -46,13 +46,13 @@ def locate(location: str, key: str) -> str:
 
 
 def _find_package(package: str) -> Path | None:
-    """The folder of an installed package: where its distribution keeps it, or the sources of an
-    editable one.
+    """Return the folder of an installed package: where its distribution keeps it, or the sources of
+    an editable one; None if it is not installed.
     """
     for name in dict.fromkeys(_list_packages(tuple(sys.path)).get(package, ())):
         try:
             installed = distribution(name)
-        except PackageNotFoundError:  # uninstalled since the list was made
+        except PackageNotFoundError:  # it was uninstalled after the list was made
             continue
         folder = Path(str(installed.locate_file(package)))
         if folder.is_dir():
@@ -66,7 +66,7 @@ def _find_package(package: str) -> Path | None:
 
 @cache
 def _list_packages(path: tuple[str, ...]) -> dict[str, list[str]]:
-    """The distributions along Python's `path` that each top-level package comes from."""
+    """Return the distributions along Python's `path` by top-level package."""
     return {package: list(names) for package, names in packages_distributions().items()}
 
 
@@ -78,9 +78,7 @@ def _is_editable(direct_url: str | None) -> bool:
 
 
 def check_folder(path: Path) -> None:
-    """Nothing, where the folder of `path` is there; UserError where it is not: a name typed wrong
-    makes no folder.
-    """
+    """Raise UserError unless the folder of `path` exists; a mistyped path makes no folder."""
     folder = path.absolute().parent
     try:
         if not folder.exists():
@@ -95,9 +93,7 @@ def check_folder(path: Path) -> None:
 
 
 def check_output(path: Path) -> None:
-    """Nothing, where a file can be written at `path`; UserError before any work is done where it
-    cannot.
-    """
+    """Raise UserError unless a file can be written at `path`; to be called before the work."""
     check_folder(path)
     parent = path.absolute().parent
     if (

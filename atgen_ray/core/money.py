@@ -1,4 +1,4 @@
-"""Money as whole billionths of a dollar, which add up exactly."""
+"""Money in whole billionths of a dollar, which add up exactly."""
 
 import math
 
@@ -6,12 +6,13 @@ NANO = 1_000_000_000
 
 
 def to_nano(dollars: float) -> int:
-    """Billionths of a dollar, never less than `dollars`."""
+    """Return `dollars` in billionths, rounded up."""
     return math.ceil(scale(dollars))
 
 
 def scale(dollars: float) -> float:
-    """Billionths, without the last bits of a product of floats: 0.57 dollars buy what costs
-    0.57.
+    """Return `dollars` in billionths, rounded to a thousandth of one.
+
+    The rounding removes the error of the product, so that 0.57 dollars buy what costs 0.57.
     """
     return round(dollars * NANO, 3)

@@ -1,4 +1,4 @@
-"""What a run is doing right now, shared between its loop and whoever watches it."""
+"""Progress of a run, shared between its loop and the threads that show it or stop it."""
 
 import threading
 import time
@@ -10,61 +10,67 @@ from atgen_ray.core.errors import RunStopped
 
 @dataclass
 class Activity:
-    """The step under way: rows (or optimiser steps) done of how many, and since when."""
+    """The step under way. `done` and `total` count rows or optimiser steps; `started` is in seconds
+    since 1970.
+    """
 
     round: int = 0
     step: str = "starting"
     done: int = 0
     total: int = 0
     started: float = field(default_factory=time.time)
-    waiting: str | None = None  # what Ray cannot place, and what is free, while nothing gets done
+    waiting: str | None = None  # what Ray cannot place, and what is free, while the step stands
 
 
 class ProgressTracker:
-    """Counts progress and carries the wish to stop; safe to use from several threads."""
+    """Holds the step under way and the request to stop; safe to use from several threads.
+
+    It is itself a `Progress` function: the loop calls it, and it raises RunStopped once somebody
+    has called `stop`.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._activity = Activity()
         self._stop = threading.Event()
-        self._moved = False  # since somebody last told what is waited for
+        self._advanced = False  # since the last call of `wait`
 
-    def begin(self, round: int, step: str) -> None:
-        """A step starts.
+    def start_step(self, round: int, step: str) -> None:
+        """Start a step.
 
         Raises:
-            RunStopped: somebody asked for the run to stop.
+            RunStopped: the run was asked to stop.
         """
         self._check()
         with self._lock:
             self._activity = Activity(round, step)
 
     def __call__(self, done: int, total: int) -> None:
-        self.note(done, total)
+        self.update(done, total)
         self._check()
 
-    def note(self, done: int, total: int) -> None:
-        """Progress told by another process, which cannot be interrupted from here."""
+    def update(self, done: int, total: int) -> None:
+        """Set the progress that another process reports, which cannot be interrupted from here."""
         with self._lock:
             self._activity.done = done
             self._activity.total = total
             self._activity.waiting = None
-            self._moved = True
+            self._advanced = True
 
     def wait(self, waiting: str | None) -> None:
-        """What the cluster cannot place now; left out of the activity while the step gets on all
-        the same.
+        """Set what the cluster cannot place now; it is not shown if the step advanced since the
+        last call.
         """
         with self._lock:
-            self._activity.waiting = None if self._moved else waiting
-            self._moved = False
+            self._activity.waiting = None if self._advanced else waiting
+            self._advanced = False
 
     def stop(self) -> None:
-        """Asks the run to stop at its next chance."""
+        """Ask the run to stop; it does so at the next call from its loop."""
         self._stop.set()
 
     def snapshot(self) -> dict[str, Any]:
-        """The activity as plain data."""
+        """Return the activity as plain data."""
         with self._lock:
             return asdict(self._activity)
 

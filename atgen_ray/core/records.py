@@ -1,6 +1,6 @@
-"""What the steps of a run pass to each other: table schemas and small records.
+"""Table schemas and small records that the steps of a run pass to each other.
 
-An example is known by its id everywhere; positions never cross a module border.
+An example is known by its id everywhere; its position in a table never leaves a module.
 """
 
 from dataclasses import dataclass, field
@@ -8,9 +8,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-SAMPLES = (
-    10  # outputs drawn for strategies that compare samples, as BLEUVar does (arXiv 2006.08344)
-)
+SAMPLES = 10  # outputs drawn for strategies that compare samples (as in arXiv 2006.08344)
 
 # pool.parquet and test.parquet: what strategies, engines and annotators may see. No answers here.
 POOL_SCHEMA = pa.schema(
@@ -53,13 +51,13 @@ SELECTION_SCHEMA = pa.schema(
 )
 
 
-# The part of a label's provenance that says which other run bought it, when, for how much.
+# Key of a label's provenance: which other run paid for the label, when and how much.
 INHERITED = "inherited"
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """One label for one example by one annotator."""
+    """A label for an example by an annotator."""
 
     id: str
     text: str
@@ -70,7 +68,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A row that a step could not handle; shown in the report, never fatal."""
+    """A row that a step could not handle. The report shows it; it never ends a run."""
 
     id: str
     step: str
@@ -79,10 +77,8 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What an engine is asked to produce for every prompt.
-
-    The greedy output with log-probabilities always; `samples` further outputs drawn at
-    `temperature` and `top_p`.
+    """What an engine produces for every prompt: the greedy output with log-probabilities, and
+    `samples` further outputs drawn at `temperature` and `top_p`.
     """
 
     max_new_tokens: int
@@ -94,6 +90,8 @@ class GenerationRequest:
 
 
 class Progress(Protocol):
-    """Called by a step as it goes: rows (or optimiser steps) done, and how many in all."""
+    """A function that a step calls as it proceeds, with the rows or optimiser steps done and their
+    total. It may raise RunStopped to end the step.
+    """
 
     def __call__(self, done: int, total: int) -> None: ...

@@ -1,9 +1,9 @@
-"""Trees of settings: their base class, and the tree seen as dotted keys with a type, a default and
-a meaning.
+"""Trees of settings: their base class `Section`, and listings of a tree as dotted keys with type,
+default and description.
 """
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_validator
@@ -15,14 +15,14 @@ from atgen_ray.core.strict_yaml import dump_yaml
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 MAY_CHANGE = "may change"
 T = TypeVar("T")
-# The type of a setting that a run may be given anew when it goes on: it says how the work is done,
-# or when it ends, and not what is bought. Of a section, it holds for all settings below.
+# Marks a setting that may change when a run is resumed: it decides how the work is done or when it
+# ends, not what the labels are. On a section it holds for all settings below.
 Changeable = Annotated[T, MAY_CHANGE]
 BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 class Section(BaseModel):
-    """A part of the tree: unknown keys are mistakes, and so is `true` for a number or a number for
+    """A part of the tree. Unknown keys are errors, and so is `true` for a number or a number for
     text.
     """
 
@@ -37,16 +37,16 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_empty(cls, tree: Any) -> Any:
-        """A section whose keys are all commented out is null in YAML."""
+        """Read null, which YAML gives for a section whose keys are all commented out, as empty."""
         return {} if tree is None else tree
 
 
 def list_settings(model: type[BaseModel], prefix: str = "") -> Iterator[dict[str, str]]:
-    """`key`, `type`, `default`, `description` of each field of the tree, in its order; a section
-    before its fields.
+    """Yield `key`, `type`, `default` and `description` of each field of the tree, in its order; a
+    section before its fields.
 
-    The fields of alternative sections follow under `key[type]`, but not those of alternatives
-    within alternatives.
+    The fields of alternative sections follow under `key[type]`, except those of alternatives within
+    alternatives, which would repeat the list for every type.
     """
     for name, field in model.model_fields.items():
         key = prefix + name
@@ -63,15 +63,28 @@ def list_settings(model: type[BaseModel], prefix: str = "") -> Iterator[dict[str
             yield from list_settings(section, f"{key}{item}.")
 
 
+def merge_trees(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both trees in one; where both have a key, sections are merged and the value of `above`
+    replaces any other.
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        known = merged.get(key)
+        if isinstance(known, dict) and isinstance(value, dict):
+            value = merge_trees(known, value)
+        merged[key] = value
+    return merged
+
+
 def describe_field(field: FieldInfo) -> str:
-    """What the field means: its description, or that of the section which it is."""
+    """Return the description of the field, or of the section that is its value."""
     section = find_section(field.annotation)
     return field.description or " ".join((section.__doc__ or "").split() if section else "")
 
 
 def find_section(annotation: Any) -> type[BaseModel] | None:
-    """The model inside an annotation such as `Section`, `Section | None`, `list[Section]` or
-    `dict[str, Section]`.
+    """Return the model inside an annotation such as `Section`, `Section | None`, `list[Section]` or
+    `dict[str, Section]`; None if there is none.
     """
     candidates = get_args(annotation) or (annotation,)
     return next(
@@ -81,8 +94,8 @@ def find_section(annotation: Any) -> type[BaseModel] | None:
 
 
 def find_alternatives(field: FieldInfo) -> dict[str, type[BaseModel]]:
-    """The sections that a field may be, by the value of the key that tells them apart; empty for
-    any other field.
+    """Return the alternative sections of a field by the value of their discriminator; empty for any
+    other field.
     """
     if not isinstance(field.discriminator, str):
         return {}
@@ -93,12 +106,12 @@ def find_alternatives(field: FieldInfo) -> dict[str, type[BaseModel]]:
 
 
 def may_change(field: FieldInfo) -> bool:
-    """Whether the setting is `Changeable`."""
+    """Return whether the setting is `Changeable`."""
     return MAY_CHANGE in field.metadata
 
 
 def is_union(annotation: Any) -> bool:
-    """Whether there are alternatives beside null."""
+    """Return whether the annotation has several alternatives, null not counted."""
     return (
         get_origin(annotation) in (Union, types.UnionType)
         and len({*get_args(annotation)} - {type(None)}) > 1
@@ -106,7 +119,7 @@ def is_union(annotation: Any) -> bool:
 
 
 def type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
-    """A type in the words of a YAML file: `int > 0 | null`."""
+    """Return a type as a reader of YAML would write it, such as `int > 0 | null`."""
     origin = get_origin(annotation)
     arguments = get_args(annotation)
     if origin is Annotated:

@@ -1,4 +1,4 @@
-"""JSON that every parser reads and that is the same for equal values."""
+"""Strict JSON: every parser reads it, and equal values have the same text."""
 
 import json
 import math
@@ -7,11 +7,10 @@ from typing import Any
 
 
 def encode_json(value: Any, indent: int | None = None) -> str:
-    """Strict (RFC 8259) JSON, the same for equal values: keys sorted, everything in UTF-8.
+    """Return strict JSON (RFC 8259) with sorted keys, so that equal values have the same text.
 
-    JSON has no NaN and no infinity: both become null on purpose, so that a metric without a value
-    stays readable to every parser. Lone surrogates, which UTF-8 cannot hold, stay escaped as
-    `\\udXXX`.
+    JSON has no NaN and no infinity; both become null, so that every parser reads a metric without a
+    value. Lone surrogates, which UTF-8 cannot hold, stay escaped as `\\udXXX`.
     """
     text = json.dumps(
         _finite(value), allow_nan=False, ensure_ascii=False, sort_keys=True, indent=indent

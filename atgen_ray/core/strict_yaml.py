@@ -1,7 +1,8 @@
-"""YAML that holds what JSON holds, by the core schema of YAML 1.2: values mean what they look like.
+"""Strict YAML: the values of JSON, read by the core schema of YAML 1.2.
 
-PyYAML follows YAML 1.1, where `off` is false, `1e-4` a string, `12:30` the number 750 and `010` the
-number 8, and where the last of two equal keys wins.
+PyYAML follows YAML 1.1, in which `off` is false, `1e-4` a string, `12:30` the number 750 and `010`
+the number 8, and in which the last of two equal keys wins. Here `1e-4` is a number, the others are
+text, and equal keys are an error. Tags, which can make objects, are refused.
 """
 
 import re
@@ -13,7 +14,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 from atgen_ray.core.errors import UserError
 
-MOST_VALUES = 100_000  # in one document, with what its aliases stand for
+MOST_VALUES = 100_000  # in one document, each alias counted with the values that it stands for
 SCALARS = {
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -24,7 +25,7 @@ SCALARS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Scalars as in SCALARS, every key once, no tags."""
+    """Loader with the scalars in SCALARS, which refuses equal keys and tags."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (as PyYAML declares it)
 
@@ -46,17 +47,17 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: MappingNode) -> None:
-        """Each key once, so that merges of merges do not double and double."""
+        """Merge `<<` with each key once; merges of merges would otherwise grow exponentially."""
         super().flatten_mapping(node)
         keys = (key.value if isinstance(key, ScalarNode) else id(key) for key, _ in node.value)
         node.value = list(dict(zip(keys, node.value, strict=True)).values())
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts text in quotes that YAML 1.1 or 1.2 would read as something else."""
+    """Dumper that quotes text which YAML 1.1 or 1.2 would read as something else."""
 
     def represent_str(self, data: str) -> ScalarNode:
-        # PyYAML folds these line breaks wrongly but for double quotes, where it escapes them.
+        # PyYAML folds these line breaks wrongly except in double quotes, where it escapes them.
         style = '"' if {"\x85", "\u2028", "\u2029"} & set(data) else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
@@ -70,8 +71,8 @@ for _name, (_pattern, _first) in SCALARS.items():
 
 
 def dump_yaml(value: Any, one_line: bool = False) -> str:
-    """Plain data as YAML that `parse_yaml`, and readers of YAML 1.1, read back equal; keys keep
-    their order.
+    """Return plain data as YAML that `parse_yaml` and readers of YAML 1.1 read back equal; keys
+    keep their order.
     """
     text: str = yaml.dump(
         value,
@@ -85,10 +86,10 @@ def dump_yaml(value: Any, one_line: bool = False) -> str:
 
 
 def parse_yaml(text: str, what: str, hint: str = "") -> Any:
-    """The value of one YAML document; `what` names it in the error, which ends in `hint`.
+    """Return the value of one YAML document; `what` names it in the error, which ends in `hint`.
 
     Raises:
-        UserError: it is not YAML. The message never quotes the text, which may hold a secret.
+        UserError: the text is not valid YAML. The message never quotes it: it may hold a secret.
     """
     try:
         value = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
@@ -107,13 +108,13 @@ def parse_yaml(text: str, what: str, hint: str = "") -> Any:
 
 
 def _count(value: Any, known: dict[int, int]) -> int:
-    """How many values `value` stands for, written out; ValueError where a few aliases stand for far
-    too many.
+    """Return how many values `value` holds with all aliases written out; raise ValueError if there
+    are more than MOST_VALUES.
     """
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
-        known[id(value)] = 1  # a value that contains itself is told from the key where it does
+        known[id(value)] = 1  # ends the recursion of a value that contains itself
         known[id(value)] = 1 + sum(
             _count(item, known) for item in (value.values() if isinstance(value, dict) else value)
         )

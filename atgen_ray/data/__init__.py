@@ -1,4 +1,4 @@
-"""The pool: any dataset as examples with ids, the prompts made of them, near-duplicates found."""
+"""Reading of datasets: any source becomes examples with ids, prompts and marked near-duplicates."""
 
 from atgen_ray.data.split import Split, build_split, overlap
 

@@ -1,5 +1,5 @@
-"""Values inside a row, by dotted path: `paper.abstract`, `answers.0.text`, `answers.text` over a
-list of objects.
+"""Access to values in a row by dotted path: `paper.abstract`, `answers.0.text`, `answers.text` over
+a list of objects.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,11 @@ EXACT = 2**53  # below it a float holds every integer
 
 
 def find_leaves(record: dict[str, Any], path: str) -> list[Leaf] | None:
-    """The values that `path` names in `record`, each with its address; None when the row has no
-    such column.
+    """Return the values that `path` names in `record`, each with its address; None when the row has
+    no such column.
+
+    A column whose own name holds dots wins over a nested one. A null, an empty list or a list
+    that is too short gives a single null: the column exists, the value does not.
 
     A column whose own name holds dots wins over a nested one. A null, an empty list or a list that
     is too short on the way gives a single null: the column is there, the value is not.
@@ -21,9 +24,11 @@ def find_leaves(record: dict[str, Any], path: str) -> list[Leaf] | None:
 
 
 def _descend(value: Any, parts: list[str], address: Address) -> list[Leaf] | None:
+    """Return the leaves below `value` that the rest of a path names."""
     if not parts or value is None:
         return [(address, value)]
     if isinstance(value, dict):
+        # Try the longest key first: a column whose own name holds dots wins over a nested one.
         for size in range(len(parts), 0, -1):
             key = ".".join(parts[:size])
             if key in value:
@@ -34,11 +39,9 @@ def _descend(value: Any, parts: list[str], address: Address) -> list[Leaf] | Non
     if isinstance(value, list):
         if parts[0].isdecimal():
             index = int(parts[0])
-            return (
-                _descend(value[index], parts[1:], (*address, index))
-                if index < len(value)
-                else [(address, None)]
-            )
+            if index >= len(value):
+                return [(address, None)]
+            return _descend(value[index], parts[1:], (*address, index))
         found = [_descend(item, parts, (*address, index)) for index, item in enumerate(value)]
         leaves = [leaf for each in found if each is not None for leaf in each]
         return leaves or (None if value else [(address, None)])
@@ -46,8 +49,8 @@ def _descend(value: Any, parts: list[str], address: Address) -> list[Leaf] | Non
 
 
 def find_addresses(record: dict[str, Any], path: str) -> list[Address]:
-    """Where `path` leads in `record`, or as far as it leads: an answer in another form than usual
-    is an answer too.
+    """Return the addresses that `path` leads to in `record`, or as far as it leads: an answer in an
+    unusual form is an answer too.
     """
     parts = path.split(".")
     for size in range(len(parts), 0, -1):
@@ -60,10 +63,11 @@ def find_addresses(record: dict[str, Any], path: str) -> list[Address]:
 def hide_leaves(
     record: dict[str, Any], hidden: list[Address], shared: set[str | int]
 ) -> dict[str, Any]:
-    """A copy of `record` without the top-level columns that the `hidden` addresses lead into.
+    """Return a copy of `record` without the top-level columns that the `hidden` addresses lead
+    into.
 
-    Of a column in `shared` (it holds the input too) only the hidden values themselves go: a key is
-    removed, an item of a list becomes null so that the other items keep their places.
+    From a column in `shared`, which holds the input too, only the hidden values are removed: a key
+    disappears, an item of a list becomes null so that the other items keep their positions.
     """
     visible = dict(record)
     for column, *rest in hidden:
@@ -75,6 +79,7 @@ def hide_leaves(
 
 
 def _without(value: Any, address: list[str | int]) -> Any:
+    """Return a copy of `value` without what is at `address`."""
     key = address[0]
     rest = address[1:]
     if isinstance(value, dict) and key in value:
@@ -90,8 +95,8 @@ def _without(value: Any, address: list[str | int]) -> Any:
 
 
 def to_texts(value: Any) -> list[str]:
-    """The texts in a value: none for null, one for a scalar, several for a list; 51.0 is written
-    51.
+    """Return the texts in a value: none for null, one for a scalar, several for a list; 51.0
+    becomes 51.
 
     Raises:
         ValueError: the value is an object, or not valid Unicode.
@@ -103,15 +108,14 @@ def to_texts(value: Any) -> list[str]:
     if isinstance(value, dict):
         raise ValueError("is an object, expected text, a number or a list of them")
     text = value.decode("utf-8") if isinstance(value, bytes) else str(restore_integers(value))
-    text.encode(
-        "utf-8"
-    )  # JSON escapes can spell half a character, which no file or database could hold
+    # Raises for half a surrogate pair, which JSON escapes can spell but no file or database holds.
+    text.encode("utf-8")
     return [text]
 
 
 def restore_integers(value: Any) -> Any:
-    """`value` with whole numbers as integers: a column of integers with nulls is often stored as
-    floats.
+    """Return `value` with whole numbers as integers: a column of integers with nulls is often
+    stored as floats.
     """
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
         return int(value)
@@ -121,7 +125,7 @@ def restore_integers(value: Any) -> Any:
 
 
 def list_columns(record: dict[str, Any], prefix: str = "", depth: int = 3) -> Iterator[str]:
-    """Every dotted path into `record` down to `depth`, for hints in error messages."""
+    """Yield every dotted path into `record` down to `depth`, for hints in error messages."""
     for name, value in record.items():
         yield f"{prefix}{name}"
         inner = value[0] if isinstance(value, list) and value else value

@@ -1,5 +1,5 @@
-"""Rows that are chats, as for fine-tuning at OpenAI: the last answer is the reference, the turns
-before it ask.
+"""Rows that hold chats, in OpenAI's format for fine-tuning and similar ones: the last answer is the
+reference, the turns before it are the question.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ ANSWERING = {"assistant", "gpt", "model"}
 
 
 def is_conversation(value: Any) -> bool:
-    """Whether a value is a list of turns, each with its role and text."""
+    """Return whether a value is a list of turns, each with its role and text."""
     return (
         isinstance(value, list)
         and bool(value)
@@ -18,8 +18,8 @@ def is_conversation(value: Any) -> bool:
 
 
 def find_answers(turns: list[dict[str, Any]]) -> list[int]:
-    """Positions of the turns at the end that answer what was asked; none where the user has the
-    last word.
+    """Return the positions of the answering turns at the end; empty if the last turn is the
+    user's.
     """
     first = len(turns)
     while first and _role(turns[first - 1]) in ANSWERING:
@@ -28,14 +28,14 @@ def find_answers(turns: list[dict[str, Any]]) -> list[int]:
 
 
 def read_answer(turns: list[dict[str, Any]]) -> str | None:
-    """The answer that closes the chat."""
+    """Return the answer that closes the chat, or None."""
     answers = find_answers(turns)
     return _text(turns[answers[-1]]) if answers else None
 
 
 def render_question(turns: list[dict[str, Any]]) -> str:
-    """What was asked: the turns before the answer, a blank line between them, with their roles if
-    there are several.
+    """Return the turns before the answer, a blank line between them, with their roles if there are
+    several.
     """
     asked = turns[: len(turns) - len(find_answers(turns))]
     spoken = [turn for turn in asked if _role(turn) != "system"]

@@ -1,5 +1,5 @@
-"""Near-duplicates by MinHash and locality-sensitive hashing (Leskovec et al., Mining of Massive
-Datasets, chapter 3).
+"""Near-duplicate detection by MinHash and locality-sensitive hashing (Leskovec et al., Mining of
+Massive Datasets, chapter 3).
 
 Rows are compared by the Jaccard similarity of their lower-cased word trigrams.
 """
@@ -11,17 +11,16 @@ import numpy as np
 
 PERMUTATIONS = 256
 RECALL = 0.99  # share of the pairs exactly at the threshold that the bands must bring together
-# Rows that one bucket remembers. A bucket that fills up stands for phrases common to the whole
-# pool, which tell no rows apart; without a limit such pools would take quadratic time.
+# Most rows of one bucket. A bucket that fills up belongs to phrases that the whole pool shares,
+# which do not distinguish rows; without a limit such pools would take quadratic time.
 BUCKET = 64
 _WORD = re.compile(r"\w+")
 
 
 def sign_texts(texts: list[str]) -> list[bytes]:
-    """A MinHash signature of every text: 256 little-endian unsigned 32-bit numbers.
+    """Return a MinHash signature of every text: 256 little-endian unsigned 32-bit numbers.
 
-    Texts of fewer than three words are compared by all their words at once, texts without words as
-    they are.
+    Texts of fewer than three words are compared as a whole, and texts without words as they are.
     """
     from datasketch import MinHash
 
@@ -30,6 +29,7 @@ def sign_texts(texts: list[str]) -> list[bytes]:
 
 
 def _shingle(text: str) -> list[bytes]:
+    """Return the word trigrams of a text."""
     lowered = text.lower()
     words = _WORD.findall(lowered) or [lowered.strip()]
     size = min(3, len(words))
@@ -42,17 +42,18 @@ def _shingle(text: str) -> list[bytes]:
 def find_duplicates(
     ids: Sequence[str], signatures: Sequence[bytes], threshold: float
 ) -> list[str | None]:
-    """For every row, in order: the id of the earliest original it duplicates, or None when it is an
-    original itself.
+    """Return for every row, in order, the id of the earliest original that it duplicates, or None
+    for an original.
 
-    Only originals are compared against, so what a row points to is never a duplicate. `threshold`
-    is the estimated Jaccard similarity from which two rows are duplicates.
+    Rows are compared with originals only, so no row points to a duplicate. `threshold` is the
+    estimated Jaccard similarity from which two rows are duplicates.
     """
     matrix = np.frombuffer(b"".join(signatures), dtype="<u4").reshape(len(ids), PERMUTATIONS)
     keys = _hash_bands(matrix, *_choose_bands(threshold))
     tables: list[dict[int, list[int]]] = [{} for _ in range(keys.shape[1])]
     identical: dict[bytes, int] = {}
     duplicate_of: list[str | None] = [None] * len(ids)
+    # Rows with the same signature are looked up directly, the others by the buckets of their bands.
     for row, signature in enumerate(signatures):
         original = identical.get(signature)
         if original is None:
@@ -75,8 +76,8 @@ def find_duplicates(
 
 
 def _choose_bands(threshold: float) -> tuple[int, int]:
-    """Bands and numbers per band: the most selective ones that still find RECALL of the pairs at
-    the threshold.
+    """Return the number of bands and numbers per band: the most selective choice that still finds
+    RECALL of the pairs at the threshold.
     """
     for size in range(PERMUTATIONS // 2, 1, -1):
         bands = PERMUTATIONS // size
@@ -86,12 +87,12 @@ def _choose_bands(threshold: float) -> tuple[int, int]:
 
 
 def _hash_bands(matrix: np.ndarray, bands: int, size: int) -> np.ndarray:
-    """A 64-bit key of every band, shape (rows, bands); a collision costs one comparison, no
+    """Return a 64-bit key of every band, shape (rows, bands); a collision costs one comparison, no
     more.
     """
     multipliers = np.random.default_rng(0).integers(1, 2**63, size=size, dtype=np.uint64)
-    split = (
+    keys = [
         matrix[:, band * size : (band + 1) * size].astype(np.uint64) @ multipliers
         for band in range(bands)
-    )
-    return np.stack(list(split), axis=1)
+    ]
+    return np.stack(keys, axis=1)

@@ -1,8 +1,9 @@
-"""JSON Lines, CSV and Parquet files as Ray Data sources in which one bad row is one bad row.
+"""JSON Lines, CSV, Parquet and Arrow files as Ray Data sources in which a bad row affects no other
+row.
 
-Ray's own readers parse a file in one go, so one bad line fails all of it, and want one schema for
-all files. These stream the raw records of a file, whatever its compression; a decoder parses them,
-one at a time, in the map that follows.
+Ray's own readers parse a file in one go, so one bad line fails all of it, and they want one schema
+for all files. These sources stream the raw records of a file, whatever its compression; the map
+that follows decodes them one at a time.
 """
 
 import csv
@@ -17,21 +18,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ray.data.datasource import FileBasedDatasource
 
-from atgen_ray.data.json_layout import goes_on, parse_values, unwrap
+from atgen_ray.data.json_layout import continues_below, parse_values, unwrap
 from atgen_ray.data.rows import Row
 from atgen_ray.data.size_limits import (
     ARRAY,
     EXPANSION,
     LONGEST,
+    FileTooLargeError,
     Lines,
-    TooMuch,
     allow,
     check_encoding,
     check_parquet,
     describe_length,
-    open_counted,
+    open_limited,
     read_lines,
 )
+from atgen_ray.ray_runtime.private_api import file_size
 
 BLOCK_ROWS = 1000
 BLOCK_BYTES = 4 << 20
@@ -43,22 +45,27 @@ _Raw = tuple[bytes, str, str | None]
 
 
 class JsonRecords(FileBasedDatasource):
-    """JSON values a line each, or one below the other over several lines, or one array, wrapper or
-    table of them.
+    """Rows of a JSON file: one value a line, values over several lines, or one array, wrapper or
+    table.
 
     Blank lines are no rows. See `json_layout.unwrap` for wrappers and tables.
     """
 
     def _read_stream(self, f: pa.NativeFile, path: str) -> Iterator[pa.Table]:
         name = PurePosixPath(path).name
-        reader = open_counted(f, _size(self, path), name)
+        reader = open_limited(f, file_size(self, path), name)
         check_encoding(reader.peek(4), name)
         yield from _to_blocks(_split_json(reader, name))
 
 
 class CsvRecords(FileBasedDatasource):
-    """CSV with a header, or TSV by its name; a column name that the header repeats holds a list of
-    its values.
+    """Rows of a CSV file with a header, or of a TSV file by its name; a column name that the header
+    repeats holds a list of its values.
+
+    Args:
+        delimiter: the character between fields; None for a comma, or a tab in a .tsv file.
+        quoting: whether quotes hold a field together; None for yes, except in a .tsv file, where
+            they are text.
 
     Args:
         delimiter: the character between fields; None for a comma, or a tab in a .tsv file.
@@ -84,9 +91,9 @@ class CsvRecords(FileBasedDatasource):
     def _read_stream(self, f: pa.NativeFile, path: str) -> Iterator[pa.Table]:
         csv.field_size_limit(LONGEST)
         file = PurePosixPath(path)
-        counted = open_counted(f, _size(self, path), file.name)
-        check_encoding(counted.peek(4), file.name)
-        text = io.TextIOWrapper(counted, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        stream = open_limited(f, file_size(self, path), file.name)
+        check_encoding(stream.peek(4), file.name)
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         lines = Lines(text)
         tabs = ".tsv" in PurePosixPath(path.lower()).suffixes
         quoted = not tabs if self._quoting is None else self._quoting
@@ -100,7 +107,7 @@ class CsvRecords(FileBasedDatasource):
 
 
 class ParquetRecords(FileBasedDatasource):
-    """Parquet, with the columns that the file has."""
+    """Rows of a Parquet file, with the columns that the file has."""
 
     def _open_input_source(self, filesystem: Any, path: str, **open_args: Any) -> pa.NativeFile:
         return filesystem.open_input_file(path)
@@ -113,7 +120,7 @@ class ParquetRecords(FileBasedDatasource):
 
 
 class ArrowRecords(FileBasedDatasource):
-    """Arrow's IPC streams, as datasets.save_to_disk writes them, or its IPC files."""
+    """Rows of an Arrow IPC stream, as datasets.save_to_disk writes it, or of an IPC file."""
 
     def _open_input_source(self, filesystem: Any, path: str, **open_args: Any) -> pa.NativeFile:
         return filesystem.open_input_file(path)
@@ -123,7 +130,7 @@ class ArrowRecords(FileBasedDatasource):
         for batch in _iterate_batches(f):
             left -= batch.nbytes
             if left < 0:
-                raise TooMuch(
+                raise FileTooLargeError(
                     f"{PurePosixPath(path).name} unpacks to more than {EXPANSION} times its size"
                 )
             yield pa.Table.from_batches([batch])
@@ -138,26 +145,22 @@ def _iterate_batches(f: pa.NativeFile) -> Iterator[pa.RecordBatch]:
         yield from pa.ipc.open_stream(f)
 
 
-def _size(source: FileBasedDatasource, path: str) -> int | None:
-    """Bytes of a file as it lies there, packed or not; None where its server does not say."""
-    size: int | None = source._filesystem.get_file_info(path).size
-    return size
-
-
 def _split_json(reader: io.BufferedReader, name: str) -> Iterator[_Raw]:
+    """Yield the raw records of a JSON file."""
     blank, first = _read_first(reader)
     content = first.removeprefix(_BOM).lstrip()
+    # The beginning tells the layout: an array, an object over several lines, or JSON Lines. Only as
+    # much is read as that takes, because JSON Lines may be of any length.
     values: list[Any] | None = None
     if content.startswith(b"["):
         content += reader.read(max(ARRAY + 1 - len(content), 0))
         if len(content) > ARRAY:
-            raise TooMuch(
+            raise FileTooLargeError(
                 f"{name} begins an array of more than {ARRAY >> 20} MB, expected JSON Lines"
             )
-        values = parse_values(
-            content, most=1
-        )  # else lines after all, of which the first is an array
-    elif content.startswith(b"{") and (len(first) > LONGEST or goes_on(content)):
+        # Without a single value these are lines after all, of which the first is an array.
+        values = parse_values(content, most=1)
+    elif content.startswith(b"{") and (len(first) > LONGEST or continues_below(content)):
         content += reader.read(max(ARRAY - len(content), 0))
         values = parse_values(content) if not reader.peek(1) else None
         content += reader.readline(LONGEST)
@@ -167,12 +170,10 @@ def _split_json(reader: io.BufferedReader, name: str) -> Iterator[_Raw]:
         _skip_rest(reader, second)
         values = parse_values(content) if content.startswith(b"{") and not second else None
         content = content.rstrip(b"\n") + b"\n" * (more + 1) + second
-    # A lone row of a JSON Lines file may have lists of one length too.
-    rows = (
-        unwrap(values)
-        if values is not None and ".json" in PurePosixPath(name.lower()).suffixes
-        else values
-    )
+    rows = values
+    # In a .jsonl file a single row with lists of one length is no table.
+    if values is not None and ".json" in PurePosixPath(name.lower()).suffixes:
+        rows = unwrap(values)
     if rows is not None:
         yield from (
             (json.dumps(row).encode(), f"{name} item {at}: ", None)
@@ -184,7 +185,7 @@ def _split_json(reader: io.BufferedReader, name: str) -> Iterator[_Raw]:
 
 
 def _read_first(reader: io.BufferedReader) -> tuple[int, bytes]:
-    """How many blank lines there are, and the line after them, cut where it is longer than
+    """Return the number of blank lines, and the line after them, cut if it is longer than
     LONGEST.
     """
     blank = 0
@@ -196,7 +197,7 @@ def _read_first(reader: io.BufferedReader) -> tuple[int, bytes]:
 
 
 def _skip_rest(reader: io.BufferedReader, line: bytes) -> None:
-    """To the end of a line that was cut."""
+    """Read to the end of a line that was cut."""
     while len(line) >= LONGEST and not line.endswith(b"\n"):
         line = reader.readline(LONGEST)
 
@@ -210,6 +211,7 @@ def _split_lines(lines: Iterable[bytes | None], name: str, start: int) -> Iterat
 
 
 def _split_fields(reader: Any, lines: Lines, name: str) -> Iterator[_Raw]:
+    """Yield the raw records of a CSV file, encoded as JSON objects."""
     header: list[str] | None = None
     while True:
         lines.start()
@@ -220,12 +222,8 @@ def _split_fields(reader: Any, lines: Lines, name: str) -> Iterator[_Raw]:
             return
         except csv.Error as error:
             lines.retry()
-            yield (
-                b"",
-                place,
-                f"is not valid CSV: "
-                f"{'a quote is never closed' if 'end of data' in str(error) else error}",
-            )
+            reason = "a quote is never closed" if "end of data" in str(error) else str(error)
+            yield b"", place, f"is not valid CSV: {reason}"
             continue
         if header is None:
             header = fields
@@ -241,7 +239,7 @@ def _encode_fields(header: list[str], fields: list[str]) -> bytes:
         for name in record:
             values = [value for column, value in zip(header, fields, strict=True) if column == name]
             record[name] = values if len(values) > 1 else values[0]
-    # Bytes that were not UTF-8 turn into themselves again, for decode_records to find.
+    # "surrogateescape" restores bytes that were not UTF-8, so that decode_records finds them.
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogateescape")
 
 
@@ -264,43 +262,41 @@ def _to_table(rows: list[_Raw]) -> pa.Table:
 
 
 def decode_records(table: pa.Table) -> Iterator[Row]:
-    """The rows of a block that JsonRecords or CsvRecords made."""
+    """Yield the rows of a block that JsonRecords or CsvRecords produced."""
     for raw in table.to_pylist():
-        record, error = (None, raw["error"]) if raw["error"] else _decode_json(raw["record"])
-        yield record, error, raw["place"]
+        if raw["error"]:
+            yield None, raw["error"], raw["place"]
+        else:
+            record, error = _decode_json(raw["record"])
+            yield record, error, raw["place"]
 
 
 def _decode_json(content: bytes) -> tuple[Any, str | None]:
-    # Reasons name the place of a mistake, never the text around it: that may be an answer.
+    # Reasons name the position of a mistake, never the text around it, which may be an answer.
     try:
         return json.loads(content.decode("utf-8")), None
     except UnicodeDecodeError:
         return None, "is not valid UTF-8"
     except json.JSONDecodeError as error:
         return None, f"is not valid JSON: {error.msg} at character {error.pos + 1}"
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # a number of thousands of digits, thousands of open brackets
+    except (ValueError, RecursionError) as error:
+        # A number has thousands of digits, or thousands of brackets are open.
         return None, f"is not usable JSON: {error}"
 
 
 def decode_columns(table: pa.Table) -> Iterator[Row]:
-    """The rows of a block of Parquet or Arrow.
+    """Yield the rows of a block of Parquet or Arrow.
 
-    Columns of types that other libraries define are left out: to read one runs their code, which
-    may unpickle.
+    Columns of types that other libraries define are omitted: reading one runs code of those
+    libraries, which may unpickle.
     """
     table = table.select(
         [at for at, field in enumerate(table.schema) if not _is_foreign(field.type)]
     )
     try:
         records = table.to_pylist()
-    except (
-        ValueError,
-        OverflowError,
-        pa.ArrowException,
-    ):  # of one row: Arrow does not check text when it reads it
+    except (ValueError, OverflowError, pa.ArrowException):
+        # Some row is at fault, since Arrow does not check text when it reads it: decode one by one.
         yield from (_decode_row(table, at) for at in range(table.num_rows))
     else:
         yield from ((record, None, "") for record in records)

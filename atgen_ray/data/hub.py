@@ -1,7 +1,7 @@
-"""Datasets of the Hugging Face hub: which files a repository has, and copies of them in the hub's
-own cache.
+"""Datasets of the Hugging Face hub: the files of a repository, and copies of them in the hub's own
+cache.
 
-None of the loaders of `datasets` runs. They take the name of one of their own modules (text, csv)
+The loaders of `datasets` are not used. They take the name of one of their own modules (text, csv)
 for a dataset, and open whatever a repository's card names, on this machine or elsewhere.
 """
 
@@ -16,6 +16,12 @@ CARD = "README.md"
 
 class HubDataset:
     """A dataset repository at one commit.
+
+    Raises:
+        OSError: the hub is unreachable and its cache holds nothing of the repository, or there is
+            no such repository.
+        UserError: `revision`, the value of data.revision, is no name of a revision.
+        ValueError: `repository` is no name of one.
 
     Raises:
         OSError: the hub cannot be reached and its cache holds nothing of it, or there is no such
@@ -35,13 +41,13 @@ class HubDataset:
 
     @property
     def card(self) -> str | None:
-        """The text of its README.md, if it has one."""
+        """Return the text of its README.md, or None."""
         path = self.folder / CARD
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
     def list_files(self) -> list[str]:
-        """Paths in the repository, sorted; where the hub cannot be reached, those that the cache
-        holds.
+        """Return the paths in the repository, sorted; if the hub is unreachable, those in the
+        cache.
         """
         from huggingface_hub import HfApi
 
@@ -49,7 +55,7 @@ class HubDataset:
             listed = HfApi().list_repo_files(
                 self._repository, revision=self.folder.name, repo_type="dataset"
             )
-        except Exception:  # each client of the hub has exceptions of its own for a hub that is away
+        except Exception:  # every HTTP client has exceptions of its own for an unreachable hub
             listed = [
                 path.relative_to(self.folder).as_posix()
                 for path in self.folder.rglob("*")
@@ -58,8 +64,8 @@ class HubDataset:
         return sorted(listed)
 
     def fetch(self, files: list[str]) -> list[str]:
-        """Local paths of `files`, which are downloaded where the cache lacks them; raises
-        OSError.
+        """Return local paths of `files`; download those that the cache lacks. Raise OSError on
+        failure.
         """
         self._revision = self.folder.name
         self._download(files)

@@ -1,4 +1,4 @@
-"""What a JSON file that is not JSON Lines holds: rows in an array, in a wrapper, as columns, or
+"""Layouts of JSON files that are not JSON Lines: rows in an array, in a wrapper, as columns, or
 over several lines.
 """
 
@@ -6,15 +6,15 @@ import json
 import re
 from typing import Any
 
-# Keys under which publishers keep the rows of a file, beside a version or a licence.
+# Keys under which publishers keep the rows of a file that also has a version or a licence.
 WRAPPERS = ("data", "rows", "examples", "items", "records", "instances", "samples")
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def goes_on(line: bytes) -> bool:
-    """Whether `line` begins a JSON object that ends in a later line, as pretty-printers write
-    it.
+def continues_below(line: bytes) -> bool:
+    """Return whether `line` begins a JSON object that ends in a later line, as pretty-printers
+    write it.
     """
     if not line.startswith(b"{"):
         return False
@@ -29,8 +29,8 @@ def goes_on(line: bytes) -> bool:
 
 
 def parse_values(content: bytes, most: int | None = None) -> list[Any] | None:
-    """The JSON values that stand one behind the other in `content`; None where it is not that, or
-    has over `most`.
+    """Return the JSON values that follow one another in `content`; None if it is anything else, or
+    has more than `most`.
     """
     decoder = json.JSONDecoder()
     values: list[Any] = []
@@ -50,11 +50,11 @@ def parse_values(content: bytes, most: int | None = None) -> list[Any] | None:
 
 
 def unwrap(values: list[Any]) -> list[Any]:
-    """The rows in the values of a file.
+    """Return the rows in the values of a file.
 
-    A file of one value may be an array of rows, an object that keeps them under one of WRAPPERS, or
-    a table: an object of columns of one length, as lists or, as pandas writes them, as objects
-    keyed by row; or rows keyed by number.
+    A file of one value may be an array of rows; an object that keeps them under one of WRAPPERS; a
+    table, which is an object of columns of one length, as lists or, as pandas writes them, as
+    objects keyed by row; or an object of rows keyed by number.
     """
     if len(values) != 1:
         return values

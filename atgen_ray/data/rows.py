@@ -1,5 +1,8 @@
-"""From a row of the source to a text, its references and its signature: the map that Ray Data runs
-over the pool.
+"""Conversion of a source row to a text, its references and its signature: the map that Ray Data
+runs over the pool.
+
+A row with a mistake does not raise: its reason is in the column `error`. Answers are hidden from
+the template before it is filled.
 """
 
 from collections.abc import Iterable
@@ -24,12 +27,11 @@ from atgen_ray.data.duplicates import sign_texts
 from atgen_ray.data.size_limits import LONGEST, describe_length
 from atgen_ray.models.user_template import fill_template, list_variables, tests_variable
 
-Row = tuple[
-    Any, str | None, str
-]  # the record, or why there is none, and where it stands: "a.jsonl line 3: "
+# The record, or the reason why there is none, and its position: "a.jsonl line 3: ".
+Row = tuple[Any, str | None, str]
 
-# What becomes of a row: a text, or an error. The last three columns tell a mistake in the
-# configuration, which meets every row, from a mistake in the data.
+# Result for a row: a text, or an error. The columns after `error` distinguish a mistake in the
+# configuration, which affects every row, from a mistake in the data.
 FILLED_SCHEMA = pa.schema(
     [
         ("text", pa.string()),
@@ -41,10 +43,8 @@ FILLED_SCHEMA = pa.schema(
         ("absent", pa.list_(pa.string())),  # configured paths that the row lacks
         ("undefined", pa.list_(pa.string())),  # variables that failed the template
         ("defined", pa.list_(pa.string())),  # variables of the template that the row has
-        (
-            "columns",
-            pa.list_(pa.string()),
-        ),  # what the row has instead, where something is absent or undefined
+        # Columns that the row has, where something is absent or undefined.
+        ("columns", pa.list_(pa.string())),
     ]
 )
 
@@ -62,20 +62,21 @@ class RowPlan:
 
 
 def fill_rows(rows: Iterable[Row], plan: RowPlan) -> pa.Table:
-    """Fill the template for every row; a row that cannot be filled says why in `error`.
-    FILLED_SCHEMA.
+    """Fill the template for every row and return FILLED_SCHEMA; a row that cannot be filled has the
+    reason in `error`.
     """
     filled = [_fill_row(record, error, place, plan) for record, error, place in rows]
     if plan.signed:
+        # Only what comes from the row is compared: the template's own words are in every text.
         usable = [row for row in filled if row["error"] is None]
-        for row, signature in zip(
-            usable, sign_texts([row.pop("data") for row in usable]), strict=True
-        ):
+        signatures = sign_texts([row.pop("data") for row in usable])
+        for row, signature in zip(usable, signatures, strict=True):
             row["signature"] = signature
     return pa.Table.from_pylist(filled, schema=FILLED_SCHEMA)
 
 
 def _fill_row(record: Any, error: str | None, place: str, plan: RowPlan) -> dict[str, Any]:
+    """Return one row of FILLED_SCHEMA; a signed one has the text to sign under `data`."""
     if error is None and not isinstance(record, dict):
         error = f"is of type {type(record).__name__}, expected an object with columns"
     if error is not None:
@@ -101,8 +102,10 @@ class _RowError(Exception):
 def _take_texts(
     record: dict[str, Any], found: dict[str, list[tuple[Address, Any]]], plan: RowPlan
 ) -> dict[str, Any]:
+    """Return the text and the references of a row. Raise _RowError if it has none."""
     asked, known, hidden = _read_conversations(found, plan)
     source = asked[plan.input]
+    # The answers must be in no column that the template can use, or the pool would hold them.
     if not source:
         raise _RowError(f"has no '{plan.input}'")
     question = " ".join(filter(None, _read_texts(plan.input, [value for _, value in source])))
@@ -127,7 +130,7 @@ def _take_texts(
         address for path in plan.references for address in find_addresses(record, path)
     ] + hidden
     columns = hide_leaves(record, answers, shared)
-    # A template that names the column of the input itself means by `input` a column of that name.
+    # In a template that names the input's column directly, `input` is a column of that name.
     if not (
         "input" in columns and plan.input != "input" and plan.input in list_variables(plan.template)
     ):
@@ -139,11 +142,9 @@ def _take_texts(
         "references": list(dict.fromkeys(references)),
         "defined": sorted(list_variables(plan.template) & columns.keys()),
     }
-    return (
-        row | {"data": fill_template(plan.template, columns, literals=False)}
-        if plan.signed
-        else row
-    )
+    if plan.signed:
+        row["data"] = fill_template(plan.template, columns, literals=False)
+    return row
 
 
 def _read_conversations(
@@ -151,7 +152,9 @@ def _read_conversations(
 ) -> tuple[
     dict[str, list[tuple[Address, Any]]], dict[str, list[tuple[Address, Any]]], list[Address]
 ]:
-    """Question and answers out of columns that hold chats, and where the answers stand."""
+    """Return question and answers, read out of columns that hold chats, and the addresses of the
+    answering turns.
+    """
     asked = {
         plan.input: [
             (at, render_question(each) if is_conversation(each) else each)
@@ -183,7 +186,9 @@ def _read_texts(path: str, values: list[Any]) -> list[str]:
 
 
 def _hint_inner(path: str, values: list[Any]) -> str:
-    """Which key of an object holds the text that was meant, where there is one."""
+    """Return a hint at the key of an object that holds the text which was probably meant, or an
+    empty text.
+    """
     flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
     found = next((value for value in flat if isinstance(value, dict)), {})
     inner = [str(key) for key, value in found.items() if isinstance(value, str)] or [

@@ -1,9 +1,9 @@
-"""Any dataset as a Ray Dataset: files, folders, globs, URLs, Hugging Face ids and folders made by
+"""Datasets as Ray Datasets: files, folders, globs, URLs, Hugging Face ids and folders made by
 save_to_disk.
 
-Whatever the kind of place, it comes down to a list of files, and each of them is checked before any
-is opened: it lies where the configuration points, links followed. What a dataset says of itself (a
-README, a state.json, a symbolic link) cannot lead elsewhere.
+Every kind of location is resolved to a list of files, and each file is checked before any is
+opened: with links followed, it must be inside the configured location. A dataset's own description
+(a README, a state.json, a symbolic link) cannot lead elsewhere.
 """
 
 import json
@@ -55,7 +55,7 @@ _MAGIC = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class Source:
-    """A Ray Dataset of raw blocks, and how to take the rows out of a block."""
+    """A Ray Dataset of raw blocks, and the function that decodes the rows of a block."""
 
     dataset: Any  # ray.data.Dataset, or Blocks
     decode: Callable[[pa.Table], Iterator[Row]]
@@ -63,7 +63,7 @@ class Source:
 
 @dataclass(frozen=True)
 class _Place:
-    """What the configuration points at."""
+    """A resolved location of the configuration."""
 
     key: str  # data.pool, data.test or data.path
     location: str  # as given
@@ -76,22 +76,26 @@ class _Place:
         return isinstance(self.filesystem, fsspec.get_filesystem_class("file"))
 
     def relative(self) -> list[str]:
-        """The files as they are named below the folder."""
+        """Return the files relative to the folder."""
         return [path.removeprefix(f"{self.folder}/") for path in self.files]
 
     def keep(self, relative: list[str]) -> "_Place":
-        """The same place with some of its files."""
+        """Return the same place with some of its files."""
         files = [
             path for path in self.files if path.removeprefix(f"{self.folder}/") in set(relative)
         ]
         return replace(self, files=files)
 
     def refuse(self, reason: str) -> UserError:
+        """Return an error about this location."""
         return UserError(f"{self.key} is '{self.location}', {reason}")
 
 
 def open_source(data: DataConfig, key: str, location: str, split: str) -> Source:
     """Open `location`, the value of `key`; `split` is the split of a dataset that holds several.
+
+    Rows come in the order of the source: files by path, rows as they are in the file. Only a
+    dataset's own description is read yet; files of the hub are copied to its cache.
 
     Rows come in the order of the source: files by path, rows as they stand. Nothing but a dataset's
     own description is read yet, and of the hub, whose files are copied here.
@@ -100,11 +104,10 @@ def open_source(data: DataConfig, key: str, location: str, split: str) -> Source
         UserError: nothing is there, its format cannot be told, it cannot be opened, or it names
             files outside itself.
     """
-    place = (
-        _find_place(key, location)
-        if data.path is None
-        else _find_split(data.path, data.subset, split)
-    )
+    if data.path is None:
+        place = _find_place(key, location)
+    else:
+        place = _find_split(data.path, data.subset, split)
     kind = _tell_format(place) if data.format == "auto" else data.format
     if kind == "huggingface":
         return _open_repository(place, data, split)
@@ -119,7 +122,7 @@ def open_source(data: DataConfig, key: str, location: str, split: str) -> Source
 
 
 def parse_split(split: str, key: str) -> tuple[str, slice]:
-    """The name of a split and the rows to take of it: `train[100:200]`.
+    """Parse `train[100:200]` into the name of a split and the rows to take of it.
 
     Raises:
         UserError: `split`, the value of `key`, is not of that form.
@@ -129,12 +132,13 @@ def parse_split(split: str, key: str) -> tuple[str, slice]:
         raise UserError(
             f"{key} is '{split}', expected a name, or a name with rows as in train[100:200]"
         )
-    start, stop = (int(bound) if bound else None for bound in (found["start"], found["stop"]))
+    start = int(found["start"]) if found["start"] else None
+    stop = int(found["stop"]) if found["stop"] else None
     return found["name"], slice(start, stop)
 
 
 def _find_split(folder: str, subset: str | None, split: str) -> _Place:
-    """The files of one split in a dataset's folder."""
+    """Return the files of one split in a dataset's folder."""
     place = _find_place("data.path", folder)
     if place.folder is None:
         raise place.refuse("expected an existing folder")
@@ -143,9 +147,9 @@ def _find_split(folder: str, subset: str | None, split: str) -> _Place:
     named = [path for path in place.relative() if _kind_of(path)]
     inner = [path for path in named if subset and f"/{subset}/" in f"/{path}"]
     picked = pick_split(inner or named, split)
-    if (
-        not picked or len(picked) == len(named) > len(list_splits(named)) == 0
-    ):  # a folder of other files
+    # Where no name mentions a split, `pick_split` returns all files for "train"; such a folder has
+    # no splits.
+    if not picked or (len(picked) == len(named) and named and not list_splits(named)):
         known = sorted({name_split(path) for path in named})
         raise place.refuse(
             f"which has no file of split '{split}'"
@@ -155,9 +159,7 @@ def _find_split(folder: str, subset: str | None, split: str) -> _Place:
 
 
 def _keep_split(place: _Place, kind: str, split: str) -> _Place:
-    """Of a folder whose files are named by several splits the files of one: the others are no part
-    of the pool.
-    """
+    """Return only the files of `split` if the files of a folder are named by several splits."""
     named = [path for path in place.relative() if _kind_of(path) == kind]
     splits = list_splits(named)
     if len(splits) < 2:
@@ -171,6 +173,7 @@ def _keep_split(place: _Place, kind: str, split: str) -> _Place:
 
 
 def _find_place(key: str, location: str) -> _Place:
+    """Return the files at `location`, the value of `key`."""
     try:
         filesystem, path = fsspec.core.url_to_fs(locate(location, key))
         if filesystem.isfile(path):
@@ -187,21 +190,18 @@ def _find_place(key: str, location: str) -> _Place:
         place = _Place(key, location, filesystem, globbed, None)
         check_inside(place, globbed, _MAGIC.split(path)[0].rpartition("/")[0])
         return place
-    except (
-        ImportError,
-        ValueError,
-        OSError,
-    ) as error:  # a missing driver, an unknown scheme, no access
+    except (ImportError, ValueError, OSError) as error:
+        # A driver is missing, the scheme is unknown, or access is denied.
         raise UserError(
             f"{key} is '{location}', which cannot be opened: {_first_line(error)}"
         ) from error
 
 
 def check_inside(place: _Place, paths: list[str], folder: str | None) -> None:
-    """Nothing, where each of `paths` lies below `folder`, links followed.
+    """Check that each of `paths` is below `folder`, with links followed.
 
     Raises:
-        UserError: one of them does not.
+        UserError: one of them is not.
     """
     if folder is None or not paths:
         return
@@ -211,9 +211,8 @@ def check_inside(place: _Place, paths: list[str], folder: str | None) -> None:
                 raise place.refuse(f"which leads to {path[:200]!r}, outside it")
         return
     root = Path(os.path.realpath(folder))
-    if (
-        root.parent.name == "snapshots"
-    ):  # of the hub's cache, where the files are links to blobs beside the snapshots
+    # In the hub's cache the files of a snapshot are links to blobs in the folder above.
+    if root.parent.name == "snapshots":
         root = root.parent.parent
     for path in paths:
         target = os.path.realpath(path)
@@ -224,7 +223,9 @@ def check_inside(place: _Place, paths: list[str], folder: str | None) -> None:
 
 
 def _list_folder(filesystem: Any, folder: str) -> list[str]:
-    """Files below `folder`, without hidden ones and the markers (_SUCCESS) of other tools."""
+    """Return the files below `folder`, without hidden ones and the markers (_SUCCESS) of other
+    tools.
+    """
     found = sorted(filesystem.find(folder))
     inner = ((path, PurePosixPath(path[len(folder.rstrip("/")) :]).parts) for path in found)
     return [
@@ -260,11 +261,9 @@ def _tell_format(place: _Place) -> str:
         raise place.refuse(
             "expected an existing file, folder, glob or URL, or a Hugging Face dataset id"
         )
-    found = (
-        f"its files are of several kinds ({', '.join(sorted(kinds))})"
-        if kinds
-        else "its name does not tell"
-    )
+    found = "its name does not tell"
+    if kinds:
+        found = f"its files are of several kinds ({', '.join(sorted(kinds))})"
     raise place.refuse(f"and {found}: set data.format to jsonl, csv, parquet, saved or huggingface")
 
 
@@ -276,8 +275,8 @@ def _pick_kind(place: _Place, kind: str) -> list[str]:
 def _open_files(
     place: _Place, kind: str, paths: list[str], options: dict[str, Any] | None = None
 ) -> Source:
-    """Files that every worker can reach, read by tasks of Ray Data, or here where
-    `reading_in_process` says so.
+    """Open files that every worker can reach: with Ray Data, or inside `reading_in_process` in this
+    process.
     """
     import ray.data
 
@@ -292,36 +291,40 @@ def _open_files(
 
 
 def _choose_reader(kind: str) -> tuple[Any, Any]:
-    """The class of the Ray datasource that reads files of a kind, and what decodes its blocks."""
+    """Return the class of the Ray datasource that reads files of a kind, and the decoder of its
+    blocks.
+    """
     from atgen_ray.data import file_formats as files
 
-    return {
-        "parquet": (files.ParquetRecords, files.decode_columns),
-        "arrow": (files.ArrowRecords, files.decode_columns),
-        "csv": (files.CsvRecords, files.decode_records),
-    }.get(kind, (files.JsonRecords, files.decode_records))
+    if kind == "parquet":
+        return files.ParquetRecords, files.decode_columns
+    if kind == "arrow":
+        return files.ArrowRecords, files.decode_columns
+    if kind == "csv":
+        return files.CsvRecords, files.decode_records
+    return files.JsonRecords, files.decode_records
 
 
 def _build_source(
     place: _Place, kind: str, paths: list[str], options: dict[str, Any]
 ) -> tuple[Any, Any]:
-    """The Ray datasource of files of one kind, and what decodes its blocks. `options` are those of
-    CSV.
+    """Return the Ray datasource of files of one kind, and the decoder of its blocks. `options` are
+    those of CSV.
     """
     from pyarrow.fs import LocalFileSystem
     from ray.data.datasource import Partitioning
 
     reader, decode = _choose_reader(kind)
-    # Given outright, or Ray would take a `#` or `%` in a file name for a part of a URL.
+    # Without an explicit file system Ray takes a `#` or `%` in a file name for a part of a URL.
     filesystem = LocalFileSystem() if place.is_local else place.filesystem
     if kind == "parquet":
-        # A column of a partitioned table may stand in its folders' names: lang=en/0.parquet
+        # A partitioned table has a column in the names of its folders: lang=en/0.parquet
         return reader(paths, filesystem=filesystem, partitioning=Partitioning("hive")), decode
     return reader(paths, filesystem=filesystem, **(options if kind == "csv" else {})), decode
 
 
 def _open_repository(place: _Place, data: DataConfig, split: str) -> Source:
-    """A dataset laid out as on the hub: a folder here, or else a repository there."""
+    """Open a dataset with the layout of the hub: a folder here, or else a repository there."""
     if place.folder is not None:
         card = _read_beside(place, CARD)
         picked, options = _pick_files(place, place.relative(), data, split, card)
@@ -359,8 +362,8 @@ def _pick_files(
 
 
 def _most_common(place: _Place) -> tuple[str, list[str]]:
-    """The kind of most files, and the files of it; a repository may hold the same rows in several
-    kinds.
+    """Return the kind of most files, and the files of that kind; a repository may hold the same
+    rows in several kinds.
     """
     kinds = Counter(kind for kind in map(_kind_of, place.files) if kind)
     if not kinds:
@@ -375,7 +378,7 @@ def _most_common(place: _Place) -> tuple[str, list[str]]:
 
 
 def _read_beside(place: _Place, name: str) -> str | None:
-    """The text of a file in the place's folder, or None."""
+    """Return the text of a file in the place's folder, or None."""
     path = f"{place.folder}/{name}"
     if place.folder is None or not place.filesystem.isfile(path):
         return None
@@ -384,8 +387,8 @@ def _read_beside(place: _Place, name: str) -> str | None:
 
 
 def _open_here(place: _Place, kind: str, paths: list[str], options: dict[str, Any]) -> Source:
-    """Files of this machine alone, such as the hub's cache, read in this process into the object
-    store.
+    """Read files that only this machine has, such as the hub's cache, in this process into the
+    object store.
     """
     import ray.data
 
@@ -398,8 +401,8 @@ def _open_here(place: _Place, kind: str, paths: list[str], options: dict[str, An
 
 
 def _open_saved(place: _Place, split: str) -> Source:
-    """A folder made by datasets.save_to_disk, whose descriptions name splits and files: only those
-    inside it.
+    """Open a folder made by datasets.save_to_disk. Its descriptions name splits and files, of which
+    only those inside it are read.
     """
     try:
         splits = json.loads(_read_beside(place, "dataset_dict.json") or "null")
@@ -417,6 +420,7 @@ def _open_saved(place: _Place, split: str) -> Source:
             posixpath.join(place.folder or "", inner, file["filename"])
             for file in state["_data_files"]
         ]
+        # An index selects rows of the files, and reading them all would add rows to the pool.
         if state.get("_indices_data_files"):
             raise ValueError(
                 "it picks its rows by an index; save it again, which writes the rows themselves"

@@ -1,8 +1,7 @@
-"""Reading a split: every usable row as an example with an id, its answers apart, and the rows that
-are not usable.
+"""Reading of a split: every usable row as an example with an id, its answers in a separate table,
+and the unusable rows.
 """
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 
 from atgen_ray.config import DataConfig, PromptConfig
 from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.core.hashing import digest
 from atgen_ray.core.records import GOLD_SCHEMA, POOL_SCHEMA, DeadLetter, Progress
 from atgen_ray.data.duplicates import find_duplicates
 from atgen_ray.data.in_process import Blocks
@@ -30,7 +30,7 @@ SplitName = Literal["pool", "test"]
 
 @dataclass(frozen=True)
 class Split:
-    """A split as the steps of a run see it. Answers are in `gold` only."""
+    """A split as the steps of a run see it. Only `gold` has answers."""
 
     examples: pa.Table  # POOL_SCHEMA, in the order of the source
     gold: pa.Table  # GOLD_SCHEMA: a row for each example that has references
@@ -44,7 +44,21 @@ def build_split(
     seed: int,
     progress: Progress | None = None,
 ) -> Split:
-    """Read data.pool or data.test through Ray Data.
+    """Read data.pool or data.test, through Ray Data or inside `reading_in_process` in this process.
+
+    Ids are hashes of the split, the text and the source row; `limit` keeps a subset that depends
+    on `seed` and the source rows alone. Near-duplicates are marked in the pool only, among the
+    rows kept. A row of the test set needs a reference, a row of the pool does not. `progress` is
+    called with the rows read so far, as both numbers: a text file does not tell how many it
+    holds.
+
+    Raises:
+        UserError: the location does not exist, a configured column or variable exists in no row, or
+            no row is usable.
+
+    Example:
+        split = build_split(config.data, config.prompt, "pool", seed=config.seed)
+        texts = split.examples["text"].to_pylist()
 
     Ids are hashes of the split, the text and the source row; `limit` keeps a subset that depends on
     `seed` and the source rows alone. Near-duplicates are marked in the pool only, among the rows
@@ -80,8 +94,7 @@ def build_split(
         for row, reason in enumerate(rows["error"].to_pylist())
         if reason is not None and row in inside
     ]
-    # Python's own integers: whether a range has one of numpy's is found out by comparing it with
-    # each of its members.
+    # Use Python's integers: `in` compares a numpy integer with every member of a range.
     sound = np.flatnonzero(rows["error"].is_null().to_numpy()).tolist()
     usable = np.array([row for row in sound if row in inside], dtype=int)
     if not usable.size:
@@ -94,19 +107,16 @@ def build_split(
     kept = _draw(usable, data.limit if split == "pool" else data.test_limit, f"{seed}/{split}")
     mask = np.zeros(rows.num_rows, dtype=bool)
     mask[kept] = True
-    rows = rows.filter(
-        pa.array(mask)
-    )  # filter, not take: it works chunk by chunk, however long the texts are
+    # `filter` works chunk by chunk, whatever the length of the texts; `take` does not.
+    rows = rows.filter(pa.array(mask))
     ids = [
         _hash_id(split, content, row)
         for content, row in zip(rows["content"].to_pylist(), kept, strict=True)
     ]
-    signatures = rows["signature"].to_pylist() if plan.signed else []
-    duplicate_of = (
-        find_duplicates(ids, signatures, data.duplicates.threshold)
-        if plan.signed
-        else [None] * len(ids)
-    )
+    duplicate_of: list[str | None] = [None] * len(ids)
+    if plan.signed:
+        signatures = rows["signature"].to_pylist()
+        duplicate_of = find_duplicates(ids, signatures, data.duplicates.threshold)
     examples = pa.table(
         [
             pa.array(ids),
@@ -124,14 +134,15 @@ def build_split(
 
 
 def overlap(pool: pa.Table, test: pa.Table) -> list[str]:
-    """Ids of the pool's examples whose content is in the test set too: they would leak it into
-    training.
+    """Return the ids of the pool's examples whose content is in the test set too: training on them
+    would leak it.
     """
     shared = pc.is_in(pool["content"], value_set=test["content"].combine_chunks())
     return pool["id"].filter(shared).to_pylist()
 
 
 def _plan_rows(data: DataConfig, prompt: PromptConfig, split: SplitName) -> RowPlan:
+    """Return what to take from every row of the split."""
     references = data.references
     if split == "test" and data.test_references is not None:
         references = data.test_references
@@ -153,12 +164,11 @@ def _plan_rows(data: DataConfig, prompt: PromptConfig, split: SplitName) -> RowP
 def _fill_source(
     source: "Source", plan: RowPlan, named: str, progress: Progress | None
 ) -> pa.Table:
-    """Run the map over all rows; they come back in the order of the source. FILLED_SCHEMA."""
+    """Run the map over all rows and return FILLED_SCHEMA in the order of the source."""
     if isinstance(source.dataset, Blocks):
         return _fill_in_process(source, plan, named)
 
-    # A dataset has a context of its own, so nothing changes for other users of Ray Data in this
-    # process.
+    # Every dataset has its own context: other users of Ray Data in this process are not affected.
     context = source.dataset.context
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -182,7 +192,7 @@ def _fill_source(
 
 
 def _fill_in_process(source: "Source", plan: RowPlan, named: str) -> pa.Table:
-    """As `_fill_source`, without Ray."""
+    """Fill the rows without Ray; otherwise like `_fill_source`."""
     try:
         blocks = [_fill_block(block, source.decode, plan) for block in source.dataset]
     except (OSError, pa.ArrowException) as error:
@@ -191,8 +201,7 @@ def _fill_in_process(source: "Source", plan: RowPlan, named: str) -> pa.Table:
 
 
 def _stream_blocks(dataset: Any, named: str) -> Iterator[pa.Table]:
-    # Ray Data logs what a reader raises, with all frames on the way; here it becomes one line of
-    # ours.
+    # Ray Data logs the error of a reader with its traceback; here it becomes a UserError instead.
     logger = logging.getLogger("ray.data")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -209,7 +218,7 @@ def _fill_block(block: pa.Table, decode: Any, plan: RowPlan) -> pa.Table:
 
 
 def _find_reason(error: BaseException) -> str:
-    """The first line of what went wrong in a worker, without its traceback."""
+    """Return the first line of a worker's error, without its traceback."""
     cause = getattr(error, "cause", error)
     return next(iter(str(cause).splitlines()), type(cause).__name__)
 
@@ -217,7 +226,9 @@ def _find_reason(error: BaseException) -> str:
 def _check_rows(
     rows: pa.Table, plan: RowPlan, data: DataConfig, split: SplitName, location: str
 ) -> None:
-    """Tell mistakes in the configuration, which meet every row, from mistakes in the data."""
+    """Raise UserError for mistakes in the configuration, which affect every row; mistakes in single
+    rows pass.
+    """
     if rows.num_rows == 0:
         raise UserError(f"data.{split} is '{location}', which has no rows")
     parsed = pc.sum(rows["parsed"]).as_py()
@@ -229,6 +240,7 @@ def _check_rows(
                 f"{key} names '{path}', a column that no row of '{location}' "
                 f"has{nearest(path, columns)}"
             )
+    # A variable that some row defines is optional; one that no row defines is a mistake.
     unknown = _count(rows["undefined"]).keys() - _collect(rows["defined"])
     for variable in sorted(unknown):
         allowed = (
@@ -246,7 +258,7 @@ def _check_rows(
 
 
 def _merge_repeats(rows: pa.Table, usable: np.ndarray) -> tuple[pa.Table, np.ndarray]:
-    """The first row of each text, with the references of all rows of that text."""
+    """Keep the first row of each text, with the references of all rows of that text."""
     content = rows["content"].to_pylist()
     references = rows["references"].to_pylist()
     first: dict[str, int] = {}
@@ -262,13 +274,12 @@ def _merge_repeats(rows: pa.Table, usable: np.ndarray) -> tuple[pa.Table, np.nda
 
 
 def _name_key(path: str, plan: RowPlan, data: DataConfig, split: SplitName) -> str:
+    """Return the configuration key that names the column `path`."""
     if path == plan.input:
         return "data.input"
-    return (
-        "data.test_references"
-        if split == "test" and data.test_references is not None
-        else "data.references"
-    )
+    if split == "test" and data.test_references is not None:
+        return "data.test_references"
+    return "data.references"
 
 
 def _top_columns(paths: Iterable[str]) -> set[str]:
@@ -284,16 +295,15 @@ def _count(column: pa.ChunkedArray) -> Counter[str]:
 
 
 def _draw(rows: np.ndarray, limit: int | None, salt: str) -> list[int]:
-    """A random subset of `limit` source rows, in their order: those whose salted hashes are the
-    smallest.
+    """Return a random subset of `limit` source rows, in their order: those with the smallest salted
+    hashes.
     """
     ordered: Iterable[int] = rows.tolist()
     if limit is None or limit >= len(rows):
         return list(ordered)
-    return sorted(
-        sorted(ordered, key=lambda row: hashlib.blake2b(f"{salt}/{row}".encode()).digest())[:limit]
-    )
+    drawn = sorted(ordered, key=lambda row: digest(f"{salt}/{row}", size=64))[:limit]
+    return sorted(drawn)
 
 
 def _hash_id(split: str, content: str, row: int) -> str:
-    return hashlib.blake2b(f"{split}/{content}/{row}".encode(), digest_size=12).hexdigest()
+    return digest(f"{split}/{content}/{row}", size=12)

@@ -1,9 +1,9 @@
-"""Which files of a dataset hold a split: by its card where that says so, else by the names of files
+"""Choice of the files of a dataset that hold a split: by its card, or else by the names of files
 and folders.
 
-A card is the YAML at the head of a README.md, as on the Hugging Face hub. Whoever writes it may be
-a stranger, so its patterns match paths of the dataset itself and nothing else: there is no way from
-a card to another folder or host.
+A card is the YAML at the head of a README.md, as on the Hugging Face hub. Its author may be a
+stranger, so its patterns match paths of the dataset itself and nothing else: a card cannot lead to
+another folder or host.
 """
 
 import re
@@ -34,10 +34,9 @@ NO_DATA = {
 }
 _SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")
 _CARD = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
-_EXPORTED = re.compile(
-    r"(?P<subset>[^/]+)/[^/]+/\d{4}\.parquet"
-)  # as the hub's branch refs/convert/parquet has them
-# What a card says of a subset that does not change how its files are read.
+# Names of files in the hub's branch refs/convert/parquet.
+_EXPORTED = re.compile(r"(?P<subset>[^/]+)/[^/]+/\d{4}\.parquet")
+# Keys of a subset in a card that do not change how its files are read.
 _HARMLESS = {
     "config_name",
     "data_files",
@@ -51,37 +50,37 @@ _HARMLESS = {
 
 
 def name_split(path: str) -> str:
-    """The name of a file without its endings and the number of its shard: train of
+    """Return the name of a file without its endings and the number of its shard: train for
     `data/train-00000-of-00002.csv`.
     """
     return _SHARD.sub("", PurePosixPath(path).name.partition(".")[0])
 
 
 def list_splits(paths: Iterable[str]) -> set[str]:
-    """The well-known splits (train, validation, test) that files or their folders are named by."""
+    """Return the well-known splits (train, validation, test) that files or their folders are named
+    by.
+    """
     return {split for split in ALIASES if _named_after(list(paths), split)}
 
 
 def pick_split(paths: list[str], split: str) -> list[str]:
-    """The files of `split` by their names, the plainest first: its own file or folder, or its name
-    among other words.
+    """Return the files of `split` by their names: preferably its own file or folder, else those
+    with its name among other words.
 
-    Files of which none is named by any split are all of the split `train`, as the hub has it.
+    If no file is named by any split, all are of the split `train`, as on the hub.
     """
     found = _named_after(paths, split) or _mentioning(paths, split)
     if found or split not in ("train", *ALIASES["train"]):
         return found
-    return (
-        []
-        if any(_named_after(paths, other) or _mentioning(paths, other) for other in ALIASES)
-        else paths
-    )
+    if any(_named_after(paths, other) or _mentioning(paths, other) for other in ALIASES):
+        return []
+    return paths
 
 
 def pick_files(
     paths: list[str], split: str, subset: str | None, card: str | None
 ) -> tuple[list[str], dict[str, Any]]:
-    """The files that hold `split` of a dataset made of `paths`, and what its card says about
+    """Return the files that hold `split` in a dataset of `paths`, and what its card says about
     reading them.
 
     Args:
@@ -102,6 +101,7 @@ def pick_files(
     config = _choose_config(configs, subset)
     if config is None:
         return _pick_by_name(_choose_folder(data, subset, sorted(configs)), split), {}
+    # A card that names no files only narrows down the folder; names of files decide then.
     folder = _plain(config.get("data_dir") or "")
     inside = [path for path in data if not folder or path.startswith(f"{folder}/")]
     options = {key: value for key, value in config.items() if key not in _HARMLESS}
@@ -127,7 +127,8 @@ def pick_files(
 
 
 def read_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a reader that a card gives: the delimiter of CSV files, and nothing else.
+    """Return the settings of a reader that a card gives: the delimiter of CSV files, and nothing
+    else.
 
     Raises:
         UserError: the card wants its files read in a way that the readers here do not know.
@@ -183,7 +184,7 @@ def _pick_by_name(paths: list[str], split: str) -> list[str]:
 
 
 def _choose_folder(paths: list[str], subset: str | None, configs: list[str]) -> list[str]:
-    """The files of a subset that no card describes: those below the folder of its name."""
+    """Return the files of a subset that no card describes: those below the folder of its name."""
     exported = {found["subset"] for found in map(_EXPORTED.fullmatch, paths) if found}
     if subset is None:
         if len(exported) > 1 and "default" not in exported:
@@ -201,7 +202,7 @@ def _choose_folder(paths: list[str], subset: str | None, configs: list[str]) -> 
 
 
 def _read_configs(card: str | None) -> dict[str, dict[str, Any]]:
-    """The configurations that a card lists, by name."""
+    """Return the configurations that a card lists, by name."""
     found = _CARD.search(card.removeprefix("\ufeff")) if card else None
     tree = parse_yaml(found[1], "its README's head") if found else None
     configs = tree.get("configs") if isinstance(tree, dict) else None
@@ -223,23 +224,21 @@ def _choose_config(configs: dict[str, dict[str, Any]], subset: str | None) -> di
 
 
 def _list_patterns(data_files: Any) -> dict[str, list[str]]:
-    """Patterns by split, out of a string, a list of them, or a list of {split, path}."""
+    """Return patterns by split, out of a string, a list of strings, or a list of {split, path}."""
     listed = data_files if isinstance(data_files, list) else [data_files]
     if isinstance(data_files, dict):
         listed = [{"split": split, "path": path} for split, path in data_files.items()]
     patterns: dict[str, list[str]] = {}
     for each in listed:
-        split, path = (
-            (each.get("split"), each.get("path")) if isinstance(each, dict) else ("train", each)
-        )
-        patterns.setdefault(str(split), []).extend(
-            map(_plain, path if isinstance(path, list) else [path])
-        )
+        split = each.get("split") if isinstance(each, dict) else "train"
+        path = each.get("path") if isinstance(each, dict) else each
+        given = path if isinstance(path, list) else [path]
+        patterns.setdefault(str(split), []).extend(map(_plain, given))
     return patterns
 
 
 def _plain(path: Any) -> str:
-    """A path of a card when it stays within the dataset; raises UserError for any other."""
+    """Return a path of a card that stays within the dataset. Raise UserError for any other."""
     text = path if isinstance(path, str) else repr(path)
     parts = text.split("/")
     if not isinstance(path, str) or ".." in parts or re.search(r"^[/~]|::|:/|\\|[\x00-\x1f]", text):
@@ -248,13 +247,13 @@ def _plain(path: Any) -> str:
 
 
 def _matches(path: str, pattern: str) -> bool:
-    """Whether `pattern` names `path`: * stays within a folder, ** goes through any number of
-    them.
+    """Return whether `pattern` names `path`: * stays within a folder, ** matches any number of
+    folders.
     """
     names = path.split("/")
     globs = pattern.split("/")
 
-    # Each pair once: a stranger's pattern must not cost more than its length times the path's.
+    # Cached, so that a hostile pattern costs at most its length times the path's.
     @cache
     def match(at: int, part: int) -> bool:
         if part == len(globs):

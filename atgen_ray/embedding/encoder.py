@@ -1,4 +1,4 @@
-"""One encoder replica: sentence-transformers, which knows each model's own pooling."""
+"""Encoder replica: sentence-transformers, which applies each model's own pooling."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ PART_ROWS = 256  # texts that are embedded between two calls of `check`
 
 
 class Encoder:
-    """Turns batches of text into L2-normalised vectors (Reimers and Gurevych 2019, arXiv
+    """Embeds batches of text as L2-normalised vectors (Reimers and Gurevych 2019, arXiv
     1908.10084).
     """
 
@@ -55,8 +55,9 @@ class Encoder:
 def embed_texts(
     encoder: Encoder, texts: Sequence[str], check: Callable[[], Any] = lambda: None
 ) -> "npt.NDArray[np.float32]":
-    """Vectors of `texts` in their order, (n, d); all NaN where the encoder gave none that is
-    finite. `check` is called between parts, and may raise to end it.
+    """Return vectors of `texts` in their order, (n, d); a row is NaN if its vector is not finite.
+
+    `check` is called before each part of `PART_ROWS` texts, and may raise to end the work.
     """
     import numpy as np
 

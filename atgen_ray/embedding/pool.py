@@ -1,4 +1,4 @@
-"""Embeds a pool with Ray Data and keeps the vectors by content hash."""
+"""Embedding of a pool with Ray Data; vectors are stored by content hash."""
 
 import uuid
 from collections.abc import Sequence
@@ -24,7 +24,11 @@ ROWS_PER_FILE = 20_000
 def embed_pool(
     examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, progress: Progress
 ) -> None:
-    """Embeds every text of `examples` (columns content, text) that has no embedding yet.
+    """Embed every text of `examples` (columns content, text) that has no embedding yet.
+
+    Vectors are L2-normalised float32, written as they are computed to `embeddings/*.parquet` in
+    the run's folder. Equal texts share one vector. An embedding that is not finite is stored as
+    null.
 
     Vectors are L2-normalised float32, written as they come to `embeddings/*.parquet` in the run's
     folder. Equal texts share one vector. An embedding that is not finite is kept as null.
@@ -35,7 +39,8 @@ def embed_pool(
 
     texts = dict(zip(examples["content"].to_pylist(), examples["text"].to_pylist(), strict=True))
     done = set(read_embeddings(folder)["content"].to_pylist()) & texts.keys()
-    # Similar lengths side by side waste little padding, and the order is the same in every attempt.
+    # Texts of similar length share a batch, which saves padding; the order is the same in every
+    # attempt.
     missing = sorted(texts.keys() - done, key=lambda content: (-len(texts[content]), content))
     progress(len(done), len(texts))
     if not missing:
@@ -69,8 +74,8 @@ def embed_pool(
 
 
 def load_embeddings(folder: RunFolder, contents: Sequence[str]) -> "np.ndarray":
-    """The vectors of `contents`, float32 (n, d); a text whose embedding is not finite gives a row
-    of NaN.
+    """Return the vectors of `contents`, float32 (n, d); a text whose embedding is not finite has a
+    row of NaN.
 
     Raises:
         KeyError: a content hash was never embedded.
@@ -88,19 +93,17 @@ def load_embeddings(folder: RunFolder, contents: Sequence[str]) -> "np.ndarray":
     width = next((len(vector) for vector in vectors.values() if vector is not None), 0)
     missing = np.full(width, np.nan, np.float32)
     rows = [vectors[content] for content in contents]
-    return (
-        np.stack([missing if row is None else row for row in rows]).astype(np.float32)
-        if rows
-        else np.empty((0, width))
-    )
+    if not rows:
+        return np.empty((0, width))
+    return np.stack([missing if row is None else row for row in rows]).astype(np.float32)
 
 
 def read_embeddings(folder: RunFolder) -> pa.Table:
-    """EMBEDDING_SCHEMA, all vectors that the run's folder has."""
+    """Return all vectors in the run's folder, EMBEDDING_SCHEMA."""
     tables = [folder.read_table(path) for path in folder.list(FOLDER)]
     return pa.concat_tables([EMBEDDING_SCHEMA.empty_table(), *tables])
 
 
 def store_embeddings(folder: RunFolder, table: pa.Table) -> None:
-    """Adds vectors (EMBEDDING_SCHEMA) to the run's folder."""
+    """Add vectors (EMBEDDING_SCHEMA) to the run's folder."""
     folder.write_table(f"{FOLDER}/{uuid.uuid4().hex}.parquet", table)

@@ -1,5 +1,5 @@
-"""Engines generate: greedy text with token log-probabilities and entropies, and samples, for base
-model or adapter.
+"""Engines generate text from prompts: greedy outputs with log-probabilities and entropies of their
+tokens, and samples, from the base model or with an adapter.
 """
 
 from atgen_ray.engines.base import Engine

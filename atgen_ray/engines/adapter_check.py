@@ -1,9 +1,9 @@
-"""Guards against an engine that answers with other weights than those asked for.
+"""Check that an engine computed with the requested adapter.
 
-Engines have been seen to keep an old adapter, to give one adapter's answers to requests for
-another, to leave a tied output layer behind, and to round most of a small adapter away. All of that
-shows in the log-probabilities, and in nothing else. The measure is the adapter's effect:
-log-probabilities with the adapter less those of the base model.
+Engines have kept an old adapter, mixed up the adapters of concurrent requests, left a tied output
+layer unchanged, and rounded most of a small adapter away. All of that shows in the
+log-probabilities and nowhere else. The measure is the adapter's effect: log-probabilities with the
+adapter minus those of the base model.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,10 @@ from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
 if TYPE_CHECKING:
     import numpy as np
 
-# Mean absolute error in nats a token that no rounding explains: a stale output layer was seen to
-# cause 0.22, vLLM in float32 differs by 0.001 and in bfloat16 by 0.06.
+# Mean absolute error in nats a token above which rounding is not the cause: a stale output layer
+# caused 0.22, vLLM in float32 differs by 0.001 and in bfloat16 by 0.06.
 LARGEST_ERROR = 0.15
-# Effects below this many nats a token are those of no adapter: there is nothing that an engine
-# could lose.
+# An effect of fewer nats a token is too small to measure what an engine lost of it.
 SMALLEST_EFFECT = 1e-4
 
 
@@ -34,7 +33,7 @@ class AdapterMismatchError(RuntimeError):
 
 @dataclass(frozen=True)
 class Effect:
-    """How an engine's effect of an adapter compares with that of peft in float32.
+    """Comparison of an engine's effect of an adapter with that of peft in float32.
 
     Attributes:
         slope: of the engine's effects on the true ones, by least squares through the origin; 1 is
@@ -54,7 +53,9 @@ class Effect:
         )
 
     def is_within(self, tolerance: float) -> bool:
-        """Whether the engine computed this adapter, up to a share `tolerance` of its effect."""
+        """Return whether the engine computed this adapter, up to a share `tolerance` of its
+        effect.
+        """
         kept = self.size < SMALLEST_EFFECT or abs(self.slope - 1) <= tolerance
         return kept and self.error <= LARGEST_ERROR
 
@@ -68,7 +69,8 @@ def check_adapter(
     adapter: Path,
     rows: int,
 ) -> Effect | None:
-    """Scores the first `rows` outputs again with transformers and peft; None where there are none.
+    """Score the first `rows` outputs again with transformers and peft, and compare; None without
+    outputs.
 
     Args:
         examples: columns id and text.
@@ -112,8 +114,8 @@ def compare_effects(
     base: "list[np.ndarray]",
     tuned: "list[np.ndarray]",
 ) -> Effect:
-    """An engine's log-probabilities of some outputs beside the true ones, each an array of shape
-    (T,) an output.
+    """Compare an engine's log-probabilities of some outputs with the true ones; each array has
+    shape (T,) for one output.
     """
     import numpy as np
 
@@ -131,8 +133,8 @@ def compare_effects(
 def score_outputs(
     pairs: list[tuple[str, list[int]]], model: ModelConfig, prompt: PromptConfig, tuned: Path
 ) -> "tuple[list[np.ndarray], list[np.ndarray]]":
-    """Log-probabilities of given outputs (text, token ids) in float32: of the base model, and as
-    `tuned` left it.
+    """Return the log-probabilities of given outputs (text, token ids) in float32: of the base
+    model, and of the model in `tuned`.
 
     Each output is one forward pass and gives a float64 array of shape (T,).
     """
@@ -145,12 +147,13 @@ def score_outputs(
     if is_adapter(tuned):
         with scorer.disable_adapter():
             return [_score(scorer, *sequence) for sequence in sequences], after
-    del scorer  # two models at once may be one too many
+    del scorer  # memory may not suffice for two models
     scorer = load_model(model, TUNED_DTYPE)
     return [_score(scorer, *sequence) for sequence in sequences], after
 
 
 def _score(scorer: Any, prompt: list[int], tokens: list[int]) -> "np.ndarray":
+    """Return the log-probabilities of `tokens` after `prompt`, float64 (T,)."""
     import torch
 
     ids = torch.tensor([prompt + tokens])
@@ -162,6 +165,7 @@ def _score(scorer: Any, prompt: list[int], tokens: list[int]) -> "np.ndarray":
 
 
 def _advise(engine: EngineConfig) -> str:
+    """Return a hint for the configuration, or an empty text."""
     if engine.adapters != "name":
         return ""
     return ". engine.adapters is 'name': vLLM's kernels round on a GPU; merged computes in float32"

@@ -1,4 +1,4 @@
-"""What every engine offers, and the table of outputs that it returns."""
+"""Engine protocol, its output table, and the token-level requests of replicas."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """A Ray Data transformation from prompts to outputs."""
+    """Transforms a Ray Data dataset of prompts into one of outputs."""
 
     name: str
 
     def generate(
         self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
     ) -> "Dataset":
-        """One output row for each input row, in any order.
+        """Return one output row for each input row, in any order.
 
         Args:
             rows: columns id, text (the user turn) and sample (0: greedy; from 1: drawn at random).
@@ -50,15 +50,12 @@ class Engine(Protocol):
             adapter: a peft folder that every node can read; None is the base model.
 
         Returns:
-            Rows with the columns of `generation.OUTPUT_SCHEMA`; a row that failed has its reason in
-            `error`.
+            Rows of OUTPUT_SCHEMA; a row that failed has its reason in `error`.
         """
         ...
 
     def released(self, run: str) -> AbstractContextManager[None]:
-        """Inside the block the device is free for the training of `run`, as far as the engine can
-        free it.
-        """
+        """Free the device for the training of `run` inside the block, as far as the engine can."""
         return nullcontext()
 
 
@@ -79,8 +76,8 @@ class TokenRequest:
 
 @dataclass(frozen=True)
 class TokenStep:
-    """One generated token; natural logarithms, before any temperature. `finish` is set with the
-    last one.
+    """One generated token; log-probabilities and entropy are in nats, before any temperature. Only
+    the last step has `finish`.
     """
 
     token: int

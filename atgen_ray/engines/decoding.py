@@ -1,11 +1,8 @@
-"""Prompts that one forward pass of transformers continues together, with the keys and values of
-what they hold.
+"""Continuous batching with transformers: a batch of prompts is decoded together, each with its own
+adapter, temperature and end.
 
-One batch of prompts decoded together with transformers, each with its own adapter, temperature and
-end.
-
-Tokens are told as they come, so answers can be streamed and a batch can be interrupted between two
-steps. Rows that have ended leave the batch, and others may join it (continuous batching).
+Tokens are yielded after every step, so that answers can be streamed and a batch interrupted. Rows
+that have ended leave the batch, and others may join it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,14 +13,31 @@ from atgen_ray.engines.base import TokenRequest, TokenStep
 if TYPE_CHECKING:
     import torch
 
-if TYPE_CHECKING:
-    import torch
-
 BASE = "__base__"  # what peft calls the model without an adapter
 
 
+def pad_left(
+    sequences: Sequence[Sequence[int]], filler: int
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Return token ids and attention mask of shape (B, T) with padding on the left.
+
+    The mask goes by position, so `filler` may be any token.
+    """
+    import torch
+
+    width = max(len(sequence) for sequence in sequences)
+    ids = torch.full((len(sequences), width), filler)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, width - len(sequence) :] = torch.tensor(list(sequence))
+        mask[row, width - len(sequence) :] = 1
+    return ids, mask
+
+
 class Rows:
-    """Left-padded rows; `numbers` says which request each place of the batch belongs to."""
+    """Left-padded rows with their key-value cache; `numbers` maps each row of the batch to its
+    request.
+    """
 
     def __init__(
         self,
@@ -32,7 +46,6 @@ class Rows:
         first: int,
         padding: int,
     ) -> None:
-        import torch
         from transformers import DynamicCache
 
         self.numbers = list(range(first, first + len(requests)))
@@ -40,12 +53,7 @@ class Rows:
         model = find_model()
         self._adapters = [request.adapter or BASE for request in requests]
         self._device = next(model.parameters()).device
-        width = max(len(request.token_ids) for request in requests)
-        ids = torch.full((len(requests), width), padding)
-        mask = torch.zeros_like(ids)
-        for row, request in enumerate(requests):
-            ids[row, width - len(request.token_ids) :] = torch.tensor(list(request.token_ids))
-            mask[row, width - len(request.token_ids) :] = 1
+        ids, mask = pad_left([request.token_ids for request in requests], padding)
         self._ids = ids.to(self._device)
         self._mask = mask.to(self._device)
         self._cache = DynamicCache(config=model.config)
@@ -55,15 +63,15 @@ class Rows:
 
     @property
     def are_joinable(self) -> bool:
-        """Whether others may join: keys and values of a sliding window, or of a state space, have
-        no common end.
+        """Return whether other rows may join: the caches of sliding windows and state spaces cannot
+        be aligned.
         """
         from transformers.cache_utils import DynamicLayer
 
         return all(type(layer) is DynamicLayer for layer in self._cache.layers)
 
     def advance(self) -> "torch.Tensor":
-        """Log-probabilities of the next token, float32 (rows, vocabulary)."""
+        """Return the log-probabilities of the next token, float32 (rows, vocabulary)."""
         import torch
         from peft import PeftModel
 
@@ -83,7 +91,7 @@ class Rows:
             return torch.log_softmax(logits[:, -1].float(), -1).cpu()
 
     def append(self, tokens: Mapping[int, int]) -> None:
-        """Goes on with `tokens` by number; the other rows leave."""
+        """Append `tokens` by request number; rows without a token leave the batch."""
         import torch
 
         kept = [place for place, number in enumerate(self.numbers) if number in tokens]
@@ -100,8 +108,8 @@ class Rows:
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], -1)
 
     def join(self, others: "Rows") -> None:
-        """Takes in the rows of `others`, which has the same model; both have a token that no pass
-        has read.
+        """Take in the rows of `others`, which use the same model. The last token of both has not
+        been through the model yet.
         """
         import torch
 
@@ -119,11 +127,12 @@ class Rows:
             mine.values = torch.cat([mine.values, theirs.values])
 
     def _needed_width(self) -> int:
+        """Return the width of the longest row without padding."""
         return int(self._mask.sum(-1).max())
 
     def _fit(self, width: int) -> None:
-        """Cuts or adds padding on the left: the mask is (rows, width) then, keys and values (...,
-        width - 1, size).
+        """Cut or add padding on the left, so that the mask is (rows, width), and keys and values
+        (..., width - 1, size).
         """
         from torch.nn.functional import pad
 
@@ -141,8 +150,16 @@ def decode_batch(
     alive: Callable[[int], bool],
     joining: Callable[[], Sequence[TokenRequest]] = tuple,
 ) -> Iterator[dict[int, TokenStep]]:
-    """The next token of every row that goes on, by the row's place among all requests, until all
-    have ended.
+    """Yield the next token of every unfinished row, by the row's number among all requests, until
+    all have ended.
+
+    Args:
+        find_model: returns a causal language model in eval mode, a PeftModel where a request names
+            an adapter. It is called before every pass, because adapters may be loaded or unloaded
+            between two of them.
+        alive: returns whether row i is still wanted; called after every step.
+        joining: returns further requests, which get the next numbers; called after every step while
+            rows are unfinished.
 
     Args:
         find_model: gives a causal language model in eval mode, a PeftModel where a request names an
@@ -152,7 +169,7 @@ def decode_batch(
         joining: further requests, which are numbered on; asked after every step while rows go on.
     """
 
-    def going_on(steps: dict[int, TokenStep]) -> dict[int, int]:
+    def unfinished(steps: dict[int, TokenStep]) -> dict[int, int]:
         return {
             row: step.token for row, step in steps.items() if step.finish is None and alive(row)
         }
@@ -162,18 +179,20 @@ def decode_batch(
     while len(rows):
         steps = _advance(rows, writers)
         yield steps
-        rows.append(going_on(steps))
-        if not len(rows) or not rows.are_joinable or not (come := joining()):
+        rows.append(unfinished(steps))
+        if not len(rows) or not rows.are_joinable or not (added := joining()):
             continue
-        fresh = Rows(find_model, come, len(writers), stop_ids[0])
-        writers += [_Writer(request, stop_ids) for request in come]
+        # New prompts need a pass of their own over all their tokens before they can join.
+        fresh = Rows(find_model, added, len(writers), stop_ids[0])
+        writers += [_Writer(request, stop_ids) for request in added]
         steps = _advance(fresh, writers)
         yield steps
-        fresh.append(going_on(steps))
+        fresh.append(unfinished(steps))
         rows.join(fresh)
 
 
 def _advance(rows: Rows, writers: "list[_Writer]") -> dict[int, TokenStep]:
+    """Return the next token of every row by its request number."""
     import torch
 
     logprobs = rows.advance()
@@ -209,7 +228,7 @@ class _Writer:
         entropy: float,
         likeliest: list[tuple[int, float]],
     ) -> TokenStep:
-        """The next token, out of log-probabilities (vocabulary,), of which `greedy` is the
+        """Return the next token, given log-probabilities (vocabulary,), of which `greedy` is the
         likeliest.
         """
         token = greedy if self.request.temperature <= 0 else self._draw(logprobs)
@@ -221,12 +240,14 @@ class _Writer:
         )
 
     def _draw(self, logprobs: "torch.Tensor") -> int:
+        """Draw a token by temperature and top-p."""
         import torch
 
         probabilities = torch.softmax(logprobs / self.request.temperature, -1)
         if self.request.top_p >= 1:
             return int(torch.multinomial(probabilities, 1, generator=self._generator))
         ranked, order = probabilities.sort(descending=True)
-        # The smallest set of tokens that holds top_p: those before which less than that has come.
+        # Keep the smallest set of tokens whose probabilities sum to top_p: a token stays if those
+        # before it sum to less.
         ranked[ranked.cumsum(-1) - ranked >= self.request.top_p] = 0
         return int(order[torch.multinomial(ranked, 1, generator=self._generator)])

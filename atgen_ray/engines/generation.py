@@ -1,5 +1,5 @@
-"""Streams examples through an engine with Ray Data and keeps what is done: a killed pass goes on
-where it stopped.
+"""Generation over many examples with Ray Data. Finished rows are stored as they come, so a killed
+pass resumes.
 """
 
 import time
@@ -14,7 +14,7 @@ from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest, Progress
 from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
 from atgen_ray.store.run_folder import RunFolder
 
-FLUSH_SECONDS = 30.0  # how much work a kill may cost
+FLUSH_SECONDS = 30.0  # the most work that a kill may lose
 
 
 class GenerationFailedError(RuntimeError):
@@ -31,7 +31,7 @@ def generate_features(
     batch_size: int,
     progress: Progress,
 ) -> pa.Table:
-    """Greedy output (and samples) for every example.
+    """Return greedy outputs (and samples) for every example.
 
     Args:
         examples: columns id and text.
@@ -62,6 +62,7 @@ def generate_features(
         waiting: list[dict[str, Any]] = []
         last = time.monotonic()
         for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            # A batch that was half done before a kill is generated again as a whole.
             fresh = [row for row in block.to_pylist() if (row["id"], row["sample"]) not in done]
             done.update({(row["id"], row["sample"]): row for row in fresh})
             waiting += fresh
@@ -75,8 +76,8 @@ def generate_features(
 
 
 def _plan_batches(examples: pa.Table, samples: int, batch_size: int) -> list[pa.Table]:
-    """Blocks of similar length, longest first: little padding, and a batch too large for memory
-    fails at once.
+    """Return batches of similar length, longest first: this saves padding, and a batch too large
+    for memory fails at once.
     """
     rows = sorted(
         zip(examples["id"].to_pylist(), examples["text"].to_pylist(), strict=True),
@@ -96,11 +97,13 @@ def _plan_batches(examples: pa.Table, samples: int, batch_size: int) -> list[pa.
 
 
 def _covers(done: dict[tuple[str, int], Any], batch: pa.Table) -> bool:
+    """Return whether every row of the batch is done."""
     keys = zip(batch["id"].to_pylist(), batch["sample"].to_pylist(), strict=True)
     return all(key in done for key in keys)
 
 
 def _read_parts(folder: RunFolder, parts: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the rows that earlier attempts have stored, by id and sample."""
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for path in folder.list(parts):
         for row in folder.read_table(path).to_pylist():
@@ -109,6 +112,7 @@ def _read_parts(folder: RunFolder, parts: str) -> dict[tuple[str, int], dict[str
 
 
 def _write_part(folder: RunFolder, parts: str, rows: list[dict[str, Any]]) -> None:
+    """Store rows in a file of their own."""
     if rows:
         folder.write_table(
             f"{parts}/{uuid.uuid4().hex}.parquet", pa.Table.from_pylist(rows, schema=OUTPUT_SCHEMA)
@@ -116,8 +120,10 @@ def _write_part(folder: RunFolder, parts: str, rows: list[dict[str, Any]]) -> No
 
 
 def gather_features(examples: pa.Table, outputs: dict[tuple[str, int], dict[str, Any]]) -> pa.Table:
-    """FEATURES_SCHEMA from rows of OUTPUT_SCHEMA by id and sample; raises GenerationFailedError
-    when every row failed.
+    """Return FEATURES_SCHEMA from rows of OUTPUT_SCHEMA by id and sample.
+
+    Raises:
+        GenerationFailedError: every row failed.
     """
     samples: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (id_, sample), row in sorted(outputs.items()):

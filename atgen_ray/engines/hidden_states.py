@@ -1,6 +1,4 @@
-"""Hidden states of the model that is taught: one vector an example, for strategies that look inside
-it.
-"""
+"""Hidden states of the target model: one vector an example, for strategies that use them."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,7 @@ import pyarrow as pa
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.records import Progress
-from atgen_ray.models.loading import load_tokenizer, load_tuned
+from atgen_ray.models.loading import load_for_inference
 from atgen_ray.ray_runtime.hardware import count_threads
 from atgen_ray.ray_runtime.placement import fit_gpus
 from atgen_ray.ray_runtime.workers import map_batches
@@ -26,11 +24,11 @@ def append_states(
     adapter: Path | None,
     progress: Progress,
 ) -> pa.Table:
-    """`features` with a column `state`, float32 (d,) a row: the mean last hidden state over the
-    output's tokens.
+    """Return `features` with a column `state`, float32 (d,) a row: the mean last hidden state over
+    the output's tokens.
 
-    One forward pass of transformers over prompt and output, whichever engine generated them. A row
-    without output has null.
+    One forward pass of transformers over prompt and output, whichever engine generated the output.
+    A row without output has null.
 
     Args:
         features: FEATURES_SCHEMA.
@@ -44,6 +42,7 @@ def append_states(
         for row in features.select(["id", "token_ids"]).to_pylist()
         if row["token_ids"]
     ]
+    # Rows of similar length share a batch, which saves padding; the longest fail first.
     rows.sort(key=lambda row: (-len(row["text"]), row["id"]))
     size = engine.batch_size
     blocks = [
@@ -69,22 +68,15 @@ def append_states(
 
 
 class StateReader:
-    """One replica of the model that reads and does not write."""
+    """One replica of the model that computes hidden states and generates nothing."""
 
     def __init__(
         self, model: ModelConfig, prompt: PromptConfig, adapter: Path | None, threads: int
     ) -> None:
-        import torch
-
-        from atgen_ray.models.prompts import PromptBuilder
-
-        torch.set_num_threads(threads)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
-        loaded: Any = load_tuned(model, adapter).to(self.device)
-        self.backbone = (
-            loaded.base_model
-        )  # without the output layer, whose logits nobody reads here
+        loaded = load_for_inference(model, prompt, adapter, threads)
+        self.device = loaded.device
+        self.prompts = loaded.prompts
+        self.backbone = loaded.model.base_model  # without the output layer: no logits are needed
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         import torch
@@ -95,7 +87,7 @@ class StateReader:
             torch.tensor(prompt + row["token_ids"])
             for prompt, row in zip(prompts, rows, strict=True)
         ]
-        # Padding stands on the right: causal attention never sees it.
+        # Pad on the right, where causal attention never sees it.
         padded = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
         with torch.inference_mode():
             hidden = self.backbone(input_ids=padded.to(self.device)).last_hidden_state.float().cpu()

@@ -1,5 +1,5 @@
-"""The weights of a base model with a LoRA adapter added, one tensor at a time (imported only inside
-vLLM).
+"""Merge of a LoRA adapter into the weights of a base model, one tensor at a time (imported only
+inside vLLM).
 
 The sums are float32 and stay so: in 16 bits most of a small update would be rounded away.
 """
@@ -20,7 +20,7 @@ PREFIX = "base_model.model."
 
 class AdapterLoader(DefaultModelLoader):
     """Reads a checkpoint as vLLM does and adds scale * B @ A to every weight that the adapter
-    names.
+    changes.
 
     Raises:
         ValueError: the engine computes in another format than float32, or lacks a weight that the
@@ -57,7 +57,7 @@ class AdapterLoader(DefaultModelLoader):
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """What an adapter does to one weight of shape (out, in)."""
+    """Update of one weight of shape (out, in) by an adapter."""
 
     down: torch.Tensor  # (r, in)
     up: torch.Tensor  # (out, r)
@@ -65,8 +65,8 @@ class Update:
     magnitude: torch.Tensor | None  # (out,), of DoRA (Liu et al., arXiv 2402.09353)
 
     def apply(self, weight: torch.Tensor) -> torch.Tensor:
-        """The weight with scale * up @ down added, in float32; under DoRA its rows then get their
-        learnt lengths.
+        """Return the weight plus scale * up @ down, in float32; under DoRA its rows are then scaled
+        to their learnt lengths.
         """
         updated = weight.float() + self.scale * (self.up.float() @ self.down.float())
         if self.magnitude is not None:
@@ -75,7 +75,7 @@ class Update:
 
 
 def read_updates(adapter: Path) -> dict[str, Update]:
-    """The update of each base weight, from a peft folder."""
+    """Return the update of each base weight in a peft folder."""
     from peft import LoraConfig
 
     config = LoraConfig.from_pretrained(str(adapter))
@@ -90,6 +90,6 @@ def read_updates(adapter: Path) -> dict[str, Update]:
         if name.endswith(".lora_A.weight"):
             module = name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
             magnitude = tensors.get(name.replace("lora_A.weight", "lora_magnitude_vector"))
-            up = tensors[name.replace("lora_A", "lora_B")]
+            up = tensors[name.replace("lora_A", "lora_B")]  # every A has a B
             updates[f"{module}.weight"] = Update(down, up, scale, magnitude)
     return updates

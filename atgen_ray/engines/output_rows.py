@@ -1,36 +1,97 @@
-"""From rows to token ids, the same for every engine."""
+"""Prompts and output rows, the same for every engine."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from atgen_ray.models.prompts import OverlongPrompt, PromptBuilder
+from atgen_ray.models.prompts import OverlongPromptError, PromptBuilder
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """An example ready for the model; `sample` 0 is decoded greedily, others are drawn."""
+    """An encoded example; `sample` 0 is decoded greedily, others are drawn."""
 
     id: str
     sample: int
     token_ids: list[int]
 
 
-def encode_rows(
-    builder: "PromptBuilder", rows: list[dict[str, Any]]
-) -> tuple[list[Prompt], list[dict[str, Any]]]:
-    """The prompts of `rows` (id, text, sample), and an output row with its reason for each that has
-    none.
+def encode_rows(builder: PromptBuilder, rows: list[Row]) -> tuple[list[Prompt], list[Row]]:
+    """Return the prompts of `rows` (id, text, sample), and an output row with the reason for each
+    that has no prompt.
     """
     prompts = []
     failed = []
     for row in rows:
         try:
             prompts.append(Prompt(row["id"], row["sample"], builder.encode(row["text"])))
-        except OverlongPrompt as error:
+        except OverlongPromptError as error:
             failed.append(failed_row(row["id"], row["sample"], str(error)))
     return prompts, failed
 
 
-def failed_row(id_: str, sample: int, reason: str) -> dict[str, Any]:
-    """An output row without output."""
+def output_row(
+    *,
+    id: str,
+    sample: int,
+    prompt_tokens: int,
+    text: str,
+    token_ids: list[int],
+    logprobs: list[float],
+    entropies: list[float],
+    top_logprobs: list[list[float]],
+    finish_reason: str,
+) -> Row:
+    """Return a row of OUTPUT_SCHEMA for one output of T tokens.
+
+    Args:
+        logprobs: log-probability of each token, in nats (T,).
+        entropies: entropy of each step, in nats (T,).
+        top_logprobs: the largest log-probabilities of each step (T, k).
+        finish_reason: "stop" or "length".
+    """
+    return {
+        "id": id,
+        "sample": sample,
+        "prompt_tokens": prompt_tokens,
+        "text": text,
+        "token_ids": token_ids,
+        "logprobs": logprobs,
+        "entropies": entropies,
+        "top_logprobs": top_logprobs,
+        "finish_reason": finish_reason,
+        "error": None,
+    }
+
+
+def failed_row(id_: str, sample: int, reason: str) -> Row:
+    """Return an output row without output."""
     return {"id": id_, "sample": sample, "error": reason}
+
+
+def generate_or_halve(
+    prompts: list[Prompt],
+    generate: Callable[[list[Prompt]], list[Row]],
+    describe: Callable[[Exception], str] = str,
+) -> list[Row]:
+    """Return the output rows of `prompts`; halve a batch that fails until the prompt at fault is
+    alone.
+
+    A batch fails with a RuntimeError, for want of memory or because of one bad row. `describe`
+        turns
+    the error into the reason in that row.
+    """
+    if not prompts:
+        return []
+    try:
+        return generate(prompts)
+    except RuntimeError as error:
+        if len(prompts) == 1:
+            reason = f"generation failed: {describe(error)}"
+            return [failed_row(prompts[0].id, prompts[0].sample, reason)]
+    # Outside the handler, because the error's traceback keeps the tensors of the failed batch.
+    half = len(prompts) // 2
+    first = generate_or_halve(prompts[:half], generate, describe)
+    return first + generate_or_halve(prompts[half:], generate, describe)

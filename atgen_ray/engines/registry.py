@@ -1,4 +1,4 @@
-"""Which engine a configuration asks for."""
+"""Choice of the engine that a configuration asks for."""
 
 from importlib.util import find_spec
 
@@ -9,7 +9,7 @@ from atgen_ray.store.run_folder import RunFolder
 
 
 def choose_backend(backend: str) -> str:
-    """The engine to use: `auto` is vllm where it is installed, else transformers.
+    """Return the backend to use: `auto` is vllm where it is installed, else transformers.
 
     Raises:
         UserError: vllm is asked for and not installed.
@@ -29,8 +29,8 @@ def choose_backend(backend: str) -> str:
 def build_engine(
     model: ModelConfig, prompt: PromptConfig, engine: EngineConfig, folder: RunFolder | None = None
 ) -> Engine:
-    """The engine that the configuration asks for; replicas of the service find the adapters of the
-    run of `folder`.
+    """Return the engine that the configuration asks for. With `model.host: serve`, replicas read
+    the adapters of the run in `folder`.
     """
     if model.host == "serve":
         from atgen_ray.engines.serve_engine import ServeEngine

@@ -1,7 +1,6 @@
-"""The engine for `model.host: serve`: Ray Data streams the prompts through the replicas of the
-service.
+"""Engine for `model.host: serve`: Ray Data streams the prompts through the replicas of the service.
 
-They are shared with outside callers, who come first.
+The replicas are shared with outside callers, whose requests go first.
 """
 
 import logging
@@ -19,7 +18,13 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine, TokenRequest, TokenStep
-from atgen_ray.engines.output_rows import Prompt, encode_rows, failed_row
+from atgen_ray.engines.output_rows import (
+    Prompt,
+    Row,
+    encode_rows,
+    generate_or_halve,
+    output_row,
+)
 from atgen_ray.models.loading import digest_adapter, load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.workers import map_batches
@@ -28,18 +33,17 @@ from atgen_ray.store.run_folder import RunFolder
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-# of the Serve application and its deployment
-APP = "atgen"
-MODEL = "model"
-ATTEMPTS = 8
+APP = "atgen"  # name of the Serve application
+MODEL = "model"  # name of its deployment
+ATTEMPTS = 8  # calls of a replica before its error is raised
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
 
 class ServeEngine(Engine):
-    """Generates in Serve replicas; what they hold and how many there are is the service's
-    affair.
+    """Generates in Serve replicas; the service decides how many there are and which models they
+    hold.
     """
 
     name = "serve"
@@ -63,20 +67,17 @@ class ServeEngine(Engine):
         self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
     ) -> "Dataset":
 
-        model = find_model(
-            self._app
-        )  # before workers start, so that a missing service is one clear line
-        _tell_all(
-            model, "wake", self._folder.name
-        )  # where a controller died while they slept for it
+        # Look before workers start, so that a missing service is one clear line.
+        model = find_model(self._app)
+        # Replicas still sleep for this run if its controller died during training.
+        _call_replicas(model, "wake", self._folder.name)
         name = self._name_adapter(adapter)
         digest = digest_adapter(adapter) if adapter else None
         return map_batches(
             rows,
             ReplicaCaller,
             (self._model, self._prompt, request, name, digest, self._app),
-            # Callers only wait: two of them keep each replica busy while their next batch is on its
-            # way.
+            # Callers only wait: with two of them a replica is busy while the next batch arrives.
             workers=2 * self._engine.workers,
             cpus=0.1,
             gpus=0,
@@ -84,29 +85,29 @@ class ServeEngine(Engine):
 
     @contextmanager
     def released(self, run: str) -> Iterator[None]:
-        """The replicas sleep, those that can; callers wait meanwhile."""
+        """Let the replicas that can do so sleep; callers wait meanwhile."""
         model = find_model(self._app)
         try:
-            _tell_all(model, "sleep", run)
+            _call_replicas(model, "sleep", run)
             yield
         finally:
-            _tell_all(model, "wake", run)
+            _call_replicas(model, "wake", run)
 
     def _name_adapter(self, adapter: Path | None) -> str | None:
-        """`<run>-<round>`: what replicas know the adapter at this local path by."""
+        """Return `<run>-<round>`, the name under which replicas know the adapter at this local
+        path.
+        """
         if adapter is None:
             return None
-        for rel in reversed(self._folder.list("rounds")):
-            if (
-                self._folder.exists(f"{rel}/adapter")
-                and self._folder.local(f"{rel}/adapter") == adapter
-            ):
-                return f"{self._folder.name}-{int(rel.rpartition('/')[2])}"
+        for folder in reversed(self._folder.list("rounds")):
+            path = f"{folder}/adapter"
+            if self._folder.exists(path) and self._folder.local(path) == adapter:
+                return f"{self._folder.name}-{int(folder.rpartition('/')[2])}"
         raise ValueError(f"{adapter} is no adapter of run '{self._folder.name}'")
 
 
 class ReplicaCaller:
-    """Turns batches of rows into requests to replicas and their tokens into output rows."""
+    """Turns batches of rows into requests to replicas, and their tokens into output rows."""
 
     def __init__(
         self,
@@ -127,29 +128,17 @@ class ReplicaCaller:
     def __call__(self, batch: pa.Table) -> pa.Table:
 
         prompts, outputs = encode_rows(self._prompts, batch.to_pylist())
-        return pa.Table.from_pylist(outputs + self._generate(prompts), schema=OUTPUT_SCHEMA)
+        outputs += generate_or_halve(prompts, self._generate, _last_line)
+        return pa.Table.from_pylist(outputs, schema=OUTPUT_SCHEMA)
 
-    def _generate(self, prompts: list[Prompt]) -> list[dict[str, Any]]:
-        """Halves a batch that fails until the row at fault stands alone."""
-        if not prompts:
-            return []
-        requests = [self._ask(prompt) for prompt in prompts]
-        try:
-            answers = call_again(
-                lambda: self._replicas.generate.remote(requests, self._digest).result()
-            )
-        except RuntimeError as error:
-            if len(prompts) == 1:
-                return [
-                    failed_row(
-                        prompts[0].id, prompts[0].sample, f"generation failed: {_last_line(error)}"
-                    )
-                ]
-            half = len(prompts) // 2
-            return self._generate(prompts[:half]) + self._generate(prompts[half:])
+    def _generate(self, prompts: list[Prompt]) -> list[Row]:
+        requests = [self._build_request(prompt) for prompt in prompts]
+        answers = call_again(
+            lambda: self._replicas.generate.remote(requests, self._digest).result()
+        )
         return [self._row(prompt, steps) for prompt, steps in zip(prompts, answers, strict=True)]
 
-    def _ask(self, prompt: Prompt) -> TokenRequest:
+    def _build_request(self, prompt: Prompt) -> TokenRequest:
         request = self._request
         drawn = prompt.sample > 0
         return TokenRequest(
@@ -162,24 +151,23 @@ class ReplicaCaller:
             adapter=self._adapter,
         )
 
-    def _row(self, prompt: Prompt, steps: Sequence[TokenStep]) -> dict[str, Any]:
+    def _row(self, prompt: Prompt, steps: Sequence[TokenStep]) -> Row:
         tokens = [step.token for step in steps]
-        return {
-            "id": prompt.id,
-            "sample": prompt.sample,
-            "prompt_tokens": len(prompt.token_ids),
-            "text": self._prompts.decode(tokens),
-            "token_ids": tokens,
-            "logprobs": [step.logprob for step in steps],
-            "entropies": [step.entropy for step in steps],
-            "top_logprobs": [[logprob for _, logprob in step.top] for step in steps],
-            "finish_reason": steps[-1].finish or "length",
-            "error": None,
-        }
+        return output_row(
+            id=prompt.id,
+            sample=prompt.sample,
+            prompt_tokens=len(prompt.token_ids),
+            text=self._prompts.decode(tokens),
+            token_ids=tokens,
+            logprobs=[step.logprob for step in steps],
+            entropies=[step.entropy for step in steps],
+            top_logprobs=[[logprob for _, logprob in step.top] for step in steps],
+            finish_reason=steps[-1].finish or "length",
+        )
 
 
 def find_model(app: str = APP) -> Any:
-    """A handle of the service's model replicas.
+    """Return a handle of the service's model replicas.
 
     Raises:
         UserError: this Ray cluster runs no service with a model.
@@ -198,14 +186,14 @@ def find_model(app: str = APP) -> Any:
     )
 
 
-def _tell_all(model: Any, method: str, run: str) -> None:
-    """Calls a method of every replica that lives, and waits for all of them."""
+def _call_replicas(model: Any, method: str, run: str) -> None:
+    """Call a method of every live replica, and wait for all of them."""
     call_again(lambda: model.broadcast(method, run).results())
 
 
 def call_again(call: Callable[[], Result], attempts: int = ATTEMPTS, pause: float = 0.5) -> Result:
-    """`call`, repeated while its replica is gone or its queue is full. Only for what may be done
-    twice.
+    """Return the result of `call`, repeated while its replica is gone or its queue is full. Only
+    for calls that may be done twice.
 
     Serve does not repeat requests that were in flight when their replica died. Pauses double from
     `pause` seconds, with jitter. Any other exception, and the last one, is raised.
@@ -227,4 +215,5 @@ def call_again(call: Callable[[], Result], attempts: int = ATTEMPTS, pause: floa
 
 
 def _last_line(error: Exception) -> str:
+    """Return the last line of an error, which is the one that names its cause."""
     return str(error).strip().rpartition("\n")[2] or type(error).__name__

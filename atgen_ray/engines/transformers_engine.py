@@ -1,5 +1,7 @@
-"""The engine for machines with neither vLLM nor a GPU: transformers in workers of Ray Data."""
+"""Engine without vLLM: transformers in workers of Ray Data, on a CPU or a GPU."""
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +11,15 @@ from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
-from atgen_ray.engines.output_rows import Prompt, encode_rows, failed_row
-from atgen_ray.models.loading import load_tokenizer, load_tuned
-from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.engines.decoding import pad_left
+from atgen_ray.engines.output_rows import (
+    Prompt,
+    Row,
+    encode_rows,
+    generate_or_halve,
+    output_row,
+)
+from atgen_ray.models.loading import load_for_inference
 from atgen_ray.ray_runtime.hardware import count_threads
 from atgen_ray.ray_runtime.placement import fit_gpus
 from atgen_ray.ray_runtime.workers import map_batches
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class TransformersEngine(Engine):
-    """Batched generation with `transformers`; the entropies are those of the whole vocabulary."""
+    """Batched generation with `transformers`; entropies are exact, over the whole vocabulary."""
 
     name = "transformers"
 
@@ -48,7 +56,7 @@ class TransformersEngine(Engine):
 
 
 class TransformersWorker:
-    """One replica: the base model with an adapter merged into it in memory."""
+    """One replica: the base model, with an adapter merged into it in memory."""
 
     def __init__(
         self,
@@ -58,58 +66,44 @@ class TransformersWorker:
         adapter: Path | None,
         threads: int,
     ) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        loaded = load_for_inference(model, prompt, adapter, threads)
         self.request = request
-        self.prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
-        self.model: Any = load_tuned(model, adapter).to(self.device)
+        self.prompts = loaded.prompts
+        self.model = loaded.model
+        self.device = loaded.device
 
     def __call__(self, batch: pa.Table) -> pa.Table:
 
         prompts, outputs = encode_rows(self.prompts, batch.to_pylist())
-        for sampled in (False, True):
-            outputs += self._generate(
-                [prompt for prompt in prompts if bool(prompt.sample) is sampled], sampled
-            )
+        greedy = [prompt for prompt in prompts if prompt.sample == 0]
+        drawn = [prompt for prompt in prompts if prompt.sample > 0]
+        # One call of `generate` has one temperature for all rows.
+        outputs += generate_or_halve(greedy, partial(self._generate_batch, sampled=False))
+        outputs += generate_or_halve(drawn, partial(self._generate_batch, sampled=True))
         return pa.Table.from_pylist(outputs, schema=OUTPUT_SCHEMA)
 
-    def _generate(self, prompts: list[Prompt], sampled: bool) -> list[dict[str, Any]]:
-        """Halves a batch that fails (out of memory, a poisonous row) until the row at fault stands
-        alone.
-        """
-        if not prompts:
-            return []
-        try:
-            return self._generate_batch(prompts, sampled)
-        except RuntimeError as error:
-            if len(prompts) == 1:
-                return [failed_row(prompts[0].id, prompts[0].sample, f"generation failed: {error}")]
-        half = len(prompts) // 2
-        return self._generate(prompts[:half], sampled) + self._generate(prompts[half:], sampled)
-
-    def _generate_batch(self, prompts: list[Prompt], sampled: bool) -> list[dict[str, Any]]:
+    def _generate_batch(self, prompts: list[Prompt], sampled: bool) -> list[Row]:
+        """Generate for all prompts in one call, greedily or by sampling."""
         import torch
         from transformers import GenerationConfig, LogitsProcessorList
 
-        width = max(len(prompt.token_ids) for prompt in prompts)
         stop_ids = self.prompts.stop_ids
-        input_ids = torch.full((len(prompts), width), stop_ids[0])
-        attention_mask = torch.zeros_like(input_ids)
-        for index, prompt in enumerate(prompts):
-            input_ids[index, width - len(prompt.token_ids) :] = torch.tensor(prompt.token_ids)
-            attention_mask[index, width - len(prompt.token_ids) :] = 1
+        input_ids, attention_mask = pad_left(
+            [prompt.token_ids for prompt in prompts], filler=stop_ids[0]
+        )
         recorder = StepRecorder(self.request.top_logprobs)
-        # Never the checkpoint's own generation settings: they sample, penalise and truncate.
+        sampling: dict[str, Any] = {}
+        if sampled:
+            sampling = {
+                "temperature": self.request.temperature,
+                "top_p": self.request.top_p,
+                "top_k": 0,
+            }
+        # Never use the checkpoint's own generation settings: they sample, penalise and truncate.
         settings = GenerationConfig(
             max_new_tokens=self.request.max_new_tokens,
             do_sample=sampled,
-            **(
-                {"temperature": self.request.temperature, "top_p": self.request.top_p, "top_k": 0}
-                if sampled
-                else {}
-            ),
+            **sampling,
             eos_token_id=stop_ids,
             pad_token_id=stop_ids[0],
         )
@@ -121,36 +115,44 @@ class TransformersWorker:
                 generation_config=settings,
                 logits_processor=LogitsProcessorList([recorder]),
             )
-        generated = sequences[:, width:].cpu()
+        generated = sequences[:, input_ids.shape[1] :].cpu()
         steps = recorder.finish(generated)
         return [
             self._row(prompt, generated[index].tolist(), steps, index)
             for index, prompt in enumerate(prompts)
         ]
 
-    def _row(
-        self, prompt: Prompt, tokens: list[int], steps: dict[str, "torch.Tensor"], index: int
-    ) -> dict[str, Any]:
+    def _row(self, prompt: Prompt, tokens: list[int], steps: "RecordedSteps", index: int) -> Row:
+        """Return the output row of the sequence at `index`, cut after its first stop token."""
         stops = [
             position for position, token in enumerate(tokens) if token in self.prompts.stop_ids
         ]
         length = stops[0] + 1 if stops else len(tokens)
-        tokens = tokens[:length]
-        row = {
-            "id": prompt.id,
-            "sample": prompt.sample,
-            "prompt_tokens": len(prompt.token_ids),
-            "text": self.prompts.decode(tokens),
-            "token_ids": tokens,
-            "finish_reason": "stop" if stops else "length",
-            "error": None,
-        }
-        return row | {name: values[index, :length].tolist() for name, values in steps.items()}
+        return output_row(
+            id=prompt.id,
+            sample=prompt.sample,
+            prompt_tokens=len(prompt.token_ids),
+            text=self.prompts.decode(tokens[:length]),
+            token_ids=tokens[:length],
+            logprobs=steps.logprobs[index, :length].tolist(),
+            entropies=steps.entropies[index, :length].tolist(),
+            top_logprobs=steps.top_logprobs[index, :length].tolist(),
+            finish_reason="stop" if stops else "length",
+        )
+
+
+@dataclass(frozen=True)
+class RecordedSteps:
+    """What a model computed at each step of a batch, before any temperature or top-p."""
+
+    logprobs: "torch.Tensor"  # of the chosen tokens (B, T), in nats
+    entropies: "torch.Tensor"  # (B, T), in nats
+    top_logprobs: "torch.Tensor"  # (B, T, k), in nats
 
 
 class StepRecorder:
-    """A logits processor that changes nothing and notes what each step knew, before any temperature
-    or top-p.
+    """Logits processor that changes nothing and records every step, before any temperature or
+    top-p.
     """
 
     def __init__(self, top_logprobs: int) -> None:
@@ -171,17 +173,15 @@ class StepRecorder:
         self._top_logprobs.append(logprobs.topk(self._top, dim=-1).values)
         return scores
 
-    def finish(self, generated: "torch.Tensor") -> dict[str, "torch.Tensor"]:
-        """Log-probabilities (B, T), entropies in nats (B, T) and top log-probabilities (B, T, k) of
-        `generated`.
-        """
+    def finish(self, generated: "torch.Tensor") -> RecordedSteps:
+        """Return what was recorded; `generated` are the generated tokens (B, T)."""
         import torch
 
         if self._last is None:
             raise RuntimeError("generation took no step")
         self._chosen.append(self._last.cpu().gather(1, generated[:, -1:]).squeeze(1))
-        return {
-            "logprobs": torch.stack([step.cpu() for step in self._chosen], 1),
-            "entropies": torch.stack([step.cpu() for step in self._entropies], 1),
-            "top_logprobs": torch.stack([step.cpu() for step in self._top_logprobs], 1),
-        }
+        return RecordedSteps(
+            logprobs=torch.stack([step.cpu() for step in self._chosen], 1),
+            entropies=torch.stack([step.cpu() for step in self._entropies], 1),
+            top_logprobs=torch.stack([step.cpu() for step in self._top_logprobs], 1),
+        )

@@ -1,4 +1,4 @@
-"""vLLM through Ray's own LLM layer (`ray.data.llm`), on GPU or with the CPU build."""
+"""vLLM engine through Ray's own LLM layer (`ray.data.llm`), on a GPU or with the CPU build."""
 
 import math
 from functools import partial
@@ -10,8 +10,10 @@ from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
+from atgen_ray.engines.output_rows import encode_rows, failed_row, output_row
 from atgen_ray.engines.vllm_plugin import LOAD_FORMAT
 from atgen_ray.models.loading import TUNED_DTYPE, load_tokenizer
+from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import (
     Device,
     count_threads,
@@ -31,15 +33,14 @@ if TYPE_CHECKING:
 # that bound is what is reported.
 ENTROPY_ALTERNATIVES = 20
 CPU_KV_CACHE_BYTES = 256 * 2**20
-# Of a task before or behind the engine; Ray Data's own is a whole CPU, which may never be free.
+# CPUs of a task before or after the engine; Ray Data reserves a whole one, which may never be free.
 LIGHT_CPUS = 0.1
-# Of a GPU, which is vLLM's own default; an engine that reserves a part of one takes as large a
-# part.
+# Share of a GPU's memory, vLLM's own default; an engine on a part of a GPU takes that part of it.
 GPU_MEMORY = 0.9
 
 
 class VLLMEngine(Engine):
-    """Continuous batching in `ray.data.llm` engine actors."""
+    """Continuous batching in the engine actors of `ray.data.llm`."""
 
     name = "vllm"
 
@@ -57,7 +58,9 @@ class VLLMEngine(Engine):
         gpus = fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker)
         device = find_device(gpus)
         threads = count_threads(engine.workers, engine.threads_per_worker)
-        whole = adapter is not None and not is_adapter(adapter)  # of a full fine-tuning
+        # Three cases: a whole model of a full fine-tuning, an adapter that vLLM applies by name, or
+        # one that is merged into the weights while they are read.
+        whole = adapter is not None and not is_adapter(adapter)
         by_name = adapter is not None and not whole and _takes_by_name(engine.adapters, adapter)
         tuned = adapter is not None and not (by_name and device.cuda)
         cpus = fit_cpus(engine.workers, engine.cpus_per_worker)
@@ -95,12 +98,12 @@ class VLLMEngine(Engine):
         )
 
     def engine_arguments(self, device: "Device", gpus: float, tuned: bool) -> dict[str, Any]:
-        """Arguments of a vLLM engine, without `engine.options`.
+        """Return the arguments of a vLLM engine, without `engine.options`.
 
         Args:
             device: what it computes on.
             gpus: that Ray reserves for it.
-            tuned: whether its weights take what fine-tuning changed; they are float32 then, else in
+            tuned: whether fine-tuning changes its weights; they are float32 then, else in
                 model.dtype.
         """
         model = self._model
@@ -117,8 +120,8 @@ class VLLMEngine(Engine):
         if device.cuda and 0 < gpus < 1:
             arguments["gpu_memory_utilization"] = round(GPU_MEMORY * gpus, 2)
         if not device.cuda:
-            # Compiling costs a minute or more at every start, which a CPU never earns back.
-            # Scheduling beside the model is for a GPU that waits: on a CPU it takes a tenth of the
+            # Compilation takes a minute or more at every start, which a CPU never regains.
+            # Asynchronous scheduling helps a GPU that waits; on a CPU it takes a tenth of the
             # model's time.
             arguments |= {
                 "enforce_eager": True,
@@ -128,14 +131,15 @@ class VLLMEngine(Engine):
         return arguments
 
     def _adapter_arguments(self, adapter: Path | None, by_name: bool) -> dict[str, Any]:
+        """Return the arguments that add the adapter, by name or while weights are read."""
         if adapter is None:
             return {}
         if by_name:
             from peft import PeftConfig
 
             rank = PeftConfig.from_pretrained(str(adapter)).r
-            # One slot more than adapters: with none free, requests for the base model get the
-            # adapter's answers.
+            # One slot more than adapters: without a free one, vLLM answers requests for the base
+            # model with the adapter.
             return {
                 "enable_lora": True,
                 "max_loras": 2,
@@ -145,7 +149,7 @@ class VLLMEngine(Engine):
 
 
 def vllm_environment(on_gpu: bool) -> dict[str, str]:
-    """Environment of every process of an engine."""
+    """Return the environment of every process of an engine."""
     environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if not on_gpu:
         environment |= {
@@ -156,9 +160,7 @@ def vllm_environment(on_gpu: bool) -> dict[str, str]:
 
 
 def _builder(model: ModelConfig, prompt: PromptConfig) -> Any:
-    """The prompt builder of this worker process, made once."""
-    from atgen_ray.models.prompts import PromptBuilder
-
+    """Return the prompt builder of this worker process; it is built once."""
     key = model.model_dump_json() + prompt.model_dump_json()
     if key not in _BUILDERS:
         _BUILDERS[key] = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
@@ -174,11 +176,9 @@ def _to_engine(
     adapter: str | None,
     stage: tuple[ModelConfig, PromptConfig],
 ) -> dict[str, Any]:
-    """What the engine stage reads. A prompt that cannot be built is sent as one token and reported
-    afterwards.
+    """Return the input of the engine stage. A prompt that cannot be built is sent as one token, and
+    reported afterwards.
     """
-    from atgen_ray.engines.output_rows import encode_rows
-
     builder = _builder(*stage)
     prompts, failed = encode_rows(builder, [row])
     drawn = row["sample"] > 0
@@ -199,20 +199,21 @@ def _to_engine(
         "sampling_params": sampling,
         "reason": failed[0]["error"] if failed else "",
     }
-    return sent | ({"model": adapter} if adapter else {})
+    if adapter:
+        sent["model"] = adapter
+    return sent
 
 
 def _to_output(
     batch: Any, request: GenerationRequest, stage: tuple[ModelConfig, PromptConfig]
 ) -> Any:
-    """OUTPUT_SCHEMA from what the engine stage returns, its own failures included."""
+    """Return OUTPUT_SCHEMA from the results of the engine stage, its own failures included."""
     import pyarrow as pa
-
-    from atgen_ray.engines.output_rows import failed_row
 
     builder = _builder(*stage)
     rows = []
     for row in batch.to_dict("records"):
+        # Our own reason comes first: such a prompt was sent only to keep its row in the dataset.
         reason = row["reason"] or row["__inference_error__"]
         if reason:
             rows.append(failed_row(row["id"], row["sample"], reason))
@@ -222,26 +223,26 @@ def _to_output(
             summarize_step(_read_alternatives(step), token, request.top_logprobs)
             for step, token in zip(row["logprobs"], tokens, strict=True)
         ]
+        stopped = bool(tokens) and tokens[-1] in builder.stop_ids
         rows.append(
-            {
-                "id": row["id"],
-                "sample": row["sample"],
-                "prompt_tokens": int(row["num_input_tokens"]),
-                "text": builder.decode(tokens),
-                "token_ids": tokens,
-                "logprobs": [step[0] for step in steps],
-                "entropies": [step[1] for step in steps],
-                "top_logprobs": [step[2] for step in steps],
-                "finish_reason": "stop" if tokens and tokens[-1] in builder.stop_ids else "length",
-                "error": None,
-            }
+            output_row(
+                id=row["id"],
+                sample=row["sample"],
+                prompt_tokens=int(row["num_input_tokens"]),
+                text=builder.decode(tokens),
+                token_ids=tokens,
+                logprobs=[step[0] for step in steps],
+                entropies=[step[1] for step in steps],
+                top_logprobs=[step[2] for step in steps],
+                finish_reason="stop" if stopped else "length",
+            )
         )
     return pa.Table.from_pylist(rows, schema=OUTPUT_SCHEMA)
 
 
 def _takes_by_name(adapters: str, adapter: Path) -> bool:
-    """Whether vLLM is given the adapter beside the base model; it knows no DoRA, which is added to
-    the weights.
+    """Return whether vLLM applies the adapter by name; it does not support DoRA, which is merged
+    into the weights.
     """
     from peft import PeftConfig
 
@@ -251,8 +252,8 @@ def _takes_by_name(adapters: str, adapter: Path) -> bool:
 def summarize_step(
     alternatives: dict[int, float], token: int, top: int
 ) -> tuple[float, float, list[float]]:
-    """Log-probability of the chosen token, entropy in nats (a lower bound), and the `top` largest,
-    of one step.
+    """Return the log-probability of the chosen token, the entropy in nats (a lower bound), and the
+    `top` largest log-probabilities of one step.
 
     Args:
         alternatives: log-probabilities by token, in nats.
@@ -264,6 +265,6 @@ def summarize_step(
 
 
 def _read_alternatives(step: Any) -> dict[int, float]:
-    """One step as Ray Data hands it on: a mapping, or pairs, some of them empty."""
+    """Return one step as Ray Data hands it on: a mapping, or pairs, some of them empty."""
     items = step.items() if isinstance(step, dict) else step
     return {int(key): float(value["logprob"]) for key, value in items if value is not None}

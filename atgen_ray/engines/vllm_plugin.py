@@ -1,27 +1,25 @@
-"""A vLLM load format that adds a LoRA adapter to the weights while they are read.
+"""vLLM plug-in: a load format that merges a LoRA adapter into the weights while they are read, and
+a worker extension that exchanges the adapter in place.
 
 On a CPU vLLM's LoRA kernels cost several times the base model, and reloading weights in place
-leaves a tied output layer stale. Adding the update tensor by tensor at load time has neither fault
-and writes nothing to disk. vLLM finds `register` through the entry point `vllm.general_plugins`, in
-every process of an engine.
-
-What a vLLM worker can do beyond vLLM (`worker_extension_cls`): take another adapter into its
-weights, in place.
-
-vLLM imports this in every worker process of an engine.
+leaves a tied output layer unchanged. Adding the update tensor by tensor at load time avoids both
+and writes nothing to disk. vLLM finds `register` through the entry point `vllm.general_plugins`,
+and imports this module in every process of an engine (`worker_extension_cls`).
 """
 
 import dataclasses
 from typing import Any
 
+from atgen_ray.ray_runtime.private_api import has_load_format
+
 LOAD_FORMAT = "atgen_ray_adapter"
 
 
 def register() -> None:
-    """Makes LOAD_FORMAT known to vLLM; may be called many times."""
-    from vllm.model_executor.model_loader import _LOAD_FORMAT_TO_MODEL_LOADER, register_model_loader
+    """Register LOAD_FORMAT with vLLM; may be called many times."""
+    from vllm.model_executor.model_loader import register_model_loader
 
-    if LOAD_FORMAT in _LOAD_FORMAT_TO_MODEL_LOADER:
+    if has_load_format(LOAD_FORMAT):
         return
     from atgen_ray.engines.lora_merge import AdapterLoader
 
@@ -29,10 +27,12 @@ def register() -> None:
 
 
 class AdapterWorker:
-    """Mixed into vLLM's worker class; called by `collective_rpc`, so that no code travels."""
+    """Methods added to vLLM's worker class; `collective_rpc` calls them by name, so that no code is
+    sent.
+    """
 
     def load_adapter(self, adapter: str) -> None:
-        """Reloads the base model's weights with the adapter in the folder `adapter` added; "" is
+        """Reload the base model's weights with the adapter in the folder `adapter` merged; "" is
         the base model.
         """
         from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
@@ -52,11 +52,11 @@ class AdapterWorker:
 
 
 def rebuild_output_layer(model: Any) -> None:
-    """Makes CPU layers that vLLM packs once take the new weights.
+    """Rebuild the CPU layers whose weights vLLM packs once.
 
-    `reload_weights` replaces the weights and leaves the packed copy behind an output layer that is
-    tied to the input embedding as it was: log-probabilities are then wrong by 0.2 nats a token, and
-    nothing says so.
+    `reload_weights` replaces the weights but not the packed copy in an output layer that is tied to
+    the input embedding: log-probabilities are then wrong by 0.2 nats a token, and no error is
+    raised.
     """
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
     from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding

@@ -1,4 +1,12 @@
-"""How good answers are: metrics, their confidence intervals, and the split that steers stopping."""
+"""Evaluation of answers: metrics, their confidence intervals, and the dev split that steers
+stopping.
+
+For example
+
+    evaluate_predictions({"a": "Paris"}, {"a": ["Paris"]}, ["exact_match"]).metrics
+
+returns the mean of each metric with the bounds of its confidence interval.
+"""
 
 from atgen_ray.evaluation.aggregation import (
     Aggregate,

@@ -1,4 +1,8 @@
-"""Metrics over a set of examples, with confidence intervals."""
+"""Metrics over a set of examples, with bootstrap confidence intervals.
+
+A missing answer is an error and never counts as 0. An example that a metric cannot judge is left
+out of its mean, and `count` shows that.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from atgen_ray.core.bootstrap import bootstrap_mean
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.evaluation.metric import Case, Resources
 from atgen_ray.evaluation.registry import METRICS, Corpus
@@ -18,8 +23,8 @@ Scorer = Callable[[str, Sequence[Case], Resources], Sequence[float]]
 class Aggregate(TypedDict):
     """A metric over `count` examples and the bounds of its bootstrap interval.
 
-    `mean` is the mean of the examples' values, or the value of the whole set where the metric has
-    one of its own (sacreBLEU, chrF).
+    `mean` is the mean of the examples' values, or the corpus score of metrics that have one
+    (sacreBLEU, chrF).
     """
 
     mean: float
@@ -30,8 +35,10 @@ class Aggregate(TypedDict):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`scores` has the column `id`, sorted, and a float64 column for every metric, null where it
-    could not judge the example; `metrics` aggregates each.
+    """Scores of the examples and aggregates of the metrics.
+
+    `scores` has the column `id`, sorted, and a float64 column for every metric, null where the
+    metric could not judge the example.
     """
 
     scores: pa.Table
@@ -39,7 +46,7 @@ class Evaluation:
 
 
 def score_cases(name: str, cases: Sequence[Case], resources: Resources) -> Sequence[float]:
-    """The values of metric `name`, one a case."""
+    """Return the values of metric `name`, one a case."""
     return METRICS[name].score(cases, resources)
 
 
@@ -54,16 +61,16 @@ def evaluate_predictions(
     resources: Resources | None = None,
     scorer: Scorer = score_cases,
 ) -> Evaluation:
-    """Compare each prediction with the references, and where a metric does so with the source, of
-    the same id.
+    """Compare each prediction with the references of the same id, and with its source if a metric
+    uses that.
 
-    Intervals are percentile bootstraps over examples (Efron, 1979) and depend on no order; with one
-    example, or with equal scores throughout, the interval is the mean. Every metric sees the same
-    resamples. `scorer` computes the values of one metric, somewhere else where that is better.
+    Intervals are percentile bootstraps over examples (Efron, 1979) and do not depend on the order
+    of examples. With one example, or with equal scores, the interval is the mean. Every metric sees
+    the same resamples. `scorer` computes the values of one metric, possibly on another machine.
 
-    Raises UserError for an unknown metric, for an example without references and for a metric that
-    can judge no example; ValueError when there are no examples or an example has no prediction: a
-    missing answer never counts as 0.
+    Raises:
+        UserError: a metric is unknown or can judge no example, or an example has no references.
+        ValueError: there are no examples, or an example has no prediction.
     """
     for name in metrics:
         if name not in METRICS:
@@ -88,6 +95,7 @@ def evaluate_predictions(
         columns[name] = values
         corpus = METRICS[name].corpus
         draw = (bootstrap_samples, confidence, seed)
+        # A corpus score has no values of examples to resample; it is computed for each resample.
         judged = [case for case, value in zip(cases, values, strict=True) if not np.isnan(value)]
         aggregates[name] = (
             _aggregate_corpus(judged, corpus, *draw) if corpus else _aggregate(values, *draw)
@@ -104,11 +112,12 @@ def evaluate_splits(
     *draw: Any,
     **further: Any,
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Aggregate]]]:
-    """Each of `splits` (id to its name) evaluated by itself; other arguments as in
+    """Evaluate each of `splits` (name by id) by itself; other arguments as in
     `evaluate_predictions`.
 
-    Returns a row for each prediction (id, split, scores, prediction, references), and the metrics
-    of each split.
+    Returns:
+        A row for each prediction (id, split, scores, prediction, references), and the metrics of
+        each split.
     """
     rows: list[dict[str, Any]] = []
     aggregates = {}
@@ -120,12 +129,20 @@ def evaluate_splits(
         aggregates[split] = result.metrics
         for scores in result.scores.to_pylist():
             id = scores.pop("id")
-            shown = {"prediction": predictions[id], "references": references[id]}
-            rows.append({"id": id, "split": split, "scores": scores} | shown)
+            rows.append(
+                {
+                    "id": id,
+                    "split": split,
+                    "scores": scores,
+                    "prediction": predictions[id],
+                    "references": references[id],
+                }
+            )
     return rows, aggregates
 
 
 def _require(what: str, missing: list[str], error: type[Exception]) -> None:
+    """Raise `error` if the ids in `missing` are any."""
     if missing:
         raise error(f"{len(missing)} examples have no {what}, the first is '{missing[0]}'")
 
@@ -133,35 +150,22 @@ def _require(what: str, missing: list[str], error: type[Exception]) -> None:
 def _aggregate(
     values: npt.NDArray[np.float64], samples: int, confidence: float, seed: int
 ) -> Aggregate:
+    """Return the mean of the values that are not NaN, with a percentile bootstrap of it."""
     values = values[~np.isnan(values)]
     mean = float(values.mean())
     low = high = mean
     if np.ptp(values) > 0:
-        low, high = _bootstrap(values, samples, confidence, seed)
+        low, high = bootstrap_mean(values, samples, confidence, seed)
     return Aggregate(mean=mean, low=low, high=high, count=len(values))
-
-
-def _bootstrap(
-    values: npt.NDArray[np.float64], samples: int, confidence: float, seed: int
-) -> tuple[float, float]:
-    from scipy.stats import bootstrap
-
-    interval = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=samples,
-        batch=max(1, 2**22 // len(values)),  # 32 MB at a time
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
 
 
 def _aggregate_corpus(
     cases: Sequence[Case], corpus: Corpus, samples: int, confidence: float, seed: int
 ) -> Aggregate:
-    """Resamples what is counted in each example; the value of a resample is that of its sum."""
+    """Return the corpus score with a bootstrap that resamples the counts of the examples.
+
+    The score of a resample is that of the sum of its counts.
+    """
     counts = corpus.counts(cases)
     mean = corpus.combine(counts.sum(axis=0))
     low = high = mean
@@ -170,8 +174,7 @@ def _aggregate_corpus(
         draws = (
             counts[rng.integers(0, len(cases), len(cases))].sum(axis=0) for _ in range(samples)
         )
-        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        low, high = (
-            float(bound) for bound in np.quantile([corpus.combine(draw) for draw in draws], tails)
-        )
+        scores = [corpus.combine(draw) for draw in draws]
+        low = float(np.quantile(scores, (1 - confidence) / 2))
+        high = float(np.quantile(scores, (1 + confidence) / 2))
     return Aggregate(mean=mean, low=low, high=high, count=len(cases))

@@ -1,18 +1,18 @@
-"""What a metric sees: an answer, the references it is compared with, and the text it answers."""
+"""Inputs of a metric: the cases (answer, references and source) and the resources it may use."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from atgen_ray.evaluation.model_settings import MetricModelsConfig
 
-# Materials to verdicts, in their order: how a metric asks a language model.
+# Maps texts to grade to the verdicts of a language model, in their order.
 JudgeFn = Callable[[Sequence[str]], Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One answer to judge; `source` is the user turn, of which at least one reference is known to
-    be right.
+    """An answer to judge, its references (known right answers), and the user turn that it answers
+    (`source`).
     """
 
     prediction: str
@@ -22,8 +22,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Resources:
-    """What some metrics need beside the cases: which checkpoints they load, and whom the judge
-    asks.
+    """What some metrics need beside the cases: the checkpoints that they load, and the language
+    model that grades (`ask`).
     """
 
     models: MetricModelsConfig = field(default_factory=MetricModelsConfig)

@@ -1,6 +1,4 @@
-"""Which checkpoints the metrics load that need one: the section `evaluation.models` of the
-configuration.
-"""
+"""Section `evaluation.models` of the configuration: the checkpoints of metrics that need one."""
 
 from pydantic import Field, PositiveInt
 

@@ -1,10 +1,10 @@
-"""Where metrics are computed: those that load a model in a Ray task, with a GPU where there is
-one.
+"""Computation of metrics on Ray: a metric that loads a model runs in a task, with a GPU if the
+cluster has one; any other metric runs in this process.
 """
 
 from collections.abc import Sequence
 
-from atgen_ray.core.errors import UserError, notify
+from atgen_ray.core.errors import UserError, root_message
 from atgen_ray.evaluation.aggregation import score_cases
 from atgen_ray.evaluation.metric import Case, Resources
 from atgen_ray.evaluation.registry import METRICS
@@ -13,7 +13,11 @@ from atgen_ray.ray_runtime.placement import fit_gpus
 
 
 def score_on_ray(name: str, cases: Sequence[Case], resources: Resources) -> Sequence[float]:
-    """The values of metric `name`; a light one is computed here."""
+    """Return the values of metric `name`.
+
+    Raises:
+        UserError: as the metric does, such as for a checkpoint that cannot be loaded.
+    """
     if not METRICS[name].heavy:
         return score_cases(name, cases, resources)
     import ray
@@ -28,14 +32,14 @@ def score_on_ray(name: str, cases: Sequence[Case], resources: Resources) -> Sequ
             task.remote(name, list(cases), Resources(resources.models))
         )
     except UserError as mistake:  # Ray's own subclass of it carries a traceback in its text
-        raise UserError(notify(mistake)) from None
+        raise UserError(root_message(mistake)) from None
     return values
 
 
 def score_in_task(name: str, cases: Sequence[Case], resources: Resources) -> Sequence[float]:
-    """What `score_on_ray` has done in a task.
+    """Return the values of metric `name`; the task of `score_on_ray`.
 
-    It computes with all cores: another step may have left its process with fewer.
+    The process may have run another step with fewer threads, so the number is set anew.
     """
     import torch
 

@@ -1,10 +1,8 @@
-"""The names of the metrics.
+"""Metrics by name, and the metrics that are computed by default.
 
-Each maps cases to one number an example. Unless its file says otherwise a value lies in [0, 1],
-larger is better, and the best reference counts, or NaN where there is none; sacreBLEU and chrF keep
-their published scale from 0 to 100.
-
-Which metrics are computed where none are asked for.
+A metric maps cases to one number each. Unless its file says otherwise, values lie in [0, 1], larger
+is better, and the best reference counts (NaN without references). sacreBLEU and chrF keep their
+published scale from 0 to 100.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -44,9 +42,7 @@ Better = Literal["higher", "lower", "neither"]
 
 @dataclass(frozen=True)
 class Corpus:
-    """A value of a whole set that is no mean: a function of the sum of what is counted in each
-    example.
-    """
+    """A corpus score: a function of the summed counts of the examples, no mean of their values."""
 
     counts: Callable[[Sequence[Case]], Numbers]  # n cases -> (n, k)
     combine: Callable[[Numbers], float]  # sum over cases, (k,) -> value
@@ -54,10 +50,10 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Metric:
-    """One way to judge answers.
+    """A metric of answers.
 
-    `score` gives NaN for a case that it cannot judge. `better` says which way is up, where either
-    is. `heavy` metrics load a model.
+    `score` returns NaN for a case that it cannot judge. `better` says whether higher or lower
+    values are better; "neither" is for metrics that only describe. `heavy` metrics load a model.
     """
 
     score: Callable[[Sequence[Case], Resources], Sequence[float]]
@@ -66,7 +62,7 @@ class Metric:
     heavy: bool = False
 
     def __call__(self, prediction: str, references: Sequence[str], source: str = "") -> float:
-        """The value of one answer."""
+        """Return the value of one answer."""
         return float(self.score([Case(prediction, references, source)], Resources())[0])
 
 
@@ -75,14 +71,14 @@ def _each(
     better: Better = "higher",
     corpus: Corpus | None = None,
 ) -> Metric:
-    """A metric that looks at one answer and its references at a time."""
+    """Return a metric of one answer and its references at a time."""
     return Metric(
         lambda cases, _: [judge(case.prediction, case.references) for case in cases], better, corpus
     )
 
 
 def _sourced(judge: Callable[[str, str], float], better: Better) -> Metric:
-    """A metric that looks at one answer and its source at a time."""
+    """Return a metric of one answer and its source at a time."""
     return Metric(lambda cases, _: [judge(case.prediction, case.source) for case in cases], better)
 
 
@@ -118,19 +114,18 @@ METRICS: dict[str, Metric] = {
 
 
 SPACED = ("rouge1", "rouge2", "rougeL", "exact_match", "token_f1")
-# Without spaces a word of ROUGE and F1 is a single character; chrF, which reads runs of characters,
-# says more.
+# Without spaces a word of ROUGE and F1 is a single character; chrF compares runs of characters and
+# so says more.
 UNSPACED = ("chrf", "rougeL", "exact_match", "token_f1")
 
 
 def choose_metrics(
     asked: Sequence[str] | None, steering: Iterable[str], references: Iterable[str]
 ) -> list[str]:
-    """`asked`, or else the defaults for the script of `references` with those that steer
+    """Return `asked`, or the defaults for the script of `references` with the metrics that steer
     stopping.
     """
     if asked is not None:
         return list(asked)
-    return list(
-        dict.fromkeys([*(UNSPACED if mostly_unspaced(references) else SPACED), *sorted(steering)])
-    )
+    defaults = UNSPACED if mostly_unspaced(references) else SPACED
+    return list(dict.fromkeys([*defaults, *sorted(steering)]))

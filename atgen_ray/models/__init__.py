@@ -1,1 +1,3 @@
-"""From a model's id and a prompt configuration to a loaded model, its tokenizer and its prompts."""
+"""Models and prompts: from a model id and a prompt configuration to a loaded model, its tokenizer
+and token ids.
+"""

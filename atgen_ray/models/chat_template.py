@@ -1,4 +1,4 @@
-"""What a tokenizer's chat template does, found by rendering probe conversations through it."""
+"""Properties of a tokenizer's chat template, found by rendering probe conversations through it."""
 
 import re
 from datetime import datetime
@@ -18,10 +18,10 @@ _TODAY = datetime(2025, 1, 1)
 
 
 def render_turns(tokenizer: "PreTrainedTokenizerBase", turns: Turns, generation: bool) -> str:
-    """The conversation as the chat template writes it; with `generation`, up to where the model's
-    answer begins.
+    """Return the conversation as the chat template writes it; with `generation`, up to where the
+    model's answer begins.
 
-    Without a chat template the turns stand one below the other, a blank line after each.
+    Without a chat template the turns are joined, a blank line after each.
     """
     if tokenizer.chat_template is None:
         return "".join(f"{turn['content']}\n\n" for turn in turns)
@@ -36,7 +36,9 @@ def render_turns(tokenizer: "PreTrainedTokenizerBase", turns: Turns, generation:
 
 
 def takes_system(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Whether the chat template has a system turn; some raise on it (Gemma), some leave it out."""
+    """Return whether the chat template has a system turn; some raise on it (Gemma), some omit
+    it.
+    """
     try:
         turns = [{"role": "system", "content": PROBE}, {"role": "user", "content": "?"}]
         return PROBE in render_turns(tokenizer, turns, generation=True)
@@ -45,10 +47,8 @@ def takes_system(tokenizer: "PreTrainedTokenizerBase") -> bool:
 
 
 def find_end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int | None:
-    """The special token that the template puts after an answer; the end of sequence where it puts
-    none.
-
-    None when the tokenizer has neither.
+    """Return the special token that the template writes after an answer, or else the end of
+    sequence; None when the tokenizer has neither.
     """
     eos: int | None = tokenizer.eos_token_id
     if tokenizer.chat_template is None:
@@ -61,8 +61,8 @@ def find_end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int | None:
 
 
 def find_gap(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """The spaces that the template writes between its generation prompt and an answer, as Mistral's
-    does.
+    """Return the spaces that the template writes between its generation prompt and an answer, as
+    Mistral's does.
     """
     question = {"role": "user", "content": "?"}
     prompt = render_turns(tokenizer, [question], generation=True)
@@ -74,7 +74,7 @@ def find_gap(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def list_special_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
-    """The control tokens and how they are spelled."""
+    """Return the control tokens with their spelling, by id."""
     added = {token for token, entry in tokenizer.added_tokens_decoder.items() if entry.special}
     return {
         token: str(tokenizer.convert_ids_to_tokens(token))
@@ -83,8 +83,7 @@ def list_special_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
 
 
 def break_special_tokens(text: str, spelled: list[str]) -> str:
-    """`text` with a zero-width space inside whatever would be read as one of the control tokens
-    `spelled`.
+    """Return `text` with a zero-width space inside every control token among `spelled`.
 
     A row that spells <|im_end|> must not be able to end its turn and open another.
     """

@@ -1,4 +1,6 @@
-"""The untuned model shown solved examples: what a tuned one must beat."""
+"""Few-shot baseline: the untuned model with solved examples in its prompt, which tuning must
+beat.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +17,11 @@ if TYPE_CHECKING:
 def show_solved(
     model: ModelConfig, prompt: PromptConfig, solved: Sequence[Shot]
 ) -> tuple[ModelConfig, PromptConfig]:
-    """`prompt` with `solved` in place of its own shots, and `model` with room for them.
+    """Return `prompt` with `solved` in place of its own shots, and `model` with room for them.
+
+    Args:
+        solved: filled user turns, as in the pool, with their labels. If not all of them fit into
+            the model's context with a question, the longest are left out.
 
     Args:
         solved: filled user turns, as they stand in the pool, with their labels. Where not all of
@@ -34,6 +40,7 @@ def show_solved(
 
 
 def _fits(tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig, limit: int) -> bool:
+    """Return whether the fixed parts of the prompt take at most `limit` tokens."""
     try:
         PromptBuilder(tokenizer, prompt, limit)
     except UserError:  # the fixed parts alone are over the limit

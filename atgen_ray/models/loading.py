@@ -1,17 +1,19 @@
-"""From a model id to files that every engine can load.
+"""Loading of models, tokenizers and adapters, with safetensors only.
 
-A GGUF file is converted once to safetensors in the user's cache; hub ids pass through to the
-libraries.
+A GGUF file is converted once to safetensors in the user's cache (`core.checkpoints`); the libraries
+load hub ids themselves.
 """
 
 import json
+from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atgen_ray.config import ModelConfig
+from atgen_ray.config import ModelConfig, PromptConfig
 from atgen_ray.core.checkpoints import first_line, is_adapter, loading, resolve_checkpoint
 from atgen_ray.core.errors import UserError
+from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import resolve_dtype
 
 WEIGHTS = "adapter_model.safetensors"
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(model: ModelConfig, key: str = "model.id") -> "PreTrainedTokenizerBase":
-    """The model's tokenizer; `key` is the configuration key that names the model.
+    """Return the model's tokenizer; `key` is the configuration key that names the model.
 
     Raises:
         UserError: no checkpoint of that name, here or on the hub, or one without a tokenizer.
@@ -47,8 +49,8 @@ def load_tokenizer(model: ModelConfig, key: str = "model.id") -> "PreTrainedToke
 
 
 def _names_no_class(folder: Path) -> bool:
-    """Whether the tokenizer in `folder` is all in its tokenizer.json, as transformers 5 writes what
-    needs no class.
+    """Return whether tokenizer.json in `folder` is the whole tokenizer, as transformers 5 writes
+    one that needs no class.
     """
     settings = folder / "tokenizer_config.json"
     if not (settings.is_file() and (folder / "tokenizer.json").is_file()):
@@ -62,8 +64,8 @@ def _names_no_class(folder: Path) -> bool:
 
 
 def find_context(model: ModelConfig) -> int | None:
-    """Positions that the model has for prompt and answer together; None where its configuration
-    does not say.
+    """Return the positions that the model has for prompt and answer together, or None where its
+    configuration does not say.
     """
     from transformers import AutoConfig
 
@@ -76,8 +78,8 @@ def find_context(model: ModelConfig) -> int | None:
 
 
 def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
-    """The base model for causal language modelling, in `dtype` (default: model.dtype), on the CPU,
-    in eval mode.
+    """Return the base model for causal language modelling, in `dtype` (default: model.dtype), on
+    the CPU, in eval mode.
 
     Raises:
         UserError: it cannot be loaded.
@@ -89,21 +91,21 @@ def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
             resolve_checkpoint(model.id),
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
-            use_safetensors=True,  # never the pickle beside or instead of it
+            use_safetensors=True,  # never a pickle file
             dtype=resolve_dtype(dtype or model.dtype),
         )
     return loaded.eval()
 
 
-# What fine-tuning changes is often smaller than the last place of a 16-bit number. Rounding to 16
-# bits loses it in the weights (merged) and in the outputs of a layer (beside them) alike: after
-# four steps of training a third was left.
+# Updates of fine-tuning are often smaller than the last place of a 16-bit number. Rounding to 16
+# bits loses them in merged weights, and also in the outputs of a layer with a separate adapter:
+# after four steps of training a third of the effect was left.
 TUNED_DTYPE = "float32"
 
 
 def load_tuned(model: ModelConfig, tuned: Path | None) -> Any:
-    """The model as a round left it, with the adapter in the folder `tuned` merged into its weights,
-    or the model in it.
+    """Return the model as a round left it: with the adapter in the folder `tuned` merged into its
+    weights, or the whole model in that folder.
 
     A tuned model computes in float32, whatever model.dtype is; the base model (None) in
     model.dtype.
@@ -115,7 +117,7 @@ def load_tuned(model: ModelConfig, tuned: Path | None) -> Any:
 
 
 def load_unmerged(model: ModelConfig, tuned: Path) -> Any:
-    """As `load_tuned`, but an adapter stays beside the base, as a PeftModel in float32."""
+    """Return the model as `load_tuned`, but with a separate adapter, as a PeftModel in float32."""
     if not is_adapter(tuned):
         return load_model(
             model.model_copy(update={"id": str(tuned), "revision": None}), TUNED_DTYPE
@@ -125,8 +127,31 @@ def load_unmerged(model: ModelConfig, tuned: Path) -> Any:
     return PeftModel.from_pretrained(load_model(model, TUNED_DTYPE), str(tuned)).eval()
 
 
+@dataclass(frozen=True)
+class InferenceModel:
+    """A model on the device of this process, and the builder of its prompts."""
+
+    prompts: PromptBuilder
+    model: Any
+    device: str  # "cuda" or "cpu"
+
+
+def load_for_inference(
+    model: ModelConfig, prompt: PromptConfig, tuned: Path | None, threads: int
+) -> InferenceModel:
+    """Return the model as a round left it (`load_tuned`), on the GPU if this process has one; torch
+    computes with `threads` threads from now on.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
+    return InferenceModel(prompts, load_tuned(model, tuned).to(device), device)
+
+
 def digest_adapter(path: Path) -> str:
-    """SHA-256 of the adapter's weights and settings."""
+    """Return the SHA-256 digest of the adapter's weights and settings."""
     with (path / WEIGHTS).open("rb") as file:
         digest = file_digest(file, "sha256")
     digest.update((path / "adapter_config.json").read_bytes())

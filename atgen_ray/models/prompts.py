@@ -1,4 +1,9 @@
-"""Prompts and answers as token ids: the same ones for generation, for training and for scoring."""
+"""Prompts and answers as token ids: the same ones for generation, for training and for scoring.
+
+Example:
+    builder = PromptBuilder(load_tokenizer(model), config.prompt, model.max_prompt_tokens)
+    tokens = builder.encode("Where is Tallinn?") + builder.encode_answer("In Estonia.")
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +27,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class OverlongPrompt(ValueError):
+class OverlongPromptError(ValueError):
     """A prompt of more than model.max_prompt_tokens where prompt.overlong is "reject"."""
 
 
 class PromptBuilder:
-    """Turns the text of an example into a prompt by the tokenizer's own chat template, and answers
-    into token ids.
+    """Encodes the text of an example as a prompt in the tokenizer's own chat template, and answers
+    as token ids.
 
     Raises:
         UserError: the few-shot examples do not fit prompt.template, the parts of the prompt that
@@ -42,9 +47,8 @@ class PromptBuilder:
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.max_prompt_tokens = max_prompt_tokens
-        # A tokenizer joins a space to the word after it. The space before an answer is therefore
-        # the model's to give: it opens the answer's tokens and is not left at the end of the
-        # prompt's.
+        # A tokenizer joins a space to the word after it. So the space before an answer belongs to
+        # the answer's tokens, which the model generates, and not to the end of the prompt.
         start = find_gap(tokenizer) + prompt.response_start
         self._start = start.rstrip(" ")
         self._gap = start[len(self._start) :]
@@ -75,30 +79,32 @@ class PromptBuilder:
 
     @property
     def stop_ids(self) -> list[int]:
-        """Tokens that end an answer: the template's end of turn, then the end of sequence."""
+        """Return the tokens that end an answer: the template's end of turn, then the end of
+        sequence.
+        """
         eos = self.tokenizer.eos_token_id
         return [self._end] if eos is None or eos == self._end else [self._end, eos]
 
     def render(self, text: str) -> str:
-        """The whole prompt as text: system turn, few-shot turns, the user turn `text`,
+        """Return the whole prompt as text: system turn, few-shot turns, the user turn `text`,
         prompt.response_start.
         """
         return self._render(text) + (self._gap if self.prompt.response_start else "")
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of the prompt, at most max_prompt_tokens.
+        """Return the token ids of the prompt, at most max_prompt_tokens.
 
         An overlong prompt loses the end of `text`, up to the fixed text that closes
         prompt.template; everything else stays whole.
 
         Raises:
-            OverlongPrompt: it is too long and prompt.overlong is "reject".
+            OverlongPromptError: it is too long and prompt.overlong is "reject".
         """
         ids = self._encode_whole(text)
         if len(ids) <= self.max_prompt_tokens:
             return ids
         if self.prompt.overlong == "reject":
-            raise OverlongPrompt(
+            raise OverlongPromptError(
                 f"the prompt has {len(ids)} tokens, more than the {self.max_prompt_tokens} allowed"
             )
         ending = self._ending if text.endswith(self._ending) else ""
@@ -107,8 +113,8 @@ class PromptBuilder:
         def fits(characters: int) -> bool:
             return len(self._encode_whole(body[:characters] + ending)) <= self.max_prompt_tokens
 
-        # Grow, so that no step encodes much more than what fits; then halve. `low` characters fit,
-        # `high` do not.
+        # Double the length, so that no step encodes much more than what fits; then bisect. `low`
+        # characters fit, `high` do not.
         low = 0
         high = self.max_prompt_tokens
         while high < len(body) and fits(high):
@@ -117,12 +123,15 @@ class PromptBuilder:
         high = min(high, len(body))
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
+            if fits(middle):
+                low = middle
+            else:
+                high = middle
         return self._encode_whole(body[:low] + ending)
 
     def encode_answer(self, answer: str) -> list[int]:
-        """Token ids of `answer` as the model would generate it after `encode`, closed by one
-        end-of-turn token.
+        """Return the token ids of `answer` as the model would generate it after `encode`, closed by
+        one end-of-turn token.
         """
         text = answer.strip().removeprefix(self.prompt.response_start.lstrip())
         if not text.strip():
@@ -131,13 +140,13 @@ class PromptBuilder:
         return [*self._continue(break_special_tokens(text, self._special)), self._end]
 
     def decode(self, token_ids: list[int]) -> str:
-        """The answer in generated ids, up to the first end of turn: no special tokens, after
-        prompt.response_start.
+        """Return the answer in generated ids, up to the first end of turn, without special tokens
+        and after prompt.response_start.
         """
         stops = set(self.stop_ids)
         end = next((at for at, token in enumerate(token_ids) if token in stops), len(token_ids))
-        # Decoded behind the prompt's end and cut off again: alone, many tokenizers drop the first
-        # word's space.
+        # Decode the ids after the end of the prompt, then cut that off: many tokenizers drop the
+        # first word's space when it has nothing before it.
         before = self._decode(self._before_ids)
         answer = self._decode(self._before_ids + token_ids[:end])[len(before) :]
         if self._gap:
@@ -145,7 +154,7 @@ class PromptBuilder:
         return (self._start + answer).strip()
 
     def _open_turns(self) -> Turns:
-        """The turns before the question."""
+        """Return the turns before the question."""
         turns: Turns = []
         if self.prompt.system is not None and not self._folded:
             turns.append({"role": "system", "content": self.prompt.system})
@@ -173,6 +182,9 @@ class PromptBuilder:
             ) from error
 
     def _ask(self, text: str) -> Turns:
+        """Return all turns with the question `text`; the system turn is folded into the first user
+        turn if need be.
+        """
         turns = [*self._turns, {"role": "user", "content": text}]
         if self._folded:
             turns[0] = {"role": "user", "content": f"{self.prompt.system}\n\n{turns[0]['content']}"}
@@ -196,19 +208,19 @@ class PromptBuilder:
         return str(text)
 
     def _continue(self, text: str) -> list[int]:
-        """Token ids of `text` right behind the prompt."""
+        """Return the token ids of `text` right after the prompt."""
         for before in (self._before, "\n"):
             behind = self._tokenize(before)
             joined = self._tokenize(before + text)
             if joined[: len(behind)] == behind:
                 return joined[len(behind) :]
-            # The two grow together, as "\n\n" and a word do in some vocabularies; after one line
-            # break they do not.
+            # The tokens of both are joined, as "\n\n" and a word are in some vocabularies; after
+            # one line break they are not.
         return self._tokenize(text)
 
 
 def _find_bos(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """The beginning of sequence where the tokenizer adds one and no chat template writes it."""
+    """Return the beginning of sequence if the tokenizer adds one and no chat template writes it."""
     bos: int | None = tokenizer.bos_token_id
     if bos is None or tokenizer.chat_template is not None:
         return []

@@ -1,5 +1,5 @@
-"""The template of the user turn: sandboxed Jinja2, filled with a row's columns. Text of a row is
-never a template.
+"""Template of the user turn: sandboxed Jinja2, filled with a row's columns. Text of a row is never
+a template.
 """
 
 from functools import lru_cache
@@ -13,7 +13,7 @@ from atgen_ray.core.errors import UserError
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """A sandbox without the two operators that make endless values out of short ones."""
+    """Sandbox without the two operators that make huge values out of small ones."""
 
     intercepted_binops = frozenset({"*", "**"})
 
@@ -53,8 +53,10 @@ def _compile(template: str, literals: bool) -> jinja2.Template:
 
 
 def check_template(template: str, key: str = "prompt.template") -> None:
-    """Raises:
-    UserError: the template, the value of `key`, is not valid Jinja2.
+    """Check that the template, the value of `key`, is valid Jinja2.
+
+    Raises:
+        UserError: it is not.
     """
     try:
         _compile(template, True)
@@ -63,7 +65,8 @@ def check_template(template: str, key: str = "prompt.template") -> None:
 
 
 def fill_template(template: str, columns: dict[str, Any], literals: bool = True) -> str:
-    """The text of `template` over `columns`; without `literals` only what comes from the columns.
+    """Return the text of `template` over `columns`; without `literals` only what comes from the
+    columns.
 
     Raises:
         UserError: the template is not valid Jinja2.
@@ -74,14 +77,14 @@ def fill_template(template: str, columns: dict[str, Any], literals: bool = True)
 
 @lru_cache(maxsize=32)
 def list_variables(template: str) -> frozenset[str]:
-    """The names that the template takes from outside."""
+    """Return the names that the template takes from outside."""
     return frozenset(meta.find_undeclared_variables(_parse(template)) - set(_environment().globals))
 
 
 @lru_cache(maxsize=32)
 def tests_variable(template: str, name: str) -> bool:
-    """Whether an {% if %} of the template asks for the variable, and so says what becomes of an
-    empty one.
+    """Return whether an {% if %} of the template tests the variable, and so defines what happens to
+    an empty one.
     """
     branches: list[Any] = list(_parse(template).find_all((nodes.If, nodes.CondExpr)))
     tests = [branch.test for branch in branches]
@@ -94,7 +97,7 @@ def tests_variable(template: str, name: str) -> bool:
 
 
 def find_ending(template: str) -> str:
-    """The fixed text after the template's last expression, such as "\\n\\nSummarize it."."""
+    r"""Return the fixed text after the template's last expression, such as "\n\nSummarize it."."""
     body = _parse(template).body
     last = body[-1] if body else None
     if isinstance(last, nodes.Output) and isinstance(last.nodes[-1], nodes.TemplateData):

@@ -1,10 +1,9 @@
-"""The preflight: everything about a run that can be tried before its first paid or long step, told
-at once.
+"""Checks before a run: all that can be tried before its first paid or long step, reported together.
 
-A check yields one line for each thing that is wrong: the key, its value, and what to do. Checks
-load no model and ask no provider. `CONTROLLER_CHECKS` look at what the run's controller needs, on
-this machine; `WORKER_CHECKS`, named by the kind of worker, at what workers need, on the machines
-that Ray may place them on. Without a cluster both are this machine, and Ray need not run for it.
+A check yields one line for each problem: the key, its value, and what to do. Checks load no model
+and ask no provider. `CONTROLLER_CHECKS` try what the run's controller needs, on this machine.
+`WORKER_CHECKS`, named by the kind of worker, try what workers need, on the machines on which Ray
+may place them. Without a cluster both are this machine, and Ray need not run.
 
 Example:
     raise_problems(find_problems(config) + find_cluster_problems(config))
@@ -25,7 +24,8 @@ from atgen_ray.preflight.packages import (
     check_service,
     check_training,
 )
-from atgen_ray.preflight.placement import count_local_gpus, find_problems_of_machines
+from atgen_ray.preflight.placement import find_problems_of_machines
+from atgen_ray.ray_runtime.private_api import count_visible_gpus
 
 __all__ = [
     "CONTROLLER_CHECKS",
@@ -51,11 +51,11 @@ WORKER_CHECKS: dict[str, tuple[Check, ...]] = {
 def find_problems(
     config: RunConfig, goal: Goal = "run", inputs: Inputs | None = None, cluster: bool = False
 ) -> list[str]:
-    """What is wrong as far as this process can tell; Ray is not started.
+    """Return the problems that this process can find without starting Ray.
 
     Args:
-        inputs: where the splits are read; given by whoever goes on to use them.
-        cluster: workers are on a cluster, where `find_cluster_problems` asks for them.
+        inputs: the splits, from a caller that goes on to use them; by default they are read here.
+        cluster: leave out the checks of workers, which `find_cluster_problems` runs on a cluster.
     """
     inputs = inputs or Inputs(config)
     checks: list[Check] = [
@@ -65,29 +65,25 @@ def find_problems(
     if cluster:
         return run_checks(checks, Setting(config, goal))
     checks += [check_service, *(check for each in WORKER_CHECKS.values() for check in each)]
-    return run_checks(checks, Setting(config, goal, count_local_gpus()))
+    return run_checks(checks, Setting(config, goal, float(count_visible_gpus())))
 
 
 def find_cluster_problems(config: RunConfig, goal: Goal = "run") -> list[str]:
-    """What is wrong for workers on the machines of the Ray cluster that this process is connected
-    to.
+    """Return the problems of workers on the machines of the Ray cluster that this process is
+    connected to.
     """
     lines = run_checks([check_service], Setting(config, goal))
     return lines + find_problems_of_machines(config, goal, WORKER_CHECKS)
 
 
 def find_quick_problems(config: RunConfig) -> list[str]:
-    """What can be told at once, reading neither data nor checkpoints: for a form that is checked as
-    one types.
+    """Return the problems that are found at once, without reading data or checkpoints: for a form
+    that is checked while the user types.
     """
     return run_checks([check_annotators], Setting(config))
 
 
 def raise_problems(problems: Iterable[str]) -> None:
-    """Nothing where there are none.
-
-    Raises:
-        UserError: with a line for each.
-    """
+    """Raise UserError with a line for each problem, unless there are none."""
     if lines := list(dict.fromkeys(problems)):
         raise UserError("\n".join(lines))

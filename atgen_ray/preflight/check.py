@@ -1,4 +1,4 @@
-"""What a check is given, and how the lines of many checks come together."""
+"""The type of a check, the setting that checks are given, and the function that runs them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ Goal = Literal["run", "select", "measure"]
 
 @dataclass(frozen=True)
 class Setting:
-    """A run that is about to begin, and the GPUs that its workers can have, all together."""
+    """Setting of a check: a run that is about to begin, and the GPUs that all its workers together
+    can have.
+    """
 
     config: RunConfig
     goal: Goal = "run"
@@ -26,12 +28,12 @@ class Setting:
 
     @property
     def trains(self) -> bool:
-        """Whether labels are bought and learnt from; `atgen-ray select` does neither."""
+        """Return whether the run buys labels and trains on them, unlike `atgen-ray select`."""
         return self.goal != "select"
 
     @property
     def trains_on_gpu(self) -> bool:
-        """Whether training workers get GPUs, as `train_adapter` decides it."""
+        """Return whether training workers get GPUs, by the rule of `train_adapter`."""
         training = self.config.training
         wanted = training.workers * training.gpus_per_worker
         return self.gpus >= wanted if training.use_gpu is None else training.use_gpu
@@ -41,8 +43,8 @@ Check = Callable[[Setting], Iterator[str]]
 
 
 def run_checks(checks: Iterable[Check], setting: Setting) -> list[str]:
-    """The lines of all `checks`, each line once; a UserError of a check is among them and ends it
-    alone.
+    """Return the lines of all `checks`, each line once. A check that raises UserError ends with its
+    message as a line; the others still run.
     """
     lines: list[str] = []
     for check in checks:
@@ -54,8 +56,8 @@ def run_checks(checks: Iterable[Check], setting: Setting) -> list[str]:
 
 
 def list_models(setting: Setting) -> Iterator[tuple[str, ModelConfig, EngineConfig]]:
-    """Every language model that the run loads, with its key: the one that is taught, annotators'
-    and the judge's.
+    """Yield every language model that the run loads, with its key: the target model, those of
+    annotators, and the judge's.
     """
     config = setting.config
     yield "model", config.model, config.engine

@@ -1,6 +1,6 @@
-"""Checkpoints: whether those that the run names are there and of a kind that its workers can load.
+"""Checks of checkpoints: those that the run names exist, and its workers can load them.
 
-Only names of files and `config.json` are looked at, here or on the hub; no weights are read or
+Only names of files and `config.json` are read, here or on the hub; weights are neither read nor
 downloaded.
 """
 
@@ -21,7 +21,7 @@ from atgen_ray.evaluation.model_settings import BARTScoreConfig, BERTScoreConfig
 from atgen_ray.preflight.check import Setting, list_models
 from atgen_ray.selection import find_needs
 
-# What vLLM's attention on a CPU has kernels for; on a GPU it has one for any multiple of 8.
+# Head sizes for which vLLM's attention on a CPU has kernels; on a GPU any multiple of 8 will do.
 CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 HUB_SECONDS = 5.0
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers' classes of language models end
@@ -33,20 +33,20 @@ OFFLINE_ENCODER = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is known of a checkpoint without its weights. `files` are names within its folder."""
+    """Description of a checkpoint without its weights. `files` are names within its folder."""
 
     config: dict[str, Any]
     files: frozenset[str]
 
     @property
     def text_config(self) -> dict[str, Any]:
-        """The part on the language model, in a checkpoint that has several."""
+        """Return the configuration of the language model, in a checkpoint that has other parts."""
         inner = self.config.get("text_config")
         return inner if isinstance(inner, dict) else self.config
 
     @property
     def head_size(self) -> int | None:
-        """Dimensions of an attention head; None where the configuration does not say."""
+        """Return the dimensions of an attention head; None if the configuration does not say."""
         config = self.text_config
         if config.get("head_dim"):
             return int(config["head_dim"])
@@ -56,8 +56,8 @@ class Checkpoint:
 
 
 def check_models(setting: Setting) -> Iterator[str]:
-    """The language models: causal, of a known architecture, in safetensors, and such that the
-    engine takes them.
+    """Check that language models are causal, of a known architecture, in safetensors, and that the
+    engine can run them.
     """
     for key, model, engine in list_models(setting):
         try:
@@ -71,7 +71,7 @@ def check_models(setting: Setting) -> Iterator[str]:
 
 
 def find_causal_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str) -> Iterator[str]:
-    """Why the checkpoint is none that transformers loads for causal language modelling."""
+    """Yield why transformers cannot load the checkpoint for causal language modelling."""
     config = checkpoint.config
     named = f"{key} is '{model.id}'"
     if config.get("is_encoder_decoder"):
@@ -81,6 +81,7 @@ def find_causal_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str) -
         )
         return
     yield from _find_weight_mistakes(checkpoint, named)
+    # Code in the checkpoint defines its own architecture, which transformers need not know.
     if "AutoModelForCausalLM" in (config.get("auto_map") or {}) and model.trust_remote_code:
         return
     names = config.get("architectures") or []
@@ -102,7 +103,7 @@ def find_causal_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str) -
 def find_vllm_mistakes(
     checkpoint: Checkpoint, model: ModelConfig, key: str, on_gpu: bool
 ) -> Iterator[str]:
-    """Why vLLM, which would try again and again, does not start with the checkpoint."""
+    """Yield why vLLM cannot start with the checkpoint: it would try again and again."""
     named = f"{key}.id is '{model.id}'"
     section = f"{key.removesuffix('model')}engine"
     size = checkpoint.head_size
@@ -115,6 +116,7 @@ def find_vllm_mistakes(
         )
     positions = checkpoint.text_config.get("max_position_embeddings")
     wanted = model.max_prompt_tokens + model.max_new_tokens
+    # A scaled rotary embedding reaches beyond the positions that the configuration names.
     scaled = (
         checkpoint.text_config.get("rope_scaling")
         or checkpoint.text_config.get("rope_parameters")
@@ -131,7 +133,7 @@ def find_vllm_mistakes(
 
 
 def check_encoder(setting: Setting) -> Iterator[str]:
-    """The encoder, where a strategy or the weighing of labels looks at embeddings."""
+    """Check the encoder, if a strategy or the weighting of labels needs embeddings."""
     if not needs_encoder(setting.config):
         return
     name = setting.config.embedding.model
@@ -144,7 +146,7 @@ def check_encoder(setting: Setting) -> Iterator[str]:
 
 
 def check_metric_models(setting: Setting) -> Iterator[str]:
-    """Checkpoints of the metrics that load one."""
+    """Check the checkpoints of the metrics that load one."""
     if not setting.trains:
         return
     models = setting.config.evaluation.models
@@ -156,8 +158,10 @@ def check_metric_models(setting: Setting) -> Iterator[str]:
     if "alignscore" in metrics:
         base = models.alignscore.base
         weights = models.alignscore.checkpoint
-        yield from _told(lambda: inspect_checkpoint(base, "evaluation.models.alignscore.base"))
-        yield from _told(lambda: find_weights(weights))
+        yield from _message_of(
+            lambda: inspect_checkpoint(base, "evaluation.models.alignscore.base")
+        )
+        yield from _message_of(lambda: find_weights(weights))
 
 
 def _find_bertscore_mistakes(config: BERTScoreConfig) -> Iterator[str]:
@@ -188,8 +192,8 @@ def _find_bartscore_mistakes(config: BARTScoreConfig) -> Iterator[str]:
         )
 
 
-def _told(look: Callable[[], object]) -> Iterator[str]:
-    """The line of the UserError that `look` raises, if it does."""
+def _message_of(look: Callable[[], object]) -> Iterator[str]:
+    """Yield the message of the UserError that `look` raises, if it raises one."""
     try:
         look()
     except UserError as error:
@@ -197,18 +201,16 @@ def _told(look: Callable[[], object]) -> Iterator[str]:
 
 
 def needs_encoder(config: RunConfig) -> bool:
-    """Whether the run embeds its pool."""
+    """Return whether the run embeds its pool."""
     selection = config.selection
-    strategies = [(selection.strategy, selection.parameters)]
-    if selection.first.strategy is not None:
-        strategies.append((selection.first.strategy, selection.first.parameters))
+    strategies = [selection.choose_strategy(round) for round in (1, 2)]  # of the first, of later
     needs = [add_needs(find_needs(*strategy), selection.shortlist) for strategy in strategies]
     return config.training.reweight is not None or any("embeddings" in each for each in needs)
 
 
 def inspect_checkpoint(name: str, key: str, revision: str | None = None) -> Checkpoint:
-    """The configuration and the files of the checkpoint `name`, the value of `key`, here or on the
-    hub.
+    """Return configuration and file names of the checkpoint `name`, the value of `key`, here or on
+    the hub.
 
     Raises:
         UserError: nothing is there, it cannot be reached, or its config.json cannot be read.
@@ -229,8 +231,8 @@ def inspect_checkpoint(name: str, key: str, revision: str | None = None) -> Chec
 
 
 def _ask_hub(name: str, key: str, revision: str | None) -> tuple[Path, frozenset[str]]:
-    """config.json of a checkpoint on the hub, in the local cache, and the names of all its
-    files.
+    """Return config.json of a checkpoint on the hub, downloaded to the local cache, and the names
+    of all its files.
     """
     from huggingface_hub import HfApi, constants, hf_hub_download
     from huggingface_hub.errors import (
@@ -244,6 +246,7 @@ def _ask_hub(name: str, key: str, revision: str | None) -> tuple[Path, frozenset
     )
 
     named = f"{key} is '{name}'"
+    # Without a network the local cache has to do: the hub's client would retry for half a minute.
     offline = constants.HF_HUB_OFFLINE or not _reaches_hub()
     try:
         file = Path(
@@ -285,14 +288,14 @@ def _ask_hub(name: str, key: str, revision: str | None) -> tuple[Path, frozenset
 
 
 def _reaches_hub() -> bool:
-    """Whether the hub answers; asked once, where its own client would ask six times over half a
+    """Return whether the hub answers one request; its own client would ask six times in half a
     minute.
     """
     from huggingface_hub import constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except Exception:  # of whichever HTTP client the library uses: no name, no way, no answer
+    except Exception:  # the library may use any HTTP client, each with its own errors
         return False
     return True
 
@@ -314,12 +317,12 @@ def _find_weight_mistakes(checkpoint: Checkpoint, named: str) -> Iterator[str]:
 def _uses_vllm(engine: EngineConfig) -> bool:
     try:
         return choose_backend(engine.backend) == "vllm"
-    except UserError:  # told by the check of engines
+    except UserError:  # the check of engines reports it
         return False
 
 
 def _is_known(architecture: str) -> bool:
-    """Whether transformers has a class of that name; it lists them without importing any."""
+    """Return whether transformers has a class of that name; it lists them without importing one."""
     import transformers
 
     return architecture in dir(transformers)

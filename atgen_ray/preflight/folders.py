@@ -1,5 +1,5 @@
-"""Folders that the run writes: the storage, the cache of results, this user's cache, Ray's own
-folder.
+"""Checks of folders that the run writes: the storage, the cache of results, this user's cache and
+Ray's temporary folder.
 """
 
 import os
@@ -17,8 +17,8 @@ from atgen_ray.store.run_folder import RunFolder
 
 
 def check_storage(setting: Setting) -> Iterator[str]:
-    """A write, a rename, a read and a removal in the run's storage, and in the cache where there is
-    one.
+    """Check that files can be written, renamed, read and removed in the run's storage, and in its
+    cache if it has one.
     """
     config = setting.config
     for key, storage in (("storage", config.storage), ("cache", config.cache)):
@@ -31,11 +31,10 @@ def check_storage(setting: Setting) -> Iterator[str]:
 
 
 def probe_storage(storage: str) -> None:
-    """Nothing, where a file can be written, renamed into place, read and removed; leaves nothing
-    behind.
+    """Check that a file can be written, renamed into place, read and removed; leave nothing behind.
 
     Raises:
-        UserError: it cannot, and why.
+        UserError: it cannot; the message says why.
     """
     name = f"preflight-{uuid4().hex}"
     folder = RunFolder(storage, name)
@@ -43,6 +42,7 @@ def probe_storage(storage: str) -> None:
     made = [path for path in (root, *root.parents) if folder.is_local and not path.exists()]
     try:
         folder.write_text("first.txt", "first")
+        # The second write replaces the first: some stores give an old copy back.
         folder.write_text("first.txt", name)
         if folder.read_text("first.txt") != name:
             raise UserError(f"storage {root.parents[1]} gives back something else than was written")
@@ -51,15 +51,15 @@ def probe_storage(storage: str) -> None:
             f"storage {root.parents[1]} cannot be used: {error.strerror or error}"
         ) from error
     finally:
-        with suppress(OSError, UserError):  # what is wrong was told by the write
+        with suppress(OSError, UserError):  # the write has raised what is wrong
             folder.remove("first.txt")
             for path in ([root / ".staging"] if folder.is_local else []) + made:
                 path.rmdir()
 
 
 def check_user_folders(setting: Setting) -> Iterator[str]:
-    """HOME, whose cache holds converted checkpoints, and the folder of a Ray that is started
-    here.
+    """Check HOME, whose cache holds converted checkpoints, and the temporary folder of a Ray that
+    is started here.
     """
     cache = user_cache_path("atgen-ray")
     existing = next(path for path in (cache, *cache.parents) if path.exists())

@@ -1,5 +1,5 @@
-"""Data, prompts, metrics and strategies: small local files are read here, the way a run reads
-them.
+"""Checks of data, prompts and metrics: small local files are read here in the way a run reads them;
+large or remote ones are left to the run.
 """
 
 import re
@@ -25,7 +25,7 @@ from atgen_ray.data.in_process import reading_in_process
 from atgen_ray.data.split import SplitName
 from atgen_ray.evaluation import METRICS, Case, Resources, choose_metrics
 from atgen_ray.models.loading import load_tokenizer
-from atgen_ray.models.prompts import OverlongPrompt, PromptBuilder
+from atgen_ray.models.prompts import OverlongPromptError, PromptBuilder
 from atgen_ray.preflight.check import Setting, list_models
 from atgen_ray.preflight.checkpoints import inspect_checkpoint
 
@@ -35,15 +35,17 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 class Inputs:
-    """The splits of a run, where they are small files of this machine: each is read once, when
-    first asked for.
+    """The splits of a run that are small files of this machine. Each is read once, when first asked
+    for.
 
-    A split is None where it is large, elsewhere or not configured. `problems` has a line for each
-    that cannot be used.
+    A split is None if it is large, elsewhere or not configured. `problems` has a line for each
+    split that cannot be used.
     """
 
     def __init__(self, config: RunConfig, duplicates: bool = False) -> None:
-        """`duplicates`: also find near-duplicates, which takes most of the time."""
+        """Prepare to read; with `duplicates` near-duplicates are found too, which takes most of the
+        time.
+        """
         off = config.data.duplicates.model_copy(update={"action": "off"})
         self._data = (
             config.data if duplicates else config.data.model_copy(update={"duplicates": off})
@@ -53,12 +55,12 @@ class Inputs:
 
     @cached_property
     def pool(self) -> Split | None:
-        """The pool."""
+        """Return the pool."""
         return self._read("pool", self._data.pool)
 
     @cached_property
     def test(self) -> Split | None:
-        """The test set."""
+        """Return the test set."""
         return None if self._data.test is None else self._read("test", self._data.test)
 
     def _read(self, split: SplitName, location: str) -> Split | None:
@@ -75,8 +77,8 @@ class Inputs:
 
 
 def is_small(data: DataConfig, key: str, location: str) -> bool:
-    """Whether what `location`, the value of `key`, names is on this disk and small; also where it
-    names nothing.
+    """Return whether `location`, the value of `key`, is on this disk and small. It is small too if
+    nothing is there, since reading it then tells so at once.
 
     Raises:
         UserError: a package that is not installed, or without such a file.
@@ -94,26 +96,25 @@ def is_small(data: DataConfig, key: str, location: str) -> bool:
             else [Path(str(each)) for each in fsspec.filesystem("file").glob(path)]
         )
         files = [file for each in found for file in (each.rglob("*") if each.is_dir() else [each])]
-        if any(
-            "=" in part for file in files for part in file.parts
-        ):  # columns in the names of folders
+        # Columns in the names of folders (key=value) are read by Ray Data alone.
+        if any("=" in part for file in files for part in file.parts):
             return False
         if not found and _HUB_ID.fullmatch(path) and not Path(path).suffix:
             return False
         return sum(file.stat().st_size for file in files if file.is_file()) <= SMALL
-    except OSError:  # too long a name, a folder that is not ours: the reader has the words for it
+    except OSError:  # too long a name, no permission: the reader gives the message for it
         return True
 
 
 def check_data(setting: Setting, inputs: Inputs) -> Iterator[str]:
-    """The files, columns and template of the pool and of the test set."""
-    _ = inputs.pool, inputs.test
+    """Check the files, columns and template of the pool and of the test set."""
+    _ = inputs.pool, inputs.test  # reading them fills `problems`
     yield from inputs.problems
 
 
 def check_prompts(setting: Setting, inputs: Inputs) -> Iterator[str]:
-    """Prompts of a few examples, by the tokenizers of the models; a chat template for those that
-    are instructed.
+    """Check that every model's tokenizer makes prompts of the first examples, and that models which
+    are given instructions have a chat template.
     """
     config = setting.config
     texts = inputs.pool.examples["text"].slice(0, SAMPLE).to_pylist() if inputs.pool else []
@@ -124,6 +125,7 @@ def check_prompts(setting: Setting, inputs: Inputs) -> Iterator[str]:
             tokenizer = load_tokenizer(model, f"{key}.id")
             builder = PromptBuilder(tokenizer, prompt, model.max_prompt_tokens)
         except UserError as error:
+            # The message names the key of the target model; here it may be an annotator's.
             yield re.sub(r"^model\.", f"{key}.", str(error))
             continue
         if key != "model" and tokenizer.chat_template is None and not _has_shots(setting, key):
@@ -142,7 +144,7 @@ def check_prompts(setting: Setting, inputs: Inputs) -> Iterator[str]:
 
 
 def check_metrics(setting: Setting, inputs: Inputs) -> Iterator[str]:
-    """Every metric that loads no model, on known answers: each compared with itself."""
+    """Check every metric that loads no model on references, each compared with itself."""
     if not setting.trains or inputs.problems:
         return
     evaluation = setting.config.evaluation
@@ -180,15 +182,13 @@ def _try_metric(name: str, cases: Sequence[Case]) -> Iterator[str]:
 def _fits(builder: PromptBuilder, text: str) -> bool:
     try:
         builder.encode(text)
-    except OverlongPrompt:
+    except OverlongPromptError:
         return False
     return True
 
 
 def _has_shots(setting: Setting, key: str) -> bool:
-    """Whether worked examples stand before what the annotating or judging model of `key` is
-    asked.
-    """
+    """Return whether the annotating or judging model of `key` is given worked examples."""
     asked = [
         *list_annotators(setting.config.annotator),
         ("evaluation.judge", setting.config.evaluation.judge),
@@ -201,7 +201,7 @@ def _has_shots(setting: Setting, key: str) -> bool:
 
 
 def find_notes(config: RunConfig, test: pa.Table | None) -> list[str]:
-    """What is no mistake and yet nothing that anybody wants without knowing it."""
+    """Return notes on settings that are valid, but that few users want."""
     notes = []
     if test is None and not config.evaluation.dev_fraction:
         notes.append(

@@ -1,5 +1,5 @@
-"""Packages and devices: what the chosen method, engine, trackers, annotators and service must
-find.
+"""Checks of packages and devices that the chosen method, engine, trackers, annotators and service
+need.
 """
 
 import os
@@ -20,7 +20,7 @@ WANDB = "api.wandb.ai"
 
 
 def check_annotators(setting: Setting) -> Iterator[str]:
-    """SDKs and keys of the annotators and of the judge."""
+    """Check the SDKs and keys of the annotators and of the judge."""
     config = setting.config
     if not setting.trains:
         return
@@ -34,7 +34,7 @@ def check_annotators(setting: Setting) -> Iterator[str]:
 
 
 def check_engines(setting: Setting) -> Iterator[str]:
-    """The engines, and GPUs for their replicas."""
+    """Check that the engines are installed, and that there are GPUs for their replicas."""
     for key, model, engine in list_models(setting):
         if model.host == "serve":
             continue
@@ -54,7 +54,7 @@ def check_engines(setting: Setting) -> Iterator[str]:
 
 
 def check_training(setting: Setting) -> Iterator[str]:
-    """What the training method, its backend and its trackers need."""
+    """Check what the training method, its backend and its trackers need."""
     if not setting.trains:
         return
     training = setting.config.training
@@ -77,7 +77,7 @@ def check_training(setting: Setting) -> Iterator[str]:
 
 
 def check_service(setting: Setting) -> Iterator[str]:
-    """The service whose replicas `model.host: serve` uses."""
+    """Check that the service whose replicas `model.host: serve` uses is there."""
     if setting.config.model.host != "serve":
         return
     import ray
@@ -89,7 +89,6 @@ def check_service(setting: Setting) -> Iterator[str]:
             "set RAY_ADDRESS, or set model.host=batch"
         )
         return
-
     find_model()
 
 
@@ -98,5 +97,5 @@ def _knows_wandb() -> bool:
         return True
     try:
         return netrc(Path.home() / ".netrc").authenticators(WANDB) is not None
-    except (OSError, RuntimeError, NetrcParseError):  # there is none, or no home
+    except (OSError, RuntimeError, NetrcParseError):  # there is no file, or no home
         return False

@@ -1,5 +1,5 @@
-"""Worker checks on a cluster: each runs on every machine that a worker of its kind could be placed
-on.
+"""Checks of workers on a cluster: each runs on every machine on which a worker of its kind could be
+placed.
 """
 
 import logging
@@ -8,30 +8,23 @@ from typing import Any
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.preflight.check import Check, Goal, Setting, list_models, run_checks
+from atgen_ray.ray_runtime.private_api import read_autoscaler_maximum
 
 SECONDS = 120.0  # how long the machines may take to answer: a worker process starts first
 
 logger = logging.getLogger(__name__)
 
 
-def count_local_gpus() -> float:
-    """GPUs that a Ray started on this machine would find."""
-    from ray._private.accelerators import get_accelerator_manager_for_resource
-
-    manager = get_accelerator_manager_for_resource("GPU")
-    visible = manager.get_current_process_visible_accelerator_ids()
-    found = manager.get_current_node_num_accelerators()
-    return float(found if visible is None else min(found, len(visible)))
-
-
 def find_problems_of_machines(
     config: RunConfig, goal: Goal, checks: dict[str, tuple[Check, ...]]
 ) -> list[str]:
-    """The lines of the worker `checks` (named by the kind of worker) on the machines of the Ray
-    that is connected.
+    """Return the lines of the worker `checks` (named by the kind of worker) on the machines of the
+    connected Ray cluster.
 
-    Machines of an autoscaling cluster that are not up yet are not asked; what they would have
-    counts.
+    Machines that an autoscaling cluster has not started yet are not checked, but their GPUs count.
+
+    Raises:
+        UserError: a machine did not answer within `SECONDS`.
     """
     import ray
     from ray.exceptions import GetTimeoutError, RayError
@@ -45,7 +38,7 @@ def find_problems_of_machines(
         chosen = [check for kind in kinds for check in checks[kind]]
         if chosen:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            # It reserves nothing, so that it runs also where everything is taken.
+            # The task reserves nothing, so that it also runs on a machine that is fully used.
             task = ray.remote(num_cpus=0, scheduling_strategy=here)(run_checks)
             asked[node["NodeManagerAddress"]] = task.remote(chosen, setting)
     found: dict[str, list[str]] = {}
@@ -56,22 +49,20 @@ def find_problems_of_machines(
             raise UserError(
                 f"the machine at {address} of this Ray cluster did not answer in {SECONDS:.0f} s"
             ) from None
-        except RayError as error:  # the machine went: Ray places workers on those that are left
+        except RayError as error:  # the machine was lost: Ray places workers on the others
             logger.warning("the machine at %s could not be checked: %s", address, error)
     return _merge(found)
 
 
 def _count_cluster_gpus() -> float:
     import ray
-    from ray._private.state import state
 
     now = float(ray.cluster_resources().get("GPU", 0.0))
-    most = state.get_max_resources_from_cluster_config() or {}
-    return max(now, float(most.get("GPU", 0.0)))
+    return max(now, float(read_autoscaler_maximum().get("GPU", 0.0)))
 
 
 def _list_hosts(kind: str, setting: Setting, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The nodes with the GPUs that one worker of that kind asks for; all where none has them."""
+    """Return the nodes with the GPUs that one worker of that kind needs; all nodes if none has."""
     gpus = _gpus_of_worker(kind, setting)
     return [node for node in nodes if node["Resources"].get("GPU", 0.0) >= gpus] or nodes
 
@@ -90,10 +81,10 @@ def _gpus_of_worker(kind: str, setting: Setting) -> float:
 
 
 def _merge(found: dict[str, list[str]]) -> list[str]:
-    """Each line once; with the machine in it where only some of them say so."""
+    """Return each line once, with the machines it holds for unless it holds for all."""
     lines = dict.fromkeys(line for answer in found.values() for line in answer)
     merged = []
     for line in lines:
-        told = [address for address, answer in found.items() if line in answer]
-        merged.append(line if len(told) == len(found) else f"{line} (on {', '.join(told)})")
+        affected = [address for address, answer in found.items() if line in answer]
+        merged.append(line if len(affected) == len(found) else f"{line} (on {', '.join(affected)})")
     return merged

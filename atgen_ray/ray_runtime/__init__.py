@@ -1,1 +1,1 @@
-"""The Ray cluster that a command works on: sessions, workers, devices and where work is placed."""
+"""Ray cluster that a command works on: sessions, workers, devices and the placement of work."""

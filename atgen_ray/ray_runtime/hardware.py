@@ -1,4 +1,4 @@
-"""What the machine at hand can do: number formats, devices, compute threads."""
+"""Capabilities of the machine and the cluster: number formats, devices, compute threads, CPUs."""
 
 import os
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-GRAIN = 0.0001  # of a GPU: the least that Ray lets a task reserve
-DEVICE_SECONDS = 60.0  # how long a worker may take to say what it computes on
+SMALLEST_SHARE = 0.0001  # of a GPU that Ray lets a task reserve
+DEVICE_SECONDS = 60.0  # how long a worker may take to report its device
 
 
 def has_bfloat16() -> bool:
-    """Whether this machine multiplies bfloat16 in hardware (CUDA, or AVX512-BF16 / AMX on CPU)."""
+    """Return whether this machine multiplies bfloat16 in hardware (CUDA, AVX512-BF16 or AMX)."""
     import torch
 
     if torch.cuda.is_available():
@@ -25,19 +25,19 @@ def has_bfloat16() -> bool:
 
 @dataclass(frozen=True)
 class Device:
-    """What a worker computes on."""
+    """Device that a worker computes on."""
 
     cuda: bool
     bfloat16: bool  # in hardware
 
 
 def find_device(gpus: float) -> Device:
-    """What workers compute on that reserve `gpus` each: a GPU in Ray's books need not be one of
-    CUDA's.
+    """Return the device of workers that reserve `gpus` GPUs each.
 
-    Without any GPU it is this machine; else a task that reserves a grain of one tells. Where there
-    is no Ray to ask, or all GPUs are taken, as by the replica that a new one is to replace, they
-    count as GPUs of CUDA with bfloat16.
+    Without GPUs it is the CPU of this machine. Otherwise a task with the smallest share of a GPU
+    reports its device, since a GPU that Ray counts need not be one of CUDA. If Ray is not connected
+    or no GPU has a share left, as when a new replica is to replace the one that holds it, the GPUs
+    are taken for CUDA with bfloat16.
     """
     if not gpus:
         return _inspect_device()
@@ -46,7 +46,7 @@ def find_device(gpus: float) -> Device:
 
     if not ray.is_initialized():
         return Device(cuda=True, bfloat16=True)
-    asked = ray.remote(num_cpus=0, num_gpus=GRAIN)(_inspect_device).remote()
+    asked = ray.remote(num_cpus=0, num_gpus=SMALLEST_SHARE)(_inspect_device).remote()
     try:
         found: Device = ray.get(asked, timeout=DEVICE_SECONDS)
     except GetTimeoutError:
@@ -62,11 +62,11 @@ def _inspect_device() -> Device:
 
 
 def resolve_dtype(name: str, bfloat16: bool | None = None) -> "torch.dtype":
-    """The torch type behind model.dtype; `auto` is bfloat16 where the hardware has it, else
+    """Return the torch type of `model.dtype`; `auto` is bfloat16 if the hardware has it, else
     float32.
 
     Args:
-        bfloat16: whether the hardware has it; null: that of this machine.
+        bfloat16: whether the hardware has it; None: ask this machine.
     """
     import torch
 
@@ -77,9 +77,10 @@ def resolve_dtype(name: str, bfloat16: bool | None = None) -> "torch.dtype":
 
 
 def count_threads(workers: int, asked: int | None) -> int:
-    """Compute threads for each of `workers` processes on one machine.
+    """Return the compute threads for each of `workers` processes on one machine.
 
-    More threads than cores make OpenMP spin: throughput then falls by an order of magnitude.
+    With more threads than cores, OpenMP's waiting threads take the cores from those that work, and
+    throughput falls by an order of magnitude.
     """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -88,7 +89,7 @@ def count_threads(workers: int, asked: int | None) -> int:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Environment of a compute worker: bounded threads that sleep, not spin, while they wait."""
+    """Return the environment of a compute worker: bounded threads, which sleep while they wait."""
     return {
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -97,21 +98,21 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 def task_environment() -> dict[str, str]:
-    """Environment of the processes that work off the tasks of runs, the same for all steps.
+    """Return the environment of the processes that run the tasks of all steps.
 
-    Ray gives a task only a process of the very same environment, so steps of different environments
-    would each import torch and transformers anew. Each step sets the number of threads that it
-    computes with in torch itself.
+    Ray reuses a process only for tasks with the very same environment. With an environment for each
+    step, every step would import torch and transformers anew. So each step sets its number of
+    threads in torch instead.
     """
     return worker_environment(count_threads(1, None))
 
 
 def fit_cpus(workers: int, asked: float) -> float:
-    """CPUs to reserve for each of `workers` actors, at most `asked`.
+    """Return the CPUs to reserve for each of `workers` actors, at most `asked`.
 
-    Actors that reserve more CPUs than are free, as beside a service, wait for ever without a word;
-    those that reserve every one leave Ray Data none to read with. A share of what is free now is
-    always left.
+    Actors that reserve more CPUs than are free, as beside a service, wait for ever without a
+    message; actors that reserve all of them leave Ray Data none to read with. So half a CPU of what
+    is free now is left.
     """
     import ray
 
@@ -120,11 +121,10 @@ def fit_cpus(workers: int, asked: float) -> float:
 
 
 def share_cpus() -> dict[str, Any]:
-    """For tasks of Ray Data that read: how many at once, and the CPUs of each, whole ones where
-    they are free.
+    """Return the options of Ray Data's read tasks: how many run at once, and the CPUs of each.
 
-    Ray Data's own tasks want a whole CPU, which beside a service may never be free. One stays free
-    for whoever waits for this: a controller, an annotator, another step.
+    Ray Data's default is a whole CPU for each task, which beside a service may never be free. One
+    CPU is left to the others in the cluster: a controller, an annotator, another step.
     """
     import ray
 
@@ -133,7 +133,7 @@ def share_cpus() -> dict[str, Any]:
 
 
 def describe_machine() -> dict[str, str]:
-    """Processor, cores and GPUs of this machine, for people who compare seconds."""
+    """Return processor, cores, memory and GPUs of this machine, for comparisons of run times."""
     import platform
 
     import psutil
@@ -150,7 +150,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def _name_processor() -> str:
-    """The model of the processor as Linux tells it; empty elsewhere."""
+    """Return the model of the processor as Linux reports it; empty on other systems."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.is_file() else []
     return next(
@@ -159,7 +159,7 @@ def _name_processor() -> str:
 
 
 def count_gpus() -> int:
-    """GPUs in the Ray cluster."""
+    """Return the number of GPUs in the Ray cluster."""
     import ray
 
     return int(ray.cluster_resources().get("GPU", 0))

@@ -1,5 +1,5 @@
-"""A run submitted as a Ray job to a cluster elsewhere, its log shown as it grows: the part of
-`atgen-ray submit`.
+"""Submission of a run as a Ray job to a remote cluster, for `atgen-ray submit`; the job's log is
+shown as it grows.
 """
 
 import asyncio
@@ -12,10 +12,11 @@ from atgen_ray.core.errors import UserError
 EXCLUDED = ["/atgen-runs/", "/.venv/", "/.git/"]
 
 
-def submit_run(arguments: Sequence[str], address: str, tell: Callable[[str], Any]) -> str:
-    """Submits `atgen-ray run ARGUMENTS` with the working folder and returns the job's last status.
+def submit_run(arguments: Sequence[str], address: str, show: Callable[[str], Any]) -> str:
+    """Submit `atgen-ray run ARGUMENTS` with the working folder, follow its log and return the last
+    status of the job.
 
-    The job does not end when its caller does.
+    `show` is given each line of the log. The job goes on when this process ends.
 
     Raises:
         UserError: no cluster answers at `address`.
@@ -33,12 +34,12 @@ def submit_run(arguments: Sequence[str], address: str, tell: Callable[[str], Any
         raise UserError(
             f"--address is '{address}', where no job can be submitted: {reason[:300]}"
         ) from None
-    tell(f"job {job} at {address}; `ray job stop --address {address} {job}` stops it")
-    asyncio.run(_follow(client, job, tell))
+    show(f"job {job} at {address}; `ray job stop --address {address} {job}` stops it")
+    asyncio.run(_follow(client, job, show))
     return str(client.get_job_status(job).value)
 
 
-async def _follow(client: Any, job: str, tell: Callable[[str], Any]) -> None:
+async def _follow(client: Any, job: str, show: Callable[[str], Any]) -> None:
     async for text in client.tail_job_logs(job):
         for line in text.splitlines():
-            tell(line)
+            show(line)

@@ -1,5 +1,8 @@
-"""Where Ray puts workers: the share of a GPU that each may reserve, and what waits because nothing
-is free.
+"""Placement of workers by Ray: the share of a GPU that each may reserve, and what waits because
+nothing is free.
+
+Ray lets a worker wait without a message, also when no node can ever hold it. `check_gpus` refuses
+such a worker beforehand; `watch_waiting` reports workers that wait.
 """
 
 import math
@@ -14,46 +17,46 @@ from atgen_ray.ray_runtime.hardware import count_gpus
 
 Bundle = Mapping[str, float]  # of Ray resources, as in {"CPU": 1.0, "GPU": 0.5}
 
-LOOK_SECONDS = 2.0
-PATIENT_LOOKS = 2  # how often in a row the same demand must be seen waiting before anybody is told
+POLL_SECONDS = 2.0
+REPORT_AFTER = 2  # polls in a row that must find something waiting before it is reported
 UNITS = {"CPU": "CPUs", "GPU": "GPUs"}
 
 
 def fit_gpus(key: str, workers: int, asked: float | None) -> float:
-    """GPUs to reserve for each of `workers` workers: `asked` (null: one where the cluster has any),
-    or a share of what is free where that is less, so that they find room beside a replica of the
-    service that holds a part of a GPU.
+    """Return the GPUs to reserve for each of `workers` workers.
 
-    Where nothing is free it stays what was asked, and Ray lets the workers wait.
+    These are `asked` (None: one if the cluster has any), or a share of what is free if that is
+    less, so that workers fit beside a replica of the service that holds a part of a GPU. If nothing
+    is free the value stays as asked, and Ray lets the workers wait.
 
     Args:
-        key: of the configuration, which says what is asked.
+        key: the configuration key of `asked`, for the message.
 
     Raises:
-        UserError: not even one worker will ever find room.
+        UserError: not even one worker will ever fit.
     """
     gpus = float(min(count_gpus(), 1)) if asked is None else asked
     check_gpus(key, gpus)
-    if not 0 < gpus <= 1:  # Ray shares out no more than one
+    if not 0 < gpus <= 1:  # Ray does not divide several GPUs
         return gpus
     _, free = _measure_nodes(_read_status())
     whole = sum(math.floor(node.get("GPU", 0.0) + 1e-6) for node in free)
     part = max((node.get("GPU", 0.0) for node in free), default=0.0)
     room = 1 / math.ceil(workers / whole) if whole else part / workers
-    room = math.floor(room * 10_000 + 1e-6) / 10_000  # Ray knows no finer share
+    room = math.floor(room * 10_000 + 1e-6) / 10_000  # Ray rounds shares to four digits
     return min(gpus, room) if room > 0 else gpus
 
 
 def check_gpus(key: str, gpus: float, workers: int = 1) -> None:
-    """Refuses what would wait for ever.
+    """Check that `workers` workers with `gpus` GPUs each do not wait for ever.
 
     Args:
-        key: of the configuration, which says how many GPUs a worker reserves.
-        gpus: what that is.
-        workers: which must all find room at once.
+        key: the configuration key of `gpus`, for the message.
+        gpus: GPUs that one worker reserves.
+        workers: workers that must all fit at once.
 
     Raises:
-        UserError: the cluster has not as many GPUs, and no autoscaler that could make it larger.
+        UserError: the cluster has fewer GPUs, and no autoscaler that could add nodes.
     """
     if not gpus:
         return
@@ -71,10 +74,10 @@ def check_gpus(key: str, gpus: float, workers: int = 1) -> None:
 
 
 def describe_waiting(gpus: bool = True) -> str | None:
-    """What Ray cannot place now, and what is free, in one line; None where nothing waits.
+    """Return one line on what Ray cannot place now and what is free; None if nothing waits.
 
     Args:
-        gpus: count also what asks for GPUs.
+        gpus: count also demands for GPUs.
     """
     status = _read_status()
     totals, free = _measure_nodes(status)
@@ -94,16 +97,17 @@ def describe_waiting(gpus: bool = True) -> str | None:
     left = " and ".join(
         f"{_sum(free, name):g} of {_sum(totals, name):g} {UNITS[name]}" for name in names
     )
+    # A demand that exceeds even an empty cluster needs another hint than patience.
     never = next((group for group in waiting if not _fits(group, totals)), None)
     hint = f"; no node has ever room for {_describe_bundle(never[0])}" if never else ""
     return f"Ray cannot place {wanted}: free are {left}{hint}"
 
 
 @contextmanager
-def watch_waiting(tell: Callable[[str | None], None]) -> Iterator[None]:
-    """Tells meanwhile, within seconds, what Ray cannot place, and None once it can."""
+def watch_waiting(report: Callable[[str | None], None]) -> Iterator[None]:
+    """Report during the block what Ray cannot place, within seconds, and None once it can."""
     ended = Event()
-    thread = Thread(target=_watch, args=(tell, ended), name="placement", daemon=True)
+    thread = Thread(target=_watch, args=(report, ended), name="placement", daemon=True)
     thread.start()
     try:
         yield
@@ -112,31 +116,30 @@ def watch_waiting(tell: Callable[[str | None], None]) -> Iterator[None]:
         thread.join()
 
 
-def _watch(tell: Callable[[str | None], None], ended: Event) -> None:
+def _watch(report: Callable[[str | None], None], ended: Event) -> None:
     from ray.exceptions import RayError
 
-    told = False
-    looks = 0
-    while not ended.wait(LOOK_SECONDS):
+    reported = False
+    polls = 0
+    while not ended.wait(POLL_SECONDS):
         try:
             waiting = describe_waiting()
-        except RayError:  # the cluster's head does not answer: whoever works there will hear of it
+        except RayError:  # the head does not answer; the work itself will fail and say so
             continue
-        looks = looks + 1 if waiting else 0
-        if looks >= PATIENT_LOOKS or (told and not waiting):
-            told = waiting is not None
-            tell(waiting)
+        polls = polls + 1 if waiting else 0
+        if polls >= REPORT_AFTER or (reported and not waiting):
+            reported = waiting is not None
+            report(waiting)
 
 
 def _list_demands(demands: Any) -> Iterator[list[Bundle]]:
-    """What waits to be placed: tasks and actors one by one, and placement groups, whose bundles go
-    together.
+    """Yield what waits to be placed: each task or actor as one bundle, and the bundles of each
+    placement group together.
     """
     for demand in demands.ray_task_actor_demand:
         for each in demand.bundles_by_count:
-            inside = any(
-                "_group_" in name for name in each.bundle
-            )  # of a placement group, which waits itself
+            # A task inside a placement group is left out: the group itself is in the list.
+            inside = any("_group_" in name for name in each.bundle)
             if any(each.bundle.values()) and not inside:
                 yield from [[each.bundle]] * each.count
     for group in demands.placement_group_demand:
@@ -144,7 +147,7 @@ def _list_demands(demands: Any) -> Iterator[list[Bundle]]:
 
 
 def _fits(bundles: Sequence[Bundle], nodes: Sequence[Bundle]) -> bool:
-    """Whether all bundles find room on the nodes, each whole on one, the largest first."""
+    """Return whether all bundles fit on the nodes, each whole on one node, the largest first."""
     room = [dict(node) for node in nodes]
     for bundle in sorted(bundles, key=lambda each: (-each.get("GPU", 0.0), -each.get("CPU", 0.0))):
         for node in room:
@@ -158,7 +161,7 @@ def _fits(bundles: Sequence[Bundle], nodes: Sequence[Bundle]) -> bool:
 
 
 def _measure_nodes(status: Any) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """Resources of each node that lives: all of them, and those that nobody has reserved."""
+    """Return the resources of each live node: in total, and those that are not reserved."""
     nodes = [node.resource_usage.usage for node in _list_nodes(status) if node.resource_usage]
     totals = [{each.resource_name: each.total for each in node} for node in nodes]
     free = [{each.resource_name: each.total - each.used for each in node} for node in nodes]
@@ -166,8 +169,9 @@ def _measure_nodes(status: Any) -> tuple[list[dict[str, float]], list[dict[str, 
 
 
 def _may_grow(status: Any) -> bool:
-    """Whether an autoscaler looks after the cluster: it names the types of nodes, where Ray itself
-    numbers them.
+    """Return whether the cluster has an autoscaler.
+
+    An autoscaler names the types of nodes; without one Ray names them by their ids.
     """
     named = any(
         node.ray_node_type_name not in ("", f"node_{node.node_id}") for node in _list_nodes(status)
@@ -180,7 +184,7 @@ def _list_nodes(status: Any) -> list[Any]:
 
 
 def _read_status() -> Any:
-    """The cluster's `ClusterStatus`: its nodes, what is used of them and what waits."""
+    """Return the cluster's `ClusterStatus`: its nodes, what is used of them and what waits."""
     import ray
     from ray.autoscaler.v2.sdk import get_cluster_status
 

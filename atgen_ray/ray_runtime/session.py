@@ -1,6 +1,12 @@
-"""The Ray cluster that a command works on.
+"""Sessions on a Ray cluster: the one at RAY_ADDRESS, or a private one on this machine.
 
-Relative paths mean in every worker what they mean where the command was given.
+A private cluster ends with its session. Relative paths mean in every worker what they mean where
+the command was given. For example
+
+    with ray_session("atgen"):
+        ray.get(task.remote())
+
+An address where no Ray listens, or a Ray that does not start, raises UserError within seconds.
 """
 
 import logging
@@ -15,23 +21,24 @@ from typing import Any
 import ray
 
 from atgen_ray.core.errors import StorageUnavailableError, UserError
+from atgen_ray.ray_runtime import private_api
 from atgen_ray.ray_runtime.workers import reuse_idle_workers
 
 NAMESPACE = "atgen"
 
-ANSWER_SECONDS = 6.0  # how long whoever listens at RAY_ADDRESS may take to answer, twice
-SOCKET_PATH = 107  # bytes of the longest path of a socket
-# What Ray puts behind its folder.
+ANSWER_SECONDS = 6.0  # timeout of each of the two checks of RAY_ADDRESS
+SOCKET_PATH = 107  # bytes of the longest path of a Unix socket
+# Longest path that Ray appends to its temporary folder.
 RAY_PATH = "/ray/session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
 
 
 def is_private() -> bool:
-    """Whether commands of this process work on a Ray of their own."""
+    """Return whether commands of this process start a private Ray cluster."""
     return not os.environ.get("RAY_ADDRESS")
 
 
 def check_temporary_folder() -> None:
-    """Nothing, where a Ray that is started here can keep its files and sockets.
+    """Check that a Ray which is started here can keep its files and sockets.
 
     Raises:
         UserError: the folder that RAY_TMPDIR or TMPDIR names cannot be written, or its path is too
@@ -52,19 +59,17 @@ def check_temporary_folder() -> None:
 
 
 def has_open_ports() -> bool:
-    """Whether anybody who reaches the ports of Ray and of Serve's replicas may run code: they ask
-    for no token.
+    """Return whether anybody who reaches the ports of Ray and of Serve's replicas may run code,
+    since they ask for no token.
     """
-    from ray._private.authentication.authentication_utils import is_token_auth_enabled
-
-    return not is_token_auth_enabled()
+    return not private_api.requires_token()
 
 
 def start_ray(**settings: Any) -> None:
-    """Connects this process to Ray, or starts one; nothing happens where it is connected already.
+    """Connect this process to Ray, or start one; do nothing if the process is connected already.
 
     Args:
-        settings: of `ray.init`.
+        settings: arguments of `ray.init`.
 
     Raises:
         StorageUnavailableError: Ray did not start in time, or nothing answers at the address.
@@ -73,9 +78,7 @@ def start_ray(**settings: Any) -> None:
         return
     try:
         ray.init(**settings)
-    except (
-        Exception
-    ) as error:  # of no one class: Ray raises a bare Exception for a node that is late
+    except Exception as error:  # Ray raises a bare Exception when a node does not start in time
         ray.shutdown()
         raise StorageUnavailableError(explain_start(error)) from error
 
@@ -84,20 +87,19 @@ def start_ray(**settings: Any) -> None:
 def ray_session(
     namespace: str, runtime_env: dict[str, Any] | None = None, log_to_driver: bool = False
 ) -> Iterator[None]:
-    """The cluster at RAY_ADDRESS, or a private one on this machine that keeps workers and ends with
-    the session.
+    """Connect for the block to the cluster at RAY_ADDRESS, or to a private one on this machine that
+    reuses idle workers and ends with the block.
 
-    A process that is connected to Ray already, as a notebook may be, works there and stays
-    connected.
+    If the process is connected already, that connection is used and stays.
 
     Args:
-        namespace: of the actors that the command names.
-        runtime_env: for workers of a cluster that was started elsewhere; those of a private one
-            have our environment.
+        namespace: namespace of the command's named actors.
+        runtime_env: environment of workers of a cluster at RAY_ADDRESS; those of a private cluster
+            have the environment of this process.
         log_to_driver: print what workers print.
 
     Raises:
-        UserError: nobody answers at RAY_ADDRESS, it is the address of a dashboard, or Ray does not
+        UserError: nothing answers at RAY_ADDRESS, it is the address of a dashboard, or Ray does not
             start.
     """
     if ray.is_initialized():
@@ -124,13 +126,13 @@ def ray_session(
 
 
 def check_address(address: str) -> None:
-    """Nothing, where something like Ray's head listens at `address`, or where Ray has to look for
-    it, as for "auto".
+    """Check that something like Ray's head listens at `address`.
 
-    Ray itself would try for minutes, deaf to SIGTERM.
+    Ray itself would retry for minutes and ignore SIGTERM meanwhile. An address without a port, such
+    as "auto", is left to Ray.
 
     Raises:
-        UserError: nobody answers there, or it is the address of a dashboard.
+        UserError: nothing answers there, or it is the address of a dashboard.
     """
     if address.startswith(("http://", "https://")):
         raise UserError(
@@ -159,8 +161,9 @@ def check_address(address: str) -> None:
 
 
 def speaks_grpc(address: str) -> bool:
-    """Whether a gRPC server, as Ray's head is one, answers in time; taken for granted where TLS is
-    on.
+    """Return whether a gRPC server, as Ray's head is one, answers in time.
+
+    With TLS the answer is True without a check, which would need Ray's certificates.
     """
     if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
         return True
@@ -175,7 +178,7 @@ def speaks_grpc(address: str) -> bool:
 
 
 def explain_start(error: Exception) -> str:
-    """One line on why there is no Ray to work on."""
+    """Return one line on why Ray did not start or could not be joined."""
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     if is_private():
         return (
@@ -186,32 +189,30 @@ def explain_start(error: Exception) -> str:
 
 
 def find_mistake(error: BaseException) -> str | None:
-    """What a UserError of a worker said, out of what Ray made of it; None where there is no such
-    error behind it.
+    """Return the message of the UserError of a worker behind `error`; None if there is none.
 
-    Ray gives the errors of tasks a class of its own, whose text is a traceback, and keeps of those
-    of an actor that could not start nothing but that text.
+    Ray wraps the errors of tasks in a class of its own, whose text is a traceback. Of an actor that
+    could not start it keeps only that text, so that the message must be read out of it.
     """
     from ray.exceptions import RayError
 
     seen: set[int] = set()
-    behind: list[BaseException | None] = [error]
-    while behind:
-        each = behind.pop()
+    causes: list[BaseException | None] = [error]
+    while causes:
+        each = causes.pop()
         if each is None or id(each) in seen:
             continue
         seen.add(id(each))
         if isinstance(each, UserError) and not isinstance(each, RayError):
             return str(each)
-        behind += [each.__cause__, getattr(each, "cause", None)]
-    told = re.findall(
-        rf"^{UserError.__module__}\.{UserError.__name__}: (.+)$", str(error), re.MULTILINE
-    )
-    return str(told[-1]) if told else None
+        causes += [each.__cause__, getattr(each, "cause", None)]
+    pattern = rf"^{UserError.__module__}\.{UserError.__name__}: (.+)$"
+    messages = re.findall(pattern, str(error), re.MULTILINE)
+    return str(messages[-1]) if messages else None
 
 
 def find_start_failure(error: BaseException) -> str | None:
-    """The last line of what kept an actor from starting; None for any other error."""
+    """Return the last line of the error that kept an actor from starting; None for other errors."""
     text = str(error)
     if "error raised in its creation task" not in text:
         return None
@@ -220,8 +221,8 @@ def find_start_failure(error: BaseException) -> str | None:
 
 
 def quieten_ray_data() -> None:
-    """No progress bars and no reports of Ray Data in this process: what works with it shows
-    progress of its own.
+    """Turn off the progress bars and reports of Ray Data in this process; callers show their own
+    progress.
     """
     import ray.data
 
@@ -229,15 +230,11 @@ def quieten_ray_data() -> None:
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(
-        logging.ERROR
-    )  # that there are no bars
+    private_api.silence_progress_bars()
 
 
 def run_session() -> AbstractContextManager[None]:
-    """The Ray cluster for runs: the one at RAY_ADDRESS, or a private one on this machine that ends
-    with them.
-    """
+    """Return a `ray_session` for runs, whose workers use the working folder of this process."""
     return ray_session(NAMESPACE, runtime_environment())
 
 
@@ -245,8 +242,8 @@ FOLDER = "ATGEN_FOLDER"
 
 
 def use_submit_dir() -> None:
-    """Goes to the command's working folder, where this node has it. Called in each worker process
-    as it starts.
+    """Change to the command's working folder if this node has it; Ray calls this in each worker
+    process as it starts.
     """
     folder = os.environ.get(FOLDER, "")
     if Path(folder).is_dir():
@@ -254,8 +251,8 @@ def use_submit_dir() -> None:
 
 
 def runtime_environment() -> dict[str, Any]:
-    """What workers of a cluster need that was started from another folder; Ray gives it to all
-    workers of a driver.
+    """Return the Ray environment with which workers use the working folder of this process, also in
+    a cluster that was started from another folder.
     """
     return {
         "env_vars": {FOLDER: str(Path.cwd())},

@@ -1,10 +1,10 @@
-"""Workers of Ray Data: each holds something that is costly to make, a model mostly, and works off
+"""Workers of Ray Data: each holds something that is costly to make, mostly a model, and maps
 batches of rows.
 
-Actors end with the pass over the data that they were started for, and the next pass waits ten
-seconds for others to import torch and transformers. Tasks leave their process to the next task, so
-on CPUs they do the work instead, wherever Ray bounds how often a task that ran out of memory is
-repeated: see `reuse_idle_workers`.
+Ray Data's actors end with their pipeline, so that every step would wait ten seconds for new ones to
+import torch and transformers. Tasks leave their process to later tasks. So on CPUs the work is done
+by tasks, provided that Ray limits how often a task that ran out of memory is repeated: see
+`reuse_idle_workers`. On GPUs it is done by actors.
 """
 
 import os
@@ -18,18 +18,17 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atgen_ray.ray_runtime.hardware import fit_cpus, task_environment
+from atgen_ray.ray_runtime.private_api import map_blocks_with_actors
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
 Worker = Callable[..., Callable[[pa.Table], pa.Table]]
 
-# How often a worker that dies is replaced. Ray Data's own number has no end: a batch too large for
-# memory, which kills every worker that it is given to, would keep a run busy for ever.
+# How often a worker that dies is replaced. Ray Data's default has no limit: a batch too large for
+# memory, which kills every worker that gets it, would keep a run busy for ever.
 MAX_RESTARTS = 5
-UNUSED_SECONDS = (
-    10.0  # after which a process gives back the memory of its worker, as while a step trains
-)
+UNUSED_SECONDS = 10.0  # after which a process frees its worker's memory, as while a step trains
 KEEPING = {
     "RAY_task_oom_retries": str(MAX_RESTARTS),
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
@@ -38,24 +37,23 @@ KEEPING = {
 
 @contextmanager
 def reuse_idle_workers() -> Iterator[None]:
-    """A Ray cluster that is started meanwhile keeps processes which have nothing to do, for later
-    tasks.
+    """Let a Ray cluster that is started in the block keep idle processes for later tasks.
 
-    A cluster that somebody else starts does so with these two settings of Ray in the environment of
+    A cluster that is started elsewhere does so with these two settings of Ray in the environment of
     all its nodes.
     """
-    fresh = {key: value for key, value in KEEPING.items() if key not in os.environ}
-    os.environ.update(fresh)
+    added = {key: value for key, value in KEEPING.items() if key not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for key in fresh:
+        for key in added:
             del os.environ[key]
 
 
 def reuses_idle_workers() -> bool:
-    """Whether tasks of this process's cluster leave their processes to later ones, and end after
-    `MAX_RESTARTS` deaths.
+    """Return whether tasks of this process's cluster leave their processes to later ones, and fail
+    after `MAX_RESTARTS` deaths.
     """
     return all(key in os.environ for key in KEEPING)
 
@@ -69,12 +67,12 @@ def map_batches(
     cpus: float,
     gpus: float,
 ) -> "Dataset":
-    """Every block of `rows` through one of `workers` workers, each made once in a process as
-    `worker(*arguments)`.
+    """Return `rows` with every block mapped by one of `workers` workers, each made once in its
+    process as `worker(*arguments)`.
 
     Args:
-        cpus: to reserve for a worker, at most.
-        gpus: to reserve for a worker.
+        cpus: CPUs to reserve for a worker, at most.
+        gpus: GPUs to reserve for a worker.
     """
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
@@ -85,40 +83,38 @@ def map_batches(
         "runtime_env": {"env_vars": task_environment()},
     }
     if not gpus and reuses_idle_workers():
-        made = {
-            "fn_args": (uuid.uuid4().hex, worker, arguments),
+        # The id tells a process that this is another step, for which it makes a new worker.
+        step = uuid.uuid4().hex
+        tasks = {
+            "fn_args": (step, worker, arguments),
             "compute": TaskPoolStrategy(size=workers),
         }
-        return rows.map_batches(run_batch, **made, max_retries=MAX_RESTARTS, **settings)
-    made = {
+        return rows.map_batches(run_batch, **tasks, max_retries=MAX_RESTARTS, **settings)
+    actors = {
         "fn_constructor_args": arguments,
         "compute": ActorPoolStrategy(size=workers),
         "num_gpus": gpus or None,
     }
-    # The public `map_batches` refuses GPUs without a number of rows; given one, it would join
-    # blocks to batches of its own, which are not the same in every attempt.
-    return rows.map_batches_internal(
-        worker, **made, max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS, **settings
+    return map_blocks_with_actors(
+        rows, worker, **actors, max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS, **settings
     )
 
 
 def run_batch(batch: pa.Table, step: str, worker: Worker, arguments: Sequence[Any]) -> pa.Table:
-    """`batch` through this process's worker for `step`, which is made if another was here or
-    none.
+    """Return `batch` mapped by this process's worker for `step`, which is made at the first
+    batch.
     """
     return _CACHE.run_batch(batch, step, worker, arguments)
 
 
 def release() -> None:
-    """Gives back the memory of this process's worker, for a task that needs it for something
-    else.
-    """
+    """Free the memory of this process's worker, for a task that needs it for something else."""
     _CACHE.release()
 
 
 class WorkerCache:
-    """The one worker of a process: let go when one for another step is wanted, or after a while
-    without a batch.
+    """The one worker of a process, freed when another step needs one or after `unused_seconds`
+    without a batch. Safe to use from threads.
     """
 
     def __init__(self, unused_seconds: float = UNUSED_SECONDS) -> None:
@@ -132,7 +128,7 @@ class WorkerCache:
     def run_batch(
         self, batch: pa.Table, step: str, worker: Worker, arguments: Sequence[Any]
     ) -> pa.Table:
-        """As the function of that name."""
+        """Return `batch` mapped by the worker for `step`."""
         with self._lock:
             if self._worker is None or self._step != step:
                 self._worker = None  # two models at once may be one too many
@@ -148,11 +144,12 @@ class WorkerCache:
         return result
 
     def release(self) -> None:
-        """As the function of that name."""
+        """Free the worker."""
         with self._lock:
             self._worker = None
 
     def _release_unused(self) -> None:
+        """Free the worker unless a batch came after the timer was started."""
         with self._lock:
             if time.monotonic() - self._used >= self._unused_seconds:
                 self._worker = None

@@ -1,4 +1,8 @@
-"""Gathers from a run's folder everything that a report shows."""
+"""Collection of everything that a report shows from a run's folder.
+
+The run may be in progress, and another version may have written it: what is missing leaves its part
+of the view empty.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -8,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from atgen_ray.config.selection import name_strategy
 from atgen_ray.core.records import DeadLetter
 from atgen_ray.reporting.diagnostics import PoolMap, Query, RoundDiagnostics, diagnose_rounds
 from atgen_ray.reporting.examples import build_examples, read_scores
 from atgen_ray.reporting.run_view import Estimate, Pick, PlanView, RoundView, RunView, TrainingView
-from atgen_ray.store.layout import ATTEMPTS
+from atgen_ray.store.layout import ATTEMPTS, round_folder
 from atgen_ray.store.run_folder import RunFolder
 
 PICKS = 10  # of a round, with their texts
@@ -27,13 +32,14 @@ def collect_run(
     actual: Mapping[str, float] | None = None,
     selection: bool = True,
 ) -> RunView:
-    """Everything a report needs of the run in `folder`.
+    """Return everything a report needs of the run in `folder`.
 
-    `actual` has what the journal knows of what was planned, by the names of plan.json. Without
-    `selection` the pool is not read, and nothing is said of what was picked and why.
+    The run may be in progress: a file that is not there yet leaves its part empty.
 
-    A run in progress is welcome: whatever file is not there yet leaves its part empty. `stopped`
-    says why the run ended; None stands for a run that goes on.
+    Args:
+        stopped: why the run ended; None for one that goes on.
+        actual: what the journal knows of the numbers in plan.json, under their names there.
+        selection: False leaves the pool unread, and says nothing of what was picked and why.
     """
     config_text = folder.read_text("config.yaml") if folder.exists("config.yaml") else ""
     config = yaml.safe_load(config_text) or {}
@@ -48,6 +54,7 @@ def collect_run(
     pool = (
         folder.read_table("pool.parquet") if selection and folder.exists("pool.parquet") else None
     )
+    # The pool may be large: it is read once, and only if selections are shown.
     pool_map, diagnostics = _diagnose(folder, pool, selections, annotations, config)
     test = (
         folder.read_table("test.parquet", ["id", "text"]) if folder.exists("test.parquet") else None
@@ -90,7 +97,7 @@ def collect_run(
 
 
 def _compare_plan(plan: Row, actual: Mapping[str, float]) -> list[PlanView]:
-    """What was planned beside what it came to, where there is both."""
+    """Return each planned number with its actual value, where there are both."""
     return [
         PlanView(name.replace("_", " "), plan[name], value)
         for name, value in actual.items()
@@ -99,7 +106,7 @@ def _compare_plan(plan: Row, actual: Mapping[str, float]) -> list[PlanView]:
 
 
 def _describe_label(row: Row) -> str:
-    """Who gave a label, with which prompt, at what cost and when, in one line."""
+    """Return one line that says who gave a label, with which prompt, at what cost and when."""
     more = row.get("provenance") or {}
     parts = [str(row.get("annotator") or "")]
     if more.get("model") and more["model"] not in parts[0]:
@@ -125,7 +132,7 @@ def _count_rows(folder: RunFolder, path: str) -> int | None:
 
 
 def _in_round(number: int, file: str) -> str:
-    return f"rounds/{number:03d}/{file}"
+    return f"{round_folder(number)}/{file}"
 
 
 def _read_json(folder: RunFolder, path: str, missing: Any) -> Any:
@@ -133,7 +140,7 @@ def _read_json(folder: RunFolder, path: str, missing: Any) -> Any:
 
 
 def _read_versions(folder: RunFolder) -> Row:
-    """The versions of the last attempt."""
+    """Return the versions of packages in the last attempt."""
     return {
         key: value
         for key, value in _read_json(folder, "versions.json", {}).items()
@@ -146,7 +153,7 @@ def _read_jsonl(folder: RunFolder, path: str) -> list[Row]:
 
 
 def _find_rounds(folder: RunFolder, rows: dict[int, Row]) -> list[int]:
-    """Rounds with a row in metrics.json, and those under way."""
+    """Return the rounds with a row in metrics.json, and those under way."""
     begun = {
         int(name) for path in folder.list("rounds") if (name := path.rpartition("/")[2]).isdigit()
     }
@@ -173,9 +180,10 @@ def _diagnose(
     if pool is None:
         return None, {}
     queries = []
-    labeled = list[str]()
+    labeled: list[str] = []
     for number, selection in selections.items():
         if selection:
+            # A round is compared with what was labelled before it, hence the copy.
             queries.append(Query(number, [row["id"] for row in selection], [*labeled]))
         labeled += [row["id"] for row in annotations[number]]
     action = ((config.get("data") or {}).get("duplicates") or {}).get("action", "exclude")
@@ -235,7 +243,7 @@ def _build_round(
         seconds={step: _number(value) for step, value in (row.get("seconds") or {}).items()},
         metrics=_read_estimates(row.get("metrics")),
         dev_metrics=_read_estimates(row.get("dev_metrics")),
-        strategy=_name_strategy(number, config),
+        strategy=name_strategy(config, number) or "unknown",
         picked=picked,
         picks=picks,
         training=training and _read_training(training),
@@ -250,9 +258,8 @@ def _number(value: Any) -> float:
 
 def _read_estimates(metrics: dict[str, Any] | None) -> dict[str, Estimate]:
     def read(value: Any) -> float:
-        return (
-            float("nan") if value is None else float(value)
-        )  # what is not finite is stored as null
+        # JSON has no NaN: what is not finite is stored as null.
+        return float("nan") if value is None else float(value)
 
     return {
         name: Estimate(
@@ -270,14 +277,8 @@ def _read_training(row: Row) -> TrainingView:
     return TrainingView(losses, row["examples"], row["tokens"], row["steps"])
 
 
-def _name_strategy(number: int, config: Row) -> str:
-    selection = config.get("selection") or {}
-    first = (selection.get("first") or {}).get("strategy") if number <= 1 else None
-    return str(first or selection.get("strategy") or "unknown")
-
-
 def _choose_metric(views: Sequence[RoundView], config: Row) -> str | None:
-    """The metric the run is steered by, else ROUGE-L, else the first."""
+    """Return the metric that the run is steered by, else ROUGE-L, else the first."""
     names = list(dict.fromkeys(name for view in views for name in view.metrics))
     stopping = config.get("stopping") or {}
     steered = [
@@ -291,8 +292,8 @@ def _choose_metric(views: Sequence[RoundView], config: Row) -> str | None:
 def _read_ends(
     folder: RunFolder, views: list[RoundView]
 ) -> tuple[tuple[int, list[Row]] | None, ...]:
-    """Number and test predictions of the first and of the last evaluated round; one round alone is
-    the last.
+    """Return number and test predictions of the first and of the last evaluated round; a single
+    round is the last.
     """
     numbers = [
         view.round for view in views if folder.exists(_in_round(view.round, "predictions.jsonl"))

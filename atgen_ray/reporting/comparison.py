@@ -1,5 +1,5 @@
-"""Run against run: what differs, paired differences on the test examples, and labels to the same
-score.
+"""Comparison of runs: settings that differ, paired differences on the test examples, and labels to
+reach the same score.
 """
 
 import itertools
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from atgen_ray.core.bootstrap import bootstrap_mean
 from atgen_ray.reporting.formats import name_letter
 from atgen_ray.reporting.run_view import Estimate, RunView
 
@@ -20,7 +21,7 @@ IGNORED = {"name", "seed", "storage"}  # these do not make two runs different me
 
 @dataclass(frozen=True)
 class Reach:
-    """Labels that `run` needed for the score `target`; None when it never got there."""
+    """Labels that `run` needed to reach the score `target`; None when it never did."""
 
     run: str
     target: float
@@ -30,8 +31,8 @@ class Reach:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs by letter. `difference` is second minus first, over the test examples that both
-    answered.
+    """Two runs by letter. `difference` is the second's score minus the first's, over the test
+    examples that both answered.
     """
 
     first: str
@@ -43,7 +44,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are the same but for their seed."""
+    """Runs that differ by their seed alone."""
 
     index: int
     letters: list[str]
@@ -62,12 +63,12 @@ class Comparison:
 
     @property
     def one_seed_each(self) -> bool:
-        """Whether no method was run more than once."""
+        """Return whether no method was run with more than one seed."""
         return all(len(set(group.seeds)) <= 1 for group in self.groups)
 
 
 def compare_runs(views: Sequence[RunView]) -> Comparison:
-    """Compares at least two runs on the first metric that all of them have."""
+    """Compare at least two runs on the first metric that all of them have."""
     shared = [name for name in views[0].metrics if all(name in view.metrics for view in views)]
     metric = shared[0] if shared else None
     pairs = []
@@ -87,8 +88,8 @@ def compare_runs(views: Sequence[RunView]) -> Comparison:
 
 
 def group_runs(views: Sequence[RunView]) -> list[list[int]]:
-    """Indices of the runs whose configurations are equal but for name, seed and storage, in the
-    order given.
+    """Return groups of indices of the runs whose configurations are equal but for name, seed and
+    storage, in the order given.
     """
     groups: dict[str, list[int]] = {}
     for index, view in enumerate(views):
@@ -103,11 +104,10 @@ def group_runs(views: Sequence[RunView]) -> list[list[int]]:
 
 
 def bootstrap_difference(first: dict[str, float], second: dict[str, float]) -> Estimate | None:
-    """Mean of second - first over the example ids in both, with the 95 % percentile bootstrap
-    interval over examples.
+    """Return the mean of second - first over the example ids in both, with its 95 % percentile
+    bootstrap interval over examples; None when no id is in both.
 
-    Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13. None when no id is in
-    both.
+    Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
     """
     ids = sorted(first.keys() & second.keys())
     if not ids:
@@ -116,24 +116,13 @@ def bootstrap_difference(first: dict[str, float], second: dict[str, float]) -> E
     mean = float(differences.mean())
     if len(ids) == 1:
         return Estimate(mean, math.nan, math.nan, 1)
-    from scipy.stats import bootstrap
-
-    found = bootstrap(
-        (differences,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-        batch=100,
-    )
-    return Estimate(
-        mean, float(found.confidence_interval.low), float(found.confidence_interval.high), len(ids)
-    )
+    low, high = bootstrap_mean(differences, RESAMPLES)
+    return Estimate(mean, low, high, len(ids))
 
 
 def labels_to_reach(curve: Sequence[tuple[float, float]], target: float) -> float | None:
-    """Labels where the curve of (labels, score) first reaches `target`, straight lines between its
-    points.
+    """Return the labels at which the curve of (labels, score) first reaches `target`, by straight
+    lines between its points; None when it never does.
     """
     points = sorted(curve, key=lambda point: point[0])
     if points and points[0][1] >= target:
@@ -148,16 +137,25 @@ def _compare_pair(first: str, one: RunView, second: str, other: RunView, metric:
     difference = bootstrap_difference(
         one.last_scores.get(metric, {}), other.last_scores.get(metric, {})
     )
-    curves = [
-        [(view.labels or 0, estimate.mean) for view, estimate in run.curve(metric)]
-        for run in (one, other)
-    ]
+    curve = _read_points(one, metric)
+    other_curve = _read_points(other, metric)
     reaches = []
-    for run, curve, goal in ((first, curves[0], curves[1]), (second, curves[1], curves[0])):
-        if curve and goal:
-            target = goal[-1][1]
-            reaches.append(Reach(run, target, labels_to_reach(curve, target), curve[-1][0]))
+    if curve and other_curve:
+        reaches.append(_measure_reach(first, curve, other_curve))
+        reaches.append(_measure_reach(second, other_curve, curve))
     return Pair(first, second, metric, difference, reaches)
+
+
+def _read_points(view: RunView, metric: str) -> list[tuple[float, float]]:
+    return [(one.labels or 0, estimate.mean) for one, estimate in view.curve(metric)]
+
+
+def _measure_reach(
+    run: str, curve: list[tuple[float, float]], goal: list[tuple[float, float]]
+) -> Reach:
+    """Return the labels at which `curve`, that of `run`, reaches the last score of `goal`."""
+    target = goal[-1][1]
+    return Reach(run, target, labels_to_reach(curve, target), int(curve[-1][0]))
 
 
 def _describe(

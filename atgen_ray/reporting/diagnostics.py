@@ -1,6 +1,8 @@
-"""Which share of the pool's clusters a query batch reaches.
+"""Diagnostics of query batches: each is compared with the pool and with a random draw of equal
+size by length, similarity to earlier labels, near-duplicates and coverage of the pool's clusters.
 
-How a query batch compares with the pool and with an equal-sized random draw.
+Every draw is a function of the example ids, so that equal runs give equal diagnostics. Embeddings
+that are missing or not finite leave their example out.
 """
 
 import heapq
@@ -21,7 +23,7 @@ MEMBERS = 5  # at least so many examples to a cluster, on average
 
 
 class Clusters:
-    """K-means over a sample of the pool."""
+    """K-means clusters of a sample of the pool, at most `CLUSTERS`."""
 
     def __init__(self, sample: Sequence[Numbers]) -> None:
         from sklearn.cluster import KMeans
@@ -38,8 +40,8 @@ class Clusters:
     def cover(
         self, groups: Mapping[str, Sequence[str]], labeled: Sequence[str], vectors: Vectors
     ) -> dict[str, float]:
-        """The share for each group, together with `labeled`; empty where the pool has fewer than
-        two clusters.
+        """Return, for each group of ids, the share of the clusters that hold an example of the
+        group or of `labeled`; nothing if the pool has fewer than two clusters.
         """
         return {
             name: len(self._find([*labeled, *ids], vectors)) / self._count
@@ -104,17 +106,18 @@ class RoundDiagnostics:
 def diagnose_rounds(
     pool: pa.Table, queries: Sequence[Query], tables: Iterable[pa.Table], excluded: bool
 ) -> tuple[PoolMap | None, dict[int, RoundDiagnostics]]:
-    """The map of the pool (None without embeddings) and the diagnostics of every round.
+    """Return the map of the pool (None without embeddings) and the diagnostics of every round.
 
-    `tables` yields tables with columns content and embedding, of which only the rows needed are
-    kept; `excluded` says that marked duplicates could not be picked. Every draw is a function of
-    the example ids.
+    Args:
+        tables: tables with the columns content and embedding; only rows that are needed are kept.
+        excluded: whether examples marked as duplicates could not be picked.
     """
     contents = dict(zip(pool["id"].to_pylist(), pool["content"].to_pylist(), strict=True))
     duplicates = set(pool.filter(pc.is_valid(pool["duplicate_of"]))["id"].to_pylist())
     eligible = sorted(contents.keys() - duplicates) if excluded else sorted(contents)
     sample = _draw(eligible, 0, PROJECTED)
     groups = {query.round: _group(query, eligible, sample) for query in queries}
+    # Of a large pool only the examples that are drawn, picked or labelled are held in memory.
     needed = set(sample).union(*(ids for group in groups.values() for ids in group.values()))
     needed.update(*(query.labeled for query in queries))
     vectors = _read_vectors(tables, {id: contents[id] for id in needed if id in contents})
@@ -140,7 +143,7 @@ def diagnose_rounds(
             picked=basis.project(query.picked, vectors),
             labeled=basis.project(query.labeled, vectors),
         )
-        for query, group in ((query, groups[query.round]) for query in queries)
+        for query, group in zip(queries, groups.values(), strict=True)
     }
     mapped = basis.project(sample[:MAPPED], vectors)
     return (PoolMap(mapped, basis.variance) if len(mapped) else None), rounds

@@ -1,4 +1,6 @@
-"""Which test examples a report shows: the largest gains, the typical and the largest losses."""
+"""Test examples that a report shows: those of the largest gains, typical ones, and those of the
+largest losses.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,8 +13,8 @@ SHOWN = 2  # of each kind
 
 @dataclass(frozen=True)
 class Output:
-    """What the model wrote for a test example after `round`; `score` is the headline metric, if
-    there is one.
+    """Output of the model for a test example after `round`; `score` is that of the headline metric,
+    if there is one.
     """
 
     round: int
@@ -33,7 +35,7 @@ class ExampleView:
 
 
 def read_scores(rows: Iterable[dict[str, Any]]) -> Scores:
-    """The scores in rows of predictions.jsonl; what has no number is left out."""
+    """Return the scores in rows of predictions.jsonl; values that are no number are left out."""
     scores: Scores = {}
     for row in rows:
         for metric, value in (row.get("scores") or {}).items():
@@ -43,9 +45,10 @@ def read_scores(rows: Iterable[dict[str, Any]]) -> Scores:
 
 
 def choose_ids(before: dict[str, float], after: dict[str, float]) -> list[tuple[str, str]]:
-    """Up to six ids with the kind of each, by the gain from `before` to `after`; ties break by id.
+    """Return up to six ids with the kind of each, by the gain from `before` to `after`; ties break
+    by id.
 
-    Without `before` the score itself is what is compared. "Typical" is closest to the median gain.
+    Without `before` the score itself is compared. "Typical" is closest to the median gain.
     """
     gains = {
         id: score - before.get(id, 0.0) for id, score in after.items() if not before or id in before
@@ -74,14 +77,18 @@ def build_examples(
     texts: dict[str, str],
     metric: str | None,
 ) -> list[ExampleView]:
-    """The examples to show from the rows of predictions.jsonl of the first and the last round
-    (number, rows).
+    """Return the examples to show, from the rows of predictions.jsonl of the first and of the last
+    evaluated round (number, rows).
     """
     if last is None:
         return []
-    before, after = ({row["id"]: row for row in part[1]} if part else {} for part in (first, last))
-    scored = [read_scores(rows.values()).get(metric or "", {}) for rows in (before, after)]
-    chosen = choose_ids(*scored) or [(id, "Not scored") for id in sorted(after)[: 3 * SHOWN]]
+    before = {row["id"]: row for row in first[1]} if first else {}
+    after = {row["id"]: row for row in last[1]}
+    scores_before = read_scores(before.values()).get(metric or "", {})
+    scores_after = read_scores(after.values()).get(metric or "", {})
+    chosen = choose_ids(scores_before, scores_after)
+    if not chosen:  # no metric has a value: the page still shows what the model writes
+        chosen = [(id, "Not scored") for id in sorted(after)[: 3 * SHOWN]]
 
     def output(
         part: tuple[int, list[dict[str, Any]]] | None,
@@ -92,7 +99,7 @@ def build_examples(
 
     views = []
     for id, kind in chosen:
-        shown = output(last, after[id], scored[1].get(id))
+        shown = output(last, after[id], scores_after.get(id))
         assert shown is not None  # noqa: S101
         references = [str(reference) for reference in after[id].get("references") or []]
         views.append(
@@ -101,7 +108,7 @@ def build_examples(
                 kind,
                 texts.get(id, ""),
                 references,
-                output(first, before.get(id), scored[0].get(id)),
+                output(first, before.get(id), scores_before.get(id)),
                 shown,
             )
         )

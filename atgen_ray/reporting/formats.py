@@ -1,4 +1,6 @@
-"""How numbers, names and texts are written for people."""
+"""Formats of numbers, names and texts for people: in reports, on pages and on screens. What is not
+there or not finite becomes a dash.
+"""
 
 import math
 
@@ -23,18 +25,18 @@ TITLES = {
 }
 
 
-def write_metric(name: str | None) -> str:
-    """`rougeL` as ROUGE-L; an unknown metric by its own name."""
+def format_metric(name: str | None) -> str:
+    """Return the title of a metric, such as ROUGE-L for `rougeL`; an unknown one keeps its name."""
     return DASH if name is None else TITLES.get(name, name.replace("_", " "))
 
 
-def write_number(value: float | None, digits: int = 3) -> str:
-    """A fixed number of digits; a dash for what is not there or not finite."""
+def format_number(value: float | None, digits: int = 3) -> str:
+    """Return the number with a fixed count of decimals."""
     return DASH if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def write_change(value: float | None, digits: int = 3) -> str:
-    """As `write_number`, always with its sign."""
+def format_change(value: float | None, digits: int = 3) -> str:
+    """Return the number as `format_number` does, always with its sign."""
     if value is None or not math.isfinite(value):
         return DASH
     text = f"{abs(value):.{digits}f}"
@@ -42,8 +44,8 @@ def write_change(value: float | None, digits: int = 3) -> str:
     return f"{sign}{text}"
 
 
-def write_part(value: float) -> str:
-    """A part of a score: three decimals below 100, whole numbers as such."""
+def format_part(value: float) -> str:
+    """Return a part of a score: three decimals below 100, whole numbers without any."""
     if not math.isfinite(value):
         return DASH
     if value == int(value) and abs(value) < 1e6:
@@ -55,13 +57,13 @@ def write_part(value: float) -> str:
     )
 
 
-def write_count(value: float) -> str:
-    """A whole number with separators."""
+def format_count(value: float) -> str:
+    """Return a whole number with thousands separators."""
     return f"{value:,.0f}"
 
 
-def write_planned(value: float | None) -> str:
-    """A number that was planned or counted: whole ones with separators, others with up to four
+def format_planned(value: float | None) -> str:
+    """Return a number of a plan: whole ones with thousands separators, others with up to four
     decimals.
     """
     if value is None or not math.isfinite(value):
@@ -69,13 +71,13 @@ def write_planned(value: float | None) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:,.4f}".rstrip("0").rstrip(".")
 
 
-def write_dollars(value: float) -> str:
-    """$2.40; four digits where cents would hide it."""
+def format_dollars(value: float) -> str:
+    """Return dollars as $2.40, with four decimals for less than a cent."""
     return f"${value:,.4f}" if 0 < value < 0.01 else f"${value:,.2f}"
 
 
-def write_seconds(value: float) -> str:
-    """0.4 s, 38 s, 4 min 12 s, 3 h 20 min."""
+def format_seconds(value: float) -> str:
+    """Return a duration as 0.4 s, 38 s, 4 min 12 s or 3 h 20 min."""
     if 0 < value < 9.95:
         return f"{value:.1f} s"
     seconds = round(value)
@@ -87,14 +89,14 @@ def write_seconds(value: float) -> str:
     return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
 
 
-def write_share(value: float) -> str:
-    """A share from 0 to 1 as a percentage."""
+def format_share(value: float) -> str:
+    """Return a share from 0 to 1 as a percentage."""
     return DASH if not math.isfinite(value) else f"{100 * value:.0f} %"
 
 
 def cut_text(text: str, limit: int) -> str:
-    """At most `limit` characters, cut between words where one ends near; an ellipsis says that
-    there was more.
+    """Return at most `limit` characters of the text. A cut falls between words where one ends near,
+    and shows as an ellipsis.
     """
     if len(text) <= limit:
         return text
@@ -104,7 +106,7 @@ def cut_text(text: str, limit: int) -> str:
 
 
 def name_letter(index: int) -> str:
-    """A, B, ... Z, AA, AB: how a run is called in plots and tables."""
+    """Return the letter of the run at `index` in plots and tables: A, B, ... Z, AA, AB."""
     letters = ""
     index += 1
     while index:

@@ -1,5 +1,5 @@
-"""A page of what the model wrote for the test examples after a round, with input, references and
-scores.
+"""Outputs of the model for the test examples after a round, page by page, with input, references
+and scores.
 """
 
 import math
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from atgen_ray.core.errors import UserError
 from atgen_ray.reporting.examples import read_scores
+from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 
 Order = Literal["worst", "best", "source"]
@@ -16,7 +17,7 @@ PAGE_ROWS = 20
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer; scores by metric, those without a number left out."""
+    """One output of the model; `scores` holds the metrics that have a number."""
 
     id: str
     text: str
@@ -45,10 +46,11 @@ def read_generations(
     order: Order = "worst",
     page: int = 1,
 ) -> GenerationPage | None:
-    """A page of round `round`, by default the last one; by the scores in `metric`, ties and
-    unscored ones by id.
+    """Return a page of the outputs after `round`, by default the last one; None while no round has
+    any.
 
-    None while there is nothing. A page after the last is the last.
+    Rows are ordered by their score in `metric`, ties and unscored ones by id. A page after the last
+    is the last.
 
     Raises:
         UserError: the round has no predictions.
@@ -66,6 +68,7 @@ def read_generations(
         )
     rows = [row for row in folder.read_jsonl(_file(chosen)) if row["split"] == "test"]
     if order != "source":
+        # Unscored rows get infinity and stand last in either order.
         sign = -1 if order == "best" else 1
         scores = read_scores(rows).get(metric or "", {})
         rows.sort(key=lambda row: (sign * scores.get(row["id"], math.inf), row["id"]))
@@ -94,4 +97,4 @@ def _read_texts(folder: RunFolder) -> dict[str, str]:
 
 
 def _file(round: int) -> str:
-    return f"rounds/{round:03d}/predictions.jsonl"
+    return f"{round_folder(round)}/predictions.jsonl"

@@ -1,4 +1,8 @@
-"""The report: one self-contained HTML page, and the learning curves as a PNG beside it."""
+"""The report as one self-contained HTML page, and the learning curves as a PNG beside it.
+
+The page loads nothing and runs no script; all texts of a run are escaped. Equal views give equal
+bytes.
+"""
 
 import os
 from collections.abc import Sequence
@@ -17,24 +21,25 @@ PNG = "learning_curve.png"
 SINGLE_RUNS = 10  # more than this are compared, but not shown one by one
 DEAD_LETTERS = 50
 FILTERS = {
-    "metric": formats.write_metric,
-    "number": formats.write_number,
-    "change": formats.write_change,
-    "part": formats.write_part,
-    "count": formats.write_count,
-    "planned": formats.write_planned,
-    "dollars": formats.write_dollars,
-    "seconds": formats.write_seconds,
-    "share": formats.write_share,
+    "metric": formats.format_metric,
+    "number": formats.format_number,
+    "change": formats.format_change,
+    "part": formats.format_part,
+    "count": formats.format_count,
+    "planned": formats.format_planned,
+    "dollars": formats.format_dollars,
+    "seconds": formats.format_seconds,
+    "share": formats.format_share,
     "cut": formats.cut_text,
     "letter": formats.name_letter,
 }
 
 
 def render_page(views: Sequence[RunView]) -> str:
-    """The report on one run, or on several compared, as HTML that loads nothing and runs no script.
+    """Return the report on one run, or on several compared, as HTML.
 
-    Equal views give equal pages. Raises ValueError when `views` is empty.
+    Raises:
+        ValueError: `views` is empty.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -58,10 +63,11 @@ def render_page(views: Sequence[RunView]) -> str:
 
 
 def prepare_page(views: Sequence[RunView]) -> dict[str, Any]:
-    """What the templates of the report are given."""
+    """Return the variables of the report's templates."""
     comparison = compare_runs(views) if len(views) > 1 else None
     shown = views if len(views) <= SINGLE_RUNS else []
     limits = set_limits(views)
+    # Runs that differ by their seed alone share a colour.
     groups = {member: index for index, group in enumerate(group_runs(views)) for member in group}
     return {
         "views": views,
@@ -83,10 +89,10 @@ def prepare_page(views: Sequence[RunView]) -> dict[str, Any]:
 
 
 def write_report(views: Sequence[RunView], output: str | os.PathLike[str]) -> Path:
-    """Writes the page to the local file `output` and `learning_curve.png` beside it; returns the
+    """Write the page to the local file `output` and `learning_curve.png` beside it; return the
     page's path.
 
-    Both are written aside and renamed, so that a reader never meets half a file.
+    Both are written under another name and renamed, so that nobody reads half a file.
     """
     page = render_page(views).encode()
     path = Path(output)

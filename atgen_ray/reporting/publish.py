@@ -1,4 +1,4 @@
-"""Reports on runs as the journal and their folders hold them."""
+"""Reports on stored runs: their view is collected from the journal and the run's folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from atgen_ray.reporting.page import PNG, render_page, write_report
 from atgen_ray.reporting.plots.curves import draw_learning_curve
 from atgen_ray.reporting.run_view import RunView
 from atgen_ray.store.existing import open_runs
-from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal
+from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal, explain_end
 from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.run_folder import RunFolder
 
@@ -22,8 +22,8 @@ from atgen_ray.store.run_folder import RunFolder
 def publish_report(
     config: RunConfig, journal: Journal, folder: RunFolder, reason: str | None
 ) -> None:
-    """Writes `report.html` and `learning_curve.png` into the run's own folder; `reason` says why
-    the run ended.
+    """Write `report.html` and `learning_curve.png` into the run's own folder; `reason` says why the
+    run ended.
     """
     view = _collect(config.name, journal, folder, reason)
     if folder.is_local:
@@ -36,7 +36,7 @@ def publish_report(
 def compare_runs(
     names: Sequence[str], storage: str, database_url: SecretStr | None, output: Path
 ) -> Path:
-    """Writes a report on the runs `names`, in that order, to the local file `output`; returns its
+    """Write a report on the runs `names`, in that order, to the local file `output`; return its
     path.
 
     Raises:
@@ -51,7 +51,7 @@ def compare_runs(
 
 
 def view_runs(names: Sequence[str], storage: str, database_url: SecretStr | None) -> list[RunView]:
-    """The runs `names` as they stand now, in that order.
+    """Return the runs `names` as they stand now, in that order.
 
     Raises:
         UserError: no run has such a name.
@@ -63,8 +63,8 @@ def view_runs(names: Sequence[str], storage: str, database_url: SecretStr | None
 
 
 def view_run(name: str, journal: Journal, storage: str, selection: bool = True) -> RunView:
-    """The run as it stands now; without `selection`, which takes the longest, nothing is said of
-    what was picked.
+    """Return the view of the run as it is now. Without `selection`, which takes the longest, it
+    says nothing of what was picked.
 
     Raises:
         UserError: no run has that name.
@@ -80,8 +80,8 @@ def _collect(
 
 
 def _count_actual(name: str, journal: Journal) -> dict[str, float]:
-    """What the run has come to so far, by the names that its plan has."""
-    steps = journal.events(name, kind="step")
+    """Return what the run has used so far, under the names of its plan."""
+    steps = journal.steps(name)
     seconds = sum(event.seconds or 0.0 for event in steps)
     annotation = sum(event.seconds or 0.0 for event in steps if event.step == "annotation")
     return {
@@ -95,13 +95,10 @@ def _count_actual(name: str, journal: Journal) -> dict[str, float]:
 
 
 def _find_reason(name: str, journal: Journal) -> str | None:
-    """What the run's last end said, or its status; None while it goes on."""
+    """Return the message with which the run last ended, else its status; None while it goes on."""
     status = journal.describe_status(journal.run(name))
     if status in ("created", "running"):
         return None
     if status == INTERRUPTED:
         return f"{status}: {INTERRUPTION}"
-    messages = [
-        event.payload["message"] for event in journal.events(name) if event.payload.get("message")
-    ]
-    return str(messages[-1]) if messages else status
+    return explain_end(status, journal.events(name)) or status

@@ -1,5 +1,6 @@
-"""What a report shows of one run, computed once by `collect_run`; nothing here reads files or
-draws.
+"""Data of a report on one run, computed once by `collect_run`; nothing here reads files or draws.
+
+A part that a run in progress does not have yet is empty or None.
 """
 
 import math
@@ -22,13 +23,13 @@ class Estimate:
 
     @property
     def known(self) -> bool:
-        """Whether there is a number to show at all."""
+        """Return whether the mean is a finite number."""
         return math.isfinite(self.mean)
 
 
 @dataclass(frozen=True)
 class Pick:
-    """One selected example: why it was picked, what the model said then, and the label it got."""
+    """One selected example: the scores it was picked by, the model's output then, and its label."""
 
     id: str
     rank: int
@@ -42,7 +43,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class TrainingView:
-    """One fine-tuning; losses in nats for each answer token."""
+    """One fine-tuning; `losses` are (step, nats per answer token)."""
 
     losses: list[tuple[int, float]]
     examples: int
@@ -52,7 +53,7 @@ class TrainingView:
 
 @dataclass(frozen=True)
 class RoundView:
-    """One round. `labels` and `dollars` are totals so far; `seconds` are this round's alone, by
+    """One round. `labels` and `dollars` are totals so far; `seconds` are those of this round, by
     step.
 
     `labels` is None until the round has its row in metrics.json.
@@ -69,14 +70,13 @@ class RoundView:
     picks: list[Pick]
     training: TrainingView | None
     diagnostics: RoundDiagnostics | None
-    few_shot: dict[str, Estimate] = field(
-        default_factory=dict
-    )  # of the untuned model, shown labels of this round
+    # Of the untuned model that is shown labels of this round in its prompt.
+    few_shot: dict[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PlanView:
-    """One number that was planned before the run, and what it came to."""
+    """One number of the plan made before the run, and its actual value so far."""
 
     name: str
     planned: float | None
@@ -85,7 +85,7 @@ class PlanView:
 
 @dataclass(frozen=True)
 class RunView:
-    """One run, finished or in progress; a part that is not there yet is empty or None."""
+    """One run, finished or in progress."""
 
     name: str
     stopped: str | None  # why the run ended; None while it goes on
@@ -105,7 +105,7 @@ class RunView:
 
     @property
     def metrics(self) -> list[str]:
-        """Every metric, the headline's first, then in the order of the configuration."""
+        """Return every metric: the headline's first, then in the order of the configuration."""
         found = {name for view in self.rounds for name in view.metrics}
         asked = (self.config.get("evaluation") or {}).get("metrics") or []
         order = dict.fromkeys([self.metric, *asked, *sorted(found)])
@@ -113,11 +113,11 @@ class RunView:
 
     @property
     def done(self) -> list[RoundView]:
-        """The rounds that have their row in metrics.json."""
+        """Return the rounds that have their row in metrics.json."""
         return [view for view in self.rounds if view.labels is not None]
 
     def curve(self, metric: str) -> list[tuple[RoundView, Estimate]]:
-        """The rounds where `metric` has a value."""
+        """Return the rounds in which `metric` has a value, with that value."""
         return [
             (view, view.metrics[metric])
             for view in self.done
@@ -126,21 +126,21 @@ class RunView:
 
     @property
     def labels(self) -> int:
-        """Labels bought so far."""
+        """Return the labels bought so far."""
         return max((view.labels or 0 for view in self.done), default=0)
 
     @property
     def dollars(self) -> float:
-        """Dollars spent so far."""
+        """Return the dollars spent so far."""
         return max((view.dollars for view in self.done), default=0.0)
 
     @property
     def seconds(self) -> float:
-        """Seconds of all steps of all rounds so far."""
+        """Return the seconds of all steps of all rounds so far."""
         return self.seconds_until(max((view.round for view in self.done), default=-1))
 
     def seconds_until(self, round: int) -> float:
-        """Seconds of all steps up to the end of `round`."""
+        """Return the seconds of all steps up to the end of `round`."""
         return math.fsum(
             seconds
             for view in self.rounds

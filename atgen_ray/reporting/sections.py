@@ -1,4 +1,6 @@
-"""One run as the templates show it: each plot is drawn when a template asks for it, and once."""
+"""Sections of a report as the templates show them. Each plot is drawn when a template asks for it,
+and only once.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ CHARACTERS = 300_000  # of all texts of the page
 
 @dataclass(frozen=True)
 class Limits:
-    """What keeps the page small however much there is to show; each is for one run."""
+    """Limits that keep the page small for long runs and for many; each holds for one run."""
 
     rounds: int  # with their picks and plots
     points: int  # of the pool on a map
@@ -65,31 +67,30 @@ class RunSection:
 
     @property
     def letter(self) -> str:
-        """How the run is called in the page."""
+        """Return the letter of the run in the page."""
         return formats.name_letter(self.index)
 
     @property
     def series(self) -> str:
-        """The CSS variable of its colour."""
+        """Return the CSS variable of the run's colour."""
         return SERIES[self.group % len(SERIES)]
 
     @cached_property
     def gain(self) -> Estimate | None:
-        """Of single test examples, first to last evaluated round."""
+        """Return the mean gain of a test example from the first to the last evaluated round."""
         view = self.view
-        first, last = (
-            scores.get(view.metric or "", {}) for scores in (view.first_scores, view.last_scores)
-        )
+        first = view.first_scores.get(view.metric or "", {})
+        last = view.last_scores.get(view.metric or "", {})
         return bootstrap_difference(first, last)
 
     @cached_property
     def curves(self) -> list[tuple[str, list[CurvePanel]]]:
-        """Every metric with its panels."""
+        """Return every metric with its panels; none if a comparison on the page holds them."""
         return draw_all([self.view], self._prefix) if self.alone else []
 
     @cached_property
     def rounds(self) -> list[RoundSection]:
-        """The rounds that are shown in full."""
+        """Return the rounds that are shown in full."""
         picked = [one for one in self.view.rounds if one.picks]
         return [
             _build_round(self.view, one, self._prefix, self.limits)
@@ -98,12 +99,12 @@ class RunSection:
 
     @cached_property
     def trends(self) -> list[Trend]:
-        """Diagnostics over the rounds."""
+        """Return the diagnostics over the rounds."""
         return draw_trends(self.view.rounds, self._prefix)
 
     @property
     def steps(self) -> list[tuple[str, str, float]]:
-        """Name, CSS variable and seconds in all of each step."""
+        """Return name, CSS variable and total seconds of each step."""
         return [
             (
                 step,
@@ -115,12 +116,12 @@ class RunSection:
 
     @cached_property
     def seconds(self) -> Markup | None:
-        """Time by round."""
+        """Return the plot of time by round."""
         return draw_seconds(self.view, self._prefix)
 
     @cached_property
     def losses(self) -> Markup | None:
-        """Training loss."""
+        """Return the plot of the training loss."""
         return draw_losses(self.view, self._prefix)
 
     @property
@@ -129,7 +130,7 @@ class RunSection:
 
 
 def set_limits(views: Sequence[RunView]) -> Limits:
-    """The limits of a page that shows `views`."""
+    """Return the limits of a page that shows `views`."""
     runs = len(views)
     rounds = max(1, 16 // runs)
     picks = 10 if runs <= 4 else 3
@@ -145,7 +146,7 @@ def set_limits(views: Sequence[RunView]) -> Limits:
 
 
 def draw_all(views: Sequence[RunView], prefix: str) -> list[tuple[str, list[CurvePanel]]]:
-    """The panels of every metric that any of the runs has."""
+    """Return the panels of every metric that any of the runs has."""
     metrics = dict.fromkeys(
         metric for view in views for metric in view.metrics if view.curve(metric)
     )
@@ -154,6 +155,7 @@ def draw_all(views: Sequence[RunView], prefix: str) -> list[tuple[str, list[Curv
 
 def _build_round(view: RunView, one: RoundView, prefix: str, limits: Limits) -> RoundSection:
     explanation = explain_strategy(one.strategy)
+    # Parts in the order of the explanation; those that it does not know follow by name.
     names = {name for pick in one.picks for name in pick.parts}
     ordered = [name for name in explanation.parts if name in names] + sorted(
         names - explanation.parts.keys()

@@ -1,3 +1,3 @@
-"""One run from its configuration to its report: the round loop, who drives it, and looking at it
-from outside.
+"""One run from its configuration to its report: round loop, controller and driver, estimates, and
+queries from outside.
 """

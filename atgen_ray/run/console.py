@@ -1,5 +1,8 @@
-"""What a run looks like on a screen: live bars on a terminal or in a notebook, plain lines
+"""Progress of a run on standard output: live bars on a terminal or in a notebook, plain lines
 elsewhere, JSON lines for programs.
+
+A screen has `show_event` for what the journal holds, `show_activity` for the step under way, and
+`close`. `JsonLines` and `Pacer` are shared with the screens of a sweep (bench/console.py).
 """
 
 import json
@@ -29,8 +32,47 @@ NOTEBOOK_SECONDS = 0.5  # how often the bar of a notebook is drawn at most
 PLAIN_SECONDS = 15.0  # how often a plain screen tells of a step under way
 
 
+class Pacer:
+    """Limits how often a plain screen prints the step under way: every `PLAIN_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._printed = time.monotonic()
+
+    def reset(self) -> None:
+        """Note that a line was printed now."""
+        self._printed = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Return whether nothing was printed for `PLAIN_SECONDS`."""
+        return time.monotonic() - self._printed >= PLAIN_SECONDS
+
+
+class JsonLines:
+    """Writes values to standard output, one JSON object a line."""
+
+    def __init__(self) -> None:
+        self._last: Any = None
+        self._out = sys.stdout
+
+    def write(self, value: Any) -> None:
+        """Write one line."""
+        self._out.write(json.dumps(value, default=str) + "\n")
+        self._out.flush()
+
+    def is_new(self, state: Any) -> bool:
+        """Return whether `state` differs from that of the last call; screens are asked many times a
+        second and print changes only.
+        """
+        changed = state != self._last
+        self._last = state
+        return bool(changed)
+
+    def close(self) -> None:
+        """Do nothing: lines stay."""
+
+
 class LiveScreen:
-    """A bar for the step under way, a line for each one done."""
+    """A bar for the step under way, and a line for each step done."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -49,7 +91,7 @@ class LiveScreen:
         self._started = 0.0
 
     def show_event(self, event: Event) -> None:
-        if event.kind == "step":
+        if event.is_step:
             self._console.print(describe_step(event), highlight=False)
         elif event.kind == WARNING:
             self._console.print(f"warning: {event.payload[WARNING]}", markup=False, highlight=False)
@@ -70,7 +112,7 @@ class LiveScreen:
         )
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bars.stop()
             self._bars.remove_task(self._bar)
@@ -78,18 +120,18 @@ class LiveScreen:
 
 
 class PlainScreen:
-    """One line for each step done, and now and then one for the step under way, with the time
-    left.
+    """A line for each step done, and every `PLAIN_SECONDS` one for the step under way, with the
+    time left.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told = time.monotonic()
+        self._pacer = Pacer()
         self._waiting: str | None = None
 
     def show_event(self, event: Event) -> None:
-        if event.kind == "step":
-            self._told = time.monotonic()
+        if event.is_step:
+            self._pacer.reset()
             self._console.print(describe_step(event), highlight=False)
         elif event.kind == WARNING:
             self._console.print(f"warning: {event.payload[WARNING]}", markup=False, highlight=False)
@@ -97,14 +139,15 @@ class PlainScreen:
     def show_activity(self, activity: dict[str, Any]) -> None:
         waiting = self._waiting
         self._waiting = activity.get("waiting")
+        # That the run begins to wait for something is printed at once.
         news = self._waiting is not None and self._waiting != waiting
-        if not news and time.monotonic() - self._told < PLAIN_SECONDS:
+        if not news and not self._pacer.is_due():
             return
-        self._told = time.monotonic()
+        self._pacer.reset()
         self._console.print(describe_activity(activity), highlight=False)
 
     def close(self) -> None:
-        """Nothing to take away."""
+        """Do nothing: lines stay."""
 
 
 class NotebookScreen:
@@ -134,14 +177,15 @@ class NotebookScreen:
         self._draw()
 
     def show_activity(self, activity: dict[str, Any]) -> None:
-        done, total = activity["done"], activity["total"]
+        done = activity["done"]
+        total = activity["total"]
         value = f' value="{int(done)}" max="{int(total)}"' if total else ""
         self._bar = f"<progress{value}></progress> {escape(describe_activity(activity))}"
         if time.monotonic() - self._drawn >= NOTEBOOK_SECONDS:
             self._draw()
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Take the bar away."""
         self._bar = ""
         self._draw()
 
@@ -151,36 +195,21 @@ class NotebookScreen:
         self._output.update(self._html(f"<pre>{lines}</pre>{self._bar}"))
 
 
-class JsonScreen:
-    """Every event, and every change of the activity, as one JSON object a line on standard
-    output.
-    """
-
-    def __init__(self) -> None:
-        self._last: dict[str, Any] = {}
-        self._out = sys.stdout
+class JsonScreen(JsonLines):
+    """Every event, and every change of the activity, as a JSON line."""
 
     def show_event(self, event: Event) -> None:
         self.write({"type": "event"} | asdict(event))
 
     def show_activity(self, activity: dict[str, Any]) -> None:
-        if activity != self._last:
-            self._last = activity
+        if self.is_new(activity):
             self.write({"type": "progress"} | activity | {"seconds_left": _seconds_left(activity)})
-
-    def write(self, value: Any) -> None:
-        """One JSON line."""
-        self._out.write(json.dumps(value, default=str) + "\n")
-        self._out.flush()
-
-    def close(self) -> None:
-        """Nothing to take away."""
 
 
 def choose_screen(
     as_json: bool, console: Console
 ) -> LiveScreen | NotebookScreen | PlainScreen | JsonScreen:
-    """The screen that fits where the output goes."""
+    """Return the screen for where the output goes: a program, a notebook, a terminal or a file."""
     if as_json:
         return JsonScreen()
     if console.is_jupyter:
@@ -189,13 +218,13 @@ def choose_screen(
 
 
 def describe_step(event: Event) -> str:
-    """A step that is done, as one line."""
+    """Return a finished step as one line."""
     where = f"round {event.round}" if event.round else "start"
     return f"  {where:<9} {event.step:<12}{event.seconds or 0:8.1f} s"
 
 
 def describe_activity(activity: dict[str, Any]) -> str:
-    """The step under way with the rows done and the time left, as one line."""
+    """Return the step under way, with the rows done and the time left, as one line."""
     left = _seconds_left(activity)
     line = f"{_title(activity)}: {activity['done']}/{activity['total'] or '?'}"
     if waiting := activity.get("waiting"):
@@ -207,8 +236,8 @@ def describe_activity(activity: dict[str, Any]) -> str:
 
 
 def describe_annotation(annotation: dict[str, Any]) -> Iterator[str]:
-    """How a run's requests to annotating models stand, one line for all and one for each batch job
-    under way.
+    """Yield the state of a run's requests to annotating models: one line for all, and one for each
+    batch job under way.
     """
     if counts := ", ".join(
         f"{count} {state}" for state, count in sorted(annotation["requests"].items())
@@ -227,7 +256,7 @@ def describe_annotation(annotation: dict[str, Any]) -> Iterator[str]:
 
 
 def plan_table(estimate: dict[str, Any]) -> Table:
-    """The numbers of a plan, one a row."""
+    """Return the numbers of a plan as a table."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in estimate.items():
         if not isinstance(value, list):
@@ -236,18 +265,16 @@ def plan_table(estimate: dict[str, Any]) -> Table:
 
 
 def plan_lines(estimate: dict[str, Any]) -> Iterator[str]:
-    """What a plan has to say beside its numbers: why rows are without use, and what else should be
-    known.
-    """
-    for letter in estimate["dead_letters"]:
-        yield f"dead letter {letter}"
+    """Yield the notes of a plan and the reasons why rows cannot be used."""
+    for dead_letter in estimate["dead_letters"]:
+        yield f"dead letter {dead_letter}"
     for note in estimate["notes"]:
         yield f"note: {note}"
 
 
 def curve_table(rows: list[dict[str, Any]], width: int) -> Table:
-    """The learning curve, a row a round: means, and where a screen of `width` columns has room
-    their intervals.
+    """Return the learning curve as a table with a row a round: means, and intervals where a screen
+    of `width` columns has room for them.
     """
     metrics = sorted({name for row in rows for name in row["metrics"]}, key=_metric_order)
     wide = width >= 34 + 22 * len(metrics)

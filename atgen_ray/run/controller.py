@@ -1,9 +1,8 @@
-"""The round loop of one run: pool, embedding, generation, selection, annotation, training,
-evaluation.
+"""Round loop of one run: pool, embedding, generation, selection, annotation, training, evaluation.
 
-Every step writes its output aside, renames it into place and then journals it. A step that is
-journalled is not done again, and one whose output is there already only needs its journal entry; so
-a run may die anywhere.
+Every step writes its output to a temporary place, renames it and then records the step in the
+journal (`Controller._commit`). A recorded step is not repeated, and a step whose output exists only
+needs its record. Hence a run may die at any point, and a new controller continues from the journal.
 """
 
 import time
@@ -30,7 +29,7 @@ from atgen_ray.engines.registry import build_engine
 from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
 from atgen_ray.evaluation.ray_scoring import score_on_ray
 from atgen_ray.models.few_shot import show_solved
-from atgen_ray.run.estimate import estimate_run, warn_of_overlap
+from atgen_ray.run.estimate import LEAKED, estimate_run, warn_of_overlap
 from atgen_ray.run.metrics_table import collect_rows
 from atgen_ray.run.provenance import write_provenance
 from atgen_ray.run.round_model import RoundModel
@@ -41,7 +40,7 @@ from atgen_ray.run.takeover import take_over
 from atgen_ray.selection import select_batch
 from atgen_ray.selection.ray_pool import choose_workers
 from atgen_ray.selection.strategy import MODEL
-from atgen_ray.store.journal import WARNING, Journal, Lease
+from atgen_ray.store.journal import STEP, WARNING, Journal, Lease
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.training import TrainingExample, train_adapter
@@ -49,7 +48,7 @@ from atgen_ray.training.reweighting import weigh_examples
 
 
 class Controller:
-    """Drives one run from wherever its journal says it is to its end."""
+    """Drives one run from the state in its journal to its end."""
 
     def __init__(
         self,
@@ -57,26 +56,28 @@ class Controller:
         journal: Journal,
         lease: Lease,
         folder: RunFolder,
-        watch: ProgressTracker,
+        tracker: ProgressTracker,
         remote: Progress,
     ) -> None:
-        """`watch` hears of progress made here, `remote` of progress made in training workers."""
+        """`tracker` counts progress in this process, `remote` receives progress from training
+        workers.
+        """
         self._config = config
         self._journal = journal
         self._lease = lease
         self._folder = folder
-        self._watch = watch
+        self._tracker = tracker
         self._remote = remote
         self._state = RunState(config, journal, folder)
         self._committed = set(journal.committed_steps(config.name))
-        self._reused = 0.0  # seconds that the step under way was spared by what other runs shared
+        self._reused = 0.0  # seconds that shared rows of other runs saved in the step under way
         self._model = RoundModel(config, self._state, folder, self._add_reused_seconds)
 
     def run(self) -> str:
-        """Runs to the end and returns why it ended.
+        """Run all rounds and return why the run ended.
 
         Raises:
-            RunStopped: the watch was asked to stop; what is committed stays.
+            RunStopped: the tracker was asked to stop; committed steps are kept.
             UserError: the input has a mistake.
         """
         self.write_provenance()
@@ -96,7 +97,7 @@ class Controller:
         return reason
 
     def run_round(self, round: int) -> str | None:
-        """One round; why the run ends in the middle of it, or None."""
+        """Run one round; return why the run ends in the middle of it, or None."""
         self.generate_features(round)
         self.select_batch(round)
         try:
@@ -107,15 +108,15 @@ class Controller:
         return None
 
     def learn(self, round: int) -> None:
-        """Trains on all labels up to `round` and evaluates what came of it."""
+        """Train on all labels up to `round` and evaluate the adapter."""
         if round == max(1, self._state.inherited) and self._config.evaluation.few_shot:
             self.evaluate_few_shot(round)
         self.train_adapter(round)
         self.evaluate_adapter(round)
 
     def run_selection(self) -> str:
-        """One query batch chosen with no labels and no training (experimental design); as `run`
-        otherwise.
+        """Select one query batch without labels and training (experimental design); otherwise like
+        `run`.
         """
         self.write_provenance()
         self.prepare_pool()
@@ -125,8 +126,8 @@ class Controller:
         return SELECTED
 
     def write_provenance(self) -> None:
-        """Notes what this attempt is made with; an event warns of libraries that changed since the
-        last one.
+        """Record the versions that this attempt uses; an event warns of libraries that changed
+        since the last attempt.
         """
         epoch = self._lease.epoch
         now = time.time()
@@ -135,7 +136,9 @@ class Controller:
             self._journal.append(self._lease, WARNING, payload={"warning": warning})
 
     def prepare_pool(self) -> None:
-        """Reads pool and test set; known answers go to a table of their own."""
+        """Read the pool and the test set; known answers go to a separate table, which selection
+        never sees.
+        """
 
         def make(progress: Progress) -> None:
             data = self._config.data
@@ -145,26 +148,20 @@ class Controller:
             gold = [pool.gold]
             dead = list(pool.dead)
             leaked = list[str]()
-            test = (
-                build_split(data, prompt, "test", seed, progress) if data.test is not None else None
-            )
-            if test is not None:
+            test_rows = 0
+            if data.test is not None:
+                test = build_split(data, prompt, "test", seed, progress)
                 leaked = overlap(pool.examples, test.examples)
-                dead += [
-                    *test.dead,
-                    *(
-                        DeadLetter(id_, "pool", "its text is also in the test set")
-                        for id_ in leaked
-                    ),
-                ]
+                dead += test.dead
+                dead += [DeadLetter(id_, "pool", LEAKED) for id_ in leaked]
                 gold.append(test.gold)
+                test_rows = test.examples.num_rows
                 self._folder.write_table("test.parquet", test.examples)
+            # The pool is written last: `_commit` takes its presence as proof that all is there.
             self._journal.record_dead_letters(self._lease, None, dead)
             self._folder.write_table("gold.parquet", pa.concat_tables(gold))
-            rows = test.examples.num_rows if test else 0
-            self._folder.write_json(
-                "plan.json", estimate_run(self._config, pool.examples, leaked, rows, self._journal)
-            )
+            plan = estimate_run(self._config, pool.examples, leaked, test_rows, self._journal)
+            self._folder.write_json("plan.json", plan)
             self._folder.write_table("pool.parquet", pool.examples)
 
         if self._state.inherited:
@@ -173,14 +170,14 @@ class Controller:
         self._check_overlap()
 
     def take_over(self) -> None:
-        """Takes over pool, labels and ledger of another run, once."""
+        """Copy pool, labels and ledger of another run, once."""
         if (0, "pool") not in self._committed:
-            self._watch.begin(0, "takeover")
+            self._tracker.start_step(0, "takeover")
             take_over(self._config, self._journal, self._lease, self._folder)
             self._committed = set(self._journal.committed_steps(self._config.name))
 
     def embed_pool(self) -> None:
-        """Embeds the pool where a strategy, or the weighing of labels, looks at embeddings."""
+        """Embed the pool if a strategy or the weighting of labels uses embeddings."""
         if self._config.training.reweight or any(
             "embeddings" in self._state.needs(round) for round in (1, 2)
         ):
@@ -191,29 +188,29 @@ class Controller:
             def make(progress: Progress) -> None:
                 if self._config.cache is None:
                     return embed_pool(pool, config, folder, progress)
-                shelf = open_embedding_cache(self._config.cache, config)
+                cache = open_embedding_cache(self._config.cache, config)
                 contents = pool["content"].to_pylist()
                 self._add_reused_seconds(
                     share_embeddings(
-                        shelf, contents, folder, lambda: embed_pool(pool, config, folder, progress)
+                        cache, contents, folder, lambda: embed_pool(pool, config, folder, progress)
                     )
                 )
 
             self._commit(0, "embedding", None, make)
 
     def generate_features(self, round: int) -> None:
-        """One pass of the current model over the candidates, where the strategy looks at its
-        outputs or states.
+        """Run the current model over the candidates if the strategy uses its outputs or hidden
+        states.
         """
         needs = self._state.needs(round)
-        rel = f"{round_folder(round)}/features.parquet"
+        path = f"{round_folder(round)}/features.parquet"
 
         def make(progress: Progress) -> None:
             candidates = pa.array(self._state.shortlist(round), pa.string())
             examples = self._state.pool.filter(pc.is_in(self._state.pool["id"], candidates))
             samples = SAMPLES if "samples" in needs else 0
             features = self._model.answer(round, round - 1, examples, "features", progress, samples)
-            if "states" in needs:
+            if "states" in needs:  # they need a pass of their own, whatever the engine
                 config = self._config
                 adapter = self._state.adapter(round - 1)
                 features = append_states(
@@ -226,31 +223,30 @@ class Controller:
                     progress,
                 )
             self._record_failures(round, "generation", features)
-            self._folder.write_table(rel, features)
+            self._folder.write_table(path, features)
             self._folder.remove(f"{round_folder(round)}/features.parts")
 
         if needs & MODEL:
-            self._commit(round, "generation", rel, make)
+            self._commit(round, "generation", path, make)
 
     def select_batch(self, round: int) -> None:
-        """Picks the query batch."""
+        """Select the query batch."""
         strategy, parameters, _ = self._state.strategy(round)
-        rel = f"{round_folder(round)}/selection.parquet"
+        path = f"{round_folder(round)}/selection.parquet"
 
         def make(progress: Progress) -> None:
             features = f"{round_folder(round)}/features.parquet"
             labels = {label.id: label.text for label in self._state.labels(round - 1)}
             ids = self._state.shortlist(round)
             has_features = self._state.has_output(round, "generation", features)
+            needs_embeddings = "embeddings" in self._state.needs(round)
             picks = select_batch(
                 strategy,
                 parameters,
                 ids=ids,
                 count=self._state.affordable(round),
                 labeled=labels.keys(),
-                embeddings=self._state.embeddings
-                if "embeddings" in self._state.needs(round)
-                else None,
+                embeddings=self._state.embeddings if needs_embeddings else None,
                 features=self._folder.read_table(features) if has_features else None,
                 texts=self._state.texts,
                 labels=labels,
@@ -258,45 +254,48 @@ class Controller:
                 round=round,
                 workers=choose_workers(self._config.selection.workers, len(ids), progress),
             )
-            self._folder.write_table(rel, picks)
+            self._folder.write_table(path, picks)
             progress(picks.num_rows, picks.num_rows)
 
-        self._commit(round, "selection", rel, make)
+        self._commit(round, "selection", path, make)
 
     def annotate_batch(self, round: int) -> None:
-        """Has the query batch labelled; what the journal has already is not asked for again.
+        """Label the query batch, except what the journal has already.
 
         Raises:
             BudgetSpent: nothing was bought, as the run's money is spent on labels of earlier
                 rounds.
             UserError: a budget is too small for any label of the round.
         """
-        rel = f"{round_folder(round)}/annotations.jsonl"
+        path = f"{round_folder(round)}/annotations.jsonl"
 
         def make(progress: Progress) -> None:
             picked = self._folder.read_table(
                 f"{round_folder(round)}/selection.parquet", columns=["id"]
             )
+            # The journal may have labels of this round from before a kill.
             have = {label.id for label in self._state.labels_of(round)}
             missing = [id_ for id_ in picked["id"].to_pylist() if id_ not in have]
             texts = self._state.texts
-            site = self._open_site(round, progress)
-            annotator = build_annotator(self._config.annotator, site)
+            context = self._open_context(round, progress)
+            annotator = build_annotator(self._config.annotator, context)
             labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
             self._journal.record_dead_letters(self._lease, round, dead)
             self._journal.record_annotations(self._lease, round, labels)
-            self._check_budget(round, site)
+            self._check_budget(round, context)
             self._folder.write_jsonl("labeled.jsonl", self._state.labeled_rows(round))
-            self._folder.write_jsonl(rel, [asdict(label) for label in self._state.labels_of(round)])
+            self._folder.write_jsonl(
+                path, [asdict(label) for label in self._state.labels_of(round)]
+            )
             progress(picked.num_rows, picked.num_rows)
 
-        self._commit(round, "annotation", rel, make)
+        self._commit(round, "annotation", path, make)
 
     def evaluate_few_shot(self, round: int) -> None:
-        """Answers of the untuned model, shown labels up to `round` as solved examples: what tuning
-        must beat.
+        """Evaluate the untuned model with labels up to `round` as solved examples in its prompt:
+        the baseline of tuning.
         """
-        rel = f"{round_folder(round)}/few_shot.json"
+        path = f"{round_folder(round)}/few_shot.json"
 
         def make(progress: Progress) -> None:
             config = self._config
@@ -308,83 +307,90 @@ class Controller:
             model, prompt = show_solved(config.model, config.prompt, solved)
             engine = build_engine(model, prompt, config.engine, self._folder)
             splits = dict.fromkeys(references, "test")
-            rows, metrics = (
-                self._score(round, splits, references, progress, engine) if splits else ([], {})
-            )
+            rows: list[dict[str, Any]] = []
+            metrics: dict[str, Any] = {}
+            if splits:
+                rows, metrics = self._score(round, splits, references, progress, engine)
             self._folder.write_jsonl(f"{round_folder(round)}/few_shot.jsonl", rows)
-            self._folder.write_json(rel, metrics)
+            self._folder.write_json(path, metrics)
             self._folder.remove(f"{round_folder(round)}/few_shot.parts")
 
-        self._commit(round, "few_shot", rel, make)
+        self._commit(round, "few_shot", path, make)
 
     def train_adapter(self, round: int) -> None:
-        """Fine-tunes an adapter on all labels so far, from the base model."""
+        """Fine-tune an adapter on all labels so far, from the base model or, with `warm_start`, the
+        last adapter.
+        """
         labels = self._state.labels(round)
         dev = self._state.dev(round)
         texts = self._state.texts
         labeled = [TrainingExample(label.id, texts[label.id], label.text) for label in labels]
         examples = [example for example in labeled if example.id not in dev]
-        rel = f"{round_folder(round)}/adapter"
+        path = f"{round_folder(round)}/adapter"
         work = f"{round_folder(round)}/training"
 
         def make(_: Progress) -> None:
             training = self._config.training
+            order = [training.order] if training.order else []
+            seed = mix_seed(self._config.seed, "training", round, *order)
+            start_from = self._state.adapter(round - 1) if training.warm_start else None
+            logs = None
+            if "tensorboard" in training.trackers:
+                logs = self._folder.path(f"logs/{round:03d}")
+            # The engine gives the GPU up while training needs it.
             with (
                 self._model.engine.released(self._config.name),
-                self._folder.publish(rel) as output,
+                self._folder.publish(path) as output,
             ):
                 result = train_adapter(
                     self._weigh(examples),
                     self._config.model,
                     self._config.prompt,
                     training,
-                    seed=mix_seed(
-                        self._config.seed,
-                        "training",
-                        round,
-                        *([training.order] if training.order else []),
-                    ),
+                    seed=seed,
                     output=output,
                     work=self._folder.path(work),
                     progress=self._remote,
-                    start_from=self._state.adapter(round - 1) if training.warm_start else None,
+                    start_from=start_from,
                     dev=[example for example in labeled if example.id in dev],
-                    logs=self._folder.path(f"logs/{round:03d}")
-                    if "tensorboard" in training.trackers
-                    else None,
+                    logs=logs,
                     name=f"{self._config.name}-{round:03d}",
                 )
                 self._folder.write_json(f"{round_folder(round)}/training.json", asdict(result))
             self._folder.remove(work)
 
         if examples:
-            self._commit(round, "training", rel, make)
+            self._commit(round, "training", path, make)
 
     def evaluate_adapter(self, round: int) -> None:
-        """Greedy answers on the test set (for the report) and the dev split (for stopping),
-        scored.
+        """Score greedy answers on the test set (for the report) and the dev split (for
+        stopping).
         """
-        rel = f"{round_folder(round)}/metrics.json"
+        path = f"{round_folder(round)}/metrics.json"
 
         def make(progress: Progress) -> None:
             references = self._state.test_references
             dev = self._state.dev(round)
             splits = dict.fromkeys(references, "test") | dict.fromkeys(dev, "dev")
+            # The labels of the dev split are its references.
             references = references | {
                 label.id: [label.text] for label in self._state.labels(round) if label.id in dev
             }
-            rows, metrics = self._score(round, splits, references, progress) if splits else ([], {})
+            rows: list[dict[str, Any]] = []
+            metrics: dict[str, Any] = {}
+            if splits:
+                rows, metrics = self._score(round, splits, references, progress)
             self._folder.write_jsonl(f"{round_folder(round)}/predictions.jsonl", rows)
-            self._folder.write_json(rel, metrics)
+            self._folder.write_json(path, metrics)
             self._folder.remove(f"{round_folder(round)}/predictions.parts")
 
-        self._commit(round, "evaluation", rel, make)
+        self._commit(round, "evaluation", path, make)
         self._folder.write_json(
             "metrics.json", collect_rows(self._config.name, self._journal, self._folder)
         )
 
     def _weigh(self, examples: list[TrainingExample]) -> list[TrainingExample]:
-        """The examples with their weights in the loss."""
+        """Return the examples with their weights in the loss."""
         largest = self._config.training.reweight
         if largest is None:
             return examples
@@ -394,7 +400,7 @@ class Controller:
         return [replace(example, weight=weights[example.id]) for example in examples]
 
     def find_stop(self, round: int) -> str | None:
-        """Why the run ends after `round`, or None."""
+        """Return why the run ends after `round`, or None."""
         labels = len(self._state.labels(round))
         dev_scores = self._state.dev_scores(round)
         if self._state.budget_met(round):
@@ -406,8 +412,8 @@ class Controller:
         return find_stop(stopping, round, labels, dev_scores, selectable, bought, count)
 
     def _check_overlap(self) -> None:
-        """Warns of examples that are in the test set too; raises UserError where nothing else is in
-        the pool.
+        """Warn of examples that are in the test set too. Raise UserError where the pool has no
+        others.
         """
         if self._config.data.test is None:
             return
@@ -418,56 +424,60 @@ class Controller:
         warning = warn_of_overlap(rows, len(leaked))
         if len(leaked) == rows:
             raise UserError(f"nothing can be labelled: {warning}")
-        told = [
+        warned = [
             event.payload[WARNING]
             for event in self._journal.events(self._config.name)
             if event.kind == WARNING
         ]
-        if warning and warning not in told:
+        if warning and warning not in warned:
             self._journal.append(self._lease, WARNING, 0, "pool", {WARNING: warning})
 
-    def _check_budget(self, round: int, site: AnnotationContext) -> None:
-        """Raises BudgetSpent or UserError where a budget kept every example of the round without a
+    def _check_budget(self, round: int, context: AnnotationContext) -> None:
+        """Raise BudgetSpent or UserError if a budget left every example of the round without a
         label.
         """
-        if not site.shortfalls or self._state.labels_of(round):
+        if not context.shortfalls or self._state.labels_of(round):
             return
-        met = site.shortfalls[-1]
+        met = context.shortfalls[-1]
         if met.limit == "run" and self._state.labels(round):
             raise BudgetSpent
-        raise UserError(f"no label can be bought in round {round}: {site.describe_shortfall(met)}")
+        raise UserError(
+            f"no label can be bought in round {round}: {context.describe_shortfall(met)}"
+        )
 
     def _require_labels(self, round: int, reason: str) -> None:
-        """Raises UserError where the run would end after `round` with nothing to learn from."""
+        """Raise UserError if the run would end after `round` without any label."""
         if self._state.labels(round):
             return
-        letters = [
-            letter
-            for _, letter in self._journal.dead_letters(self._config.name)
-            if letter.step == "annotation"
+        dead_letters = [
+            dead_letter
+            for _, dead_letter in self._journal.dead_letters(self._config.name)
+            if dead_letter.step == "annotation"
         ]
         first = (
-            f" {len(letters)} examples got none, the first: {letters[0].reason}" if letters else ""
+            f" {len(dead_letters)} examples got none, the first: {dead_letters[0].reason}"
+            if dead_letters
+            else ""
         )
         raise UserError(f"the run ends without a label ({reason}).{first}")
 
     def _commit(
         self, round: int, step: str, output: str | None, make: Callable[[Progress], None]
     ) -> None:
-        """Does a step unless its output is there, then journals it."""
+        """Do a step unless its output exists, then record it in the journal."""
         if (round, step) in self._committed:
             return
-        self._watch.begin(round, step)
+        self._tracker.start_step(round, step)
         self._reused = 0.0
         started = time.monotonic()
         if output is None or not self._folder.exists(output):
-            make(self._watch)
+            make(self._tracker)
         payload = {
             "output": output,
-            "rows": self._watch.snapshot()["total"],
+            "rows": self._tracker.snapshot()["total"],
             "reused_seconds": self._reused,
         }
-        self._journal.append(self._lease, "step", round, step, payload, time.monotonic() - started)
+        self._journal.append(self._lease, STEP, round, step, payload, time.monotonic() - started)
         self._committed.add((round, step))
 
     def _add_reused_seconds(self, seconds: float) -> None:
@@ -481,8 +491,8 @@ class Controller:
         progress: Progress,
         untuned: Engine | None = None,
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """A row for each prediction, and the metrics of each split; `untuned` answers in the
-        adapter's place.
+        """Return a row for each prediction, and the metrics of each split; `untuned` replaces the
+        engine with the adapter.
         """
         evaluation = self._config.evaluation
         ids = sorted(splits)
@@ -490,8 +500,8 @@ class Controller:
         name = "few_shot" if untuned else "predictions"
         features = self._model.answer(round, round, examples, name, progress, untuned=untuned)
         self._record_failures(round, "evaluation", features)
-        # An example that the engine could not answer counts as an empty answer, and stands in the
-        # dead letters.
+        # An example that the engine could not answer counts as an empty answer; it is a dead
+        # letter too.
         predictions = dict(
             zip(
                 features["id"].to_pylist(),
@@ -509,13 +519,15 @@ class Controller:
             evaluation.confidence,
             self._config.seed,
             sources={id_: self._state.texts[id_] for id_ in ids},
-            resources=Resources(evaluation.models, build_judge(self._open_site(round, progress))),
+            resources=Resources(
+                evaluation.models, build_judge(self._open_context(round, progress))
+            ),
             scorer=score_on_ray,
         )
         progress(len(ids), len(ids))
         return result
 
-    def _open_site(self, round: int, progress: Progress) -> AnnotationContext:
+    def _open_context(self, round: int, progress: Progress) -> AnnotationContext:
         labeled = self._state.labels(round - 1)
         texts = self._state.texts
         return AnnotationContext(

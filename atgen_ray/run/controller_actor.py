@@ -1,5 +1,8 @@
-"""The controller as a detached named Ray actor: it outlives its driver, and a restarted one replays
-the journal.
+"""Controller as a detached, named Ray actor: it outlives its driver, and a restarted one continues
+from the journal.
+
+Threads of the actor: one runs the round loop, one renews the lease, and Ray's own answer drivers.
+Exactly one of them writes how the run ended (`_closing`).
 """
 
 import logging
@@ -14,7 +17,7 @@ from ray.exceptions import RayActorError, WorkerCrashedError
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.credentials import redact
-from atgen_ray.core.errors import RunBusyError, RunStopped, UserError, notify
+from atgen_ray.core.errors import RunBusyError, RunStopped, UserError, root_message
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import find_mistake, find_start_failure, quieten_ray_data
@@ -24,8 +27,8 @@ from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
 LEASE_SECONDS = 20.0
-IDLE_SECONDS = 60.0  # how long a controller stays after its run, for drivers that still ask
-# How long a step may take to notice that it shall stop; `ray job stop` kills the driver after 3.
+IDLE_SECONDS = 60.0  # how long a controller stays after its run, for drivers that still poll
+# How long a step may take to notice that it is to stop; `ray job stop` kills the driver after 3.
 STOP_SECONDS = 2.0
 
 Goal = Literal["run", "select", "measure"]  # measure: a run of a suite, without a report of its own
@@ -34,13 +37,13 @@ logger = logging.getLogger(__name__)
 
 
 def actor_name(run: str) -> str:
-    """The name of a run's controller in the Ray namespace `atgen`."""
+    """Return the name of a run's controller in the Ray namespace `atgen`."""
     return f"controller-{run}"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a driver sees: how the run stands, new events, and the step under way."""
+    """State of a run as drivers see it: status, new events, and the step under way."""
 
     status: Status
     activity: dict[str, Any]
@@ -50,13 +53,13 @@ class Snapshot:
 
 
 class RemoteProgress:
-    """Tells a controller of progress from another process; serialisable."""
+    """Sends progress from another process to a controller; serialisable."""
 
     def __init__(self, controller: Any) -> None:
         self._controller = controller
 
     def __call__(self, done: int, total: int) -> None:
-        self._controller.note.remote(done, total)
+        self._controller.update.remote(done, total)
 
 
 @ray.remote
@@ -64,22 +67,22 @@ class ControllerActor:
     """Runs the round loop in a thread and answers drivers meanwhile."""
 
     def __init__(self, config: RunConfig, owner: str, goal: Goal = "run") -> None:
-        """Takes the run's lease (`owner` stays the same over restarts of this actor) and starts or
-        resumes the run.
+        """Acquire the run's lease (`owner` stays the same over restarts of this actor) and start or
+        resume the run.
 
         With the goal "select" the run ends once its first batch is selected.
 
-        The actor's constructor must not fail: what goes wrong is told by `poll`.
+        The constructor of an actor must not fail: `poll` reports errors instead.
         """
         self._config = config
         self._goal = goal
         self._journal = open_journal(config.storage, config.database_url)
-        self._watch = ProgressTracker()
+        self._tracker = ProgressTracker()
         self._status: Status = "running"
         self._message = ""
         self._mistake = False
         self._lease: Lease | None = None
-        self._closing = threading.Lock()  # whoever holds it says how the run ended
+        self._closing = threading.Lock()  # its holder writes how the run ended
         self._ended = threading.Event()
         self._thread = threading.Thread(
             target=self._drive, args=(owner,), name="controller", daemon=True
@@ -87,33 +90,31 @@ class ControllerActor:
         self._thread.start()
 
     def poll(self, after: int) -> Snapshot:
-        """The state of the run and its events with a sequence number above `after`."""
-        # before the events, so that an ended run has all of them
+        """Return the state of the run and its events with a sequence number above `after`."""
+        # Read the status before the events, so that a run seen as ended has all of them.
         status = self._status
         message = self._message
         try:
             events = self._journal.events(self._config.name, after)
-        except (
-            UserError
-        ):  # the database is away: whether the run can wait for it is for the run to say
+        except UserError:  # the database is unreachable; the run itself decides whether it can wait
             events = []
-        return Snapshot(status, self._watch.snapshot(), events, message, self._mistake)
+        return Snapshot(status, self._tracker.snapshot(), events, message, self._mistake)
 
-    def note(self, done: int, total: int) -> None:
-        """Progress of a training worker."""
-        self._watch.note(done, total)
+    def update(self, done: int, total: int) -> None:
+        """Count progress of a training worker."""
+        self._tracker.update(done, total)
 
     def stop(self) -> None:
-        """Stops the run at its next chance, or in the middle of a step that gives none; what is
-        committed stays.
+        """Stop the run at its next chance, or after a short wait in the middle of a step; committed
+        steps are kept.
         """
-        self._watch.stop()
+        self._tracker.stop()
         timer = threading.Timer(STOP_SECONDS, self._abandon)
         timer.daemon = True
         timer.start()
 
     def _drive(self, owner: str) -> None:
-        """The run to its end, which is told to drivers even where the journal cannot be written."""
+        """Run to the end and report it to drivers, even if the journal cannot be written."""
         status: Status = "failed"
         try:
             status, message, mistake = self._hold(self._acquire(ProcessIdentity(owner)))
@@ -125,15 +126,15 @@ class ControllerActor:
             message = f"another controller took over: {error}"
             mistake = False
         except UserError as error:
-            message = redact(notify(error))
+            message = redact(root_message(error))
             mistake = True
-        except Exception:  # the end of the thread: whoever polls is told, with the traceback
+        except Exception:  # the thread ends here: drivers get the traceback from `poll`
             message = redact(traceback.format_exc())
             mistake = False
         self._end(status, message, mistake)
 
     def _hold(self, lease: Lease) -> tuple[Status, str, bool]:
-        """The run under its lease, with its end in the journal."""
+        """Run under the lease and write the end into the journal."""
         self._lease = lease
         threading.Thread(target=self._renew, args=(lease,), name="lease", daemon=True).start()
         self._journal.set_status(lease, "running")
@@ -143,22 +144,22 @@ class ControllerActor:
         return status, message, mistake
 
     def _close(self, lease: Lease, status: Status, message: str) -> None:
-        """The last entries of this controller in the journal."""
+        """Write the last entries of this controller and release the lease."""
         self._ended.set()
         self._journal.append(lease, status, payload={"message": message.strip().splitlines()[-1]})
         self._journal.set_status(lease, status)
         lease.release()
 
     def _abandon(self) -> None:
-        """Ends a run that is deep in a step, and this process with it; the step will be done
-        again.
+        """End a run in the middle of a step, and this process with it; the step will be
+        repeated.
         """
         with self._closing:
             if self._ended.is_set():
                 return
             try:
                 if self._lease is not None:
-                    step = self._watch.snapshot()["step"]
+                    step = self._tracker.snapshot()["step"]
                     self._close(
                         self._lease, "stopped", f"stopped on request in the middle of {step}"
                     )
@@ -166,10 +167,10 @@ class ControllerActor:
                 ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def _acquire(self, owner: ProcessIdentity) -> Lease:
-        """The run's lease, waiting as long as one left behind by a dead cluster could last.
+        """Acquire the run's lease; wait at most as long as the lease of a dead cluster can last.
 
-        A dead holder on this machine is recognised at once, one elsewhere only by the lease that it
-        no longer renews.
+        A dead holder on this machine is recognised at once, one on another machine only by its
+        lease that is no longer renewed.
         """
         deadline = time.monotonic() + LEASE_SECONDS + 5
         while True:
@@ -178,11 +179,11 @@ class ControllerActor:
             except RunBusyError:
                 if time.monotonic() > deadline:
                     raise
-                self._watch.begin(0, "waiting for the run's lease")
+                self._tracker.start_step(0, "waiting for the run's lease")
                 time.sleep(1)
 
     def _run(self, lease: Lease) -> tuple[Status, str, bool]:
-        """The run from where it is to its end; anything that goes wrong becomes its message."""
+        """Run to the end and return status, message and whether the user can mend the error."""
         from atgen_ray.run.controller import Controller
 
         quieten_ray_data()
@@ -190,8 +191,10 @@ class ControllerActor:
         remote = RemoteProgress(ray.get_runtime_context().current_actor)
         try:
             folder.sweep()
-            controller = Controller(self._config, self._journal, lease, folder, self._watch, remote)
-            with watch_waiting(self._watch.wait):
+            controller = Controller(
+                self._config, self._journal, lease, folder, self._tracker, remote
+            )
+            with watch_waiting(self._tracker.wait):
                 reason = controller.run_selection() if self._goal == "select" else controller.run()
             if self._goal != "measure":
                 publish_report(self._config, self._journal, folder, reason)
@@ -199,17 +202,15 @@ class ControllerActor:
             return "stopped", str(stop), False
         except LeaseLostError:
             raise
-        except (
-            Exception
-        ) as error:  # the boundary of the actor: whatever it is reaches the journal's reader
+        except Exception as error:  # the boundary of the actor: any error goes into the journal
             return self._explain(error, folder)
         return "finished", reason, False
 
     def _explain(self, error: Exception, folder: RunFolder) -> tuple[Status, str, bool]:
-        """How a run ends on `error`: a mistake of the input in one line, anything else with what is
-        known of it.
+        """Return how a run ends on `error`: one line for a mistake in the input, else everything
+        that is known.
         """
-        step = self._watch.snapshot()["step"]
+        step = self._tracker.snapshot()["step"]
         if (mistake := find_mistake(error)) is not None:
             return "failed", redact(mistake), True
         if isinstance(error, FileNotFoundError) and folder.root in str(error):
@@ -233,19 +234,22 @@ class ControllerActor:
         return "failed", redact("".join(traceback.format_exception(error))), False
 
     def _renew(self, lease: Lease) -> None:
+        """Renew the lease until the run ends; stop the run when asked to or when the lease is
+        lost.
+        """
         while not self._ended.wait(LEASE_SECONDS / 4):
             try:
                 if lease.renew():
                     self.stop()
             except LeaseLostError:
-                self._watch.stop()
+                self._tracker.stop()
                 return
-            except (
-                UserError
-            ) as error:  # the database is away: as long as nobody else takes the lease, it is ours
+            except UserError as error:
+                # The database is unreachable: the lease is ours until somebody else takes it.
                 logger.warning("the lease of run %s was not renewed: %s", self._config.name, error)
 
     def _end(self, status: Status, message: str, mistake: bool = False) -> None:
+        """Set the result that `poll` returns, and end the actor after a while."""
         self._ended.set()
         self._message = message
         self._mistake = mistake

@@ -1,9 +1,10 @@
-"""Starts or rejoins a run's controller and follows it: the part of `atgen-ray run` behind the
-screen.
+"""Driver of a run: it starts or rejoins the run's controller and follows it until the end.
+
+This is `atgen-ray run` without its screen. A driver holds no state of the run: it may be killed and
+started again at any time.
 """
 
 import getpass
-import hashlib
 import json
 import os
 import signal
@@ -28,24 +29,26 @@ from atgen_ray.config import RunConfig
 from atgen_ray.config.changes import Change, find_changes
 from atgen_ray.config.loading import dump_config, renew_config
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.hashing import hash_text
 from atgen_ray.preflight import find_cluster_problems, find_problems, raise_problems
 from atgen_ray.ray_runtime.session import NAMESPACE, is_private, run_session
 from atgen_ray.run.controller_actor import ControllerActor, Goal, Snapshot, actor_name
 from atgen_ray.run.stopping import SELECTED
 from atgen_ray.run.takeover import settle_source
-from atgen_ray.store.journal import Event, Journal, open_journal
+from atgen_ray.store.journal import Event, Journal, explain_end, open_journal
+from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 
 POLL_SECONDS = 0.5
 EVERYTHING = 2**31 - 1  # above all sequence numbers
 DISMISS_SECONDS = 10.0  # how long a controller that ended may take to go
-SILENCE_SECONDS = 30.0  # how long a controller may be silent before its lease is looked at
-# Where things are kept: what a run comes to does not change with them.
+SILENCE_SECONDS = 30.0  # how long a controller may be silent before its lease is checked
+# Sections that say where things are kept; they do not change the results of a run.
 PLACES = {"storage", "database_url", "cache"}
 
 
 class Screen(Protocol):
-    """Where progress is shown."""
+    """Output for progress."""
 
     def show_event(self, event: Event) -> None: ...
 
@@ -53,15 +56,15 @@ class Screen(Protocol):
 
 
 def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapshot:
-    """Runs (or resumes, or rejoins) the run, or with another goal its first selection, and returns
-    how it ended.
+    """Start, resume or rejoin the run and return how it ended; with another goal, its first
+    selection.
 
-    SIGINT and SIGTERM stop the run; what is committed stays, and the same call goes on from there.
-    A run that is finished is not started again.
+    SIGINT and SIGTERM stop the run; committed steps are kept, and the same call continues from
+    there. A finished run is not started again.
 
     Raises:
-        UserError: the run exists with another configuration, or the preflight found what would end
-            it; then it is not entered.
+        UserError: the run exists with another configuration, or the preflight found a problem; then
+            the run is not created.
     """
     journal = open_journal(config.storage, config.database_url)
     if (end := find_end(config, journal, goal)) is not None:
@@ -83,40 +86,37 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
 
 
 def find_end(config: RunConfig, journal: Journal, goal: Goal) -> Snapshot | None:
-    """How the run ended, where it has come to this very end before; None where there is something
-    left to do.
+    """Return how the run ended if it has reached this goal before, or None if there is work left.
 
     Raises:
         UserError: as `check_entry`.
     """
-    config, changes = check_entry(
-        config, journal
-    )  # before Ray, which takes seconds, and which may not start
+    # Check before Ray is started, which takes seconds and may fail.
+    config, changes = check_entry(config, journal)
     known = journal.find_run(config.name)
     if known is None or {change.key.split(".")[0] for change in changes} - PLACES:
         return None
     end = read_end(journal, config.name, 0, None)
-    output = "metrics.json" if goal == "run" else "rounds/001/selection.parquet"
+    output = "metrics.json" if goal == "run" else f"{round_folder(1)}/selection.parquet"
     ended = known.status == "finished" and not (goal == "run" and end.message == SELECTED)
     return end if ended and RunFolder(config.storage, config.name).exists(output) else None
 
 
 def check_entry(config: RunConfig, journal: Journal) -> tuple[RunConfig, list[Change]]:
-    """The run as it is to be driven, and what of it differs from the run of that name that is
-    there; writes nothing.
+    """Return the effective configuration, and its differences from the existing run of that name;
+    write nothing.
 
     Raises:
-        UserError: a run of that name has another configuration, whose first key that may not change
-            is named; or what the run is to take over from another one is not there.
+        UserError: a run of that name has another configuration (the first key that may not change
+            is named), or the run to take over from does not exist.
     """
     known = journal.find_run(config.name)
     if known is None:
         return settle_source(config, journal), []
     before = renew_config(known.config)
     if config.fork_from and str(before.get("fork_from")).startswith(f"{config.fork_from}:"):
-        config = config.model_copy(
-            update={"fork_from": before["fork_from"]}
-        )  # whose round was settled then
+        # The round was settled when the run was created.
+        config = config.model_copy(update={"fork_from": before["fork_from"]})
     changes = [*find_changes(before, dump_config(config), RunConfig)]
     for change in changes:
         if not change.allowed:
@@ -126,14 +126,15 @@ def check_entry(config: RunConfig, journal: Journal) -> tuple[RunConfig, list[Ch
                 f"run its old value, or choose another --name (with --from {config.name} it takes "
                 f"over the labels)"
             )
-    return config, [
-        change for change in changes if change.key != "storage"
-    ]  # another path to the same place
+    # The storage holds this journal or belongs to it: another value is another path to it.
+    return config, [change for change in changes if change.key != "storage"]
 
 
 def enter_run(config: RunConfig, journal: Journal, author: str | None = None) -> RunConfig:
-    """Enters the run in the journal, or checks that it is the one entered before; returns it as it
-    is to be driven.
+    """Create the run in the journal, or check that it matches the existing one; return its
+    effective configuration.
+
+    Changed settings become an event with `author`, which defaults to the user of this process.
 
     What changes of a run that is there becomes an event, with `author`: by default the user of this
     process.
@@ -144,20 +145,20 @@ def enter_run(config: RunConfig, journal: Journal, author: str | None = None) ->
     """
     config, changes = check_entry(config, journal)
     tree = dump_config(config)
-    digest = hashlib.blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=16).hexdigest()
+    digest = hash_text(json.dumps(tree, sort_keys=True))
     journal.create_run(config.name, tree, digest)
     if changes:
-        told = [
+        listed = [
             {"key": change.key, "before": change.before, "now": change.now} for change in changes
         ]
         journal.change_run(
-            config.name, tree, digest, {"changes": told, "by": author or name_user()}
+            config.name, tree, digest, {"changes": listed, "by": author or name_user()}
         )
     return config
 
 
 def name_user() -> str:
-    """Who gives the command: USER@HOST."""
+    """Return who gives the command, as USER@HOST."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user id that has no name
@@ -166,10 +167,11 @@ def name_user() -> str:
 
 
 def start_controller(config: RunConfig, goal: Goal = "run", detached: bool = True) -> Any:
-    """This cluster's controller of the run: the one that drives it already, else a new one.
+    """Return this cluster's controller of the run: the existing one, or a new one.
 
-    It sits on this node, where a local storage and journal are. One that is not detached ends with
-    this process, and leaves its workers to the next: Ray shares none between detached actors.
+    It runs on this node, where a local storage and journal are. Non-detached: the actor dies with
+    this process. Used where no cluster outlives the process, because Ray does not share idle
+    workers between detached actors.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -191,7 +193,7 @@ def start_controller(config: RunConfig, goal: Goal = "run", detached: bool = Tru
 
 
 def find_activity(run: str) -> dict[str, Any] | None:
-    """The step that this cluster's controller of the run is at; None when none drives it here."""
+    """Return the step under way in this cluster's controller of the run, or None without one."""
     if not ray.is_initialized():  # asking would start one
         return None
     try:
@@ -203,7 +205,7 @@ def find_activity(run: str) -> dict[str, Any] | None:
 
 
 def has_controller(run: str) -> bool:
-    """Whether a controller of this cluster drives the run, or is about to."""
+    """Return whether a controller of this cluster drives the run, or is about to."""
     if not ray.is_initialized():  # asking would start one
         return False
     try:
@@ -217,9 +219,9 @@ def has_controller(run: str) -> bool:
 
 
 def dismiss_ended(run: str) -> None:
-    """Ends a controller whose run is over and that only waits for drivers which may still ask.
+    """End a controller whose run is over and that only waits for drivers to poll it.
 
-    One that cannot be asked, as when the node that it was on is gone, is left alone.
+    One that cannot be reached, as when its node is gone, is left alone.
     """
     deadline = time.monotonic() + DISMISS_SECONDS
     while time.monotonic() < deadline:
@@ -228,7 +230,7 @@ def dismiss_ended(run: str) -> None:
             if ray.get(controller.poll.remote(0), timeout=DISMISS_SECONDS).status == "running":
                 return
             ray.kill(controller, no_restart=True)
-        except ValueError:  # nobody has that name
+        except ValueError:  # no actor has that name
             return
         except (RayActorError, GetTimeoutError):  # it is going, or silent
             pass
@@ -238,7 +240,7 @@ def dismiss_ended(run: str) -> None:
 def _follow(
     controller: Any, journal: Journal, run: str, screen: Screen, stop: threading.Event
 ) -> Snapshot:
-    """Shows what happens until the run is over."""
+    """Show what happens until the run is over."""
     seen = 0
     asked = False
     snapshot = None
@@ -250,20 +252,15 @@ def _follow(
         try:
             snapshot = ray.get(controller.poll.remote(seen), timeout=SILENCE_SECONDS)
             heard = time.monotonic()
-        except (
-            ActorUnavailableError,
-            GetTimeoutError,
-        ):  # Ray is restarting it, and it will replay the journal
+        except (ActorUnavailableError, GetTimeoutError):
+            # Usually Ray is restarting it, and it will replay the journal. Where its node is gone
+            # it cannot come back, which its expired lease shows.
             if time.monotonic() - heard > SILENCE_SECONDS and not journal.has_live_controller(run):
-                return read_end(
-                    journal, run, seen, snapshot
-                )  # with its node gone it cannot come back
+                return read_end(journal, run, seen, snapshot)
             time.sleep(POLL_SECONDS)
             continue
-        except (
-            ActorDiedError,
-            ActorUnschedulableError,
-        ):  # it ended itself in a step, or it or its node was ended
+        except (ActorDiedError, ActorUnschedulableError):
+            # It abandoned a step and ended itself, or it or its node was killed.
             return read_end(journal, run, seen, snapshot)
         for event in snapshot.events:
             screen.show_event(event)
@@ -275,12 +272,10 @@ def _follow(
 
 
 def read_end(journal: Journal, run: str, seen: int, last: Snapshot | None) -> Snapshot:
-    """How the run stands by its journal, when its controller can no longer be asked."""
+    """Return how the run ended by its journal, for a controller that can no longer be polled."""
     events = journal.events(run, seen)
     status = journal.run(run).status
-    message = next(
-        (event.payload["message"] for event in reversed(events) if "message" in event.payload), ""
-    )
+    message = explain_end(status, events)
     if status == "running":
         status = "failed"
         message = "the run's controller was ended from outside"
@@ -289,9 +284,10 @@ def read_end(journal: Journal, run: str, seen: int, last: Snapshot | None) -> Sn
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event; a second SIGINT interrupts at once, as ever.
+    """Yield an event that SIGINT and SIGTERM set; a second SIGINT raises KeyboardInterrupt at
+    once.
 
-    Python hands signals to the main thread alone: elsewhere nothing sets the event.
+    Python calls handlers of signals in the main thread only: elsewhere nothing sets the event.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

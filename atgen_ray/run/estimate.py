@@ -1,8 +1,8 @@
-"""The dry run: what a run would read, generate, buy and compute. Contacts no provider and loads no
-model.
+"""Dry run: estimates what a run would read, generate, buy and compute, without contacting a
+provider or loading a model.
 
-Where the rules of `stopping` look at scores, which nobody knows beforehand, the run may end earlier
-than planned.
+Rules of `stopping` that depend on scores cannot be predicted, so the run may end earlier than
+estimated.
 """
 
 import math
@@ -22,7 +22,7 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import DeadLetter
 from atgen_ray.data import Split, build_split, overlap
 from atgen_ray.models.loading import load_tokenizer
-from atgen_ray.models.prompts import OverlongPrompt, PromptBuilder
+from atgen_ray.models.prompts import OverlongPromptError, PromptBuilder
 from atgen_ray.preflight import (
     Inputs,
     find_cluster_problems,
@@ -37,23 +37,23 @@ from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import Journal, open_journal
 
 TOKEN_SAMPLE = 200  # prompts whose tokens are counted
-DEAD_LETTERS = 10  # rows without use that are shown
+DEAD_LETTERS = 10  # unusable rows that are shown
 LEAKED = "its text is also in the test set"
 
 
 def plan_run(
     config: RunConfig, tell: Callable[[str | None], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Rows, labels, dollars, tokens, optimiser steps and device minutes of the run that `config`
-    describes.
+    """Return rows, labels, dollars, tokens, optimiser steps and device minutes of the run that
+    `config` describes.
 
-    Tokens are extrapolated from a sample of prompts; device minutes from the steps of earlier runs
-    of the same model in the same journal (None where there is none yet). `dead_letters` has the
-    first rows that cannot be used, with the reason; `notes` is what nobody wants without knowing
-    it; `problems` has the lines of the preflight.
+    Tokens are extrapolated from a sample of prompts, device minutes from the steps of earlier runs
+    of the same model in the same journal (None without such runs). `dead_letters` has the first
+    unusable rows with their reasons, `notes` has surprising consequences of the configuration, and
+    `problems` has the lines of the preflight.
 
-    Small local files are read in this process; otherwise Ray is started for them, and where it
-    works on a cluster: `tell` then hears what Ray cannot place, and what is free.
+    Small local files are read in this process. Otherwise Ray is started for them, and also where it
+    runs on a cluster: `tell` then receives what Ray cannot place, and what is free.
 
     Raises:
         UserError: the data or the model cannot be read; with the other lines of the preflight.
@@ -75,7 +75,7 @@ def plan_run(
 
 
 def plan_within_ray(config: RunConfig, problems: Sequence[str] = ()) -> dict[str, Any]:
-    """As `plan_run`, where Ray is there already and reads the data; `problems` were found
+    """Return the plan where Ray is running already and reads the data; `problems` were found
     before.
     """
     quieten_ray_data()
@@ -88,7 +88,7 @@ def plan_within_ray(config: RunConfig, problems: Sequence[str] = ()) -> dict[str
 def _plan(
     config: RunConfig, pool: "Split | None", test: "Split | None", problems: Sequence[str]
 ) -> dict[str, Any]:
-
+    """Return the plan for splits that have been read."""
     if pool is None:
         raise ValueError("the pool was not read")
     leaked = overlap(pool.examples, test.examples) if test else []
@@ -102,7 +102,9 @@ def _plan(
     read = {
         "rows_without_use": len(pool.dead) + len(leaked),
         "test_rows": rows,
-        "dead_letters": [f"{letter.id}: {letter.reason}" for letter in dead[:DEAD_LETTERS]],
+        "dead_letters": [
+            f"{dead_letter.id}: {dead_letter.reason}" for dead_letter in dead[:DEAD_LETTERS]
+        ],
         "notes": find_notes(config, test.examples if test else None),
         "problems": list(problems),
         **({"warnings": [warning]} if warning else {}),
@@ -111,13 +113,14 @@ def _plan(
         with closing(open_journal(config.storage, config.database_url)) as journal:
             return estimate_run(config, pool.examples, leaked, rows, journal) | read
     except UserError as error:
+        # The user sees the lines of the preflight and of this error together.
         raise_problems([*problems, *str(error).splitlines()])
         raise
 
 
 def warn_of_overlap(rows: int, leaked: int) -> str | None:
-    """What to tell of a pool of `rows` examples, of which `leaked` are in the test set too; None
-    where none is.
+    """Return a warning if `leaked` of the pool's `rows` examples are in the test set too, else
+    None.
     """
     if not leaked:
         return None
@@ -127,14 +130,15 @@ def warn_of_overlap(rows: int, leaked: int) -> str | None:
 def estimate_run(
     config: RunConfig, pool: pa.Table, leaked: Sequence[str], test_rows: int, journal: Journal
 ) -> dict[str, Any]:
-    """What the run will come to on `pool` (POOL_SCHEMA), of which the ids `leaked` are in the test
-    set too.
+    """Return the estimate for `pool` (POOL_SCHEMA), of which the ids `leaked` are in the test set
+    too.
 
     Raises:
         UserError: a budget buys no label at all.
     """
     rows = pool.select(["id", "duplicate_of", "text"]).to_pylist()
     check_budget(config, [row["text"] for row in rows])
+    # Leaked and, if so configured, duplicate examples are read but never selected.
     duplicates = {row["id"] for row in rows if row["duplicate_of"]}
     unwanted = {*leaked} | duplicates if config.data.duplicates.action == "exclude" else {*leaked}
     labels = estimate_labels(config, len(rows) - len(unwanted))
@@ -159,79 +163,77 @@ def estimate_run(
 
 
 def estimate_labels(config: RunConfig, selectable: int) -> list[int]:
-    """Labels after each round, when `selectable` examples may be picked."""
+    """Return the labels after each round when `selectable` examples may be selected."""
     limit = min(selectable, config.stopping.labels or selectable)
     labels: list[int] = []
-    while len(labels) < config.rounds and (labels[-1] if labels else 0) < limit:
-        labels.append(
-            min(limit, (labels[-1] if labels else 0) + config.count_picks(len(labels) + 1))
-        )
+    total = 0
+    while len(labels) < config.rounds and total < limit:
+        total = min(limit, total + config.count_picks(len(labels) + 1))
+        labels.append(total)
     return labels
 
 
 def estimate_work(
     config: RunConfig, pool: int, selectable: int, test: int, labels: list[int]
 ) -> dict[str, int]:
-    """Rows of each step over the whole run with `labels` after each round; for training, optimiser
-    steps.
+    """Return the rows of each step over the whole run with `labels` after each round; for training,
+    optimiser steps.
 
-    `pool` examples are read, of which `selectable` may be picked, and `test` in the test set. What
-    is held out of training is as large as `evaluation.dev_fraction` says; in a run it is drawn.
+    `pool` examples are read, of which `selectable` may be selected, and `test` are in the test set.
+    The dev split is counted as `evaluation.dev_fraction` of the labels; in a run it is drawn.
     """
     training = config.training
     selection = config.selection
     dev_fraction = config.evaluation.dev_fraction
-    work = dict.fromkeys(("embedding", "generation", "training", "evaluation"), 0)
-    work["evaluation"] = test * (config.evaluation.zero_shot + bool(config.evaluation.few_shot))
-    work["embedding"] = pool if training.reweight else 0
+    work = {
+        "embedding": pool if training.reweight else 0,
+        "generation": 0,
+        "training": 0,
+        "evaluation": test * (config.evaluation.zero_shot + bool(config.evaluation.few_shot)),
+    }
     for index, count in enumerate(labels):
-        own = selection.first.strategy if index == 0 else None
-        needs = find_needs(
-            own or selection.strategy, selection.first.parameters if own else selection.parameters
-        )
+        needs = find_needs(*selection.choose_strategy(index + 1))
         needs = add_needs(needs, selection.shortlist)
         if needs & MODEL:
+            # The model answers the candidates, or with a shortlist only its examples.
             left = selectable - (labels[index - 1] if index else 0)
             seen = min(left, selection.candidates or left)
-            work["generation"] += (
-                min(seen, selection.shortlist.count) if selection.shortlist else seen
-            )
+            if selection.shortlist:
+                seen = min(seen, selection.shortlist.count)
+            work["generation"] += seen
         if "embeddings" in needs:
             work["embedding"] = pool
         dev = round(count * dev_fraction)
         work["evaluation"] += test + dev
-        work["training"] += math.ceil(
-            math.ceil(max(1, count - dev) / training.batch_size) * training.epochs
-        )
+        batches = math.ceil(max(1, count - dev) / training.batch_size)
+        work["training"] += math.ceil(batches * training.epochs)
     return work
 
 
 def estimate_minutes(journal: Journal, model: str, work: dict[str, int]) -> float | None:
-    """Minutes for `work` at the median speed of each step in earlier runs of `model`; None for a
-    step never seen.
+    """Return the minutes for `work` at the median speed of each step in earlier runs of `model`, or
+    None if a step has no earlier run.
     """
     speeds: dict[str | None, list[float]] = defaultdict(list)
     for record in journal.runs():
         if record.config["model"]["id"] == model:
-            for event in journal.events(record.name, kind="step"):
+            for event in journal.steps(record.name):
                 if event.payload.get("rows") and event.seconds:
                     speeds[event.step].append(event.seconds / event.payload["rows"])
     if any(count and not speeds[step] for step, count in work.items()):
         return None
-    return round(
-        sum(count * statistics.median(speeds[step]) for step, count in work.items() if count) / 60,
-        1,
-    )
+    seconds = sum(count * statistics.median(speeds[step]) for step, count in work.items() if count)
+    return round(seconds / 60, 1)
 
 
 def _count_tokens(config: RunConfig, texts: list[str]) -> float:
-    """Mean tokens of a prompt, from a sample spread evenly over `texts`."""
+    """Return the mean tokens of a prompt, from a sample spread evenly over `texts`."""
     longest = config.model.max_prompt_tokens
     builder = PromptBuilder(load_tokenizer(config.model), config.prompt, longest)
     lengths = []
     for text in texts[:: math.ceil(len(texts) / TOKEN_SAMPLE)]:
         try:
             lengths.append(len(builder.encode(text)))
-        except OverlongPrompt:
+        except OverlongPromptError:
             lengths.append(longest)
     return statistics.mean(lengths)

@@ -1,5 +1,5 @@
-"""A learning curve continued: a power law fitted to it, and what the next labels would add, with
-the uncertainty.
+"""Extrapolation of a learning curve: a power law is fitted to it, and predicts what the next labels
+add, with the uncertainty.
 
 Error that falls as a power of the number of examples: Hestness et al. 2017 (arXiv 1712.00409); of
 labels bought one batch after another: Figueroa et al. 2012 (BMC Medical Informatics and Decision
@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from atgen_ray.core.arrays import Numbers
 
-PARAMETERS = 3  # of the law
-POINTS = PARAMETERS + 1  # fewest on a curve that is continued
-DRAWS = 100
-# bounds of the exponent
+PARAMETERS = 3  # of the power law
+POINTS = PARAMETERS + 1  # fewest points of a curve that is extrapolated
+DRAWS = 100  # of the parametric bootstrap
+# Bounds of the exponent.
 SLOWEST = 0.05
 FASTEST = 2.0
 
@@ -31,15 +31,15 @@ class PowerLaw:
     exponent: float
 
     def predict(self, labels: npt.ArrayLike) -> Numbers:
-        """The score at each number of labels."""
+        """Return the score at each number of labels."""
         return self.limit - self.drop * (np.asarray(labels, np.float64) + 1) ** -self.exponent
 
 
 def fit_power_law(
     labels: Sequence[float], scores: npt.ArrayLike, falling: bool = False
 ) -> PowerLaw:
-    """The least-squares fit to at least two points; the exponent by scipy.optimize, the rest in
-    closed form.
+    """Fit the law to at least two points by least squares; the exponent by scipy.optimize, the rest
+    in closed form.
 
     Unless it may be `falling`, the flat law is the fit to scores that fall.
 
@@ -56,6 +56,7 @@ def fit_power_law(
             f"both"
         )
 
+    # For a fixed exponent the law is linear in limit and drop, so only the exponent is searched.
     def solve(exponent: float) -> tuple[PowerLaw, float]:
         basis = places**-exponent
         spread = basis - basis.mean()
@@ -72,17 +73,23 @@ def fit_power_law(
 
 @dataclass(frozen=True)
 class Gain:
-    """What more labels would add to the score, in its units and in draws: (DRAWS,) each."""
+    """Predicted gain in score from more labels, in the score's units, as draws of shape
+    (DRAWS,).
+    """
 
-    expected: Numbers  # by the law itself: what a run decides by
-    # By the next score less the last one, each as noisy as scores are: what can be compared.
-    observed: Numbers
+    expected: Numbers  # by the law itself; the stopping rule uses this
+    observed: Numbers  # the next score minus the last one, both noisy: comparable with real scores
 
 
 def predict_gain(
     labels: Sequence[float], scores: Sequence[float], more: float, seed: int = 0
 ) -> Gain | None:
-    """What `more` labels would add; None with fewer than `POINTS` points.
+    """Return the predicted gain from `more` labels, or None with fewer than `POINTS` points.
+
+    The method is a parametric bootstrap: curves are drawn from the fit with the spread of the
+    residuals, and fitted again (Efron and Tibshirani 1993, chapter 6). A few points determine
+    that spread badly, so each draw has its own, from the scaled inverse chi-squared distribution
+    (Gelman et al. 2013, section 14.2). A curve that is no power law is covered by neither.
 
     A parametric bootstrap: the curve is drawn anew from its fit with the spread of the residuals,
     and fitted again (Efron and Tibshirani 1993, chapter 6). Few points tell little about that
@@ -92,7 +99,7 @@ def predict_gain(
     if len(scores) < POINTS:
         return None
     fitted = fit_power_law(labels, scores).predict(labels)
-    # How noisy the scores are: that they fall is no noise.
+    # The noise is the spread around a law that may fall: a fall of the scores is no noise.
     residuals = np.asarray(scores, np.float64) - fit_power_law(
         labels, scores, falling=True
     ).predict(labels)

@@ -1,4 +1,4 @@
-"""The learning curve as data: one row a round, the content of metrics.json."""
+"""Learning curve as data: one row a round, the content of metrics.json."""
 
 from collections import defaultdict
 from typing import Any
@@ -10,15 +10,15 @@ from atgen_ray.store.run_folder import RunFolder
 
 
 def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str, Any]]:
-    """A row for every evaluated round.
+    """Return a row for every evaluated round.
 
     Each has `round`, `labels` and `dollars` so far, `seconds` of its steps, `metrics` on the test
     set and `dev_metrics` on the dev split (null without one), every metric with its mean, interval
-    and count. With a run that has taken over labels there is `inherited_dollars`, which others paid
-    for them. With evaluation.few_shot the first round has `few_shot_metrics` of the untuned model
-    beside them.
+    and count. A run that took over labels also has `inherited_dollars`, which the other run paid
+    for them. With evaluation.few_shot the first round also has `few_shot_metrics` of the untuned
+    model.
     """
-    steps = journal.events(run, kind="step")
+    steps = journal.steps(run)
     seconds: dict[int, dict[str, float]] = defaultdict(dict)
     for event in steps:
         seconds[event.round or 0][str(event.step)] = round(event.seconds or 0.0, 3)
@@ -28,21 +28,19 @@ def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str
     rows = []
     for at in sorted(event.round or 0 for event in steps if event.step == "evaluation"):
         metrics = folder.read_json(f"{round_folder(at)}/metrics.json")
-        rows.append(
-            {
-                "round": at,
-                "labels": sum(count for bought_at, count in counts.items() if bought_at <= at),
-                "dollars": round(
-                    sum(dollars for spent_at, dollars in spending.items() if spent_at <= at), 6
-                ),
-                "seconds": seconds[at],
-                "metrics": metrics.get("test", {}),
-                "dev_metrics": metrics.get("dev"),
-            }
-        )
+        spent = sum(dollars for spent_at, dollars in spending.items() if spent_at <= at)
+        row = {
+            "round": at,
+            "labels": sum(count for bought_at, count in counts.items() if bought_at <= at),
+            "dollars": round(spent, 6),
+            "seconds": seconds[at],
+            "metrics": metrics.get("test", {}),
+            "dev_metrics": metrics.get("dev"),
+        }
         if inherited:
             others = sum(dollars for paid_at, dollars in inherited.items() if paid_at <= at)
-            rows[-1]["inherited_dollars"] = round(others, 6)
+            row["inherited_dollars"] = round(others, 6)
         if folder.exists(few_shot := f"{round_folder(at)}/few_shot.json"):
-            rows[-1]["few_shot_metrics"] = folder.read_json(few_shot).get("test", {})
+            row["few_shot_metrics"] = folder.read_json(few_shot).get("test", {})
+        rows.append(row)
     return rows

@@ -1,6 +1,7 @@
-"""What a run was made with: its configuration and the versions of what matters, beside its results.
+"""Provenance of a run: its configuration and the versions of its libraries, stored with its
+results.
 
-`config.yaml` and `versions.json` tell of the last attempt; `attempts` in the latter has an entry
+`config.yaml` and `versions.json` describe the last attempt; `attempts` in the latter has an entry
 for each start of a controller, the oldest first.
 """
 
@@ -30,7 +31,7 @@ PACKAGES = (
 def write_provenance(
     config: RunConfig, engine: str, folder: RunFolder, attempt: int, time: float
 ) -> str | None:
-    """Writes config.yaml, without secrets, and adds this attempt to versions.json in the run's
+    """Write config.yaml, without secrets, and add this attempt to versions.json in the run's
     folder.
 
     Args:
@@ -38,18 +39,20 @@ def write_provenance(
         time: seconds since 1970.
 
     Returns:
-        What is another version than in the attempt before, in one line; None where nothing is.
+        The versions that differ from the last attempt, in one line; None if all are the same.
     """
     folder.write_text("config.yaml", dump_yaml(dump_config(config)))
     versions = list_versions(engine)
     earlier = _read_attempts(folder)
-    entry = {"attempt": attempt, "time": time} | versions
-    folder.write_json("versions.json", versions | {ATTEMPTS: [*earlier, entry]})
+    entry = {"attempt": attempt, "time": time, **versions}
+    folder.write_json("versions.json", {**versions, ATTEMPTS: [*earlier, entry]})
     return compare_versions(earlier[-1], versions) if earlier else None
 
 
 def list_versions(engine: str) -> dict[str, str]:
-    """The engine, and the versions of Python, the platform and the installed ones of `PACKAGES`."""
+    """Return the engine, and the versions of Python, the platform and those of `PACKAGES` that are
+    installed.
+    """
     versions = {
         "engine": engine,
         "python": platform.python_version(),
@@ -64,7 +67,7 @@ def list_versions(engine: str) -> dict[str, str]:
 
 
 def compare_versions(before: dict[str, Any], now: dict[str, str]) -> str | None:
-    """What differs between two attempts, in one line; None where nothing does."""
+    """Return the differences between two attempts in one line, or None."""
     names = [name for name in (*now, *before) if name not in ("attempt", "time")]
     changed = [name for name in dict.fromkeys(names) if before.get(name) != now.get(name)]
     if not changed:
@@ -79,7 +82,7 @@ def compare_versions(before: dict[str, Any], now: dict[str, str]) -> str | None:
 
 
 def _read_attempts(folder: RunFolder) -> list[dict[str, Any]]:
-    """The attempts so far; a file of an older version holds the last one alone."""
+    """Return the attempts so far; a file of an older version holds the last one alone."""
     if not folder.exists("versions.json"):
         return []
     known: dict[str, Any] = folder.read_json("versions.json")

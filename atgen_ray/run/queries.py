@@ -1,4 +1,13 @@
-"""Looking at runs from outside: their journal and their folder, without Ray."""
+"""Queries on runs from outside: they read the journal and the run's folder and start no Ray.
+
+Every query exists twice: one takes an open journal (for a process that holds one, such as the
+service), the other opens the journal of a storage for that one question (for the command line).
+None creates a storage that is not there.
+
+Example:
+    with open_runs("runs", None) as journal:
+        print(describe_run(journal, "runs", "demo")["status"])
+"""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,7 +22,14 @@ from atgen_ray.core.locations import check_folder
 from atgen_ray.core.records import INHERITED
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
-from atgen_ray.store.journal import CHANGED, INTERRUPTED, INTERRUPTION, Journal, find_journal
+from atgen_ray.store.journal import (
+    CHANGED,
+    INTERRUPTED,
+    INTERRUPTION,
+    Journal,
+    explain_end,
+    find_journal,
+)
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.ledger import read_balance, read_inherited
 from atgen_ray.store.run_folder import RunFolder
@@ -27,10 +43,11 @@ FORMATS = ("jsonl", "parquet", "csv", "huggingface")
 
 
 def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, Any]]:
-    """One row a run: name, status, round, labels, dollars and when it last changed (UTC, ISO 8601).
+    """Return one row a run: name, status, round, labels, dollars and when it last changed (UTC, ISO
+    8601).
 
     Raises:
-        UserError: as `open_runs`; the default place is one where there may be none yet.
+        UserError: as `open_runs`; the default storage may not exist yet and then has no runs.
     """
     if storage == DEFAULT_STORAGE and find_journal(storage, database_url) is None:
         return []
@@ -39,13 +56,23 @@ def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, An
 
 
 def summarize_runs(journal: Journal) -> list[dict[str, Any]]:
-    """As `list_runs`, of an open journal."""
+    """Return the rows of `list_runs` from an open journal."""
     return [_summarize(journal, total) for total in journal.totals()]
 
 
 def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[str, Any]:
-    """A run's summary with why it ended (`message`), its learning curve (`metrics`), `events` and
-    `dead_letters`.
+    """Return `describe_run` of a run in `storage`.
+
+    Raises:
+        UserError: as `open_runs`, or no run has that name.
+    """
+    with open_runs(storage, database_url) as journal:
+        return describe_run(journal, storage, name)
+
+
+def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
+    """Return a run's summary with why it ended (`message`), its learning curve (`metrics`),
+    `events` and `dead_letters`.
 
     `annotation` has the `requests` of its annotating models by state, their `batches` under way,
     and the dollars `paid` and `held`, and those `inherited`: what another run, from which it was
@@ -55,95 +82,109 @@ def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[st
     Raises:
         UserError: no run has that name.
     """
-    with open_runs(storage, database_url) as journal:
-        summary = _summarize(journal, journal.total(name))
-        events = journal.events(name)
-        dead = journal.dead_letters(name)
-        annotation = summarize_requests(journal, name) | asdict(read_balance(journal, name))
-        annotation["inherited"] = round(sum(read_inherited(journal, name).values()), 6)
+    summary = _summarize(journal, journal.total(name))
+    events = journal.events(name)
+    dead = journal.dead_letters(name)
+    annotation = summarize_requests(journal, name) | asdict(read_balance(journal, name))
+    annotation["inherited"] = round(sum(read_inherited(journal, name).values()), 6)
     folder = RunFolder(storage, name)
-    messages = [event.payload["message"] for event in events if "message" in event.payload]
-    going = summary["status"] in (
-        "created",
-        "running",
-    )  # what an earlier attempt said no longer holds
-    message = messages[-1] if messages and not going else ""
-    return summary | {
-        "message": INTERRUPTION if summary["status"] == INTERRUPTED else message,
+    return {
+        **summary,
+        "message": explain_end(summary["status"], events),
         "metrics": folder.read_json("metrics.json") if folder.exists("metrics.json") else [],
         "events": [
             {"kind": e.kind, "round": e.round, "step": e.step, "seconds": e.seconds} for e in events
         ],
         "annotation": annotation,
         "changes": [
-            change | {"by": event.payload["by"], "time": _to_iso(event.time)}
+            {**change, "by": event.payload["by"], "time": _to_iso(event.time)}
             for event in events
             if event.kind == CHANGED
             for change in event.payload["changes"]
         ],
         "dead_letters": [
-            {"round": round, "id": letter.id, "step": letter.step, "reason": letter.reason}
-            for round, letter in dead
+            {
+                "round": round,
+                "id": dead_letter.id,
+                "step": dead_letter.step,
+                "reason": dead_letter.reason,
+            }
+            for round, dead_letter in dead
         ],
     }
 
 
 def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:
-    """Asks whichever controller drives the run to stop, and says what will happen.
+    """Ask the controller of a run in `storage` to stop, as `ask_to_stop`.
+
+    Raises:
+        UserError: as `open_runs`, or no run has that name.
+        NobodyDrivesError: as `ask_to_stop`.
+    """
+    with open_runs(storage, database_url) as journal:
+        return ask_to_stop(journal, name)
+
+
+def ask_to_stop(journal: Journal, name: str) -> str:
+    """Ask whichever controller drives the run to stop; return a sentence that says what will
+    happen.
 
     Raises:
         UserError: no run has that name.
-        NobodyDrivesError: the run was under way when its controller died, so that nobody hears.
+        NobodyDrivesError: the run's controller died while the run was under way, so that nobody
+            hears.
     """
-    with open_runs(storage, database_url) as journal:
-        if journal.ask_to_stop(name):
-            return (
-                f"run '{name}' was asked to stop; it ends at its next chance with everything saved"
-            )
-        status = journal.describe_status(journal.run(name))
-        if status == INTERRUPTED:
-            raise NobodyDrivesError(
-                f"run '{name}' is {status} and driven by nobody, so there is nothing to stop: "
-                f"{INTERRUPTION}"
-            )
-        return f"run '{name}' has no controller; its status is {status}"
+    if journal.ask_to_stop(name):
+        return f"run '{name}' was asked to stop; it ends at its next chance with everything saved"
+    status = journal.describe_status(journal.run(name))
+    if status == INTERRUPTED:
+        raise NobodyDrivesError(
+            f"run '{name}' is {status} and driven by nobody, so there is nothing to stop: "
+            f"{INTERRUPTION}"
+        )
+    return f"run '{name}' has no controller; its status is {status}"
 
 
 def export_labels(
     name: str, storage: str, database_url: SecretStr | None, format: str, output: Path | None
 ) -> tuple[int, Path]:
-    """Writes every label in the run's journal: id, input, text, annotator, dollars, round, run; how
-    many, and where.
+    """Write every label of a run in `storage` to a file, as `write_labels`; by default to
+    NAME.FORMAT in the working folder. Return the number of labels and the file.
 
-    `run` is the one that bought the label: another one where it was taken over, at no cost here.
+    Raises:
+        UserError: as `open_runs` and `write_labels`.
+    """
+    path = output or Path(f"{name}.{format}")
+    _check_export(format, path)
+    with open_runs(storage, database_url) as journal:
+        return write_labels(journal, storage, name, format, path), path
 
-    The format `huggingface` is a folder, which `datasets.load_from_disk` reads.
+
+def write_labels(journal: Journal, storage: str, name: str, format: str, path: Path) -> int:
+    """Write every label of the run to `path` and return their number. Columns: id, input, text,
+    annotator, dollars, round, run.
+
+    `run` is the run that bought the label: another one where the label was taken over, at no cost
+    to this run. The format `huggingface` is a folder, which `datasets.load_from_disk` reads.
 
     Raises:
         UserError: an unknown format or run, a storage without the run's pool, or a file that cannot
             be written.
     """
-    if format not in FORMATS:
-        raise UserError(
-            f"--format is {format!r}, expected jsonl, parquet, csv or "
-            f"huggingface{nearest(format, FORMATS)}"
-        )
-    path = output or Path(f"{name}.{format}")
-    check_folder(path)
-    rows = read_labels(name, storage, database_url)
+    _check_export(format, path)
+    rows = read_labels(journal, storage, name)
     _write(rows, path, format)
-    return len(rows), path
+    return len(rows)
 
 
-def read_labels(name: str, storage: str, database_url: SecretStr | None) -> list[dict[str, Any]]:
-    """Every label in the run's journal, as `export_labels` writes it.
+def read_labels(journal: Journal, storage: str, name: str) -> list[dict[str, Any]]:
+    """Return every label of the run, with the columns of `write_labels`.
 
     Raises:
         UserError: an unknown run, or a storage without the run's pool.
     """
-    with open_runs(storage, database_url) as journal:
-        journal.run(name)
-        labels = journal.annotations(name)
+    journal.run(name)
+    labels = journal.annotations(name)
     folder = RunFolder(storage, name)
     if labels and not folder.exists("pool.parquet"):
         raise UserError(
@@ -166,10 +207,8 @@ def read_labels(name: str, storage: str, database_url: SecretStr | None) -> list
 
 
 def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
-    """Writes the first batch of the run as JSON Lines by rank: id, rank, source row, input, score
-    and its parts.
-
-    Returns the examples written, and those in the pool.
+    """Write the first batch of the run as JSON Lines by rank: id, rank, source row, input, score
+    and its parts. Return the number of examples written, and that of the pool.
 
     Raises:
         UserError: `output` cannot be written.
@@ -181,8 +220,8 @@ def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
 
 
 def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:
-    """The batch that was selected in `round`, by rank, as `export_selection` writes it; none where
-    the round has no selection yet.
+    """Return the batch that was selected in `round`, by rank, as `export_selection` writes it; none
+    if the round has no selection yet.
     """
     if not folder.exists(rel := f"{round_folder(round)}/selection.parquet"):
         return []
@@ -199,6 +238,15 @@ def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:
         }
         for pick in folder.read_table(rel).to_pylist()
     ]
+
+
+def _check_export(format: str, path: Path) -> None:
+    if format not in FORMATS:
+        raise UserError(
+            f"--format is {format!r}, expected jsonl, parquet, csv or "
+            f"huggingface{nearest(format, FORMATS)}"
+        )
+    check_folder(path)
 
 
 def _write(rows: list[dict[str, Any]], path: Path, format: str) -> None:
@@ -222,7 +270,7 @@ def _save_dataset(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def build_dataset(rows: list[dict[str, Any]]) -> "Dataset":
-    """Rows of `read_labels` as a dataset of the library `datasets`."""
+    """Return rows of `read_labels` as a dataset of the library `datasets`."""
     from datasets import Dataset, Features
 
     table = tabulate_labels(rows)
@@ -243,7 +291,7 @@ def _encode(rows: list[dict[str, Any]], file: BinaryIO, format: str) -> None:
 
 
 def tabulate_labels(rows: list[dict[str, Any]]) -> "pa.Table":
-    """Rows of `read_labels` as a table, which has its columns also without a row."""
+    """Return rows of `read_labels` as a table, which has its columns even without a row."""
     import pyarrow as pa
 
     kinds = {"id": pa.string(), "input": pa.string(), "text": pa.string(), "annotator": pa.string()}

@@ -1,4 +1,4 @@
-"""The model of a run as it stands after some round: the untuned one with that round's adapter."""
+"""Model of a run after some round: the untuned model with that round's adapter."""
 
 from collections.abc import Callable
 
@@ -18,18 +18,22 @@ from atgen_ray.store.run_folder import RunFolder
 
 
 class RoundModel:
-    """Has the engine of a run answer examples; what other runs have had the untuned model answer is
-    taken from them.
+    """Answers examples with the run's engine; greedy outputs of the untuned model come from the
+    shared cache where it has them.
     """
 
     def __init__(
-        self, config: RunConfig, state: RunState, folder: RunFolder, spare: Callable[[float], None]
+        self,
+        config: RunConfig,
+        state: RunState,
+        folder: RunFolder,
+        on_reuse: Callable[[float], None],
     ) -> None:
-        """`spare` is told the seconds that others' answers took when they were made."""
+        """`on_reuse` receives the seconds that reused outputs took when they were generated."""
         self._config = config
         self._state = state
         self._folder = folder
-        self._add_reused_seconds = spare
+        self._on_reuse = on_reuse
         self.engine = build_engine(config.model, config.prompt, config.engine, folder)
 
     def answer(
@@ -42,8 +46,11 @@ class RoundModel:
         samples: int = 0,
         untuned: Engine | None = None,
     ) -> pa.Table:
-        """Outputs for `examples` of the model as it was after `adapter_round`, or of the engine
+        """Return the outputs for `examples` of the model after `adapter_round`, or of the engine
         `untuned`.
+
+        Args:
+            round: the round under way; its folder keeps partial results under `name`.
 
         Args:
             round: the round under way, which keeps what is done so far under `name`.
@@ -64,14 +71,18 @@ class RoundModel:
                 generator, rows, request, adapter, self._folder, parts, engine.batch_size, progress
             )
 
+        # Only greedy outputs of the untuned model are the same in every run that shares the cache.
         if self._config.cache is not None and adapter is None and not samples and untuned is None:
-            cache = self._config.cache
-            backend = self.engine.name
-            shelf = open_output_cache(
-                cache, model, self._config.prompt, backend, engine.options, request
+            cache = open_output_cache(
+                self._config.cache,
+                model,
+                self._config.prompt,
+                self.engine.name,
+                engine.options,
+                request,
             )
-            features, reused = share_outputs(shelf, examples, generate)
-            self._add_reused_seconds(reused)
+            features, reused = share_outputs(cache, examples, generate)
+            self._on_reuse(reused)
         else:
             features = generate(examples)
         if adapter is not None and self.engine.name != "transformers" and engine.check_rows:

@@ -1,12 +1,11 @@
-"""What runs share: embeddings and the greedy outputs of the untuned model, by the content of a
-text.
+"""Cache that runs share: embeddings and the greedy outputs of the untuned model, by the content of
+a text.
 
-A shelf holds what one model makes of any text; its name is a hash of all that decides the result,
-so that equal content on the same shelf is the same row. Each row carries the seconds that it took,
-so that a run which finds it there can still say what it would have cost alone.
+A cache holds the results of one model. Its name is a hash of everything that decides the result, so
+that equal content in the same cache is the same row. Each row has the seconds that it took, so that
+a run which reuses it can still report what it would have cost alone.
 """
 
-import hashlib
 import json
 import time
 import uuid
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atgen_ray.config import EmbeddingConfig, ModelConfig, PromptConfig
-from atgen_ray.core.hashing import hash_text
+from atgen_ray.core.hashing import digest, hash_text
 from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
 from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
 from atgen_ray.store.run_folder import RunFolder
@@ -29,27 +28,25 @@ SECONDS = "seconds"
 
 @dataclass(frozen=True)
 class Found:
-    """Rows that another run has made already, and the seconds that they took there."""
+    """Rows that another run has computed already, and the seconds that they took there."""
 
     rows: pa.Table
     seconds: float
 
 
 class ContentCache:
-    """Rows by content in a folder that runs share; safe to use from several runs, which at worst do
-    a row twice.
+    """Rows by content in a shared folder. Safe to use from several runs, which at worst compute a
+    row twice.
     """
 
     def __init__(self, root: str, kind: str, identity: Mapping[str, Any]) -> None:
-        """`identity` is everything beside the text that decides a row, as plain data."""
-        digest = hashlib.blake2b(
-            json.dumps(identity, sort_keys=True).encode(), digest_size=12
-        ).hexdigest()
-        self._folder = RunFolder(root, f"{kind}-{digest}")
+        """`identity` is everything besides the text that decides a row, as plain data."""
+        key = digest(json.dumps(identity, sort_keys=True), size=12)
+        self._folder = RunFolder(root, f"{kind}-{key}")
 
     def find(self, contents: Sequence[str]) -> Found | None:
-        """The rows of those of `contents` that are here, each once, sorted by content; None when
-        there are none.
+        """Return the rows of those of `contents` that are cached, each once, sorted by content;
+        None without any.
         """
         wanted = pa.array(sorted(set(contents)), pa.string())
         tables = [self._folder.read_table(path) for path in self._folder.list("rows")]
@@ -58,12 +55,13 @@ class ContentCache:
             return None
         rows = pa.concat_tables(tables).sort_by([(KEY, "ascending")])
         keys = rows[KEY].to_pylist()
+        # Two runs that worked at once may have added the same row.
         first = [index for index, key in enumerate(keys) if index == 0 or key != keys[index - 1]]
         rows = rows.take(first)
         return Found(rows.drop_columns([SECONDS]), float(pc.sum(rows[SECONDS]).as_py()))
 
     def add(self, rows: pa.Table, seconds: float) -> None:
-        """Keeps `rows` (with a column `content`), which took `seconds` together."""
+        """Store `rows` (with a column `content`), which took `seconds` together."""
         if rows.num_rows:
             share = pa.array([seconds / rows.num_rows] * rows.num_rows, pa.float64())
             self._folder.write_table(
@@ -72,7 +70,7 @@ class ContentCache:
 
 
 def open_embedding_cache(root: str, config: EmbeddingConfig) -> ContentCache:
-    """Where the vectors of an encoder are."""
+    """Open the cache of an encoder's vectors."""
     return ContentCache(
         root, "embeddings", config.model_dump(mode="json", include={"model", "max_tokens", "dtype"})
     )
@@ -86,9 +84,7 @@ def open_output_cache(
     options: Mapping[str, Any],
     request: GenerationRequest,
 ) -> ContentCache:
-    """Where the greedy outputs of an untuned model are, made by an engine with these `options` of
-    its own.
-    """
+    """Open the cache of an untuned model's greedy outputs by an engine with these `options`."""
     identity = {
         "model": model.model_dump(mode="json", exclude={"host", "trust_remote_code"}),
         "prompt": prompt.model_dump(mode="json"),
@@ -100,28 +96,30 @@ def open_output_cache(
 
 
 def share_outputs(
-    shelf: ContentCache, examples: pa.Table, generate: Callable[[pa.Table], pa.Table]
+    cache: ContentCache, examples: pa.Table, generate: Callable[[pa.Table], pa.Table]
 ) -> tuple[pa.Table, float]:
-    """FEATURES_SCHEMA for `examples` (columns id, text), sorted by id, made by `generate` where the
-    shelf has none.
+    """Return FEATURES_SCHEMA for `examples` (columns id, text), sorted by id, and the seconds that
+    the cached rows took when they were computed.
 
-    Also returns the seconds that the rows from the shelf took when they were made. Rows that failed
-    are not shared.
+    `generate` computes the rows that the cache lacks. Rows that failed are not shared.
     """
     contents = [hash_text(text) for text in examples["text"].to_pylist()]
-    of = dict(zip(examples["id"].to_pylist(), contents, strict=True))
-    found = shelf.find(contents)
+    content_of = dict(zip(examples["id"].to_pylist(), contents, strict=True))
+    found = cache.find(contents)
     known = {row[KEY]: row for row in found.rows.to_pylist()} if found else {}
-    rows = [known[content] | {"id": id_} for id_, content in of.items() if content in known]
+    rows = [
+        {**known[content], "id": id_} for id_, content in content_of.items() if content in known
+    ]
     missing = examples.filter(pa.array([content not in known for content in contents]))
     if missing.num_rows:
         started = time.monotonic()
         made = generate(missing)
         seconds = time.monotonic() - started
         rows += made.to_pylist()
+        # A failure may have a cause outside the row, such as a lack of memory: do not share it.
         good = made.filter(pc.is_null(made["error"]))
-        keys = pa.array([of[id_] for id_ in good["id"].to_pylist()], pa.string())
-        shelf.add(good.drop_columns(["id"]).append_column(KEY, keys), seconds)
+        keys = pa.array([content_of[id_] for id_ in good["id"].to_pylist()], pa.string())
+        cache.add(good.drop_columns(["id"]).append_column(KEY, keys), seconds)
     rows.sort(key=lambda row: str(row["id"]))
     names = FEATURES_SCHEMA.names
     features = pa.Table.from_pylist(
@@ -131,15 +129,15 @@ def share_outputs(
 
 
 def share_embeddings(
-    shelf: ContentCache, contents: Sequence[str], folder: RunFolder, embed: Callable[[], None]
+    cache: ContentCache, contents: Sequence[str], folder: RunFolder, embed: Callable[[], None]
 ) -> float:
-    """Puts what the shelf has of `contents` into the run's folder, has the rest made by `embed`,
-    and shares that.
+    """Copy cached vectors of `contents` into the run's folder, compute the rest by `embed`, and add
+    it to the cache.
 
-    Returns the seconds that the vectors from the shelf took when they were made.
+    Returns the seconds that the cached vectors took when they were computed.
     """
     have = set(read_embeddings(folder)[KEY].to_pylist())
-    found = shelf.find([content for content in contents if content not in have])
+    found = cache.find([content for content in contents if content not in have])
     if found:
         store_embeddings(folder, found.rows.select(EMBEDDING_SCHEMA.names))
         have |= set(found.rows[KEY].to_pylist())
@@ -148,5 +146,5 @@ def share_embeddings(
     seconds = time.monotonic() - started
     made = read_embeddings(folder)
     made = made.filter(pc.invert(pc.is_in(made[KEY], pa.array(sorted(have), pa.string()))))
-    shelf.add(made, seconds)
+    cache.add(made, seconds)
     return found.seconds if found else 0.0

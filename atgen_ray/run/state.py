@@ -1,4 +1,8 @@
-"""What a run knows so far, read from its folder and journal. Nothing here writes."""
+"""State of a run, read from its folder and journal. Nothing here writes.
+
+Every method takes a round and returns the state after it, whatever has happened since, so that a
+resumed run decides as the first attempt did.
+"""
 
 from dataclasses import asdict
 from functools import cached_property
@@ -23,8 +27,8 @@ from atgen_ray.store.run_folder import RunFolder
 
 
 def explain_missing(run: str, round: int, step: str, path: str) -> str:
-    """One line on an output that the journal of `run` knows and that is not at `path`, and on how
-    to go on.
+    """Return one line for an output at `path` that the journal of `run` knows but that is gone, and
+    how to go on.
     """
     return (
         f"{path} is missing, although the journal has the {step} of round {round} of run '{run}': "
@@ -35,7 +39,7 @@ def explain_missing(run: str, round: int, step: str, path: str) -> str:
 
 
 class RunState:
-    """Examples, labels and adapters of one run, as they were after any of its rounds."""
+    """Examples, labels and adapters of one run after any of its rounds."""
 
     def __init__(self, config: RunConfig, journal: Journal, folder: RunFolder) -> None:
         self._config = config
@@ -44,17 +48,17 @@ class RunState:
 
     @property
     def inherited(self) -> int:
-        """The last round that was taken over from another run; 0 for a run of its own."""
+        """Return the last round that was taken over from another run; 0 where none was."""
         return read_source(self._config)[1]
 
     @cached_property
     def pool(self) -> pa.Table:
-        """POOL_SCHEMA, the whole pool."""
+        """Return the whole pool, POOL_SCHEMA."""
         return self._folder.read_table("pool.parquet")
 
     @cached_property
     def texts(self) -> dict[str, str]:
-        """User turn by example id, pool and test set."""
+        """Return the user turn by example id, of pool and test set."""
         tables = [self.pool] + (
             [self._folder.read_table("test.parquet")] if self._config.data.test else []
         )
@@ -66,7 +70,7 @@ class RunState:
 
     @cached_property
     def test_references(self) -> dict[str, list[str]]:
-        """References of the test set; those of the pool are never read here."""
+        """Return the references of the test set; those of the pool are never read here."""
         if self._config.data.test is None:
             return {}
         test = set(self._folder.read_table("test.parquet", columns=["id"])["id"].to_pylist())
@@ -75,42 +79,40 @@ class RunState:
 
     @cached_property
     def embeddings(self) -> Embeddings:
-        """Vectors of the pool by example id."""
+        """Return the vectors of the pool by example id."""
         return Embeddings(
             self.pool["id"].to_pylist(),
             load_embeddings(self._folder, self.pool["content"].to_pylist()),
         )
 
     def strategy(self, round: int) -> tuple[str, dict[str, Any], int]:
-        """Name of the strategy, its parameters and how many examples to pick; the first round may
-        have its own.
+        """Return name and parameters of the strategy of `round`, and how many examples to
+        select.
         """
-        selection = self._config.selection
-        first = self._config.selection.first
-        count = self._config.count_picks(round)
-        if round > 1 or first.strategy is None:
-            return selection.strategy, selection.parameters, count
-        return first.strategy, first.parameters, count
+        name, parameters = self._config.selection.choose_strategy(round)
+        return name, parameters, self._config.count_picks(round)
 
     def needs(self, round: int) -> frozenset[Need]:
-        """What the strategy of `round` looks at."""
+        """Return the inputs that the strategy of `round` needs."""
         strategy, parameters, _ = self.strategy(round)
         return add_needs(find_needs(strategy, parameters), self._config.selection.shortlist)
 
     def affordable(self, round: int) -> int:
-        """Examples to pick in `round`: what the strategy asks for, within the label budget."""
+        """Return how many examples to select in `round`: the configured count, within the label
+        budget.
+        """
         count = self.strategy(round)[2]
         budget = self._config.stopping.labels
         return count if budget is None else min(count, budget - self.count_labels(round - 1))
 
     def candidates(self, round: int) -> list[str]:
-        """Ids that may be picked in `round`: no label, no dead letter of an earlier round, no
-        near-duplicate.
+        """Return the ids that may be selected in `round`: without a label, a dead letter of an
+        earlier round, or a near-duplicate.
         """
         unwanted = {label.id for label in self.labels(round - 1)}
         unwanted |= {
-            letter.id
-            for at, letter in self._journal.dead_letters(self._config.name)
+            dead_letter.id
+            for at, dead_letter in self._journal.dead_letters(self._config.name)
             if (at or 0) < round
         }
         open_ids = [id_ for id_ in self._selectable if id_ not in unwanted]
@@ -122,8 +124,8 @@ class RunState:
         )[:limit]
 
     def shortlist(self, round: int) -> list[str]:
-        """Those of `candidates` that the strategy of `round` sees: all, but where the model looks
-        at a few only.
+        """Return those of `candidates` that the strategy of `round` sees: all, unless a shortlist
+        limits the model's work.
         """
         ids = self.candidates(round)
         shortlist = self._config.selection.shortlist
@@ -146,31 +148,31 @@ class RunState:
         return sorted(picks["id"].to_pylist())
 
     def labels(self, round: int) -> list[Annotation]:
-        """Labels bought up to and including `round`, in the order they were bought."""
+        """Return the labels bought up to and including `round`, in the order of purchase."""
         return [label for _, label in self._journal.annotations(self._config.name, last=round)]
 
     def count_labels(self, round: int) -> int:
-        """How many labels were bought up to and including `round`."""
+        """Return the number of labels bought up to and including `round`."""
         counts = self._journal.count_labels(self._config.name)
         return sum(count for at, count in counts.items() if at <= round)
 
     def labels_of(self, round: int) -> list[Annotation]:
-        """Labels bought in `round`."""
+        """Return the labels bought in `round`."""
         return [
             label
             for _, label in self._journal.annotations(self._config.name, first=round, last=round)
         ]
 
     def labeled_rows(self, round: int) -> list[dict[str, Any]]:
-        """The lines of labeled.jsonl: what the user takes away."""
+        """Return the lines of labeled.jsonl, the run's product for the user."""
         return [
-            {"round": at, "input": self.texts[label.id]} | asdict(label)
+            {"round": at, "input": self.texts[label.id], **asdict(label)}
             for at, label in self._journal.annotations(self._config.name, last=round)
         ]
 
     def budget_met(self, round: int) -> bool:
-        """Whether the budget of the run, as it is now, kept an example without a label in `round`
-        or before.
+        """Return whether the run's budget, at its present value, left an example without a label up
+        to `round`.
         """
         limit = self._config.stopping.dollars
         met = self._journal.events(self._config.name, kind="budget")
@@ -182,12 +184,18 @@ class RunState:
         )
 
     def dev(self, round: int) -> set[str]:
-        """Labelled examples that are held out of training; an example's side never changes."""
+        """Return the labelled examples that are held out of training; an example never changes
+        sides.
+        """
         ids = [label.id for label in self.labels(round)]
         return dev_split(ids, self._config.evaluation.dev_fraction, self._config.seed)
 
     def adapter(self, round: int) -> Path | None:
-        """The newest adapter after `round`, on local disk; None is the base model.
+        """Return the newest adapter after `round`, on local disk; None is the base model.
+
+        Raises:
+            OutputMissingError: the journal has the training, but its output is gone. An earlier
+                adapter, or the base model, would not be the trained model.
 
         Raises:
             OutputMissingError: the journal says that it was trained, but its folder is gone: an
@@ -201,23 +209,23 @@ class RunState:
         newest = next(trained, None)
         return None if newest is None else self._folder.local(f"{round_folder(newest)}/adapter")
 
-    def has_output(self, round: int, step: str, rel: str) -> bool:
-        """Whether a step has left its output at `rel`.
+    def has_output(self, round: int, step: str, path: str) -> bool:
+        """Return whether a step has left its output at `path`.
 
         Raises:
             OutputMissingError: the journal says that it has, but nothing is there.
         """
-        if self._folder.exists(rel):
+        if self._folder.exists(path):
             return True
         if (round, step) not in self._journal.committed_steps(self._config.name):
             return False
         raise OutputMissingError(
-            explain_missing(self._config.name, round, step, self._folder.path(rel))
+            explain_missing(self._config.name, round, step, self._folder.path(path))
         )
 
     def bought(self, round: int) -> list[tuple[int, float]]:
-        """Labels and dollars so far after each round up to `round` that has a dev score, as
-        `dev_scores`.
+        """Return labels and dollars so far after each round up to `round` that has a dev score;
+        parallel to `dev_scores`.
         """
         spending = read_cost(self._journal, self._config.name)
         rounds = [
@@ -231,7 +239,7 @@ class RunState:
         ]
 
     def dev_scores(self, round: int) -> list[dict[str, float]]:
-        """Mean of every metric on the dev split, one mapping a round up to `round`."""
+        """Return the mean of every metric on the dev split, one mapping a round up to `round`."""
         metrics = [
             self._folder.read_json(f"{round_folder(at)}/metrics.json") for at in self._learnt(round)
         ]
@@ -242,7 +250,7 @@ class RunState:
         ]
 
     def _learnt(self, round: int) -> range:
-        """The rounds up to `round` in which the run has trained and evaluated."""
+        """Return the rounds up to `round` in which the run has trained and evaluated."""
         return range(max(1, self.inherited), round + 1)
 
     @cached_property

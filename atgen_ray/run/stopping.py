@@ -1,6 +1,4 @@
-"""When a run ends. Pure functions of what happened so far; the test set is never among their
-arguments.
-"""
+"""Stopping rules of a run: pure functions of what happened so far, never of the test set."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +20,7 @@ def find_stop(
     bought: Sequence[tuple[int, float]] = (),
     count: int = 0,
 ) -> str | None:
-    """Why the run ends now, or None.
+    """Return why the run ends now, or None.
 
     Args:
         rounds: rounds of training done.
@@ -32,6 +30,7 @@ def find_stop(
         bought: labels and dollars so far at each of `dev_scores`.
         count: labels that the next batch would buy.
     """
+    # The order decides which reason is given where several apply: goals first, then limits.
     if stopping.dev_target and dev_scores and _reached(stopping.dev_target, dev_scores[-1]):
         return "dev target reached"
     if stopping.plateau and _has_plateau(
@@ -39,8 +38,8 @@ def find_stop(
     ):
         verb = "rises" if _sign(stopping.plateau.metric) > 0 else "falls"
         return f"plateau: {stopping.plateau.metric} on the dev split no longer {verb}"
-    if stopping.gain and (promise := describe_gain(stopping.gain, dev_scores, bought, count)):
-        return promise
+    if stopping.gain and (reason := describe_gain(stopping.gain, dev_scores, bought, count)):
+        return reason
     if stopping.labels is not None and labels >= stopping.labels:
         return "label budget spent"
     if rounds >= stopping.rounds:
@@ -51,7 +50,7 @@ def find_stop(
 
 
 def _sign(metric: str) -> int:
-    """1 where larger values are better, else -1."""
+    """Return -1 for a metric whose lower values are better, else 1."""
     return -1 if METRICS[metric].better == "lower" else 1
 
 
@@ -62,7 +61,7 @@ def _reached(target: Mapping[str, float], scores: Mapping[str, float]) -> bool:
 
 
 def _has_plateau(plateau: PlateauConfig, scores: Sequence[float]) -> bool:
-    """Whether the last `patience` rounds brought no gain of at least `min_delta` over the best
+    """Return whether the last `patience` rounds gained less than `min_delta` over the best round
     before them.
     """
     if len(scores) <= plateau.patience:
@@ -78,23 +77,24 @@ def describe_gain(
     bought: Sequence[tuple[int, float]],
     count: int,
 ) -> str | None:
-    """What the next `count` labels promise, where that is too little by the rule `gain`; else None.
+    """Return the reason to stop if the next `count` labels gain too little by the rule `gain`, else
+    None.
 
-    Labels that cost nothing are always worth it, and a curve that is too short to continue says
-    nothing.
+    Labels that cost nothing are always worth it, and a curve that is too short to extrapolate gives
+    no reason.
     """
     if not bought or not count:
         return None
     labels, dollars = bought[-1]
     price = gain.dollars_per_label or dollars / max(1, labels)
     values = [_sign(gain.metric) * row[gain.metric] for row in scores]
-    promised = predict_gain([at for at, _ in bought], values, count) if price else None
-    if (
-        promised is None
-        or np.mean(promised.expected / (price * count) < gain.per_dollar) < gain.certainty
-    ):
+    forecast = predict_gain([at for at, _ in bought], values, count) if price else None
+    if forecast is None:
         return None
-    draws = promised.expected
+    draws = forecast.expected
+    # Stop only when the gain per dollar is too low with the required certainty.
+    if np.mean(draws / (price * count) < gain.per_dollar) < gain.certainty:
+        return None
     low, high = np.quantile(draws, [0.05, 0.95])
     return (
         f"predicted gain: the next {count} labels would better {gain.metric} by {draws.mean():.4f} "

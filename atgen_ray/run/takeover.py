@@ -1,13 +1,13 @@
-"""A run that takes over pool, answers, labels and ledger of another up to a round, and goes on in
-its own way.
+"""Takeover: a new run copies pool, answers, labels and ledger of another run up to a round, and
+continues in its own way.
 
-The other run, the source, is only read. Its rounds up to the one named are over, so what is taken
-over is always the same: a take-over that was killed is done again from its beginning until its one
+The other run, the source, is only read. Its rounds up to the named one are over, so the copy is
+always the same: a takeover that was killed starts again from its beginning until its one
 transaction has committed.
 
-What the source paid stands in the ledger of the new run as `inherited`. It counts against no budget
-in dollars; labels and rounds that were taken over count in `stopping.labels` and `stopping.rounds`
-like the run's own.
+What the source paid is `inherited` in the ledger of the new run. It counts against no budget in
+dollars; copied labels and rounds count in `stopping.labels` and `stopping.rounds` like the run's
+own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from atgen_ray.config.loading import dump_config, renew_config
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.money import to_nano
 from atgen_ray.core.records import INHERITED, Annotation
-from atgen_ray.store.journal import Journal, Lease
+from atgen_ray.store.journal import STEP, Journal, Lease
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.ledger import read_cost
 from atgen_ray.store.run_folder import RunFolder
@@ -34,7 +34,7 @@ TABLES = ("pool.parquet", "gold.parquet", "test.parquet")
 
 
 def settle_source(config: RunConfig, journal: Journal) -> RunConfig:
-    """The configuration with the round that a new run takes over, where only the run was named.
+    """Return the configuration with the round to take over filled in where only the run was named.
 
     Raises:
         UserError: the source is no run of this journal and storage, has no such round, or has
@@ -69,46 +69,50 @@ def settle_source(config: RunConfig, journal: Journal) -> RunConfig:
 
 
 def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFolder) -> None:
-    """Takes over everything up to the source's round: first the files, then the journal's part in
-    one transaction.
+    """Copy everything up to the source's round: first the files, then the journal's rows in one
+    transaction.
 
-    Pool, answers and test set, picks and labels, dead letters of the pool and of annotation, what
-    annotating models answered, and the ledger. Not what the model of the source had to do with:
-    outputs, adapters, scores.
+    Copied are pool, answers and test set, selections and labels, dead letters of the pool and of
+    annotation, responses of annotating models, and the ledger. Not copied is what depends on the
+    source's model: outputs, adapters, scores.
     """
     name, last = read_source(config)
     source = RunFolder(config.storage, name)
     rounds = range(1, last + 1)
     picks = [f"{round_folder(at)}/selection.parquet" for at in rounds]
-    for rel in [rel for rel in (*TABLES, *picks) if source.exists(rel)]:
-        folder.write_table(rel, source.read_table(rel))
+    for path in (*TABLES, *picks):
+        if source.exists(path):
+            folder.write_table(path, source.read_table(path))
     labels = [
         (at, _inherit(name, at, label)) for at, label in journal.annotations(name) if at <= last
     ]
     _write_labels(folder, labels, rounds)
     dollars = {at: paid for at, paid in read_cost(journal, name).items() if at <= last}
+    # The files come first: once the steps are in the journal their outputs must exist.
     with journal.leased_transaction(lease) as connection:
         for at in rounds:
             journal.enter_annotations(
                 connection, config.name, at, [label for of, label in labels if of == at]
             )
-        _copy_letters(connection, name, config.name, last)
+        _copy_dead_letters(connection, name, config.name, last)
         _copy_requests(connection, name, config.name, last)
         _copy_ledger(connection, name, config.name, last)
         _enter_other(connection, config.name, dollars)
         count_inherited(connection, config.name)
-        said = {
+        payload = {
             "run": name,
             "round": last,
             "labels": len(labels),
             "dollars": round(sum(dollars.values()), 9),
         }
-        journal.enter_event(connection, config.name, INHERITED, last, payload=said)
+        journal.enter_event(connection, config.name, INHERITED, last, payload=payload)
         _enter_steps(journal, connection, config.name, rounds)
 
 
 def _find_source(config: RunConfig, journal: Journal, name: str) -> dict[str, Any]:
-    """The source's configuration."""
+    """Return the source's configuration. Raise UserError where the source or its pool does not
+    exist.
+    """
     if name == config.name:
         raise UserError(
             f"{KEY} is '{config.fork_from}', which is this run itself, expected another one"
@@ -142,7 +146,9 @@ def _check_pool(config: RunConfig, name: str, source: dict[str, Any]) -> None:
 
 
 def _inherit(run: str, round: int, label: Annotation) -> Annotation:
-    """The label at no cost, with where it was bought; one that was inherited before keeps that."""
+    """Return the label at no cost, with where it was bought; one that was inherited before keeps
+    that.
+    """
     bought = {"run": run, "round": round, "dollars": label.dollars}
     return replace(label, dollars=0.0, provenance={INHERITED: bought} | label.provenance)
 
@@ -152,15 +158,15 @@ def _write_labels(
 ) -> None:
     pool = folder.read_table(TABLES[0], columns=["id", "text"]).to_pylist()
     inputs = {row["id"]: row["text"] for row in pool}
-    lines = [{"round": at, "input": inputs[label.id]} | asdict(label) for at, label in labels]
+    lines = [{"round": at, "input": inputs[label.id], **asdict(label)} for at, label in labels]
     folder.write_jsonl("labeled.jsonl", lines)
     for round in rounds:
         rows = [asdict(label) for at, label in labels if at == round]
         folder.write_jsonl(f"{round_folder(round)}/annotations.jsonl", rows)
 
 
-def _copy_letters(connection: sa.Connection, source: str, run: str, last: int) -> None:
-    """Rows without use; those that the source's model failed on may do with another one."""
+def _copy_dead_letters(connection: sa.Connection, source: str, run: str, last: int) -> None:
+    """Copy unusable rows, except those that only the source's model failed on."""
     upto = dead_letters.c.round.is_(None) | (dead_letters.c.round <= last)
     mine = (dead_letters.c.run == source) & upto & dead_letters.c.step.in_(("pool", "annotation"))
     columns = [column for column in dead_letters.c if column.name not in ("id", "run")]
@@ -168,20 +174,16 @@ def _copy_letters(connection: sa.Connection, source: str, run: str, last: int) -
 
 
 def _copy_requests(connection: sa.Connection, source: str, run: str, last: int) -> None:
-    """What annotating models and judges were asked and answered, so that it is not asked again."""
+    """Copy requests to annotating models and judges with their responses, so that none is sent
+    again.
+    """
     mine = (shards.c.run == source) & (shards.c.round <= last) & shards.c.done
-    of = sa.select(shards.c.hash).where(mine)
-    for table, which in (
-        (shards, mine),
-        (requests, (requests.c.run == source) & requests.c.shard.in_(of)),
-    ):
-        _copy(
-            connection,
-            table,
-            [column for column in table.c if column.name != "run"],
-            which,
-            {"run": run},
-        )
+    hashes = sa.select(shards.c.hash).where(mine)
+    theirs = (requests.c.run == source) & requests.c.shard.in_(hashes)
+    shard_columns = [column for column in shards.c if column.name != "run"]
+    request_columns = [column for column in requests.c if column.name != "run"]
+    _copy(connection, shards, shard_columns, mine, {"run": run})
+    _copy(connection, requests, request_columns, theirs, {"run": run})
 
 
 def _copy_ledger(connection: sa.Connection, source: str, run: str, last: int) -> None:
@@ -192,19 +194,27 @@ def _copy_ledger(connection: sa.Connection, source: str, run: str, last: int) ->
 
 
 def _enter_other(connection: sa.Connection, run: str, dollars: Mapping[int, float]) -> None:
-    """What the source paid in a round without an entry in its ledger, such as labels with a price
-    of their own.
+    """Record what the source paid in a round without an entry in its ledger, such as labels with a
+    price of their own.
     """
     query = sa.select(ledger.c.round, sa.func.sum(ledger.c.inherited)).where(ledger.c.run == run)
     entered = {
         at: int(nano or 0) for at, nano in connection.execute(query.group_by(ledger.c.round))
     }
     rest = {at: to_nano(paid) - entered.get(at, 0) for at, paid in dollars.items()}
-    common = {"run": run, "annotator": INHERITED, "example_id": "", "held": 0, "paid": 0}
     rows = [
-        common | {"key": f"{INHERITED}-{at}", "round": at, "inherited": nano}
+        {
+            "run": run,
+            "annotator": INHERITED,
+            "example_id": "",
+            "held": 0,
+            "paid": 0,
+            "key": f"{INHERITED}-{at}",
+            "round": at,
+            "inherited": nano,
+        }
         for at, nano in rest.items()
-        if nano > 1  # a billionth may come of rounding
+        if nano > 1  # rounding may leave a billionth
     ]
     if rows:
         connection.execute(sa.insert(ledger), rows)
@@ -218,7 +228,7 @@ def _copy(
     values: Mapping[str, Any],
     order: sa.ColumnElement[Any] | None = None,
 ) -> None:
-    """Copies rows of `table` within the database, with `values` for some of their columns."""
+    """Copy rows of `table` within the database, with `values` for some of their columns."""
     names = [*values, *(str(column.name) for column in columns)]
     query = sa.select(*(sa.literal(value) for value in values.values()), *columns).where(which)
     connection.execute(
@@ -227,11 +237,11 @@ def _copy(
 
 
 def _enter_steps(journal: Journal, connection: sa.Connection, run: str, rounds: range) -> None:
-    """The steps that need not be done: reading the pool, selection and annotation."""
+    """Record the steps that need not be done: reading the pool, selection and annotation."""
     done = [(0, "pool", TABLES[0])]
     for at in rounds:
         done.append((at, "selection", f"{round_folder(at)}/selection.parquet"))
         done.append((at, "annotation", f"{round_folder(at)}/annotations.jsonl"))
     for at, step, output in done:
         payload = {"output": output, "rows": 0, "reused_seconds": 0.0, INHERITED: True}
-        journal.enter_event(connection, run, "step", at, step, payload, 0.0)
+        journal.enter_event(connection, run, STEP, at, step, payload, 0.0)

@@ -1,5 +1,6 @@
-"""One number per example from a row of the features table (`records.FEATURES_SCHEMA`); NaN where
-the row has none.
+"""Scores of examples: one number from each row of the features table (`records.FEATURES_SCHEMA`).
+
+A score is NaN where the row has an error or lacks what the score needs.
 """
 
 from atgen_ray.scoring.disagreement import bleu_variance

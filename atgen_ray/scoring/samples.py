@@ -1,4 +1,4 @@
-"""The sampled outputs of each example."""
+"""Sampled outputs of each example, read from the features table."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ from atgen_ray.text.words import split_words
 
 @dataclass(frozen=True)
 class Sample:
-    """One sampled output: its text, the natural log of its probability, and its tokens with the
-    end-of-turn token.
+    """A sampled output: its text, the natural log of its probability, and the number of its tokens
+    with the end-of-turn token.
     """
 
     text: str
@@ -21,9 +21,9 @@ class Sample:
 
 
 def read_samples(features: pa.Table) -> list[list[Sample]]:
-    """The samples of each row that have a text; none where the row has an error.
+    """Return the samples of each row that have a text; none where the row has an error.
 
-    Where the table has no field `tokens` beside text and logprob, words and the end-of-turn token
+    If the table has no field `tokens` beside text and logprob, the words and the end-of-turn token
     are counted instead.
     """
     rows = zip(features["samples"].to_pylist(), features["error"].to_pylist(), strict=True)
@@ -31,10 +31,10 @@ def read_samples(features: pa.Table) -> list[list[Sample]]:
 
 
 def mean_sample_probability(features: pa.Table) -> tuple[Numbers, Numbers]:
-    """Mean and variance over the M samples of p_m = exp(log p(y_m | x) / T_m), shapes (n,).
+    """Return mean and variance over the M samples of p_m = exp(log p(y_m | x) / T_m), shapes (n,).
 
-    NaN where a row has no sample with a finite log-probability; T_m is the length of the sample in
-    tokens.
+    T_m is the length of the sample in tokens. NaN where a row has no sample with a finite
+    log-probability.
     """
     means = np.full(len(features), np.nan)
     variances = np.full(len(features), np.nan)

@@ -1,8 +1,5 @@
-"""Uncertainty from the likelihood that the model gives its own outputs.
-
-Uncertainty from the spread of the next-token distributions.
-
-The names of the uncertainties of a greedy output; larger is less certain.
+"""Uncertainty of the greedy output, by its likelihood or by the spread of the next-token
+distributions. Larger is less certain; `UNCERTAINTIES` names the measures.
 """
 
 from collections.abc import Callable
@@ -15,8 +12,8 @@ from atgen_ray.scoring.tokens import reduce_margins, reduce_tokens
 
 
 def normalized_nll(features: pa.Table) -> Numbers:
-    """Length-normalised negative log-likelihood -(1/T) sum_t log p(y_t | y_<t, x) in nats, shape
-    (n,).
+    """Return the length-normalised negative log-likelihood -(1/T) sum_t log p(y_t | y_<t, x) in
+    nats, shape (n,).
 
     T counts the end-of-turn token (Ueffing and Ney, 2007). NaN where a row has an error, no tokens
     or a log-probability that is not finite.
@@ -25,47 +22,45 @@ def normalized_nll(features: pa.Table) -> Numbers:
 
 
 def sequence_nll(features: pa.Table) -> Numbers:
-    """Negative log-likelihood -sum_t log p(y_t | y_<t, x) of the whole greedy output in nats, shape
-    (n,); NaN as above.
+    """Return the negative log-likelihood -sum_t log p(y_t | y_<t, x) of the greedy output in nats,
+    shape (n,); NaN as for `normalized_nll`.
 
-    The least confidence of sequences (Settles and Craven, EMNLP 2008).
+    This is the least confidence of sequences (Settles and Craven, EMNLP 2008).
     """
     return -reduce_tokens(features, "logprobs", "sum")
 
 
 def max_token_nll(features: pa.Table) -> Numbers:
-    """Negative log-likelihood max_t -log p(y_t | y_<t, x) of the least likely output token in nats,
-    shape (n,).
+    """Return the negative log-likelihood max_t -log p(y_t | y_<t, x) of the least likely output
+    token in nats, shape (n,); NaN as for `normalized_nll`.
 
-    The maximum token uncertainty of Bhatt et al. (arXiv 2401.06692). NaN as above.
+    This is the maximum token uncertainty of Bhatt et al. (arXiv 2401.06692).
     """
     return -reduce_tokens(features, "logprobs", "min")
 
 
 def mean_token_entropy(features: pa.Table) -> Numbers:
-    """Mean entropy of the next-token distribution over the greedy output (1/T) sum_t H_t in nats,
-    shape (n,).
+    """Return the mean entropy (1/T) sum_t H_t of the next-token distributions over the greedy
+    output in nats, shape (n,).
 
-    The TE of Zhao et al. (Findings of EMNLP 2020). NaN where a row has an error, no tokens or an
-    entropy that is not finite.
+    This is TE of Zhao et al. (Findings of EMNLP 2020). NaN where a row has an error, no tokens or
+    an entropy that is not finite.
     """
     return reduce_tokens(features, "entropies", "mean")
 
 
 def mean_margin(features: pa.Table) -> Numbers:
-    """Uncertainty 1 - (1/T) sum_t (p_t1 - p_t2) in [0, 1] from the two likeliest tokens of each
-    step, shape (n,).
+    """Return 1 - (1/T) sum_t (p_t1 - p_t2) in [0, 1], by the two likeliest tokens of each step,
+    shape (n,).
 
-    The mean margin of Bhatt et al. (arXiv 2401.06692). NaN where a row has an error, no tokens, or
-    a step does not report two tokens.
+    This is the mean margin of Bhatt et al. (arXiv 2401.06692). NaN where a row has an error, no
+    tokens, or a step that does not report two tokens.
     """
     return 1 - reduce_margins(features, "mean")
 
 
 def min_margin(features: pa.Table) -> Numbers:
-    """Uncertainty 1 - min_t (p_t1 - p_t2) in [0, 1] of the step with the closest two likeliest
-    tokens; NaN as above.
-    """
+    """Return 1 - min_t (p_t1 - p_t2) in [0, 1], shape (n,); NaN as for `mean_margin`."""
     return 1 - reduce_margins(features, "min")
 
 

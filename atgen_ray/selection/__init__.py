@@ -1,4 +1,12 @@
-"""Query strategies: which examples are worth labelling. `select_batch` is the only way in."""
+"""Query strategies: which examples are worth labelling.
+
+`select_batch` is the entry point: it gives a strategy what it declares that it needs, and checks
+the batch that comes back. `STRATEGIES` names all strategies. For example
+
+    select_batch("k_center", {}, ids=ids, count=10, embeddings=Embeddings(ids, vectors))
+
+returns a table of ten rows with id, rank, score and the parts of the score.
+"""
 
 from atgen_ray.selection.batch import BrokenStrategyError, find_needs, find_strategy, select_batch
 from atgen_ray.selection.registry import STRATEGIES

@@ -1,5 +1,8 @@
-"""The one door to the strategies: it decides what a strategy sees, and checks what it gives
-back.
+"""Entry point of the strategies: `select_batch` prepares the candidates, runs one strategy and
+checks its picks.
+
+A strategy sees only what it declared that it needs, with the candidates sorted by id, so that the
+order of the pool cannot matter. A result that is no query batch raises BrokenStrategyError.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -28,13 +31,13 @@ from atgen_ray.selection.vectors import Embeddings, States
 
 
 class BrokenStrategyError(AssertionError):
-    """A strategy gave back something that is not a query batch: a defect of the strategy, never of
-    the input.
+    """A strategy returned something that is not a query batch. The defect is in the strategy, never
+    in the input.
     """
 
 
 def find_strategy(name: str) -> Strategy:
-    """The strategy called `name`. Raises UserError."""
+    """Return the strategy called `name`; raise UserError for an unknown name."""
     if name not in STRATEGIES:
         raise UserError(
             f"strategy is '{name}', expected a known strategy{nearest(name, STRATEGIES)}"
@@ -43,9 +46,10 @@ def find_strategy(name: str) -> Strategy:
 
 
 def find_needs(name: str, parameters: Mapping[str, Any]) -> Needs:
-    """What must be computed before the strategy `name` can select with `parameters`.
+    """Return what must be computed before the strategy `name` can select with `parameters`.
 
-    Raises UserError for an unknown strategy or parameter.
+    Raises:
+        UserError: the strategy or a parameter is unknown.
     """
     strategy = find_strategy(name)
     return strategy.needs_with(_validate(strategy, parameters))
@@ -68,28 +72,30 @@ def select_batch(
     round: int = 0,
     workers: Executor | None = None,
 ) -> pa.Table:
-    """The query batch: min(count, |U|) rows of SELECTION_SCHEMA by rank, U being `ids` less
-    `labeled` and `excluded`.
+    """Return the query batch: min(count, |U|) rows of SELECTION_SCHEMA by rank, where U is `ids`
+    without `labeled` and `excluded`.
 
-    Where the strategy needs them (`find_needs`), these must be given; holding more than is asked
-    for does no harm:
+    The inputs that the strategy needs (`find_needs`) must be given; they may hold further examples:
 
     embeddings: of U and the labelled examples.
     generations, samples: `features` (FEATURES_SCHEMA, in any order) of U.
     texts: `texts`, the prompt text by id, of U and the labelled examples.
     labels: `labels`, the answer by id, of the labelled examples.
-    states: `states` of U, one vector an example from the model as it is now; of labelled examples
-        where known. Without them a list column `state` of `features` is read.
+    states: `states` of U, one vector an example from the current model; of labelled examples where
+        known. Without them a list column `state` of `features` is read.
 
-    The result is a function of these sets: the order of rows, how tables are chunked and who the
-    `workers` are (this process alone, where not given) never matter, and ties break by id.
+    The result depends on these sets alone: row order, the chunks of tables and the `workers` (by
+    default this process) never matter, and ties break by id.
 
-    Where a strategy cannot rank enough examples, as those without output or embedding, the rest of
-    the batch is drawn at random from the others: such rows have the part `filled` = 1 and a score
-    no larger than any before them.
+    If a strategy cannot rank enough examples, such as those without an output or embedding, the
+    rest of the batch is drawn at random. These rows have the part `filled` = 1 and a score no
+    larger than any before them.
 
-    Raises UserError for an unknown strategy or parameter, PoolExhausted when U is empty, ValueError
-    when something needed is missing, and BrokenStrategyError when the strategy breaks its contract.
+    Raises:
+        UserError: the strategy or a parameter is unknown.
+        PoolExhausted: U is empty.
+        ValueError: something that the strategy needs is missing.
+        BrokenStrategyError: the strategy returned no query batch.
     """
     chosen = find_strategy(strategy)
     settings = _validate(chosen, parameters)
@@ -116,6 +122,7 @@ def select_batch(
 
 
 def _validate(strategy: Strategy, parameters: Mapping[str, Any]) -> Parameters:
+    """Return the parameters as the strategy's model; raise UserError for the first wrong key."""
     try:
         return strategy.parameters.model_validate(dict(parameters))
     except ValidationError as error:
@@ -133,7 +140,10 @@ def _validate(strategy: Strategy, parameters: Mapping[str, Any]) -> Parameters:
 
 
 def _known_keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    """Keys of the section at `path` below `model`; a mapping's keys are the user's own."""
+    """Return the keys of the section at `path` below `model`.
+
+    A step that names no field is the user's own key of a mapping, so the section stays.
+    """
     for step in path:
         kind = model.model_fields[str(step)].annotation if str(step) in model.model_fields else None
         sections = [
@@ -154,14 +164,15 @@ def _gather(
     features: pa.Table | None,
     states: States | None,
 ) -> dict[str, Any]:
+    """Return the arrays and the table that the strategy needs, aligned with `ids`, as arguments of
+    `Candidates`.
+    """
     known: dict[str, Any] = {}
     if "embeddings" in needs:
         if embeddings is None:
             raise ValueError(f"'{name}' needs embeddings")
-        known |= {
-            "embeddings": embeddings.take(ids),
-            "labeled_embeddings": embeddings.take(labeled),
-        }
+        known["embeddings"] = embeddings.take(ids)
+        known["labeled_embeddings"] = embeddings.take(labeled)
     if needs & {"generations", "samples"}:
         if features is None:
             raise ValueError(f"'{name}' needs the features table")
@@ -169,13 +180,10 @@ def _gather(
     if "states" in needs:
         states = states or _read_states(features)
         if states is None:
-            raise ValueError(
-                f"'{name}' needs states: one vector an example from the model that is taught"
-            )
-        known |= {
-            "states": states.take(ids),
-            "labeled_states": states.take([id for id in labeled if id in states]),
-        }
+            raise ValueError(f"'{name}' needs states: one vector an example from the target model")
+        known["states"] = states.take(ids)
+        # States of labelled examples are optional: strategies use those that are known.
+        known["labeled_states"] = states.take([id for id in labeled if id in states])
     return known
 
 
@@ -187,12 +195,11 @@ def _gather_texts(
     texts: Mapping[str, str] | None,
     labels: Mapping[str, str] | None,
 ) -> dict[str, Any]:
+    """As `_gather`, for texts and labels."""
     known: dict[str, Any] = {}
     if "texts" in needs:
-        known |= {
-            "texts": _look_up(name, "text", texts, ids),
-            "labeled_texts": _look_up(name, "text", texts, labeled),
-        }
+        known["texts"] = _look_up(name, "text", texts, ids)
+        known["labeled_texts"] = _look_up(name, "text", texts, labeled)
     if "labels" in needs:
         known["labels"] = _look_up(name, "label", labels, labeled)
     return known
@@ -210,7 +217,10 @@ def _look_up(
 
 
 def _read_states(features: pa.Table | None) -> States | None:
-    """States that came with the features; a row whose list is null has none."""
+    """Return the states in the features table; None when it has no such column.
+
+    A row whose list is null gets a vector of NaN: the example has no state.
+    """
     if features is None or "state" not in features.column_names:
         return None
     lists = features["state"].combine_chunks()
@@ -225,6 +235,7 @@ def _read_states(features: pa.Table | None) -> States | None:
 
 
 def _align(features: pa.Table, ids: tuple[str, ...]) -> pa.Table:
+    """Return the rows of `ids` in that order; raise ValueError where one is missing or doubled."""
     if pc.count_distinct(features["id"]).as_py() != len(features):
         raise ValueError("the features table holds an example twice")
     rows = pc.index_in(pa.array(ids, pa.string()), features["id"].combine_chunks())
@@ -238,18 +249,19 @@ def _align(features: pa.Table, ids: tuple[str, ...]) -> pa.Table:
 
 
 def _rank(outcome: Scores, ids: tuple[str, ...], count: int) -> Picks:
+    """Return the `count` candidates with the largest scores; those with NaN are never picked."""
     if any(len(values) != len(ids) for values in (outcome.scores, *outcome.parts.values())):
         raise BrokenStrategyError("scores or their parts are not one for every candidate")
     scores = np.asarray(outcome.scores, dtype=np.float64)
-    order = np.argsort(
-        -scores, kind="stable"
-    )  # ids are sorted: a stable sort breaks ties by id; NaN comes last
+    # The ids are sorted, so a stable sort breaks ties by id. NaN comes last.
+    order = np.argsort(-scores, kind="stable")
     order = order[~np.isnan(scores[order])][:count]
     parts = {name: np.asarray(values)[order] for name, values in outcome.parts.items()}
     return Picks(pick_ids(ids, order), scores[order], parts)
 
 
 def _check(picks: Picks, ids: tuple[str, ...], count: int, strategy: str) -> None:
+    """Raise BrokenStrategyError unless `picks` are a query batch of at most `count` candidates."""
     columns = (picks.scores, *picks.parts.values())
     faults = {
         "picked an example twice": len(set(picks.ids)) != len(picks.ids),
@@ -268,12 +280,14 @@ def _check(picks: Picks, ids: tuple[str, ...], count: int, strategy: str) -> Non
 
 
 def _draw_fill(candidates: Candidates, picks: Picks, count: int) -> list[str]:
+    """Return random candidates that fill the batch up to `count`."""
     rest = sorted(set(candidates.ids) - set(picks.ids)) if len(picks.ids) < count else []
     draws = draw_uniform(rest, "fill", candidates.seed, candidates.round)
     return [rest[row] for row in np.argsort(draws, kind="stable")[: count - len(picks.ids)]]
 
 
 def _tabulate(picks: Picks, filled: list[str]) -> pa.Table:
+    """Return the batch as a table of SELECTION_SCHEMA, the picks before the `filled` ids."""
     scores = [float(score) for score in picks.scores]
     parts = [
         {name: float(values[row]) for name, values in picks.parts.items()}

@@ -14,7 +14,7 @@ from atgen_ray.selection.strategy import Candidates, Needs, Parameters, Scores
 
 
 class Member(BaseModel):
-    """A strategy's vote."""
+    """Settings of one strategy that votes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,12 +67,12 @@ class EnsembleParameters(NoiseFilterParameters):
 def _select(candidates: Candidates, parameters: EnsembleParameters, count: int) -> Scores:
     """Score: the weighted mean over the members of the normalised rank, from 0 (last) to 1 (first).
 
-    Members with the weight 0 in this round are not asked. An example that no member can rank has no
+    Members with the weight 0 in this round do not vote. An example that no member can rank has no
     score.
     """
-    place = max(candidates.round, 1) - 1
+    index = max(candidates.round, 1) - 1  # a selection outside a run has the round 0
     weights = {
-        name: member.weight[min(place, len(member.weight) - 1)]
+        name: member.weight[min(index, len(member.weight) - 1)]
         for name, member in parameters.members.items()
     }
     total = sum(weights.values()) or 1.0
@@ -94,8 +94,8 @@ def _select(candidates: Candidates, parameters: EnsembleParameters, count: int) 
 
 
 def _vote(name: str, member: Member, candidates: Candidates, count: int) -> Numbers:
-    """A number for every candidate, larger for what the member would rather pick, NaN for what it
-    does not rank.
+    """Return a number for every candidate: the larger, the sooner the member would pick it; NaN for
+    a candidate that it does not rank.
     """
     settings = _settings(name, member)
     outcome = PLAIN[name].select(
@@ -110,7 +110,7 @@ def _vote(name: str, member: Member, candidates: Candidates, count: int) -> Numb
 
 
 def _normalize(values: Numbers, combine: str) -> Numbers:
-    """Votes from 0 to 1; candidates without one share the last ranks."""
+    """Return the votes on a scale from 0 to 1; candidates without a vote share the last rank."""
     known = values[~np.isnan(values)]
     filled = np.where(np.isnan(values), known.min(initial=0.0) - 1, values)
     if combine == "rank":

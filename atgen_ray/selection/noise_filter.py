@@ -1,5 +1,8 @@
-"""A guard before uncertainty strategies: what is uncertain because it is noise is not worth
-labelling.
+"""Noise filter before uncertainty strategies: it leaves out candidates that are uncertain because
+they are noise.
+
+The filter is the parameter `guard` of a strategy and is off by default. Candidates that it leaves
+out can still fill up a batch at random, like those that the strategy cannot rank.
 """
 
 import unicodedata
@@ -25,7 +28,7 @@ from atgen_ray.selection.strategy import (
 
 class NoiseFilter(BaseModel):
     """Candidates that the strategy never sees; they can only fill up a batch at random, like those
-    it cannot rank.
+    that it cannot rank.
 
     Uncertain examples are often noise (Tsvigun et al., Findings of EMNLP 2022); the cut-off on
     disagreement is that of Gidiotis and Tsoumakas and of DUAL (arXiv 2503.00867), 0.96. Off by
@@ -51,16 +54,19 @@ class NoiseFilter(BaseModel):
     )
 
     def needs(self) -> Needs:
-        """What the guard itself reads."""
-        wanted: dict[Need, bool] = {
+        """Return what the filter itself reads."""
+        used: dict[Need, bool] = {
             "generations": self.top_share > 0,
             "samples": self.disagreement is not None,
             "texts": self.min_words > 0 or self.max_symbols < 1,
         }
-        return frozenset(need for need, used in wanted.items() if used)
+        return frozenset(need for need, is_used in used.items() if is_used)
 
     def admit(self, candidates: Candidates) -> npt.NDArray[np.bool_]:
-        """Which candidates the strategy may see, shape (n,). One without an uncertainty passes."""
+        """Return which candidates the strategy may see, shape (n,).
+
+        A candidate without an uncertainty passes: there is no evidence that it is noise.
+        """
         admitted = np.ones(len(candidates.ids), dtype=bool)
         if self.min_words or self.max_symbols < 1:
             texts, _ = candidates.prompts()
@@ -78,7 +84,7 @@ class NoiseFilter(BaseModel):
 
 
 class NoiseFilterParameters(Parameters):
-    """Parameters of a strategy that can be guarded against noise."""
+    """Base of the parameters of a strategy with a noise filter."""
 
     guard: NoiseFilter = Field(
         NoiseFilter(), description="Noise guard: what to leave out before the strategy looks"
@@ -120,7 +126,7 @@ def with_noise_filter(
 
 
 def _spread(outcome: Scores, rows: npt.NDArray[np.int64], size: int) -> Scores:
-    """The scores of the candidates at `rows` as scores of all, NaN for the others."""
+    """Return scores of all `size` candidates: those of `outcome` at `rows`, NaN elsewhere."""
 
     def place(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         placed = np.full(size, np.nan)

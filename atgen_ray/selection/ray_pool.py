@@ -1,4 +1,8 @@
-"""Selection over Ray: parts of the pool lie in the object store, tasks and actors work on them."""
+"""Selection on a Ray cluster: an executor whose parts of the pool lie in Ray's object store.
+
+The picks are the same as in one process, to the last bit. A task whose worker dies is run again by
+Ray; actors that die are replaced by new ones, which first take in the rows chosen so far.
+"""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,13 +21,13 @@ from atgen_ray.selection.kernels.greedy import Coverage
 
 T = TypeVar("T")
 SMALL_POOL = 20_000  # candidates up to which one process selects
-ATTEMPTS = 5  # crews that may lose a worker before selection gives up
-WAIT_SECONDS = 1.0  # how often a long wait looks whether it shall stop
+ATTEMPTS = 5  # sets of actors that may lose a member before selection gives up
+WAIT_SECONDS = 1.0  # interval at which a long wait reports, and so can be stopped
 
 
 def choose_workers(count: int | None, candidates: int, progress: Progress) -> Executor:
-    """This process for small pools, whose parts are not worth sending around; else `count` workers,
-    null: one a CPU.
+    """Return the executor for a pool of `candidates`: this process for a small one, whose parts
+    are not worth sending, else `count` Ray workers (None: one for each CPU).
     """
     if candidates <= SMALL_POOL or count == 1:
         return InProcessExecutor(progress)
@@ -31,8 +35,8 @@ def choose_workers(count: int | None, candidates: int, progress: Progress) -> Ex
 
 
 class RayWorkers:
-    """The `Executor` protocol on the nodes of a Ray cluster: a CPU for each of `count`, less where
-    there are fewer.
+    """The `Executor` protocol on a Ray cluster: `count` workers with a CPU each, or a share of one
+    where fewer are free.
     """
 
     def __init__(self, count: int, progress: Progress) -> None:
@@ -40,39 +44,38 @@ class RayWorkers:
         self.progress = progress
         self._cpus = fit_cpus(count, 1.0)
 
-    def put(self, value: Any) -> Any:
-        """Puts a value into the object store, from where workers on its node read it without a
-        copy.
-        """
+    def share(self, value: Any) -> Any:
+        """Put a value into the object store, where workers on its node read it without a copy."""
         return ray.put(value)
 
     def map(
         self,
         function: Callable[..., T],
         calls: Sequence[tuple[Any, ...]],
-        note: Callable[[int], None],
+        report: Callable[[int], None],
     ) -> list[T]:
-        """At most `count` calls at a time; one whose worker dies is run again by Ray.
+        """Run at most `count` calls at a time.
 
-        What still runs is cancelled when `note`, which is asked at least every second, raises.
+        `report` is called at least every second; when it raises, the calls under way are cancelled.
         """
         task = ray.remote(num_cpus=self._cpus, max_retries=ATTEMPTS)(function)
+        # Submitting all calls at once would queue them in Ray, out of reach of a request to stop.
         waiting = deque(enumerate(calls))
         found = dict[int, T]()
         running: dict[Any, int] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < self.count:
-                    place, call = waiting.popleft()
-                    running[task.remote(*call)] = place
+                    index, call = waiting.popleft()
+                    running[task.remote(*call)] = index
                 ready, _ = ray.wait(list(running), timeout=WAIT_SECONDS)
                 for ref in ready:
                     found[running.pop(ref)] = ray.get(ref)
-                note(len(found))
+                report(len(found))
         finally:
             for ref in running:
                 ray.cancel(ref, force=True)
-        return [found[place] for place in range(len(calls))]
+        return [found[index] for index in range(len(calls))]
 
     def cover(
         self, vectors: Vectors, parts: Sequence[Any], megabytes: int, follow: bool = True
@@ -84,8 +87,8 @@ class RayWorkers:
 class ShardedCoverage:
     """What DenseCoverage is, to the last bit, its ground shared out over actors.
 
-    An actor that dies takes with it how well its parts were covered: a new crew takes in what was
-    chosen so far.
+    The state of an actor that dies is lost, so all actors are started anew and take in the rows
+    chosen so far, in order.
     """
 
     def __init__(
@@ -97,41 +100,46 @@ class ShardedCoverage:
         cpus: float,
         follow: bool = True,
     ) -> None:
-        """`parts` are references to a `Part` each; every actor reserves `cpus`."""
+        """Start at most `count` actors, each with some of `parts` (references to a `Part`) and
+        reserving `cpus`.
+        """
         self.size = len(vectors)
         self._cpus = cpus
         self._shares = [parts[start::count] for start in range(min(count, len(parts)))]
         self._given = ray.put(vectors), max(1, megabytes // len(self._shares)), follow
         self._chosen: list[int] = []
-        self._crew = self._hire()
+        self._actors = self._start_actors()
         self._ground: int = sum(self._ask("measure"))
 
     def gains(self, rows: Integers) -> Numbers:
-        """Marginal gain of each of `rows` over the whole ground."""
+        """Return the marginal gain of each of `rows` over the whole ground."""
         return np.asarray(sum(self._ask("gains", rows)))
 
     def add(self, row: int) -> tuple[slice, Numbers] | None:
-        """Takes `row` in; as DenseCoverage."""
+        """Add `row`; see DenseCoverage.add."""
         changed = sum(self._ask("take", row))
         self._chosen.append(row)
         if not all(self._ask("worth_following", changed, self._ground)):
             return None
-        return slice(None), np.asarray(sum(self._ask("falls")))
+        return slice(None), np.asarray(sum(self._ask("gain_decreases")))
 
-    def _hire(self) -> list[Any]:
+    def _start_actors(self) -> list[Any]:
         shard = _Shard.options(num_cpus=self._cpus)  # type: ignore[attr-defined]
         return [shard.remote(*self._given, *share) for share in self._shares]
 
     def _ask(self, method: str, *arguments: Any) -> list[Any]:
+        """Return what `method` of every actor returns, with new actors in place of dead ones."""
         for _ in range(ATTEMPTS):
             try:
-                return ray.get([getattr(shard, method).remote(*arguments) for shard in self._crew])
+                return ray.get(
+                    [getattr(shard, method).remote(*arguments) for shard in self._actors]
+                )
             except RayActorError as error:
                 lost = error
-                for shard in self._crew:
+                for shard in self._actors:
                     ray.kill(shard)
-                self._crew = self._hire()
-                for shard in self._crew:
+                self._actors = self._start_actors()
+                for shard in self._actors:
                     for row in self._chosen:
                         shard.take.remote(row)  # in order, before what is asked next
         raise lost
@@ -139,7 +147,7 @@ class ShardedCoverage:
 
 @ray.remote(max_restarts=0)
 class _Shard:
-    """Some parts of the ground, and how well they are covered so far."""
+    """Actor that holds some parts of the ground and how well each row of them is covered so far."""
 
     def __init__(self, vectors: Vectors, megabytes: int, follow: bool, *parts: Part) -> None:
         self._coverage = PartsCoverage(vectors, parts, megabytes, follow)
@@ -156,5 +164,5 @@ class _Shard:
     def worth_following(self, changed: int, ground: int) -> bool:
         return self._coverage.worth_following(changed, ground)
 
-    def falls(self) -> Numbers:
-        return self._coverage.falls()
+    def gain_decreases(self) -> Numbers:
+        return self._coverage.gain_decreases()

@@ -1,4 +1,4 @@
-"""The names of the query strategies."""
+"""Query strategies by name, as `selection.strategy` of the configuration gives them."""
 
 from atgen_ray.selection.ensemble import ENSEMBLE
 from atgen_ray.selection.strategies import PLAIN

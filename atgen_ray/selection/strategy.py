@@ -1,4 +1,9 @@
-"""What a query strategy is given and what it gives back."""
+"""Contract of query strategies: what a strategy is given (`Candidates`) and what it returns
+(`Scores` or `Picks`).
+
+A strategy is a pure function of its candidates, parameters and count. It declares what it needs
+(`Need`), so that nothing else is computed for it.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +21,7 @@ Need = Literal[
     "samples",  # the features table, with samples
     "texts",  # prompt texts of the candidates and of the labelled examples
     "labels",  # answers of the labelled examples
-    # Vectors that the model being taught gives to the candidates (and, where known, the labelled
-    # examples).
+    # Vectors that the target model gives to the candidates (and, where known, the labelled ones).
     "states",
 ]
 MODEL: frozenset[Need] = frozenset(
@@ -27,22 +31,22 @@ Needs = frozenset[Need]
 
 
 class Parameters(BaseModel):
-    """Base of every strategy's parameters: unknown keys are mistakes."""
+    """Base of every strategy's parameters; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The examples that may be picked, and what is known about them.
+    """Examples that may be picked, with what is known about them.
 
-    A strategy sees only what it declares that it needs; the rest is None. Row i of every array and
-    table is `ids[i]`, or `labeled_ids[i]` where the name says so.
+    A strategy sees only what it declared that it needs; the rest is None. Row i of every array and
+    table belongs to `ids[i]`, or to `labeled_ids[i]` where the name starts with `labeled_`.
     """
 
     ids: tuple[str, ...]  # sorted, so that the order of the pool can never matter
-    # (n, d), L2-normalised, on the grid of similarities; a row that is not finite could not be
-    # embedded
+    # (n, d), L2-normalised and quantised (kernels/similarity.py); a row that is not finite could
+    # not be embedded
     embeddings: Vectors | None = None
     features: pa.Table | None = None  # FEATURES_SCHEMA
     labeled_ids: tuple[str, ...] = ()  # sorted
@@ -54,12 +58,11 @@ class Candidates:
     labeled_states: Vectors | None = None  # (at most m, s), of the labelled examples that have one
     seed: int = 0
     round: int = 0
-    workers: Executor = field(
-        default_factory=InProcessExecutor
-    )  # who shares the work of a large pool; the picks do not change
+    # Where the parts of a large pool are worked on; the picks are the same for every executor.
+    workers: Executor = field(default_factory=InProcessExecutor)
 
     def vectors(self) -> tuple[Vectors, Vectors]:
-        """Embeddings of the candidates (n, d) and of the labelled examples (m, d)."""
+        """Return the embeddings of the candidates (n, d) and of the labelled examples (m, d)."""
         if self.embeddings is None or self.labeled_embeddings is None:
             raise TypeError(
                 "this strategy reads embeddings but does not declare that it needs them"
@@ -67,7 +70,7 @@ class Candidates:
         return self.embeddings, self.labeled_embeddings
 
     def outputs(self) -> pa.Table:
-        """The features table, row i belonging to `ids[i]`."""
+        """Return the features table; row i belongs to `ids[i]`."""
         if self.features is None:
             raise TypeError(
                 "this strategy reads generations but does not declare that it needs them"
@@ -75,27 +78,27 @@ class Candidates:
         return self.features
 
     def prompts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Prompt texts of the candidates and of the labelled examples."""
+        """Return the prompt texts of the candidates and of the labelled examples."""
         if self.texts is None or self.labeled_texts is None:
             raise TypeError("this strategy reads texts but does not declare that it needs them")
         return self.texts, self.labeled_texts
 
     def answers(self) -> tuple[str, ...]:
-        """Answers of the labelled examples."""
+        """Return the answers of the labelled examples."""
         if self.labels is None:
             raise TypeError("this strategy reads labels but does not declare that it needs them")
         return self.labels
 
     def model_states(self) -> tuple[Vectors, Vectors]:
-        """States of the candidates (n, s) and of those labelled examples that have one (at most m,
-        s).
+        """Return the states of the candidates (n, s) and of the labelled examples that have one
+        (at most m, s).
         """
         if self.states is None or self.labeled_states is None:
             raise TypeError("this strategy reads states but does not declare that it needs them")
         return self.states, self.labeled_states
 
     def take(self, rows: Integers) -> "Candidates":
-        """The candidates at `rows` (sorted) alone; what is known of the labelled examples stays."""
+        """Return the candidates at `rows` (sorted); the labelled examples stay as they are."""
         return replace(
             self,
             ids=pick_ids(self.ids, rows),
@@ -106,7 +109,7 @@ class Candidates:
         )
 
     def restrict(self, needs: Collection[Need]) -> "Candidates":
-        """The same candidates with nothing known beyond `needs`."""
+        """Return the same candidates with everything beyond `needs` set to None."""
         hidden: dict[str, Any] = {}
         if "embeddings" not in needs:
             hidden |= {"embeddings": None, "labeled_embeddings": None}
@@ -123,11 +126,9 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Scores:
-    """A score for every candidate, shape (n,); larger is picked first, NaN is never picked by the
-    strategy.
+    """A score for every candidate, shape (n,): larger is picked first, NaN is never picked.
 
-    Ranking is left to `select_batch`, which breaks ties by id. `parts` explain the score, shape
-    (n,) each.
+    `select_batch` ranks them and breaks ties by id. `parts` explain the score, shape (n,) each.
     """
 
     scores: Numbers
@@ -136,10 +137,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Picks:
-    """Examples in the order a strategy picked them, best first, for strategies whose picks depend
-    on each other.
+    """Examples in the order of picking, best first, for strategies whose picks depend on each
+    other.
 
-    `scores` and every part have shape (k,). The strategy itself breaks ties by id: the first of
+    `scores` and every part have shape (k,). The strategy breaks ties by id: it takes the first of
     equal candidates.
     """
 
@@ -167,12 +168,12 @@ class Strategy:
     resolve: Callable[[Any], Needs] | None = None
 
     def needs_with(self, parameters: Parameters) -> Needs:
-        """What must be computed before selecting with `parameters`, an instance of
+        """Return what must be computed before selecting with `parameters`, an instance of
         `self.parameters`.
         """
         return self.needs if self.resolve is None else self.resolve(parameters)
 
 
 def pick_ids(ids: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
-    """The ids at `rows`, in that order."""
+    """Return the ids at `rows`, in that order."""
     return tuple(ids[row] for row in rows)

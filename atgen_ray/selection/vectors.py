@@ -1,6 +1,5 @@
-"""Vectors by example id, as embeddings and hidden states come to a strategy.
-
-The space in which a strategy measures distance.
+"""Vectors by example id (embeddings and hidden states), and the space in which a strategy measures
+distance.
 """
 
 from collections.abc import Sequence
@@ -16,10 +15,11 @@ from atgen_ray.selection.strategy import Candidates, Needs
 
 class States:
     """Vectors of any length by example id, such as hidden states or gradient embeddings of the
-    model that is taught.
+    target model.
 
-    `vectors` has shape (n, d), row i belonging to `ids[i]`. A row that is not finite stands for an
-    example that has none. Raises ValueError when the shapes disagree or an id comes twice.
+    `vectors` has shape (n, d), and row i belongs to `ids[i]`. A row that is not finite stands for
+    an example without a vector. The constructor raises ValueError when the shapes disagree or an id
+    comes twice.
     """
 
     kind = "state"
@@ -38,8 +38,8 @@ class States:
         return id in self._rows
 
     def take(self, ids: Sequence[str]) -> Vectors:
-        """The vectors of `ids` in that order, shape (len(ids), d). Raises ValueError for an unknown
-        id.
+        """Return the vectors of `ids` in that order, shape (len(ids), d); raise ValueError for an
+        unknown id.
         """
         rows = np.fromiter((self._rows.get(id, -1) for id in ids), np.int64, len(ids))
         if (rows < 0).any():
@@ -53,18 +53,17 @@ class States:
 
 
 class Embeddings(States):
-    """L2-normalised vectors by example id, kept on the grid of similarities.
+    """L2-normalised vectors by example id, kept quantised.
 
-    Raises ValueError also when a finite row is not of length 1 or 0.
+    The constructor also raises ValueError when a finite row is not of length 1 or 0.
     """
 
     kind = "embedding"
 
     def __init__(self, ids: Sequence[str], vectors: npt.NDArray[np.floating[Any]]) -> None:
         super().__init__(ids, vectors)
-        norms = np.sqrt(
-            np.einsum("ij,ij->i", self._vectors, self._vectors)
-        )  # no copy of a large pool's vectors
+        # einsum makes no copy of the vectors of a large pool, unlike norm.
+        norms = np.sqrt(np.einsum("ij,ij->i", self._vectors, self._vectors))
         wrong = np.isfinite(norms) & (norms != 0) & (np.abs(norms - 1) > 0.01)
         if wrong.any():
             raise ValueError(f"embedding of '{ids[int(wrong.argmax())]}' is not L2-normalised")
@@ -72,16 +71,15 @@ class Embeddings(States):
 
 
 def rows_finite(vectors: Vectors) -> npt.NDArray[np.bool_]:
-    """Which rows hold finite numbers only, shape (n,)."""
-    with np.errstate(
-        invalid="ignore"
-    ):  # float32 numbers cannot overflow a float64 sum, so only NaN and inf spoil it
+    """Return which rows hold finite numbers only, shape (n,)."""
+    # A float64 sum of float32 numbers cannot overflow, so only NaN and infinity make it non-finite.
+    with np.errstate(invalid="ignore"):
         return np.asarray(np.isfinite(vectors.sum(axis=1, dtype=np.float64)))
 
 
 def quantised_vectors(candidates: Candidates) -> tuple[Integers, Vectors, Vectors]:
-    """Rows of the candidates that have an embedding (u,), these on the grid (u, d), and those of
-    the labelled ones.
+    """Return the rows of the candidates that have an embedding (u,), these embeddings quantised
+    (u, d), and those of the labelled examples.
     """
     embeddings, labeled = candidates.vectors()
     usable = rows_finite(embeddings)
@@ -93,13 +91,13 @@ Space = Literal["embeddings", "states"]
 
 
 def space_needs(space: Space) -> Needs:
-    """What must be known to measure in `space`."""
+    """Return what a strategy needs to measure distance in `space`."""
     return frozenset({space})
 
 
 def plain_vectors(candidates: Candidates, space: Space) -> tuple[Integers, Vectors, Vectors]:
-    """Rows of the candidates that have a vector (u,), these vectors (u, d), and those of the
-    labelled examples.
+    """Return the rows of the candidates that have a vector (u,), these vectors (u, d), and those of
+    the labelled examples.
     """
     vectors, labeled = candidates.vectors() if space == "embeddings" else candidates.model_states()
     usable = rows_finite(vectors)
@@ -107,7 +105,7 @@ def plain_vectors(candidates: Candidates, space: Space) -> tuple[Integers, Vecto
 
 
 def unit_vectors(candidates: Candidates, space: Space) -> tuple[Integers, Vectors, Vectors]:
-    """The same, of length 1 (or 0) and on the grid of similarities."""
+    """Return what `plain_vectors` returns, with vectors of length 1 (or 0), quantised."""
     if space == "embeddings":
         return quantised_vectors(candidates)
     rows, vectors, labeled = plain_vectors(candidates, space)

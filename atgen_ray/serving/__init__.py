@@ -1,3 +1,3 @@
-"""The service: model replicas, the query endpoint, the runs API and who may use them, as one Ray
-Serve application.
+"""HTTP service: model replicas, the query endpoint, the runs API, the web pages and access control,
+as one Ray Serve application.
 """

@@ -1,8 +1,11 @@
-"""The Serve application: `api` in front, `model` and `selector` behind it.
+"""Ray Serve application with three deployments: `api` takes requests and calls `model` and
+`selector`.
 
-`serve_configs/*.yaml` name `build_application`; what stands under `args` there is a ServiceConfig,
-and each deployment takes Serve's own settings (replicas, autoscaling, resources) under
-`deployments`.
+`serve_configs/*.yaml` name `build_application`; their `args` are a ServiceConfig, and each
+deployment takes Serve's own settings (replicas, autoscaling, resources) under `deployments`.
+
+Example:
+    serve.run(build_application({"storage": "runs"}))
 """
 
 import logging
@@ -19,7 +22,7 @@ from ray.serve.handle import DeploymentHandle
 from atgen_ray import __version__
 from atgen_ray.config import ServiceConfig
 from atgen_ray.config.loading import database_url_from_environment
-from atgen_ray.config.messages import explain_mistakes
+from atgen_ray.config.messages import format_validation_errors
 from atgen_ray.core.errors import UserError
 from atgen_ray.engines.registry import choose_backend
 from atgen_ray.engines.serve_engine import MODEL
@@ -30,12 +33,11 @@ from atgen_ray.serving.replicas.health import HEALTH_CHECKS
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import open_journal
 
-PENDING_AT_THE_API = (
-    100_000  # the API refuses by itself, and with 429: Serve's own proxy would say 503
-)
+# The API itself refuses what is too much, with 429; Serve's proxy would answer 503.
+PENDING_AT_THE_API = 100_000
 
-# What deployments reserve is not free for runs, whose steps take what is left. They wait for
-# callers most of the time.
+# Deployments wait for callers most of the time, and what they reserve is missing for the steps of
+# runs: hence a tenth of a CPU each.
 API_CPUS = 0.1
 SELECTOR_CPUS = 0.1
 
@@ -43,10 +45,10 @@ logger = logging.getLogger(__name__)
 
 
 def build_application(args: dict[str, Any]) -> serve.Application:
-    """The application that `args` describe.
+    """Return the application that `args` describe.
 
     Raises:
-        UserError: one line for each mistake in them.
+        UserError: `args` are wrong; one line for each mistake.
     """
     service = parse_service(args)
     selector = _deploy_selector(service)
@@ -62,11 +64,11 @@ def build_application(args: dict[str, Any]) -> serve.Application:
 
 
 def parse_service(args: dict[str, Any]) -> ServiceConfig:
-    """A validated ServiceConfig; raises UserError."""
+    """Return `args` as a validated ServiceConfig; raises UserError."""
     try:
         service = ServiceConfig.model_validate(args)
     except ValidationError as error:
-        raise UserError("\n".join(explain_mistakes(error, ServiceConfig))) from None
+        raise UserError("\n".join(format_validation_errors(error, ServiceConfig))) from None
     changed: dict[str, Any] = {}
     if service.database_url is None:
         changed["database_url"] = database_url_from_environment()
@@ -76,12 +78,17 @@ def parse_service(args: dict[str, Any]) -> ServiceConfig:
 
 
 def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
-    """The routes, without what stands before them."""
-    from atgen_ray.serving.errors import explain_faults
+    """Return the ASGI application with all routes and middleware.
+
+    Args:
+        selector: handle of the deployment `selector`.
+        model: handle of the deployment `model`, or None.
+    """
+    from atgen_ray.serving.errors import add_error_handlers
     from atgen_ray.serving.middleware import AuthMiddleware
     from atgen_ray.serving.pages.assets import asset_routes
     from atgen_ray.serving.pages.new_run import new_run_pages
-    from atgen_ray.serving.pages.rendering import show_fault
+    from atgen_ray.serving.pages.rendering import show_error
     from atgen_ray.serving.pages.run_views import RunViews
     from atgen_ray.serving.pages.runs import run_pages
     from atgen_ray.serving.pages.sign_in import session_routes
@@ -104,7 +111,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     directory = None
     if service.model is not None:
         directory = AdapterDirectory(service.model, service.model_name, service.storage, journal)
-    # No pages that load scripts from elsewhere.
+    # FastAPI's own documentation pages load scripts from other hosts, hence no URLs for them.
     app = FastAPI(
         title="atgen-ray",
         version=__version__,
@@ -113,7 +120,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
         generate_unique_id_function=name_operation,
     )
     describe_api(app)
-    explain_faults(app, service.limits.retry_after, show_fault)
+    add_error_handlers(app, service.limits.retry_after, show_error)
     app.include_router(health_routes(control))
     app.include_router(select_routes(service, selector))
     app.include_router(run_routes(control))
@@ -147,7 +154,9 @@ class Api:
         start_access_log()
 
     async def check_health(self) -> None:
-        """Serve replaces the replica when this does not return, as its event loop hangs."""
+        """Return at once. Serve replaces the replica if it does not, since its event loop hangs
+        then.
+        """
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         return create_api(self._service, self._selector, self._model)
@@ -183,7 +192,7 @@ def _deploy_model(service: ServiceConfig) -> serve.Application:
     return serve.deployment(
         TransformersReplica,
         name=MODEL,
-        # Twice what it decodes at once, so that the next batch is there when one ends.
+        # Twice what it decodes at once, so that the next batch is here when one ends.
         max_ongoing_requests=2 * service.replica.count_slots("transformers"),
         max_queued_requests=service.limits.queued_prompts,
         backpressure_config=service.limits.backpressure,
@@ -197,6 +206,8 @@ def _deploy_model(service: ServiceConfig) -> serve.Application:
 
 
 def _environment(service: ServiceConfig) -> dict[str, str]:
-    """Bounded threads, and offline where the one who deploys is."""
+    """Return variables that bound the threads of a worker and keep it offline if this process
+    is.
+    """
     passed = {key: os.environ[key] for key in ("HF_HUB_OFFLINE", "HF_HOME") if key in os.environ}
     return worker_environment(count_threads(1, service.engine.threads_per_worker)) | passed

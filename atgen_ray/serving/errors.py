@@ -1,4 +1,10 @@
-"""What goes wrong, as HTTP: one shape for every route, that of the OpenAI API."""
+"""Errors as HTTP responses, in one shape for every route: that of the OpenAI API.
+
+1. A route raises ApiError, or an error of the project that `MEANINGS` maps to a status.
+2. `ErrorMiddleware` turns it into a response; `explain` finds the status of the nearest class.
+3. An error without a meaning is logged with a request id, and the caller gets 500 with that id.
+4. An error after the status was sent is raised again, so that the connection breaks off.
+"""
 
 import errno
 import logging
@@ -36,37 +42,36 @@ logger = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
-    """An answer with `status` and one line that says what was expected."""
+    """Error that becomes a response with `status` and one line that says what was expected."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
 
-    def __reduce__(self) -> tuple[Any, ...]:  # it travels between replicas
+    def __reduce__(self) -> tuple[Any, ...]:  # replicas send it to each other
         return ApiError, (self.status, self.message)
 
 
-def describe_fault(status: int, message: str) -> dict[str, Any]:
-    """The body of an answer that is an error."""
+def error_body(status: int, message: str) -> dict[str, Any]:
+    """Return the JSON body of an error."""
     kind = KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
 
 
-def fault_response(status: int, message: str, retry_after: int | None = None) -> JSONResponse:
-    """The whole answer; 401 says which scheme is expected."""
+def error_response(status: int, message: str, retry_after: int | None = None) -> JSONResponse:
+    """Return the response of an error; that of 401 names the scheme expected."""
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     # JSONResponse refuses what UTF-8 cannot hold, and a message may quote what the caller sent.
-    return JSONResponse(describe_fault(status, _printable(message)), status, headers)
+    return JSONResponse(error_body(status, _printable(message)), status, headers)
 
 
 def explain(error: BaseException) -> tuple[int, str] | None:
-    """Status and message of an error that has a meaning over HTTP; None for one that nobody
-    foresaw.
+    """Return status and message of an error that has a meaning over HTTP; None for any other.
 
-    What a task or an actor of Ray raised is explained by its cause: Ray's own text is a traceback.
+    An error raised in a task or actor of Ray is explained by its cause: Ray's text is a traceback.
     """
     while isinstance(error, RayTaskError):
         error = error.cause
@@ -81,7 +86,7 @@ def explain(error: BaseException) -> tuple[int, str] | None:
     return None
 
 
-# The nearest class of an error decides.
+# Status and message by class of error; the nearest class decides.
 MEANINGS: dict[type[BaseException], Callable[[Any], tuple[int, str]]] = {
     ApiError: lambda error: (error.status, error.message),
     StorageFullError: lambda error: (507, str(error)),
@@ -104,34 +109,32 @@ MEANINGS: dict[type[BaseException], Callable[[Any], tuple[int, str]]] = {
 
 
 def answer_error(error: BaseException, retry_after: int) -> JSONResponse | None:
-    """The answer to an error; None where nobody foresaw it."""
+    """Return the response to an error; None for one without a meaning over HTTP."""
     meaning = explain(error)
     if meaning is None:
         return None
     status, message = meaning
-    return fault_response(status, message, retry_after if status in (429, 503) else None)
+    return error_response(status, message, retry_after if status in (429, 503) else None)
 
 
-def explain_faults(
+def add_error_handlers(
     app: FastAPI, retry_after: int, show: Callable[[Request, JSONResponse], Response]
 ) -> None:
-    """Every error as its answer; `show` makes a page of it where a person reads."""
+    """Make `app` answer every error; `show` turns the response into a page for a browser."""
 
     async def handle(request: Request, error: Exception) -> Response:
         answer = answer_error(error, retry_after)
         return Response(status_code=500) if answer is None else show(request, answer)
 
-    for own in (
-        HTTPException,
-        RequestValidationError,
-    ):  # which FastAPI answers itself unless told otherwise
-        app.add_exception_handler(own, handle)
-    app.add_middleware(FaultAnswers, retry_after=retry_after, show=show)
+    # FastAPI answers these two itself unless they have a handler.
+    app.add_exception_handler(HTTPException, handle)
+    app.add_exception_handler(RequestValidationError, handle)
+    app.add_middleware(ErrorMiddleware, retry_after=retry_after, show=show)
 
 
-class FaultAnswers:
-    """Answers whatever a route raises. What nobody foresaw goes to the log with an id, and to the
-    caller as that id.
+class ErrorMiddleware:
+    """Middleware that answers every error a route raises. An unforeseen one goes to the log under
+    an id, which the caller gets.
     """
 
     def __init__(
@@ -156,8 +159,7 @@ class FaultAnswers:
             await self._app(scope, receive, watched)
         except Exception as error:  # the boundary of the service
             answer = answer_error(error, self._retry_after) or _answer_unforeseen(scope, error)
-            # A status was sent already: the connection must break off, or the answer would seem
-            # whole.
+            # Once a status was sent, the connection must break off: the answer would seem whole.
             if started:
                 raise
             await self._show(Request(scope), answer)(scope, receive, send)
@@ -168,7 +170,7 @@ def _answer_unforeseen(scope: Scope, error: Exception) -> JSONResponse:
     logger.error(
         "request %s: %s %s failed", request_id, scope["method"], scope["path"][:200], exc_info=error
     )
-    answer = describe_fault(
+    answer = error_body(
         500, f"something unforeseen went wrong; the service's log tells it as request {request_id}"
     )
     answer["error"]["request_id"] = request_id
@@ -176,7 +178,7 @@ def _answer_unforeseen(scope: Scope, error: Exception) -> JSONResponse:
 
 
 def _first_mistake(error: RequestValidationError) -> str:
-    """Where and what, without the value: it may be a secret."""
+    """Return place and kind of the first mistake, without the value: it may be a secret."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
     return f"{where}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,5 +1,5 @@
-"""The description of the API as clients can be generated from: names that occur once, who may call,
-and every error.
+"""OpenAPI description of the service, from which clients can be generated: unique names of
+operations, security schemes, and every error that a route may answer.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ DETAIL = {
         "request_id": {
             "type": "string",
             "title": "Request Id",
-            "description": "With 500: what the log has it under",
+            "description": "With 500: the id under which the log has the error",
         },
     },
 }
@@ -50,29 +50,29 @@ SCHEMES = {
     },
 }
 MEANINGS = {
-    400: "What was asked for cannot be done as it stands",
+    400: "The request cannot be fulfilled as it is",
     401: "No valid token",
     403: "The token has another role, or a write with a cookie comes from elsewhere",
-    404: "What is named is not there",
-    408: "The body did not come in time",
-    409: "It stands against what is there already",
+    404: "Nothing has that name",
+    408: "The body did not arrive in time",
+    409: "The request conflicts with what exists already",
     413: "The body is too large",
-    422: "The request is not of this form",
-    429: "Too much is under way; Retry-After says when to come again",
-    500: "Something unforeseen; the log has it under `request_id`",
-    503: "Something that the service needs cannot be used now",
+    422: "The request has another form than expected",
+    429: "Too many requests are under way; Retry-After says when to try again",
+    500: "An unforeseen error; the log has it under `request_id`",
+    503: "A part that the service needs cannot be used now",
     507: "No room is left on the service's disk",
 }
 PUBLIC = ("/healthz", "/readyz")
 
 
 def describe_text(media: str) -> dict[int | str, dict[str, Any]]:
-    """`responses` of a route that answers with text of one kind."""
+    """Return the `responses` of a route that answers with text of one media type."""
     return {200: {"content": {media: {"schema": {"type": "string"}}}}}
 
 
 def describe_files(*media: str) -> dict[int | str, dict[str, Any]]:
-    """`responses` of a route that answers with a file of one of these kinds."""
+    """Return the `responses` of a route that answers with a file of one of these media types."""
     return {
         200: {
             "content": {each: {"schema": {"type": "string", "format": "binary"}} for each in media}
@@ -81,12 +81,12 @@ def describe_files(*media: str) -> dict[int | str, dict[str, Any]]:
 
 
 def name_operation(route: APIRoute) -> str:
-    """The name of a route's function: short, and each occurs once."""
+    """Return the name of the route's function as that of its operation: short and unique."""
     return route.name
 
 
 def describe_api(app: FastAPI) -> None:
-    """Gives `app` its description, made when it is first asked for."""
+    """Give `app` its description, which is made on the first request for it."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -100,11 +100,9 @@ def describe_api(app: FastAPI) -> None:
 
 def _complete(schema: dict[str, Any]) -> dict[str, Any]:
     parts = schema["components"]
-    for unused in (
-        "HTTPValidationError",
-        "ValidationError",
-    ):  # FastAPI's shape, which is never sent
-        parts["schemas"].pop(unused, None)
+    # FastAPI's own shapes of errors, which are never sent.
+    parts["schemas"].pop("HTTPValidationError", None)
+    parts["schemas"].pop("ValidationError", None)
     parts["schemas"] |= {"ErrorBody": ERROR, "ErrorDetail": DETAIL}
     parts["securitySchemes"] = SCHEMES
     for path, item in schema["paths"].items():
@@ -121,8 +119,8 @@ def _complete_operation(path: str, method: str, operation: dict[str, Any]) -> No
 
 
 def _list_errors(path: str, method: str, operation: dict[str, Any]) -> Iterator[int]:
-    """What a route may answer beside what it says itself; any route may meet a full queue or a lost
-    database.
+    """Yield the statuses of errors that a route may answer beside those it declares; any route may
+    meet a full queue or a lost database.
     """
     if path in PUBLIC:
         return

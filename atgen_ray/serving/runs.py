@@ -1,4 +1,8 @@
-"""Starting, resuming and watching runs on behalf of callers over HTTP."""
+"""Runs on behalf of callers over HTTP: start, resume, watch, stop and export.
+
+Storage and journal are the service's own, and data must lie below its `data_roots`. All methods use
+the journal that the replica holds open.
+"""
 
 import asyncio
 import re
@@ -36,7 +40,7 @@ from atgen_ray.reporting.page import render_page
 from atgen_ray.reporting.publish import view_run
 from atgen_ray.run.driver import enter_run, find_activity, has_controller, start_controller
 from atgen_ray.run.estimate import plan_within_ray
-from atgen_ray.run.queries import export_labels, show_run, stop_run, summarize_runs
+from atgen_ray.run.queries import ask_to_stop, describe_run, summarize_runs, write_labels
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.security.restrictions import check_hosts, check_location, restrict_config
 from atgen_ray.serving.uploads import upload_folder
@@ -44,9 +48,9 @@ from atgen_ray.store.journal import Event, Journal
 
 OVER = ("finished", "stopped", "failed")
 POLL_SECONDS = 0.5
-ROOM_SECONDS = 10.0  # how long a plan waits for room in the cluster
-CLIENT_GONE = 499  # as proxies log it; nobody is there to read it
-QUIET_SECONDS = 15.0  # after which a silent stream shows that it lives
+ROOM_SECONDS = 10.0  # how long a plan waits for free resources of the cluster
+CLIENT_GONE = 499  # the status that proxies log for a caller that left
+QUIET_SECONDS = 15.0  # after which a silent stream sends a comment
 
 
 class RunManager:
@@ -57,18 +61,16 @@ class RunManager:
         self._journal = journal
 
     def start(self, tree: dict[str, Any], author: str | None = None) -> str:
-        """Starts the run that `tree` describes, or resumes it, in an actor that outlives its
-        caller; its name.
+        """Start or resume the run that `tree` describes, in an actor that outlives its caller;
+        return the run's name.
 
-        What it changes of a run that is there stands in the journal with `author`.
-
-        Storage and journal are the service's own, and data must lie below its data_roots.
+        Settings that differ from those of an existing run go to the journal with `author`.
 
         Raises:
             UserError: a mistake in the configuration.
             ApiError: 409, a run of that name has another configuration.
         """
-        config = self._confine(parse_config(self._place(tree)))
+        config = self._restrict(parse_config(self._add_storage(tree)))
         start_ray()
         if not self._journal.has_live_controller(config.name):
             raise_problems(find_problems(config, cluster=True) + find_cluster_problems(config))
@@ -82,12 +84,12 @@ class RunManager:
         return config.name
 
     def find_mistakes(self, tree: dict[str, Any]) -> dict[str, str]:
-        """A line for each key of a new run's configuration that is wrong; a mistake of no one key
-        has the key "".
+        """Return a line for each wrong key of a new run's configuration; a mistake that belongs to
+        no single key has the key "".
         """
         try:
-            config = RunConfig.model_validate(self._place(tree))
-            self._confine(config)
+            config = RunConfig.model_validate(self._add_storage(tree))
+            self._restrict(config)
         except ValidationError as error:
             return find_mistakes(error, RunConfig)
         except UserError as error:
@@ -103,19 +105,20 @@ class RunManager:
     async def plan(
         self, tree: dict[str, Any], gone: Callable[[], Awaitable[bool]]
     ) -> dict[str, Any]:
-        """What the run would come to, as `atgen-ray plan`; worked out in a process that ends with
-        it.
+        """Return the estimate that `atgen-ray plan` prints, computed in a process of its own.
 
         Args:
-            gone: whether nobody waits for the plan any more, which then ends.
+            gone: returns whether the caller has left; the plan then ends.
 
         Raises:
             UserError: a mistake in the configuration, or data that cannot be read.
-            ApiError: 503, the cluster has no room to read the data; says what is free.
+            ApiError: 503, the cluster has no free resources to read the data; says what is free.
         """
         import ray
 
-        config = await run_in_threadpool(lambda: self._confine(parse_config(self._place(tree))))
+        config = await run_in_threadpool(
+            lambda: self._restrict(parse_config(self._add_storage(tree)))
+        )
         await run_in_threadpool(start_ray)
         problems = await run_in_threadpool(
             lambda: find_problems(config, cluster=True) + find_cluster_problems(config)
@@ -124,18 +127,20 @@ class RunManager:
         try:
             return await _await_plan(planned, gone)
         finally:
-            ray.cancel(planned, force=True)  # one that has ended is left as it is
+            ray.cancel(planned, force=True)  # has no effect on a task that has ended
 
     def resume(self, name: str) -> None:
-        """Goes on with a run as it was given. Nothing happens when it runs already."""
+        """Continue a run with the configuration it was given; nothing happens if it runs
+        already.
+        """
         tree = dict(self._find(name).config)
         config = parse_config(tree | {"database_url": self._service.database_url})
         start_ray()
-        start_controller(self._confine(config))
+        start_controller(self._restrict(config))
 
     def check(self) -> None:
-        """Nothing, where the journal answers and its tables are ours; at a cost that no run
-        changes.
+        """Check that the journal answers and has the tables of this version; the cost does not
+        grow with the runs.
 
         Raises:
             StorageUnavailableError: the database cannot be used, or was changed by another version.
@@ -143,78 +148,76 @@ class RunManager:
         self._journal.database.check()
 
     def list(self) -> list[dict[str, Any]]:
-        """As `atgen-ray runs list`."""
+        """Return the rows of `atgen-ray runs list`."""
         return summarize_runs(self._journal)
 
     def show(self, name: str) -> dict[str, Any]:
-        """As `atgen-ray runs show`."""
+        """Return what `atgen-ray runs show --json` prints."""
         self._find(name)
-        return show_run(name, self._service.storage, self._service.database_url)
+        return describe_run(self._journal, self._service.storage, name)
 
     def stop(self, name: str) -> str:
-        """Asks the run's controller to stop; says what will happen."""
+        """Ask the run's controller to stop; return a sentence that says what will happen."""
         self._find(name)
-        return stop_run(name, self._service.storage, self._service.database_url)
+        return ask_to_stop(self._journal, name)
 
     def export(self, name: str, format: str) -> bytes:
-        """The labelled set as a file; a folder is packed as zip."""
+        """Return the labelled set as a file; a folder is packed as zip."""
         self._find(name)
         with tempfile.TemporaryDirectory(prefix="atgen-export-") as folder:
             output = Path(folder, f"labels.{format}")
-            export_labels(name, self._service.storage, self._service.database_url, format, output)
+            write_labels(self._journal, self._service.storage, name, format, output)
             if output.is_dir():
                 output = Path(shutil.make_archive(str(Path(folder, name)), "zip", output))
             return output.read_bytes()
 
     def report(self, names: Sequence[str]) -> str:
-        """The report on one run, or on several compared."""
+        """Return the report on one run, or on several compared."""
         for name in names:
             self._find(name)
         return render_page([view_run(name, self._journal, self._service.storage) for name in names])
 
     def events(self, name: str, after: int) -> AsyncGenerator[str, None]:
-        """The run's events from `after` on as server-sent events, until the run is over; then one
-        called `end`.
+        """Return the run's events after number `after` as server-sent events until the run is over,
+        and then one called `end`.
 
-        Between them `activity`, without a number, tells of the step under way: round, step, done,
-        total, started, and what is waited for while Ray cannot place its workers.
+        Between them events called `activity`, which have no number, describe the step under way:
+        round, step, done, total, started, and the resources that Ray waits for, if any.
         """
         self._find(name)
         return self._stream(name, after)
 
     async def _stream(self, name: str, after: int) -> AsyncGenerator[str, None]:
-        told = time.monotonic()
+        sent = time.monotonic()
         activity = None
         while True:
             status, events = await run_in_threadpool(self._look, name, after)
             for event in events:
                 after = event.sequence
-                told = time.monotonic()
+                sent = time.monotonic()
                 yield f"id: {after}\nevent: {event.kind}\ndata: {encode_json(asdict(event))}\n\n"
             if status in OVER and not await run_in_threadpool(self._goes_on, name):
                 yield f"event: end\ndata: {encode_json({'status': status})}\n\n"
                 return
-            if (
-                now := await run_in_threadpool(find_activity, name)
-            ) is not None and now != activity:
+            now = await run_in_threadpool(find_activity, name)
+            if now is not None and now != activity:
                 activity = now
-                told = time.monotonic()
+                sent = time.monotonic()
                 yield f"event: activity\ndata: {encode_json(now)}\n\n"
-            if time.monotonic() - told > QUIET_SECONDS:
-                told = time.monotonic()
+            if time.monotonic() - sent > QUIET_SECONDS:  # proxies cut a connection that is silent
+                sent = time.monotonic()
                 yield ": still here\n\n"
             await asyncio.sleep(POLL_SECONDS)
 
     def _goes_on(self, name: str) -> bool:
-        """Whether the run was taken up again, though its journal has the end of the attempt
+        """Return whether the run was resumed, although its journal holds the end of the attempt
         before.
         """
         return has_controller(name) or self._journal.has_live_controller(name)
 
     def _look(self, name: str, after: int) -> tuple[str, Sequence[Event]]:
-        status = self._journal.run(
-            name
-        ).status  # before the events, so that an ended run has all of them
+        # The status is read before the events, so that those of an ended run are complete.
+        status = self._journal.run(name).status
         return status, self._journal.events(name, after)
 
     def _find(self, name: str) -> Any:
@@ -225,11 +228,11 @@ class RunManager:
         except UserError as error:
             raise ApiError(404, str(error)) from None
 
-    def _place(self, tree: dict[str, Any]) -> dict[str, Any]:
-        """The tree with the service's own storage and journal.
+    def _add_storage(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """Return the tree with the service's own storage and journal.
 
         Raises:
-            UserError: it names others.
+            UserError: the tree names others.
         """
         for key in ("storage", "database_url", "cache"):
             if key in tree:
@@ -238,9 +241,9 @@ class RunManager:
                 )
         return tree | {"storage": self._service.storage, "database_url": self._service.database_url}
 
-    def _confine(self, config: RunConfig) -> RunConfig:
-        """The same run with its files resolved; callers over HTTP read nothing else of this
-        machine.
+    def _restrict(self, config: RunConfig) -> RunConfig:
+        """Return the configuration with its files resolved, after checking that a caller over HTTP
+        may have them read.
         """
         data = config.data
         model = config.model
@@ -263,7 +266,9 @@ class RunManager:
 
 
 async def _await_plan(planned: Any, gone: Callable[[], Awaitable[bool]]) -> dict[str, Any]:
-    """The result of a task, unless nobody waits for it, or Ray finds no room for what it does."""
+    """Return the result of the task; raise ApiError if the caller left, or if Ray has found no
+    resources for the task's own work in `ROOM_SECONDS`.
+    """
     result: asyncio.Future[dict[str, Any]] = asyncio.wrap_future(planned.future())
     began = time.monotonic()
     placed = time.monotonic()
@@ -283,7 +288,7 @@ async def _await_plan(planned: Any, gone: Callable[[], Awaitable[bool]]) -> dict
 
 
 def list_locations(evaluation: EvaluationConfig) -> Iterator[tuple[str, str]]:
-    """What metrics and judge load, with its key; published checkpoints apart."""
+    """Yield key and location of what metrics and judge load, except for published checkpoints."""
     published = MetricModelsConfig().model_dump()
     for metric, models in evaluation.models.model_dump().items():
         for name, value in models.items():
@@ -294,6 +299,6 @@ def list_locations(evaluation: EvaluationConfig) -> Iterator[tuple[str, str]]:
 
 
 def _name_key(message: str) -> str:
-    """The key that a message begins with, as in `data.pool is ...`."""
+    """Return the key at the beginning of a message such as `data.pool is ...`."""
     match = re.match(r"[a-z_]+(\.[a-z_]+)*(?= is )", message)
     return match[0] if match else ""

@@ -1,5 +1,5 @@
-"""Runs a service from its Serve configuration until interrupted: the part of `atgen-ray serve`
-behind the screen.
+"""Service in the foreground: deploys a Ray Serve configuration and waits for a signal. The command
+`atgen-ray serve` calls it and prints its messages.
 """
 
 import threading
@@ -16,6 +16,7 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.engines.serve_engine import APP
 from atgen_ray.ray_runtime.placement import watch_waiting
+from atgen_ray.ray_runtime.private_api import deploy_in_background
 from atgen_ray.ray_runtime.session import has_open_ports, ray_session
 from atgen_ray.run.driver import stop_on_signal
 from atgen_ray.serving.security.tokens import Tokens, check_address
@@ -29,7 +30,7 @@ START_SECONDS = 1800.0  # a large model is read from a slow disk
 
 @contextmanager
 def open_tokens(storage: str, database_url: Any = None) -> Iterator[Tokens]:
-    """The tokens of a storage's journal."""
+    """Open the tokens of a storage's journal for the block."""
     with closing(open_journal(storage, database_url or database_url_from_environment())) as journal:
         yield Tokens(journal.database)
 
@@ -39,9 +40,12 @@ def serve_until_interrupted(
     storage: str | None,
     host: str | None,
     port: int | None,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> None:
-    """Deploys and waits for SIGINT or SIGTERM, then takes the service down.
+    """Deploy the service, wait for SIGINT or SIGTERM, and take it down.
+
+    Args:
+        report: called with every message for the user.
 
     Raises:
         UserError: a mistake in the configuration, a public address without a token, or a service
@@ -56,33 +60,32 @@ def serve_until_interrupted(
     with open_tokens(service.storage, service.database_url) as tokens:
         check_address(options["host"], tokens)
         if not tokens.exists("admin"):
-            tell(
+            report(
                 "no token yet: `atgen-ray token create --role admin` makes one; until then every "
                 "request gets 401"
             )
-    with (
-        _serve_session(tree),
-        stop_on_signal() as stop,
-    ):  # in this order: Ray sets handlers of its own
+    # In this order, since Ray sets signal handlers of its own when it starts.
+    with _serve_session(tree), stop_on_signal() as stop:
         if has_open_ports():
-            tell(
+            report(
                 "Ray asks for no token: whoever reaches its ports can run code here; "
                 "RAY_AUTH_MODE=token closes them"
             )
-        with watch_waiting(lambda waiting: tell(waiting or "Ray has found room for every part")):
+        with watch_waiting(lambda waiting: report(waiting or "Ray has found room for every part")):
             _wait_until_running(stop)
         if not stop.is_set():
-            tell(f"serving on http://{options['host']}:{options['port']}")
+            report(f"serving on http://{options['host']}:{options['port']}")
         stop.wait()
 
 
 def read_serve_config(
     config: str | None, storage: str | None, host: str | None, port: int | None
 ) -> dict[str, Any]:
-    """A configuration of Ray Serve as plain data, with what the command line says put into it.
+    """Return a configuration of Ray Serve as plain data, with the options of the command line.
 
     Raises:
-        UserError: it cannot be read, is not one of Serve, or its first application is not ours.
+        UserError: the file cannot be read, is no configuration of Serve, or its first application
+            is not that of this project.
     """
     from ray.serve.schema import ServeDeploySchema
 
@@ -109,6 +112,7 @@ def read_serve_config(
         )
     args = dict(ours.get("args") or {})
     ours["args"] = args | ({"storage": storage} if storage is not None else {})
+    # The command line goes before the file, and the file before the defaults.
     options = {"host": HOST, "port": PORT} | dict(tree.get("http_options") or {})
     given = {"host": host, "port": port}
     tree["http_options"] = options | {
@@ -119,19 +123,17 @@ def read_serve_config(
 
 @contextmanager
 def _serve_session(tree: dict[str, Any]) -> Iterator[None]:
-    """The service deployed in the cluster at RAY_ADDRESS, or in one of its own that ends with
-    it.
+    """Deploy the service for the block, in the cluster at RAY_ADDRESS or in a private one that ends
+    with the block.
     """
     from ray import serve
-    from ray.serve._private.api import serve_start
     from ray.serve.config import ProxyLocation
     from ray.serve.schema import ServeDeploySchema
 
     with ray_session("serve", log_to_driver=True):
         schema = ServeDeploySchema.model_validate(tree)
         location = ProxyLocation(tree.get("proxy_location", ProxyLocation.EveryNode))
-        client = serve_start(http_options=schema.http_options.model_dump(), proxy_location=location)
-        client.deploy_apps(schema, _blocking=False)
+        deploy_in_background(schema, location)
         yield
         serve.shutdown()
 
@@ -153,7 +155,7 @@ def _wait_until_running(stop: threading.Event) -> None:
 
 
 def _last_cause(message: str) -> str:
-    """The line of a traceback that says what was wrong."""
+    """Return the line of a traceback that names the error."""
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
     return next(
         (line for line in reversed(lines) if "Error" in line),

@@ -1,5 +1,7 @@
-"""Files that people give to the pages: written below the storage under names that their content
-decides.
+"""Uploaded files: written below the service's storage under names made from their content.
+
+A file appears whole or not at all; nothing of the sender's file name but letters, digits and the
+ending is kept.
 """
 
 import csv
@@ -31,22 +33,19 @@ BINARY = {
 
 
 def upload_folder(storage: str) -> str:
-    """Where uploads lie: a place that runs of the service may read."""
+    """Return the folder of uploads, which runs of the service may read."""
     return f"{storage.rstrip('/')}/uploads"
 
 
 async def receive_upload(
     chunks: AsyncIterator[bytes], name: str, storage: str, limit: int
 ) -> tuple[str, list[str]]:
-    """Writes what comes to a new file of the storage; its location and the columns of its first
-    row.
-
-    The same content under the same name is the same file. Nothing of `name` but letters, digits and
-    its ending is kept.
+    """Write the chunks to a file of the storage; return its location and the columns of its first
+    row. The same content under the same name is the same file.
 
     Raises:
-        ApiError: 413, there are more than `limit` bytes.
-        UserError: the ending is unknown, or the content is not what it says.
+        ApiError: 413, the file has more than `limit` bytes.
+        UserError: the ending is unknown, or the content is of another format.
     """
     stem, _, ending = name.lower().rpartition(".")
     if ending not in ENDINGS:
@@ -54,6 +53,7 @@ async def receive_upload(
             f"the file's name is {name[:80]!r}, expected one that ends in .csv, .jsonl or .parquet"
             f"{nearest(ending, ENDINGS)}"
         )
+    # The file is checked in a temporary folder: the storage never holds one that is no table.
     digest = sha256()
     size = 0
     with TemporaryDirectory(prefix="atgen-upload-") as folder:
@@ -72,10 +72,10 @@ async def receive_upload(
 
 
 def read_columns(path: Path, name: str) -> list[str]:
-    """The columns of the file's first row; dots reach into nested ones.
+    """Return the columns of the file's first row; dots reach into nested ones.
 
     Raises:
-        UserError: it is not what its ending says, or is empty.
+        UserError: the file is empty, or of another format than its ending says.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -85,6 +85,7 @@ def read_columns(path: Path, name: str) -> list[str]:
         if kind == "parquet":
             columns = list(pq.read_schema(path).names)
         else:
+            # Only the beginning is read: the file may be larger than memory.
             with path.open("rb") as file:
                 head = file.read(HEAD_BYTES).decode("utf-8-sig", "replace")
             columns = _read_head(head, kind)
@@ -115,7 +116,9 @@ def _publish(path: Path, storage: str, name: str) -> str:
     folder = f"{root}/uploads"
     fs.makedirs(folder, exist_ok=True)
     if not isinstance(fs, LocalFileSystem):
-        fs.put_file(str(path), f"{folder}/{name}")  # an object appears whole
+        fs.put_file(
+            str(path), f"{folder}/{name}"
+        )  # an object store shows an object only once it is complete
         return f"{upload_folder(storage)}/{name}"
     aside = Path(folder) / f".{name}.{uuid4().hex}"
     fs.put_file(str(path), str(aside))

@@ -1,7 +1,10 @@
-"""The database behind the journal: transactions on SQLite or PostgreSQL.
+"""Database behind the journal: transactions on SQLite or PostgreSQL.
 
-SQLite runs in WAL mode, so readers never wait for the writer; it must lie on a local disk, since
-WAL needs memory that all its users share. Controllers on several machines need PostgreSQL.
+- SQLite runs in WAL mode, so readers never wait for the writer. The file must lie on a local disk,
+  since WAL needs memory that all its users share. Controllers on several machines need PostgreSQL.
+- A database that is full, locked or away raises StorageUnavailableError; a broken constraint keeps
+  its own exception, since it is a defect of ours.
+- The password in the URL appears in no message, log or repr.
 """
 
 import os
@@ -20,20 +23,16 @@ from atgen_ray.core.errors import StorageFullError, StorageUnavailableError, Use
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store import migrations
 
-BUSY_SECONDS = 60  # how long a transaction waits for another's lock
-OUTAGE_SECONDS = (
-    30  # how long a server that was there and is not, as when it restarts, is waited for
-)
+BUSY_SECONDS = 60  # how long a transaction waits for the lock of another
+OUTAGE_SECONDS = 30  # how long to wait for a server that answered before, such as one restarting
 IDLE_SECONDS = 30  # how long PostgreSQL waits for a client that is silent inside a transaction
 
 _REVISION = sa.table(migrations.VERSION_TABLE)
 
 
 class Database:
-    """An open database that holds our tables, brought up to date when it is opened. Safe to use
-    from threads.
-
-    Its URL's password appears in no message, log or repr.
+    """An open database with our tables, which are brought to the newest revision as it is opened.
+    Safe to use from threads.
     """
 
     def __init__(self, url: str | sa.URL) -> None:
@@ -44,9 +43,8 @@ class Database:
                 answers, or the tables there are not ours or are of a newer version.
         """
         self._url = parse_url(url)
-        self._name = self._url.set(query={}).render_as_string(
-            hide_password=True
-        )  # a query may hold a password too
+        # Without its query, which may hold a password too.
+        self._name = self._url.set(query={}).render_as_string(hide_password=True)
         self._sqlite = self._url.get_backend_name() == "sqlite"
         try:
             engine = sa.create_engine(
@@ -59,27 +57,28 @@ class Database:
         if self._sqlite:
             sa.event.listen(engine, "connect", _set_up_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite if self._sqlite else _begin_postgresql)
-        self._order = threading.Lock()
+        self._write_lock = threading.Lock()
         self._readers = engine
         self._writers = engine.execution_options(writes=True)
-        self._patience = 0.0
+        # A server that never answered fails at once: its URL is probably wrong.
+        self._outage_seconds = 0.0
         self._prepare()
-        self._patience = 0.0 if self._sqlite else OUTAGE_SECONDS
+        self._outage_seconds = 0.0 if self._sqlite else OUTAGE_SECONDS
 
     def __repr__(self) -> str:
         return f"Database({self._name!r})"
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads."""
+        """Open a transaction that only reads."""
         with self._explained(), self._connect(self._readers) as connection, connection.begin():
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A transaction that writes: committed on a clean exit, rolled back on an exception."""
+        """Open a transaction that writes; commit on a clean exit, roll back on an exception."""
         with (
-            self._turn(),
+            self._queued(),
             self._explained(),
             self._connect(self._writers) as connection,
             connection.begin(),
@@ -87,8 +86,9 @@ class Database:
             yield connection
 
     def clock(self, connection: sa.Connection) -> float:
-        """Seconds since 1970 by the database's clock, on which all machines agree; not frozen by
-        the transaction.
+        """Return the seconds since 1970 by the database's clock, on which all machines agree.
+
+        The time goes on within a transaction, unlike `now()` of PostgreSQL.
         """
         sql = (
             "(julianday('now') - 2440587.5) * 86400.0"
@@ -98,12 +98,12 @@ class Database:
         return float(connection.execute(sa.text(f"SELECT {sql}")).scalar_one())
 
     def insert_new(self, table: sa.Table) -> sa.Insert:
-        """An INSERT that leaves out rows whose unique key is taken."""
+        """Return an INSERT that leaves out rows whose unique key is taken."""
         insert = sqlite.insert if self._sqlite else postgresql.insert
         return insert(table).on_conflict_do_nothing()
 
     def check(self) -> None:
-        """Nothing, where the database answers and its tables are of this version.
+        """Check that the database answers and that its tables are of this version.
 
         Raises:
             StorageUnavailableError: it cannot be used, or another version of atgen-ray has changed
@@ -124,8 +124,11 @@ class Database:
         self._readers.dispose()
 
     def _connect(self, engine: sa.Engine) -> sa.Connection:
-        """A connection; nothing was sent yet, so that trying again does nothing twice."""
-        deadline = time.monotonic() + self._patience
+        """Return a connection, after retries while the server is away.
+
+        Nothing was sent yet, so a retry does nothing twice.
+        """
+        deadline = time.monotonic() + self._outage_seconds
         while True:
             try:
                 return engine.connect()
@@ -135,18 +138,21 @@ class Database:
                 time.sleep(0.5)
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Threads of this process write to SQLite in the order they came: its own lock is won by
-        chance, after naps.
+    def _queued(self) -> Iterator[None]:
+        """Let the threads of this process write to SQLite one after the other.
+
+        SQLite's own lock is polled after sleeps and goes to whoever wakes first, so a thread could
+        starve.
         """
-        held = self._sqlite and self._order.acquire(timeout=BUSY_SECONDS)
+        held = self._sqlite and self._write_lock.acquire(timeout=BUSY_SECONDS)
         try:
             yield
         finally:
             if held:
-                self._order.release()
+                self._write_lock.release()
 
     def _options(self) -> dict[str, object]:
+        """Return the arguments of `create_engine` for this kind of database."""
         if self._sqlite:
             return {"connect_args": {"timeout": BUSY_SECONDS}}
         # Server-side prepared statements do not survive poolers such as PgBouncer.
@@ -158,14 +164,15 @@ class Database:
         }
 
     def _prepare(self) -> None:
+        """Create the database file where it is missing, and bring the tables up to date."""
         if not self._sqlite:
             self._update()
             return
         file = Path(str(self._url.database))
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            # The change to WAL, unlike all else, does not wait for other processes: one opens after
-            # the other.
+            # The change to WAL mode fails instead of waiting for other processes, so that they must
+            # open the file one after the other.
             with FileLock(f"{file}.lock", timeout=BUSY_SECONDS), self._explained():
                 with self._readers.connect() as connection:
                     connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
@@ -174,7 +181,7 @@ class Database:
             raise UserError(f"database {self._name} cannot be opened: {error}") from error
 
     def _update(self) -> None:
-        """Brings the tables to the newest revision."""
+        """Bring the tables to the newest revision."""
         with self.reading() as connection:
             if migrations.read_revision(connection) == migrations.list_revisions()[-1]:
                 return
@@ -186,7 +193,7 @@ class Database:
 
     @contextmanager
     def _altering(self) -> Iterator[sa.Connection]:
-        """A transaction that changes tables, one process at a time."""
+        """Open a transaction that changes tables, one process at a time."""
         if not self._sqlite:
             with self.writing() as connection:
                 connection.execute(
@@ -195,8 +202,8 @@ class Database:
                 yield connection
             return
         with self._explained(), self._writers.connect() as connection:
-            # SQLite alters many a table by making it anew, which others' references to it must not
-            # notice.
+            # Alembic alters a table of SQLite by copying it, during which references to it would be
+            # broken.
             connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
             try:
                 with connection.begin():
@@ -210,8 +217,9 @@ class Database:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Trouble with the database itself, rather than with our use of it, is for the user to
-        mend.
+        """Turn errors of the database itself, such as a full disk, into UserErrors.
+
+        A violated constraint or a value out of range passes as it is: it is a defect of ours.
         """
         try:
             yield
@@ -226,8 +234,11 @@ class Database:
 
 
 def parse_url(url: str | sa.URL) -> sa.URL:
-    """The URL with its driver; UserError, which never shows the URL itself, for one that we cannot
-    use.
+    """Return the URL with its driver.
+
+    Raises:
+        UserError: the URL cannot be used; the message never shows the URL, which may hold a
+            password.
     """
     expected = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
     try:
@@ -254,25 +265,22 @@ def parse_url(url: str | sa.URL) -> sa.URL:
 
 
 def _is_full(error: sa.exc.DBAPIError) -> bool:
-    """Whether the database says that its disk has no room left (SQLITE_FULL; disk_full of
-    PostgreSQL).
-    """
-    told = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
-    return told in ("SQLITE_FULL", "53100")
+    """Return whether the database reports a full disk (SQLITE_FULL; disk_full of PostgreSQL)."""
+    code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
+    return code in ("SQLITE_FULL", "53100")
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
-    # NORMAL would lose the last commits in a power cut, and a lost annotation may have been paid
-    # for.
+    # NORMAL would lose the last commits in a power cut, and with them answers that were paid for.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    # A writer takes the lock at once: one that begins by reading could not wait for it later, and
-    # would fail.
+    # A writer takes the lock at once: SQLite does not let a transaction that began by reading wait
+    # for the lock later, so it would fail.
     connection.exec_driver_sql(
         "BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN"
     )

@@ -1,4 +1,4 @@
-"""Storages that are there already: looked at from outside, never created."""
+"""Access to a storage that exists already; a command that only looks never creates one."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,7 +15,7 @@ DEFAULT_STORAGE = str(RunConfig.model_fields["storage"].default)
 
 @contextmanager
 def open_runs(storage: str, database_url: SecretStr | None) -> Iterator[Journal]:
-    """The journal of a storage that is there already; nothing is created where it is not.
+    """Open the journal of an existing storage for the block; create nothing.
 
     Raises:
         UserError: there is no journal, and so no run.

@@ -1,16 +1,23 @@
-"""The journal of runs: what happened in order, who may write, and every annotation once.
+"""Journal of runs: the events in order, the lease of the controller, and every annotation once.
 
-One controller drives a run. It holds the run's lease; each acquisition has a higher epoch, and
-every write checks in its own transaction that no later one exists (a fencing token: Kleppmann,
-Designing Data-Intensive Applications, ch. 8). Writes of one run follow one another under a lock on
-its row in `controllers`; so sequence numbers have no gaps, and a reader that has seen number n has
-seen all before it.
+- One controller drives a run and holds the run's lease. Each acquisition has a higher epoch, and
+  every write checks in its own transaction that no later one exists (a fencing token: Kleppmann,
+  Designing Data-Intensive Applications, ch. 8). Once another controller has taken the run, writes
+  raise LeaseLostError and change nothing.
+- Writes of one run follow one another under a lock on its row in `controllers`. So sequence numbers
+  have no gaps, and a reader that has seen number n has seen all before it.
+- A step is done when its event of kind "step" is in the journal; entering it twice changes nothing.
+
+A controller uses it so:
+
+    lease = journal.acquire("demo", ProcessIdentity("me"), ttl=30)
+    journal.append(lease, "step", round=1, step="selection", payload={"picks": 10})
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -27,11 +34,10 @@ from atgen_ray.store.tables import annotations, controllers, dead_letters, event
 from atgen_ray.store.totals import RunTotals, add_labels, count_by_round, list_totals
 
 Status = Literal["created", "running", "finished", "stopped", "failed"]
+STEP = "step"  # an event: a step of a round is committed
 CHANGED = "changed"  # an event: the run was given other settings
-WARNING = (
-    "warning"  # an event: something that does not keep the run from going on, told under that name
-)
-INTERRUPTED = "interrupted"  # what a run is called that was running when its controller died
+WARNING = "warning"  # an event: something went wrong that does not keep the run from going on
+INTERRUPTED = "interrupted"  # shown for a run whose controller died while the run was running
 INTERRUPTION = (
     "its controller died; all that it had committed is saved, and the same command "
     "goes on from there"
@@ -39,14 +45,14 @@ INTERRUPTION = (
 
 
 class LeaseLostError(Exception):
-    """Another controller has taken the run, or the lease was released: its former holder must
+    """Another controller has taken the run, or the lease was released; the former holder must
     stop.
     """
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as it was created, and how it stands. Times are seconds since 1970 by the database's
+    """A run with its configuration and status. Times are seconds since 1970 by the database's
     clock.
     """
 
@@ -60,8 +66,8 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in a run. `sequence` counts from 1 without gaps; `time` is seconds
-    since 1970.
+    """An event of a run. `sequence` counts from 1 without gaps; `time` is in seconds since 1970;
+    `seconds` is how long the step took.
     """
 
     run: str
@@ -73,11 +79,31 @@ class Event:
     seconds: float | None
     time: float
 
+    @property
+    def is_step(self) -> bool:
+        """Whether the event commits a step of the run."""
+        return self.kind == STEP
+
+
+def explain_end(status: str, events: Sequence[Event]) -> str:
+    """Return why a run with `status` ended: the last message among its `events`; empty while it
+    goes on.
+
+    `status` is that of `Journal.describe_status`, or of the run's record. The message of an earlier
+    attempt does not count once a new one has started.
+    """
+    if status == INTERRUPTED:
+        return INTERRUPTION
+    if status in ("created", "running"):
+        return ""
+    messages = (event.payload.get("message") for event in reversed(events))
+    return str(next((message for message in messages if message), ""))
+
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to write a run, until another takes it. It is renewed well within its `ttl` of
-    seconds.
+    """The right to write a run until another controller takes it. The holder renews it well before
+    `ttl` seconds have passed.
     """
 
     journal: "Journal" = field(repr=False)
@@ -87,7 +113,7 @@ class Lease:
     ttl: float
 
     def renew(self) -> bool:
-        """Put off the expiry to `ttl` seconds from now. Whether the controller is asked to stop
+        """Move the expiry to `ttl` seconds from now; return whether the controller is asked to stop
         (`ask_to_stop`).
 
         Raises:
@@ -100,18 +126,17 @@ class Lease:
             return connection.execute(sa.select(controllers.c.stop_asked).where(mine)).scalar_one()
 
     def release(self) -> None:
-        """Free the run for the next controller; nothing happens when it was taken already."""
+        """Free the run for the next controller; do nothing if another has taken it already."""
         mine = (controllers.c.run == self.run) & (controllers.c.epoch == self.epoch)
         with self.journal.database.writing() as connection:
             connection.execute(sa.update(controllers).where(mine).values(owner=None, expires=0.0))
 
 
 class Journal:
-    """The journal in the database at `url`. Safe to use from threads; not to be carried through a
-    fork.
+    """The journal in the database at `url`. Safe to use from threads, but not after a fork.
 
-    Every method that takes a lease raises LeaseLostError, and writes nothing, once another
-    controller has taken the run.
+    Every method that takes a lease raises LeaseLostError and writes nothing once another controller
+    has taken the run.
     """
 
     def __init__(self, url: str | sa.URL) -> None:
@@ -126,41 +151,48 @@ class Journal:
         self.database.close()
 
     def create_run(self, name: str, config: dict[str, Any], digest: str) -> RunRecord:
-        """Enter a run, or find it: the record then is the first one's, whose digest the caller
-        compares.
+        """Enter a run, or find the run of that name; return its record.
+
+        A run that exists stays as it is: the caller compares the record's digest with its own.
 
         Raises:
-            UserError: the name is not a run's.
+            UserError: `name` is not a valid name of a run.
         """
         check_run_name(name)
         with self.database.writing() as connection:
             now = self.database.clock(connection)
-            entry = {"name": name, "config": config, "digest": digest, "status": "created"}
-            connection.execute(
-                self.database.insert_new(runs), entry | {"created": now, "updated": now}
-            )
-            nobody = {
-                "owner": None,
+            run = {
+                "name": name,
+                "config": config,
+                "digest": digest,
+                "status": "created",
+                "created": now,
+                "updated": now,
+            }
+            connection.execute(self.database.insert_new(runs), run)
+            # The row is there from the beginning, so that every write of the run can lock it.
+            no_controller = {
+                "run": name,
                 "epoch": 0,
+                "owner": None,
                 "host": "",
                 "machine": "",
                 "pid": 0,
                 "started": 0.0,
                 "expires": 0.0,
+                "stop_asked": False,
             }
-            connection.execute(
-                self.database.insert_new(controllers), nobody | {"run": name, "stop_asked": False}
-            )
+            connection.execute(self.database.insert_new(controllers), no_controller)
         return self.run(name)
 
     def change_run(
         self, name: str, config: dict[str, Any], digest: str, payload: dict[str, Any]
     ) -> None:
-        """Give a run that nobody drives another configuration; an event "changed" with `payload`
-        says what and who.
+        """Give a run another configuration; `payload` of the event "changed" says what changed and
+        who did it.
 
         Raises:
-            RunBusyError: a controller drives it, which would not hear of the change.
+            RunBusyError: a controller drives the run, and would not notice the change.
         """
         with self.database.writing() as connection:
             held = self._lock(connection, name)
@@ -176,14 +208,14 @@ class Journal:
             self.enter_event(connection, name, CHANGED, payload=payload)
 
     def run(self, name: str) -> RunRecord:
-        """The run of that name; UserError when there is none."""
+        """Return the run of that name; raise UserError when there is none."""
         record = self.find_run(name)
         if record is None:
             raise self._unknown(name)
         return record
 
     def find_run(self, name: str) -> RunRecord | None:
-        """The run of that name, where there is one."""
+        """Return the run of that name; None when there is none."""
         with self.database.reading() as connection:
             row = (
                 connection.execute(sa.select(runs).where(runs.c.name == name))
@@ -193,7 +225,7 @@ class Journal:
         return None if row is None else RunRecord(**row)
 
     def has_run(self, name: str) -> bool:
-        """Whether there is a run of that name."""
+        """Return whether there is a run of that name."""
         with self.database.reading() as connection:
             return (
                 connection.execute(sa.select(runs.c.name).where(runs.c.name == name)).first()
@@ -201,18 +233,20 @@ class Journal:
             )
 
     def runs(self) -> list[RunRecord]:
-        """All runs, the oldest first."""
+        """Return all runs, the oldest first."""
         with self.database.reading() as connection:
             rows = connection.execute(sa.select(runs).order_by(runs.c.created, runs.c.name))
             return [RunRecord(**row) for row in rows.mappings()]
 
     def totals(self) -> list[RunTotals]:
-        """How all runs stand, the oldest first, at a cost that does not depend on their labels."""
+        """Return the totals of all runs, the oldest first; the cost does not grow with their
+        labels.
+        """
         with self.database.reading() as connection:
             return list_totals(connection)
 
     def total(self, run: str) -> RunTotals:
-        """How one run stands; UserError when there is none of that name."""
+        """Return the totals of one run; raise UserError when there is none of that name."""
         with self.database.reading() as connection:
             found = list_totals(connection, run)
         if not found:
@@ -220,12 +254,12 @@ class Journal:
         return found[0]
 
     def count_labels(self, run: str) -> dict[int, int]:
-        """Labels of each round that has any."""
+        """Return the number of labels of each round that has any."""
         with self.database.reading() as connection:
             return count_by_round(connection, run)
 
     def set_status(self, lease: Lease, status: Status) -> None:
-        """Say how the run stands."""
+        """Set the status of the run."""
         with self.leased_transaction(lease) as connection:
             values = {"status": status, "updated": self.database.clock(connection)}
             connection.execute(sa.update(runs).where(runs.c.name == lease.run).values(values))
@@ -233,11 +267,10 @@ class Journal:
     def acquire(
         self, run: str, owner: ProcessIdentity, ttl: float, takeover: bool = False
     ) -> Lease:
-        """Take the run for `ttl` seconds when it is free, expired, `owner.id`'s own, or its
-        holder's process is dead.
+        """Take the lease of the run for `ttl` seconds; every earlier lease is void from then on.
 
-        With `takeover` it is taken from whoever holds it. Every earlier lease of the run is void
-        from then on.
+        The run must be free, expired, held by `owner.id` itself or by a process that is dead. With
+        `takeover` it is taken from any holder.
 
         Raises:
             RunBusyError: another process holds it.
@@ -254,19 +287,26 @@ class Journal:
                     f"or wait; unless renewed, its lease expires in "
                     f"{math.ceil(held.expires - now)} s"
                 )
-            values = asdict(owner)
-            values |= {"owner": values.pop("id"), "epoch": held.epoch + 1, "expires": now + ttl}
-            values |= {
-                "stop_asked": same and held.stop_asked
-            }  # a controller that restarts is still to stop
+            values = {
+                "owner": owner.id,
+                "host": owner.host,
+                "machine": owner.machine,
+                "pid": owner.pid,
+                "started": owner.started,
+                "epoch": held.epoch + 1,
+                "expires": now + ttl,
+                # A controller that Ray restarted under the same name is still asked to stop.
+                "stop_asked": same and held.stop_asked,
+            }
             connection.execute(
                 sa.update(controllers).where(controllers.c.run == run).values(values)
             )
         return Lease(self, run, owner, held.epoch + 1, ttl)
 
     def ask_to_stop(self, run: str) -> bool:
-        """Ask the run's controller to stop, which it hears when it renews its lease; False when
-        there is none.
+        """Ask the run's controller to stop; return False when there is none.
+
+        The controller notices when it renews its lease.
         """
         with self.database.writing() as connection:
             held = self._lock(connection, run)
@@ -277,7 +317,7 @@ class Journal:
         return driven
 
     def has_live_controller(self, run: str) -> bool:
-        """Whether a controller holds the run's lease, and may still be at work."""
+        """Return whether a controller holds the run's lease and may still be at work."""
         with self.database.reading() as connection:
             held = connection.execute(
                 sa.select(controllers).where(controllers.c.run == run)
@@ -285,8 +325,8 @@ class Journal:
             return held is not None and _has_live_controller(held, self.database.clock(connection))
 
     def describe_status(self, record: RunRecord | RunTotals) -> str:
-        """The run's status, or `interrupted` where it is said to run and nobody drives it: its
-        controller died.
+        """Return the run's status; `interrupted` when the status is running but the controller
+        died.
         """
         if record.status == "running" and not self.has_live_controller(record.name):
             return INTERRUPTED
@@ -301,10 +341,11 @@ class Journal:
         payload: dict[str, Any] | None = None,
         seconds: float | None = None,
     ) -> Event:
-        """Enter an event. A second one of kind "step" for the same round and step returns the
-        first, unchanged.
+        """Enter an event and return it.
+
+        A second event of kind "step" for the same round and step returns the first, unchanged.
         """
-        if kind == "step" and step is None:
+        if kind == STEP and step is None:
             raise ValueError("an event of kind 'step' names its step")
         with self.leased_transaction(lease) as connection:
             return self.enter_event(connection, lease.run, kind, round, step, payload, seconds)
@@ -319,9 +360,10 @@ class Journal:
         payload: dict[str, Any] | None = None,
         seconds: float | None = None,
     ) -> Event:
-        """As `append`, within a transaction that holds the run's lock."""
+        """Enter an event as `append` does, within a transaction that holds the run's lock."""
         mine = events.c.run == run
-        if kind == "step":
+        if kind == STEP:
+            # A controller that died after the commit repeats the step: the first event counts.
             same = mine & (events.c.kind == kind) & (events.c.step == step)
             same &= events.c.round.is_(None) if round is None else events.c.round == round
             if first := connection.execute(sa.select(events).where(same)).mappings().one_or_none():
@@ -335,41 +377,44 @@ class Journal:
             "kind": kind,
             "round": round,
             "step": step,
-        }
-        entry |= {
             "payload": payload or {},
             "seconds": seconds,
             "time": self.database.clock(connection),
         }
         connection.execute(sa.insert(events).values(entry))
-        # As JSON gives it back, so that an event looks the same now and after a replay.
+        # The event is read back, so that its payload has passed through JSON as after a replay.
         stored = sa.select(events).where(mine & (events.c.sequence == entry["sequence"]))
         return Event(**connection.execute(stored).mappings().one())
 
     def last_sequence(self, run: str) -> int:
-        """The number of the run's last event; 0 before the first."""
+        """Return the sequence number of the run's last event; 0 before the first."""
         with self.database.reading() as connection:
             last = sa.select(sa.func.max(events.c.sequence)).where(events.c.run == run)
             return connection.execute(last).scalar_one() or 0
 
     def events(self, run: str, after: int = 0, kind: str | None = None) -> list[Event]:
-        """The run's events with a sequence number above `after`, in order; of one kind, where that
-        is given.
+        """Return the run's events with a sequence number above `after`, in order; with `kind` only
+        those of that kind.
         """
-        wanted = (events.c.run == run) & (events.c.sequence > after)
+        matching = (events.c.run == run) & (events.c.sequence > after)
         if kind is not None:
-            wanted &= events.c.kind == kind
+            matching &= events.c.kind == kind
+        query = sa.select(events).where(matching).order_by(events.c.sequence)
         with self.database.reading() as connection:
-            rows = connection.execute(sa.select(events).where(wanted).order_by(events.c.sequence))
+            rows = connection.execute(query)
             return [Event(**row) for row in rows.mappings()]
 
+    def steps(self, run: str) -> list[Event]:
+        """Return the events that commit a step of the run, in order."""
+        return self.events(run, kind=STEP)
+
     def committed_steps(self, run: str) -> dict[tuple[int | None, str], Event]:
-        """The events of kind "step" by round and step: what a resumed run need not do again."""
-        return {(event.round, str(event.step)): event for event in self.events(run, kind="step")}
+        """Return the events of kind "step" by round and step: a resumed run skips these steps."""
+        return {(event.round, str(event.step)): event for event in self.steps(run)}
 
     def record_annotations(self, lease: Lease, round: int, new: Sequence[Annotation]) -> int:
-        """Enter the annotations whose example has none by the same annotator yet; how many those
-        were.
+        """Enter the annotations whose example has none by the same annotator yet; return their
+        number.
 
         Raises:
             ValueError: a price is negative, infinite or NaN; then none is entered.
@@ -380,16 +425,27 @@ class Journal:
     def enter_annotations(
         self, connection: sa.Connection, run: str, round: int, new: Sequence[Annotation]
     ) -> int:
-        """As `record_annotations`, within a transaction of `leased_transaction`."""
+        """Enter annotations as `record_annotations` does, within a `leased_transaction`."""
         for annotation in new:
             if not 0 <= annotation.dollars < math.inf:
                 raise ValueError(
                     f"annotation of '{annotation.id}' costs {annotation.dollars} dollars, not 0 "
                     f"or more"
                 )
-        common = {"run": run, "round": round, "time": self.database.clock(connection)}
-        rows = [asdict(annotation) for annotation in new]
-        rows = [{"example_id": row.pop("id")} | row | common for row in rows]
+        now = self.database.clock(connection)
+        rows = [
+            {
+                "run": run,
+                "round": round,
+                "example_id": annotation.id,
+                "annotator": annotation.annotator,
+                "text": annotation.text,
+                "dollars": annotation.dollars,
+                "provenance": annotation.provenance,
+                "time": now,
+            }
+            for annotation in new
+        ]
         entered = self._insert_new(
             connection, annotations, rows, annotations.c.example_id, annotations.c.dollars
         )
@@ -399,8 +455,8 @@ class Journal:
     def annotations(
         self, run: str, first: int = 0, last: int | None = None
     ) -> list[tuple[int, Annotation]]:
-        """The annotations of rounds `first` to `last` with their round, by round and then in the
-        order they came in.
+        """Return the annotations of rounds `first` to `last` with their round, by round and then in
+        the order of entry.
         """
         table = annotations.c
         query = sa.select(
@@ -420,7 +476,7 @@ class Journal:
             return [(round, Annotation(*values)) for round, *values in connection.execute(query)]
 
     def dollars(self, run: str) -> float:
-        """What the run's annotations cost."""
+        """Return the summed price of the run's annotations in dollars."""
         with self.database.reading() as connection:
             total = sa.select(sa.func.sum(annotations.c.dollars)).where(annotations.c.run == run)
             return connection.execute(total).scalar_one() or 0.0
@@ -428,8 +484,9 @@ class Journal:
     def record_dead_letters(
         self, lease: Lease, round: int | None, letters: Sequence[DeadLetter]
     ) -> int:
-        """Enter rows that a step could not handle; how many were new. The first reason per example
-        and step stays.
+        """Enter rows that a step could not handle; return how many were new.
+
+        The first reason for an example and step stays.
         """
         with self.leased_transaction(lease) as connection:
             return self.enter_dead_letters(connection, lease.run, round, letters)
@@ -437,14 +494,22 @@ class Journal:
     def enter_dead_letters(
         self, connection: sa.Connection, run: str, round: int | None, letters: Sequence[DeadLetter]
     ) -> int:
-        """As `record_dead_letters`, within a transaction of `leased_transaction`."""
-        rows = [asdict(letter) for letter in letters]
-        rows = [{"example_id": row.pop("id")} | row | {"run": run, "round": round} for row in rows]
+        """Enter dead letters as `record_dead_letters` does, within a `leased_transaction`."""
+        rows = [
+            {
+                "run": run,
+                "round": round,
+                "example_id": letter.id,
+                "step": letter.step,
+                "reason": letter.reason,
+            }
+            for letter in letters
+        ]
         return len(self._insert_new(connection, dead_letters, rows, dead_letters.c.id))
 
     def dead_letters(self, run: str) -> list[tuple[int | None, DeadLetter]]:
-        """The run's dead letters with their round (None: outside all rounds), in the order they
-        came in.
+        """Return the run's dead letters with their round (None: outside all rounds), in the order
+        of entry.
         """
         with self.database.reading() as connection:
             query = (
@@ -457,8 +522,10 @@ class Journal:
 
     @contextmanager
     def leased_transaction(self, lease: Lease) -> Iterator[sa.Connection]:
-        """A transaction that writes the run of `lease`, alone; LeaseLostError when the lease is not
-        the current one.
+        """Open a transaction that writes the run of `lease`, and no other does at the same time.
+
+        Raises:
+            LeaseLostError: `lease` is not the current lease of the run.
         """
         with self.database.writing() as connection:
             held = self._lock(connection, lease.run)
@@ -473,14 +540,17 @@ class Journal:
 
     @contextmanager
     def run_transaction(self, run: str) -> Iterator[sa.Connection]:
-        """A transaction that writes what people and the run's controller share; UserError when
-        there is no such run.
+        """Open a transaction that writes what people and the run's controller share, such as tasks.
+
+        Raises:
+            UserError: there is no such run.
         """
         with self.database.writing() as connection:
             self._lock(connection, run)
             yield connection
 
     def _lock(self, connection: sa.Connection, run: str) -> sa.Row[Any]:
+        """Lock the run for this transaction and return its row of `controllers`."""
         query = sa.select(controllers).where(controllers.c.run == run).with_for_update()
         if (row := connection.execute(query).one_or_none()) is None:
             raise self._unknown(run)
@@ -491,14 +561,12 @@ class Journal:
         connection: sa.Connection,
         table: sa.Table,
         rows: list[dict[str, Any]],
-        *told: sa.Column[Any],
+        *columns: sa.Column[Any],
     ) -> Sequence[sa.Row[*tuple[Any, ...]]]:
-        """Insert rows but for those whose unique key is taken; the columns `told` of the new
-        ones.
-        """
+        """Insert the rows whose unique key is free; return `columns` of these."""
         if not rows:
             return []
-        return connection.execute(self.database.insert_new(table).returning(*told), rows).all()
+        return connection.execute(self.database.insert_new(table).returning(*columns), rows).all()
 
     def _unknown(self, run: str) -> UserError:
         with self.database.reading() as connection:
@@ -509,7 +577,7 @@ class Journal:
 
 
 def _has_live_controller(held: sa.Row[Any], now: float) -> bool:
-    """Whether the holder in a row of `controllers` may still be at work."""
+    """Return whether the holder in a row of `controllers` may still be at work."""
     if held.owner is None or held.expires <= now:
         return False
     return not ProcessIdentity(
@@ -518,8 +586,8 @@ def _has_live_controller(held: sa.Row[Any], now: float) -> bool:
 
 
 def find_journal(storage: str, database_url: SecretStr | None = None) -> Journal | None:
-    """As `open_journal`; None where no journal was begun in a local storage, which then is not
-    created.
+    """Open the journal as `open_journal` does; return None, and create nothing, where a local
+    storage does not exist.
     """
     if database_url is None:
         fs, root = open_storage(storage)
@@ -529,7 +597,7 @@ def find_journal(storage: str, database_url: SecretStr | None = None) -> Journal
 
 
 def open_journal(storage: str, database_url: SecretStr | None = None) -> Journal:
-    """The journal at `database_url`, or in SQLite at `<storage>/atgen.db`.
+    """Open the journal at `database_url`, or in SQLite at `<storage>/atgen.db`.
 
     Raises:
         UserError: storage is remote and database_url is null, or the database cannot be opened.

@@ -1,8 +1,8 @@
-"""Names of files and folders in a run's folder."""
+"""Names of files and folders within a run's folder."""
 
 ATTEMPTS = "attempts"
 
 
 def round_folder(round: int) -> str:
-    """The folder of a round within the run's folder."""
+    """Return the folder of a round within the run's folder, such as `rounds/001`."""
     return f"rounds/{round:03d}"

@@ -1,9 +1,10 @@
-"""The ledger: the worst case is reserved before anything is sent, and settled when the bill is
+"""Ledger of a run: the worst case is reserved before anything is sent, and settled when the bill is
 known.
 
-A reservation and the intent to send are entered in one transaction under the lock of the run, so
-that neither a crash nor another thread can come between the look at the balance and what it allows.
-Money is whole billionths of a dollar, which add up exactly.
+- The reservation and the intent to send are entered in one transaction under the run's lock. So
+  neither a crash nor another thread can come between reading the balance and spending it, and a
+  budget is never exceeded.
+- Money is whole billionths of a dollar, which add up exactly.
 """
 
 import math
@@ -24,7 +25,7 @@ Scope = Literal["run", "round"]
 
 @dataclass(frozen=True)
 class Entry:
-    """Something to pay for: `held` is the most it can cost, in billionths of a dollar."""
+    """Something to pay for. `held` is the most that it can cost, in billionths of a dollar."""
 
     key: str
     example_id: str
@@ -33,7 +34,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Balance:
-    """Dollars paid and dollars held for what is under way."""
+    """Dollars paid, and dollars held for requests under way."""
 
     paid: float = 0.0
     held: float = 0.0
@@ -41,7 +42,7 @@ class Balance:
 
 @dataclass(frozen=True)
 class Account:
-    """What one annotator's work on a round came to: entries, and dollars paid and held."""
+    """Cost of one annotator's work on a round: entries, and dollars paid and held."""
 
     round: int
     annotator: str
@@ -52,8 +53,10 @@ class Account:
 
 
 class Ledger:
-    """The money of one run. Its methods work inside a transaction of `Journal.leased_transaction`,
-    which holds the run's lock.
+    """Reservations and payments of one run.
+
+    The methods work inside a transaction of `Journal.leased_transaction`, which holds the run's
+    lock.
     """
 
     def __init__(self, run: str, stopping: StoppingConfig) -> None:
@@ -66,10 +69,10 @@ class Ledger:
     def reserve(
         self, connection: sa.Connection, round: int, annotator: str, entries: Sequence[Entry]
     ) -> tuple[int, Scope | None]:
-        """Holds money for the first of `entries`, as many as the budget allows.
+        """Hold money for as many of the first `entries` as the budgets allow.
 
         Returns:
-            How many those are, and which budget keeps out the next one.
+            Their number, and the budget that the next entry would exceed.
         """
         count, limit = self.fit(connection, round, [entry.held for entry in entries])
         self.hold(connection, round, annotator, entries[:count])
@@ -78,8 +81,8 @@ class Ledger:
     def fit(
         self, connection: sa.Connection, round: int, amounts: Sequence[int]
     ) -> tuple[int, Scope | None]:
-        """How many of the first `amounts` the budget allows now, and which budget keeps out the
-        next one.
+        """Return how many of the first `amounts` the budgets allow now, and the budget that the
+        next one would exceed.
         """
         room = {scope: self._room(connection, scope, round) for scope in self._limits}
         for count, amount in enumerate(amounts):
@@ -92,10 +95,17 @@ class Ledger:
     def hold(
         self, connection: sa.Connection, round: int, annotator: str, entries: Sequence[Entry]
     ) -> None:
-        """Enters reservations that `fit` allowed in the same transaction."""
-        common = {"run": self._run, "round": round, "annotator": annotator, "paid": None}
+        """Enter reservations that `fit` allowed in the same transaction."""
         rows = [
-            common | {"key": each.key, "example_id": each.example_id, "held": each.held}
+            {
+                "run": self._run,
+                "key": each.key,
+                "round": round,
+                "annotator": annotator,
+                "example_id": each.example_id,
+                "held": each.held,
+                "paid": None,
+            }
             for each in entries
         ]
         if rows:
@@ -105,18 +115,18 @@ class Ledger:
             connection.execute(sa.insert(ledger), rows)
 
     def find(self, connection: sa.Connection, keys: Sequence[str]) -> set[str]:
-        """Those of `keys` that are in the ledger."""
+        """Return those of `keys` that are in the ledger."""
         return find_keys(connection, self._run, keys)
 
     def read_held(self, connection: sa.Connection, keys: Sequence[str]) -> dict[str, int]:
-        """What was held for those of `keys` that are in the ledger, settled or not."""
+        """Return what was held for those of `keys` that are in the ledger, settled or not."""
         query = sa.select(ledger.c.key, ledger.c.held).where(ledger.c.run == self._run)
         wanted = set(keys)
         return {str(key): int(held) for key, held in connection.execute(query) if key in wanted}
 
     def settle(self, connection: sa.Connection, paid: Mapping[str, int]) -> None:
-        """Replaces what is held by what was `paid`, by key; 0 releases it. What is settled already
-        stays.
+        """Replace what is held by what was `paid`, by key; 0 releases it. A settled entry stays as
+        it is.
         """
         if paid:
             add_paid(connection, self._run, paid)
@@ -131,7 +141,7 @@ class Ledger:
             )
 
     def used(self, connection: sa.Connection, scope: Scope, round: int) -> int:
-        """What the run, or its `round`, has paid and holds, in billionths of a dollar."""
+        """Return what the run, or its `round`, has paid and holds, in billionths of a dollar."""
         mine = ledger.c.run == self._run
         if scope == "round":
             mine &= ledger.c.round == round
@@ -139,13 +149,13 @@ class Ledger:
         return int(connection.execute(used).scalar_one() or 0)
 
     def _room(self, connection: sa.Connection, scope: Scope, round: int) -> int | None:
-        """What is left of a budget; None without one."""
+        """Return what is left of a budget; None without one."""
         limit = self._limits[scope]
         return None if limit is None else limit - self.used(connection, scope, round)
 
 
 def read_balance(journal: Journal, run: str) -> Balance:
-    """What the run has paid and what it holds."""
+    """Return what the run has paid and what it holds."""
     held = sa.select(sa.func.sum(totals.c.held)).where(totals.c.run == run)
     with journal.database.reading() as connection:
         held_now = connection.execute(held).scalar_one()
@@ -153,8 +163,8 @@ def read_balance(journal: Journal, run: str) -> Balance:
 
 
 def read_inherited(journal: Journal, run: str) -> dict[int, float]:
-    """Dollars that other runs paid for what this one has taken over, by round; they count against
-    no budget.
+    """Return the dollars by round that other runs paid for labels which this one has taken over;
+    they count against no budget.
     """
     inherited = sa.select(totals.c.round, totals.c.inherited).where(
         (totals.c.run == run) & (totals.c.inherited > 0)
@@ -164,8 +174,8 @@ def read_inherited(journal: Journal, run: str) -> dict[int, float]:
 
 
 def read_cost(journal: Journal, run: str) -> dict[int, float]:
-    """Dollars that the labels of each round cost: what the run paid, and what others paid before
-    it.
+    """Return the dollars that the labels of each round cost: what this run paid and what other runs
+    paid before it.
     """
     paid = read_spending(journal, run)
     inherited = read_inherited(journal, run)
@@ -176,7 +186,10 @@ def read_cost(journal: Journal, run: str) -> dict[int, float]:
 
 
 def read_accounts(journal: Journal, run: str) -> list[Account]:
-    """The ledger by round and annotator; labels that are not in it count with their own price."""
+    """Return the ledger by round and annotator; labels outside the ledger count with their own
+    price.
+    """
+    # Two queries: entries of the ledger, and labels whose example has none.
     held = sa.func.sum(sa.case((ledger.c.paid.is_(None), ledger.c.held), else_=0))
     group = (ledger.c.round, ledger.c.annotator)
     inherited = sa.func.sum(ledger.c.inherited)
@@ -209,7 +222,7 @@ def read_accounts(journal: Journal, run: str) -> list[Account]:
 
 
 def read_spending(journal: Journal, run: str) -> dict[int, float]:
-    """Dollars paid in each round, also for answers that gave no label.
+    """Return the dollars paid in each round, also for answers that gave no label.
 
     A label whose example is not in the ledger counts with its own price.
     """
@@ -221,7 +234,7 @@ def read_spending(journal: Journal, run: str) -> dict[int, float]:
 
 
 def _unentered(run: str) -> sa.ColumnElement[bool]:
-    """Labels of the run whose example is not in the ledger."""
+    """Return the condition for labels of the run whose example is not in the ledger."""
     entered = sa.select(ledger.c.key).where(
         (ledger.c.run == annotations.c.run) & (ledger.c.example_id == annotations.c.example_id)
     )
@@ -229,7 +242,9 @@ def _unentered(run: str) -> sa.ColumnElement[bool]:
 
 
 def read_paid(journal: Journal, run: str, annotator: str, round: int) -> dict[str, int]:
-    """What an annotator's work on each example of a round cost, in billionths of a dollar."""
+    """Return what an annotator's work on each example of a round cost, in billionths of a
+    dollar.
+    """
     mine = (ledger.c.run == run) & (ledger.c.annotator == annotator) & (ledger.c.round == round)
     paid = sa.func.sum(sa.func.coalesce(ledger.c.paid, 0))
     query = sa.select(ledger.c.example_id, paid).where(mine).group_by(ledger.c.example_id)
@@ -238,8 +253,8 @@ def read_paid(journal: Journal, run: str, annotator: str, round: int) -> dict[st
 
 
 def format_dollars(nano: int) -> str:
-    """Billionths of a dollar as dollars, rounded up to a millionth: a budget of so many dollars is
-    enough.
+    """Format billionths of a dollar as dollars, rounded up to a millionth, so that a budget of that
+    many dollars is enough.
     """
     return f"{-(-nano // 1000) / 1_000_000:.6f}".rstrip("0").rstrip(".")
 

@@ -1,4 +1,4 @@
-"""Which process drives a run, and whether it still lives."""
+"""Identity of the process that drives a run, and whether that process still lives."""
 
 import os
 import socket
@@ -10,8 +10,9 @@ import psutil
 
 
 def _machine() -> str:
-    """Tells machines and containers of one host name apart, and a machine from itself before a
-    reboot.
+    """Return an id of this machine since its last boot, and of this container.
+
+    It differs between machines and containers of one host name, where a pid means something else.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -22,8 +23,10 @@ def _machine() -> str:
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process that drives a run; by default this one. `id` is the controller's own name for
-    itself.
+    """A process that drives a run; by default this one.
+
+    `id` is the name that the controller gave itself. `started` is when the process started, in
+    seconds since 1970: with it a pid that was given away again is recognised.
     """
 
     id: str
@@ -33,8 +36,10 @@ class ProcessIdentity:
     machine: str = field(default_factory=_machine)
 
     def is_dead(self) -> bool:
-        """Whether this process is certainly gone: it ran on this machine, and its pid is free or
-        another's now.
+        """Return whether the process is certainly gone: it ran on this machine, and its pid is free
+        or belongs to another process now.
+
+        Of a process on another machine nothing is known, so the answer is False.
         """
         if (self.host, self.machine) != (socket.gethostname(), _machine()):
             return False

@@ -1,10 +1,14 @@
-"""A run's folder, on local disk or in an object store: every name is checked, every write appears
-whole or not at all.
+"""Folder of a run, on local disk or in an object store. Every name is checked, and every write
+appears whole or not at all.
 
-Local writes are staged under `.staging` of the same folder, flushed with fsync and renamed into
-place. In an object store (any fsspec URL) one object appears whole by itself; a folder counts only
-once its record under `.published` says that it is complete. A kill at any moment leaves the old
-content, the new or nothing; `RunFolder.sweep` clears what is left behind.
+- Local writes are staged under `.staging` of the same folder, flushed with fsync and renamed into
+  place.
+- In an object store (any fsspec URL) a single object appears whole by itself; a folder counts only
+  once its record under `.published` says that it is complete.
+- A kill at any moment leaves the old content, the new content or nothing; `RunFolder.sweep` removes
+  what is left behind.
+
+For example `RunFolder("./atgen-runs", "demo").write_json("rounds/001/metrics.json", metrics)`.
 """
 
 import errno
@@ -14,7 +18,6 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,13 +32,14 @@ from fsspec.implementations.local import LocalFileSystem
 from platformdirs import user_cache_path
 
 from atgen_ray.core.errors import StorageFullError, StorageUnavailableError, UserError
+from atgen_ray.core.hashing import digest
 from atgen_ray.core.names import check_run_name
 from atgen_ray.core.strict_json import encode_json
 
 STAGING = ".staging"
 PUBLISHED = ".published"
-# Full, read-only, forbidden, broken: of a disk; and overloaded or broken, as s3fs says it, of an
-# object store.
+# Error numbers of a disk that is full, read-only, forbidden or broken; an object store may also be
+# overloaded or out of reach, for which s3fs has numbers of its own.
 FULL = {errno.ENOSPC, errno.EDQUOT}
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 OBJECT_STORE = DISK | {errno.EBUSY, errno.EREMOTEIO, errno.ETIMEDOUT}
@@ -44,14 +48,14 @@ PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
 
 
 def open_storage(storage: str) -> tuple[AbstractFileSystem, str]:
-    """The file system behind `storage` and the root path on it; on local disk an absolute path free
-    of symlinks.
+    """Return the file system behind `storage` and the root path on it; on local disk an absolute
+    path free of symlinks.
 
     Raises:
         UserError: the protocol is unknown, or its driver is not installed.
     """
     try:
-        # Listings are never cached: another process may have written since.
+        # Listings are not cached: another process may have written since.
         fs, root = url_to_fs(storage, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         # Not the URL itself, which may carry a key.
@@ -62,13 +66,13 @@ def open_storage(storage: str) -> tuple[AbstractFileSystem, str]:
 
 
 class RunFolder:
-    """`<storage>/runs/<name>/`. `rel` is a path below it with forward slashes, such as
+    """The folder `<storage>/runs/<name>/`. `rel` is a path below it with forward slashes, such as
     `rounds/001/metrics.json`.
 
-    Each part of `rel` is 1 to 128 of `A-Z a-z 0-9 . _ = -` and starts with none of `. = -`. Every
-    method that takes one raises UserError for any other, and for a symlink that leaves the folder.
-    Reading what is not there raises FileNotFoundError; a disk or store that is full, read-only,
-    forbidden or broken raises StorageUnavailableError.
+    Each part of `rel` has 1 to 128 of the characters `A-Z a-z 0-9 . _ = -` and starts with none of
+    `. = -`. Every method that takes `rel` raises UserError for any other path, and for a symlink
+    that leaves the folder. Reading what is not there raises FileNotFoundError; a disk or store that
+    is full, read-only, forbidden or broken raises StorageUnavailableError.
     """
 
     def __init__(self, storage: str, name: str) -> None:
@@ -82,12 +86,13 @@ class RunFolder:
         return f"RunFolder({self.name!r})"
 
     def path(self, rel: str) -> str:
-        """The absolute path on local disk, or the full URL: what Ray Data and pyarrow take."""
+        """Return the absolute path on local disk, or the full URL, for Ray Data and pyarrow."""
         return self._target(rel) if self.is_local else self.fs.unstrip_protocol(self._target(rel))
 
     def exists(self, rel: str) -> bool:
-        """Whether a file, or a folder made by `publish`, is there and whole. Not to be asked of
-        other folders.
+        """Return whether a file, or a folder made by `publish`, is there and whole.
+
+        For any other folder the answer means nothing in an object store.
         """
         target = self._target(rel)
         if self.is_local:
@@ -142,8 +147,8 @@ class RunFolder:
 
     @contextmanager
     def publish(self, rel: str) -> Iterator[Path]:
-        """A local folder to fill; on a clean exit it appears whole at `rel`, in place of what was
-        there.
+        """Yield a local folder to fill; on a clean exit it appears whole at `rel`, in place of what
+        was there.
 
         An exception inside the block leaves `rel` as it was.
         """
@@ -159,8 +164,8 @@ class RunFolder:
                 self._upload(Path(folder), rel, target)
 
     def local(self, rel: str) -> Path:
-        """`rel` on local disk: itself, or a copy in the user's cache, which may be deleted at any
-        time.
+        """Return `rel` on local disk: itself, or a copy in the user's cache, which may be deleted
+        at any time.
 
         Raises:
             FileNotFoundError: it is not there, or a folder in an object store is being replaced.
@@ -176,22 +181,21 @@ class RunFolder:
         version = (
             self.fs.ukey(target)
             if record is None
-            else sha256(encode_json(record).encode()).hexdigest()
+            else digest(encode_json(record), size=32, algorithm="sha256")
         )
         folder = user_cache_path("atgen-ray") / "storage" / version
         folder.mkdir(parents=True, exist_ok=True)
         copy = folder / rel.rpartition("/")[2]
-        with (
-            FileLock(folder / ".lock"),
-            self._explained(),
-        ):  # the workers of a node wait for one download
+        # Under a lock, so that the workers of a node wait for one download.
+        with FileLock(folder / ".lock"), self._explained():
             if not copy.exists():
                 self._download(rel, record, folder / STAGING, copy)
         return copy
 
     def list(self, rel: str = "") -> Sequence[str]:
-        """Paths of the direct children of `rel`, sorted; in an object store also folders half
-        published: `exists`.
+        """Return the paths of the direct children of `rel`, sorted.
+
+        In an object store these include folders that are half published; `exists` tells.
         """
         target = self._target(rel) if rel else self.root
         with self._explained():
@@ -203,11 +207,11 @@ class RunFolder:
         return sorted(f"{rel}/{name}" if rel else name for name in names if PART.fullmatch(name))
 
     def remove(self, rel: str) -> None:
-        """Remove a file or folder whole; nothing happens when it is not there."""
+        """Remove a file or folder whole; do nothing when it is not there."""
         target = self._target(rel)
         with self._explained():
             if not self.is_local:
-                # Records go first: without them the rest counts for nothing.
+                # Records go first: without its record a folder does not count.
                 self._remove_objects(
                     self._record_path(rel), f"{self.root}/{PUBLISHED}/{rel}", target
                 )
@@ -216,8 +220,10 @@ class RunFolder:
                 _sync(Path(target).parent)
 
     def sweep(self) -> None:
-        """Clear what killed writes left behind. Only for the holder of the run's lease: it would
-        cut live writes.
+        """Remove what killed writes left behind.
+
+        Only the holder of the run's lease may call this: it would destroy the writes of others that
+        are under way.
         """
         if self.is_local:
             _delete(Path(self.root) / STAGING)
@@ -229,6 +235,7 @@ class RunFolder:
                 self.remove(rel)
 
     def _target(self, rel: str) -> str:
+        """Return the absolute path of `rel`; raise UserError where it is no plain path below."""
         if len(rel) > 512 or not all(PART.fullmatch(part) for part in rel.split("/")):
             raise UserError(
                 f"path {rel[:80]!r} of run '{self.name}' is not plain names joined by /, as "
@@ -256,12 +263,13 @@ class RunFolder:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Trouble of the disk or store, rather than with our use of it, is for the user to mend."""
+        """Turn errors of the disk or store itself, such as a full disk, into UserErrors."""
         try:
             yield
         except Exception as error:
             if not _is_trouble(error, DISK if self.is_local else OBJECT_STORE):
                 raise
+            # Only the protocol of an object store is shown: its URL may carry a key.
             shown = (
                 self.root
                 if self.is_local
@@ -277,7 +285,7 @@ class RunFolder:
 
     @contextmanager
     def _staged(self, target: str) -> Iterator[Path]:
-        """A path on the same disk, flushed and renamed to `target` on a clean exit."""
+        """Yield a path on the same disk; on a clean exit flush it and rename it to `target`."""
         staged = self._staging_path()
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -299,7 +307,7 @@ class RunFolder:
         return path
 
     def _retire(self, target: str) -> None:
-        """Take a whole folder or file away in one step, then delete it."""
+        """Move a whole folder or file to the staging folder in one step, then delete it."""
         retired = self._staging_path()
         Path(target).rename(retired)
         _delete(retired)
@@ -308,8 +316,8 @@ class RunFolder:
         return f"{self.root}/{PUBLISHED}/{rel}.json"
 
     def _record(self, rel: str) -> dict[str, Any] | None:
-        """What is published at `rel` of an object store: its version and its files; None unless
-        complete.
+        """Return the record of the folder published at `rel` of an object store, with its version
+        and its files; None unless it is complete.
         """
         try:
             record: dict[str, Any] = json.loads(self.fs.cat_file(self._record_path(rel)))
@@ -318,18 +326,20 @@ class RunFolder:
         return record if record["complete"] else None
 
     def _upload(self, folder: Path, rel: str, target: str) -> None:
+        """Publish `folder` at `rel` of an object store in place of what was there."""
         files = sorted(
             path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
         )
         record = {"version": uuid4().hex, "files": files, "complete": False}
-        # Intent, effect, receipt: the first record takes the old content out of sight and tells
-        # sweep of this one.
+        # The incomplete record hides the old content at once, and lets `sweep` find the new files
+        # if this process dies before the second record.
         self.fs.pipe_file(self._record_path(rel), encode_json(record).encode())
         self._remove_objects(target)
         self.fs.put([str(folder / file) for file in files], [f"{target}/{file}" for file in files])
         self.fs.pipe_file(self._record_path(rel), encode_json(record | {"complete": True}).encode())
 
     def _download(self, rel: str, record: dict[str, Any] | None, staged: Path, copy: Path) -> None:
+        """Copy a file (no `record`) or a published folder from an object store to `copy`."""
         target = self._target(rel)
         _delete(staged)
         if record is None:
@@ -358,8 +368,9 @@ class RunFolder:
 
 
 def _is_trouble(error: Exception, codes: set[int]) -> bool:
-    """Whether disk or store cannot do what is asked; drivers tell trouble of the wire by exceptions
-    of their own.
+    """Return whether `error` means that the disk or store cannot be used.
+
+    Drivers of object stores raise exceptions of their own for network errors.
     """
     if isinstance(error, OSError):
         return error.errno in codes or isinstance(error, PermissionError)
@@ -367,9 +378,7 @@ def _is_trouble(error: Exception, codes: set[int]) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Flush a file or folder to disk, so that a power cut after the rename cannot lose what was
-    renamed.
-    """
+    """Flush a file or folder to disk, so that a power cut cannot lose what is then renamed."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

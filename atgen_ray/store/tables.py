@@ -1,4 +1,4 @@
-"""The tables of the journal. `atgen_ray/store/migrations` says how to change them."""
+"""Tables of the journal. `atgen_ray/store/migrations` says how to change them."""
 
 import sqlalchemy as sa
 
@@ -43,8 +43,7 @@ events = sa.Table(
     sa.Column("seconds", sa.Double),
     sa.Column("time", sa.Double, nullable=False),
 )
-# Two nulls are never equal to a unique index, so a step outside all rounds counts as one of round
-# -1.
+# A unique index takes two nulls for different, so a step outside all rounds counts as round -1.
 _COMMITTED = events.c.kind == sa.literal_column("'step'")
 sa.Index(
     "one_event_per_step",
@@ -97,15 +96,13 @@ ledger = sa.Table(
     sa.Column("example_id", sa.String, nullable=False),
     sa.Column("held", sa.BigInteger, nullable=False),  # the worst case that was reserved
     sa.Column("paid", sa.BigInteger),  # null: not settled, so that `held` counts
-    sa.Column(
-        "inherited", sa.BigInteger
-    ),  # what another run paid, whose labels were taken over; null: nothing
+    # What another run paid for a label that was taken over; null: nothing.
+    sa.Column("inherited", sa.BigInteger),
 )
 
 sa.Index("ledger_examples", ledger.c.run, ledger.c.example_id)
 
-# What the labels and the ledger of a run add up to in a round: `atgen_ray/store/totals.py` counts
-# as they are entered.
+# Sums over the labels and the ledger of a run by round; `store/totals.py` keeps them up to date.
 totals = sa.Table(
     "totals",
     TABLES,
@@ -114,9 +111,8 @@ totals = sa.Table(
     sa.Column("labels", sa.BigInteger, nullable=False),
     sa.Column("paid", sa.BigInteger, nullable=False),  # billionths of a dollar, as `held`
     sa.Column("held", sa.BigInteger, nullable=False),
-    sa.Column(
-        "unledgered", sa.Double, nullable=False
-    ),  # dollars of labels whose example is not in the ledger
+    # Dollars of labels whose example is not in the ledger.
+    sa.Column("unledgered", sa.Double, nullable=False),
     sa.Column("inherited", sa.BigInteger, nullable=False),
 )
 
@@ -125,9 +121,8 @@ shards = sa.Table(
     "shards",
     TABLES,
     sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
-    sa.Column(
-        "hash", sa.String, primary_key=True
-    ),  # of its requests: the provider's metadata carry it
+    # Digest of its requests; the provider's metadata carry it, so that a lost shard is found again.
+    sa.Column("hash", sa.String, primary_key=True),
     sa.Column("annotator", sa.String, nullable=False),
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("size", sa.Integer, nullable=False),
@@ -137,7 +132,7 @@ shards = sa.Table(
     sa.Column("time", sa.Double, nullable=False),
 )
 
-# A question to an annotating model, entered before it is sent, and its raw answer.
+# A request to an annotating model, entered before it is sent, and its raw response.
 requests = sa.Table(
     "requests",
     TABLES,
@@ -171,9 +166,8 @@ tasks = sa.Table(
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("rank", sa.Integer, nullable=False),
     sa.Column("wanted", sa.Integer, nullable=False),  # answers by different people
-    sa.Column(
-        "state", sa.String, nullable=False
-    ),  # open, disputed, answered, dropped; by the run: taken, buried
+    # open, disputed, answered or dropped; the run sets taken (label) and buried (dead letter).
+    sa.Column("state", sa.String, nullable=False),
     sa.Column("input", sa.JSON, nullable=False),
     sa.Column("suggestion", sa.JSON),  # a model's answer: text, source, round
     sa.Column("why", sa.JSON),  # it was picked: strategy, rank, score, parts
@@ -193,9 +187,8 @@ assignments = sa.Table(
     sa.Column("state", sa.String, nullable=False),  # leased, submitted, skipped, flagged
     sa.Column("until", sa.Double, nullable=False),  # when the lease expires
     sa.Column("leased", sa.Double, nullable=False),
-    sa.Column(
-        "revision", sa.BigInteger, nullable=False
-    ),  # of the draft: an older one never replaces it
+    # Of the draft: an older one never replaces a newer one.
+    sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("draft", sa.JSON),
     sa.Column("text", sa.JSON),
     sa.Column("note", sa.JSON),  # why it was skipped or flagged
@@ -204,7 +197,7 @@ assignments = sa.Table(
     sa.ForeignKeyConstraint(["run", "example_id"], ["tasks.run", "tasks.example_id"]),
 )
 
-# What was answered to a request that may come again, by the key that its sender gave it.
+# The answer to an HTTP request that may be sent again, by the idempotency key of its sender.
 receipts = sa.Table(
     "receipts",
     TABLES,
@@ -216,8 +209,8 @@ receipts = sa.Table(
     sa.Column("time", sa.Double, nullable=False),
 )
 
-# Who may use the service. The token itself is nowhere: it is 256 random bits, so one round of
-# SHA-256 hides it.
+# Access tokens of the service. Only the digest is stored: a token is 256 random bits, so one round
+# of SHA-256 is enough.
 tokens = sa.Table(
     "tokens",
     TABLES,

@@ -1,8 +1,8 @@
-"""What each run has come to, counted as it happens: labels and money by round.
+"""Totals of each run by round, labels and money, kept up to date as they change.
 
 The rows of `totals` change in the transaction that enters labels or moves money, under the run's
-lock. So they always hold what a count over `annotations` and `ledger` would give, and nobody reads
-those tables to list runs.
+lock. So they always equal a count over `annotations` and `ledger`, and listing runs reads neither
+of these tables.
 """
 
 from collections import Counter, defaultdict
@@ -17,15 +17,15 @@ from atgen_ray.core.money import NANO
 from atgen_ray.store.tables import annotations, events, ledger, runs, totals
 
 COUNTED = ("labels", "paid", "held", "unledgered", "inherited")
-PIECE = 10_000  # ids in one statement: databases bound its parameters
+PIECE = 10_000  # ids in one statement: databases limit the number of parameters
 
 
 @dataclass(frozen=True)
 class RunTotals:
-    """A run without its configuration: how it stands, its last round, and what it has come to.
+    """Status, last round and totals of a run.
 
-    `dollars` is what was paid; `changed` is the time of its last event or status, in seconds since
-    1970.
+    `dollars` is what was paid; `changed` is the time of the last event or change of status, in
+    seconds since 1970.
     """
 
     name: str
@@ -39,7 +39,7 @@ class RunTotals:
 def add_labels(
     connection: sa.Connection, run: str, round: int, new: Sequence[tuple[str, float]]
 ) -> None:
-    """Counts labels that were entered in this transaction: their example and its price in
+    """Count labels that this transaction entered, given as pairs of example id and price in
     dollars.
     """
     if not new:
@@ -52,11 +52,9 @@ def add_labels(
 def add_held(
     connection: sa.Connection, run: str, round: int, entries: Sequence[tuple[str, int]]
 ) -> None:
-    """Counts money that is about to be held: for which example, and how many billionths of a
-    dollar.
+    """Count money that is about to be held: pairs of example id and billionths of a dollar.
 
-    A label whose example was outside the ledger until now counts with what the ledger says from
-    here on.
+    A label whose example was outside the ledger until now counts by the ledger from here on.
     """
     if not entries:
         return
@@ -66,8 +64,8 @@ def add_held(
 
 
 def add_paid(connection: sa.Connection, run: str, paid: Mapping[str, int]) -> None:
-    """Counts money that is about to be settled, by key; entries that are settled already stay as
-    they are.
+    """Count money that is about to be settled, by key; entries that are settled already do not
+    count again.
     """
     moved: dict[int, Counter[str]] = defaultdict(Counter)
     columns = sa.select(ledger.c.key, ledger.c.round, ledger.c.held)
@@ -81,8 +79,8 @@ def add_paid(connection: sa.Connection, run: str, paid: Mapping[str, int]) -> No
 
 
 def count_inherited(connection: sa.Connection, run: str) -> None:
-    """Counts what other runs paid, once all of it stands in the ledger of a run that had none of it
-    before.
+    """Count what other runs paid, once it stands in the ledger of a run that took their labels
+    over. To be called once a run.
     """
     amount = sa.func.sum(ledger.c.inherited).label("amount")
     inherited = sa.select(ledger.c.round, amount).where(
@@ -93,9 +91,9 @@ def count_inherited(connection: sa.Connection, run: str) -> None:
 
 
 def list_totals(connection: sa.Connection, run: str | None = None) -> list[RunTotals]:
-    """All runs, the oldest first, or the one of that name."""
+    """Return the totals of all runs, the oldest first, or of the one of that name."""
     mine = events.c.run == runs.c.name
-    # As the index over committed steps has them, so that only its last entry is read.
+    # Written as in the index over committed steps, so that only its last entry is read.
     committed = events.c.kind == sa.literal_column("'step'")
     step_round = sa.func.coalesce(events.c.round, sa.literal_column("-1"))
     last_round = sa.select(sa.func.max(step_round)).where(mine & committed).scalar_subquery()
@@ -127,7 +125,7 @@ def list_totals(connection: sa.Connection, run: str | None = None) -> list[RunTo
 
 
 def count_by_round(connection: sa.Connection, run: str) -> dict[int, int]:
-    """Labels of each round that has any."""
+    """Return the number of labels of each round that has any."""
     query = sa.select(totals.c.round, totals.c.labels).where(
         (totals.c.run == run) & (totals.c.labels > 0)
     )
@@ -135,7 +133,7 @@ def count_by_round(connection: sa.Connection, run: str) -> dict[int, int]:
 
 
 def find_keys(connection: sa.Connection, run: str, keys: Sequence[str]) -> set[str]:
-    """Those of `keys` that are in the run's ledger."""
+    """Return those of `keys` that are in the run's ledger."""
     found: set[str] = set()
     for piece in _pieces(keys):
         query = sa.select(ledger.c.key).where((ledger.c.run == run) & ledger.c.key.in_(piece))
@@ -155,6 +153,7 @@ def _read(row: sa.Row[*tuple[Any, ...]]) -> RunTotals:
 
 
 def _add(connection: sa.Connection, run: str, round: int, **amounts: float) -> None:
+    """Add `amounts` to the columns of that name of the run's round."""
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     values = dict.fromkeys(COUNTED, 0) | amounts
     statement = insert(totals).values({"run": run, "round": round} | values)
@@ -163,7 +162,7 @@ def _add(connection: sa.Connection, run: str, round: int, **amounts: float) -> N
 
 
 def _find_entered(connection: sa.Connection, run: str, examples: Sequence[str]) -> set[str]:
-    """Those of `examples` that have an entry in the ledger."""
+    """Return those of `examples` that have an entry in the ledger."""
     found: set[str] = set()
     for piece in _pieces(examples):
         query = sa.select(ledger.c.example_id).where(
@@ -176,7 +175,7 @@ def _find_entered(connection: sa.Connection, run: str, examples: Sequence[str]) 
 def _price_outside(
     connection: sa.Connection, run: str, examples: Sequence[str]
 ) -> dict[int, float]:
-    """Dollars by round of labels of those examples that have no entry in the ledger."""
+    """Return the dollars by round of labels of those `examples` that the ledger does not hold."""
     prices: Counter[int] = Counter()
     group = annotations.c.round
     priced = sa.select(group, sa.func.sum(annotations.c.dollars)).group_by(group)

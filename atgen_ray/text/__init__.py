@@ -1,1 +1,1 @@
-"""Comparing texts: words, overlap, sentences and whether one supports another."""
+"""Comparison of texts: words, overlap, normalised answers, and support of one text by another."""

@@ -1,4 +1,4 @@
-"""What a sampled output answers, so that different wordings of one answer count as one."""
+"""Normalisation of the answer in an output, so that different wordings of it count as one."""
 
 import re
 import unicodedata
@@ -11,10 +11,10 @@ _NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?")
 
 
 def normalize_answer(text: str, form: AnswerForm) -> str:
-    """The answer in `text`, with case, punctuation, English articles and spacing removed.
+    """Return the answer in `text` without case, punctuation, English articles and extra spaces.
 
-    last_line takes the last line that is not blank; last_number the last number, without thousands
-    separators and trailing zeros, or the whole text where there is none.
+    last_line takes the last line that is not blank. last_number takes the last number, without
+    thousands separators and trailing zeros, or the whole text if it holds none.
     """
     text = unicodedata.normalize("NFKC", text)
     if form == "last_number" and (numbers := _NUMBER.findall(text)):
@@ -29,10 +29,11 @@ def normalize_answer(text: str, form: AnswerForm) -> str:
 
 
 def _plain_number(text: str) -> str:
+    """Return a number without separators, plus sign, and leading or trailing zeros; -0 is 0."""
     number = text.replace(",", "").replace("−", "-").lstrip("+")
     if "." in number:
         number = number.rstrip("0").rstrip(".")
-    sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
-    whole, dot, fraction = digits.partition(".")
+    sign = "-" if number.startswith("-") else ""
+    whole, dot, fraction = number.removeprefix("-").partition(".")
     digits = (whole.lstrip("0") or "0") + dot + fraction
     return sign + digits if digits != "0" else "0"

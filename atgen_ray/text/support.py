@@ -1,9 +1,9 @@
-"""Source support: how far an output is borne out by its source, from the two texts alone.
+"""Source support: how far an output is supported by its source, judged by the two texts alone.
 
-Stand-ins for trained faithfulness models that need no download: they see whether names, figures,
-words and sentences of the output occur in the source, not whether a true statement was made of
-them. Each maps sources and outputs of n examples to n numbers from 0 (nothing found in the source)
-to 1 (everything); NaN for an output without words.
+The measures replace trained faithfulness models where none can be downloaded. They compare names,
+figures, words and sentences of the output with those of the source; they cannot tell whether the
+output makes a true statement of them. Each maps sources and outputs of n examples to n numbers from
+0 (nothing is found in the source) to 1 (everything is); NaN for an output without words.
 """
 
 import re
@@ -19,31 +19,31 @@ from atgen_ray.text.words import split_words
 Faithfulness = Callable[[Sequence[str], Sequence[str]], Numbers]
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+|(?<=[。！？])")
-_PARTIAL = 0.5  # words less alike than this do not support each other
+_LEAST_OVERLAP = 0.5  # words with less overlap than this do not support each other
 
 
 def entity_support(sources: Sequence[str], outputs: Sequence[str]) -> Numbers:
-    """Share of the output's names and figures found in the source; 1 where it has none.
+    """Return the share of the output's names and figures found in the source; 1 if it has none.
 
-    Names are words with a capital letter past the first word of a sentence, figures words with a
-    digit.
+    Names are words with a capital letter after the first word of a sentence; figures are words with
+    a digit.
     """
     return _each(_entity_support, sources, outputs)
 
 
 def sentence_support(sources: Sequence[str], outputs: Sequence[str]) -> Numbers:
-    """Mean over the output's sentences of the largest cosine between their word and trigram counts
-    and a sentence's of the source.
+    """Return the mean over the output's sentences of the largest cosine between the counts of their
+    words and letter trigrams and those of a sentence of the source.
     """
     return _each(_sentence_support, sources, outputs)
 
 
 def word_support(sources: Sequence[str], outputs: Sequence[str]) -> Numbers:
-    """Mean over the output's words of the overlap (Dice) of its letter trigrams with those of its
-    best match in the source.
+    """Return the mean over the output's words of the overlap (Dice) of their letter trigrams with
+    those of the best match in the source.
 
-    BERTScore's greedy precision (Zhang et al., ICLR 2020), with spelling in place of contextual
-    embeddings; matches under one half count as none.
+    This is BERTScore's greedy precision (Zhang et al., ICLR 2020) with spelling in place of
+    contextual embeddings; matches under one half count as 0.
     """
     return _each(_word_support, sources, outputs)
 
@@ -69,8 +69,8 @@ def _entity_support(source: str, output: str) -> float:
     named = [
         word.lower()
         for sentence in split_sentences(output)
-        for place, word in enumerate(re.findall(r"\w+", sentence))
-        if any(character.isdigit() for character in word) or (place and word[0].isupper())
+        for index, word in enumerate(re.findall(r"\w+", sentence))
+        if any(character.isdigit() for character in word) or (index and word[0].isupper())
     ]
     return sum(word in known for word in named) / len(named) if named else 1.0
 
@@ -86,6 +86,7 @@ def _sentence_support(source: str, output: str) -> float:
 
 def _word_support(source: str, output: str) -> float:
     known = set(_words(source))
+    # An index of the source's words by trigram: comparing every two words takes too long.
     holders = defaultdict(list)
     for word in known:
         for trigram in _trigrams(word):
@@ -96,17 +97,18 @@ def _word_support(source: str, output: str) -> float:
 
 
 def _best_match(word: str, holders: Mapping[str, Sequence[str]]) -> float:
+    """Return the largest overlap of `word` with a word of the source, or 0 if it is too small."""
     shared = Counter(other for trigram in _trigrams(word) for other in holders.get(trigram, ()))
     alike = (
         2 * count / (len(_trigrams(word)) + len(_trigrams(other)))
         for other, count in shared.items()
     )
     best = max(alike, default=0.0)
-    return best if best >= _PARTIAL else 0.0
+    return best if best >= _LEAST_OVERLAP else 0.0
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of `text` that hold a word, by punctuation and line ends."""
+    """Return the sentences of `text` that hold a word, split at punctuation and line ends."""
     return [sentence for sentence in _SENTENCE_END.split(text) if _words(sentence)]
 
 

@@ -1,4 +1,4 @@
-"""Words of any script."""
+"""Words of texts in any script."""
 
 import re
 import unicodedata
@@ -14,20 +14,20 @@ _UNSPACED = re.compile(
     "])"
 )
 _KANA = re.compile("[\u3040-\u30ff\u31f0-\u31ff]")
-# Tatweel, which only stretches an Arabic word, and the vowel signs that most writers leave out.
+# Tatweel, which only stretches an Arabic word, and the vowel signs, which most texts leave out.
 _ARABIC_SIGNS = re.compile("[\u0640\u064b-\u065f\u0670]")
 
 
 def split_words(text: str) -> list[str]:
-    """Words of `text` by white space, and one by one the characters of scripts that have no
-    spaces.
+    """Return the words of `text`, split at white space; in scripts without spaces every character
+    is a word.
     """
     return _UNSPACED.sub(r" \1 ", text).split()
 
 
 def fold_characters(text: str) -> str:
-    """`text` with decimal digits of every script as 0 to 9, and Arabic without vowel signs and
-    tatweel.
+    """Return `text` with decimal digits of every script as 0 to 9, and Arabic without vowel signs
+    and tatweel.
     """
     if text.isascii():
         return text
@@ -41,17 +41,17 @@ def fold_characters(text: str) -> str:
 
 
 def is_unspaced(text: str) -> bool:
-    """Whether most letters of `text` belong to scripts without spaces between words."""
+    """Return whether most letters of `text` belong to scripts without spaces between words."""
     letters = sum(character.isalpha() for character in text)
     return 2 * len([found for found in _UNSPACED.findall(text) if found.isalpha()]) > letters
 
 
 def has_kana(text: str) -> bool:
-    """Whether `text` holds Japanese syllables."""
+    """Return whether `text` holds Japanese syllables (kana)."""
     return _KANA.search(text) is not None
 
 
 def mostly_unspaced(texts: Iterable[str]) -> bool:
-    """Whether more than half of `texts` are written without spaces between words."""
+    """Return whether more than half of `texts` are written without spaces between words."""
     found = [is_unspaced(text) for text in texts]
     return 2 * sum(found) > len(found)

@@ -1,4 +1,4 @@
-"""Fine-tuning an adapter under Ray Train."""
+"""Fine-tuning of a model or an adapter, under Ray Train or in a single task."""
 
 from atgen_ray.training.train import TrainingExample, TrainingResult, train_adapter
 

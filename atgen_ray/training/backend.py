@@ -1,5 +1,5 @@
-"""The backend of torch.distributed, chosen by what the workers have: a GPU in Ray's books need not
-be one of CUDA's.
+"""Backend of torch.distributed, chosen by the devices that workers really have: a GPU in Ray's
+resources need not be a CUDA device.
 """
 
 import os
@@ -23,15 +23,15 @@ class DeviceBackend(TorchBackend):
 
 
 def compute_on_cpu() -> None:
-    """Undoes what Ray Train told accelerate: to compute on the GPU that Ray's books give to this
-    worker.
+    """Make accelerate compute on the CPU, although Ray Train told it to use the GPU that Ray
+    assigned to this worker.
     """
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
 
 
 @dataclass
 class DeviceConfig(TorchConfig):
-    """Ray Train's configuration of torch.distributed, whose backend the workers decide."""
+    """Ray Train's configuration of torch.distributed with `DeviceBackend`."""
 
     @property
     def backend_cls(self) -> type[DeviceBackend]:

@@ -1,9 +1,9 @@
-"""Token ids and loss masks: only the answer and its end-of-turn token are learnt.
+"""Training rows and micro-batches: token ids and loss masks, padded on the right or packed end to
+end.
 
-Micro-batches as tensors: padded on the right, or laid end to end without padding.
-
-End to end, every example attends to itself alone: attention runs once an example, by the exact
-causal kernel, and positions start anew. Nothing but rounding tells the two apart.
+Only the answer and its end-of-turn token count in the loss. In a packed batch every example attends
+to itself alone: attention runs once per example with the exact causal kernel, and positions start
+anew, so packing changes nothing but rounding.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,18 @@ from transformers import AttentionInterface
 if TYPE_CHECKING:
     from atgen_ray.models.prompts import PromptBuilder
 
-IGNORED = -100
+IGNORED = -100  # label of a token that does not count in the loss
+PACKED = "atgen_packed"  # name of the attention function in transformers
+# Arguments that `attend_packed` does not support, by the names that transformers gives them.
+UNSUPPORTED = ("softcap", "s_aux", "position_bias")
+Batch = dict[str, Any]
+Row = dict[str, list[Any]]
 
 
 def build_row(
     builder: "PromptBuilder", text: str, answer: str, max_answer_tokens: int
 ) -> dict[str, list[int]]:
-    """One training row: `input_ids`, `attention_mask` and `labels`, all of one length.
+    """Return one training row: `input_ids`, `attention_mask` and `labels`, all of one length.
 
     The mask goes by position, never by token id, so a model whose padding token is its end token
     still learns to stop. An over-long prompt is shortened, an answer never is, up to the longest
@@ -36,19 +41,11 @@ def build_row(
     }
 
 
-PACKED = "atgen_packed"
-UNKNOWN = ("softcap", "s_aux", "position_bias")  # by the names that transformers gives them
-Batch = dict[str, Any]
-Row = dict[str, list[Any]]
-
-
 def pad_rows(rows: Sequence[Row], filler: int) -> Batch:
-    """`input_ids`, `attention_mask`, `position_ids` and `labels` of shape (B, T), whatever side the
-    tokenizer pads on.
+    """Return `input_ids`, `attention_mask`, `position_ids` and `labels` of shape (B, T), padded on
+    the right; and `weights` of the tokens in the loss, where rows have them.
 
-    And `weights` of the tokens in the loss, where rows have them.
-
-    Masks go by position: `filler` may be any token, the end of sequence too.
+    Masks go by position, so `filler` may be any token, the end of sequence too.
     """
     width = max(len(row["input_ids"]) for row in rows)
     batch = {
@@ -56,32 +53,34 @@ def pad_rows(rows: Sequence[Row], filler: int) -> Batch:
         "attention_mask": torch.zeros((len(rows), width), dtype=torch.long),
         "labels": torch.full((len(rows), width), IGNORED),
     }
+    if any("weights" in row for row in rows):
+        batch["weights"] = torch.zeros((len(rows), width))
     for at, row in enumerate(rows):
         length = len(row["input_ids"])
         batch["input_ids"][at, :length] = torch.tensor(row["input_ids"])
         batch["attention_mask"][at, :length] = 1
         batch["labels"][at, :length] = torch.tensor(row["labels"])
         if "weights" in row:
-            batch.setdefault("weights", torch.zeros((len(rows), width)))[at, :length] = (
-                torch.tensor(row["weights"])
-            )
-    return batch | {"position_ids": torch.arange(width).repeat(len(rows), 1)}
+            batch["weights"][at, :length] = torch.tensor(row["weights"])
+    batch["position_ids"] = torch.arange(width).repeat(len(rows), 1)
+    return batch
 
 
 def pack_rows(rows: Sequence[Row]) -> Batch:
-    """`input_ids`, `position_ids` and `labels` of shape (1, T) and `segments`, the lengths of the
-    examples in it.
-
-    And `weights` as in `pad_rows`.
+    """Return `input_ids`, `position_ids` and `labels` of shape (1, T), and `segments`, the lengths
+    of the examples; and `weights` as in `pad_rows`.
     """
     segments = [len(row["input_ids"]) for row in rows]
-    weights = [weight for row in rows for weight in row.get("weights", ())]
-    return ({"weights": torch.tensor([weights])} if weights else {}) | {
+    batch: Batch = {
         "input_ids": torch.tensor([[token for row in rows for token in row["input_ids"]]]),
         "position_ids": torch.cat([torch.arange(length) for length in segments])[None],
         "labels": torch.tensor([[label for row in rows for label in row["labels"]]]),
         "segments": segments,
     }
+    weights = [weight for row in rows for weight in row.get("weights", ())]
+    if weights:
+        batch["weights"] = torch.tensor([weights])
+    return batch
 
 
 def attend_packed(
@@ -96,12 +95,13 @@ def attend_packed(
     segments: Sequence[int] | None = None,
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each of `segments`: query (1, H, T, d), key and value (1, H / groups,
-    T, d).
+    """Compute causal attention within each of `segments`: query (1, H, T, d), key and value (1, H /
+    groups, T, d).
 
-    Raises ValueError where a model wants its attention capped, biased or given sinks.
+    Raises:
+        ValueError: the model needs attention that is capped, biased or has sinks.
     """
-    if unknown := [name for name in UNKNOWN if more.get(name) is not None]:
+    if unknown := [name for name in UNSUPPORTED if more.get(name) is not None]:
         raise ValueError(f"packed attention knows no {unknown[0]}")
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
@@ -109,14 +109,14 @@ def attend_packed(
         value = value.repeat_interleave(groups, dim=1)
     parts = []
     lengths = list(segments or [query.shape[2]])
-    for q, k, v in zip(
-        *(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True
-    ):
-        mask = (
-            _window(q.shape[2], sliding_window, q.device)
-            if sliding_window and q.shape[2] > sliding_window
-            else None
-        )
+    queries = query.split(lengths, dim=2)
+    keys = key.split(lengths, dim=2)
+    values = value.split(lengths, dim=2)
+    for q, k, v in zip(queries, keys, values, strict=True):
+        # Without a mask the exact causal kernel is used, so build one only for a real window.
+        mask = None
+        if sliding_window and q.shape[2] > sliding_window:
+            mask = _window(q.shape[2], sliding_window, q.device)
         parts.append(
             torch.nn.functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling, is_causal=mask is None
@@ -126,17 +126,18 @@ def attend_packed(
 
 
 def _window(length: int, window: int, device: torch.device) -> torch.Tensor:
-    places = torch.arange(length, device=device)
-    behind = places[:, None] - places[None, :]
+    """Return the mask of causal attention with a sliding window, bool (length, length)."""
+    positions = torch.arange(length, device=device)
+    behind = positions[:, None] - positions[None, :]
     return (behind >= 0) & (behind < window)
 
 
 def enable_packing(model: Any, rows: Sequence[Row]) -> bool:
-    """Whether packed examples have the logits they have alone; only then is `model` left to attend
-    packed.
+    """Make `model` attend packed, and return True, if packed examples have the same logits as
+    single ones.
 
-    Some families bias, cap or mix attention in ways that `attend_packed` does not know; it is
-    tried, not guessed.
+    Some model families bias, cap or mix attention in ways that `attend_packed` does not support, so
+    two short examples are compared. Otherwise the model stays as it was.
     """
     AttentionInterface.register(PACKED, attend_packed)
     if not getattr(model, "_supports_attention_backend", False) or getattr(
@@ -152,7 +153,7 @@ def enable_packing(model: Any, rows: Sequence[Row]) -> bool:
         model.set_attn_implementation(PACKED)
         packed = {name: value for name, value in pack_rows(probe).items() if name != "labels"}
         together = _last_logits(model, packed, [packed["segments"][0] - 1, -1])
-    except (TypeError, ValueError, RuntimeError):  # a forward pass that does not take the arguments
+    except (TypeError, ValueError, RuntimeError):  # the forward pass does not take the arguments
         model.set_attn_implementation(before)
         return False
     expected = torch.cat(alone)
@@ -164,6 +165,7 @@ def enable_packing(model: Any, rows: Sequence[Row]) -> bool:
 
 
 def _last_logits(model: Any, batch: Batch, places: list[int]) -> torch.Tensor:
+    """Return the logits of `batch` at `places`, float32 (places, vocabulary), in eval mode."""
     training = model.training
     device = next(model.parameters()).device
     moved = {

@@ -1,6 +1,4 @@
-"""What happens beside the steps of a fine-tuning: progress, checkpoints, and the end when the dev
-loss rises.
-"""
+"""Callbacks of a fine-tuning: progress, checkpoints, and early stopping on the dev loss."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +9,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from atgen_ray.core.records import Progress
 
-# Told the steps done and, in the first worker, the folder of a checkpoint, which is gone soon
-# after.
-Keep = Callable[[int, Path | None], None]
+# Receives the steps done and, in the first worker, the folder of a checkpoint, which is deleted
+# soon after the call.
+CheckpointSink = Callable[[int, Path | None], None]
 BEST = "best.safetensors"
 
 
 class ProgressCallback(TrainerCallback):
-    """Tells the run's controller how many optimiser steps are done."""
+    """Reports how many optimiser steps are done."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -31,7 +29,7 @@ class ProgressCallback(TrainerCallback):
 
 
 class BestWeights(TrainerCallback):
-    """Keeps the weights of the lowest dev loss and ends training after `patience` evaluations
+    """Keeps the weights of the lowest dev loss, and stops training after `patience` evaluations
     without a lower one.
     """
 
@@ -48,7 +46,7 @@ class BestWeights(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """After a resumption the log tells what was before it."""
+        """Restore the losses before a resumption from the log."""
         self.losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
 
     def on_evaluate(
@@ -80,15 +78,15 @@ class BestWeights(TrainerCallback):
             save_file(self._best, find_checkpoint(args, state) / BEST)
 
     def restore(self) -> None:
-        """Gives the model its best weights back."""
+        """Load the best weights into the model."""
         if self._best:
             self._model.load_state_dict(self._best, strict=False)
 
 
 class CheckpointCallback(TrainerCallback):
-    """Hands every checkpoint to whoever keeps it for a worker that goes on from it."""
+    """Hands every checkpoint to the sink that keeps it for a worker that resumes."""
 
-    def __init__(self, keep: Keep) -> None:
+    def __init__(self, keep: CheckpointSink) -> None:
         self._keep = keep
 
     def on_save(
@@ -99,5 +97,5 @@ class CheckpointCallback(TrainerCallback):
 
 
 def find_checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    """The folder of the checkpoint that has just been written."""
+    """Return the folder of the checkpoint that was just written."""
     return Path(args.output_dir) / f"checkpoint-{state.global_step}"

@@ -1,8 +1,9 @@
-"""What each worker of a training does: its share of every optimiser step."""
+"""Training loop of one worker: it computes its share of every optimiser step."""
 
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,25 @@ from atgen_ray.core.records import Progress
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import has_bfloat16
-from atgen_ray.training.batching import IGNORED, build_row, enable_packing, pack_rows, pad_rows
+from atgen_ray.training.batching import (
+    IGNORED,
+    Row,
+    build_row,
+    enable_packing,
+    pack_rows,
+    pad_rows,
+)
 from atgen_ray.training.callbacks import (
     BestWeights,
     CheckpointCallback,
-    Keep,
+    CheckpointSink,
     ProgressCallback,
 )
 from atgen_ray.training.methods import load_trainable, save_trained
 from atgen_ray.training.schedule import STATE, count_steps, schedule_steps
 from atgen_ray.training.trainer import AnswerTrainer, MicroBatches, can_keep_logits
+
+DEV_BATCH = 8  # rows of a batch of the dev split
 
 
 def fine_tune(
@@ -40,35 +50,30 @@ def fine_tune(
     dev: list[dict[str, str]] | None = None,
     rank: int = 0,
     resumed: Path | None = None,
-    keep: Keep | None = None,
+    keep: CheckpointSink | None = None,
     logs: str | None = None,
     name: str = "atgen-ray",
 ) -> dict[str, Any]:
-    """Trains on this worker's share of every step and returns the fields of `TrainingResult`.
+    """Train on this worker's share of every step and return the fields of `TrainingResult`.
 
     Args:
         examples: mappings with text, answer and, unless it is 1, the weight in the loss.
-        workers: processes in the torch process group, this one among them; it is the one of `rank`.
+        workers: processes in the torch process group; this one has `rank`.
         output: folder for the adapter; None in all workers but the first.
-        dev: examples whose loss ends training early, where there are enough to train on.
-        resumed: checkpoint of this very training to go on from.
-        keep: is handed every checkpoint; None for none.
+        dev: examples whose loss stops training early, where there are enough to train on.
+        resumed: checkpoint of this training to resume from.
+        keep: receives every checkpoint; None for no checkpoints.
         logs: folder for TensorBoard's files.
         name: of this training, in the trackers.
     """
     import torch
 
     torch.set_num_threads(threads)
-    seed %= 2**32  # what numpy takes
+    seed %= 2**32  # numpy takes no larger one
     set_seed(seed)
     builder = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
-    rows, held = (
-        [
-            build_row(builder, example["text"], example["answer"], model.max_new_tokens)
-            for example in each
-        ]
-        for each in (examples, dev or [])
-    )
+    rows = _build_rows(builder, examples, model.max_new_tokens)
+    dev_rows = _build_rows(builder, dev or [], model.max_new_tokens)
     trainable = load_trainable(model, training, start_from, seed)
     packed = (
         training.packing
@@ -86,12 +91,10 @@ def fine_tune(
     done = json.loads((resumed / STATE).read_text())["global_step"] if resumed else 0
     plan = [micro for step in steps[done:] for micro in step[rank]]
     stopping = training.early_stopping
-    best = (
-        BestWeights(trainable, stopping.patience, resumed)
-        if held and len(rows) >= stopping.from_examples
-        else None
-    )
-    # The best weights are added to a checkpoint before it is handed over.
+    best = None
+    if dev_rows and len(rows) >= stopping.from_examples:
+        best = BestWeights(trainable, stopping.patience, resumed)
+    # BestWeights comes first: it adds its weights to a checkpoint before that is handed over.
     callbacks = [
         *([best] if best else []),
         *([CheckpointCallback(keep)] if keep else []),
@@ -99,6 +102,10 @@ def fine_tune(
     ]
     if logs:
         os.environ["TENSORBOARD_LOGGING_DIR"] = logs
+    dev_batches = []
+    if best:
+        starts = range(0, len(dev_rows), DEV_BATCH)
+        dev_batches = [collate(dev_rows[start : start + DEV_BATCH]) for start in starts]
     with tempfile.TemporaryDirectory() as scratch:
         per_epoch = count_steps(len(rows), training.batch_size, 1) if best else None
         trainer = AnswerTrainer(
@@ -108,7 +115,7 @@ def fine_tune(
             ),
             train_dataset=MicroBatches(rows, plan, collate),
             callbacks=callbacks,
-            dev=[collate(held[at : at + 8]) for at in range(0, len(held), 8)] if best else [],
+            dev=dev_batches,
             keeps_logits=can_keep_logits(trainable),
         )
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -137,13 +144,13 @@ def build_arguments(
     saves: bool,
     name: str,
 ) -> TrainingArguments:
-    """The Trainer's arguments; `per_epoch` is the number of steps between evaluations, None for
-    none.
+    """Return the Trainer's arguments; `per_epoch` is the number of steps between evaluations, None
+    for no evaluation.
     """
     import torch
 
     cuda = torch.cuda.is_available()
-    # LoRA weights are float32 beside a base in model.dtype, which peft casts between; full weights
+    # LoRA weights are float32 and the base is in model.dtype; peft casts between them. Full weights
     # need autocast.
     mixed = training.method == "full"
     return TrainingArguments(
@@ -153,8 +160,8 @@ def build_arguments(
         gradient_accumulation_steps=training.accumulation,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.schedule,
-        # Rounded down: the first step of a warm-up has no learning rate, and tiny sets have no step
-        # to spare.
+        # Round down: the first step of a warm-up has a learning rate of 0, which a tiny set cannot
+        # afford.
         warmup_steps=int(training.warmup_fraction * steps),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
@@ -162,7 +169,7 @@ def build_arguments(
         bf16=mixed and has_bfloat16(),
         fp16=mixed and cuda and not has_bfloat16(),
         average_tokens_across_devices=True,
-        ignore_data_skip=True,  # a resumed worker is given what is left
+        ignore_data_skip=True,  # the plan of a resumed worker starts after the finished steps
         eval_strategy="steps" if per_epoch else "no",
         eval_steps=per_epoch,
         save_strategy="steps" if saves else "no",
@@ -180,5 +187,15 @@ def build_arguments(
     )
 
 
+def _build_rows(
+    builder: PromptBuilder, examples: Sequence[Mapping[str, Any]], max_answer_tokens: int
+) -> list[Row]:
+    return [
+        build_row(builder, example["text"], example["answer"], max_answer_tokens)
+        for example in examples
+    ]
+
+
 def _base(model: Any) -> Any:
+    """Return the model inside a PeftModel, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

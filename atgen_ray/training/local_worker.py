@@ -1,6 +1,6 @@
-"""A fine-tuning by one worker, in a process that has torch and transformers imported already.
+"""Fine-tuning by one worker, in a process that has imported torch and transformers already.
 
-A Ray Train job starts six processes, which take longer than a small training itself: 20 seconds on
+A Ray Train job starts six processes, which takes longer than a small training itself: 20 seconds on
 two cores.
 """
 
@@ -13,11 +13,20 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.ray_runtime.hardware import fit_cpus, task_environment
 from atgen_ray.ray_runtime.workers import release
 
-FAILURES = 2  # how often a worker that is lost is replaced, as in a Ray Train job
+FAILURES = 2  # how often a lost worker is replaced, as in a Ray Train job
 
 
-def train_alone(job: dict[str, Any], output: Path, work: Path) -> dict[str, Any]:
-    """Fine-tunes into `output` and returns the fields of `TrainingResult`.
+def train_locally(job: dict[str, Any], output: Path, work: Path) -> dict[str, Any]:
+    """Fine-tune into `output` in a Ray task and return the fields of `TrainingResult`.
+
+    Args:
+        job: the first arguments of `fine_tune`.
+        output: an existing folder of this machine.
+        work: folder of this machine for checkpoints; created if missing.
+
+    Raises:
+        UserError: raised by the worker.
+        ray.exceptions.RayError: the worker raised another error, or kept dying.
 
     Args:
         job: the first arguments of `fine_tune`.
@@ -52,7 +61,7 @@ def train_alone(job: dict[str, Any], output: Path, work: Path) -> dict[str, Any]
 
 
 def train_in_task(job: dict[str, Any], output: Path, work: Path) -> dict[str, Any]:
-    """What `train_alone` has done in a task."""
+    """Run the task of `train_locally`: resume from the last checkpoint, if there is one."""
     from atgen_ray.training.fine_tune import fine_tune
 
     release()
@@ -68,12 +77,13 @@ def train_in_task(job: dict[str, Any], output: Path, work: Path) -> dict[str, An
             keep=lambda step, folder: keep_checkpoint(work, step, folder),
         )
     finally:
-        gc.collect()  # the model is in reference cycles of its trainer; the process lives on
+        # The trainer has reference cycles that hold the model, and the process is used again.
+        gc.collect()
 
 
 def keep_checkpoint(work: Path, step: int, folder: Path | None) -> None:
-    """A copy of `folder` in `work`, under its name only once it is whole, instead of earlier
-    ones.
+    """Copy `folder` into `work` and delete earlier checkpoints. The copy gets its name when it is
+    complete.
     """
     if folder is None:
         return
@@ -89,4 +99,5 @@ def keep_checkpoint(work: Path, step: int, folder: Path | None) -> None:
 
 
 def _count_steps(checkpoint: Path) -> int:
+    """Return the steps in the name of a checkpoint."""
     return int(checkpoint.name.rpartition("-")[2])

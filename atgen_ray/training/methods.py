@@ -1,4 +1,4 @@
-"""The ways to fine-tune: what is loaded, which weights learn, and what is saved.
+"""Methods of fine-tuning: which model is loaded, which weights are trained, and what is saved.
 
 lora (Hu et al., arXiv 2106.09685), rslora (Kalajdzievski, arXiv 2312.03732), dora (Liu et al.,
 arXiv 2402.09353), qlora (Dettmers et al., arXiv 2305.14314) and full fine-tuning.
@@ -17,44 +17,49 @@ from atgen_ray.ray_runtime.hardware import resolve_dtype
 
 
 def check_method(training: TrainingConfig, use_gpu: bool) -> None:
-    """Raises:
-    UserError: the method, its backend or a tracker needs a package or a GPU that is not there.
+    """Check that the packages and GPUs of the method, its backend and the trackers exist.
+
+    Raises:
+        UserError: one is missing; every missing one has a line.
     """
     if mistakes := list(find_method_mistakes(training, use_gpu)):
         raise UserError("\n".join(mistakes))
 
 
 def find_method_mistakes(training: TrainingConfig, use_gpu: bool) -> Iterator[str]:
-    """A line for every package or GPU that the method, its backend or a tracker needs and that is
-    not there.
+    """Yield a line for every missing package or GPU that the method, its backend or a tracker
+    needs.
     """
-    trackers = [
-        ("trackers", tracker, tracker, tracker)
-        for tracker in training.trackers
-        if tracker != "tensorboard"
-    ]
-    for key, value, package, extra in (
-        ("method", training.method, "bitsandbytes", "qlora"),
-        ("backend", training.backend, "unsloth", "unsloth"),
-        *trackers,
-    ):
-        if value != extra:
-            continue
-        if value in ("qlora", "unsloth") and not use_gpu:
-            yield (
-                f"training.{key} is '{value}', which needs a GPU for every worker; there is "
-                f"none here"
-            )
-        if find_spec(package) is None:
-            yield f"training.{key} is '{value}', which needs: pip install 'atgen-ray[{extra}]'"
+    no_gpu = "which needs a GPU for every worker; there is none here"
+    if training.method == "qlora":
+        if not use_gpu:
+            yield f"training.method is 'qlora', {no_gpu}"
+        yield from _find_missing_package("method", "qlora", "bitsandbytes")
+    if training.backend == "unsloth":
+        if not use_gpu:
+            yield f"training.backend is 'unsloth', {no_gpu}"
+        yield from _find_missing_package("backend", "unsloth", "unsloth")
+    for tracker in training.trackers:
+        if tracker != "tensorboard":  # it is installed with the product
+            yield from _find_missing_package("trackers", tracker, tracker)
     if training.sharding == "fsdp" and not use_gpu:
-        yield "training.sharding is 'fsdp', which needs a GPU for every worker; there is none here"
+        yield f"training.sharding is 'fsdp', {no_gpu}"
+
+
+def _find_missing_package(key: str, value: str, package: str) -> Iterator[str]:
+    """Yield a line if `package`, which the value of `key` needs, is not installed."""
+    if find_spec(package) is None:
+        yield f"training.{key} is '{value}', which needs: pip install 'atgen-ray[{value}]'"
 
 
 def load_trainable(
     model: ModelConfig, training: TrainingConfig, start_from: Path | None, seed: int
 ) -> Any:
-    """The model in training mode, with the weights that learn set to do so.
+    """Return the model in training mode, with gradients for the weights that are trained.
+
+    Args:
+        start_from: folder that an earlier fine-tuning by the same method saved; None starts from
+            the base model.
 
     Args:
         start_from: what an earlier fine-tuning by the same method saved; None starts from the base
@@ -65,18 +70,15 @@ def load_trainable(
     if training.method == "full":
         # Weights and optimiser in float32, arithmetic by autocast: in bfloat16 small updates would
         # round to nothing.
-        config = (
-            model
-            if start_from is None
-            else model.model_copy(update={"id": str(start_from), "revision": None})
-        )
-        return load_model(config, "float32").train()
+        if start_from is not None:
+            model = model.model_copy(update={"id": str(start_from), "revision": None})
+        return load_model(model, "float32").train()
     base = _load_quantized(model, training) if training.method == "qlora" else load_model(model)
     return add_adapter(base.train(), training, start_from)
 
 
 def add_adapter(model: Any, training: TrainingConfig, start_from: Path | None) -> Any:
-    """`model` with a LoRA adapter to train, new or continued."""
+    """Return `model` with a LoRA adapter to train, new or continued."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if training.gradient_checkpointing:
@@ -96,11 +98,11 @@ def add_adapter(model: Any, training: TrainingConfig, start_from: Path | None) -
 
 
 def save_trained(model: Any, folder: Path, base: ModelConfig) -> None:
-    """Writes an ordinary peft folder, or after full fine-tuning a checkpoint in float32, with its
+    """Write an ordinary peft folder, or after full fine-tuning a checkpoint in float32, with its
     tokenizer.
 
-    Either can be loaded as it is: the base of an adapter is named by its hub id, or by where it
-    lies on this machine. Small updates of all weights would round to nothing in less than float32.
+    Either can be loaded as it is: the base of an adapter is named by its hub id or its local path.
+    In less than float32, small updates of all weights would round to nothing.
     """
     load_tokenizer(base).save_pretrained(str(folder))
     if hasattr(model, "peft_config"):
@@ -114,15 +116,19 @@ def save_trained(model: Any, folder: Path, base: ModelConfig) -> None:
 
 
 def name_base(base: ModelConfig) -> str:
-    """What AutoPeftModel loads the base of an adapter from: a hub id, or an absolute local path."""
+    """Return the name that AutoPeftModel loads the base of an adapter from: a hub id, or an
+    absolute local path.
+    """
     source = resolve_checkpoint(base.id)
     path = Path(source).expanduser()
     return str(path.resolve()) if path.is_dir() else source
 
 
 def check_start(start_from: Path | None, training: TrainingConfig) -> None:
-    """Raises:
-    UserError: the last round was trained by a method whose result this one cannot continue.
+    """Check that this method can continue from the result of the last round.
+
+    Raises:
+        UserError: it cannot: one is an adapter and the other a full model.
     """
     if start_from is not None and is_adapter(start_from) == (training.method == "full"):
         was = "an adapter" if training.method == "full" else "a full model"

@@ -1,4 +1,4 @@
-"""A fine-tuning as a Ray Train job, with DDP or FSDP over its workers."""
+"""Fine-tuning as a Ray Train job, with DDP or FSDP over its workers."""
 
 import json
 import tempfile
@@ -11,7 +11,7 @@ from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
 from atgen_ray.ray_runtime.placement import check_gpus, fit_gpus
 from atgen_ray.training.schedule import STATE
 
-SUMMARY = "training.json"  # travels with the adapter in its checkpoint
+SUMMARY = "training.json"  # file beside the adapter in the last checkpoint
 
 
 class TrainingFailedError(RuntimeError):
@@ -21,7 +21,17 @@ class TrainingFailedError(RuntimeError):
 def train_distributed(
     job: dict[str, Any], use_gpu: bool, output: Path, work: str
 ) -> dict[str, Any]:
-    """Fine-tunes into `output` and returns the fields of `TrainingResult`.
+    """Fine-tune into `output` and return the fields of `TrainingResult`.
+
+    Args:
+        job: the first arguments of `fine_tune`.
+        use_gpu: give every worker the configured GPUs.
+        output: an existing local folder.
+        work: folder or URL that every worker can reach.
+
+    Raises:
+        UserError: the cluster has too few GPUs.
+        ray.train.TrainingFailedError: workers kept failing.
 
     Args:
         job: the first arguments of `fine_tune`.
@@ -60,6 +70,7 @@ def train_distributed(
     checkpoint: Checkpoint | None = trainer.fit().checkpoint
     if checkpoint is None:
         raise TrainingFailedError("fine-tuning ended without a checkpoint")
+    # The last checkpoint holds the adapter and the summary: Ray Train returns nothing else.
     checkpoint.to_directory(str(output))
     summary = output / SUMMARY
     record: dict[str, Any] = json.loads(summary.read_text())
@@ -68,7 +79,7 @@ def train_distributed(
 
 
 def _reserve_gpus(training: TrainingConfig) -> float:
-    """GPUs for each worker; several take what is asked, for no two of them may share one."""
+    """Return the GPUs for each worker; several workers must not share one."""
     key = "training.gpus_per_worker"
     gpus = training.gpus_per_worker
     if training.workers == 1:
@@ -78,8 +89,8 @@ def _reserve_gpus(training: TrainingConfig) -> float:
 
 
 def train_worker(job: dict[str, Any]) -> None:
-    """Fine-tunes as one of the workers of a Ray Train job; the first reports the adapter with a
-    summary of it.
+    """Fine-tune as one of the workers of a Ray Train job; the first reports the adapter with a
+    summary.
 
     After a lost worker all start again, from the last checkpoint.
     """
@@ -108,8 +119,8 @@ def train_worker(job: dict[str, Any]) -> None:
 
 
 def report(step: int, folder: Path | None) -> None:
-    """Hands a checkpoint to Ray Train, from which new workers go on. All workers do so, the first
-    with a folder.
+    """Report a checkpoint to Ray Train, from which new workers resume. Every worker must call this,
+    the first one with a folder.
     """
     import ray.train
 

@@ -1,4 +1,4 @@
-"""Weights of labels, against the bias of what was selected."""
+"""Weights of labels in the loss, which correct the bias of selection."""
 
 from collections.abc import Sequence
 
@@ -13,15 +13,15 @@ SAMPLED = 2000  # examples of the pool whose mean is matched
 def weigh_examples(
     ids: Sequence[str], pool: Sequence[str], embeddings: Embeddings, largest: float
 ) -> dict[str, float]:
-    """A weight for each labelled example, of mean 1, so that the weighted embeddings are spread
-    like the pool's.
+    """Return a weight for each labelled example, with mean 1, so that the weighted embeddings are
+    distributed like the pool's.
 
-    An example whose embedding is not finite weighs 1. `largest` as in `match_means`.
+    An example whose embedding is not finite has weight 1. For `largest` see `match_means`.
     """
     step = max(1, len(pool) // SAMPLED)
-    labeled, sample = (
-        np.asarray(embeddings.take(tuple(part)), np.float64) for part in (ids, sorted(pool)[::step])
-    )
+    sampled = sorted(pool)[::step]
+    labeled = np.asarray(embeddings.take(tuple(ids)), np.float64)
+    sample = np.asarray(embeddings.take(tuple(sampled)), np.float64)
     usable = np.isfinite(labeled).all(axis=1)
     sample = sample[np.isfinite(sample).all(axis=1)]
     weights = np.ones(len(ids))

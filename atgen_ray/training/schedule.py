@@ -1,8 +1,8 @@
-"""Which examples every optimiser step learns from, and how they are shared out. Pure functions of
-the seed.
+"""Schedule of a training: the examples of every optimiser step, and their distribution over
+workers. Pure functions of the seed.
 
-Ray Train, workers, accumulation and padding decide how a step is computed, never what it learns:
-the examples of a step are drawn first, and shared out then.
+The examples of a step are drawn before they are distributed. So workers, accumulation and padding
+decide how a step is computed, never what it learns.
 """
 
 import math
@@ -12,13 +12,12 @@ import numpy as np
 
 STATE = "trainer_state.json"  # marks a checkpoint of an unfinished training
 
-Step = list[
-    list[int]
-]  # micro-batches of one worker, each the indices of its examples; some may be empty
+# Micro-batches of one worker, each the indices of its examples; some may be empty.
+Step = list[list[int]]
 
 
 def count_steps(examples: int, batch_size: int, epochs: float) -> int:
-    """Optimiser steps of `epochs` passes; the last batch of a pass may be smaller."""
+    """Return the optimiser steps of `epochs` passes; the last batch of a pass may be smaller."""
     return max(1, math.ceil(math.ceil(examples / batch_size) * epochs))
 
 
@@ -30,11 +29,11 @@ def schedule_steps(
     workers: int = 1,
     accumulation: int = 1,
 ) -> list[list[Step]]:
-    """For every optimiser step and worker the micro-batches.
+    """Return the micro-batches of every optimiser step and worker.
 
     Args:
-        lengths: tokens of each example. Examples of like length share a micro-batch, which saves
-            padding, and workers get about equally many tokens, so none waits long for another.
+        lengths: tokens of each example. Examples of similar length share a micro-batch, which saves
+            padding, and workers get similar numbers of tokens, so that none waits long for another.
     """
     count = len(lengths)
     rng = np.random.default_rng(seed)
@@ -47,15 +46,16 @@ def schedule_steps(
 
 
 def _share(batch: list[int], lengths: Sequence[int], workers: int, accumulation: int) -> list[Step]:
-    """Longest first, to and fro over the workers, as cards are dealt; then in runs of like
-    length.
+    """Distribute a batch over the workers by length, longest first, and cut each share into
+    micro-batches of similar length.
     """
     ordered = sorted(batch, key=lambda index: (-lengths[index], index))
-    hands: list[list[int]] = [[] for _ in range(workers)]
-    for place, index in enumerate(ordered):
-        turn, seat = divmod(place, workers)
-        hands[seat if turn % 2 == 0 else workers - 1 - seat].append(index)
+    shares: list[list[int]] = [[] for _ in range(workers)]
+    for position, index in enumerate(ordered):
+        turn, worker = divmod(position, workers)
+        # Every second turn goes backwards: else the first worker would get the longest of each.
+        shares[worker if turn % 2 == 0 else workers - 1 - worker].append(index)
     return [
-        [part.tolist() for part in np.array_split(np.array(hand, dtype=int), accumulation)]
-        for hand in hands
+        [part.tolist() for part in np.array_split(np.array(share, dtype=int), accumulation)]
+        for share in shares
     ]

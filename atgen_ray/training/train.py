@@ -1,4 +1,6 @@
-"""Runs one fine-tuning and commits the adapter to the run's folder."""
+"""Entry point of training: it checks the method, chooses a local task or a Ray Train job, and runs
+it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,18 +24,21 @@ class TrainingExample:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a fine-tuning did."""
+    """Summary of a fine-tuning.
 
-    losses: list[
-        dict[str, float]
-    ]  # one {"step", "loss"} an optimiser step; mean over answer tokens, in nats
+    Attributes:
+        losses: one {"step", "loss"} an optimiser step; the mean over answer tokens, in nats.
+        tokens: answer tokens in one epoch.
+        dev_losses: one an epoch, where the dev loss may stop training.
+        packed: whether examples were packed end to end.
+    """
+
+    losses: list[dict[str, float]]
     examples: int
-    tokens: int  # answer tokens learnt from in one epoch
+    tokens: int
     steps: int
-    dev_losses: list[float] = field(
-        default_factory=list
-    )  # one an epoch, where the dev loss may end training
-    packed: bool = False  # whether examples were laid end to end
+    dev_losses: list[float] = field(default_factory=list)
+    packed: bool = False
 
 
 def train_adapter(
@@ -50,31 +55,31 @@ def train_adapter(
     logs: str | None = None,
     name: str = "atgen-ray",
 ) -> TrainingResult:
-    """Fine-tunes an adapter on `examples` and writes it, as peft and vLLM read it, into the folder
-    `output`.
+    """Fine-tune an adapter on `examples` and write it, in the format of peft and vLLM, into the
+    folder `output`.
 
     Full fine-tuning writes a whole model there. Training is a Ray Train job with DDP; a single
-    worker on a CPU, in a Ray of our own, is a task in a process that the steps before have left
-    instead. Either way a worker that is lost is replaced twice, and whoever calls again with the
-    same `work` goes on from the last checkpoint in it.
+    worker on a CPU, in a Ray that this process started, is a task in an idle worker process
+    instead. Either way a lost worker is replaced twice, and another call with the same `work`
+    resumes from the last checkpoint in it.
 
     Args:
-        examples: at least one; their order is fixed by `seed` alone.
+        examples: at least one; `seed` alone decides their order.
         output: an existing local folder.
         work: folder or URL that every worker can reach, for the checkpoints of an unfinished
             training.
-        progress: told the optimiser steps done and in all; called from a worker, so it must be
+        progress: receives the optimiser steps done and in all; called from a worker, so it must be
             serialisable.
         start_from: adapter to continue from; None starts from the base model.
-        dev: examples kept from training whose loss may end it early (training.early_stopping).
+        dev: examples excluded from training whose loss may stop it early (training.early_stopping).
         logs: folder that every worker can reach, for TensorBoard's files.
         name: of this training, in the trackers.
 
     Raises:
-        UserError: the method needs a package or a GPU that is not there.
+        UserError: the method needs a package or a GPU that does not exist.
         ray.train.TrainingFailedError, ray.exceptions.RayError: workers kept failing.
     """
-    from atgen_ray.training.local_worker import train_alone
+    from atgen_ray.training.local_worker import train_locally
     from atgen_ray.training.methods import check_method, check_start
     from atgen_ray.training.ray_train import train_distributed
 
@@ -82,6 +87,7 @@ def train_adapter(
     use_gpu = training.use_gpu if training.use_gpu is not None else count_gpus() >= wanted
     check_method(training, use_gpu)
     check_start(start_from, training)
+    # Sorted, so that the schedule depends on the seed alone and not on the order of labels.
     job = {
         "examples": [
             asdict(example) for example in sorted(examples, key=lambda example: example.id)
@@ -98,5 +104,5 @@ def train_adapter(
         "name": name,
     }
     if training.workers == 1 and not use_gpu and reuses_idle_workers() and "://" not in work:
-        return TrainingResult(**train_alone(job, output, Path(work)))
+        return TrainingResult(**train_locally(job, output, Path(work)))
     return TrainingResult(**train_distributed(job, use_gpu, output, work))

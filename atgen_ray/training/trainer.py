@@ -1,5 +1,5 @@
-"""transformers' Trainer, given our batches and our loss: the mean over the answers' tokens of a
-step, in nats.
+"""Trainer of transformers with our batches and our loss: the mean over the answer tokens of a step,
+in nats.
 """
 
 import inspect
@@ -31,15 +31,15 @@ class MicroBatches(Dataset):
     def __getitem__(self, place: int) -> Batch:
         if chosen := self._plan[place]:
             return self._collate([self._rows[index] for index in chosen])
-        # A worker that has no example in this step must still take part in it: one whose tokens
-        # count for nothing.
+        # A worker without an example in this step must still take part in its collective calls:
+        # give it a row whose tokens do not count.
         idle = self._rows[0]
-        return self._collate([idle | {"labels": [IGNORED] * len(idle["labels"])}])
+        return self._collate([{**idle, "labels": [IGNORED] * len(idle["labels"])}])
 
 
 class AnswerTrainer(Trainer):
-    """Computes logits where an answer's token is learnt and nowhere else; the vocabulary is most of
-    a small model.
+    """Computes logits only where the next token is an answer's: the vocabulary is most of a small
+    model.
     """
 
     def __init__(self, *, dev: Sequence[Batch], keeps_logits: bool, **arguments: Any) -> None:
@@ -47,13 +47,14 @@ class AnswerTrainer(Trainer):
         self._dev = dev
         self._keeps_logits = keeps_logits
         self.control: TrainerControl
-        # The count of a step's tokens, over all workers and micro-batches, is what the loss is
-        # divided by.
+        # Divide the loss by the tokens of the whole step, over all workers and micro-batches.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
 
     def get_train_dataloader(self) -> DataLoader:
-        """Micro-batches are made and shared out already; accelerate must not do so again."""
+        """Return the micro-batches as they are: they are distributed already, and accelerate must
+        not do it again.
+        """
         return DataLoader(self.train_dataset, batch_size=None, shuffle=False)
 
     def compute_loss(
@@ -64,15 +65,14 @@ class AnswerTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         loss, count = sum_losses(model, inputs, self._keeps_logits)
-        # DDP averages the gradients of workers, where their sum is meant.
-        return (
-            loss
-            * self.accelerator.num_processes
-            / (count if num_items_in_batch is None else num_items_in_batch)
-        )
+        tokens = count if num_items_in_batch is None else num_items_in_batch
+        # DDP averages the gradients of workers; the loss needs their sum.
+        return loss * self.accelerator.num_processes / tokens
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The mean loss over the tokens of the dev answers; every worker goes over all of them."""
+        """Return the mean loss over the tokens of the dev answers; every worker computes all of
+        them.
+        """
         total = 0.0
         count = 0
         self.model.eval()
@@ -94,16 +94,15 @@ class AnswerTrainer(Trainer):
 
 
 def sum_losses(model: Any, batch: Batch, keeps_logits: bool) -> tuple[torch.Tensor, int]:
-    """The summed cross-entropy of the answers' tokens in nats, each as heavy as its weight, and how
-    many they are.
+    """Return the weighted sum of the cross-entropies of the answer tokens in nats, and the number
+    of tokens.
     """
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "weights")}
     targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
     columns = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)
     if not len(columns):
-        columns = torch.zeros(
-            1, dtype=torch.long, device=targets.device
-        )  # keeps the graph; its target is ignored
+        # Keep one column, so that there is a graph to go backwards through; its target is ignored.
+        columns = torch.zeros(1, dtype=torch.long, device=targets.device)
     if keeps_logits:
         logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits
     else:
@@ -113,13 +112,12 @@ def sum_losses(model: Any, batch: Batch, keeps_logits: bool) -> tuple[torch.Tens
         logits.flatten(0, 1).float(), kept.flatten(), ignore_index=IGNORED, reduction="none"
     )
     if "weights" in batch:
-        losses = (
-            losses * torch.nn.functional.pad(batch["weights"][:, 1:], (0, 1))[:, columns].flatten()
-        )
+        weights = torch.nn.functional.pad(batch["weights"][:, 1:], (0, 1))
+        losses = losses * weights[:, columns].flatten()
     return losses.sum(), int((kept != IGNORED).sum())
 
 
 def can_keep_logits(model: Any) -> bool:
-    """Whether the model computes the logits of chosen positions alone."""
+    """Return whether the model can compute the logits of selected positions alone."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(base.forward).parameters

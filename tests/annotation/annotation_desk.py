@@ -25,11 +25,11 @@ QUICK = Timeouts(
     outage=5.0,
     first_wait=0.02,
     longest_wait=0.1,
-    doubt=0.2,
+    lookup=0.2,
     poll=0.02,
     batch=60.0,
     cancelling=5.0,
-    landing=1.0,
+    drain=1.0,
     call=5.0,
 )
 PRICE = {"input": 1000.0, "output": 1000.0, "batch_discount": 0.0}  # a tenth of a cent a token

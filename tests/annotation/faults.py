@@ -123,7 +123,7 @@ def try_fault(fault: Fault, provider: FakeProvider, folder: Path, kind: str, mod
     provider.set(
         once=[*fault.settings] if fault.name != "more tokens billed than asked for" else []
     )
-    patience = replace(QUICK, doubt=2.0) if "timeout_seconds" in fault.config else QUICK
+    patience = replace(QUICK, lookup=2.0) if "timeout_seconds" in fault.config else QUICK
     patience = replace(patience, outage=1.0) if "outage" in fault.name else patience
     desk = Desk(
         provider,

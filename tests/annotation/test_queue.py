@@ -134,7 +134,7 @@ class Labelling(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        labels, dead = self.desk.round().take()
+        labels, dead = self.desk.round().collect_labels()
         ids = [label.id for label in labels] + [letter.id for letter in dead]
         assert not set(ids) & (self.taken.keys() | self.closed)
         self.taken |= {label.id: label.text for label in labels}
@@ -180,7 +180,7 @@ def test_any_schedule_of_people_and_controllers(journal: Journal) -> None:
         pass
 
     Machine.journal = journal
-    checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+    checks = [HealthCheck.slow_body_error, HealthCheck.filter_too_much]
     run_state_machine_as_test(
         Machine,
         settings=settings(
@@ -253,9 +253,9 @@ def test_an_undone_answer_is_a_draft_again_until_the_run_takes_it(journal: Journ
     queue.answer("key-1", "e00", "submitted", "wrong")
     undone = queue.undo("key-2", "e00")
     assert (undone["state"], undone["draft"], undone["text"]) == ("leased", "wrong", None)
-    assert desk.round().take() == ([], [])
+    assert desk.round().collect_labels() == ([], [])
     queue.answer("key-3", "e00", "submitted", "right")
-    (label,), _ = desk.round().take()
+    (label,), _ = desk.round().collect_labels()
     assert (label.text, label.annotator, label.dollars) == ("right", "human/ann", 0.5)
     with pytest.raises(TaskConflictError, match="cannot be taken back any more"):
         queue.undo("key-4", "e00")
@@ -268,13 +268,13 @@ def test_one_person_who_skips_everything_empties_no_round(journal: Journal) -> N
     ann, bea = desk.queue("ann"), desk.queue("bea")
     for task in ann.lease(12):
         ann.answer(f"skip-{task['id']}", task["id"], "skipped", "not today")
-    assert desk.round().take() == ([], [])
+    assert desk.round().collect_labels() == ([], [])
     assert desk.round().count_left() == 12
     assert ann.lease(12) == []
     assert [task["id"] for task in bea.lease(12)] == list(desk.texts)
     for id_ in desk.texts:
         bea.answer(f"done-{id_}", id_, "submitted", f"label of {id_}")
-    labels, dead = desk.round().take()
+    labels, dead = desk.round().collect_labels()
     assert ([label.id for label in labels], dead) == (list(desk.texts), [])
 
 
@@ -289,7 +289,7 @@ def test_a_task_that_more_than_skips_people_skip_waits_for_an_admin(
         assert [task["id"] for task in queue.lease()] == ["e00"]
         queue.answer(f"key-{number}", "e00", "skipped", "no")
     assert desk.queue("another").lease() == []
-    assert desk.round().take() == ([], [])
+    assert desk.round().collect_labels() == ([], [])
     assert count_disputes(journal, desk.run) == len(list_disputes(journal, desk.run)) == 1
     assert decide(journal, desk.run, "e00", "root", "reopen") == "open"
     assert count_disputes(journal, desk.run) == 0
@@ -305,7 +305,7 @@ def test_an_example_that_an_earlier_version_gave_up_is_open_again(journal: Journ
         connection.execute(
             sa.update(task_table).where(task_table.c.run == desk.run).values(state="dropped")
         )
-    assert desk.round().take() == ([], [])
+    assert desk.round().collect_labels() == ([], [])
     assert [task["id"] for task in desk.queue("bea").lease()] == ["e00"]
 
 

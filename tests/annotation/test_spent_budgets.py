@@ -244,6 +244,6 @@ def test_tasks_that_are_answered_are_kept_when_the_rest_cannot_be_paid(tmp_path:
     for id_ in ("e00", "e01"):
         desk.queue("ann").lease()
         desk.queue("ann").answer(f"key-{id_}", id_, "submitted", "a label")
-    labels, dead = desk.round().take()
+    labels, dead = desk.round().collect_labels()
     assert ([label.id for label in labels], dead) == (["e00", "e01"], [])
     assert desk.publish_tasks() == 0

@@ -48,20 +48,20 @@ def make_up(
     """Writes every run of `suite` as finished and reads the curves; `picks` are rows of the pool,
     in order.
     """
-    cells = list_trials(suite)
+    trials = list_trials(suite)
     with closing(open_journal(suite.storage)) as journal:
-        for cell in cells:
-            _write_run(cell, score, picks(cell) if picks else [*range(ROUNDS * BATCH)], journal)
+        for trial in trials:
+            _write_run(trial, score, picks(trial) if picks else [*range(ROUNDS * BATCH)], journal)
         return read_curves(
-            cells, {name: task.metric for name, task in suite.tasks.items()}, journal
+            trials, {name: task.metric for name, task in suite.tasks.items()}, journal
         )
 
 
-def _write_run(cell: Trial, score: Score, rows: list[int], journal: Journal) -> None:
-    name = cell.run.name
+def _write_run(trial: Trial, score: Score, rows: list[int], journal: Journal) -> None:
+    name = trial.run.name
     journal.create_run(name, {}, "")
     lease = journal.acquire(name, ProcessIdentity("test"), 60)
-    folder = RunFolder(cell.run.storage, name)
+    folder = RunFolder(trial.run.storage, name)
     texts = [
         " ".join(WORDS[(row + step) % 8] for step in range(1 + row // 6)) for row in range(POOL)
     ]
@@ -79,12 +79,12 @@ def _write_run(cell: Trial, score: Score, rows: list[int], journal: Journal) -> 
     curve = []
     for round in range(ROUNDS + 1):
         seconds = {"training": 10.0, "evaluation": 5.0} if round else {"evaluation": 5.0}
-        if round and cell.strategy != "random":
+        if round and trial.strategy != "random":
             seconds |= {"generation": 20.0, "selection": 1.0}
         for step, spent in seconds.items():
             reused = {"reused_seconds": 3.0} if (round, step) == (0, "evaluation") else {}
             journal.append(lease, "step", round, step, reused, spent)
-        value = score(cell, round)
+        value = score(trial, round)
         metrics = {"rougeL": {"mean": value, "low": value, "high": value, "count": TEST}}
         curve.append({"round": round, "labels": round * BATCH, "dollars": 2.0 * round * BATCH})
         curve[-1] |= {"seconds": seconds, "metrics": metrics, "dev_metrics": None}
@@ -98,8 +98,8 @@ def _write_run(cell: Trial, score: Score, rows: list[int], journal: Journal) -> 
     )
     last = f"rounds/{ROUNDS:03d}/predictions.jsonl"
     tests = [{"id": f"test-{row:02d}", "split": "test"} for row in range(TEST)]
-    folder.write_jsonl(last, [row | {"scores": {"rougeL": score(cell, ROUNDS)}} for row in tests])
-    if cell.strategy != "random":
+    folder.write_jsonl(last, [row | {"scores": {"rougeL": score(trial, ROUNDS)}} for row in tests])
+    if trial.strategy != "random":
         angles = np.linspace(0, 1.5, POOL)
         vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).tolist()
         contents = [f"content-pool-{row}" for row in range(POOL)]

@@ -7,8 +7,9 @@ import pytest
 from command_line import call, write_config
 
 from atgen_ray.bench.config import ResourcesConfig
-from atgen_ray.bench.grid import list_trials, load_suite, merge_trees
+from atgen_ray.bench.grid import list_trials, load_suite
 from atgen_ray.bench.sweep import fit_runs
+from atgen_ray.core.schema import merge_trees
 
 SUITE: dict[str, Any] = {
     "run": {"selection": {"count": 5}, "training": {"epochs": 2}},
@@ -38,12 +39,12 @@ SUITE: dict[str, Any] = {
 
 def test_every_combination_is_a_run_of_its_own(tmp_path: Path) -> None:
     suite = load_suite(str(write_config(tmp_path, SUITE, "my_suite.yaml")), [], "elsewhere")
-    cells = list_trials(suite)
-    assert len(cells) == 2 * 3 * 2 * 2
-    assert len({cell.run.name for cell in cells}) == len(cells)
-    assert [cell.task for cell in cells[:4]] == ["long_sort", "sort", "long_sort", "sort"]
-    assert cells[-1].run.name == "my-suite-sort-random-s2-o7"
-    runs = {(cell.task, cell.strategy, cell.seed, cell.order): cell.run for cell in cells}
+    trials = list_trials(suite)
+    assert len(trials) == 2 * 3 * 2 * 2
+    assert len({trial.run.name for trial in trials}) == len(trials)
+    assert [trial.task for trial in trials[:4]] == ["long_sort", "sort", "long_sort", "sort"]
+    assert trials[-1].run.name == "my-suite-sort-random-s2-o7"
+    runs = {(trial.task, trial.strategy, trial.seed, trial.order): trial.run for trial in trials}
     cheap = runs["long_sort", "cheap", 2, 7]
     assert (cheap.data.pool, cheap.seed, cheap.training.order, cheap.training.epochs) == (
         "long.jsonl",
@@ -71,7 +72,7 @@ def test_a_long_name_is_cut_and_still_its_own(tmp_path: Path) -> None:
         "strategies": {"random": {}} | {name: {"selection": {"strategy": "huds"}} for name in names}
     }
     found = {
-        cell.run.name for cell in list_trials(load_suite(str(write_config(tmp_path, tree)), []))
+        trial.run.name for trial in list_trials(load_suite(str(write_config(tmp_path, tree)), []))
     }
     assert len(found) == 2 * 3 * 2 * 2
     assert all(len(name) <= 63 for name in found)

@@ -68,15 +68,15 @@ def test_slices_are_thirds_and_languages() -> None:
 
 
 def test_a_strategy_that_takes_the_long_ones_drifts_and_serves_them(tmp_path: Path) -> None:
-    def pick(cell: Trial) -> list[int]:
-        if cell.strategy == "good":  # the longest first
+    def pick(trial: Trial) -> list[int]:
+        if trial.strategy == "good":  # the longest first
             return [POOL - 1 - at for at in range(ROUNDS * BATCH)]
-        return np.random.default_rng(cell.seed).permutation(POOL)[: ROUNDS * BATCH].tolist()
+        return np.random.default_rng(trial.seed).permutation(POOL)[: ROUNDS * BATCH].tolist()
 
     data = {"data": {"pool": "pool.jsonl", "test": "test.jsonl", "references": "answer"}}
     suite = make_suite(tmp_path, seeds=[1, 2, 3], tasks={"one": {"metric": "rougeL", "run": data}})
     curves = make_up(
-        suite, lambda cell, round: 0.5 + (0.1 if cell.strategy == "good" else 0.0), pick
+        suite, lambda trial, round: 0.5 + (0.1 if trial.strategy == "good" else 0.0), pick
     )
     drift = {(row.task, row.strategy, row.measure): row for row in measure_drift(suite, curves)}
     length = drift["one", "good", "length"]

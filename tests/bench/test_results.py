@@ -23,15 +23,15 @@ from atgen_ray.bench.grid import Trial
 LIFT = {"random": 0.0, "good": 0.1, "same": 0.0}
 
 
-def score(cell: Trial, round: int) -> float:
+def score(trial: Trial, round: int) -> float:
     """A power law, with noise by seed; `good` is a constant better once it has labels."""
     noise = (
-        random.Random(f"{cell.task} {cell.strategy} {cell.seed} {round}").gauss(0, 0.008)
+        random.Random(f"{trial.task} {trial.strategy} {trial.seed} {round}").gauss(0, 0.008)
         if round
         else 0.0
     )
     return float(
-        0.6 - 0.5 * (round * BATCH + 1) ** -0.4 + noise + (LIFT[cell.strategy] if round else 0.0)
+        0.6 - 0.5 * (round * BATCH + 1) ** -0.4 + noise + (LIFT[trial.strategy] if round else 0.0)
     )
 
 
@@ -49,7 +49,7 @@ def curves(suite: BenchConfig) -> list[Curve]:
 
 def test_a_curve_counts_what_was_shared(curves: list[Curve]) -> None:
     assert len(curves) == 2 * 3 * 5
-    first = next(curve for curve in curves if curve.cell.strategy == "good")
+    first = next(curve for curve in curves if curve.trial.strategy == "good")
     assert first.labels == [round * BATCH for round in range(ROUNDS + 1)]
     assert first.dollars[-1] == 60.0
     assert first.seconds[0] == {"evaluation": 8.0}
@@ -163,6 +163,6 @@ def test_one_seed_gives_no_interval_and_no_claim(tmp_path: Path) -> None:
 def test_a_suite_half_done_is_compared_on_the_pairs_there_are(
     suite: BenchConfig, curves: list[Curve]
 ) -> None:
-    some = [curve for curve in curves if (curve.cell.strategy, curve.cell.seed) != ("random", 3)]
+    some = [curve for curve in curves if (curve.trial.strategy, curve.trial.seed) != ("random", 3)]
     found = {(row.task, row.strategy): row for row in compare_strategies(suite, some)}
     assert found["one", "good"].final_difference.count == 4

@@ -18,14 +18,14 @@ STRATEGIES = {
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunState]:
     suite = make_suite(tmp_path_factory.mktemp("states"), strategies=STRATEGIES, seeds=[1])
-    make_up(suite, lambda cell, round: 0.5)
+    make_up(suite, lambda trial, round: 0.5)
     journal = open_journal(suite.storage)
-    cells = [cell for cell in list_trials(suite) if cell.task == "one"]
-    return {cell.strategy: open_state(cell, journal) for cell in cells}
+    trials = [trial for trial in list_trials(suite) if trial.task == "one"]
+    return {trial.strategy: open_state(trial, journal) for trial in trials}
 
 
-def open_state(cell: Trial, journal: Journal) -> RunState:
-    config = cell.run.model_copy(update={"data": cell.run.data.model_copy(update={"test": None})})
+def open_state(trial: Trial, journal: Journal) -> RunState:
+    config = trial.run.model_copy(update={"data": trial.run.data.model_copy(update={"test": None})})
     return RunState(config, journal, RunFolder(config.storage, config.name))
 
 

@@ -12,9 +12,9 @@ SUITES = Path(__file__).parents[2] / "benchmarks/suites"
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_suite_makes_valid_runs(path: Path) -> None:
     suite = load_suite(str(path), [])
-    cells = list_trials(suite)
+    trials = list_trials(suite)
     assert suite.analysis.baseline == "random"
-    assert len(cells) == len({cell.run.name for cell in cells})
+    assert len(trials) == len({trial.run.name for trial in trials})
 
 
 @pytest.mark.parametrize("name", ["nightly", "paper"])
@@ -27,11 +27,11 @@ def test_the_large_suites_can_carry_a_claim(name: str) -> None:
 
 def test_the_papers_protocol_buys_4_to_12_percent() -> None:
     pools = {"triviaqa": 10_000, "gsm8k": 7473, "race": 10_000, "aeslc": 14_436}
-    cells = {
-        cell.task: cell.run for cell in list_trials(load_suite(str(SUITES / "paper.yaml"), []))
+    trials = {
+        trial.task: trial.run for trial in list_trials(load_suite(str(SUITES / "paper.yaml"), []))
     }
-    assert set(cells) == set(pools)
-    for task, run in cells.items():
+    assert set(trials) == set(pools)
+    for task, run in trials.items():
         first = run.selection.first.count or 0
         last = first + (run.stopping.rounds - 1) * run.selection.count
         assert first / pools[task] == pytest.approx(0.04, abs=0.001)

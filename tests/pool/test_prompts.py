@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from atgen_ray.config import PromptConfig
 from atgen_ray.core.errors import UserError
-from atgen_ray.models.prompts import OverlongPrompt, PromptBuilder
+from atgen_ray.models.prompts import OverlongPromptError, PromptBuilder
 
 Make = Callable[[str], Any]
 ALL = sorted(FAMILIES)
@@ -213,9 +213,9 @@ def test_no_text_makes_a_prompt_too_long(make_tokenizer: Make, text: str, limit:
 def test_overlong_text_is_rejected_with_both_counts(smol: Any) -> None:
     builder = build(smol, 40, overlong="reject")
     assert len(builder.encode("short")) <= 40
-    with pytest.raises(OverlongPrompt, match=r"\d{3} tokens, more than the 40 allowed"):
+    with pytest.raises(OverlongPromptError, match=r"\d{3} tokens, more than the 40 allowed"):
         builder.encode("word " * 200)
-    assert issubclass(OverlongPrompt, ValueError)
+    assert issubclass(OverlongPromptError, ValueError)
 
 
 @pytest.mark.parametrize("overlong", ["truncate", "reject"])

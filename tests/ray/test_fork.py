@@ -16,7 +16,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_run_goes_on_from_another_with_another_method_metric_and_strategy(
-    ray_session: None, finished: Project, tmp_path: Path
+    finished: Project, tmp_path: Path
 ) -> None:
     project = finished.copy(tmp_path)
     source = project.folder / "atgen-runs/runs/sort"
@@ -38,7 +38,7 @@ def test_a_run_goes_on_from_another_with_another_method_metric_and_strategy(
         *settings,
         "stopping.dollars=1.6",
     )
-    done = project.call(*command)
+    done = project.run(*command)
     assert done.returncode == 0, done.stderr
     rows = project.read("fork", "metrics.json")
     assert [(row["round"], row["labels"], row["dollars"]) for row in rows] == [
@@ -61,6 +61,6 @@ def test_a_run_goes_on_from_another_with_another_method_metric_and_strategy(
     project.call("runs", "export", "fork")
     lines = (project.folder / "fork.jsonl").read_text().splitlines()
     assert sum('"run":"sort"' in line.replace(" ", "") for line in lines) == 10
-    again = project.call(*command)
+    again = project.run(*command)
     assert again.returncode == 0, again.stderr
     assert project.read("fork", "labeled.jsonl") == taken

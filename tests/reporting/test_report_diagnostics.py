@@ -9,12 +9,12 @@ from atgen_ray.reporting.diagnostics import Query, diagnose_rounds
 from atgen_ray.reporting.examples import choose_ids
 from atgen_ray.reporting.formats import (
     cut_text,
+    format_change,
+    format_dollars,
+    format_number,
+    format_part,
+    format_seconds,
     name_letter,
-    write_change,
-    write_dollars,
-    write_number,
-    write_part,
-    write_seconds,
 )
 from atgen_ray.reporting.plots.theme import COLOURS, SERIES
 
@@ -131,20 +131,20 @@ def test_no_example_stands_under_a_loss_that_did_not_lose() -> None:
 
 
 def test_numbers_read_well() -> None:
-    assert [write_seconds(value) for value in (0, 0.42, 9.96, 59.6, 61, 3599.9, 12000, 86400)] == [
+    assert [format_seconds(value) for value in (0, 0.42, 9.96, 59.6, 61, 3599.9, 12000, 86400)] == [
         "0 s", "0.4 s", "10 s", "1 min", "1 min 1 s", "1 h", "3 h 20 min", "24 h",
     ]  # fmt: skip
-    assert [write_dollars(value) for value in (0, 0.0031, 2.4, 1234.5)] == [
+    assert [format_dollars(value) for value in (0, 0.0031, 2.4, 1234.5)] == [
         "$0.00",
         "$0.0031",
         "$2.40",
         "$1,234.50",
     ]
-    assert [write_change(value) for value in (0.1, -0.1, 0.0, -0.0001, float("nan"), None)] == [
+    assert [format_change(value) for value in (0.1, -0.1, 0.0, -0.0001, float("nan"), None)] == [
         "+0.100", "−0.100", "0.000", "0.000", "–", "–",
     ]  # fmt: skip
-    assert [write_number(value) for value in (0.1234, float("inf"), None)] == ["0.123", "–", "–"]
-    assert [write_part(value) for value in (3.0, -0.5, 12.3456, 1e-5, 123456.7)] == [
+    assert [format_number(value) for value in (0.1234, float("inf"), None)] == ["0.123", "–", "–"]
+    assert [format_part(value) for value in (3.0, -0.5, 12.3456, 1e-5, 123456.7)] == [
         "3",
         "−0.500",
         "12.346",

@@ -241,7 +241,7 @@ def test_callers_who_leave_at_any_stage_free_their_places() -> None:
             job.prepare = lambda job=job: setattr(job, "cancelled", True)  # type: ignore[misc]
             if stage == 2:
                 steps = chance.randint(1, 5)
-                job.prepare, job.tell = lambda: None, leave_after(job, steps)
+                job.prepare, job.report = lambda: None, leave_after(job, steps)
             jobs.append(job)
             batcher.submit(job)
         else:

@@ -25,8 +25,8 @@ from atgen_ray.core.errors import (
     StorageUnavailableError,
     UserError,
 )
-from atgen_ray.serving.errors import ApiError, explain_faults
-from atgen_ray.serving.pages.rendering import show_fault
+from atgen_ray.serving.errors import ApiError, add_error_handlers
+from atgen_ray.serving.pages.rendering import show_error
 from atgen_ray.store.journal import open_journal
 
 RAISED = [
@@ -62,7 +62,7 @@ class Mortal:
 def client() -> TestClient:
     """An application whose one route does what a test asks for."""
     app = FastAPI()
-    explain_faults(app, 7, show_fault)
+    add_error_handlers(app, 7, show_error)
 
     @app.get("/api/do")
     def do() -> Any:

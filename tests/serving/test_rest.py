@@ -17,7 +17,7 @@ class Engine:
         self.calls: list[str] = []
         self.gate = AdmissionQueue(4)
         self.rest = SleepCoordinator(
-            self._sleep, self._wake, driven.__contains__, look_seconds=0.01
+            self._sleep, self._wake, driven.__contains__, poll_seconds=0.01
         )
 
     async def _sleep(self) -> None:

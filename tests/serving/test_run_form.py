@@ -7,9 +7,10 @@ import pytest
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import list_presets, read_tree
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.schema import merge_trees
 from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.serving.pages.run_form import FormField, build_form
-from atgen_ray.serving.routes.config import merge_trees, read_more
+from atgen_ray.serving.routes.config import read_more
 
 
 def submit(fields: dict[str, list[FormField]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from atgen_ray.serving.replicas.selector import Checkpoint, SelectionAbandonedError, run_while_heard
+from atgen_ray.serving.replicas.selector import Checkpoint, SelectionAbandonedError, run_cancellable
 
 LIMIT = 20.0
 
@@ -26,7 +26,7 @@ def test_work_ends_at_its_next_part_when_its_caller_has_gone_and_keeps_its_place
         return "done"
 
     async def scene() -> None:
-        caller = asyncio.create_task(run_while_heard(work))
+        caller = asyncio.create_task(run_cancellable(work))
         assert await asyncio.to_thread(begun.wait, LIMIT)
         caller.cancel()
         await asyncio.sleep(0.05)
@@ -35,6 +35,6 @@ def test_work_ends_at_its_next_part_when_its_caller_has_gone_and_keeps_its_place
         with pytest.raises(asyncio.CancelledError):
             await caller
         assert ended == ["abandoned"]
-        assert await run_while_heard(work) == "done"
+        assert await run_cancellable(work) == "done"
 
     asyncio.run(scene())

@@ -134,7 +134,7 @@ def test_answers_that_disagree_are_settled_by_an_admin(office: Office) -> None:
         ("bea", "completely otherwise"),
     ]
     assert dispute["agreement"] < 0.5
-    assert office.desk.round().take() == ([], [])
+    assert office.desk.round().collect_labels() == ([], [])
     assert office.call("root", "POST", "/e00/decide", {"verdict": "reopen"}).status_code == 409
     assert office.call("root", "POST", "/e00/decide", {"verdict": "label"}).status_code == 422
     decided = office.call(
@@ -142,7 +142,7 @@ def test_answers_that_disagree_are_settled_by_an_admin(office: Office) -> None:
     )
     assert decided.json() == {"id": "e00", "state": "answered"}
     assert office.call("ann", "POST", "/e00/undo").status_code == 409
-    (label,), _ = office.desk.round().take()
+    (label,), _ = office.desk.round().collect_labels()
     assert (label.text, label.annotator) == ("the river rose", "human/root")
     assert [answer["annotator"] for answer in label.provenance["answers"]] == ["ann", "bea"]
 
@@ -161,7 +161,7 @@ def test_a_flag_waits_for_an_admin_who_gives_it_back_or_drops_it(office: Office)
     assert office.lease("ann")[0]["id"] == "e00"
     office.call("ann", "POST", "/e00/flag", {"comment": "still wrong"})
     office.call("root", "POST", "/e00/decide", {"verdict": "drop", "comment": "no English"})
-    _, (letter,) = office.desk.round().take()
+    _, (letter,) = office.desk.round().collect_labels()
     assert (letter.id, letter.reason) == ("e00", "root dropped it (no English)")
 
 
@@ -188,7 +188,7 @@ def test_a_skipped_task_goes_to_others_then_to_an_admin_who_gives_it_back_or_dro
     office.call("bea", "POST", "/e00/skip", {"reason": "nor I"})
     (waiting,) = office.call("root", "GET", "/disputes").json()
     assert (waiting["id"], waiting["state"]) == ("e00", "disputed")
-    assert office.desk.round().take() == ([], [])
+    assert office.desk.round().collect_labels() == ([], [])
 
     assert office.call("root", "POST", "/e01/decide", {"verdict": "drop"}).status_code == 409
     assert (
@@ -201,7 +201,7 @@ def test_a_skipped_task_goes_to_others_then_to_an_admin_who_gives_it_back_or_dro
         "root", "POST", "/e00/decide", {"verdict": "drop", "comment": "nobody can"}
     )
     assert dropped.json() == {"id": "e00", "state": "dropped"}
-    _, (letter,) = office.desk.round().take()
+    _, (letter,) = office.desk.round().collect_labels()
     assert letter.reason == "root dropped it (nobody can); ann skipped it (no)"
 
 
@@ -221,7 +221,7 @@ def test_an_admin_may_label_what_was_skipped_while_others_could(tmp_path: Path) 
         409,
         "task 'e00' was settled without you",
     )
-    (label,), _ = office.desk.round().take()
+    (label,), _ = office.desk.round().collect_labels()
     assert (label.text, label.annotator) == ("so", "human/root")
 
 
@@ -270,7 +270,7 @@ def test_labels_that_exist_are_brought_along_and_not_paid(tmp_path: Path) -> Non
     nul = {"labels": [labels[0] | {"annotator": "a\0b"}]}
     assert office.call("root", "POST", "/import", nul).status_code == 422
     assert [task["id"] for task in office.lease("ann", count=5)] == ["e01"]
-    taken, _ = office.desk.round().take()
+    taken, _ = office.desk.round().collect_labels()
     assert {label.id: (label.text, label.annotator, label.dollars) for label in taken} == {
         "e00": ("known", "human/imported", 0.0),
         "e03": ("of the pool only", "human/old team", 0.0),

@@ -73,6 +73,7 @@ def test_on_a_cpu_the_engine_has_no_worker_process_no_scheduler_beside_it_and_no
     """
 
     def prepare() -> tuple[str, str, bool, str]:
+        from atgen_ray.ray_runtime.private_api import vllm_engine_class
         from atgen_ray.serving.replicas import vllm as vllm_replica
 
         with pytest.MonkeyPatch.context() as patch:
@@ -80,7 +81,7 @@ def test_on_a_cpu_the_engine_has_no_worker_process_no_scheduler_beside_it_and_no
             config = vllm_replica.configure_vllm(
                 ServiceConfig(**arguments | {"engine": {"backend": "vllm"}})
             )
-            settings, _, found = vllm_replica.LeanVLLM(config)._prepare_engine_config(None)
+            settings, _, found = vllm_engine_class()(config)._prepare_engine_config(None)
             return (
                 settings.distributed_executor_backend,
                 found.parallel_config.distributed_executor_backend,

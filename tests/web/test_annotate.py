@@ -309,7 +309,7 @@ def test_an_admin_settles_what_people_disagree_on(people: People) -> None:
     page.keyboard.press("Control+Enter")
     expect(page.locator("#none")).to_be_visible()
     people.desk.config.annotator.settle_seconds = 0.0  # type: ignore[union-attr]
-    (label,), _ = people.desk.round().take()
+    (label,), _ = people.desk.round().collect_labels()
     assert (label.text, label.annotator) == ("the river rose", "human/root")
 
 
@@ -331,7 +331,7 @@ def test_an_admin_finds_what_was_skipped_and_gives_it_back_or_drops_it(people: P
     page.locator("[data-id='e01']").get_by_role("button", name="No label").click()
     expect(page.locator("#none")).to_be_visible()
     assert [task["id"] for task in ann.lease(2)] == ["e00"]
-    labels, (letter,) = desk.round().take()
+    labels, (letter,) = desk.round().collect_labels()
     assert (labels, letter.id, letter.reason) == (
         [],
         "e01",
@@ -361,7 +361,7 @@ def test_an_admin_brings_labels_that_exist_already(people: People, tmp_path: Pat
         "the file is 'My labels.csv', row 1, expected texts under the names text, and id or input"
     )
     desk.config.annotator.settle_seconds = 0.0  # type: ignore[union-attr]
-    taken, _ = desk.round().take()
+    taken, _ = desk.round().collect_labels()
     assert [(label.id, label.text, label.dollars) for label in taken] == [("e00", "known", 0.0)]
 
 

@@ -1,3 +1,3 @@
-"""People who label: their queue of tasks, how their answers agree, what an admin decides, how they
-hear of tasks.
+"""People as annotators: the queue of tasks, agreement between answers, adjudication, and
+notifications.
 """

@@ -1,4 +1,6 @@
-"""What only an admin can settle: answers that disagree, and tasks that somebody flagged."""
+"""Adjudication by an admin: tasks whose answers disagree, and tasks that somebody flagged or
+skipped.
+"""
 
 from typing import Any, Literal
 
@@ -10,43 +12,47 @@ from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, tasks
 
 Decision = Literal["label", "drop", "reopen"]
-PASSED = ("flagged", "skipped")  # by somebody, who left the task to others
+PASSED = ("flagged", "skipped")  # states of an assignment whose person left the task to others
 
 
 def list_disputes(journal: Journal, run: str, limit: int = 50) -> list[dict[str, Any]]:
-    """Tasks that wait for a decision, and then skipped ones that others may still label; with all
-    answers side by side.
+    """Return the tasks that wait for a decision, then skipped ones that others may still label,
+    with all answers side by side.
 
     Both are in the order of the queue; the `state` of the first is disputed, of the others open.
     Each answer has its `similarity` to the suggestion (exact, chrf, edit), or None without one;
     each task the mean edit similarity of its answers (`agreement`, None where somebody flagged it,
     or where it was skipped).
     """
-    desk = open_task_store(journal, run)
+    task_store = open_task_store(journal, run)
     query = (
         sa.select(tasks)
-        .where(_decidable(desk))
+        .where(_decidable(task_store))
         .order_by(tasks.c.state, tasks.c.round, tasks.c.rank)
     )
     with journal.database.reading() as connection:
         rows = connection.execute(query.limit(limit)).mappings().all()
-        answers = desk.answers(connection, [row["example_id"] for row in rows])
-        agreed = {row["example_id"]: desk.resolve(connection, row).agreement for row in rows}
-    shown = ("state", "round", "input", "why", "suggestion")
+        answers = task_store.answers(connection, [row["example_id"] for row in rows])
+        agreed = {row["example_id"]: task_store.resolve(connection, row).agreement for row in rows}
     return [
-        {"id": row["example_id"], "agreement": agreed[row["example_id"]]}
-        | {name: row[name] for name in shown}
-        | {
+        {
+            "id": row["example_id"],
+            "agreement": agreed[row["example_id"]],
+            "state": row["state"],
+            "round": row["round"],
+            "input": row["input"],
+            "why": row["why"],
+            "suggestion": row["suggestion"],
             "answers": [
                 _describe(answer, row["suggestion"]) for answer in answers[row["example_id"]]
-            ]
+            ],
         }
         for row in rows
     ]
 
 
 def count_disputes(journal: Journal, run: str) -> int:
-    """How many tasks `list_disputes` has."""
+    """Return how many tasks `list_disputes` has."""
     query = sa.select(sa.func.count()).where(_decidable(open_task_store(journal, run)))
     with journal.database.reading() as connection:
         return int(connection.execute(query).scalar_one())
@@ -61,23 +67,25 @@ def decide(
     text: str = "",
     comment: str = "",
 ) -> str:
-    """Settles a task with a label, or drops it, or gives a flagged or skipped one back to
-    everybody; the task's state.
+    """Label a task, drop it, or reopen a flagged or skipped one for everybody; return the task's
+    new state.
 
     Raises:
         TaskUnknownError: there is no such run or task.
         TaskConflictError: it is neither in dispute nor skipped, or was decided otherwise, or is to
             be given back although nobody flagged or skipped it.
     """
-    desk = open_task_store(journal, run)
+    task_store = open_task_store(journal, run)
     decision = {"verdict": verdict, "text": text, "comment": comment, "by": by}
     with journal.run_transaction(run) as connection:
-        task = desk.task(connection, example_id)
+        task = task_store.task(connection, example_id)
         if task["decision"] == decision:
-            return str(task["state"])  # said before
-        here = desk.mine & (tasks.c.example_id == example_id)
+            return str(task["state"])  # the same decision was made before
+        here = task_store.mine & (tasks.c.example_id == example_id)
         if (
-            connection.execute(sa.select(tasks.c.example_id).where(here & _decidable(desk))).first()
+            connection.execute(
+                sa.select(tasks.c.example_id).where(here & _decidable(task_store))
+            ).first()
             is None
         ):
             raise TaskConflictError(
@@ -99,30 +107,33 @@ def decide(
                 )
         else:
             connection.execute(sa.update(tasks).where(here).values(decision=decision))
-        return desk.settle(connection, example_id, now)
+        return task_store.settle(connection, example_id, now)
 
 
-def _decidable(desk: TaskStore) -> sa.ColumnElement[bool]:
-    """Tasks that an admin may settle: those in dispute, and those that somebody skipped and nobody
-    has settled.
+def _decidable(task_store: TaskStore) -> sa.ColumnElement[bool]:
+    """Return the condition for tasks that an admin may decide: disputed ones, and unsettled ones
+    that somebody skipped.
     """
     skipped = sa.select(assignments.c.example_id).where(
-        (assignments.c.run == desk.run) & (assignments.c.state == "skipped")
+        (assignments.c.run == task_store.run) & (assignments.c.state == "skipped")
     )
-    return desk.mine & (
+    return task_store.mine & (
         (tasks.c.state == "disputed")
         | ((tasks.c.state == "open") & tasks.c.example_id.in_(skipped))
     )
 
 
 def _describe(answer: sa.RowMapping, suggestion: dict[str, Any] | None) -> dict[str, Any]:
-    names = ("annotator", "state", "text", "note", "seconds")
-    compared = (
-        compare_texts(answer["text"], suggestion["text"]) if suggestion and answer["text"] else None
-    )
-    similarity = compared and {
-        "exact": compared.exact,
-        "chrf": compared.chrf,
-        "edit": compared.edit,
+    """Return an answer with its similarity to the suggestion."""
+    similarity = None
+    if suggestion and answer["text"]:
+        compared = compare_texts(answer["text"], suggestion["text"])
+        similarity = {"exact": compared.exact, "chrf": compared.chrf, "edit": compared.edit}
+    return {
+        "annotator": answer["annotator"],
+        "state": answer["state"],
+        "text": answer["text"],
+        "note": answer["note"],
+        "seconds": answer["seconds"],
+        "similarity": similarity,
     }
-    return {name: answer[name] for name in names} | {"similarity": similarity}

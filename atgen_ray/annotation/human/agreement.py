@@ -1,4 +1,4 @@
-"""How far free texts by several people agree, and how far a text is from the draft it began as.
+"""Agreement between free texts by several people, and the distance of a text from its draft.
 
 All similarities are from 0 to 1. chrF: Popović, WMT 2015, as sacrebleu computes it; edit
 similarity: one minus the Levenshtein distance over the length of the longer text.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class Agreement(NamedTuple):
-    """How far texts agree, over `examples` that were compared."""
+    """Similarities from 0 to 1, as means over the `examples` that were compared."""
 
     exact: float
     chrf: float
@@ -21,7 +21,7 @@ class Agreement(NamedTuple):
 
 
 def compare_texts(one: str, other: str) -> Agreement:
-    """How far two texts agree; `exact` leaves case and white space aside, and chrF is the mean of
+    """Return how far two texts agree. `exact` ignores case and white space; chrF is the mean of
     both directions.
     """
     exact = float(" ".join(one.casefold().split()) == " ".join(other.casefold().split()))
@@ -31,15 +31,15 @@ def compare_texts(one: str, other: str) -> Agreement:
 
 
 def edit_similarity(one: str, other: str) -> float:
-    """One minus the normalised Levenshtein distance."""
+    """Return one minus the normalised Levenshtein distance."""
     from rapidfuzz.distance import Levenshtein
 
     return Levenshtein.normalized_similarity(one.strip(), other.strip())
 
 
 def find_centre(texts: Sequence[str]) -> tuple[int, float]:
-    """Which of `texts`, at least one, is nearest to all others, and the mean edit similarity of all
-    pairs.
+    """Return which of `texts` (at least one) is nearest to all others, and the mean edit similarity
+    of all pairs.
     """
     if len(texts) == 1:
         return 0, 1.0
@@ -52,7 +52,7 @@ def find_centre(texts: Sequence[str]) -> tuple[int, float]:
 
 
 def measure_agreement(answers: Mapping[str, Mapping[str, str]]) -> dict[str, list[dict[str, Any]]]:
-    """Agreement of people over all examples that both of a pair labelled.
+    """Measure the agreement of people over all examples that both of a pair labelled.
 
     Args:
         answers: texts by annotator, by example.
@@ -72,17 +72,22 @@ def measure_agreement(answers: Mapping[str, Mapping[str, str]]) -> dict[str, lis
             people[annotator] += found
     return {
         "pairs": [
-            {"annotators": [*pair]} | _average(pairs[pair])._asdict() for pair in sorted(pairs)
+            {"annotators": [*pair], **_average(pairs[pair])._asdict()} for pair in sorted(pairs)
         ],
         "annotators": [
-            {"annotator": each} | _average(people[each])._asdict() for each in sorted(people)
+            {"annotator": name, **_average(people[name])._asdict()} for name in sorted(people)
         ],
     }
 
 
 def _average(found: Sequence[Agreement]) -> Agreement:
-    exact, chrf, edit, _ = (statistics.mean(values) for values in zip(*found, strict=True))
-    return Agreement(exact, chrf, edit, len(found))
+    """Return the mean of several comparisons."""
+    return Agreement(
+        exact=statistics.mean(each.exact for each in found),
+        chrf=statistics.mean(each.chrf for each in found),
+        edit=statistics.mean(each.edit for each in found),
+        examples=len(found),
+    )
 
 
 def _chrf(hypothesis: str, reference: str) -> float:

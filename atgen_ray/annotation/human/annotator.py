@@ -1,8 +1,8 @@
-"""People as the annotator: their tasks go up on the pages of the service, and the run waits for the
-answers.
+"""People as an annotator: the round's tasks appear on the pages of the service, and the run waits
+for the answers.
 
-All that waits is in the journal: the controller only looks at it now and then, and one that died
-goes on where the other was.
+All state is in the journal, which the controller polls, so a new controller continues where one
+that died left off.
 """
 
 import time
@@ -14,26 +14,27 @@ from atgen_ray.annotation.human.notifications import Notification, send_notifica
 from atgen_ray.annotation.human.round_tasks import TaskDraft, TaskRound
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.records import Annotation, DeadLetter
+from atgen_ray.store.layout import round_folder
 
-AWAITING = "awaiting-human"  # an event: tasks are up, and people were told
+AWAITING = "awaiting-human"  # kind of the event: tasks are published, and people were notified
 POLL_SECONDS = 0.5
 
 
 class HumanAnnotator:
-    """Waits for people. Labels are in the journal as soon as they are taken, before all are
-    there.
+    """Publishes the round's tasks and waits for people. Each label is in the journal as soon as it
+    is collected.
     """
 
     name = "human"
 
-    def __init__(self, config: HumanAnnotatorConfig, site: AnnotationContext) -> None:
+    def __init__(self, config: HumanAnnotatorConfig, context: AnnotationContext) -> None:
         self._config = config
-        self._site = site
-        self._round = TaskRound(config, site)
+        self._context = context
+        self._round = TaskRound(config, context)
         self._first: Mapping[str, Mapping[str, Any]] = {}
 
     def expect(self, first: Mapping[str, Mapping[str, Any]]) -> None:
-        """What a first annotator said of the examples to come, by id: `annotator`, `text`,
+        """Set what a first annotator said of the examples to come, by id: `annotator`, `text`,
         `dollars`, `reason`.
         """
         self._first = first
@@ -41,7 +42,7 @@ class HumanAnnotator:
     def annotate_batch(
         self, ids: Sequence[str], texts: Sequence[str]
     ) -> tuple[list[Annotation], list[DeadLetter]]:
-        site = self._site
+        context = self._context
         suggestions = self._read_suggestions(ids)
         reasons = self._read_reasons()
         self._round.publish_tasks(
@@ -60,45 +61,53 @@ class HumanAnnotator:
         labels = list[Annotation]()
         dead = list[DeadLetter]()
         while True:
-            taken, buried = self._round.take()
+            taken, given_up = self._round.collect_labels()
             labels += taken
-            dead += buried
+            dead += given_up
             left = self._round.count_left()
-            site.progress(max(0, len(ids) - left), len(ids))
+            context.progress(max(0, len(ids) - left), len(ids))
             if not left:
                 return labels, dead
             time.sleep(POLL_SECONDS)
 
     def _announce(self) -> None:
-        """Tells people once a round; one that is told twice, after a death in between, does no
-        harm.
+        """Notify people once a round. A second notification, after a process died in between, does
+        no harm.
         """
-        site = self._site
+        context = self._context
         left = self._round.count_left()
-        told = {event.round for event in site.journal.events(site.config.name, kind=AWAITING)}
-        if not left or site.round in told:
+        notified = {
+            event.round for event in context.journal.events(context.config.name, kind=AWAITING)
+        }
+        if not left or context.round in notified:
             return
         service = self._config.notice.service
-        run = site.config.name
+        run = context.config.name
         page = f"{service.rstrip('/')}/annotate/{run}" if service else None
-        fates = send_notification(self._config.notice, Notification(run, site.round, left, page))
-        site.journal.append(
-            site.lease, AWAITING, site.round, "annotation", {"tasks": left, "notices": fates}
+        outcomes = send_notification(
+            self._config.notice, Notification(run, context.round, left, page)
+        )
+        context.journal.append(
+            context.lease,
+            AWAITING,
+            context.round,
+            "annotation",
+            {"tasks": left, "notices": outcomes},
         )
 
     def _read_suggestions(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The first annotator's answers, else those of the model as it was when the batch was
-        picked.
+        """Return the first annotator's answers, or else those of the model that selected the batch,
+        by id.
         """
-        site = self._site
-        rel = f"rounds/{self._site.round:03d}/features.parquet"
+        context = self._context
+        path = f"{round_folder(context.round)}/features.parquet"
         found: dict[str, dict[str, Any]] = {}
-        if site.folder.exists(rel):
-            rows = site.folder.read_table(rel, columns=["id", "text"]).to_pylist()
+        if context.folder.exists(path):
+            rows = context.folder.read_table(path, columns=["id", "text"]).to_pylist()
             wanted = set(ids)
-            model = site.config.model.id.rstrip("/").rpartition("/")[2]
-            done = site.journal.committed_steps(site.config.name)
-            trained = (at for at in range(site.round - 1, 0, -1) if (at, "training") in done)
+            model = context.config.model.id.rstrip("/").rpartition("/")[2]
+            done = context.journal.committed_steps(context.config.name)
+            trained = (at for at in range(context.round - 1, 0, -1) if (at, "training") in done)
             source = {"source": model, "round": next(trained, 0)}
             found = {
                 row["id"]: source | {"text": row["text"]}
@@ -109,21 +118,19 @@ class HumanAnnotator:
             if first.get("text"):
                 found[id_] = {
                     "source": first["annotator"],
-                    "round": site.round,
+                    "round": context.round,
                     "text": first["text"],
                 }
         return found
 
     def _read_reasons(self) -> dict[str, dict[str, Any]]:
-        """Why each example was picked."""
-        site = self._site
-        rel = f"rounds/{self._site.round:03d}/selection.parquet"
-        if not site.folder.exists(rel):
+        """Return why each example was selected: strategy, rank, score and its parts, by id."""
+        context = self._context
+        path = f"{round_folder(context.round)}/selection.parquet"
+        if not context.folder.exists(path):
             return {}
-        selection = site.config.selection
-        first = site.config.selection.first
-        strategy = first.strategy if site.round == 1 and first.strategy else selection.strategy
-        rows = site.folder.read_table(rel).to_pylist()
+        strategy, _ = context.config.selection.choose_strategy(context.round)
+        rows = context.folder.read_table(path).to_pylist()
         return {
             row["id"]: {
                 "strategy": strategy,

@@ -1,7 +1,4 @@
-"""Labels that exist already, brought into a run whose annotator is human.
-
-Labels that exist already, read from a file and brought into a run that people label.
-"""
+"""Import of existing labels from a file into a run whose annotator is human."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +22,7 @@ from atgen_ray.store.tables import annotations, assignments, tasks
 
 
 class ImportedLabel(NamedTuple):
-    """A label for the example of that `id`, or else with that `input`; by whom it was made."""
+    """A label for the example with that `id`, or else with that `input`, and who made it."""
 
     text: str
     id: str | None = None
@@ -36,7 +33,7 @@ class ImportedLabel(NamedTuple):
 def import_labels(
     journal: Journal, run: str, texts: Mapping[str, str], labels: Sequence[ImportedLabel]
 ) -> dict[str, Any]:
-    """Enters labels as answers of those who made them; nobody is paid for them.
+    """Store labels as the answers of those who made them; nobody is paid for them.
 
     The label of an example that nobody was asked about joins the labelled set with the next labels
     that the run takes.
@@ -51,10 +48,12 @@ def import_labels(
     Raises:
         TaskUnknownError, TaskConflictError: no such run, or none that people label.
     """
-    desk = open_task_store(journal, run)
+    task_store = open_task_store(journal, run)
     by_input = {text: id_ for id_, text in texts.items()}
-    counts = {"imported": 0, "known": 0}
+    imported = 0
+    known = 0
     refused = []
+    # One transaction for all labels: the run's lock is taken once, and a kill imports none.
     with journal.run_transaction(run) as connection:
         now = journal.database.clock(connection)
         for place, label in enumerate(labels):
@@ -63,26 +62,27 @@ def import_labels(
                 refused.append({"place": place, "reason": "the pool has no such example"})
                 continue
             try:
-                counts[
-                    "imported" if _enter(desk, connection, label, id_, texts[id_], now) else "known"
-                ] += 1
+                if _enter(task_store, connection, label, id_, texts[id_], now):
+                    imported += 1
+                else:
+                    known += 1
             except TaskConflictError as error:
                 refused.append({"place": place, "reason": str(error)})
-    return counts | {"refused": refused}
+    return {"imported": imported, "known": known, "refused": refused}
 
 
 def _enter(
-    desk: TaskStore,
+    task_store: TaskStore,
     connection: sa.Connection,
     label: ImportedLabel,
     id_: str,
     text: str,
     now: float,
 ) -> bool:
-    """Whether the label was new."""
-    here = desk.mine & (tasks.c.example_id == id_)
+    """Store one label; return whether it was new."""
+    here = task_store.mine & (tasks.c.example_id == id_)
     task = connection.execute(sa.select(tasks).where(here)).mappings().one_or_none()
-    mine = desk.assignment(connection, id_, label.annotator)
+    mine = task_store.assignment(connection, id_, label.annotator)
     if mine is not None and mine["state"] == "submitted" and mine["text"] == label.text:
         return False
     if mine is not None:
@@ -91,29 +91,41 @@ def _enter(
         is_closed(task) or task["decision"] is not None or task["state"] == "answered"
     ):
         raise TaskConflictError("it is labelled already")
-    if task is None and _is_labeled(connection, desk.run, id_):
+    if task is None and _is_labeled(connection, task_store.run, id_):
         raise TaskConflictError("it is labelled already")
     if task is None:
-        entry = {
-            "run": desk.run,
+        # Round 0: the run did not ask for this label, so no round's tasks include it.
+        task_row = {
+            "run": task_store.run,
             "example_id": id_,
             "round": 0,
             "rank": 0,
             "wanted": 1,
             "input": text,
+            "state": "open",
+            "changed": now,
         }
-        connection.execute(sa.insert(tasks).values(entry | {"state": "open", "changed": now}))
-    key = {"run": desk.run, "example_id": id_, "annotator": label.annotator}
-    answer: dict[str, Any] = key | {"state": "submitted", "note": IMPORTED, "text": label.text}
-    answer |= {"leased": now, "until": now, "answered": now, "revision": 0}
+        connection.execute(sa.insert(tasks).values(task_row))
+    answer = {
+        "run": task_store.run,
+        "example_id": id_,
+        "annotator": label.annotator,
+        "state": "submitted",
+        "note": IMPORTED,
+        "text": label.text,
+        "leased": now,
+        "until": now,
+        "answered": now,
+        "revision": 0,
+    }
     connection.execute(sa.insert(assignments).values(answer))
-    desk.settle(connection, id_, now)
+    task_store.settle(connection, id_, now)
     return True
 
 
 def _is_labeled(connection: sa.Connection, run: str, id_: str) -> bool:
-    """Whether the run has a label for the example, as one that it has taken over from another
-    run.
+    """Return whether the run has a label for the example, for instance one that it copied from
+    another run.
     """
     mine = (annotations.c.run == run) & (annotations.c.example_id == id_)
     return connection.execute(sa.select(annotations.c.id).where(mine)).first() is not None
@@ -122,7 +134,7 @@ def _is_labeled(connection: sa.Connection, run: str, id_: str) -> bool:
 def import_file(
     name: str, storage: str, database_url: SecretStr | None, file: Path
 ) -> dict[str, Any]:
-    """Enters the labels in `file`; as `import_labels`.
+    """Import the labels in `file`; see `import_labels`.
 
     Raises:
         UserError: the run is unknown, has no people or no pool yet, or the file cannot be read as
@@ -137,11 +149,11 @@ def import_file(
 def bring_labels(
     journal: Journal, storage: str, name: str, labels: Sequence[ImportedLabel]
 ) -> dict[str, Any]:
-    """Enters `labels` for the examples of the run's pool; as `import_labels`.
+    """Import `labels` for the examples of the run's pool; see `import_labels`.
 
     Raises:
-        TaskUnknownError, TaskConflictError: no such run, one that nobody labels, or one that has
-        not read its pool yet.
+        TaskUnknownError, TaskConflictError: no such run, one without people as annotators, or one
+            that has not read its pool yet.
     """
     open_task_store(journal, name)
     folder = RunFolder(storage, name)
@@ -154,7 +166,7 @@ def bring_labels(
 
 
 def read_labels(file: Path, called: str) -> list[ImportedLabel]:
-    """The labels in a file of `.jsonl`, `.csv` or `.parquet`: text, and id or input, and annotator
+    """Read labels from a `.jsonl`, `.csv` or `.parquet` file: text, and id or input, and annotator
     where it is known.
 
     Raises:
@@ -205,20 +217,15 @@ def _read_parquet(file: Path) -> list[dict[str, Any]]:
 
 
 def _read_label(row: Any, called: str) -> ImportedLabel:
-    found = (
-        {key: row.get(key) for key in ("text", "id", "input", "annotator")}
-        if isinstance(row, dict)
-        else {}
-    )
-    given = {key: value for key, value in found.items() if value is not None}
+    """Check a row and return its label."""
+    given = dict[str, Any]()
+    if isinstance(row, dict):
+        names = ("text", "id", "input", "annotator")
+        given = {name: row[name] for name in names if row.get(name) is not None}
     if (
         not given.get("text")
         or not (given.keys() & {"id", "input"})
-        or not all(map(_is_text, given.values()))
+        or not all(isinstance(value, str) for value in given.values())
     ):
         raise UserError(f"{called}, expected texts under the names text, and id or input")
     return ImportedLabel(**given)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)

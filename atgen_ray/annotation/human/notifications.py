@@ -1,4 +1,4 @@
-"""Tells people that new tasks are up, by webhook and e-mail. Redirects are not followed."""
+"""Notifications to people about new tasks, by webhook and e-mail. Redirects are not followed."""
 
 import smtplib
 import time
@@ -12,7 +12,7 @@ from atgen_ray.config import EmailConfig, NoticeConfig
 from atgen_ray.core.credentials import read_key
 from atgen_ray.core.strict_json import encode_json
 
-# names of variables
+# Names of environment variables.
 WEBHOOK = "ATGEN_WEBHOOK_URL"
 PASSWORD = "ATGEN_SMTP_PASSWORD"  # noqa: S105  # nosec B105 - the name of a variable
 TIMEOUT = 10.0
@@ -21,7 +21,7 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Notification:
-    """New tasks of a run: how many, of which round, and the page to label them on."""
+    """New tasks of a run: how many, in which round, and the page to label them on."""
 
     run: str
     round: int
@@ -30,35 +30,35 @@ class Notification:
 
     @property
     def text(self) -> str:
-        """One line for a person."""
+        """Return the notification as one line."""
         return (
             f"Run {self.run}, round {self.round}: {self.tasks} new "
             f"tasks{f' at {self.page}' if self.page else ''}"
         )
 
 
-def send_notification(config: NoticeConfig, notice: Notification) -> list[str]:
-    """Sends `notice` every way that is asked for; what came of each, in one line that holds no
-    secret.
+def send_notification(config: NoticeConfig, notification: Notification) -> list[str]:
+    """Send `notification` by every configured channel; return one line per channel with its
+    outcome, without secrets.
     """
     secret = read_key(WEBHOOK, None, WEBHOOK)
     webhook = config.webhook or (secret.get_secret_value() if secret else None)
-    told = []
+    outcomes = []
     if webhook is not None:
-        told.append(_try("webhook", lambda: post_webhook(webhook, notice)))
+        outcomes.append(_try("webhook", lambda: post_webhook(webhook, notification)))
     if (email := config.email) is not None:
-        told.append(_try("e-mail", lambda: send_email(email, notice)))
-    return told
+        outcomes.append(_try("e-mail", lambda: send_email(email, notification)))
+    return outcomes
 
 
-def post_webhook(url: str, notice: Notification) -> None:
-    """Posts the notice as JSON; OSError or HTTPException where it is not accepted."""
+def post_webhook(url: str, notification: Notification) -> None:
+    """Post the notification as JSON. Raise OSError or HTTPException where it is not accepted."""
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
     try:
         path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-        body = encode_json(asdict(notice) | {"text": notice.text}).encode()
+        body = encode_json({**asdict(notification), "text": notification.text}).encode()
         connection.request("POST", path, body, {"Content-Type": "application/json"})
         status = connection.getresponse().status
     finally:
@@ -67,15 +67,15 @@ def post_webhook(url: str, notice: Notification) -> None:
         raise OSError(f"it answered with status {status}")
 
 
-def send_email(config: EmailConfig, notice: Notification) -> None:
-    """Sends the notice by SMTP; OSError (which SMTPException is) where the server does not take
-    it.
+def send_email(config: EmailConfig, notification: Notification) -> None:
+    """Send the notification by SMTP. Raise OSError (which SMTPException is) where the server does
+    not accept it.
     """
     message = EmailMessage()
-    message["Subject"] = notice.text[:200]
+    message["Subject"] = notification.text[:200]
     message["From"] = config.sender
     message["To"] = ", ".join(config.to)
-    message.set_content(notice.text + "\n")
+    message.set_content(notification.text + "\n")
     kind = smtplib.SMTP_SSL if config.security == "tls" else smtplib.SMTP
     with kind(config.host, config.port, timeout=TIMEOUT) as server:
         if config.security == "starttls":
@@ -89,7 +89,9 @@ def send_email(config: EmailConfig, notice: Notification) -> None:
 
 
 def _try(way: str, send: Callable[[], None]) -> str:
-    """A notice that fails must not stop a run: its fate is for the journal."""
+    """Try a channel several times and return its outcome for the journal: a failed notification
+    must not stop a run.
+    """
     for again in range(TRIES):
         try:
             send()

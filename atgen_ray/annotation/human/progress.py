@@ -1,5 +1,5 @@
-"""How far a run's tasks are, and how each person works: throughput, time per item, edit rate,
-agreement.
+"""Progress of a run's tasks, and statistics of each person's work: throughput, time per item, edit
+rate, agreement.
 """
 
 import itertools
@@ -16,15 +16,17 @@ from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, tasks
 
 STATES = ("open", "disputed", "answered", "dropped", "taken", "buried")
-BREAK_SECONDS = 30 * 60  # a longer pause between two answers is no work
+BREAK_SECONDS = 30 * 60  # a longer pause between two answers does not count as work
 
 
 def measure_progress(journal: Journal, run: str, annotator: str) -> dict[str, Any]:
-    """How many tasks of a run are in each state (`tasks`), how many are `done` of the `total`, and
-    one's `own` work.
+    """Return how many tasks of a run are in each state (`tasks`), how many of the `total` are
+    `done`, and the person's `own` work.
     """
-    desk = open_task_store(journal, run)
-    by_state = sa.select(tasks.c.state, sa.func.count()).where(desk.mine).group_by(tasks.c.state)
+    task_store = open_task_store(journal, run)
+    by_state = (
+        sa.select(tasks.c.state, sa.func.count()).where(task_store.mine).group_by(tasks.c.state)
+    )
     own = sa.select(assignments).where(
         (assignments.c.run == run) & (assignments.c.annotator == annotator)
     )
@@ -41,10 +43,11 @@ def measure_progress(journal: Journal, run: str, annotator: str) -> dict[str, An
 
 
 def measure_work(rows: Sequence[sa.RowMapping]) -> dict[str, Any]:
-    """What one person's assignments come to.
+    """Return statistics of one person's assignments.
 
-    `seconds` is the median time for an answer as the browser measured it, `an_hour` answers an hour
-    of work (pauses of over half an hour left out), each None where nothing is known.
+    `seconds` is the median time for an answer as the browser measured it; `an_hour` is the number
+    of answers per hour of work, where pauses of over half an hour do not count. Each is None where
+    it cannot be computed.
     """
     states = Counter(row["state"] for row in rows)
     seconds = [
@@ -54,24 +57,28 @@ def measure_work(rows: Sequence[sa.RowMapping]) -> dict[str, Any]:
     gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
     worked = sum(gap for gap in gaps if gap <= BREAK_SECONDS)
     counted = sum(gap <= BREAK_SECONDS for gap in gaps)
-    return {state: states[state] for state in ("submitted", "skipped", "flagged", "leased")} | {
+    return {
+        "submitted": states["submitted"],
+        "skipped": states["skipped"],
+        "flagged": states["flagged"],
+        "leased": states["leased"],
         "seconds": statistics.median(seconds) if seconds else None,
         "an_hour": counted / worked * 3600 if worked > 0 else None,
     }
 
 
 def measure_team(journal: Journal, run: str) -> dict[str, Any]:
-    """Everybody's work with the edit rate, and how far people agree.
+    """Return everybody's work with the edit rate, and how far people agree.
 
     `edited` is the share of answers that differ from the model's draft, `edit_rate` the mean
     normalised edit distance to it, None where there were no drafts. `agreement` is as of
     `measure_agreement`.
     """
-    desk = open_task_store(journal, run)
+    task_store = open_task_store(journal, run)
     query = sa.select(assignments).where(assignments.c.run == run).order_by(assignments.c.annotator)
     with journal.database.reading() as connection:
         rows = connection.execute(query).mappings().all()
-        drafts = sa.select(tasks.c.example_id, tasks.c.suggestion).where(desk.mine)
+        drafts = sa.select(tasks.c.example_id, tasks.c.suggestion).where(task_store.mine)
         suggested = {
             id_: draft["text"] for id_, draft in connection.execute(drafts) if draft is not None
         }
@@ -83,7 +90,7 @@ def measure_team(journal: Journal, run: str) -> dict[str, Any]:
             answers[row["example_id"]][row["annotator"]] = row["text"]
     return {
         "annotators": [
-            {"annotator": name} | measure_work(own) | _measure_edits(own, suggested)
+            {"annotator": name, **measure_work(own), **_measure_edits(own, suggested)}
             for name, own in people.items()
         ],
         "agreement": measure_agreement(answers),
@@ -93,6 +100,7 @@ def measure_team(journal: Journal, run: str) -> dict[str, Any]:
 def _measure_edits(
     rows: Sequence[sa.RowMapping], suggested: dict[str, str]
 ) -> dict[str, float | None]:
+    """Return the share of edited answers and their mean edit distance."""
     distances = [
         1.0 - edit_similarity(row["text"], suggested[row["example_id"]])
         for row in rows

@@ -1,4 +1,4 @@
-"""What becomes of a task, from the answers to it: pure functions."""
+"""State of a task as a pure function of the answers to it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from atgen_ray.annotation.human.agreement import find_centre
 from atgen_ray.config import HumanAnnotatorConfig
 
 TaskState = Literal["open", "disputed", "answered", "dropped"]
-CLOSED = ("taken", "buried")  # by the run: nothing changes any more
+CLOSED = ("taken", "buried")  # the run has the label, or has given the task up: both are final
 
 
 @dataclass(frozen=True)
 class HumanAnswer:
-    """What one person did with a task: submitted a text, or skipped or flagged it with a note."""
+    """One person's work on a task: a submitted text, or a skip or flag with a note."""
 
     annotator: str
     state: str
@@ -23,9 +23,7 @@ class HumanAnswer:
 
 @dataclass(frozen=True)
 class Resolution:
-    """How a task stands; an answered one has its label and whose it is, a dropped one the
-    reason.
-    """
+    """State of a task. An answered one has its label and who wrote it, a dropped one the reason."""
 
     state: TaskState
     text: str = ""
@@ -36,12 +34,11 @@ class Resolution:
 
 def resolve(
     answers: Sequence[HumanAnswer],
-    wanted: int,
+    required_answers: int,
     decision: dict[str, Any] | None,
     config: HumanAnnotatorConfig,
 ) -> Resolution:
-    """How a task stands after `answers` (the oldest first) of the `wanted`, and an admin's
-    decision.
+    """Return the state of a task after `answers` (the oldest first) and an admin's decision.
 
     A flag waits for an admin. A skip leaves the example to others, as long as no more than
     `config.skips` people skip it; then it has the answers that it has, and without any waits for an
@@ -53,7 +50,7 @@ def resolve(
     if any(answer.state == "flagged" for answer in answers):
         return Resolution("disputed")
     given = [answer for answer in answers if answer.state == "submitted"]
-    if len(given) < wanted and len(skipped) <= config.skips:
+    if len(given) < required_answers and len(skipped) <= config.skips:
         return Resolution("open")
     if not given:
         return Resolution("disputed")
@@ -66,6 +63,7 @@ def resolve(
 
 
 def _follow(decision: dict[str, Any], skipped: Sequence[HumanAnswer]) -> Resolution:
+    """Return the state that an admin's decision leads to."""
     if decision["verdict"] == "drop":
         reasons = [f"{decision['by']} dropped it ({decision['comment'] or 'no reason given'})"]
         reasons += [f"{answer.annotator} skipped it ({answer.note})" for answer in skipped]

@@ -1,5 +1,5 @@
-"""The tables of tasks and assignments, as the queue and the run read and write them within their
-transactions.
+"""Access to the tables of tasks and assignments, within transactions of the queue and of the
+run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, tasks
 
-IMPORTED = "imported"  # the note of an answer that nobody gave here, and nobody is paid for
+IMPORTED = "imported"  # note of an imported answer, for which nobody is paid
 
 
 class TaskUnknownError(UserError):
@@ -21,11 +21,11 @@ class TaskUnknownError(UserError):
 
 
 class TaskConflictError(UserError):
-    """The task is in a state in which this cannot be done."""
+    """The task is in a state that does not allow this."""
 
 
 def find_human(config: Mapping[str, Any]) -> HumanAnnotatorConfig | None:
-    """The people in the configuration of a run as its journal has it; None where a run has none."""
+    """Return the human annotator in a run's configuration as the journal has it, or None."""
     annotator = config.get("annotator") or {}
     for part in (annotator, annotator.get("then") or {}):
         if part.get("type") == "human":
@@ -34,7 +34,7 @@ def find_human(config: Mapping[str, Any]) -> HumanAnnotatorConfig | None:
 
 
 class TaskStore:
-    """The tasks of one run. Its methods work inside a transaction that holds the run's lock."""
+    """The tasks of one run. Its methods run inside a transaction that holds the run's lock."""
 
     def __init__(self, run: str, config: HumanAnnotatorConfig) -> None:
         self.run = run
@@ -42,7 +42,7 @@ class TaskStore:
         self.mine = tasks.c.run == run
 
     def task(self, connection: sa.Connection, example_id: str) -> sa.RowMapping:
-        """One task; TaskUnknownError where there is none."""
+        """Return one task. Raise TaskUnknownError where there is none."""
         query = sa.select(tasks).where(self.mine & (tasks.c.example_id == example_id))
         row = connection.execute(query).mappings().one_or_none()
         if row is None:
@@ -52,14 +52,14 @@ class TaskStore:
     def assignment(
         self, connection: sa.Connection, example_id: str, annotator: str
     ) -> sa.RowMapping | None:
-        """One person's work on a task."""
+        """Return one person's assignment to a task, or None."""
         query = sa.select(assignments).where(self._key(example_id, annotator))
         return connection.execute(query).mappings().one_or_none()
 
     def assign(
         self, connection: sa.Connection, example_id: str, annotator: str, **values: Any
     ) -> None:
-        """Changes one person's work on a task."""
+        """Update one person's assignment to a task."""
         connection.execute(
             sa.update(assignments).where(self._key(example_id, annotator)).values(values)
         )
@@ -67,10 +67,10 @@ class TaskStore:
     def answers(
         self, connection: sa.Connection, example_ids: Sequence[str]
     ) -> dict[str, list[sa.RowMapping]]:
-        """What people submitted, skipped or flagged, by task, the oldest first."""
+        """Return what people submitted, skipped or flagged, by task, the oldest first."""
         found: dict[str, list[sa.RowMapping]] = {id_: [] for id_ in example_ids}
         here = assignments.c.run == self.run
-        if len(example_ids) < 500:  # SQL has its limits; whoever asks for more reads all
+        if len(example_ids) < 500:  # databases limit the parameters of a statement
             here &= assignments.c.example_id.in_(example_ids)
         query = sa.select(assignments).where(here & (assignments.c.state != "leased"))
         query = query.order_by(assignments.c.answered, assignments.c.annotator)
@@ -80,7 +80,7 @@ class TaskStore:
         return found
 
     def resolve(self, connection: sa.Connection, task: sa.RowMapping) -> Resolution:
-        """How a task stands by the answers to it."""
+        """Return the state of a task that follows from the answers to it."""
         rows = self.answers(connection, [task["example_id"]])[task["example_id"]]
         answers = [
             HumanAnswer(row["annotator"], row["state"], row["text"], row["note"]) for row in rows
@@ -88,7 +88,7 @@ class TaskStore:
         return resolve(answers, task["wanted"], task["decision"], self.config)
 
     def settle(self, connection: sa.Connection, example_id: str, now: float) -> str:
-        """Enters how a task stands after something changed; its state."""
+        """Store and return the state of a task after something changed."""
         task = self.task(connection, example_id)
         state = self.resolve(connection, task).state
         here = self.mine & (tasks.c.example_id == example_id)
@@ -96,13 +96,13 @@ class TaskStore:
         return state
 
     def count_busy(
-        self, connection: sa.Connection, example_id: str, besides: str, now: float
+        self, connection: sa.Connection, example_id: str, exclude: str, now: float
     ) -> int:
-        """Answers to a task, and leases on it, of others than `besides`."""
+        """Count answers to a task, and valid leases on it, of people other than `exclude`."""
         busy = sa.select(sa.func.count()).where(
             (assignments.c.run == self.run)
             & (assignments.c.example_id == example_id)
-            & (assignments.c.annotator != besides)
+            & (assignments.c.annotator != exclude)
             & is_busy(now)
         )
         return int(connection.execute(busy).scalar_one())
@@ -113,18 +113,18 @@ class TaskStore:
 
 
 def is_busy(now: float) -> sa.ColumnElement[bool]:
-    """Whether an assignment takes one of the places at its task."""
+    """Return the condition that an assignment occupies one of the places at its task."""
     live = (assignments.c.state == "leased") & (assignments.c.until > now)
     return live | (assignments.c.state == "submitted")
 
 
 def is_closed(task: sa.RowMapping) -> bool:
-    """Whether the run has taken the label or given the task up."""
+    """Return whether the run has taken the label or given the task up."""
     return task["state"] in CLOSED
 
 
 def open_task_store(journal: Journal, run: str) -> TaskStore:
-    """The desk of a run.
+    """Return the task store of a run.
 
     Raises:
         TaskUnknownError: there is no such run.

@@ -1,1 +1,3 @@
-"""Labels from language models: what is asked, sent, billed, checked and voted on."""
+"""Language models as annotators: prompts, dispatch of requests, billing, checks of answers, and
+voting.
+"""

@@ -1,7 +1,7 @@
-"""Language models as annotators: from examples to questions, from answers to labels.
+"""Annotator backed by a language model: it turns examples into requests, and answers into labels.
 
-Labels are computed from the book of requests alone; a run that dies anywhere computes the same ones
-from the same book.
+Labels depend on the request log alone, so a run that dies at any point computes the same labels
+from the same log.
 """
 
 from collections import defaultdict
@@ -36,7 +36,7 @@ REPAIR = (
 
 @dataclass(frozen=True)
 class Vote:
-    """One answer to one question: its label, or what is wrong with it."""
+    """One answer to one question: its label, or the reason why it has none."""
 
     row: RequestRecord
     label: str
@@ -45,68 +45,82 @@ class Vote:
 
 
 class LLMAnnotator:
-    """Asks a model for each example, checks the answers, asks once more for bad ones, and counts
-    votes.
+    """Requests votes for each example, checks the answers, requests a repair of each unusable one
+    once, and counts the votes.
 
-    An answer that cannot even be read was paid for, so it is not asked for again.
+    An answer that cannot be parsed was paid for, so it is not requested again.
     """
 
     def __init__(
         self,
         config: LLMAnnotatorConfig,
-        site: AnnotationContext,
+        context: AnnotationContext,
         provider: Provider,
-        terms: BillingPolicy,
-        patience: Timeouts,
+        billing: BillingPolicy,
+        timeouts: Timeouts,
         name: str,
     ) -> None:
         self.name = name
         self._config = config
-        self._site = site
+        self._context = context
         self._provider = provider
-        self._terms = terms
-        self._book = RequestLog(site.journal, site.lease, site.ledger, name, site.round)
-        self._engine = RequestDispatcher(provider, self._book, terms, patience, site.progress)
-        self._writer = PromptWriter(config, site.config.prompt, self._choose_shots())
+        self._billing = billing
+        self._request_log = RequestLog(
+            context.journal, context.lease, context.ledger, name, context.round
+        )
+        self._dispatcher = RequestDispatcher(
+            provider, self._request_log, billing, timeouts, context.progress
+        )
+        self._writer = PromptWriter(config, context.config.prompt, self._choose_shots())
 
     def annotate_batch(
         self, ids: Sequence[str], texts: Sequence[str]
     ) -> tuple[list[Annotation], list[DeadLetter]]:
         by_id = dict(zip(ids, texts, strict=True))
-        asks = [
+        requests = [
             AnnotationRequest(id_, vote, 0, self._writer.write(text))
             for id_, text in by_id.items()
             for vote in range(self._config.votes)
         ]
-        outcome = self._engine.answer(asks)
+        outcome = self._dispatcher.answer(requests)
         limit = outcome.limit
         votes = self._read_votes(outcome, by_id)
         if repairs := self._write_repairs(by_id, votes):
-            outcome = self._engine.answer(repairs)
+            outcome = self._dispatcher.answer(repairs)
             limit = limit or outcome.limit
             votes = self._read_votes(outcome, by_id)
-        unsent = [ask for ask in asks + repairs if _is_unsent(outcome.rows.get(ask.key))]
-        waiting = {ask.example_id for ask in unsent}
+        # An example with unsent requests and no label is neither labelled nor dead: a budget ran
+        # out, and it may be requested in a later round.
+        unsent = [
+            request for request in requests + repairs if _is_unsent(outcome.rows.get(request.key))
+        ]
+        waiting = {request.example_id for request in unsent}
         labels = list[Annotation]()
         dead = list[DeadLetter]()
-        dollars = read_paid(self._site.journal, self._site.lease.run, self.name, self._site.round)
+        dollars = read_paid(
+            self._context.journal, self._context.lease.run, self.name, self._context.round
+        )
         for id_ in ids:
             if good := [vote for vote in votes[id_] if vote.fault is None]:
-                labels.append(self._elect(id_, by_id[id_], good, votes[id_], dollars[id_] / NANO))
+                labels.append(
+                    self._choose_label(id_, by_id[id_], good, votes[id_], dollars[id_] / NANO)
+                )
             elif votes[id_] and id_ not in waiting:
                 dead.append(DeadLetter(id_, "annotation", self._explain(votes[id_])))
-        left = set(ids) - {label.id for label in labels} - {letter.id for letter in dead}
-        missed = [ask for ask in unsent if ask.example_id in left]
+        left = set(ids) - {label.id for label in labels} - {dead_letter.id for dead_letter in dead}
+        missed = [request for request in unsent if request.example_id in left]
         worst = sum(
-            self._terms.worst(ask) for ask in missed if ask.example_id == missed[0].example_id
+            self._billing.worst(request)
+            for request in missed
+            if request.example_id == missed[0].example_id
         )
-        self._site.note_limit(limit, len(left), worst)
+        self._context.record_shortfall(limit, len(left), worst)
         return labels, dead
 
     def _write_repairs(
         self, texts: Mapping[str, str], votes: Mapping[str, Sequence[Vote]]
     ) -> list[AnnotationRequest]:
-        """The questions to ask once more, each with what was wrong with its answer."""
+        """Return the repair requests: each names what was wrong with the earlier answer."""
         if not self._config.repair:
             return []
         return [
@@ -119,16 +133,17 @@ class LLMAnnotator:
         ]
 
     def _read_votes(self, outcome: DispatchOutcome, texts: dict[str, str]) -> dict[str, list[Vote]]:
-        """The last answer to each vote, of those that were answered or failed for good."""
+        """Return the last answer to each vote that was answered or failed for good, by example."""
         votes: dict[str, dict[int, Vote]] = defaultdict(dict)
         for (id_, vote, _), row in sorted(outcome.rows.items()):  # a repair follows what it mends
             if id_ in texts and row.state in ("answered", "refused", "lost"):
                 earlier = votes[id_].get(vote)
                 if row.state == "answered" or earlier is None:
-                    votes[id_][vote] = self._judge(row, texts[id_])
+                    votes[id_][vote] = self._check_response(row, texts[id_])
         return {id_: [votes[id_][vote] for vote in sorted(votes[id_])] for id_ in texts}
 
-    def _judge(self, row: RequestRecord, text: str) -> Vote:
+    def _check_response(self, row: RequestRecord, text: str) -> Vote:
+        """Return the vote in a stored response, with the reason why it is unusable if it is."""
         if row.state != "answered" or row.response is None:
             return Vote(row, "", row.reason or row.state, None)
         try:
@@ -152,9 +167,12 @@ class LLMAnnotator:
         )
         return Vote(row, label, fault, answer)
 
-    def _elect(
+    def _choose_label(
         self, id_: str, text: str, good: list[Vote], all_: list[Vote], dollars: float
     ) -> Annotation:
+        """Return the label that the usable votes `good` elect; `all_` are all votes of the
+        example.
+        """
         winner, confidence = count_votes(
             [vote.label for vote in good], self._config.votes, self._config.agreement
         )
@@ -178,26 +196,29 @@ class LLMAnnotator:
         return Annotation(id_, chosen.label, self.name, dollars, provenance)
 
     def _explain(self, votes: list[Vote]) -> str:
+        """Return the reasons why no vote was usable, as one line."""
         faults = dict.fromkeys(vote.fault for vote in votes if vote.fault)
         repaired = " (also when asked again)" if any(vote.row.key[2] for vote in votes) else ""
         return f"no answer was usable{repaired}: {'; '.join(faults)}"
 
     def _choose_shots(self) -> list[tuple[str, str]]:
-        """Labelled examples to show, the same for all of a round; none that speaks to the model."""
-        seed = self._site.config.seed
+        """Return labelled examples to show in every prompt of the round, without those that look
+        like a prompt injection.
+        """
+        seed = self._context.config.seed
         usable = [
             label
-            for label in self._site.labeled
-            if not looks_like_injection(self._site.texts[label.id])
+            for label in self._context.labeled
+            if not looks_like_injection(self._context.texts[label.id])
         ]
         usable.sort(
-            key=lambda label: (mix_seed(seed, "shots", self._site.round, label.id), label.id)
+            key=lambda label: (mix_seed(seed, "shots", self._context.round, label.id), label.id)
         )
-        return [(self._site.texts[label.id], label.text) for label in usable[: self._config.shots]]
+        return [
+            (self._context.texts[label.id], label.text) for label in usable[: self._config.shots]
+        ]
 
 
 def _is_unsent(row: RequestRecord | None) -> bool:
-    """Whether a question was never sent, or came back without an answer and waits to be sent
-    again.
-    """
+    """Return whether a request was never sent, or ended unanswered and waits to be sent again."""
     return row is None or row.state == "unanswered"

@@ -1,10 +1,11 @@
-"""The engine behind every annotating model: sends questions in shards, and owns all that can go
-wrong.
+"""Dispatcher of requests to a provider: it sends them in shards and handles every failure.
 
-A shard is entered in the book with its money held, created, checked until it has ended, collected,
-and settled. A synchronous request is a shard of one that is answered at its creation. Worker
-threads carry shards through the provider's hooks; this thread alone writes answers to the book, so
-that many are committed at once.
+Life of a shard: it is written to the request log and its worst cost is reserved; it is created at
+the provider, checked until it has ended, and collected; its requests are settled. A synchronous
+request is a shard of one that is answered by its creation.
+
+Worker threads run shards through the provider's hooks (`ShardRunner`). Only the calling thread
+writes responses to the log, so that many are committed in one transaction.
 """
 
 import time
@@ -35,25 +36,25 @@ from atgen_ray.core.records import Progress
 from atgen_ray.store.ledger import Scope
 
 TICK = 0.2  # seconds between two looks at the wish to stop
-MANY = 10  # requests; so many failing alike is no matter of single rows
+MANY = 10  # requests that fail alike: the cause is not in single rows
 
 Submit = Callable[[Shard, bool], "Future[list[RawResponse]]"]
 
 
 @dataclass(frozen=True)
 class BillingPolicy:
-    """What the configuration says about money and endings."""
+    """Costs of requests, and the configuration's choices for ambiguous outcomes and for a stop."""
 
     worst: Callable[[AnnotationRequest], int]  # billionths of a dollar
     cost: Callable[[int, int], int]  # of prompt and output tokens
-    resend: bool  # a request in doubt
-    cancel: bool  # batch jobs, when the run is stopped
+    resend: bool  # send a request again whose outcome is ambiguous
+    cancel: bool  # cancel batch jobs when the run is stopped
 
 
 @dataclass(frozen=True)
 class DispatchOutcome:
-    """What the book holds when all is done, and the budget that kept some questions from being
-    sent.
+    """Records of all requests when the dispatcher is done, and the budget that left some of them
+    unsent.
     """
 
     rows: dict[Key, RequestRecord]
@@ -61,28 +62,28 @@ class DispatchOutcome:
 
 
 class RequestDispatcher:
-    """Asks one provider the questions of one round."""
+    """Sends the requests of one round to one provider."""
 
     def __init__(
         self,
         provider: Provider,
-        book: RequestLog,
-        terms: BillingPolicy,
-        patience: Timeouts,
+        request_log: RequestLog,
+        billing: BillingPolicy,
+        timeouts: Timeouts,
         progress: Progress,
     ) -> None:
         """`progress` raises RunStopped when the run is to stop."""
         self._provider = provider
-        self._book = book
-        self._terms = terms
-        self._patience = patience
+        self._request_log = request_log
+        self._billing = billing
+        self._timeouts = timeouts
         self._progress = progress
-        self._carrier = ShardRunner(provider, book, patience)
+        self._runner = ShardRunner(provider, request_log, timeouts)
         self._losses = 0  # in a row
-        self._left: list[Shard] = []  # as they were when the run was interrupted
+        self._undone: list[Shard] = []  # left as they were when the run was interrupted
 
-    def answer(self, asks: Sequence[AnnotationRequest]) -> DispatchOutcome:
-        """Sends every question that has no answer yet, and waits for all answers.
+    def answer(self, requests: Sequence[AnnotationRequest]) -> DispatchOutcome:
+        """Send every request that has no answer yet, and wait for all answers.
 
         Raises:
             RunStopped: the run is to stop; batch jobs were left running or cancelled, and the
@@ -90,203 +91,230 @@ class RequestDispatcher:
             RunPaused: the provider turns us away.
             UserError: the configuration is wrong.
         """
-        by_key = {ask.key: ask for ask in asks}
-        questions = PendingRequests(by_key, self._book.read_latest(), self._provider)
-        resumed = self._book.open_shards(by_key)
+        by_key = {request.key: request for request in requests}
+        pending = PendingRequests(by_key, self._request_log.read_latest(), self._provider)
+        resumed = self._request_log.open_shards(by_key)
         with self._workers() as submit:
-            flying = {submit(shard, True): shard for shard in resumed}
+            in_flight = {submit(shard, True): shard for shard in resumed}
             try:
-                limit = self._run_loop(questions, flying, submit)
+                limit = self._run_loop(pending, in_flight, submit)
             except BaseException as error:
-                self._carrier.interrupt()
+                self._runner.interrupt()
                 patient = isinstance(error, RunPaused | UserError)
                 self._drain(
-                    questions, flying, self._patience.call if patient else self._patience.landing
+                    pending, in_flight, self._timeouts.call if patient else self._timeouts.drain
                 )
                 if isinstance(error, RunStopped | UserError) and (
-                    note := self._part(flying.values())
+                    note := self._detach_batches(in_flight.values())
                 ):
                     raise type(error)(f"{error}; {note}") from None
                 raise
-        outcome = DispatchOutcome(self._book.read_latest(), limit)
-        sent = [
-            outcome.rows[key] for key in by_key if key in outcome.rows
-        ]  # a budget may keep out any of them
+        outcome = DispatchOutcome(self._request_log.read_latest(), limit)
+        # A budget may have kept out any of them.
+        sent = [outcome.rows[key] for key in by_key if key in outcome.rows]
         if len(sent) >= MANY and all(row.state == "refused" for row in sent):
             raise UserError(f"all {len(sent)} requests were refused, the last: {sent[-1].reason}")
         return outcome
 
     def _run_loop(
         self,
-        questions: PendingRequests,
-        flying: dict["Future[list[RawResponse]]", Shard],
+        pending: PendingRequests,
+        in_flight: dict["Future[list[RawResponse]]", Shard],
         submit: Submit,
     ) -> Scope | None:
+        """Submit and collect shards until none is left; return the budget that ran out, if one
+        did.
+        """
         limit: Scope | None = None
-        backoff = self._patience.first_wait
+        backoff = self._timeouts.first_wait
         while True:
-            self._progress(questions.finished, questions.total)
-            if limit is None and self._carrier.gated_for <= 0:
-                limit = self._submit_shard(questions, flying, submit)
-            if not flying:
-                if not questions.todo or limit is not None:
+            self._progress(pending.finished, pending.total)
+            if limit is None and self._runner.blocked_for <= 0:
+                limit = self._submit_shard(pending, in_flight, submit)
+            if not in_flight:
+                if not pending.todo or limit is not None:
                     return limit
-                time.sleep(min(TICK, max(0.01, self._carrier.gated_for)))
+                time.sleep(min(TICK, max(0.01, self._runner.blocked_for)))
                 continue
-            done, _ = wait(flying, timeout=TICK, return_when=FIRST_COMPLETED)
+            done, _ = wait(in_flight, timeout=TICK, return_when=FIRST_COMPLETED)
             if not done:
                 continue
-            limit = None  # what has landed may have freed money
+            limit = None  # the shards that came back may have freed money
             fruitless = self._collect_shard(
-                questions, {future: flying.pop(future) for future in done}
+                pending, {future: in_flight.pop(future) for future in done}
             )
-            if fruitless:  # nothing but rows to send again: not at once
-                self._carrier.pause(backoff)
+            if fruitless:  # every request is to be sent again: wait before that
+                self._runner.pause(backoff)
             backoff = (
-                min(self._patience.longest_wait, backoff * 2)
+                min(self._timeouts.longest_wait, backoff * 2)
                 if fruitless
-                else self._patience.first_wait
+                else self._timeouts.first_wait
             )
 
     def _submit_shard(
         self,
-        questions: PendingRequests,
-        flying: dict["Future[list[RawResponse]]", Shard],
+        pending: PendingRequests,
+        in_flight: dict["Future[list[RawResponse]]", Shard],
         submit: Submit,
     ) -> Scope | None:
-        pieces = questions.take(self._provider.limits.parallel - len(flying))
+        """Submit as many shards as the provider and the budgets allow; return the budget that ran
+        out.
+        """
+        pieces = pending.next_shards(self._provider.limits.parallel - len(in_flight))
         if not pieces:
             return None
-        worst = {ask.key: self._terms.worst(ask) for piece in pieces for ask, _ in piece}
-        entered, limit = self._book.intend(pieces, worst)
+        worst = {
+            request.key: self._billing.worst(request) for piece in pieces for request, _ in piece
+        }
+        entered, limit = self._request_log.intend(pieces, worst)
         for shard in entered:
-            flying[submit(shard, False)] = shard
-        questions.put_back(pieces, sum(len(shard.sendings) for shard in entered))
+            in_flight[submit(shard, False)] = shard
+        pending.put_back(pieces, sum(len(shard.attempts) for shard in entered))
         return limit
 
     def _collect_shard(
-        self, questions: PendingRequests, done: dict["Future[list[RawResponse]]", Shard]
+        self, pending: PendingRequests, done: dict["Future[list[RawResponse]]", Shard]
     ) -> bool:
-        """Settles shards that have come back; whether none of their requests did."""
-        landed: dict[str, list[Settlement]] = {}
-        troubles: list[Exception] = []
+        """Settle shards that have come back; return whether none of their requests was answered."""
+        collected: dict[str, list[Settlement]] = {}
+        errors: list[Exception] = []
+        # What came back is written before any error is raised: it is paid for.
         for future, shard in done.items():
             try:
-                landed[shard.hash], paused = self._read(shard, future.result())
-                troubles += [RunPaused(paused)] if paused else []
+                collected[shard.hash], paused = self._read(shard, future.result())
+                if paused:
+                    errors.append(RunPaused(paused))
                 self._losses = 0
             except RunnerInterruptedError:
                 continue
             except NotSentError as never:
-                landed[shard.hash] = [
-                    Settlement(sending.custom_id, "unanswered", 0) for sending in shard.sendings
+                collected[shard.hash] = [
+                    Settlement(attempt.custom_id, "unanswered", 0) for attempt in shard.attempts
                 ]
-                troubles += (
-                    [never.__cause__] if isinstance(never.__cause__, RunPaused | UserError) else []
-                )
+                if isinstance(never.__cause__, RunPaused | UserError):
+                    errors.append(never.__cause__)
             except UnknownOutcomeError:
-                landed[shard.hash] = [self._doubt(sending) for sending in shard.sendings]
+                collected[shard.hash] = [
+                    self._settle_ambiguous(attempt) for attempt in shard.attempts
+                ]
                 self._losses += 1
             except Exception as error:  # raised again below, once what did come back is safe
-                troubles.append(error)
-        if landed:
-            self._book.settle(landed)
-            questions.note(
-                {receipt.custom_id: receipt for some in landed.values() for receipt in some},
+                errors.append(error)
+        if collected:
+            self._request_log.settle(collected)
+            pending.record(
+                {
+                    settlement.custom_id: settlement
+                    for some in collected.values()
+                    for settlement in some
+                },
                 done.values(),
             )
         if self._losses >= MANY:
-            troubles.append(
+            errors.append(
                 RunPaused(
                     f"{self._provider.name} left {self._losses} requests in a row without an answer"
                 )
             )
-        if troubles:
-            raise troubles[0]
-        return bool(landed) and all(
-            receipt.state == "unanswered" for some in landed.values() for receipt in some
+        if errors:
+            raise errors[0]
+        return bool(collected) and all(
+            settlement.state == "unanswered" for some in collected.values() for settlement in some
         )
 
     def _read(
         self, shard: Shard, replies: Sequence[RawResponse]
     ) -> tuple[list[Settlement], str | None]:
-        """What became of each request of an ended shard, and why the run must pause, if it must."""
+        """Return the settlement of each request of an ended shard, and the reason why the run must
+        pause, if it must.
+        """
         by_id = {reply.custom_id: reply for reply in replies}
-        receipts = []
+        settlements = []
         paused = None
-        for sending in shard.sendings:
-            reply = by_id.get(sending.custom_id) or RawResponse(
-                sending.custom_id, code="no_reply", message="no reply came"
+        for attempt in shard.attempts:
+            reply = by_id.get(attempt.custom_id) or RawResponse(
+                attempt.custom_id, code="no_reply", message="no reply came"
             )
-            action = judge_reply(reply, sending.attempt)
+            action = judge_reply(reply, attempt.number)
             said = f"{reply.code}: {reply.message}"[:500]
             if action == "answered":
-                receipts.append(self._receive(sending.custom_id, sending.ask, reply))
+                settlements.append(self._receive(attempt.custom_id, attempt.request, reply))
             elif action == "refused":
-                receipts.append(Settlement(sending.custom_id, "refused", 0, reason=said))
+                settlements.append(Settlement(attempt.custom_id, "refused", 0, reason=said))
             else:
-                receipts.append(Settlement(sending.custom_id, "unanswered", 0, reason=said))
+                settlements.append(Settlement(attempt.custom_id, "unanswered", 0, reason=said))
                 if action == "pause":
                     paused = (
                         f"{self._provider.name} says that its quota or credit is spent ({said})"
                     )
-        return receipts, paused
+        return settlements, paused
 
-    def _receive(self, custom_id: str, ask: AnnotationRequest, reply: RawResponse) -> Settlement:
+    def _receive(
+        self, custom_id: str, request: AnnotationRequest, reply: RawResponse
+    ) -> Settlement:
+        """Return the settlement of a response; one that cannot be parsed counts as paid."""
         body = reply.body or {}
         try:
             answer = self._provider.read(body)
         except ValueError as error:
-            # Billed, as far as anybody knows: the raw body stays, and the worst case stays paid.
+            # The request was probably billed: keep the raw body, and count the worst case as paid.
             return Settlement(
-                custom_id, "answered", self._terms.worst(ask), body, f"malformed answer: {error}"
+                custom_id,
+                "answered",
+                self._billing.worst(request),
+                body,
+                f"malformed answer: {error}",
             )
-        paid = self._terms.cost(answer.prompt_tokens, answer.output_tokens)
+        paid = self._billing.cost(answer.prompt_tokens, answer.output_tokens)
         return Settlement(
             custom_id, "answered", paid, body, None, answer.prompt_tokens, answer.output_tokens
         )
 
-    def _doubt(self, sending: RequestAttempt) -> Settlement:
-        worst = self._terms.worst(sending.ask)
+    def _settle_ambiguous(self, attempt: RequestAttempt) -> Settlement:
+        """Return the settlement of a request whose outcome is unknown: send it again, or give it up
+        as paid.
+        """
+        worst = self._billing.worst(attempt.request)
         reason = "its answer was lost on the way and cannot be looked up"
-        if worst == 0 or (self._terms.resend and sending.attempt + 1 < ATTEMPTS):
-            return Settlement(sending.custom_id, "unanswered", worst, reason=reason)
+        if worst == 0 or (self._billing.resend and attempt.number + 1 < ATTEMPTS):
+            return Settlement(attempt.custom_id, "unanswered", worst, reason=reason)
         reason += "; its worst case counts as paid (annotator.in_doubt)"
-        return Settlement(sending.custom_id, "lost", worst, reason=reason)
-
-    # The end of a run in the middle.
+        return Settlement(attempt.custom_id, "lost", worst, reason=reason)
 
     def _drain(
         self,
-        questions: PendingRequests,
-        flying: dict["Future[list[RawResponse]]", Shard],
+        pending: PendingRequests,
+        in_flight: dict["Future[list[RawResponse]]", Shard],
         seconds: float,
     ) -> None:
-        """Takes in what lands within `seconds`: it is paid for. What fails now is left as it is in
-        the book.
+        """Settle what comes back within `seconds`, because it is paid for. A shard that fails now
+        stays in the log as it is.
         """
         deadline = time.monotonic() + seconds
-        while flying and (left := deadline - time.monotonic()) > 0:
-            done, _ = wait(flying, timeout=left, return_when=FIRST_COMPLETED)
-            landing = {future: flying.pop(future) for future in done}
-            self._left += [
-                shard for future, shard in landing.items() if future.exception() is not None
-            ]
-            good = {
-                f: s for f, s in landing.items() if isinstance(f.exception(), NotSentError | None)
-            }
+        while in_flight and (left := deadline - time.monotonic()) > 0:
+            done, _ = wait(in_flight, timeout=left, return_when=FIRST_COMPLETED)
+            good: dict[Future[list[RawResponse]], Shard] = {}
+            for future in done:
+                shard = in_flight.pop(future)
+                error = future.exception()
+                if error is not None:
+                    self._undone.append(shard)
+                if isinstance(error, NotSentError | None):
+                    good[future] = shard
             try:
-                self._collect_shard(questions, good)
+                self._collect_shard(pending, good)
             except (RunPaused, UserError):
-                continue  # the first such is on its way already
+                continue  # the caller is raising the first such error already
 
-    def _part(self, flying: Iterable[Shard]) -> str:
-        """Leaves or cancels the batch jobs under way, and says so."""
-        jobs = self._book.jobs(shard.hash for shard in (*flying, *self._left))
+    def _detach_batches(self, in_flight: Iterable[Shard]) -> str:
+        """Leave or cancel the batch jobs under way; return a line that says which, empty without
+        jobs.
+        """
+        jobs = self._request_log.jobs(shard.hash for shard in (*in_flight, *self._undone))
         names = ", ".join(jobs)
         if not jobs:
             return ""
-        if not self._terms.cancel:
+        if not self._billing.cancel:
             return (
                 f"batch {names} goes on at {self._provider.name} (detached): the same command "
                 f"collects it"
@@ -309,9 +337,11 @@ class RequestDispatcher:
 
     @contextmanager
     def _workers(self) -> Iterator[Submit]:
-        """A pool of threads that are left behind, not waited for, when something goes wrong."""
+        """Yield a function that submits shards to a thread pool. After an error its threads are
+        left behind, not waited for.
+        """
         pool = ThreadPoolExecutor(self._provider.limits.parallel, thread_name_prefix="annotation")
         try:
-            yield lambda shard, resumed: pool.submit(self._carrier.run_shard, shard, resumed)
+            yield lambda shard, resumed: pool.submit(self._runner.run_shard, shard, resumed)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,9 +1,10 @@
-"""What to do when a provider does not do what it should: pure functions from what happened to an
-action.
+"""Error policy for providers: pure functions from what happened to an action.
 
-Three questions: a call failed (`judge_call`), a batch job takes its time (`judge_batch`), a request
-came back without an answer (`judge_reply`). No other place decides about retries, money in doubt,
-pauses and lost rows.
+- `judge_call`: a call failed.
+- `judge_batch`: a batch job has not ended yet.
+- `judge_reply`: a request of an ended shard has no answer.
+
+No other module decides about retries, ambiguous outcomes, pauses and lost rows.
 """
 
 from dataclasses import dataclass
@@ -21,17 +22,9 @@ QUOTA = (
 )
 QUOTA_WORDS = ("credit balance", "exceeded your current quota", "spend limit")
 KEY_STATUS = (401, 403)
-SAFE_STATUS = (429, 503, 529)  # turned away before any work
-UNCLEAR_STATUS = (
-    408,
-    409,
-    500,
-    502,
-    504,
-    520,
-    522,
-    524,
-)  # a proxy may have lost the answer to work that was done
+SAFE_STATUS = (429, 503, 529)  # the provider turned the request away before any work
+# A proxy may have lost the answer to work that was done.
+UNCLEAR_STATUS = (408, 409, 500, 502, 504, 520, 522, 524)
 TRANSIENT_CODES = (
     "batch_expired",
     "batch_cancelled",
@@ -48,7 +41,7 @@ TRANSIENT_CODES = (
     "timeout_error",
     "no_reply",
 )
-ATTEMPTS = 5  # sendings of one question that ended without a bill
+ATTEMPTS = 5  # times that one question is sent when no answer is billed
 
 
 @dataclass(frozen=True)
@@ -58,11 +51,11 @@ class Timeouts:
     outage: float  # a provider that turns everything away
     first_wait: float = 1.0  # doubled after every failure
     longest_wait: float = 60.0
-    doubt: float = 60.0  # until something created shows in the provider's lists
+    lookup: float = 60.0  # until something that was created appears in the provider's lists
     poll: float = 30.0
     batch: float = 26 * 3600.0
     cancelling: float = 3600.0  # for a cancelled batch job to end
-    landing: float = 1.2  # for requests under way when the run is stopped
+    drain: float = 1.2  # for requests under way when the run is stopped
     call: float = 120.0  # for requests under way when the run pauses
 
 
@@ -76,7 +69,7 @@ class Retry:
 
 @dataclass(frozen=True)
 class LookUp:
-    """It may have been created: look for it; if it is certainly not there, call again after
+    """The shard may have been created: look for it, and if it does not exist, call again after
     `seconds`.
     """
 
@@ -92,8 +85,8 @@ class Refuse:
 
 @dataclass(frozen=True)
 class Pause:
-    """Stop the run with everything saved: not this row but the account or the provider is in
-    trouble.
+    """Stop the run with everything saved: the account or the provider is in trouble, not this
+    row.
     """
 
     reason: str
@@ -106,8 +99,8 @@ class Abort:
     reason: str
 
 
-# What a call does: read what is there, or create a batch, or a request that can be looked up, or
-# one that cannot.
+# What a call does: read, create a batch, create a request that can be looked up, or create one that
+# cannot ("create blindly").
 Call = Literal["read", "create batch", "create", "create blindly"]
 CallAction = Retry | LookUp | Refuse | Pause | Abort
 BatchAction = Literal["collect", "wait", "cancel", "pause"]
@@ -115,9 +108,9 @@ ReplyAction = Literal["answered", "again", "refused", "pause"]
 
 
 def judge_call(
-    error: ProviderError, tries: int, failing: float, patience: Timeouts, call: Call, provider: str
+    error: ProviderError, tries: int, failing: float, timeouts: Timeouts, call: Call, provider: str
 ) -> CallAction:
-    """What to do about a call that failed.
+    """Return what to do about a call that failed.
 
     Args:
         tries: failures in a row, this one included.
@@ -136,10 +129,10 @@ def judge_call(
         return Abort(f"{provider} does not accept the key, {where}: {error.message[:200]}")
     if error.status == 404 and creates:
         return Abort(f"{provider} does not know the model or the address: {error.message[:200]}")
-    wait = min(patience.longest_wait, patience.first_wait * 2 ** min(tries - 1, 16))
+    wait = min(timeouts.longest_wait, timeouts.first_wait * 2 ** min(tries - 1, 16))
     if error.retry_after is not None:
         wait = max(0.0, error.retry_after)
-    if failing + wait > patience.outage and tries > 1:
+    if failing + wait > timeouts.outage and tries > 1:
         return Pause(f"{provider} has failed for {failing:.0f} s, now with {describe_error(error)}")
     if error.status in SAFE_STATUS or (error.status is None and not error.sent):
         return Retry(wait, everyone=True)
@@ -149,30 +142,34 @@ def judge_call(
         or error.status >= 500
         or error.status < 400
     ):
-        # Who cannot look believes an error that was told: providers do not bill those. Silence may
-        # be billed.
-        told = error.status is not None and error.status >= 400
-        return Retry(wait) if not creates or (told and call == "create blindly") else LookUp(wait)
+        # Where a request cannot be looked up we trust an error status: providers do not bill
+        # those. A connection that ended without a status may have been billed.
+        answered = error.status is not None and error.status >= 400
+        if not creates or (answered and call == "create blindly"):
+            return Retry(wait)
+        return LookUp(wait)
     if call == "create batch":
         return Abort(f"{provider} refuses the whole batch: {error.message[:200]}")
     return Refuse(f"{provider} refuses it: {error.message[:200]}")
 
 
-def judge_batch(standing: BatchStatus, age: float, patience: Timeouts) -> BatchAction:
-    """What to do with a batch job of that `age` in seconds. Only an ended one is ever sent
+def judge_batch(batch: BatchStatus, age: float, timeouts: Timeouts) -> BatchAction:
+    """Return what to do with a batch job that is `age` seconds old. Only an ended job is ever sent
     again.
     """
-    if standing.ended:
+    if batch.ended:
         return "collect"
-    if age <= patience.batch:
+    if age <= timeouts.batch:
         return "wait"
-    if not standing.cancelling and age <= patience.batch + patience.cancelling:
+    if not batch.cancelling and age <= timeouts.batch + timeouts.cancelling:
         return "cancel"
-    return "wait" if age <= patience.batch + patience.cancelling else "pause"
+    return "wait" if age <= timeouts.batch + timeouts.cancelling else "pause"
 
 
 def judge_reply(reply: RawResponse, attempt: int) -> ReplyAction:
-    """What becomes of a request whose shard has ended; `attempt` counts its earlier sendings."""
+    """Return what happens to a request whose shard has ended; `attempt` is the number of earlier
+    attempts.
+    """
     if reply.body is not None:
         return "answered"
     if is_quota(reply.code, reply.message):
@@ -181,11 +178,11 @@ def judge_reply(reply: RawResponse, attempt: int) -> ReplyAction:
 
 
 def is_quota(code: str, message: str) -> bool:
-    """Whether the account, not the request, is what the provider complains about."""
+    """Return whether the provider rejects the account (its quota or credit) and not the request."""
     return code in QUOTA or any(words in message.lower() for words in QUOTA_WORDS)
 
 
 def describe_error(error: ProviderError) -> str:
-    """An error in a few words."""
+    """Return an error in a few words."""
     status = "no answer" if error.status is None else f"status {error.status}"
     return f"{status} ({error.message[:100]})"

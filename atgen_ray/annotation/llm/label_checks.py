@@ -1,4 +1,6 @@
-"""What makes an answer a label: pure functions from an answer to the reason why it is none."""
+"""Checks that decide whether an answer is a label: pure functions that return the reason why it is
+not.
+"""
 
 import json
 import re
@@ -16,7 +18,7 @@ REFUSALS = re.compile(
     r"(can(?:no|['’])?t|unable|not able|won['’]t|help|assist|comply|provide|answer|fulfil)",
     re.IGNORECASE,
 )
-# Text that speaks to the annotating model rather than being labelled by it.
+# Text that gives the annotating model instructions (prompt injection).
 COMMANDS = re.compile(
     r"(?:ignore|disregard|forget|override)\W+(?:\w+\W+){0,4}?(?:above|previous|prior|earlier|instructions?|prompts?|rules|task)"
     r"|(?:answer|respond|reply|output|print|say|write|return)\W+(?:only|with|exactly|nothing but)\b"
@@ -29,10 +31,10 @@ Check = Callable[[str, str], str | None]
 
 
 def read_label(answer: str, config: LLMAnnotatorConfig) -> tuple[str, str | None]:
-    """The label in an answer without its reasoning, and why it has none.
+    """Return the label in an answer without its reasoning, and the reason why it has none.
 
-    With an output schema the answer is JSON, and the label its `output_field`, or all of it in one
-    fixed form.
+    With an output schema the answer is JSON; the label is its `output_field`, or the whole value in
+    canonical form.
     """
     if config.output_schema is None:
         return answer, None
@@ -54,7 +56,7 @@ def read_label(answer: str, config: LLMAnnotatorConfig) -> tuple[str, str | None
 
 
 def find_fault(text: str, label: str, finish: str, checks: ChecksConfig) -> str | None:
-    """Why `label` is no label of the example `text`, or None.
+    """Return why `label` is no label of the example `text`, or None.
 
     Args:
         finish: why the model stopped: `stop`, `length`, `refusal` or `filter`.
@@ -77,7 +79,9 @@ def find_fault(text: str, label: str, finish: str, checks: ChecksConfig) -> str 
 
 
 def find_custom(name: str) -> Check:
-    """The check that an installed package declares under `name`."""
+    """Return the check that an installed package declares under `name` (entry-point group
+    `atgen_ray.checks`).
+    """
     from importlib.metadata import entry_points
 
     (entry,) = entry_points(group="atgen_ray.checks", name=name)
@@ -86,14 +90,14 @@ def find_custom(name: str) -> Check:
 
 
 def looks_like_injection(text: str) -> bool:
-    """Whether an example speaks to the annotating model; such a one is never shown to it beside
-    others.
+    """Return whether an example gives instructions to the annotating model; such an example is
+    never a worked example.
     """
     return COMMANDS.search(text) is not None
 
 
 def follows_injection(text: str, label: str) -> bool:
-    """Whether the label says what a command within the example told the model to say."""
+    """Return whether the label repeats what a command within the example told the model to say."""
     said = " ".join(label.split()).strip(" .\"'!").casefold()
     sentences = re.split(r"(?<=[.!?\n])\s+|\n", text)
     commanded = [index for index, sentence in enumerate(sentences) if COMMANDS.search(sentence)]

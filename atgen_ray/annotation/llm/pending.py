@@ -1,4 +1,4 @@
-"""The questions of a round as they are sent out in shards and come back."""
+"""Requests of a round that are still to be sent, cut into shards within the provider's limits."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,29 +9,31 @@ from atgen_ray.annotation.request import AnnotationRequest, Key
 
 
 class PendingRequests:
-    """Which questions wait to be sent, which are under way, and which are done."""
+    """Queue of requests to send, and the count of those that are finished."""
 
     def __init__(
         self,
-        asks: Mapping[Key, AnnotationRequest],
+        requests: Mapping[Key, AnnotationRequest],
         latest: Mapping[Key, RequestRecord],
         provider: Provider,
     ) -> None:
         self._provider = provider
-        self.total = len(asks)
+        self.total = len(requests)
         self.finished = 0
         self.todo: deque[tuple[AnnotationRequest, int]] = deque()
-        for key, ask in asks.items():
+        for key, request in requests.items():
             row = latest.get(key)
             if row is None:
-                self.todo.append((ask, 0))
+                self.todo.append((request, 0))
             elif row.state == "unanswered":
-                self.todo.append((ask, row.attempt + 1))
+                self.todo.append((request, row.attempt + 1))
             elif row.state != "sent":
                 self.finished += 1
 
-    def take(self, shards: int) -> list[list[tuple[AnnotationRequest, int]]]:
-        """The questions of the next `shards` shards, each within the provider's limits."""
+    def next_shards(self, shards: int) -> list[list[tuple[AnnotationRequest, int]]]:
+        """Remove and return the requests of the next `shards` shards, each within the provider's
+        limits.
+        """
         limits = self._provider.limits
         pieces = list[list[tuple[AnnotationRequest, int]]]()
         while self.todo and len(pieces) < shards:
@@ -48,18 +50,18 @@ class PendingRequests:
     def put_back(
         self, pieces: Sequence[Sequence[tuple[AnnotationRequest, int]]], sent: int
     ) -> None:
-        """Returns all but the first `sent` of what was taken."""
+        """Return all but the first `sent` of the taken requests to the head of the queue."""
         taken = [each for piece in pieces for each in piece]
         self.todo.extendleft(reversed(taken[sent:]))
 
-    def note(self, receipts: Mapping[str, Settlement], shards: Iterable[Shard]) -> None:
-        """Questions that stayed unanswered wait again."""
+    def record(self, settlements: Mapping[str, Settlement], shards: Iterable[Shard]) -> None:
+        """Count settled requests as finished; requests that stayed unanswered wait again."""
         for shard in shards:
-            for sending in shard.sendings:
-                receipt = receipts.get(sending.custom_id)
-                if receipt is None:
+            for attempt in shard.attempts:
+                settlement = settlements.get(attempt.custom_id)
+                if settlement is None:
                     continue
-                if receipt.state == "unanswered":
-                    self.todo.append((sending.ask, sending.attempt + 1))
+                if settlement.state == "unanswered":
+                    self.todo.append((attempt.request, attempt.number + 1))
                 else:
                     self.finished += 1

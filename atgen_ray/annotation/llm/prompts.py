@@ -1,20 +1,20 @@
-"""Questions to an annotating model: the prompt of each example, and the id that its answer is found
-by.
+"""Prompts for annotating models, and the ids that their answers are found by.
 
-The system turn holds what the configuration says; text from the pool stands only in user turns,
-between marks that it cannot contain, and is called data there (promise: pool text is never an
-instruction).
+The system turn holds what the configuration says. Text from the pool appears only in user turns,
+between delimiters that it cannot contain, and the system turn declares it to be data (promise: pool
+text is never an instruction).
 """
 
 from collections.abc import Sequence
 
-from atgen_ray.annotation.request import AnnotationRequest, Prompt, digest
+from atgen_ray.annotation.request import AnnotationRequest, Prompt
 from atgen_ray.config import LLMAnnotatorConfig, PromptConfig
 from atgen_ray.config.annotation import RemoteAnnotatorConfig
 from atgen_ray.config.prices import Price
+from atgen_ray.core.hashing import hash_text
 from atgen_ray.core.strict_json import encode_json
 
-JUDGED = "judge-"  # begins the ids of answers to be graded, which stand in the book beside examples
+JUDGED = "judge-"  # prefix of the ids of answers to be graded, which share the log with examples
 
 RULES = (
     "You label examples for a training set. Each message of the user holds one example, between a "
@@ -26,9 +26,7 @@ RULES = (
 
 
 class PromptWriter:
-    """Writes the prompts of one round, which differ in nothing but the example and the note after
-    it.
-    """
+    """Writes the prompts of one round; they differ only in the example and the note after it."""
 
     def __init__(
         self,
@@ -36,9 +34,7 @@ class PromptWriter:
         prompt: PromptConfig,
         labeled: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """`labeled` are texts and labels to show beside the worked examples of the
-        configuration.
-        """
+        """`labeled` are texts and labels to show after the worked examples of the configuration."""
         parts = [RULES]
         if prompt.template.strip() != "{{ input }}":
             parts.append(
@@ -60,30 +56,33 @@ class PromptWriter:
         )
 
     def write(self, text: str, note: str = "") -> Prompt:
-        """The prompt of one example; `note` says what was wrong with an earlier answer."""
+        """Return the prompt of one example; `note` says what was wrong with an earlier answer."""
         question = delimit(text) + (f"\n\n{note}" if note else "")
         return Prompt(self.system, (*self.shots, ("user", question)))
 
 
 def delimit(text: str) -> str:
-    """The example between two lines with a mark that does not occur in it. Lone surrogates, which
-    no wire takes, go.
+    """Return the example between two lines with a mark that does not occur in it.
+
+    Lone surrogates are replaced, because JSON cannot carry them.
     """
     text = _clean(text)
     salt = 0
-    while (mark := digest(f"{salt}:{text}")[:8]) in text:
+    while (mark := hash_text(f"{salt}:{text}")[:8]) in text:
         salt += 1
     return f"BEGIN EXAMPLE {mark}\n{text}\nEND EXAMPLE {mark}"
 
 
-def identify(run: str, annotator: str, round: int, ask: AnnotationRequest, attempt: int) -> str:
-    """The digest of one sending of one question; `run` tells runs of one name apart."""
-    return digest(encode_json([run, annotator, round, *ask.key, attempt, ask.prompt.hash]))
+def identify(run: str, annotator: str, round: int, request: AnnotationRequest, attempt: int) -> str:
+    """Return the digest of one attempt of one question; `run` is unique among runs of one name."""
+    return hash_text(
+        encode_json([run, annotator, round, *request.key, attempt, request.prompt.hash])
+    )
 
 
 def hash_shard(digests: Sequence[str]) -> str:
-    """The name of a shard: the same for the same requests in any order."""
-    return digest("".join(sorted(digests)))[:24]
+    """Return the name of a shard: the same for the same requests in any order."""
+    return hash_text("".join(sorted(digests)))[:24]
 
 
 def _clean(text: str) -> str:
@@ -91,7 +90,7 @@ def _clean(text: str) -> str:
 
 
 def bound_cost(config: RemoteAnnotatorConfig, price: Price, prompt: Prompt) -> int:
-    """The most that one answer to `prompt` can cost, in billionths of a dollar."""
+    """Return the most that one answer to `prompt` can cost, in billionths of a dollar."""
     # Providers show the schema to the model.
     schema = len(str(config.output_schema)) * 2 + 512 if config.output_schema else 0
     return price.nano(prompt.tokens_at_most + schema, config.max_output_tokens)

@@ -1,8 +1,9 @@
-"""The book of requests in the journal: the intent before a shard is sent, its id at the provider,
-and every answer.
+"""Write-ahead log of provider requests: intent before sending, the provider's id once known, then
+every response.
 
-Intent and reservation are one transaction, and so are receipt and settlement. Whatever is in the
-book was sent or is in doubt; whatever is not was never sent.
+Intent and budget reservation are one transaction, and so are response and settlement. Hence a
+request in the log was sent or has an ambiguous outcome, and one that is not in the log was never
+sent.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,10 +22,10 @@ from atgen_ray.store.tables import requests, shards
 
 @dataclass(frozen=True)
 class RequestRecord:
-    """One sending of a question, and what became of it.
+    """One attempt of a question, and what happened to it.
 
-    `state` is sent, answered, unanswered (not billed, may be sent again), refused (never will be
-    answered) or lost (perhaps billed, never to be seen).
+    `state` is sent, answered, unanswered (not billed, may be sent again), refused (will never be
+    answered) or lost (perhaps billed, the answer is gone).
     """
 
     custom_id: str
@@ -42,7 +43,7 @@ class RequestRecord:
 
 @dataclass(frozen=True)
 class Settlement:
-    """What became of a request, and what it cost in billionths of a dollar."""
+    """Outcome of a request, and its cost in billionths of a dollar."""
 
     custom_id: str
     state: str
@@ -54,7 +55,7 @@ class Settlement:
 
 
 class RequestLog:
-    """The requests of one annotator in one round of a run. Safe to use from threads."""
+    """The requests of one annotator in one round of a run. Safe to use from several threads."""
 
     def __init__(
         self, journal: Journal, lease: Lease, ledger: Ledger, annotator: str, round: int
@@ -64,8 +65,8 @@ class RequestLog:
         self._ledger = ledger
         self._annotator = annotator
         self._round = round
-        # Another run of this name, in another storage or made anew, must not take this one's batch
-        # jobs for its own.
+        # Another run of the same name, in another storage or created anew, must not take this
+        # one's batch jobs for its own.
         record = journal.run(lease.run)
         self._identity = f"{record.name}@{record.created!r}"
         self._mine = (
@@ -75,15 +76,15 @@ class RequestLog:
         )
 
     def read_latest(self) -> dict[Key, RequestRecord]:
-        """The latest sending of each question."""
+        """Return the latest attempt of each question."""
         query = sa.select(requests).where(self._mine).order_by(requests.c.attempt)
         with self._journal.database.reading() as connection:
             rows = [_read_row(row) for row in connection.execute(query).mappings()]
         return {row.key: row for row in rows}
 
-    def open_shards(self, asks: Mapping[Key, AnnotationRequest]) -> list[Shard]:
-        """Shards whose answers are not in the book, with the requests that are in `asks`, the
-        oldest first.
+    def open_shards(self, wanted: Mapping[Key, AnnotationRequest]) -> list[Shard]:
+        """Return the shards that are not settled, the oldest first, with those of their requests
+        that are in `wanted`.
         """
         mine = (
             (shards.c.run == self._lease.run)
@@ -93,11 +94,11 @@ class RequestLog:
         query = (
             sa.select(shards).where(mine & ~shards.c.done).order_by(shards.c.time, shards.c.hash)
         )
-        members: dict[str, list[RequestAttempt]] = {}
+        members: dict[str, list[RequestAttempt]] = {}  # by shard
         for row in self.read_latest().values():
-            if row.key in asks:
+            if row.key in wanted:
                 members.setdefault(row.shard, []).append(
-                    RequestAttempt(row.custom_id, asks[row.key], row.attempt)
+                    RequestAttempt(row.custom_id, wanted[row.key], row.attempt)
                 )
         with self._journal.database.reading() as connection:
             found = connection.execute(query).mappings().all()
@@ -110,11 +111,11 @@ class RequestLog:
     def intend(
         self, pieces: Sequence[Sequence[tuple[AnnotationRequest, int]]], worst: Mapping[Key, int]
     ) -> tuple[list[Shard], Scope | None]:
-        """Enters shards before they are sent and holds the money for their worst case, in one
+        """Write shards to the log before they are sent and reserve their worst cost, in one
         transaction.
 
         Args:
-            pieces: the asks of each shard with their attempt.
+            pieces: the requests of each shard with their attempt.
             worst: the most that each question can cost, in billionths of a dollar.
 
         Returns:
@@ -123,59 +124,65 @@ class RequestLog:
         """
         with self._journal.leased_transaction(self._lease) as connection:
             now = self._journal.database.clock(connection)
-            amounts = [worst[ask.key] for piece in pieces for ask, _ in piece]
+            amounts = [worst[request.key] for piece in pieces for request, _ in piece]
             room, limit = self._ledger.fit(connection, self._round, amounts)
             entered = []
             for piece in pieces:
-                if fitting := piece[:room]:
+                if fitting := piece[:room]:  # the budget may cut a shard short
                     entered.append(self._name_shard(fitting, now))
                 room -= len(fitting)
             entries = [
-                Entry(sending.custom_id, sending.ask.example_id, worst[sending.ask.key])
+                Entry(attempt.custom_id, attempt.request.example_id, worst[attempt.request.key])
                 for shard in entered
-                for sending in shard.sendings
+                for attempt in shard.attempts
             ]
             self._ledger.hold(connection, self._round, self._annotator, entries)
             self._enter(connection, entered, now)
         return entered, limit
 
     def record_created(self, shard: Shard, remote: str) -> None:
-        """The receipt of a creation: from here on the shard is never created again."""
+        """Record the provider's id of a created shard: from here on it is never created again."""
         self._update(shard, remote=remote)
 
     def record_status(self, shard: Shard, status: str) -> None:
-        """How the provider says that the shard stands."""
+        """Record the status that the provider reports for the shard."""
         self._update(shard, status=status)
 
-    def settle(self, landed: Mapping[str, Sequence[Settlement]]) -> None:
-        """Enters what became of all requests of shards, by hash, and settles their money, in one
+    def settle(self, collected: Mapping[str, Sequence[Settlement]]) -> None:
+        """Write the outcomes of all requests of shards (by hash) and settle their money, in one
         transaction.
         """
-        receipts = [receipt for some in landed.values() for receipt in some]
+        settlements = [settlement for some in collected.values() for settlement in some]
         with self._journal.leased_transaction(self._lease) as connection:
             now = self._journal.database.clock(connection)
             mine = (requests.c.run == self._lease.run) & (
                 requests.c.custom_id == sa.bindparam("id")
             )
-            mine &= requests.c.state == "sent"
+            mine &= requests.c.state == "sent"  # a settled request never changes
             names = ("state", "response", "reason", "prompt_tokens", "output_tokens")
             values = {
                 name: sa.bindparam(f"new_{name}", type_=requests.c[name].type) for name in names
             }
             rows = [
-                {"id": receipt.custom_id}
-                | {f"new_{name}": getattr(receipt, name) for name in names}
-                for receipt in receipts
+                {
+                    "id": settlement.custom_id,
+                    "new_state": settlement.state,
+                    "new_response": settlement.response,
+                    "new_reason": settlement.reason,
+                    "new_prompt_tokens": settlement.prompt_tokens,
+                    "new_output_tokens": settlement.output_tokens,
+                }
+                for settlement in settlements
             ]
             connection.execute(sa.update(requests).where(mine).values(values | {"time": now}), rows)
             self._ledger.settle(
-                connection, {receipt.custom_id: receipt.paid for receipt in receipts}
+                connection, {settlement.custom_id: settlement.paid for settlement in settlements}
             )
-            done = (shards.c.run == self._lease.run) & shards.c.hash.in_(sorted(landed))
+            done = (shards.c.run == self._lease.run) & shards.c.hash.in_(sorted(collected))
             connection.execute(sa.update(shards).where(done).values(done=True))
 
     def jobs(self, hashes: Iterable[str]) -> list[str]:
-        """The provider's ids of those shards that were created and have not been settled."""
+        """Return the provider's ids of those shards that were created and have not been settled."""
         mine = (shards.c.run == self._lease.run) & ~shards.c.done & shards.c.remote.is_not(None)
         with self._journal.database.reading() as connection:
             rows = connection.execute(
@@ -185,69 +192,66 @@ class RequestLog:
             return [str(remote) for name, remote in rows if name in wanted]
 
     def known_remotes(self) -> set[str]:
-        """Ids of everything that any run of this journal has created."""
+        """Return the ids of everything that any run of this journal has created."""
         with self._journal.database.reading() as connection:
             query = sa.select(shards.c.remote).where(shards.c.remote.is_not(None))
             return set(connection.execute(query).scalars())
 
     def _name_shard(self, piece: Sequence[tuple[AnnotationRequest, int]], now: float) -> Shard:
-        """A shard named after its requests, whose ids carry its name."""
+        """Return a shard named after its requests; the ids of its requests begin with that name."""
         digests = [
-            identify(self._identity, self._annotator, self._round, ask, attempt)
-            for ask, attempt in piece
+            identify(self._identity, self._annotator, self._round, request, attempt)
+            for request, attempt in piece
         ]
         name = hash_shard(digests)
         named = zip(digests, piece, strict=True)
         return Shard(
             name,
             tuple(
-                RequestAttempt(f"{name}-{digest}", ask, attempt) for digest, (ask, attempt) in named
+                RequestAttempt(f"{name}-{digest}", request, attempt)
+                for digest, (request, attempt) in named
             ),
             now,
         )
 
     def _enter(self, connection: sa.Connection, entered: Sequence[Shard], now: float) -> None:
+        """Insert the rows of shards and of their requests."""
         if not entered:
             return
-        common = {
-            "run": self._lease.run,
-            "annotator": self._annotator,
-            "round": self._round,
-            "time": now,
-        }
-        connection.execute(
-            sa.insert(shards),
-            [
-                common
-                | {
-                    "hash": shard.hash,
-                    "size": len(shard.sendings),
-                    "status": "sent",
-                    "done": False,
-                    "remote": None,
-                }
-                for shard in entered
-            ],
-        )
-        connection.execute(
-            sa.insert(requests),
-            [
-                common
-                | {
-                    "custom_id": sending.custom_id,
-                    "shard": shard.hash,
-                    "example_id": sending.ask.example_id,
-                }
-                | {
-                    "vote": sending.ask.vote,
-                    "repair": sending.ask.repair,
-                    "attempt": sending.attempt,
-                }
-                | {"prompt_hash": sending.ask.prompt.hash, "state": "sent"}
-                for shard in entered
-                for sending in shard.sendings
-            ],
-        )
+        shard_rows = [
+            {
+                "run": self._lease.run,
+                "annotator": self._annotator,
+                "round": self._round,
+                "time": now,
+                "hash": shard.hash,
+                "size": len(shard.attempts),
+                "status": "sent",
+                "done": False,
+                "remote": None,
+            }
+            for shard in entered
+        ]
+        request_rows = [
+            {
+                "run": self._lease.run,
+                "annotator": self._annotator,
+                "round": self._round,
+                "time": now,
+                "custom_id": attempt.custom_id,
+                "shard": shard.hash,
+                "example_id": attempt.request.example_id,
+                "vote": attempt.request.vote,
+                "repair": attempt.request.repair,
+                "attempt": attempt.number,
+                "prompt_hash": attempt.request.prompt.hash,
+                "state": "sent",
+            }
+            for shard in entered
+            for attempt in shard.attempts
+        ]
+        connection.execute(sa.insert(shards), shard_rows)
+        connection.execute(sa.insert(requests), request_rows)
 
     def _update(self, shard: Shard, **values: Any) -> None:
         mine = (shards.c.run == self._lease.run) & (shards.c.hash == shard.hash)
@@ -256,8 +260,8 @@ class RequestLog:
 
 
 def summarize_requests(journal: Journal, run: str) -> dict[str, Any]:
-    """How many requests of a run are in each state, and its batch jobs under way: provider's id,
-    status and size.
+    """Return how many requests of a run are in each state, and its batch jobs under way: provider's
+    id, status and size.
     """
     counts = (
         sa.select(requests.c.state, sa.func.count())
@@ -277,8 +281,8 @@ def summarize_requests(journal: Journal, run: str) -> dict[str, Any]:
 
 
 def count_tokens(journal: Journal, run: str) -> dict[str, int]:
-    """Requests for labels that were sent, and the tokens billed for them, by the names that a plan
-    has.
+    """Return the requests for labels that were sent and the tokens billed for them, under the names
+    of the cost estimate.
     """
     sums = [
         sa.func.coalesce(sa.func.sum(column), 0)
@@ -288,14 +292,24 @@ def count_tokens(journal: Journal, run: str) -> dict[str, int]:
     query = sa.select(sa.func.count(), *sums).where(mine)
     with journal.database.reading() as connection:
         sent, prompt, output = connection.execute(query).one()
-    names = ("annotator_requests", "annotator_prompt_tokens", "annotator_output_tokens_at_most")
-    return dict(zip(names, (int(sent), int(prompt), int(output)), strict=True))
+    return {
+        "annotator_requests": int(sent),
+        "annotator_prompt_tokens": int(prompt),
+        "annotator_output_tokens_at_most": int(output),
+    }
 
 
 def _read_row(row: sa.RowMapping) -> RequestRecord:
-    values = dict(row)
-    key = (values.pop("example_id"), values.pop("vote"), values.pop("repair"))
     return RequestRecord(
-        key=key,
-        **{name: values[name] for name in RequestRecord.__dataclass_fields__ if name != "key"},
+        custom_id=row["custom_id"],
+        shard=row["shard"],
+        key=(row["example_id"], row["vote"], row["repair"]),
+        attempt=row["attempt"],
+        state=row["state"],
+        response=row["response"],
+        reason=row["reason"],
+        prompt_tokens=row["prompt_tokens"],
+        output_tokens=row["output_tokens"],
+        prompt_hash=row["prompt_hash"],
+        time=row["time"],
     )

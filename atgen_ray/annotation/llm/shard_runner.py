@@ -1,4 +1,8 @@
-"""Carries one shard of questions from wherever it is to its replies, in a worker thread."""
+"""Runs one shard of requests from any state to its replies, in a worker thread.
+
+A shard that may exist at the provider is looked up before it is created, so that nothing is paid
+twice.
+"""
 
 import threading
 import time
@@ -33,46 +37,46 @@ T = TypeVar("T")
 
 
 class RunnerInterruptedError(Exception):
-    """A worker was told to leave its shard as it is; the book knows where."""
+    """The thread was told to leave its shard; the request log has its state."""
 
 
 class NotSentError(Exception):
-    """The shard was given up before anything of it went out; the cause says why."""
+    """The shard was given up before any of it was sent; the cause says why."""
 
 
 class UnknownOutcomeError(Exception):
-    """The shard may have been created, and nobody can tell."""
+    """The shard may have been created, and there is no way to find out."""
 
 
 class RequestRefusedError(Exception):
-    """The provider will not take this request."""
+    """The provider rejects this request."""
 
 
 class ShardRunner:
-    """Takes shards through a provider's hooks; safe to use from several threads at once."""
+    """Runs shards through a provider's hooks; safe to use from several threads at once."""
 
-    def __init__(self, provider: Provider, book: RequestLog, patience: Timeouts) -> None:
+    def __init__(self, provider: Provider, request_log: RequestLog, timeouts: Timeouts) -> None:
         self._provider = provider
-        self._book = book
-        self._patience = patience
+        self._request_log = request_log
+        self._timeouts = timeouts
         self._stop = threading.Event()
-        self._gate = 0.0  # no call before this moment
+        self._blocked_until = 0.0  # monotonic time before which no call is made
 
     def interrupt(self) -> None:
-        """Every shard is left as it is, as soon as its thread can."""
+        """Tell every thread to leave its shard as it is."""
         self._stop.set()
 
     def pause(self, seconds: float) -> None:
-        """No call to the provider for so long."""
-        self._gate = time.monotonic() + seconds
+        """Make no call to the provider for `seconds`."""
+        self._blocked_until = time.monotonic() + seconds
 
     @property
-    def gated_for(self) -> float:
-        """Seconds in which no call may be made; 0 or less when one may."""
-        return self._gate - time.monotonic()
+    def blocked_for(self) -> float:
+        """Return the seconds for which no call may be made; 0 or less when one may."""
+        return self._blocked_until - time.monotonic()
 
     def run_shard(self, shard: Shard, resumed: bool) -> list[RawResponse]:
-        """A shard from wherever it is to its replies.
+        """Return the replies to a shard, whatever its state was.
 
         Raises:
             RunnerInterruptedError: see `interrupt`.
@@ -82,79 +86,83 @@ class ShardRunner:
             UserError: the configuration is wrong.
         """
         try:
-            ticket = self._open(shard, resumed)
+            submitted = self._open(shard, resumed)
         except RequestRefusedError as refusal:
             return [
-                RawResponse(sending.custom_id, code="refused", message=str(refusal))
-                for sending in shard.sendings
+                RawResponse(attempt.custom_id, code="refused", message=str(refusal))
+                for attempt in shard.attempts
             ]
-        if ticket.replies is None:
-            self._await(shard, ticket.remote)
-            return self._repeat(lambda: [*self._provider.collect(shard, ticket.remote)])
-        return [*ticket.replies]
+        if submitted.replies is None:
+            self._await(shard, submitted.remote)
+            return self._repeat(lambda: [*self._provider.collect(shard, submitted.remote)])
+        return [*submitted.replies]
 
     def _open(self, shard: Shard, resumed: bool) -> SubmittedShard:
-        """The created shard; one that may have been created before is looked for first."""
+        """Return the submitted shard; look it up first if it may have been created before."""
         if shard.remote is not None:
             return SubmittedShard(shard.remote)
         tries = 0
         since = time.monotonic()
         look = resumed
-        doubtful = resumed
+        ambiguous = resumed
         try:
             while True:
                 if look and (found := self._find(shard)):
                     return self._created(shard, found)
-                doubtful = False  # it is certainly not there
-                self._hold_at_gate()
-                doubtful = True
+                # From here to the call nothing of this shard exists at the provider, so an
+                # interruption is no ambiguous outcome.
+                ambiguous = False
+                self._wait_until_allowed()
+                ambiguous = True
                 try:
                     return self._created(shard, self._provider.create(shard))
                 except ProviderError as error:
                     tries += 1
                     since = time.monotonic() if tries == 1 else since
                     action = self._judge(error, tries, since, self._call)
-                    doubtful = look = isinstance(action, LookUp)
+                    ambiguous = look = isinstance(action, LookUp)
                     self._act(action, error)
         except (RunnerInterruptedError, RunPaused, UserError) as error:
-            if doubtful:
+            if ambiguous:
                 raise
             raise NotSentError from error
 
-    def _created(self, shard: Shard, ticket: SubmittedShard) -> SubmittedShard:
-        if ticket.replies is None:  # else the answer itself is the receipt, and follows at once
-            self._book.record_created(shard, ticket.remote)
-        return ticket
+    def _created(self, shard: Shard, submitted: SubmittedShard) -> SubmittedShard:
+        # Replies that came at once are settled in the next step, which records the creation too.
+        """Record the creation of a shard."""
+        if submitted.replies is None:
+            self._request_log.record_created(shard, submitted.remote)
+        return submitted
 
     def _find(self, shard: Shard) -> SubmittedShard | None:
-        """The shard at the provider; None when it is certainly not there."""
+        """Return the shard at the provider, or None when it certainly does not exist."""
         if not self._provider.remembers:
             raise UnknownOutcomeError
         asked = time.monotonic()
         while True:
-            known = self._book.known_remotes()
+            known = self._request_log.known_remotes()
             try:
                 found = self._repeat(partial(self._provider.find, shard, known))
             except LookupPendingError:
-                if time.time() - shard.time > self._patience.batch + self._patience.cancelling:
+                if time.time() - shard.time > self._timeouts.batch + self._timeouts.cancelling:
                     raise RunPaused(
                         f"{self._provider.name} does not say whether shard {shard.hash} exists"
                     ) from None
-                self._rest(self._patience.poll)
+                self._sleep(self._timeouts.poll)
                 continue
-            if found is not None or time.monotonic() - asked >= self._patience.doubt:
+            if found is not None or time.monotonic() - asked >= self._timeouts.lookup:
                 return found
-            self._rest(min(self._patience.poll, self._patience.doubt / 4))
+            self._sleep(min(self._timeouts.poll, self._timeouts.lookup / 4))
 
     def _await(self, shard: Shard, remote: str) -> None:
-        """Until the shard has ended."""
+        """Wait until the shard has ended."""
         said = ""
         while True:
-            standing = self._repeat(lambda: self._provider.check(remote))
-            if standing.status != said:
-                said = standing.status
-                self._book.record_status(shard, said)
-            action = judge_batch(standing, time.time() - shard.time, self._patience)
+            batch = self._repeat(lambda: self._provider.check(remote))
+            if batch.status != said:
+                said = batch.status
+                self._request_log.record_status(shard, said)
+            action = judge_batch(batch, time.time() - shard.time, self._timeouts)
             if action == "collect":
                 return
             if action == "cancel":
@@ -166,37 +174,37 @@ class ShardRunner:
                     f"'{said}'; it was not "
                     "sent again, which could be paid twice: the same command asks for it again"
                 )
-            self._rest(self._patience.poll)
+            self._sleep(self._timeouts.poll)
 
     def _repeat(self, call: Callable[[], T]) -> T:
-        """A call that may be repeated without harm, until it succeeds."""
+        """Make a call that is safe to repeat, until it succeeds."""
         tries = 0
         since = time.monotonic()
         while True:
-            self._hold_at_gate()
+            self._wait_until_allowed()
             try:
                 return call()
             except ProviderError as error:
                 tries += 1
                 since = time.monotonic() if tries == 1 else since
-                if error.status == 404:  # what was created is gone, and what it cost with it
+                if error.status == 404:  # the shard is gone, and nobody can tell what it cost
                     raise UnknownOutcomeError from error
                 self._act(self._judge(error, tries, since, "read"), error)
 
     @property
     def _call(self) -> Call:
-        """What kind of creation the provider's is."""
+        """Return which kind of creation the provider's is."""
         if self._provider.limits.rows > 1:
             return "create batch"
         return "create" if self._provider.remembers else "create blindly"
 
     def _judge(self, error: ProviderError, tries: int, since: float, call: Call) -> CallAction:
         return judge_call(
-            error, tries, time.monotonic() - since, self._patience, call, self._provider.name
+            error, tries, time.monotonic() - since, self._timeouts, call, self._provider.name
         )
 
     def _act(self, action: CallAction, error: ProviderError) -> None:
-        """Does what the decision on a failed call says: waits, or gives up."""
+        """Carry out the decision on a failed call: wait, or give up."""
         if isinstance(action, Pause):
             raise RunPaused(action.reason)
         if isinstance(action, Abort):
@@ -204,15 +212,15 @@ class ShardRunner:
         if isinstance(action, Refuse):
             raise RequestRefusedError(action.reason) from error
         if isinstance(action, Retry) and action.everyone:
-            self._gate = max(self._gate, time.monotonic() + action.seconds)
-        self._rest(action.seconds)
+            self._blocked_until = max(self._blocked_until, time.monotonic() + action.seconds)
+        self._sleep(action.seconds)
 
-    def _hold_at_gate(self) -> None:
-        while (seconds := self.gated_for) > 0:
-            self._rest(seconds)
+    def _wait_until_allowed(self) -> None:
+        while (seconds := self.blocked_for) > 0:
+            self._sleep(seconds)
         if self._stop.is_set():
             raise RunnerInterruptedError
 
-    def _rest(self, seconds: float) -> None:
+    def _sleep(self, seconds: float) -> None:
         if self._stop.wait(max(0.0, seconds)):
             raise RunnerInterruptedError

@@ -1,4 +1,4 @@
-"""One label from several answers, and how far they agree (self-consistency: Wang et al., arXiv
+"""Majority vote over several answers, and its confidence (self-consistency: Wang et al., arXiv
 2203.11171).
 """
 
@@ -13,7 +13,7 @@ from atgen_ray.text.overlap import pairwise_f1
 def count_votes(
     answers: Sequence[str], asked: int, agreement: Literal["exact", "overlap"]
 ) -> tuple[int, float]:
-    """Which of `answers` is the label, and the confidence in it from 0 to 1.
+    """Return which of `answers` is the label, and the confidence in it from 0 to 1.
 
     Args:
         answers: those that passed the checks, at least one, in a fixed order that breaks ties.

@@ -1,1 +1,1 @@
-"""The services that annotating models are reached through."""
+"""Clients of the services that serve annotating models."""

@@ -1,4 +1,4 @@
-"""Anthropic: Messages one by one, or Message Batches.
+"""Anthropic client: single Messages, or Message Batches.
 
 https://docs.anthropic.com/en/api/messages and
 https://docs.anthropic.com/en/api/creating-message-batches
@@ -44,7 +44,7 @@ FINISHES: dict[str, Finish] = {
 
 
 class _Anthropic:
-    """What single messages and batches share."""
+    """Code that single messages and batches share."""
 
     name = "anthropic"
 
@@ -59,10 +59,10 @@ class _Anthropic:
         self._config = config
         self._client = anthropic.Anthropic(**client_settings(config, "ANTHROPIC_API_KEY", key))
 
-    def encode(self, ask: AnnotationRequest) -> dict[str, Any]:
-        """The body of a message."""
+    def encode(self, request: AnnotationRequest) -> dict[str, Any]:
+        """Return the body of a message."""
         config = self._config
-        prompt = ask.prompt
+        prompt = request.prompt
         body = {
             "model": config.model,
             "max_tokens": config.max_output_tokens,
@@ -77,8 +77,8 @@ class _Anthropic:
             }
         return body
 
-    def measure(self, ask: AnnotationRequest) -> int:
-        return measure_body(self.encode(ask))
+    def measure(self, request: AnnotationRequest) -> int:
+        return measure_body(self.encode(request))
 
     def read(self, body: dict[str, Any]) -> ParsedResponse:
         try:
@@ -103,8 +103,8 @@ class _Anthropic:
 
 
 class AnthropicMessages(_Anthropic):
-    """One message, answered at once. The provider keeps none: an answer that was lost cannot be
-    looked up.
+    """One message, answered at once. The provider stores none, so a lost answer cannot be looked
+    up.
     """
 
     remembers = False
@@ -114,32 +114,32 @@ class AnthropicMessages(_Anthropic):
         self.limits = BatchLimits(1, BATCH_BYTES, config.concurrency)
 
     def create(self, shard: Shard) -> SubmittedShard:
-        (sending,) = shard.sendings
-        body = self.encode(sending.ask)
-        extra = {
-            name: body.pop(name) for name in ("temperature",) if name in body
-        }  # the SDK has dropped it
+        (attempt,) = shard.attempts
+        body = self.encode(attempt.request)
+        extra: dict[str, Any] = {}
+        if "temperature" in body:  # the SDK takes no such argument any more, the wire does
+            extra["temperature"] = body.pop("temperature")
         with translated(self._sdk):
             raw = self._client.messages.with_raw_response.create(**body, extra_body=extra)
         answer = read_object(raw.http_response.text)
-        return SubmittedShard(str(answer.get("id")), (RawResponse(sending.custom_id, answer),))
+        return SubmittedShard(str(answer.get("id")), (RawResponse(attempt.custom_id, answer),))
 
     def check(self, remote: str) -> BatchStatus:
         return BatchStatus("ended", True)
 
     def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
-        raise NotImplementedError("a message comes with its ticket")
+        raise NotImplementedError("a message comes with its submission")
 
     def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
         raise NotImplementedError("messages are not kept")
 
     def cancel(self, remote: str) -> None:
-        """Nothing to cancel: it is answered."""
+        """Do nothing: the message is answered already."""
 
 
 class AnthropicBatch(_Anthropic):
-    """Message Batches. They carry no metadata: a shard is known by the ids of its requests, which
-    hold its hash.
+    """Message Batches. They carry no metadata: a shard is recognised by the ids of its requests,
+    which contain its hash.
     """
 
     remembers = True
@@ -150,8 +150,8 @@ class AnthropicBatch(_Anthropic):
 
     def create(self, shard: Shard) -> SubmittedShard:
         requests: Any = [
-            {"custom_id": each.custom_id, "params": self.encode(each.ask)}
-            for each in shard.sendings
+            {"custom_id": each.custom_id, "params": self.encode(each.request)}
+            for each in shard.attempts
         ]
         with translated(self._sdk):
             raw = self._client.messages.batches.with_raw_response.create(requests=requests)
@@ -163,7 +163,7 @@ class AnthropicBatch(_Anthropic):
 
     def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
         done = int((self._retrieve(remote).get("request_counts") or {}).get("succeeded") or 0)
-        for _ in range(2):  # a broken line may be the fault of the way
+        for _ in range(2):  # a line may have been broken in transit
             rows, broken = read_lines(self._results(remote))
             if not broken:
                 break
@@ -179,11 +179,11 @@ class AnthropicBatch(_Anthropic):
             batches = page.get("data") or []  # the newest first
             for batch in batches:
                 if batch["id"] in known or sum((batch.get("request_counts") or {}).values()) != len(
-                    shard.sendings
+                    shard.attempts
                 ):
                     continue
                 if batch["processing_status"] != "ended":
-                    hidden = True  # only an ended batch shows whose it is
+                    hidden = True  # only the results of an ended batch tell whose it is
                 elif any(
                     row["custom_id"] in shard.custom_ids
                     for row in read_lines(self._results(batch["id"]))[0]
@@ -209,7 +209,7 @@ class AnthropicBatch(_Anthropic):
         return read_object(raw.http_response.text)
 
     def _results(self, remote: str) -> str:
-        """The result file as it is: the SDK's own reader gives up at the first broken line."""
+        """Return the raw result file: the SDK's own reader gives up at the first broken line."""
         import httpx2
 
         with translated(self._sdk):
@@ -220,7 +220,7 @@ class AnthropicBatch(_Anthropic):
 
 
 def _read_reply(row: dict[str, Any]) -> RawResponse:
-    """A line of a result file."""
+    """Parse a line of a result file."""
     result = row.get("result") or {}
     kind = str(result.get("type"))
     if kind == "succeeded":

@@ -1,8 +1,8 @@
-"""Providers of annotating models: the three hooks create, check and collect, which know a wire and
-no policy.
+"""Provider protocol: the hooks create, check, collect, find and cancel, which know the wire format
+and no policy.
 
-A shard is what is created in one piece: a batch job of many requests, or one request that is
-answered at once. What to do when a hook fails is decided by the engine alone.
+A shard is what is created in one call: a batch job of many requests, or one request that is
+answered at once. The dispatcher alone decides what to do when a hook fails.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ Finish = Literal["stop", "length", "refusal", "filter"]
 
 
 class ProviderError(Exception):
-    """A call that did not succeed, as the wire told it.
+    """A call that failed, as the provider or the network reported it.
 
     Attributes:
         status: the HTTP status; None when no answer came.
         code: the provider's own word for it.
-        retry_after: seconds that the provider asks to wait.
+        retry_after: seconds that the provider requests to wait.
         sent: whether the provider may have begun to work: False when no connection was made.
     """
 
@@ -42,39 +42,40 @@ class ProviderError(Exception):
 
 
 class LookupPendingError(Exception):
-    """Whether a shard was created cannot be told yet: ask again later."""
+    """The provider cannot tell yet whether a shard was created: ask again later."""
 
 
 @dataclass(frozen=True)
 class RequestAttempt:
-    """One ask on its way, under the id that its answer carries."""
+    """One attempt of a request, under the id that its answer carries; `number` counts from 0."""
 
     custom_id: str
-    ask: AnnotationRequest
-    attempt: int
+    request: AnnotationRequest
+    number: int
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Requests that are created in one piece. `time` is when it was entered, in seconds since
+    """Requests that are created in one call. `time` is when they were logged, in seconds since
     1970.
     """
 
     hash: str
-    sendings: tuple[RequestAttempt, ...]
+    attempts: tuple[RequestAttempt, ...]
     time: float
     remote: str | None = None  # the provider's id, once it is known
 
     @property
     def custom_ids(self) -> set[str]:
-        return {sending.custom_id for sending in self.sendings}
+        """Return the ids of all requests."""
+        return {attempt.custom_id for attempt in self.attempts}
 
 
 @dataclass(frozen=True)
 class RawResponse:
-    """What came back for one request: the provider's raw answer, or its word for having none.
+    """The provider's raw response to one request, or its error code for having none.
 
-    An answer is billed; a reply without a body is not.
+    A response with a body is billed; one without is not.
     """
 
     custom_id: str
@@ -93,7 +94,7 @@ class SubmittedShard:
 
 @dataclass(frozen=True)
 class BatchStatus:
-    """How a shard stands: `status` in the provider's word."""
+    """State of a created shard; `status` is the provider's own word."""
 
     status: str
     ended: bool
@@ -102,7 +103,7 @@ class BatchStatus:
 
 @dataclass(frozen=True)
 class ParsedResponse:
-    """A raw answer, read: the text without its reasoning, why the model stopped, and the tokens
+    """A parsed response: the text without its reasoning, why the model stopped, and the tokens
     billed.
     """
 
@@ -115,7 +116,7 @@ class ParsedResponse:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How large a shard may be, and how many may be under way."""
+    """Largest size of a shard, and how many shards may be under way."""
 
     rows: int
     bytes: int
@@ -123,7 +124,7 @@ class BatchLimits:
 
 
 class Provider(Protocol):
-    """One way to ask one model. Its hooks are called from several threads and raise
+    """One way to send requests to one model. Its hooks are called from several threads and raise
     ProviderError.
     """
 
@@ -131,27 +132,27 @@ class Provider(Protocol):
     limits: BatchLimits
     remembers: bool  # whether `find` can tell if a shard was created
 
-    def measure(self, ask: AnnotationRequest) -> int:
-        """Bytes of the request on the wire."""
+    def measure(self, request: AnnotationRequest) -> int:
+        """Return the bytes of the request on the wire."""
         ...
 
     def create(self, shard: Shard) -> SubmittedShard:
-        """Sends the shard. Not to be repeated unless nothing was created."""
+        """Send the shard. Do not repeat this unless nothing was created."""
         ...
 
     def check(self, remote: str) -> BatchStatus:
-        """How a created shard stands."""
+        """Return the state of a created shard."""
         ...
 
     def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
-        """The replies of an ended shard in any order, those to failed requests too; a request may
-        have none.
+        """Return the replies of an ended shard in any order, with those of failed requests; a
+        request may have none.
         """
         ...
 
     def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
-        """A shard that was created by a process which did not live to say so; `known` ids are of
-        other shards.
+        """Return a shard that was created by a process which died before it could record it;
+        `known` ids belong to other shards.
 
         Raises:
             LookupPendingError: it cannot be told yet.
@@ -159,9 +160,9 @@ class Provider(Protocol):
         ...
 
     def cancel(self, remote: str) -> None:
-        """Asks for the shard to end soon; what is done by then stays billed."""
+        """Ask the provider to end the shard soon; what is done by then stays billed."""
         ...
 
     def read(self, body: dict[str, Any]) -> ParsedResponse:
-        """What a raw answer says. Raises ValueError for one that is not as the protocol has it."""
+        """Parse a raw response. Raise ValueError for one that violates the protocol."""
         ...

@@ -1,4 +1,6 @@
-"""A language model on our own workers, through the engines that the taught model uses."""
+"""Provider that runs a language model on our own workers, through the engines of the target
+model.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,8 +28,8 @@ Row = dict[str, Any]
 
 
 class LocalModel:
-    """All questions in one shard, answered at its creation. It costs nothing to ask again, so
-    nothing is in doubt.
+    """Answers all requests in one shard at its creation. A repeated request costs nothing, so no
+    outcome is ambiguous.
     """
 
     name = "model"
@@ -41,8 +43,8 @@ class LocalModel:
         seed: int,
         progress: Progress,
     ) -> None:
-        """`parts` is a folder within `folder` that keeps rows done before a kill; `progress` raises
-        to stop.
+        """`parts` is a folder within `folder` that keeps rows generated before a kill; `progress`
+        raises RunStopped to stop.
         """
         self._config = config
         self._folder = folder
@@ -51,17 +53,19 @@ class LocalModel:
         self._progress = progress
         self.limits = BatchLimits(1_000_000, 1 << 40, 1)
 
-    def measure(self, ask: AnnotationRequest) -> int:
+    def measure(self, request: AnnotationRequest) -> int:
         return 0
 
     def create(self, shard: Shard) -> SubmittedShard:
         # Votes on one question are samples of one prompt.
         groups: dict[tuple[str, int], list[tuple[int, str, AnnotationRequest]]] = {}
-        for sending in shard.sendings:
-            key = (sending.ask.example_id, sending.ask.repair)
-            groups.setdefault(key, []).append((sending.ask.vote, sending.custom_id, sending.ask))
-        asks = {f"{id_}-{repair}": members[0][2] for (id_, repair), members in groups.items()}
-        outputs = self._generate(asks, shard.hash)
+        for attempt in shard.attempts:
+            key = (attempt.request.example_id, attempt.request.repair)
+            groups.setdefault(key, []).append(
+                (attempt.request.vote, attempt.custom_id, attempt.request)
+            )
+        requests = {f"{id_}-{repair}": members[0][2] for (id_, repair), members in groups.items()}
+        outputs = self._generate(requests, shard.hash)
         replies = [
             self._reply(outputs[f"{id_}-{repair}"], vote, custom_id)
             for (id_, repair), members in groups.items()
@@ -73,13 +77,14 @@ class LocalModel:
         return BatchStatus("done", True)
 
     def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
-        raise NotImplementedError("answers come with their ticket")
+        raise NotImplementedError("answers come with their submission")
 
     def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
-        return None  # what was generated before a kill is in the parts, and is not generated again
+        # Rows generated before a kill are in the parts folder, and are not generated again.
+        return None
 
     def cancel(self, remote: str) -> None:
-        """Nothing runs when nobody waits."""
+        """Do nothing: generation runs within `create` alone."""
 
     def read(self, body: dict[str, Any]) -> ParsedResponse:
         thought = split_reasoning(str(body["text"]))
@@ -89,10 +94,10 @@ class LocalModel:
             thought.answer, thought.reasoning, "length" if cut else "stop", *tokens
         )
 
-    def _generate(self, asks: dict[str, AnnotationRequest], name: str) -> dict[str, Row]:
-        """The output of each ask, by its key."""
+    def _generate(self, requests: dict[str, AnnotationRequest], name: str) -> dict[str, Row]:
+        """Return the output row of each request, by its key."""
         config = self._config
-        prompt = next(iter(asks.values())).prompt
+        prompt = next(iter(requests.values())).prompt
         # All prompts of a round have the same system turn and worked examples.
         shots = [
             Shot(input=question[1], output=answer[1])
@@ -102,7 +107,10 @@ class LocalModel:
             config.model, PromptConfig(system=prompt.system, few_shot=shots), config.engine
         )
         examples = pa.table(
-            {"id": list(asks), "text": [ask.prompt.turns[-1][1] for ask in asks.values()]}
+            {
+                "id": list(requests),
+                "text": [request.prompt.turns[-1][1] for request in requests.values()],
+            }
         )
         drawn = config.votes if config.temperature != 0 else 0
         request = GenerationRequest(

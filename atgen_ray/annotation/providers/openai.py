@@ -1,4 +1,4 @@
-"""OpenAI and servers that speak its protocol: chat completions, one by one or as batch jobs.
+"""Client of OpenAI and of servers that speak its protocol: single chat completions, or batch jobs.
 
 https://platform.openai.com/docs/api-reference/chat and
 https://platform.openai.com/docs/guides/batch
@@ -41,7 +41,7 @@ FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "content_filt
 
 
 class _OpenAI:
-    """What single requests and batch jobs share."""
+    """Code that single requests and batch jobs share."""
 
     name = "openai"
 
@@ -57,10 +57,10 @@ class _OpenAI:
         self._run = run
         self._client = openai.OpenAI(**client_settings(config, "OPENAI_API_KEY", key))
 
-    def encode(self, ask: AnnotationRequest) -> dict[str, Any]:
-        """The body of a chat completion."""
+    def encode(self, request: AnnotationRequest) -> dict[str, Any]:
+        """Return the body of a chat completion."""
         config = self._config
-        prompt = ask.prompt
+        prompt = request.prompt
         turns = [{"role": "system", "content": prompt.system}]
         turns += [{"role": role, "content": text} for role, text in prompt.turns]
         # OpenAI's reasoning models refuse max_tokens, many compatible servers know nothing else.
@@ -73,8 +73,8 @@ class _OpenAI:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
-    def measure(self, ask: AnnotationRequest) -> int:
-        return measure_body(self.encode(ask))
+    def measure(self, request: AnnotationRequest) -> int:
+        return measure_body(self.encode(request))
 
     def read(self, body: dict[str, Any]) -> ParsedResponse:
         try:
@@ -82,7 +82,7 @@ class _OpenAI:
             usage = body["usage"]
             message = choice["message"]
             content = message.get("content") or ""
-            if isinstance(content, list):  # Mistral's servers tell thoughts and text apart
+            if isinstance(content, list):  # Mistral's servers return reasoning and text as parts
                 parts = [part if isinstance(part, dict) else {} for part in content]
                 content = "".join(
                     str(part.get("text") or "") for part in parts if part.get("type") == "text"
@@ -103,8 +103,8 @@ class _OpenAI:
 
 
 class OpenAIChat(_OpenAI):
-    """One request, answered at once; with `recovery: stored` OpenAI keeps it under the request's
-    id.
+    """One request, answered at once. With `recovery: stored` OpenAI stores it under the request's
+    id, so it can be looked up.
     """
 
     def __init__(self, config: OpenAIAnnotatorConfig, run: str, key: str) -> None:
@@ -116,40 +116,40 @@ class OpenAIChat(_OpenAI):
         self.limits = BatchLimits(1, BATCH_BYTES, config.concurrency)
 
     def create(self, shard: Shard) -> SubmittedShard:
-        (sending,) = shard.sendings
-        body = self.encode(sending.ask)
+        (attempt,) = shard.attempts
+        body = self.encode(attempt.request)
         if self.remembers:
-            body |= {"store": True, "metadata": {"atgen_request": sending.custom_id}}
+            body |= {"store": True, "metadata": {"atgen_request": attempt.custom_id}}
         with translated(self._sdk):
             raw = self._client.chat.completions.with_raw_response.create(**body)
-        return self._ticket(sending.custom_id, read_object(raw.text))
+        return self._submitted(attempt.custom_id, read_object(raw.text))
 
     def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
-        (sending,) = shard.sendings
-        mine = {"atgen_request": sending.custom_id}
+        (attempt,) = shard.attempts
+        mine = {"atgen_request": attempt.custom_id}
         with translated(self._sdk):
             raw = self._client.chat.completions.with_raw_response.list(metadata=mine, limit=1)
         for found in read_object(raw.text).get("data") or []:
-            if (found.get("metadata") or {}).get("atgen_request") == sending.custom_id:
-                return self._ticket(sending.custom_id, found)
+            if (found.get("metadata") or {}).get("atgen_request") == attempt.custom_id:
+                return self._submitted(attempt.custom_id, found)
         return None
 
     def check(self, remote: str) -> BatchStatus:
         return BatchStatus("completed", True)
 
     def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
-        raise NotImplementedError("a chat completion comes with its ticket")
+        raise NotImplementedError("a chat completion comes with its submission")
 
     def cancel(self, remote: str) -> None:
-        """Nothing to cancel: it is answered."""
+        """Do nothing: the request is answered already."""
 
-    def _ticket(self, custom_id: str, body: dict[str, Any]) -> SubmittedShard:
+    def _submitted(self, custom_id: str, body: dict[str, Any]) -> SubmittedShard:
         return SubmittedShard(str(body.get("id")), (RawResponse(custom_id, body),))
 
 
 class OpenAIBatch(_OpenAI):
-    """Batch jobs: a file of requests, a job on it with the shard's hash in its metadata, and its
-    two result files.
+    """Batch jobs: a file of requests, a job with the shard's hash in its metadata, and its two
+    result files.
     """
 
     remembers = True
@@ -161,10 +161,14 @@ class OpenAIBatch(_OpenAI):
     def create(self, shard: Shard) -> SubmittedShard:
         lines = [
             encode_json(
-                {"custom_id": sending.custom_id, "method": "POST", "url": "/v1/chat/completions"}
-                | {"body": self.encode(sending.ask)}
+                {
+                    "custom_id": attempt.custom_id,
+                    "method": "POST",
+                    "url": "/v1/chat/completions",
+                    "body": self.encode(attempt.request),
+                }
             )
-            for sending in shard.sendings
+            for attempt in shard.attempts
         ]
         content = "".join(f"{line}\n" for line in lines).encode()
         with translated(self._sdk):
@@ -193,10 +197,10 @@ class OpenAIBatch(_OpenAI):
             code = str(said.get("code") or "failed")
             message = str(said.get("message") or "the batch failed")
             return [
-                RawResponse(sending.custom_id, code=code, message=message)
-                for sending in shard.sendings
+                RawResponse(attempt.custom_id, code=code, message=message)
+                for attempt in shard.attempts
             ]
-        for _ in range(2):  # a broken line may be the fault of the way
+        for _ in range(2):  # a line may have been broken in transit
             rows = list[dict[str, Any]]()
             broken = 0
             for file in files:
@@ -237,7 +241,7 @@ class OpenAIBatch(_OpenAI):
 
 
 def _read_reply(row: dict[str, Any]) -> RawResponse:
-    """A line of an output or error file."""
+    """Parse a line of an output or error file."""
     response = row.get("response") or {}
     error = row.get("error") or {}
     body = response.get("body")

@@ -1,4 +1,4 @@
-"""Splits what a model thought aloud from its answer, in every common form, also where a tag is
+"""Separates a model's reasoning from its answer, in every common format, also where a tag is
 missing.
 """
 
@@ -28,7 +28,7 @@ CHANNELS = re.compile(
 
 
 class Thought(NamedTuple):
-    """`answer` without `reasoning`; `cut` when the thought never ended, so that there is no
+    """`answer` without its `reasoning`; `cut` when the reasoning never ended, so that there is no
     answer.
     """
 
@@ -38,10 +38,10 @@ class Thought(NamedTuple):
 
 
 def split_reasoning(text: str) -> Thought:
-    """The thought at the start of `text`, and what follows it.
+    """Split `text` into the reasoning at its start and the answer after it.
 
-    A missing opening tag (templates that give it to the model) and a missing closing one (an answer
-    that was cut off) are both understood. Tags later in the answer are part of it.
+    A missing opening tag (the chat template wrote it) and a missing closing tag (the answer was cut
+    off) are both recognised. Tags later in the answer are part of it.
     """
     if "<|channel|>" in text:  # the harmony format of gpt-oss
         parts = CHANNELS.findall(text)
@@ -67,7 +67,7 @@ def split_reasoning(text: str) -> Thought:
 
 
 def _is_opened(text: str, closing: re.Match[str]) -> bool:
-    """Whether the tag that `closing` closes stands before it: then both are part of the answer."""
+    """Return whether the opening tag of `closing` precedes it: then both are part of the answer."""
     opening = (
         closing[0]
         .replace("</", "<")
@@ -79,7 +79,7 @@ def _is_opened(text: str, closing: re.Match[str]) -> bool:
 
 
 def _unwrap(text: str) -> str:
-    """The answer without tags that say only that it is one, where they enclose all of it."""
+    """Return the answer without tags that only mark it as the answer."""
     stripped = text.strip()
     first = WRAPPERS.match(stripped)
     return WRAPPERS.sub("", stripped).strip() if first else stripped

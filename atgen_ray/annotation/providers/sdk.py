@@ -1,6 +1,4 @@
-"""What the wires of the paid providers have in common: errors of their SDKs, and files of JSON
-lines.
-"""
+"""Helpers of the paid providers' clients: SDK errors, and files of JSON lines."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +19,8 @@ BATCHES = 4  # under way at once
 
 
 def client_settings(config: RemoteAnnotatorConfig, variable: str, key: str) -> dict[str, Any]:
-    """Arguments of an SDK's client: the key, the address, a deadline, and none of its own retries.
+    """Return the arguments of an SDK's client: the key, the address, a deadline, and no retries of
+    its own.
 
     Raises:
         UserError: there is no key; one's own server (`base_url`) may do without.
@@ -37,7 +36,7 @@ def client_settings(config: RemoteAnnotatorConfig, variable: str, key: str) -> d
     return {
         "api_key": secret.get_secret_value() if secret else "none",
         "base_url": config.base_url,
-        # A create that is silently repeated is paid twice; the engine repeats what may be.
+        # A create that the SDK repeats silently is paid twice; the dispatcher decides on retries.
         "max_retries": 0,
         "timeout": httpx2.Timeout(
             config.timeout_seconds, connect=min(CONNECT_SECONDS, config.timeout_seconds)
@@ -46,22 +45,21 @@ def client_settings(config: RemoteAnnotatorConfig, variable: str, key: str) -> d
 
 
 def batch_limits(config: RemoteAnnotatorConfig, rows: int, size: int) -> BatchLimits:
-    """Limits of batch jobs, of which the provider takes `rows` requests and `size` bytes at
-    most.
+    """Return the limits of batch jobs, where the provider accepts at most `rows` requests and
+    `size` bytes.
     """
     return BatchLimits(max(2, min(config.shard_rows, rows)), size, min(config.concurrency, BATCHES))
 
 
 @contextmanager
 def translated(sdk: Any) -> Iterator[None]:
-    """Errors of an SDK (its module) as ProviderError, without any key."""
+    """Raise errors of an SDK (its module) as ProviderError, with every key redacted."""
     try:
         yield
     except sdk.APIStatusError as error:
         inner: dict[str, Any] = error.body if isinstance(error.body, dict) else {}
-        if isinstance(
-            inner.get("error"), dict
-        ):  # one SDK has taken the outer object off, the other has not
+        # One SDK has unwrapped the outer object, the other has not.
+        if isinstance(inner.get("error"), dict):
             inner = inner["error"]
         code = str(inner.get("code") or inner.get("type") or "")
         message = redact(str(inner.get("message") or error.message))
@@ -78,7 +76,9 @@ def translated(sdk: Any) -> Iterator[None]:
 
 
 def read_wait(headers: Any) -> float | None:
-    """The seconds of a Retry-After header; its other form, a date, is left to our own waits."""
+    """Return the seconds of a Retry-After header, or None; a date there is ignored, and our own
+    waits apply.
+    """
     try:
         return float(headers.get("retry-after", ""))
     except ValueError:
@@ -86,7 +86,9 @@ def read_wait(headers: Any) -> float | None:
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """A JSON object; ProviderError where an answer of status 200 holds something else."""
+    """Parse a JSON object. Raise ProviderError where a response of status 200 holds something
+    else.
+    """
     try:
         value = json.loads(text)
     except ValueError:
@@ -97,15 +99,15 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 def read_text(value: dict[str, Any], name: str) -> str:
-    """A text in an object; ProviderError where there is none."""
+    """Return a text in an object. Raise ProviderError where there is none."""
     if not isinstance(text := value.get(name), str) or not text:
         raise ProviderError(200, "malformed", f"the answer has no {name}")
     return text
 
 
 def read_lines(text: str) -> tuple[list[dict[str, Any]], int]:
-    """The objects of a JSON Lines file that have a custom_id, and how many lines are something
-    else.
+    """Return the objects of a JSON Lines file that have a custom_id, and the number of other
+    lines.
     """
     rows = []
     broken = 0
@@ -123,7 +125,7 @@ def read_lines(text: str) -> tuple[list[dict[str, Any]], int]:
 
 
 def measure_body(body: dict[str, Any]) -> int:
-    """Bytes of a request in a file of many: its JSON, and room for the id and the rest of its
+    """Return the bytes of a request in a batch file: its JSON, and an allowance for the id and the
     envelope.
     """
     return len(encode_json(body).encode()) + ENVELOPE
@@ -132,11 +134,10 @@ def measure_body(body: dict[str, Any]) -> int:
 def fill_gaps(
     shard: Shard, replies: list[RawResponse], done: int, broken: int
 ) -> list[RawResponse]:
-    """`replies`, and for requests that are done by the provider's count but cannot be read: a body
-    that says so.
+    """Return `replies`, and a body that says so for each request that is done but cannot be read.
 
-    `done` is how many the provider says have an answer. An unreadable answer is paid for, so it is
-    not asked again.
+    `done` is the number of answers by the provider's count. An unreadable answer is paid for, so it
+    is not requested again.
     """
     answered = sum(
         reply.body is not None and reply.custom_id in shard.custom_ids for reply in replies

@@ -1,1 +1,1 @@
-"""What a finished sweep shows: curves, comparisons with intervals, tables and plots."""
+"""Analysis of a finished sweep: curves, comparisons with intervals, tables and plots."""

@@ -1,5 +1,5 @@
-"""Stopping by predicted gain, tried on every curve of a suite: labels saved, score lost, and
-whether it predicts.
+"""Back-test of stopping by predicted gain on every curve of a suite: labels saved, score lost, and
+calibration of the forecasts.
 """
 
 import math
@@ -18,8 +18,8 @@ BOUNDS = (0.05, 0.95)
 
 @dataclass(frozen=True)
 class Backtest:
-    """One threshold over all curves. `saved` is a share of the labels, `lost` in units of the
-    metrics.
+    """Result of one threshold over all curves. `saved` is a share of the labels, `lost` is in units
+    of the metrics.
     """
 
     threshold: float
@@ -31,58 +31,56 @@ class Backtest:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often the next score's gain on the last lay within the 90 % interval predicted for it,
-    and the mean error.
+    """Calibration of forecasts: the share of gains of the next score within their predicted 90 %
+    interval, and the mean error.
     """
 
     predictions: int
     covered: float
-    error: Interval  # predicted less found
+    error: Interval  # predicted minus observed
 
 
 @dataclass(frozen=True)
 class GainForecast:
-    """What a curve up to its round `at` promised of the next batch of `more` labels, and what
-    came.
+    """Forecast of a curve up to its round `at` for the next batch of `more` labels, and the gain
+    observed.
     """
 
     at: int
     more: int
     gain: Gain
-    found: float
+    observed: float
 
 
 @dataclass(frozen=True)
 class ForecastTrace:
-    """A curve with all that it promised on the way."""
+    """A curve with the forecasts made at each of its rounds."""
 
     curve: Curve
-    promises: list[GainForecast]
+    forecasts: list[GainForecast]
 
     def find_stop(self, threshold: float, certainty: float) -> int:
-        """The index of the round after which the run would have stopped; the last where it would
-        not.
-        """
-        for promise in self.promises:
-            if np.mean(promise.gain.expected / promise.more < threshold) >= certainty:
-                return promise.at
+        """Return the index of the round after which the run would have stopped, else the last."""
+        for forecast in self.forecasts:
+            if np.mean(forecast.gain.expected / forecast.more < threshold) >= certainty:
+                return forecast.at
         return len(self.curve.labels) - 1
 
 
 def trace_curves(curves: Sequence[Curve]) -> list[ForecastTrace]:
-    """Those of `curves` that are long enough to be continued before their end."""
+    """Return the forecasts of those curves that are long enough for any."""
     traces = [
         ForecastTrace(curve, list(_follow(curve))) for curve in curves if len(curve.scores) > POINTS
     ]
-    return [trace for trace in traces if trace.promises]
+    return [trace for trace in traces if trace.forecasts]
 
 
 def backtest_stopping(traces: Sequence[ForecastTrace], analysis: AnalysisConfig) -> list[Backtest]:
-    """What each threshold of `analysis.gain_thresholds` would have saved and cost on curves of the
-    test set.
+    """Return what each threshold of `analysis.gain_thresholds` would have saved and cost on curves
+    of the test set.
 
-    A run steers by its dev split, never by the test set; here the test curve stands in for it, and
-    is smoother where the test set is larger than the dev split would be.
+    A run stops by its dev split, never by the test set. Here the test curve stands in for it, which
+    is smoother if the test set is larger than the dev split would be.
     """
     rows = []
     for threshold in analysis.gain_thresholds if traces else ():
@@ -103,15 +101,16 @@ def backtest_stopping(traces: Sequence[ForecastTrace], analysis: AnalysisConfig)
 
 
 def calibrate(traces: Sequence[ForecastTrace], analysis: AnalysisConfig) -> Calibration:
-    """Every promise against what came."""
-    promises = [promise for trace in traces for promise in trace.promises]
-    bounds = [np.quantile(promise.gain.observed, BOUNDS) for promise in promises]
+    """Compare every forecast with the gain observed."""
+    forecasts = [forecast for trace in traces for forecast in trace.forecasts]
+    bounds = [np.quantile(forecast.gain.observed, BOUNDS) for forecast in forecasts]
     covered = [
-        low <= promise.found <= high for promise, (low, high) in zip(promises, bounds, strict=True)
+        low <= forecast.observed <= high
+        for forecast, (low, high) in zip(forecasts, bounds, strict=True)
     ]
     share = float(np.mean(covered)) if covered else math.nan
-    errors = [float(each.gain.expected.mean()) - each.found for each in promises]
-    return Calibration(len(promises), share, estimate_mean(errors, analysis))
+    errors = [float(each.gain.expected.mean()) - each.observed for each in forecasts]
+    return Calibration(len(forecasts), share, estimate_mean(errors, analysis))
 
 
 def _follow(curve: Curve) -> Iterator[GainForecast]:

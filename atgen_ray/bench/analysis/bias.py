@@ -1,5 +1,5 @@
-"""The bias of selection: how labelled sets drift from their pools, and whom that serves in the test
-set.
+"""Bias of selection: distribution shift of labelled sets from their pools, and its effect on slices
+of the test set.
 """
 
 import math
@@ -25,9 +25,10 @@ MEASURES = ("mmd", "length", "clusters", "vocabulary", "language")
 
 @dataclass(frozen=True)
 class DistributionShift:
-    """One measure of one strategy on one task after the last round, with its difference from the
-    baseline's pair by pair, and how much that difference grows a round (least squares over each
-    pair).
+    """One measure of one strategy on one task.
+
+    `last` is its value after the last round, `difference` that value minus the baseline's over
+    pairs of runs, and `trend` the growth of the difference a round (least squares over each pair).
     """
 
     task: str
@@ -41,7 +42,7 @@ class DistributionShift:
 
 @dataclass(frozen=True)
 class SliceEffect:
-    """The final score on a slice of the test set, strategy minus baseline, pair by pair."""
+    """Final score on a slice of the test set, strategy minus baseline, over pairs of runs."""
 
     task: str
     model: str
@@ -51,8 +52,8 @@ class SliceEffect:
     difference: Interval
 
 
-def measure_drift(suite: BenchConfig, curves: Sequence[Curve]) -> list[DistributionShift]:
-    """Every measure of every strategy, in the order of the suite."""
+def measure_shifts(suite: BenchConfig, curves: Sequence[Curve]) -> list[DistributionShift]:
+    """Return every measure of every strategy, in the order of the suite."""
     rows: list[DistributionShift] = []
     for (task, model), group in _group(curves).items():
         facts = read_pool(group)
@@ -60,11 +61,11 @@ def measure_drift(suite: BenchConfig, curves: Sequence[Curve]) -> list[Distribut
             id(curve): [measure_shift(facts, ids) for ids in read_labeled(curve)] for curve in group
         }
         baseline = {
-            curve.pair: curve for curve in group if curve.cell.strategy == suite.analysis.baseline
+            curve.pair: curve for curve in group if curve.trial.strategy == suite.analysis.baseline
         }
         for strategy in suite.strategies:
             own = [
-                curve for curve in group if curve.cell.strategy == strategy and shifts[id(curve)]
+                curve for curve in group if curve.trial.strategy == strategy and shifts[id(curve)]
             ]
             for measure in MEASURES if own else ():
                 paths = {
@@ -75,6 +76,7 @@ def measure_drift(suite: BenchConfig, curves: Sequence[Curve]) -> list[Distribut
                     for pair in paths
                     if pair in baseline
                 }
+                # Runs of a pair may have different numbers of rounds: the shorter one counts.
                 apart = [
                     [a - b for a, b in zip(paths[pair], other, strict=False)]
                     for pair, other in others.items()
@@ -91,25 +93,26 @@ def measure_drift(suite: BenchConfig, curves: Sequence[Curve]) -> list[Distribut
 
 
 def measure_slices(suite: BenchConfig, curves: Sequence[Curve]) -> list[SliceEffect]:
-    """The effect of every strategy but the baseline on every slice, in the order of the suite."""
+    """Return the effect of every strategy but the baseline on every slice, in the order of the
+    suite.
+    """
     rows: list[SliceEffect] = []
     for (task, model), group in _group(curves).items():
         folder = _folder(group[0])
-        tables = (
-            folder.read_table(file, ["id", "text"]) for file in ("pool.parquet", "test.parquet")
-        )
-        pool, test = ({row["id"]: row["text"] for row in table.to_pylist()} for table in tables)
+        pool = _read_texts(folder, "pool.parquet")
+        test = _read_texts(folder, "test.parquet")
         slices = slice_examples(test, pool.values())
         scores = {id(curve): read_scores(curve) for curve in group}
         baseline = {
-            curve.pair: curve for curve in group if curve.cell.strategy == suite.analysis.baseline
+            curve.pair: curve for curve in group if curve.trial.strategy == suite.analysis.baseline
         }
         for strategy in suite.strategies:
             own = [
                 curve
                 for curve in group
-                if curve.cell.strategy == strategy and curve.pair in baseline
+                if curve.trial.strategy == strategy and curve.pair in baseline
             ]
+            # A strategy has an effect only against a run of the baseline with the same seed.
             if strategy == suite.analysis.baseline or not own:
                 continue
             for name, ids in slices.items():
@@ -125,14 +128,18 @@ def measure_slices(suite: BenchConfig, curves: Sequence[Curve]) -> list[SliceEff
     return rows
 
 
+def _read_texts(folder: RunFolder, file: str) -> dict[str, str]:
+    rows = folder.read_table(file, ["id", "text"]).to_pylist()
+    return {row["id"]: row["text"] for row in rows}
+
+
 def read_pool(group: Sequence[Curve]) -> PoolFacts:
-    """The pool that the runs of one task and model share; its vectors come from a run that has
-    them.
+    """Return the pool that the runs of one task and model share, with vectors from the first run
+    that has any.
     """
     folder = _folder(group[0])
     pool = folder.read_table("pool.parquet", ["id", "text", "content"]).to_pylist()
-    # The runs are over and known answers were theirs to learn from: this looks back and chooses
-    # nothing.
+    # The runs are over: reading the known answers of the pool here influences no selection.
     gold = {row["id"]: row["references"] for row in folder.read_table("gold.parquet").to_pylist()}
     vectors = {}
     for curve in group:
@@ -151,14 +158,14 @@ def read_pool(group: Sequence[Curve]) -> PoolFacts:
 
 
 def read_labeled(curve: Curve) -> list[list[str]]:
-    """Ids labelled so far after each round."""
+    """Return the ids labelled so far after each round."""
     rows = _folder(curve).read_jsonl("labeled.jsonl")
     rounds = sorted({row["round"] for row in rows})
     return [[row["id"] for row in rows if row["round"] <= round] for round in rounds]
 
 
 def read_scores(curve: Curve) -> dict[str, float]:
-    """The final score of each test example."""
+    """Return the final score of each test example."""
     folder = _folder(curve)
     last = max(path for path in folder.list("rounds") if folder.exists(f"{path}/predictions.jsonl"))
     rows = folder.read_jsonl(f"{last}/predictions.jsonl")
@@ -166,7 +173,7 @@ def read_scores(curve: Curve) -> dict[str, float]:
 
 
 def find_slope(path: Sequence[float]) -> float:
-    """The change of a measure a round; NaN with one round."""
+    """Return the change of a measure a round; NaN with one round."""
     from scipy.stats import linregress
 
     return float(linregress(range(len(path)), path).slope) if len(path) > 1 else math.nan
@@ -175,12 +182,12 @@ def find_slope(path: Sequence[float]) -> float:
 def _group(curves: Sequence[Curve]) -> dict[tuple[str, str], list[Curve]]:
     groups: dict[tuple[str, str], list[Curve]] = {}
     for curve in curves:
-        groups.setdefault((curve.cell.task, curve.cell.model), []).append(curve)
+        groups.setdefault((curve.trial.task, curve.trial.model), []).append(curve)
     return groups
 
 
 def _folder(curve: Curve) -> RunFolder:
-    return RunFolder(curve.cell.run.storage, curve.cell.run.name)
+    return RunFolder(curve.trial.run.storage, curve.trial.run.name)
 
 
 def _mean(scores: Mapping[str, float], ids: Sequence[str]) -> float:

@@ -1,6 +1,5 @@
-"""Comparisons other than with the baseline, such as a strategy with and without a setting.
-
-Every strategy against the baseline, task by task and over all tasks.
+"""Comparisons of strategies: each with the baseline, task by task and over all tasks, and those
+that `analysis.rivals` names, such as a strategy with and without a setting.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,6 @@ import numpy as np
 from atgen_ray.bench.analysis.curves import Curve
 from atgen_ray.bench.analysis.statistics import (
     Interval,
-    Points,
     Reach,
     align_curves,
     compare_pairs,
@@ -29,10 +27,10 @@ ALL = "all tasks"
 @dataclass(frozen=True)
 class Comparison:
     """One strategy on one task (or over all) and model. Differences are strategy minus baseline,
-    pair by pair.
+    over pairs of runs.
 
-    `p` are of the difference in the final score, `corrected` for all strategies and tasks of its
-    table.
+    `p` belongs to the difference in the final score; `corrected` is p corrected for all strategies
+    and tasks of its table.
     """
 
     task: str
@@ -46,8 +44,8 @@ class Comparison:
     p: float
     corrected: float
     verdict: str
-    reach: Reach | None  # None over all tasks, whose labels do not compare
-    reach_seconds: Interval | None  # of a run's devices until then
+    reach: Reach | None  # None over all tasks, since their labels cannot be compared
+    reach_seconds: Interval | None  # of a run's devices up to `reach`
     device_seconds: Interval  # of a whole run
 
 
@@ -62,13 +60,13 @@ class _Draft:
 
 
 def compare_strategies(suite: BenchConfig, curves: Sequence[Curve]) -> list[Comparison]:
-    """The comparisons of each task and model, in the order of the suite."""
+    """Return the comparisons of each task and model, in the order of the suite."""
     return _finish(list(_draft(suite, curves)), suite.analysis)
 
 
 def compare_overall(suite: BenchConfig, curves: Sequence[Curve]) -> list[Comparison]:
-    """One comparison for each strategy and model over the pairs of all tasks, every pair counted
-    alike.
+    """Return one comparison for each strategy and model over the pairs of all tasks; every pair has
+    the same weight.
     """
     drafts = list(_draft(suite, curves))
     merged = []
@@ -86,7 +84,7 @@ def compare_overall(suite: BenchConfig, curves: Sequence[Curve]) -> list[Compari
 
 
 def list_points(curve: Curve) -> list[tuple[float, float]]:
-    """Labels and score at each round."""
+    """Return labels and score at each round."""
     return [
         (float(labels), score) for labels, score in zip(curve.labels, curve.scores, strict=True)
     ]
@@ -94,7 +92,7 @@ def list_points(curve: Curve) -> list[tuple[float, float]]:
 
 def _draft(suite: BenchConfig, curves: Sequence[Curve]) -> Iterator[_Draft]:
     baseline = {
-        curve.pair: curve for curve in curves if curve.cell.strategy == suite.analysis.baseline
+        curve.pair: curve for curve in curves if curve.trial.strategy == suite.analysis.baseline
     }
     for task, settings in suite.tasks.items():
         for model in suite.models:
@@ -102,10 +100,11 @@ def _draft(suite: BenchConfig, curves: Sequence[Curve]) -> Iterator[_Draft]:
                 rows = [
                     curve
                     for curve in curves
-                    if (curve.cell.task, curve.cell.model, curve.cell.strategy)
+                    if (curve.trial.task, curve.trial.model, curve.trial.strategy)
                     == (task, model, strategy)
                     and curve.pair in baseline
                 ]
+                # Only pairs count: a run whose baseline has not finished is left out.
                 if rows:
                     yield _Draft(
                         task,
@@ -123,6 +122,7 @@ def _finish(drafts: list[_Draft], analysis: AnalysisConfig) -> list[Comparison]:
         for d in drafts
     ]
     values = [compare_pairs(row, analysis.seed) for row in finals]
+    # The baseline is compared with itself only to fill its row: it must not weaken the correction.
     rivals = [index for index, draft in enumerate(drafts) if draft.strategy != analysis.baseline]
     corrected = dict(zip(rivals, correct_many([values[index] for index in rivals]), strict=True))
     return [
@@ -134,13 +134,12 @@ def _finish(drafts: list[_Draft], analysis: AnalysisConfig) -> list[Comparison]:
 def _compare(
     draft: _Draft, differences: list[float], p: float, corrected: float, analysis: AnalysisConfig
 ) -> Comparison:
-    own, other = (
-        [measure_area(list_points(curve)) for curve in rows]
-        for rows in (draft.curves, draft.against)
-    )
+    own = [measure_area(list_points(curve)) for curve in draft.curves]
+    other = [measure_area(list_points(curve)) for curve in draft.against]
     difference = estimate_mean(differences, analysis)
+    # The baseline has a row of its own, without a verdict or a p.
     is_baseline = draft.strategy == analysis.baseline
-    reach = None if draft.task == ALL else estimate_reach(*_points(draft), analysis)
+    reach = None if draft.task == ALL else _estimate_reach(draft, analysis)
     return Comparison(
         task=draft.task,
         model=draft.model,
@@ -161,14 +160,14 @@ def _compare(
     )
 
 
-def _points(draft: _Draft) -> tuple[list[Points], list[Points]]:
-    return [list_points(curve) for curve in draft.against], [
-        list_points(curve) for curve in draft.curves
-    ]
+def _estimate_reach(draft: _Draft, analysis: AnalysisConfig) -> Reach:
+    baseline = [list_points(curve) for curve in draft.against]
+    curves = [list_points(curve) for curve in draft.curves]
+    return estimate_reach(baseline, curves, analysis)
 
 
 def _find_seconds(curves: list[Curve], labels: Interval) -> Interval:
-    """The mean seconds that runs had taken at each bound of `labels`."""
+    """Return the mean seconds that runs had taken at each bound of `labels`."""
     spent = [
         list(zip(map(float, curve.labels), curve.seconds_so_far(), strict=True)) for curve in curves
     ]
@@ -180,7 +179,7 @@ def _find_seconds(curves: list[Curve], labels: Interval) -> Interval:
 
 
 def compare_rivals(suite: BenchConfig, curves: Sequence[Curve]) -> list[Comparison]:
-    """Each strategy of `analysis.rivals` less the one named beside it, task by task."""
+    """Compare each strategy of `analysis.rivals` with the one named beside it, task by task."""
     rows = []
     for strategy, other in suite.analysis.rivals.items():
         analysis = suite.analysis.model_copy(update={"baseline": other})

@@ -1,4 +1,4 @@
-"""The learning curves of a suite, read from the journal and the folders of its runs."""
+"""Learning curves of a suite, read from the journal and the folders of its runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,19 +7,20 @@ from atgen_ray.bench.grid import Trial
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
 
-FEATURES = ("embedding", "generation")  # the steps that strategies need and random choice does not
+FEATURES = ("embedding", "generation")  # steps that strategies need, but random selection does not
 Pair = tuple[str, str, int, int]  # task, model, seed and order
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One finished run: a score, labels and dollars so far, and the seconds of each step, at each
-    of its rounds.
+    """One finished run: score, labels and dollars so far, and the seconds of each step, for each of
+    its rounds.
 
-    `seconds` count what the run would have taken alone: also what other runs had made already.
+    `seconds` are those that the run would have taken alone: they include work taken from the cache
+    of other runs.
     """
 
-    cell: Trial
+    trial: Trial
     metric: str
     labels: list[int]
     scores: list[float]
@@ -28,11 +29,11 @@ class Curve:
 
     @property
     def pair(self) -> Pair:
-        """What the run has in common with the baseline's."""
-        return self.cell.pair
+        """Return what the run has in common with that of the baseline."""
+        return self.trial.pair
 
     def seconds_so_far(self) -> list[float]:
-        """Seconds of all steps up to and including each round."""
+        """Return the seconds of all steps up to and including each round."""
         total = 0.0
         found = []
         for row in self.seconds:
@@ -41,28 +42,29 @@ class Curve:
         return found
 
     def sum_seconds(self, steps: Sequence[str]) -> float:
-        """Seconds of some steps over the whole run."""
+        """Return the seconds of some steps over the whole run."""
         return sum(row.get(step, 0.0) for row in self.seconds for step in steps)
 
 
-def read_curves(cells: Sequence[Trial], metrics: dict[str, str], journal: Journal) -> list[Curve]:
-    """A curve for each run that is finished and has the metric of its task (`metrics`) on a test
+def read_curves(trials: Sequence[Trial], metrics: dict[str, str], journal: Journal) -> list[Curve]:
+    """Return a curve for each finished run that has the metric of its task (`metrics`) on a test
     set.
     """
     known = {record.name: record.status for record in journal.runs()}
     curves = []
-    for cell in cells:
-        if known.get(cell.run.name) != "finished":
+    for trial in trials:
+        if known.get(trial.run.name) != "finished":
             continue
-        rows = RunFolder(cell.run.storage, cell.run.name).read_json("metrics.json")
-        metric = metrics[cell.task]
+        # Rounds in which the metric could judge no example are left out.
+        rows = RunFolder(trial.run.storage, trial.run.name).read_json("metrics.json")
+        metric = metrics[trial.task]
         rows = [row for row in rows if (row["metrics"].get(metric) or {}).get("mean") is not None]
-        seconds = _read_seconds(journal, cell.run.name)
+        seconds = _read_seconds(journal, trial.run.name)
         rounds = [row["round"] for row in rows]
         if rows:
             curves.append(
                 Curve(
-                    cell=cell,
+                    trial=trial,
                     metric=metric,
                     labels=[row["labels"] for row in rows],
                     scores=[row["metrics"][metric]["mean"] for row in rows],
@@ -75,8 +77,7 @@ def read_curves(cells: Sequence[Trial], metrics: dict[str, str], journal: Journa
 
 def _read_seconds(journal: Journal, run: str) -> dict[int, dict[str, float]]:
     found: dict[int, dict[str, float]] = {}
-    for event in journal.events(run):
-        if event.kind == "step":
-            spent = (event.seconds or 0.0) + float(event.payload.get("reused_seconds", 0.0))
-            found.setdefault(event.round or 0, {})[str(event.step)] = spent
+    for event in journal.steps(run):
+        spent = (event.seconds or 0.0) + float(event.payload.get("reused_seconds", 0.0))
+        found.setdefault(event.round or 0, {})[str(event.step)] = spent
     return found

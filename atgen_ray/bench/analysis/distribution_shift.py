@@ -1,8 +1,5 @@
-"""Parts of a test set that selection may serve unequally: by length, by how usual the words are, by
-language.
-
-How far a labelled set lies from its pool: in embedding, length, clusters, words of the answers and
-language.
+"""Distribution shift of a labelled set from its pool, by embedding, length, clusters, words of the
+answers and language; and slices of a test set, on which selection may have unequal effects.
 """
 
 import math
@@ -22,11 +19,11 @@ LEAST = 3  # examples of a slice
 
 
 def slice_examples(test: Mapping[str, str], pool: Iterable[str]) -> dict[str, list[str]]:
-    """Ids of `test` (input text by id) by slice; thirds of equal size, and languages where there
-    are several.
+    """Return the ids of `test` (input text by id) by slice: thirds of equal size, and languages if
+    there are several.
 
-    short, middle and long go by words; rare, mixed and common by the mean log frequency of the
-    words in `pool`. A slice of fewer than three examples is left out.
+    short, middle and long are by number of words; rare, mixed and common by the mean log frequency
+    of the words in `pool`. A slice of fewer than three examples is left out.
     """
     counts = Counter(word for text in pool for word in _words(text))
     lengths = {id_: float(len(text.split())) for id_, text in test.items()}
@@ -42,7 +39,7 @@ def slice_examples(test: Mapping[str, str], pool: Iterable[str]) -> dict[str, li
 
 
 def _cut(values: Mapping[str, float], names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Ids in parts of equal size by value, ties by id."""
+    """Return the ids in parts of equal size by value, ties by id."""
     ordered = sorted(values, key=lambda id_: (values[id_], id_))
     return {
         name: list(part)
@@ -62,7 +59,7 @@ WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class PoolFacts:
-    """What a pool looks like, computed once: texts, answers and vectors by id, in one order."""
+    """Statistics of a pool, computed once. Texts, answers and vectors are by example id."""
 
     ids: list[str]
     texts: Mapping[str, str]
@@ -74,7 +71,7 @@ class PoolFacts:
 
 
 def study_pool(texts: Mapping[str, str], answers: Mapping[str, str], vectors: Vectors) -> PoolFacts:
-    """The facts of a pool; `answers` and `vectors` may lack some ids."""
+    """Return the statistics of a pool; `answers` and `vectors` may lack some ids."""
     ids = sorted(texts)
     sample = _sample(ids, vectors)
     return PoolFacts(
@@ -89,24 +86,23 @@ def study_pool(texts: Mapping[str, str], answers: Mapping[str, str], vectors: Ve
 
 
 def measure_shift(pool: PoolFacts, labeled: Sequence[str]) -> dict[str, float]:
-    """Distances of the examples `labeled` from the pool; NaN where there is nothing to measure.
+    """Return distances of the examples `labeled` from the pool; NaN if there is nothing to measure.
 
     mmd: maximum mean discrepancy of the embeddings, squared, biased, with a Gaussian kernel of the
-        median distance (Gretton et al. 2012, JMLR 13:723). A small set is far even when drawn at
-        random: compare with the baseline's.
+        median distance (Gretton et al. 2012, JMLR 13:723). A small set is distant even if drawn at
+        random: compare with the baseline.
     length: mean words of the labelled inputs over those of the pool.
     clusters: share of the pool's clusters with a labelled example.
     vocabulary: Jensen-Shannon distance (base 2) of the words in the answers.
     language: total variation distance of the languages; 0 where the pool has one.
     """
+    coverage = {}
+    if pool.clusters is not None:
+        coverage = pool.clusters.cover({"all": labeled}, [], dict(pool.vectors))
     return {
         "mmd": _measure_mmd(pool, labeled),
         "length": _mean_length(pool, labeled) / _mean_length(pool, pool.ids),
-        "clusters": pool.clusters.cover({"all": labeled}, [], dict(pool.vectors)).get(
-            "all", math.nan
-        )
-        if pool.clusters
-        else math.nan,
+        "clusters": coverage.get("all", math.nan),
         "vocabulary": _compare_words(pool, labeled),
         "language": _compare_languages(pool, labeled),
     }
@@ -114,10 +110,8 @@ def measure_shift(pool: PoolFacts, labeled: Sequence[str]) -> dict[str, float]:
 
 @cache
 def name_language(text: str) -> str:
-    """The language of a text as ISO 639-1, by its character n-grams; `unknown` where it has no
-    letters.
-
-    Short texts are often taken for a related language.
+    """Return the language of a text as ISO 639-1, by its character n-grams; `unknown` if it has no
+    letters. Short texts are often taken for a related language.
     """
     from langdetect import DetectorFactory, LangDetectException, detect
 
@@ -163,11 +157,9 @@ def _compare_languages(pool: PoolFacts, labeled: Sequence[str]) -> float:
 
     one = share(labeled)
     other = share(pool.ids)
-    return (
-        sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in one | other) / 2
-        if labeled
-        else math.nan
-    )
+    if not labeled:
+        return math.nan
+    return sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in one | other) / 2
 
 
 def _distance(one: Counter[str], other: Counter[str]) -> float:
@@ -176,5 +168,6 @@ def _distance(one: Counter[str], other: Counter[str]) -> float:
     words = sorted(one | other)
     if not one.total() or not other.total():
         return math.nan
-    rows = [[counts[word] for word in words] for counts in (one, other)]
-    return float(jensenshannon(*rows, base=2))
+    counts = [one[word] for word in words]
+    other_counts = [other[word] for word in words]
+    return float(jensenshannon(counts, other_counts, base=2))

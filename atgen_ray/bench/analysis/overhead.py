@@ -1,5 +1,5 @@
-"""What the loop itself costs: device seconds and energy of its steps, a label saved, and the price
-where it pays.
+"""Overhead of strategies: device seconds and energy of the loop, their share for each label saved,
+and the price of a label above which a strategy pays.
 """
 
 import math
@@ -16,13 +16,13 @@ JOULES_PER_WATT_HOUR = 3600
 
 @dataclass(frozen=True)
 class Overhead:
-    """The cost of one strategy on one task: mean device seconds of a run by kind of step.
+    """Cost of one strategy on one task: mean device seconds of a run by kind of step.
 
-    A device is what one run takes (`resources`). `extra` are the seconds that the strategy takes
-    for features and selection beyond those of the baseline, run by run; `saved` the labels it
-    spares at the baseline's final score; `extra_a_label` and `watt_hours_a_label` the extra
-    seconds, and the energy of the whole run, for each of them; `break_even` the price of a label in
-    dollars above which the extra seconds pay, NaN where no label is saved for certain.
+    A device is what one run reserves (`resources`). `extra` are the seconds for features and
+    selection minus those of the baseline, over pairs of runs. `saved` are the labels saved at the
+    baseline's final score. `extra_a_label` and `watt_hours_a_label` are the extra seconds, and the
+    energy of the whole run, for each label saved. `break_even` is the price of a label in dollars
+    above which the extra seconds pay; NaN unless the interval of `saved` is above 0.
     """
 
     task: str
@@ -44,9 +44,9 @@ class Overhead:
 def measure_overhead(
     suite: BenchConfig, curves: Sequence[Curve], comparisons: Sequence[Comparison]
 ) -> list[Overhead]:
-    """The overhead of each compared strategy but the baseline."""
+    """Return the overhead of each compared strategy but the baseline."""
     baseline = {
-        curve.pair: curve for curve in curves if curve.cell.strategy == suite.analysis.baseline
+        curve.pair: curve for curve in curves if curve.trial.strategy == suite.analysis.baseline
     }
     rows = []
     for found in comparisons:
@@ -55,10 +55,11 @@ def measure_overhead(
         own = [
             curve
             for curve in curves
-            if (curve.cell.task, curve.cell.model, curve.cell.strategy)
+            if (curve.trial.task, curve.trial.model, curve.trial.strategy)
             == (found.task, found.model, found.strategy)
             and curve.pair in baseline
         ]
+        # Training and evaluation are the same work for every strategy.
         steps = (*FEATURES, "selection")
         extra = estimate_mean(
             [curve.sum_seconds(steps) - baseline[curve.pair].sum_seconds(steps) for curve in own],
@@ -78,6 +79,7 @@ def _describe(suite: BenchConfig, found: Comparison, own: list[Curve], extra: In
     evaluation = mean("evaluation")
     saved = count_saved(found)
     price = find_break_even(extra.mean, saved, suite.cost.device_dollars_per_hour)
+    # Seconds x watts are joules.
     watt_hours = (
         (features + selection + training + evaluation)
         * suite.cost.device_watts
@@ -94,29 +96,30 @@ def _describe(suite: BenchConfig, found: Comparison, own: list[Curve], extra: In
         watt_hours=watt_hours,
         extra=extra,
         saved=saved,
-        extra_a_label=share_out(extra.mean, saved),
-        watt_hours_a_label=share_out(watt_hours, saved),
+        extra_a_label=divide_by_saved(extra.mean, saved),
+        watt_hours_a_label=divide_by_saved(watt_hours, saved),
         break_even=price,
         statement=state_break_even(price, suite.cost.label_prices),
     )
 
 
 def count_saved(found: Comparison) -> Interval:
-    """Labels that a strategy spares at the baseline's final score: those bought less those
-    needed.
+    """Return the labels that a strategy saves at the baseline's final score: those bought minus
+    those needed.
     """
     reach = found.reach
     if reach is None:
         return Interval(math.nan, math.nan, math.nan, 0)
     labels = reach.labels
+    # The upper bound of the labels needed is the lower bound of those saved.
     return Interval(
         reach.last - labels.mean, reach.last - labels.high, reach.last - labels.low, labels.count
     )
 
 
-def share_out(amount: float, saved: Interval) -> Interval:
-    """An amount for each label saved; infinite where none may be saved, NaN where none is on the
-    whole.
+def divide_by_saved(amount: float, saved: Interval) -> Interval:
+    """Return `amount` for each label saved. The upper bound is infinite if the interval of `saved`
+    reaches 0; all is NaN if its mean is not above 0.
     """
     if not saved.mean > 0:
         return Interval(math.nan, math.nan, math.nan, saved.count)
@@ -129,11 +132,11 @@ def share_out(amount: float, saved: Interval) -> Interval:
 
 
 def find_break_even(extra_seconds: float, saved: Interval, dollars_per_hour: float) -> float:
-    """The price of a label above which the extra seconds pay; 0 where there are none, NaN where
-    nothing is saved.
+    """Return the price of a label above which the extra seconds pay; 0 if there are none, NaN if no
+    label is saved.
 
-    It counts labels saved by the lower bound of their interval, so that it is no promise that the
-    data does not make.
+    Labels saved are counted by the lower bound of their interval, so that the price is one that the
+    data supports.
     """
     if not saved.low > 0:
         return math.nan
@@ -141,7 +144,7 @@ def find_break_even(extra_seconds: float, saved: Interval, dollars_per_hour: flo
 
 
 def state_break_even(price: float, label_prices: Sequence[float]) -> str:
-    """The break-even in words, at each price of a label."""
+    """Return the break-even in words, for each price of a label."""
     if math.isnan(price):
         return "no label is shown to be saved: at no price does it pay"
     worth = [f"${label:g}" for label in label_prices if label > price]

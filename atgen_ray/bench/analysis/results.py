@@ -1,4 +1,4 @@
-"""Everything that follows from a suite, written as JSON, Markdown, CSV, SVG and PNG."""
+"""Results of a suite: all comparisons, written as JSON, Markdown, CSV, SVG and PNG."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from atgen_ray.bench.analysis.backtest import (
 from atgen_ray.bench.analysis.bias import (
     DistributionShift,
     SliceEffect,
-    measure_drift,
+    measure_shifts,
     measure_slices,
 )
 from atgen_ray.bench.analysis.comparisons import (
@@ -57,7 +57,7 @@ LABELS = (
 
 @dataclass(frozen=True)
 class Results:
-    """What follows from the finished runs of a suite."""
+    """All results from the finished runs of a suite, as `results.json` holds them."""
 
     machine: dict[str, Any]
     runs: int
@@ -74,7 +74,7 @@ class Results:
 
 
 def analyse(suite: BenchConfig, curves: Sequence[Curve], expected: int) -> Results:
-    """Results from `curves`, where `expected` runs were asked for."""
+    """Return the results from `curves`; `expected` is the number of runs in the suite."""
     strategies = compare_strategies(suite, curves)
     traces = trace_curves(curves)
     return Results(
@@ -84,7 +84,7 @@ def analyse(suite: BenchConfig, curves: Sequence[Curve], expected: int) -> Resul
         strategies=strategies,
         overall=compare_overall(suite, curves),
         rivals=compare_rivals(suite, curves),
-        drift=measure_drift(suite, curves),
+        drift=measure_shifts(suite, curves),
         slices=measure_slices(suite, curves),
         overhead=measure_overhead(suite, curves, strategies),
         backtest=backtest_stopping(traces, suite.analysis),
@@ -96,32 +96,32 @@ def analyse(suite: BenchConfig, curves: Sequence[Curve], expected: int) -> Resul
 def write_results(
     suite: BenchConfig, curves: Sequence[Curve], results: Results, folder: Path
 ) -> None:
-    """Writes `results.json`, `results.md`, a CSV for each table, and both pictures as SVG and PNG
-    into `folder`.
+    """Write `results.json`, `results.md`, a CSV for each table, and both plots as SVG and PNG into
+    `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(encode_json(asdict(results), indent=1) + "\n")
     (folder / "results.md").write_text(describe_results(suite, results))
     for name in ("strategies", "overall", "rivals", "drift", "slices", "overhead", "backtest"):
         (folder / f"{name}.csv").write_text(write_csv(getattr(results, name)))
-    pictures = {
+    plots = {
         "curves": ("Learning curves, mean over seeds with intervals", draw_curves(suite, curves)),
         "differences": (
             "Final scores less the baseline's",
             draw_differences([*results.overall, *results.strategies], suite.analysis.baseline),
         ),
     }
-    for name, (label, (size, draw)) in pictures.items():
+    for name, (label, (size, draw)) in plots.items():
         (folder / f"{name}.svg").write_text(draw_svg_file(label, size, draw))
         (folder / f"{name}.png").write_bytes(draw_png(size, draw))
 
 
 def describe_results(suite: BenchConfig, results: Results) -> str:
-    """The page of the suite: every table with what it rests on."""
+    """Return the page of the suite as Markdown: every table, and how it was computed."""
     level = f"{100 * suite.analysis.confidence:g} %"
     baseline = suite.analysis.baseline
     pairs = len(suite.seeds) * len(suite.orders)
-    least = 2 / 2**pairs
+    least = 2 / 2**pairs  # the smallest p that an exact sign test can give
     machine = ", ".join(f"{key} {value}" for key, value in results.machine.items())
     parts = [
         f"# Suite {suite.name}\n\n{results.runs} of {results.expected} runs finished; seeds "
@@ -136,7 +136,7 @@ def describe_results(suite: BenchConfig, results: Results) -> str:
         f"tasks\n\n{write_markdown(results.overall, SCORES)}\n![Differences](differences.png)\n",
         f"## Area under the curve, labels to {baseline}'s final score, device seconds of a run\n\n"
         f"{write_markdown(results.strategies, LABELS)}",
-        f"## Dollars\n\n{write_dollars(suite, results)}",
+        f"## Dollars\n\n{format_dollars(suite, results)}",
     ]
     if results.rivals:
         parts.append(f"## Further comparisons\n\n{write_markdown(results.rivals, SCORES)}")
@@ -156,9 +156,9 @@ def describe_results(suite: BenchConfig, results: Results) -> str:
     return "\n".join(parts)
 
 
-def write_dollars(suite: BenchConfig, results: Results) -> str:
-    """What a run costs until it is as good as the baseline's last: labels at each price, and
-    devices.
+def format_dollars(suite: BenchConfig, results: Results) -> str:
+    """Return a table of what a run costs until it reaches the baseline's final score: labels at
+    each price, and devices.
     """
     lines = [
         "| task | model | strategy | "
@@ -171,14 +171,14 @@ def write_dollars(suite: BenchConfig, results: Results) -> str:
         if reach is None:
             continue
         cells = [
-            _write_dollars(row, price, suite.cost.device_dollars_per_hour)
+            _format_dollars(row, price, suite.cost.device_dollars_per_hour)
             for price in suite.cost.label_prices
         ]
         lines.append(f"| {row.task} | {row.model} | {row.strategy} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _write_dollars(row: Comparison, price: float, per_hour: float) -> str:
+def _format_dollars(row: Comparison, price: float, per_hour: float) -> str:
     reach = row.reach
     seconds = row.reach_seconds
     if reach is None or seconds is None or math.isnan(reach.labels.low):
@@ -205,18 +205,17 @@ def _describe_backtest(results: Results) -> str:
 
 
 def _plain(curve: Curve) -> dict[str, Any]:
-    cell = curve.cell
-    place = {
-        "task": cell.task,
-        "model": cell.model,
-        "strategy": cell.strategy,
-        "seed": cell.seed,
-        "order": cell.order,
-    }
-    found = {
+    trial = curve.trial
+    return {
+        "run": trial.run.name,
+        "task": trial.task,
+        "model": trial.model,
+        "strategy": trial.strategy,
+        "seed": trial.seed,
+        "order": trial.order,
         "metric": curve.metric,
         "labels": curve.labels,
         "scores": curve.scores,
         "dollars": curve.dollars,
+        "seconds": curve.seconds,
     }
-    return {"run": cell.run.name} | place | found | {"seconds": curve.seconds}

@@ -1,4 +1,4 @@
-"""Rows of dataclasses as Markdown for people and CSV for programs."""
+"""Tables of dataclasses as Markdown for people and CSV for programs."""
 
 import csv
 import io
@@ -10,12 +10,12 @@ from typing import Any
 from atgen_ray.bench.analysis.statistics import Interval, Reach
 from atgen_ray.reporting.formats import DASH
 
-ROUNDING = 1e-12  # what is left of a difference of two equal means
+ROUNDING = 1e-12  # error of a difference between two equal means
 
 
 def write_markdown(rows: Sequence[Any], columns: Sequence[str] = ()) -> str:
-    """A table of `columns` (all fields where none are named); an interval stands in one cell with
-    its bounds.
+    """Return a table of `columns`, by default of all fields; an interval and its bounds share a
+    cell.
     """
     if not rows:
         return "Nothing was measured.\n"
@@ -31,7 +31,7 @@ def write_markdown(rows: Sequence[Any], columns: Sequence[str] = ()) -> str:
 
 
 def write_csv(rows: Sequence[Any]) -> str:
-    """A line a row; an interval becomes the columns NAME.mean, NAME.low, NAME.high and
+    """Return a line a row; an interval becomes the columns NAME.mean, NAME.low, NAME.high and
     NAME.count.
     """
     flat = [flatten(asdict(row)) for row in rows]
@@ -44,7 +44,7 @@ def write_csv(rows: Sequence[Any]) -> str:
 
 
 def write_cell(value: Any) -> str:
-    """A value as it stands in a table."""
+    """Return a value as text for a table."""
     if value is None:
         return DASH
     if isinstance(value, Reach):
@@ -57,7 +57,7 @@ def write_cell(value: Any) -> str:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
+    """Return nested mappings as one mapping with dotted keys."""
     if not isinstance(value, dict):
         return {prefix: value}
     parts = (

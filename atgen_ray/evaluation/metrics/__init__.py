@@ -1,1 +1,1 @@
-"""The metrics, one file for those that share their method."""
+"""Metrics; those that share a method share a file."""

@@ -1,9 +1,9 @@
-"""AlignScore (Zha et al., ACL 2023): whether a source supports each sentence of an answer, by the
+"""AlignScore (Zha et al., ACL 2023): how far a source supports the sentences of an answer, by the
 published checkpoint.
 
-As in its `nli_sp` mode the source is cut into chunks of about 350 words and the answer into
-sentences; a sentence has the probability of "aligned" of its best chunk, the answer the mean of its
-sentences. Sentences are found by punctuation here, by NLTK's model there.
+As in the published `nli_sp` mode, the source is cut into chunks of about 350 words and the answer
+into sentences. A sentence has the probability of "aligned" with its best chunk, and the answer the
+mean of its sentences. Sentences are found by punctuation, where the original uses NLTK's model.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ LONGEST = 512
 
 
 def score_alignment(cases: Sequence[Case], resources: Resources) -> list[float]:
-    """0 to 1 for each case; 0 for an answer without words."""
+    """Return 0 to 1 for each case; 0 for an answer without words."""
     config = resources.models.alignscore
     pairs = []
     spans = []
@@ -40,14 +40,14 @@ def score_alignment(cases: Sequence[Case], resources: Resources) -> list[float]:
 
 
 def cut_source(sentences: Sequence[str]) -> list[str]:
-    """Runs of sentences, evenly many in each, of about CHUNK_WORDS words."""
+    """Return runs of about CHUNK_WORDS words, with the same number of sentences in each."""
     words = sum(len(sentence.split()) for sentence in sentences)
     size = max(1, len(sentences) // (words // CHUNK_WORDS + 1))
     return [" ".join(sentences[at : at + size]) for at in range(0, len(sentences), size)] or [""]
 
 
 def score_pairs(pairs: Sequence[tuple[str, str]], checkpoint: str, base: str) -> list[float]:
-    """Probability of "aligned" for each (source, sentence), by the three-way head."""
+    """Return the probability of "aligned" for each (source, sentence), by the three-way head."""
     import torch
 
     encoder, head, tokenizer = _load(checkpoint, base)
@@ -71,6 +71,7 @@ def score_pairs(pairs: Sequence[tuple[str, str]], checkpoint: str, base: str) ->
 
 @lru_cache(maxsize=1)
 def _load(checkpoint: str, base: str) -> tuple[Any, Any, Any]:
+    """Return encoder, classification head and tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -79,6 +80,7 @@ def _load(checkpoint: str, base: str) -> tuple[Any, Any, Any]:
     encoder = AutoModel.from_config(AutoConfig.from_pretrained(source))
     head = torch.nn.Linear(encoder.config.hidden_size, 3)
     prefix = "base_model."
+    # Not strict: the checkpoint also holds heads that AlignScore's training used.
     missing, _ = encoder.load_state_dict(
         {
             name.removeprefix(prefix): tensor
@@ -95,11 +97,14 @@ def _load(checkpoint: str, base: str) -> tuple[Any, Any, Any]:
 
 
 def read_weights(checkpoint: str) -> dict[str, Any]:
-    """The tensors of a Lightning checkpoint or a .safetensors file, here or as REPOSITORY/FILE on
-    the hub.
+    """Return the tensors of a Lightning checkpoint or a .safetensors file, here or as
+    REPOSITORY/FILE on the hub.
 
-    Nothing in the file is run: a checkpoint that holds more than tensors and plain values is
+    No code in the file is run: a checkpoint that holds more than tensors and plain values is
     refused.
+
+    Raises:
+        UserError: the file is missing, refused, or no AlignScore checkpoint.
     """
     import pickle  # nosec B403 - its exception is caught, nothing of it is called
 
@@ -125,7 +130,7 @@ def read_weights(checkpoint: str) -> dict[str, Any]:
 
 
 def find_weights(checkpoint: str) -> None:
-    """Nothing, where `checkpoint` is a file here or on the hub; it is not downloaded.
+    """Check that `checkpoint` is a file here or on the hub, without downloading it.
 
     Raises:
         UserError: it is neither.

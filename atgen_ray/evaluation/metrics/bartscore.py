@@ -1,7 +1,7 @@
-"""BARTScore (Yuan et al., NeurIPS 2021): how likely an encoder-decoder finds one text given
-another.
+"""BARTScore (Yuan et al., NeurIPS 2021): the likelihood of one text given another, by an
+encoder-decoder.
 
-Values are mean log-probabilities a token, below 0; larger is better.
+Values are mean log-probabilities in nats a token, below 0; larger is better.
 """
 
 import math
@@ -18,8 +18,8 @@ BATCH = 8
 def score_likelihood(
     given: Literal["source", "reference"], cases: Sequence[Case], resources: Resources
 ) -> list[float]:
-    """`source`: of the prediction given the source (faithfulness). `reference`: of the reference
-    given the prediction (recall), the largest over the references.
+    """Return the likelihood of the prediction given the source ("source": faithfulness), or that of
+    the reference given the prediction ("reference": recall), the largest over the references.
     """
     model = resources.models.bartscore.model
     if given == "source":
@@ -30,8 +30,8 @@ def score_likelihood(
 
 
 def score_pairs(pairs: Sequence[tuple[str, str]], model: str) -> list[float]:
-    """Mean log-probability in nats of the tokens of each second text, its special ones included,
-    given the first.
+    """Return the mean log-probability in nats of the tokens of each second text given the first,
+    special tokens included.
     """
     import torch
 

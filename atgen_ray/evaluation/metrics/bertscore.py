@@ -1,5 +1,5 @@
-"""BERTScore (Zhang et al., ICLR 2020): greedy matching of contextual embeddings, F1, without idf
-weights.
+"""BERTScore (Zhang et al., ICLR 2020): F1 of the greedy matching of contextual embeddings, without
+idf weights.
 """
 
 import math
@@ -17,11 +17,11 @@ BATCH = 32
 
 
 def score_similarity(cases: Sequence[Case], resources: Resources) -> list[float]:
-    """F1 between prediction and reference, the largest over the references; 0 for an empty
-    prediction.
+    """Return the F1 between prediction and reference, the largest over the references; 0 for an
+    empty prediction.
 
-    As in the published package special tokens can be matched but weigh nothing, and the layer is
-    counted from the embeddings (0). Not rescaled with a baseline.
+    As in the published package, special tokens can be matched but have no weight, and layer 0 are
+    the embeddings. Values are not rescaled with a baseline.
     """
     config = resources.models.bertscore
     texts = [text for case in cases for text in (case.prediction, *case.references)]
@@ -38,13 +38,12 @@ def score_similarity(cases: Sequence[Case], resources: Resources) -> list[float]
     ]
 
 
-Tokens = tuple[
-    "torch.Tensor", "torch.Tensor"
-]  # unit vectors (T, d) and whether each is an ordinary token (T,)
+# Unit vectors (T, d), and which of them belong to ordinary tokens (T,).
+Tokens = tuple["torch.Tensor", "torch.Tensor"]
 
 
 def match_tokens(predicted: Tokens, expected: Tokens) -> float:
-    """F1 of the best cosines from either side."""
+    """Return the F1 of precision and recall, each the mean of the largest cosines of one side."""
     if not predicted[1].any() or not expected[1].any():
         return float(bool(predicted[1].any()) == bool(expected[1].any()))
     similarity = predicted[0] @ expected[0].T
@@ -54,11 +53,12 @@ def match_tokens(predicted: Tokens, expected: Tokens) -> float:
 
 
 def embed_tokens(texts: Sequence[str], model: str, layer: int) -> list[Tokens]:
-    """Unit vectors of every token at `layer`, in the order of `texts`."""
+    """Return the unit vectors of every token at `layer`, in the order of `texts`."""
     import torch
 
     encoder, tokenizer = _load(model)
     device = next(encoder.parameters()).device
+    # Texts of similar length go into one batch, which so has little padding.
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     found: dict[int, Tokens] = {}
     for start in range(0, len(order), BATCH):
@@ -94,7 +94,7 @@ def _load(model: str) -> tuple[Any, Any]:
     source = resolve_checkpoint(model, "evaluation.models.bertscore.model")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with loading("evaluation.models.bertscore.model", model):
-        # Words are embedded as they are inside a text: byte-pair vocabularies spell the first one
-        # otherwise.
+        # Byte-pair vocabularies have other tokens for the first word of a text; with the space it
+        # gets those of a word inside a text.
         tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True)
         return AutoModel.from_pretrained(source, dtype=torch.float32).to(device).eval(), tokenizer

@@ -1,17 +1,14 @@
-"""Exact match and token F1 of short answers.
+"""Exact match and token F1 of short answers, normalised as by TriviaQA's or by SQuAD's script.
 
-Normalisation is that of the official TriviaQA script, which extends SQuAD's: lower case, articles
-and punctuation removed, white space squeezed. A punctuation mark becomes a space, as there, so that
-"1.5" is not "15". Beyond the scripts, which know ASCII only, every Unicode punctuation mark counts
-as one, the digits of every script are the same digits, Arabic vowel signs do not count, and text
-without spaces between words is compared by character.
+`exact_match` and `token_f1` follow the official TriviaQA script, which extends SQuAD's: lower case,
+articles removed, punctuation replaced by a space (so that "1.5" is not "15"), white space squeezed.
+The script knows ASCII only; here every Unicode punctuation mark counts, the digits of every script
+are the same digits, Arabic vowel signs do not count, and text without spaces between words is
+compared by character.
 
-Exact match and F1 as the official SQuAD script computes them (Rajpurkar et al., EMNLP 2016), for
-comparison.
-
-Punctuation vanishes there instead of parting words, so that "1.5" equals "15" and
-"state-of-the-art" is one word. `exact_match` and `token_f1`, which follow TriviaQA's script, know
-better; take those unless a paper is to be matched.
+`squad_exact_match` and `squad_f1` follow the official SQuAD script (Rajpurkar et al., EMNLP 2016),
+for comparison with papers. It deletes punctuation, so that "1.5" equals "15" and "state-of-the-art"
+is one word.
 """
 
 import math
@@ -29,7 +26,7 @@ _MARKS = frozenset(string.punctuation + "´")
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1 when the prediction equals a reference after normalisation, else 0; NaN without
+    """Return 1 when the prediction equals a reference after normalisation, else 0; NaN without
     references.
     """
     return max(
@@ -39,10 +36,8 @@ def exact_match(prediction: str, references: Sequence[str]) -> float:
 
 
 def token_f1(prediction: str, references: Sequence[str]) -> float:
-    """Largest F1 between the normalised tokens of the prediction and those of a reference; 1 when
-    both are empty.
-
-    NaN without references.
+    """Return the largest F1 between the normalised tokens of the prediction and those of a
+    reference; 1 when both are empty, NaN without references.
     """
     return max(
         (_f1(_normalize(prediction), _normalize(reference)) for reference in references),
@@ -50,7 +45,8 @@ def token_f1(prediction: str, references: Sequence[str]) -> float:
     )
 
 
-def _f1(predicted: tuple[str, ...], expected: tuple[str, ...]) -> float:
+def _f1(predicted: Sequence[str], expected: Sequence[str]) -> float:
+    """Return the F1 of two bags of tokens; of empty ones 1 when both are empty, else 0."""
     if not predicted or not expected:
         return float(predicted == expected)
     common = (Counter(predicted) & Counter(expected)).total()
@@ -68,12 +64,11 @@ def _is_mark(character: str) -> bool:
     return character in _MARKS or unicodedata.category(character).startswith("P")
 
 
-_ARTICLES_squad = re.compile(r"\b(a|an|the)\b")
 _UNMARKED = str.maketrans("", "", string.punctuation)
 
 
 def squad_exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1 when the prediction equals a reference after SQuAD's normalisation, else 0."""
+    """Return 1 when the prediction equals a reference after SQuAD's normalisation, else 0."""
     return max(
         (float(_words(prediction) == _words(reference)) for reference in references),
         default=math.nan,
@@ -81,19 +76,12 @@ def squad_exact_match(prediction: str, references: Sequence[str]) -> float:
 
 
 def squad_f1(prediction: str, references: Sequence[str]) -> float:
-    """Largest F1 between the words of the prediction and those of a reference."""
+    """Return the largest F1 between the words of the prediction and those of a reference."""
     return max(
-        (_f1_squad(_words(prediction), _words(reference)) for reference in references),
+        (_f1(_words(prediction), _words(reference)) for reference in references),
         default=math.nan,
     )
 
 
 def _words(text: str) -> list[str]:
-    return _ARTICLES_squad.sub(" ", text.lower().translate(_UNMARKED)).split()
-
-
-def _f1_squad(predicted: list[str], expected: list[str]) -> float:
-    if not predicted or not expected:
-        return float(predicted == expected)
-    common = (Counter(predicted) & Counter(expected)).total()
-    return 2 * common / (len(predicted) + len(expected))
+    return _ARTICLES.sub(" ", text.lower().translate(_UNMARKED)).split()

@@ -1,6 +1,6 @@
-"""How long answers are, in words; none of it is better the larger it is.
+"""Length, abstractiveness and repetition of answers, by words and n-grams of words.
 
-Abstractiveness and repetition, from n-grams of words.
+Lengths and abstractiveness only describe the answers: no direction is better.
 """
 
 import math
@@ -11,17 +11,17 @@ from atgen_ray.text.words import split_words
 
 
 def list_words(text: str) -> list[str]:
-    """Lower-case words of any script, without punctuation."""
+    """Return the lower-case words of a text in any script, without punctuation."""
     return split_words(" ".join(re.findall(r"\w+", text.lower())))
 
 
 def count_words(text: str) -> float:
-    """Words of `text`."""
+    """Return the number of words of `text`."""
     return float(len(list_words(text)))
 
 
 def length_ratio(prediction: str, references: Sequence[str]) -> float:
-    """Words of the prediction for each word of the reference that is nearest in length."""
+    """Return the words of the prediction over those of the reference that is nearest in length."""
     if not references:
         return math.nan
     length = count_words(prediction)
@@ -33,13 +33,13 @@ def length_ratio(prediction: str, references: Sequence[str]) -> float:
 
 
 def source_length_ratio(prediction: str, source: str) -> float:
-    """Words of the prediction for each word of the source: how far it is compressed."""
+    """Return the words of the prediction over those of the source."""
     return count_words(prediction) / max(1.0, count_words(source))
 
 
 def novel_ngrams(order: int, prediction: str, source: str) -> float:
-    """Share of the prediction's n-grams that the source does not have (See et al., ACL 2017); 0
-    without n-grams.
+    """Return the share of the prediction's n-grams that the source does not have (See et al., ACL
+    2017); 0 without n-grams.
     """
     known = set(_ngrams(source, order))
     grams = _ngrams(prediction, order)
@@ -47,8 +47,8 @@ def novel_ngrams(order: int, prediction: str, source: str) -> float:
 
 
 def repetition(prediction: str, order: int = 3) -> float:
-    """Share of the prediction's trigrams that stood there before (Welleck et al., ICLR 2020); 0
-    without trigrams.
+    """Return the share of the prediction's trigrams that repeat an earlier one (Welleck et al.,
+    ICLR 2020); 0 without trigrams.
     """
     grams = _ngrams(prediction, order)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

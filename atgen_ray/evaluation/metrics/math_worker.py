@@ -1,5 +1,5 @@
-"""The process that compares expressions with math-verify: a JSON pair a line in, `true` or `false`
-a line out.
+"""Process that compares expressions with math-verify: it reads a JSON pair a line and writes `true`
+or `false` a line.
 """
 
 import json
@@ -7,18 +7,19 @@ import sys
 
 
 def compare(right: str, given: str) -> bool:
-    """Whether `given` equals the expression `right`."""
+    """Return whether `given` equals the expression `right`."""
     from math_verify import parse, verify
 
     return bool(verify(parse(_mark(right)), parse(_mark(given))))
 
 
 def _mark(text: str) -> str:
-    """As LaTeX mathematics, unless it says so itself."""
+    """Return the text as LaTeX mathematics; text with a $ has its own marks."""
     return text if "$" in text else f"${text}$"
 
 
 def main() -> None:
+    """Compare pairs until the input ends; flush each verdict, so that a kill loses only one."""
     for line in sys.stdin:
         print(json.dumps(compare(*json.loads(line))), flush=True)
 

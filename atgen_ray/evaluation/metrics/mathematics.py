@@ -1,8 +1,7 @@
-"""Whether two answers are the same number or expression: 0.5 is 1/2 is \\frac{1}{2}, and 1.5 is not
-15.
+"""Equality of mathematical answers: 0.5 equals 1/2 and \\frac{1}{2}, and 1.5 does not equal 15.
 
-Plain numbers are compared exactly here; only decimals of a fraction without end may be rounded.
-What is left goes to math-verify, in a process of its own: it parses hostile text with computer
+Plain numbers are compared exactly; only the decimals of a fraction that never end may be rounded.
+Everything else goes to math-verify in a process of its own: it parses hostile text with computer
 algebra and needs alarms to give up, which only a main thread may set.
 """
 
@@ -41,13 +40,15 @@ _LONGEST = 200  # characters of a plain number
 
 
 def math_equal(cases: Sequence[Case]) -> list[float]:
-    """1 for each prediction whose final answer equals that of a reference, else 0.
+    """Return 1 for each prediction whose final answer equals that of a reference, else 0; NaN
+    without references.
 
-    The final answer is the last \\boxed{}, what follows #### or "the answer is", or else the whole
-    of a short text and the last number, interval or point of a long one. What cannot be shown to be
-    equal in time is not equal. NaN without references.
+    The final answer is the last \\boxed{}, or what follows #### or "the answer is", or the whole of
+    a short text, or the last number, interval or point of a long one. Answers that cannot be shown
+    to be equal in time are not equal.
     """
     pairs: dict[tuple[str, str], bool] = {}
+    # Pairs that need algebra are collected, since starting math-verify takes seconds.
     open_pairs = []
     for case in cases:
         given = find_final(case.prediction)
@@ -72,7 +73,8 @@ def math_equal(cases: Sequence[Case]) -> list[float]:
 
 
 def find_final(text: str) -> str:
-    """The final answer in a solution."""
+    """Return the final answer in a solution."""
+    # From the clearest mark to the weakest: a box, ####, a phrase, a short text, the last number.
     text = fold_characters(text).strip()
     if (boxed := _find_boxed(text)) is not None:
         return boxed
@@ -94,7 +96,7 @@ def find_final(text: str) -> str:
 
 
 def compare_plainly(right: str, given: str) -> bool | None:
-    """Whether the two are the same; None when it takes algebra to tell."""
+    """Return whether two answers are the same; None if only algebra can tell."""
     if _tidy(right) == _tidy(given):
         return True
     if not given.strip() or not right.strip():
@@ -107,8 +109,8 @@ def compare_plainly(right: str, given: str) -> bool | None:
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The number that `text` is, with currency, per cent signs, thousands separators and units
-    taken off.
+    """Return the number that `text` is, without currency, per cent signs, thousands separators and
+    units; None if it is no number.
     """
     if len(text) > _LONGEST:
         return None
@@ -130,23 +132,19 @@ def parse_number(text: str) -> Fraction | None:
         sign = -1 if found[1] == "-" else 1
         text = f"{found[3]}/{found[4]}"
     if found := _MIXED.fullmatch(text):
+        if int(found[3]) == 0:
+            return None
         whole = int(found[1])
-        part = Fraction(int(found[2]), int(found[3]) or 1)
-        return (
-            None
-            if int(found[3]) == 0
-            else whole - part
-            if found[1].startswith("-")
-            else whole + part
-        )
+        part = Fraction(int(found[2]), int(found[3]))
+        return whole - part if found[1].startswith("-") else whole + part
     if (found := _RATIO.fullmatch(text)) and (below := Fraction(found[2].replace(",", ""))):
         return sign * Fraction(found[1].replace(",", "")) / below
     return None
 
 
 def compare_symbolically(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether math-verify holds each (right, given) for equal; False for what it does not settle in
-    time.
+    """Return whether math-verify finds each (right, given) equal; False for pairs that it does not
+    decide in time.
     """
     if not pairs:
         return []
@@ -159,7 +157,7 @@ def compare_symbolically(pairs: Sequence[tuple[str, str]]) -> list[bool]:
         )
         output = done.stdout
         failed = done.returncode
-    except subprocess.TimeoutExpired as late:
+    except subprocess.TimeoutExpired as late:  # the verdicts that it has written so far count
         output = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
         failed = 0
     verdicts = [json.loads(line) for line in output.split("\n")[:-1]]
@@ -169,8 +167,8 @@ def compare_symbolically(pairs: Sequence[tuple[str, str]]) -> list[bool]:
 
 
 def _is_same(one: Fraction, other: Fraction) -> bool:
-    """Whether two numbers are equal, or one is a fraction without end and the other its
-    decimals.
+    """Return whether two numbers are equal, or one is a fraction whose decimals never end and the
+    other its rounded decimals.
     """
     if one == other:
         return True
@@ -178,15 +176,14 @@ def _is_same(one: Fraction, other: Fraction) -> bool:
     difference = abs(one - other)
     largest = max(abs(one), abs(other))
     if digits.count(None) == 1:
-        unit = Fraction(1, 10 ** max(digit or 0 for digit in digits))
-        return max(digit or 0 for digit in digits) > 0 and difference <= min(
-            unit, _TOLERANCE * largest
-        )
+        written = max(digit or 0 for digit in digits)
+        unit = Fraction(1, 10**written)
+        return written > 0 and difference <= min(unit, _TOLERANCE * largest)
     return digits != [0, 0] and difference <= _NOISE * largest
 
 
 def _count_digits(number: Fraction) -> int | None:
-    """Digits after the point; None where they never end."""
+    """Return the number of digits after the point; None where they never end."""
     rest = number.denominator
     counts = []
     for prime in (2, 5):
@@ -212,7 +209,7 @@ def _find_boxed(text: str) -> str | None:
 
 
 def _tidy(text: str) -> str:
-    """Without white space but for one between digits: 3 1/2 is not 31/2."""
+    """Return the text without white space, except a space between digits: 3 1/2 is not 31/2."""
     text = _CLUTTER.sub("", text)
     return (
         re.sub(r"(?<=\d)\s+(?=\d)|(\s+)", lambda found: "" if found[1] else " ", text)

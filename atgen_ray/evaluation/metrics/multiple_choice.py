@@ -1,4 +1,4 @@
-"""Multiple choice: whether the letter that an answer chooses is the right one."""
+"""Multiple choice: whether an answer chooses the right letter."""
 
 import math
 import re
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from atgen_ray.evaluation.metrics.exact_match import exact_match
 
-# In the order in which they are tried; within one pattern the last find counts.
+# In the order in which they are tried; within one pattern the last match counts.
 _PATTERNS = (
     re.compile(r"^\W*([A-Za-z])\W*$"),  # B, (b), **B**.
     re.compile(
@@ -19,10 +19,11 @@ _PATTERNS = (
 
 
 def multiple_choice(prediction: str, references: Sequence[str]) -> float:
-    """1 when the prediction chooses the letter of a reference, else 0.
+    """Return 1 when the prediction chooses the letter of a reference, else 0; NaN without
+    references.
 
-    "B", "(b)", "B. Paris" and "The answer is B." choose B; a prediction that chooses none is wrong.
-    A reference that names none is compared as text.
+    "B", "(b)", "B. Paris" and "The answer is B." choose B. A prediction that chooses no letter is
+    wrong; a reference without one is compared as text.
     """
     return max((_agree(prediction, reference) for reference in references), default=math.nan)
 
@@ -36,7 +37,7 @@ def _agree(prediction: str, reference: str) -> float:
 
 
 def find_letter(text: str) -> str | None:
-    """The letter that `text` chooses, in upper case."""
+    """Return the letter that `text` chooses, in upper case; None if it chooses none."""
     for pattern in _PATTERNS:
         if found := pattern.findall(text.strip()):
             return str(found[-1]).upper()

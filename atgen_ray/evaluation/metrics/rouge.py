@@ -10,12 +10,13 @@ from atgen_ray.text.words import fold_characters, split_words
 
 
 def rouge(kind: str, prediction: str, references: Sequence[str]) -> float:
-    """F-measure of ROUGE (Lin, 2004), the largest over the references.
+    """Return the F-measure of ROUGE (Lin, 2004), the largest over the references; NaN without
+    references.
 
-    `kind` is rouge1, rouge2, rougeL or rougeLsum; the last joins the matches of all lines, so a
-    summary that is to be compared by sentence has one a line. Words are Porter-stemmed. On ASCII
-    text the result is that of the package's own tokenizer, which drops everything else and so gives
-    0 to most languages; here words of every script count.
+    `kind` is rouge1, rouge2, rougeL or rougeLsum. rougeLsum joins the matches of all lines, so a
+    summary to be compared by sentence has one sentence a line. Words are Porter-stemmed. On ASCII
+    text the result is that of the package's own tokenizer. That tokenizer drops all other
+    characters, and so gives most languages 0; here words of every script count.
     """
     scorer = _scorer(kind)
     values = (float(scorer.score(reference, prediction)[kind].fmeasure) for reference in references)
@@ -23,7 +24,7 @@ def rouge(kind: str, prediction: str, references: Sequence[str]) -> float:
 
 
 class _Words:
-    """The tokenizer given to the package."""
+    """Tokenizer for the package."""
 
     def tokenize(self, text: str) -> list[str]:
         return _tokenize(text)
@@ -43,7 +44,7 @@ def _ascii_tokenizer() -> Any:
     return DefaultTokenizer(use_stemmer=True)
 
 
-@lru_cache(maxsize=4096)  # each text is asked for by every kind of ROUGE
+@lru_cache(maxsize=4096)  # every kind of ROUGE tokenizes the same texts
 def _tokenize(text: str) -> list[str]:
     text = unicodedata.normalize("NFKC", text)
     if text.isascii():
@@ -57,8 +58,8 @@ def _tokenize(text: str) -> list[str]:
 
 
 def _keep(character: str) -> str:
-    """Letters, their combining marks and digits stay; invisible joiners vanish; all else parts
-    words.
+    """Return letters, their combining marks and digits as they are, nothing for invisible joiners,
+    and a space for any other character.
     """
     category = unicodedata.category(character)
     if category[0] in "LMN":

@@ -1,9 +1,9 @@
-"""Faithfulness without any model: source support, the default where no trained checkpoint can be
-had.
+"""Source support: a measure of faithfulness without a model, for places without a trained
+checkpoint.
 
-It sees whether names, figures, words and sentences of an answer occur in its source. Off-topic text
-stands out; a small change of fact does not. It is not AlignScore, and its numbers must not be
-compared with that.
+It measures how far names, figures, words and sentences of an answer occur in its source. It detects
+text that is off the topic, but no small change of a fact. Its numbers cannot be compared with
+AlignScore's.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from atgen_ray.text.support import FAITHFULNESS
 
 
 def score_support(cases: Sequence[Case]) -> list[float]:
-    """Mean of the three supports of `scoring.support`, 0 to 1; an answer without words has no
-    support.
+    """Return the mean of the three supports of `text.support`, 0 to 1; 0 for an answer without
+    words.
     """
     sources = [case.source for case in cases]
     outputs = [case.prediction for case in cases]

@@ -1,4 +1,4 @@
-"""Calls of functions, as JSON: whether the right functions are called with the right arguments."""
+"""Tool calls as JSON: whether an answer calls the right functions with the right arguments."""
 
 import json
 import math
@@ -10,13 +10,14 @@ _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
 
 
 def tool_calls(prediction: str, references: Sequence[str]) -> float:
-    """1 when the prediction makes the calls of a reference, in any order, else 0.
+    """Return 1 when the prediction makes the calls of a reference, in any order, else 0; NaN
+    without references.
 
     A call is an object with `name` and `arguments` (or OpenAI's shape with both under `function`,
-    arguments as JSON text); a text holds one or a list of them. A prediction that holds none is
-    wrong.
+    arguments as JSON text); a text holds one call or a list. A prediction without calls is wrong.
 
-    Raises ValueError for a reference that is not of this form.
+    Raises:
+        ValueError: a reference is not of this form.
     """
     made = find_calls(prediction)
     return max((_agree(made, reference) for reference in references), default=math.nan)
@@ -39,7 +40,7 @@ def _agree(made: list[Any] | None, reference: str) -> float:
 
 
 def find_calls(text: str) -> list[Any] | None:
-    """The calls in `text` as [name, arguments] pairs; None where there is no such JSON."""
+    """Return the calls in `text` as [name, arguments] pairs; None if it holds no such JSON."""
     fenced = _FENCE.search(text)
     body = fenced[1] if fenced else text
     start = min((at for at in (body.find("["), body.find("{")) if at >= 0), default=-1)

@@ -1,1 +1,1 @@
-"""The plots of a report."""
+"""Plots of a report, as inline SVG or PNG."""

@@ -1,4 +1,6 @@
-"""Learning curves over labels, dollars and seconds; seconds by step; training loss."""
+"""Plots of a run's progress: learning curves over labels, dollars and seconds; seconds by step;
+training loss.
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,10 +12,10 @@ from markupsafe import Markup
 from atgen_ray.reporting.comparison import group_runs
 from atgen_ray.reporting.formats import (
     cut_text,
+    format_metric,
+    format_number,
+    format_seconds,
     name_letter,
-    write_metric,
-    write_number,
-    write_seconds,
 )
 from atgen_ray.reporting.plots.theme import (
     MARKERS,
@@ -43,7 +45,7 @@ MARKED = 24  # rounds; on longer curves only the last has a marker
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's line in a panel: finite means, with intervals that fall back on the mean."""
+    """One run's line in a panel. All numbers are finite: a bound that is missing is the mean."""
 
     label: str
     index: int  # of its colour
@@ -55,7 +57,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class CurvePanel:
-    """A learning curve over one of `AXES`; without `svg`, `note` says why."""
+    """A learning curve over one of `AXES`; if there is no `svg`, `note` says why."""
 
     axis: str
     svg: Markup | None
@@ -63,14 +65,14 @@ class CurvePanel:
 
 
 def draw_curves(views: Sequence[RunView], metric: str, prefix: str) -> list[CurvePanel]:
-    """The three panels of a metric, `prefix` making their names unique in the page."""
+    """Return the three panels of a metric; `prefix` makes their names unique in the page."""
     panels = []
     for axis in AXES:
         curves, unit = _read_curves(views, metric, axis)
         if axis != "labels" and not any(x for curve in curves for x in curve.x):
             panels.append(CurvePanel(axis, None, f"No {axis} were counted."))
             continue
-        label = f"{write_metric(metric)} over {unit}: " + "; ".join(
+        label = f"{format_metric(metric)} over {unit}: " + "; ".join(
             f"{curve.label or views[0].name} from {curve.mean[0]:.3f} to {curve.mean[-1]:.3f}"
             for curve in curves
         )
@@ -85,7 +87,7 @@ def draw_curves(views: Sequence[RunView], metric: str, prefix: str) -> list[Curv
 
 
 def draw_learning_curve(views: Sequence[RunView]) -> bytes:
-    """All metrics over labels, dollars and seconds as one PNG; several runs share the panels."""
+    """Return all metrics over labels, dollars and seconds as one PNG; several runs share panels."""
     metrics = list(dict.fromkeys(metric for view in views for metric in view.metrics))
     heading = 30 + (16 * len(views) if len(views) > 1 else 0)
     width = 3 * PANEL[0]
@@ -97,6 +99,7 @@ def draw_learning_curve(views: Sequence[RunView]) -> bytes:
         )
         figure.text(14 / width, 1 - 20 / height, title, fontsize=13, fontweight="bold")
         colours = _colours(views)
+        # Several runs need a legend; a single one is named by the title.
         for row, view in enumerate(views if len(views) > 1 else []):
             text = f"{name_letter(row)}  {plain(cut_text(view.name, 80))}"
             figure.text(
@@ -112,16 +115,17 @@ def draw_learning_curve(views: Sequence[RunView]) -> bytes:
                 axes = add_axes(figure, column * PANEL[0] + 42, right + 44, top + 30, bottom + 38)
                 curves, unit = _read_curves(views, metric, axis)
                 _draw_panel(axes, curves, unit)
-                axes.set_title(write_metric(metric), loc="left", fontsize=11, color=colour("ink"))
+                axes.set_title(format_metric(metric), loc="left", fontsize=11, color=colour("ink"))
 
     return draw_png((width, height), draw)
 
 
 def draw_seconds(view: RunView, prefix: str) -> Markup | None:
-    """Seconds of each round as bars stacked by step; None when nothing was timed."""
+    """Return the seconds of each round as bars stacked by step; None when nothing was timed."""
     rounds = thin([one for one in view.done if sum(one.seconds.values()) > 0], TIMED_ROUNDS)
     if not rounds:
         return None
+    # Steps keep their colour in every round, also in one where they took no time.
     steps = order_steps(view)
     totals = [sum(one.seconds.values()) for one in rounds]
 
@@ -136,7 +140,7 @@ def draw_seconds(view: RunView, prefix: str) -> Markup | None:
             left = [start + width for start, width in zip(left, widths, strict=True)]
         for row, total in enumerate(totals):
             axes.annotate(
-                write_seconds(total), (total, row), (6, 0), textcoords="offset points", va="center"
+                format_seconds(total), (total, row), (6, 0), textcoords="offset points", va="center"
             )
         axes.set_yticks(range(len(rounds)), [str(one.round) for one in rounds])
         axes.set_xlim(0, max(totals))
@@ -145,19 +149,20 @@ def draw_seconds(view: RunView, prefix: str) -> Markup | None:
         axes.spines["bottom"].set_visible(False)
 
     label = "Seconds by step: " + "; ".join(
-        f"round {one.round} {write_seconds(total)}"
+        f"round {one.round} {format_seconds(total)}"
         for one, total in zip(rounds, totals, strict=True)
     )
     return draw_svg(f"{prefix}-seconds", label, (WIDE[0], 6 + 28 * len(rounds)), draw)
 
 
 def draw_losses(view: RunView, prefix: str) -> Markup | None:
-    """Training loss over optimiser steps, a line a round, the newest strongest; None before any
-    training.
+    """Return the training loss over optimiser steps, a line a round, the newest strongest; None
+    before any training.
     """
     trained = [
         (one.round, thin(one.training.losses, LOSS_POINTS)) for one in view.rounds if one.training
     ]
+    # Training without a single finite loss has no line.
     trained = [(round, losses) for round, losses in trained if losses]
     if not trained:
         return None
@@ -184,19 +189,19 @@ def draw_losses(view: RunView, prefix: str) -> Markup | None:
 
 
 def order_steps(view: RunView) -> list[str]:
-    """The steps that took time, in the order of the pipeline; unknown ones last."""
+    """Return the steps that took time, in the order of the pipeline; unknown ones last."""
     timed = {step for one in view.done for step, seconds in one.seconds.items() if seconds > 0}
     return [*(step for step in STEPS if step in timed), *sorted(timed - {*STEPS})]
 
 
 def _colours(views: Sequence[RunView]) -> list[int]:
-    """Seeds of one method share their colour."""
+    """Return the colour index of each run; runs that differ by their seed alone share one."""
     of = {member: index for index, group in enumerate(group_runs(views)) for member in group}
     return [of[index] for index in range(len(views))]
 
 
 def _read_curves(views: Sequence[RunView], metric: str, axis: str) -> tuple[list[Curve], str]:
-    def place(view: RunView, one: RoundView) -> float:
+    def position(view: RunView, one: RoundView) -> float:
         return {
             "labels": one.labels or 0,
             "dollars": one.dollars,
@@ -204,7 +209,8 @@ def _read_curves(views: Sequence[RunView], metric: str, axis: str) -> tuple[list
         }[axis]
 
     colours = _colours(views)
-    longest = max((place(view, one) for view in views for one in view.done), default=0.0)
+    # One unit for all runs of a panel, by the longest.
+    longest = max((position(view, one) for view in views for one in view.done), default=0.0)
     scale, unit = _seconds_unit(longest) if axis == "seconds" else (1.0, axis)
     curves = []
     for index, view in enumerate(views):
@@ -214,7 +220,7 @@ def _read_curves(views: Sequence[RunView], metric: str, axis: str) -> tuple[list
                 Curve(
                     label=name_letter(index) if len(views) > 1 else "",
                     index=colours[index],
-                    x=[place(view, one) / scale for one, _ in points],
+                    x=[position(view, one) / scale for one, _ in points],
                     mean=[estimate.mean for _, estimate in points],
                     low=[
                         estimate.low if math.isfinite(estimate.low) else estimate.mean
@@ -230,13 +236,11 @@ def _read_curves(views: Sequence[RunView], metric: str, axis: str) -> tuple[list
 
 
 def _seconds_unit(longest: float) -> tuple[float, str]:
-    return (
-        (3600.0, "hours")
-        if longest >= 7200
-        else (60.0, "minutes")
-        if longest >= 120
-        else (1.0, "seconds")
-    )
+    if longest >= 7200:
+        return 3600.0, "hours"
+    if longest >= 120:
+        return 60.0, "minutes"
+    return 1.0, "seconds"
 
 
 def _draw_panel(axes: "Axes", curves: list[Curve], unit: str) -> None:
@@ -244,7 +248,7 @@ def _draw_panel(axes: "Axes", curves: list[Curve], unit: str) -> None:
     for order, curve in enumerate(curves):
         hue = series_colour(curve.index)
         alpha = 0.16 if len(curves) == 1 else max(0.04, 0.2 / len(curves))
-        if len(curve.x) == 1:
+        if len(curve.x) == 1:  # a band of no width would not be seen
             axes.vlines(curve.x, curve.low, curve.high, color=hue, alpha=0.5)
         axes.fill_between(curve.x, curve.low, curve.high, color=hue, alpha=alpha, linewidth=0)
         marks = range(len(curve.x)) if len(curve.x) <= MARKED else [len(curve.x) - 1]
@@ -258,7 +262,9 @@ def _draw_panel(axes: "Axes", curves: list[Curve], unit: str) -> None:
             markersize=5,
             clip_on=False,
         )
-        ends.append((curve.x[-1], curve.mean[-1], curve.label or write_number(curve.mean[-1]), hue))
+        ends.append(
+            (curve.x[-1], curve.mean[-1], curve.label or format_number(curve.mean[-1]), hue)
+        )
     axes.set_xlim(0, max((x for curve in curves for x in curve.x), default=0.0) or 1)
     _finish(axes, unit, [value for curve in curves for value in (*curve.low, *curve.high)])
     _label_ends(axes, ends)
@@ -278,13 +284,14 @@ def _finish(axes: "Axes", unit: str, values: list[float]) -> None:
 
 
 def _label_ends(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
-    """Writes each label beside the end of its line, moved up where two would overlap."""
+    """Write each label beside the end of its line, moved up where two would overlap."""
+    # From the lowest up, so that a label moves above those already placed.
     taken: list[tuple[float, float]] = []
     scale = axes.figure.dpi / 72
     for x, y, text, hue in sorted(ends, key=lambda end: end[1]):
         column, row = axes.transData.transform((x, y))
         free = row
-        for other_column, other_row in sorted(taken, key=lambda place: place[1]):
+        for other_column, other_row in sorted(taken, key=lambda label: label[1]):
             if (
                 abs(other_column - column) < 7 * scale * len(text)
                 and abs(other_row - free) < LABEL_GAP * scale
@@ -304,8 +311,8 @@ def _label_ends(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None
 
 
 def thin(items: list[Any], limit: int) -> list[Any]:
-    """At most `limit` of the items, evenly spaced, from the first to the last; the last alone when
-    `limit` is 1.
+    """Return at most `limit` of the items, evenly spaced, the first and the last among them; the
+    last alone when `limit` is 1.
     """
     if len(items) <= limit or limit == 1:
         return items[-limit:]

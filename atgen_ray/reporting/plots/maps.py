@@ -1,4 +1,4 @@
-"""Plots of what was selected: the map of the pool, and the picks against the pool and a random
+"""Plots of a selection: the map of the pool, and the picks compared with the pool and a random
 draw.
 """
 
@@ -34,14 +34,15 @@ class Trend:
 
 
 def draw_map(pool: PoolMap, diagnostics: RoundDiagnostics, points: int, name: str) -> Markup | None:
-    """The pool in grey, at most `points` of it, what was labelled before as rings, this round's
-    picks in colour.
+    """Return the map of the pool: at most `points` of its examples in grey, those labelled before
+    as rings, this round's picks in colour; None if no pick has an embedding.
     """
     if not len(diagnostics.picked):
         return None
 
     def draw(figure: "Figure") -> None:
         axes = add_axes(figure, 4, 4, 4, 4)
+        # Picks are drawn last, on top of what they are compared with.
         grey = pool.points[:points]
         rings = diagnostics.labeled[-LABELED:]
         picked = diagnostics.picked
@@ -70,17 +71,21 @@ def draw_map(pool: PoolMap, diagnostics: RoundDiagnostics, points: int, name: st
 
 
 def draw_lengths(diagnostics: RoundDiagnostics, name: str) -> Markup | None:
-    """Length in words of the picks, the random draw and the pool."""
+    """Return the plot of lengths in words of the picks, the random draw and the pool."""
     return _draw_strips(diagnostics.lengths, "words", name)
 
 
 def draw_similarities(diagnostics: RoundDiagnostics, name: str) -> Markup | None:
-    """Cosine similarity to the nearest labelled example; None while nothing is labelled."""
+    """Return the plot of cosine similarities to the nearest labelled example; None while nothing is
+    labelled.
+    """
     return _draw_strips(diagnostics.similarities, "cosine similarity", name)
 
 
 def draw_trends(rounds: Sequence[RoundView], prefix: str) -> list[Trend]:
-    """The diagnostics over the rounds, picks against random draws; none before the second round."""
+    """Return plots of the diagnostics over the rounds, picks and random draws; none before the
+    second round.
+    """
     seen = [(one.round, one.diagnostics) for one in rounds if one.diagnostics]
     if len(seen) < 2:
         return []
@@ -96,6 +101,7 @@ def draw_trends(rounds: Sequence[RoundView], prefix: str) -> list[Trend]:
         "Share of clusters reached": [(round, one.coverage) for round, one in seen],
         "Share of near-duplicates": [(round, one.near_duplicates) for round, one in seen],
     }
+    # Each value is a summary of a round; a measure without any value has no plot.
     trends = []
     for index, (title, values) in enumerate(rows.items()):
         if any(value for _, value in values):
@@ -153,6 +159,7 @@ def _draw_strips(groups: dict[str, Numbers], unit: str, name: str) -> Markup | N
 
         axes = add_axes(figure, 84, 12, 4, 36)
         for row, (group, values) in enumerate(rows):
+            # The line spans 90 % of the values, the band the middle half.
             low, first, median, third, high = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))
             hue = HUES[group]
             axes.hlines(row, low, high, color=hue, linewidth=1.5, alpha=0.7)
@@ -180,8 +187,8 @@ def _draw_strips(groups: dict[str, Numbers], unit: str, name: str) -> Markup | N
 
 
 def _frame(axes: "Axes", pool: Numbers, diagnostics: RoundDiagnostics) -> None:
-    """Room for all that is drawn: an outlier among the picks may be missing from the sample of the
-    pool.
+    """Set the limits of the axes so that all points fit: a pick far out may be missing from the
+    sample of the pool.
     """
     everything = np.concatenate([pool, diagnostics.picked, diagnostics.labeled])
     low = everything.min(axis=0)

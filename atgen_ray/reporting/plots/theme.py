@@ -1,4 +1,4 @@
-"""Colours and type of the plots, and how a matplotlib figure becomes an inline SVG or a PNG.
+"""Colours and type of the plots, and the conversion of matplotlib figures to inline SVG or PNG.
 
 Figures are drawn once in the light colours. In the SVG each colour becomes a CSS variable of the
 same name, so the page decides between light and dark, and text stays text in the page's own
@@ -73,38 +73,38 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 
 
 def colour(name: str) -> str:
-    """The light colour called `name`, to draw with."""
+    """Return the light colour called `name`, which figures are drawn with."""
     return COLOURS[name][0]
 
 
 def series_colour(index: int) -> str:
-    """The colour of series `index`, from 0; the seven go round."""
+    """Return the colour of series `index`, counted from 0; the seven colours repeat."""
     return colour(SERIES[index % len(SERIES)])
 
 
 def write_variables() -> str:
-    """Every colour as a CSS variable, by what the reader's system prefers; a class for each series
-    sets `--hue`.
+    """Return CSS with every colour as a variable, light or dark as the reader's system prefers, and
+    a class for each series that sets `--hue`.
     """
-    light, dark = (
-        "".join(f" --{name}: {pair[index]};" for name, pair in COLOURS.items()) for index in (0, 1)
-    )
+    light = "".join(f" --{name}: {pair[0]};" for name, pair in COLOURS.items())
+    dark = "".join(f" --{name}: {pair[1]};" for name, pair in COLOURS.items())
     hues = " ".join(f".{name} {{ --hue: var(--{name}); }}" for name in SERIES)
     rule = "@media (prefers-color-scheme: dark)"
     return f":root {{ color-scheme: light dark;{light} }}\n{rule} {{ :root {{{dark} }} }}\n{hues}\n"
 
 
 def plain(text: str) -> str:
-    """`text` without the control characters that no SVG may hold."""
+    """Return `text` with blanks for the control characters that no SVG may hold."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def draw_svg(name: str, label: str, size: tuple[float, float], draw: Draw) -> Markup:
-    """The figure that `draw` fills as an inline SVG, `size` in pixels; equal input gives equal
-    bytes.
+    """Return the figure that `draw` fills as an inline SVG; equal input gives equal bytes.
 
-    `name` must be unique in the page, since it salts the ids inside; `label` is read to those who
-    do not see it.
+    Args:
+        name: unique in the page, since it salts the ids inside.
+        label: what a screen reader says.
+        size: width and height in pixels.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -129,10 +129,9 @@ def draw_svg(name: str, label: str, size: tuple[float, float], draw: Draw) -> Ma
 
 
 def draw_svg_file(label: str, size: tuple[float, float], draw: Draw) -> str:
-    """As `draw_svg`, but a file that stands alone, light or dark as its reader's screen is."""
-    light, dark = (
-        "".join(f"--{name}:{hues[mode]};" for name, hues in COLOURS.items()) for mode in (0, 1)
-    )
+    """Return the SVG of `draw_svg` as a file of its own, light or dark as the reader's screen."""
+    light = "".join(f"--{name}:{hues[0]};" for name, hues in COLOURS.items())
+    dark = "".join(f"--{name}:{hues[1]};" for name, hues in COLOURS.items())
     style = f"svg{{{light}font-family:sans-serif;background:var(--page)}}"
     style += f"@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]:g}" height="{size[1]:g}" '
@@ -142,7 +141,7 @@ def draw_svg_file(label: str, size: tuple[float, float], draw: Draw) -> str:
 
 
 def draw_png(size: tuple[float, float], draw: Draw) -> bytes:
-    """The figure that `draw` fills as a PNG in the light colours, twice `size` pixels."""
+    """Return the figure that `draw` fills as a PNG in the light colours, twice `size` pixels."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -157,7 +156,7 @@ def draw_png(size: tuple[float, float], draw: Draw) -> bytes:
 
 
 def add_axes(figure: "Figure", left: float, right: float, top: float, bottom: float) -> "Axes":
-    """Axes with these margins in pixels."""
+    """Add axes with these margins in pixels, and return them."""
     width, height = (inches / PIXEL for inches in figure.get_size_inches())
     box = (
         left / width,
@@ -169,7 +168,7 @@ def add_axes(figure: "Figure", left: float, right: float, top: float, bottom: fl
 
 
 def _refine(element: ElementTree.Element) -> None:
-    """Drops what the page does not need, and names colours instead of fixing them."""
+    """Drop what the page does not need, and replace colours by their CSS variables."""
     element.tag = element.tag.rpartition("}")[2]
     for child in [*element]:
         _refine(child)
@@ -207,7 +206,9 @@ def _refine_value(key: str, value: str) -> str:
 
 
 def _share_style(element: ElementTree.Element) -> None:
-    """Thousands of equal markers need their style once."""
+    """Move the style that all children share to their group: thousands of equal markers need it
+    once.
+    """
     styles = {child.get("style", "") for child in element}
     if (
         element.tag == "g"
@@ -221,7 +222,7 @@ def _share_style(element: ElementTree.Element) -> None:
 
 
 def _spread_styles(root: ElementTree.Element) -> None:
-    """Attributes in place of inline styles, which a strict policy of a page forbids."""
+    """Replace inline styles, which a strict content security policy forbids, by attributes."""
     for element in root.iter():
         for rule in element.attrib.pop("style", "").split("; "):
             key, _, value = rule.partition(": ")

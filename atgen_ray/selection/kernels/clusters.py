@@ -5,18 +5,15 @@ import numpy as np
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.similarity import center, compare, rows_within
 
-FITTED = (
-    20_000  # k-means is fitted to so many vectors, or to 50 for every cluster where that is more
-)
+FITTED = 20_000  # vectors that k-means is fitted to, or 50 for every cluster if that is more
 _BLOCK_MB = 64
 
 
 def cluster(vectors: Vectors, clusters: int, seed: int) -> Integers:
-    """Cluster of each of `vectors` (n, d) on the grid, n > 0, by k-means; at most as many as there
-    are vectors.
+    """Return the k-means cluster of each of `vectors` (n, d), quantised, n > 0; shape (n,).
 
-    Of a large pool a seeded sample is clustered, and every vector joins the centre that points most
-    its way.
+    There are at most as many clusters as different vectors. Of a large pool only a seeded sample is
+    clustered, and every vector joins the most similar centre.
     """
     clusters = min(clusters, len(vectors))
     fitted = max(FITTED, 50 * clusters)
@@ -37,8 +34,8 @@ def cluster(vectors: Vectors, clusters: int, seed: int) -> Integers:
 
 
 def assign(vectors: Vectors, centers: Vectors) -> Integers:
-    """The most similar of `centers` (c, d) to each of `vectors` (n, d), both on the grid; the first
-    of equal ones.
+    """Return the most similar of `centers` (c, d) for each of `vectors` (n, d), both quantised; the
+    first of equal ones. Shape (n,).
     """
     step = rows_within(_BLOCK_MB, len(centers))
     blocks = [
@@ -48,8 +45,8 @@ def assign(vectors: Vectors, centers: Vectors) -> Integers:
 
 
 def similarity_to_centers(vectors: Vectors, labels: Integers) -> Numbers:
-    """Cosine similarity of each of `vectors` (n, d) on the grid to the centre of its cluster, shape
-    (n,).
+    """Return the cosine similarity of each of `vectors` (n, d), quantised, to the centre of its
+    cluster, shape (n,).
     """
     similarities = np.empty(len(vectors))
     for members in group(labels):
@@ -58,26 +55,25 @@ def similarity_to_centers(vectors: Vectors, labels: Integers) -> Numbers:
 
 
 def distance_to_centers(vectors: Vectors, labels: Integers) -> Numbers:
-    """Cosine distance (0 to 2) of each of `vectors` (n, d) on the grid to the centre of its
-    cluster, shape (n,).
+    """Return the cosine distance (0 to 2) of each of `vectors` (n, d), quantised, to the centre of
+    its cluster, shape (n,).
     """
     return np.asarray(1 - similarity_to_centers(vectors, labels))
 
 
 def group(labels: Integers) -> list[Integers]:
-    """Rows of every label that occurs, in ascending order of label and row."""
+    """Return the rows of every label that occurs, in ascending order of label and row."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(labels) else []
 
 
 def rank_in_groups(labels: Integers, values: Numbers) -> Integers:
-    """Place of each row among those of its label, from 0, by descending value; equal values by row.
-    Shape (n,).
+    """Return the rank of each row among the rows of its label, from 0, by descending value; equal
+    values by row. Shape (n,).
     """
-    order = np.lexsort((-values, labels))  # stable: what comes first stays first
+    order = np.lexsort((-values, labels))  # a stable sort: equal values keep the order of rows
     starts = np.flatnonzero(np.diff(labels[order], prepend=labels[order[:1]] - 1))
-    places = np.empty(len(labels), dtype=np.int64)
-    places[order] = np.arange(len(labels)) - np.repeat(
-        starts, np.diff(np.append(starts, len(labels)))
-    )
-    return places
+    sizes = np.diff(np.append(starts, len(labels)))
+    ranks = np.empty(len(labels), dtype=np.int64)
+    ranks[order] = np.arange(len(labels)) - np.repeat(starts, sizes)
+    return ranks

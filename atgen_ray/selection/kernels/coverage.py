@@ -1,5 +1,8 @@
-"""Facility location over all similarities, from memory where they fit and block by block where they
-do not.
+"""Facility location over all similarities.
+
+Similarities are held in memory where they fit and computed block by block where they do not. All
+sums are exact (see `similarity.py`), so every class here and in the other coverage modules gives
+the same gains to the last bit.
 """
 
 from collections.abc import Sequence
@@ -12,25 +15,26 @@ from atgen_ray.selection.kernels.coverage_pairs import BYTES, CoveragePairs
 from atgen_ray.selection.kernels.similarity import compare, round_similarities, rows_within
 
 WEIGHT_GRID = 2.0**10
-# Rows of similarities computed together, whatever memory there is: more no longer fit into the
-# caches.
+# Rows of similarities computed together at most: more do not fit into the processor's caches.
 _BLOCK = 512
-# Gains that are computed anew after a pick, about, where it is not said by how much all of them
-# fell.
+# Gains that lazy greedy computes anew after a pick, about, if it does not know how far they fell.
 _HEADS = 256
-_OPEN = 1 / 8  # share of pairs that can still gain from which on these alone are kept
-_ASKED = 32  # candidates by which that share is estimated
+_OPEN_SHARE = 1 / 8  # largest share of pairs that can still gain for which only these are kept
+_SAMPLED = 32  # candidates by which that share is estimated
 
 
 class DenseCoverage:
-    """sum_i w_i max(c_i, max_j s_ij) over the rows i of `ground`, as rows j of `vectors` are added.
+    """Facility location sum_i w_i max(c_i, max_j s_ij) over the rows i of `ground`, as rows j of
+    `vectors` are added.
 
-    `vectors` (n, d) and `ground` (g, d) are unit vectors on the grid, `covered` (g,) is how well
-    each row of the ground is represented already and `weights` (g,) are between 0 and 1. Weights
-    are rounded to 2^-10, which keeps sums over up to 2^22 rows exact. Similarities take no more
-    than about `megabytes`: all of them at once as float32, which holds them exactly, where they
-    fit, else a block of rows at a time. Once few pairs can still gain, and as much work is done as
-    it takes to find them, those are kept instead.
+    `vectors` (n, d) and `ground` (g, d) are unit vectors, quantised; `covered` (g,) is how well
+    each row of the ground is represented already; `weights` (g,) are between 0 and 1 and rounded to
+    2^-10, which keeps sums over up to 2^22 rows exact.
+
+    Similarities take about `megabytes` at most: all of them at once as float32, which holds them
+    exactly, if they fit, else a block of rows at a time. Once few pairs can still gain, only these
+    are kept (CoveragePairs); the search for them starts when the work done so far has cost as much
+    as the search.
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class DenseCoverage:
         megabytes: int,
         follow: bool = True,
     ) -> None:
-        """With `follow` off, `add` never says by how much gains fell."""
+        """With `follow` off, `add` never returns how far the gains fell."""
         self.size = len(vectors)
         self._follow = follow
         self._vectors = vectors
@@ -60,12 +64,12 @@ class DenseCoverage:
         self._table = self._compare_all() if fits else None
         self._megabytes = megabytes
         self._pairs: CoveragePairs | None = None
-        # in similarities looked at
+        # Work is counted in similarities read. At `_try_at` the open pairs are searched for.
         self._work = 0
-        self._look_at = 2 * len(vectors) * len(ground)
+        self._try_at = 2 * len(vectors) * len(ground)
 
     def gains(self, rows: Integers) -> Numbers:
-        """Marginal gain of each of `rows`, sum_i w_i max(0, s_ij - c_i)."""
+        """Return the marginal gain of each of `rows`, sum_i w_i max(0, s_ij - c_i)."""
         if self._pairs is not None:
             return self._pairs.gains(rows)
         self._work += len(rows) * len(self._ground)
@@ -76,20 +80,18 @@ class DenseCoverage:
         return np.concatenate(found) if found else np.empty(0)
 
     def add(self, row: int) -> tuple[slice, Numbers] | None:
-        """Takes `row` in; how far all gains fell is worth computing once it covers few rows of the
-        ground better.
+        """Add `row`; return all rows and how far their gains fell, or None where that costs more
+        than computing the gains anew.
         """
         changed = self.take(row)
-        return (
-            (slice(None), self.falls())
-            if self.worth_following(changed, len(self._ground))
-            else None
-        )
+        if not self.worth_following(changed, len(self._ground)):
+            return None
+        return slice(None), self.gain_decreases()
 
     def take(self, row: int) -> int:
-        """Takes `row` in and says how many rows of the ground it covers better."""
-        if self._pairs is None and self._work >= self._look_at:
-            self._look_for_pairs()
+        """Add `row` and return how many rows of the ground it covers better."""
+        if self._pairs is None and self._work >= self._try_at:
+            self._try_pairs()
         if self._pairs is not None:
             return self._pairs.take(row)
         similarities = self._columns(np.array([row]))[:, 0]
@@ -101,43 +103,41 @@ class DenseCoverage:
         return len(changed)
 
     def worth_following(self, changed: int, ground: int) -> bool:
-        """Whether `falls` costs less than computing gains anew, once `changed` rows of `ground` are
-        covered better.
+        """Return whether `gain_decreases` costs less than computing gains anew, after `changed`
+        rows of `ground` were covered better.
         """
         if self._pairs is not None:
             return self._follow
-        most = (
-            ground / 4 if self._table is not None else min(ground / 4, ground * _HEADS / self.size)
-        )
+        most = ground / 4
+        if self._table is None:  # similarities must be computed, which lazy greedy does for few
+            most = min(most, ground * _HEADS / self.size)
         return self._follow and changed <= most
 
-    def falls(self) -> Numbers:
-        """By how much the row taken in last made the gain of every row fall, shape (n,)."""
+    def gain_decreases(self) -> Numbers:
+        """Return by how much the row added last made the gain of every row fall, shape (n,)."""
         if self._pairs is not None:
-            return self._pairs.falls()
+            return self._pairs.gain_decreases()
         changed, old, new = self._last
         self._work += len(changed) * self.size
-        falls = np.zeros(self.size)
+        decreases = np.zeros(self.size)
         for start in range(0, len(changed), self._step):
             part = slice(start, start + self._step)
-            # max(0, s - old) - max(0, s - new) is s, held between old and new, less old.
+            # max(0, s - old) - max(0, s - new) equals clip(s, old, new) - old.
             block = self._rows(changed[part])
             weights = self._weights[changed[part]]
             low = old[part, None].astype(block.dtype)
             high = new[part, None].astype(block.dtype)
             np.clip(block, low, high, out=block)
-            falls += weights @ block - weights @ old[part]
-        return falls
+            decreases += weights @ block - weights @ old[part]
+        return decreases
 
-    def _look_for_pairs(self) -> None:
-        """Turns to the open pairs if they are few, and looks again later if not."""
-        self._look_at = self._work + self.size * len(self._ground) // 8
-        asked = np.unique(np.linspace(0, self.size - 1, _ASKED).astype(np.int64))
-        share = float((self._columns(asked) > self._covered[:, None]).mean())
-        if (
-            share <= _OPEN
-            and share * self.size * len(self._ground) * BYTES <= self._megabytes * 2**20
-        ):
+    def _try_pairs(self) -> None:
+        """Keep only the open pairs if they are few, else try again later."""
+        self._try_at = self._work + self.size * len(self._ground) // 8
+        sampled = np.unique(np.linspace(0, self.size - 1, _SAMPLED).astype(np.int64))
+        share = float((self._columns(sampled) > self._covered[:, None]).mean())
+        expected_bytes = share * self.size * len(self._ground) * BYTES
+        if share <= _OPEN_SHARE and expected_bytes <= self._megabytes * 2**20:
             starts = range(0, self.size, self._step)
             everything = np.arange(self.size)
             blocks = (self._columns(everything[start : start + self._step]).T for start in starts)
@@ -150,24 +150,25 @@ class DenseCoverage:
         return np.asarray(self._weights @ block - self._weights @ self._covered)
 
     def _compare_all(self) -> Vectors:
+        """Return the similarities of the ground to all vectors, (g, n), as float32."""
         table = np.empty((len(self._ground), len(self._vectors)), dtype=np.float32)
         for start in range(0, len(table), self._step):
             part = slice(start, start + self._step)
             after = start + self._step
-            first = start if self._symmetric else 0
+            first = start if self._symmetric else 0  # the lower triangle is copied from the upper
             compare(self._ground[part], self._vectors[first:], table[part, first:])
             if self._symmetric:
                 table[after:, part] = table[part, after:].T
         return table
 
     def _columns(self, rows: Integers) -> np.ndarray:
-        """Similarities of the ground to `rows` of the vectors, (g, len(rows))."""
+        """Return the similarities of the ground to `rows` of the vectors, (g, len(rows))."""
         if self._table is None:
             return compare(self._vectors[rows], self._ground).T
         return self._table[rows].T if self._symmetric else self._table[:, rows]
 
     def _rows(self, rows: Integers) -> np.ndarray:
-        """Similarities of `rows` of the ground to the vectors, (len(rows), n)."""
+        """Return the similarities of `rows` of the ground to the vectors, (len(rows), n)."""
         return (
             compare(self._ground[rows], self._vectors) if self._table is None else self._table[rows]
         )
@@ -175,7 +176,7 @@ class DenseCoverage:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a pool: unit vectors (p, d) on the grid, how well each is covered (p,), and weights
+    """A part of a pool: unit vectors (p, d), quantised, how well each is covered (p,), and weights
     (p,) or None.
     """
 
@@ -184,13 +185,13 @@ class Part:
     weights: Numbers | None
 
     def take(self, rows: Integers) -> "Part":
-        """The part's `rows` alone."""
+        """Return the `rows` of the part."""
         weights = None if self.weights is None else self.weights[rows]
         return Part(self.vectors[rows], self.covered[rows], weights)
 
 
 class PartsCoverage:
-    """What DenseCoverage is, to the last bit, over a ground that lies in several parts."""
+    """DenseCoverage over a ground that lies in several parts; the same gains to the last bit."""
 
     def __init__(
         self, vectors: Vectors, parts: Sequence[Part], megabytes: int, follow: bool = True
@@ -204,25 +205,24 @@ class PartsCoverage:
         self.ground = sum(len(part.vectors) for part in parts)
 
     def gains(self, rows: Integers) -> Numbers:
-        """Marginal gain of each of `rows` over all parts."""
+        """Return the marginal gain of each of `rows` over all parts."""
         return np.asarray(sum(part.gains(rows) for part in self._parts))
 
     def add(self, row: int) -> tuple[slice, Numbers] | None:
-        """Takes `row` in; as DenseCoverage."""
-        return (
-            (slice(None), self.falls())
-            if self.worth_following(self.take(row), self.ground)
-            else None
-        )
+        """Add `row`; see DenseCoverage.add."""
+        changed = self.take(row)
+        if not self.worth_following(changed, self.ground):
+            return None
+        return slice(None), self.gain_decreases()
 
     def take(self, row: int) -> int:
-        """Takes `row` in and says how many rows of the ground it covers better."""
+        """Add `row` and return how many rows of the ground it covers better."""
         return sum(part.take(row) for part in self._parts)
 
     def worth_following(self, changed: int, ground: int) -> bool:
-        """Whether it is for every part."""
+        """Return whether following is worth it for every part; see DenseCoverage."""
         return all(part.worth_following(changed, ground) for part in self._parts)
 
-    def falls(self) -> Numbers:
-        """By how much the row taken in last made the gain of every row fall, shape (n,)."""
-        return np.asarray(sum(part.falls() for part in self._parts))
+    def gain_decreases(self) -> Numbers:
+        """Return by how much the row added last made the gain of every row fall, shape (n,)."""
+        return np.asarray(sum(part.gain_decreases() for part in self._parts))

@@ -1,4 +1,4 @@
-"""Facility location over all similarities on a torch device."""
+"""Facility location over all similarities, computed by torch on a device such as a GPU."""
 
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class DeviceCoverage:
-    """What DenseCoverage is, to the last bit, with the arithmetic done by torch on `device`, such
-    as "cuda".
+    """DenseCoverage with the arithmetic done by torch on `device`, such as "cuda"; the same gains
+    to the last bit.
 
-    Vectors lie on the device as float64, on which every sum is exact; similarities are computed a
-    block of about `megabytes` at a time and never kept.
+    The vectors lie on the device as float64, in which every sum is exact. Similarities are computed
+    a block of about `megabytes` at a time and never kept.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class DeviceCoverage:
         self._step = rows_within(megabytes, max(len(vectors), len(ground)))
 
     def gains(self, rows: Integers) -> Numbers:
-        """Marginal gain of each of `rows`, sum_i w_i max(0, s_ij - c_i)."""
+        """Return the marginal gain of each of `rows`, sum_i w_i max(0, s_ij - c_i)."""
         import torch
 
         found = [self._gain(part) for part in self._move(rows).split(self._step)]
         return np.asarray(torch.cat(found).cpu().numpy())
 
     def add(self, row: int) -> tuple[slice, Numbers] | None:
-        """Takes `row` in; as DenseCoverage."""
+        """Add `row`; see DenseCoverage.add."""
         import torch
 
         similarities = self._compare(self._vectors[row : row + 1], self._ground)[0]
@@ -71,15 +71,17 @@ class DeviceCoverage:
         self._covered[changed] = new
         if not self._follow or 4 * len(changed) > len(self._ground):
             return None
-        falls = torch.zeros(self.size, dtype=torch.float64, device=self._device)
+        # As in DenseCoverage.gain_decreases; a quarter of the ground is where that costs as much as
+        # computing the gains anew.
+        decreases = torch.zeros(self.size, dtype=torch.float64, device=self._device)
         for part in torch.arange(len(changed), device=self._device).split(self._step):
             block = self._compare(self._ground[changed[part]], self._vectors)
             low = old[part, None]
             high = new[part, None]
-            falls += self._weights[changed[part]] @ (
+            decreases += self._weights[changed[part]] @ (
                 torch.minimum(torch.maximum(block, low), high) - low
             )
-        return slice(None), np.asarray(falls.cpu().numpy())
+        return slice(None), np.asarray(decreases.cpu().numpy())
 
     def _gain(self, rows: "torch.Tensor") -> "torch.Tensor":
         block = self._compare(self._vectors[rows], self._ground)

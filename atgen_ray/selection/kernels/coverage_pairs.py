@@ -1,4 +1,6 @@
-"""Facility location over the pairs that can still gain, once most pairs of a pool cannot."""
+"""Facility location over the open pairs: those of a candidate and a row of the ground that the
+candidate would still cover better.
+"""
 
 from collections.abc import Iterable
 
@@ -7,24 +9,22 @@ import numpy.typing as npt
 
 from atgen_ray.core.arrays import Integers, Numbers
 
-BYTES = (
-    16  # of a pair: its similarity and an index, once by candidate and once by row of the ground
-)
+# Size of a pair: its similarity and an index, stored by candidate and again by row of the ground.
+BYTES = 16
 
 
 class CoveragePairs:
-    """sum_i w_i max(c_i, max_j s_ij) over the pairs with s_ij > c_i alone, exactly.
+    """Facility location sum_i w_i max(c_i, max_j s_ij) computed from the open pairs (s_ij > c_i).
 
-    c_i only grows, so a pair that is not open now never counts again, and about one in t pairs is
-    open after t picks. Every gain can be followed exactly at a cost that falls with them.
+    The result is exact: c_i only grows, so a pair that is closed never counts again. About one in t
+    pairs is open after t picks, and the cost of following every gain falls with their number.
     """
 
     def __init__(
         self, blocks: Iterable[npt.NDArray[np.floating]], covered: Numbers, weights: Numbers
     ) -> None:
-        """`blocks` (b, g) are similarities of some candidates each to the whole ground.
-
-        `covered` (g,) is changed in place.
+        """Collect the open pairs from `blocks` (b, g), the similarities of the candidates in order
+        to the whole ground. `covered` (g,) is changed in place from then on.
         """
         self._covered = covered
         self._weights = weights
@@ -45,7 +45,7 @@ class CoveragePairs:
         self._last = np.empty(0, dtype=np.int64), np.empty(0), np.empty(0)
 
     def gains(self, rows: Integers) -> Numbers:
-        """Marginal gain of each of `rows`."""
+        """Return the marginal gain of each of `rows`."""
         starts = self._by_candidate.indptr[rows]
         lengths = self._by_candidate.indptr[rows + 1] - starts
         edges = spans(starts, lengths)
@@ -59,7 +59,7 @@ class CoveragePairs:
         return sums.astype(np.float64)
 
     def take(self, row: int) -> int:
-        """Takes `row` in and says how many rows of the ground it covers better."""
+        """Add `row` and return how many rows of the ground it covers better."""
         edges = slice(self._by_candidate.indptr[row], self._by_candidate.indptr[row + 1])
         owners = self._by_candidate.indices[edges]
         affinity = self._by_candidate.data[edges].astype(np.float64)
@@ -70,23 +70,23 @@ class CoveragePairs:
         self._covered[changed] = new
         return len(changed)
 
-    def falls(self) -> Numbers:
-        """By how much the row taken in last made the gain of every row fall, shape (n,)."""
+    def gain_decreases(self) -> Numbers:
+        """Return by how much the row added last made the gain of every row fall, shape (n,)."""
         changed, old, new = self._last
         starts = self._by_ground.indptr[changed]
         lengths = self._by_ground.indptr[changed + 1] - starts
         edges = spans(starts, lengths)
         low = np.repeat(old, lengths)
-        fall = np.clip(self._by_ground.data[edges], low, np.repeat(new, lengths)) - low
-        fall *= np.repeat(self._weights[changed], lengths)
-        found = np.bincount(self._by_ground.indices[edges], weights=fall, minlength=self.size)
+        decrease = np.clip(self._by_ground.data[edges], low, np.repeat(new, lengths)) - low
+        decrease *= np.repeat(self._weights[changed], lengths)
+        found = np.bincount(self._by_ground.indices[edges], weights=decrease, minlength=self.size)
         self._picks += 1
         if self._picks >= self._shed_at:
             self._shed()
         return found.astype(np.float64)
 
     def _shed(self) -> None:
-        """Drops the pairs that have closed."""
+        """Drop the pairs that have closed, each time that the number of picks has doubled."""
         self._shed_at = 2 * self._picks
         pairs = self._by_candidate
         is_open = pairs.data > self._covered[pairs.indices]
@@ -102,6 +102,6 @@ class CoveragePairs:
 
 
 def spans(starts: Integers, lengths: Integers) -> Integers:
-    """The numbers from each of `starts` on, as many as `lengths` says, one span after the other."""
+    """Return the numbers start, ..., start + length - 1 of each pair, one span after the other."""
     offsets = np.cumsum(lengths) - lengths
     return np.arange(lengths.sum()) + np.repeat(starts - offsets, lengths)

@@ -1,4 +1,4 @@
-"""Facility location over the nearest neighbours alone."""
+"""Facility location over nearest neighbours only."""
 
 import numpy as np
 
@@ -10,13 +10,12 @@ from atgen_ray.selection.kernels.similarity import round_similarities
 
 
 class SparseCoverage:
-    """sum_i w_i max(c_i, max_j s_ij), where s_ij counts only for the neighbours j of i and is
-    nothing for other rows.
+    """Facility location sum_i w_i max(c_i, max_j s_ij) in which j ranges over the neighbours of i.
 
     `neighbors` (n, k) and `similarities` (n, k) come from `find_neighbors`; `covered` and `weights`
-    are those of DenseCoverage. Memory and time to keep every gain exact grow with n k, not n
-    squared. Useful where an example stands for fewer than k others: k should exceed pool size over
-    batch size several times.
+    are those of DenseCoverage. Memory, and time to keep every gain exact, grow with n k, not n
+    squared. An example can stand for at most k others, so k should exceed pool size over batch size
+    several times.
     """
 
     def __init__(
@@ -34,17 +33,16 @@ class SparseCoverage:
             np.ones(self.size) if weights is None else np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID
         )
         order = np.argsort(neighbors, axis=None, kind="stable")
-        self._owners = (order // degree).astype(
-            np.int32
-        )  # by neighbour: who has it, and how similar they are
+        # By neighbour: the rows that have it, and how similar they are to it.
+        self._owners = (order // degree).astype(np.int32)
         self._affinity = similarities.ravel()[order]
         self._starts = np.concatenate(
             [[0], np.cumsum(np.bincount(neighbors.ravel(), minlength=self.size))]
         )
 
     def gains(self, rows: Integers) -> Numbers:
-        """Marginal gain of each of `rows`, sum_i w_i max(0, s_ij - c_i) over those i that have j as
-        neighbour.
+        """Return the marginal gain of each of `rows`, sum_i w_i max(0, s_ij - c_i) over the rows i
+        that have j as neighbour.
         """
         lengths = self._starts[rows + 1] - self._starts[rows]
         edges = spans(self._starts[rows], lengths)
@@ -58,7 +56,9 @@ class SparseCoverage:
         return sums.astype(np.float64)
 
     def add(self, row: int) -> tuple[Integers, Numbers]:
-        """Takes `row` in; only the gains of neighbours of those it covers better fall."""
+        """Add `row`; return the rows whose gain fell, the neighbours of what it covers better, and
+        by how much.
+        """
         edges = slice(self._starts[row], self._starts[row + 1])
         owners = self._owners[edges]
         affinity = self._affinity[edges].astype(np.float64)
@@ -66,11 +66,10 @@ class SparseCoverage:
         changed = owners[better]
         new = affinity[better]
         old = self._covered[changed]
-        np.maximum.at(
-            self._covered, changed, new
-        )  # the padding of a neighbour list names a row more than once
+        # maximum.at, since the padding of a neighbour list names a row more than once.
+        np.maximum.at(self._covered, changed, new)
         block = np.clip(self._similarities[changed], old[:, None], new[:, None]) - old[:, None]
         block *= self._weights[changed, None]
         rows, inverse = np.unique(self._neighbors[changed], return_inverse=True)
-        falls = np.bincount(inverse.ravel(), weights=block.ravel(), minlength=len(rows))
-        return rows.astype(np.int64), falls.astype(np.float64)
+        decreases = np.bincount(inverse.ravel(), weights=block.ravel(), minlength=len(rows))
+        return rows.astype(np.int64), decreases.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Divergence between distributions."""
+"""Jensen-Shannon divergence between distributions."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ from atgen_ray.selection.kernels.similarity import rows_within
 
 
 def mean_divergence(shares: Numbers, others: Numbers, megabytes: int) -> Numbers:
-    """Mean Jensen-Shannon divergence in nats of each row of `shares` (n, c) to the rows of `others`
-    (m, c), m > 0.
+    """Return the mean Jensen-Shannon divergence in nats of each row of `shares` (n, c) from the
+    rows of `others` (m, c), m > 0; shape (n,).
 
-    Rows sum to 1. JSD(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2, from 0 to log 2; shape (n,).
+    Rows sum to 1. JSD(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2, from 0 to log 2.
     """
     step = rows_within(max(1, megabytes // 3), len(others))
     mixed = np.concatenate(

@@ -1,4 +1,4 @@
-"""Where the parts of a large pool are worked on: in this process, or by many."""
+"""Executors: where the parts of a large pool are worked on, in this process or by many workers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -12,17 +12,18 @@ T = TypeVar("T")
 
 
 class Executor(Protocol):
-    """A crew for pure functions and for sums over the parts of a pool.
+    """Workers for pure functions and for sums over the parts of a pool.
 
-    Nothing that it computes depends on how many there are: functions see one part, or a fixed group
-    of parts, and sums are on a grid where no order matters.
+    No result depends on the number of workers: functions see one part or a fixed group of parts,
+    and sums are exact, so that no order matters. `progress` is called as the work proceeds and may
+    raise to end it.
     """
 
     count: int
     progress: Progress
 
-    def put(self, value: Any) -> Any:
-        """Hands a value, as a `Part`, to the crew; what comes back stands for it in the calls
+    def share(self, value: Any) -> Any:
+        """Share a value, such as a `Part`, with the workers; return a reference to it for the calls
         below.
         """
         ...
@@ -31,45 +32,45 @@ class Executor(Protocol):
         self,
         function: Callable[..., T],
         calls: Sequence[tuple[Any, ...]],
-        note: Callable[[int], None],
+        report: Callable[[int], None],
     ) -> list[T]:
-        """`function(*call)` for each of `calls`, in their order; arguments may be values that were
-        `put`.
+        """Return `function(*call)` for each of `calls`, in their order; arguments may be references
+        from `share`.
 
-        `note` is told how many calls are done, and may raise to end it all.
+        `report` is given the number of finished calls, and may raise to end the work.
         """
         ...
 
     def cover(
         self, vectors: Vectors, parts: Sequence[Any], megabytes: int, follow: bool = True
     ) -> Coverage:
-        """Facility location by the rows of `vectors` over all `parts`, which were `put`; `follow`
-        as DenseCoverage.
+        """Return facility location by the rows of `vectors` over all `parts`, references from
+        `share`; `follow` as in DenseCoverage.
         """
         ...
 
 
 class InProcessExecutor:
-    """No crew: everything is done here, one thing after the other."""
+    """The `Executor` protocol in this process, one call after the other."""
 
     count = 1
 
     def __init__(self, progress: Progress = lambda done, total: None) -> None:
         self.progress = progress
 
-    def put(self, value: Any) -> Any:
+    def share(self, value: Any) -> Any:
         return value
 
     def map(
         self,
         function: Callable[..., T],
         calls: Sequence[tuple[Any, ...]],
-        note: Callable[[int], None],
+        report: Callable[[int], None],
     ) -> list[T]:
         found = []
         for call in calls:
             found.append(function(*call))
-            note(len(found))
+            report(len(found))
         return found
 
     def cover(

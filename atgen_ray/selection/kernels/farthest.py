@@ -1,7 +1,4 @@
-"""Rows drawn far from each other.
-
-Points far from each other.
-"""
+"""Rows far from each other: k-means++ seeding (random) and farthest-first traversal (greedy)."""
 
 import numpy as np
 
@@ -12,13 +9,12 @@ _CHUNK = 8192
 
 
 def kmeanspp_seeding(vectors: Vectors, count: int, seed: int) -> tuple[Integers, Numbers]:
-    """k-means++ seeding (Arthur and Vassilvitskii, SODA 2007): rows of `vectors` (n, d) and the
-    distances they had.
+    """Return `count` <= n rows of `vectors` (n, d) by k-means++ seeding (Arthur and Vassilvitskii,
+    SODA 2007), and the distance of each when it was drawn.
 
-    The longest vector comes first; every other is drawn with a probability proportional to its
-    squared Euclidean distance to the nearest row before, which is returned with it (of the first,
-    its squared length). Once every row left coincides with one drawn, rows follow in order. `count`
-    <= n.
+    The longest vector comes first. Every other row is drawn with a probability proportional to its
+    squared Euclidean distance to the nearest row before it; this distance is returned (of the first
+    row, its squared length). Once every row left coincides with one drawn, rows follow in order.
     """
     generator = np.random.default_rng(seed)
     distances = _squares(vectors, np.zeros(vectors.shape[1]))
@@ -30,9 +26,8 @@ def kmeanspp_seeding(vectors: Vectors, count: int, seed: int) -> tuple[Integers,
         if pick == 0:
             best = int(distances.argmax())
         elif mass[-1] > 0:
-            drawn = min(
-                generator.random() * mass[-1], np.nextafter(mass[-1], 0)
-            )  # the product may round up to the end
+            # The product may round up to mass[-1], behind which there is no row.
+            drawn = min(generator.random() * mass[-1], np.nextafter(mass[-1], 0))
             best = int(np.searchsorted(mass, drawn, side="right"))
         else:
             best = int(left.argmax())
@@ -45,8 +40,10 @@ def kmeanspp_seeding(vectors: Vectors, count: int, seed: int) -> tuple[Integers,
 
 
 def _squares(vectors: Vectors, point: Numbers) -> Numbers:
-    """Squared distance of each row to `point`; differences, not products, so that equal vectors are
-    0 apart.
+    """Return the squared distance of each row to `point`, (n,).
+
+    It is the sum of squared differences: by inner products equal vectors would not be exactly 0
+    apart.
     """
     chunks = [vectors[start : start + _CHUNK] - point for start in range(0, len(vectors), _CHUNK)]
     return np.concatenate([np.einsum("ij,ij->i", chunk, chunk) for chunk in chunks])
@@ -55,19 +52,19 @@ def _squares(vectors: Vectors, point: Numbers) -> Numbers:
 def farthest_first(
     vectors: Vectors, similar: Numbers, count: int, block_size: int
 ) -> tuple[Integers, Numbers]:
-    """Farthest-first traversal (Gonzalez 1985): rows least similar to all before, in order, and
-    that similarity.
+    """Return `count` <= n rows by farthest-first traversal (Gonzalez 1985), each the least similar
+    to all before it, and that similarity.
 
-    `vectors` (n, d) are unit vectors on the grid, `similar` (n,) is the largest similarity of each
-    to what is chosen already, -1 where nothing is; `count` <= n. Of equal rows the first wins; with
-    nothing chosen yet the most central row comes first. Similarities only rise as rows are chosen,
-    so an old one is a lower bound, and only rows that could still be the farthest are compared with
-    the rows chosen since, `block_size` at a time.
+    `vectors` (n, d) are unit vectors, quantised; `similar` (n,) is the largest similarity of each
+    to what is chosen already, -1 if nothing is. Of equal rows the first wins; with nothing chosen
+    yet the most central row comes first.
+
+    Similarities only rise as rows are chosen, so an old one is a lower bound. Only rows that could
+    still be the farthest are compared with the rows chosen since, `block_size` at a time.
     """
     similar = similar.copy()
-    seen = np.zeros(
-        len(vectors), dtype=np.int64
-    )  # how many of the chosen rows each row was compared with
+    # The number of chosen rows that each row was compared with.
+    seen = np.zeros(len(vectors), dtype=np.int64)
     rows = np.empty(count, dtype=np.int64)
     found = np.empty(count)
     for pick in range(count):
@@ -85,6 +82,7 @@ def farthest_first(
 def _farthest(
     vectors: Vectors, similar: Numbers, seen: Integers, chosen: Integers, block_size: int
 ) -> int:
+    """Return the row least similar to all of `chosen`; update `similar` and `seen` in place."""
     while seen[best := int(similar.argmin())] < len(chosen):
         stale = np.flatnonzero(seen < len(chosen))
         if len(stale) > block_size:

@@ -13,18 +13,19 @@ _EQUAL = 2.0**-20
 def maximize_determinant(
     vectors: Vectors, known: Vectors, prior: float, count: int
 ) -> tuple[Integers, Numbers]:
-    """Rows h of `vectors` (n, d) that greedily maximise log det(V + sum h h^T), in order, and the
-    gain of each.
+    """Return the rows h of `vectors` (n, d) that greedily maximise log det(V + sum h h^T), in
+    order, and the gain of each.
 
     V is `prior` I + sum h h^T over `known` (m, d), `prior` > 0, `count` <= n. The gain of a row is
-    log(1 + h^T V^-1 h). An incremental Cholesky factorisation (Chen et al., NeurIPS 2018, arXiv
-    1709.05135) written in the d dimensions of the vectors: O(n d) a pick, O(d (d + count)) of
-    memory beside the vectors. Of gains that are equal to 2^-20, about what float32 vectors are good
-    for, the first wins.
+    log(1 + h^T V^-1 h). The method is an incremental Cholesky factorisation (Chen et al., NeurIPS
+    2018, arXiv 1709.05135) in the d dimensions of the vectors: O(n d) time a pick and O(d (d +
+    count)) memory beside the vectors. Of gains that agree to 2^-20, the precision of float32
+    vectors, the first wins.
     """
     factor = np.linalg.cholesky(
         prior * np.eye(vectors.shape[1]) + known.T.astype(np.float64) @ known
     )
+    # In whitened coordinates V is the identity, so h^T V^-1 h is a squared length.
     whitening = np.linalg.inv(factor)
     spread = np.concatenate([((part @ whitening.T) ** 2).sum(axis=1) for part in _chunks(vectors)])
     directions = np.empty((count, vectors.shape[1]))  # in whitened coordinates
@@ -40,7 +41,7 @@ def maximize_determinant(
         along = whitening.T @ directions[pick]
         spread -= np.concatenate([part @ along for part in _chunks(vectors)]) ** 2
         np.maximum(spread, 0.0, out=spread)
-        spread[rows[: pick + 1]] = -1.0
+        spread[rows[: pick + 1]] = -1.0  # below every other: a row is picked once
     return rows, gains
 
 

@@ -1,4 +1,6 @@
-"""Two sets of vectors compared, and matched, by their means in the space of a Gaussian kernel."""
+"""Comparison (maximum mean discrepancy) and matching (kernel mean matching) of two sets of vectors
+by their means in the space of a Gaussian kernel.
+"""
 
 import numpy as np
 
@@ -6,8 +8,8 @@ from atgen_ray.core.arrays import Numbers
 
 
 def find_width(vectors: Numbers) -> float:
-    """The median distance between two of `vectors` (n, d): the usual width of the kernel; 1 where
-    that is 0.
+    """Return the median distance between two of `vectors` (n, d), the usual width of the kernel; 1
+    if that is 0.
     """
     from scipy.spatial.distance import pdist
 
@@ -16,7 +18,7 @@ def find_width(vectors: Numbers) -> float:
 
 
 def compare_kernel(one: Numbers, other: Numbers, width: float) -> Numbers:
-    """exp(-|x - y|^2 / (2 width^2)) for each x of `one` (n, d) and y of `other` (m, d): (n, m)."""
+    """Return exp(-|x - y|^2 / (2 width^2)), (n, m), for x in `one` (n, d), y in `other` (m, d)."""
     from sklearn.metrics.pairwise import rbf_kernel
 
     values: Numbers = rbf_kernel(one, other, gamma=1 / (2 * width**2))
@@ -26,10 +28,10 @@ def compare_kernel(one: Numbers, other: Numbers, width: float) -> Numbers:
 def measure_discrepancy(
     one: Numbers, other: Numbers, width: float, weights: Numbers | None = None
 ) -> float:
-    """The squared maximum mean discrepancy of both sets, biased (Gretton et al. 2012, JMLR 13:723,
-    equation 5).
+    """Return the squared maximum mean discrepancy of both sets, the biased estimate (Gretton et al.
+    2012, JMLR 13:723, equation 5).
 
-    `weights` (n,) of the rows of `one` are taken relative to their sum.
+    `weights` (n,) of the rows of `one` count relative to their sum.
     """
     shares = np.full(len(one), 1 / len(one)) if weights is None else weights / weights.sum()
     within = shares @ compare_kernel(one, one, width) @ shares
@@ -38,8 +40,8 @@ def measure_discrepancy(
 
 
 def match_means(one: Numbers, other: Numbers, width: float, largest: float) -> Numbers:
-    """Weights (n,) of the rows of `one`, of mean 1, that bring its kernel mean next to that of
-    `other`.
+    """Return weights (n,) of the rows of `one`, of mean 1, that bring its kernel mean close to that
+    of `other`.
 
     Kernel mean matching (Huang et al. 2006, Correcting sample selection bias by unlabeled data),
     with each weight between 1 / `largest` and `largest` before the mean is set to 1.

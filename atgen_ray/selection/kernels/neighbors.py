@@ -1,4 +1,4 @@
-"""Nearest neighbours of unit vectors, never holding more than a block of similarities."""
+"""Nearest neighbours of unit vectors, found with one block of similarities in memory at a time."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,10 @@ Neighbors = tuple[Indices, Vectors]
 
 
 def find_neighbors(vectors: Vectors, count: int, megabytes: int) -> Neighbors:
-    """The `count` most similar rows of each of `vectors` (n, d) on the grid, itself among them, and
-    how similar.
+    """Return the `count` most similar rows of each of `vectors` (n, d), quantised, the row itself
+    among them, and the similarities.
 
-    Shapes (n, min(count, n)), most similar first, of equal ones the first row.
+    Both have the shape (n, min(count, n)), most similar first; of equal ones the first row.
     """
     return _search(
         vectors,
@@ -29,10 +29,10 @@ def find_neighbors(vectors: Vectors, count: int, megabytes: int) -> Neighbors:
 def find_neighbors_in_cells(
     vectors: Vectors, count: int, megabytes: int, cells: int, probes: int, seed: int
 ) -> Neighbors:
-    """Like `find_neighbors`, but each row looks only into the `probes` cells of k-means nearest to
-    its own (IVF).
+    """Return what `find_neighbors` returns, searching only the `probes` k-means cells nearest to
+    the row's own (inverted file index).
 
-    Where these hold too few rows, the row itself is repeated with the similarity -1.
+    If these hold too few rows, the row itself is repeated with the similarity -1.
     """
     members = group(cluster(vectors, cells, seed))
     centers = np.stack([center(vectors[rows]) for rows in members])
@@ -52,6 +52,7 @@ def find_neighbors_in_cells(
 def _search(
     vectors: Vectors, rows: Integers, others: Integers, count: int, megabytes: int
 ) -> Neighbors:
+    """Return the `count` rows of `others` most similar to each of `rows`, and the similarities."""
     indices = np.empty((len(rows), count), dtype=np.int32)
     similarities = np.empty((len(rows), count), dtype=np.float32)
     columns = vectors[others] if len(others) < len(vectors) else vectors
@@ -59,6 +60,8 @@ def _search(
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         block = compare(vectors[rows[part]], columns)
+        # A partition finds the nearest in linear time. They are sorted by row first, so that the
+        # stable sort by similarity leaves equal ones in the order of rows.
         if count < len(others):
             nearest = np.sort(np.argpartition(-block, count - 1, axis=1)[:, :count], axis=1)
         else:

@@ -1,4 +1,4 @@
-"""Phrases of word sequences: frequent n-grams that are not merely pieces of longer ones."""
+"""Phrases: frequent n-grams that are not merely pieces of longer frequent n-grams."""
 
 import numpy as np
 
@@ -8,13 +8,16 @@ from atgen_ray.core.arrays import Integers, Numbers
 def find_phrases(
     words: Integers, lengths: Integers, counted: int, longest: int, least: int, share: float
 ) -> tuple[Integers, Integers, Numbers]:
-    """Semi-maximal phrases of up to `longest` words in texts given as word numbers one after
-    another.
+    """Return the semi-maximal phrases of up to `longest` words in texts given as word numbers one
+    after another.
 
     An n-gram is a phrase when it occurs `least` times or more among the first `counted` texts and
     no n-gram longer by one word that holds it occurs more than `share` times as often (Miura et
-    al., NAACL 2016). Returns the text and the number of every occurrence, texts in order, and the
-    count of each phrase in the first `counted` texts.
+    al., NAACL 2016).
+
+    Returns:
+        The text and the number of the phrase of every occurrence, texts in order, and the count of
+        each phrase in the first `counted` texts.
     """
     text_of = np.repeat(np.arange(len(lengths)), lengths)
     grams = _renumber(words)
@@ -28,9 +31,10 @@ def find_phrases(
             longer_counts = np.bincount(
                 longer[text_of[longer_starts] < counted], minlength=longer.max() + 1
             )
-            place = np.full(len(words), -1)
-            place[starts] = grams
-            for inner in (place[longer_starts], place[longer_starts + 1]):
+            gram_at = np.full(len(words), -1)
+            gram_at[starts] = grams
+            # A longer n-gram holds two of this size: the one at its start and the one after.
+            for inner in (gram_at[longer_starts], gram_at[longer_starts + 1]):
                 maximal[inner[longer_counts[longer] > share * counts[inner]]] = False
         kept = maximal & (counts >= least)
         inside = kept[grams]
@@ -43,15 +47,15 @@ def find_phrases(
 def _extend(
     words: Integers, text_of: Integers, grams: Integers, starts: Integers
 ) -> tuple[Integers, Integers]:
-    """The n-grams longer by one word: their numbers and where they start."""
-    place = np.full(len(words) + 1, -1)
-    place[starts] = grams
-    paired = starts[place[starts + 1] >= 0]
+    """Return the n-grams that are longer by one word: their numbers and where they start."""
+    gram_at = np.full(len(words) + 1, -1)
+    gram_at[starts] = grams
+    paired = starts[gram_at[starts + 1] >= 0]
     paired = paired[text_of[paired] == text_of[paired + 1]]
     if not len(paired):
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     # Two n-grams that overlap in all but one word make the longer one.
-    return _renumber(place[paired] * (grams.max() + 1) + place[paired + 1]), paired
+    return _renumber(gram_at[paired] * (grams.max() + 1) + gram_at[paired + 1]), paired
 
 
 def _renumber(keys: Integers) -> Integers:
@@ -69,15 +73,15 @@ def _join(found: list[tuple[Integers, Integers, Numbers]]) -> tuple[Integers, In
 
 
 class PhraseCoverage:
-    """The worth of the phrases of a growing set of texts, over the length of each text as it is
-    added.
+    """Summed worth of the phrases of a growing set of texts; a text gains its new phrases' worth
+    over its length. Implements `greedy.Coverage`.
     """
 
     def __init__(
         self, texts: Integers, phrases: Integers, worth: Numbers, lengths: Numbers
     ) -> None:
-        """`texts` (sorted) and `phrases` name every occurrence; `worth` (p,) is 0 for phrases known
-        already.
+        """Take every occurrence as a pair of `texts` (sorted) and `phrases`; `worth` (p,) is 0 for
+        phrases that are known already.
         """
         self.size = len(lengths)
         pairs = np.unique(np.stack([texts, phrases]), axis=1)
@@ -87,10 +91,10 @@ class PhraseCoverage:
         self._starts = np.searchsorted(pairs[0], np.arange(self.size + 1))
 
     def gains(self, rows: Integers) -> Numbers:
-        """Worth of the phrases that each of `rows` would add, over its length."""
+        """Return the worth of the phrases that each of `rows` would add, over its length."""
         spans = (self._phrases[self._starts[row] : self._starts[row + 1]] for row in rows)
         return np.array([self._worth[span].sum() for span in spans]) / self._lengths[rows]
 
     def add(self, row: int) -> None:
-        """Takes the text `row` in: its phrases are known."""
+        """Add the text `row`: its phrases are known from now on."""
         self._worth[self._phrases[self._starts[row] : self._starts[row + 1]]] = 0.0

@@ -1,4 +1,4 @@
-"""Putting quantities of different units on one scale, and cutting a scale into strata."""
+"""Normalisation of quantities of different units to one scale, and division into strata."""
 
 from typing import Literal
 
@@ -11,13 +11,13 @@ Stratification = Literal["equal_size", "equal_width"]
 
 
 def rank(values: Numbers) -> Numbers:
-    """Ranks from 1 to n, smallest first, shape (n,); equal values share the mean of their ranks."""
+    """Return ranks from 1 to n, smallest first; equal values share the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def normalize(values: Numbers, scale: Scale) -> Numbers:
-    """`values` (n,), n > 0, put on a scale; constant values become 0 unless the scale is "none".
+    """Return `values` (n,), n > 0, on a scale; constant values become 0 unless it is "none".
 
     rank: (rank - 1) / (n - 1); minmax: from 0 to 1; zscore: mean 0 and standard deviation 1.
     """
@@ -33,14 +33,13 @@ def normalize(values: Numbers, scale: Scale) -> Numbers:
 
 
 def stratify(values: Numbers, strata: int, by: Stratification) -> Integers:
-    """Stratum of each of `values` (n,), from 0 to strata - 1 in ascending order; equal values share
-    a stratum.
+    """Return the stratum of each of `values` (n,), from 0 to strata - 1 in ascending order; equal
+    values share a stratum.
 
     equal_size cuts the ranks evenly, equal_width the range of the values.
     """
     if by == "equal_size":
         return ((rank(values) - 0.5) * strata / len(values)).astype(np.int64)
     widths = normalize(values, "minmax") * strata
-    return np.minimum(
-        widths.astype(np.int64), strata - 1
-    )  # the largest value closes the last stratum
+    # The largest value belongs to the last stratum, not to one of its own.
+    return np.minimum(widths.astype(np.int64), strata - 1)

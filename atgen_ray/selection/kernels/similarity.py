@@ -1,14 +1,15 @@
-"""Cosine similarities that come out the same to the last bit on every machine.
+"""Cosine similarities that are equal to the last bit on every machine.
 
-Floating-point sums depend on their order, and the order in a matrix product on the library, the
-threads and the shape of the block. Equal examples would then differ in the last bit, ties would no
-longer break by id, and shards would disagree. On a fixed-point grid every sum is exact, so no order
-can matter: coordinates are multiples of 2^-24 (which float32 holds), their products of 2^-48, and
-by Cauchy-Schwarz no partial sum of a dot product of unit vectors leaves the 53 bits of a float64.
-Similarities are rounded to 2^-20, about what float32 embeddings are good for, which makes that of a
-vector to itself exactly 1, lets float32 hold them, and keeps sums over up to 2^32 examples exact.
+Floating-point sums depend on their order, and the order in a matrix product depends on the library,
+the threads and the shape of the block. Equal examples would then differ in the last bit, ties would
+no longer break by id, and shards would disagree.
 
-How similar examples are to a whole set, without comparing every pair.
+Vectors are therefore quantised to fixed point, in which every sum is exact and no order matters.
+Coordinates are multiples of 2^-24 (which float32 holds) and their products of 2^-48; by
+Cauchy-Schwarz no partial sum of a dot product of unit vectors leaves the 53 bits of a float64.
+Similarities are rounded to 2^-20, about the precision of float32 embeddings. So the similarity of a
+vector to itself is exactly 1, float32 holds every similarity, and sums over up to 2^32 examples are
+exact.
 """
 
 from typing import Any
@@ -20,26 +21,24 @@ from atgen_ray.core.arrays import Numbers, Vectors
 
 _COORDINATE = np.float32(2.0**24)
 SIMILARITY = 2.0**20
-_CHUNK = (
-    1024  # columns compared at a time, in the caches, and without a float64 copy of a large pool
-)
+_CHUNK = 1024  # columns compared at a time: they fit the caches, and no pool is copied to float64
 
 
 def quantise(vectors: npt.NDArray[np.floating[Any]]) -> Vectors:
-    """Unit vectors (n, d) as float32 on the grid."""
-    grid = vectors.astype(np.float32)
-    grid *= _COORDINATE
-    np.rint(grid, out=grid)
-    grid /= _COORDINATE
-    return grid
+    """Return unit vectors (n, d) as float32 with coordinates rounded to multiples of 2^-24."""
+    quantised = vectors.astype(np.float32)
+    quantised *= _COORDINATE
+    np.rint(quantised, out=quantised)
+    quantised /= _COORDINATE
+    return quantised
 
 
 def compare(
     rows: Vectors, columns: Vectors, out: npt.NDArray[Any] | None = None
 ) -> npt.NDArray[Any]:
-    """Cosine similarities (n, m) of unit vectors (n, d) and (m, d) that are on the grid.
+    """Return the cosine similarities (n, m) of quantised unit vectors (n, d) and (m, d).
 
-    They are float64, or written to `out`, which may be float32: that holds them exactly.
+    They are float64, or written to `out`, which may be float32: it holds them exactly.
     """
     found = np.empty((len(rows), len(columns))) if out is None else out
     scaled = rows.astype(np.float64) * SIMILARITY
@@ -52,13 +51,13 @@ def compare(
 
 
 def round_similarities(similarities: Numbers) -> Numbers:
-    """`similarities`, or sums of them, on the grid where adding them up is exact."""
+    """Return `similarities`, or sums of them, rounded to 2^-20, so that adding them up is exact."""
     return np.asarray(np.rint(similarities * SIMILARITY) / SIMILARITY)
 
 
 def center(vectors: Vectors) -> Vectors:
-    """Direction of the mean of `vectors` (n, d) on the grid, shape (d,); zero when they cancel
-    out.
+    """Return the direction of the mean of `vectors` (n, d), quantised, shape (d,); zero when they
+    cancel out.
     """
     total = vectors.sum(axis=0, dtype=np.float64)
     length = np.linalg.norm(total)
@@ -66,13 +65,13 @@ def center(vectors: Vectors) -> Vectors:
 
 
 def rows_within(megabytes: int, columns: int) -> int:
-    """How many rows of `columns` float64 fit into `megabytes`, at least one."""
+    """Return how many rows of `columns` float64 numbers fit into `megabytes`, at least one."""
     return max(1, megabytes * 2**20 // (8 * max(1, columns)))
 
 
 def nearest(vectors: Vectors, others: Vectors, megabytes: int) -> Numbers:
-    """Largest similarity of each of `vectors` (n, d) to `others` (m, d), shape (n,); -1 when m
-    = 0.
+    """Return the largest similarity of each of `vectors` (n, d) to `others` (m, d), shape (n,); -1
+    when m = 0.
     """
     if not len(others):
         return np.full(len(vectors), -1.0)
@@ -86,11 +85,12 @@ def nearest(vectors: Vectors, others: Vectors, megabytes: int) -> Numbers:
 
 
 def sum_similarities(vectors: Vectors, others: Vectors) -> Numbers:
-    """sum_j s_ij over `others` (m, d) for each of `vectors` (n, d), both on the grid, shape (n,).
+    """Return sum_j s_ij over `others` (m, d) for each of `vectors` (n, d), both quantised, shape
+    (n,).
 
-    The sum of dot products is the dot product with the sum. It is computed from the direction of
-    the sum, which is on the grid, and so is the same on every machine; its mean, sum / m, is right
-    to about 1e-6.
+    The sum of dot products is the dot product with the sum, so that no pairs are compared. It is
+    computed from the quantised direction of the sum and so is the same on every machine; the mean,
+    sum / m, is right to about 1e-6.
     """
     if not len(others):
         return np.zeros(len(vectors))

@@ -1,4 +1,4 @@
-"""Texts as word numbers, for strategies that count words."""
+"""Word numbers of texts, for strategies that count words."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ _WORD = re.compile(r"\w+")
 
 
 def number_words(texts: Sequence[str], stem: bool) -> tuple[Integers, Integers, int]:
-    """All words of `texts` one after another as numbers, how many each text has, and how many
-    different ones there are.
+    """Return all words of `texts` one after another as numbers, the number of words of each text,
+    and the size of the vocabulary.
 
     Words are lower-case runs of letters and digits, or single characters in scripts without spaces;
     `stem` reduces English ones by Porter's algorithm.

@@ -1,4 +1,4 @@
-"""The strategies that stand alone, by name."""
+"""Strategies that work alone, by name: all but `ensemble`, which combines them."""
 
 from atgen_ray.selection.strategies.badge import BADGE
 from atgen_ray.selection.strategies.baselines import LENGTH, RANDOM

@@ -1,4 +1,6 @@
-"""The `badge` strategy: gradients that are large and point different ways."""
+"""The `badge` strategy picks examples whose gradients are large and point in different
+directions.
+"""
 
 import numpy as np
 from pydantic import Field
@@ -30,22 +32,23 @@ class BadgeParameters(NoiseFilterParameters):
 
 
 def _select(candidates: Candidates, parameters: BadgeParameters, count: int) -> Picks:
-    """k-means++ seeding: the largest vector first, then drawn by squared distance to the nearest
-    pick.
+    """Pick by k-means++ seeding: the largest vector first, then draws by squared distance to the
+    nearest pick.
 
-    The score is the place in the batch, counted from its end: draws have no scores that fall.
+    The score is the rank counted from the end of the batch, since draws have no score of their own.
     """
     usable, vectors, _ = plain_vectors(candidates, parameters.space)
     if not parameters.gradients:
-        error = -np.expm1(-normalized_nll(candidates.outputs()))[usable]
-        usable, vectors, error = (values[~np.isnan(error)] for values in (usable, vectors, error))
-        vectors = vectors * error[:, None].astype(np.float32)
+        error = -np.expm1(-normalized_nll(candidates.outputs()))[usable]  # 1 - p
+        known = ~np.isnan(error)
+        usable = usable[known]
+        vectors = vectors[known] * error[known, None].astype(np.float32)
     if not len(usable):
         return Picks((), np.empty(0))
     seed = derive_seed("badge", candidates.seed, candidates.round)
     rows, distances = kmeanspp_seeding(vectors, min(count, len(vectors)), seed)
-    places = np.arange(count, count - len(rows), -1, dtype=np.float64)
-    return Picks(pick_ids(candidates.ids, usable[rows]), places, {"squared_distance": distances})
+    scores = np.arange(count, count - len(rows), -1, dtype=np.float64)
+    return Picks(pick_ids(candidates.ids, usable[rows]), scores, {"squared_distance": distances})
 
 
 def _needs(parameters: BadgeParameters) -> Needs:

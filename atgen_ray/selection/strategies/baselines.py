@@ -1,7 +1,4 @@
-"""The `random` strategy, the baseline of every comparison.
-
-The `length` strategy: the longest or the shortest prompts, a baseline.
-"""
+"""Baselines: `random` picks at random, `length` picks the longest or the shortest prompts."""
 
 from typing import Literal
 

@@ -1,4 +1,6 @@
-"""The `dual` strategy: the most uncertain among the most typical and novel, and a random half."""
+"""The `dual` strategy fills half of the batch with the most uncertain of the typical and novel
+examples, and the other half at random.
+"""
 
 import math
 
@@ -32,12 +34,12 @@ class DualParameters(NoiseFilterParameters):
 
 
 def _select(candidates: Candidates, parameters: DualParameters, count: int) -> Picks:
-    """For each pick of the first part: the K best by IDDS, of these the largest BLEUVar below the
-    cut-off.
+    """Pick the first part: of the K best by IDDS the one with the largest BLEUVar below the
+    cut-off, again and again.
 
-    All K count as labelled from then on within this batch, so that a region is visited once; where
-    all K are noise nothing is picked and they count as labelled too. The score is the place in the
-    batch, counted from its end. The random part is left to `select_batch`, which fills the batch.
+    All K then count as labelled within this batch, so that a region is visited once. If all K are
+    noise, none is picked and they count as labelled too. The score is the rank counted from the end
+    of the batch. `select_batch` fills the rest of the batch at random.
     """
     usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
@@ -49,19 +51,18 @@ def _select(candidates: Candidates, parameters: DualParameters, count: int) -> P
     rows: list[int] = []
     found: list[tuple[float, float]] = []
     while len(rows) < math.ceil(parameters.share * count) and not excluded.all():
-        scores = np.where(excluded, -np.inf, diversity.scores())
-        nearest = np.argsort(-scores, kind="stable")[
-            : min(parameters.neighbors, int((~excluded).sum()))
-        ]
-        if not np.isnan(disagreement[nearest]).all():
-            rows.append(int(nearest[np.nanargmax(disagreement[nearest])]))
-            found.append((scores[rows[-1]], disagreement[rows[-1]]))
-        excluded[nearest] = True
-        diversity.move(nearest)
+        idds = np.where(excluded, -np.inf, diversity.scores())
+        best = np.argsort(-idds, kind="stable")[: min(parameters.neighbors, (~excluded).sum())]
+        if not np.isnan(disagreement[best]).all():
+            row = int(best[np.nanargmax(disagreement[best])])
+            rows.append(row)
+            found.append((idds[row], disagreement[row]))
+        excluded[best] = True
+        diversity.move(best)
     density, variance = np.array(found).reshape(-1, 2).T
-    places = np.arange(count, count - len(rows), -1, dtype=np.float64)
+    scores = np.arange(count, count - len(rows), -1, dtype=np.float64)
     return Picks(
-        pick_ids(candidates.ids, usable[rows]), places, {"idds": density, "bleuvar": variance}
+        pick_ids(candidates.ids, usable[rows]), scores, {"idds": density, "bleuvar": variance}
     )
 
 

@@ -1,9 +1,7 @@
-"""Facility location for pools of every size: four ways to maximise it, and their settings.
+"""Strategies that maximise facility location, in one of four ways by the size of the pool.
 
-The `facility_location` strategy: the batch that best represents the pool.
-
-The `weighted_facility_location` strategy: the batch that best represents what the model is unsure
-of.
+`facility_location` picks the batch that best represents the pool, `weighted_facility_location` the
+batch that best represents what the model is unsure of.
 """
 
 from collections.abc import Sequence
@@ -31,7 +29,7 @@ _CELL = 1000  # rows of a cell, about, when neighbours are looked for in cells
 
 
 class CoverageParameters(Parameters):
-    """How facility location is maximised."""
+    """Settings of the maximisation of facility location."""
 
     method: Literal["auto", "exact", "sparse", "stochastic", "partition"] = Field(
         "auto",
@@ -87,12 +85,12 @@ def maximize_coverage(
     count: int,
     candidates: Candidates,
 ) -> tuple[Integers, Numbers]:
-    """Rows that maximise sum_i w_i max(covered_i, max_j s_ij) by the method in `parameters`, in
-    order, and their gains.
+    """Return the rows that maximise sum_i w_i max(covered_i, max_j s_ij) by the method in
+    `parameters`, in order, and their gains.
 
-    `vectors` (n, d) are unit vectors on the grid, row i belonging to `ids[i]`; `count` <= n. Of
-    `candidates` the seed and round are used, and the workers, among which the methods exact and
-    partition share their work.
+    `vectors` (n, d) are unit vectors, quantised, and row i belongs to `ids[i]`; `count` <= n. Of
+    `candidates` the seed, the round and the workers are used; the methods exact and partition
+    share their work among the workers.
     """
     size = len(vectors)
     seed = candidates.seed
@@ -105,11 +103,11 @@ def maximize_coverage(
         method = "exact" if size <= parameters.exact_limit else "partition"
     if method == "exact":
 
-        def note(pick: int) -> None:
+        def report(pick: int) -> None:
             workers.progress(pick, count)
 
         function = _everything(vectors, covered, weights, parameters, workers)
-        return maximize(function, count, block_size, note)
+        return maximize(function, count, block_size, report)
     if method == "sparse":
         if size <= parameters.exact_limit:
             neighbors = find_neighbors(vectors, parameters.neighbors, megabytes)
@@ -124,9 +122,9 @@ def maximize_coverage(
         ground = np.sort(
             np.argsort(draw_uniform(ids, "ground", seed, round), kind="stable")[: parameters.ground]
         )
-        stand = vectors[ground]
+        sample = vectors[ground]
         weight = None if weights is None else weights[ground]
-        function = _dense(vectors, stand, covered[ground], weight, parameters, follow=False)
+        function = _dense(vectors, sample, covered[ground], weight, parameters, follow=False)
         start = derive_seed("stochastic", seed, round)
         rows, gains = maximize_stochastically(
             function, count, parameters.epsilon, block_size, start
@@ -159,13 +157,13 @@ def _everything(
     parameters: CoverageParameters,
     workers: Executor,
 ) -> Coverage:
-    """Facility location with the whole pool as its ground, which several workers share."""
+    """Return facility location with the whole pool as its ground, shared among several workers."""
     if workers.count == 1 or parameters.device != "cpu":
         return _dense(vectors, vectors, covered, weights, parameters)
     whole = Part(vectors, covered, weights)
     shares = np.array_split(np.arange(len(vectors)), min(workers.count, len(vectors)))
     return workers.cover(
-        vectors, [workers.put(whole.take(rows)) for rows in shares], parameters.memory_mb
+        vectors, [workers.share(whole.take(rows)) for rows in shares], parameters.memory_mb
     )
 
 
@@ -177,6 +175,7 @@ def _dense(
     parameters: CoverageParameters,
     follow: bool = True,
 ) -> Coverage:
+    """Return facility location over `ground` on the device in `parameters`."""
     if parameters.device == "cpu":
         return DenseCoverage(vectors, ground, covered, weights, parameters.memory_mb, follow)
     from atgen_ray.selection.kernels.coverage_device import DeviceCoverage
@@ -191,10 +190,10 @@ class FacilityLocationParameters(CoverageParameters):
 
 
 def _select(candidates: Candidates, parameters: FacilityLocationParameters, count: int) -> Picks:
-    """Greedy picks by marginal gain sum_i max(0, s_ij - m_i) over the candidates i.
+    """Pick greedily by the marginal gain sum_i max(0, s_ij - m_i) over the candidates i.
 
-    m_i is the best similarity of i to the labelled examples and to the picks before, and -1, the
-    least there is, while there are none; s is the cosine similarity.
+    s is the cosine similarity; m_i is the largest similarity of i to the labelled examples and the
+    picks before, and -1, the least possible, while there are none.
     """
     usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
@@ -236,14 +235,15 @@ class WeightedFacilityLocationParameters(CoverageParameters, NoiseFilterParamete
 def _select_weighted(
     candidates: Candidates, parameters: WeightedFacilityLocationParameters, count: int
 ) -> Picks:
-    """Greedy picks by marginal gain sum_i u_i max(0, s_ij - m_i) over the candidates i, m_i as in
-    facility location.
+    """Pick greedily by the marginal gain sum_i u_i max(0, s_ij - m_i) over the candidates i, with
+    m_i as in facility location.
     """
     usable, vectors, labeled = quantised_vectors(candidates)
     uncertainty = UNCERTAINTIES[parameters.uncertainty](candidates.outputs())[usable]
-    usable, vectors, uncertainty = (
-        values[~np.isnan(uncertainty)] for values in (usable, vectors, uncertainty)
-    )
+    known = ~np.isnan(uncertainty)
+    usable = usable[known]
+    vectors = vectors[known]
+    uncertainty = uncertainty[known]
     if not len(usable):
         return Picks((), np.empty(0))
     weights = parameters.floor + (1 - parameters.floor) * _weigh(uncertainty, parameters.normalize)
@@ -259,7 +259,7 @@ def _select_weighted(
 
 
 def _weigh(uncertainty: np.ndarray, scale: Scale) -> np.ndarray:
-    """Weights from 0 to 1; all 1 where the uncertainties are all the same."""
+    """Return weights from 0 to 1; all are 1 when all uncertainties are equal."""
     if np.ptp(uncertainty) == 0:
         return np.ones_like(uncertainty)
     weights = np.maximum(uncertainty, 0) if scale == "none" else normalize(uncertainty, scale)

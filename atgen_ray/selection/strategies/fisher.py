@@ -1,4 +1,6 @@
-"""The `fisher` strategy: examples that together tell most about the model's last layer."""
+"""The `fisher` strategy picks examples that together carry most information about the model's last
+layer.
+"""
 
 import numpy as np
 from pydantic import Field, PositiveFloat
@@ -27,7 +29,9 @@ class FisherParameters(Parameters):
 
 
 def _select(candidates: Candidates, parameters: FisherParameters, count: int) -> Picks:
-    """Greedy picks by gain log(1 + h^T V^-1 h), V being V0 plus h h^T of the picks before."""
+    """Pick greedily by the gain log(1 + h^T V^-1 h), where V is V0 plus h h^T of the picks
+    before.
+    """
     usable, vectors, labeled = plain_vectors(candidates, parameters.space)
     if not len(usable):
         return Picks((), np.empty(0))

@@ -1,4 +1,4 @@
-"""The `graph_cut` strategy: examples like the pool and unlike each other."""
+"""The `graph_cut` strategy picks examples that are like the pool and unlike each other."""
 
 import numpy as np
 from pydantic import Field
@@ -22,10 +22,10 @@ class GraphCutParameters(Parameters):
 
 
 def _select(candidates: Candidates, parameters: GraphCutParameters, count: int) -> Picks:
-    """Greedy picks by gain sum_{i in U} s_ij - r (2 sum_{i in S} s_ij + s_jj), s being the cosine
-    similarity.
+    """Pick greedily by the gain sum_{i in U} s_ij - r (2 sum_{i in S} s_ij + s_jj), where s is the
+    cosine similarity.
 
-    U are the candidates and S the labelled examples with the picks before. O(n d) a pick.
+    U are the candidates and S the labelled examples with the picks before. A pick costs O(n d).
     """
     usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):

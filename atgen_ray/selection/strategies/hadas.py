@@ -1,5 +1,5 @@
-"""The `hadas` strategy: outputs that the source does not bear out, unlike those already
-labelled.
+"""The `hadas` strategy picks examples whose outputs their source does not support, in ways that the
+labelled examples do not show yet.
 """
 
 from typing import Literal
@@ -52,9 +52,9 @@ class HadasParameters(NoiseFilterParameters):
 def _select(candidates: Candidates, parameters: HadasParameters, count: int) -> Scores | Picks:
     """Score w D(x) + (1 - w) h(x).
 
-    h is the weighted sum of the three scores, 1 - faithfulness where hallucinated outputs come
-    first; D the mean Jensen-Shannon divergence in nats between the three scores, brought to the sum
-    1, of the candidate's output and those of the labelled examples' answers; 0 where nothing is
+    h is the weighted sum of the three scores, each 1 - faithfulness when hallucinated outputs come
+    first. D is the mean Jensen-Shannon divergence in nats between the three scores, normalised to
+    the sum 1, of the candidate's output and of the labelled examples' answers; 0 when nothing is
     labelled.
     """
     sources, labeled_sources = candidates.prompts()
@@ -95,14 +95,14 @@ def _select(candidates: Candidates, parameters: HadasParameters, count: int) -> 
 def _judge(
     sources: tuple[str, ...], outputs: "list[str] | tuple[str, ...]", parameters: HadasParameters
 ) -> Numbers:
-    """The three scores of each output, (n, 3), in the direction asked for."""
+    """Return the three scores of each output, (n, 3), in the direction of `parameters.first`."""
     names = (parameters.semantic_frames, parameters.discourse, parameters.content)
     scores = np.stack([FAITHFULNESS[name](sources, outputs) for name in names], axis=1)
     return scores if parameters.first == "faithful" else 1 - scores
 
 
 def _share(scores: Numbers) -> Numbers:
-    """Rows brought to the sum 1; equal shares where all are 0."""
+    """Return the rows normalised to the sum 1; equal shares where all are 0."""
     totals = scores.sum(axis=1, keepdims=True)
     return np.asarray(
         np.where(totals > 0, scores, 1.0) / np.where(totals > 0, totals, scores.shape[1])
@@ -118,7 +118,7 @@ def _pick_apart(
     parameters: HadasParameters,
     count: int,
 ) -> Picks:
-    """Greedy picks: after each, its divergence from every candidate joins the mean."""
+    """Pick greedily; the divergence of each pick from every candidate joins the mean D."""
     shares = _share(scores)
     totals = diversity * known
     weight = parameters.diversity_weight

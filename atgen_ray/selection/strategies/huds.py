@@ -1,4 +1,4 @@
-"""The `huds` strategy: uncertain examples that are unlike others of the same uncertainty."""
+"""The `huds` strategy picks uncertain examples that are unlike others of the same uncertainty."""
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -39,8 +39,8 @@ class HudsParameters(NoiseFilterParameters):
 def _select(candidates: Candidates, parameters: HudsParameters, count: int) -> Scores:
     """Score w d(x) + (1 - w) u(x), both on the scale `normalize`.
 
-    u is the length-normalised negative log-likelihood of the greedy output, d the cosine distance
-    to the centre of the example's cluster within its stratum of u.
+    u is the length-normalised negative log-likelihood of the greedy output; d is the cosine
+    distance to the centre of the example's cluster within its stratum of u.
     """
     nll = normalized_nll(candidates.outputs())
     embeddings, _ = candidates.vectors()
@@ -50,6 +50,7 @@ def _select(candidates: Candidates, parameters: HudsParameters, count: int) -> S
         for name in ("nll", "stratum", "distance", "uncertainty", "diversity")
     }
     if usable.any():
+        # A stratum of one example would have the distance 0 for it.
         uncertainty = nll[usable]
         strata = stratify(
             uncertainty, max(1, min(parameters.strata, len(uncertainty) // 2)), parameters.stratify
@@ -66,6 +67,7 @@ def _select(candidates: Candidates, parameters: HudsParameters, count: int) -> S
 
 
 def _distance_in_strata(vectors: Vectors, strata: Integers, clusters: int, seed: int) -> Numbers:
+    """Return the cosine distance of each vector to the centre of its cluster in its stratum."""
     distance = np.empty(len(vectors))
     for stratum in np.unique(strata):
         members = strata == stratum

@@ -1,4 +1,4 @@
-"""The `idds` strategy: examples like the pool and unlike what is labelled."""
+"""The `idds` strategy picks examples that are like the pool and unlike the labelled ones."""
 
 import numpy as np
 from pydantic import Field
@@ -21,11 +21,11 @@ class IddsParameters(Parameters):
 
 
 class InDomainDiversity:
-    """The score w mean_{u in U} s(x, u) - (1 - w) mean_{l in L} s(x, l) of every x as examples move
-    from U to L.
+    """Score w mean_{u in U} s(x, u) - (1 - w) mean_{l in L} s(x, l) of every x, kept up to date as
+    examples move from U to L.
 
-    s is the cosine similarity. Sums over U and L are kept and never computed from pairs: O(n d) an
-    example that moves.
+    s is the cosine similarity. The sums over U and L are kept and never computed from pairs, so an
+    example that moves costs O(n d).
     """
 
     def __init__(self, vectors: Vectors, labeled: Vectors, weight: float) -> None:
@@ -37,16 +37,16 @@ class InDomainDiversity:
         self._labeled_size = len(labeled)
 
     def parts(self) -> tuple[Numbers, Numbers]:
-        """Mean similarity to U and to L, shapes (n,); 0 where the set is empty."""
+        """Return the mean similarity to U and to L, shapes (n,); 0 when the set is empty."""
         return self._pool / max(1, self._pool_size), self._labeled / max(1, self._labeled_size)
 
     def scores(self) -> Numbers:
-        """The score of every example, moved or not, shape (n,)."""
+        """Return the score of every example, moved or not, shape (n,)."""
         density, novelty = self.parts()
         return np.asarray(self._weight * density - (1 - self._weight) * novelty)
 
     def move(self, rows: Integers) -> None:
-        """Moves examples from U to L."""
+        """Move examples from U to L."""
         similarities = compare(self._vectors[rows], self._vectors).sum(axis=0)
         self._pool -= similarities
         self._labeled += similarities
@@ -55,7 +55,7 @@ class InDomainDiversity:
 
 
 def _select(candidates: Candidates, parameters: IddsParameters, count: int) -> Picks:
-    """Greedy picks by score, each moving from the pool to the labelled set before the next."""
+    """Pick greedily by score; each pick moves from the pool to the labelled set before the next."""
     usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
         return Picks((), np.empty(0))
@@ -65,7 +65,7 @@ def _select(candidates: Candidates, parameters: IddsParameters, count: int) -> P
     found = np.empty((3, count))
     for pick in range(count):
         scores = diversity.scores()
-        (density, novelty) = diversity.parts()
+        density, novelty = diversity.parts()
         scores[rows[:pick]] = -np.inf
         best = int(scores.argmax())
         rows[pick] = best

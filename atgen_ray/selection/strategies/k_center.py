@@ -1,4 +1,6 @@
-"""The `k_center` strategy: examples far from the labelled ones and from each other."""
+"""The `k_center` strategy picks examples that are far from the labelled ones and from each
+other.
+"""
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -26,8 +28,8 @@ class KCenterParameters(Parameters):
 
 
 def _select(candidates: Candidates, parameters: KCenterParameters, count: int) -> Picks:
-    """Picks by cosine distance to the nearest of the labelled examples and the picks before, 2
-    while there is none.
+    """Pick the example with the largest cosine distance to the nearest of the labelled examples and
+    the picks before; the distance is 2 while there are none.
 
     With nothing labelled the most central example comes first.
     """

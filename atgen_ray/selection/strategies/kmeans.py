@@ -1,4 +1,6 @@
-"""The `kmeans` strategy: one typical example from each of as many clusters as are picked."""
+"""The `kmeans` strategy divides the pool into as many clusters as examples are asked for and picks
+the most central one of each.
+"""
 
 import numpy as np
 
@@ -15,10 +17,10 @@ class KmeansParameters(Parameters):
 
 
 def _select(candidates: Candidates, parameters: KmeansParameters, count: int) -> Scores | Picks:
-    """The candidate nearest to the centre of every cluster, large clusters first; then the second
-    nearest.
+    """Score: the cluster's share of the pool, less the number of its members that are more central.
 
-    Score: the cluster's share of the pool, less the number of its members that come before.
+    So the candidate nearest to the centre of every cluster comes first, large clusters first, then
+    the second nearest.
     """
     usable, vectors, _ = quantised_vectors(candidates)
     if not len(usable):
@@ -26,9 +28,11 @@ def _select(candidates: Candidates, parameters: KmeansParameters, count: int) ->
     labels = cluster(vectors, count, derive_seed("kmeans", candidates.seed, candidates.round))
     similar = similarity_to_centers(vectors, labels)
     share = np.bincount(labels)[labels] / len(labels)
-    found = np.full((4, len(candidates.ids)), np.nan)
-    found[:, usable] = share - rank_in_groups(labels, similar), labels, share, 1 - similar
-    return Scores(found[0], {"cluster": found[1], "cluster_share": found[2], "distance": found[3]})
+    score = share - rank_in_groups(labels, similar)
+    columns = np.full((4, len(candidates.ids)), np.nan)
+    columns[:, usable] = score, labels, share, 1 - similar
+    parts = {"cluster": columns[1], "cluster_share": columns[2], "distance": columns[3]}
+    return Scores(columns[0], parts)
 
 
 KMEANS = Strategy(

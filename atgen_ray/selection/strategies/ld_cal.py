@@ -1,5 +1,5 @@
-"""The `ld_cal` strategy: from easy to hard over the rounds, each batch where it makes the model
-most certain.
+"""The `ld_cal` strategy goes from easy to hard examples over the rounds and picks in each round
+those that should make the model most certain.
 """
 
 import numpy as np
@@ -38,16 +38,17 @@ class LdCalParameters(NoiseFilterParameters):
 
 
 def _select(candidates: Candidates, parameters: LdCalParameters, count: int) -> Picks:
-    """Greedy picks from the band of the round by gain sum_i u_i max(0, s_ij - m_i), u_i being the
-    rank of uncertainty.
+    """Pick greedily from the band of the round by the gain sum_i u_i max(0, s_ij - m_i), where u_i
+    is the rank of uncertainty.
 
-    Where the band is smaller than the batch, the nearest other bands join it.
+    If the band is smaller than the batch, the nearest other bands join it.
     """
     usable, vectors, labeled = quantised_vectors(candidates)
     uncertainty = UNCERTAINTIES[parameters.uncertainty](candidates.outputs())[usable]
-    usable, vectors, uncertainty = (
-        values[~np.isnan(uncertainty)] for values in (usable, vectors, uncertainty)
-    )
+    known = ~np.isnan(uncertainty)
+    usable = usable[known]
+    vectors = vectors[known]
+    uncertainty = uncertainty[known]
     if not len(usable):
         return Picks((), np.empty(0))
     ids = pick_ids(candidates.ids, usable)
@@ -61,12 +62,13 @@ def _select(candidates: Candidates, parameters: LdCalParameters, count: int) -> 
     picked, gains = maximize(function, min(count, len(rows)), parameters.block_size)
     rows = rows[picked]
     parts = {"difficulty": uncertainty[rows], "band": bands[rows].astype(np.float64)}
+    # Gains are measured on a sample of the pool; scaled up they do not depend on its size.
     return Picks(pick_ids(ids, rows), gains * (len(vectors) / len(ground)), parts)
 
 
 def _near_band(bands: Integers, band: int, count: int) -> Integers:
-    """Rows of `band`, and of the bands nearest to it until there are `count`; of two as near the
-    easier.
+    """Return the rows of `band` and of the bands nearest to it until there are `count`; of two
+    equally near bands the easier comes first.
     """
     distance = np.abs(bands - band) * 2 + (bands > band)
     enough = np.sort(distance)[min(count, len(bands)) - 1]

@@ -1,4 +1,4 @@
-"""The `ngf_smp` strategy: prompts with many frequent phrases that no labelled prompt holds."""
+"""The `ngf_smp` strategy picks prompts with many frequent phrases that no labelled prompt holds."""
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -29,8 +29,8 @@ class NgfSmpParameters(Parameters):
 
 
 def _select(candidates: Candidates, parameters: NgfSmpParameters, count: int) -> Picks:
-    """Greedy picks by the summed pool counts of new phrases over length; a pick makes its phrases
-    known.
+    """Pick greedily by the summed pool counts of new phrases over length in words; the phrases of a
+    pick are known from then on.
     """
     texts, labeled_texts = candidates.prompts()
     size = len(texts)
@@ -38,7 +38,7 @@ def _select(candidates: Candidates, parameters: NgfSmpParameters, count: int) ->
     owners, phrases, worth = find_phrases(
         words, lengths, size, parameters.longest, parameters.least, parameters.share
     )
-    worth[phrases[owners >= size]] = 0.0
+    worth[phrases[owners >= size]] = 0.0  # a labelled prompt holds them
     inside = owners < size
     function = PhraseCoverage(
         owners[inside], phrases[inside], worth, lengths[:size].astype(np.float64)

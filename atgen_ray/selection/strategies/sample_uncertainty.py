@@ -1,12 +1,10 @@
-"""The `semantic_entropy` strategy: examples whose sampled outputs mean different things.
+"""Strategies that measure uncertainty by sampled outputs.
 
-The `self_consistency` strategy: examples to which the samples give different answers.
-
-The `cocoa` strategy: outputs that are unlikely and that the samples contradict.
-
-The `ensp` strategy: sampled outputs that the model finds unlikely, or unevenly likely.
-
-The `bleuvar` strategy: examples whose sampled outputs differ from each other.
+- `semantic_entropy` picks examples whose samples mean different things.
+- `self_consistency` picks examples to which the samples give different answers.
+- `cocoa` picks examples whose greedy output is unlikely and contradicted by the samples.
+- `ensp` picks examples whose samples the model finds unlikely, or unevenly likely.
+- `bleuvar` picks examples whose samples differ from each other in their words.
 """
 
 from typing import Literal

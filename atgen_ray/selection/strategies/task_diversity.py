@@ -1,4 +1,4 @@
-"""The `task_diversity` strategy: more examples from the tasks in which the model is least
+"""The `task_diversity` strategy picks more examples from the tasks in which the model is less
 confident.
 """
 
@@ -24,17 +24,18 @@ class TaskDiversityParameters(NoiseFilterParameters):
 def _select(
     candidates: Candidates, parameters: TaskDiversityParameters, count: int
 ) -> Scores | Picks:
-    """Places go to tasks in proportion to 1 / mean confidence (highest averages), and within a task
-    at random.
+    """Score: the weight of the candidate's task, 1 / mean confidence, over the candidate's random
+    rank in the task.
 
-    Confidence of an output is exp((1/T) log p), that of a task the mean over its candidates. Score:
-    the task's weight over the place of the candidate in it.
+    So the picks are shared among the tasks in proportion to their weights (highest averages). The
+    confidence of an output is exp((1/T) log p), that of a task the mean over its candidates.
     """
     usable, vectors, _ = quantised_vectors(candidates)
     confidence = np.exp(-normalized_nll(candidates.outputs()))[usable]
-    usable, vectors, confidence = (
-        values[~np.isnan(confidence)] for values in (usable, vectors, confidence)
-    )
+    known = ~np.isnan(confidence)
+    usable = usable[known]
+    vectors = vectors[known]
+    confidence = confidence[known]
     if not len(usable):
         return Picks((), np.empty(0))
     labels = cluster(
@@ -45,9 +46,10 @@ def _select(
     draws = draw_uniform(candidates.ids, "task_diversity", candidates.seed, candidates.round)[
         usable
     ]
-    found = np.full((3, len(candidates.ids)), np.nan)
-    found[:, usable] = weight / (rank_in_groups(labels, draws) + 1), labels, mean[labels]
-    return Scores(found[0], {"task": found[1], "task_confidence": found[2]})
+    score = weight / (rank_in_groups(labels, draws) + 1)
+    columns = np.full((3, len(candidates.ids)), np.nan)
+    columns[:, usable] = score, labels, mean[labels]
+    return Scores(columns[0], {"task": columns[1], "task_confidence": columns[2]})
 
 
 TASK_DIVERSITY = with_noise_filter(

@@ -1,5 +1,5 @@
-"""The `te_delfy` strategy: uncertain outputs for prompts of words frequent in the pool and not yet
-labelled.
+"""The `te_delfy` strategy picks examples with uncertain outputs whose words are frequent in the
+pool and rare in the labelled examples.
 """
 
 import numpy as np
@@ -27,21 +27,20 @@ class TeDelfyParameters(NoiseFilterParameters):
 
 
 def _select(candidates: Candidates, parameters: TeDelfyParameters, count: int) -> Scores:
-    """Mean of the ranks by token entropy and by delfy, each from 0 (worst) to 1 (best).
+    """Score: the mean of the ranks by token entropy and by delfy, each from 0 (worst) to 1 (best).
 
-    F(w) = log(1 + C_U(w)) over its sum; lf(s) = mean_w F(w) exp(-a C_L(w)) over the stemmed words
-    of the prompt s; delfy adds the factor exp(-b C_V(w)), V being the prompts with a larger lf.
+    F(w) is log(1 + C_U(w)) over its sum, and lf(s) = mean_w F(w) exp(-a C_L(w)) over the stemmed
+    words w of the prompt s. delfy adds the factor exp(-b C_V(w)), where V are the prompts with a
+    larger lf. C_U, C_L and C_V count w in the pool, the labelled prompts and V.
     """
     texts, labeled_texts = candidates.prompts()
     entropy = mean_token_entropy(candidates.outputs())
     words, lengths, size = number_words([*texts, *labeled_texts], stem=True)
     split = lengths[: len(texts)].sum()
-    pool, labeled = (np.bincount(part, minlength=size) for part in (words[:split], words[split:]))
-    value = (
-        np.log1p(pool)
-        / max(np.log1p(pool).sum(), 1e-300)
-        * np.exp(-parameters.labeled_decay * labeled)
-    )
+    in_pool = np.bincount(words[:split], minlength=size)
+    in_labeled = np.bincount(words[split:], minlength=size)
+    share = np.log1p(in_pool) / max(np.log1p(in_pool).sum(), 1e-300)
+    value = share * np.exp(-parameters.labeled_decay * in_labeled)
     bags = np.split(words[:split], np.cumsum(lengths[: len(texts)])[:-1])
     frequency = np.array([value[bag].mean() if len(bag) else np.nan for bag in bags])
     delfy = _decay(bags, frequency, value, parameters.pool_decay)
@@ -53,6 +52,9 @@ def _select(candidates: Candidates, parameters: TeDelfyParameters, count: int) -
 
 
 def _decay(bags: list[Integers], frequency: Numbers, value: Numbers, decay: float) -> Numbers:
+    """Return delfy of every prompt: its mean word value, decayed by the words of the prompts with a
+    larger `frequency`.
+    """
     seen = np.zeros(len(value))
     delfy = np.full(len(bags), np.nan)
     for row in np.argsort(-frequency, kind="stable"):

@@ -1,10 +1,9 @@
-"""The `nsp` strategy: outputs that the model itself finds unlikely.
+"""Strategies that measure uncertainty by the tokens of the greedy output.
 
-The `entropy` strategy: outputs whose every step had many alternatives.
-
-The `margin` strategy: outputs in which the second choice of a token came close to the first.
-
-The `max_token` strategy: outputs with one very unlikely token.
+- `nsp` picks examples whose output the model itself finds unlikely.
+- `entropy` picks examples whose output had many alternatives at every step.
+- `margin` picks examples in whose output the second choice of a token came close to the first.
+- `max_token` picks examples whose output holds a very unlikely token.
 """
 
 from typing import Literal
@@ -39,7 +38,8 @@ class NspParameters(NoiseFilterParameters):
 
 def _select(candidates: Candidates, parameters: NspParameters, count: int) -> Scores:
     """Score -(1/T) log p(y | x) of the greedy output, or -log p(y | x)."""
-    nll = (normalized_nll if parameters.length == "mean" else sequence_nll)(candidates.outputs())
+    measure = normalized_nll if parameters.length == "mean" else sequence_nll
+    nll = measure(candidates.outputs())
     return Scores(nll if parameters.scale == "nll" else -np.expm1(-nll), {"nll": nll})
 
 
@@ -69,10 +69,9 @@ class MarginParameters(NoiseFilterParameters):
 
 
 def _select_margin(candidates: Candidates, parameters: MarginParameters, count: int) -> Scores:
-    """Score 1 - margin, the margin being the mean or the minimum over t of p_t1 - p_t2."""
-    return Scores(
-        (mean_margin if parameters.statistic == "mean" else min_margin)(candidates.outputs())
-    )
+    """Score 1 - margin, where the margin is the mean or the minimum over t of p_t1 - p_t2."""
+    measure = mean_margin if parameters.statistic == "mean" else min_margin
+    return Scores(measure(candidates.outputs()))
 
 
 MARGIN = with_noise_filter("margin", frozenset({"generations"}), MarginParameters, _select_margin)

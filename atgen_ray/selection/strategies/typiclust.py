@@ -1,5 +1,5 @@
-"""The `typiclust` strategy: the most typical examples of regions without labels, for small
-budgets.
+"""The `typiclust` strategy picks the most typical examples of regions without labels; it is made
+for small budgets.
 """
 
 import numpy as np
@@ -26,12 +26,12 @@ class TypiclustParameters(Parameters):
 
 
 def _select(candidates: Candidates, parameters: TypiclustParameters, count: int) -> Scores | Picks:
-    """By turns the most typical candidate of each cluster: those with fewest labels first, then the
-    largest.
+    """Score: the cluster's share, less the labels in it and the number of its members that are more
+    typical.
 
-    Pool and labelled examples are clustered together. Typicality is 1 / mean distance to the
-    nearest neighbours in the cluster. Score: the cluster's share, less the labels in it and the
-    number of its members that come before.
+    So the clusters take turns with their most typical candidate, those with fewest labels first,
+    then the largest. Pool and labelled examples are clustered together. Typicality is 1 / mean
+    distance to the nearest neighbours in the cluster.
     """
     usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
@@ -45,23 +45,29 @@ def _select(candidates: Candidates, parameters: TypiclustParameters, count: int)
     labels = every[: len(vectors)]
     taken = np.bincount(every[len(vectors) :], minlength=every.max() + 1)
     share = np.bincount(every)[labels] / len(every)
-    found = np.full((5, len(candidates.ids)), np.nan)
     score = share - taken[labels] - rank_in_groups(labels, typicality)
-    found[:, usable] = score, labels, share, typicality, taken[labels]
-    names = ("cluster", "cluster_share", "typicality", "labels_in_cluster")
-    return Scores(found[0], dict(zip(names, found[1:], strict=True)))
+    columns = np.full((5, len(candidates.ids)), np.nan)
+    columns[:, usable] = score, labels, share, typicality, taken[labels]
+    parts = {
+        "cluster": columns[1],
+        "cluster_share": columns[2],
+        "typicality": columns[3],
+        "labels_in_cluster": columns[4],
+    }
+    return Scores(columns[0], parts)
 
 
 def _typicality(vectors: Vectors, labels: Integers, neighbors: int, megabytes: int) -> Numbers:
-    """1 / mean Euclidean distance to the nearest neighbours other than itself; the largest there is
-    where all are 0.
+    """Return 1 / mean Euclidean distance to the nearest neighbours in the cluster, (n,); 1024 when
+    all distances are 0.
     """
     typicality = np.empty(len(vectors))
     for members in group(labels):
         _, similarities = find_neighbors(vectors[members], neighbors + 1, megabytes)
         distances = np.sqrt(np.maximum(2 - 2 * similarities[:, 1:].astype(np.float64), 0))
         mean = distances.mean(axis=1) if distances.shape[1] else np.zeros(len(members))
-        typicality[members] = 1 / np.maximum(mean, 2.0**-10)  # the grid knows no smaller distance
+        # Similarities are multiples of 2^-20, so a smaller distance is not resolved.
+        typicality[members] = 1 / np.maximum(mean, 2.0**-10)
     return typicality
 
 

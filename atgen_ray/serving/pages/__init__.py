@@ -1,3 +1,3 @@
-"""The web pages: templates, styles and scripts of our own, served from the package; nothing comes
-from elsewhere.
+"""Web pages: templates, styles and scripts, all served from the package and none from another
+host.
 """

@@ -1,13 +1,13 @@
-"""Styles and scripts of the pages, under a path that changes with their content, so that browsers
-may keep them.
+"""Styles and scripts of the pages, served under a path that changes with their content, so that
+browsers may cache them for ever.
 """
 
 from functools import cache
-from hashlib import sha256
 from importlib.resources import files
 
 from fastapi import APIRouter, Response
 
+from atgen_ray.core.hashing import digest
 from atgen_ray.reporting.plots.theme import write_variables
 from atgen_ray.serving.errors import ApiError
 
@@ -19,8 +19,8 @@ FOREVER = "public, max-age=31536000, immutable"
 
 @cache
 def read_assets() -> dict[str, bytes]:
-    """Every file by its name. The stylesheet is the report's with that of the pages behind it: one
-    look.
+    """Return every file by its name. The stylesheet is that of reports followed by that of the
+    pages, so that both look alike.
     """
     folder = files("atgen_ray.serving.pages") / "static"
     found = {
@@ -34,15 +34,15 @@ def read_assets() -> dict[str, bytes]:
 
 @cache
 def asset_root() -> str:
-    """The path below which the assets lie."""
-    digest = sha256()
-    for name, content in sorted(read_assets().items()):
-        digest.update(name.encode() + b"\0" + content)
-    return f"{STATIC}{digest.hexdigest()[:16]}"
+    """Return the path below which the assets are served."""
+    parts = [
+        part for name, content in sorted(read_assets().items()) for part in (name, b"\0", content)
+    ]
+    return f"{STATIC}{digest(*parts, size=8, algorithm='sha256')}"
 
 
 def asset_routes() -> APIRouter:
-    """Open to all: there is no secret in them."""
+    """Return the routes of assets, which are public: they hold no secret."""
     router = APIRouter(include_in_schema=False)
 
     @router.get(STATIC + "{digest}/{name}")

@@ -1,4 +1,4 @@
-"""/new: the page on which a run is configured and started."""
+"""Page /new, on which a run is configured and started."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from atgen_ray.serving.security.roles import allow
 
 
 def new_run_pages() -> APIRouter:
-    """For admins."""
+    """Return the route of the page, for admins."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/new", dependencies=[allow("admin")])

@@ -1,4 +1,4 @@
-"""Templates to answers. What a template is given is escaped: text from data never becomes
+"""Rendering of templates to responses. All values are escaped: text from data never becomes
 markup.
 """
 
@@ -24,7 +24,9 @@ PROGRAMS = ("/api/", "/v1/", "/openapi.json", "/metrics", "/healthz", "/readyz")
 
 @cache
 def page_environment() -> "Environment":
-    """Templates of the pages, then those of the report, whose macros they share."""
+    """Return the environment of the templates: those of the pages, then those of the report, whose
+    macros they share.
+    """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     loaders = [PackageLoader("atgen_ray.serving.pages"), PackageLoader("atgen_ray.reporting")]
@@ -41,10 +43,10 @@ def page_environment() -> "Environment":
 
 
 def render(request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:
-    """The page that `template` makes of `values`.
+    """Return the page that `template` makes of `values`.
 
-    It also sees `caller` (None for strangers), `csrf` for writes by scripts, `path`, and `assets`,
-    the path of static files.
+    Every template also gets `caller` (None before sign-in), `csrf` for writes by scripts, `path`,
+    and `assets`, the path of static files.
     """
     token = read_cookie(request.scope)
     caller: Caller | None = getattr(request.state, "caller", None)
@@ -59,26 +61,27 @@ def render(request: Request, template: str, code: int = 200, **values: Any) -> H
 
 
 def wants_page(scope: Scope) -> bool:
-    """Whether a person asked for this with a browser, rather than a program."""
+    """Return whether a browser asks for a page, rather than a program for data."""
     request = Request(scope)
     asks_html = "text/html" in request.headers.get("accept", "")
     return scope["method"] == "GET" and asks_html and not scope["path"].startswith(PROGRAMS)
 
 
 def invite_to_sign_in(scope: Scope) -> Response:
-    """Sends a browser to the sign-in page, which sends it on to where it wanted to go."""
+    """Return a redirect to the sign-in page, which leads back to the page that was asked for."""
     request = Request(scope)
     url = request.url
     wanted = f"{url.path}?{url.query}" if url.query else url.path
     wanted = wanted if is_own_path(wanted) else "/"
     if request.headers.get("sec-fetch-site") == "cross-site":
-        # A link in a webmail: the browser keeps the cookie back until a page of ours asks.
+        # After a link on another site the browser withholds the strict cookie until a page of
+        # this service makes the request.
         return render(request, "again.html.j2", wanted=wanted)
     return RedirectResponse(f"{SIGN_IN}?{urlencode({'next': wanted})}", 303)
 
 
-def show_fault(request: Request, answer: JSONResponse) -> Response:
-    """An error as a page, where a person reads it."""
+def show_error(request: Request, answer: JSONResponse) -> Response:
+    """Return an error as a page if a browser asked for one, else as it is."""
     if not wants_page(request.scope):
         return answer
     message = json.loads(bytes(answer.body))["error"]["message"]

@@ -1,5 +1,5 @@
-"""The form of a new run: its fields come from the configuration's own models, the rest of the keys
-go as YAML.
+"""Form of a new run: its fields are made from the configuration's models, and further keys are
+entered as YAML.
 """
 
 from dataclasses import dataclass
@@ -43,25 +43,26 @@ COLUMNS = {"data.input", "data.references"}
 
 @dataclass(frozen=True)
 class FormField:
-    """One setting as a person fills it in."""
+    """One setting as a field of the form."""
 
     key: str
     label: str
     kind: Kind
     help: str
-    default: str  # what holds where nothing is filled in
+    default: str  # holds if the field is left empty
     value: str
     choices: list[str]
     types: list[str]  # of annotators that have it; empty: all
 
     @property
     def id(self) -> str:
-        """The id of its element."""
+        """Return the id of the field's HTML element."""
         return self.key.replace(".", "-")
 
 
 def build_form(preset: str | None) -> tuple[dict[str, list[FormField]], str]:
-    """The fields by group with the values of `preset`, and the preset's further keys in YAML.
+    """Return the fields by group with the values of `preset`, and the preset's further keys as
+    YAML.
 
     Raises:
         UserError: there is no such preset.
@@ -104,8 +105,8 @@ def _name(key: str) -> str:
 
 
 def _find_fields(key: str) -> tuple[list[FieldInfo], list[str]]:
-    """The fields that `key` may be, and the types of the section that have it where there are
-    several.
+    """Return the fields that `key` may mean, and, for a section with several types, the types that
+    have it.
     """
     model: Any = RunConfig
     *parents, last = key.split(".")
@@ -124,7 +125,6 @@ def _find_fields(key: str) -> tuple[list[FieldInfo], list[str]]:
 
 
 def _list_choices(key: str, field: FieldInfo) -> list[str]:
-
     if key == "selection.strategy":
         return sorted(STRATEGIES)
     if key == "annotator.type":
@@ -142,7 +142,7 @@ def _find_kind(field: FieldInfo) -> Kind:
 
 
 def _take(tree: dict[str, Any], key: str) -> Any:
-    """Takes the value of `key` out of the tree, where it is plain."""
+    """Remove a plain value from the tree and return it; None if there is none."""
     head, _, rest = key.partition(".")
     if rest:
         below = tree.get(head)
@@ -154,10 +154,6 @@ def _take(tree: dict[str, Any], key: str) -> Any:
 
 def _write(value: Any) -> str:
     plain = to_jsonable_python(value)
-    return (
-        ""
-        if plain is None
-        else plain
-        if isinstance(plain, str)
-        else dump_yaml(plain, one_line=True)
-    )
+    if plain is None:
+        return ""
+    return plain if isinstance(plain, str) else dump_yaml(plain, one_line=True)

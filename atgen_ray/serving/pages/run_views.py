@@ -1,5 +1,5 @@
-"""Runs as the pages show them, kept while they do not change: what a replica remembers, any other
-can work out.
+"""Cache of run views for the pages. An entry is valid until the run changes; every replica has its
+own cache and can compute any entry.
 """
 
 import threading
@@ -18,7 +18,9 @@ KEPT = 32
 
 
 class RunViews:
-    """What the report's templates are given of runs in one storage. Safe to use from threads."""
+    """Least-recently-used cache of `prepare_page` for runs in one storage. Safe to use from
+    threads.
+    """
 
     def __init__(self, service: ServiceConfig, journal: Journal) -> None:
         self._storage = service.storage
@@ -27,7 +29,7 @@ class RunViews:
         self._lock = threading.Lock()
 
     def prepare(self, names: Sequence[str], selection: bool = False) -> dict[str, Any]:
-        """As `prepare_page` for the runs `names`; with or without what was selected and why.
+        """Return `prepare_page` of the runs `names`, with or without what was selected and why.
 
         Raises:
             ApiError: 404, a run is unknown.
@@ -41,6 +43,7 @@ class RunViews:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return dict(self._kept[key])
+        # Drawn without the lock: two threads may draw the same page, none waits for another.
         page = prepare_page(
             [view_run(name, self._journal, self._storage, selection) for name in names]
         )
@@ -51,7 +54,7 @@ class RunViews:
         return dict(page)
 
     def _describe(self, name: str) -> tuple[Any, ...]:
-        """What changes whenever the run does."""
+        """Return a key that changes whenever the run does."""
         record = self._journal.run(name)
         status = self._journal.describe_status(record)
         return name, record.created, status, record.updated, self._journal.last_sequence(name)

@@ -1,4 +1,4 @@
-"""The dashboard, the page of a run with its parts, and the comparison of several runs."""
+"""Dashboard, the page of a run with its parts, and the comparison of several runs."""
 
 from typing import Annotated, Any, Literal
 
@@ -16,14 +16,14 @@ from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.pages.run_views import RunViews
 from atgen_ray.serving.runs import OVER, RunManager
 from atgen_ray.serving.security.roles import allow
-from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal
+from atgen_ray.store.journal import INTERRUPTED, Journal, explain_end
 from atgen_ray.store.ledger import read_accounts, read_balance
 from atgen_ray.store.run_folder import RunFolder
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$")]
 Part = Literal["curves", "rounds", "time", "plan", "letters", "config"]
 PARTS = {
-    # What a part is called, and the steps after which it looks different.
+    # Title of a part, and the steps after which its content changes.
     "curves": ("Learning curve", "evaluation"),
     "rounds": ("Rounds", "evaluation"),
     "selection": ("Selection", "selection annotation"),
@@ -34,10 +34,8 @@ PARTS = {
     "letters": ("Dead letters", "pool generation annotation evaluation"),
     "config": ("Configuration", "pool"),
 }
-FOR_ADMINS = {
-    "selection",
-    "generations",
-}  # who labels must see neither labels nor answers of others
+# Annotators must see neither labels nor answers of others.
+FOR_ADMINS = {"selection", "generations"}
 FIRST_STEPS = ("pool", "embedding", "evaluation")  # before the first round
 COMPARED = 12  # runs
 
@@ -45,10 +43,12 @@ COMPARED = 12  # runs
 def run_pages(
     service: ServiceConfig, control: RunManager, views: RunViews, journal: Journal
 ) -> APIRouter:
-    """Pages for admins and annotators, but for parts that hold answers."""
+    """Return the routes of the pages, for admins and annotators; parts that show answers are for
+    admins.
+    """
     router = APIRouter(include_in_schema=False)
     anybody = [allow("admin", "annotator")]
-    admin = [allow("admin")]
+    admin = [allow("admin")]  # parts that show labels or outputs
 
     @router.get("/", dependencies=anybody)
     def dashboard(request: Request) -> Response:
@@ -71,8 +71,8 @@ def run_pages(
 
     @router.get("/runs/{name}", dependencies=anybody)
     def run_page(request: Request, name: Name) -> Response:
-        admitted = request.state.caller.role == "admin"
-        parts = {part: said for part, said in PARTS.items() if admitted or part not in FOR_ADMINS}
+        admin_calls = request.state.caller.role == "admin"
+        parts = {key: part for key, part in PARTS.items() if admin_calls or key not in FOR_ADMINS}
         return render(request, "run_page.html.j2", parts=parts, **_describe(journal, views, name))
 
     @router.get("/runs/{name}/parts/state", dependencies=anybody)
@@ -115,26 +115,25 @@ def run_pages(
 
 
 def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
-    """How a run stands: its section of the report, its status, and the steps of its round."""
+    """Return the state of a run: its section of the report, its status, and the steps of its
+    round.
+    """
     section = views.prepare([name])["sections"][0]
     record = journal.run(name)
     events = journal.events(name)
     status = journal.describe_status(record)
-    steps = [event for event in events if event.kind == "step"]
+    # The steps shown are those of the last round that has committed one.
+    steps = [event for event in events if event.is_step]
     round = max((event.round or 0 for event in steps), default=0)
     done = {event.step for event in steps if (event.round or 0) == round}
-    messages = [event.payload["message"] for event in events if event.payload.get("message")]
+
     human = "human" in _list_types(record.config.get("annotator") or {})
     return {
         "section": section,
         "name": name,
         "status": status,
         "over": status in (*OVER, INTERRUPTED),
-        "message": INTERRUPTION
-        if status == INTERRUPTED
-        else messages[-1]
-        if messages and status in OVER
-        else "",
+        "message": explain_end(status, events),
         "round": round,
         "steps": [(step, step in done) for step in (STEPS[2:] if round else FIRST_STEPS)],
         "last": events[-1].sequence if events else 0,

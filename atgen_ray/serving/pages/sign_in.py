@@ -1,4 +1,4 @@
-"""Sign-in with a token, and sign-out."""
+"""Sign-in of browsers with a token, and sign-out."""
 
 from typing import Annotated
 from urllib.parse import parse_qs
@@ -16,7 +16,7 @@ SIGN_OUT = "/sign-out"
 
 
 def session_routes(tokens: Tokens) -> APIRouter:
-    """The form is open to all."""
+    """Return the routes of sign-in, which are public, and of sign-out."""
     router = APIRouter(include_in_schema=False)
 
     @router.get(SIGN_IN)
@@ -28,8 +28,9 @@ def session_routes(tokens: Tokens) -> APIRouter:
         if not is_same_origin(request.scope):
             raise ApiError(403, "sign-in must come from the sign-in page itself")
         form = parse_qs((await request.body()).decode("utf-8", "replace"))
-        token, path = (form.get(field, [""])[0].strip() for field in ("token", "next"))
-        # No database is asked for what cannot be a token: not all of them take a NUL.
+        token = form.get("token", [""])[0].strip()
+        path = form.get("next", [""])[0].strip()
+        # The database is not asked for what cannot be a token: not every database takes a NUL.
         sane = token.isascii() and token.isprintable()
         if not sane or await run_in_threadpool(tokens.identify, token) is None:
             mistake = (

@@ -1,4 +1,4 @@
-"""The page on which people label, and the one on which an admin settles what they disagree on."""
+"""Page on which people label, and page on which an admin settles their disagreements."""
 
 from typing import Annotated, Any
 
@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from atgen_ray.annotation.human.adjudication import list_disputes
 from atgen_ray.annotation.human.progress import measure_team
 from atgen_ray.annotation.human.task_store import open_task_store
+from atgen_ray.config.selection import name_strategy
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.reporting.strategy_texts import explain_strategy
 from atgen_ray.serving.pages.rendering import render
@@ -18,23 +19,23 @@ Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$")]
 
 
 def task_pages(journal: Journal) -> APIRouter:
-    """Labelling is for annotators and admins, disputes are for admins."""
+    """Return the routes of the pages: labelling for annotators and admins, disputes for admins."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/annotate/{name}", dependencies=[allow("admin", "annotator")])
     def annotate(request: Request, name: Name) -> Response:
         guidelines = open_task_store(journal, name).config.guidelines
         config = journal.run(name).config
-        selection = config.get("selection") or {}
-        names = [(selection.get("first") or {}).get("strategy"), selection.get("strategy")]
-        values: dict[str, Any] = {
-            "name": name,
-            "guidelines": guidelines or _describe_prompt(config),
-        }
-        values["strategies"] = [
-            vars(explain_strategy(each)) | {"name": each} for each in names if each
-        ]
-        return render(request, "annotate.html.j2", **values)
+        # Of the first round and of later ones: the page shows that of the task at hand.
+        names = dict.fromkeys(name_strategy(config, round) for round in (1, 2))
+        strategies = [vars(explain_strategy(each)) | {"name": each} for each in names if each]
+        return render(
+            request,
+            "annotate.html.j2",
+            name=name,
+            guidelines=guidelines or _describe_prompt(config),
+            strategies=strategies,
+        )
 
     @router.get("/annotate/{name}/disputes", dependencies=[allow("admin")])
     def disputes(request: Request, name: Name) -> Response:
@@ -48,7 +49,7 @@ def task_pages(journal: Journal) -> APIRouter:
 
 
 def _describe_prompt(config: dict[str, Any]) -> str:
-    """What the model is told, where nobody wrote guidelines for people."""
+    """Return the model's instructions, which stand in for guidelines that nobody wrote."""
     prompt = config.get("prompt") or {}
     template = prompt.get("template", "")
     parts = [prompt.get("system") or "", "" if template.strip() == "{{ input }}" else template]

@@ -1,8 +1,11 @@
-"""The model of a transformers replica with the adapters that lie beside it. Used by one thread
-alone.
+"""Cache of LoRA adapters in front of the one model of a transformers replica.
 
-An adapter may be loaded, or given up, between two passes of a batch under way: no row of it looks
-at another's.
+Invariants:
+- One thread uses the cache; nothing here locks.
+- A key stands for one content of an adapter: its name and the digest of its weights.
+- An adapter stays until the last row that needs it has ended.
+- Adapters may be loaded and dropped between two forward passes of a batch, since no row sees the
+  adapter of another.
 """
 
 from collections import OrderedDict
@@ -19,42 +22,41 @@ from atgen_ray.serving.replicas.adapter_directory import Adapter
 
 
 class AdapterCache:
-    """Loads adapters by name and gives them up by age; a name stands for one content only."""
+    """Least-recently-used cache of adapters beside one model."""
 
     def __init__(self, service: ServiceConfig) -> None:
         self._service = service
         self._model: Any = None
-        self._loaded: OrderedDict[str, None] = (
-            OrderedDict()
-        )  # keys of adapters, the longest unused first
-        self._rows: list[list[str | None]] = []  # the adapter of each row that goes on, by batch
+        # Keys of adapters, the longest unused first.
+        self._loaded: OrderedDict[str, None] = OrderedDict()
+        # For each batch the adapter of every row; None once a row has ended.
+        self._rows: list[list[str | None]] = []
         self.failure: Exception | None = None  # why there is no model
 
     def load_model(self) -> None:
-        """The base model, with this thread's share of the machine."""
+        """Load the base model, with a bounded number of compute threads."""
         try:
             import torch
 
             torch.set_num_threads(count_threads(1, self._service.engine.threads_per_worker))
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            # One copy of the weights serves the base model and what was tuned.
-            self._model = load_model(self._service.taught, TUNED_DTYPE).to(device)
-        except Exception as error:  # told by check_health, which has Serve start another replica
+            # One copy of the weights serves the base model and every adapter.
+            self._model = load_model(self._service.target_model, TUNED_DTYPE).to(device)
+        except Exception as error:  # `check_health` raises it, and Serve starts another replica
             self.failure = error
 
     def load(self, adapter: Adapter | None) -> None:
-        """Puts the adapter beside the model, unless it is there. It stays at least until the next
-        decoding begins.
+        """Load the adapter unless it is loaded. It stays at least until the next call of `decode`.
 
         Raises:
-            ApiError: 503, there is no model.
+            ApiError: 503, the model could not be loaded.
         """
         if self._model is None:
             raise ApiError(503, f"the model could not be loaded: {self.failure}")
         if adapter is None:
             return
         if adapter.key not in self._loaded:
-            self._put_beside(adapter)
+            self._attach(adapter)
         self._loaded[adapter.key] = None
         self._loaded.move_to_end(adapter.key)
 
@@ -65,8 +67,8 @@ class AdapterCache:
         alive: Callable[[int], bool],
         joining: Callable[[], Sequence[TokenRequest]] = tuple,
     ) -> Iterator[dict[int, TokenStep]]:
-        """`decode_batch` with the adapters of its rows, which are loaded; each is kept until its
-        last row has ended.
+        """Yield the steps of `decode_batch`. The adapters of all rows must be loaded; each is kept
+        until its last row has ended.
         """
         adapters = [request.adapter for request in requests]
         self._rows.append(adapters)
@@ -75,14 +77,14 @@ class AdapterCache:
         def wanted(row: int) -> bool:
             goes_on = alive(row)
             if not goes_on:
-                adapters[row] = None  # the decoder lets it go now
+                adapters[row] = None  # the decoder drops the row now
             return goes_on
 
         def join() -> Sequence[TokenRequest]:
-            come = joining()
-            adapters.extend(request.adapter for request in come)
+            joined = joining()
+            adapters.extend(request.adapter for request in joined)
             self._drop_unused()
-            return come
+            return joined
 
         try:
             for steps in decode_batch(lambda: self._model, requests, stop_ids, wanted, join):
@@ -92,7 +94,7 @@ class AdapterCache:
         finally:
             self._rows = [rows for rows in self._rows if rows is not adapters]
 
-    def _put_beside(self, adapter: Adapter) -> None:
+    def _attach(self, adapter: Adapter) -> None:
         from peft import PeftModel
 
         if self._loaded:
@@ -104,7 +106,7 @@ class AdapterCache:
         self._model.eval()
 
     def _drop_unused(self) -> None:
-        """Gives up what was unused for longest, down to as many adapters as a replica keeps."""
+        """Drop the adapters unused for longest, down to as many as a replica keeps."""
         used = {key for rows in self._rows for key in rows}
         unused = [key for key in self._loaded if key not in used]
         for key in unused[: max(0, len(self._loaded) - self._service.replica.adapters)]:

@@ -1,9 +1,8 @@
-"""Models by name: `<base>`, or `<base>:<run>-<round>` for the adapter that a run trained in a
+"""Names of models: `<base>`, or `<base>:<run>-<round>` for the adapter that a run trained in a
 round.
 
-The journal says which adapters exist, the run's folder holds them. Nothing is remembered in a
-replica that the two do not say: a replica that starts again finds every adapter that it is asked
-for.
+The journal says which adapters exist, and the run's folder holds them. A replica has no state of
+its own beyond these two: after a restart it finds every adapter again.
 """
 
 import re
@@ -26,7 +25,9 @@ ADAPTER = re.compile(rf"(?P<run>{NAME_PATTERN.pattern})-(?P<round>[1-9][0-9]{{0,
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter on local disk. `digest` is that of its weights: what an answer is proved with."""
+    """An adapter on local disk. `digest` is that of its weights; responses carry it as proof of
+    origin.
+    """
 
     name: str  # <run>-<round>
     path: Path
@@ -34,7 +35,7 @@ class Adapter:
 
     @property
     def key(self) -> str:
-        """What an engine tells adapters apart by: it remembers names, so another content is another
+        """Return the name for engines. Engines cache by name, so other weights need another
         name.
         """
         return f"{self.name}@{self.digest[:16]}"
@@ -50,13 +51,14 @@ class AdapterDirectory:
         self._model = model
         self._storage = storage
         self._journal = journal
-        self._known: dict[str, tuple[int, Adapter]] = {}  # with when its weights were written
+        # Each with the time at which its weights were written (ns).
+        self._known: dict[str, tuple[int, Adapter]] = {}
 
     def parse(self, model: str) -> str | None:
-        """The adapter's name in a model's name; None is the base model.
+        """Return the adapter's name in a model's name; None for the base model.
 
         Raises:
-            ApiError: 404, another base model or what cannot be an adapter's name.
+            ApiError: 404, another base model, or a name that no adapter can have.
         """
         base, colon, name = model.partition(":")
         if base != self.base or (colon and not ADAPTER.fullmatch(name)):
@@ -67,16 +69,16 @@ class AdapterDirectory:
         return name if colon else None
 
     def find(self, name: str) -> Adapter:
-        """The adapter called `<run>-<round>`, fetched to local disk.
+        """Return the adapter `<run>-<round>`, fetched to local disk.
 
         Raises:
             ApiError: 404, no run of this base model has trained it.
         """
         if name in self._known:
+            # A run of the same name, deleted and started again, may have written other weights.
             written, known = self._known[name]
-            if (known.path / WEIGHTS).exists() and (
-                known.path / WEIGHTS
-            ).stat().st_mtime_ns == written:
+            weights = known.path / WEIGHTS
+            if weights.exists() and weights.stat().st_mtime_ns == written:
                 return known
         match = ADAPTER.fullmatch(name)
         if match is None:
@@ -109,8 +111,8 @@ class AdapterDirectory:
         return adapter
 
     def list(self) -> list[tuple[str, float]]:
-        """Names that may be asked for, with when each came to be: the base model, then every
-        adapter.
+        """Return the names that callers may use with the time each was made (seconds since 1970, 0
+        for the base model): the base model, then every adapter.
         """
         names = [(self.base, 0.0)]
         for record in self._journal.runs():
@@ -121,7 +123,7 @@ class AdapterDirectory:
         return names
 
     def has_live_controller(self, run: str) -> bool:
-        """Whether the run has a controller."""
+        """Return whether the run has a controller."""
         return self._journal.has_live_controller(run)
 
     def _is_ours(self, config: dict[str, Any]) -> bool:
@@ -130,7 +132,7 @@ class AdapterDirectory:
 
 
 def name_model(location: str) -> str:
-    """The name of a model that has none of its own: the last part of its id or path, without a
-    file's ending.
+    """Return the default name of a model: the last part of its id or path, without a file's
+    ending.
     """
     return location.rstrip("/").rpartition("/")[2].removesuffix(".gguf").replace(":", "-")

@@ -1,7 +1,14 @@
-"""Who may use an engine now: callers before the run's own prompts, and one adapter at a time where
-it must be so.
+"""Admission queue in front of an engine. Interactive requests go before prompts of runs; if the
+engine holds one adapter at a time, requests are grouped by adapter.
 
-The gate lives in one event loop; nothing in it waits for a clock.
+Invariants:
+- The queue belongs to one event loop and uses no timers: every entry and exit advances it.
+- At most `slots` requests are inside, and at most `RUN_SHARE` of them are prompts of runs.
+- With `change`, all requests inside have the same key; the key changes while nobody is inside.
+
+Example:
+    async with queue.enter(adapter.key, interactive=True):
+        ...  # the engine holds the adapter
 """
 
 import asyncio
@@ -13,9 +20,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-RUN_SHARE = (
-    0.75  # of the slots, at most, for the run's own prompts: a caller finds a free one at once
-)
+# Share of the slots that prompts of runs may take, so that a caller finds a free one at once.
+RUN_SHARE = 0.75
 
 
 @dataclass(eq=False)
@@ -34,12 +40,12 @@ class _Entry:
 
 
 class AdmissionQueue:
-    """Admits at most `slots` at once.
+    """Queue that admits at most `slots` requests at once.
 
-    With `change`, all who are inside share one key (an adapter, None the base model): when the
-    first in the queue has another one and has waited `turn_seconds`, or nobody else can use the
-    present key, all leave and `change` is awaited with the new key. What it raises goes to
-    everybody who waits for that key.
+    With `change`, all requests inside share one key (an adapter; None is the base model). When the
+    first request in the queue has another key and has waited `turn_seconds`, or no other request
+    can use the present key, the queue waits until all have left, and awaits `change` with the new
+    key. An error of `change` goes to every request that waits for that key.
     """
 
     def __init__(
@@ -55,28 +61,27 @@ class AdmissionQueue:
         self._waiting: list[_Entry] = []
         self._numbers = itertools.count()
         self._key: str | None = None
-        self._known = (
-            True  # whether `_key` is what the engine holds; not after a change that failed
-        )
+        self._known = True  # whether the engine holds `_key`; False after a change that failed
         self._inside = 0
         self._changing: asyncio.Task[None] | None = None
         self._open = True
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """Return the number of requests that wait."""
         return len(self._waiting)
 
     @asynccontextmanager
     async def enter(self, key: str | None, interactive: bool) -> AsyncIterator[None]:
-        """Inside the block the engine is the caller's to use, with `key` in place."""
+        """Wait for admission; inside the block the request may use the engine, which holds
+        `key`.
+        """
         entry = _Entry(key, interactive, next(self._numbers))
         self._waiting.append(entry)
         self._advance()
         try:
-            await asyncio.shield(
-                entry.admitted
-            )  # cancelling us must not cancel what the gate decided
+            # A cancelled caller must not cancel the queue's decision, which `_forget` looks at.
+            await asyncio.shield(entry.admitted)
         except asyncio.CancelledError:
             self._forget(entry)
             raise
@@ -87,38 +92,40 @@ class AdmissionQueue:
             self._advance()
 
     async def close(self) -> None:
-        """Lets nobody in any more, and waits until all are out."""
+        """Admit nobody any more, and wait until all have left."""
         self._open = False
         while self._inside or self._changing:
             await asyncio.sleep(0.05)
 
     def reopen(self) -> None:
-        """Lets them in again."""
+        """Admit requests again."""
         self._open = True
         self._advance()
 
     def _advance(self) -> None:
         while self._open and self._changing is None and (entry := self._next()) is not None:
             if self._change is not None and not self._holds(entry.key):
-                self._changing = asyncio.get_running_loop().create_task(self._turn(entry.key))
+                self._changing = asyncio.get_running_loop().create_task(self._change_key(entry.key))
                 return
             self._waiting.remove(entry)
             self._inside += 1
             entry.admitted.set_result(None)
 
     def _next(self) -> _Entry | None:
-        """Who comes in now; one with another key only when nobody is inside."""
-        free = [
-            e
-            for e in self._waiting
-            if self._inside < (self._slots if e.interactive else self._run_slots)
+        """Return the entry to admit next; one with another key only when nobody is inside."""
+        eligible = [
+            entry
+            for entry in self._waiting
+            if self._inside < (self._slots if entry.interactive else self._run_slots)
         ]
-        if not free:
+        if not eligible:
             return None
-        first = min(free, key=lambda entry: entry.order)
+        first = min(eligible, key=lambda entry: entry.order)
         if self._change is None or self._holds(first.key):
             return first
-        same = [entry for entry in free if self._holds(entry.key)]
+        # Changing the key costs time: requests with the present key go first, but only until the
+        # first one in the queue has waited its turn.
+        same = [entry for entry in eligible if self._holds(entry.key)]
         if same and time.monotonic() - first.since < self._turn_seconds:
             return min(same, key=lambda entry: entry.order)
         return None if self._inside else first
@@ -126,11 +133,11 @@ class AdmissionQueue:
     def _holds(self, key: str | None) -> bool:
         return self._known and key == self._key
 
-    async def _turn(self, key: str | None) -> None:
+    async def _change_key(self, key: str | None) -> None:
         try:
             if self._change is not None:
                 await self._change(key)
-        except Exception as error:
+        except Exception as error:  # raised in every request that waits for the key
             self._known = False
             for entry in [entry for entry in self._waiting if entry.key == key]:
                 self._waiting.remove(entry)
@@ -142,7 +149,7 @@ class AdmissionQueue:
         self._advance()
 
     def _forget(self, entry: _Entry) -> None:
-        """Somebody who waited has gone."""
+        """Remove an entry whose caller was cancelled while it waited."""
         if entry in self._waiting:
             self._waiting.remove(entry)
         elif (
@@ -150,5 +157,5 @@ class AdmissionQueue:
             and not entry.admitted.cancelled()
             and entry.admitted.exception() is None
         ):
-            self._inside -= 1  # let in at the moment in which it went
+            self._inside -= 1  # it was admitted just before its caller was cancelled
         self._advance()

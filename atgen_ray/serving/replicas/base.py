@@ -1,4 +1,4 @@
-"""What every model replica can do, whichever engine is in it, and the replica that holds
+"""Interface of a model replica, whichever engine it holds, and the replica that holds
 transformers.
 """
 
@@ -26,63 +26,68 @@ logger = logging.getLogger(__name__)
 
 
 class Replica(Protocol):
-    """A deployment called `model`. Every method is called through a Serve handle."""
+    """Interface of the deployment `model`. All methods are called through a Serve handle."""
 
     def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
-        """One dict, or server-sent events where `body.stream`; faults come as Fault."""
+        """Yield one dict, or server-sent events if `body.stream`.
+
+        Raises:
+            ApiError: the request is wrong, or names no model of this service.
+        """
         ...
 
     async def answer_whole(self, body: ChatBody | CompletionBody) -> dict[str, Any]:
-        """The one dict of `answer`: a call with one reply costs Serve less than a stream of one."""
+        """Return the one dict of `answer`; for Serve a call costs less than a stream of one
+        item.
+        """
         ...
 
     async def generate(
         self, requests: Sequence[TokenRequest], digest: str | None
     ) -> list[list[TokenStep]]:
-        """A batch of a run, which yields to callers. All requests name one adapter, whose digest is
-        given.
+        """Return the steps of each request of a run's batch, which yields to callers. All requests
+        name the same adapter, whose digest is given.
 
         Raises:
-            ApiError: 404 for an adapter that is not there, 409 when it is not the one with that
-                digest.
+            ApiError: 404 for an unknown adapter, 409 if its digest differs.
         """
         ...
 
     async def sleep(self, run: str) -> bool:
-        """Frees the device for the training of `run`; False, with a line in the log, where the
+        """Free the device for the training of `run`; return False, with a line in the log, if the
         engine cannot.
 
-        Callers wait until every run has called `wake`, or has no controller any more.
+        Callers wait until every such run has called `wake` or has lost its controller.
         """
         ...
 
     async def wake(self, run: str) -> None:
-        """Takes requests again; nothing happens unless it slept for `run`."""
+        """Take requests again; nothing happens unless the engine slept for `run`."""
         ...
 
 
 def open_directory(service: ServiceConfig) -> AdapterDirectory:
-    """The adapters of the service's model."""
+    """Return the adapters of the service's model."""
     journal = open_journal(service.storage, service.database_url)
-    return AdapterDirectory(service.taught, service.model_name, service.storage, journal)
+    return AdapterDirectory(service.target_model, service.model_name, service.storage, journal)
 
 
 async def take_whole(answers: AsyncIterator[Any]) -> dict[str, Any]:
-    """The one item of `answers`."""
+    """Return the one item of `answers`."""
     (answer,) = [item async for item in answers]
     whole: dict[str, Any] = answer
     return whole
 
 
 def fingerprint(engine: str, adapter: Adapter | None) -> str:
-    """What an answer says about where it comes from: the digest is of the weights that were
-    loaded.
+    """Return the `system_fingerprint` of a response: the engine and the digest of the adapter's
+    weights.
     """
     return f"{engine}-{adapter.digest[:16] if adapter else 'base'}"
 
 
 def check_digest(adapter: Adapter | None, digest: str | None) -> None:
-    """Raises Fault 409 unless `adapter` is the one that was meant."""
+    """Raise ApiError 409 unless the adapter has the digest that the run expects."""
     if (adapter.digest if adapter else None) != digest:
         name = adapter.name if adapter else "the base model"
         raise ApiError(
@@ -93,31 +98,28 @@ def check_digest(adapter: Adapter | None, digest: str | None) -> None:
 
 
 class TransformersReplica:
-    """One copy of the model in transformers; adapters lie beside it, and one batch may hold
-    several.
-    """
+    """Replica with one copy of the model in transformers; a batch may mix adapters."""
 
     async def __init__(self, service: ServiceConfig) -> None:  # type: ignore[misc]
         from atgen_ray.models.prompts import PromptBuilder
 
         self._service = service
-        self._model = service.taught
+        self._model = service.target_model
         self._directory = open_directory(service)
         self._tokenizer: Any = load_tokenizer(self._model)
         self._stop_ids = PromptBuilder(
             self._tokenizer, service.prompt, self._model.max_prompt_tokens
         ).stop_ids
-        self._shelf = AdapterCache(service)
+        self._adapters = AdapterCache(service)
         self._batcher = Batcher(
-            lambda requests, *hooks: self._shelf.decode(requests, self._stop_ids, *hooks),
+            lambda requests, *hooks: self._adapters.decode(requests, self._stop_ids, *hooks),
             service.replica.count_slots("transformers"),
-            self._shelf.load_model,
+            self._adapters.load_model,
             asyncio.get_running_loop().call_soon_threadsafe,
         )
         self._meter = Meter()
 
     async def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
-
         adapter = await self._find(self._directory.parse(body.model))
         prompts = (
             [self._encode_chat(body)] if isinstance(body, ChatBody) else self._encode_prompts(body)
@@ -135,9 +137,8 @@ class TransformersReplica:
             fingerprint("transformers", adapter),
             self._service.replica.stream_interval,
         )
-        async with aclosing(
-            self._merge(requests, choices, adapter)
-        ) as events:  # who goes away is given up at once
+        # Closing the merged steps at once frees the slots of a caller that left.
+        async with aclosing(self._merge(requests, choices, adapter)) as events:
             if body.stream:
                 async with aclosing(answer.stream(events)) as shown:
                     async for event in shown:
@@ -158,7 +159,7 @@ class TransformersReplica:
         check_digest(adapter, digest)
         named = [replace(request, adapter=_key(adapter)) for request in requests]
         rows = await asyncio.wrap_future(
-            self._batcher.submit_batch(named, partial(self._shelf.load, adapter))
+            self._batcher.submit_batch(named, partial(self._adapters.load, adapter))
         )
         self._meter.count("run", sum(len(row) for row in rows), self._batcher.waiting)
         return rows
@@ -170,12 +171,14 @@ class TransformersReplica:
         return False
 
     async def wake(self, run: str) -> None:
-        """It never sleeps."""
+        """Do nothing: this engine never sleeps."""
 
     async def check_health(self) -> None:
-        """Serve replaces the replica when this raises."""
-        if self._shelf.failure is not None:
-            raise self._shelf.failure
+        """Raise if the model could not be loaded or the engine hangs; Serve then replaces the
+        replica.
+        """
+        if self._adapters.failure is not None:
+            raise self._adapters.failure
         self._batcher.check(self._service.replica.stall_seconds)
 
     async def _find(self, name: str | None) -> Adapter | None:
@@ -184,16 +187,16 @@ class TransformersReplica:
     async def _merge(
         self, requests: list[TokenRequest], choices: Sequence[Any], adapter: Adapter | None
     ) -> AsyncGenerator[tuple[int, TokenStep], None]:
-        """The steps of all requests as they come. A caller who goes away, or has what it wants,
-        frees its places.
+        """Yield the steps of all requests as they come. A caller that leaves, or has its whole
+        answer, frees its slots.
         """
         news = asyncio.Queue[tuple[int, TokenStep | BaseException | None]]()
 
-        def teller(index: int) -> Any:
+        def receiver(index: int) -> Any:
             return lambda step: news.put_nowait((index, step))
 
         jobs = [
-            Job(request, teller(index), partial(self._shelf.load, adapter))
+            Job(request, receiver(index), partial(self._adapters.load, adapter))
             for index, request in enumerate(requests)
         ]
         try:
@@ -204,7 +207,7 @@ class TransformersReplica:
                 index, step = await news.get()
                 if isinstance(step, BaseException):
                     raise step
-                if step is None:
+                if step is None:  # the request has ended
                     left -= 1
                     continue
                 yield index, step
@@ -276,7 +279,9 @@ def _key(adapter: Adapter | None) -> str | None:
 
 
 class Meter:
-    """Tokens and queue of this replica for Prometheus, through Ray's own exporter on every node."""
+    """Metrics of this replica for Prometheus (tokens, queue), through Ray's exporter on every
+    node.
+    """
 
     def __init__(self) -> None:
         from ray.util.metrics import Counter, Gauge
@@ -285,7 +290,7 @@ class Meter:
         self._waiting = Gauge("atgen_waiting_prompts", "Prompts that wait in the replica")
 
     def count(self, traffic: str, tokens: int, waiting: int) -> None:
-        """Notes tokens generated for `callers` or for a `run`."""
+        """Count tokens generated for `callers` or for a `run`, and set the length of the queue."""
         if tokens:
             self._tokens.inc(tokens, {"traffic": traffic})
         self._waiting.set(waiting)

@@ -1,9 +1,11 @@
-"""Works through prompts in one thread: callers first, the run's own batches when nobody else waits.
+"""Continuous batching of prompts in one thread. Callers' prompts go first; batches of runs are
+decoded while no caller waits.
 
-Callers join the callers' batch that is under way between two tokens, whatever adapter they need. A
-batch of the run stops between two tokens for callers who come meanwhile, and goes on afterwards.
-Whoever goes away is given up at the next step, wherever it stands: waiting, about to be loaded for,
-or decoded.
+Invariants:
+- All use of the model happens in this one thread.
+- A caller's prompt joins the callers' batch between two tokens, whatever adapter it needs.
+- A run's batch pauses between two tokens for callers, and continues afterwards.
+- A cancelled prompt is dropped at the next step, whether it waits, loads its adapter or is decoded.
 """
 
 import threading
@@ -24,28 +26,26 @@ Prepare = Callable[[], object]
 
 
 def _nothing() -> None:
-    """What there is to prepare for the base model."""
+    """Prepare nothing: the base model needs no adapter."""
 
 
 @dataclass(eq=False)
 class Job:
-    """One prompt of a caller. `tell` hears every step, then None or what went wrong.
+    """One prompt of a caller.
 
-    `prepare` runs before the prompt is decoded, in the thread: it loads the adapter that the prompt
-    needs.
+    `report` is called with every step, and last with None or the error. `prepare` is called in the
+    batcher's thread before the prompt is decoded: it loads the adapter that the prompt needs.
     """
 
     request: TokenRequest
-    tell: Callable[[TokenStep | BaseException | None], None]
+    report: Callable[[TokenStep | BaseException | None], None]
     prepare: Prepare = _nothing
     cancelled: bool = False
 
 
 @dataclass(eq=False)
 class _Batch:
-    """A batch of the run, whose rows are decoded together, whoever else is there. Its future may be
-    cancelled.
-    """
+    """A batch of a run, whose rows are decoded together. Its future may be cancelled."""
 
     requests: Sequence[TokenRequest]
     prepare: Prepare = _nothing
@@ -57,7 +57,7 @@ def _call(function: Callable[[], None]) -> None:
 
 
 class Batcher:
-    """The one user of a model: everything that touches it happens in this thread."""
+    """Thread that decodes prompts, and the queues in front of it."""
 
     def __init__(
         self,
@@ -66,11 +66,15 @@ class Batcher:
         prepare: Callable[[], Any] | None = None,
         post: Callable[[Callable[[], None]], Any] = _call,
     ) -> None:
-        """`prepare` runs first, in the thread, as settings of compute threads hold for one thread
-        only.
+        """Start the thread.
 
-        `post` carries what a whole pass has to tell to the thread that shall hear it, this one
-        unless given: two threads that take turns with every token slow each other down.
+        Args:
+            decode: decodes a batch, as `AdapterCache.decode`.
+            size: prompts of callers that are decoded at once.
+            prepare: called first, in the thread: torch sets compute threads for one thread only.
+            post: runs the reports of a whole forward pass in the thread that receives them; by
+                default in the batcher's. Two threads that alternate with every token would slow
+                each other down.
         """
         self._decode = decode
         self._size = size
@@ -79,14 +83,12 @@ class Batcher:
         self._jobs: deque[Job] = deque()
         self._batches: deque[_Batch] = deque()
         self._news = threading.Condition()
-        self._busy_since: float | None = (
-            None  # when the step under way began; None while there is nothing to do
-        )
+        self._busy_since: float | None = None  # start of the step under way; None while idle
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """A caller's prompt."""
+        """Queue a caller's prompt."""
         with self._news:
             self._jobs.append(job)
             self._news.notify()
@@ -94,8 +96,8 @@ class Batcher:
     def submit_batch(
         self, requests: Sequence[TokenRequest], prepare: Prepare = _nothing
     ) -> Future[list[list[TokenStep]]]:
-        """A batch of the run: the steps of each request, in order. Cancelling the future gives the
-        batch up.
+        """Queue a run's batch; return a future of the steps of each request, in order. Cancelling
+        the future drops the batch.
         """
         batch = _Batch(requests, prepare)
         with self._news:
@@ -105,14 +107,14 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Prompts and batches that nobody has begun, and that somebody waits for."""
+        """Return the number of prompts and batches that are queued and not cancelled."""
         with self._news:
             jobs = sum(not job.cancelled for job in self._jobs)
             return jobs + sum(not batch.done.cancelled() for batch in self._batches)
 
     def check(self, stall_seconds: float) -> None:
-        """Raises EngineStuckError when the thread has ended, or has been at one step for longer
-        than `stall_seconds`.
+        """Raise EngineStuckError if the thread has ended, or is at one step for longer than
+        `stall_seconds`.
         """
         if not self._thread.is_alive():
             raise EngineStuckError("the thread that decodes has ended")
@@ -134,7 +136,7 @@ class Batcher:
                 self._serve_batch(self._batches.popleft())
 
     def _step(self) -> None:
-        """Notes that the engine goes on."""
+        """Note that the engine has made a step."""
         self._busy_since = time.monotonic()
 
     def _serve_callers(self) -> None:
@@ -144,10 +146,10 @@ class Batcher:
         left = set(range(len(jobs)))
 
         def join() -> list[TokenRequest]:
-            come = self._take(self._size - len(left))
-            left.update(range(len(jobs), len(jobs) + len(come)))
-            jobs.extend(come)
-            return [job.request for job in come]
+            joined = self._take(self._size - len(left))
+            left.update(range(len(jobs), len(jobs) + len(joined)))
+            jobs.extend(joined)
+            return [job.request for job in joined]
 
         try:
             for steps in self._decode(
@@ -159,42 +161,40 @@ class Batcher:
                     for row in left
                     if jobs[row].cancelled or (row in steps and steps[row].finish)
                 ]
-                self._tell(
+                self._report(
                     [(jobs[row], step) for row, step in steps.items()]
                     + [(jobs[row], None) for row in over]
                 )
                 left.difference_update(over)
-        except Exception as error:  # told to every caller who waits; the thread itself goes on
-            self._tell([(jobs[row], error) for row in left])
+        except Exception as error:  # reported to every caller of the batch; the thread goes on
+            self._report([(jobs[row], error) for row in left])
         else:
-            self._tell([(jobs[row], None) for row in left])
+            self._report([(jobs[row], None) for row in left])
 
-    def _tell(self, news: Sequence[tuple[Job, TokenStep | BaseException | None]]) -> None:
-        def tell() -> None:
-            for job, what in news:
-                job.tell(what)
+    def _report(self, news: Sequence[tuple[Job, TokenStep | BaseException | None]]) -> None:
+        def report() -> None:
+            for job, step in news:
+                job.report(step)
 
-        self._post(tell)
+        self._post(report)
 
     def _take(self, room: int) -> list[Job]:
-        """Callers in their order, with what each needs in place; one for whom that fails is told,
-        and not taken.
+        """Take up to `room` prompts of callers in their order, with their adapters loaded. A prompt
+        whose adapter fails to load gets the error and is not taken.
         """
         taken: list[Job] = []
         while len(taken) < room and (job := self._next_job()) is not None:
             try:
                 job.prepare()
-            except (
-                Exception
-            ) as error:  # an adapter that cannot be loaded is its caller's matter alone
-                self._tell([(job, error)])
+            except Exception as error:  # a failure to load concerns this caller alone
+                self._report([(job, error)])
             else:
                 taken += [] if job.cancelled else [job]
             self._step()
         return taken
 
     def _next_job(self) -> Job | None:
-        """The first who still listens."""
+        """Return the first prompt that is not cancelled, or None."""
         with self._news:
             while self._jobs:
                 job = self._jobs.popleft()
@@ -206,7 +206,7 @@ class Batcher:
         try:
             rows = self._decode_batch(batch)
         except Exception as error:
-            if batch.done.set_running_or_notify_cancel():  # from here on it cannot be cancelled
+            if batch.done.set_running_or_notify_cancel():  # later it cannot be cancelled
                 batch.done.set_exception(error)
         else:
             if batch.done.set_running_or_notify_cancel():

@@ -1,31 +1,37 @@
-"""What a replica tells Serve about its engine: whether it still answers."""
+"""Health of a replica's engine, as Serve asks for it."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-# How often Serve asks, and how long it waits: after three failures in a row it replaces the
+# Interval and timeout of Serve's health checks; after three failures in a row Serve replaces the
 # replica.
 HEALTH_CHECKS: dict[str, Any] = {"health_check_period_s": 2.0, "health_check_timeout_s": 15.0}
 
 
 class EngineStuckError(RuntimeError):
-    """The engine of a replica answers nobody any more: it has ended, or makes no step."""
+    """The engine of a replica has ended, or makes no steps any more."""
 
 
 class Probe:
-    """One question to an engine, asked again whenever it was answered; lives in one event loop."""
+    """Probe of an engine, which is sent again whenever it was answered. It belongs to one event
+    loop.
+    """
 
     def __init__(self, ask: Callable[[], Awaitable[object]]) -> None:
-        """`ask` returns once the engine answers, and raises when it never will."""
+        """Prepare the probe; the first `check` sends it.
+
+        Args:
+            ask: returns once the engine answers, and raises if it never will.
+        """
         self._ask = ask
         self._asked: asyncio.Future[object] | None = None
         self._since = 0.0
 
     def check(self, stall_seconds: float) -> None:
-        """Raises EngineStuckError when the question has stood for longer than `stall_seconds`, or
-        what `ask` raised.
+        """Raise the error of `ask`, or EngineStuckError if the probe is unanswered for longer than
+        `stall_seconds`.
         """
         if self._asked is not None and self._asked.done():
             answered = self._asked

@@ -1,5 +1,5 @@
-"""Answers of the OpenAI API from generated tokens, whole or as a stream, for engines that only give
-tokens.
+"""Responses of the OpenAI API made from generated tokens, whole or as a stream, for engines that
+give tokens only.
 """
 
 import json
@@ -18,7 +18,7 @@ Steps = AsyncIterator[TokenStep]
 
 @dataclass
 class Choice:
-    """One answer under way: its tokens, and as much of its text as is certain."""
+    """One choice of a response: its tokens, and the text that later tokens cannot change."""
 
     index: int
     prompt_tokens: int
@@ -26,14 +26,14 @@ class Choice:
     stops: list[str]
     stop_ids: Sequence[int]
     steps: list[TokenStep] = field(default_factory=list)
-    text: str = ""  # what may be shown
-    told: int = 0  # characters of it that were streamed
-    told_steps: int = 0
+    text: str = ""  # that later tokens cannot change
+    sent: int = 0  # characters of `text` that were streamed
+    sent_steps: int = 0
     finish: str | None = None
 
     def add(self, step: TokenStep, look: bool = True) -> None:
-        """Takes a token; `finish` is set when the answer ends with it. Without `look` the text may
-        lag behind.
+        """Add a token, and set `finish` if the text ends with it. Without `look` the text is not
+        brought up to date, which saves decoding it.
         """
         self.steps.append(step)
         if not (look or self.stops or step.finish):
@@ -47,15 +47,15 @@ class Choice:
         self.finish = step.finish
         self.text = whole if self.finish else _certain(whole, self.stops)
 
-    def news(self) -> str:
-        """Text that was not streamed yet."""
-        fresh = self.text[self.told :]
-        self.told = max(self.told, len(self.text))
-        return fresh
+    def take_unsent(self) -> str:
+        """Return the text that was not streamed yet, and count it as streamed."""
+        unsent = self.text[self.sent :]
+        self.sent = max(self.sent, len(self.text))
+        return unsent
 
 
 class Answer:
-    """One request with all its choices."""
+    """Response to one request with all its choices."""
 
     def __init__(
         self,
@@ -64,8 +64,11 @@ class Answer:
         fingerprint: str,
         stream_interval: int = 1,
     ) -> None:
-        """`stream_interval` is the number of tokens in one event of a stream, after a first event
-        of one token.
+        """Prepare the response to `body` with these choices.
+
+        Args:
+            fingerprint: the `system_fingerprint` of the response.
+            stream_interval: tokens in one event of a stream, after a first event of one token.
         """
         self._body = body
         self._choices = choices
@@ -81,17 +84,17 @@ class Answer:
         }
 
     def whole(self) -> dict[str, Any]:
-        """The answer once all choices have ended."""
+        """Return the whole response, once all choices have ended."""
         choices = [self._show(choice, choice.text, choice.steps) for choice in self._choices]
         return self._head | {"choices": choices, "usage": self._usage()}
 
     async def stream(
         self, events: AsyncIterator[tuple[int, TokenStep]]
     ) -> AsyncGenerator[str, None]:
-        """Server-sent events; `events` are the steps of all choices by index, as they come.
+        """Yield server-sent events; `events` are the steps of all choices by index, as they come.
 
-        None is sent before the first token is there: what goes wrong until then can still be told
-        by the status.
+        Nothing is sent before the first token: until then an error can still be the status of the
+        response.
         """
         roles = self._choices if self._chat else []
         if self._chat:
@@ -101,18 +104,17 @@ class Answer:
                 yield self._event(
                     [{"index": each.index, "delta": {"role": "assistant"}, "finish_reason": None}]
                 )
-            roles = []
+            roles = []  # each choice announces its role once, before its first text
             choice = self._choices[index]
             if choice.finish is not None:
                 continue
-            due = (
-                not choice.told_steps or len(choice.steps) + 1 - choice.told_steps >= self._interval
-            )
+            unsent = len(choice.steps) + 1 - choice.sent_steps
+            due = not choice.sent_steps or unsent >= self._interval
             choice.add(step, look=due)
-            text = choice.news() if due or choice.finish else ""
+            text = choice.take_unsent() if due or choice.finish else ""
             if text or choice.finish:
-                steps = choice.steps[choice.told_steps :]
-                choice.told_steps = len(choice.steps)
+                steps = choice.steps[choice.sent_steps :]
+                choice.sent_steps = len(choice.steps)
                 yield self._event([self._show(choice, text, steps, streamed=True)])
         if self._body.stream_options and self._body.stream_options.include_usage:
             yield f"data: {json.dumps(self._head | {'choices': [], 'usage': self._usage()})}\n\n"
@@ -136,7 +138,7 @@ class Answer:
         return shown
 
     def _usage(self) -> dict[str, int]:
-        # Choices of one prompt share it.
+        # The choices of one prompt share its tokens, which are counted once.
         count = self._body.n
         prompt = sum(choice.prompt_tokens for choice in self._choices[::count])
         completion = sum(len(choice.steps) for choice in self._choices)
@@ -148,8 +150,8 @@ class Answer:
 
 
 def _certain(text: str, stops: list[str]) -> str:
-    """`text` without an end that later tokens may change: half a character, or the beginning of a
-    stop.
+    """Return `text` without an end that later tokens may change: half a character, or the beginning
+    of a stop text.
     """
     certain = text.rstrip("\ufffd")
     held = max(
@@ -164,11 +166,11 @@ def _chat_logprobs(choice: Choice, steps: list[TokenStep]) -> dict[str, Any]:
         text = choice.decode([token])
         return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
-    content = [
-        show(step.token, step.logprob)
-        | {"top_logprobs": [show(token, logprob) for token, logprob in step.top]}
-        for step in steps
-    ]
+    content = []
+    for step in steps:
+        entry = show(step.token, step.logprob)
+        entry["top_logprobs"] = [show(token, logprob) for token, logprob in step.top]
+        content.append(entry)
     return {"content": content, "refusal": None}
 
 

@@ -1,8 +1,8 @@
-"""Selections too large to wait for: each a folder with what was asked, a detached actor that works,
-and a result.
+"""Background jobs for selections that are too large to wait for. A job is a folder with the request
+and later the result, and a detached actor that computes it.
 
-The folder is all that counts. Whoever asks for a job whose actor is gone starts it again: nothing
-is spoilt by that.
+The folder is the only state: asking for a job whose actor died starts it again, with the same
+result.
 """
 
 import threading
@@ -27,16 +27,16 @@ PREFIX = "selection-"
 
 
 class SelectionJobs:
-    """The jobs of one service; kept under `<storage>/selections`."""
+    """Jobs of one service, kept under `<storage>/selections`."""
 
     def __init__(self, service: ServiceConfig) -> None:
         self._service = service
 
     def start(self, body: SelectBody) -> str:
-        """The handle of a new job.
+        """Start a job and return its handle.
 
         Raises:
-            ApiError: 429, as many jobs as the service allows are under way.
+            ApiError: 429, the service runs as many jobs as it allows.
         """
         start_ray()
         limit = self._service.limits.background_selects
@@ -44,11 +44,11 @@ class SelectionJobs:
             raise ApiError(429, f"{limit} selections are under way in the background already")
         job = f"{PREFIX}{uuid4().hex}"
         self._folder(job).write_json(REQUEST, body.model_dump(mode="json"))
-        self._work(job)
+        self._start_actor(job)
         return job
 
     def find(self, job: str) -> dict[str, Any]:
-        """SelectionBody of the job as it stands.
+        """Return the fields of SelectionBody for the job as it is now.
 
         Raises:
             ApiError: 404, there is no such job.
@@ -59,7 +59,7 @@ class SelectionJobs:
         if folder.exists(RESULT):
             return {"job": job} | dict(folder.read_json(RESULT))
         start_ray()
-        self._work(job)
+        self._start_actor(job)
         return {"status": "running", "job": job}
 
     def _folder(self, job: str) -> RunFolder:
@@ -67,7 +67,7 @@ class SelectionJobs:
             raise ApiError(404, "expected the handle of a job, selection-...")
         return RunFolder(f"{self._service.storage.rstrip('/')}/selections", job)
 
-    def _work(self, job: str) -> None:
+    def _start_actor(self, job: str) -> None:
         SelectionActor.options(  # type: ignore[attr-defined]
             name=job,
             namespace=NAMESPACE,
@@ -79,7 +79,7 @@ class SelectionJobs:
 
 
 def _count_jobs() -> int:
-    """Jobs that an actor works on; each is a process of its own."""
+    """Return the number of jobs that an actor works on; each is a process of its own."""
     actors = ray.util.list_named_actors(all_namespaces=True)
     return sum(
         actor["namespace"] == NAMESPACE and actor["name"].startswith(PREFIX) for actor in actors
@@ -88,7 +88,7 @@ def _count_jobs() -> int:
 
 @ray.remote
 class SelectionActor:
-    """Does one selection and ends."""
+    """Actor that computes one selection and ends."""
 
     def __init__(self, service: ServiceConfig, folder: RunFolder) -> None:
         self._service = service
@@ -96,11 +96,10 @@ class SelectionActor:
         threading.Thread(target=self._select, name="selection", daemon=True).start()
 
     def _select(self) -> None:
-
         try:
             body = SelectBody.model_validate(self._folder.read_json(REQUEST))
             result = {"status": "finished", "selected": Selector(self._service).select_now(body)}
-        except Exception as error:  # the boundary of the actor: whoever asks for the job is told
+        except Exception as error:  # the boundary of the actor: the error becomes the job's result
             meaning = explain(error)
             if meaning is None:
                 traceback.print_exc()
@@ -108,5 +107,5 @@ class SelectionActor:
             result = {"status": "failed", "message": message}
         try:
             self._folder.write_json(RESULT, result)
-        finally:  # with no result, whoever asks for the job starts it again
+        finally:  # without a result the next question for the job starts it again
             ray.kill(ray.get_runtime_context().current_actor, no_restart=True)

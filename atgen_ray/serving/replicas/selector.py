@@ -1,5 +1,5 @@
-"""The deployment behind the query endpoint: an encoder, and the strategies over what it and the
-model say.
+"""Deployment `selector` behind the query endpoint: an encoder, and the strategies, which also use
+outputs of the deployment `model`.
 """
 
 import asyncio
@@ -30,19 +30,19 @@ Result = TypeVar("Result")
 
 
 class SelectionAbandonedError(Exception):
-    """Nobody waits for this any more."""
+    """The caller of a selection has left."""
 
 
 def _go_on() -> None:
-    """Whoever asked waits to the end."""
+    """Never end the work: its caller waits."""
 
 
-async def run_while_heard(work: Callable[[Checkpoint], Result]) -> Result:
-    """`work` in a thread. It is given what it calls between its parts, which raises Abandoned when
-    its caller has gone.
+async def run_cancellable(work: Callable[[Checkpoint], Result]) -> Result:
+    """Return the result of `work`, which runs in a thread. `work` is given a function to call
+    between its parts, which raises SelectionAbandonedError once the caller was cancelled.
 
-    The place of a caller that went away is free once its thread has ended: until then it takes the
-    processor's time.
+    A cancellation returns only when the thread has ended: until then it uses the processor, and its
+    slot must not be given to another caller.
     """
     gone = threading.Event()
 
@@ -60,34 +60,37 @@ async def run_while_heard(work: Callable[[Checkpoint], Result]) -> Result:
 
 
 class Selector:
-    """One encoder; each selection runs in a thread of its own."""
+    """Deployment with one encoder; each selection runs in a thread of its own."""
 
     def __init__(self, service: ServiceConfig) -> None:
-
         self._service = service
         self._encoder = Encoder(
             service.embedding, count_threads(1, service.engine.threads_per_worker)
         )
 
     async def select(self, body: SelectBody) -> list[dict[str, Any]]:
-        """The query batch of `body`, as rows of PickBody."""
-        return await run_while_heard(lambda check: self.select_now(body, check))
+        """Return the query batch of `body` as rows of PickBody."""
+        return await run_cancellable(lambda check: self.select_now(body, check))
 
     async def check_health(self) -> None:
-        """Serve replaces the replica when this does not return, as its event loop hangs."""
+        """Return at once. Serve replaces the replica if it does not, since its event loop hangs
+        then.
+        """
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
-        """L2-normalised vectors."""
-        return await run_while_heard(
+        """Return L2-normalised vectors of the texts."""
+        return await run_cancellable(
             lambda check: [[float(x) for x in row] for row in self._embed(texts, check)]
         )
 
     def select_now(self, body: SelectBody, check: Checkpoint = _go_on) -> list[dict[str, Any]]:
-        """As `select`, in the caller's thread; `check` is called between its parts, and may raise
-        to end it.
+        """Return the query batch as `select` does, in the caller's thread.
+
+        Args:
+            check: called between the parts of the work; ends it by raising.
 
         Raises:
-            Fault, UserError: what the caller has to mend.
+            ApiError, UserError: the request is wrong.
         """
         needs = find_needs(body.strategy, body.parameters)
         examples, rows = self._read(body)
@@ -109,6 +112,7 @@ class Selector:
         open_ids = [example.id for example in examples if example.id not in labeled]
         if not open_ids:
             raise ApiError(400, "every example is labelled already, expected some that are not")
+        # Only what the strategy needs is computed: outputs of the model take by far the longest.
         features = None
         if needs & {"generations", "samples", "states"}:
             features = self._features(
@@ -134,7 +138,7 @@ class Selector:
         return [row | {"row": rows.get(row["id"])} for row in pick_rows(picks)]
 
     def _read(self, body: SelectBody) -> tuple[list[ExampleBody | LabeledBody], dict[str, int]]:
-        """The examples, and for those of a dataset the row of each."""
+        """Return the examples, and for those of a dataset their rows by id."""
         if body.dataset is None:
             return list(body.examples or []), {}
         from atgen_ray.data import build_split
@@ -148,6 +152,7 @@ class Selector:
             input=dataset.input,
             limit=dataset.limit,
         )
+        # Near-duplicates are left out, as a run leaves them out of its pool.
         table = build_split(data, PromptConfig(), "pool", body.seed).examples
         kept = (
             table.filter(pc.is_null(table["duplicate_of"]))
@@ -164,8 +169,8 @@ class Selector:
     def _features(
         self, body: SelectBody, texts: dict[str, str], sampled: bool, check: Checkpoint
     ) -> pa.Table:
-        """What the model says to each text, through the replicas; hidden states where the strategy
-        looks at them.
+        """Return the model's outputs for each text, generated by the replicas, with hidden states
+        if the strategy needs them.
         """
         from atgen_ray.engines.serve_engine import ReplicaCaller
 
@@ -184,6 +189,7 @@ class Selector:
         )
         digest = adapter.digest if adapter else None
         caller = ReplicaCaller(service.model, service.prompt, request, name, digest)
+        # The longest first, so that the texts of a batch are of similar length.
         ids = sorted(texts, key=lambda id_: (-len(texts[id_]), id_))
         outputs: dict[tuple[str, int], dict[str, Any]] = {}
         for start in range(0, len(ids), BATCH_ROWS):

@@ -1,9 +1,11 @@
-"""vLLM behind the service, in Ray's own LLM layer: placement, tensor parallelism and the OpenAI
-protocol are its.
+"""Replica with a vLLM engine, built on Ray's LLM layer, which does placement, tensor parallelism
+and the OpenAI protocol.
 
-Added here: adapters out of a run's folder (`dynamic_lora_loading_path` of Ray takes object stores
-only), by reloaded weights in float32, or by name where the configuration asks for it; callers
-before runs; and the check that a new adapter is what the engine answers with.
+This module adds:
+- adapters from a run's folder (`dynamic_lora_loading_path` of Ray takes object stores only), either
+  merged into reloaded float32 weights, or by name if the configuration says so;
+- an admission queue that lets callers go before runs;
+- the check that the engine's outputs are those of a new adapter.
 """
 
 import asyncio
@@ -16,7 +18,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ray import serve
-from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine as RayVLLM
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 
@@ -33,6 +34,7 @@ from atgen_ray.engines.vllm_engine import (
 )
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.ray_runtime import private_api
 from atgen_ray.ray_runtime.hardware import count_threads, find_device, worker_environment
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
@@ -57,7 +59,7 @@ logger = logging.getLogger(__name__)
 
 
 def deploy_vllm(service: ServiceConfig) -> serve.Application:
-    """The deployment `model` with a vLLM engine in each replica."""
+    """Return the deployment `model` with a vLLM engine in each replica."""
     return build_llm_deployment(
         configure_vllm(service),
         bind_kwargs={"service": service},
@@ -73,24 +75,24 @@ def deploy_vllm(service: ServiceConfig) -> serve.Application:
 
 
 def configure_vllm(service: ServiceConfig) -> LLMConfig:
-    """Ray's configuration of the service's model."""
+    """Return Ray's configuration of the service's model."""
     engine = service.engine
     gpus = service.engine.gpus_per_worker or 0.0
     device = find_device(gpus)
     on_gpu = device.cuda
-    # On a CPU the API, the proxy and what feeds a run work beside the engine: without a core of
-    # their own they hold its threads up, which wait for each other in every layer.
+    # On a CPU the API, the proxy and the workers of a run compute beside the engine. Without a core
+    # of their own they delay the engine's threads, which wait for each other in every layer.
     threads = engine.threads_per_worker or max(1, count_threads(1, None) - 1)
-    # One set of weights serves the base model and the adapters; vLLM's own kernels on a GPU know no
-    # float32.
+    # One set of weights serves the base model and the adapters; vLLM's LoRA kernels on a GPU have
+    # no float32.
     tuned = not (takes_names(service) and on_gpu)
-    arguments = VLLMEngine(service.taught, service.prompt, engine).engine_arguments(
+    arguments = VLLMEngine(service.target_model, service.prompt, engine).engine_arguments(
         device, gpus, tuned
     )
     arguments |= {"stream_interval": service.replica.stream_interval}
     if takes_names(service):
-        # More slots than adapters: with none free, requests for the base model get an adapter's
-        # answers.
+        # One slot more than adapters: with no slot free, requests for the base model would get an
+        # adapter's outputs.
         arguments |= {
             "enable_lora": True,
             "max_loras": service.replica.adapters + 1,
@@ -103,11 +105,13 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
             "enable_sleep_mode": True,
             "disable_log_stats": False,
         }  # Ray exports its metrics
-    worker = {"CPU": engine.cpus_per_worker} | ({"GPU": gpus} if gpus else {})
+    worker = {"CPU": engine.cpus_per_worker}
+    if gpus:
+        worker["GPU"] = gpus
     return LLMConfig(
         model_loading_config={
             "model_id": "base",
-            "model_source": resolve_checkpoint(service.taught.id),
+            "model_source": resolve_checkpoint(service.target_model.id),
         },
         engine_kwargs=arguments | engine.options,
         accelerator_config={"kind": "gpu" if on_gpu else "cpu"},
@@ -119,156 +123,142 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
 
 
 def takes_names(service: ServiceConfig) -> bool:
-    """Whether adapters lie beside the base model under their names, rather than in its weights."""
+    """Return whether adapters are loaded beside the base model by name, rather than merged into its
+    weights.
+    """
     return service.engine.adapters == "name"
 
 
-class LeanVLLM(RayVLLM):
-    """Ray's engine, but a model on one CPU worker runs in the engine's process.
-
-    Ray gives such a worker a process of its own, which polls for every step and takes a fifth of
-    the cores by that.
-    """
-
-    def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:
-        arguments, frontend, config = super()._prepare_engine_config(callback_ctx)
-        parallel = config.parallel_config
-        if parallel.world_size == 1 and parallel.distributed_executor_backend == "mp":
-            arguments.distributed_executor_backend = parallel.distributed_executor_backend = "uni"
-        return arguments, frontend, config
-
-
 class VLLMReplica(LLMServer):
-    """One vLLM engine; a Replica of the service."""
+    """Replica of the service with one vLLM engine; implements `Replica`."""
 
-    _default_engine_cls = LeanVLLM
+    _default_engine_cls = private_api.vllm_engine_class()
 
     async def __init__(self, llm_config: LLMConfig, service: ServiceConfig) -> None:  # type: ignore[misc]
-
         self._service = service
         self._directory = open_directory(service)
         self._by_name = takes_names(service)
         self._can_sleep = "enable_sleep_mode" in llm_config.engine_kwargs
-        self._named: OrderedDict[str, str] = (
-            OrderedDict()
-        )  # vLLM's name of an adapter to ours, the oldest first
+        # vLLM's name of an adapter to ours, the longest unused first.
+        self._named: OrderedDict[str, str] = OrderedDict()
         self._checked: set[str] = set()
         self._loading = asyncio.Lock()
         self._probe = Probe(self._ask_engine)
         self._prompts = PromptBuilder(
-            load_tokenizer(service.taught), service.prompt, service.taught.max_prompt_tokens
+            load_tokenizer(service.target_model),
+            service.prompt,
+            service.target_model.max_prompt_tokens,
         )
         replica = service.replica
         change = None if self._by_name else self._change_weights
-        self._gate = AdmissionQueue(replica.count_slots("vllm"), replica.turn_seconds, change)
-        self._rest = SleepCoordinator(
+        self._admission = AdmissionQueue(replica.count_slots("vllm"), replica.turn_seconds, change)
+        self._sleeper = SleepCoordinator(
             self._fall_asleep, self._wake_up, self._directory.has_live_controller
         )
         self._meter = Meter()
         await super().__init__(llm_config)
 
     async def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
-        """As in Replica."""
+        """See `Replica.answer`."""
         adapter = await self._find(self._directory.parse(body.model))
         asked = body.max_tokens or getattr(body, "max_completion_tokens", None)
         if asked is not None and asked > self._service.limits.output_tokens:
             raise ApiError(
                 400, f"max_tokens is {asked}, expected at most {self._service.limits.output_tokens}"
             )
-        async with self._gate.enter(_key(adapter), interactive=True):
+        async with self._admission.enter(_key(adapter), interactive=True):
             served = await self._served_name(adapter)
             answer = VLLMAnswer(body, served, fingerprint("vllm", adapter))
             ask = self.engine.chat if isinstance(body, ChatBody) else self.engine.completions
             try:
-                async with aclosing(
-                    ask(answer.request())
-                ) as items:  # vLLM gives up at once what nobody hears
+                # Closing the stream makes vLLM drop the request of a caller that left.
+                async with aclosing(ask(answer.request())) as items:
                     async for item in items:
                         if (shown := answer.show(item)) is not None:
                             yield shown
             finally:
-                self._meter.count("callers", answer.tokens, self._gate.waiting)
+                self._meter.count("callers", answer.tokens, self._admission.waiting)
 
     async def answer_whole(self, body: ChatBody | CompletionBody) -> dict[str, Any]:
-        """As in Replica."""
+        """See `Replica.answer_whole`."""
         return await take_whole(self.answer(body))
 
     async def generate(
         self, requests: Sequence[TokenRequest], digest: str | None
     ) -> list[list[TokenStep]]:
-        """As in Replica."""
+        """See `Replica.generate`."""
         adapter = await self._find(requests[0].adapter)
         check_digest(adapter, digest)
 
         async def one(request: TokenRequest) -> list[TokenStep]:
-            async with self._gate.enter(_key(adapter), interactive=False):
+            async with self._admission.enter(_key(adapter), interactive=False):
                 return await self._complete(request, await self._served_name(adapter))
 
         rows = await gather_all([one(request) for request in requests])
-        self._meter.count("run", sum(map(len, rows)), self._gate.waiting)
+        self._meter.count("run", sum(map(len, rows)), self._admission.waiting)
         return rows
 
     async def check_health(self) -> None:
-        """Serve replaces the replica when this raises: the engine is dead, or answers no question
-        of ours.
+        """Raise if the engine is dead or does not answer the probe; Serve then replaces the
+        replica.
         """
         await super().check_health()
         self._probe.check(self._service.replica.stall_seconds)
 
     async def sleep(self, run: str) -> bool:
-        """As in Replica; the weights wait in memory of the host."""
+        """See `Replica.sleep`; the weights are kept in the host's memory."""
         if not self._can_sleep:
             logger.warning(
                 "vLLM cannot sleep without a GPU: it keeps its memory while run '%s' trains", run
             )
             return False
-        await self._rest.begin(run)
+        await self._sleeper.begin(run)
         return True
 
     async def wake(self, run: str) -> None:
-        """As in Replica."""
-        await self._rest.end(run)
+        """See `Replica.wake`."""
+        await self._sleeper.end(run)
 
     async def _fall_asleep(self) -> None:
-        await self._gate.close()
+        await self._admission.close()
         await super().sleep()
 
     async def _wake_up(self) -> None:
         await self.wakeup()
-        self._gate.reopen()
+        self._admission.reopen()
 
     async def _ask_engine(self) -> None:
-        """Returns once the engine is between two steps, or idle."""
+        """Return once the engine is between two steps, or idle."""
         if self.engine is not None:
-            await self.engine._engine_client.is_sleeping()
+            await private_api.wait_for_engine(self.engine)
 
     async def _find(self, name: str | None) -> Adapter | None:
         return None if name is None else await asyncio.to_thread(self._directory.find, name)
 
     async def _served_name(self, adapter: Adapter | None) -> str:
-        """What vLLM calls the model with this adapter, which it holds from now on."""
+        """Load the adapter if need be, and return vLLM's name of the model with it."""
         if adapter is None or not self._by_name:
             return "base"
         name = adapter.key
         while name not in self._named:
-            await (
-                self._loading.acquire()
-            )  # whoever goes away while it waits for its turn leaves nothing behind
+            # A caller that is cancelled here holds no lock. From here on loading is shielded:
+            # otherwise vLLM could keep half an adapter under a name that we do not count.
+            await self._loading.acquire()
             loading = asyncio.create_task(self._place_name(name, adapter))
-            await asyncio.shield(
-                loading
-            )  # half an adapter would stay in the engine under a name that we do not know
+            await asyncio.shield(loading)
         self._named.move_to_end(name)
         return name
 
     async def _place_name(self, name: str, adapter: Adapter) -> None:
-        """Loads and checks; called with `_loading` held, which is released."""
+        """Load and check the adapter. Called with the lock `_loading` held, which it releases."""
         try:
             if name not in self._named:
                 await self._make_room()
                 await self._load_name(name, adapter)
                 try:
                     await self._check(adapter, name)
+                # A cancellation too: vLLM must not keep an unchecked adapter under a name that we
+                # do not count. The error is raised on.
                 except BaseException:
                     await self._unload_name(name)
                     raise
@@ -277,18 +267,7 @@ class VLLMReplica(LLMServer):
             self._loading.release()
 
     async def _load_name(self, name: str, adapter: Adapter) -> None:
-        from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
-
-        # vLLM gives every name a number of its own, which it never uses twice; the one here is not
-        # read.
-        await self.engine.resolve_lora(
-            DiskMultiplexConfig(
-                model_id=name,
-                max_total_tokens=None,
-                local_path=str(adapter.path),
-                lora_assigned_int_id=0,
-            )
-        )
+        await private_api.load_lora(self.engine, name, adapter.path)
 
     async def _make_room(self) -> None:
         while len(self._named) >= self._service.replica.adapters:
@@ -296,12 +275,10 @@ class VLLMReplica(LLMServer):
             await self._unload_name(name)
 
     async def _unload_name(self, name: str) -> None:
-        from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
-
-        await self.engine._oai_models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
+        await private_api.unload_lora(self.engine, name)
 
     async def _change_weights(self, key: str | None) -> None:
-        """Nobody is inside the gate while this runs."""
+        """Load the weights for a key of the admission queue; called while nobody is inside."""
         adapter = await self._find(key and key.partition("@")[0])
         await self.engine.collective_rpc(
             "load_adapter", args=(str(adapter.path) if adapter else "",)
@@ -311,12 +288,13 @@ class VLLMReplica(LLMServer):
             await self._check(adapter, "base")
 
     async def _check(self, adapter: Adapter, served: str) -> None:
-        """Raises AdapterMismatchError unless a few answers are the adapter's by the measure of
-        transformers and peft.
+        """Raise AdapterMismatchError unless the engine's outputs for a few prompts are those of the
+        adapter in transformers and peft.
         """
         import pyarrow as pa
 
         texts = list(PROBES)[: self._service.replica.check_rows]
+        # Checked once for each content: the reference needs a second copy of the model.
         if not texts or adapter.digest in self._checked:
             return
         rows = []
@@ -325,10 +303,12 @@ class VLLMReplica(LLMServer):
                 TokenRequest(self._prompts.encode(text), PROBE_TOKENS), served
             )
             row = {
+                "id": text,
+                "error": None,
                 "token_ids": [step.token for step in steps],
                 "logprobs": [step.logprob for step in steps],
             }
-            rows.append({"id": text, "error": None} | row)
+            rows.append(row)
         examples = pa.table({"id": texts, "text": texts})
         features = pa.Table.from_pylist(rows)
         service = self._service
@@ -336,7 +316,7 @@ class VLLMReplica(LLMServer):
             check_adapter,
             examples,
             features,
-            service.taught,
+            service.target_model,
             service.prompt,
             service.engine,
             adapter.path,
@@ -346,16 +326,18 @@ class VLLMReplica(LLMServer):
         logger.info("adapter %s is in place: %s", adapter.name, effect)
 
     async def _complete(self, request: TokenRequest, served: str) -> list[TokenStep]:
-        """By the engine itself: the OpenAI layer would turn the alternatives of every token into
-        text.
+        """Return the steps of one request from the engine itself: the OpenAI layer would decode the
+        alternatives of every token to text.
 
         Raises:
-            RuntimeError: vLLM refuses the prompt, or failed at it.
+            RuntimeError: vLLM refused the prompt or failed on it.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineGenerateError
 
+        # Entropy is estimated from the likeliest tokens, of which vLLM returns as many as asked
+        # for.
         settings = SamplingParams(
             max_tokens=request.max_new_tokens,
             temperature=request.temperature,
@@ -367,10 +349,9 @@ class VLLMReplica(LLMServer):
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         prompt = {"prompt_token_ids": list(request.token_ids)}
-        adapter = self.engine._oai_models.lora_requests.get(served)
         try:
-            outputs = self.engine._engine_client.generate(
-                prompt, settings, uuid.uuid4().hex, lora_request=adapter
+            outputs = private_api.generate_tokens(
+                self.engine, prompt, settings, uuid.uuid4().hex, served
             )
             (answer,) = [output async for output in outputs]
         except (ValueError, EngineGenerateError) as error:
@@ -383,8 +364,8 @@ def _key(adapter: Adapter | None) -> str | None:
 
 
 async def gather_all(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """The results in order. When one fails, or the caller goes away, the others are given up
-    too.
+    """Return the results in order. If one fails, or the caller is cancelled, the others are
+    cancelled too.
     """
     tasks = [asyncio.create_task(work) for work in works]
     try:
@@ -395,7 +376,7 @@ async def gather_all(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Resul
 
 
 def read_steps(output: Any, top: int) -> list[TokenStep]:
-    """The steps of vLLM's `CompletionOutput`, with the `top` likeliest alternatives of each."""
+    """Return the steps of vLLM's `CompletionOutput`, each with its `top` likeliest alternatives."""
     steps = []
     for token, alternatives in zip(output.token_ids, output.logprobs, strict=True):
         values = {each: value.logprob for each, value in alternatives.items()}

@@ -1,4 +1,4 @@
-"""What vLLM's OpenAI layer says to a request, under the names that its caller knows."""
+"""Responses of vLLM's OpenAI layer, with the names of models that callers know."""
 
 import json
 from typing import Any
@@ -10,13 +10,16 @@ from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
 
 
 class VLLMAnswer:
-    """One request and what came of it so far; `tokens` counts those of a stream that nobody hears
-    to its end, too.
+    """One request and its response so far. `tokens` also counts those of a stream that the caller
+    left.
     """
 
     def __init__(self, body: ChatBody | CompletionBody, served: str, origin: str) -> None:
-        """`served` is vLLM's name for the model with the caller's adapter; `origin` is told as the
-        fingerprint.
+        """Prepare the response to `body`.
+
+        Args:
+            served: vLLM's name for the model with the caller's adapter.
+            origin: the `system_fingerprint` of the response.
         """
         self._body = body
         self._served = served
@@ -26,12 +29,12 @@ class VLLMAnswer:
 
     @property
     def tokens(self) -> int:
-        """Tokens generated."""
+        """Return the number of tokens generated."""
         return sum(self._tokens.values())
 
     def request(self) -> ChatCompletionRequest | CompletionRequest:
-        """As vLLM takes it. A stream tells with every event how many tokens there are: that is how
-        they are counted.
+        """Return the request in vLLM's form. Every event of a stream carries the number of tokens,
+        by which they are counted.
         """
         settings = self._body.model_dump(exclude_none=True, exclude={"user", "echo"}) | {
             "model": self._served
@@ -42,10 +45,11 @@ class VLLMAnswer:
         return kind(**settings)
 
     def show(self, item: Any) -> str | dict[str, Any] | None:
-        """The answer, or a server-sent event of it; None for one that the caller did not ask for.
+        """Return the response, or a server-sent event of it; None for one that the caller did not
+        ask for.
 
         Raises:
-            ApiError: vLLM refuses.
+            ApiError: vLLM refuses the request.
         """
         if isinstance(item, ErrorResponse):
             raise ApiError(int(item.error.code or 400), item.error.message)
@@ -58,7 +62,7 @@ class VLLMAnswer:
 
     def _show_event(self, event: dict[str, Any]) -> str | None:
         choices = event.get("choices")
-        if choices is None:  # something went wrong on the way
+        if choices is None:  # an error on the way
             return f"data: {json.dumps(event)}\n\n"
         if not choices and not self._wants_usage:
             return None

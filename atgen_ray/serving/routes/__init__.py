@@ -1,1 +1,1 @@
-"""The HTTP routes and the schemas of their bodies."""
+"""HTTP routes of the service."""

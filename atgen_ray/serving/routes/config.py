@@ -1,5 +1,5 @@
-"""/api/v1/configs and /api/v1/uploads: a configuration checked and planned before it is started,
-and files for it.
+"""/api/v1/configs and /api/v1/uploads: check and plan a configuration before it is started, and
+upload files for it.
 """
 
 from typing import Annotated, Any
@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.schema import merge_trees
 from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.schemas.body import Body
@@ -19,7 +20,7 @@ Tree = dict[str, JsonValue]
 
 
 class ConfigDraftBody(Body):
-    """A configuration on its way."""
+    """A configuration that is being written."""
 
     config: Tree = Field(default_factory=dict, description="Keys of a configuration file")
     more: str = Field(
@@ -28,7 +29,7 @@ class ConfigDraftBody(Body):
 
 
 class MistakeBody(BaseModel):
-    """What is wrong with one key."""
+    """A mistake of one key."""
 
     key: str = Field(description="Dotted key; empty where no one key is wrong")
     message: str = Field(
@@ -37,26 +38,27 @@ class MistakeBody(BaseModel):
 
 
 class CheckedBody(BaseModel):
-    """The whole tree, and what is wrong with it."""
+    """The whole tree, and its mistakes."""
 
     config: Tree
     mistakes: list[MistakeBody]
 
 
 class UploadBody(BaseModel):
-    """Where an upload lies, for `data.pool` or `data.test`."""
+    """Location of an upload, for `data.pool` or `data.test`."""
 
     location: str
     columns: list[str] = Field(description="Of the first row; dots reach into nested ones")
 
 
 def config_routes(service: ServiceConfig, control: RunManager) -> APIRouter:
-    """For admins."""
+    """Return the routes of configurations and uploads, for admins."""
     router = APIRouter(tags=["configs"], dependencies=[allow("admin")])
 
     @router.post("/api/v1/configs/check")
     def check_config(draft: ConfigDraftBody) -> CheckedBody:
-        """Every mistake in the configuration of a new run, by its key; nothing is started."""
+        """Return every mistake in the configuration of a new run, by its key; start nothing."""
+        # Fields of the form go before the YAML beside them.
         try:
             tree = merge_trees(read_more(draft.more), draft.config)
         except UserError as error:
@@ -71,7 +73,9 @@ def config_routes(service: ServiceConfig, control: RunManager) -> APIRouter:
 
     @router.post("/api/v1/configs/plan")
     async def plan_config(draft: ConfigDraftBody, request: Request) -> dict[str, Any]:
-        """Rows, labels, dollars, tokens and device minutes of the run; contacts no provider."""
+        """Estimate rows, labels, dollars, tokens and device minutes of a run; contact no
+        provider.
+        """
         return await control.plan(
             merge_trees(read_more(draft.more), draft.config), request.is_disconnected
         )
@@ -80,7 +84,7 @@ def config_routes(service: ServiceConfig, control: RunManager) -> APIRouter:
     async def upload_file(
         request: Request, file: Annotated[str, Path(max_length=200)]
     ) -> UploadBody:
-        """Keep a CSV, JSONL or Parquet file in the service's storage; the body is the file
+        """Store a CSV, JSONL or Parquet file in the service's storage; the body is the file
         itself.
         """
         limit = service.limits.upload_bytes
@@ -91,7 +95,7 @@ def config_routes(service: ServiceConfig, control: RunManager) -> APIRouter:
 
 
 def read_more(text: str) -> Tree:
-    """The keys in a piece of YAML, which may be empty; raises UserError."""
+    """Return the keys in YAML that may be empty; raises UserError."""
     tree = parse_yaml(text, "the further settings")
     if tree is None:
         return {}
@@ -100,16 +104,3 @@ def read_more(text: str) -> Tree:
             f"the further settings hold one {type(tree).__name__}, expected keys and values"
         )
     return tree
-
-
-def merge_trees(below: Tree, above: Tree) -> Tree:
-    """Both trees in one; where both have a key, that of `above`."""
-    merged = dict(below)
-    for key, value in above.items():
-        known = merged.get(key)
-        merged[key] = (
-            merge_trees(known, value)
-            if isinstance(known, dict) and isinstance(value, dict)
-            else value
-        )
-    return merged

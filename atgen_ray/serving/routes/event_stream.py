@@ -1,4 +1,4 @@
-"""Server-sent events whose source is told at once when nobody hears them any more."""
+"""Response of server-sent events whose source is closed as soon as the client leaves."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -8,12 +8,12 @@ from starlette.types import Receive, Scope, Send
 
 
 def _nothing() -> None:
-    """Nothing but the source is to be closed."""
+    """Do nothing: only the source is to be closed."""
 
 
 class EventStream(StreamingResponse):
-    """Sends what `events` gives; however the sending ends, `events` is closed then, and `on_close`
-    called.
+    """Response that sends the items of `events`. However it ends, `events` is closed and `on_close`
+    is called.
     """
 
     media_type = "text/event-stream"

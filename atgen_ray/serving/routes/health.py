@@ -1,4 +1,4 @@
-"""Whether the service lives, whether it can answer, and its numbers for Prometheus."""
+"""Liveness and readiness of the service, and its metrics for Prometheus."""
 
 import asyncio
 import time
@@ -20,20 +20,23 @@ KEPT_SECONDS = 1.0
 
 
 def health_routes(control: RunManager) -> APIRouter:
-    """Health is open to all and says nothing but whether."""
+    """Return the routes of health, which are public and say yes or no, and of metrics, for
+    admins.
+    """
     router = APIRouter(tags=["health"])
+    # Load balancers ask often: they share one check.
     readiness = Readiness(lambda: _is_ready(control))
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """This replica of the API answers."""
+        """Report that this replica of the API answers."""
         return {"status": "ok"}
 
     @router.get(
         "/readyz", responses={503: {"description": "A part of the service is not there yet"}}
     )
     async def readyz() -> JSONResponse:
-        """Journal, encoder and model answer, or did a second ago."""
+        """Report whether journal, encoder and model answer, or did so a second ago."""
         ready = await readiness.find()
         return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
@@ -44,8 +47,8 @@ def health_routes(control: RunManager) -> APIRouter:
         responses=describe_text("text/plain"),
     )
     def metrics() -> Response:
-        """Rounds, labels, dollars and status of every run. Tokens and queues of replicas are in
-        Ray's own metrics.
+        """Return rounds, labels, dollars and status of every run. Tokens and queues of replicas are
+        in Ray's own metrics.
         """
         return Response(generate_latest(_measure(control.list())), media_type=CONTENT_TYPE_LATEST)
 
@@ -53,10 +56,9 @@ def health_routes(control: RunManager) -> APIRouter:
 
 
 class Readiness:
-    """Whether the service is ready. Everybody who asks at once, or within KEPT_SECONDS, hears one
-    answer.
+    """Readiness of the service, cached for KEPT_SECONDS.
 
-    However many ask, one thread looks: one that hangs is waited for, and not joined by others.
+    However many callers ask, only one thread checks: if it hangs, no others join it.
     """
 
     def __init__(self, look: Callable[[], bool]) -> None:
@@ -66,19 +68,20 @@ class Readiness:
         self._answered = 0.0
 
     async def find(self) -> bool:
-        """False too when it cannot be told within READY_SECONDS."""
+        """Return whether the service is ready; False also if the check takes READY_SECONDS."""
         if self._answer is None or (
             self._answer.done() and time.monotonic() - self._answered > KEPT_SECONDS
         ):
             self._answer = asyncio.create_task(self._find())
-        return await asyncio.shield(self._answer)  # one who goes away leaves the others theirs
+        # Shielded: a caller that leaves must not cancel the check for others.
+        return await asyncio.shield(self._answer)
 
     async def _find(self) -> bool:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(run_in_threadpool(self._look))
         try:
             return await asyncio.wait_for(asyncio.shield(self._looking), READY_SECONDS)
-        except Exception:  # whatever it is, the answer is no
+        except Exception:  # any error means not ready
             return False
         finally:
             self._answered = time.monotonic()
@@ -94,7 +97,7 @@ def _deployment_states() -> list[str]:
     from ray import serve
 
     application = serve.status().applications.get(APP)
-    # A deployment that is changing its number of replicas answers all the same.
+    # A deployment that changes its number of replicas still answers.
     settled = {"UPDATING": "HEALTHY", "UPSCALING": "HEALTHY", "DOWNSCALING": "HEALTHY"}
     states = (
         [str(each.status.value) for each in application.deployments.values()] if application else []

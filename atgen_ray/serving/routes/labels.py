@@ -1,5 +1,5 @@
-"""/api/v1/runs/{name}/tasks/import and /api/v1/runs/{name}/labels: labels that exist already, as
-JSON or as a file.
+"""/api/v1/runs/{name}/tasks/import and /api/v1/runs/{name}/labels: import existing labels, as JSON
+or as a file.
 """
 
 from pathlib import Path as FilePath
@@ -23,12 +23,12 @@ File = Annotated[
 
 
 def label_routes(journal: Journal, storage: str) -> APIRouter:
-    """For admins."""
+    """Return the routes of the import, for admins."""
     router = APIRouter(prefix="/api/v1/runs/{name}", tags=["tasks"], dependencies=[allow("admin")])
 
     @router.post("/tasks/import")
     def import_labels(name: Name, body: ImportBody) -> ImportedBody:
-        """Labels that exist already, for examples of the pool."""
+        """Import existing labels for examples of the pool."""
         labels = [
             ImportedLabel(label.text, label.id, label.input, label.annotator)
             for label in body.labels
@@ -37,9 +37,10 @@ def label_routes(journal: Journal, storage: str) -> APIRouter:
 
     @router.put("/labels/{file}", openapi_extra={"requestBody": BINARY})
     async def import_file(request: Request, name: Name, file: File) -> ImportedBody:
-        """A file of labels that exist already: text, and id or input, and annotator; an export has
-        these columns.
+        """Import a file of existing labels with the columns text, id or input, and annotator, which
+        an export has.
         """
+        # Reading the file and writing to the journal block, hence the thread.
         content = await request.body()
         return await run_in_threadpool(_import, content, name, file)
 

@@ -1,4 +1,4 @@
-"""/api/v1/report: the report on runs as a file."""
+"""/api/v1/report: download the report on runs."""
 
 from typing import Annotated
 
@@ -17,12 +17,12 @@ Names = Annotated[
 
 
 def report_routes(control: RunManager) -> APIRouter:
-    """For admins: it holds labels and references."""
+    """Return the route of reports, for admins: they hold labels and references."""
     router = APIRouter(prefix="/api/v1", tags=["runs"])
 
     @router.get("/report", dependencies=[allow("admin")], response_class=HTMLResponse)
     def report(run: Names) -> Response:
-        """One self-contained page, on one run or on several compared."""
+        """Download one self-contained page on a run, or on several compared."""
         names = list(dict.fromkeys(run))
         file = names[0] if len(names) == 1 else "runs-compared"
         disposition = {"Content-Disposition": f'attachment; filename="{file}.html"'}

@@ -25,7 +25,7 @@ MEDIA = {
 
 
 class RunBody(BaseModel):
-    """How a run stands."""
+    """State of a run."""
 
     name: str
     status: str
@@ -59,15 +59,15 @@ class StartedBody(BaseModel):
 
 
 def run_routes(control: RunManager) -> APIRouter:
-    """Reading is for annotators too, the rest for admins."""
+    """Return the routes of runs: annotators may read, admins may do everything."""
     router = APIRouter(prefix="/api/v1/runs", tags=["runs"])
     anybody = [allow("admin", "annotator")]
     admin = [allow("admin")]
 
     @router.post("", status_code=202, dependencies=admin)
     def start_run(request: Request, config: dict[str, JsonValue]) -> StartedBody:
-        """Start the run that a configuration describes (the keys of its YAML file); the same one
-        again resumes it.
+        """Start the run that a configuration describes (the keys of its YAML file). The same
+        configuration again resumes the run.
         """
         return StartedBody(
             name=control.start(config, request.state.caller.name),
@@ -76,28 +76,28 @@ def run_routes(control: RunManager) -> APIRouter:
 
     @router.get("", dependencies=anybody)
     def list_runs() -> list[RunBody]:
-        """All runs, the oldest first."""
+        """List all runs, the oldest first."""
         return [RunBody(**row) for row in control.list()]
 
     @router.get("/{name}", dependencies=anybody)
     def show_run(name: Name) -> RunViewBody:
-        """One run."""
+        """Show one run."""
         return RunViewBody(**control.show(name))
 
     @router.post("/{name}/stop", status_code=202, dependencies=admin)
     def stop_run(name: Name) -> StartedBody:
-        """Ask the run to stop; all that is committed is saved."""
+        """Ask the run to stop; everything committed is saved."""
         return StartedBody(name=name, message=control.stop(name))
 
     @router.post("/{name}/resume", status_code=202, dependencies=admin)
     def resume_run(name: Name) -> StartedBody:
-        """Go on with a run that was stopped, or whose cluster died."""
+        """Continue a run that was stopped, or whose cluster died."""
         control.resume(name)
         return StartedBody(name=name, message="the run goes on without its caller")
 
     @router.get("/{name}/metrics", dependencies=anybody)
     def run_metrics(name: Name) -> list[dict[str, Any]]:
-        """The learning curve, a row a round."""
+        """Return the learning curve, a row a round."""
         metrics: list[dict[str, Any]] = control.show(name)["metrics"]
         return metrics
 
@@ -111,9 +111,10 @@ def run_routes(control: RunManager) -> APIRouter:
     def run_events(
         name: Name, after: After = 0, last_event_id: Annotated[str | None, Header()] = None
     ) -> Any:
-        """The run's events as server-sent events, from the first or from Last-Event-ID on, until
-        the run is over.
+        """Stream the run's events as server-sent events, from the first or after Last-Event-ID,
+        until the run is over.
         """
+        # A browser that reconnects sends the number of the last event it has.
         if last_event_id is not None:
             if not (
                 last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10
@@ -131,7 +132,7 @@ def run_routes(control: RunManager) -> APIRouter:
     def export_run(
         name: Name, format: Literal["jsonl", "parquet", "csv", "huggingface"] = "jsonl"
     ) -> Response:
-        """The labelled set as a file; a Hugging Face dataset is packed as zip."""
+        """Download the labelled set as a file; a Hugging Face dataset is packed as zip."""
         ending = "zip" if format == "huggingface" else format
         disposition = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
         return Response(control.export(name, format), media_type=MEDIA[format], headers=disposition)

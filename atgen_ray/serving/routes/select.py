@@ -1,4 +1,4 @@
-"""POST /api/v1/select: the query endpoint for other tools."""
+"""/api/v1/select: query endpoint, with which other tools select examples to label."""
 
 from typing import Any
 
@@ -14,26 +14,25 @@ from atgen_ray.serving.security.roles import allow
 
 
 def is_large(service: ServiceConfig, body: SelectBody) -> bool:
-    """Whether a selection takes longer than a caller should wait and a replica be held, by what it
-    asks for.
-    """
+    """Return whether the selection must be a job: it would take too long for a waiting caller."""
     needs = find_needs(body.strategy, body.parameters)
     if body.examples is None or "states" in needs:
         return True
+    # The tokens that the model may have to generate decide, or else the number of examples.
     outputs = SAMPLES + 1 if "samples" in needs else int("generations" in needs)
     tokens = len(body.examples) * outputs * (service.model.max_new_tokens if service.model else 0)
-    looked_at = len(body.examples) + len(body.labeled)
-    return looked_at > service.limits.inline_examples or tokens > service.limits.inline_tokens
+    examples = len(body.examples) + len(body.labeled)
+    return examples > service.limits.inline_examples or tokens > service.limits.inline_tokens
 
 
 def select_routes(service: ServiceConfig, selector: Any) -> APIRouter:
-    """`selector` is the handle of the selector deployment."""
+    """Return the routes, for admins. `selector` is the handle of the deployment `selector`."""
     router = APIRouter(prefix="/api/v1/select", tags=["select"])
     jobs = SelectionJobs(service)
 
     @router.post("", dependencies=[allow("admin")], responses={202: {"model": SelectionBody}})
     async def select(body: SelectBody, response: Response) -> SelectionBody:
-        """The examples worth labelling, best first; a large or dear request becomes a job (202)."""
+        """Select the examples worth labelling, best first; a large request becomes a job (202)."""
         if body.background or is_large(service, body):
             response.status_code = 202
             return SelectionBody(status="running", job=await run_in_threadpool(jobs.start, body))
@@ -41,7 +40,7 @@ def select_routes(service: ServiceConfig, selector: Any) -> APIRouter:
 
     @router.get("/{job}", dependencies=[allow("admin")])
     def find_job(job: str) -> SelectionBody:
-        """A background selection: its result, once it is finished."""
+        """Show a background job, with its result once it is finished."""
         return SelectionBody(**jobs.find(job))
 
     return router

@@ -1,5 +1,5 @@
-"""/api/v1/runs/{name}/tasks: lease, draft, submit, skip, flag, undo; disputes. Who calls is who
-labels.
+"""/api/v1/runs/{name}/tasks: lease, draft, submit, skip, flag, undo; disputes. The caller is the
+annotator.
 """
 
 from typing import Annotated, Any
@@ -42,52 +42,53 @@ Admin = Annotated[Caller, allow("admin")]
 
 
 def task_routes(journal: Journal) -> APIRouter:
-    """Labelling is for annotators and admins, settling disputes for admins."""
+    """Return the routes of tasks: labelling for annotators and admins, disputes for admins."""
+    # A queue is made for each request: the tasks' state is in the database alone.
     router = APIRouter(prefix="/api/v1/runs/{name}/tasks", tags=["tasks"])
 
     @router.post("/lease")
     def lease_tasks(name: Name, body: LeaseBody, caller: Person) -> TasksBody:
-        """Tasks to work on: those that the caller holds, then new ones. None when nothing is open
-        for the caller.
+        """Lease tasks: first those that the caller holds, then new ones. The list is empty if no
+        task is open for the caller.
         """
         tasks = Queue(journal, name, caller.name).lease(body.count, body.besides)
         return _with_progress(tasks, name, caller)
 
     @router.get("")
     def list_tasks(name: Name, caller: Person) -> TasksBody:
-        """The caller's latest tasks, held or answered, the oldest first."""
+        """List the caller's latest tasks, held or answered, the oldest first."""
         return _with_progress(Queue(journal, name, caller.name).history(), name, caller)
 
     @router.get("/progress")
     def show_progress(name: Name, caller: Person) -> dict[str, Any]:
-        """Tasks by state, and the caller's own work."""
+        """Count tasks by state, and measure the caller's own work."""
         return measure_progress(journal, name, caller.name)
 
     @router.get("/team")
     def show_team(name: Name, caller: Admin) -> dict[str, Any]:
-        """Throughput, edit rate and agreement of everybody."""
+        """Measure throughput, edit rate and agreement of all annotators."""
         return measure_team(journal, name)
 
     @router.get("/disputes")
     def show_disputes(
         name: Name, caller: Admin, limit: Annotated[int, Query(ge=1, le=200)] = 50
     ) -> list[dict[str, Any]]:
-        """Tasks whose answers disagree, or that somebody flagged or skipped, with all answers.
+        """List tasks whose answers disagree, or that somebody flagged or skipped, with all answers.
 
-        One whose `state` is open may still be labelled by others.
+        A task whose `state` is open may still be labelled by others.
         """
         return list_disputes(journal, name, limit)
 
     @router.put("/{id}/draft")
     def save_draft(name: Name, id: Id, body: DraftBody, caller: Person) -> TaskBody:
-        """Keep what was typed so far and renew the lease."""
+        """Save the draft of a label and renew the lease."""
         return TaskBody(
             **Queue(journal, name, caller.name).save_draft(id, body.text, body.revision)
         )
 
     @router.post("/{id}/submit")
     def submit_label(name: Name, id: Id, body: SubmitBody, key: Key, caller: Person) -> TaskBody:
-        """The caller's label."""
+        """Submit the caller's label."""
         return TaskBody(
             **Queue(journal, name, caller.name).answer(
                 key, id, "submitted", body.text, body.seconds
@@ -101,14 +102,14 @@ def task_routes(journal: Journal) -> APIRouter:
 
     @router.post("/{id}/flag")
     def flag_task(name: Name, id: Id, body: FlagBody, key: Key, caller: Person) -> TaskBody:
-        """Show the task to an admin."""
+        """Flag the task for an admin."""
         return TaskBody(
             **Queue(journal, name, caller.name).answer(key, id, "flagged", body.comment)
         )
 
     @router.post("/{id}/undo")
     def undo_answer(name: Name, id: Id, key: Key, caller: Person) -> TaskBody:
-        """Take the caller's own answer back, until the run has taken the label."""
+        """Undo the caller's own answer, as long as the run has not taken the label."""
         return TaskBody(**Queue(journal, name, caller.name).undo(key, id))
 
     @router.post("/{id}/decide")

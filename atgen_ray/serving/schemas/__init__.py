@@ -1,1 +1,1 @@
-"""The bodies of requests, as Pydantic models: what a caller may send, with its bounds."""
+"""Bodies of requests and responses as Pydantic models: what a caller may send, with its bounds."""

@@ -1,4 +1,4 @@
-"""What all request bodies have in common."""
+"""Base class of request bodies."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ SHOWN = 80  # characters of an unknown key
 
 
 class Body(BaseModel):
-    """Base of request bodies: an unknown key is a mistake, which is told with the nearest that
-    there is.
+    """Base of request bodies. An unknown key is an error, whose message names the nearest known
+    key.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -1,7 +1,7 @@
-"""The part of the OpenAI API that every engine here answers: chat, completions, embeddings, models.
+"""Requests of the OpenAI API that every engine here answers: chat, completions and embeddings.
 
-https://platform.openai.com/docs/api-reference. A parameter that is not listed is a mistake, never
-ignored.
+https://platform.openai.com/docs/api-reference. A parameter that is not listed is an error; it is
+never ignored.
 """
 
 from typing import Annotated, Any, Literal
@@ -16,13 +16,13 @@ MOST_TOP_LOGPROBS = 20
 
 
 class StreamOptions(Body):
-    """What a stream holds beside the text."""
+    """Options of a stream."""
 
     include_usage: bool = False
 
 
 class GenerationBody(Body):
-    """What chat and completions share."""
+    """Parameters that chat and completions share."""
 
     model: Word
     max_tokens: Annotated[int, Field(ge=1, le=2**20)] | None = None
@@ -50,7 +50,7 @@ class GenerationBody(Body):
 
     @property
     def stops(self) -> list[str]:
-        """Texts that end the answer."""
+        """Return the texts that end the output."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
 
@@ -70,16 +70,14 @@ class Message(Body):
 
     @property
     def text(self) -> str:
-        """The content in one piece."""
-        return (
-            self.content
-            if isinstance(self.content, str)
-            else "".join(part.text for part in self.content)
-        )
+        """Return the content as one text."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
 
 
 class ChatBody(GenerationBody):
-    """POST /v1/chat/completions."""
+    """Body of POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**20)] | None = None
@@ -94,7 +92,7 @@ class ChatBody(GenerationBody):
 
 
 class CompletionBody(GenerationBody):
-    """POST /v1/completions."""
+    """Body of POST /v1/completions."""
 
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=64)]
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
@@ -102,12 +100,12 @@ class CompletionBody(GenerationBody):
 
     @property
     def prompts(self) -> list[str]:
-        """One or more texts to continue."""
+        """Return the texts to continue, at least one."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
 class EmbeddingBody(Body):
-    """POST /v1/embeddings."""
+    """Body of POST /v1/embeddings."""
 
     model: Word
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=2048)]
@@ -116,5 +114,5 @@ class EmbeddingBody(Body):
 
     @property
     def texts(self) -> list[str]:
-        """One or more texts."""
+        """Return the texts to embed, at least one."""
         return [self.input] if isinstance(self.input, str) else self.input

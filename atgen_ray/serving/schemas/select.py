@@ -1,4 +1,4 @@
-"""What the query endpoint is asked and what it answers."""
+"""Requests and responses of the query endpoint."""
 
 from typing import Annotated, Any, Literal
 
@@ -30,13 +30,13 @@ class ExampleBody(Body):
 
 
 class LabeledBody(ExampleBody):
-    """An example that has its label already."""
+    """An example that is labelled already."""
 
     label: Text | None = Field(None, description="The answer, for strategies that look at labels")
 
 
 class DatasetBody(Body):
-    """Examples that the service reads itself; their ids are hashes of text and row."""
+    """A dataset that the service reads itself; ids of its examples are hashes of text and row."""
 
     path: Word = Field(description="A file below one of the service's data_roots, or a hub id")
     format: Literal["auto", "jsonl", "csv", "parquet", "saved", "huggingface"] = "auto"
@@ -46,7 +46,7 @@ class DatasetBody(Body):
 
 
 class SelectBody(Body):
-    """One selection: the examples worth labelling, best first."""
+    """Request for the examples worth labelling, best first."""
 
     examples: list[ExampleBody] | None = None
     dataset: DatasetBody | None = None
@@ -59,7 +59,7 @@ class SelectBody(Body):
     )
     seed: Annotated[int, Field(ge=0, le=2**62)] = 0
     background: bool | None = Field(
-        None, description="true: a job in any case; one that is large or dear always is"
+        None, description="true: always run as a job; a large request always is a job"
     )
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class SelectBody(Body):
 
 
 class PickBody(BaseModel):
-    """One selected example; `score` is larger for what is picked earlier."""
+    """One selected example; an example picked earlier has a larger `score`."""
 
     id: str
     rank: int
@@ -89,7 +89,7 @@ class PickBody(BaseModel):
 
 
 class SelectionBody(BaseModel):
-    """The query batch, or the job that will have it."""
+    """The query batch, or the job that computes it."""
 
     status: Literal["finished", "running", "failed"]
     selected: list[PickBody] | None = None
@@ -98,5 +98,5 @@ class SelectionBody(BaseModel):
 
 
 def pick_rows(picks: Any) -> list[dict[str, Any]]:
-    """SELECTION_SCHEMA as rows of plain data."""
+    """Return a table of SELECTION_SCHEMA as rows of plain data."""
     return [row | {"parts": dict(row["parts"])} for row in picks.to_pylist()]

@@ -1,4 +1,4 @@
-"""What people send and see on the pages of tasks."""
+"""Requests and responses of the routes of annotation tasks."""
 
 from typing import Annotated, Any, Literal
 
@@ -19,16 +19,16 @@ class _Body(Body):
 
 
 class LeaseBody(_Body):
-    """A wish for tasks."""
+    """Request for tasks."""
 
     count: int = Field(1, ge=1, le=20, description="Tasks at most")
     besides: list[TaskId] = Field(
-        default_factory=list, max_length=200, description="Tasks that are on the desk already"
+        default_factory=list, max_length=200, description="Tasks that the caller has already"
     )
 
 
 class DraftBody(_Body):
-    """What was typed so far."""
+    """Draft of a label."""
 
     text: str = Field(max_length=LONGEST)
     revision: int = Field(
@@ -44,19 +44,19 @@ class SubmitBody(_Body):
 
 
 class SkipBody(_Body):
-    """Why a task is left to somebody else, and then to an admin."""
+    """Reason for leaving a task to somebody else, and then to an admin."""
 
     reason: Note
 
 
 class FlagBody(_Body):
-    """What an admin should know about an example."""
+    """Comment on an example for an admin."""
 
     comment: Note
 
 
 class DecisionBody(_Body):
-    """What becomes of a task that is in dispute or was skipped."""
+    """Decision of an admin on a task that is in dispute or was skipped."""
 
     verdict: Literal["label", "drop", "reopen"] = Field(
         description="label: `text` is the label; drop: no label; reopen: back to those who "
@@ -67,7 +67,7 @@ class DecisionBody(_Body):
 
 
 class BroughtBody(_Body):
-    """A label that exists already."""
+    """An existing label."""
 
     id: TaskId | None = Field(
         None, description="Example id; without it the example is found by its input"
@@ -80,7 +80,7 @@ class BroughtBody(_Body):
 
 
 class ImportBody(_Body):
-    """Labels that exist already."""
+    """Existing labels to import."""
 
     labels: list[BroughtBody] = Field(min_length=1, max_length=10_000)
 
@@ -97,32 +97,32 @@ class TaskBody(BaseModel):
     suggestion: dict[str, Any] | None = Field(
         description="The model's answer: text, source and round of training"
     )
-    blind: bool = Field(description="A suggestion comes with the first draft that is saved")
+    blind: bool = Field(description="The suggestion is shown only after the first draft was saved")
     state: Literal["leased", "submitted", "skipped", "flagged"]
-    closed: bool = Field(description="Nothing can be changed any more")
+    closed: bool = Field(description="The answer can no longer be changed")
     draft: str | None
     text: str | None
     note: str | None
     revision: int
-    lease_seconds: float = Field(description="Seconds until others may get it")
+    lease_seconds: float = Field(description="Seconds until others may lease the task")
 
 
 class TasksBody(BaseModel):
-    """Tasks, and how far the run is."""
+    """Tasks, and the progress of the run."""
 
     tasks: list[TaskBody]
     progress: dict[str, Any]
 
 
 class StateBody(BaseModel):
-    """How a task stands now."""
+    """State of a task."""
 
     id: str
     state: str
 
 
 class ImportedBody(BaseModel):
-    """What became of labels that were brought."""
+    """Result of an import."""
 
     imported: int
     known: int

@@ -1,1 +1,3 @@
-"""Who may call, how much, and what a configuration from outside may name."""
+"""Access control: tokens, roles, sessions, limits, and restrictions on configurations from
+outside.
+"""

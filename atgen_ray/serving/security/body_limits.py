@@ -1,4 +1,6 @@
-"""Bodies of requests: read up to a size and within a deadline, before the application sees them."""
+"""Limits on request bodies: they are read up to a size and within a deadline, before the
+application sees them.
+"""
 
 import asyncio
 from collections import deque
@@ -12,15 +14,14 @@ from atgen_ray.serving.errors import ApiError
 
 
 class CallerGoneError(Exception):
-    """The caller closed the connection before its body was there."""
+    """The caller closed the connection before its body was complete."""
 
 
 class BodyReader:
-    """Bodies of callers who have shown no token yet. A few are read at once.
+    """Reader of bodies from callers without a token; at most `limit` are read at once.
 
-    When one more comes, the one that has been on its way for longest is given up: a form that a
-    person sends is there at once, so those who keep their bodies back give way to it, however many
-    they are.
+    One more caller ends the oldest read: the form of a person arrives at once, so callers that
+    withhold their bodies cannot block it, however many they are.
     """
 
     def __init__(self, limit: int) -> None:
@@ -29,10 +30,10 @@ class BodyReader:
 
     @asynccontextmanager
     async def read(self, seconds: float) -> AsyncIterator[None]:
-        """Raises TimeoutError within the block after `seconds`, or when others need its place."""
+        """Raise TimeoutError within the block after `seconds`, or when others need its slot."""
         async with asyncio.timeout(seconds) as own:
             if len(self._reading) >= self._limit:
-                _give_up(self._reading.popleft())
+                _expire(self._reading.popleft())
             self._reading.append(own)
             try:
                 yield
@@ -42,12 +43,11 @@ class BodyReader:
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body.
+    """Return the whole body.
 
     Raises:
-        ApiError: 413, it has more than `limit` bytes; a declared size is believed before anything
-            is read.
-        CallerGoneError: it will never be whole.
+        ApiError: 413, the body has more than `limit` bytes, or its declared size says so.
+        CallerGoneError: the body will never be complete.
     """
     declared = Headers(scope=scope).get("content-length", "")
     body = bytearray()
@@ -66,8 +66,8 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A body that was read, for the application to read; what comes after it comes from the
-    caller.
+    """Return a `receive` that gives the application a body that was read already, and then what
+    the caller sends.
     """
     whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -77,18 +77,19 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def hurry(receive: Receive, part_seconds: float, seconds: float) -> Receive:
-    """A body that the application reads part by part: each has a deadline, and the whole has one.
+def limit_time(receive: Receive, part_seconds: float, seconds: float) -> Receive:
+    """Return a `receive` for a body that the application reads in parts, with a deadline for each
+    part and for the whole.
 
     Raises:
-        ApiError: 408, it was not met.
+        ApiError: 408, a deadline was missed.
     """
     end = asyncio.get_running_loop().time() + seconds
     more = True
 
     async def hurried() -> Message:
         nonlocal more
-        if not more:  # what comes now says that the caller has gone, whenever that is
+        if not more:  # only the message that the caller has left can follow
             return await receive()
         try:
             async with asyncio.timeout_at(
@@ -96,18 +97,18 @@ def hurry(receive: Receive, part_seconds: float, seconds: float) -> Receive:
             ):
                 message = await receive()
         except TimeoutError:
-            raise too_slow() from None
+            raise slow_body_error() from None
         more = bool(message.get("more_body", False))
         return message
 
     return hurried
 
 
-def too_slow() -> ApiError:
-    """What a caller hears whose body does not come."""
+def slow_body_error() -> ApiError:
+    """Return the error for a body that does not arrive in time."""
     return ApiError(408, "the body did not come in time")
 
 
-def _give_up(reading: asyncio.Timeout) -> None:
+def _expire(reading: asyncio.Timeout) -> None:
     if not reading.expired():
         reading.reschedule(asyncio.get_running_loop().time())

@@ -1,4 +1,4 @@
-"""How many may be inside at once, all together and of one caller."""
+"""Limit on concurrent requests, in total and by caller."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,20 +8,20 @@ from atgen_ray.serving.errors import ApiError
 
 
 class ConcurrencyLimit:
-    """Counts who is inside; one event loop's own."""
+    """Counter of concurrent requests. It belongs to one event loop."""
 
     def __init__(self, what: str, total: int) -> None:
-        """`what` they are, in the plural, for whoever is refused."""
+        """Allow `total` at once; `what` names them, in the plural, in messages."""
         self._what = what
         self._total = total
         self._inside: Counter[str] = Counter()
 
     @contextmanager
     def take(self, caller: str = "", each: int | None = None) -> Iterator[None]:
-        """A place while the block lasts; `each` is how many `caller` may have.
+        """Take a slot for the block; `each` is how many `caller` may have at once.
 
         Raises:
-            ApiError: 429, there is none.
+            ApiError: 429, no slot is free.
         """
         if self._inside.total() >= self._total:
             raise ApiError(429, f"too many {self._what} are under way")

@@ -1,4 +1,6 @@
-"""What every answer tells the browser: load and run nothing but our own files, and keep nothing."""
+"""Security headers of every response: a browser loads and runs only files of this service, and
+keeps nothing.
+"""
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
@@ -23,7 +25,7 @@ HEADERS = {
 
 
 class SecurityHeaders:
-    """Adds HEADERS to every answer that does not say otherwise itself."""
+    """Middleware that adds HEADERS to every response that does not set them itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -33,7 +35,7 @@ class SecurityHeaders:
             await self._app(scope, receive, send)
             return
 
-        async def dressed(message: Message) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
@@ -42,4 +44,4 @@ class SecurityHeaders:
                     headers.setdefault("Strict-Transport-Security", "max-age=31536000")
             await send(message)
 
-        await self._app(scope, receive, dressed)
+        await self._app(scope, receive, with_headers)

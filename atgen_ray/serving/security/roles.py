@@ -1,4 +1,4 @@
-"""Which roles a route is for."""
+"""Roles that a route requires."""
 
 from typing import Any
 
@@ -9,7 +9,11 @@ from atgen_ray.serving.security.tokens import Caller, Role
 
 
 def allow(*roles: Role) -> Any:
-    """A dependency that lets callers with one of `roles` through and gives others 403."""
+    """Return a dependency that admits callers with one of `roles` and answers others with 403.
+
+    Example:
+        @router.get("/runs", dependencies=[allow("admin", "annotator")])
+    """
 
     def check(request: Request) -> Caller:
         caller: Caller = request.state.caller

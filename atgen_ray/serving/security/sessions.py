@@ -1,5 +1,5 @@
-"""Sign-in of browsers: a cookie that holds the token, so that any replica can check it, and what
-guards its writes.
+"""Browser sessions: a cookie that holds the token, so that any replica can check it, and protection
+against cross-site writes.
 """
 
 import hmac
@@ -18,18 +18,18 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def is_secure(connection: HTTPConnection) -> bool:
-    """Whether the browser speaks TLS, to us or to a proxy before us."""
+    """Return whether the browser uses TLS, to the service or to a proxy in front of it."""
     return "https" in (connection.url.scheme, connection.headers.get("x-forwarded-proto"))
 
 
 def read_cookie(scope: Scope) -> str | None:
-    """The token in the request's cookie."""
+    """Return the token in the request's cookie, or None."""
     connection = HTTPConnection(scope)
     return connection.cookies.get(_cookie_name(connection))
 
 
 def set_cookie(connection: HTTPConnection, response: Response, token: str) -> None:
-    """Signs the browser in; an empty token signs it out."""
+    """Sign the browser in; an empty token signs it out."""
     response.set_cookie(
         _cookie_name(connection),
         token,
@@ -42,12 +42,14 @@ def set_cookie(connection: HTTPConnection, response: Response, token: str) -> No
 
 
 def csrf_token(token: str) -> str:
-    """What a page of ours sends in CSRF_HEADER with every write; other sites cannot know it."""
+    """Return the value that a page sends in CSRF_HEADER with every write; other sites cannot know
+    it.
+    """
     return hmac.new(token.encode("utf-8", "surrogatepass"), b"atgen-ray csrf", sha256).hexdigest()
 
 
 def is_own_write(scope: Scope, token: str) -> bool:
-    """Whether a request with a cookie reads only, or was sent by a page of ours."""
+    """Return whether a request with a cookie is no write, or comes from a page of this service."""
     if scope["method"] in SAFE_METHODS:
         return True
     sent = Headers(scope=scope).get(CSRF_HEADER, "")
@@ -57,8 +59,8 @@ def is_own_write(scope: Scope, token: str) -> bool:
 
 
 def is_same_origin(scope: Scope) -> bool:
-    """Whether the browser says that a page of ours sent this; every browser says something with a
-    write.
+    """Return whether the browser says that a page of this service sent the request; every browser
+    names the origin of a write.
     """
     headers = Headers(scope=scope)
     if (site := headers.get("sec-fetch-site")) is not None:
@@ -67,10 +69,10 @@ def is_same_origin(scope: Scope) -> bool:
 
 
 def is_own_path(path: str) -> bool:
-    """Whether a redirect to `path` stays here."""
+    """Return whether a redirect to `path` stays on this service."""
     return path.startswith("/") and path.isprintable() and not path.startswith(("//", "/\\"))
 
 
 def _cookie_name(connection: HTTPConnection) -> str:
-    # The prefix keeps other hosts of the domain, and pages without TLS, from setting it.
+    # The prefix keeps other hosts of the domain, and pages without TLS, from setting the cookie.
     return "__Host-atgen" if is_secure(connection) else "atgen"

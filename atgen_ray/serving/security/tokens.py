@@ -1,16 +1,16 @@
-"""Who may use the service: bearer tokens with a role, of which the database holds only hashes."""
+"""Bearer tokens with a role. The database holds only their hashes."""
 
 import hmac
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
 from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.core.hashing import digest
 from atgen_ray.store.database import Database
 from atgen_ray.store.tables import tokens
 
@@ -21,10 +21,10 @@ PREFIX = "atgen"
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever showed a valid token: the token's public id, its role, and who it was made for.
+    """Caller with a valid token: the token's public id, its role, and the person it was made for.
 
-    Tokens with one label are one person's. One without a label is a person of its own, named by its
-    id.
+    Tokens with the same label belong to one person. A token without a label is a person of its own,
+    named by its id.
     """
 
     id: str
@@ -39,7 +39,8 @@ class Tokens:
         self._database = database
 
     def create(self, role: str, label: str = "") -> str:
-        """A new token `atgen_<id>_<secret>`: shown this once, for only its hash is kept.
+        """Create a token and return it as `atgen_<id>_<secret>`. It cannot be shown again, since
+        only its hash is stored.
 
         Raises:
             UserError: the role is unknown.
@@ -57,19 +58,18 @@ class Tokens:
                 "label": label,
                 "digest": _hash(secret),
                 "revoked": False,
+                "created": self._database.clock(connection),
             }
-            connection.execute(
-                sa.insert(tokens).values(entry | {"created": self._database.clock(connection)})
-            )
+            connection.execute(sa.insert(tokens).values(entry))
         return f"{PREFIX}_{id_}_{secret}"
 
     def identify(self, token: str) -> Caller | None:
-        """Whose token this is; None for one that is unknown, revoked or malformed."""
+        """Return the caller with this token; None for an unknown, revoked or malformed token."""
         prefix, _, rest = token.partition("_")
         id_, _, secret = rest.partition("_")
         with self._database.reading() as connection:
             row = connection.execute(sa.select(tokens).where(tokens.c.id == id_)).one_or_none()
-        # One comparison, whatever was sent: the time it takes tells nothing about how much of a
+        # Always one comparison in constant time, so that timing does not reveal which part of a
         # token was right.
         same = hmac.compare_digest(_hash(secret), row.digest if row else _hash(""))
         return (
@@ -79,7 +79,7 @@ class Tokens:
         )
 
     def exists(self, role: Role) -> bool:
-        """Whether anybody could come in with `role`."""
+        """Return whether a valid token with `role` exists."""
         wanted = (tokens.c.role == role) & tokens.c.revoked.is_(False)
         with self._database.reading() as connection:
             return (
@@ -88,19 +88,26 @@ class Tokens:
             )
 
     def list(self) -> list[dict[str, Any]]:
-        """One row a token, the oldest first: id, role, label, created (UTC, ISO 8601), revoked."""
+        """Return one row a token, the oldest first: id, role, label, revoked, created (UTC, ISO
+        8601).
+        """
         with self._database.reading() as connection:
             rows = connection.execute(
                 sa.select(tokens).order_by(tokens.c.created, tokens.c.id)
             ).all()
         return [
-            {"id": row.id, "role": row.role, "label": row.label, "revoked": row.revoked}
-            | {"created": datetime.fromtimestamp(row.created, UTC).isoformat(timespec="seconds")}
+            {
+                "id": row.id,
+                "role": row.role,
+                "label": row.label,
+                "revoked": row.revoked,
+                "created": datetime.fromtimestamp(row.created, UTC).isoformat(timespec="seconds"),
+            }
             for row in rows
         ]
 
     def revoke(self, id_: str) -> None:
-        """Make a token worthless from now on.
+        """Make a token invalid from now on.
 
         Raises:
             UserError: no token has that id.
@@ -116,10 +123,11 @@ class Tokens:
 
 
 def check_address(host: str, known: Tokens) -> None:
-    """Refuses to listen where others can reach us before there is a token to tell them apart.
+    """Check that the service may listen on `host`: other machines may reach it only if there is an
+    admin token.
 
     Raises:
-        UserError: `host` is not of this machine alone, and there is no admin token.
+        UserError: other machines can reach `host`, and there is no admin token.
     """
     if not is_loopback(host) and not known.exists("admin"):
         raise UserError(
@@ -129,7 +137,9 @@ def check_address(host: str, known: Tokens) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`; a name other than localhost counts as public."""
+    """Return whether only this machine can reach `host`; a name other than localhost counts as
+    public.
+    """
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -137,4 +147,4 @@ def is_loopback(host: str) -> bool:
 
 
 def _hash(secret: str) -> str:
-    return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+    return digest(secret.encode("utf-8", "surrogatepass"), size=32, algorithm="sha256")

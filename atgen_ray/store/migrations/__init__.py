@@ -1,8 +1,8 @@
-"""The history of the tables in `atgen_ray/store/tables.py`: one file a revision in `versions/`, run
-by Alembic.
+"""Revisions of the tables in `atgen_ray/store/tables.py`: one file each in `versions/`, run by
+Alembic.
 
-A database that an older atgen-ray wrote is brought up to date when it is opened, in one transaction
-and under a lock.
+A database of an older atgen-ray is brought up to date when it is opened, in one transaction and
+under a lock.
 
 To change the tables: change them in `tables.py`, then
 
@@ -22,24 +22,24 @@ from atgen_ray.store.tables import TABLES
 
 VERSION_TABLE = "atgen_revision"
 FIRST = "0001"
-# how a database said, before there were revisions, that it is as in FIRST
+# Before there were revisions, a database with this table and version had the tables of FIRST.
 OLD_TABLE = "atgen_schema"
 OLD_VERSION = 2
-_ONE_AT_A_TIME = threading.Lock()  # Alembic keeps what it works on in its module
+_ONE_AT_A_TIME = threading.Lock()  # Alembic keeps its state in module globals
 
 
 class ForeignDatabase(Exception):
-    """The database cannot be brought to our newest revision; says why."""
+    """The database cannot be brought to our newest revision; the text says why."""
 
 
 def list_revisions() -> list[str]:
-    """Ids of all revisions, the oldest first."""
+    """Return the ids of all revisions, the oldest first."""
     versions = files(__name__).joinpath("versions").iterdir()
     return sorted(file.name[:4] for file in versions if file.name[:4].isdigit())
 
 
 def read_revision(connection: sa.Connection) -> str | None:
-    """The revision of the tables in a database; None where there are none of ours."""
+    """Return the revision of the tables in a database; None where there are none of ours."""
     inspector = sa.inspect(connection)
     if inspector.has_table(VERSION_TABLE):
         revision = sa.table(VERSION_TABLE, sa.column("version_num"))
@@ -48,12 +48,12 @@ def read_revision(connection: sa.Connection) -> str | None:
 
 
 def upgrade(connection: sa.Connection) -> None:
-    """Brings the tables to the newest revision, in the transaction of `connection`, which holds the
-    schema's lock.
+    """Bring the tables to the newest revision, in the transaction of `connection`, which holds the
+    lock on the schema.
 
     Raises:
-        ForeignDatabase: they are of a newer atgen-ray, of one before the first revision, or of
-            another program.
+        ForeignDatabase: the tables are of a newer atgen-ray, of one before the first revision, or
+            of another program.
     """
     found = read_revision(connection)
     known = list_revisions()
@@ -77,7 +77,9 @@ def upgrade(connection: sa.Connection) -> None:
 
 
 def _adopt(connection: sa.Connection) -> bool:
-    """Whether the tables are those of the first revision, from before revisions were counted."""
+    """Return whether the tables are those of the first revision, made before revisions were
+    counted.
+    """
     present = set(sa.inspect(connection).get_table_names())
     if OLD_TABLE in present:
         version = connection.execute(sa.text(f"SELECT version FROM {OLD_TABLE}")).scalar_one()  # noqa: S608

@@ -1,4 +1,4 @@
-"""Writes a new revision: `python -m atgen_ray.store.migrations "What changed"`."""
+"""Command that writes a new revision: `python -m atgen_ray.store.migrations "What changed"`."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from atgen_ray.store.migrations import list_revisions, upgrade
 
 
 def write_revision(message: str) -> None:
-    """The difference between the tables in `tables.py` and the last revision as a new one."""
+    """Write the difference between the tables in `tables.py` and the last revision as a new one."""
     with TemporaryDirectory() as folder:
         file = Path(folder, "atgen.db")
         engine = sa.create_engine(f"sqlite:///{file}")

@@ -1,4 +1,4 @@
-"""What Alembic runs: our tables, on the connection that it is given."""
+"""Environment that Alembic runs: our tables, on the connection that `upgrade` passes on."""
 
 from alembic import context
 
