@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Ray for the time of the block; a mistake that a worker found leaves it as a UserError."""
+    """Connect to Ray for the block; a mistake that a worker finds is raised as a UserError."""
     from ray.exceptions import RayError
 
     from atgen_ray.ray_runtime.session import find_mistake, quieten_ray_data, run_session
@@ -40,8 +40,8 @@ def answer(
     progress: "Progress",
     samples: int = 0,
 ) -> "pa.Table":
-    """What the model of `config` with an adapter says to `examples` (columns id and text), in a
-    Ray that is connected.
+    """Generate the answers of the model of `config`, with an adapter, to `examples` (columns id and
+    text). Ray is connected.
 
     Returns:
         FEATURES_SCHEMA, sorted by id; a row that failed has its reason in `error`.
@@ -73,7 +73,11 @@ def answer(
 
 
 def find_adapter(adapter: Location) -> Path:
-    """The folder of an adapter, or of a whole model, as `training` writes one; raises UserError."""
+    """Return the folder of an adapter, or of a whole model, as training writes it.
+
+    Raises:
+        UserError: it holds neither.
+    """
     folder = Path(adapter)
     if not (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise UserError(
@@ -84,7 +88,7 @@ def find_adapter(adapter: Location) -> Path:
 
 
 def check_model(config: "RunConfig") -> None:
-    """Nothing, where engine and checkpoint are there as far as this process can tell.
+    """Check that engine and checkpoint are there, as far as this process can tell.
 
     Raises:
         UserError: with a line for everything that is wrong.

@@ -33,7 +33,7 @@ class Comparison:
     _pairs: "Sequence[Pair]" = field(repr=False)
 
     def differences(self) -> "pd.DataFrame":
-        """A row for each pair: `first`, `second`, `metric`, and the mean `difference`, second minus
+        """Return a row for each pair: `first`, `second`, `metric`, and the mean `difference`, second minus
         first, over the `count` test examples that both answered, with its 95 % interval from `low`
         to `high`.
 
@@ -77,7 +77,7 @@ class Comparison:
 def compare(
     runs: Sequence[str | Run], *, storage: Location | None = None, database_url: str | None = None
 ) -> Comparison:
-    """Compares at least two runs of one storage on the first metric that all of them have.
+    """Compare at least two runs of one storage on the first metric that all of them have.
 
     Args:
         runs: names, or runs as `run` and `open_run` return them.
@@ -108,8 +108,8 @@ def report(
     storage: Location | None = None,
     database_url: str | None = None,
 ) -> Path:
-    """Writes one self-contained HTML report of a run, or of several compared, and a PNG of the
-    learning curve beside it; returns the page's path.
+    """Write one self-contained HTML report of a run, or of several compared, and a PNG of the
+    learning curve beside it; return the page's path.
 
     Args:
         runs, storage, database_url: as for `compare`; one run is enough.
@@ -130,7 +130,7 @@ def report(
 def _name_runs(
     runs: Sequence[str | Run], storage: Location | None, database_url: str | None, least: int
 ) -> tuple[list[str], tuple[str, Any]]:
-    """The names of runs, and where they are."""
+    """Return the names of the runs, and where they are."""
     given: Sequence[str | Run] = [runs] if isinstance(runs, str | Run) else runs
     if len(given) < least or not all(isinstance(each, str | Run) for each in given):
         some = "at least two runs" if least > 1 else "at least one run"

@@ -27,7 +27,7 @@ def load_config(
     name: str | None = None,
     fork_from: str | None = None,
 ) -> "RunConfig":
-    """The checked configuration of a run.
+    """Return the checked configuration of a run.
 
     Args:
         config: a YAML file, the name of a preset, a mapping of keys and values as they stand in the
@@ -53,9 +53,7 @@ def load_config(
 def resolve(
     config: ConfigSource, overrides: Overrides = (), labels: bool = True, **settings: Any
 ) -> "RunConfig":
-    """As `load_config`, but for files that may be missing; `labels`: whether examples are to be
-    labelled.
-    """
+    """Do as `load_config`, but let files be missing; `labels`: whether examples will be labelled."""
     from atgen_ray.config import RunConfig
     from atgen_ray.config.loading import load_config as load
 
@@ -79,8 +77,11 @@ def resolve(
 
 
 def check_files(config: "RunConfig") -> None:
-    """Nothing, where the plain files that the data names are there: the preflight, which tells all
-    the rest, takes seconds. Raises UserError.
+    """Check that the plain files that the data names are there. A missing file is reported at once:
+    the preflight, which checks the rest, takes seconds.
+
+    Raises:
+        UserError: a file is missing; with the nearest name.
     """
     from atgen_ray.config.data import check_named_files
 
@@ -88,8 +89,8 @@ def check_files(config: "RunConfig") -> None:
 
 
 def _dump(config: "RunConfig") -> dict[str, Any]:
-    """All keys and values with the secret, which stays a SecretStr; a URL that is not set may still
-    come from the environment.
+    """Return all keys and values; the secret stays a SecretStr. A URL that is not set is left out,
+    as it may come from the environment.
     """
     tree = config.model_dump()
     if tree["database_url"] is None:

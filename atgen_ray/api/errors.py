@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def without_traceback(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """`function` with rule 1 of this module."""
+    """Wrap `function` so that rule 1 of this module holds."""
 
     @wraps(function)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -32,8 +32,8 @@ def without_traceback(function: Callable[Arguments, Result]) -> Callable[Argumen
 
 
 def _as_raised(error: UserError) -> UserError:
-    """The error itself; of one that a worker of Ray raised, whose text is a traceback, its
-    cause.
+    """Return the error without its traceback; for an error that Ray wrapped, whose text is a
+    traceback, its cause.
     """
     while isinstance(cause := getattr(error, "cause", None), UserError):
         error = cause

@@ -1,4 +1,4 @@
-"""Scoring a model, or an adapter of a run, on given data by given metrics."""
+"""Score a model, or an adapter of a run, on given data by given metrics."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,14 +44,14 @@ class Evaluation:
     _texts: dict[str, str] = field(repr=False)
 
     def table(self) -> "pd.DataFrame":
-        """A row for each metric: `metric`, `mean`, `low`, `high`, `count`."""
+        """Return a row for each metric: `metric`, `mean`, `low`, `high`, `count`."""
         import pandas as pd
 
         rows = [{"metric": name, **values} for name, values in self.metrics.items()]
         return pd.DataFrame(rows, columns=["metric", "mean", "low", "high", "count"])
 
     def predictions(self) -> "pd.DataFrame":
-        """A row for each example: `id`, `split`, `input`, `prediction`, `references`, `error` where
+        """Return a row for each example: `id`, `split`, `input`, `prediction`, `references`, `error` where
         the engine gave no answer (which counts as an empty one), and a column for every metric.
         """
         return tabulate_predictions(self._rows, self._texts, ("error",))
@@ -80,7 +80,7 @@ def evaluate(
     overrides: Overrides = (),
     progress: bool = True,
 ) -> Evaluation:
-    """Has a model answer examples greedily, and scores the answers.
+    """Let a model answer examples greedily, and score the answers.
 
     Nothing is kept. Ray is started as for `run`.
 
@@ -138,7 +138,7 @@ def evaluate(
 
 
 def _find_tuned(run: Run, round: int | None) -> Path | None:
-    """The adapter of a run after `round`; None for the untuned model."""
+    """Return the adapter of a run after `round`; None for the untuned model."""
     if round == 0:
         return None
     return run.adapter(round)
@@ -150,7 +150,7 @@ def _describe(
     input: str | None,
     references: str | Sequence[str] | None,
 ) -> ConfigSource:
-    """The configuration whose data.test is what is to be answered."""
+    """Return the configuration whose data.test holds the examples to answer."""
     source: ConfigSource = model.config if isinstance(model, Run) else model
     if isinstance(source, Mapping) and "data" not in source and location is not None:
         source = {**source, "data": {"pool": location, "references": REFERENCES}}
@@ -166,7 +166,7 @@ def _describe(
 
 
 def _check(config: "RunConfig") -> None:
-    """Raises UserError where there is nothing to answer, or a metric that only a run can have."""
+    """Check that there is something to answer, and no metric that only a run can have."""
     if config.data.test is None:
         raise UserError("data.test is null, expected data to answer: rows, or where they are")
     if JUDGE in (config.evaluation.metrics or ()):
@@ -185,7 +185,7 @@ def _list_names(names: str | Sequence[str], key: str) -> list[str]:
 
 @contextmanager
 def _materialized(data: Any) -> Iterator[str | None]:
-    """Where the rows are for the time of the block: those in memory in a file of their own."""
+    """Yield where the rows are during the block; rows in memory are written to a file."""
     if data is None or isinstance(data, str | PathLike):
         yield None if data is None else str(data)
         return

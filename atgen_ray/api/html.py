@@ -8,7 +8,7 @@ from typing import Any
 
 
 def format_pairs(title: str, pairs: Iterable[tuple[str, Any]]) -> str:
-    """A table with a name and a value a row."""
+    """Format a table with a name and a value in each row."""
     rows = "".join(
         f'<tr><th style="text-align:left">{_text(name)}</th>'
         f'<td style="text-align:left">{_text(value)}</td></tr>'
@@ -18,7 +18,7 @@ def format_pairs(title: str, pairs: Iterable[tuple[str, Any]]) -> str:
 
 
 def format_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table with a row of column names."""
+    """Format a table with a row of column names."""
     head = "".join(f"<th>{_text(name)}</th>" for name in columns)
     body = "".join(
         f"<tr>{''.join(f'<td>{_text(value)}</td>' for value in row)}</tr>" for row in rows

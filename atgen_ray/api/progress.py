@@ -29,7 +29,7 @@ class Steps:
         self._screen = screen
 
     def start(self, step: str) -> "Progress":
-        """What is called with the rows done, and how many in all, of a step that begins."""
+        """Start a step; return what is to be called with the rows done and their total."""
         started = time.time()
 
         def progress(done: int, total: int) -> None:

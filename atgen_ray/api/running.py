@@ -1,4 +1,4 @@
-"""Starting a run, following it to its end, and planning one."""
+"""Start a run, follow it to its end, and plan one."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,7 +37,7 @@ def run(
     fork_from: str | None = None,
     progress: bool = True,
 ) -> Run:
-    """Starts a run, or resumes it, and returns it when it has ended.
+    """Start a run, or resume it, and return it when it has ended.
 
     The same call again goes on wherever the last one was interrupted, and pays for no label twice.
     A run that is finished is returned at once. An interrupt (Ctrl-C, or the stop button of a
@@ -76,8 +76,8 @@ def run(
 def follow(
     config: "RunConfig", goal: "Goal", screen: Screen, on_event: OnEvent | None = None
 ) -> "Snapshot":
-    """The run to its end, or to its first selection where that is the goal, shown on `screen`,
-    which is closed.
+    """Drive the run to its end, or to its first selection if that is the goal, and return how it
+    ended. Progress is shown on `screen`, which is closed.
 
     Raises:
         UserError, RunFailedError: as `run`.
@@ -103,11 +103,11 @@ class Plan(dict[str, Any]):
 
     @property
     def problems(self) -> list[str]:
-        """What would keep the run from its end, one line each."""
+        """Problems that would end the run early, one line each."""
         return list(self["problems"])
 
     def check(self) -> None:
-        """Nothing, where there is no problem.
+        """Raise the problems, if there are any.
 
         Raises:
             UserError: with a line for each.
@@ -131,8 +131,8 @@ def plan(
     overrides: Overrides = (),
     on_waiting: Callable[[str | None], Any] | None = None,
 ) -> Plan:
-    """The dry run: rows, labels, dollars, tokens and device minutes of the run that `config`
-    describes. It costs nothing and contacts no provider.
+    """Estimate the rows, labels, dollars, tokens and device minutes of the run that `config`
+    describes. The dry run costs nothing and contacts no provider.
 
     Args:
         config, storage, overrides: as for `run`.
@@ -153,7 +153,7 @@ def plan(
 
 
 def open_screen(progress: bool) -> Screen:
-    """The screen for where this process runs; one that shows nothing without `progress`."""
+    """Return the screen for where this process runs; without `progress` one that shows nothing."""
     if not progress:
         return _Silence()
     from rich.console import Console
@@ -167,13 +167,13 @@ class _Silence:
     """Shows nothing."""
 
     def show_event(self, event: "Event") -> None:
-        """Nothing to show."""
+        """Do nothing."""
 
     def show_activity(self, activity: dict[str, Any]) -> None:
-        """Nothing to show."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to take away."""
+        """Do nothing."""
 
 
 class _Listener:

@@ -38,14 +38,14 @@ class Run:
     """
 
     def __init__(self, name: str, place: Place) -> None:
-        """Made by `run` and `open_run`, which know that there is such a run."""
+        """Make a handle; `run` and `open_run` check first that there is such a run."""
         self.name = name
         self.storage = place[0]
         self._database_url = place[1]
 
     @classmethod
     def of(cls, config: "RunConfig") -> "Run":
-        """The run that a configuration describes."""
+        """Return the run that a configuration describes."""
         return cls(config.name, (config.storage, config.database_url))
 
     @property
@@ -79,7 +79,7 @@ class Run:
 
     @without_traceback
     def show(self) -> dict[str, Any]:
-        """All that `atgen-ray runs show --json` prints: `status`, `message`, `round`, `labels`,
+        """Return all that `atgen-ray runs show --json` prints: `status`, `message`, `round`, `labels`,
         `dollars`, `metrics` (the learning curve), `annotation` (requests and money), `changes`,
         `dead_letters` and `events`.
         """
@@ -89,7 +89,7 @@ class Run:
 
     @without_traceback
     def events(self, after: int = 0) -> "list[Event]":
-        """The events of the run's journal with a sequence number above `after`, in order."""
+        """Return the events of the run's journal with a sequence number above `after`, in order."""
         from atgen_ray.store.existing import open_runs
 
         with open_runs(*self.place) as journal:
@@ -98,7 +98,7 @@ class Run:
 
     @without_traceback
     def labels(self) -> "pd.DataFrame":
-        """Every label: `id`, `input`, `text`, `annotator`, `dollars`, `round`, and the `run` that
+        """Return every label: `id`, `input`, `text`, `annotator`, `dollars`, `round`, and the `run` that
         bought it, which is another one where the label was taken over.
         """
         from atgen_ray.run.queries import tabulate_labels
@@ -108,14 +108,14 @@ class Run:
 
     @without_traceback
     def dataset(self) -> "Dataset":
-        """The labels as a dataset of the library `datasets`, with the columns of `labels`."""
+        """Return the labels as a dataset of the library `datasets`, with the columns of `labels`."""
         from atgen_ray.run.queries import build_dataset
 
         return build_dataset(self._read_labels())
 
     @without_traceback
     def picks(self, round: int | None = None) -> "pd.DataFrame":
-        """The examples that were selected, best first: `round`, `rank`, `id`, `row` in the source,
+        """Return the examples that were selected, best first: `round`, `rank`, `id`, `row` in the source,
         `input`, `score`, and a column `part_NAME` for every part of the score.
 
         Args:
@@ -130,7 +130,7 @@ class Run:
 
     @without_traceback
     def curve(self) -> "pd.DataFrame":
-        """The learning curve, a row for every evaluated round: `round`, `labels` and `dollars` so
+        """Return the learning curve, a row for every evaluated round: `round`, `labels` and `dollars` so
         far, `seconds` of this round, and for each metric its mean on the test set under the
         metric's name, and its interval under NAME_low and NAME_high.
 
@@ -158,7 +158,7 @@ class Run:
 
     @without_traceback
     def predictions(self, round: int | None = None) -> "pd.DataFrame":
-        """What the model answered after a round: `id`, `split` (test or dev), `input`,
+        """Return the answers of the model after a round: `id`, `split` (test or dev), `input`,
         `prediction`, `references`, and a column for every metric.
 
         Args:
@@ -179,8 +179,8 @@ class Run:
 
     @without_traceback
     def features(self, round: int) -> "pa.Table":
-        """What the model said to the candidates of `round`, as a pyarrow table with a row an
-        example: greedy text, token ids, log-probabilities, entropies and samples.
+        """Return the outputs of the model for the candidates of `round`, as a pyarrow table with a
+        row for each example: greedy text, token ids, log-probabilities, entropies and samples.
 
         Raises:
             UserError: the strategy of the round did not look at the model's outputs, or has not
@@ -197,8 +197,8 @@ class Run:
 
     @without_traceback
     def adapter(self, round: int | None = None) -> Path:
-        """The folder of the adapter, as peft saves it; from an object store a copy in the user's
-        cache.
+        """Return the folder of the adapter, as peft saves it; from an object store a copy in the
+        user's cache.
 
         Args:
             round: default: the last round that was trained.
@@ -220,7 +220,7 @@ class Run:
 
     @without_traceback
     def report(self, output: Location | None = None) -> Path:
-        """The path of the run's HTML report.
+        """Return the path of the run's HTML report.
 
         Args:
             output: the file to write it to; default: the page that the finished run has in its
@@ -234,8 +234,8 @@ class Run:
 
     @without_traceback
     def stop(self) -> str:
-        """Asks the run's controller to stop, wherever it is, and says what will happen; all that is
-        committed is saved.
+        """Ask the run's controller to stop, wherever it is, and return a sentence that says what
+        will happen; everything committed is saved.
 
         Raises:
             UserError: its controller died, so that nobody hears.
@@ -246,7 +246,7 @@ class Run:
 
     @without_traceback
     def export(self, output: Location | None = None, *, format: str = "jsonl") -> tuple[int, Path]:
-        """Writes the labels to a file; returns how many, and where.
+        """Write the labels to a file; return their number and the file.
 
         Args:
             output: default: NAME.FORMAT in the working folder.
@@ -263,7 +263,7 @@ class Run:
 
     @without_traceback
     def import_labels(self, file: Location) -> dict[str, Any]:
-        """Brings labels that exist already into a run whose annotator is human.
+        """Import existing labels into a run whose annotator is human.
 
         Args:
             file: .jsonl, .csv or .parquet with `text` and `id` or `input`, and maybe `annotator`.
@@ -311,7 +311,7 @@ class Run:
             return read_labels(journal, self.storage, self.name)
 
     def _read_texts(self) -> dict[str, str]:
-        """User turns of pool and test set by id."""
+        """Return the user turns of pool and test set by id."""
         folder = self._folder()
         rels = [rel for rel in ("pool.parquet", "test.parquet") if folder.exists(rel)]
         return {
@@ -321,7 +321,7 @@ class Run:
         }
 
     def _list_steps(self, step: str) -> list[int]:
-        """The rounds in which the journal has `step`."""
+        """Return the rounds in which the journal has `step`."""
         events = self.events()
         done = {event.round or 0 for event in events if (event.kind, event.step) == ("step", step)}
         return sorted(done)
@@ -335,7 +335,7 @@ class Run:
         return round
 
     def _explain_round(self, round: int, known: list[int], lack: str) -> str:
-        """One line on a round that lacks what is asked of it, with the rounds that have it."""
+        """Return one line on a round that lacks something, with the rounds that have it."""
         have = ", ".join(str(at) for at in known)
         hint = f"expected one of {have}" if known else "no round has by now"
         return f"round {round} of run '{self.name}' {lack}; {hint}"
@@ -348,7 +348,7 @@ class Run:
 
 @without_traceback
 def open_run(name: str, *, storage: Location | None = None, database_url: str | None = None) -> Run:
-    """A run that is there, finished or not.
+    """Open a run that exists, finished or not.
 
     Args:
         storage: folder or URL that holds the runs; default: `./atgen-runs`.
@@ -375,7 +375,7 @@ def open_run(name: str, *, storage: Location | None = None, database_url: str | 
 def list_runs(
     storage: Location | None = None, *, database_url: str | None = None
 ) -> list[dict[str, Any]]:
-    """All runs of a storage, the oldest first: `name`, `status`, `round`, `labels`, `dollars` and
+    """Return all runs of a storage, the oldest first: `name`, `status`, `round`, `labels`, `dollars` and
     when each was last `updated` (UTC, ISO 8601).
 
     Args:
@@ -393,7 +393,7 @@ def list_runs(
 
 
 def find_place(storage: Location | None, database_url: str | None = None) -> Place:
-    """Where runs are, by what the caller said, the environment and the defaults."""
+    """Return where runs are, by the caller's arguments, the environment and the defaults."""
     from pydantic import SecretStr
 
     from atgen_ray.config.loading import database_url_from_environment
@@ -404,7 +404,7 @@ def find_place(storage: Location | None, database_url: str | None = None) -> Pla
 
 
 def tabulate_picks(rows: list[dict[str, Any]], before: list[str]) -> "pd.DataFrame":
-    """Rows of `read_picks` with a column for every part of the score; `before` stand first."""
+    """Tabulate rows of `read_picks` with a column for every part of the score; `before` is first."""
     import pandas as pd
 
     columns = [*before, "rank", "id", "row", "input", "score"]
@@ -420,7 +420,7 @@ def tabulate_picks(rows: list[dict[str, Any]], before: list[str]) -> "pd.DataFra
 def tabulate_predictions(
     rows: list[dict[str, Any]], texts: Mapping[str, str], more: tuple[str, ...] = ()
 ) -> "pd.DataFrame":
-    """Rows of predictions.jsonl with the input of each and a column for every metric."""
+    """Tabulate rows of predictions.jsonl with their inputs and a column for every metric."""
     import pandas as pd
 
     columns = ["id", "split", "input", "prediction", "references", *more]
@@ -435,7 +435,7 @@ def tabulate_predictions(
 
 
 def _spread(metrics: Mapping[str, Any] | None, prefix: str) -> dict[str, float | None]:
-    """Mean and bounds of each metric as columns."""
+    """Return mean and bounds of each metric as columns."""
     columns: dict[str, float | None] = {}
     for name, value in (metrics or {}).items():
         columns[f"{prefix}{name}"] = value["mean"]

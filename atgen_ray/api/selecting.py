@@ -36,8 +36,8 @@ def select(
     overrides: Overrides = (),
     progress: bool = True,
 ) -> "pd.DataFrame":
-    """Selects once from the pool of `config`, with no labels and no training (experimental design):
-    what to label first. The pool needs no answers.
+    """Select once from the pool of `config`, with no labels and no training (experimental design).
+    The pool needs no answers.
 
     The work is kept in the storage like a run's, and the same call again resumes it.
 
@@ -75,7 +75,7 @@ def configure_selection(
     storage: Location | None = None,
     name: str | None = None,
 ) -> "RunConfig":
-    """The configuration of a run that ends once it has selected `count` examples.
+    """Return the configuration of a run that ends once it has selected `count` examples.
 
     Raises:
         UserError: as `load_config`; or the run would begin with the labels of another.
@@ -95,7 +95,11 @@ def configure_selection(
 
 
 def check_selected(config: "RunConfig", end: "Snapshot") -> None:
-    """Nothing, where the selection came to its end; UserError where it was stopped before."""
+    """Check that the selection came to its end.
+
+    Raises:
+        UserError: it was stopped before.
+    """
     if end.status == "stopped":
         raise UserError(
             f"the selection '{config.name}' was stopped ({end.message}); the same call goes on "
@@ -116,7 +120,7 @@ def select_examples(
     seed: int = 0,
     progress: bool = True,
 ) -> "pd.DataFrame":
-    """Selects among examples in memory, as the query endpoint of the service does; nothing is kept.
+    """Select among examples in memory, as the query endpoint of the service does; nothing is kept.
 
     Ray is started for strategies that look at the outputs of a model, and for no others.
 
@@ -195,7 +199,7 @@ def _check_count(count: Any) -> None:
 
 
 def _read_examples(given: Any, name: str) -> list[dict[str, Any]]:
-    """Rows with `id` and `text`, whose ids are all different."""
+    """Return rows with `id` and `text`, whose ids are all different."""
     if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
         raise UserError(f"{name} is {str(given)[:80]!r}, expected a list of texts or of mappings")
     records = given.to_dict("records") if hasattr(given, "to_dict") else list(given)
@@ -214,8 +218,8 @@ def _read_examples(given: Any, name: str) -> list[dict[str, Any]]:
 def _read_sections(
     config: ConfigSource | None, strategy: str, needs: Iterable[str], seed: int
 ) -> "RunConfig":
-    """The sections of `config` that are looked at, in a configuration whose other keys are
-    defaults.
+    """Return a configuration with the sections of `config` that selection uses, and defaults for
+    everything else.
     """
     from atgen_ray.config import RunConfig
     from atgen_ray.config.loading import read_tree
@@ -245,7 +249,7 @@ def _ask_model(
     adapter: Path | None,
     steps: Steps,
 ) -> "pa.Table":
-    """What the model says to the examples `ids`, with its states where they are needed."""
+    """Generate the features of the examples `ids`, with states if the strategy needs them."""
     import pyarrow as pa
 
     from atgen_ray.core.records import SAMPLES
@@ -264,7 +268,7 @@ def _ask_model(
 
 
 def _embed(config: "RunConfig", texts: list[str], steps: Steps) -> Any:
-    """Vectors of `texts`, computed in this process."""
+    """Compute vectors of `texts` in this process."""
     from atgen_ray.embedding.encoder import PART_ROWS, Encoder, embed_texts
     from atgen_ray.ray_runtime.hardware import count_threads
 
