@@ -18,3 +18,10 @@ Example:
     run = atgen_ray.run("demo", overrides={"stopping.rounds": 2})
     run.labels()
 """
+
+import logging
+import warnings
+
+# In a notebook Ray and tqdm ask for widgets, which nothing here uses, as soon as they are imported.
+logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message="IProgress not found")

@@ -53,7 +53,10 @@ def load_config(
 def resolve(
     config: ConfigSource, overrides: Overrides = (), labels: bool = True, **settings: Any
 ) -> "RunConfig":
-    """Do as `load_config`, but let files be missing; `labels`: whether examples will be labelled."""
+    """Do as `load_config`, but let files be missing.
+
+    `labels`: whether examples will be labelled; if not, annotators are not checked.
+    """
     from atgen_ray.config import RunConfig
     from atgen_ray.config.loading import load_config as load
 

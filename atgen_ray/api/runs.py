@@ -79,9 +79,9 @@ class Run:
 
     @without_traceback
     def show(self) -> dict[str, Any]:
-        """Return all that `atgen-ray runs show --json` prints: `status`, `message`, `round`, `labels`,
-        `dollars`, `metrics` (the learning curve), `annotation` (requests and money), `changes`,
-        `dead_letters` and `events`.
+        """Return all that `atgen-ray runs show --json` prints: `status`, `message`, `round`,
+        `labels`, `dollars`, `metrics` (the learning curve), `annotation` (requests and money),
+        `changes`, `dead_letters` and `events`.
         """
         from atgen_ray.run.queries import show_run
 
@@ -98,8 +98,8 @@ class Run:
 
     @without_traceback
     def labels(self) -> "pd.DataFrame":
-        """Return every label: `id`, `input`, `text`, `annotator`, `dollars`, `round`, and the `run` that
-        bought it, which is another one where the label was taken over.
+        """Return every label: `id`, `input`, `text`, `annotator`, `dollars`, `round`, and the `run`
+        that bought it, which is another one where the label was taken over.
         """
         from atgen_ray.run.queries import tabulate_labels
 
@@ -108,15 +108,17 @@ class Run:
 
     @without_traceback
     def dataset(self) -> "Dataset":
-        """Return the labels as a dataset of the library `datasets`, with the columns of `labels`."""
+        """Return the labels as a dataset of the library `datasets`, with the columns of
+        `labels`.
+        """
         from atgen_ray.run.queries import build_dataset
 
         return build_dataset(self._read_labels())
 
     @without_traceback
     def picks(self, round: int | None = None) -> "pd.DataFrame":
-        """Return the examples that were selected, best first: `round`, `rank`, `id`, `row` in the source,
-        `input`, `score`, and a column `part_NAME` for every part of the score.
+        """Return the examples that were selected, best first: `round`, `rank`, `id`, `row` in the
+        source, `input`, `score`, and a column `part_NAME` for every part of the score.
 
         Args:
             round: of this round alone; default: all rounds.
@@ -130,9 +132,9 @@ class Run:
 
     @without_traceback
     def curve(self) -> "pd.DataFrame":
-        """Return the learning curve, a row for every evaluated round: `round`, `labels` and `dollars` so
-        far, `seconds` of this round, and for each metric its mean on the test set under the
-        metric's name, and its interval under NAME_low and NAME_high.
+        """Return the learning curve, a row for every evaluated round: `round`, `labels` and
+        `dollars` so far, `seconds` of this round, and for each metric its mean on the test set under
+        the metric's name, and its interval under NAME_low and NAME_high.
 
         Columns of the dev split begin with `dev_`, those of the untuned model with solved examples
         in its prompt with `few_shot_`.
@@ -375,8 +377,8 @@ def open_run(name: str, *, storage: Location | None = None, database_url: str | 
 def list_runs(
     storage: Location | None = None, *, database_url: str | None = None
 ) -> list[dict[str, Any]]:
-    """Return all runs of a storage, the oldest first: `name`, `status`, `round`, `labels`, `dollars` and
-    when each was last `updated` (UTC, ISO 8601).
+    """Return all runs of a storage, the oldest first: `name`, `status`, `round`, `labels`,
+    `dollars` and when each was last `updated` (UTC, ISO 8601).
 
     Args:
         storage, database_url: as for `open_run`.
@@ -404,7 +406,7 @@ def find_place(storage: Location | None, database_url: str | None = None) -> Pla
 
 
 def tabulate_picks(rows: list[dict[str, Any]], before: list[str]) -> "pd.DataFrame":
-    """Tabulate rows of `read_picks` with a column for every part of the score; `before` is first."""
+    """Tabulate rows of `read_picks` with a column for every part; columns `before` come first."""
     import pandas as pd
 
     columns = [*before, "rank", "id", "row", "input", "score"]

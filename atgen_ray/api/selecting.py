@@ -148,7 +148,7 @@ def select_examples(
 
     Example:
         texts = ["how to bake bread", "bread recipes", "fix a bike"]
-        atgen_ray.select_examples(texts, 2, strategy="task_diversity")
+        atgen_ray.select_examples(texts, 2, strategy="ngf_smp")
     """
     from atgen_ray.selection import Embeddings, find_needs, select_batch
 

@@ -229,7 +229,7 @@ def test_runs_are_compared_by_pairs(finished: Project, tmp_path: Path) -> None:
     storage = project.folder / "atgen-runs"
     run = atgen_ray.open_run("sort", storage=storage)
     found = atgen_ray.compare([run, "sort"])
-    assert (found.names, found.metric) == (["sort", "sort"], "rouge1")
+    assert (found.names, found.metric) == (["sort", "sort"], "rougeL")
     assert found.differing == {}
     row = found.differences().iloc[0].to_dict()
     assert (row["first"], row["second"], row["difference"]) == ("sort", "sort", 0.0)
