@@ -34,8 +34,8 @@ class Comparison:
 
     def differences(self) -> "pd.DataFrame":
         """Return a row for each pair: `first`, `second`, `metric`, and the mean `difference`,
-        second minus first, over the `count` test examples that both answered, with its 95 % interval from
-        `low` to `high`.
+        second minus first, over the `count` test examples that both answered, with its 95 %
+        interval from `low` to `high`.
 
         `first_labels` is how many labels the first run needed for the second one's final score, and
         `second_labels` the other way round; missing where the score was never reached.

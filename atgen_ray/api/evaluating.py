@@ -52,7 +52,8 @@ class Evaluation:
 
     def predictions(self) -> "pd.DataFrame":
         """Return a row for each example: `id`, `split`, `input`, `prediction`, `references`,
-        `error` if the engine gave no answer (which counts as an empty one), and a column for every metric.
+        `error` if the engine gave no answer (which counts as an empty one), and a column for every
+        metric.
         """
         return tabulate_predictions(self._rows, self._texts, ("error",))
 

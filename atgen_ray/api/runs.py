@@ -133,8 +133,8 @@ class Run:
     @without_traceback
     def curve(self) -> "pd.DataFrame":
         """Return the learning curve, a row for every evaluated round: `round`, `labels` and
-        `dollars` so far, `seconds` of this round, and for each metric its mean on the test set under
-        the metric's name, and its interval under NAME_low and NAME_high.
+        `dollars` so far, `seconds` of this round, and for each metric its mean on the test set
+        under the metric's name, and its interval under NAME_low and NAME_high.
 
         Columns of the dev split begin with `dev_`, those of the untuned model with solved examples
         in its prompt with `few_shot_`.
