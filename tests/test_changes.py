@@ -96,6 +96,10 @@ DECIDED = {
         "output_field "
         "checks repair type model engine",
     ),
+    "PluginAnnotatorConfig": (
+        "price_per_label",
+        "type name parameters",
+    ),
     "RouterConfig": (
         "",
         "type first then when",

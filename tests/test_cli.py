@@ -16,7 +16,8 @@ from command_line import SMALLEST, call, write_config
 
 from atgen_ray import __version__
 from atgen_ray.cli import app as cli
-from atgen_ray.config.loading import explain_config, list_presets
+from atgen_ray.config.loading import list_presets
+from atgen_ray.config.reference import EVERYDAY, explain_config
 from atgen_ray.selection import STRATEGIES
 
 HEAVY = (
@@ -181,7 +182,7 @@ def test_a_wrong_call_ends_with_status_2_and_names_what_is_wrong(
 
 
 def test_the_reference_has_every_setting_once() -> None:
-    out = call("config", "explain").out
+    out = call("config", "explain", "--all").out
     lines = out.splitlines()
     for row in explain_config():
         heading = f"{row['key']}: {row['type']} = {row['default']}"
@@ -190,7 +191,7 @@ def test_the_reference_has_every_setting_once() -> None:
 
 
 def test_the_reference_has_every_strategy_with_its_parameters() -> None:
-    _, _, strategies = call("config", "explain").out.partition("\nStrategies ")
+    _, _, strategies = call("config", "explain", "--all").out.partition("\nStrategies ")
     blocks: dict[str, list[str]] = {}
     for line in strategies.splitlines()[1:]:
         if line and not line.startswith(" "):
@@ -213,3 +214,69 @@ def test_the_reference_in_json_is_the_same() -> None:
     assert reference["settings"] == list(explain_config())
     assert {strategy["name"] for strategy in reference["strategies"]} == set(STRATEGIES)
     assert reference["presets"] == list_presets()
+
+
+def test_without_arguments_the_reference_has_what_most_runs_set() -> None:
+    ended = call("config", "explain")
+    shown = [line.strip().partition(":")[0] for line in ended.out.splitlines()]
+    for group, keys in EVERYDAY.items():
+        assert shown.count(group) == 1
+        for key in keys:
+            assert shown.count(key) == 1, key
+    assert len(ended.out.splitlines()) < 80
+    assert "atgen-ray config explain --all" in ended.out
+    assert "dataset | human | openai" in ended.out
+
+
+def test_a_section_a_key_and_a_type_are_explained_alone() -> None:
+    def keys(*arguments: str) -> list[str]:
+        found = json.loads(call("config", "explain", *arguments, "--json").out)
+        return [row["key"] for row in found["settings"]]
+
+    training = [row["key"] for row in explain_config() if row["key"].startswith("training")]
+    assert keys("training") == training
+    assert keys("training.epochs") == ["training.epochs"]
+    assert "annotator[openai].model" in keys("annotator.model")
+    assert all(key.startswith("annotator[human].") for key in keys("annotator", "human"))
+    assert "training.epochs: float > 0" in call("config", "explain", "training").out
+
+
+def test_a_strategy_is_explained_with_its_why_its_parts_and_its_parameters() -> None:
+    shown = call("config", "explain", "selection.strategy", "huds").out
+    strategy = STRATEGIES["huds"]
+    assert shown.startswith("huds\n    Hybrid uncertainty and diversity. These examples are hard")
+    assert f"    Score: {strategy.score}" in shown
+    assert f"    Part negative log-likelihood: {strategy.parts['nll']}" in shown
+    assert "    strata: int > 0 = 10\n" in shown
+    listed = call("config", "explain", "selection.strategy").out
+    assert all(f"    {name}: {each.title}" in listed for name, each in STRATEGIES.items())
+    assert "    rouge1: higher is better" in call("config", "explain", "evaluation.metrics").out
+
+
+def test_the_reference_is_searched_by_words() -> None:
+    found = json.loads(call("config", "explain", "--search", "Learning RATE", "--json").out)
+    assert "training.learning_rate" in [row["key"] for row in found["settings"]]
+    assert len(found["settings"]) < 10
+    shown = call("config", "explain", "--search", "outliers").out
+    assert "k_center" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trainig"], "key 'trainig' is unknown; did you mean 'training'?"),
+        (["selection.strategy", "hudz"], "strategy 'hudz' is unknown; did you mean 'huds'?"),
+        (["annotator", "opnai"], "annotator.type 'opnai' is unknown; did you mean 'openai'?"),
+        (["training", "huds"], "'huds' after 'training' is not understood, expected a name"),
+        (["--search", " "], "--search is empty, expected words"),
+        (["--search", "zzzz"], "--search is 'zzzz', which no setting and no strategy holds"),
+        (["training", "--all"], "KEY, --search and --all exclude each other"),
+    ],
+)
+def test_a_question_that_the_reference_cannot_answer_is_one_line(
+    arguments: list[str], message: str
+) -> None:
+    ended = call("config", "explain", *arguments)
+    assert ended.status == 2
+    assert ended.err.startswith(f"error: {message}")
+    assert len(ended.err.splitlines()) == 1

@@ -14,11 +14,10 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import (
     dump_config,
-    explain_config,
-    explain_strategies,
     list_presets,
     load_config,
 )
+from atgen_ray.config.reference import explain_config, explain_strategies
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.names import check_run_name
 from atgen_ray.core.strict_yaml import dump_yaml

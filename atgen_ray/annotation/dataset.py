@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from atgen_ray.annotation.context import AnnotationContext
+from atgen_ray.annotation.pricing import buy_labels
 from atgen_ray.config import DatasetAnnotatorConfig
-from atgen_ray.core.money import to_nano
 from atgen_ray.core.records import Annotation, DeadLetter
-from atgen_ray.store.ledger import Entry
 
 
 class DatasetAnnotator:
@@ -33,28 +32,7 @@ class DatasetAnnotator:
             for id_ in ids
             if id_ not in known
         ]
-        bought = known[: self._pay(known)]
+        bought = known[: buy_labels(self._context, self.name, known, self._price)]
         labels = [Annotation(id_, self._gold[id_][0], self.name, self._price) for id_ in bought]
         self._context.progress(len(labels), len(ids))
         return labels, missing
-
-    def _pay(self, ids: Sequence[str]) -> int:
-        """Book the price of the labels in the ledger and return how many of the first ones the
-        budget allows.
-        """
-        context = self._context
-        nano = to_nano(self._price)
-        entries = [Entry(f"{self.name}-{id_}", id_, nano) for id_ in ids]
-        with context.journal.leased_transaction(context.lease) as connection:
-            # A process that was killed after this transaction has paid for these already.
-            paid = context.ledger.find(connection, [entry.key for entry in entries])
-            count, limit = context.ledger.reserve(
-                connection,
-                context.round,
-                self.name,
-                [entry for entry in entries if entry.key not in paid],
-            )
-            context.ledger.settle(connection, dict.fromkeys((entry.key for entry in entries), nano))
-        count += len(paid)
-        context.record_shortfall(limit, len(ids) - count, nano)
-        return count

@@ -14,6 +14,7 @@ from atgen_ray.annotation.providers.base import Provider
 from atgen_ray.annotation.router import Router
 from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig, list_annotators
 from atgen_ray.config.annotation import ModelAnnotatorConfig
+from atgen_ray.config.plugins import ANNOTATOR_PLUGINS, PLUGIN
 from atgen_ray.config.prices import find_price
 from atgen_ray.core.money import to_nano
 from atgen_ray.store.layout import round_folder
@@ -97,6 +98,7 @@ ANNOTATORS: dict[str, Callable[[Any, AnnotationContext, str], Annotator]] = {
     "anthropic": build_remote,
     "model": build_local,
     "router": lambda config, context, key: Router(config, context, build_annotator),
+    PLUGIN: lambda config, context, key: ANNOTATOR_PLUGINS[config.name].build(config, context, key),
 }
 
 

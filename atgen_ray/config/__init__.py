@@ -1,8 +1,8 @@
 """Configuration of a run: one tree of pydantic sections, with `RunConfig` as its root.
 
-Every key has a description, which `atgen-ray config explain` prints. Values are strict (no text for
-a number), unknown keys are errors, and errors name the nearest valid choice. `config.loading` reads
-a tree from a YAML file or preset.
+Every key has a description, which `atgen-ray config explain --all` prints. Values are strict (no
+text for a number), unknown keys are errors, and errors name the nearest valid choice.
+`config.loading` reads a tree from a YAML file or preset.
 """
 
 from atgen_ray.config.annotation import (
@@ -16,6 +16,7 @@ from atgen_ray.config.annotation import (
     ModelAnnotatorConfig,
     NoticeConfig,
     OpenAIAnnotatorConfig,
+    PluginAnnotatorConfig,
     PriceConfig,
     RemoteAnnotatorConfig,
     RouterConfig,
@@ -53,6 +54,7 @@ __all__ = [
     "NoticeConfig",
     "OpenAIAnnotatorConfig",
     "PlateauConfig",
+    "PluginAnnotatorConfig",
     "PriceConfig",
     "PromptConfig",
     "RemoteAnnotatorConfig",

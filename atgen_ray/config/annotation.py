@@ -4,17 +4,21 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BaseModel,
     Field,
     JsonValue,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     field_validator,
 )
 
 from atgen_ray.config.data import Shot
+from atgen_ray.config.messages import check_values
 from atgen_ray.config.model import EngineConfig, ModelConfig
+from atgen_ray.config.plugins import ANNOTATOR_PLUGINS, CHECKS, name_annotator
 from atgen_ray.core.errors import nearest
 from atgen_ray.core.json_schema import check_schema
 from atgen_ray.core.schema import Changeable, Fraction, Section
@@ -153,11 +157,8 @@ class ChecksConfig(Section):
     @field_validator("custom")
     @classmethod
     def _is_installed(cls, name: str | None) -> str | None:
-        from importlib.metadata import entry_points
-
-        known = entry_points(group="atgen_ray.checks").names
-        if name is not None and name not in known:
-            hint = nearest(name, known) if known else "; none is installed"
+        if name is not None and name not in CHECKS:
+            hint = nearest(name, CHECKS) if len(CHECKS) else "; none is installed"
             raise ValueError(
                 f"is {name!r}, expected an entry point of the group atgen_ray.checks{hint}"
             )
@@ -294,8 +295,48 @@ class ModelAnnotatorConfig(LLMAnnotatorConfig):
     )
 
 
+class PluginAnnotatorConfig(Section):
+    """An annotator of an installed package, written as `type: NAME`."""
+
+    type: Literal["plugin"] = Field(
+        description="plugin: an annotator of an installed package, written as `type: NAME`; "
+        "`atgen-ray plugins` lists them"
+    )
+    name: str = Field(description="Entry point of the group atgen_ray.annotators")
+    price_per_label: Changeable[NonNegativeFloat] = Field(
+        0.0, description="Dollars counted for a label"
+    )
+    parameters: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Parameters of the annotator, which its package defines"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_installed(cls, name: str) -> str:
+        if name not in ANNOTATOR_PLUGINS:
+            known = bool(len(ANNOTATOR_PLUGINS))
+            hint = nearest(name, ANNOTATOR_PLUGINS) if known else "; none is installed"
+            raise ValueError(
+                f"is {name!r}, expected an entry point of the group atgen_ray.annotators{hint}"
+            )
+        return name
+
+    @field_validator("parameters")
+    @classmethod
+    def _fit(cls, values: dict[str, JsonValue], info: ValidationInfo) -> dict[str, JsonValue]:
+        if (name := info.data.get("name")) is not None:
+            check_values(values, ANNOTATOR_PLUGINS[name].parameters, "")
+        return values
+
+    def read_parameters(self) -> BaseModel:
+        """`parameters` as the model that the package defines."""
+        return ANNOTATOR_PLUGINS[self.name].parameters.model_validate(self.parameters)
+
+
 AnyLLMAnnotatorConfig = OpenAIAnnotatorConfig | AnthropicAnnotatorConfig | ModelAnnotatorConfig
-Successor = HumanAnnotatorConfig | DatasetAnnotatorConfig | AnyLLMAnnotatorConfig
+Successor = (
+    HumanAnnotatorConfig | DatasetAnnotatorConfig | AnyLLMAnnotatorConfig | PluginAnnotatorConfig
+)
 
 
 class RouteConfig(Section):
@@ -323,11 +364,15 @@ class RouterConfig(Section):
     @field_validator("first", "then", mode="before")
     @classmethod
     def _type_alone(cls, value: Any) -> Any:
-        return {"type": value} if isinstance(value, str) else value
+        return name_annotator(value)
 
 
 AnnotatorConfig = (
-    DatasetAnnotatorConfig | HumanAnnotatorConfig | AnyLLMAnnotatorConfig | RouterConfig
+    DatasetAnnotatorConfig
+    | HumanAnnotatorConfig
+    | AnyLLMAnnotatorConfig
+    | RouterConfig
+    | PluginAnnotatorConfig
 )
 
 

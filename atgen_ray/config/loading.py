@@ -7,7 +7,7 @@ mistake becomes one line of a UserError.
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,7 @@ from pydantic import SecretStr, ValidationError
 from atgen_ray.config import RunConfig
 from atgen_ray.config.messages import format_validation_errors, show_value
 from atgen_ray.core.errors import UserError, nearest
-from atgen_ray.core.schema import list_settings
 from atgen_ray.core.strict_yaml import parse_yaml
-from atgen_ray.selection import STRATEGIES
 
 PRESETS = files("atgen_ray") / "presets"
 KEY = re.compile(r"[\w-]+(\.[\w-]+)*")
@@ -153,24 +151,10 @@ def renew_config(tree: dict[str, Any]) -> dict[str, Any]:
     """Return a run's configuration as this version would write it: new keys have their defaults."""
     try:
         return dump_config(RunConfig.model_validate(tree))
-    except ValidationError:  # it has keys that no longer exist; the caller reports them one by one
+    except (ValidationError, UserError):
+        # It has keys that no longer exist, or a plug-in that is gone; the caller reports what
+        # differs key by key.
         return tree
-
-
-def explain_config() -> Iterator[dict[str, str]]:
-    """Yield `key`, `type`, `default` and `description` of every setting, in the tree's order."""
-    yield from list_settings(RunConfig)
-
-
-def explain_strategies() -> Iterator[dict[str, Any]]:
-    """Yield `name` and `description` of every strategy, with `parameters` as `explain_config`."""
-    for name, strategy in sorted(STRATEGIES.items()):
-        description = " ".join((strategy.parameters.__doc__ or "").split())
-        yield {
-            "name": name,
-            "description": description,
-            "parameters": list(list_settings(strategy.parameters)),
-        }
 
 
 def read_file(source: str) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from atgen_ray.config.plugins import ANNOTATOR_PLUGINS, PLUGIN
 from atgen_ray.core.errors import nearest
 from atgen_ray.core.schema import (
     describe_field,
@@ -121,6 +122,8 @@ def _explain(
     if kind == "union_tag_invalid":
         context = detail.get("ctx", {})
         choices = [choice.strip("'") for choice in context["expected_tags"].split(", ")]
+        if PLUGIN in choices:
+            choices = [*(choice for choice in choices if choice != PLUGIN), *ANNOTATOR_PLUGINS]
         which = context["discriminator"].strip("'")
         found = show_value(key, context["tag"])
         hint = nearest(context["tag"], choices)

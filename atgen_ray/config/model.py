@@ -4,8 +4,17 @@ encoder.
 
 from typing import Literal
 
-from pydantic import Field, JsonValue, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
+from atgen_ray.config.plugins import BACKENDS, ENGINE_PLUGINS
+from atgen_ray.core.errors import nearest
 from atgen_ray.core.schema import Changeable, Section
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -36,8 +45,10 @@ class ModelConfig(Section):
 class EngineConfig(Section):
     """The engine that generates."""
 
-    backend: Literal["auto", "vllm", "transformers"] = Field(
-        "auto", description="auto: vllm where it is installed, else transformers"
+    backend: Literal["auto", "vllm", "transformers"] | str = Field(
+        "auto",
+        description="auto: vllm where it is installed, else transformers; or an engine of an "
+        "installed package, by its name",
     )
     workers: Changeable[PositiveInt] = Field(1, description="Engine replicas")
     cpus_per_worker: Changeable[PositiveFloat] = Field(
@@ -73,8 +84,20 @@ class EngineConfig(Section):
         "adapter",
     )
     options: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Further arguments of the vLLM engine"
+        default_factory=dict,
+        description="Further arguments of the engine: of vLLM, or of an installed package's",
     )
+
+    @field_validator("backend")
+    @classmethod
+    def _known_backend(cls, name: str) -> str:
+        ENGINE_PLUGINS.refuse_clash(name)
+        if name in BACKENDS or name in ENGINE_PLUGINS:
+            return name
+        known = [*BACKENDS, *ENGINE_PLUGINS]
+        listed = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        hint = nearest(name, known)
+        raise ValueError(f"is {name!r}, expected {listed}{hint if 'did you mean' in hint else ''}")
 
 
 class EmbeddingConfig(Section):

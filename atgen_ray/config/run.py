@@ -23,6 +23,7 @@ from atgen_ray.config.annotation import (
 from atgen_ray.config.data import DataConfig, PromptConfig
 from atgen_ray.config.evaluation import EvaluationConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
+from atgen_ray.config.plugins import name_annotator
 from atgen_ray.config.selection import SelectionConfig
 from atgen_ray.config.training import TrainingConfig
 from atgen_ray.core.errors import nearest
@@ -112,7 +113,7 @@ class RunConfig(Section):
     @field_validator("annotator", mode="before")
     @classmethod
     def _dataset_unless_said(cls, tree: Any) -> Any:
-        tree = {"type": tree} if isinstance(tree, str) else {} if tree is None else tree
+        tree = name_annotator({} if tree is None else tree)
         return {"type": "dataset"} | tree if isinstance(tree, dict) else tree
 
     @model_validator(mode="after")

@@ -42,7 +42,8 @@ class SelectionConfig(Section):
     """Which examples are worth labelling."""
 
     strategy: str = Field(
-        "huds", description="Query strategy; `atgen-ray config explain` lists all of them"
+        "huds",
+        description="Query strategy; `atgen-ray config explain selection.strategy` lists them",
     )
     count: PositiveInt = Field(10, description="Examples picked a round")
     parameters: dict[str, JsonValue] = Field(

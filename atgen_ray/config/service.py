@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 
 from atgen_ray.config.data import PromptConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
+from atgen_ray.config.plugins import BACKENDS
 from atgen_ray.core.schema import Section
 
 
@@ -160,6 +161,15 @@ class ServiceConfig(Section):
         description="Hosts that runs given over HTTP may send notices to, webhooks and mail "
         "servers; none: nowhere",
     )
+
+    @model_validator(mode="after")
+    def _engine_is_built_in(self) -> "ServiceConfig":
+        if self.engine.backend not in BACKENDS:
+            raise ValueError(
+                f"engine.backend is {self.engine.backend!r}, expected one of "
+                f"{', '.join(BACKENDS)}: replicas of the service run no engine of another package"
+            )
+        return self
 
     @property
     def target_model(self) -> ModelConfig:

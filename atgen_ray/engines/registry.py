@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.config.plugins import ENGINE_PLUGINS
 from atgen_ray.core.errors import UserError
 from atgen_ray.engines.base import Engine
 from atgen_ray.store.run_folder import RunFolder
@@ -12,8 +13,10 @@ def choose_backend(backend: str) -> str:
     """Return the backend to use: `auto` is vllm where it is installed, else transformers.
 
     Raises:
-        UserError: vllm is asked for and not installed.
+        UserError: vllm is asked for and not installed, or a plug-in cannot be imported.
     """
+    if backend in ENGINE_PLUGINS:
+        ENGINE_PLUGINS[backend]
     installed = find_spec("vllm") is not None
     if backend == "auto":
         return "vllm" if installed else "transformers"
@@ -38,7 +41,11 @@ def build_engine(
         if folder is None:
             raise ValueError("model.host is 'serve', which needs the folder of a run")
         return ServeEngine(model, prompt, engine, folder)
-    if choose_backend(engine.backend) == "vllm":
+    backend = choose_backend(engine.backend)
+    if backend in ENGINE_PLUGINS:
+        built: Engine = ENGINE_PLUGINS[backend](model, prompt, engine)
+        return built
+    if backend == "vllm":
         from atgen_ray.engines.vllm_engine import VLLMEngine
 
         return VLLMEngine(model, prompt, engine)

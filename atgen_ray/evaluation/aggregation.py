@@ -17,6 +17,13 @@ from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.evaluation.metric import Case, Resources
 from atgen_ray.evaluation.registry import METRICS, Corpus
 
+
+class BrokenMetricError(AssertionError):
+    """A metric gave back something that is not one value an example: a defect of the metric, never
+    of the input.
+    """
+
+
 Scorer = Callable[[str, Sequence[Case], Resources], Sequence[float]]
 
 
@@ -88,6 +95,11 @@ def evaluate_predictions(
     aggregates: dict[str, Aggregate] = {}
     for name in metrics:
         values = np.asarray(scorer(name, cases, resources or Resources()), dtype=np.float64)
+        if values.shape != (len(cases),):
+            raise BrokenMetricError(
+                f"metric '{name}' gave values of shape {values.shape}, expected one for each of "
+                f"{len(cases)} examples"
+            )
         if np.isnan(values).all():
             raise UserError(
                 f"evaluation.metrics holds '{name}', which could judge none of {len(ids)} examples"

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Literal
 
 from atgen_ray.core.arrays import Numbers
+from atgen_ray.core.plugins import Registry, expect_type
 from atgen_ray.evaluation.metric import Case, Resources
 from atgen_ray.evaluation.metrics.alignscore import score_alignment
 from atgen_ray.evaluation.metrics.bartscore import score_likelihood
@@ -82,7 +83,7 @@ def _sourced(judge: Callable[[str, str], float], better: Better) -> Metric:
     return Metric(lambda cases, _: [judge(case.prediction, case.source) for case in cases], better)
 
 
-METRICS: dict[str, Metric] = {
+_BUILTIN: dict[str, Metric] = {
     "rouge1": _each(partial(rouge, "rouge1")),
     "rouge2": _each(partial(rouge, "rouge2")),
     "rougeL": _each(partial(rouge, "rougeL")),
@@ -111,6 +112,7 @@ METRICS: dict[str, Metric] = {
     "alignscore": Metric(score_alignment, heavy=True),
     "llm_judge": Metric(judge_answers),
 }
+METRICS: Registry[Metric] = Registry("atgen_ray.metrics", "metric", _BUILTIN, expect_type(Metric))
 
 
 SPACED = ("rouge1", "rouge2", "rougeL", "exact_match", "token_f1")

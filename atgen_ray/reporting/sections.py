@@ -27,7 +27,7 @@ from atgen_ray.reporting.plots.maps import (
 )
 from atgen_ray.reporting.plots.theme import SERIES
 from atgen_ray.reporting.run_view import Estimate, RoundView, RunView
-from atgen_ray.reporting.strategy_texts import Explanation, explain_part, explain_strategy
+from atgen_ray.selection import Explanation, explain_strategy
 
 CHARACTERS = 300_000  # of all texts of the page
 
@@ -49,7 +49,7 @@ class RoundSection:
 
     view: RoundView
     explanation: Explanation
-    parts: dict[str, str]  # name and meaning, in the order of the strategy
+    parts: list[str]  # of the score, in the order of the strategy
     map: Markup | None
     lengths: Markup | None
     similarities: Markup | None
@@ -155,17 +155,12 @@ def draw_all(views: Sequence[RunView], prefix: str) -> list[tuple[str, list[Curv
 
 def _build_round(view: RunView, one: RoundView, prefix: str, limits: Limits) -> RoundSection:
     explanation = explain_strategy(one.strategy)
-    # Parts in the order of the explanation; those that it does not know follow by name.
-    names = {name for pick in one.picks for name in pick.parts}
-    ordered = [name for name in explanation.parts if name in names] + sorted(
-        names - explanation.parts.keys()
-    )
     found = one.diagnostics
     name = f"{prefix}-round{one.round}"
     return RoundSection(
         view=one,
         explanation=explanation,
-        parts={part: explain_part(one.strategy, part) for part in ordered},
+        parts=explanation.order_parts({name for pick in one.picks for name in pick.parts}),
         map=draw_map(view.pool_map, found, limits.points, f"{name}-map")
         if view.pool_map and found
         else None,

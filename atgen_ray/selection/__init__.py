@@ -9,8 +9,16 @@ returns a table of ten rows with id, rank, score and the parts of the score.
 """
 
 from atgen_ray.selection.batch import BrokenStrategyError, find_needs, find_strategy, select_batch
-from atgen_ray.selection.registry import STRATEGIES
-from atgen_ray.selection.strategy import Candidates, Need, Parameters, Picks, Scores, Strategy
+from atgen_ray.selection.registry import STRATEGIES, explain_strategy
+from atgen_ray.selection.strategy import (
+    Candidates,
+    Explanation,
+    Need,
+    Parameters,
+    Picks,
+    Scores,
+    Strategy,
+)
 from atgen_ray.selection.vectors import Embeddings, States
 
 __all__ = [
@@ -18,12 +26,14 @@ __all__ = [
     "BrokenStrategyError",
     "Candidates",
     "Embeddings",
+    "Explanation",
     "Need",
     "Parameters",
     "Picks",
     "Scores",
     "States",
     "Strategy",
+    "explain_strategy",
     "find_needs",
     "find_strategy",
     "select_batch",

@@ -19,6 +19,7 @@ from atgen_ray.selection.kernels.draws import draw_uniform
 from atgen_ray.selection.kernels.executor import Executor, InProcessExecutor
 from atgen_ray.selection.registry import STRATEGIES
 from atgen_ray.selection.strategy import (
+    FILLED,
     Candidates,
     Needs,
     Parameters,
@@ -45,18 +46,18 @@ def find_strategy(name: str) -> Strategy:
     return STRATEGIES[name]
 
 
-def find_needs(name: str, parameters: Mapping[str, Any]) -> Needs:
-    """Return what must be computed before the strategy `name` can select with `parameters`.
+def find_needs(strategy: str | Strategy, parameters: Mapping[str, Any]) -> Needs:
+    """Return what must be computed before `strategy`, or the one of that name, can select.
 
     Raises:
         UserError: the strategy or a parameter is unknown.
     """
-    strategy = find_strategy(name)
-    return strategy.needs_with(_validate(strategy, parameters))
+    chosen = strategy if isinstance(strategy, Strategy) else find_strategy(strategy)
+    return chosen.needs_with(_validate(chosen, parameters))
 
 
 def select_batch(
-    strategy: str,
+    strategy: str | Strategy,
     parameters: Mapping[str, Any],
     *,
     ids: Sequence[str],
@@ -72,8 +73,8 @@ def select_batch(
     round: int = 0,
     workers: Executor | None = None,
 ) -> pa.Table:
-    """Return the query batch: min(count, |U|) rows of SELECTION_SCHEMA by rank, where U is `ids`
-    without `labeled` and `excluded`.
+    """Select a query batch: min(count, |U|) rows of SELECTION_SCHEMA by rank, where U is `ids` less
+    `labeled` and `excluded`. `strategy` is a name, or the strategy itself.
 
     The inputs that the strategy needs (`find_needs`) must be given; they may hold further examples:
 
@@ -97,7 +98,7 @@ def select_batch(
         ValueError: something that the strategy needs is missing.
         BrokenStrategyError: the strategy returned no query batch.
     """
-    chosen = find_strategy(strategy)
+    chosen = strategy if isinstance(strategy, Strategy) else find_strategy(strategy)
     settings = _validate(chosen, parameters)
     if count < 1:
         raise ValueError(f"count is {count}, expected at least 1")
@@ -117,7 +118,7 @@ def select_batch(
     count = min(count, len(open_ids))
     outcome = chosen.select(candidates, settings, count)
     picks = outcome if isinstance(outcome, Picks) else _rank(outcome, open_ids, count)
-    _check(picks, open_ids, count, strategy)
+    _check(picks, open_ids, count, chosen.name)
     return _tabulate(picks, _draw_fill(candidates, picks, count))
 
 
@@ -299,6 +300,6 @@ def _tabulate(picks: Picks, filled: list[str]) -> pa.Table:
         "id": ids,
         "rank": range(1, len(ids) + 1),
         "score": [*scores, *([least] * len(filled))],
-        "parts": [*(list(row.items()) for row in parts), *([[("filled", 1.0)]] * len(filled))],
+        "parts": [*(list(row.items()) for row in parts), *([[(FILLED, 1.0)]] * len(filled))],
     }
     return pa.table(columns, schema=SELECTION_SCHEMA)

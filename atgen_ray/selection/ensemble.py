@@ -9,8 +9,8 @@ from atgen_ray.core.arrays import Numbers
 from atgen_ray.core.errors import nearest
 from atgen_ray.selection.kernels.normalization import normalize, rank
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
-from atgen_ray.selection.strategies import PLAIN
-from atgen_ray.selection.strategy import Candidates, Needs, Parameters, Scores
+from atgen_ray.selection.strategies import MEMBERS
+from atgen_ray.selection.strategy import Candidates, Needs, Parameters, Scores, Strategy
 
 
 class Member(BaseModel):
@@ -58,8 +58,10 @@ class EnsembleParameters(NoiseFilterParameters):
     @classmethod
     def _known(cls, members: dict[str, Member]) -> dict[str, Member]:
         for name, member in members.items():
-            if name not in PLAIN:
-                raise ValueError(f"'{name}' is not a strategy that can vote{nearest(name, PLAIN)}")
+            if name not in MEMBERS:
+                raise ValueError(
+                    f"'{name}' is not a strategy that can vote{nearest(name, MEMBERS)}"
+                )
             _settings(name, member)
         return members
 
@@ -98,8 +100,8 @@ def _vote(name: str, member: Member, candidates: Candidates, count: int) -> Numb
     a candidate that it does not rank.
     """
     settings = _settings(name, member)
-    outcome = PLAIN[name].select(
-        candidates.restrict(PLAIN[name].needs_with(settings)), settings, count
+    outcome = MEMBERS[name].select(
+        candidates.restrict(MEMBERS[name].needs_with(settings)), settings, count
     )
     if isinstance(outcome, Scores):
         return outcome.scores.astype(np.float64)
@@ -119,16 +121,31 @@ def _normalize(values: Numbers, combine: str) -> Numbers:
 
 
 def _settings(name: str, member: Member) -> Parameters:
-    return PLAIN[name].parameters.model_validate(member.parameters)
+    return MEMBERS[name].parameters.model_validate(member.parameters)
 
 
 def _needs(parameters: EnsembleParameters) -> Needs:
     members = parameters.members.items()
     return frozenset().union(
-        *(PLAIN[name].needs_with(_settings(name, member)) for name, member in members)
+        *(MEMBERS[name].needs_with(_settings(name, member)) for name, member in members)
     )
 
 
 ENSEMBLE = with_noise_filter(
-    "ensemble", _needs(EnsembleParameters()), EnsembleParameters, _select, _needs
+    Strategy(
+        "ensemble",
+        needs=frozenset({"embeddings", "generations"}),
+        parameters=EnsembleParameters,
+        select=_select,
+        resolve=_needs,
+        title="Vote of several strategies",
+        why="Several strategies ranked the examples, and their ranks were averaged with the "
+        "weights of the round. These examples are the ones that the strategies together "
+        "place first.",
+        score="Weighted mean of the members' votes; larger was picked first.",
+        parts={
+            "*": "Vote of the strategy of that name: its rank of the example, from 0 (last) to "
+            "1 (first), or 1 / (60 + place) if votes are combined by reciprocal ranks.",
+        },
+    )
 )

@@ -6,7 +6,7 @@ out can still fill up a batch at random, like those that the strategy cannot ran
 """
 
 import unicodedata
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from atgen_ray.selection.strategy import (
     Parameters,
     Picks,
     Scores,
-    Select,
     Strategy,
 )
 
@@ -91,37 +90,27 @@ class NoiseFilterParameters(Parameters):
     )
 
 
-def with_noise_filter(
-    name: str,
-    needs: Needs,
-    parameters: type[NoiseFilterParameters],
-    select: Select,
-    resolve: Callable[[Any], Needs] | None = None,
-) -> Strategy:
-    """The strategy that selects among the candidates admitted by the guard in its parameters; else
-    as Strategy.
-    """
+def with_noise_filter(strategy: Strategy) -> Strategy:
+    """The strategy that selects among the candidates admitted by the guard in its parameters.
 
-    def read(settings: Any) -> Needs:
-        return needs if resolve is None else resolve(settings)
+    The parameters of `strategy` must be `NoiseFilterParameters`.
+    """
 
     def select_admitted(candidates: Candidates, settings: Any, count: int) -> Scores | Picks:
         admitted = settings.guard.admit(candidates)
-        seen = candidates.restrict(read(settings))
+        seen = candidates.restrict(strategy.needs_with(settings))
         if admitted.all():
-            return select(seen, settings, count)
+            return strategy.select(seen, settings, count)
         rows = np.flatnonzero(admitted)
         if not len(rows):
             return Picks((), np.empty(0))
-        outcome = select(seen.take(rows), settings, min(count, len(rows)))
+        outcome = strategy.select(seen.take(rows), settings, min(count, len(rows)))
         return outcome if isinstance(outcome, Picks) else _spread(outcome, rows, len(admitted))
 
-    return Strategy(
-        name,
-        needs,
-        parameters,
-        select_admitted,
-        lambda settings: read(settings) | settings.guard.needs(),
+    return replace(
+        strategy,
+        select=select_admitted,
+        resolve=lambda settings: strategy.needs_with(settings) | settings.guard.needs(),
     )
 
 

@@ -1,7 +1,26 @@
 """Query strategies by name, as `selection.strategy` of the configuration gives them."""
 
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.plugins import Registry
 from atgen_ray.selection.ensemble import ENSEMBLE
-from atgen_ray.selection.strategies import PLAIN
-from atgen_ray.selection.strategy import Strategy
+from atgen_ray.selection.strategies import GROUP, PLAIN
+from atgen_ray.selection.strategy import Explanation, Strategy, find_fault
 
-STRATEGIES: dict[str, Strategy] = PLAIN | {ENSEMBLE.name: ENSEMBLE}
+STRATEGIES: Registry[Strategy] = Registry(
+    GROUP, "strategy", PLAIN | {ENSEMBLE.name: ENSEMBLE}, find_fault
+)
+
+
+def explain_strategy(name: str) -> Explanation:
+    """What picks and scores of the strategy `name` mean; in general words where it is not installed
+    here, as in a report of another machine's run.
+    """
+    try:
+        return STRATEGIES[name]
+    except (KeyError, UserError):
+        return Explanation(
+            title="Unknown strategy",
+            why=f"Strategy '{name}', which is not installed here, ranked the unlabelled examples "
+            "by its score and took the best.",
+            score="As the strategy defines it; larger was picked first.",
+        )

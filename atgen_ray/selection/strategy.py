@@ -5,7 +5,7 @@ A strategy is a pure function of its candidates, parameters and count. It declar
 (`Need`), so that nothing else is computed for it.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -152,13 +152,58 @@ class Picks:
 Select = Callable[[Candidates, Any, int], Scores | Picks]
 
 
+# `select_batch` fills a batch at random where a strategy ranks too few examples, and says so here.
+FILLED = "filled"
+FILLED_MEANING = (
+    "1: the strategy could not rank this example, so it was drawn at random to fill the batch."
+)
+ANY_PART = "*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What a strategy's picks and scores mean, in plain words for people who label or read reports.
+
+    Attributes:
+        title: the strategy's name in words, as `Best coverage of the pool`.
+        why: why the strategy picks what it picks; one or two sentences about "these examples".
+        score: what the score is, and what a larger one means.
+        parts: the meaning of each part of the score, by its name. The key `*` explains all parts
+            that are not named, where their names come from the parameters.
+        titles: readable names of parts whose own names are symbols, as `nll`.
+    """
+
+    title: str
+    why: str
+    score: str
+    parts: Mapping[str, str] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    def explain_part(self, part: str) -> str:
+        """The meaning of a part of the score."""
+        if part == FILLED:
+            return FILLED_MEANING
+        general = "A part of the score, as the strategy defines it."
+        return self.parts.get(part, self.parts.get(ANY_PART, general))
+
+    def name_part(self, part: str) -> str:
+        """The readable name of a part of the score."""
+        return self.titles.get(part, part.replace("_", " "))
+
+    def order_parts(self, parts: Collection[str]) -> list[str]:
+        """`parts` in the order in which they are explained, then by name."""
+        known = [part for part in self.parts if part in parts]
+        return known + sorted(set(parts) - set(known))
+
+
 @dataclass(frozen=True)
-class Strategy:
+class Strategy(Explanation):
     """A query strategy: `select` maps candidates, its validated parameters and a count to scores or
     picks.
 
     `needs` is what it reads with its default parameters; where parameters change that, `resolve`
-    maps validated parameters to what is read then.
+    maps validated parameters to what is read then. The texts of `Explanation` stand here too, and
+    are required: the report, the run page, the annotation page and `config explain` show them.
     """
 
     name: str
@@ -172,6 +217,19 @@ class Strategy:
         `self.parameters`.
         """
         return self.needs if self.resolve is None else self.resolve(parameters)
+
+
+def find_fault(name: str, found: Any) -> str | None:
+    """What keeps the object of a plug-in from being the strategy `name`; None where nothing
+    does.
+    """
+    if not isinstance(found, Strategy):
+        return f"of type {type(found).__name__}, expected an instance of Strategy"
+    if found.name != name:
+        return f"called '{found.name}', expected the name of its entry point"
+    if not issubclass(found.parameters, Parameters):
+        return f"one with parameters of type {found.parameters.__name__}, expected Parameters"
+    return None
 
 
 def pick_ids(ids: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:

@@ -94,6 +94,8 @@ def test_selection_says_what_and_why(page: Page, folder: RunFolder, view: RunVie
             assert f"{row['rank']} {row['score']:.3f} {' '.join(parts)}" in shown
             assert f"the label of {row['id']}" in shown
             assert f"what the model says about {row['id']}" in shown
+    assert "Hybrid uncertainty and diversity. These examples are hard for the model" in shown
+    assert "negative log-likelihood" in shown
     assert "How unsure the model was of its own answer" in shown
     assert "random draw" in shown
     assert view.rounds[1].picks[0].text in shown

@@ -102,8 +102,9 @@ def test_what_is_not_finite_is_a_dash_and_no_point(tmp_path: Path) -> None:
 
 def test_an_unknown_strategy_has_a_general_explanation(tmp_path: Path) -> None:
     page = show(write_run(str(tmp_path), "demo", MadeUp(strategy="my_own", rounds=1)), tmp_path)
-    assert "Strategy 'my_own' ranked the unlabelled examples by its score" in page.text(
-        "A-selection"
+    assert (
+        "Strategy 'my_own', which is not installed here, ranked the unlabelled examples"
+        in page.text("A-selection")
     )
     assert "novelty A part of the score, as the strategy defines it." in page.text("A-selection")
 

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
-from selection_pools import Pool, make_pool
 
 from atgen_ray.core.errors import RunStopped
 from atgen_ray.selection.kernels.coverage import DenseCoverage, Part
 from atgen_ray.selection.kernels.greedy import maximize
 from atgen_ray.selection.kernels.similarity import quantise
 from atgen_ray.selection.ray_pool import RayWorkers, ShardedCoverage
+from atgen_ray.testing.pools import Pool, make_pool
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 PARTITION = {"method": "partition", "part_size": 60, "proposals": 3}

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from selection_pools import Pool, make_pool
 from sklearn.cluster import KMeans
 from submodlib import GraphCutFunction, LogDeterminantFunction
 
 from atgen_ray.scoring import bleu_variance, normalized_nll
 from atgen_ray.selection import States
+from atgen_ray.testing.pools import Pool, make_pool
 
 
 def similarities(pool):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from scipy.stats import rankdata
-from selection_pools import Pool, make_pool
 
 from atgen_ray.scoring import mean_token_entropy, normalized_nll
+from atgen_ray.testing.pools import Pool, make_pool
 
 
 def scores(pool, round=1, **parameters):

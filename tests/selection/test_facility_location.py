@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from selection_pools import Pool, make_pool
+
+from atgen_ray.testing.pools import Pool, make_pool
 
 UNIT = [(1, 0, 0), (0, 1, 0), (-1, 0, 0), (0.6, 0.8, 0), (0.6, 0, -0.8), (0, -0.6, 0.8), (0, 0, 0)]
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from selection_pools import Pool, make_pool
 
 from atgen_ray.scoring import bleu_variance, normalized_nll
 from atgen_ray.selection import STRATEGIES
 from atgen_ray.selection.noise_filter import NoiseFilterParameters
+from atgen_ray.testing.pools import Pool, make_pool
 
 GUARDED = [
     name

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from selection_pools import Pool, make_pool
 from sklearn.metrics.pairwise import cosine_distances
+
+from atgen_ray.testing.pools import Pool, make_pool
 
 # Uncertainties 1, 2, 3, 4; the two less uncertain examples differ, the two more uncertain ones are
 # the same.

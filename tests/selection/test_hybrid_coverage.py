@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.stats import rankdata
-from selection_pools import make_pool
 
 from atgen_ray.scoring import UNCERTAINTIES, normalized_nll
 from atgen_ray.selection.kernels.coverage import DenseCoverage
 from atgen_ray.selection.kernels.greedy import maximize
 from atgen_ray.selection.kernels.similarity import compare, quantise
+from atgen_ray.testing.pools import make_pool
 
 
 def vectors_of(pool, rows=slice(None)):

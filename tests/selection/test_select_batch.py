@@ -2,19 +2,13 @@
 
 import subprocess
 import sys
-from dataclasses import fields, replace
-from typing import get_args
+from dataclasses import fields
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydantic import BaseModel
-from selection_pools import Pool, make_pool, pools
 
 from atgen_ray.core.errors import PoolExhausted, UserError
-from atgen_ray.core.records import SELECTION_SCHEMA
 from atgen_ray.selection import (
     STRATEGIES,
     BrokenStrategyError,
@@ -27,6 +21,8 @@ from atgen_ray.selection import (
     find_strategy,
     select_batch,
 )
+from atgen_ray.testing import STRATEGY_CHECKS
+from atgen_ray.testing.pools import Pool, make_pool
 
 # Parameters that lead a strategy down another path than its defaults do.
 GUARD = {"guard": {"top_share": 0.3, "disagreement": 0.9, "min_words": 1, "max_symbols": 0.6}}
@@ -58,100 +54,23 @@ VARIANTS = [
     ),
 ]
 CASES = [(name, {}) for name in STRATEGIES] + VARIANTS
-every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 every_case = pytest.mark.parametrize(
     ("strategy", "parameters"),
     CASES,
     ids=[f"{name}{place}" for place, (name, _) in enumerate(CASES)],
 )
-quick = settings(max_examples=25, deadline=None)
-
-
-def check_contract(table: pa.Table, pool: Pool, count: int) -> None:
-    picked = table["id"].to_pylist()
-    assert table.schema == SELECTION_SCHEMA
-    assert len(picked) == len(set(picked)) == min(count, len(pool.open))
-    assert set(picked) <= pool.open
-    assert table["rank"].to_pylist() == list(range(1, len(picked) + 1))
-    assert np.isfinite(table["score"].to_numpy()).all()
-    assert all(np.isfinite(value) for row in table["parts"].to_pylist() for _, value in row)
 
 
 @every_case
-@quick
-@given(pool=pools(), count=st.integers(1, 15))
-def test_exactly_so_many_open_examples_and_none_twice(strategy, parameters, pool, count):
-    check_contract(pool.select(strategy, count, parameters), pool, count)
-
-
-@every_case
-@quick
-@given(pool=pools(), count=st.integers(1, 15), data=st.data())
-def test_order_and_chunks_of_the_pool_never_matter(strategy, parameters, pool, count, data):
-    shuffled = pool.take(data.draw(st.permutations(range(len(pool.ids)))))
-    features = pool.take(data.draw(st.permutations(range(len(pool.ids))))).features()
-    cut = data.draw(st.integers(0, len(features)))
-    features = pa.concat_tables([features.slice(0, cut), features.slice(cut)])
-    assert shuffled.select(strategy, count, parameters, features=features).equals(
-        pool.select(strategy, count, parameters)
-    )
-
-
-@every_case
-def test_order_of_a_larger_pool_never_matters(strategy, parameters):
-    pool = make_pool(300, labeled=40)
-    order = np.random.default_rng(5).permutation(300).tolist()
-    assert (
-        pool.take(order)
-        .select(strategy, 30, parameters)
-        .equals(pool.select(strategy, 30, parameters))
-    )
-
-
-@every_case
-def test_what_is_known_beyond_the_pool_never_matters(strategy, parameters):
-    pool = make_pool(60, labeled=10)
-    part = pool.take(list(range(40)))
-    alone = part.select(strategy, 8, parameters)
-    assert part.select(
-        strategy, 8, parameters, embeddings=pool.embeddings(), features=pool.features()
-    ).equals(alone)
-
-
-@every_case
-def test_nothing_is_selected_twice_over_the_rounds(strategy, parameters):
-    pool = make_pool(23)
-    labels: list[str] = []
-    for round in range(5):
-        left = replace(pool, labeled=frozenset(labels))
-        labels += left.select(strategy, 5, parameters, round=round)["id"].to_pylist()
-    assert sorted(labels) == pool.ids
-    with pytest.raises(PoolExhausted):
-        replace(pool, labeled=frozenset(labels)).select(strategy, 5, parameters)
-
-
-@every_case
-def test_identical_examples(strategy, parameters):
-    pool = Pool(
-        [f"x{number}" for number in range(9)],
-        [(0.6, 0.8)] * 9,
-        [[-1.0, -2.0]] * 9,
-        frozenset({"x0"}),
-    )
-    check_contract(pool.select(strategy, 4, parameters), pool, 4)
-
-
-@every_case
-def test_a_pool_of_one(strategy, parameters):
-    pool = Pool(["only"], [(0.0, 1.0)], [[-1.0]])
-    assert pool.select(strategy, 3, parameters)["id"].to_pylist() == ["only"]
+@pytest.mark.parametrize("check", STRATEGY_CHECKS, ids=lambda check: check.__name__)
+def test_contract(check, strategy, parameters):
+    check(STRATEGIES[strategy], parameters)
 
 
 @every_case
 def test_a_pool_that_no_model_could_read_is_drawn_at_random(strategy, parameters):
     pool = Pool([f"x{number}" for number in range(20)], [(np.nan, np.nan)] * 20, [None] * 20)
     table = pool.select(strategy, 6, parameters)
-    check_contract(table, pool, 6)
     if STRATEGIES[strategy].needs - {"texts"}:
         assert table["parts"].to_pylist() == [[("filled", 1.0)]] * 6
         assert (
@@ -188,26 +107,6 @@ def test_examples_that_leave_the_pool_unpicked_change_nothing(case):
     ]
     assert len(gone) < 100
     assert pool.take(gone).select(strategy, 12, parameters).equals(table)
-
-
-@every_strategy
-def test_every_parameter_is_described(strategy):
-    kinds = [STRATEGIES[strategy].parameters]
-    for kind in kinds:
-        assert kind.model_config["extra"] == "forbid"
-        assert kind.__doc__
-        assert all(field.description for field in kind.model_fields.values())
-        kinds += [
-            part for field in kind.model_fields.values() for part in find_models(field.annotation)
-        ]
-    assert find_strategy(strategy) is STRATEGIES[strategy]
-    assert STRATEGIES[strategy].parameters.__doc__ != Parameters.__doc__
-
-
-def find_models(kind):
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return [kind]
-    return [model for part in get_args(kind) for model in find_models(part)]
 
 
 @every_case
@@ -248,19 +147,9 @@ def test_a_strategy_that_lacks_what_it_needs_says_so(strategy, parameters):
         refuses("3 examples have no state, the first is 'x0002'", states=part.states())
 
 
-@every_case
-def test_what_a_strategy_does_not_need_may_be_missing(strategy, parameters):
-    pool = make_pool(30, labeled=3)
-    needs = find_needs(strategy, parameters)
-    missing = {"embeddings", "texts", "labels", "states"} - needs
-    missing |= set() if needs & {"generations", "samples"} else {"features"}
-    full = pool.select(strategy, 4, parameters)
-    assert pool.select(strategy, 4, parameters, **dict.fromkeys(missing)).equals(full)
-
-
-@every_strategy
-def test_needs_are_those_of_the_default_parameters(strategy):
-    assert find_needs(strategy, {}) == STRATEGIES[strategy].needs
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_strategies_are_found_by_name(strategy):
+    assert find_strategy(strategy) is STRATEGIES[strategy]
 
 
 def test_needs_follow_the_parameters():
@@ -310,7 +199,9 @@ def test_states_may_come_as_a_column_of_the_features():
 
 
 def define(monkeypatch, select, needs=frozenset()):
-    monkeypatch.setitem(STRATEGIES, "made-up", Strategy("made-up", needs, Parameters, select))
+    texts = {"title": "Made up", "why": "For a test.", "score": "Any."}
+    strategy = Strategy("made-up", needs, Parameters, select, **texts)
+    monkeypatch.setitem(STRATEGIES.builtin, "made-up", strategy)
 
 
 def test_scores_are_ranked_with_ties_by_id_and_the_rest_filled(monkeypatch):

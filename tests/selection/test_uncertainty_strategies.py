@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from selection_pools import Pool, make_pool
 
 from atgen_ray.scoring import UNCERTAINTIES, bleu_variance
 from atgen_ray.scoring.disagreement import sample_distance
+from atgen_ray.testing.pools import Pool, make_pool
 
 
 def rank(pool, strategy, **parameters):

@@ -9,10 +9,10 @@ import pytest
 from nltk.stem.porter import PorterStemmer
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import rankdata
-from selection_pools import Pool, make_pool
 
 from atgen_ray.scoring import FAITHFULNESS, mean_token_entropy
 from atgen_ray.selection.kernels.ngrams import find_phrases
+from atgen_ray.testing.pools import Pool, make_pool
 
 FACTS = "Ada Lovelace wrote the first program in 1843. Charles Babbage built the engine."
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from atgen_ray.config import ChecksConfig, LLMAnnotatorConfig
+from atgen_ray.config.plugins import CHECKS
 from atgen_ray.core.json_schema import open_validator
 from atgen_ray.core.strict_json import encode_json
 
@@ -81,12 +82,11 @@ def find_fault(text: str, label: str, finish: str, checks: ChecksConfig) -> str 
 def find_custom(name: str) -> Check:
     """Return the check that an installed package declares under `name` (entry-point group
     `atgen_ray.checks`).
-    """
-    from importlib.metadata import entry_points
 
-    (entry,) = entry_points(group="atgen_ray.checks", name=name)
-    check: Check = entry.load()
-    return check
+    Raises:
+        UserError: the check cannot be imported.
+    """
+    return CHECKS[name]
 
 
 def looks_like_injection(text: str) -> bool:

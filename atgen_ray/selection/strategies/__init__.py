@@ -1,5 +1,6 @@
 """Strategies that work alone, by name: all but `ensemble`, which combines them."""
 
+from atgen_ray.core.plugins import Registry
 from atgen_ray.selection.strategies.badge import BADGE
 from atgen_ray.selection.strategies.baselines import LENGTH, RANDOM
 from atgen_ray.selection.strategies.dual import DUAL
@@ -27,7 +28,7 @@ from atgen_ray.selection.strategies.task_diversity import TASK_DIVERSITY
 from atgen_ray.selection.strategies.te_delfy import TE_DELFY
 from atgen_ray.selection.strategies.token_uncertainty import ENTROPY, MARGIN, MAX_TOKEN, NSP
 from atgen_ray.selection.strategies.typiclust import TYPICLUST
-from atgen_ray.selection.strategy import Strategy
+from atgen_ray.selection.strategy import Strategy, find_fault
 
 _BASELINES = (RANDOM, LENGTH, K_CENTER, KMEANS, BADGE)
 _UNCERTAINTY = (
@@ -47,3 +48,6 @@ _HYBRID = (HUDS, HADAS, TE_DELFY, DUAL, LD_CAL, WEIGHTED_FACILITY_LOCATION, TASK
 PLAIN: dict[str, Strategy] = {
     strategy.name: strategy for strategy in (*_BASELINES, *_UNCERTAINTY, *_DIVERSITY, *_HYBRID)
 }
+GROUP = "atgen_ray.strategies"
+# Those that can vote in the ensemble, which itself cannot.
+MEMBERS = Registry(GROUP, "strategy", PLAIN, find_fault, reserved=["ensemble"])

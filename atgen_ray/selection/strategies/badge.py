@@ -9,7 +9,7 @@ from atgen_ray.scoring import normalized_nll
 from atgen_ray.selection.kernels.draws import derive_seed
 from atgen_ray.selection.kernels.farthest import kmeanspp_seeding
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
-from atgen_ray.selection.strategy import Candidates, Needs, Picks, pick_ids
+from atgen_ray.selection.strategy import Candidates, Needs, Picks, Strategy, pick_ids
 from atgen_ray.selection.vectors import Space, plain_vectors, space_needs
 
 
@@ -58,5 +58,21 @@ def _needs(parameters: BadgeParameters) -> Needs:
 
 
 BADGE = with_noise_filter(
-    "badge", frozenset({"states", "generations"}), BadgeParameters, _select, _needs
+    Strategy(
+        "badge",
+        needs=frozenset({"states", "generations"}),
+        parameters=BadgeParameters,
+        select=_select,
+        resolve=_needs,
+        title="Diverse gradients",
+        why="Training on these examples would change the model strongly and in different "
+        "directions: the model is unsure of its answer to each, and the examples are "
+        "unlike each other.",
+        score="Place in the batch, counted from its end: the first pick has the largest number. "
+        "The picks are random draws, so they have no score of their own.",
+        parts={
+            "squared_distance": "Squared distance to the nearest earlier pick when the example "
+            "was drawn; examples with a larger one are drawn more often.",
+        },
+    )
 )

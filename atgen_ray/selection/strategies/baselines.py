@@ -17,7 +17,16 @@ def _select(candidates: Candidates, parameters: RandomParameters, count: int) ->
     return Scores(draw_uniform(candidates.ids, "random", candidates.seed, candidates.round))
 
 
-RANDOM = Strategy("random", needs=frozenset(), parameters=RandomParameters, select=_select)
+RANDOM = Strategy(
+    "random",
+    needs=frozenset(),
+    parameters=RandomParameters,
+    select=_select,
+    title="Random sampling",
+    why="Every unlabelled example had the same chance of being picked. Random sampling is "
+    "the baseline that other strategies must beat.",
+    score="The example's random draw between 0 and 1; the largest draws were picked.",
+)
 
 
 class LengthParameters(Parameters):
@@ -39,5 +48,16 @@ def _select_length(candidates: Candidates, parameters: LengthParameters, count: 
 
 
 LENGTH = Strategy(
-    "length", needs=frozenset({"texts"}), parameters=LengthParameters, select=_select_length
+    "length",
+    needs=frozenset({"texts"}),
+    parameters=LengthParameters,
+    select=_select_length,
+    title="Prompt length",
+    why="These examples have the longest prompts, or the shortest if the strategy is set "
+    "so. Length is a baseline: it shows whether another strategy does more than "
+    "prefer long prompts.",
+    score="Length of the prompt; negative if the shortest prompts come first.",
+    parts={
+        "length": "Length of the prompt, in words or in characters as the strategy is set.",
+    },
 )

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 from atgen_ray.scoring import bleu_variance
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategies.idds import InDomainDiversity
-from atgen_ray.selection.strategy import Candidates, Picks, pick_ids
+from atgen_ray.selection.strategy import Candidates, Picks, Strategy, pick_ids
 from atgen_ray.selection.vectors import quantised_vectors
 
 
@@ -66,4 +66,26 @@ def _select(candidates: Candidates, parameters: DualParameters, count: int) -> P
     )
 
 
-DUAL = with_noise_filter("dual", frozenset({"embeddings", "samples"}), DualParameters, _select)
+DUAL = with_noise_filter(
+    Strategy(
+        "dual",
+        needs=frozenset({"embeddings", "samples"}),
+        parameters=DualParameters,
+        select=_select,
+        title="Typical, new and uncertain",
+        why="Each pick of the first part of the batch is the example on which the model's "
+        "samples disagree most, among the few that are most like the pool and least like "
+        "the labels. The rest of the batch was drawn at random.",
+        score="Place in the batch, counted from its end: the first pick has the largest number.",
+        parts={
+            "idds": "Similarity to the pool minus similarity to the labels when the example was "
+            "chosen; larger is more typical and newer.",
+            "bleuvar": "Mean squared difference between the sampled answers, from 0 (the same) "
+            "to 1 (nothing in common).",
+        },
+        titles={
+            "idds": "in-domain diversity",
+            "bleuvar": "disagreement of samples",
+        },
+    )
+)

@@ -213,6 +213,20 @@ FACILITY_LOCATION = Strategy(
     needs=frozenset({"embeddings"}),
     parameters=FacilityLocationParameters,
     select=_select,
+    title="Best coverage of the pool",
+    why="Together these examples stand for the whole pool: each pick is the one that best "
+    "covers what neither the labels so far nor the picks before it cover.",
+    score="What the pick added to the coverage of the pool when it was chosen.",
+    parts={
+        "gain": "Similarity to the pool that this pick added, summed over all unlabelled "
+        "examples; it falls from pick to pick as less is left to cover.",
+        "nearest_labeled": "Cosine similarity to the nearest example labelled before; 1 is "
+        "the same, 0 unrelated.",
+    },
+    titles={
+        "gain": "coverage gained",
+        "nearest_labeled": "similarity to nearest label",
+    },
 )
 
 
@@ -268,8 +282,26 @@ def _weigh(uncertainty: np.ndarray, scale: Scale) -> np.ndarray:
 
 
 WEIGHTED_FACILITY_LOCATION = with_noise_filter(
-    "weighted_facility_location",
-    frozenset({"embeddings", "generations"}),
-    WeightedFacilityLocationParameters,
-    _select_weighted,
+    Strategy(
+        "weighted_facility_location",
+        needs=frozenset({"embeddings", "generations"}),
+        parameters=WeightedFacilityLocationParameters,
+        select=_select_weighted,
+        title="Best coverage of uncertain examples",
+        why="Together these examples stand for the part of the pool that the model is unsure "
+        "of: each pick best covers what is uncertain and not yet covered by labels or "
+        "earlier picks.",
+        score="What the pick added to the coverage of the pool, where uncertain examples count "
+        "more.",
+        parts={
+            "gain": "Weighted similarity to the pool that this pick added; it falls from pick "
+            "to pick.",
+            "weight": "Weight of the example itself among those to be covered, from 0 (surest) "
+            "to 1 (least sure).",
+            "uncertainty": "How unsure the model was of its own answer; larger is less sure.",
+        },
+        titles={
+            "gain": "coverage gained",
+        },
+    )
 )

@@ -48,5 +48,23 @@ def _select(candidates: Candidates, parameters: GraphCutParameters, count: int) 
 
 
 GRAPH_CUT = Strategy(
-    "graph_cut", needs=frozenset({"embeddings"}), parameters=GraphCutParameters, select=_select
+    "graph_cut",
+    needs=frozenset({"embeddings"}),
+    parameters=GraphCutParameters,
+    select=_select,
+    title="Typical but not redundant",
+    why="These examples are like many others in the pool, and unlike the labelled "
+    "examples and each other.",
+    score="Similarity to the pool minus the weighted similarity to what is labelled or "
+    "already picked; larger was picked first.",
+    parts={
+        "pool_similarity": "Cosine similarity to the unlabelled examples, summed; larger is "
+        "more typical.",
+        "chosen_similarity": "Cosine similarity to the labelled examples and earlier picks, "
+        "summed; larger is more redundant.",
+    },
+    titles={
+        "pool_similarity": "similarity to pool",
+        "chosen_similarity": "similarity to labels and picks",
+    },
 )

@@ -12,7 +12,7 @@ from atgen_ray.core.errors import nearest
 from atgen_ray.scoring import FAITHFULNESS
 from atgen_ray.selection.kernels.divergence import mean_divergence
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
-from atgen_ray.selection.strategy import Candidates, Picks, Scores, pick_ids
+from atgen_ray.selection.strategy import Candidates, Picks, Scores, Strategy, pick_ids
 
 
 class HadasParameters(NoiseFilterParameters):
@@ -137,5 +137,31 @@ def _pick_apart(
 
 
 HADAS = with_noise_filter(
-    "hadas", frozenset({"generations", "texts", "labels"}), HadasParameters, _select
+    Strategy(
+        "hadas",
+        needs=frozenset({"generations", "texts", "labels"}),
+        parameters=HadasParameters,
+        select=_select,
+        title="Unsupported answers",
+        why="The model's answers to these examples say things that the prompt does not "
+        "support, and they fail in other ways than the labelled examples do. If the "
+        "strategy is set to faithful, well supported answers come first.",
+        score="Weighted sum of the lack of support and of diversity; larger was picked first.",
+        parts={
+            "semantic_frames": "Names, numbers and relations of the answer: how little of them "
+            "the prompt supports, from 0 to 1 (how much, if faithful answers "
+            "come first).",
+            "discourse": "The same for the sentences of the answer as wholes.",
+            "content": "The same for the single words of the answer.",
+            "level": "Weighted sum of the three judgements above.",
+            "diversity": "Mean divergence in nats between these judgements and those of the "
+            "labelled examples; 0 if nothing is labelled.",
+        },
+        titles={
+            "semantic_frames": "facts not supported",
+            "discourse": "sentences not supported",
+            "content": "words not supported",
+            "level": "lack of support",
+        },
+    )
 )

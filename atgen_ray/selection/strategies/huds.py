@@ -9,7 +9,7 @@ from atgen_ray.selection.kernels.clusters import cluster, distance_to_centers
 from atgen_ray.selection.kernels.draws import derive_seed
 from atgen_ray.selection.kernels.normalization import Scale, Stratification, normalize, stratify
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
-from atgen_ray.selection.strategy import Candidates, Scores
+from atgen_ray.selection.strategy import Candidates, Scores, Strategy
 from atgen_ray.selection.vectors import rows_finite
 
 
@@ -77,4 +77,32 @@ def _distance_in_strata(vectors: Vectors, strata: Integers, clusters: int, seed:
     return distance
 
 
-HUDS = with_noise_filter("huds", frozenset({"embeddings", "generations"}), HudsParameters, _select)
+HUDS = with_noise_filter(
+    Strategy(
+        "huds",
+        needs=frozenset({"embeddings", "generations"}),
+        parameters=HudsParameters,
+        select=_select,
+        title="Hybrid uncertainty and diversity",
+        why="These examples are hard for the model and unlike others that are just as hard: a "
+        "weighted sum of how uncertain the model is and how far the example lies from "
+        "its neighbours in difficulty.",
+        score="Weighted sum of uncertainty and diversity; larger was picked first.",
+        parts={
+            "uncertainty": "How unsure the model was of its own answer: by default a rank from "
+            "0 to 1, the least sure.",
+            "diversity": "How unlike others of like uncertainty it is: by default a rank from 0 "
+            "to 1, the most unlike.",
+            "nll": "Negative log-likelihood of the model's own answer for each token, in nats; "
+            "larger is less sure.",
+            "stratum": "Band of uncertainty that the example fell into, from 0 for the surest.",
+            "distance": "Cosine distance to the centre of its band; larger is further from the "
+            "typical example.",
+        },
+        titles={
+            "nll": "negative log-likelihood",
+            "stratum": "uncertainty band",
+            "distance": "distance to band centre",
+        },
+    )
+)

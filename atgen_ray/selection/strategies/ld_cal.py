@@ -13,7 +13,7 @@ from atgen_ray.selection.kernels.greedy import maximize
 from atgen_ray.selection.kernels.normalization import normalize, stratify
 from atgen_ray.selection.kernels.similarity import nearest
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
-from atgen_ray.selection.strategy import Candidates, Picks, pick_ids
+from atgen_ray.selection.strategy import Candidates, Picks, Strategy, pick_ids
 from atgen_ray.selection.vectors import quantised_vectors
 
 
@@ -76,5 +76,23 @@ def _near_band(bands: Integers, band: int, count: int) -> Integers:
 
 
 LD_CAL = with_noise_filter(
-    "ld_cal", frozenset({"embeddings", "generations"}), LdCalParameters, _select
+    Strategy(
+        "ld_cal",
+        needs=frozenset({"embeddings", "generations"}),
+        parameters=LdCalParameters,
+        select=_select,
+        title="From easy to hard",
+        why="Each round picks from its own band of difficulty, easy ones first. Within the "
+        "band these examples stand best for what the model is unsure of.",
+        score="What the pick added to the coverage of the pool, where uncertain examples count "
+        "more; it falls from pick to pick.",
+        parts={
+            "difficulty": "How unsure the model was of its own answer, which stands for "
+            "difficulty; larger is harder.",
+            "band": "Band of difficulty that the example belongs to, from 0 for the easiest.",
+        },
+        titles={
+            "band": "difficulty band",
+        },
+    )
 )

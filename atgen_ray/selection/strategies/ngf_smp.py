@@ -48,5 +48,20 @@ def _select(candidates: Candidates, parameters: NgfSmpParameters, count: int) ->
 
 
 NGF_SMP = Strategy(
-    "ngf_smp", needs=frozenset({"texts"}), parameters=NgfSmpParameters, select=_select
+    "ngf_smp",
+    needs=frozenset({"texts"}),
+    parameters=NgfSmpParameters,
+    select=_select,
+    title="Frequent phrases without a label",
+    why="The prompts of these examples hold many phrases that are frequent in the pool "
+    "and occur in no labelled prompt. Each pick makes its phrases known before the "
+    "next one is chosen.",
+    score="Frequency in the pool of the phrases that the prompt adds, summed and divided by "
+    "its length in words; larger was picked first.",
+    parts={
+        "words": "Length of the prompt in words.",
+    },
+    titles={
+        "words": "words in the prompt",
+    },
 )

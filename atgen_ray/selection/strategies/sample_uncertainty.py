@@ -22,7 +22,7 @@ from atgen_ray.scoring.disagreement import (
 )
 from atgen_ray.scoring.samples import mean_sample_probability
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
-from atgen_ray.selection.strategy import Candidates, Scores
+from atgen_ray.selection.strategy import Candidates, Scores, Strategy
 from atgen_ray.text.answers import AnswerForm
 
 
@@ -61,7 +61,17 @@ def _select(candidates: Candidates, parameters: SemanticEntropyParameters, count
 
 
 SEMANTIC_ENTROPY = with_noise_filter(
-    "semantic_entropy", frozenset({"samples"}), SemanticEntropyParameters, _select
+    Strategy(
+        "semantic_entropy",
+        needs=frozenset({"samples"}),
+        parameters=SemanticEntropyParameters,
+        select=_select,
+        title="Different meanings among samples",
+        why="The model was asked several times, and its answers to these examples mean "
+        "different things, not just the same thing in other words.",
+        score="Entropy over the meanings of the sampled answers in nats: 0 if all mean the "
+        "same, larger the more meanings share the samples.",
+    )
 )
 
 
@@ -95,7 +105,20 @@ def _select_self_consistency(
 
 
 SELF_CONSISTENCY = with_noise_filter(
-    "self_consistency", frozenset({"samples"}), SelfConsistencyParameters, _select_self_consistency
+    Strategy(
+        "self_consistency",
+        needs=frozenset({"samples"}),
+        parameters=SelfConsistencyParameters,
+        select=_select_self_consistency,
+        title="Disagreement among sampled answers",
+        why="The model was asked several times and gave different answers to these examples.",
+        score="How little the sampled answers agree, by the measure that the strategy is set "
+        "to; larger was picked first.",
+        parts={
+            "agreement": "Share of the samples that gave the most common answer; 1 is full "
+            "agreement.",
+        },
+    )
 )
 
 
@@ -119,7 +142,22 @@ def _select_cocoa(candidates: Candidates, parameters: CocoaParameters, count: in
 
 
 COCOA = with_noise_filter(
-    "cocoa", frozenset({"generations", "samples"}), CocoaParameters, _select_cocoa
+    Strategy(
+        "cocoa",
+        needs=frozenset({"generations", "samples"}),
+        parameters=CocoaParameters,
+        select=_select_cocoa,
+        title="Improbable and contradicted answers",
+        why="The model found its own answers to these examples improbable, and its further "
+        "samples say something else.",
+        score="The uncertainty of the answer multiplied by how little the samples agree with "
+        "it; larger was picked first.",
+        parts={
+            "uncertainty": "How unsure the model was of its own answer; larger is less sure.",
+            "inconsistency": "Mean difference between the answer and the samples, from 0 (the "
+            "same words) to 1 (no words in common).",
+        },
+    )
 )
 
 
@@ -144,7 +182,25 @@ def _select_ensp(candidates: Candidates, parameters: EnspParameters, count: int)
     return Scores(score, {"mean_probability": mean, "variance": variance})
 
 
-ENSP = with_noise_filter("ensp", frozenset({"samples"}), EnspParameters, _select_ensp)
+ENSP = with_noise_filter(
+    Strategy(
+        "ensp",
+        needs=frozenset({"samples"}),
+        parameters=EnspParameters,
+        select=_select_ensp,
+        title="Improbable samples",
+        why="The answers that the model drew for these examples are improbable to the model "
+        "itself, or their probabilities vary widely if the strategy is set to the "
+        "variance.",
+        score="1 minus the mean probability of the sampled answers, or the variance of those "
+        "probabilities; larger is less sure.",
+        parts={
+            "mean_probability": "Mean over the samples of their probability per token; 1 is "
+            "fully sure.",
+            "variance": "Variance of the samples' probabilities per token.",
+        },
+    )
+)
 
 
 class BleuvarParameters(NoiseFilterParameters):
@@ -167,4 +223,23 @@ def _select_bleuvar(candidates: Candidates, parameters: BleuvarParameters, count
     return Scores(np.where(variance >= cutoff, np.nan, variance), {"bleuvar": variance})
 
 
-BLEUVAR = with_noise_filter("bleuvar", frozenset({"samples"}), BleuvarParameters, _select_bleuvar)
+BLEUVAR = with_noise_filter(
+    Strategy(
+        "bleuvar",
+        needs=frozenset({"samples"}),
+        parameters=BleuvarParameters,
+        select=_select_bleuvar,
+        title="Different wording among samples",
+        why="The model was asked several times, and its answers to these examples share few "
+        "phrases with each other.",
+        score="Mean squared difference between the sampled answers, measured with BLEU: 0 if "
+        "all are the same, 1 if they share nothing.",
+        parts={
+            "bleuvar": "The same number as the score: the mean squared difference between the "
+            "samples.",
+        },
+        titles={
+            "bleuvar": "disagreement of samples",
+        },
+    )
+)

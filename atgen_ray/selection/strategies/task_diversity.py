@@ -9,7 +9,7 @@ from atgen_ray.scoring import normalized_nll
 from atgen_ray.selection.kernels.clusters import cluster, rank_in_groups
 from atgen_ray.selection.kernels.draws import derive_seed, draw_uniform
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
-from atgen_ray.selection.strategy import Candidates, Picks, Scores
+from atgen_ray.selection.strategy import Candidates, Picks, Scores, Strategy
 from atgen_ray.selection.vectors import quantised_vectors
 
 
@@ -53,5 +53,21 @@ def _select(
 
 
 TASK_DIVERSITY = with_noise_filter(
-    "task_diversity", frozenset({"embeddings", "generations"}), TaskDiversityParameters, _select
+    Strategy(
+        "task_diversity",
+        needs=frozenset({"embeddings", "generations"}),
+        parameters=TaskDiversityParameters,
+        select=_select,
+        title="More from weak tasks",
+        why="The pool was divided into clusters that stand for tasks. Tasks in which the "
+        "model is least confident received more places, and the examples within a task "
+        "were drawn at random.",
+        score="1 divided by the model's mean confidence in the task, divided by the example's "
+        "place within the task; larger was picked first.",
+        parts={
+            "task": "Number of the cluster that stands for the task.",
+            "task_confidence": "Mean probability per token of the model's own answers in that "
+            "task; 1 is fully sure.",
+        },
+    )
 )

@@ -10,7 +10,7 @@ from atgen_ray.scoring import mean_token_entropy
 from atgen_ray.selection.kernels.normalization import normalize
 from atgen_ray.selection.kernels.vocabulary import number_words
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
-from atgen_ray.selection.strategy import Candidates, Scores
+from atgen_ray.selection.strategy import Candidates, Scores, Strategy
 
 
 class TeDelfyParameters(NoiseFilterParameters):
@@ -65,5 +65,29 @@ def _decay(bags: list[Integers], frequency: Numbers, value: Numbers, decay: floa
 
 
 TE_DELFY = with_noise_filter(
-    "te_delfy", frozenset({"generations", "texts"}), TeDelfyParameters, _select
+    Strategy(
+        "te_delfy",
+        needs=frozenset({"generations", "texts"}),
+        parameters=TeDelfyParameters,
+        select=_select,
+        title="Uncertain answers to frequent words",
+        why="The model is unsure of its answers to these examples, and their prompts hold "
+        "words that are frequent in the pool and rare among the labels and the examples "
+        "ranked before.",
+        score="Mean of two ranks, by uncertainty and by word frequency, each from 0 (last) to 1 "
+        "(first).",
+        parts={
+            "entropy": "Entropy of the model's distribution over the next token in nats, "
+            "averaged over its answer; larger is less sure.",
+            "frequency": "Mean frequency in the pool of the prompt's words, lowered for words "
+            "that labelled prompts hold.",
+            "delfy": "The same frequency, lowered also for words of prompts that rank higher; "
+            "it keeps the batch diverse.",
+        },
+        titles={
+            "entropy": "token entropy",
+            "frequency": "word frequency",
+            "delfy": "word frequency without repeats",
+        },
+    )
 )

@@ -20,7 +20,7 @@ from atgen_ray.scoring import (
     sequence_nll,
 )
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
-from atgen_ray.selection.strategy import Candidates, Scores
+from atgen_ray.selection.strategy import Candidates, Scores, Strategy
 
 
 class NspParameters(NoiseFilterParameters):
@@ -43,7 +43,26 @@ def _select(candidates: Candidates, parameters: NspParameters, count: int) -> Sc
     return Scores(nll if parameters.scale == "nll" else -np.expm1(-nll), {"nll": nll})
 
 
-NSP = with_noise_filter("nsp", frozenset({"generations"}), NspParameters, _select)
+NSP = with_noise_filter(
+    Strategy(
+        "nsp",
+        needs=frozenset({"generations"}),
+        parameters=NspParameters,
+        select=_select,
+        title="Improbable answers",
+        why="The model gave its own answers to these examples a low probability, so it is "
+        "least sure of them.",
+        score="How improbable the model's own answer was, per token unless the strategy is set "
+        "to sum over tokens; larger was picked first.",
+        parts={
+            "nll": "Negative log-likelihood of the model's own answer in nats, per token or "
+            "summed as the strategy is set; larger is less sure.",
+        },
+        titles={
+            "nll": "negative log-likelihood",
+        },
+    )
+)
 
 
 class EntropyParameters(NoiseFilterParameters):
@@ -56,7 +75,17 @@ def _select_entropy(candidates: Candidates, parameters: EntropyParameters, count
 
 
 ENTROPY = with_noise_filter(
-    "entropy", frozenset({"generations"}), EntropyParameters, _select_entropy
+    Strategy(
+        "entropy",
+        needs=frozenset({"generations"}),
+        parameters=EntropyParameters,
+        select=_select_entropy,
+        title="Uncertain next tokens",
+        why="While the model wrote its answers to these examples, many different next tokens "
+        "were likely, so it was undecided at most steps.",
+        score="Entropy of the model's distribution over the next token in nats, averaged over "
+        "its answer; larger is less sure.",
+    )
 )
 
 
@@ -74,7 +103,19 @@ def _select_margin(candidates: Candidates, parameters: MarginParameters, count: 
     return Scores(measure(candidates.outputs()))
 
 
-MARGIN = with_noise_filter("margin", frozenset({"generations"}), MarginParameters, _select_margin)
+MARGIN = with_noise_filter(
+    Strategy(
+        "margin",
+        needs=frozenset({"generations"}),
+        parameters=MarginParameters,
+        select=_select_margin,
+        title="Close second choices",
+        why="While the model wrote its answers to these examples, the second most likely "
+        "token came close to the most likely one.",
+        score="1 minus the difference in probability between the two most likely tokens, as a "
+        "mean over the answer or at its closest step; larger is less sure.",
+    )
+)
 
 
 class MaxTokenParameters(NoiseFilterParameters):
@@ -87,5 +128,15 @@ def _select_max_token(candidates: Candidates, parameters: MaxTokenParameters, co
 
 
 MAX_TOKEN = with_noise_filter(
-    "max_token", frozenset({"generations"}), MaxTokenParameters, _select_max_token
+    Strategy(
+        "max_token",
+        needs=frozenset({"generations"}),
+        parameters=MaxTokenParameters,
+        select=_select_max_token,
+        title="Least likely token",
+        why="The model's answer to each of these examples holds at least one token that the "
+        "model itself found very improbable.",
+        score="Negative log-probability of the least likely token of the answer in nats; larger "
+        "is less sure.",
+    )
 )

@@ -2,6 +2,7 @@
 entered as YAML.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -10,32 +11,14 @@ from pydantic_core import to_jsonable_python
 
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import list_presets, read_tree
+from atgen_ray.config.plugins import ANNOTATOR_PLUGINS, PLUGIN
+from atgen_ray.config.reference import EVERYDAY
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.schema import describe_field, find_alternatives, find_section, type_name
 from atgen_ray.core.strict_yaml import dump_yaml
 from atgen_ray.selection import STRATEGIES
 
 Kind = Literal["text", "lines", "integer", "number", "choice"]
-GROUPS = {
-    "Run": ["name", "seed"],
-    "Data": ["data.pool", "data.test", "data.input", "data.references"],
-    "Task and model": [
-        "prompt.system",
-        "prompt.template",
-        "model.id",
-        "model.max_prompt_tokens",
-        "model.max_new_tokens",
-    ],
-    "Selection": ["selection.strategy", "selection.count", "selection.candidates"],
-    "Annotator": [
-        "annotator.type",
-        "annotator.model",
-        "annotator.guidelines",
-        "annotator.price_per_label",
-    ],
-    "Training": ["training.epochs", "training.learning_rate", "training.batch_size"],
-    "Stopping": ["stopping.rounds", "stopping.labels", "stopping.dollars"],
-}
 LINES = {"prompt.system", "prompt.template", "annotator.guidelines"}
 FILES = {"data.pool", "data.test"}
 COLUMNS = {"data.input", "data.references"}
@@ -76,7 +59,7 @@ def build_form(preset: str | None) -> tuple[dict[str, list[FormField]], str]:
         tree = read_tree(preset)
     fields = {
         group: [_build_field(key, _take(tree, key)) for key in keys]
-        for group, keys in GROUPS.items()
+        for group, keys in EVERYDAY.items()
     }
     rest = {key: value for key, value in tree.items() if value != {}}
     return fields, dump_yaml(rest) if rest else ""
@@ -119,16 +102,22 @@ def _find_fields(key: str) -> tuple[list[FieldInfo], list[str]]:
                 if last in section.model_fields
                 and find_section(section.model_fields[last].annotation) is None
             }
-            return list(plain.values()), [] if last == field.discriminator else list(plain)
+            types = [] if last == field.discriminator else _name_types(plain)
+            return list(plain.values()), types
         model = find_section(field.annotation)
     return [model.model_fields[last]], []
+
+
+def _name_types(types: Iterable[str]) -> list[str]:
+    """Types of annotators as a person chooses them: plug-ins by their names."""
+    return [name for each in types for name in (ANNOTATOR_PLUGINS if each == PLUGIN else [each])]
 
 
 def _list_choices(key: str, field: FieldInfo) -> list[str]:
     if key == "selection.strategy":
         return sorted(STRATEGIES)
     if key == "annotator.type":
-        return list(find_alternatives(RunConfig.model_fields["annotator"]))
+        return _name_types(find_alternatives(RunConfig.model_fields["annotator"]))
     return (
         [str(choice) for choice in get_args(field.annotation)]
         if get_origin(field.annotation) is Literal

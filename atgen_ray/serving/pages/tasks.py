@@ -10,7 +10,7 @@ from atgen_ray.annotation.human.progress import measure_team
 from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.config.selection import name_strategy
 from atgen_ray.core.names import NAME_PATTERN
-from atgen_ray.reporting.strategy_texts import explain_strategy
+from atgen_ray.selection import explain_strategy
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.store.journal import Journal
@@ -26,15 +26,14 @@ def task_pages(journal: Journal) -> APIRouter:
     def annotate(request: Request, name: Name) -> Response:
         guidelines = open_task_store(journal, name).config.guidelines
         config = journal.run(name).config
-        # Of the first round and of later ones: the page shows that of the task at hand.
+        # Of the first round and of later ones: the page shows the one that its task names.
         names = dict.fromkeys(name_strategy(config, round) for round in (1, 2))
-        strategies = [vars(explain_strategy(each)) | {"name": each} for each in names if each]
         return render(
             request,
             "annotate.html.j2",
             name=name,
             guidelines=guidelines or _describe_prompt(config),
-            strategies=strategies,
+            explanations={each: explain_strategy(each) for each in names if each},
         )
 
     @router.get("/annotate/{name}/disputes", dependencies=[allow("admin")])

@@ -51,7 +51,9 @@ class SelectBody(Body):
     examples: list[ExampleBody] | None = None
     dataset: DatasetBody | None = None
     labeled: list[LabeledBody] = Field(default_factory=list)
-    strategy: Word = Field("huds", description="`atgen-ray config explain` lists all")
+    strategy: Word = Field(
+        "huds", description="`atgen-ray config explain selection.strategy` lists them"
+    )
     parameters: dict[Word, JsonValue] = Field(default_factory=dict)
     count: Annotated[int, Field(ge=1, le=2**31)] = 10
     model: Word | None = Field(

@@ -162,7 +162,8 @@ function explain(task) {
   if (!task.why) return;
   const meaning = document.querySelector(`template[data-strategy="${window.CSS.escape(task.why.strategy)}"]`);
   if (meaning) holder.append(meaning.content.cloneNode(true));
-  const parts = Object.entries(task.why.parts ?? {}).map(([name, value]) => `${name} ${value?.toPrecision(3)}`);
+  const title = (part) => meaning?.content.querySelector(`[data-part="${window.CSS.escape(part)}"]`)?.textContent ?? part.replaceAll("_", " ");
+  const parts = Object.entries(task.why.parts ?? {}).map(([name, value]) => `${title(name)} ${value?.toPrecision(3)}`);
   const line = document.createElement("p");
   line.textContent = `Picked as number ${task.why.rank} by ${task.why.strategy}; ${["score " + task.why.score?.toPrecision(3), ...parts].join(", ")}.`;
   holder.append(line);

@@ -1,17 +1,19 @@
-"""Pools for the tests of selection: plain, degenerate and broken ones."""
+"""Made-up pools for tests of strategies: plain ones, degenerate ones, and ones with broken rows."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
 from atgen_ray.core.records import FEATURES_SCHEMA
-from atgen_ray.selection import Embeddings, States, select_batch
+from atgen_ray.selection import Embeddings, States, Strategy, select_batch
 
 # Few directions, so that identical and opposite embeddings are common.
-DIRECTIONS = [
+DIRECTIONS: list[tuple[float, ...]] = [
     (1, 0, 0),
     (0, 1, 0),
     (-1, 0, 0),
@@ -29,7 +31,7 @@ TEXTS = [
     "Ada met Bob in Rome. Then they left.",
     "中文",
 ]
-SAMPLES = [
+SAMPLES: list[list[str]] = [
     [],
     ["4"],
     ["4", "4"],
@@ -37,7 +39,7 @@ SAMPLES = [
     ["Rome", "rome.", "In Rome", "Paris"],
     ["a b c d e", "a b c d f"],
 ]
-LOGPROBS = [
+LOGPROBS: list[list[float] | None] = [
     [-0.1],
     [-0.1, -0.3],
     [-2.0, -4.0, -0.5],
@@ -51,7 +53,7 @@ LOGPROBS = [
 
 @dataclass(frozen=True)
 class Pool:
-    """Everything `select_batch` may be given; rows of all lists belong to `ids`."""
+    """Everything `select_batch` may be given; row i of every list belongs to `ids[i]`."""
 
     ids: list[str]
     vectors: list[tuple[float, ...]]
@@ -68,30 +70,44 @@ class Pool:
 
     @property
     def open(self) -> set[str]:
+        """Ids of the examples that may be picked."""
         return set(self.ids) - self.labeled - self.excluded
 
     def take(self, order: list[int]) -> "Pool":
-        columns = ("ids", "vectors", "logprobs", "texts", "samples")
+        """The rows at `order`, in that order."""
         return replace(
-            self, **{name: [getattr(self, name)[row] for row in order] for name in columns}
+            self,
+            ids=[self.ids[row] for row in order],
+            vectors=[self.vectors[row] for row in order],
+            logprobs=[self.logprobs[row] for row in order],
+            texts=[self.texts[row] for row in order],
+            samples=[self.samples[row] for row in order],
         )
 
     def embeddings(self) -> Embeddings:
+        """Of all rows."""
         return Embeddings(self.ids, np.array(self.vectors, dtype=np.float32))
 
     def features(self) -> pa.Table:
+        """The model's outputs, FEATURES_SCHEMA."""
         rows = [
             feature_row(*row) for row in zip(self.ids, self.logprobs, self.samples, strict=True)
         ]
         return pa.Table.from_pylist(rows, schema=FEATURES_SCHEMA)
 
     def states(self) -> States:
+        """Hidden states of all rows: the embeddings, three times as long."""
         return States(self.ids, 3 * np.array(self.vectors, dtype=np.float32))
 
     def select(
-        self, strategy: str, count: int, parameters: dict | None = None, **given
+        self,
+        strategy: str | Strategy,
+        count: int,
+        parameters: Mapping[str, Any] | None = None,
+        **given: Any,
     ) -> pa.Table:
-        inputs = {
+        """`select_batch` on this pool; `given` replaces single arguments, None leaves one out."""
+        inputs: dict[str, Any] = {
             "embeddings": self.embeddings(),
             "features": self.features(),
             "texts": dict(zip(self.ids, self.texts, strict=True)),
@@ -111,7 +127,8 @@ class Pool:
         )
 
 
-def feature_row(id: str, logprobs: list[float] | None, samples: list[str]) -> dict:
+def feature_row(id: str, logprobs: list[float] | None, samples: list[str]) -> dict[str, Any]:
+    """A row of FEATURES_SCHEMA; without log-probabilities the model failed on the example."""
     tokens = logprobs or []
     return {
         "id": id,
@@ -155,10 +172,11 @@ def pools(draw: st.DrawFn) -> Pool:
     """
     names = st.text("abcxyz0123456789é", min_size=1, max_size=4)
     ids = draw(st.lists(names, unique=True, min_size=1, max_size=12))
-    vectors, logprobs, texts, samples = (
-        draw(st.lists(st.sampled_from(kind), min_size=len(ids), max_size=len(ids)))
-        for kind in (DIRECTIONS, LOGPROBS, TEXTS, SAMPLES)
-    )
+    size = len(ids)
+    vectors = draw(st.lists(st.sampled_from(DIRECTIONS), min_size=size, max_size=size))
+    logprobs = draw(st.lists(st.sampled_from(LOGPROBS), min_size=size, max_size=size))
+    texts = draw(st.lists(st.sampled_from(TEXTS), min_size=size, max_size=size))
+    samples = draw(st.lists(st.sampled_from(SAMPLES), min_size=size, max_size=size))
     taken = draw(
         st.lists(
             st.sampled_from(["open", "open", "labeled", "excluded"]),
