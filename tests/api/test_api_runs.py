@@ -14,7 +14,7 @@ from projects import Project
 import atgen_ray
 from atgen_ray.core.records import Annotation
 from atgen_ray.store.journal import Journal, open_journal
-from atgen_ray.store.owner import Owner
+from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
 
@@ -34,7 +34,7 @@ def begin(name: str = "haiku") -> Journal:
     """A run in the default storage that a controller of this process has begun."""
     journal = open_journal("./atgen-runs")
     journal.create_run(name, {"name": name}, "")
-    lease = journal.acquire(name, Owner("controller", pid=os.getpid()), 60)
+    lease = journal.acquire(name, ProcessIdentity("controller", pid=os.getpid()), 60)
     journal.set_status(lease, "running")
     return journal
 
@@ -146,7 +146,7 @@ def test_a_run_is_shown_in_a_notebook_with_everything_escaped(run: atgen_ray.Run
 def test_a_message_with_markup_is_escaped() -> None:
     journal = open_journal("./atgen-runs")
     journal.create_run("haiku", {"name": "haiku"}, "")
-    lease = journal.acquire("haiku", Owner("controller", pid=os.getpid()), 60)
+    lease = journal.acquire("haiku", ProcessIdentity("controller", pid=os.getpid()), 60)
     journal.append(lease, "failed", payload={"message": "<script>alert(1)</script>"})
     journal.set_status(lease, "failed")
     page = atgen_ray.open_run("haiku")._repr_html_()
@@ -210,7 +210,7 @@ def test_the_journal_may_be_at_a_url_of_its_own(tmp_path: Path) -> None:
 def test_a_label_that_is_no_text_of_utf_8_reaches_the_frame() -> None:
     journal = open_journal("./atgen-runs")
     journal.create_run("haiku", {"name": "haiku"}, "")
-    lease = journal.acquire("haiku", Owner("controller", pid=os.getpid()), 60)
+    lease = journal.acquire("haiku", ProcessIdentity("controller", pid=os.getpid()), 60)
     from atgen_ray.core.records import POOL_SCHEMA
 
     row = {"id": "e1", "row": 0, "text": "x", "content": "x"}
