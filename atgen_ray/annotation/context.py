@@ -92,9 +92,6 @@ class Annotator(Protocol):
         An example with neither was left out because a budget ran out; the journal has an event
         that says so.
 
-        An example with neither was left out because a budget was met; the journal has an event that
-        says so.
-
         Raises:
             RunStopped: the run is to stop, or to pause; everything that was paid for is in the
                 journal.

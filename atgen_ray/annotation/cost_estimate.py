@@ -34,11 +34,6 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
     cent of a provider's own on English; output tokens are counted as the longest that are
     allowed. `dollars_at_most` is what the ledger would reserve: a token for every byte of a
     prompt, all repairs, and every example for a router's second annotator.
-
-    Tokens of a prompt are counted with the tokenizer of the taught model, which comes within a few
-    per cent of a provider's own on English; of answers the longest allowed are counted.
-    `dollars_at_most` is what the ledger would hold: it counts a token for every byte of a prompt,
-    and repairs; a router's second annotator labels everything.
     """
     dollars = 0.0
     at_most = 0.0
@@ -96,8 +91,11 @@ def check_budget(config: RunConfig, texts: Sequence[str]) -> None:
     if not texts:
         return
     worst = _price_label(config, min(texts, key=lambda text: len(text.encode("utf-8", "replace"))))
-    for key in ("dollars", "dollars_per_round"):
-        dollars = getattr(config.stopping, key)
+    budgets = {
+        "dollars": config.stopping.dollars,
+        "dollars_per_round": config.stopping.dollars_per_round,
+    }
+    for key, dollars in budgets.items():
         if dollars is not None and to_nano(dollars) < worst:
             raise UserError(
                 f"stopping.{key} is {dollars}, expected at least {format_dollars(worst)}, which "

@@ -97,9 +97,9 @@ def check_model(config: "RunConfig") -> None:
     from atgen_ray.preflight.check import Setting
     from atgen_ray.preflight.checkpoints import check_models
     from atgen_ray.preflight.packages import check_engines
-    from atgen_ray.preflight.placement import count_local_gpus
+    from atgen_ray.ray_runtime.private_api import count_visible_gpus
     from atgen_ray.ray_runtime.session import is_private
 
     if is_private():  # else the machines that count are elsewhere
-        setting = Setting(config, "select", count_local_gpus())
+        setting = Setting(config, "select", float(count_visible_gpus()))
         raise_problems(run_checks((check_engines, check_models), setting))

@@ -36,7 +36,7 @@ class DatasetAnnotatorConfig(Section):
 
 
 class EmailConfig(Section):
-    """Who is told by e-mail. The password is read from the environment: ATGEN_SMTP_PASSWORD."""
+    """E-mail to annotators. The password is read from the environment: ATGEN_SMTP_PASSWORD."""
 
     to: Annotated[list[str], Field(min_length=1)] = Field(description="Addresses of the annotators")
     sender: str = Field(description="Address that it comes from")
@@ -63,13 +63,12 @@ class EmailConfig(Section):
 
 
 class NoticeConfig(Section):
-    """How people hear that new tasks are up."""
+    """Notifications of annotators about new tasks."""
 
     webhook: str | None = Field(
         None,
         description="URL that a JSON message is posted to; null: ATGEN_WEBHOOK_URL in the "
-        "environment, where one with "
-        "a secret in it belongs, or none",
+        "environment, where one with a secret in it belongs, or none",
     )
     email: EmailConfig | None = Field(None, description="Who is told by e-mail; null: nobody")
     service: str | None = Field(
@@ -99,15 +98,14 @@ class HumanAnnotatorConfig(Section):
     mode: Literal["design", "rounds"] = Field(
         "design",
         description="design: all examples of the run at once, so that nobody waits for training; "
-        "rounds: the next ones "
-        "once the model has learnt from the last (what a router passes on always comes in rounds)",
+        "rounds: the next ones once the model has learnt from the last (what a router passes on "
+        "always comes in rounds)",
     )
     overlap: PositiveInt = Field(1, description="People who label each example")
     adjudicate_below: Fraction = Field(
         0.9,
         description="An admin decides where the mean edit similarity of the answers is lower; "
-        "otherwise the one "
-        "nearest to all others is the label",
+        "otherwise the one nearest to all others is the label",
     )
     drafts: Literal["shown", "blind", "off"] = Field(
         "shown",
@@ -129,8 +127,8 @@ class HumanAnnotatorConfig(Section):
 
 
 class ChecksConfig(Section):
-    """What an answer must be to become a label; one that is not is asked for once more, then a dead
-    letter.
+    """Checks that an answer must pass to become a label. The question is asked once more for one
+    that fails; then the example becomes a dead letter.
     """
 
     min_chars: NonNegativeInt = Field(1, description="Shortest label in characters")
@@ -166,7 +164,7 @@ class ChecksConfig(Section):
 
 
 class LLMAnnotatorConfig(Section):
-    """What all annotating language models share."""
+    """Settings of all annotating language models."""
 
     guidelines: str = Field(
         "", description="What a label is: the system turn, after prompt.system and the template"
@@ -219,7 +217,7 @@ class PriceConfig(Section):
 
 
 class RemoteAnnotatorConfig(LLMAnnotatorConfig):
-    """What the annotators of paid providers share."""
+    """Settings of the annotators of paid providers."""
 
     model: str = Field(description="Name of the model at the provider")
     mode: Literal["sync", "batch"] = Field(
@@ -259,8 +257,7 @@ class RemoteAnnotatorConfig(LLMAnnotatorConfig):
     in_doubt: Changeable[Literal["bury", "resend"]] = Field(
         "bury",
         description="A request whose answer was lost and cannot be looked up may be billed: bury "
-        "counts its worst "
-        "case as paid and never sends it again; resend may pay twice",
+        "counts its worst case as paid and never sends it again; resend may pay twice",
     )
 
 
@@ -273,8 +270,7 @@ class OpenAIAnnotatorConfig(RemoteAnnotatorConfig):
     recovery: Literal["auto", "stored", "none"] = Field(
         "auto",
         description="stored: OpenAI keeps every completion, so that one whose answer was lost is "
-        "found, not paid "
-        "again; auto: stored at OpenAI, none at a base_url",
+        "found, not paid again; auto: stored at OpenAI, none at a base_url",
     )
 
 

@@ -28,7 +28,7 @@ class DuplicatesConfig(Section):
 
 
 class DataConfig(Section):
-    """Where the examples are and which columns hold what."""
+    """Location of the examples, and the columns of input and answers."""
 
     pool: str = Field(
         description="File, folder, glob or URL of the pool, a Hugging Face dataset id, or "
@@ -44,8 +44,8 @@ class DataConfig(Section):
     path: str | None = Field(
         None,
         description="Folder that holds the dataset instead of what `pool` and `test` name: made "
-        "by save_to_disk, or "
-        "with files named by their splits (train.jsonl, test.csv, train-00000-of-00001.parquet)",
+        "by save_to_disk, or with files named by their splits (train.jsonl, test.csv, "
+        "train-00000-of-00001.parquet)",
     )
     subset: str | None = Field(None, description="Configuration name of a Hugging Face dataset")
     revision: str | None = Field(
@@ -73,8 +73,7 @@ class DataConfig(Section):
     reference_template: str | None = Field(
         None,
         description="Jinja template that makes the one reference of a row from all of its "
-        "columns, as "
-        "{{ 'ABCD'[answer] }}; null: the references as they are",
+        "columns, as {{ 'ABCD'[answer] }}; null: the references as they are",
     )
     merge_repeats: bool = Field(
         False,
@@ -102,7 +101,7 @@ class Shot(Section):
 
 
 class PromptConfig(Section):
-    """How an example becomes a prompt; the tokenizer's own chat template does the rest."""
+    """Turns of the prompt made of an example; the tokenizer's own chat template joins them."""
 
     system: str | None = Field(
         None, description="System turn; null leaves the chat template's own default"

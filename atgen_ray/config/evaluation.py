@@ -26,9 +26,8 @@ class EvaluationConfig(Section):
     metrics: list[str] | None = Field(
         None,
         description="Metrics computed on the test set (and the dev split); null: ROUGE, exact "
-        "match and F1, with chrF "
-        "in the place of ROUGE-1 and ROUGE-2 where the references are written without spaces "
-        "between words",
+        "match and F1, with chrF in the place of ROUGE-1 and ROUGE-2 where the references are "
+        "written without spaces between words",
     )
     models: MetricModelsConfig = Field(default_factory=MetricModelsConfig)
     judge: AnyLLMAnnotatorConfig | None = Field(

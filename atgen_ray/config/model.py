@@ -29,16 +29,15 @@ class ModelConfig(Section):
     dtype: Dtype = Field(
         "auto",
         description="Number format of the base model; auto: bfloat16 where the hardware has it, "
-        "else float32. A tuned "
-        "model computes in float32: less would round small updates away",
+        "else float32. A tuned model computes in float32: less would round small updates away",
     )
     max_prompt_tokens: PositiveInt = Field(1024, description="Longest prompt in tokens")
     max_new_tokens: PositiveInt = Field(64, description="Longest answer in tokens")
     host: Changeable[Literal["batch", "serve"]] = Field(
         "batch",
         description="Where engines live: batch puts them in Ray Data actors for a step of the "
-        "run; serve uses the "
-        "replicas of the service in the same Ray cluster, shared with its callers",
+        "run; serve uses the replicas of the service in the same Ray cluster, shared with its "
+        "callers",
     )
 
 
@@ -57,8 +56,7 @@ class EngineConfig(Section):
     threads_per_worker: Changeable[PositiveInt | None] = Field(
         None,
         description="Compute threads of a replica on CPU; null: the machine's cores over "
-        "`workers`, less one "
-        "for vLLM in the service",
+        "`workers`, less one for vLLM in the service",
     )
     gpus_per_worker: Changeable[NonNegativeFloat | None] = Field(
         None, description="GPUs of a replica; null: one where the cluster has GPUs, else none"
@@ -67,15 +65,13 @@ class EngineConfig(Section):
     adapters: Literal["auto", "name", "merged"] = Field(
         "auto",
         description="How vLLM takes an adapter. auto, merged: added to the weights, in float32. "
-        "name: beside the base "
-        "model by vLLM's kernels, which are slow on a CPU, and on a GPU compute in 16 bits: set "
-        "adapter_tolerance",
+        "name: beside the base model by vLLM's kernels, which are slow on a CPU, and on a GPU "
+        "compute in 16 bits: set adapter_tolerance",
     )
     adapter_tolerance: Changeable[PositiveFloat] = Field(
         0.03,
         description="How far an adapter's effect on log-probabilities may be from its effect in "
-        "peft and float32, as a "
-        "share of it; a run fails beyond that",
+        "peft and float32, as a share of it; a run fails beyond that",
     )
     check_rows: Changeable[int] = Field(
         4,

@@ -1,7 +1,7 @@
-"""Plug-ins that the configuration names beside strategies and metrics: annotators, engines and
-checks of labels.
+"""Registries of plug-ins that the configuration names: annotators, engines and checks of labels.
 
-What is built in of these stands in higher rooms; here are only the names that are taken.
+The built-in members are in higher rooms; here are only their names, which no plug-in may take.
+Strategies and metrics have registries in their own rooms.
 """
 
 from collections.abc import Callable
@@ -46,8 +46,8 @@ CHECKS: Registry[Callable[[str, str], str | None]] = Registry(
 
 
 def name_annotator(tree: Any) -> Any:
-    """A section of an annotator with `type: NAME` of a plug-in brought to its resolved form; a type
-    alone becomes a section.
+    """Return the section of an annotator with `type: NAME` of a plug-in in its resolved form; a
+    type alone becomes a section. Any other section is returned as it is.
     """
     tree = {"type": tree} if isinstance(tree, str) else tree
     if not isinstance(tree, dict) or not isinstance(tree.get("type"), str):

@@ -1,8 +1,8 @@
-"""The reference of all settings, made from the configuration's own models: `atgen-ray config
-explain`, the form of a new run and the documentation show these texts.
+"""Reference of all settings, made from the configuration's own models: `atgen-ray config explain`,
+the form of a new run and the documentation show these texts.
 
-A setting is a row of `key`, `type`, `default` and `description`. Where a section may be of several
-types, as the annotator, its keys are written `annotator[openai].model`.
+A setting is a row of `key`, `type`, `default` and `description`. If a section may be of several
+types, such as the annotator, its keys are written `annotator[openai].model`.
 """
 
 import re
@@ -43,20 +43,21 @@ TAG = re.compile(r"\[\w+\]")
 
 
 def explain_config() -> Iterator[Row]:
-    """Every setting, in the order of the tree."""
+    """Yield every setting, in the order of the tree."""
     yield from list_settings(RunConfig)
 
 
 def explain_strategies() -> Iterator[dict[str, Any]]:
-    """Every strategy by name: `title`, `why`, `score`, `parts` with their titles, `description`
-    and `parameters` as in `explain_config`. Plug-ins that cannot be imported are left out.
+    """Yield every strategy by name: `title`, `why`, `score`, `parts` with their titles,
+    `description` and `parameters` as in `explain_config`. Plug-ins that cannot be imported are left
+    out.
     """
     for name, _ in STRATEGIES.list_usable():
         yield describe_strategy(name)
 
 
 def describe_strategy(name: str) -> dict[str, Any]:
-    """One strategy as in `explain_strategies`.
+    """Return one strategy as in `explain_strategies`.
 
     Raises:
         UserError: there is no such strategy, or it is a plug-in that cannot be imported.
@@ -80,15 +81,15 @@ def describe_strategy(name: str) -> dict[str, Any]:
 
 
 def explain_everyday() -> Iterator[tuple[str, list[Row]]]:
-    """The settings of `EVERYDAY` by group."""
+    """Return the settings of `EVERYDAY` by group."""
     rows = merge_types(explain_config())
     for group, keys in EVERYDAY.items():
         yield group, [rows[key] for key in keys]
 
 
 def explain_key(key: str, name: str | None = None) -> list[Row]:
-    """The setting `key` and all settings below it; of a section of several types, those of the type
-    `name`.
+    """Return the setting `key` and all settings below it; of a section of several types, those of
+    the type `name`.
 
     `annotator.model` stands for the key of every type. Strategies are left to `describe_strategy`.
 
@@ -121,7 +122,7 @@ def explain_key(key: str, name: str | None = None) -> list[Row]:
 
 
 def list_names(key: str) -> Mapping[str, str]:
-    """What may stand at `key` by name, with a line on each; empty where names are not of a list."""
+    """Return the names that may stand at `key` with a line on each; empty if there is no list."""
     if key in STRATEGY_KEYS:
         return {name: strategy.title for name, strategy in STRATEGIES.list_usable()}
     if key == "evaluation.metrics":
@@ -134,7 +135,7 @@ def list_names(key: str) -> Mapping[str, str]:
 
 
 def search_settings(words: Iterable[str]) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Settings, and strategies, in whose names and texts every one of `words` occurs, in any
+    """Return settings and strategies in whose names and texts every one of `words` occurs, in any
     case.
     """
     wanted = [word.casefold() for word in words]
@@ -157,7 +158,7 @@ def search_settings(words: Iterable[str]) -> tuple[list[Row], list[dict[str, Any
 
 
 def merge_types(rows: Iterable[Row]) -> dict[str, Row]:
-    """Rows by key without the types of sections; keys that several types have become one row."""
+    """Return rows by key without the types of sections; a key of several types is one row."""
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         grouped.setdefault(TAG.sub("", row["key"]), []).append(row)
@@ -173,7 +174,7 @@ def merge_types(rows: Iterable[Row]) -> dict[str, Row]:
 
 
 def _is_below(key: str, above: str) -> bool:
-    """Whether `key` is `above`, with or without the types of sections, or below it."""
+    """Return whether `key` is `above`, with or without the types of sections, or below it."""
     return any(
         each == above or each.startswith((f"{above}.", f"{above}["))
         for each in (key, TAG.sub("", key))

@@ -45,21 +45,20 @@ class RunConfig(Section):
     database_url: Changeable[SecretStr | None] = Field(
         None,
         description="URL of the journal, postgresql:// or sqlite:///FILE; null: SQLite at "
-        "<storage>/atgen.db. Better "
-        "given in the environment as ATGEN_DATABASE_URL, where every command finds it",
+        "<storage>/atgen.db. Better given in the environment as ATGEN_DATABASE_URL, where every "
+        "command finds it",
     )
     cache: Changeable[str | None] = Field(
         None,
         description="Folder or fsspec URL where runs share embeddings and the untuned model's "
-        "outputs by content; "
-        "null: nothing is shared. Results are those of a run alone but for the last bits, as "
-        "other rows share a batch",
+        "outputs by content; null: nothing is shared. Results are those of a run alone but for "
+        "the last bits, as other rows share a batch",
     )
     fork_from: str | None = Field(
         None,
         description="RUN or RUN:ROUND: pool, labels and ledger of that run of the same storage, "
-        "up to that round, are "
-        "taken over, and this run goes on from there in its own way; null: a run of its own",
+        "up to that round, are taken over, and this run goes on from there in its own way; null: "
+        "a run of its own",
     )
     data: DataConfig
     prompt: PromptConfig = Field(default_factory=PromptConfig)
@@ -160,6 +159,7 @@ class RunConfig(Section):
                 f"{key}.guidelines is empty, expected what a label is, or a prompt.template that "
                 f"asks for it"
             )
+        # Greedy votes are all the same, so that their agreement would say nothing.
         if annotator.votes > 1 and annotator.temperature == 0:
             raise ValueError(
                 f"{key}.votes is {annotator.votes}, expected {key}.temperature above 0 beside it, "

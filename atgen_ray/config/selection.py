@@ -57,14 +57,12 @@ class SelectionConfig(Section):
     shortlist: ShortlistConfig | None = Field(
         None,
         description="Let the model look at a shortlist only, where the strategy asks for its "
-        "outputs; null: at all "
-        "candidates",
+        "outputs; null: at all candidates",
     )
     workers: Changeable[PositiveInt | None] = Field(
         None,
         description="Ray workers that share the selection from over 20,000 candidates, one CPU "
-        "each; null: all CPUs of "
-        "the cluster. The picks are the same on any number of them",
+        "each; null: all CPUs of the cluster. The picks are the same on any number of them",
     )
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from atgen_ray.core.schema import Section
 
 
 class LimitsConfig(Section):
-    """How much one request, and all requests together, may ask for."""
+    """Limits of one request and of all requests together."""
 
     body_bytes: PositiveInt = Field(
         8 * 2**20, description="Largest request body; a larger one gets 413"
@@ -68,8 +68,8 @@ class LimitsConfig(Section):
     inline_tokens: PositiveInt = Field(
         10_000,
         description="Tokens that the model may write for a selection that is answered at once, "
-        "model.max_new_tokens an "
-        "output; a dearer one becomes a background job, and so does one that reads hidden states",
+        "model.max_new_tokens an output; a dearer one becomes a background job, and so does one "
+        "that reads hidden states",
     )
     examples: PositiveInt = Field(1_000_000, description="Examples of one selection at most")
     output_tokens: PositiveInt = Field(
@@ -83,7 +83,7 @@ class LimitsConfig(Section):
 
 
 class ReplicaConfig(Section):
-    """How a model replica works through what it is asked."""
+    """Settings of a model replica."""
 
     slots: PositiveInt | None = Field(
         None,
@@ -111,8 +111,8 @@ class ReplicaConfig(Section):
     stall_seconds: PositiveFloat = Field(
         60.0,
         description="Without a step of the engine for this long, while somebody waits, a replica "
-        "is replaced; no less "
-        "than the engine's longest step, which is the first pass over long prompts",
+        "is replaced; no less than the engine's longest step, which is the first pass over long "
+        "prompts",
     )
 
     def count_slots(self, backend: str) -> int:
@@ -148,8 +148,7 @@ class ServiceConfig(Section):
     data_roots: list[str] = Field(
         default_factory=list,
         description="Folders, URLs and packages (package://NAME) below which selections and runs "
-        "given over HTTP may "
-        "read; none: only hub ids and the packages of the demo",
+        "given over HTTP may read; none: only hub ids and the packages of the demo",
     )
     base_urls: list[str] = Field(
         default_factory=list,

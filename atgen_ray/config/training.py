@@ -35,8 +35,7 @@ class TrainingConfig(Section):
     method: Method = Field(
         "lora",
         description="lora; rslora: scaled by alpha / sqrt(rank); dora: magnitude and direction "
-        "apart; qlora: lora on a "
-        "base in 4 bits (GPU); full: all weights",
+        "apart; qlora: lora on a base in 4 bits (GPU); full: all weights",
     )
     backend: Literal["transformers", "unsloth"] = Field(
         "transformers",
@@ -69,16 +68,15 @@ class TrainingConfig(Section):
     packing: Changeable[bool] = Field(
         True,
         description="Lay the examples of a micro-batch end to end, each blind to the others, "
-        "instead of padding them; "
-        "models whose attention cannot do so are padded. The loss is the same",
+        "instead of padding them; models whose attention cannot do so are padded. The loss is the "
+        "same",
     )
     gradient_checkpointing: Changeable[bool] = Field(False, description="Trade time for memory")
     reweight: Annotated[float, Field(gt=1.0)] | None = Field(
         None,
         description="Weigh the labels in the loss so that their embeddings are spread like the "
-        "pool's, against the "
-        "bias of selection; none counts more than this, nor less than its inverse. null: all "
-        "count alike",
+        "pool's, against the bias of selection; none counts more than this, nor less than its "
+        "inverse. null: all count alike",
     )
     warm_start: bool = Field(
         False, description="Continue from the last round's adapter instead of the base"

@@ -1,13 +1,14 @@
-"""Plug-ins: strategies, metrics, annotators, engines and checks that other installed packages add.
+"""Plug-ins: strategies, metrics, annotators, engines and checks of other installed packages.
 
-A package offers one by an entry point, whose name is the name in the configuration:
+A package offers a plug-in by an entry point, whose name is the name in the configuration:
 
     [project.entry-points."atgen_ray.strategies"]
     my_strategy = "my_package.strategies:MY_STRATEGY"
 
-Invariants: only installed packages are looked at, never a folder that a run works in. Names come
-from the packages' metadata; code is imported when a name is used or explained, and not before. A
-plug-in never takes the place of what is built in or of another plug-in: such a name is refused.
+- Only installed packages are searched, never the working folder of a run.
+- Names come from the packages' metadata. Code is imported when a name is used or explained, and not
+  before.
+- A plug-in never replaces a built-in member or another plug-in: such a name raises UserError.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -24,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Plugin:
-    """What a package offers: `target` is MODULE:ATTRIBUTE."""
+    """A plug-in as its package declares it; `target` is MODULE:ATTRIBUTE."""
 
     group: str
     name: str
@@ -37,16 +38,16 @@ class Plugin:
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """What is built in and what plug-ins add, by name.
+    """Built-in members and plug-ins by name.
 
-    Iterating gives names alone and imports nothing; looking a name up imports its plug-in once.
+    Iteration gives names only and imports nothing; looking a name up imports its plug-in once.
 
     Args:
-        group: the group of entry points, as `atgen_ray.strategies`.
-        kind: what a member is called in messages, as `strategy`.
-        builtin: what is built in, by name.
-        find_fault: says of the name and object of a plug-in what it is and what was expected;
-            None where nothing is wrong.
+        group: the group of entry points, such as `atgen_ray.strategies`.
+        kind: the word for a member in messages, such as `strategy`.
+        builtin: the built-in members by name.
+        find_fault: returns, for the name and object of a plug-in, what it is and what was expected;
+            None if it is right.
         reserved: further names that no plug-in may take.
     """
 
@@ -66,11 +67,12 @@ class Registry(Mapping[str, T], Generic[T]):
         self._loaded: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
-        """The member called `name`.
+        """Return the member called `name`.
 
         Raises:
             KeyError: there is none.
-            UserError: the plug-in cannot be imported, is none, or takes a name that is taken.
+            UserError: the plug-in cannot be imported, is of the wrong type, or has a name that is
+                taken.
         """
         self.refuse_clash(name)
         if name in self.builtin:
@@ -91,21 +93,21 @@ class Registry(Mapping[str, T], Generic[T]):
 
     @property
     def plugin_names(self) -> list[str]:
-        """Names of plug-ins that can be used, sorted."""
+        """Return the names of plug-ins that take no built-in name, sorted."""
         return sorted({plugin.name for plugin, _ in _find(self.group)} - self._taken)
 
     def list_plugins(self) -> list[tuple[Plugin, str | None]]:
-        """Every plug-in of the group, each with what keeps it from being used, if anything."""
+        """Return every plug-in of the group with the reason why it cannot be used, or None."""
         return [(plugin, self._find_problem(plugin.name)) for plugin, _ in _find(self.group)]
 
     def list_usable(self) -> Iterator[tuple[str, T]]:
-        """What is built in and every plug-in that can be imported, by name; sorted."""
+        """Yield the built-in members and the plug-ins that can be imported, sorted by name."""
         for name in sorted(self):
             if self._find_problem(name) is None:
                 yield name, self[name]
 
     def refuse_clash(self, name: str) -> None:
-        """Raises UserError where a plug-in takes the name of what is built in, or two take one."""
+        """Raise UserError if a plug-in takes a built-in name, or two plug-ins take this name."""
         offers = [plugin for plugin, _ in _find(self.group) if plugin.name == name]
         if offers and name in self._taken:
             raise UserError(
@@ -146,7 +148,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 def expect_type(expected: type) -> Callable[[str, Any], str | None]:
-    """For `Registry`: plug-ins must be instances of `expected`."""
+    """Return a `find_fault` for `Registry`: plug-ins must be instances of `expected`."""
 
     def find_fault(name: str, found: Any) -> str | None:
         if isinstance(found, expected):
@@ -157,19 +159,23 @@ def expect_type(expected: type) -> Callable[[str, Any], str | None]:
 
 
 def expect_callable(name: str, found: Any) -> str | None:
-    """For `Registry`: plug-ins must be functions or classes."""
+    """Return the fault of a plug-in that is no function or class; a `find_fault` of `Registry`."""
     return None if callable(found) else f"of type {type(found).__name__}, expected a function"
 
 
 @cache
 def _find(group: str) -> tuple[tuple[Plugin, EntryPoint], ...]:
-    """The entry points of `group` by name and package; read once in a process."""
-    here = Path.cwd()
+    """Return the entry points of `group`, sorted by name and package; read once in a process."""
+    try:
+        here: Path | None = Path.cwd()
+    except OSError:  # it was deleted
+        here = None
     found = []
     for entry in entry_points(group=group):
-        # A working directory on sys.path may hold data of a run, and what looks like a package.
+        # A working folder on sys.path may hold data of a run that looks like a package.
         if entry.dist is None or Path(str(entry.dist.locate_file(""))).resolve() == here:
             continue
-        name, version = entry.dist.metadata["Name"], entry.dist.version
-        found.append((Plugin(group, entry.name, name, version, entry.value), entry))
+        package = entry.dist.metadata["Name"]
+        plugin = Plugin(group, entry.name, package, entry.dist.version, entry.value)
+        found.append((plugin, entry))
     return tuple(sorted(found, key=lambda pair: (pair[0].name, pair[0].package)))

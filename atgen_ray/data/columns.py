@@ -16,9 +16,6 @@ def find_leaves(record: dict[str, Any], path: str) -> list[Leaf] | None:
 
     A column whose own name holds dots wins over a nested one. A null, an empty list or a list
     that is too short gives a single null: the column exists, the value does not.
-
-    A column whose own name holds dots wins over a nested one. A null, an empty list or a list that
-    is too short on the way gives a single null: the column is there, the value is not.
     """
     return _descend(record, path.split("."), ())
 

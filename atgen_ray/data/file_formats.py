@@ -66,11 +66,6 @@ class CsvRecords(FileBasedDatasource):
         delimiter: the character between fields; None for a comma, or a tab in a .tsv file.
         quoting: whether quotes hold a field together; None for yes, except in a .tsv file, where
             they are text.
-
-    Args:
-        delimiter: the character between fields; None for a comma, or a tab in a .tsv file.
-        quoting: whether quotes hold a field together; None for yes, but not in a .tsv file, where
-            they are text.
     """
 
     _delimiter: str | None = None

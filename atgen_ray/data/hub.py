@@ -22,12 +22,6 @@ class HubDataset:
             no such repository.
         UserError: `revision`, the value of data.revision, is no name of a revision.
         ValueError: `repository` is no name of one.
-
-    Raises:
-        OSError: the hub cannot be reached and its cache holds nothing of it, or there is no such
-            repository.
-        UserError: `revision`, the value of data.revision, is no name of a revision.
-        ValueError: `repository` is no name of one.
     """
 
     def __init__(self, repository: str, revision: str | None) -> None:

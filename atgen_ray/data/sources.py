@@ -97,9 +97,6 @@ def open_source(data: DataConfig, key: str, location: str, split: str) -> Source
     Rows come in the order of the source: files by path, rows as they are in the file. Only a
     dataset's own description is read yet; files of the hub are copied to its cache.
 
-    Rows come in the order of the source: files by path, rows as they stand. Nothing but a dataset's
-    own description is read yet, and of the hub, whose files are copied here.
-
     Raises:
         UserError: nothing is there, its format cannot be told, it cannot be opened, or it names
             files outside itself.

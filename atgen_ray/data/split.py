@@ -59,15 +59,6 @@ def build_split(
     Example:
         split = build_split(config.data, config.prompt, "pool", seed=config.seed)
         texts = split.examples["text"].to_pylist()
-
-    Ids are hashes of the split, the text and the source row; `limit` keeps a subset that depends on
-    `seed` and the source rows alone. Near-duplicates are marked in the pool only, among the rows
-    kept. A row of the test set needs a reference, a row of the pool does not. `progress` is called
-    with the rows read so far, as both numbers: a text file does not say how many it holds.
-
-    Raises:
-        UserError: nothing is there, a configured column or variable exists in no row, or no row is
-            usable.
     """
     from atgen_ray.data.sources import open_source, parse_split
 

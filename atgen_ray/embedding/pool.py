@@ -29,9 +29,6 @@ def embed_pool(
     Vectors are L2-normalised float32, written as they are computed to `embeddings/*.parquet` in
     the run's folder. Equal texts share one vector. An embedding that is not finite is stored as
     null.
-
-    Vectors are L2-normalised float32, written as they come to `embeddings/*.parquet` in the run's
-    folder. Equal texts share one vector. An embedding that is not finite is kept as null.
     """
     import ray.data
 

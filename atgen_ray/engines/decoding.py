@@ -160,13 +160,6 @@ def decode_batch(
         alive: returns whether row i is still wanted; called after every step.
         joining: returns further requests, which get the next numbers; called after every step while
             rows are unfinished.
-
-    Args:
-        find_model: gives a causal language model in eval mode, a PeftModel where a request names an
-            adapter. It is asked before every pass, as adapters may come beside the model and go
-            between two of them.
-        alive: whether anybody still wants row i; asked after every step.
-        joining: further requests, which are numbered on; asked after every step while rows go on.
     """
 
     def unfinished(steps: dict[int, TokenStep]) -> dict[int, int]:

@@ -19,8 +19,8 @@ from atgen_ray.evaluation.registry import METRICS, Corpus
 
 
 class BrokenMetricError(AssertionError):
-    """A metric gave back something that is not one value an example: a defect of the metric, never
-    of the input.
+    """A metric returned something other than one value for each example. The defect is in the
+    metric, never in the input.
     """
 
 
@@ -134,6 +134,7 @@ def evaluate_splits(
     rows: list[dict[str, Any]] = []
     aggregates = {}
     for split in sorted(set(splits.values())):
+        # Metrics see one split at a time: the mean over dev and test examples means nothing.
         members = sorted(id for id, name in splits.items() if name == split)
         answers = {id: predictions[id] for id in members}
         known = {id: references[id] for id in members}

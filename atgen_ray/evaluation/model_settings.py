@@ -6,7 +6,7 @@ from atgen_ray.core.schema import Section
 
 
 class BERTScoreConfig(Section):
-    """What `bertscore` loads."""
+    """Checkpoint of the metric `bertscore`."""
 
     model: str = Field("FacebookAI/roberta-large", description="Encoder, given like model.id")
     layer: PositiveInt = Field(
@@ -15,7 +15,7 @@ class BERTScoreConfig(Section):
 
 
 class BARTScoreConfig(Section):
-    """What `bartscore` and `bartscore_reference` load."""
+    """Checkpoint of the metrics `bartscore` and `bartscore_reference`."""
 
     model: str = Field(
         "facebook/bart-large-cnn", description="Encoder-decoder, given like model.id"
@@ -23,7 +23,7 @@ class BARTScoreConfig(Section):
 
 
 class AlignScoreConfig(Section):
-    """What `alignscore` loads."""
+    """Checkpoint of the metric `alignscore`."""
 
     checkpoint: str = Field(
         "yzha/AlignScore/AlignScore-base.ckpt", description="File, or REPOSITORY/FILE on the hub"

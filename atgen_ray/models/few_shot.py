@@ -22,10 +22,6 @@ def show_solved(
     Args:
         solved: filled user turns, as in the pool, with their labels. If not all of them fit into
             the model's context with a question, the longest are left out.
-
-    Args:
-        solved: filled user turns, as they stand in the pool, with their labels. Where not all of
-            them fit into the model's context beside a question, the longest are left out.
     """
     shots = list(solved)
     longest = model.max_prompt_tokens * (len(shots) + 1)

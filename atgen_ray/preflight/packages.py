@@ -42,7 +42,7 @@ def check_engines(setting: Setting) -> Iterator[str]:
         try:
             choose_backend(engine.backend)
         except UserError as error:
-            yield str(error).replace("engine.", f"{section}.")
+            yield str(error).replace("engine.backend", f"{section}.backend")
         wanted = engine.workers * (engine.gpus_per_worker or 0.0)
         if wanted > setting.gpus:
             yield (

@@ -114,7 +114,7 @@ def ray_session(
         "log_to_driver": log_to_driver,
     }
     if is_private():
-        check_temporary_folder()
+        check_temporary_folder()  # before Ray starts any process
         with reuse_idle_workers():
             start_ray(address="local", include_dashboard=False, **settings)
     else:
@@ -140,6 +140,7 @@ def check_address(address: str) -> None:
             f"{address}` "
             "takes; expected HOST:6379, or none for a Ray of this command's own"
         )
+    # An address of Ray is HOST:PORT for drivers and ray://HOST:PORT for clients.
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return

@@ -20,7 +20,7 @@ IGNORED = {"name", "seed", "storage"}  # these do not make two runs different me
 
 
 @dataclass(frozen=True)
-class Reach:
+class LabelsToReach:
     """Labels that `run` needed to reach the score `target`; None when it never did."""
 
     run: str
@@ -30,7 +30,7 @@ class Reach:
 
 
 @dataclass(frozen=True)
-class Pair:
+class RunPair:
     """Two runs by letter. `difference` is the second's score minus the first's, over the test
     examples that both answered.
     """
@@ -39,11 +39,11 @@ class Pair:
     second: str
     metric: str
     difference: Estimate | None
-    reaches: list[Reach]  # the first run to the second's final score, then the other way round
+    reaches: list[LabelsToReach]  # of the first to the second's final score, and the reverse
 
 
 @dataclass(frozen=True)
-class Group:
+class MethodGroup:
     """Runs that differ by their seed alone."""
 
     index: int
@@ -53,12 +53,12 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Several runs side by side; `differing` maps a configuration key to its value in each run."""
 
     metric: str | None
-    pairs: list[Pair]
-    groups: list[Group]
+    pairs: list[RunPair]
+    groups: list[MethodGroup]
     differing: dict[str, list[str]]
 
     @property
@@ -67,7 +67,7 @@ class Comparison:
         return all(len(set(group.seeds)) <= 1 for group in self.groups)
 
 
-def compare_runs(views: Sequence[RunView]) -> Comparison:
+def compare_views(views: Sequence[RunView]) -> RunComparison:
     """Compare at least two runs on the first metric that all of them have."""
     shared = [name for name in views[0].metrics if all(name in view.metrics for view in views)]
     metric = shared[0] if shared else None
@@ -79,7 +79,7 @@ def compare_runs(views: Sequence[RunView]) -> Comparison:
                     _compare_pair(name_letter(i), views[i], name_letter(j), views[j], metric)
                 )
     groups = group_runs(views)
-    return Comparison(
+    return RunComparison(
         metric,
         pairs,
         [_describe(index, group, views, metric) for index, group in enumerate(groups)],
@@ -133,7 +133,7 @@ def labels_to_reach(curve: Sequence[tuple[float, float]], target: float) -> floa
     return None
 
 
-def _compare_pair(first: str, one: RunView, second: str, other: RunView, metric: str) -> Pair:
+def _compare_pair(first: str, one: RunView, second: str, other: RunView, metric: str) -> RunPair:
     difference = bootstrap_difference(
         one.last_scores.get(metric, {}), other.last_scores.get(metric, {})
     )
@@ -143,7 +143,7 @@ def _compare_pair(first: str, one: RunView, second: str, other: RunView, metric:
     if curve and other_curve:
         reaches.append(_measure_reach(first, curve, other_curve))
         reaches.append(_measure_reach(second, other_curve, curve))
-    return Pair(first, second, metric, difference, reaches)
+    return RunPair(first, second, metric, difference, reaches)
 
 
 def _read_points(view: RunView, metric: str) -> list[tuple[float, float]]:
@@ -152,17 +152,17 @@ def _read_points(view: RunView, metric: str) -> list[tuple[float, float]]:
 
 def _measure_reach(
     run: str, curve: list[tuple[float, float]], goal: list[tuple[float, float]]
-) -> Reach:
+) -> LabelsToReach:
     """Return the labels at which `curve`, that of `run`, reaches the last score of `goal`."""
     target = goal[-1][1]
-    return Reach(run, target, labels_to_reach(curve, target), int(curve[-1][0]))
+    return LabelsToReach(run, target, labels_to_reach(curve, target), int(curve[-1][0]))
 
 
 def _describe(
     index: int, members: list[int], views: Sequence[RunView], metric: str | None
-) -> Group:
+) -> MethodGroup:
     curves = [views[member].curve(metric) if metric else [] for member in members]
-    return Group(
+    return MethodGroup(
         index=index,
         letters=[name_letter(member) for member in members],
         seeds=[str(views[member].config.get("seed", member)) for member in members],

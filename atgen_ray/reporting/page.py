@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from atgen_ray.reporting import formats
-from atgen_ray.reporting.comparison import ALL_PAIRS, compare_runs, group_runs
+from atgen_ray.reporting.comparison import ALL_PAIRS, compare_views, group_runs
 from atgen_ray.reporting.plots.curves import draw_learning_curve
 from atgen_ray.reporting.plots.theme import SERIES, write_variables
 from atgen_ray.reporting.run_view import RunView
@@ -64,7 +64,7 @@ def render_page(views: Sequence[RunView]) -> str:
 
 def prepare_page(views: Sequence[RunView]) -> dict[str, Any]:
     """Return the variables of the report's templates."""
-    comparison = compare_runs(views) if len(views) > 1 else None
+    comparison = compare_views(views) if len(views) > 1 else None
     shown = views if len(views) <= SINGLE_RUNS else []
     limits = set_limits(views)
     # Runs that differ by their seed alone share a colour.

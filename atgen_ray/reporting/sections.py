@@ -33,7 +33,7 @@ CHARACTERS = 300_000  # of all texts of the page
 
 
 @dataclass(frozen=True)
-class Limits:
+class PageLimits:
     """Limits that keep the page small for long runs and for many; each holds for one run."""
 
     rounds: int  # with their picks and plots
@@ -62,7 +62,7 @@ class RunSection:
     view: RunView
     index: int
     group: int  # runs that differ by their seed alone share a colour
-    limits: Limits
+    limits: PageLimits
     alone: bool
 
     @property
@@ -129,14 +129,14 @@ class RunSection:
         return f"run{self.index}"
 
 
-def set_limits(views: Sequence[RunView]) -> Limits:
+def set_limits(views: Sequence[RunView]) -> PageLimits:
     """Return the limits of a page that shows `views`."""
     runs = len(views)
     rounds = max(1, 16 // runs)
     picks = 10 if runs <= 4 else 3
     shown = sum(min(rounds, len(view.rounds)) for view in views)
     texts = 3 * picks * shown + sum(5 * len(view.examples) for view in views)
-    return Limits(
+    return PageLimits(
         rounds=rounds,
         points=max(100, min(1200, 9000 // max(1, shown))),
         picks=picks,
@@ -153,7 +153,7 @@ def draw_all(views: Sequence[RunView], prefix: str) -> list[tuple[str, list[Curv
     return [(metric, draw_curves(views, metric, prefix)) for metric in metrics]
 
 
-def _build_round(view: RunView, one: RoundView, prefix: str, limits: Limits) -> RoundSection:
+def _build_round(view: RunView, one: RoundView, prefix: str, limits: PageLimits) -> RoundSection:
     explanation = explain_strategy(one.strategy)
     found = one.diagnostics
     name = f"{prefix}-round{one.round}"

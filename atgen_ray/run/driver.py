@@ -136,9 +136,6 @@ def enter_run(config: RunConfig, journal: Journal, author: str | None = None) ->
 
     Changed settings become an event with `author`, which defaults to the user of this process.
 
-    What changes of a run that is there becomes an event, with `author`: by default the user of this
-    process.
-
     Raises:
         UserError: as `check_entry`.
         RunBusyError: something changes while a controller drives the run.

@@ -90,11 +90,6 @@ def predict_gain(
     residuals, and fitted again (Efron and Tibshirani 1993, chapter 6). A few points determine
     that spread badly, so each draw has its own, from the scaled inverse chi-squared distribution
     (Gelman et al. 2013, section 14.2). A curve that is no power law is covered by neither.
-
-    A parametric bootstrap: the curve is drawn anew from its fit with the spread of the residuals,
-    and fitted again (Efron and Tibshirani 1993, chapter 6). Few points tell little about that
-    spread, so each draw has one of its own, by the scaled inverse chi-squared distribution (Gelman
-    et al. 2013, section 14.2). What neither covers is a curve that is no power law.
     """
     if len(scores) < POINTS:
         return None

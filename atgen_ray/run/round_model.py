@@ -52,9 +52,6 @@ class RoundModel:
         Args:
             round: the round under way; its folder keeps partial results under `name`.
 
-        Args:
-            round: the round under way, which keeps what is done so far under `name`.
-
         Returns:
             FEATURES_SCHEMA, sorted by id.
         """

@@ -196,10 +196,6 @@ class RunState:
         Raises:
             OutputMissingError: the journal has the training, but its output is gone. An earlier
                 adapter, or the base model, would not be the trained model.
-
-        Raises:
-            OutputMissingError: the journal says that it was trained, but its folder is gone: an
-                earlier one, or the base model, would not be what the run has taught.
         """
         trained = (
             at

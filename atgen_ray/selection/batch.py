@@ -104,6 +104,7 @@ def select_batch(
         raise ValueError(f"count is {count}, expected at least 1")
     if len(set(ids)) != len(ids):
         raise ValueError("ids hold an example twice")
+    # Sorted, so that the order of the pool cannot matter and ties can break by id.
     open_ids = tuple(sorted(set(ids) - set(labeled) - set(excluded)))
     if not open_ids:
         raise PoolExhausted(f"none of the {len(ids)} examples is left to select")
@@ -196,7 +197,7 @@ def _gather_texts(
     texts: Mapping[str, str] | None,
     labels: Mapping[str, str] | None,
 ) -> dict[str, Any]:
-    """As `_gather`, for texts and labels."""
+    """Return the texts and labels that the strategy needs, as arguments of `Candidates`."""
     known: dict[str, Any] = {}
     if "texts" in needs:
         known["texts"] = _look_up(name, "text", texts, ids)

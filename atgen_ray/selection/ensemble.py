@@ -140,12 +140,12 @@ ENSEMBLE = with_noise_filter(
         resolve=_needs,
         title="Vote of several strategies",
         why="Several strategies ranked the examples, and their ranks were averaged with the "
-        "weights of the round. These examples are the ones that the strategies together "
-        "place first.",
+        "weights of the round. These examples are the ones that the strategies together place "
+        "first.",
         score="Weighted mean of the members' votes; larger was picked first.",
         parts={
-            "*": "Vote of the strategy of that name: its rank of the example, from 0 (last) to "
-            "1 (first), or 1 / (60 + place) if votes are combined by reciprocal ranks.",
+            "*": "Vote of the strategy of that name: its rank of the example, from 0 (last) to 1 "
+            "(first), or 1 / (60 + place) if votes are combined by reciprocal ranks.",
         },
     )
 )

@@ -91,13 +91,14 @@ class NoiseFilterParameters(Parameters):
 
 
 def with_noise_filter(strategy: Strategy) -> Strategy:
-    """The strategy that selects among the candidates admitted by the guard in its parameters.
+    """Return `strategy` restricted to the candidates that the filter in its parameters admits.
 
     The parameters of `strategy` must be `NoiseFilterParameters`.
     """
 
     def select_admitted(candidates: Candidates, settings: Any, count: int) -> Scores | Picks:
         admitted = settings.guard.admit(candidates)
+        # What only the filter needs is hidden from the strategy, which did not declare it.
         seen = candidates.restrict(strategy.needs_with(settings))
         if admitted.all():
             return strategy.select(seen, settings, count)

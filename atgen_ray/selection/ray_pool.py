@@ -80,12 +80,12 @@ class RayWorkers:
     def cover(
         self, vectors: Vectors, parts: Sequence[Any], megabytes: int, follow: bool = True
     ) -> Coverage:
-        """The ground shared out over at most `count` actors."""
+        """Return facility location over `parts`, divided among at most `count` actors."""
         return ShardedCoverage(vectors, parts, self.count, megabytes, self._cpus, follow)
 
 
 class ShardedCoverage:
-    """What DenseCoverage is, to the last bit, its ground shared out over actors.
+    """DenseCoverage whose ground is divided among actors; the same gains to the last bit.
 
     The state of an actor that dies is lost, so all actors are started anew and take in the rows
     chosen so far, in order.

@@ -12,8 +12,8 @@ STRATEGIES: Registry[Strategy] = Registry(
 
 
 def explain_strategy(name: str) -> Explanation:
-    """What picks and scores of the strategy `name` mean; in general words where it is not installed
-    here, as in a report of another machine's run.
+    """Return what picks and scores of the strategy `name` mean; in general words if it is not
+    installed here, as in a report of another machine's run.
     """
     try:
         return STRATEGIES[name]

@@ -162,15 +162,16 @@ ANY_PART = "*"
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What a strategy's picks and scores mean, in plain words for people who label or read reports.
+    """Meaning of a strategy's picks and scores, in plain words for people who label or read
+    reports.
 
     Attributes:
-        title: the strategy's name in words, as `Best coverage of the pool`.
+        title: the strategy's name in words, such as `Best coverage of the pool`.
         why: why the strategy picks what it picks; one or two sentences about "these examples".
         score: what the score is, and what a larger one means.
         parts: the meaning of each part of the score, by its name. The key `*` explains all parts
             that are not named, where their names come from the parameters.
-        titles: readable names of parts whose own names are symbols, as `nll`.
+        titles: readable names of parts whose own names are symbols, such as `nll`.
     """
 
     title: str
@@ -180,18 +181,18 @@ class Explanation:
     titles: Mapping[str, str] = field(default_factory=dict)
 
     def explain_part(self, part: str) -> str:
-        """The meaning of a part of the score."""
+        """Return the meaning of a part of the score."""
         if part == FILLED:
             return FILLED_MEANING
         general = "A part of the score, as the strategy defines it."
         return self.parts.get(part, self.parts.get(ANY_PART, general))
 
     def name_part(self, part: str) -> str:
-        """The readable name of a part of the score."""
+        """Return the readable name of a part of the score."""
         return self.titles.get(part, part.replace("_", " "))
 
     def order_parts(self, parts: Collection[str]) -> list[str]:
-        """`parts` in the order in which they are explained, then by name."""
+        """Return `parts` in the order in which they are explained, then by name."""
         known = [part for part in self.parts if part in parts]
         return known + sorted(set(parts) - set(known))
 
@@ -201,9 +202,9 @@ class Strategy(Explanation):
     """A query strategy: `select` maps candidates, its validated parameters and a count to scores or
     picks.
 
-    `needs` is what it reads with its default parameters; where parameters change that, `resolve`
-    maps validated parameters to what is read then. The texts of `Explanation` stand here too, and
-    are required: the report, the run page, the annotation page and `config explain` show them.
+    `needs` is what it reads with its default parameters; if parameters change that, `resolve` maps
+    validated parameters to what is read. The texts of `Explanation` are required too: the report,
+    the run page, the annotation page and `config explain` show them.
     """
 
     name: str
@@ -220,9 +221,7 @@ class Strategy(Explanation):
 
 
 def find_fault(name: str, found: Any) -> str | None:
-    """What keeps the object of a plug-in from being the strategy `name`; None where nothing
-    does.
-    """
+    """Return why the object of a plug-in is not the strategy `name`; None if it is."""
     if not isinstance(found, Strategy):
         return f"of type {type(found).__name__}, expected an instance of Strategy"
     if found.name != name:

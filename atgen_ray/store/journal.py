@@ -39,8 +39,8 @@ CHANGED = "changed"  # an event: the run was given other settings
 WARNING = "warning"  # an event: something went wrong that does not keep the run from going on
 INTERRUPTED = "interrupted"  # shown for a run whose controller died while the run was running
 INTERRUPTION = (
-    "its controller died; all that it had committed is saved, and the same command "
-    "goes on from there"
+    "its controller died; all that it had committed is saved, and the same command goes on from "
+    "there"
 )
 
 
@@ -81,7 +81,7 @@ class Event:
 
     @property
     def is_step(self) -> bool:
-        """Whether the event commits a step of the run."""
+        """Return whether the event commits a step of the run."""
         return self.kind == STEP
 
 

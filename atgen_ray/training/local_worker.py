@@ -27,15 +27,6 @@ def train_locally(job: dict[str, Any], output: Path, work: Path) -> dict[str, An
     Raises:
         UserError: raised by the worker.
         ray.exceptions.RayError: the worker raised another error, or kept dying.
-
-    Args:
-        job: the first arguments of `fine_tune`.
-        output: an existing folder of this machine.
-        work: folder of this machine for checkpoints; made if need be.
-
-    Raises:
-        UserError: of the worker.
-        ray.exceptions.RayError: another error of the worker, or it kept dying.
     """
     import ray
     from ray.exceptions import RayTaskError

@@ -60,10 +60,6 @@ def load_trainable(
     Args:
         start_from: folder that an earlier fine-tuning by the same method saved; None starts from
             the base model.
-
-    Args:
-        start_from: what an earlier fine-tuning by the same method saved; None starts from the base
-            model.
     """
     if training.backend == "unsloth":
         return _load_unsloth(model, training, start_from, seed)

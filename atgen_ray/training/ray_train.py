@@ -32,16 +32,6 @@ def train_distributed(
     Raises:
         UserError: the cluster has too few GPUs.
         ray.train.TrainingFailedError: workers kept failing.
-
-    Args:
-        job: the first arguments of `fine_tune`.
-        use_gpu: give every worker the GPUs that the config says.
-        output: an existing local folder.
-        work: folder or URL that every worker can reach.
-
-    Raises:
-        UserError: the cluster has not as many GPUs.
-        ray.train.TrainingFailedError: workers kept failing.
     """
     from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from suites import BATCH, POOL, ROUNDS, make_suite, make_up
 
-from atgen_ray.bench.analysis.bias import measure_drift, measure_slices
+from atgen_ray.bench.analysis.bias import measure_shifts, measure_slices
 from atgen_ray.bench.analysis.distribution_shift import (
     measure_shift,
     name_language,
@@ -78,7 +78,7 @@ def test_a_strategy_that_takes_the_long_ones_drifts_and_serves_them(tmp_path: Pa
     curves = make_up(
         suite, lambda trial, round: 0.5 + (0.1 if trial.strategy == "good" else 0.0), pick
     )
-    drift = {(row.task, row.strategy, row.measure): row for row in measure_drift(suite, curves)}
+    drift = {(row.task, row.strategy, row.measure): row for row in measure_shifts(suite, curves)}
     length = drift["one", "good", "length"]
     assert length.last.mean == pytest.approx(8.5 / 5.5, abs=0.3)
     assert length.difference.low > 0.2

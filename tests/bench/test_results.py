@@ -126,7 +126,7 @@ def test_stopping_is_tried_on_every_curve(suite: BenchConfig, curves: list[Curve
     assert saved == sorted(saved)  # who asks more of a label stops earlier
     assert saved[0] < saved[-1] <= 0.5
     assert calibrate(traces, suite.analysis).predictions == sum(
-        len(trace.promises) for trace in traces
+        len(trace.forecasts) for trace in traces
     )
 
 

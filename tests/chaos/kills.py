@@ -16,14 +16,17 @@ from typing import Any, Literal
 import psutil
 from projects import Project
 
+from atgen_ray.ray_runtime.workers import run_batch
+from atgen_ray.training.local_worker import train_in_task
+
 Kind = Literal["event", "progress"]
 
 # What is killed, as it shows in the list of processes; "driver" and "everything" are the command
 # itself.
 VICTIMS = {
     "controller": ("ray::ControllerActor",),
-    "engine worker": ("ray::MapWorker", "ray::MapBatches(work)"),
-    "train worker": ("TrainWorker", "ray::train_in_task"),
+    "engine worker": ("ray::MapWorker", f"ray::MapBatches({run_batch.__name__})"),
+    "train worker": ("TrainWorker", f"ray::{train_in_task.__name__}"),
     "node": ("raylet/raylet",),
     "head": ("gcs/gcs_server",),
 }

@@ -2,7 +2,6 @@
 
 import re
 import sys
-import textwrap
 import tomllib
 from collections.abc import Callable
 from importlib import import_module
@@ -15,11 +14,7 @@ from atgen_ray.selection import Strategy
 from atgen_ray.testing import check_metric, check_strategy
 
 TEXT = (Path(__file__).parents[2] / "docs/plugins.md").read_text(encoding="utf-8")
-BLOCKS = [
-    textwrap.dedent(block).strip() + "\n"
-    for block in re.findall(r"(?:^    .*\n|^\n(?=    |\n    ))+", TEXT, re.MULTILINE)
-    if block.strip()
-]
+BLOCKS = re.findall(r"^```\w+\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture

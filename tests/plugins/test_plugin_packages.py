@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from command_line import SMALLEST, call, write_config
 from projects import Project
+from pydantic import ValidationError
 
+from atgen_ray.config import EngineConfig, PluginAnnotatorConfig, ServiceConfig, list_annotators
+from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core import plugins
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.plugins import Registry, expect_callable
@@ -165,6 +168,41 @@ def test_the_form_of_a_new_run_offers_plugins(
     assert "shout" in fields["annotator.type"].choices
     assert "plugin" not in fields["annotator.type"].choices
     assert "shout" in fields["annotator.price_per_label"].types
+
+
+def test_a_router_may_pass_examples_on_to_a_plugin(
+    packages: Path, use_here: Callable[[Path], None]
+) -> None:
+    use_here(packages)
+    first = {"type": "openai", "model": "gpt-4o", "votes": 2, "temperature": 0.7, "guidelines": "x"}
+    tree = SMALLEST | {"annotator": {"type": "router", "first": first, "then": "shout"}}
+    config = parse_config(tree)
+    key, then = list_annotators(config.annotator)[1]
+    assert (key, then.type) == ("annotator.then", "plugin")
+    assert isinstance(then, PluginAnnotatorConfig)
+    assert then.name == "shout"
+    # What a run's folder keeps is read again as it was.
+    assert parse_config(dump_config(config)) == config
+    with pytest.raises(UserError, match=r"annotator.then.parameters: unknown key 'word'"):
+        parse_config(
+            SMALLEST
+            | {
+                "annotator": {
+                    "type": "router",
+                    "first": first,
+                    "then": {"type": "shout", "parameters": {"word": 1}},
+                }
+            }
+        )
+
+
+def test_replicas_of_the_service_run_no_engine_of_a_package(
+    packages: Path, use_here: Callable[[Path], None]
+) -> None:
+    use_here(packages)
+    assert EngineConfig(backend="echo").backend == "echo"
+    with pytest.raises(ValidationError, match=r"engine.backend is 'echo', expected one of auto"):
+        ServiceConfig.model_validate({"storage": "runs", "engine": {"backend": "echo"}})
 
 
 def test_plugins_vote_in_the_ensemble_and_pass_the_contract(

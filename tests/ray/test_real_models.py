@@ -17,9 +17,9 @@ SMALL = [
 ]
 
 
-def test_one_round_of_the_demo_on_vllm(ray_session: None, tmp_path: Path) -> None:
+def test_one_round_of_the_demo_on_vllm(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    done = project.call("run", "demo", "engine.backend=vllm", *SMALL)
+    done = project.run("run", "demo", "engine.backend=vllm", *SMALL)
     assert done.returncode == 0, done.stderr
     # Any answer of the real model shares a word with its reference, so the dev target ends the run
     # after one round.

@@ -9,7 +9,7 @@ from report_page import Page
 from report_runs import MadeUp, write_run
 
 from atgen_ray.reporting import RunView, collect_run, render_page, write_report
-from atgen_ray.reporting.comparison import bootstrap_difference, compare_runs, labels_to_reach
+from atgen_ray.reporting.comparison import bootstrap_difference, compare_views, labels_to_reach
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_comparison_comes_first_and_every_run_follows(views: list[RunView], tmp_
 
 
 def test_difference_is_that_of_the_last_scores(views: list[RunView]) -> None:
-    pair = compare_runs(views).pairs[0]
+    pair = compare_views(views).pairs[0]
     first, second = (
         [run.last_scores["rougeL"][id] for id in sorted(run.last_scores["rougeL"])] for run in views
     )
@@ -76,7 +76,7 @@ def test_seeds_of_one_method_are_taken_together(tmp_path: Path) -> None:
     runs = [
         collect_run(write_run(str(tmp_path), f"run-{index}", one)) for index, one in enumerate(made)
     ]
-    comparison = compare_runs(runs)
+    comparison = compare_views(runs)
     assert [group.letters for group in comparison.groups] == [["A", "B", "C"], ["D", "E", "F"]]
     assert len(comparison.pairs) == 15
     page = Page(render_page(runs))
@@ -88,7 +88,7 @@ def test_seeds_of_one_method_are_taken_together(tmp_path: Path) -> None:
 def test_many_runs_are_compared_with_the_first_only(views: list[RunView]) -> None:
     runs = [dataclasses.replace(views[index % 2], name=f"run-{index}") for index in range(8)]
     page = render_page(runs)
-    assert len(compare_runs(runs).pairs) == 7
+    assert len(compare_views(runs).pairs) == 7
     assert "each is compared with A only" in Page(page).text("differences")
     assert len(page) < 3_000_000
 
@@ -109,7 +109,7 @@ def test_runs_without_a_common_test_example_are_not_paired(views: list[RunView])
         for metric, scores in views[1].last_scores.items()
     }
     other = dataclasses.replace(views[1], last_scores=moved)
-    assert compare_runs([views[0], other]).pairs[0].difference is None
+    assert compare_views([views[0], other]).pairs[0].difference is None
     assert "share no scored test example" in Page(render_page([views[0], other])).text(
         "differences"
     )

@@ -4,10 +4,14 @@ That its texts are sentences, and that every part which it returns is explained,
 contract in `atgen_ray.testing`.
 """
 
+from importlib import import_module
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from atgen_ray.selection import STRATEGIES, Parameters, Scores, Strategy, explain_strategy
+from atgen_ray.selection import strategies as package
 from atgen_ray.selection.strategy import ANY_PART, FILLED
 from atgen_ray.testing import check_strategy
 from atgen_ray.testing.strategies import explains_itself, find_parts
@@ -41,6 +45,14 @@ def test_no_text_is_missing_and_no_part_is_made_up(name: str) -> None:
     else:
         assert found == set(strategy.parts)
     assert all(strategy.name_part(part) for part in found)
+
+
+def test_every_strategy_in_the_folder_is_registered() -> None:
+    for path in Path(str(package.__file__)).parent.glob("*.py"):
+        module = import_module(f"{package.__name__}.{path.stem}".removesuffix(".__init__"))
+        for found in vars(module).values():
+            if isinstance(found, Strategy):
+                assert STRATEGIES[found.name] is found
 
 
 def test_a_strategy_without_texts_cannot_be_made() -> None:

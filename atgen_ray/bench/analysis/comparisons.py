@@ -25,7 +25,7 @@ ALL = "all tasks"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class StrategyComparison:
     """One strategy on one task (or over all) and model. Differences are strategy minus baseline,
     over pairs of runs.
 
@@ -59,12 +59,12 @@ class _Draft:
     against: list[Curve]  # the baseline's run of the same pair, row by row
 
 
-def compare_strategies(suite: BenchConfig, curves: Sequence[Curve]) -> list[Comparison]:
+def compare_strategies(suite: BenchConfig, curves: Sequence[Curve]) -> list[StrategyComparison]:
     """Return the comparisons of each task and model, in the order of the suite."""
     return _finish(list(_draft(suite, curves)), suite.analysis)
 
 
-def compare_overall(suite: BenchConfig, curves: Sequence[Curve]) -> list[Comparison]:
+def compare_overall(suite: BenchConfig, curves: Sequence[Curve]) -> list[StrategyComparison]:
     """Return one comparison for each strategy and model over the pairs of all tasks; every pair has
     the same weight.
     """
@@ -116,7 +116,7 @@ def _draft(suite: BenchConfig, curves: Sequence[Curve]) -> Iterator[_Draft]:
                     )
 
 
-def _finish(drafts: list[_Draft], analysis: AnalysisConfig) -> list[Comparison]:
+def _finish(drafts: list[_Draft], analysis: AnalysisConfig) -> list[StrategyComparison]:
     finals = [
         [a.scores[-1] - b.scores[-1] for a, b in zip(d.curves, d.against, strict=True)]
         for d in drafts
@@ -133,14 +133,14 @@ def _finish(drafts: list[_Draft], analysis: AnalysisConfig) -> list[Comparison]:
 
 def _compare(
     draft: _Draft, differences: list[float], p: float, corrected: float, analysis: AnalysisConfig
-) -> Comparison:
+) -> StrategyComparison:
     own = [measure_area(list_points(curve)) for curve in draft.curves]
     other = [measure_area(list_points(curve)) for curve in draft.against]
     difference = estimate_mean(differences, analysis)
     # The baseline has a row of its own, without a verdict or a p.
     is_baseline = draft.strategy == analysis.baseline
     reach = None if draft.task == ALL else _estimate_reach(draft, analysis)
-    return Comparison(
+    return StrategyComparison(
         task=draft.task,
         model=draft.model,
         strategy=draft.strategy,
@@ -178,7 +178,7 @@ def _find_seconds(curves: list[Curve], labels: Interval) -> Interval:
     return Interval(mean, low, high, labels.count)
 
 
-def compare_rivals(suite: BenchConfig, curves: Sequence[Curve]) -> list[Comparison]:
+def compare_rivals(suite: BenchConfig, curves: Sequence[Curve]) -> list[StrategyComparison]:
     """Compare each strategy of `analysis.rivals` with the one named beside it, task by task."""
     rows = []
     for strategy, other in suite.analysis.rivals.items():

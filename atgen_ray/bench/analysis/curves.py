@@ -8,7 +8,7 @@ from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
 
 FEATURES = ("embedding", "generation")  # steps that strategies need, but random selection does not
-Pair = tuple[str, str, int, int]  # task, model, seed and order
+PairKey = tuple[str, str, int, int]  # task, model, seed and order
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Curve:
     seconds: list[dict[str, float]]
 
     @property
-    def pair(self) -> Pair:
+    def pair(self) -> PairKey:
         """Return what the run has in common with that of the baseline."""
         return self.trial.pair
 

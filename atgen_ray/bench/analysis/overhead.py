@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atgen_ray.bench.analysis.comparisons import Comparison
+from atgen_ray.bench.analysis.comparisons import StrategyComparison
 from atgen_ray.bench.analysis.curves import FEATURES, Curve
 from atgen_ray.bench.analysis.statistics import Interval, estimate_mean
 from atgen_ray.bench.config import BenchConfig
@@ -42,7 +42,7 @@ class Overhead:
 
 
 def measure_overhead(
-    suite: BenchConfig, curves: Sequence[Curve], comparisons: Sequence[Comparison]
+    suite: BenchConfig, curves: Sequence[Curve], comparisons: Sequence[StrategyComparison]
 ) -> list[Overhead]:
     """Return the overhead of each compared strategy but the baseline."""
     baseline = {
@@ -69,7 +69,9 @@ def measure_overhead(
     return rows
 
 
-def _describe(suite: BenchConfig, found: Comparison, own: list[Curve], extra: Interval) -> Overhead:
+def _describe(
+    suite: BenchConfig, found: StrategyComparison, own: list[Curve], extra: Interval
+) -> Overhead:
     def mean(*steps: str) -> float:
         return sum(curve.sum_seconds(steps) for curve in own) / len(own)
 
@@ -103,7 +105,7 @@ def _describe(suite: BenchConfig, found: Comparison, own: list[Curve], extra: In
     )
 
 
-def count_saved(found: Comparison) -> Interval:
+def count_saved(found: StrategyComparison) -> Interval:
     """Return the labels that a strategy saves at the baseline's final score: those bought minus
     those needed.
     """

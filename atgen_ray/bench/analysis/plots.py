@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from atgen_ray.bench.analysis.comparisons import Comparison, list_points
+from atgen_ray.bench.analysis.comparisons import StrategyComparison, list_points
 from atgen_ray.bench.analysis.curves import Curve
 from atgen_ray.bench.analysis.statistics import Points, align_curves, estimate_mean
 from atgen_ray.bench.config import BenchConfig
@@ -24,7 +24,7 @@ LETTER = 6.3
 Plot = tuple[tuple[float, float], Draw]  # size in pixels, and the function that draws it
 
 
-def draw_curves(suite: BenchConfig, curves: Sequence[Curve]) -> Plot:
+def draw_mean_curves(suite: BenchConfig, curves: Sequence[Curve]) -> Plot:
     """Return a plot with a panel for each task and model: the mean curve of every strategy, and its
     interval over seeds as a band.
     """
@@ -78,7 +78,7 @@ def draw_curves(suite: BenchConfig, curves: Sequence[Curve]) -> Plot:
     return (width, height), draw
 
 
-def draw_differences(rows: Sequence[Comparison], baseline: str) -> Plot:
+def draw_differences(rows: Sequence[StrategyComparison], baseline: str) -> Plot:
     """Return a plot of the final score minus the baseline's: a line for each strategy and task,
     with its interval.
     """

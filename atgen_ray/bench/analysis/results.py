@@ -20,14 +20,14 @@ from atgen_ray.bench.analysis.bias import (
     measure_slices,
 )
 from atgen_ray.bench.analysis.comparisons import (
-    Comparison,
+    StrategyComparison,
     compare_overall,
     compare_rivals,
     compare_strategies,
 )
 from atgen_ray.bench.analysis.curves import Curve
 from atgen_ray.bench.analysis.overhead import Overhead, measure_overhead
-from atgen_ray.bench.analysis.plots import draw_curves, draw_differences
+from atgen_ray.bench.analysis.plots import draw_differences, draw_mean_curves
 from atgen_ray.bench.analysis.tables import write_csv, write_markdown
 from atgen_ray.bench.config import BenchConfig
 from atgen_ray.core.strict_json import encode_json
@@ -62,9 +62,9 @@ class Results:
     machine: dict[str, Any]
     runs: int
     expected: int
-    strategies: list[Comparison]
-    overall: list[Comparison]
-    rivals: list[Comparison]
+    strategies: list[StrategyComparison]
+    overall: list[StrategyComparison]
+    rivals: list[StrategyComparison]
     drift: list[DistributionShift]
     slices: list[SliceEffect]
     overhead: list[Overhead]
@@ -105,7 +105,10 @@ def write_results(
     for name in ("strategies", "overall", "rivals", "drift", "slices", "overhead", "backtest"):
         (folder / f"{name}.csv").write_text(write_csv(getattr(results, name)))
     plots = {
-        "curves": ("Learning curves, mean over seeds with intervals", draw_curves(suite, curves)),
+        "curves": (
+            "Learning curves, mean over seeds with intervals",
+            draw_mean_curves(suite, curves),
+        ),
         "differences": (
             "Final scores less the baseline's",
             draw_differences([*results.overall, *results.strategies], suite.analysis.baseline),
@@ -178,7 +181,7 @@ def format_dollars(suite: BenchConfig, results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _format_dollars(row: Comparison, price: float, per_hour: float) -> str:
+def _format_dollars(row: StrategyComparison, price: float, per_hour: float) -> str:
     reach = row.reach
     seconds = row.reach_seconds
     if reach is None or seconds is None or math.isnan(reach.labels.low):

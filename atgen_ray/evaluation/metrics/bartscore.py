@@ -56,6 +56,7 @@ def score_pairs(pairs: Sequence[tuple[str, str]], model: str) -> list[float]:
                 attention_mask=source["attention_mask"],
                 labels=labels,
             ).logits.float()
+        # Padding is masked, since the model gives its tokens a probability too.
         chosen = torch.log_softmax(logits, -1).gather(2, labels[..., None]).squeeze(2)
         mask = target["attention_mask"]
         scores += ((chosen * mask).sum(1) / mask.sum(1)).tolist()

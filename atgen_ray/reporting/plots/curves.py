@@ -44,7 +44,7 @@ MARKED = 24  # rounds; on longer curves only the last has a marker
 
 
 @dataclass(frozen=True)
-class Curve:
+class PanelCurve:
     """One run's line in a panel. All numbers are finite: a bound that is missing is the mean."""
 
     label: str
@@ -77,7 +77,7 @@ def draw_curves(views: Sequence[RunView], metric: str, prefix: str) -> list[Curv
             for curve in curves
         )
 
-        def draw(figure: "Figure", curves: list[Curve] = curves, unit: str = unit) -> None:
+        def draw(figure: "Figure", curves: list[PanelCurve] = curves, unit: str = unit) -> None:
             _draw_panel(add_axes(figure, 38, 42, 12, 38), curves, unit)
 
         panels.append(
@@ -200,7 +200,7 @@ def _colours(views: Sequence[RunView]) -> list[int]:
     return [of[index] for index in range(len(views))]
 
 
-def _read_curves(views: Sequence[RunView], metric: str, axis: str) -> tuple[list[Curve], str]:
+def _read_curves(views: Sequence[RunView], metric: str, axis: str) -> tuple[list[PanelCurve], str]:
     def position(view: RunView, one: RoundView) -> float:
         return {
             "labels": one.labels or 0,
@@ -217,7 +217,7 @@ def _read_curves(views: Sequence[RunView], metric: str, axis: str) -> tuple[list
         points = view.curve(metric)
         if points:
             curves.append(
-                Curve(
+                PanelCurve(
                     label=name_letter(index) if len(views) > 1 else "",
                     index=colours[index],
                     x=[position(view, one) / scale for one, _ in points],
@@ -243,7 +243,7 @@ def _seconds_unit(longest: float) -> tuple[float, str]:
     return 1.0, "seconds"
 
 
-def _draw_panel(axes: "Axes", curves: list[Curve], unit: str) -> None:
+def _draw_panel(axes: "Axes", curves: list[PanelCurve], unit: str) -> None:
     ends = []
     for order, curve in enumerate(curves):
         hue = series_colour(curve.index)

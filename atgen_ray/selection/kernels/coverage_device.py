@@ -36,6 +36,7 @@ class DeviceCoverage:
         self._follow = follow
         self._device = torch.device(device)
         self._vectors = torch.tensor(vectors, dtype=torch.float64, device=self._device)
+        # The whole pool is usually its own ground; it then lies on the device once.
         same = ground is vectors
         self._ground = (
             self._vectors

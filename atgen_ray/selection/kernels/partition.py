@@ -61,6 +61,7 @@ def maximize_in_parts(
     proposed = np.sort(
         np.concatenate([rows[picked] for rows, picked in zip(members, found, strict=True)])
     )
+    # Following every gain pays off only for exact greedy, which reads all of them.
     whole = share == count
     coverage = workers.cover(vectors[proposed], parts, megabytes, follow=whole)
     if whole:

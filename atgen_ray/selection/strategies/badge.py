@@ -66,8 +66,8 @@ BADGE = with_noise_filter(
         resolve=_needs,
         title="Diverse gradients",
         why="Training on these examples would change the model strongly and in different "
-        "directions: the model is unsure of its answer to each, and the examples are "
-        "unlike each other.",
+        "directions: the model is unsure of its answer to each, and the examples are unlike each "
+        "other.",
         score="Place in the batch, counted from its end: the first pick has the largest number. "
         "The picks are random draws, so they have no score of their own.",
         parts={

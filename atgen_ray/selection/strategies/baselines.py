@@ -23,8 +23,8 @@ RANDOM = Strategy(
     parameters=RandomParameters,
     select=_select,
     title="Random sampling",
-    why="Every unlabelled example had the same chance of being picked. Random sampling is "
-    "the baseline that other strategies must beat.",
+    why="Every unlabelled example had the same chance of being picked. Random sampling is the "
+    "baseline that other strategies must beat.",
     score="The example's random draw between 0 and 1; the largest draws were picked.",
 )
 
@@ -53,9 +53,8 @@ LENGTH = Strategy(
     parameters=LengthParameters,
     select=_select_length,
     title="Prompt length",
-    why="These examples have the longest prompts, or the shortest if the strategy is set "
-    "so. Length is a baseline: it shows whether another strategy does more than "
-    "prefer long prompts.",
+    why="These examples have the longest prompts, or the shortest if the strategy is set so. "
+    "Length is a baseline: it shows whether another strategy does more than prefer long prompts.",
     score="Length of the prompt; negative if the shortest prompts come first.",
     parts={
         "length": "Length of the prompt, in words or in characters as the strategy is set.",

@@ -51,6 +51,7 @@ def _select(candidates: Candidates, parameters: DualParameters, count: int) -> P
     rows: list[int] = []
     found: list[tuple[float, float]] = []
     while len(rows) < math.ceil(parameters.share * count) and not excluded.all():
+        # The scores change with every region that counts as labelled, so they are read again.
         idds = np.where(excluded, -np.inf, diversity.scores())
         best = np.argsort(-idds, kind="stable")[: min(parameters.neighbors, (~excluded).sum())]
         if not np.isnan(disagreement[best]).all():
@@ -73,15 +74,15 @@ DUAL = with_noise_filter(
         parameters=DualParameters,
         select=_select,
         title="Typical, new and uncertain",
-        why="Each pick of the first part of the batch is the example on which the model's "
-        "samples disagree most, among the few that are most like the pool and least like "
-        "the labels. The rest of the batch was drawn at random.",
+        why="Each pick of the first part of the batch is the example on which the model's samples "
+        "disagree most, among the few that are most like the pool and least like the labels. The "
+        "rest of the batch was drawn at random.",
         score="Place in the batch, counted from its end: the first pick has the largest number.",
         parts={
             "idds": "Similarity to the pool minus similarity to the labels when the example was "
             "chosen; larger is more typical and newer.",
-            "bleuvar": "Mean squared difference between the sampled answers, from 0 (the same) "
-            "to 1 (nothing in common).",
+            "bleuvar": "Mean squared difference between the sampled answers, from 0 (the same) to "
+            "1 (nothing in common).",
         },
         titles={
             "idds": "in-domain diversity",

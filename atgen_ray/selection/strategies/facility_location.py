@@ -34,10 +34,8 @@ class CoverageParameters(Parameters):
     method: Literal["auto", "exact", "sparse", "stochastic", "partition"] = Field(
         "auto",
         description="exact: plain greedy; sparse: over nearest neighbours alone; stochastic: each "
-        "pick the best of a "
-        "sample; partition: greedy within random parts, then stochastic among their picks over "
-        "the whole pool; "
-        "auto: exact, partition for large pools",
+        "pick the best of a sample; partition: greedy within random parts, then stochastic among "
+        "their picks over the whole pool; auto: exact, partition for large pools",
     )
     exact_limit: PositiveInt = Field(
         20_000, description="Largest pool that auto takes the exact method for"
@@ -99,7 +97,7 @@ def maximize_coverage(
     method = parameters.method
     megabytes = parameters.memory_mb
     block_size = parameters.block_size
-    if method == "auto":
+    if method == "auto":  # exact greedy compares every pair, which large pools cannot afford
         method = "exact" if size <= parameters.exact_limit else "partition"
     if method == "exact":
 
@@ -129,6 +127,7 @@ def maximize_coverage(
         rows, gains = maximize_stochastically(
             function, count, parameters.epsilon, block_size, start
         )
+        # Gains were measured on a sample of the pool; scaled up they do not depend on its size.
         return rows, gains * (size / len(ground))
     order = np.argsort(draw_uniform(ids, "parts", seed, round), kind="stable")
     parts = [np.sort(part) for part in np.array_split(order, -(-size // parameters.part_size))]
@@ -214,14 +213,14 @@ FACILITY_LOCATION = Strategy(
     parameters=FacilityLocationParameters,
     select=_select,
     title="Best coverage of the pool",
-    why="Together these examples stand for the whole pool: each pick is the one that best "
-    "covers what neither the labels so far nor the picks before it cover.",
+    why="Together these examples stand for the whole pool: each pick is the one that best covers "
+    "what neither the labels so far nor the picks before it cover.",
     score="What the pick added to the coverage of the pool when it was chosen.",
     parts={
         "gain": "Similarity to the pool that this pick added, summed over all unlabelled "
         "examples; it falls from pick to pick as less is left to cover.",
-        "nearest_labeled": "Cosine similarity to the nearest example labelled before; 1 is "
-        "the same, 0 unrelated.",
+        "nearest_labeled": "Cosine similarity to the nearest example labelled before; 1 is the "
+        "same, 0 unrelated.",
     },
     titles={
         "gain": "coverage gained",
@@ -288,16 +287,15 @@ WEIGHTED_FACILITY_LOCATION = with_noise_filter(
         parameters=WeightedFacilityLocationParameters,
         select=_select_weighted,
         title="Best coverage of uncertain examples",
-        why="Together these examples stand for the part of the pool that the model is unsure "
-        "of: each pick best covers what is uncertain and not yet covered by labels or "
-        "earlier picks.",
+        why="Together these examples stand for the part of the pool that the model is unsure of: "
+        "each pick best covers what is uncertain and not yet covered by labels or earlier picks.",
         score="What the pick added to the coverage of the pool, where uncertain examples count "
         "more.",
         parts={
-            "gain": "Weighted similarity to the pool that this pick added; it falls from pick "
-            "to pick.",
-            "weight": "Weight of the example itself among those to be covered, from 0 (surest) "
-            "to 1 (least sure).",
+            "gain": "Weighted similarity to the pool that this pick added; it falls from pick to "
+            "pick.",
+            "weight": "Weight of the example itself among those to be covered, from 0 (surest) to "
+            "1 (least sure).",
             "uncertainty": "How unsure the model was of its own answer; larger is less sure.",
         },
         titles={

@@ -53,8 +53,8 @@ FISHER = Strategy(
     select=_select,
     resolve=lambda parameters: space_needs(parameters.space),
     title="Most information for the last layer",
-    why="Together these examples tell the most about the weights of the model's last "
-    "layer: each pick points in a direction that labels and earlier picks leave open.",
-    score="Information that the pick added when it was chosen (growth of the log-"
-    "determinant of the information matrix); it falls from pick to pick.",
+    why="Together these examples tell the most about the weights of the model's last layer: each "
+    "pick points in a direction that labels and earlier picks leave open.",
+    score="Information that the pick added when it was chosen (growth of the log-determinant of "
+    "the information matrix); it falls from pick to pick.",
 )

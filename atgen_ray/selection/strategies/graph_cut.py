@@ -53,13 +53,13 @@ GRAPH_CUT = Strategy(
     parameters=GraphCutParameters,
     select=_select,
     title="Typical but not redundant",
-    why="These examples are like many others in the pool, and unlike the labelled "
-    "examples and each other.",
-    score="Similarity to the pool minus the weighted similarity to what is labelled or "
-    "already picked; larger was picked first.",
+    why="These examples are like many others in the pool, and unlike the labelled examples and "
+    "each other.",
+    score="Similarity to the pool minus the weighted similarity to what is labelled or already "
+    "picked; larger was picked first.",
     parts={
-        "pool_similarity": "Cosine similarity to the unlabelled examples, summed; larger is "
-        "more typical.",
+        "pool_similarity": "Cosine similarity to the unlabelled examples, summed; larger is more "
+        "typical.",
         "chosen_similarity": "Cosine similarity to the labelled examples and earlier picks, "
         "summed; larger is more redundant.",
     },

@@ -59,6 +59,7 @@ def _select(candidates: Candidates, parameters: HadasParameters, count: int) -> 
     """
     sources, labeled_sources = candidates.prompts()
     outputs = candidates.outputs()["text"].to_pylist()
+    # A failed row has no output; it is judged as an empty one and then left out.
     failed = np.array(candidates.outputs()["error"].is_valid())
     scores = _judge(sources, ["" if output is None else output for output in outputs], parameters)
     scores[failed] = np.nan
@@ -143,14 +144,13 @@ HADAS = with_noise_filter(
         parameters=HadasParameters,
         select=_select,
         title="Unsupported answers",
-        why="The model's answers to these examples say things that the prompt does not "
-        "support, and they fail in other ways than the labelled examples do. If the "
-        "strategy is set to faithful, well supported answers come first.",
+        why="The model's answers to these examples say things that the prompt does not support, "
+        "and they fail in other ways than the labelled examples do. If the strategy is set to "
+        "faithful, well supported answers come first.",
         score="Weighted sum of the lack of support and of diversity; larger was picked first.",
         parts={
             "semantic_frames": "Names, numbers and relations of the answer: how little of them "
-            "the prompt supports, from 0 to 1 (how much, if faithful answers "
-            "come first).",
+            "the prompt supports, from 0 to 1 (how much, if faithful answers come first).",
             "discourse": "The same for the sentences of the answer as wholes.",
             "content": "The same for the single words of the answer.",
             "level": "Weighted sum of the three judgements above.",

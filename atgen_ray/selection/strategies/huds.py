@@ -85,12 +85,12 @@ HUDS = with_noise_filter(
         select=_select,
         title="Hybrid uncertainty and diversity",
         why="These examples are hard for the model and unlike others that are just as hard: a "
-        "weighted sum of how uncertain the model is and how far the example lies from "
-        "its neighbours in difficulty.",
+        "weighted sum of how uncertain the model is and how far the example lies from its "
+        "neighbours in difficulty.",
         score="Weighted sum of uncertainty and diversity; larger was picked first.",
         parts={
-            "uncertainty": "How unsure the model was of its own answer: by default a rank from "
-            "0 to 1, the least sure.",
+            "uncertainty": "How unsure the model was of its own answer: by default a rank from 0 "
+            "to 1, the least sure.",
             "diversity": "How unlike others of like uncertainty it is: by default a rank from 0 "
             "to 1, the most unlike.",
             "nll": "Negative log-likelihood of the model's own answer for each token, in nats; "

@@ -81,15 +81,15 @@ IDDS = Strategy(
     parameters=IddsParameters,
     select=_select,
     title="In-domain diversity",
-    why="These examples are like the unlabelled pool and unlike what is labelled. Each "
-    "pick counts as labelled before the next one is chosen.",
-    score="Weighted mean similarity to the pool minus weighted mean similarity to the "
-    "labelled examples; larger was picked first.",
+    why="These examples are like the unlabelled pool and unlike what is labelled. Each pick "
+    "counts as labelled before the next one is chosen.",
+    score="Weighted mean similarity to the pool minus weighted mean similarity to the labelled "
+    "examples; larger was picked first.",
     parts={
-        "pool_similarity": "Mean cosine similarity to the unlabelled examples; larger is "
-        "more typical.",
-        "labeled_similarity": "Mean cosine similarity to the labelled examples and earlier "
-        "picks; larger is more redundant.",
+        "pool_similarity": "Mean cosine similarity to the unlabelled examples; larger is more "
+        "typical.",
+        "labeled_similarity": "Mean cosine similarity to the labelled examples and earlier picks; "
+        "larger is more redundant.",
     },
     titles={
         "pool_similarity": "similarity to pool",

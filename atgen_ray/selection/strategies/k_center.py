@@ -48,9 +48,8 @@ K_CENTER = Strategy(
     select=_select,
     resolve=lambda parameters: space_needs(parameters.space),
     title="Farthest examples first",
-    why="Each pick is the example farthest from everything that is labelled or already "
-    "picked, so the batch reaches into regions that have no labels. Outliers are "
-    "picked early.",
-    score="Cosine distance to the nearest labelled example or earlier pick, from 0 (the "
-    "same) to 2 (opposite, or nothing was labelled yet).",
+    why="Each pick is the example farthest from everything that is labelled or already picked, so "
+    "the batch reaches into regions that have no labels. Outliers are picked early.",
+    score="Cosine distance to the nearest labelled example or earlier pick, from 0 (the same) to "
+    "2 (opposite, or nothing was labelled yet).",
 )

@@ -41,11 +41,10 @@ KMEANS = Strategy(
     parameters=KmeansParameters,
     select=_select,
     title="Cluster centres",
-    why="The pool was divided into as many clusters as there are picks, and each cluster "
-    "gave the example nearest to its centre. The batch represents the pool; existing "
-    "labels are ignored.",
-    score="Share of the pool in the example's cluster, minus 1 for each example of the "
-    "cluster that came before it; larger clusters come first.",
+    why="The pool was divided into as many clusters as there are picks, and each cluster gave the "
+    "example nearest to its centre. The batch represents the pool; existing labels are ignored.",
+    score="Share of the pool in the example's cluster, minus 1 for each example of the cluster "
+    "that came before it; larger clusters come first.",
     parts={
         "cluster": "Number of the cluster that the example belongs to.",
         "cluster_share": "Share of the pool in that cluster, from 0 to 1.",

@@ -82,8 +82,8 @@ LD_CAL = with_noise_filter(
         parameters=LdCalParameters,
         select=_select,
         title="From easy to hard",
-        why="Each round picks from its own band of difficulty, easy ones first. Within the "
-        "band these examples stand best for what the model is unsure of.",
+        why="Each round picks from its own band of difficulty, easy ones first. Within the band "
+        "these examples stand best for what the model is unsure of.",
         score="What the pick added to the coverage of the pool, where uncertain examples count "
         "more; it falls from pick to pick.",
         parts={

@@ -53,11 +53,10 @@ NGF_SMP = Strategy(
     parameters=NgfSmpParameters,
     select=_select,
     title="Frequent phrases without a label",
-    why="The prompts of these examples hold many phrases that are frequent in the pool "
-    "and occur in no labelled prompt. Each pick makes its phrases known before the "
-    "next one is chosen.",
-    score="Frequency in the pool of the phrases that the prompt adds, summed and divided by "
-    "its length in words; larger was picked first.",
+    why="The prompts of these examples hold many phrases that are frequent in the pool and occur "
+    "in no labelled prompt. Each pick makes its phrases known before the next one is chosen.",
+    score="Frequency in the pool of the phrases that the prompt adds, summed and divided by its "
+    "length in words; larger was picked first.",
     parts={
         "words": "Length of the prompt in words.",
     },

@@ -67,10 +67,10 @@ SEMANTIC_ENTROPY = with_noise_filter(
         parameters=SemanticEntropyParameters,
         select=_select,
         title="Different meanings among samples",
-        why="The model was asked several times, and its answers to these examples mean "
-        "different things, not just the same thing in other words.",
-        score="Entropy over the meanings of the sampled answers in nats: 0 if all mean the "
-        "same, larger the more meanings share the samples.",
+        why="The model was asked several times, and its answers to these examples mean different "
+        "things, not just the same thing in other words.",
+        score="Entropy over the meanings of the sampled answers in nats: 0 if all mean the same, "
+        "larger the more meanings share the samples.",
     )
 )
 
@@ -84,9 +84,8 @@ class SelfConsistencyParameters(NoiseFilterParameters):
     measure: Literal["minority", "entropy", "balance"] = Field(
         "minority",
         description="minority: 1 - p of the most common answer; entropy of the answers; balance: "
-        "p (1 - p), which puts "
-        "examples the model never answers twice alike, as those it cannot learn, below those it "
-        "sometimes does",
+        "p (1 - p), which puts examples the model never answers twice alike, as those it cannot "
+        "learn, below those it sometimes does",
     )
 
 
@@ -112,8 +111,8 @@ SELF_CONSISTENCY = with_noise_filter(
         select=_select_self_consistency,
         title="Disagreement among sampled answers",
         why="The model was asked several times and gave different answers to these examples.",
-        score="How little the sampled answers agree, by the measure that the strategy is set "
-        "to; larger was picked first.",
+        score="How little the sampled answers agree, by the measure that the strategy is set to; "
+        "larger was picked first.",
         parts={
             "agreement": "Share of the samples that gave the most common answer; 1 is full "
             "agreement.",
@@ -150,8 +149,8 @@ COCOA = with_noise_filter(
         title="Improbable and contradicted answers",
         why="The model found its own answers to these examples improbable, and its further "
         "samples say something else.",
-        score="The uncertainty of the answer multiplied by how little the samples agree with "
-        "it; larger was picked first.",
+        score="The uncertainty of the answer multiplied by how little the samples agree with it; "
+        "larger was picked first.",
         parts={
             "uncertainty": "How unsure the model was of its own answer; larger is less sure.",
             "inconsistency": "Mean difference between the answer and the samples, from 0 (the "
@@ -190,13 +189,12 @@ ENSP = with_noise_filter(
         select=_select_ensp,
         title="Improbable samples",
         why="The answers that the model drew for these examples are improbable to the model "
-        "itself, or their probabilities vary widely if the strategy is set to the "
-        "variance.",
+        "itself, or their probabilities vary widely if the strategy is set to the variance.",
         score="1 minus the mean probability of the sampled answers, or the variance of those "
         "probabilities; larger is less sure.",
         parts={
-            "mean_probability": "Mean over the samples of their probability per token; 1 is "
-            "fully sure.",
+            "mean_probability": "Mean over the samples of their probability per token; 1 is fully "
+            "sure.",
             "variance": "Variance of the samples' probabilities per token.",
         },
     )
@@ -232,8 +230,8 @@ BLEUVAR = with_noise_filter(
         title="Different wording among samples",
         why="The model was asked several times, and its answers to these examples share few "
         "phrases with each other.",
-        score="Mean squared difference between the sampled answers, measured with BLEU: 0 if "
-        "all are the same, 1 if they share nothing.",
+        score="Mean squared difference between the sampled answers, measured with BLEU: 0 if all "
+        "are the same, 1 if they share nothing.",
         parts={
             "bleuvar": "The same number as the score: the mean squared difference between the "
             "samples.",

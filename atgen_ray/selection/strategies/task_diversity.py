@@ -59,9 +59,9 @@ TASK_DIVERSITY = with_noise_filter(
         parameters=TaskDiversityParameters,
         select=_select,
         title="More from weak tasks",
-        why="The pool was divided into clusters that stand for tasks. Tasks in which the "
-        "model is least confident received more places, and the examples within a task "
-        "were drawn at random.",
+        why="The pool was divided into clusters that stand for tasks. Tasks in which the model is "
+        "least confident received more places, and the examples within a task were drawn at "
+        "random.",
         score="1 divided by the model's mean confidence in the task, divided by the example's "
         "place within the task; larger was picked first.",
         parts={

@@ -71,18 +71,17 @@ TE_DELFY = with_noise_filter(
         parameters=TeDelfyParameters,
         select=_select,
         title="Uncertain answers to frequent words",
-        why="The model is unsure of its answers to these examples, and their prompts hold "
-        "words that are frequent in the pool and rare among the labels and the examples "
-        "ranked before.",
+        why="The model is unsure of its answers to these examples, and their prompts hold words "
+        "that are frequent in the pool and rare among the labels and the examples ranked before.",
         score="Mean of two ranks, by uncertainty and by word frequency, each from 0 (last) to 1 "
         "(first).",
         parts={
-            "entropy": "Entropy of the model's distribution over the next token in nats, "
-            "averaged over its answer; larger is less sure.",
+            "entropy": "Entropy of the model's distribution over the next token in nats, averaged "
+            "over its answer; larger is less sure.",
             "frequency": "Mean frequency in the pool of the prompt's words, lowered for words "
             "that labelled prompts hold.",
-            "delfy": "The same frequency, lowered also for words of prompts that rank higher; "
-            "it keeps the batch diverse.",
+            "delfy": "The same frequency, lowered also for words of prompts that rank higher; it "
+            "keeps the batch diverse.",
         },
         titles={
             "entropy": "token entropy",

@@ -50,10 +50,10 @@ NSP = with_noise_filter(
         parameters=NspParameters,
         select=_select,
         title="Improbable answers",
-        why="The model gave its own answers to these examples a low probability, so it is "
-        "least sure of them.",
-        score="How improbable the model's own answer was, per token unless the strategy is set "
-        "to sum over tokens; larger was picked first.",
+        why="The model gave its own answers to these examples a low probability, so it is least "
+        "sure of them.",
+        score="How improbable the model's own answer was, per token unless the strategy is set to "
+        "sum over tokens; larger was picked first.",
         parts={
             "nll": "Negative log-likelihood of the model's own answer in nats, per token or "
             "summed as the strategy is set; larger is less sure.",
@@ -81,10 +81,10 @@ ENTROPY = with_noise_filter(
         parameters=EntropyParameters,
         select=_select_entropy,
         title="Uncertain next tokens",
-        why="While the model wrote its answers to these examples, many different next tokens "
-        "were likely, so it was undecided at most steps.",
-        score="Entropy of the model's distribution over the next token in nats, averaged over "
-        "its answer; larger is less sure.",
+        why="While the model wrote its answers to these examples, many different next tokens were "
+        "likely, so it was undecided at most steps.",
+        score="Entropy of the model's distribution over the next token in nats, averaged over its "
+        "answer; larger is less sure.",
     )
 )
 
@@ -110,8 +110,8 @@ MARGIN = with_noise_filter(
         parameters=MarginParameters,
         select=_select_margin,
         title="Close second choices",
-        why="While the model wrote its answers to these examples, the second most likely "
-        "token came close to the most likely one.",
+        why="While the model wrote its answers to these examples, the second most likely token "
+        "came close to the most likely one.",
         score="1 minus the difference in probability between the two most likely tokens, as a "
         "mean over the answer or at its closest step; larger is less sure.",
     )
@@ -134,8 +134,8 @@ MAX_TOKEN = with_noise_filter(
         parameters=MaxTokenParameters,
         select=_select_max_token,
         title="Least likely token",
-        why="The model's answer to each of these examples holds at least one token that the "
-        "model itself found very improbable.",
+        why="The model's answer to each of these examples holds at least one token that the model "
+        "itself found very improbable.",
         score="Negative log-probability of the least likely token of the answer in nats; larger "
         "is less sure.",
     )

@@ -37,6 +37,7 @@ def _select(candidates: Candidates, parameters: TypiclustParameters, count: int)
     if not len(usable):
         return Picks((), np.empty(0))
     together = np.concatenate([vectors, labeled])
+    # One cluster for each label and pick, so that enough clusters have no label yet.
     clusters = min(parameters.max_clusters, len(labeled) + count)
     every = cluster(together, clusters, derive_seed("typiclust", candidates.seed, candidates.round))
     typicality = _typicality(together, every, parameters.neighbors, parameters.memory_mb)[
@@ -77,15 +78,15 @@ TYPICLUST = Strategy(
     parameters=TypiclustParameters,
     select=_select,
     title="Typical examples of unlabelled regions",
-    why="The pool was divided into clusters, and each pick is the most typical example of "
-    "a cluster that has few or no labels. This suits small budgets.",
-    score="Share of the pool in the example's cluster, minus the labels in that cluster and "
-    "minus 1 for each of its examples that came before; larger was picked first.",
+    why="The pool was divided into clusters, and each pick is the most typical example of a "
+    "cluster that has few or no labels. This suits small budgets.",
+    score="Share of the pool in the example's cluster, minus the labels in that cluster and minus "
+    "1 for each of its examples that came before; larger was picked first.",
     parts={
         "cluster": "Number of the cluster that the example belongs to.",
         "cluster_share": "Share of the pool and the labels in that cluster, from 0 to 1.",
-        "typicality": "1 divided by the mean distance to the nearest neighbours in the "
-        "cluster; larger is more typical.",
+        "typicality": "1 divided by the mean distance to the nearest neighbours in the cluster; "
+        "larger is more typical.",
         "labels_in_cluster": "How many labelled examples the cluster holds.",
     },
 )
