@@ -13,8 +13,7 @@ from atgen_ray.core.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from atgen_ray.reporting.comparison import Comparison as Compared
-    from atgen_ray.reporting.comparison import Pair
+    from atgen_ray.reporting.comparison import RunPair
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Comparison:
     names: list[str]
     metric: str | None
     differing: dict[str, list[str]]
-    _pairs: "Sequence[Pair]" = field(repr=False)
+    _pairs: "Sequence[RunPair]" = field(repr=False)
 
     def differences(self) -> "pd.DataFrame":
         """Return a row for each pair: `first`, `second`, `metric`, and the mean `difference`,
@@ -46,7 +45,7 @@ class Comparison:
         columns += ["first_labels", "second_labels"]
         return pd.DataFrame([self._describe(pair) for pair in self._pairs], columns=columns)
 
-    def _describe(self, pair: "Pair") -> dict[str, Any]:
+    def _describe(self, pair: "RunPair") -> dict[str, Any]:
         from atgen_ray.reporting.formats import name_letter
 
         names = {name_letter(index): name for index, name in enumerate(self.names)}
@@ -93,10 +92,10 @@ def compare(
         atgen_ray.compare(["demo", "demo-random"]).differences()
     """
     names, place = _name_runs(runs, storage, database_url, least=2)
-    from atgen_ray.reporting.comparison import compare_runs
+    from atgen_ray.reporting.comparison import compare_views
     from atgen_ray.reporting.publish import view_runs
 
-    found: Compared = compare_runs(view_runs(names, *place))
+    found = compare_views(view_runs(names, *place))
     return Comparison(names, found.metric, found.differing, found.pairs)
 
 
