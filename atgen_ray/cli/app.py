@@ -12,20 +12,16 @@ from typing import Annotated, Any
 import typer
 
 from atgen_ray import __version__
+from atgen_ray.api.comparing import report as write_report
+from atgen_ray.api.configuration import load_config
+from atgen_ray.api.running import follow
+from atgen_ray.api.running import plan as make_plan
+from atgen_ray.api.selecting import configure_selection
 from atgen_ray.cli import config as reference
 from atgen_ray.cli import runs, service
-from atgen_ray.cli.options import (
-    STORAGE,
-    AsJson,
-    ForkFrom,
-    Overrides,
-    Source,
-    Storage,
-    console,
-    database_url,
-)
+from atgen_ray.cli.options import AsJson, ForkFrom, Overrides, Source, Storage, console
 from atgen_ray.cli.plugins import plugins
-from atgen_ray.core.errors import UserError, printable
+from atgen_ray.core.errors import RunFailedError, UserError, printable
 
 STOPPED = 3
 
@@ -61,8 +57,9 @@ def run(
 
     Example: atgen-ray run demo selection.strategy=random --name demo-random
     """
-    # Before Ray is imported, which takes seconds.
-    config = _load(source, overrides, storage, name, fork_from)
+    config = load_config(
+        source, overrides=overrides or (), storage=storage, name=name, fork_from=fork_from
+    )
     end = _drive(config, "run", as_json)
     _show_end(config, end.status, end.message, as_json)
     if end.status == "stopped":
@@ -90,27 +87,11 @@ def select(
     Example: atgen-ray select my-task.yaml --count 100 --output picks.jsonl
     selection.strategy=facility_location
     """
-    from atgen_ray.config.loading import load_config
     from atgen_ray.core.locations import check_output
     from atgen_ray.run.queries import export_selection
 
     check_output(output)
-    settings = [*(overrides or []), f"selection.first.count={count}", "stopping.labels=null"]
-    config = load_config(source, settings, labels=False, storage=storage, name=name)
-    # A selection is a run of its own, beside the run of that configuration.
-    if name is None:
-        ending = f"-select-{count}"
-        config = load_config(
-            source,
-            settings,
-            labels=False,
-            storage=storage,
-            name=config.name[: 63 - len(ending)] + ending,
-        )
-    if config.fork_from is not None:
-        raise UserError(
-            f"fork_from is '{config.fork_from}', expected none: `select` begins without labels"
-        )
+    config = configure_selection(source, count, overrides or (), storage, name)
     end = _drive(config, "select", as_json)
     if end.status == "stopped":
         _show_end(config, end.status, end.message, as_json)
@@ -147,7 +128,9 @@ def submit(
     Example: atgen-ray submit my-task.yaml --address http://head:8265 --storage /shared/runs
     """
     # A mistake is found here, not on the cluster.
-    config = _load(source, overrides, storage, name, fork_from)
+    config = load_config(
+        source, overrides=overrides or (), storage=storage, name=name, fork_from=fork_from
+    )
     from atgen_ray.ray_runtime.jobs import submit_run
 
     arguments = [source, *(overrides or []), "--name", config.name] + (
@@ -169,21 +152,23 @@ def plan(
 
     Costs nothing and contacts no provider. Exit status 2 if there is a problem.
     """
-    config = _load(source, overrides, storage, None)
-    from atgen_ray.preflight import raise_problems
-    from atgen_ray.run.console import plan_lines, plan_table
-    from atgen_ray.run.estimate import plan_run
-
-    estimate = plan_run(config, lambda waiting: typer.echo(waiting, err=True) if waiting else None)
+    estimate = make_plan(
+        source,
+        storage=storage,
+        overrides=overrides or (),
+        on_waiting=lambda waiting: typer.echo(waiting, err=True) if waiting else None,
+    )
     if as_json:
         typer.echo(json.dumps(estimate))
     else:
+        from atgen_ray.run.console import plan_lines, plan_table
+
         console.print(plan_table(estimate))
         for line in plan_lines(estimate):
             typer.echo(printable(line))
         for warning in estimate.get("warnings", []):
             typer.echo(f"warning: {warning}", err=True)
-    raise_problems(estimate["problems"])
+    estimate.check()
 
 
 @app.command()
@@ -197,9 +182,7 @@ def report(
     storage: Storage = None,
 ) -> None:
     """Write one self-contained HTML report of a run, or of several compared."""
-    from atgen_ray.reporting.publish import compare_runs
-
-    path = compare_runs(names, storage or STORAGE, database_url(), output)
+    path = write_report(names, output, storage=storage)
     typer.echo(f"report: {path}")
 
 
@@ -254,26 +237,9 @@ def main() -> None:
         sys.exit(2)
 
 
-def _load(
-    source: str,
-    overrides: list[str] | None,
-    storage: str | None,
-    name: str | None,
-    fork_from: str | None = None,
-) -> Any:
-    from atgen_ray.config.data import check_named_files
-    from atgen_ray.config.loading import load_config
-
-    config = load_config(source, overrides or [], storage=storage, name=name, fork_from=fork_from)
-    # A missing file is reported at once: the other checks take seconds.
-    check_named_files(config.data)
-    return config
-
-
 def _drive(config: Any, goal: Any, as_json: bool) -> Any:
     """Drive a run to its end and return it; exit with status 1 or 2 if it fails."""
     from atgen_ray.run.console import choose_screen
-    from atgen_ray.run.driver import run_to_end
 
     screen = choose_screen(as_json, console)
     if not as_json:
@@ -281,20 +247,15 @@ def _drive(config: Any, goal: Any, as_json: bool) -> Any:
     try:
         # Ray prints text that is no JSON when a worker dies.
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
-            end = run_to_end(config, screen, goal)
-    finally:
-        screen.close()
-    if end.status == "failed":
-        if end.mistake:
-            raise UserError(end.message)
-        typer.echo(printable(end.message), err=True)
+            return follow(config, goal, screen)
+    except RunFailedError as failure:
+        typer.echo(printable(str(failure)), err=True)
         typer.echo(
             f"Run '{config.name}' failed; what it had committed is safe. The same command goes on "
             f"from there.",
             err=True,
         )
-        raise typer.Exit(1)
-    return end
+        raise typer.Exit(1) from None
 
 
 def _show_end(config: Any, status: str, message: str, as_json: bool) -> None:

@@ -1,6 +1,6 @@
 """Arguments and options that several commands share, and the console that they print to."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -29,10 +29,3 @@ ForkFrom = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
-
-def database_url() -> Any:
-    """Return the journal's URL from the environment, or None."""
-    from atgen_ray.config.loading import database_url_from_environment
-
-    return database_url_from_environment()

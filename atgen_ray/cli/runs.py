@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from atgen_ray.cli.options import STORAGE, AsJson, RunName, Storage, console, database_url
+from atgen_ray.api.runs import list_runs as read_runs
+from atgen_ray.api.runs import open_run
+from atgen_ray.cli.options import AsJson, RunName, Storage, console
 from atgen_ray.core.errors import printable
 
 app = typer.Typer(no_args_is_help=True, help="List, show, stop and export runs.")
@@ -16,9 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show, stop and export runs."
 @app.command("list")
 def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
     """List all runs of a storage with their status."""
-    from atgen_ray.run.queries import list_runs
-
-    rows = list_runs(storage or STORAGE, database_url())
+    rows = read_runs(storage)
     if as_json:
         typer.echo(json.dumps(rows))
         return
@@ -36,9 +36,8 @@ def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
 def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show a run: status, learning curve and dead letters; with --json also its events."""
     from atgen_ray.run.console import curve_table, describe_annotation
-    from atgen_ray.run.queries import show_run
 
-    view = show_run(name, storage or STORAGE, database_url())
+    view = open_run(name, storage=storage).show()
     if as_json:
         typer.echo(json.dumps(view))
         return
@@ -64,9 +63,7 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
 @app.command("stop")
 def stop_run(name: RunName, storage: Storage = None) -> None:
     """Ask the controller of a run to stop, wherever it is; everything committed is saved."""
-    from atgen_ray.run.queries import stop_run
-
-    typer.echo(stop_run(name, storage or STORAGE, database_url()))
+    typer.echo(open_run(name, storage=storage).stop())
 
 
 @app.command("export")
@@ -83,9 +80,7 @@ def export_run(
     """Write the labelled set of a run: id, input, text, annotator, dollars, round, and the run that
     bought it.
     """
-    from atgen_ray.run.queries import export_labels
-
-    count, path = export_labels(name, storage or STORAGE, database_url(), format, output)
+    count, path = open_run(name, storage=storage).export(output, format=format)
     typer.echo(f"{count} labels: {path}")
 
 
@@ -103,9 +98,7 @@ def import_run(
     """Import existing labels into a run whose annotator is human; an export has the columns
     needed.
     """
-    from atgen_ray.annotation.human.label_import import import_file
-
-    found = import_file(name, storage or STORAGE, database_url(), file)
+    found = open_run(name, storage=storage).import_labels(file)
     typer.echo(
         f"{found['imported']} labels imported, {found['known']} known before, "
         f"{len(found['refused'])} refused"

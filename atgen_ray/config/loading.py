@@ -7,7 +7,7 @@ mistake becomes one line of a UserError.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.strict_yaml import parse_yaml
 
 PRESETS = files("atgen_ray") / "presets"
-OVERRIDE = re.compile(r"(?P<key>[\w-]+(\.[\w-]+)*)=(?P<value>.*)", re.DOTALL)
+KEY = re.compile(r"[\w-]+(\.[\w-]+)*")
+OVERRIDE = re.compile(rf"(?P<key>{KEY.pattern})=(?P<value>.*)", re.DOTALL)
 
 
 def list_presets() -> list[str]:
@@ -31,13 +32,16 @@ def list_presets() -> list[str]:
 
 
 def load_config(
-    source: str, overrides: Sequence[str] = (), labels: bool = True, **settings: str | None
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    labels: bool = True,
+    **settings: str | None,
 ) -> RunConfig:
     """Return the configuration in `source` with `overrides` applied.
 
     Args:
-        source: a YAML file, or the name of a preset.
-        overrides: strings `dotted.key=value`; the value is read as YAML.
+        source: a YAML file, the name of a preset, or the keys and values themselves.
+        overrides: strings `dotted.key=value`, whose value is read as YAML; or values by dotted key.
         labels: whether examples will be labelled; if not, annotators are not checked.
         settings: top-level keys set by options of the command line; None leaves a key alone.
 
@@ -45,9 +49,15 @@ def load_config(
         UserError: the file is missing or no YAML, or keys or values are wrong; one line for each
             mistake.
     """
-    tree = read_tree(source)
-    tree.setdefault("name", name_run(source))
-    apply_overrides(tree, overrides)
+    if isinstance(source, Mapping):
+        tree = _to_plain(source)
+    else:
+        tree = read_tree(str(source))
+        tree.setdefault("name", name_run(str(source)))
+    if isinstance(overrides, Mapping):
+        apply_values(tree, overrides)
+    else:
+        apply_overrides(tree, overrides)
     if (url := database_url_from_environment()) is not None:
         tree.setdefault("database_url", url)
     tree |= {key: value for key, value in settings.items() if value is not None}
@@ -71,6 +81,20 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
             )
         hint = f"; text with special characters goes in quotes: {match['key']}='\"...\"'"
         _set(tree, match["key"], parse_yaml(match["value"], f"the value of '{match['key']}'", hint))
+
+
+def apply_values(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Set each of `values` in `tree` at its dotted key.
+
+    Raises:
+        UserError: a key that is no dotted name, or leads through something that is no section.
+    """
+    for key, value in values.items():
+        if not isinstance(key, str) or KEY.fullmatch(key) is None:
+            raise UserError(
+                f"{show_value('', key)} is not a setting, expected a key as stopping.rounds"
+            )
+        _set(tree, key, _to_plain(value))
 
 
 def read_tree(source: str) -> dict[str, Any]:
@@ -150,6 +174,15 @@ def read_file(source: str) -> str:
         raise UserError(
             f"configuration {show_value('', source)} cannot be read: {error.strerror}"
         ) from None
+
+
+def _to_plain(value: Any) -> Any:
+    """Return a copy of `value` in the types that a YAML file gives; a path becomes its text."""
+    if isinstance(value, Mapping):
+        return {key: _to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -44,6 +44,17 @@ class OutputMissingError(UserError):
     """A file of a step that the journal lists as done is missing in the run's folder."""
 
 
+class RunFailedError(Exception):
+    """A run ended on something else than a mistake in the input; what it had committed is safe.
+
+    `run` is the run's name. The text is one line, or a traceback of the run's controller.
+    """
+
+    def __init__(self, run: str, message: str) -> None:
+        super().__init__(message)
+        self.run = run
+
+
 class RunStopped(Exception):
     """The run was asked to stop; everything committed so far stays."""
 

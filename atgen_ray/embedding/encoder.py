@@ -1,9 +1,18 @@
 """Encoder replica: sentence-transformers, which applies each model's own pooling."""
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import pyarrow as pa
 
 from atgen_ray.config import EmbeddingConfig
 from atgen_ray.core.checkpoints import loading, resolve_checkpoint
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+PART_ROWS = 256  # texts that are embedded between two calls of `check`
 
 
 class Encoder:
@@ -41,3 +50,22 @@ class Encoder:
         return pa.table(
             {"content": batch["content"], "embedding": pa.array(rows, pa.list_(pa.float32()))}
         )
+
+
+def embed_texts(
+    encoder: Encoder, texts: Sequence[str], check: Callable[[], Any] = lambda: None
+) -> "npt.NDArray[np.float32]":
+    """Return vectors of `texts` in their order, (n, d); a row is NaN if its vector is not finite.
+
+    `check` is called before each part of `PART_ROWS` texts, and may raise to end the work.
+    """
+    import numpy as np
+
+    rows: list[list[float] | None] = []
+    for start in range(0, len(texts), PART_ROWS):
+        check()
+        part = [*texts[start : start + PART_ROWS]]
+        rows += encoder(pa.table({"content": part, "text": part}))["embedding"].to_pylist()
+    width = next((len(row) for row in rows if row is not None), 0)
+    missing = [float("nan")] * width
+    return np.array([missing if row is None else row for row in rows], np.float32)

@@ -47,11 +47,19 @@ def compare_runs(
             f"--output is '{output}', a folder; expected a file, such as '{output / 'report.html'}'"
         )
     check_folder(output)
+    return write_report(view_runs(names, storage, database_url), output)
+
+
+def view_runs(names: Sequence[str], storage: str, database_url: SecretStr | None) -> list[RunView]:
+    """Return the runs `names` as they stand now, in that order.
+
+    Raises:
+        UserError: no run has such a name.
+    """
     with open_runs(storage, database_url) as journal:
         for name in names:
             journal.run(name)  # a name that is wrong is said before anything is read
-        views = [view_run(name, journal, storage) for name in names]
-    return write_report(views, output)
+        return [view_run(name, journal, storage) for name in names]
 
 
 def view_run(name: str, journal: Journal, storage: str, selection: bool = True) -> RunView:

@@ -1,5 +1,5 @@
-"""Progress of a run on standard output: live bars on a terminal, plain lines elsewhere, JSON lines
-for programs.
+"""Progress of a run on standard output: live bars on a terminal or in a notebook, plain lines
+elsewhere, JSON lines for programs.
 
 A screen has `show_event` for what the journal holds, `show_activity` for the step under way, and
 `close`. `JsonLines` and `Pacer` are shared with the screens of a sweep (bench/console.py).
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from html import escape
 from typing import Any
 
 from rich.console import Console
@@ -27,6 +28,7 @@ from rich.table import Table
 
 from atgen_ray.store.journal import WARNING, Event
 
+NOTEBOOK_SECONDS = 0.5  # how often the bar of a notebook is drawn at most
 PLAIN_SECONDS = 15.0  # how often a plain screen tells of a step under way
 
 
@@ -148,6 +150,51 @@ class PlainScreen:
         """Do nothing: lines stay."""
 
 
+class NotebookScreen:
+    """One output of a cell: the steps done, and a bar for the one under way.
+
+    IPython renews that output in place. It needs none of the widgets that rich would ask for, so it
+    looks the same in every notebook, and stays in the file.
+    """
+
+    def __init__(self) -> None:
+        from IPython.display import HTML, display
+
+        self._html = HTML
+        self._lines: list[str] = []
+        self._bar = ""
+        self._drawn = 0.0
+        self._output = display(HTML(""), display_id=True)
+
+    def show_event(self, event: Event) -> None:
+        if event.kind == "step":
+            self._lines.append(describe_step(event))
+        elif event.kind == WARNING:
+            self._lines.append(f"warning: {event.payload[WARNING]}")
+        else:
+            return
+        self._bar = ""
+        self._draw()
+
+    def show_activity(self, activity: dict[str, Any]) -> None:
+        done = activity["done"]
+        total = activity["total"]
+        value = f' value="{int(done)}" max="{int(total)}"' if total else ""
+        self._bar = f"<progress{value}></progress> {escape(describe_activity(activity))}"
+        if time.monotonic() - self._drawn >= NOTEBOOK_SECONDS:
+            self._draw()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar = ""
+        self._draw()
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        lines = escape("\n".join(self._lines))
+        self._output.update(self._html(f"<pre>{lines}</pre>{self._bar}"))
+
+
 class JsonScreen(JsonLines):
     """Every event, and every change of the activity, as a JSON line."""
 
@@ -159,10 +206,14 @@ class JsonScreen(JsonLines):
             self.write({"type": "progress"} | activity | {"seconds_left": _seconds_left(activity)})
 
 
-def choose_screen(as_json: bool, console: Console) -> LiveScreen | PlainScreen | JsonScreen:
-    """Return the screen for where the output goes: a program, a terminal or a file."""
+def choose_screen(
+    as_json: bool, console: Console
+) -> LiveScreen | NotebookScreen | PlainScreen | JsonScreen:
+    """Return the screen for where the output goes: a program, a notebook, a terminal or a file."""
     if as_json:
         return JsonScreen()
+    if console.is_jupyter:
+        return NotebookScreen()
     return LiveScreen(console) if console.is_terminal else PlainScreen(console)
 
 

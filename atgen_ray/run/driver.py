@@ -283,8 +283,13 @@ def read_end(journal: Journal, run: str, seen: int, last: Snapshot | None) -> Sn
 def stop_on_signal() -> Iterator[threading.Event]:
     """Yield an event that SIGINT and SIGTERM set; a second SIGINT raises KeyboardInterrupt at
     once.
+
+    Python calls handlers of signals in the main thread only: elsewhere nothing sets the event.
     """
     stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
 
     def handle(number: int, _: Any) -> None:
         if stop.is_set() and number == signal.SIGINT:

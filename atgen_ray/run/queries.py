@@ -37,6 +37,7 @@ from atgen_ray.store.totals import RunTotals
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
 
 FORMATS = ("jsonl", "parquet", "csv", "huggingface")
 
@@ -171,6 +172,17 @@ def write_labels(journal: Journal, storage: str, name: str, format: str, path: P
             be written.
     """
     _check_export(format, path)
+    rows = read_labels(journal, storage, name)
+    _write(rows, path, format)
+    return len(rows)
+
+
+def read_labels(journal: Journal, storage: str, name: str) -> list[dict[str, Any]]:
+    """Return every label of the run, with the columns of `write_labels`.
+
+    Raises:
+        UserError: an unknown run, or a storage without the run's pool.
+    """
     journal.run(name)
     labels = journal.annotations(name)
     folder = RunFolder(storage, name)
@@ -180,7 +192,7 @@ def write_labels(journal: Journal, storage: str, name: str, format: str, path: P
         )
     pool = folder.read_table("pool.parquet", columns=["id", "text"]).to_pylist() if labels else []
     inputs = {row["id"]: row["text"] for row in pool}
-    rows = [
+    return [
         {
             "id": label.id,
             "input": inputs[label.id],
@@ -192,8 +204,6 @@ def write_labels(journal: Journal, storage: str, name: str, format: str, path: P
         }
         for round, label in labels
     ]
-    _write(rows, path, format)
-    return len(rows)
 
 
 def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
@@ -204,12 +214,20 @@ def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
         UserError: `output` cannot be written.
     """
     folder = RunFolder(storage, name)
-    pool = {
-        row["id"]: row
-        for row in folder.read_table("pool.parquet", columns=["id", "row", "text"]).to_pylist()
-    }
-    picks = folder.read_table(f"{round_folder(1)}/selection.parquet").to_pylist()
-    rows = [
+    rows = read_picks(folder, 1)
+    _write(rows, output, "jsonl")
+    return len(rows), folder.read_table("pool.parquet", columns=["id"]).num_rows
+
+
+def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:
+    """Return the batch that was selected in `round`, by rank, as `export_selection` writes it; none
+    if the round has no selection yet.
+    """
+    if not folder.exists(rel := f"{round_folder(round)}/selection.parquet"):
+        return []
+    columns = ["id", "row", "text"]
+    pool = {row["id"]: row for row in folder.read_table("pool.parquet", columns).to_pylist()}
+    return [
         {
             "rank": pick["rank"],
             "id": pick["id"],
@@ -218,10 +236,8 @@ def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
             "score": pick["score"],
             "parts": dict(pick["parts"]),
         }
-        for pick in picks
+        for pick in folder.read_table(rel).to_pylist()
     ]
-    _write(rows, output, "jsonl")
-    return len(rows), len(pool)
 
 
 def _check_export(format: str, path: Path) -> None:
@@ -247,14 +263,19 @@ def _write(rows: list[dict[str, Any]], path: Path, format: str) -> None:
 
 
 def _save_dataset(rows: list[dict[str, Any]], path: Path) -> None:
-    from datasets import Dataset, Features, disable_progress_bars
+    from datasets import disable_progress_bars
 
     disable_progress_bars()
-    table = _tabulate(rows)
-    # One shard, and not the table itself, which has no blocks without rows: an empty dataset must
-    # read back too.
-    dataset = Dataset.from_dict(table.to_pydict(), Features.from_arrow_schema(table.schema))
-    dataset.save_to_disk(str(path), num_shards=1)
+    build_dataset(rows).save_to_disk(str(path), num_shards=1)  # without rows it has no other shard
+
+
+def build_dataset(rows: list[dict[str, Any]]) -> "Dataset":
+    """Return rows of `read_labels` as a dataset of the library `datasets`."""
+    from datasets import Dataset, Features
+
+    table = tabulate_labels(rows)
+    # Not the table itself, which has no blocks without rows: an empty dataset must read back too.
+    return Dataset.from_dict(table.to_pydict(), Features.from_arrow_schema(table.schema))
 
 
 def _encode(rows: list[dict[str, Any]], file: BinaryIO, format: str) -> None:
@@ -264,12 +285,13 @@ def _encode(rows: list[dict[str, Any]], file: BinaryIO, format: str) -> None:
     if format == "jsonl":
         file.writelines(encode_json(row).encode() + b"\n" for row in rows)
     elif format == "csv":
-        pyarrow.csv.write_csv(_tabulate(rows), file)
+        pyarrow.csv.write_csv(tabulate_labels(rows), file)
     else:
-        pyarrow.parquet.write_table(_tabulate(rows), file)
+        pyarrow.parquet.write_table(tabulate_labels(rows), file)
 
 
-def _tabulate(rows: list[dict[str, Any]]) -> "pa.Table":
+def tabulate_labels(rows: list[dict[str, Any]]) -> "pa.Table":
+    """Return rows of `read_labels` as a table, which has its columns even without a row."""
     import pyarrow as pa
 
     kinds = {"id": pa.string(), "input": pa.string(), "text": pa.string(), "annotator": pa.string()}

@@ -30,7 +30,7 @@ def list_pages() -> dict[Path, str]:
     """The name on the site of every page and picture, by its file in the repository."""
     pages = {ROOT / source: name for source, name in ELSEWHERE.items()}
     for path in sorted((ROOT / "docs").iterdir()):
-        if path.suffix in {".md", ".png", ".svg"}:
+        if path.suffix in {".md", ".png", ".svg", ".ipynb"}:
             pages[path] = path.name
     return pages
 

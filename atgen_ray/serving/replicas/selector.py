@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from atgen_ray.config import DataConfig, PromptConfig, ServiceConfig
 from atgen_ray.core.records import SAMPLES, GenerationRequest
-from atgen_ray.embedding.encoder import Encoder
+from atgen_ray.embedding.encoder import Encoder, embed_texts
 from atgen_ray.engines.generation import gather_features
 from atgen_ray.engines.hidden_states import append_states
 from atgen_ray.ray_runtime.hardware import count_threads
@@ -24,7 +24,6 @@ from atgen_ray.serving.schemas.select import ExampleBody, LabeledBody, SelectBod
 from atgen_ray.serving.security.restrictions import check_location
 
 BATCH_ROWS = 32
-EMBEDDED_ROWS = 256
 
 Checkpoint = Callable[[], None]
 Result = TypeVar("Result")
@@ -165,18 +164,7 @@ class Selector:
         }
 
     def _embed(self, texts: list[str], check: Checkpoint = _go_on) -> Any:
-        import numpy as np
-
-        rows: list[list[float] | None] = []
-        for start in range(0, len(texts), EMBEDDED_ROWS):
-            check()
-            part = texts[start : start + EMBEDDED_ROWS]
-            rows += self._encoder(pa.table({"content": part, "text": part}))[
-                "embedding"
-            ].to_pylist()
-        width = next((len(row) for row in rows if row is not None), 0)
-        missing = [float("nan")] * width
-        return np.array([missing if row is None else row for row in rows], np.float32)
+        return embed_texts(self._encoder, texts, check)
 
     def _features(
         self, body: SelectBody, texts: dict[str, str], sampled: bool, check: Checkpoint

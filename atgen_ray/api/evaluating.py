@@ -1,0 +1,238 @@
+"""Score a model, or an adapter of a run, on given data by given metrics."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from atgen_ray.api.answering import answer, check_model, connected, find_adapter
+from atgen_ray.api.configuration import ConfigSource, Location, Overrides, resolve
+from atgen_ray.api.errors import without_traceback
+from atgen_ray.api.progress import Steps
+from atgen_ray.api.running import open_screen
+from atgen_ray.api.runs import Run, tabulate_predictions
+from atgen_ray.core.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from atgen_ray.config import RunConfig
+    from atgen_ray.evaluation import Aggregate
+
+JUDGE = "llm_judge"
+# Columns that rows in memory have where nothing else is said.
+INPUT, REFERENCES = "input", "references"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good the answers of a model are.
+
+    Attributes:
+        metrics: for each metric its `mean` over `count` examples, and the bounds `low` and `high`
+            of its bootstrap interval.
+        adapter: the folder of the adapter that was scored; None is the untuned model.
+    """
+
+    metrics: "dict[str, Aggregate]"
+    adapter: Path | None
+    _rows: list[dict[str, Any]] = field(repr=False)
+    _texts: dict[str, str] = field(repr=False)
+
+    def table(self) -> "pd.DataFrame":
+        """Return a row for each metric: `metric`, `mean`, `low`, `high`, `count`."""
+        import pandas as pd
+
+        rows = [{"metric": name, **values} for name, values in self.metrics.items()]
+        return pd.DataFrame(rows, columns=["metric", "mean", "low", "high", "count"])
+
+    def predictions(self) -> "pd.DataFrame":
+        """Return a row for each example: `id`, `split`, `input`, `prediction`, `references`,
+        `error` if the engine gave no answer (which counts as an empty one), and a column for every
+        metric.
+        """
+        return tabulate_predictions(self._rows, self._texts, ("error",))
+
+    def _repr_html_(self) -> str:
+        from atgen_ray.api.html import format_table
+
+        columns = ["metric", "mean", "low", "high", "count"]
+        rows = [
+            (name, value["mean"], value["low"], value["high"], value["count"])
+            for name, value in self.metrics.items()
+        ]
+        return format_table("evaluation", columns, rows)
+
+
+@without_traceback
+def evaluate(
+    model: ConfigSource | Run,
+    data: "Location | Iterable[Mapping[str, Any]] | pd.DataFrame | None" = None,
+    *,
+    metrics: Sequence[str] | None = None,
+    round: int | None = None,
+    adapter: Location | None = None,
+    input: str | None = None,
+    references: str | Sequence[str] | None = None,
+    overrides: Overrides = (),
+    progress: bool = True,
+) -> Evaluation:
+    """Let a model answer examples greedily, and score the answers.
+
+    Nothing is kept. Ray is started as for `run`.
+
+    Args:
+        model: a run, whose adapter is scored; or a configuration as for `run`, of which the
+            sections model, prompt, engine and evaluation count. A mapping may hold the section
+            `model` alone: {"model": {"id": "Qwen/Qwen3-0.6B"}}.
+        data: rows in memory (mappings, or a DataFrame), or a file, folder, URL or data set as
+            `data.test` names one; default: the test set of the run or configuration.
+        metrics: their names; default: evaluation.metrics of the configuration.
+        round: of a run: the adapter after this round, where 0 is the untuned model; default: the
+            last one.
+        adapter: folder of an adapter to score instead.
+        input: column of the input; default: data.input of the configuration, else "input".
+        references: column or columns of the known answers; default: those of the configuration,
+            else "references".
+        overrides: settings to change, as for `run`.
+        progress: as for `run`.
+
+    Raises:
+        UserError: unknown metrics or columns, no data, or a model that cannot be loaded. The metric
+            llm_judge is refused: its paid requests belong to a run, which keeps them.
+
+    Example:
+        run = atgen_ray.open_run("demo")
+        tuned = atgen_ray.evaluate(run, "more-papers.jsonl", metrics=["rougeL", "chrf"])
+        untuned = atgen_ray.evaluate(run, "more-papers.jsonl", metrics=["rougeL", "chrf"], round=0)
+        tuned.metrics["rougeL"]["mean"] - untuned.metrics["rougeL"]["mean"]
+    """
+    if round is not None and (adapter is not None or not isinstance(model, Run)):
+        raise UserError(f"round is {round}, expected it for a run, and no adapter beside it")
+    tuned = find_adapter(adapter) if adapter is not None else None
+    if isinstance(model, Run) and adapter is None:
+        tuned = _find_tuned(model, round)
+    settings = {} if metrics is None else {"evaluation.metrics": _list_names(metrics, "metrics")}
+    with _materialized(data) as location:
+        source = _describe(model, location, input, references)
+        config = resolve(resolve(source, overrides, labels=False), settings, labels=False)
+        _check(config)
+        from atgen_ray.preflight import Inputs, raise_problems
+
+        # Small files are read here, so that a mistake in them is told before Ray starts.
+        inputs = Inputs(config)
+        split = inputs.test
+        raise_problems(inputs.problems)
+        check_model(config)
+        with connected(), Steps(open_screen(progress)) as steps:
+            if split is None:
+                from atgen_ray.data import build_split
+
+                seed = config.seed if config.data.seed is None else config.data.seed
+                split = build_split(config.data, config.prompt, "test", seed)
+            features = answer(config, split.examples, tuned, steps.start("evaluation"))
+            return _score(config, split.examples, split.gold, features, tuned)
+
+
+def _find_tuned(run: Run, round: int | None) -> Path | None:
+    """Return the adapter of a run after `round`; None for the untuned model."""
+    if round == 0:
+        return None
+    return run.adapter(round)
+
+
+def _describe(
+    model: ConfigSource | Run,
+    location: str | None,
+    input: str | None,
+    references: str | Sequence[str] | None,
+) -> ConfigSource:
+    """Return the configuration whose data.test holds the examples to answer."""
+    source: ConfigSource = model.config if isinstance(model, Run) else model
+    if isinstance(source, Mapping) and "data" not in source and location is not None:
+        source = {**source, "data": {"pool": location, "references": REFERENCES}}
+    changes: dict[str, Any] = {}
+    if location is not None:
+        changes = {"data.test": location, "data.path": None, "data.format": "auto"}
+        changes["data.test_limit"] = None
+    if input is not None:
+        changes["data.input"] = input
+    if references is not None:
+        changes["data.test_references"] = _list_names(references, "references")
+    return resolve(source, changes, labels=False)
+
+
+def _check(config: "RunConfig") -> None:
+    """Check that there is something to answer, and no metric that only a run can have."""
+    if config.data.test is None:
+        raise UserError("data.test is null, expected data to answer: rows, or where they are")
+    if JUDGE in (config.evaluation.metrics or ()):
+        raise UserError(
+            f"metrics holds '{JUDGE}', whose paid requests belong to a run: set "
+            f"evaluation.metrics of a run instead"
+        )
+
+
+def _list_names(names: str | Sequence[str], key: str) -> list[str]:
+    found = [names] if isinstance(names, str) else list(names)
+    if not found or not all(isinstance(name, str) for name in found):
+        raise UserError(f"{key} is {str(names)[:80]!r}, expected names")
+    return found
+
+
+@contextmanager
+def _materialized(data: Any) -> Iterator[str | None]:
+    """Yield where the rows are during the block; rows in memory are written to a file."""
+    if data is None or isinstance(data, str | PathLike):
+        yield None if data is None else str(data)
+        return
+    if isinstance(data, Mapping) or not isinstance(data, Iterable):
+        raise UserError(f"data is {str(data)[:80]!r}, expected rows, or where they are")
+    from atgen_ray.core.strict_json import encode_json
+
+    records = data.to_dict("records") if hasattr(data, "to_dict") else list(data)
+    for at, row in enumerate(records):
+        if not isinstance(row, Mapping):
+            raise UserError(f"data[{at}] is {str(row)[:80]!r}, expected a mapping of columns")
+    if not records:
+        raise UserError("data holds no rows, expected at least one")
+    with TemporaryDirectory(prefix="atgen-rows-") as folder:
+        path = Path(folder) / "rows.jsonl"
+        lines = [encode_json(dict(row)) + "\n" for row in records]
+        path.write_text("".join(lines), encoding="utf-8")
+        yield str(path)
+
+
+def _score(
+    config: "RunConfig",
+    examples: "pa.Table",
+    gold: "pa.Table",
+    features: "pa.Table",
+    tuned: Path | None,
+) -> Evaluation:
+    from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
+    from atgen_ray.evaluation.ray_scoring import score_on_ray
+
+    texts = dict(zip(examples["id"].to_pylist(), examples["text"].to_pylist(), strict=True))
+    known = {row["id"]: row["references"] for row in gold.to_pylist()}
+    answers = features.select(["id", "text", "error"]).to_pylist()
+    named = [reference for each in known.values() for reference in each]
+    rows, metrics = evaluate_splits(
+        dict.fromkeys(texts, "test"),
+        {row["id"]: row["text"] or "" for row in answers},
+        known,
+        choose_metrics(config.evaluation.metrics, (), named),
+        config.evaluation.bootstrap_samples,
+        config.evaluation.confidence,
+        config.seed,
+        sources=texts,
+        resources=Resources(config.evaluation.models),
+        scorer=score_on_ray,
+    )
+    errors = {row["id"]: row["error"] for row in answers}
+    rows = [row | {"error": errors[row["id"]]} for row in rows]
+    return Evaluation(metrics["test"], tuned, rows, texts)
