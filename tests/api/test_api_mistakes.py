@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import SMALLEST, call, write_config
-from projects import Project
+from helpers.command_line import SMALLEST, call, write_config
+from helpers.projects import Project
 
 import atgen_ray
 

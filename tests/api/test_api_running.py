@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from projects import Project
+from helpers.projects import Project
 
 import atgen_ray
 from atgen_ray.run.driver import stop_on_signal

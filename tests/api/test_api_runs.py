@@ -8,8 +8,8 @@ import datasets
 import pandas as pd
 import pyarrow as pa
 import pytest
-from command_line import call
-from projects import Project
+from helpers.command_line import call
+from helpers.projects import Project
 
 import atgen_ray
 from atgen_ray.core.records import Annotation

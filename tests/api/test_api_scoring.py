@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import ray
 import yaml
-from projects import Project
+from helpers.projects import Project
 
 import atgen_ray
 
