@@ -63,7 +63,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bounds of this module at a scale that a test can reach."""
     monkeypatch.setattr(bounds, "FREE", 1 << 18)
-    for module in ("bounds", "files", "rows"):
+    for module in ("size_limits", "file_formats", "rows"):
         monkeypatch.setattr(f"atgen_ray.data.{module}.LONGEST", 1 << 16)
 
 
