@@ -102,11 +102,11 @@ def ray_session(
         UserError: nothing answers at RAY_ADDRESS, it is the address of a dashboard, or Ray does not
             start.
     """
+    if not is_private():
+        check_address(os.environ["RAY_ADDRESS"])
     if ray.is_initialized():
         yield
         return
-    if not is_private():
-        check_address(os.environ["RAY_ADDRESS"])
 
     settings: dict[str, Any] = {
         "namespace": namespace,

@@ -98,7 +98,7 @@ def test_a_worker_that_dies_changes_nothing() -> None:
         if pick in (5, 12) and pick not in killed:
             killed.append(pick)
             os.kill(
-                ray.get(coverage._crew[pick % 2].__ray_call__.remote(lambda _: os.getpid())),
+                ray.get(coverage._actors[pick % 2].__ray_call__.remote(lambda _: os.getpid())),
                 signal.SIGKILL,
             )
 
