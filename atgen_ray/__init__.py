@@ -10,8 +10,6 @@ The functions and classes of `__all__` are all that a program needs:
 They come from the room `atgen_ray.api`, and are imported when they are first used.
 """
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,21 +68,6 @@ __all__ = [
     "select",
     "select_examples",
 ]
-
-
-class _Package(ModuleType):
-    """This package, whose attribute `run` is the function.
-
-    Python sets a submodule as an attribute of its package when it is imported, and one of our rooms
-    is called `run`. Its modules are imported by their full names, which needs no attribute.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name == "run" and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,7 @@ from atgen_ray.config import StoppingConfig
 from atgen_ray.config.loading import dump_config, load_config
 from atgen_ray.core.money import NANO
 from atgen_ray.core.records import Annotation
-from atgen_ray.run.queries import list_runs
+from atgen_ray.runs.queries import list_runs
 from atgen_ray.serving.application import create_api, parse_service
 from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.security.tokens import Tokens

@@ -107,7 +107,7 @@ def main() -> None:
     )
     parser.add_argument("--loads", type=int, default=15)
     arguments = parser.parse_args()
-    from atgen_ray.run.queries import list_runs
+    from atgen_ray.runs.queries import list_runs
     from atgen_ray.serving.server import open_tokens
 
     first, second = [row["name"] for row in list_runs(arguments.storage, None)][:2]

@@ -10,7 +10,7 @@ from atgen_ray.core.errors import RunFailedError, UserError
 
 if TYPE_CHECKING:
     from atgen_ray.config import RunConfig
-    from atgen_ray.run.controller_actor import Goal, Snapshot
+    from atgen_ray.runs.controller_actor import Goal, Snapshot
     from atgen_ray.store.journal import Event
 
 OnEvent = Callable[["Event"], Any]
@@ -82,7 +82,7 @@ def follow(
     Raises:
         UserError, RunFailedError: as `run`.
     """
-    from atgen_ray.run.driver import run_to_end
+    from atgen_ray.runs.driver import run_to_end
 
     try:
         end = run_to_end(config, _Listener(screen, on_event), goal)
@@ -147,7 +147,7 @@ def plan(
     """
     loaded = resolve(config, overrides, storage=storage)
     check_files(loaded)
-    from atgen_ray.run.estimate import plan_run
+    from atgen_ray.runs.estimate import plan_run
 
     return Plan(plan_run(loaded, on_waiting or (lambda _: None)))
 
@@ -158,7 +158,7 @@ def open_screen(progress: bool) -> Screen:
         return _Silence()
     from rich.console import Console
 
-    from atgen_ray.run.console import choose_screen
+    from atgen_ray.runs.console import choose_screen
 
     return choose_screen(False, Console(highlight=False, stderr=True))
 

@@ -83,7 +83,7 @@ class Run:
         `labels`, `dollars`, `metrics` (the learning curve), `annotation` (requests and money),
         `changes`, `dead_letters` and `events`.
         """
-        from atgen_ray.run.queries import show_run
+        from atgen_ray.runs.queries import show_run
 
         return show_run(self.name, *self.place)
 
@@ -101,7 +101,7 @@ class Run:
         """Return every label: `id`, `input`, `text`, `annotator`, `dollars`, `round`, and the `run`
         that bought it, which is another one where the label was taken over.
         """
-        from atgen_ray.run.queries import tabulate_labels
+        from atgen_ray.runs.queries import tabulate_labels
 
         frame: pd.DataFrame = tabulate_labels(self._read_labels()).to_pandas()
         return frame
@@ -111,7 +111,7 @@ class Run:
         """Return the labels as a dataset of the library `datasets`, with the columns of
         `labels`.
         """
-        from atgen_ray.run.queries import build_dataset
+        from atgen_ray.runs.queries import build_dataset
 
         return build_dataset(self._read_labels())
 
@@ -123,7 +123,7 @@ class Run:
         Args:
             round: of this round alone; default: all rounds.
         """
-        from atgen_ray.run.queries import read_picks
+        from atgen_ray.runs.queries import read_picks
 
         folder = self._folder()
         rounds = self._list_rounds() if round is None else [self._check_round(round)]
@@ -242,7 +242,7 @@ class Run:
         Raises:
             UserError: its controller died, so that nobody hears.
         """
-        from atgen_ray.run.queries import stop_run
+        from atgen_ray.runs.queries import stop_run
 
         return stop_run(self.name, *self.place)
 
@@ -258,7 +258,7 @@ class Run:
         Raises:
             UserError: an unknown format, or a file that cannot be written.
         """
-        from atgen_ray.run.queries import export_labels
+        from atgen_ray.runs.queries import export_labels
 
         path = None if output is None else Path(output)
         return export_labels(self.name, *self.place, format, path)
@@ -306,7 +306,7 @@ class Run:
         return RunFolder(self.storage, self.name)
 
     def _read_labels(self) -> list[dict[str, Any]]:
-        from atgen_ray.run.queries import read_labels
+        from atgen_ray.runs.queries import read_labels
         from atgen_ray.store.existing import open_runs
 
         with open_runs(*self.place) as journal:
@@ -343,7 +343,7 @@ class Run:
         return f"round {round} of run '{self.name}' {lack}; {hint}"
 
     def _explain_missing(self, round: int, step: str, path: str) -> str:
-        from atgen_ray.run.state import explain_missing
+        from atgen_ray.runs.state import explain_missing
 
         return explain_missing(self.name, round, step, path)
 
@@ -389,7 +389,7 @@ def list_runs(
     Example:
         pandas.DataFrame(atgen_ray.list_runs())
     """
-    from atgen_ray.run.queries import list_runs as query
+    from atgen_ray.runs.queries import list_runs as query
 
     return query(*find_place(storage, database_url))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from atgen_ray.config import RunConfig
-    from atgen_ray.run.controller_actor import Snapshot
+    from atgen_ray.runs.controller_actor import Snapshot
 
 LONGEST_NAME = 63
 
@@ -62,7 +62,7 @@ def select(
     loaded = configure_selection(config, count, overrides, storage, name)
     end = follow(loaded, "select", open_screen(progress), on_event)
     check_selected(loaded, end)
-    from atgen_ray.run.queries import read_picks
+    from atgen_ray.runs.queries import read_picks
     from atgen_ray.store.run_folder import RunFolder
 
     return tabulate_picks(read_picks(RunFolder(loaded.storage, loaded.name), 1), [])

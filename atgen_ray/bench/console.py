@@ -14,7 +14,7 @@ from rich.text import Text
 
 from atgen_ray.bench.grid import Trial
 from atgen_ray.reporting.formats import format_seconds
-from atgen_ray.run.console import JsonLines, Pacer, describe_activity
+from atgen_ray.runs.console import JsonLines, Pacer, describe_activity
 
 
 @dataclass

@@ -76,7 +76,7 @@ def run_sweep(suite: BenchConfig, trials: Sequence[Trial], screen: SweepScreen) 
     """
     from atgen_ray.preflight import find_cluster_problems, find_problems
     from atgen_ray.ray_runtime.session import is_private, run_session
-    from atgen_ray.run.driver import check_entry, enter_run, stop_on_signal
+    from atgen_ray.runs.driver import check_entry, enter_run, stop_on_signal
 
     with closing(open_journal(suite.storage, trials[0].run.database_url)) as journal:
         for trial in trials:
@@ -165,7 +165,7 @@ class _Driver:
         import ray
 
         from atgen_ray.ray_runtime.session import is_private
-        from atgen_ray.run.driver import start_controller
+        from atgen_ray.runs.driver import start_controller
 
         fits = fit_runs(
             [node["Resources"] for node in ray.nodes() if node["Alive"]], self._suite.resources
@@ -178,7 +178,7 @@ class _Driver:
             self._active.append(_Active(trial, controller))
 
     def _end(self, trial: Trial, status: str, message: str) -> None:
-        from atgen_ray.run.driver import dismiss_ended
+        from atgen_ray.runs.driver import dismiss_ended
 
         dismiss_ended(trial.run.name)
         if status == "finished":
@@ -198,7 +198,7 @@ def _poll(each: _Active, journal: Journal, state: SweepState) -> tuple[str, str]
     import ray
     from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-    from atgen_ray.run.driver import read_end
+    from atgen_ray.runs.driver import read_end
 
     name = each.trial.run.name
     try:

@@ -88,7 +88,7 @@ def select(
     selection.strategy=facility_location
     """
     from atgen_ray.core.locations import check_output
-    from atgen_ray.run.queries import export_selection
+    from atgen_ray.runs.queries import export_selection
 
     check_output(output)
     config = configure_selection(source, count, overrides or (), storage, name)
@@ -161,7 +161,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(estimate))
     else:
-        from atgen_ray.run.console import plan_lines, plan_table
+        from atgen_ray.runs.console import plan_lines, plan_table
 
         console.print(plan_table(estimate))
         for line in plan_lines(estimate):
@@ -239,7 +239,7 @@ def main() -> None:
 
 def _drive(config: Any, goal: Any, as_json: bool) -> Any:
     """Drive a run to its end and return it; exit with status 1 or 2 if it fails."""
-    from atgen_ray.run.console import choose_screen
+    from atgen_ray.runs.console import choose_screen
 
     screen = choose_screen(as_json, console)
     if not as_json:
@@ -259,7 +259,7 @@ def _drive(config: Any, goal: Any, as_json: bool) -> Any:
 
 
 def _show_end(config: Any, status: str, message: str, as_json: bool) -> None:
-    from atgen_ray.run.console import curve_table
+    from atgen_ray.runs.console import curve_table
     from atgen_ray.store.run_folder import RunFolder
 
     folder = RunFolder(config.storage, config.name)

@@ -35,7 +35,7 @@ def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
 @app.command("show")
 def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show a run: status, learning curve and dead letters; with --json also its events."""
-    from atgen_ray.run.console import curve_table, describe_annotation
+    from atgen_ray.runs.console import curve_table, describe_annotation
 
     view = open_run(name, storage=storage).show()
     if as_json:

@@ -38,9 +38,9 @@ from atgen_ray.ray_runtime.placement import describe_waiting
 from atgen_ray.ray_runtime.session import start_ray
 from atgen_ray.reporting.page import render_page
 from atgen_ray.reporting.publish import view_run
-from atgen_ray.run.driver import enter_run, find_activity, has_controller, start_controller
-from atgen_ray.run.estimate import plan_within_ray
-from atgen_ray.run.queries import ask_to_stop, describe_run, summarize_runs, write_labels
+from atgen_ray.runs.driver import enter_run, find_activity, has_controller, start_controller
+from atgen_ray.runs.estimate import plan_within_ray
+from atgen_ray.runs.queries import ask_to_stop, describe_run, summarize_runs, write_labels
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.security.restrictions import check_hosts, check_location, restrict_config
 from atgen_ray.serving.uploads import upload_folder

@@ -18,7 +18,7 @@ from atgen_ray.engines.serve_engine import APP
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.private_api import deploy_in_background
 from atgen_ray.ray_runtime.session import has_open_ports, ray_session
-from atgen_ray.run.driver import stop_on_signal
+from atgen_ray.runs.driver import stop_on_signal
 from atgen_ray.serving.security.tokens import Tokens, check_address
 from atgen_ray.store.journal import open_journal
 

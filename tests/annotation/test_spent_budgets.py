@@ -22,7 +22,7 @@ from atgen_ray.core.errors import BudgetSpent, UserError
 from atgen_ray.core.money import NANO
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.records import GOLD_SCHEMA, POOL_SCHEMA, SELECTION_SCHEMA
-from atgen_ray.run.controller import Controller
+from atgen_ray.runs.controller import Controller
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.owner import ProcessIdentity

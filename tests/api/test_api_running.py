@@ -15,7 +15,7 @@ import yaml
 from helpers.projects import Project
 
 import atgen_ray
-from atgen_ray.run.driver import stop_on_signal
+from atgen_ray.runs.driver import stop_on_signal
 
 # Gives the call of the test and dies once the labels of the first round are bought.
 KILLED = """

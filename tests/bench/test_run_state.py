@@ -4,7 +4,7 @@ import pytest
 from helpers.suites import BATCH, ROUNDS, make_suite, make_up
 
 from atgen_ray.bench.grid import Trial, list_trials
-from atgen_ray.run.state import RunState
+from atgen_ray.runs.state import RunState
 from atgen_ray.store.journal import Journal, open_journal
 from atgen_ray.store.run_folder import RunFolder
 

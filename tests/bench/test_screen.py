@@ -17,7 +17,7 @@ from atgen_ray.bench.console import (
 )
 from atgen_ray.bench.grid import Trial
 from atgen_ray.config import RunConfig
-from atgen_ray.run.console import PLAIN_SECONDS
+from atgen_ray.runs.console import PLAIN_SECONDS
 
 RUN = RunConfig.model_validate(
     {"name": "s-sort-huds-s1", "data": {"pool": "p", "references": "a"}, "model": {"id": "m"}}

@@ -9,7 +9,7 @@ import yaml
 from helpers.services import Service
 
 from atgen_ray.ray_runtime.session import NAMESPACE
-from atgen_ray.run.controller_actor import actor_name
+from atgen_ray.runs.controller_actor import actor_name
 
 
 def config(service: Service, name: str) -> dict[str, Any]:

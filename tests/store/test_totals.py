@@ -16,7 +16,7 @@ from atgen_ray.config import StoppingConfig
 from atgen_ray.core.money import NANO
 from atgen_ray.core.records import Annotation
 from atgen_ray.reporting.publish import view_run
-from atgen_ray.run.queries import list_runs, show_run
+from atgen_ray.runs.queries import list_runs, show_run
 from atgen_ray.serving.application import create_api, parse_service
 from atgen_ray.serving.pages.run_views import RunViews
 from atgen_ray.serving.runs import RunManager

@@ -6,8 +6,8 @@ import sys
 HEAVY = {"torch", "transformers", "peft", "sklearn", "sentence_transformers", "vllm"}
 SCRIPT = """
 import sys
-import atgen_ray.run.controller
-import atgen_ray.run.controller_actor
+import atgen_ray.runs.controller
+import atgen_ray.runs.controller_actor
 from atgen_ray.training import local_worker, methods, ray_train
 print(*sys.modules)
 """

@@ -11,7 +11,7 @@ import numpy as np
 from atgen_ray.bench.analysis.curves import Curve
 from atgen_ray.bench.analysis.statistics import Interval, estimate_mean
 from atgen_ray.bench.config import AnalysisConfig
-from atgen_ray.run.learning_curve import POINTS, Gain, predict_gain
+from atgen_ray.runs.learning_curve import POINTS, Gain, predict_gain
 
 BOUNDS = (0.05, 0.95)
 

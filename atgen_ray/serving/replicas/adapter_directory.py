@@ -14,7 +14,7 @@ from atgen_ray.config import ModelConfig
 from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.models.loading import WEIGHTS, digest_adapter
-from atgen_ray.run.state import explain_missing
+from atgen_ray.runs.state import explain_missing
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder

@@ -20,9 +20,9 @@ from atgen_ray.core.records import (
     Annotation,
     DeadLetter,
 )
-from atgen_ray.run.driver import check_entry, enter_run
-from atgen_ray.run.state import RunState
-from atgen_ray.run.takeover import settle_source, take_over
+from atgen_ray.runs.driver import check_entry, enter_run
+from atgen_ray.runs.state import RunState
+from atgen_ray.runs.takeover import settle_source, take_over
 from atgen_ray.store.journal import Journal, Lease, LeaseLostError
 from atgen_ray.store.ledger import Entry, Ledger, read_balance, read_cost, read_inherited
 from atgen_ray.store.owner import ProcessIdentity

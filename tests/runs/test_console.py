@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from atgen_ray.run import console as screens
-from atgen_ray.run.console import (
+from atgen_ray.runs import console as screens
+from atgen_ray.runs.console import (
     JsonScreen,
     LiveScreen,
     PlainScreen,

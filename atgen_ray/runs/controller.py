@@ -29,14 +29,14 @@ from atgen_ray.engines.registry import build_engine
 from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
 from atgen_ray.evaluation.ray_scoring import score_on_ray
 from atgen_ray.models.few_shot import show_solved
-from atgen_ray.run.estimate import LEAKED, estimate_run, warn_of_overlap
-from atgen_ray.run.metrics_table import collect_rows
-from atgen_ray.run.provenance import write_provenance
-from atgen_ray.run.round_model import RoundModel
-from atgen_ray.run.shared_cache import open_embedding_cache, share_embeddings
-from atgen_ray.run.state import RunState
-from atgen_ray.run.stopping import SELECTED, find_stop
-from atgen_ray.run.takeover import take_over
+from atgen_ray.runs.estimate import LEAKED, estimate_run, warn_of_overlap
+from atgen_ray.runs.metrics_table import collect_rows
+from atgen_ray.runs.provenance import write_provenance
+from atgen_ray.runs.round_model import RoundModel
+from atgen_ray.runs.shared_cache import open_embedding_cache, share_embeddings
+from atgen_ray.runs.state import RunState
+from atgen_ray.runs.stopping import SELECTED, find_stop
+from atgen_ray.runs.takeover import take_over
 from atgen_ray.selection import select_batch
 from atgen_ray.selection.ray_pool import choose_workers
 from atgen_ray.selection.strategy import MODEL

@@ -10,7 +10,7 @@ from atgen_ray.config import EmbeddingConfig, ModelConfig, PromptConfig, Service
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
 from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
-from atgen_ray.run.shared_cache import (
+from atgen_ray.runs.shared_cache import (
     ContentCache,
     open_embedding_cache,
     open_output_cache,

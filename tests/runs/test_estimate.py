@@ -10,7 +10,7 @@ from helpers.command_line import SMALLEST
 
 from atgen_ray.annotation.cost_estimate import estimate_judge
 from atgen_ray.config import RunConfig
-from atgen_ray.run.estimate import estimate_labels, estimate_minutes, estimate_work
+from atgen_ray.runs.estimate import estimate_labels, estimate_minutes, estimate_work
 from atgen_ray.store.journal import open_journal
 from atgen_ray.store.owner import ProcessIdentity
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
-from atgen_ray.run.learning_curve import PowerLaw, fit_power_law, predict_gain
+from atgen_ray.runs.learning_curve import PowerLaw, fit_power_law, predict_gain
 
 LABELS = [0, 10, 20, 40, 80, 160]
 

@@ -184,7 +184,7 @@ class ControllerActor:
 
     def _run(self, lease: Lease) -> tuple[Status, str, bool]:
         """Run to the end and return status, message and whether the user can mend the error."""
-        from atgen_ray.run.controller import Controller
+        from atgen_ray.runs.controller import Controller
 
         quieten_ray_data()
         folder = RunFolder(self._config.storage, self._config.name)

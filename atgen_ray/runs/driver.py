@@ -32,9 +32,9 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.hashing import hash_text
 from atgen_ray.preflight import find_cluster_problems, find_problems, raise_problems
 from atgen_ray.ray_runtime.session import NAMESPACE, is_private, run_session
-from atgen_ray.run.controller_actor import ControllerActor, Goal, Snapshot, actor_name
-from atgen_ray.run.stopping import SELECTED
-from atgen_ray.run.takeover import settle_source
+from atgen_ray.runs.controller_actor import ControllerActor, Goal, Snapshot, actor_name
+from atgen_ray.runs.stopping import SELECTED
+from atgen_ray.runs.takeover import settle_source
 from atgen_ray.store.journal import Event, Journal, explain_end, open_journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder

@@ -7,7 +7,7 @@ import pytest
 
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import RunBusyError, UserError
-from atgen_ray.run.driver import check_entry, enter_run, name_user
+from atgen_ray.runs.driver import check_entry, enter_run, name_user
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
 

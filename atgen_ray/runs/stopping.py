@@ -6,7 +6,7 @@ import numpy as np
 
 from atgen_ray.config import GainConfig, PlateauConfig, StoppingConfig
 from atgen_ray.evaluation import METRICS
-from atgen_ray.run.learning_curve import predict_gain
+from atgen_ray.runs.learning_curve import predict_gain
 
 SELECTED = "selected"  # why `atgen-ray select` ends
 

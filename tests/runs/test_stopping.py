@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atgen_ray.config import StoppingConfig
-from atgen_ray.run.stopping import find_stop
+from atgen_ray.runs.stopping import find_stop
 
 PLATEAU = "plateau: rougeL on the dev split no longer rises"
 

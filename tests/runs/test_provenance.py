@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from atgen_ray.config.loading import parse_config
-from atgen_ray.run.provenance import compare_versions, list_versions, write_provenance
+from atgen_ray.runs.provenance import compare_versions, list_versions, write_provenance
 from atgen_ray.store.run_folder import RunFolder
 
 CONFIG = parse_config(

@@ -11,8 +11,8 @@ from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.base import Engine
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.registry import build_engine
-from atgen_ray.run.shared_cache import open_output_cache, share_outputs
-from atgen_ray.run.state import RunState
+from atgen_ray.runs.shared_cache import open_output_cache, share_outputs
+from atgen_ray.runs.state import RunState
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 
