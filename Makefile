@@ -19,11 +19,11 @@ smoke: $(VENV)/.demo
 test: $(VENV)/.demo $(VENV)/.dev install-vllm postgres chromium
 	$(MAKE) lint
 	ATGEN_SCREENSHOTS=$${ATGEN_SCREENSHOTS:-build/screenshots} \
-	  $(BIN)/pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+	  $(BIN)/pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 
 # What needs neither Ray nor a browser nor a database server: less than four minutes on two cores.
 test-fast: $(VENV)/.demo $(VENV)/.dev
-	$(BIN)/pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder -m "not slow"
+	$(BIN)/pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,14 +1,17 @@
 """How the suite is spread over processes, which of its tests are slow, and where its seconds went.
 
-A file is the unit that a process is given; files that need the same costly session fixture are one
-unit, so that only one process pays for it. The longest units come first: the processes then end at
-about the same time. The units need `--dist=loadgroup --no-loadscope-reorder`.
+A file is the unit that a process is given. Files that need the same costly session fixture are one
+unit (`UNITS`), so that only one process pays for it and its memory. The longest units come first:
+the processes then end at about the same time. This needs `--dist=loadscope --no-loadscope-reorder`;
+the groups of pytest-xdist 3.8 itself (`loadgroup`) are without effect under pytest 9.2.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # Seconds of the files that take longest, on two cores. They decide the order and nothing else: a
 # number that is out of date costs time only. Each run of the suite ends with the current ones.
@@ -39,9 +42,51 @@ SECONDS: dict[str, float] = {
     "tests/training/test_methods.py": 30,
 }
 
-# Fixtures of the session that start something, which would otherwise be started in every process.
-# The first that a file needs is its unit.
-SHARED = ("serve_url", "ray_session")
+# The files that need a fixture of the session that starts something: Serve, or Ray alone. A file that
+# needs both is under the first. Collection fails for one that is not named here.
+UNITS: dict[str, tuple[str, ...]] = {
+    "serve_url": (
+        "tests/serving/test_generated_client.py",
+        "tests/serving/test_hang_ups.py",
+        "tests/serving/test_http.py",
+        "tests/serving/test_human_run.py",
+        "tests/serving/test_openai_client.py",
+        "tests/serving/test_own_annotator.py",
+        "tests/serving/test_select.py",
+        "tests/serving/test_served_run.py",
+        "tests/serving/test_vllm_replica.py",
+        "tests/web/test_run_pages.py",
+        "tests/web/test_sign_in.py",
+    ),
+    "ray_session": (
+        "tests/api/test_api_running.py",
+        "tests/api/test_api_scoring.py",
+        "tests/attack/test_datasets.py",
+        "tests/data/test_readers.py",
+        "tests/data/test_reading.py",
+        "tests/data/test_sources.py",
+        "tests/embedding/test_embedding.py",
+        "tests/engines/test_adapter_effects.py",
+        "tests/engines/test_transformers_engine.py",
+        "tests/engines/test_vllm_engine.py",
+        "tests/preflight/test_inputs.py",
+        "tests/preflight/test_packages.py",
+        "tests/preflight/test_preflight_placement.py",
+        "tests/presets/test_hub_layouts.py",
+        "tests/presets/test_presets.py",
+        "tests/ray_runtime/test_session.py",
+        "tests/ray_runtime/test_workers.py",
+        "tests/selection/test_ray_pool.py",
+        "tests/serving/test_errors.py",
+        "tests/training/test_training.py",
+        "tests/whole_runs/test_annotators.py",
+        "tests/whole_runs/test_budgets.py",
+        "tests/whole_runs/test_dry_run.py",
+        "tests/whole_runs/test_evaluation.py",
+        "tests/whole_runs/test_every_strategy.py",
+    ),
+}
+_UNIT_OF = {file: unit for unit, files in UNITS.items() for file in files}
 
 # A test that needs one of these fixtures, or is given PostgreSQL as a parameter, starts Ray, Serve,
 # a database server, a browser or a whole run.
@@ -88,33 +133,53 @@ def is_slow(nodeid: str, fixtures: Iterable[str]) -> bool:
     )
 
 
-def name_units(items: Iterable[pytest.Item]) -> dict[str, str]:
-    """The unit of each file: its own name, or the first of `SHARED` that one of its tests needs."""
+def unit_of(file: str) -> str:
+    """The unit of a file: the fixture that it shares with others, or the file itself."""
+    return _UNIT_OF.get(file, file)
+
+
+def find_missing(items: Iterable[pytest.Item]) -> list[str]:
+    """A line for each file that needs a fixture of `UNITS` and stands in none of them."""
     needed: dict[str, set[str]] = defaultdict(set)
     for item in items:
         needed[file_of(item.nodeid)].update(getattr(item, "fixturenames", ()))
-    return {
-        file: next((fixture for fixture in SHARED if fixture in fixtures), file)
+    return [
+        f"{file} needs the fixture {fixture}: name it in UNITS of tests/helpers/suite.py"
         for file, fixtures in needed.items()
-    }
+        if file not in _UNIT_OF
+        for fixture in UNITS
+        if fixture in fixtures
+    ]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
+class UnitScheduling(LoadScopeScheduling):
+    """Gives a process one unit after another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return unit_of(file_of(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> UnitScheduling | None:
+    """Spread the suite by units under `--dist=loadscope`."""
+    return UnitScheduling(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what is slow, names the units, and puts those first that take longest.
 
     Tests of one file stay together and in their order.
     """
-    units = name_units(items)
+    if missing := find_missing(items):
+        raise pytest.UsageError("\n".join(missing))
+    units = {file: unit_of(file) for file in dict.fromkeys(file_of(item.nodeid) for item in items)}
     lengths: dict[str, float] = defaultdict(float)
     for file, unit in units.items():
         lengths[unit] += SECONDS.get(file, 0.0)
-    for unit in set(SHARED) & set(lengths):
+    for unit in set(UNITS) & set(lengths):
         lengths[unit] = float("inf")  # by far the longest, whatever their files are measured at
     for item in items:
         if is_slow(item.nodeid, getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
-        item.add_marker(pytest.mark.xdist_group(units[file_of(item.nodeid)]))
     first = {unit: place for place, unit in reversed([*enumerate(units.values())])}
     items.sort(key=lambda item: (-lengths[unit := units[file_of(item.nodeid)]], first[unit]))
 
