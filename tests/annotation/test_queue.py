@@ -180,7 +180,7 @@ def test_any_schedule_of_people_and_controllers(journal: Journal) -> None:
         pass
 
     Machine.journal = journal
-    checks = [HealthCheck.slow_body_error, HealthCheck.filter_too_much]
+    checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
     run_state_machine_as_test(
         Machine,
         settings=settings(
