@@ -102,7 +102,10 @@ def ray_session(
         UserError: nothing answers at RAY_ADDRESS, it is the address of a dashboard, or Ray does not
             start.
     """
-    if not is_private():
+    # A wrong environment is reported also where this process has a Ray already.
+    if is_private():
+        check_temporary_folder()  # before Ray starts any process
+    else:
         check_address(os.environ["RAY_ADDRESS"])
     if ray.is_initialized():
         yield
@@ -114,7 +117,6 @@ def ray_session(
         "log_to_driver": log_to_driver,
     }
     if is_private():
-        check_temporary_folder()  # before Ray starts any process
         with reuse_idle_workers():
             start_ray(address="local", include_dashboard=False, **settings)
     else:
