@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from atgen_ray.core.arrays import Integers, Vectors
+from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.similarity import quantise
 from atgen_ray.selection.strategy import Candidates, Needs
 
@@ -115,3 +115,11 @@ def unit_vectors(candidates: Candidates, space: Space) -> tuple[Integers, Vector
 def _normalize(vectors: Vectors) -> Vectors:
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths == 0, 1, lengths), dtype=np.float32)
+
+
+def keep_known(
+    rows: Integers, vectors: Vectors, values: Numbers
+) -> tuple[Integers, Vectors, Numbers]:
+    """Return rows (n,), vectors (n, d) and values (n,) without those whose value is NaN."""
+    known = ~np.isnan(values)
+    return rows[known], vectors[known], values[known]

@@ -33,6 +33,22 @@ def end_started() -> None:
             process.wait(60)
 
 
+WORDS = (
+    "red",
+    "blue",
+    "green",
+    "cat",
+    "dog",
+    "house",
+    "tree",
+    "river",
+    "stone",
+    "cloud",
+    "light",
+    "night",
+)
+
+
 @dataclass(frozen=True)
 class Project:
     """A folder with a configuration and data, and the command line to use on them."""
@@ -131,22 +147,8 @@ def make_project_in(folder: Path, model: str) -> Project:
     labels.
     """
     draw = random.Random(0)
-    words = [
-        "red",
-        "blue",
-        "green",
-        "cat",
-        "dog",
-        "house",
-        "tree",
-        "river",
-        "stone",
-        "cloud",
-        "light",
-        "night",
-    ]
     for name, count in (("pool", 40), ("test", 6)):
-        picked = [draw.sample(words, 3) for _ in range(count)]
+        picked = [draw.sample(WORDS, 3) for _ in range(count)]
         rows = [
             {
                 "task": {"words": f"{' '.join(three)} {name} {index}"},

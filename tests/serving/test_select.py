@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from helpers.projects import WORDS
 from helpers.services import Service
 
 from atgen_ray.core.checkpoints import resolve_checkpoint
@@ -14,20 +15,6 @@ from atgen_ray.serving.application import parse_service
 from atgen_ray.serving.routes.select import is_large
 from atgen_ray.serving.schemas.select import SelectBody
 
-WORDS = [
-    "red",
-    "blue",
-    "green",
-    "cat",
-    "dog",
-    "house",
-    "tree",
-    "river",
-    "stone",
-    "cloud",
-    "light",
-    "night",
-]
 EXAMPLES = [
     {"id": f"e{index:02d}", "text": f"Sort: {a} {b}"}
     for index, (a, b) in enumerate(zip(WORDS, WORDS[3:], strict=False))

@@ -10,7 +10,7 @@ from atgen_ray.selection.kernels.draws import derive_seed
 from atgen_ray.selection.kernels.farthest import kmeanspp_seeding
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Needs, Picks, Strategy, pick_ids
-from atgen_ray.selection.vectors import Space, plain_vectors, space_needs
+from atgen_ray.selection.vectors import Space, keep_known, plain_vectors, space_needs
 
 
 class BadgeParameters(NoiseFilterParameters):
@@ -40,9 +40,8 @@ def _select(candidates: Candidates, parameters: BadgeParameters, count: int) -> 
     usable, vectors, _ = plain_vectors(candidates, parameters.space)
     if not parameters.gradients:
         error = -np.expm1(-normalized_nll(candidates.outputs()))[usable]  # 1 - p
-        known = ~np.isnan(error)
-        usable = usable[known]
-        vectors = vectors[known] * error[known, None].astype(np.float32)
+        usable, vectors, error = keep_known(usable, vectors, error)
+        vectors = vectors * error[:, None].astype(np.float32)
     if not len(usable):
         return Picks((), np.empty(0))
     seed = derive_seed("badge", candidates.seed, candidates.round)

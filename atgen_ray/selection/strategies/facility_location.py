@@ -23,7 +23,7 @@ from atgen_ray.selection.kernels.partition import maximize_in_parts
 from atgen_ray.selection.kernels.similarity import nearest
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Parameters, Picks, Strategy, pick_ids
-from atgen_ray.selection.vectors import quantised_vectors
+from atgen_ray.selection.vectors import keep_known, quantised_vectors
 
 _CELL = 1000  # rows of a cell, about, when neighbours are looked for in cells
 
@@ -253,10 +253,7 @@ def _select_weighted(
     """
     usable, vectors, labeled = quantised_vectors(candidates)
     uncertainty = UNCERTAINTIES[parameters.uncertainty](candidates.outputs())[usable]
-    known = ~np.isnan(uncertainty)
-    usable = usable[known]
-    vectors = vectors[known]
-    uncertainty = uncertainty[known]
+    usable, vectors, uncertainty = keep_known(usable, vectors, uncertainty)
     if not len(usable):
         return Picks((), np.empty(0))
     weights = parameters.floor + (1 - parameters.floor) * _weigh(uncertainty, parameters.normalize)

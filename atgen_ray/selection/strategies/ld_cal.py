@@ -14,7 +14,7 @@ from atgen_ray.selection.kernels.normalization import normalize, stratify
 from atgen_ray.selection.kernels.similarity import nearest
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Picks, Strategy, pick_ids
-from atgen_ray.selection.vectors import quantised_vectors
+from atgen_ray.selection.vectors import keep_known, quantised_vectors
 
 
 class LdCalParameters(NoiseFilterParameters):
@@ -45,10 +45,7 @@ def _select(candidates: Candidates, parameters: LdCalParameters, count: int) -> 
     """
     usable, vectors, labeled = quantised_vectors(candidates)
     uncertainty = UNCERTAINTIES[parameters.uncertainty](candidates.outputs())[usable]
-    known = ~np.isnan(uncertainty)
-    usable = usable[known]
-    vectors = vectors[known]
-    uncertainty = uncertainty[known]
+    usable, vectors, uncertainty = keep_known(usable, vectors, uncertainty)
     if not len(usable):
         return Picks((), np.empty(0))
     ids = pick_ids(candidates.ids, usable)

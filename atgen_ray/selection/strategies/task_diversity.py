@@ -10,7 +10,7 @@ from atgen_ray.selection.kernels.clusters import cluster, rank_in_groups
 from atgen_ray.selection.kernels.draws import derive_seed, draw_uniform
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Picks, Scores, Strategy
-from atgen_ray.selection.vectors import quantised_vectors
+from atgen_ray.selection.vectors import keep_known, quantised_vectors
 
 
 class TaskDiversityParameters(NoiseFilterParameters):
@@ -32,10 +32,7 @@ def _select(
     """
     usable, vectors, _ = quantised_vectors(candidates)
     confidence = np.exp(-normalized_nll(candidates.outputs()))[usable]
-    known = ~np.isnan(confidence)
-    usable = usable[known]
-    vectors = vectors[known]
-    confidence = confidence[known]
+    usable, vectors, confidence = keep_known(usable, vectors, confidence)
     if not len(usable):
         return Picks((), np.empty(0))
     labels = cluster(
