@@ -35,7 +35,7 @@ class TrainingConfig(Section):
     method: Method = Field(
         "lora",
         description="lora; rslora: scaled by alpha / sqrt(rank); dora: magnitude and direction "
-        "apart; qlora: lora on a base in 4 bits (GPU); full: all weights",
+        "apart; qlora: lora on a base in 4 bits, slow on CPUs; full: all weights",
     )
     backend: Literal["transformers", "unsloth"] = Field(
         "transformers",
@@ -84,8 +84,8 @@ class TrainingConfig(Section):
     workers: Changeable[PositiveInt] = Field(1, description="Data-parallel workers")
     sharding: Literal["ddp", "fsdp"] = Field(
         "ddp",
-        description="ddp: a copy of the model in every worker; fsdp: full fine-tuning with the "
-        "weights shared out",
+        description="ddp: a copy of the model in every worker; fsdp: its weights, gradients and "
+        "optimiser shared out over the workers, not for qlora",
     )
     checkpoint_steps: Changeable[PositiveInt] = Field(
         50,
@@ -125,9 +125,13 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _methods_fit(self) -> "TrainingConfig":
-        if self.sharding == "fsdp" and self.method != "full":
+        if self.sharding == "fsdp" and self.method == "qlora":
             raise ValueError(
-                f"training.sharding is 'fsdp', expected 'ddp' for training.method={self.method}"
+                "training.sharding is 'fsdp', expected 'ddp' for training.method=qlora"
+            )
+        if self.sharding == "fsdp" and self.workers == 1:
+            raise ValueError(
+                "training.sharding is 'fsdp', expected 'ddp' for training.workers=1, or 2 workers"
             )
         if self.backend == "unsloth" and (self.method == "full" or self.workers > 1):
             raise ValueError(

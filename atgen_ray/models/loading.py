@@ -77,9 +77,12 @@ def find_context(model: ModelConfig) -> int | None:
     return positions
 
 
-def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
+def load_model(model: ModelConfig, dtype: "str | None" = None, **settings: Any) -> Any:
     """Return the base model for causal language modelling, in `dtype` (default: model.dtype), on
     the CPU, in eval mode.
+
+    Args:
+        settings: further arguments of `from_pretrained`, as a quantisation and its device.
 
     Raises:
         UserError: it cannot be loaded.
@@ -93,6 +96,7 @@ def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,  # never a pickle file
             dtype=resolve_dtype(dtype or model.dtype),
+            **settings,
         )
     return loaded.eval()
 

@@ -78,6 +78,7 @@ UNITS: dict[str, tuple[str, ...]] = {
         "tests/ray_runtime/test_workers.py",
         "tests/selection/test_ray_pool.py",
         "tests/serving/test_errors.py",
+        "tests/training/test_sharding.py",
         "tests/training/test_training.py",
         "tests/whole_runs/test_annotators.py",
         "tests/whole_runs/test_budgets.py",

@@ -26,18 +26,10 @@ def look(check: Any, gpus: float = 0.0, goal: Any = "run", **sections: Any) -> l
 
 
 def test_everything_that_training_lacks_is_told_at_once() -> None:
-    training = {
-        "method": "qlora",
-        "backend": "unsloth",
-        "trackers": ["mlflow", "wandb", "tensorboard"],
-    }
+    training = {"method": "qlora", "backend": "unsloth", "trackers": ["tensorboard"]}
     assert look(check_training, training=training) == [
-        f"training.method is 'qlora', {NO_GPU}",
-        "training.method is 'qlora', which needs: pip install 'atgen-ray[qlora]'",
-        f"training.backend is 'unsloth', {NO_GPU}",
+        f"training.backend is 'unsloth', {NO_GPU}: set training.backend=transformers",
         "training.backend is 'unsloth', which needs: pip install 'atgen-ray[unsloth]'",
-        "training.trackers is 'mlflow', which needs: pip install 'atgen-ray[mlflow]'",
-        "training.trackers is 'wandb', which needs: pip install 'atgen-ray[wandb]'",
     ]
     assert look(check_training, goal="select", training=training) == []  # nothing is trained
 
@@ -45,7 +37,7 @@ def test_everything_that_training_lacks_is_told_at_once() -> None:
 def test_gpus_count_for_all_workers() -> None:
     fsdp = {"method": "full", "sharding": "fsdp", "workers": 2}
     assert look(check_training, gpus=2, training=fsdp) == []
-    assert look(check_training, gpus=1, training=fsdp) == [f"training.sharding is 'fsdp', {NO_GPU}"]
+    assert look(check_training, gpus=1, training=fsdp) == []  # then on CPUs
     (line,) = look(check_training, gpus=1, training={"workers": 2, "use_gpu": True})
     assert "need 2 GPUs, but workers can have 1 GPUs" in line
     assert look(check_training, gpus=1, training={"workers": 2}) == []  # then on CPUs
