@@ -29,6 +29,18 @@ class EarlyStoppingConfig(Section):
     )
 
 
+class TrackingConfig(Section):
+    """How the run is called in MLflow and Weights & Biases, where it is one run."""
+
+    experiment: str = Field(
+        "atgen-ray", min_length=1, description="Experiment of MLflow that the run begins in"
+    )
+    project: str = Field("atgen-ray", min_length=1, description="W&B project of the run")
+    tags: dict[str, str] = Field(
+        default_factory=dict, description="Tags that the run gets there as it begins"
+    )
+
+
 class TrainingConfig(Section):
     """Fine-tuning of the adapter, from the base model, on all labels so far."""
 
@@ -94,8 +106,12 @@ class TrainingConfig(Section):
     )
     trackers: Changeable[list[Literal["tensorboard", "mlflow", "wandb"]]] = Field(
         default_factory=list,
-        description="Where the loss is logged beside the report; tensorboard: into the run's "
-        "folder, under logs",
+        description="Where the run is logged beside its report; tensorboard: the loss, into the "
+        "run's folder, under logs; mlflow (at MLFLOW_TRACKING_URI) and wandb: the learning curve "
+        "by labels, dollars, settings, loss and adapters",
+    )
+    tracking: Changeable[TrackingConfig] = Field(
+        default_factory=TrackingConfig, description="How the run is called in mlflow and wandb"
     )
     cpus_per_worker: Changeable[PositiveFloat] = Field(
         1.0, description="CPUs that Ray reserves for a worker"

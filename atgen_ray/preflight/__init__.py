@@ -22,6 +22,7 @@ from atgen_ray.preflight.packages import (
     check_annotators,
     check_engines,
     check_service,
+    check_trackers,
     check_training,
 )
 from atgen_ray.preflight.placement import find_problems_of_machines
@@ -38,7 +39,12 @@ __all__ = [
 ]
 __all__ += ["find_notes", "find_problems", "find_quick_problems", "raise_problems", "run_checks"]
 
-CONTROLLER_CHECKS: tuple[Check, ...] = (check_user_folders, check_storage, check_annotators)
+CONTROLLER_CHECKS: tuple[Check, ...] = (
+    check_user_folders,
+    check_storage,
+    check_annotators,
+    check_trackers,
+)
 INPUT_CHECKS = (check_data, check_prompts, check_metrics)
 WORKER_CHECKS: dict[str, tuple[Check, ...]] = {
     "training": (check_training,),

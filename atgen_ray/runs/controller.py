@@ -37,6 +37,7 @@ from atgen_ray.runs.shared_cache import open_embedding_cache, share_embeddings
 from atgen_ray.runs.state import RunState
 from atgen_ray.runs.stopping import SELECTED, find_stop
 from atgen_ray.runs.takeover import take_over
+from atgen_ray.runs.tracking import Tracking
 from atgen_ray.selection import select_batch
 from atgen_ray.selection.ray_pool import choose_workers
 from atgen_ray.selection.strategy import MODEL
@@ -72,6 +73,7 @@ class Controller:
         self._committed = set(journal.committed_steps(config.name))
         self._reused = 0.0  # seconds that shared rows of other runs saved in the step under way
         self._model = RoundModel(config, self._state, folder, self._add_reused_seconds)
+        self._tracking = Tracking(config, journal, lease, folder, self._state)
 
     def run(self) -> str:
         """Run all rounds and return why the run ended.
@@ -82,18 +84,19 @@ class Controller:
         """
         self.write_provenance()
         check_annotators(self._config)
-        self.prepare_pool()
-        self.embed_pool()
-        if self._config.evaluation.zero_shot:
-            self.evaluate_adapter(0)
-        round = self._state.inherited
-        if round:
-            self.learn(round)
-        reason = self.find_stop(round)
-        while reason is None:
-            round += 1
-            reason = self.run_round(round) or self.find_stop(round)
-        self._require_labels(round, reason)
+        with self._tracking:
+            self.prepare_pool()
+            self.embed_pool()
+            if self._config.evaluation.zero_shot:
+                self.evaluate_adapter(0)
+            round = self._state.inherited
+            if round:
+                self.learn(round)
+            reason = self.find_stop(round)
+            while reason is None:
+                round += 1
+                reason = self.run_round(round) or self.find_stop(round)
+            self._require_labels(round, reason)
         return reason
 
     def run_round(self, round: int) -> str | None:
@@ -354,7 +357,6 @@ class Controller:
                     start_from=start_from,
                     dev=[example for example in labeled if example.id in dev],
                     logs=logs,
-                    name=f"{self._config.name}-{round:03d}",
                 )
                 self._folder.write_json(f"{round_folder(round)}/training.json", asdict(result))
             self._folder.remove(work)
@@ -385,9 +387,9 @@ class Controller:
             self._folder.remove(f"{round_folder(round)}/predictions.parts")
 
         self._commit(round, "evaluation", path, make)
-        self._folder.write_json(
-            "metrics.json", collect_rows(self._config.name, self._journal, self._folder)
-        )
+        rows = collect_rows(self._config.name, self._journal, self._folder)
+        self._folder.write_json("metrics.json", rows)
+        self._tracking.log(rows)
 
     def _weigh(self, examples: list[TrainingExample]) -> list[TrainingExample]:
         """Return the examples with their weights in the loss."""

@@ -52,7 +52,6 @@ def fine_tune(
     resumed: Path | None = None,
     keep: CheckpointSink | None = None,
     logs: str | None = None,
-    name: str = "atgen-ray",
 ) -> dict[str, Any]:
     """Train on this worker's share of every step and return the fields of `TrainingResult`.
 
@@ -64,7 +63,6 @@ def fine_tune(
         resumed: checkpoint of this training to resume from.
         keep: receives every checkpoint; None for no checkpoints.
         logs: folder for TensorBoard's files.
-        name: of this training, in the trackers.
     """
     import torch
 
@@ -109,7 +107,7 @@ def fine_tune(
     with tempfile.TemporaryDirectory() as scratch:
         per_epoch = count_steps(len(rows), training.batch_size, 1) if best else None
         arguments = build_arguments(
-            training, model.dtype, len(steps), seed, scratch, per_epoch, keep is not None, name
+            training, model.dtype, len(steps), seed, scratch, per_epoch, keep is not None
         )
         if training.sharding == "fsdp" and arguments.use_cpu:
             _shard_on_cpu()
@@ -146,7 +144,6 @@ def build_arguments(
     scratch: str,
     per_epoch: int | None,
     saves: bool,
-    name: str,
 ) -> TrainingArguments:
     """Return the Trainer's arguments; `dtype` is that of the model's configuration, and `per_epoch`
     the number of steps between evaluations, None for no evaluation.
@@ -183,8 +180,7 @@ def build_arguments(
         seed=seed,
         use_cpu=not cuda,
         logging_steps=1,
-        report_to=list(training.trackers) or "none",
-        run_name=name,
+        report_to="tensorboard" if "tensorboard" in training.trackers else "none",
         disable_tqdm=True,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,

@@ -18,7 +18,7 @@ from atgen_ray.ray_runtime.hardware import has_bfloat16, resolve_dtype
 
 
 def check_method(training: TrainingConfig, use_gpu: bool) -> None:
-    """Check that the packages and GPUs of the method, its backend and the trackers exist.
+    """Check that the packages and GPUs of the method and its backend exist.
 
     Raises:
         UserError: one is missing; every missing one has a line.
@@ -28,9 +28,7 @@ def check_method(training: TrainingConfig, use_gpu: bool) -> None:
 
 
 def find_method_mistakes(training: TrainingConfig, use_gpu: bool) -> Iterator[str]:
-    """Yield a line for every missing package or GPU that the method, its backend or a tracker
-    needs.
-    """
+    """Yield a line for every missing package or GPU that the method or its backend needs."""
     if training.method == "qlora":
         yield from _find_missing_package("method", "qlora", "bitsandbytes")
     if training.backend == "unsloth":
@@ -40,9 +38,6 @@ def find_method_mistakes(training: TrainingConfig, use_gpu: bool) -> Iterator[st
                 "here: set training.backend=transformers"
             )
         yield from _find_missing_package("backend", "unsloth", "unsloth")
-    for tracker in training.trackers:
-        if tracker != "tensorboard":  # it is installed with the product
-            yield from _find_missing_package("trackers", tracker, tracker)
 
 
 def _find_missing_package(key: str, value: str, package: str) -> Iterator[str]:
@@ -102,7 +97,7 @@ def gather_trained(model: Any) -> dict[str, Any]:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    state = get_model_state_dict(model, options=options)
+    state: dict[str, Any] = get_model_state_dict(model, options=options)
     # Under its second name a tied weight would be saved a second time.
     named = model.named_parameters(remove_duplicate=False)
     tied = {name for name, _ in named} - {name for name, _ in model.named_parameters()}

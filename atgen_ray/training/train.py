@@ -53,7 +53,6 @@ def train_adapter(
     start_from: Path | None = None,
     dev: Sequence[TrainingExample] = (),
     logs: str | None = None,
-    name: str = "atgen-ray",
 ) -> TrainingResult:
     """Fine-tune an adapter on `examples` and write it, in the format of peft and vLLM, into the
     folder `output`.
@@ -73,7 +72,6 @@ def train_adapter(
         start_from: adapter to continue from; None starts from the base model.
         dev: examples excluded from training whose loss may stop it early (training.early_stopping).
         logs: folder that every worker can reach, for TensorBoard's files.
-        name: of this training, in the trackers.
 
     Raises:
         UserError: the method needs a package or a GPU that does not exist.
@@ -101,7 +99,6 @@ def train_adapter(
         "start_from": start_from,
         "dev": [asdict(example) for example in sorted(dev, key=lambda example: example.id)],
         "logs": logs,
-        "name": name,
     }
     if training.workers == 1 and not use_gpu and reuses_idle_workers() and "://" not in work:
         return TrainingResult(**train_locally(job, output, Path(work)))

@@ -1,5 +1,6 @@
 """Packages, keys and GPUs that a run would miss."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from atgen_ray.preflight.packages import (
     check_annotators,
     check_engines,
     check_service,
+    check_trackers,
     check_training,
 )
 
@@ -32,6 +34,32 @@ def test_everything_that_training_lacks_is_told_at_once() -> None:
         "training.backend is 'unsloth', which needs: pip install 'atgen-ray[unsloth]'",
     ]
     assert look(check_training, goal="select", training=training) == []  # nothing is trained
+
+
+def test_trackers_know_where_they_send_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    training = {"trackers": ["mlflow", "wandb", "tensorboard"]}
+    mlflow, wandb = look(check_trackers, training=training)
+    assert mlflow.startswith(
+        "training.trackers holds 'mlflow', which finds no server: set MLFLOW_TRACKING_URI, as"
+    )
+    assert wandb.startswith("training.trackers holds 'wandb', which finds no account")
+    assert look(check_trackers, goal="select", training=training) == []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert look(check_trackers, training=training) == []
+
+
+@pytest.mark.parametrize(("workers", "share"), [(1, 2.0), (2, 2.0), (2, 0.5)])
+def test_a_worker_computes_on_one_gpu_of_its_own(workers: int, share: float) -> None:
+    training = {"workers": workers, "gpus_per_worker": share}
+    (line,) = look(check_training, gpus=4, training=training)
+    assert line.startswith(
+        f"training.gpus_per_worker is {share:g}, expected 1 for training.workers={workers}"
+    )
+    assert look(check_training, gpus=4, training={"workers": 1, "gpus_per_worker": 0.5}) == []
 
 
 def test_gpus_count_for_all_workers() -> None:
