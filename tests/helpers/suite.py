@@ -112,6 +112,7 @@ SLOW_PLACES = (
     "tests/bench/test_results.py",
     "tests/bench/test_sweep.py",
     "tests/ray_runtime/test_placement.py",
+    "tests/training/test_training_on_nodes.py",
 )
 
 
