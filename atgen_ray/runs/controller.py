@@ -73,7 +73,7 @@ class Controller:
         self._committed = set(journal.committed_steps(config.name))
         self._reused = 0.0  # seconds that shared rows of other runs saved in the step under way
         self._model = RoundModel(config, self._state, folder, self._add_reused_seconds)
-        self._tracking = Tracking(config, journal, lease, folder, self._state)
+        self._tracking = Tracking(config, journal, lease, folder)
 
     def run(self) -> str:
         """Run all rounds and return why the run ended.

@@ -23,7 +23,6 @@ from atgen_ray.core.checkpoints import is_adapter
 from atgen_ray.core.credentials import redact
 from atgen_ray.core.errors import RunStopped, UserError
 from atgen_ray.core.strict_yaml import dump_yaml
-from atgen_ray.runs.state import RunState
 from atgen_ray.store.journal import WARNING, Journal, Lease
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
@@ -224,13 +223,12 @@ class Tracking:
     """The trackers of one attempt of a run, as a context manager around it."""
 
     def __init__(
-        self, config: RunConfig, journal: Journal, lease: Lease, folder: RunFolder, state: RunState
+        self, config: RunConfig, journal: Journal, lease: Lease, folder: RunFolder
     ) -> None:
         self._config = config
         self._journal = journal
         self._lease = lease
         self._folder = folder
-        self._state = state
         self._trackers: dict[str, Tracker] = {}
         if "mlflow" in config.training.trackers:
             self._trackers["mlflow"] = MLflowTracker(config)
@@ -325,7 +323,7 @@ class Tracking:
             metrics |= {f"{name}/{metric}": value["mean"] for metric, value in values.items()}
         metrics |= {f"seconds/{step}": seconds for step, seconds in row["seconds"].items()}
         trained = f"{round_folder(round)}/adapter"
-        adapter = self._state.adapter(round) if self._folder.exists(trained) else None
+        adapter = self._folder.local(trained) if self._folder.exists(trained) else None
         return RoundRecord(
             round,
             row["labels"],

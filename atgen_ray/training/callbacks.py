@@ -34,7 +34,8 @@ class BestWeights(TrainerCallback):
     without a lower one.
 
     Attributes:
-        weights: as `gather_trained` returns them; empty before the first evaluation.
+        losses: of the dev split, one an evaluation; the same in all workers.
+        weights: as `gather_trained` returned them at the lowest loss.
     """
 
     def __init__(self, model: Any, patience: int, resumed: Path | None) -> None:

@@ -120,7 +120,8 @@ def fine_tune(
             kept=find_kept(trainable, training.backend == "unsloth"),
         )
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    # Gathering is collective: workers without an output take part in it.
+    # Gathering is collective: workers without an output take part in it. Where there is a dev loss,
+    # the last step at the latest is evaluated.
     weights = best.weights if best else gather_trained(trainer.model)
     if output:
         save_trained(trainer.model, weights, output, model)

@@ -101,7 +101,10 @@ def gather_trained(model: Any) -> dict[str, Any]:
     # Under its second name a tied weight would be saved a second time.
     named = model.named_parameters(remove_duplicate=False)
     tied = {name for name, _ in named} - {name for name, _ in model.named_parameters()}
-    return {name: weight.clone() for name, weight in state.items() if name not in tied}
+    kept = {name: weight for name, weight in state.items() if name not in tied}
+    if next(model.parameters()).device.type != "cpu":
+        return kept
+    return {name: weight.clone() for name, weight in kept.items()}  # the others go on to change
 
 
 def save_trained(model: Any, weights: dict[str, Any], folder: Path, base: ModelConfig) -> None:

@@ -11,7 +11,6 @@ from helpers.wandb_files import read_wandb_files
 
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import RunStopped
-from atgen_ray.runs.state import RunState
 from atgen_ray.runs.tracking import Tracking
 from atgen_ray.store.journal import Journal, open_journal
 from atgen_ray.store.owner import ProcessIdentity
@@ -58,11 +57,10 @@ class Attempts:
         round loop does.
         """
         lease = self.journal.acquire("task", ProcessIdentity("test"), 60)
-        state = RunState(self.config, self.journal, self.folder)
 
         def run() -> None:
             try:
-                with Tracking(self.config, self.journal, lease, self.folder, state) as tracking:
+                with Tracking(self.config, self.journal, lease, self.folder) as tracking:
                     for last in lasts:
                         tracking.log(self.rows(last))
                     if error is not None:

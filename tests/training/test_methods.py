@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -244,6 +245,16 @@ def test_small_sets_ignore_the_dev_loss_and_large_ones_stop_on_it(
         rows = [build_row(builder, example.text, example.answer, 10) for example in contrary]
         loss, count = sum_losses(tuned, pad_rows(rows, 2), "chosen")
     assert float(loss) / count == pytest.approx(min(found), rel=1e-3)
+
+
+def test_a_training_shorter_than_an_epoch_keeps_its_last_weights(
+    model: ModelConfig, tmp_path: Path
+) -> None:
+    early = {"early_stopping": {"from_examples": 5}, "epochs": 0.5, "warmup_fraction": 0.0}
+    short = tune(model, tmp_path / "short", dev=EXAMPLES[:1], **early)
+    assert len(short["dev_losses"]) == 1
+    saved = load_file(tmp_path / "short" / "adapter_model.safetensors")
+    assert any(weight.abs().max() > 0 for name, weight in saved.items() if "lora_B" in name)
 
 
 def test_tensorboard_gets_the_losses(model: ModelConfig, tmp_path: Path) -> None:
