@@ -36,8 +36,14 @@ SECRETS = (
     "MLFLOW_TRACKING_TOKEN",
     "WANDB_API_KEY",
 )
-# MLflow's client waits four minutes for a server that is gone; a run waits seconds.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+# Unless the environment says otherwise: MLflow's client waits four minutes for a server that is
+# gone, and a run waits seconds; both clients tell their makers how they are used, and a run does not.
+MLFLOW_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+WANDB_DEFAULTS = {"WANDB_ERROR_REPORTING": "false"}
 SECONDS = 30.0  # that W&B may take to begin, and to send what is left at the end
 SQLITE = "sqlite:///"
 MOST_PARAMS = 100  # of one request to MLflow
@@ -94,8 +100,7 @@ class MLflowTracker:
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if not uri:  # MLflow would make a database in the folder of this process
             raise UserError("MLFLOW_TRACKING_URI is not set where the run's controller is")
-        for name, value in PATIENCE.items():
-            os.environ.setdefault(name, value)
+        _set_defaults(MLFLOW_DEFAULTS)
         from mlflow import MlflowClient
 
         self._client = MlflowClient(uri)
@@ -170,6 +175,7 @@ class WandbTracker:
         self._folder = folder
 
     def open(self, id: str) -> None:
+        _set_defaults(WANDB_DEFAULTS)
         import wandb
 
         tracking = self._config.training.tracking
@@ -355,6 +361,12 @@ class _Attempt:
         if isinstance(error, Exception):
             self.error = error
         return self.error is not None
+
+
+def _set_defaults(defaults: Mapping[str, str]) -> None:
+    """Set variables that the environment does not have."""
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -40,6 +40,7 @@ SECONDS: dict[str, float] = {
     "tests/whole_runs/test_fork.py": 45,
     "tests/selection/test_select_batch.py": 30,
     "tests/training/test_methods.py": 30,
+    "tests/training/test_training_on_nodes.py": 40,
 }
 
 # The files that need a fixture of the session that starts something: Serve, or Ray alone. A file that
