@@ -36,8 +36,8 @@ SECRETS = (
     "MLFLOW_TRACKING_TOKEN",
     "WANDB_API_KEY",
 )
-# Unless the environment says otherwise. MLflow's client would wait four minutes for a server that is
-# gone, and both clients would tell their makers how they are used.
+# Unless the environment says otherwise. MLflow's client would wait four minutes for a server that
+# is gone, and both clients would tell their makers how they are used.
 MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
