@@ -85,7 +85,7 @@ def test_shards_learn_what_one_worker_does(
 
     same = {
         "method": method,
-        "epochs": 3,
+        "epochs": 2,
         "dev": CONTRARY,
         "early_stopping": {"from_examples": 5, "patience": 1},
         "start_from": train("start", method=method, epochs=1)[1],
