@@ -1,6 +1,7 @@
 """Model of a run after some round: the untuned model with that round's adapter."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -34,7 +35,10 @@ class RoundModel:
         self._state = state
         self._folder = folder
         self._on_reuse = on_reuse
-        self.engine = build_engine(config.model, config.prompt, config.engine, folder)
+        self._checked: set[Path] = set()  # adapters that the engine was seen to compute with
+        self.engine = build_engine(
+            config.model, config.prompt, config.engine, folder, config.training
+        )
 
     def answer(
         self,
@@ -64,9 +68,20 @@ class RoundModel:
         def generate(rows: pa.Table) -> pa.Table:
             generator = untuned or self.engine
             parts = f"{round_folder(round)}/{name}.parts"
-            return generate_features(
-                generator, rows, request, adapter, self._folder, parts, engine.batch_size, progress
-            )
+            try:
+                return generate_features(
+                    generator,
+                    rows,
+                    request,
+                    adapter,
+                    self._folder,
+                    parts,
+                    engine.batch_size,
+                    progress,
+                )
+            finally:
+                if not engine.keep:
+                    generator.close()
 
         # Only greedy outputs of the untuned model are the same in every run that shares the cache.
         if self._config.cache is not None and adapter is None and not samples and untuned is None:
@@ -83,7 +98,25 @@ class RoundModel:
         else:
             features = generate(examples)
         if adapter is not None and self.engine.name != "transformers" and engine.check_rows:
-            check_adapter(
-                examples, features, model, self._config.prompt, engine, adapter, engine.check_rows
-            )
+            self._check(adapter, examples, features)
         return features
+
+    def _check(self, adapter: Path, examples: pa.Table, features: pa.Table) -> None:
+        """Check outputs with `adapter`, once for each adapter that the engine is given.
+
+        An engine that is kept has the same weights in the next pass with this adapter. The check
+        loads the base model a second time, which takes longer than many a pass.
+        """
+        engine = self._config.engine
+        if engine.keep and adapter in self._checked:
+            return
+        check_adapter(
+            examples,
+            features,
+            self._config.model,
+            self._config.prompt,
+            engine,
+            adapter,
+            engine.check_rows,
+        )
+        self._checked.add(adapter)
