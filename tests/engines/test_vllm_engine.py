@@ -1,9 +1,13 @@
-"""Real vLLM through Ray's LLM layer, against transformers on the same weights."""
+"""Real vLLM in the actors of a run, against transformers on the same weights."""
 
+import os
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -48,6 +52,49 @@ def test_adapter_answers_are_the_adapters(
     effect = check_adapter(examples, features, model, PromptConfig(), EngineConfig(), adapter, 4)
     assert effect is not None
     assert effect.error < 1e-3
+
+
+@pytest.fixture
+def other_adapter(adapter: Path, tmp_path: Path) -> Path:
+    """An adapter of the same settings with the opposite effect."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "other"
+    shutil.copytree(adapter, folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    opposite = {name: -tensor if "lora_A" in name else tensor for name, tensor in weights.items()}
+    save_file(opposite, folder / "adapter_model.safetensors")
+    return folder
+
+
+def pid_of_engine() -> int:
+    """The process of the one vLLM actor that lives on this session's Ray."""
+    processes = psutil.Process().children(recursive=True)
+    (pid,) = [each.pid for each in processes if "ray::VLLMActor" in "".join(each.cmdline())]
+    return pid
+
+
+def test_one_engine_takes_adapter_after_adapter_and_outlives_its_death(
+    generate: Generate, adapter: Path, other_adapter: Path
+) -> None:
+    kept = {"backend": "vllm", "adapters": "merged"}
+    expected = {
+        path: generate(adapter=path, folder=f"transformers-{index}")
+        for index, path in enumerate((adapter, other_adapter))
+    }
+    assert expected[adapter]["text"] != expected[other_adapter]["text"]
+    assert_same_outputs(generate(adapter=adapter, folder="a", **kept), expected[adapter])
+    pid = pid_of_engine()
+    assert_same_outputs(
+        generate(adapter=other_adapter, folder="b", **kept), expected[other_adapter]
+    )
+    assert pid_of_engine() == pid
+    os.kill(pid, signal.SIGKILL)
+    # Ray starts another, which nobody tells what its predecessor had.
+    assert_same_outputs(
+        generate(adapter=other_adapter, folder="c", **kept), expected[other_adapter]
+    )
+    assert pid_of_engine() != pid
 
 
 def test_vllm_is_the_choice_where_it_is_installed(model: ModelConfig) -> None:
