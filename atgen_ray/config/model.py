@@ -111,12 +111,13 @@ class EngineConfig(Section):
         shards = self._count_shards()
         if shards > 1 and self.gpus_per_worker not in (None, 1.0, float(shards)):
             raise ValueError(
-                f"gpus_per_worker is {self.gpus_per_worker:g}, expected {shards}, since options "
+                f"engine.gpus_per_worker is {self.gpus_per_worker:g}, expected {shards}, since options "
                 f"split the model into as many parts"
             )
         if (self.gpus_per_worker or 0) > 1 and not float(self.gpus_per_worker or 0).is_integer():
             raise ValueError(
-                f"gpus_per_worker is {self.gpus_per_worker:g}, expected a whole number above 1"
+                f"engine.gpus_per_worker is {self.gpus_per_worker:g}, expected a whole number above "
+                f"1"
             )
         return self
 

@@ -3,7 +3,6 @@
 It computes on GPUs, or on a CPU with the build for it.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
+from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.engines.base import Engine
 from atgen_ray.engines.token_calls import TokenCaller
@@ -19,6 +19,7 @@ from atgen_ray.engines.vllm_actor import VLLMActor, connect_actors
 from atgen_ray.models.loading import TUNED_DTYPE
 from atgen_ray.ray_runtime.hardware import (
     Device,
+    count_gpus,
     count_threads,
     find_device,
     fit_cpus,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has LoRA kernels for
 CPU_KV_CACHE_BYTES = 256 * 2**20
 # Share of a GPU's memory, vLLM's own default; an engine on a part of a GPU takes that part of it.
 GPU_MEMORY = 0.9
@@ -167,6 +169,8 @@ class VLLMEngine(Engine):
         training = self._training
         if not self._actors or not self._gpus or training is None:
             return True
+        if not training.uses_gpus(count_gpus()):
+            return True
         # A training by one worker takes what a part of a GPU leaves.
         if self._gpus < 1 and training.workers == 1:
             return True
@@ -225,17 +229,31 @@ def _executor_arguments(gpus: float) -> dict[str, Any]:
     return {"distributed_executor_backend": "mp", "tensor_parallel_size": int(gpus)}
 
 
-def _name_arguments(adapter: Path) -> dict[str, Any]:
-    """Return the arguments of an engine that takes adapters like this one by name."""
+def read_rank(adapter: Path) -> int:
+    """Return the rank of the adapter in a peft folder."""
     from peft import PeftConfig
 
-    rank = PeftConfig.from_pretrained(str(adapter)).r
+    return int(PeftConfig.from_pretrained(str(adapter)).r)
+
+
+def _name_arguments(adapter: Path) -> dict[str, Any]:
+    """Return the arguments of an engine that takes adapters like this one by name.
+
+    Raises:
+        UserError: the adapter's rank is larger than any that vLLM takes.
+    """
+    rank = read_rank(adapter)
+    if rank > RANKS[-1]:
+        raise UserError(
+            f"the adapter's rank is {rank}, expected at most {RANKS[-1]} with "
+            f"engine.adapters=name: set engine.adapters=merged, or a smaller training.rank"
+        )
     # One slot more than adapters: without a free one, vLLM answers requests for the base model with
     # the adapter.
     return {
         "enable_lora": True,
         "max_loras": 2,
-        "max_lora_rank": max(8, 2 ** math.ceil(math.log2(rank))),
+        "max_lora_rank": next(size for size in RANKS if size >= rank),
     }
 
 

@@ -24,7 +24,7 @@ from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.serve_engine import MODEL
-from atgen_ray.engines.vllm_engine import VLLMEngine, vllm_environment
+from atgen_ray.engines.vllm_engine import VLLMEngine, read_rank, vllm_environment
 from atgen_ray.engines.vllm_tokens import complete
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
@@ -90,7 +90,7 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
         arguments |= {
             "enable_lora": True,
             "max_loras": service.replica.adapters + 1,
-            "max_lora_rank": 64,
+            "max_lora_rank": service.replica.rank,
         }
     else:
         arguments |= {"worker_extension_cls": "atgen_ray.engines.vllm_worker.AdapterWorker"}
@@ -264,6 +264,13 @@ class VLLMReplica(LLMServer):
             self._loading.release()
 
     async def _load_name(self, name: str, adapter: Adapter) -> None:
+        rank = read_rank(adapter.path)
+        if rank > self._service.replica.rank:
+            raise ApiError(
+                409,
+                f"adapter '{adapter.name}' has rank {rank}, and replica.rank of this service is "
+                f"{self._service.replica.rank}",
+            )
         await private_api.load_lora(self.engine, name, adapter.path)
 
     async def _make_room(self) -> None:
