@@ -17,6 +17,8 @@ from platformdirs import user_cache_path
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.locations import locate
 
+ADAPTER_CONFIG = "adapter_config.json"  # every adapter has it, and no whole model
+
 
 def resolve_checkpoint(model: str, key: str = "model.id") -> str:
     """Return the folder or hub id that transformers, vLLM and sentence-transformers load for
@@ -89,7 +91,7 @@ def _convert_gguf(path: Path) -> Path:
 
 def is_adapter(folder: Path) -> bool:
     """Return whether `folder` holds an adapter; full fine-tuning leaves a whole model instead."""
-    return (folder / "adapter_config.json").is_file()
+    return (folder / ADAPTER_CONFIG).is_file()
 
 
 @contextmanager

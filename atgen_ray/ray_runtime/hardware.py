@@ -88,13 +88,13 @@ def count_threads(workers: int, asked: int | None) -> int:
     return asked or max(1, cores // workers)
 
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """Return the environment of a compute worker: bounded threads, which sleep while they wait."""
-    return {
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+def worker_environment(threads: int | None) -> dict[str, str]:
+    """Return the environment of a compute worker: bounded threads, which sleep while they wait.
+
+    Without `threads` the worker counts them by the cores of its own node, and sets them in torch.
+    """
+    counted = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    return counted | {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def task_environment() -> dict[str, str]:
@@ -104,7 +104,7 @@ def task_environment() -> dict[str, str]:
     step, every step would import torch and transformers anew. So each step sets its number of
     threads in torch instead.
     """
-    return worker_environment(count_threads(1, None))
+    return worker_environment(None)
 
 
 def fit_cpus(workers: int, asked: float) -> float:

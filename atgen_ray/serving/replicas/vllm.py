@@ -319,7 +319,7 @@ class VLLMReplica(LLMServer):
             service.target_model,
             service.prompt,
             service.engine,
-            adapter.path,
+            adapter.stored,
             len(texts),
         )
         self._checked.add(adapter.digest)
