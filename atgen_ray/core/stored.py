@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ class Stored:
 
     Attributes:
         path: on `filesystem`.
-        version: of the content, which names the copies of nodes; empty for what is on disk.
-        files: of a folder in an object store, relative to it; None for a single file.
+        version: of the content; empty for what is on disk.
+        files: to fetch of a folder in an object store, relative to it; None for a single file.
         record: path of the JSON object whose digest is the version; None where the version is
             that of a listing.
     """
@@ -65,8 +65,17 @@ class Stored:
             if not path.exists():
                 raise FileNotFoundError(self.path)
             return path
+        copy = digest(self.version, *(f"/{file}" for file in self.files or ()), size=32)
         with explain_trouble(self.filesystem, self.path):
-            return fetch_once(self.version, self.path.rpartition("/")[2], self._download)
+            return fetch_once(copy, self.path.rpartition("/")[2], self._download)
+
+    def leave_out(self, endings: tuple[str, ...]) -> "Stored":
+        """Return the reference to the folder without the files that have one of `endings`; a
+        single file is returned as it is.
+        """
+        if self.files is None:
+            return self
+        return replace(self, files=tuple(file for file in self.files if not file.endswith(endings)))
 
     def holds(self, file: str) -> bool:
         """Return whether the folder has `file`, by what the reference says and without fetching."""

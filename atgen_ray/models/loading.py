@@ -29,7 +29,7 @@ def load_tokenizer(model: ModelConfig, key: str = "model.id") -> "PreTrainedToke
     Raises:
         UserError: no checkpoint of that name, here or on the hub, or one without a tokenizer.
     """
-    source = resolve_checkpoint(model.id, key)
+    source = resolve_checkpoint(model.id, key, weights=False)
     try:
         if _names_no_class(Path(source)):
             # AutoTokenizer takes the same class for it, but imports torch and all model code: five
@@ -70,7 +70,7 @@ def find_context(model: ModelConfig) -> int | None:
     """
     from transformers import AutoConfig
 
-    source = resolve_checkpoint(model.id)
+    source = resolve_checkpoint(model.id, weights=False)
     config = AutoConfig.from_pretrained(
         source, revision=model.revision, trust_remote_code=model.trust_remote_code
     ).get_text_config()

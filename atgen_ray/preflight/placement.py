@@ -62,13 +62,22 @@ def _count_cluster_gpus() -> float:
 
 
 def _list_hosts(kind: str, setting: Setting, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the nodes with the GPUs that one worker of that kind needs; all nodes if none has."""
+    """Return the nodes with CPUs and with the GPUs that one worker of that kind needs; all nodes if
+    none has. A head without CPUs thus needs nothing that workers need.
+    """
     gpus = _gpus_of_worker(kind, setting)
-    return [node for node in nodes if node["Resources"].get("GPU", 0.0) >= gpus] or nodes
+    hosts = [
+        node
+        for node in nodes
+        if node["Resources"].get("GPU", 0.0) >= gpus and node["Resources"].get("CPU", 0.0)
+    ]
+    return hosts or nodes
 
 
 def _gpus_of_worker(kind: str, setting: Setting) -> float:
     config = setting.config
+    if kind == "any":
+        return 0.0
     if kind == "training":
         return config.training.gpus_per_worker if setting.trains_on_gpu else 0.0
     if kind == "encoder":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from atgen_ray.config import ModelConfig, TrainingConfig
-from atgen_ray.core.checkpoints import ADAPTER_CONFIG, resolve_checkpoint
+from atgen_ray.core.checkpoints import ADAPTER_CONFIG, find_remote, resolve_checkpoint
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.stored import Stored
 from atgen_ray.models.loading import load_model, load_tokenizer
@@ -114,8 +114,10 @@ def save_trained(model: Any, folder: Path, base: ModelConfig) -> None:
 
 def name_base(base: ModelConfig) -> str:
     """Return the name that AutoPeftModel loads the base of an adapter from: a hub id, or an
-    absolute local path.
+    absolute local path. A URL stays as it is, which AutoPeftModel does not load.
     """
+    if find_remote(base.id, "model.id") is not None:
+        return base.id
     source = resolve_checkpoint(base.id)
     path = Path(source).expanduser()
     return str(path.resolve()) if path.is_dir() else source
