@@ -19,11 +19,11 @@ from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import (
     Device,
     count_threads,
-    find_device,
     fit_cpus,
     resolve_dtype,
     worker_environment,
 )
+from atgen_ray.ray_runtime.nodes import find_device
 from atgen_ray.ray_runtime.placement import fit_gpus
 from atgen_ray.ray_runtime.private_api import settle_on_worker
 

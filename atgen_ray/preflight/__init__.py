@@ -29,6 +29,7 @@ from atgen_ray.preflight.inputs import (
 from atgen_ray.preflight.packages import (
     check_annotators,
     check_engines,
+    check_nodes_alike,
     check_service,
     check_training,
 )
@@ -84,7 +85,8 @@ def find_cluster_problems(config: RunConfig, goal: Goal = "run") -> list[str]:
     with mark_storage(config) as check_shared:
         everywhere = (check_shared, partial(check_data_files, places=find_data_files(config.data)))
         checks = {"any": everywhere, **WORKER_CHECKS}
-        return lines + find_problems_of_machines(config, goal, checks)
+        lines += find_problems_of_machines(config, goal, checks)
+    return lines + run_checks([check_nodes_alike], Setting(config, goal))
 
 
 def find_quick_problems(config: RunConfig) -> list[str]:

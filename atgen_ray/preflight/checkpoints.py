@@ -15,7 +15,7 @@ from atgen_ray.config import EngineConfig, ModelConfig, RunConfig
 from atgen_ray.config.selection import add_needs
 from atgen_ray.core.checkpoints import find_remote, resolve_checkpoint
 from atgen_ray.core.errors import UserError
-from atgen_ray.engines.registry import choose_backend
+from atgen_ray.engines.choice import choose_backend
 from atgen_ray.evaluation.metrics.alignscore import find_weights
 from atgen_ray.evaluation.model_settings import BARTScoreConfig, BERTScoreConfig
 from atgen_ray.preflight.check import Setting, list_models

@@ -24,6 +24,7 @@ from atgen_ray.core.records import SAMPLES, DeadLetter, Progress
 from atgen_ray.data import build_split, overlap
 from atgen_ray.embedding import embed_pool
 from atgen_ray.engines.base import Engine
+from atgen_ray.engines.choice import ENGINE
 from atgen_ray.engines.hidden_states import append_states
 from atgen_ray.engines.registry import build_engine
 from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
@@ -71,7 +72,9 @@ class Controller:
         self._state = RunState(config, journal, folder)
         self._committed = set(journal.committed_steps(config.name))
         self._reused = 0.0  # seconds that shared rows of other runs saved in the step under way
-        self._model = RoundModel(config, self._state, folder, self._add_reused_seconds)
+        self._model = RoundModel(
+            config, self._state, folder, self._add_reused_seconds, self._record_engine
+        )
 
     def run(self) -> str:
         """Run all rounds and return why the run ended.
@@ -482,6 +485,12 @@ class Controller:
 
     def _add_reused_seconds(self, seconds: float) -> None:
         self._reused += seconds
+
+    def _record_engine(self, choice: dict[str, Any]) -> None:
+        """Enter which engine works, where and why, unless the last attempt took the same."""
+        before = self._journal.events(self._config.name, kind=ENGINE)
+        if not before or before[-1].payload != choice:
+            self._journal.append(self._lease, ENGINE, payload=choice)
 
     def _score(
         self,

@@ -24,7 +24,7 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.config.loading import database_url_from_environment
 from atgen_ray.config.messages import format_validation_errors
 from atgen_ray.core.errors import UserError
-from atgen_ray.engines.registry import choose_backend
+from atgen_ray.engines.choice import choose_backend
 from atgen_ray.engines.serve_engine import MODEL
 from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
 from atgen_ray.ray_runtime.placement import check_gpus

@@ -35,7 +35,8 @@ from atgen_ray.engines.vllm_engine import (
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime import private_api
-from atgen_ray.ray_runtime.hardware import count_threads, find_device, worker_environment
+from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
+from atgen_ray.ray_runtime.nodes import find_device
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
 from atgen_ray.serving.replicas.admission import AdmissionQueue
