@@ -119,10 +119,13 @@ def settle_on_worker(processor: Any, settle: Settle) -> None:
 
     The public configuration wants weights and adapters as paths, the same for all nodes.
     """
-    stage = processor.get_stage_by_name("vLLMEngineStage")
-    stage.fn = settled_stage_class()
-    # Ray has added to the arguments what it derives from the resources.
-    stage.fn_constructor_kwargs = stage.fn_constructor_kwargs | {"settle": settle}
+    name = "vLLMEngineStage"
+    stage = processor.get_stage_by_name(name)
+    arguments = stage.fn_constructor_kwargs | {"settle": settle}
+    # A copy, since an assignment would make Ray derive the resources again, without our own.
+    processor.stages[name] = stage.model_copy(
+        update={"fn": settled_stage_class(), "fn_constructor_kwargs": arguments}
+    )
 
 
 @cache

@@ -50,7 +50,9 @@ def start(version: str) -> subprocess.Popen[str]:
 
 
 def fill(size: int, version: str | None = None) -> Path:
-    return fetch_once(version or uuid4().hex, "copy", lambda target: target.write_bytes(b"x" * size) and None)
+    return fetch_once(
+        version or uuid4().hex, "copy", lambda target: target.write_bytes(b"x" * size) and None
+    )
 
 
 def forget() -> None:
@@ -60,7 +62,9 @@ def forget() -> None:
 
 
 def test_the_processes_of_a_node_fetch_once(cache: Path) -> None:
-    outputs = [process.communicate("")[0].split() for process in [start("a"), start("a"), start("a")]]
+    outputs = [
+        process.communicate("")[0].split() for process in [start("a"), start("a"), start("a")]
+    ]
     assert [output[-1] for output in outputs] == [str(cache / "a/copy")] * 3
     assert sum("fetched" in output for output in outputs) == 1
     assert (cache / "a/copy").read_text() == "a fetched"
@@ -114,7 +118,9 @@ def test_a_process_holds_no_more_than_the_last_copies(
 @pytest.mark.parametrize("value", ["0", "-1", "much", "inf", "nan"])
 def test_a_size_that_is_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, value)
-    with pytest.raises(UserError, match=rf"^ATGEN_CACHE_GB is '{value}', expected gigabytes, as 20"):
+    with pytest.raises(
+        UserError, match=rf"^ATGEN_CACHE_GB is '{value}', expected gigabytes, as 20"
+    ):
         fill(1)
 
 

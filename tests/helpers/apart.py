@@ -135,10 +135,10 @@ class NodesApart:
         return node
 
     def wait(self) -> None:
-        """Waits until all nodes that live have joined."""
+        """Waits until Ray's nodes are those that were started and not killed."""
         script = "import ray, sys, time\nray.init(address='auto', logging_level='ERROR', log_to_driver=False)\n"
         script += "end = time.monotonic() + 90\n"
-        script += "while sum(n['Alive'] for n in ray.nodes()) < int(sys.argv[1]):\n"
+        script += "while sum(n['Alive'] for n in ray.nodes()) != int(sys.argv[1]):\n"
         script += "    assert time.monotonic() < end\n    time.sleep(0.2)\n"
         living = sum(node.process.poll() is None for node in self.nodes)
         subprocess.run(
