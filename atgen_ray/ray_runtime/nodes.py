@@ -22,10 +22,15 @@ logger = logging.getLogger(__name__)
 
 
 def list_hosts(gpus: float) -> list[Node]:
-    """Return the nodes that have CPUs and `gpus` GPUs, the needs of one worker; all if none has."""
+    """Return the nodes that have CPUs and `gpus` GPUs, the needs of one worker; all if none has.
+    They are sorted by address.
+    """
     import ray
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = sorted(
+        (node for node in ray.nodes() if node["Alive"]),
+        key=lambda node: (node["NodeManagerAddress"], node["NodeID"]),
+    )
     hosts = [
         node
         for node in nodes
