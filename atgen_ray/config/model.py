@@ -25,7 +25,10 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 class ModelConfig(Section):
     """The language model that is fine-tuned: the target model."""
 
-    id: str = Field(description="Hugging Face id, folder, .gguf file, or package://PACKAGE/FILE")
+    id: str = Field(
+        description="Hugging Face id, folder, .gguf file, package://PACKAGE/FILE, or URL of a "
+        "folder or .gguf file in an object store, which each node fetches once"
+    )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub")
     trust_remote_code: bool = Field(False, description="Run code that comes with the checkpoint")
     dtype: Dtype = Field(
@@ -107,18 +110,16 @@ class EngineConfig(Section):
 
     @model_validator(mode="after")
     def _one_number_of_gpus(self) -> Self:
-        """Refuse two different numbers of GPUs for a replica."""
+        """Refuse two different numbers of GPUs for a replica, and parts of a second one."""
+        gpus = self.gpus_per_worker or 0.0
         shards = self._count_shards()
-        if shards > 1 and self.gpus_per_worker not in (None, 1.0, float(shards)):
+        if shards > 1 and gpus not in (0.0, 1.0, float(shards)):
             raise ValueError(
-                f"engine.gpus_per_worker is {self.gpus_per_worker:g}, expected {shards}, since options "
-                f"split the model into as many parts"
+                f"engine.gpus_per_worker is {gpus:g}, expected {shards}, since options split the "
+                f"model into as many parts"
             )
-        if (self.gpus_per_worker or 0) > 1 and not float(self.gpus_per_worker or 0).is_integer():
-            raise ValueError(
-                f"engine.gpus_per_worker is {self.gpus_per_worker:g}, expected a whole number above "
-                f"1"
-            )
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError(f"engine.gpus_per_worker is {gpus:g}, expected a whole number above 1")
         return self
 
     @field_validator("backend")

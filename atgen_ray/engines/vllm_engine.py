@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, TrainingConfig
-from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
+from atgen_ray.core.checkpoints import ADAPTER_CONFIG
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import GenerationRequest
+from atgen_ray.core.stored import Stored
 from atgen_ray.engines.base import Engine
 from atgen_ray.engines.token_calls import TokenCaller
 from atgen_ray.engines.vllm_actor import VLLMActor, connect_actors
@@ -20,12 +21,11 @@ from atgen_ray.models.loading import TUNED_DTYPE
 from atgen_ray.ray_runtime.hardware import (
     Device,
     count_gpus,
-    count_threads,
-    find_device,
     fit_cpus,
     resolve_dtype,
     worker_environment,
 )
+from atgen_ray.ray_runtime.nodes import find_device
 from atgen_ray.ray_runtime.placement import fit_gpus, has_room
 from atgen_ray.ray_runtime.workers import MAX_RESTARTS, map_batches
 
@@ -69,16 +69,17 @@ class VLLMEngine(Engine):
         self._engine = engine
         self._training = training
         self._actors: list[Any] = []
-        self._arguments: dict[str, Any] = {}  # that the engines of `_actors` were started with
+        # What the engines of `_actors` were started with: a whole tuned model, and arguments.
+        self._kind: tuple[Stored | None, dict[str, Any]] = (None, {})
         self._gpus = 0.0  # that each of them reserves
 
     def generate(
-        self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
+        self, rows: "Dataset", request: GenerationRequest, adapter: Stored | None
     ) -> "Dataset":
 
         # Three cases: a whole model of a full fine-tuning, an adapter that vLLM applies by name, or
         # one that is merged into the weights.
-        whole = adapter is not None and not is_adapter(adapter)
+        whole = adapter is not None and not adapter.holds(ADAPTER_CONFIG)
         by_name = adapter is not None and not whole and _takes_by_name(self._engine, adapter)
         # What engines reserve is no longer free, so it is asked for before the first one starts.
         if not self._actors:
@@ -87,7 +88,6 @@ class VLLMEngine(Engine):
         device = find_device(self._gpus)
         tuned = adapter is not None and not (by_name and device.cuda)
         arguments = {
-            "model": str(adapter) if whole else resolve_checkpoint(self._model.id),
             **self.engine_arguments(device, self._gpus, tuned),
             **_executor_arguments(self._gpus),
             **({"enable_sleep_mode": True} if device.cuda else {}),
@@ -98,9 +98,11 @@ class VLLMEngine(Engine):
             ),
             **self._engine.options,
         }
-        if arguments != self._arguments:
+        kind = (adapter if whole else None, arguments)
+        if kind != self._kind:
             self.close()
-            self._start(arguments, device)
+            self._start(*kind, device)
+            self._kind = kind
         batches = BATCHES_ON_GPU if device.cuda else BATCHES_ON_CPU
         return map_batches(
             rows,
@@ -109,8 +111,8 @@ class VLLMEngine(Engine):
                 self._model,
                 self._prompt,
                 request,
-                None if adapter is None or whole else str(adapter),
-                partial(connect_actors, self._actors),
+                None,
+                partial(connect_actors, self._actors, None if whole else adapter),
             ),
             workers=batches * self._engine.workers,
             cpus=LIGHT_CPUS,
@@ -124,7 +126,7 @@ class VLLMEngine(Engine):
         """
         if not self._leaves_room():
             self.close()
-        sleeping = list(self._actors) if self._arguments.get("enable_sleep_mode") else []
+        sleeping = list(self._actors) if "enable_sleep_mode" in self._kind[1] else []
         _call(sleeping, "sleep")
         try:
             yield
@@ -138,29 +140,29 @@ class VLLMEngine(Engine):
 
         actors = self._actors
         self._actors = []
-        self._arguments = {}
+        self._kind = (None, {})
         for actor in actors:
             with suppress(RayError):
                 ray.get(actor.shut_down.remote(), timeout=SHUTDOWN_SECONDS)
             ray.kill(actor)
 
-    def _start(self, arguments: dict[str, Any], device: "Device") -> None:
+    def _start(self, whole: Stored | None, arguments: dict[str, Any], device: Device) -> None:
         """Start the actors and wait until their engines are ready."""
         import ray
 
         engine = self._engine
-        threads = count_threads(engine.workers, engine.threads_per_worker)
+        environment = worker_environment(engine.threads_per_worker) | vllm_environment(device.cuda)
         actor_class = ray.remote(VLLMActor).options(
             num_cpus=fit_cpus(engine.workers, engine.cpus_per_worker),
             num_gpus=self._gpus,
             max_concurrency=CALLS,
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RESTARTS,
-            runtime_env={"env_vars": worker_environment(threads) | vllm_environment(device.cuda)},
+            runtime_env={"env_vars": environment},
         )
-        self._arguments = arguments
         self._actors = [
-            actor_class.remote(self._model, self._prompt, arguments) for _ in range(engine.workers)
+            actor_class.remote(self._model, self._prompt, engine, whole, arguments)
+            for _ in range(engine.workers)
         ]
         _call(self._actors, "wait_ready")
 
@@ -210,13 +212,15 @@ class VLLMEngine(Engine):
         return arguments
 
 
-def _takes_by_name(engine: EngineConfig, adapter: Path) -> bool:
+def _takes_by_name(engine: EngineConfig, adapter: Stored) -> bool:
     """Return whether vLLM applies the adapter by name; it does not support DoRA, which is merged
     into the weights.
     """
     from peft import PeftConfig
 
-    return engine.adapters == "name" and not PeftConfig.from_pretrained(str(adapter)).use_dora
+    if engine.adapters != "name":
+        return False
+    return not PeftConfig.from_pretrained(str(adapter.local())).use_dora
 
 
 def _executor_arguments(gpus: float) -> dict[str, Any]:
@@ -236,13 +240,13 @@ def read_rank(adapter: Path) -> int:
     return int(PeftConfig.from_pretrained(str(adapter)).r)
 
 
-def _name_arguments(adapter: Path) -> dict[str, Any]:
+def _name_arguments(adapter: Stored) -> dict[str, Any]:
     """Return the arguments of an engine that takes adapters like this one by name.
 
     Raises:
         UserError: the adapter's rank is larger than any that vLLM takes.
     """
-    rank = read_rank(adapter)
+    rank = read_rank(adapter.local())
     if rank > RANKS[-1]:
         raise UserError(
             f"the adapter's rank is {rank}, expected at most {RANKS[-1]} with "

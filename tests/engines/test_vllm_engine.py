@@ -12,8 +12,10 @@ import pyarrow as pa
 import pytest
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.core.stored import at_path
 from atgen_ray.engines.adapter_check import check_adapter
-from atgen_ray.engines.registry import build_engine, choose_backend
+from atgen_ray.engines.choice import choose_backend
+from atgen_ray.engines.registry import build_engine
 from atgen_ray.engines.vllm_tokens import summarize_step
 
 Generate = Callable[..., pa.Table]
@@ -49,7 +51,9 @@ def test_adapter_answers_are_the_adapters(
     expected = generate(adapter=adapter, folder="transformers")
     features = generate(adapter=adapter, folder="vllm", backend="vllm", adapters=adapters)
     assert_same_outputs(features, expected)
-    effect = check_adapter(examples, features, model, PromptConfig(), EngineConfig(), adapter, 4)
+    effect = check_adapter(
+        examples, features, model, PromptConfig(), EngineConfig(), at_path(adapter), 4
+    )
     assert effect is not None
     assert effect.error < 1e-3
 
