@@ -10,6 +10,7 @@ import torch
 
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.records import GenerationRequest
+from atgen_ray.core.stored import at_path
 from atgen_ray.engines.adapter_check import compare_effects, score_outputs
 from atgen_ray.engines.transformers_engine import TransformersWorker
 from atgen_ray.models.loading import load_tokenizer
@@ -90,7 +91,9 @@ def test_engines_put_the_adapter_on_the_whole_base(
 ) -> None:
     """So does the adapter check: the evaluation is of what the user takes away."""
     texts = [f"count {'up ' * (index % 7)}to {index}" for index in range(8)]
-    worker = TransformersWorker(model, PromptConfig(), GenerationRequest(10), trained[1], 1)
+    worker = TransformersWorker(
+        model, PromptConfig(), GenerationRequest(10), at_path(trained[1]), 1
+    )
     rows = {"id": texts, "text": texts, "sample": [0] * 8, "seed": [0] * 8}
     found = worker(pa.table(rows)).sort_by("id").to_pylist()
     pairs = [(row["id"], row["token_ids"]) for row in found]
