@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
+from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.core.stored import at_path
 from atgen_ray.engines.adapter_check import compare_effects, score_outputs
