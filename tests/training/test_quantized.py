@@ -91,9 +91,10 @@ def test_engines_put_the_adapter_on_the_whole_base(
 ) -> None:
     """So does the adapter check: the evaluation is of what the user takes away."""
     texts = [f"count {'up ' * (index % 7)}to {index}" for index in range(8)]
-    worker = TransformersWorker(
-        model, PromptConfig(), GenerationRequest(10), at_path(trained[1]), 1
-    )
+    engine = EngineConfig(backend="transformers", threads_per_worker=1)
+    request = GenerationRequest(10)
+    adapter = at_path(trained[1])
+    worker = TransformersWorker(model, PromptConfig(), request, adapter, engine)
     rows = {"id": texts, "text": texts, "sample": [0] * 8, "seed": [0] * 8}
     found = worker(pa.table(rows)).sort_by("id").to_pylist()
     pairs = [(row["id"], row["token_ids"]) for row in found]
