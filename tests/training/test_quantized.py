@@ -98,7 +98,7 @@ def test_engines_put_the_adapter_on_the_whole_base(
     rows = {"id": texts, "text": texts, "sample": [0] * 8, "seed": [0] * 8}
     found = worker(pa.table(rows)).sort_by("id").to_pylist()
     pairs = [(row["id"], row["token_ids"]) for row in found]
-    base, tuned = score_outputs(pairs, model, PromptConfig(), trained[1])
+    base, tuned = score_outputs(pairs, model, PromptConfig(), adapter)
     effect = compare_effects([row["logprobs"] for row in found], base, tuned)
     assert effect.size > 0.5
     assert effect.slope == pytest.approx(1.0, abs=1e-3)
