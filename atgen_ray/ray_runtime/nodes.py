@@ -62,7 +62,7 @@ def ask_nodes(
         missing: the answer for a node that gives none in time, as when all its GPUs are taken.
 
     Raises:
-        UserError: a node did not answer in `SECONDS`, and `missing` is None.
+        UserError: a node did not answer in `SECONDS` and `missing` is None, or none could be asked.
     """
     import ray
     from ray.exceptions import GetTimeoutError, RayError
@@ -94,6 +94,8 @@ def ask_nodes(
             found[id_] = missing
         except RayError as error:
             logger.warning("the node %s could not be asked: %s", names.get(id_, id_), error)
+    if questions and not found:
+        raise UserError(f"no node of this Ray cluster answers: {', '.join(names.values())}")
     return found
 
 
