@@ -92,7 +92,7 @@ def check_training(setting: Setting) -> Iterator[str]:
     ):
         yield (
             "training.trackers holds 'tensorboard', which writes to an s3:// storage by boto3: "
-            "pip install 's3fs[boto3]'"
+            "pip install boto3"
         )
     if "wandb" in training.trackers and find_spec("wandb") is not None and not _knows_wandb():
         yield (
