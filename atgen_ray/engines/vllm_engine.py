@@ -104,8 +104,8 @@ class VLLMEngine(Engine):
 
         Paths are those of this node, which has its own caches.
         """
-        torch_threads = count_threads(self._engine.workers, self._engine.threads_per_worker)
-        os.environ["OMP_NUM_THREADS"] = str(torch_threads)  # for the process of the engine
+        threads = count_threads(self._engine.workers, self._engine.threads_per_worker)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # the process of the engine takes it from here
         # Three cases: a whole model of a full fine-tuning, an adapter that vLLM applies by name, or
         # one that is merged into the weights while they are read.
         folder = None if adapter is None else adapter.local()
