@@ -138,7 +138,7 @@ def survey_devices(gpus: float) -> dict[str, Device]:
 
 
 def find_device(gpus: float) -> Device:
-    """Return the device of workers with `gpus` GPUs each: the same on all nodes, with bfloat16 where
+    """Return the device of workers with `gpus` GPUs each: the same on all nodes, with bfloat16 if
     all have it.
 
     Raises:
