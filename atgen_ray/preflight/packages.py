@@ -85,6 +85,15 @@ def check_training(setting: Setting) -> Iterator[str]:
             f"{setting.gpus:g} GPUs: ask for "
             "fewer, or set training.use_gpu=null"
         )
+    if (
+        "tensorboard" in training.trackers
+        and setting.config.storage.startswith("s3://")
+        and find_spec("boto3") is None
+    ):
+        yield (
+            "training.trackers holds 'tensorboard', which writes to an s3:// storage by boto3: "
+            "pip install boto3"
+        )
     if "wandb" in training.trackers and find_spec("wandb") is not None and not _knows_wandb():
         yield (
             "training.trackers holds 'wandb', which finds no account: set WANDB_API_KEY, or "
