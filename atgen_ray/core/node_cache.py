@@ -36,8 +36,7 @@ def fetch_once(version: str, name: str, fetch: Callable[[Path], None]) -> Path:
     """Return the copy `name` of `version`, which `fetch` makes at the path that it is given unless
     this node has one.
 
-    Other processes of the node wait for the one that fetches. An error of `fetch` leaves nothing
-    behind.
+    Other processes of the node wait for the one that fetches. An error of `fetch` leaves no copy.
 
     Raises:
         UserError: ATGEN_CACHE_GB is no positive number.
@@ -101,13 +100,13 @@ def _hold(entry: Path) -> None:
 
 def _evict(root: Path, limit: int) -> None:
     """Delete copies that no process uses until all together have at most `limit` bytes."""
-    entries = [entry for entry in root.iterdir() if (entry / USED).exists()]
+    entries = [entry for entry in root.iterdir() if entry.is_dir()]
     sizes = {entry: _measure(entry) for entry in entries}
     total = sum(sizes.values())
     for entry in sorted(entries, key=_last_use):
         if total <= limit:
             return
-        with suppress(OSError), (entry / USED).open("rb") as file:
+        with suppress(OSError), (entry / USED).open("ab") as file:
             # A process that uses the copy, this one too, makes the lock fail.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _delete(entry)

@@ -13,6 +13,7 @@ from platformdirs import user_cache_path
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.node_cache import read_limit
 from atgen_ray.preflight.check import Check, Setting
 from atgen_ray.ray_runtime.session import check_temporary_folder, is_private
 from atgen_ray.store.run_folder import RunFolder
@@ -93,9 +94,15 @@ def _marked(storage: str) -> Iterator[str]:
 
 
 def check_user_folders(setting: Setting) -> Iterator[str]:
-    """Check HOME, whose cache holds converted checkpoints, and the temporary folder of a Ray that
-    is started here.
-    """
+    """Check the user's cache, and the temporary folder of a Ray that is started here."""
+    yield from check_user_cache(setting)
+    if is_private():
+        check_temporary_folder()
+
+
+def check_user_cache(setting: Setting) -> Iterator[str]:
+    """Check HOME, whose cache holds checkpoints and copies of what is stored, and their limit."""
+    read_limit()
     cache = user_cache_path("atgen-ray")
     existing = next(path for path in (cache, *cache.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
@@ -104,5 +111,3 @@ def check_user_folders(setting: Setting) -> Iterator[str]:
             f"checkpoints are "
             "kept: set HOME or XDG_CACHE_HOME to a folder that can be written"
         )
-    if is_private():
-        check_temporary_folder()

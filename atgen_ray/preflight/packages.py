@@ -92,6 +92,15 @@ def check_training(setting: Setting) -> Iterator[str]:
             f"training.workers={training.workers}: a worker computes on one GPU, and several "
             f"workers cannot share one"
         )
+    if (
+        "tensorboard" in training.trackers
+        and setting.config.storage.startswith("s3://")
+        and find_spec("boto3") is None
+    ):
+        yield (
+            "training.trackers holds 'tensorboard', which writes to an s3:// storage by boto3: "
+            "pip install boto3"
+        )
 
 
 def check_trackers(setting: Setting) -> Iterator[str]:

@@ -27,9 +27,6 @@ class Device:
     cuda: bool
     bfloat16: bool  # in hardware
 
-    def __str__(self) -> str:
-        return f"{'CUDA' if self.cuda else 'CPU'} with{'' if self.bfloat16 else 'out'} bfloat16"
-
 
 def inspect_device() -> Device:
     """Return the device of this process."""

@@ -62,7 +62,7 @@ def ask_nodes(
         missing: the answer for a node that gives none in time, as when all its GPUs are taken.
 
     Raises:
-        UserError: a node did not answer in `SECONDS`, and `missing` is None.
+        UserError: a node did not answer in `SECONDS` and `missing` is None, or none could be asked.
     """
     import ray
     from ray.exceptions import GetTimeoutError, RayError
@@ -94,6 +94,8 @@ def ask_nodes(
             found[id_] = missing
         except RayError as error:
             logger.warning("the node %s could not be asked: %s", names.get(id_, id_), error)
+    if questions and not found:
+        raise UserError(f"no node of this Ray cluster answers: {', '.join(names.values())}")
     return found
 
 
@@ -136,18 +138,23 @@ def survey_devices(gpus: float) -> dict[str, Device]:
 
 
 def find_device(gpus: float) -> Device:
-    """Return the device of workers with `gpus` GPUs each, which is the same on all nodes.
+    """Return the device of workers with `gpus` GPUs each: the same on all nodes, with bfloat16 if
+    all have it.
 
     Raises:
-        UserError: the nodes differ.
+        UserError: some compute on CUDA, and others on the CPU.
     """
     found = survey_devices(gpus)
-    if differing := describe_difference({name: str(device) for name, device in found.items()}):
+    kinds = {name: "CUDA" if device.cuda else "the CPU" for name, device in found.items()}
+    if differing := describe_difference(kinds):
         raise UserError(
-            f"the nodes of this Ray cluster compute differently: {differing}; expected the same "
-            f"on all"
+            f"workers with {gpus:g} GPUs would compute with {differing}: expected the same on all "
+            f"nodes of this Ray cluster"
         )
-    return next(iter(found.values()))
+    return Device(
+        cuda=all(device.cuda for device in found.values()),
+        bfloat16=all(device.bfloat16 for device in found.values()),
+    )
 
 
 def describe_difference(answers: Mapping[str, str]) -> str:

