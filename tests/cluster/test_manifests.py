@@ -206,6 +206,13 @@ def test_the_lock_files_have_the_versions_that_were_tested_together(name: str) -
     assert names - locked.keys() <= ({"torch"} if name == "cpu" else set())
 
 
+def test_the_licence_of_every_package_of_the_image_is_listed() -> None:
+    listed = re.findall(r"^\| ([\w.-]+) ", (ROOT / "cluster/licences.md").read_text(), re.M)
+    named = {name.lower().replace("_", "-").replace(".", "-") for name in listed}
+    locked = read_versions(ROOT / "cluster/requirements-cpu.txt")
+    assert {name.replace(".", "-") for name in locked} - named == set()
+
+
 def read_versions(path: Path) -> dict[str, str]:
     """The version of each package that a requirements file pins."""
     pins = re.findall(r"^([\w.-]+)==(\S+)", path.read_text(), re.M)
