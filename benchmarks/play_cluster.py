@@ -443,18 +443,17 @@ def play_on_premise(place: Place) -> None:
     provider = file["provider"]
     names = ("head", "worker", "other")
     nodes = dict(zip(names, [provider["head_ip"], *provider["worker_ips"]], strict=True))
-    python = Path(sys.base_prefix) / "bin/python3.11"
-    common = {place.shared: "/shared", ssh: "/etc/played", python: "/usr/local/bin/python3.11"}
+    common = {place.shared: "/shared", ssh: "/etc/played"} | place.programs
     mounts: dict[str, Mapping[Path, str]] = dict.fromkeys(nodes, common)
-    mounts["laptop"] = {laptop: "/home/ray"}
+    mounts["laptop"] = {laptop: "/home/ray"} | place.programs
     with ExitStack() as stack:
         machines = stack.enter_context(run_machines(nodes | {"laptop": "10.0.0.20"}, mounts))
         for name in nodes:
             python = f"{sys.base_prefix}/bin/python3.11"
             line = (
                 "echo sshd:x:998:998::/run/sshd:/bin/false >> /etc/passwd && mkdir -p /run/sshd && "
-                f"ln -sf {python} /usr/local/bin/python3.11 && "
-                "exec /usr/sbin/sshd -D -e -h /etc/played/host_key -o StrictModes=no "
+                f"{{ [ -e /usr/local/bin/python3.11 ] || ln -s {python} /usr/local/bin/ ; }} && "
+                "exec /usr/sbin/sshd -D -e -f /dev/null -h /etc/played/host_key -o StrictModes=no "
                 "-o AuthorizedKeysFile=/etc/played/authorized_keys -o UsePAM=no"
             )
             log = place.folder / f"{name}-sshd.log"
@@ -468,7 +467,7 @@ def play_on_premise(place: Place) -> None:
         check(machines["laptop"], prepare, on_laptop)
         say("laptop: ray up cluster/on-premise.yaml")
         up = "cd repository && ray up --yes --no-config-cache cluster/on-premise.yaml"
-        print(check(machines["laptop"], up, on_laptop)[-1500:])
+        print(check(machines["laptop"], up, on_laptop, 200)[-1500:])
         count = "python -c 'import ray; ray.init(log_to_driver=False); print(len(ray.nodes()))'"
         there = "RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=~/secrets/auth_token"
         wait = f"[ $(. ~/atgen/bin/activate && {there} {count} 2>/dev/null) = 3 ]"

@@ -39,7 +39,8 @@ mount -t tmpfs tmpfs dev/shm
 mount -t proc proc proc
 for folder in tmp root home var/tmp; do mount -t tmpfs tmpfs "$folder"; done
 chmod 1777 tmp var/tmp dev/shm
-grep -q '^ray:' etc/passwd || echo 'ray:x:{USER}:100::/home/ray:/bin/bash' >> etc/passwd
+sed -i '/^[^:]*:[^:]*:{USER}:/d' etc/passwd  # somebody else here may have the number
+echo 'ray:x:{USER}:100::/home/ray:/bin/bash' >> etc/passwd
 mkdir home/ray && chown {USER}:100 home/ray
 while [ $# -gt 0 ]; do
   if [ -d "$1" ]; then mkdir -p "./$2"; else mkdir -p "./$(dirname "$2")"; touch "./$2"; fi
@@ -168,7 +169,17 @@ def _hold(
     command: list[str], script: str = "", arguments: list[str] | None = None
 ) -> Iterator[int]:
     """A process that keeps namespaces alive; gives the id of the one that is inside."""
-    line = [*command, "bash", "-c", f"{script}\nexec sleep infinity", "hold", *(arguments or [])]
+    # It dies with this process, however this process ends.
+    line = [
+        "setpriv",
+        "--pdeathsig=KILL",
+        *command,
+        "bash",
+        "-c",
+        f"{script}\nexec sleep infinity",
+        "hold",
+        *(arguments or []),
+    ]
     process = subprocess.Popen(line, stdin=subprocess.DEVNULL)
     try:
         pid = process.pid
