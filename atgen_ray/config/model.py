@@ -2,7 +2,8 @@
 encoder.
 """
 
-from typing import Literal
+import math
+from typing import Literal, Self
 
 from pydantic import (
     Field,
@@ -11,6 +12,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     field_validator,
+    model_validator,
 )
 
 from atgen_ray.config.plugins import BACKENDS, ENGINE_PLUGINS
@@ -23,7 +25,10 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 class ModelConfig(Section):
     """The language model that is fine-tuned: the target model."""
 
-    id: str = Field(description="Hugging Face id, folder, .gguf file, or package://PACKAGE/FILE")
+    id: str = Field(
+        description="Hugging Face id, folder, .gguf file, package://PACKAGE/FILE, or URL of a "
+        "folder or .gguf file in an object store, which each node fetches once"
+    )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub")
     trust_remote_code: bool = Field(False, description="Run code that comes with the checkpoint")
     dtype: Dtype = Field(
@@ -35,8 +40,8 @@ class ModelConfig(Section):
     max_new_tokens: PositiveInt = Field(64, description="Longest answer in tokens")
     host: Changeable[Literal["batch", "serve"]] = Field(
         "batch",
-        description="Where engines live: batch puts them in Ray Data actors for a step of the "
-        "run; serve uses the replicas of the service in the same Ray cluster, shared with its "
+        description="Where engines live: batch puts them in Ray actors of the run; "
+        "serve uses the replicas of the service in the same Ray cluster, shared with its "
         "callers",
     )
 
@@ -59,7 +64,14 @@ class EngineConfig(Section):
         "`workers`, less one for vLLM in the service",
     )
     gpus_per_worker: Changeable[NonNegativeFloat | None] = Field(
-        None, description="GPUs of a replica; null: one where the cluster has GPUs, else none"
+        None,
+        description="GPUs of a replica; null: one where the cluster has GPUs, else none. Two or "
+        "more are of one node, and vLLM splits the model over them (tensor parallelism)",
+    )
+    keep: Changeable[bool] = Field(
+        True,
+        description="Keep vLLM's engines from one step of a run to the next. false: they end with "
+        "each step, which frees their memory and costs their start",
     )
     batch_size: Changeable[PositiveInt] = Field(32, description="Prompts in one batch")
     adapters: Literal["auto", "name", "merged"] = Field(
@@ -83,6 +95,32 @@ class EngineConfig(Section):
         default_factory=dict,
         description="Further arguments of the engine: of vLLM, or of an installed package's",
     )
+
+    def count_gpus(self) -> float | None:
+        """Return the GPUs of a replica: as many as `options` split the model over, else
+        `gpus_per_worker`.
+        """
+        shards = self._count_shards()
+        return float(shards) if shards > 1 else self.gpus_per_worker
+
+    def _count_shards(self) -> int:
+        """Return into how many parts `options` split the model for vLLM."""
+        sizes = [self.options.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline")]
+        return math.prod(size for size in sizes if isinstance(size, int))
+
+    @model_validator(mode="after")
+    def _one_number_of_gpus(self) -> Self:
+        """Refuse two different numbers of GPUs for a replica, and parts of a second one."""
+        gpus = self.gpus_per_worker or 0.0
+        shards = self._count_shards()
+        if shards > 1 and gpus not in (0.0, 1.0, float(shards)):
+            raise ValueError(
+                f"engine.gpus_per_worker is {gpus:g}, expected {shards}, since options split the "
+                f"model into as many parts"
+            )
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError(f"engine.gpus_per_worker is {gpus:g}, expected a whole number above 1")
+        return self
 
     @field_validator("backend")
     @classmethod

@@ -7,15 +7,16 @@ adapter minus those of the base model.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.checkpoints import is_adapter
+from atgen_ray.core.stored import Stored
 from atgen_ray.models.loading import TUNED_DTYPE, load_model, load_tokenizer, load_unmerged
-from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
+from atgen_ray.ray_runtime.hardware import fit_cpus, task_environment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,7 @@ def check_adapter(
     model: ModelConfig,
     prompt: PromptConfig,
     engine: EngineConfig,
-    adapter: Path,
+    adapter: Stored,
     rows: int,
 ) -> Effect | None:
     """Score the first `rows` outputs again with transformers and peft, and compare; None without
@@ -91,7 +92,8 @@ def check_adapter(
     task = ray.remote(score_outputs).options(
         num_cpus=fit_cpus(1, 1.0),
         num_returns=2,
-        runtime_env={"env_vars": worker_environment(1)},
+        # The environment of other tasks, so that a process which has its imports behind it is used.
+        runtime_env={"env_vars": task_environment()},
         # Outside the placement group of a model replica that asks: it has no room for anybody else.
         scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None),
     )
@@ -99,8 +101,9 @@ def check_adapter(
     base, tuned = ray.get(list(task.remote(pairs, model, prompt, adapter)))
     effect = compare_effects([row["logprobs"] for row in usable], base, tuned)
     if not effect.is_within(engine.adapter_tolerance):
+        round = PurePosixPath(adapter.path).parent.name
         raise AdapterMismatchError(
-            f"the engine's outputs are not those of the adapter of round {adapter.parent.name}: "
+            f"the engine's outputs are not those of the adapter of round {round}: "
             f"they have {effect}; "
             f"expected 100% within {engine.adapter_tolerance:.0%} (engine.adapter_tolerance) and "
             f"at most "
@@ -131,15 +134,19 @@ def compare_effects(
 
 
 def score_outputs(
-    pairs: list[tuple[str, list[int]]], model: ModelConfig, prompt: PromptConfig, tuned: Path
+    pairs: list[tuple[str, list[int]]], model: ModelConfig, prompt: PromptConfig, adapter: Stored
 ) -> "tuple[list[np.ndarray], list[np.ndarray]]":
     """Return the log-probabilities of given outputs (text, token ids) in float32: of the base
-    model, and of the model in `tuned`.
+    model, and of the tuned one.
 
     Each output is one forward pass and gives a float64 array of shape (T,).
     """
+    import torch
+
     from atgen_ray.models.prompts import PromptBuilder
 
+    torch.set_num_threads(1)  # it runs beside the engine
+    tuned = adapter.local()
     builder = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
     sequences = [(builder.encode(text), list(tokens)) for text, tokens in pairs]
     scorer = load_unmerged(model, tuned)

@@ -16,11 +16,20 @@ from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.preflight.check import Check, Goal, Setting, run_checks
 from atgen_ray.preflight.checkpoints import check_encoder, check_metric_models, check_models
-from atgen_ray.preflight.folders import check_storage, check_user_folders
-from atgen_ray.preflight.inputs import Inputs, check_data, check_metrics, check_prompts, find_notes
+from atgen_ray.preflight.folders import check_storage, check_user_folders, mark_storage
+from atgen_ray.preflight.inputs import (
+    Inputs,
+    check_data,
+    check_data_files,
+    check_metrics,
+    check_prompts,
+    find_data_files,
+    find_notes,
+)
 from atgen_ray.preflight.packages import (
     check_annotators,
     check_engines,
+    check_nodes_alike,
     check_service,
     check_training,
 )
@@ -73,7 +82,11 @@ def find_cluster_problems(config: RunConfig, goal: Goal = "run") -> list[str]:
     connected to.
     """
     lines = run_checks([check_service], Setting(config, goal))
-    return lines + find_problems_of_machines(config, goal, WORKER_CHECKS)
+    with mark_storage(config) as check_shared:
+        everywhere = (check_shared, partial(check_data_files, places=find_data_files(config.data)))
+        checks = {"any": everywhere, **WORKER_CHECKS}
+        lines += find_problems_of_machines(config, goal, checks)
+    return lines + run_checks([check_nodes_alike], Setting(config, goal))
 
 
 def find_quick_problems(config: RunConfig) -> list[str]:

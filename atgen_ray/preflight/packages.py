@@ -11,7 +11,7 @@ from pathlib import Path
 from atgen_ray.annotation.registry import build_provider
 from atgen_ray.config import RemoteAnnotatorConfig, list_annotators
 from atgen_ray.core.errors import UserError
-from atgen_ray.engines.registry import choose_backend
+from atgen_ray.engines.choice import choose_backend, choose_on_nodes, find_differences
 from atgen_ray.engines.serve_engine import find_model
 from atgen_ray.preflight.check import Setting, list_models
 from atgen_ray.training.methods import find_method_mistakes
@@ -51,6 +51,23 @@ def check_engines(setting: Setting) -> Iterator[str]:
                 f"make {wanted:g} GPUs, but workers can have {setting.gpus:g} GPUs: set it to "
                 f"null, or add some"
             )
+
+
+def check_nodes_alike(setting: Setting) -> Iterator[str]:
+    """Check that workers take the same engine, device and number format on every node of the Ray
+    cluster on which they may be placed.
+    """
+    for key, model, engine in list_models(setting):
+        if model.host == "serve":
+            continue
+        section = f"{key.removesuffix('model')}engine"
+        try:
+            choose_on_nodes(engine)
+        except UserError as error:
+            if engine.backend == "auto":  # another one is told by the nodes themselves
+                yield str(error).replace("engine.", f"{section}.")
+        for line in find_differences(engine, model):
+            yield line.replace("engine.", f"{section}.").replace("model.", f"{key}.")
 
 
 def check_training(setting: Setting) -> Iterator[str]:

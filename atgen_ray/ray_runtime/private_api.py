@@ -176,14 +176,3 @@ async def unload_lora(engine: Any, name: str) -> None:
     from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
 
     await engine._oai_models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
-
-
-def has_load_format(name: str) -> bool:
-    """Return whether vLLM knows the load format `name`.
-
-    The public `register_model_loader` warns when a format is registered twice, and nothing public
-    lists the formats.
-    """
-    from vllm.model_executor.model_loader import _LOAD_FORMAT_TO_MODEL_LOADER
-
-    return name in _LOAD_FORMAT_TO_MODEL_LOADER

@@ -1,6 +1,6 @@
 """Examples and helpers for engine tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +8,8 @@ import pytest
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.records import GenerationRequest
+from atgen_ray.core.stored import at_path
+from atgen_ray.engines.base import Engine
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.registry import build_engine
 from atgen_ray.store.run_folder import RunFolder
@@ -28,8 +30,28 @@ def model(tiny_model: str) -> ModelConfig:
     return ModelConfig(id=tiny_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=10)
 
 
+@pytest.fixture(scope="session")
+def open_engine(ray_session: None) -> Iterator[Callable[..., Engine]]:
+    """Makes engines. The last one is kept, for tests that need the same one after another."""
+    opened: list[tuple[str, Engine]] = []
+
+    def open_one(model: ModelConfig, prompt: PromptConfig, config: EngineConfig) -> Engine:
+        key = "".join(part.model_dump_json() for part in (model, prompt, config))
+        if not opened or opened[-1][0] != key:
+            while opened:
+                opened.pop()[1].close()
+            opened.append((key, build_engine(model, prompt, config)))
+        return opened[-1][1]
+
+    yield open_one
+    while opened:
+        opened.pop()[1].close()
+
+
 @pytest.fixture
-def generate(ray_session: None, model: ModelConfig, examples: pa.Table, tmp_path: Path) -> Generate:
+def generate(
+    open_engine: Callable[..., Engine], model: ModelConfig, examples: pa.Table, tmp_path: Path
+) -> Generate:
     """Features of the examples (or `rows`) from an engine set up by keyword."""
 
     def run(
@@ -47,12 +69,12 @@ def generate(ray_session: None, model: ModelConfig, examples: pa.Table, tmp_path
             **{"backend": "transformers", "batch_size": 8, "threads_per_worker": 1} | engine
         )
         return generate_features(
-            build_engine(
+            open_engine(
                 model.model_copy(update={"dtype": dtype}), prompt or PromptConfig(), config
             ),
             examples if rows is None else rows,
             GenerationRequest(model.max_new_tokens, samples=samples, seed=seed),
-            adapter,
+            adapter and at_path(adapter),
             RunFolder(str(tmp_path), folder),
             "parts",
             config.batch_size,

@@ -36,7 +36,6 @@ SECONDS: dict[str, float] = {
     "tests/web/test_annotate.py": 50,
     "tests/cluster/test_two_cores.py": 50,
     "tests/cluster/test_service.py": 60,
-    "tests/cluster/test_by_hand.py": 60,
     "tests/attack/test_ray_ports.py": 50,
     "tests/whole_runs/test_fork.py": 45,
     "tests/selection/test_select_batch.py": 30,

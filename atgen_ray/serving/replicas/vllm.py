@@ -10,11 +10,10 @@ This module adds:
 
 import asyncio
 import logging
-import uuid
+import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from ray import serve
@@ -26,16 +25,13 @@ from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.serve_engine import MODEL
-from atgen_ray.engines.vllm_engine import (
-    ENTROPY_ALTERNATIVES,
-    VLLMEngine,
-    summarize_step,
-    vllm_environment,
-)
+from atgen_ray.engines.vllm_engine import VLLMEngine, read_rank, vllm_environment
+from atgen_ray.engines.vllm_tokens import complete
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime import private_api
-from atgen_ray.ray_runtime.hardware import count_threads, find_device, worker_environment
+from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
+from atgen_ray.ray_runtime.nodes import find_device
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
 from atgen_ray.serving.replicas.admission import AdmissionQueue
@@ -77,12 +73,9 @@ def deploy_vllm(service: ServiceConfig) -> serve.Application:
 def configure_vllm(service: ServiceConfig) -> LLMConfig:
     """Return Ray's configuration of the service's model."""
     engine = service.engine
-    gpus = service.engine.gpus_per_worker or 0.0
+    gpus = engine.gpus_per_worker or 0.0
     device = find_device(gpus)
     on_gpu = device.cuda
-    # On a CPU the API, the proxy and the workers of a run compute beside the engine. Without a core
-    # of their own they delay the engine's threads, which wait for each other in every layer.
-    threads = engine.threads_per_worker or max(1, count_threads(1, None) - 1)
     # One set of weights serves the base model and the adapters; vLLM's LoRA kernels on a GPU have
     # no float32.
     tuned = not (takes_names(service) and on_gpu)
@@ -96,18 +89,21 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
         arguments |= {
             "enable_lora": True,
             "max_loras": service.replica.adapters + 1,
-            "max_lora_rank": 64,
+            "max_lora_rank": service.replica.rank,
         }
     else:
-        arguments |= {"worker_extension_cls": "atgen_ray.engines.vllm_plugin.AdapterWorker"}
+        arguments |= {"worker_extension_cls": "atgen_ray.engines.vllm_worker.AdapterWorker"}
     if on_gpu:
         arguments |= {
             "enable_sleep_mode": True,
             "disable_log_stats": False,
         }  # Ray exports its metrics
     worker = {"CPU": engine.cpus_per_worker}
+    if gpus > 1:
+        # Ray places every part of the model by itself, on one node or on several.
+        arguments |= {"tensor_parallel_size": int(gpus)}
     if gpus:
-        worker["GPU"] = gpus
+        worker["GPU"] = min(gpus, 1.0)
     return LLMConfig(
         model_loading_config={
             "model_id": "base",
@@ -117,7 +113,9 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
         accelerator_config={"kind": "gpu" if on_gpu else "cpu"},
         placement_group_config={"bundle_per_worker": worker},
         deployment_config={"ray_actor_options": {"num_cpus": 0.1}},
-        runtime_env={"env_vars": worker_environment(threads) | vllm_environment(on_gpu)},
+        runtime_env={
+            "env_vars": worker_environment(engine.threads_per_worker) | vllm_environment(on_gpu)
+        },
         log_engine_metrics=on_gpu,
     )
 
@@ -156,6 +154,11 @@ class VLLMReplica(LLMServer):
             self._fall_asleep, self._wake_up, self._directory.has_live_controller
         )
         self._meter = Meter()
+        # On a CPU the API, the proxy and the workers of a run compute beside the engine. Without a
+        # core of their own they delay the engine's threads, which wait for each other in every
+        # layer. The engine's process takes the number from this one, whose node has the cores.
+        threads = service.engine.threads_per_worker or max(1, count_threads(1, None) - 1)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
         await super().__init__(llm_config)
 
     async def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
@@ -267,6 +270,13 @@ class VLLMReplica(LLMServer):
             self._loading.release()
 
     async def _load_name(self, name: str, adapter: Adapter) -> None:
+        rank = read_rank(adapter.path)
+        if rank > self._service.replica.rank:
+            raise ApiError(
+                409,
+                f"adapter '{adapter.name}' has rank {rank}, and replica.rank of this service is "
+                f"{self._service.replica.rank}",
+            )
         await private_api.load_lora(self.engine, name, adapter.path)
 
     async def _make_room(self) -> None:
@@ -319,7 +329,7 @@ class VLLMReplica(LLMServer):
             service.target_model,
             service.prompt,
             service.engine,
-            adapter.path,
+            adapter.stored,
             len(texts),
         )
         self._checked.add(adapter.digest)
@@ -332,31 +342,11 @@ class VLLMReplica(LLMServer):
         Raises:
             RuntimeError: vLLM refused the prompt or failed on it.
         """
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-        from vllm.v1.engine.exceptions import EngineGenerateError
 
-        # Entropy is estimated from the likeliest tokens, of which vLLM returns as many as asked
-        # for.
-        settings = SamplingParams(
-            max_tokens=request.max_new_tokens,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            seed=request.seed,
-            logprobs=max(ENTROPY_ALTERNATIVES, request.top_logprobs),
-            stop_token_ids=list(self._prompts.stop_ids),
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        prompt = {"prompt_token_ids": list(request.token_ids)}
-        try:
-            outputs = private_api.generate_tokens(
-                self.engine, prompt, settings, uuid.uuid4().hex, served
-            )
-            (answer,) = [output async for output in outputs]
-        except (ValueError, EngineGenerateError) as error:
-            raise RuntimeError(f"vLLM: {error}") from error
-        return read_steps(answer.outputs[0], request.top_logprobs)
+        def generate(prompt: Any, settings: Any, request_id: str) -> AsyncIterator[Any]:
+            return private_api.generate_tokens(self.engine, prompt, settings, request_id, served)
+
+        return await complete(generate, request, self._prompts.stop_ids)
 
 
 def _key(adapter: Adapter | None) -> str | None:
@@ -373,15 +363,3 @@ async def gather_all(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Resul
     finally:
         for task in tasks:
             task.cancel()
-
-
-def read_steps(output: Any, top: int) -> list[TokenStep]:
-    """Return the steps of vLLM's `CompletionOutput`, each with its `top` likeliest alternatives."""
-    steps = []
-    for token, alternatives in zip(output.token_ids, output.logprobs, strict=True):
-        values = {each: value.logprob for each, value in alternatives.items()}
-        logprob, entropy, _ = summarize_step(values, token, top)
-        ranked = sorted(values.items(), key=lambda pair: -pair[1])
-        steps.append(TokenStep(token, logprob, entropy, ranked[:top]))
-    steps[-1] = replace(steps[-1], finish=output.finish_reason)
-    return steps
