@@ -35,6 +35,7 @@ SECONDS: dict[str, float] = {
     "tests/annotation/test_dispatcher.py": 50,
     "tests/web/test_annotate.py": 50,
     "tests/cluster/test_two_cores.py": 50,
+    "tests/cluster/test_by_hand.py": 90,
     "tests/cluster/test_service.py": 60,
     "tests/attack/test_ray_ports.py": 50,
     "tests/whole_runs/test_fork.py": 45,
