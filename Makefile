@@ -38,7 +38,7 @@ audit: $(VENV)/.dev
 
 # What the images of cluster/Dockerfile install, with the hash of every file. torch comes to the CPU image from elsewhere.
 LOCK := $(BIN)/uv pip compile --quiet pyproject.toml cluster/requirements.in --constraints constraints.txt \
-  --extra postgres --extra s3 --extra openai --extra anthropic --python-version 3.11 \
+  --extra postgres --extra s3 --extra gcs --extra openai --extra anthropic --python-version 3.11 \
   --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate
 .PHONY: lock
 lock: $(VENV)/.core
