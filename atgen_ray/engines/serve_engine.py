@@ -6,27 +6,17 @@ The replicas are shared with outside callers, whose requests go first.
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pyarrow as pa
-
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.errors import UserError
-from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest
-from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine, TokenRequest, TokenStep
-from atgen_ray.engines.output_rows import (
-    Prompt,
-    Row,
-    encode_rows,
-    generate_or_halve,
-    output_row,
-)
-from atgen_ray.models.loading import digest_adapter, load_tokenizer
-from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.engines.base import Engine, TokenRequest, TokenStep
+from atgen_ray.engines.request_caller import RequestCaller
+from atgen_ray.models.loading import digest_adapter
 from atgen_ray.ray_runtime.workers import map_batches
 from atgen_ray.store.run_folder import RunFolder
 
@@ -106,8 +96,8 @@ class ServeEngine(Engine):
         raise ValueError(f"{adapter} is no adapter of run '{self._folder.name}'")
 
 
-class ReplicaCaller:
-    """Turns batches of rows into requests to replicas, and their tokens into output rows."""
+class ReplicaCaller(RequestCaller):
+    """Asks the replicas of the service."""
 
     def __init__(
         self,
@@ -118,52 +108,12 @@ class ReplicaCaller:
         digest: str | None,
         app: str = APP,
     ) -> None:
-
-        self._prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
-        self._request = request
-        self._adapter = adapter
+        super().__init__(model, prompt, request, adapter)
         self._digest = digest
         self._replicas = find_model(app)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-
-        prompts, outputs = encode_rows(self._prompts, batch.to_pylist())
-        outputs += generate_or_halve(prompts, self._generate, _last_line)
-        return pa.Table.from_pylist(outputs, schema=OUTPUT_SCHEMA)
-
-    def _generate(self, prompts: list[Prompt]) -> list[Row]:
-        requests = [self._build_request(prompt) for prompt in prompts]
-        answers = call_again(
-            lambda: self._replicas.generate.remote(requests, self._digest).result()
-        )
-        return [self._row(prompt, steps) for prompt, steps in zip(prompts, answers, strict=True)]
-
-    def _build_request(self, prompt: Prompt) -> TokenRequest:
-        request = self._request
-        drawn = prompt.sample > 0
-        return TokenRequest(
-            prompt.token_ids,
-            request.max_new_tokens,
-            temperature=request.temperature if drawn else 0.0,
-            top_p=request.top_p if drawn else 1.0,
-            seed=mix_seed(request.seed, prompt.id, prompt.sample) % 2**31,
-            top_logprobs=request.top_logprobs,
-            adapter=self._adapter,
-        )
-
-    def _row(self, prompt: Prompt, steps: Sequence[TokenStep]) -> Row:
-        tokens = [step.token for step in steps]
-        return output_row(
-            id=prompt.id,
-            sample=prompt.sample,
-            prompt_tokens=len(prompt.token_ids),
-            text=self._prompts.decode(tokens),
-            token_ids=tokens,
-            logprobs=[step.logprob for step in steps],
-            entropies=[step.entropy for step in steps],
-            top_logprobs=[[logprob for _, logprob in step.top] for step in steps],
-            finish_reason=steps[-1].finish or "length",
-        )
+    def ask(self, requests: list[TokenRequest]) -> list[list[TokenStep]]:
+        return call_again(lambda: self._replicas.generate.remote(requests, self._digest).result())
 
 
 def find_model(app: str = APP) -> Any:
@@ -212,8 +162,3 @@ def call_again(call: Callable[[], Result], attempts: int = ATTEMPTS, pause: floa
             )
             time.sleep(pause * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
     raise AssertionError("unreachable")
-
-
-def _last_line(error: Exception) -> str:
-    """Return the last line of an error, which is the one that names its cause."""
-    return str(error).strip().rpartition("\n")[2] or type(error).__name__

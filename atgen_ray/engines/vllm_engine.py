@@ -10,7 +10,13 @@ from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
-from atgen_ray.engines.output_rows import encode_rows, failed_row, output_row
+from atgen_ray.engines.output_rows import (
+    ENTROPY_ALTERNATIVES,
+    encode_rows,
+    failed_row,
+    output_row,
+    summarize_step,
+)
 from atgen_ray.engines.vllm_plugin import LOAD_FORMAT
 from atgen_ray.models.loading import TUNED_DTYPE, load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
@@ -28,10 +34,6 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 
-# vLLM reports at most this many alternatives a token unless told otherwise. No other token is
-# likelier than the last of them, which bounds the entropy of the remaining probability from below;
-# that bound is what is reported.
-ENTROPY_ALTERNATIVES = 20
 CPU_KV_CACHE_BYTES = 256 * 2**20
 # CPUs of a task before or after the engine; Ray Data reserves a whole one, which may never be free.
 LIGHT_CPUS = 0.1
@@ -247,21 +249,6 @@ def _takes_by_name(adapters: str, adapter: Path) -> bool:
     from peft import PeftConfig
 
     return adapters == "name" and not PeftConfig.from_pretrained(str(adapter)).use_dora
-
-
-def summarize_step(
-    alternatives: dict[int, float], token: int, top: int
-) -> tuple[float, float, list[float]]:
-    """Return the log-probability of the chosen token, the entropy in nats (a lower bound), and the
-    `top` largest log-probabilities of one step.
-
-    Args:
-        alternatives: log-probabilities by token, in nats.
-    """
-    ranked = sorted(alternatives.values(), reverse=True)[: max(ENTROPY_ALTERNATIVES, top)]
-    rest = max(0.0, 1.0 - sum(math.exp(value) for value in ranked))
-    entropy = -sum(math.exp(value) * value for value in ranked) - rest * ranked[-1]
-    return alternatives[token], entropy, ranked[:top]
 
 
 def _read_alternatives(step: Any) -> dict[int, float]:

@@ -9,8 +9,8 @@ import pytest
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.engines.adapter_check import check_adapter
+from atgen_ray.engines.output_rows import summarize_step
 from atgen_ray.engines.registry import build_engine, choose_backend
-from atgen_ray.engines.vllm_engine import summarize_step
 
 Generate = Callable[..., pa.Table]
 

@@ -25,13 +25,9 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.base import TokenRequest, TokenStep
+from atgen_ray.engines.output_rows import ENTROPY_ALTERNATIVES, summarize_step
 from atgen_ray.engines.serve_engine import MODEL
-from atgen_ray.engines.vllm_engine import (
-    ENTROPY_ALTERNATIVES,
-    VLLMEngine,
-    summarize_step,
-    vllm_environment,
-)
+from atgen_ray.engines.vllm_engine import VLLMEngine, vllm_environment
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime import private_api
