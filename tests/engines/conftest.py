@@ -62,6 +62,14 @@ def generate(ray_session: None, model: ModelConfig, examples: pa.Table, tmp_path
     return run
 
 
+@pytest.fixture(params=["transformers", "sglang"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The engines that answer to what a test says of every engine; vLLM has tests of its own, as
+    it starts anew for each.
+    """
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def adapter(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA adapter with large random weights: its answers are plainly not the base model's."""

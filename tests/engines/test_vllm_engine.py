@@ -1,4 +1,6 @@
-"""Real vLLM through Ray's LLM layer, against transformers on the same weights."""
+"""Real vLLM through Ray's LLM layer, and SGLang's real server, against transformers on the same
+weights.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +27,14 @@ def assert_same_outputs(one: pa.Table, other: pa.Table) -> None:
         np.testing.assert_allclose(row["top_logprobs"], twin["top_logprobs"], atol=1e-3)
 
 
-def test_base_model_samples_and_bad_rows(generate: Generate, examples: pa.Table) -> None:
+@pytest.mark.parametrize("backend", ["vllm", "sglang"])
+def test_base_model_samples_and_bad_rows(
+    generate: Generate, examples: pa.Table, backend: str
+) -> None:
     rows = pa.concat_tables([examples, pa.table({"id": ["zz"], "text": ["long " * 500]})])
     prompt = PromptConfig(overlong="reject")
     expected = generate(rows, prompt=prompt, folder="transformers")
-    features = generate(rows, prompt=prompt, folder="vllm", backend="vllm", samples=2)
+    features = generate(rows, prompt=prompt, folder=backend, backend=backend, samples=2)
     assert_same_outputs(features.slice(0, 14), expected.slice(0, 14))
     assert features["error"].to_pylist()[-1] == expected["error"].to_pylist()[-1] is not None
     assert [len(samples) for samples in features["samples"].to_pylist()] == [2] * 14 + [0]
@@ -39,11 +44,17 @@ def test_base_model_samples_and_bad_rows(generate: Generate, examples: pa.Table)
 
 
 @pytest.mark.parametrize("adapters", ["merged", "name"])
+@pytest.mark.parametrize("backend", ["vllm", "sglang"])
 def test_adapter_answers_are_the_adapters(
-    generate: Generate, examples: pa.Table, model: ModelConfig, adapter: Path, adapters: str
+    generate: Generate,
+    examples: pa.Table,
+    model: ModelConfig,
+    adapter: Path,
+    backend: str,
+    adapters: str,
 ) -> None:
     expected = generate(adapter=adapter, folder="transformers")
-    features = generate(adapter=adapter, folder="vllm", backend="vllm", adapters=adapters)
+    features = generate(adapter=adapter, folder=backend, backend=backend, adapters=adapters)
     assert_same_outputs(features, expected)
     effect = check_adapter(examples, features, model, PromptConfig(), EngineConfig(), adapter, 4)
     assert effect is not None
