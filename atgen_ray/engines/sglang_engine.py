@@ -2,8 +2,8 @@
 Data that send them prompts.
 
 A server takes a minute to start and a tenth of a second to take an adapter. So servers are actors
-that a process (the controller of a run) keeps from step to step. On a GPU they are freed while a
-run trains or another model needs it.
+that a process (the controller of a run) keeps from step to step. Those on GPUs are ended when
+something else of that process asks for GPUs, as a training.
 """
 
 import json
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
@@ -37,7 +37,7 @@ from atgen_ray.ray_runtime.hardware import (
     resolve_dtype,
     worker_environment,
 )
-from atgen_ray.ray_runtime.placement import fit_gpus
+from atgen_ray.ray_runtime.placement import fit_gpus, free_when_wanted
 from atgen_ray.ray_runtime.workers import MAX_RESTARTS, map_batches
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class ServerSet:
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = RLock()  # `open` may ask for GPUs, which calls `free_gpus`
         self._open: OpenServers | None = None
 
     def open(self, model: ModelConfig, engine: EngineConfig, weights: Weights) -> list[Any]:
@@ -201,7 +201,7 @@ class ServerSet:
         import ray
 
         with self._lock:
-            if self._open is not None and self._open.device.cuda:
+            if self._open is not None and self._open.settings.gpus:
                 self._close(str(ray.get_runtime_context().get_node_id()))
 
     def _close(self, cluster: str) -> None:
@@ -281,3 +281,4 @@ def _name_dtype(model: ModelConfig, weights: Weights, device: Device) -> str:
 
 
 _SERVERS = ServerSet()
+free_when_wanted(_SERVERS.free_gpus)

@@ -38,3 +38,13 @@ def find_python() -> Path | None:
         return Path(sys.executable)
     beside = Path(sys.prefix).parent / BESIDE
     return beside if beside.is_file() else None
+
+
+def find_version() -> str | None:
+    """Return the version of SGLang in its environment; None where it is not found there."""
+    python = find_python()
+    if python is None:
+        return None
+    # Not resolved: the link leads to the Python that the environment was made of.
+    site = python.parent.parent.glob("lib/python*/site-packages/sglang-*.dist-info")
+    return next((folder.name.split("-")[1].removesuffix(".dist") for folder in site), None)
