@@ -6,7 +6,6 @@ that a process (the controller of a run) keeps from step to step. Those on GPUs 
 something else of that process asks for GPUs, as a training.
 """
 
-import json
 import logging
 import zlib
 from collections.abc import Iterator
@@ -17,18 +16,12 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
-from atgen_ray.core.checkpoints import is_adapter
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.engines.base import Engine, TokenRequest, TokenStep
 from atgen_ray.engines.request_caller import RequestCaller
-from atgen_ray.engines.sglang_server import (
-    BASE,
-    ServerSettings,
-    SGLangServer,
-    Weights,
-    count_context,
-)
-from atgen_ray.models.loading import TUNED_DTYPE, digest_adapter, digest_checkpoint, load_tokenizer
+from atgen_ray.engines.sglang_server import ServerSettings, SGLangServer, count_context
+from atgen_ray.engines.sglang_weights import LORA_RANK, Weights, choose_weights, read_rank
+from atgen_ray.models.loading import TUNED_DTYPE, load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import (
     Device,
@@ -46,13 +39,8 @@ if TYPE_CHECKING:
 # CPUs of an actor or a task that mostly waits. A server computes while a step of the run waits for
 # it, and reserves no more: its actor stays while other steps need the CPUs.
 LIGHT_CPUS = 0.1
-# Rank that a server has room for. An adapter of a larger one has the server started again.
-LORA_RANK = 64
 CALLERS = 2  # for each server: one batch is answered while the next is prepared
 CLOSE_SECONDS = 30.0
-DIGITS = 16  # of a digest in the name of weights
-# Settings of an adapter by which it is more than alpha / rank * B A in every module.
-SPECIAL = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save")
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +146,7 @@ class OpenServers:
             and held.model_dump(exclude=free) == model.model_dump(exclude=free)
             and count_context(held) >= count_context(model)
             and self.settings.dtype == _name_dtype(model, weights, self.device)
-            and self.settings.lora_rank >= _read_rank(weights)
+            and self.settings.lora_rank >= read_rank(weights)
         )
 
 
@@ -232,7 +220,7 @@ def _start_servers(
         dtype=dtype,
         slots=CALLERS * engine.batch_size,
         # An adapter is computed in float32 only, so a server in another format never gets one.
-        lora_rank=max(LORA_RANK, _read_rank(weights)) if dtype == TUNED_DTYPE else 0,
+        lora_rank=max(LORA_RANK, read_rank(weights)) if dtype == TUNED_DTYPE else 0,
         cuda=device.cuda,
         gpus=gpus,
         threads=threads,
@@ -248,30 +236,6 @@ def _start_servers(
     )
     actors = [actor.remote(settings, builder.stop_ids) for _ in range(engine.workers)]
     return OpenServers(cluster, engine, settings, device, actors)
-
-
-def choose_weights(adapter: Path | None, adapters: str) -> Weights:
-    """Return how a server takes the adapter in the folder `adapter`.
-
-    It takes plain LoRA by name, unless `adapters` is "merged". SGLang scales every update by alpha
-    over rank and reads nothing else of an adapter's settings, so other kinds are merged.
-    """
-    if adapter is None:
-        return BASE
-    if not is_adapter(adapter):
-        return Weights("whole", digest_checkpoint(adapter)[:DIGITS], adapter)
-    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    plain = not any(settings.get(key) for key in SPECIAL) and settings.get("bias", "none") == "none"
-    digest = digest_adapter(adapter)[:DIGITS]
-    return Weights("name" if plain and adapters != "merged" else "merged", digest, adapter)
-
-
-def _read_rank(weights: Weights) -> int:
-    """Return the rank of an adapter beside the base model; 0 without one."""
-    if weights.how != "name":
-        return 0
-    settings = json.loads((weights.path / "adapter_config.json").read_text(encoding="utf-8"))
-    return int(settings["r"])
 
 
 def _name_dtype(model: ModelConfig, weights: Weights, device: Device) -> str:

@@ -25,11 +25,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, Any
+
+import aiohttp
 
 from atgen_ray.config import ModelConfig
 from atgen_ray.core.checkpoints import resolve_checkpoint
@@ -38,12 +40,10 @@ from atgen_ray.engines import sglang_launcher
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.output_rows import ENTROPY_ALTERNATIVES, summarize_step
 from atgen_ray.engines.sglang_python import HOW_TO_INSTALL, find_python
+from atgen_ray.engines.sglang_weights import BASE, Weights
 from atgen_ray.models.loading import count_vocabulary, load_tuned
 from atgen_ray.ray_runtime.hardware import worker_environment
 from atgen_ray.ray_runtime.workers import MAX_RESTARTS
-
-if TYPE_CHECKING:
-    import aiohttp
 
 # Without a limit SGLang takes most of a machine's memory for its cache of keys and values.
 CPU_CACHE_TOKENS = 16_384
@@ -59,6 +59,7 @@ POLL_SECONDS = 0.25
 END_SECONDS = 10.0  # between the request to end and the signal that cannot be ignored
 LOG_BYTES = 4096  # of the end of its log in an error
 MESSAGE = 500  # characters of a refusal
+STREAM_END = b"[DONE]"
 NOT_A_NUMBER = "NaN happened"  # what SGLang says "matched" where the logits are no numbers
 LORA_SLOTS = 4  # adapters in one batch, and one of them for the base model
 
@@ -68,35 +69,6 @@ class SGLangError(Exception):
 
     It is no RuntimeError: a batch is not halved because of it.
     """
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What requests are answered with.
-
-    Attributes:
-        how: "name" is an adapter beside the base model; "merged" is one that is added to the
-            weights; "whole" is a whole model in the base model's place.
-        version: a digest of the adapter or the model; empty for the base model.
-        path: its folder.
-    """
-
-    how: Literal["base", "name", "merged", "whole"] = "base"
-    version: str = ""
-    path: Path = Path()
-
-    @property
-    def adapter(self) -> str | None:
-        """Return the name by which the server knows the adapter; None without one."""
-        return self.version if self.how == "name" else None
-
-    @property
-    def loaded(self) -> str:
-        """Return the `weight_version` of answers: what is in the place of the base model."""
-        return self.version if self.how in ("merged", "whole") else "base"
-
-
-BASE = Weights()
 
 
 @dataclass(frozen=True)
@@ -137,6 +109,7 @@ class ServerSettings:
             "port": port,
             "api-key": key,
             "log-level": "warning",
+            "incremental-streaming-output": True,
         }
         if self.lora_rank:
             settings |= {
@@ -294,30 +267,61 @@ class SGLangServer:
             RuntimeError: a request would end the server, or the server refuses or aborts it.
             SGLangError: the server ended again and again, or answered with other weights.
         """
-        for request in requests:
-            self._check(request.token_ids)
-        tokens = sum(request.max_new_tokens for request in requests)
-        top = max(ENTROPY_ALTERNATIVES, *(request.top_logprobs for request in requests))
-        body = {
-            "input_ids": [list(request.token_ids) for request in requests],
-            "sampling_params": [self._sampling(request) for request in requests],
-            "lora_path": [weights.adapter] * len(requests),
-            "return_logprob": True,
-            "top_logprobs_num": top,
-        }
+        body = self._build_body(requests, weights)
+        seconds = self._count_seconds(requests)
         while True:
             try:
                 child = await self._hold(weights)
-                seconds = self._answer_seconds + TOKEN_SECONDS * tokens
                 answers = await self._ask(child, "/generate", body, seconds)
                 break
             except _GoneError as gone:
-                async with self._changing:
-                    await self._bury(gone)
+                await self._bury(gone)
         return [
             read_answer(answer, request.top_logprobs, weights)
             for answer, request in zip(answers, requests, strict=True)
         ]
+
+    async def stream(
+        self, request: TokenRequest, weights: Weights
+    ) -> AsyncGenerator[TokenStep, None]:
+        """Yield the steps of one request as they come. Closing it has the server drop the request.
+
+        Raises:
+            RuntimeError: as `generate`, and for a server that ends in the middle of the answer.
+            SGLangError: as `generate`.
+        """
+        body = self._build_body([request], weights) | {"stream": True}
+        while True:
+            begun = False
+            try:
+                child = await self._hold(weights)
+                async with aclosing(
+                    self._stream(child, body, self._count_seconds([request]))
+                ) as answers:
+                    async for answer in answers:
+                        for step in read_answer(answer, request.top_logprobs, weights):
+                            begun = True
+                            yield step
+                return
+            except _GoneError as gone:
+                await self._bury(gone)
+                if begun:
+                    raise RuntimeError(f"SGLang's server ended in mid-answer: {gone}") from None
+
+    async def probe(self) -> None:
+        """Return once the server has answered a request of its own; start it if it has ended.
+
+        Raises:
+            SGLangError: it cannot be started, or ended too often.
+        """
+        child = self._child
+        if child is None or not child.ready or child.process.poll() is not None:
+            await self.start()
+            return
+        try:
+            await self._ask(child, "/health_generate", None, self._answer_seconds)
+        except _GoneError as gone:
+            await self._bury(gone)
 
     async def sleep(self) -> None:
         """Have the server free its GPU's memory; on a CPU nothing happens."""
@@ -346,6 +350,22 @@ class SGLangServer:
                 f"{self._vocabulary - 1}"
             )
 
+    def _build_body(self, requests: Sequence[TokenRequest], weights: Weights) -> dict[str, Any]:
+        for request in requests:
+            self._check(request.token_ids)
+        top = max(ENTROPY_ALTERNATIVES, *(request.top_logprobs for request in requests))
+        return {
+            "input_ids": [list(request.token_ids) for request in requests],
+            "sampling_params": [self._sampling(request) for request in requests],
+            "lora_path": [weights.adapter] * len(requests),
+            "return_logprob": True,
+            "top_logprobs_num": top,
+        }
+
+    def _count_seconds(self, requests: Sequence[TokenRequest]) -> float:
+        """Return after how many seconds a server hangs that has not answered."""
+        return self._answer_seconds + TOKEN_SECONDS * sum(each.max_new_tokens for each in requests)
+
     def _sampling(self, request: TokenRequest) -> dict[str, Any]:
         return {
             "max_new_tokens": request.max_new_tokens,
@@ -358,13 +378,14 @@ class SGLangServer:
 
     async def _call(self, path: str) -> None:
         async with self._changing:
-            await self._ask(await self._start(), path, {}, self._answer_seconds)
+            child = await self._start()
+        await self._ask(child, path, {}, self._answer_seconds)
 
     async def _start(self) -> _Child:
         """Return the server that runs, once it answers. Called with the lock."""
         child = self._child
         if child is not None and child.process.poll() is not None:
-            await self._bury(_GoneError(child, "it ended between two requests"))
+            await self._clear_away(_GoneError(child, "it ended between two requests"))
             child = None
         if child is None:
             child = self._child = self._launch()
@@ -447,6 +468,12 @@ class SGLangServer:
         else:
             yield resolve_checkpoint(self._settings.model.id)
 
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # The buffer must hold a line: an event with the alternatives of many tokens.
+            self._session = aiohttp.ClientSession(read_bufsize=2**20)
+        return self._session
+
     async def _ask(
         self, child: _Child, path: str, body: Mapping[str, Any] | None, seconds: float
     ) -> Any:
@@ -456,12 +483,8 @@ class SGLangServer:
             RuntimeError: the server refuses; the message is its own.
             _GoneError: it ended, or took longer than `seconds`.
         """
-        import aiohttp
-
-        if self._session is None:
-            self._session = aiohttp.ClientSession()
         try:
-            async with self._session.request(
+            async with self._open_session().request(
                 "GET" if body is None else "POST",
                 child.url + path,
                 json=body,
@@ -478,12 +501,44 @@ class SGLangServer:
             raise RuntimeError(f"SGLang: {_read_refusal(text) or f'status {status}'}")
         return json.loads(text) if text else None
 
+    async def _stream(
+        self, child: _Child, body: Mapping[str, Any], seconds: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the events of a streamed answer of `/generate`, each with the tokens since the one
+        before. Raises as `_ask`.
+        """
+        try:
+            async with self._open_session().post(
+                child.url + "/generate",
+                json=body,
+                headers={"authorization": f"Bearer {child.key}"},
+                timeout=aiohttp.ClientTimeout(total=seconds),
+            ) as response:
+                if response.status != 200:
+                    raise RuntimeError(f"SGLang: {_read_refusal(await response.text())}")
+                async for line in response.content:
+                    event = line.removeprefix(b"data: ").strip()
+                    if event and event != STREAM_END:
+                        answer = json.loads(event)
+                        if "error" in answer:
+                            raise RuntimeError(f"SGLang: {_read_refusal(event.decode())}")
+                        yield answer
+        except TimeoutError:
+            raise _GoneError(child, f"no whole answer in {seconds:g} seconds") from None
+        except aiohttp.ClientError as error:
+            raise _GoneError(child, f"/generate: {error}") from None
+
     async def _bury(self, gone: _GoneError) -> None:
-        """Count the death of a server, once, and clear it away. Called with the lock.
+        """Count the death of a server, once, and clear it away.
 
         Raises:
             SGLangError: it was one too many.
         """
+        async with self._changing:
+            await self._clear_away(gone)
+
+    async def _clear_away(self, gone: _GoneError) -> None:
+        """See `_bury`. Called with the lock."""
         if self._child is not gone.child:  # another request has met with it too
             return
         shown = gone.child.show_log()
@@ -502,15 +557,16 @@ class SGLangServer:
 
 
 def read_answer(answer: Mapping[str, Any], top: int, weights: Weights) -> list[TokenStep]:
-    """Return the steps of one answer of `/generate`, with `top` alternatives each.
+    """Return the steps of one answer of `/generate`, or of one event of a streamed answer, with
+    `top` alternatives each.
 
     Raises:
         RuntimeError: the request was aborted, or its numbers are none.
         SGLangError: other weights than `weights` have answered.
     """
     meta = answer["meta_info"]
-    finish = meta["finish_reason"]
-    if finish["type"] not in ("stop", "length") or finish.get("matched") == NOT_A_NUMBER:
+    finish = meta["finish_reason"] or {"type": None}  # none in an event before the last
+    if finish["type"] == "abort" or finish.get("matched") == NOT_A_NUMBER:
         raise RuntimeError(f"SGLang: {finish.get('message') or finish.get('matched')}")
     if meta["weight_version"] != weights.loaded:
         raise SGLangError(
@@ -527,7 +583,7 @@ def read_answer(answer: Mapping[str, Any], top: int, weights: Weights) -> list[T
         ranked = sorted(alternatives.items(), key=lambda pair: -pair[1])
         end = finish["type"] if place == last else None
         steps.append(TokenStep(token, logprob, entropy, ranked[:top], end))
-    if not steps:
+    if finish["type"] and not steps:
         raise RuntimeError("SGLang: the answer has no token")
     return steps
 

@@ -40,13 +40,13 @@ def find_device(gpus: float) -> Device:
     are taken for CUDA with bfloat16.
     """
     if not gpus:
-        return _inspect_device()
+        return inspect_device()
     import ray
     from ray.exceptions import GetTimeoutError
 
     if not ray.is_initialized():
         return Device(cuda=True, bfloat16=True)
-    asked = ray.remote(num_cpus=0, num_gpus=SMALLEST_SHARE)(_inspect_device).remote()
+    asked = ray.remote(num_cpus=0, num_gpus=SMALLEST_SHARE)(inspect_device).remote()
     try:
         found: Device = ray.get(asked, timeout=DEVICE_SECONDS)
     except GetTimeoutError:
@@ -55,7 +55,8 @@ def find_device(gpus: float) -> Device:
     return found
 
 
-def _inspect_device() -> Device:
+def inspect_device() -> Device:
+    """Return the device of this process."""
     import torch
 
     return Device(cuda=torch.cuda.is_available(), bfloat16=has_bfloat16())

@@ -4,6 +4,7 @@ shape of its answers, which the stand-in must have.
 
 import asyncio
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import ray
 from helpers.fakes import sglang_wire
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
-from atgen_ray.engines import sglang_engine
+from atgen_ray.engines import sglang_engine, sglang_launcher
 from atgen_ray.engines.adapter_check import score_outputs
 from atgen_ray.engines.base import TokenRequest
-from atgen_ray.engines.sglang_engine import ServerActor, choose_weights
-from atgen_ray.engines.sglang_server import BASE, ServerSettings, SGLangServer
+from atgen_ray.engines.sglang_engine import ServerActor
+from atgen_ray.engines.sglang_python import find_python
+from atgen_ray.engines.sglang_server import ServerSettings, SGLangServer
+from atgen_ray.engines.sglang_weights import BASE, choose_weights
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 
@@ -169,3 +172,28 @@ def test_the_stand_in_answers_in_the_shape_of_the_real_server(
     asked = ["/model_info", *(path for path, _ in exchanges)]
     for path, (_, said), (_, true) in zip(asked, fake, real, strict=True):
         assert_within(describe(said), describe(true), path)
+
+
+def test_sglang_knows_the_arguments_for_gpus(model: ModelConfig) -> None:
+    """Read by its own parser: there is no GPU to start with them."""
+    python = find_python()
+    assert python is not None
+    code = (
+        "import json, sys\n"
+        "from sglang.srt.server_args import prepare_server_args\n"
+        "found = prepare_server_args(json.loads(sys.argv[1]))\n"
+        "print(found.tp_size, found.max_lora_rank, found.mem_fraction_static, found.enable_memory_saver)"
+    )
+    options = {"enable_memory_saver": True, "mem_fraction_static": 0.7}
+    settings = ServerSettings(model, "bfloat16", lora_rank=64, cuda=True, gpus=4.0, options=options)
+    arguments = json.dumps(settings.list_arguments(1234, "key"))
+    environment = settings.build_environment(own_python=True) | {sglang_launcher.CPU: "1"}
+    launcher = f"import sys; sys.path.insert(0, {str(Path(sglang_launcher.__file__).parent)!r})\n"
+    done = subprocess.run(
+        [python, "-c", launcher + "import sglang_launcher\n" + code, arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout.split() == ["4", "64", "0.7", "True"], done.stderr

@@ -22,15 +22,9 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.engines import sglang_launcher, sglang_server
 from atgen_ray.engines.base import TokenRequest
 from atgen_ray.engines.registry import choose_backend
-from atgen_ray.engines.sglang_engine import choose_weights
 from atgen_ray.engines.sglang_python import PYTHON_VARIABLE, find_python
-from atgen_ray.engines.sglang_server import (
-    BASE,
-    ServerSettings,
-    SGLangError,
-    SGLangServer,
-    Weights,
-)
+from atgen_ray.engines.sglang_server import ServerSettings, SGLangError, SGLangServer
+from atgen_ray.engines.sglang_weights import BASE, Weights, choose_weights
 
 REQUESTS = [TokenRequest([5, 6, 7], 3), TokenRequest([8], 2, temperature=1.0, seed=4)]
 Use = Callable[[SGLangServer], Awaitable[Any]]
