@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all the set-up there is: both install what they need into .venv.
+# `make demo` and `make test` are all the set-up there is: both install what they need into .venv, and into .sglang.
 PYTHON ?= python3
 ENGINE ?= transformers
 VENV := .venv

@@ -158,18 +158,18 @@ class SGLangReplica(TokenReplica):
             asyncio.create_task(follow(index, request)) for index, request in enumerate(requests)
         ]
         try:
-            left = len(tasks)
-            while left:
+            going = set(range(len(tasks)))
+            while going:
                 index, step = await news.get()
+                if index not in going:  # steps that came before it was cancelled
+                    continue
                 if isinstance(step, BaseException):
                     raise step
-                if step is None:
-                    left -= 1
-                    continue
-                yield index, step
-                if choices[index].finish is not None and step.finish is None:
-                    tasks[index].cancel()  # a stop text ends it; the server drops the request
-                    left -= 1
+                if step is not None:
+                    yield index, step
+                if step is None or choices[index].finish is not None:
+                    going.remove(index)
+                    tasks[index].cancel()  # a stop text ends it early; the server drops the request
         finally:
             for task in tasks:
                 task.cancel()
