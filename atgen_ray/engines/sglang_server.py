@@ -354,13 +354,15 @@ class SGLangServer:
         for request in requests:
             self._check(request.token_ids)
         top = max(ENTROPY_ALTERNATIVES, *(request.top_logprobs for request in requests))
-        return {
+        body = {
             "input_ids": [list(request.token_ids) for request in requests],
             "sampling_params": [self._sampling(request) for request in requests],
-            "lora_path": [weights.adapter] * len(requests),
             "return_logprob": True,
             "top_logprobs_num": top,
         }
+        if weights.adapter is not None:  # without room for adapters SGLang refuses even null
+            body["lora_path"] = [weights.adapter] * len(requests)
+        return body
 
     def _count_seconds(self, requests: Sequence[TokenRequest]) -> float:
         """Return after how many seconds a server hangs that has not answered."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ def test_an_answer_has_the_steps_of_each_request(wire: Wire) -> None:
     assert [step.logprob for step in first] == [-1.0, -2.0, -3.0]
     assert first[1].top == [(7, -2.0), (8, -3.0)]
     assert [step.finish for step in first] == [None, None, "length"]
+
+
+def test_a_server_without_room_for_adapters_is_asked_for_none(wire: Wire) -> None:
+    """SGLang refuses even null there."""
+    wire.settings = replace(wire.settings, lora_rank=0)
+    assert wire.ask() == ANSWERED
 
 
 def test_a_server_that_dies_in_mid_request_is_started_again_with_its_adapter(

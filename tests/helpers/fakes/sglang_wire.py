@@ -31,7 +31,7 @@ class Fake:
         self.port = int(arguments[arguments.index("--port") + 1])
         self.key = arguments[arguments.index("--api-key") + 1]
         self.version = arguments[arguments.index("--weight-version") + 1]
-        self.adapters: dict[str, str] = {}
+        self.adapters: dict[str, str] | None = {} if "--enable-lora" in arguments else None
         self.asked = 0
         rules = folder / "rules.json"
         left = json.loads(rules.read_text()) if rules.exists() else []
@@ -54,6 +54,7 @@ class Fake:
         if path == "/generate":
             return self.generate(body)
         if path == "/load_lora_adapter":
+            assert self.adapters is not None
             if not Path(body["lora_path"]).is_dir():
                 refused = {"success": False, "error_message": "no such folder"}
                 return 400, refused | {"loaded_adapters": self.adapters}
@@ -74,7 +75,9 @@ class Fake:
             os._exit(9)
         if self.rule.get("hang") == self.asked:
             time.sleep(3600)
-        for name in body["lora_path"]:
+        for name in body.get("lora_path", []):
+            if self.adapters is None:
+                return 400, {"error": {"message": f"LoRA adapter '{name}' was requested"}}
             if name is not None and name not in self.adapters:
                 message = f"Got LoRA adapter that has never been loaded: {name}"
                 return 400, {"error": {"message": message}}
