@@ -8,8 +8,8 @@ Modes: `steps` kills after every event of the journal and within every step that
 `random` at random times, `rpc` loses requests and replies between Ray's processes
 (RAY_testing_rpc_failure), `postgres` stops the journal's server as a power cut would, `nodes` kills
 the second node of a cluster, `store` keeps the run in an object store that fails for every
-twentieth request. Labels are bought from the stand-in of tests/fakes, whose bills are compared with
-what is stored.
+twentieth request, `apart` kills nodes that share an object store and nothing else. Labels are
+bought from the stand-in of tests/fakes, whose bills are compared with what is stored.
 
 Writes PREFIX.json after every run, and PREFIX.md. The same command goes on with the runs that
 PREFIX.json lacks; the undisturbed run is kept in --work.
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ os.environ.update(
     OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled"
 )
 
+from helpers.apart import run_apart  # noqa: E402
 from helpers.cluster import run_cluster  # noqa: E402
 from helpers.fakes.provider import FakeProvider, run_provider  # noqa: E402
 from helpers.kills import Point, draw_points, list_points, spread, try_points  # noqa: E402
@@ -91,17 +92,22 @@ class Bench:
         points: list[Point],
         database: str | None = None,
         store: ObjectStore | None = None,
+        project: Project | None = None,
+        more: Sequence[str] = (),
         **environment: str,
     ) -> dict[str, Any]:
-        """One run through `points`, its verdict, and what the stand-in billed."""
+        """One run through `points`, its verdict, and what the stand-in billed.
+
+        `more` are further arguments of the command.
+        """
         self.provider.reset()
         self.provider.set(key=KEY, latency=0.1)
-        project, started = self.project(), time.monotonic()
-        command = self.command
+        project, started = project or self.project(), time.monotonic()
+        command = [*self.command, *more]
         if store is not None:
             database = f"sqlite:///{project.folder}/atgen.db"
             command += ["--storage", f"s3://{store.bucket}"]
-            environment |= store.environment
+            environment = store.environment | environment
         environment |= {"OPENAI_API_KEY": KEY} | (
             {"ATGEN_DATABASE_URL": database} if database else {}
         )
@@ -177,6 +183,7 @@ def list_runs(seed: int, stack: ExitStack) -> dict[str, Callable[[Bench], dict[s
     runs["postgres"] = lambda bench: try_postgres(bench, stack)
     runs["nodes"] = try_nodes
     runs["store"] = try_store
+    runs["apart"] = try_apart
     return runs
 
 
@@ -234,6 +241,38 @@ def try_nodes(bench: Bench) -> dict[str, Any]:
         return bench.try_run(points, RAY_ADDRESS=cluster.address)
 
 
+def try_apart(bench: Bench) -> dict[str, Any]:
+    """Nodes that share an object store and nothing else; each of those that work dies in turn."""
+    with ExitStack() as stack:
+        store = stack.enter_context(run_object_store())
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="atgen-apart-")))
+        cluster = stack.enter_context(
+            run_apart(root, **store.environment | {"OPENAI_API_KEY": KEY})
+        )
+        cluster.add(cpus=0)
+        cluster.add(cpus=2)
+        cluster.add(cpus=2)
+        work = cluster.head.folder / "work"
+        project = make_project_in(work, f"s3://{store.bucket}/models/tiny")
+        store.upload(Path(bench.model), "models/tiny")
+        store.upload(work, "data")
+        cluster.wait()
+
+        def replace_node() -> None:
+            next(node for node in cluster.nodes[1:] if node.process.poll() is None).kill()
+            cluster.add(cpus=2)
+
+        steps = [(1, "generation"), (1, "training"), (2, "evaluation")]
+        points = [Point("progress", at, step, "a node", 0.0, replace_node) for at, step in steps]
+        more = [
+            *(f"data.{split}=s3://{store.bucket}/data/{split}.jsonl" for split in ("pool", "test")),
+            *("engine.workers=2", "engine.cpus_per_worker=1.2"),
+        ]
+        return bench.try_run(
+            points, store=store, project=project, more=more, **cluster.head.environment
+        )
+
+
 def tabulate(rows: dict[str, dict[str, Any]]) -> str:
     """A line for each kind of fault: tried, ended the same, lost, paid twice."""
     counts: dict[str, Counter[str]] = {}
@@ -272,7 +311,9 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=240.0, help="begin no further run after so long"
     )
-    parser.add_argument("--only", choices=["steps", "random", "rpc", "postgres", "nodes", "store"])
+    parser.add_argument(
+        "--only", choices=["steps", "random", "rpc", "postgres", "nodes", "store", "apart"]
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--work", type=Path, default=Path(tempfile.gettempdir(), "atgen-chaos"), metavar="FOLDER"

@@ -185,7 +185,7 @@ def measure_merge(tokens: int) -> dict[str, Any]:
 
     from atgen_ray.config import ModelConfig
     from atgen_ray.models.loading import TUNED_DTYPE, load_model, load_tokenizer
-    from atgen_ray.ray_runtime.hardware import find_device
+    from atgen_ray.ray_runtime.nodes import find_device
 
     folder = Path(tempfile.mkdtemp())
     write_adapter(folder / "adapter")

@@ -91,7 +91,7 @@ def measure(
             lambda: embed_pool(pool, config.embedding, run, quiet),
         ),
         "generation": (
-            lambda: TransformersWorker(model, prompt, request, None, threads)(batch),
+            lambda: TransformersWorker(model, prompt, request, None, config.engine)(batch),
             generate_on_ray,
         ),
         "training": (tune_plain, tune_on_ray),

@@ -103,7 +103,7 @@ def load_transformers(service: Any, tokens: int) -> Callable[[list[str]], int]:
 def load_vllm(service: Any, tokens: int) -> Callable[[list[str]], int]:
     from atgen_ray.core.checkpoints import resolve_checkpoint
     from atgen_ray.engines.vllm_engine import VLLMEngine, vllm_environment
-    from atgen_ray.ray_runtime.hardware import find_device
+    from atgen_ray.ray_runtime.nodes import find_device
 
     os.environ.update(vllm_environment(on_gpu=False))
     from vllm import LLM, SamplingParams

@@ -57,6 +57,7 @@ def measure(arguments: argparse.Namespace) -> list[tuple[str, str]]:
 
     from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
     from atgen_ray.core.records import GenerationRequest
+    from atgen_ray.core.stored import at_path
     from atgen_ray.engines.generation import generate_features
     from atgen_ray.engines.registry import build_engine
     from atgen_ray.ray_runtime.hardware import count_gpus, describe_machine
@@ -81,7 +82,7 @@ def measure(arguments: argparse.Namespace) -> list[tuple[str, str]]:
                 build_engine(model, PromptConfig(), engine),
                 examples.slice(0, rows),
                 GenerationRequest(model.max_new_tokens),
-                adapter,
+                adapter and at_path(adapter),
                 RunFolder(folder, "run"),
                 "parts",
                 engine.batch_size,

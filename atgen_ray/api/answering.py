@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from atgen_ray.config import RunConfig
     from atgen_ray.core.records import Progress
+    from atgen_ray.core.stored import Stored
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def connected() -> Iterator[None]:
 def answer(
     config: "RunConfig",
     examples: "pa.Table",
-    adapter: Path | None,
+    adapter: "Stored | None",
     progress: "Progress",
     samples: int = 0,
 ) -> "pa.Table":
@@ -72,19 +73,21 @@ def answer(
         )
 
 
-def find_adapter(adapter: Location) -> Path:
-    """Return the folder of an adapter, or of a whole model, as training writes it.
+def find_adapter(adapter: Location) -> "Stored":
+    """Return a reference to the folder of an adapter, or of a whole model, as training writes it.
 
     Raises:
         UserError: it holds neither.
     """
+    from atgen_ray.core.stored import at_path
+
     folder = Path(adapter)
     if not (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise UserError(
             f"adapter is {str(folder)[:200]!r}, expected a folder made by peft, with an "
             f"adapter_config.json"
         )
-    return folder.absolute()
+    return at_path(folder.absolute())
 
 
 def check_model(config: "RunConfig") -> None:

@@ -13,7 +13,7 @@ from atgen_ray.api.configuration import ConfigSource, Location, Overrides, resol
 from atgen_ray.api.errors import without_traceback
 from atgen_ray.api.progress import Steps
 from atgen_ray.api.running import open_screen
-from atgen_ray.api.runs import Run, tabulate_predictions
+from atgen_ray.api.runs import Run, refer_adapter, tabulate_predictions
 from atgen_ray.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from atgen_ray.config import RunConfig
+    from atgen_ray.core.stored import Stored
     from atgen_ray.evaluation import Aggregate
 
 JUDGE = "llm_judge"
@@ -138,11 +139,11 @@ def evaluate(
             return _score(config, split.examples, split.gold, features, tuned)
 
 
-def _find_tuned(run: Run, round: int | None) -> Path | None:
+def _find_tuned(run: Run, round: int | None) -> "Stored | None":
     """Return the adapter of a run after `round`; None for the untuned model."""
     if round == 0:
         return None
-    return run.adapter(round)
+    return refer_adapter(run, round)
 
 
 def _describe(
@@ -212,7 +213,7 @@ def _score(
     examples: "pa.Table",
     gold: "pa.Table",
     features: "pa.Table",
-    tuned: Path | None,
+    tuned: "Stored | None",
 ) -> Evaluation:
     from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
     from atgen_ray.evaluation.ray_scoring import score_on_ray
@@ -235,4 +236,4 @@ def _score(
     )
     errors = {row["id"]: row["error"] for row in answers}
     rows = [row | {"error": errors[row["id"]]} for row in rows]
-    return Evaluation(metrics["test"], tuned, rows, texts)
+    return Evaluation(metrics["test"], None if tuned is None else tuned.local(), rows, texts)

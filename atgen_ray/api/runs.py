@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from atgen_ray.config import RunConfig
+    from atgen_ray.core.stored import Stored
     from atgen_ray.store.journal import Event
     from atgen_ray.store.run_folder import RunFolder
 
@@ -208,17 +209,7 @@ class Run:
         Raises:
             UserError: the round has no adapter, as no round has yet or training.method is full.
         """
-        from atgen_ray.store.layout import round_folder
-
-        folder = self._folder()
-        trained = self._list_steps("training")
-        round = max(trained, default=0) if round is None else self._check_round(round)
-        rel = f"{round_folder(round)}/adapter"
-        if round not in trained:
-            raise UserError(self._explain_round(round, trained, "has no adapter"))
-        if not folder.exists(rel):
-            raise UserError(self._explain_missing(round, "training", folder.path(rel)))
-        return folder.local(rel)
+        return refer_adapter(self, round).local()
 
     @without_traceback
     def report(self, output: Location | None = None) -> Path:
@@ -444,3 +435,18 @@ def _spread(metrics: Mapping[str, Any] | None, prefix: str) -> dict[str, float |
         columns[f"{prefix}{name}_low"] = value["low"]
         columns[f"{prefix}{name}_high"] = value["high"]
     return columns
+
+
+def refer_adapter(run: Run, round: int | None) -> "Stored":
+    """Return a reference to the adapter that `run.adapter` returns, for other nodes."""
+    from atgen_ray.store.layout import round_folder
+
+    folder = run._folder()
+    trained = run._list_steps("training")
+    round = max(trained, default=0) if round is None else run._check_round(round)
+    rel = f"{round_folder(round)}/adapter"
+    if round not in trained:
+        raise UserError(run._explain_round(round, trained, "has no adapter"))
+    if not folder.exists(rel):
+        raise UserError(run._explain_missing(round, "training", folder.path(rel)))
+    return folder.refer(rel)

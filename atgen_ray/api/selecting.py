@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from atgen_ray.config import RunConfig
+    from atgen_ray.core.stored import Stored
     from atgen_ray.runs.controller_actor import Snapshot
 
 LONGEST_NAME = 63
@@ -170,8 +171,8 @@ def select_examples(
     with Steps(open_screen(progress)) as steps:
         features = embeddings = None
         if needs & {"generations", "samples", "states"}:
-            folder = None if adapter is None else find_adapter(adapter)
-            features = _ask_model(settings, sorted(open_ids), texts, needs, folder, steps)
+            tuned = None if adapter is None else find_adapter(adapter)
+            features = _ask_model(settings, sorted(open_ids), texts, needs, tuned, steps)
         if "embeddings" in needs:
             embeddings = Embeddings(list(texts), _embed(settings, list(texts.values()), steps))
         picks = select_batch(
@@ -246,7 +247,7 @@ def _ask_model(
     ids: list[str],
     texts: Mapping[str, str],
     needs: Iterable[str],
-    adapter: Path | None,
+    adapter: "Stored | None",
     steps: Steps,
 ) -> "pa.Table":
     """Generate the features of the examples `ids`, with states if the strategy needs them."""

@@ -23,7 +23,10 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 class ModelConfig(Section):
     """The language model that is fine-tuned: the target model."""
 
-    id: str = Field(description="Hugging Face id, folder, .gguf file, or package://PACKAGE/FILE")
+    id: str = Field(
+        description="Hugging Face id, folder, .gguf file, package://PACKAGE/FILE, or URL of a "
+        "folder or .gguf file in an object store, which each node fetches once"
+    )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub")
     trust_remote_code: bool = Field(False, description="Run code that comes with the checkpoint")
     dtype: Dtype = Field(

@@ -1,6 +1,7 @@
 """Resolution of a model's id to files that every engine can load.
 
-A GGUF file is converted once to safetensors in the user's cache. Hub ids are left to the libraries.
+A checkpoint behind a URL is fetched once a node, and a GGUF file is converted once to safetensors,
+both in the user's cache. Hub ids are left to the libraries.
 """
 
 import hashlib
@@ -14,19 +15,51 @@ from typing import Any
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from atgen_ray.core.errors import UserError
-from atgen_ray.core.locations import locate
+from atgen_ray.core.errors import StorageUnavailableError, UserError
+from atgen_ray.core.locations import SCHEME, locate
+from atgen_ray.core.stored import Stored, explain_trouble, find_stored, open_url
+
+ADAPTER_CONFIG = "adapter_config.json"  # every adapter has it, and no whole model
 
 
-def resolve_checkpoint(model: str, key: str = "model.id") -> str:
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
+
+
+def find_remote(model: str, key: str) -> Stored | None:
+    """Return a reference to the checkpoint if `model`, the value of `key`, is a URL as
+    s3://BUCKET/FOLDER; None if it is none.
+
+    Raises:
+        UserError: nothing is there, or it cannot be opened.
+    """
+    if "://" not in model or model.startswith(SCHEME):
+        return None
+    named = f"{key} is {model[:200]!r}"
+    try:
+        filesystem, path = open_url(model)
+        with explain_trouble(filesystem, path):
+            return find_stored(filesystem, path)
+    except FileNotFoundError:
+        raise UserError(f"{named}, expected a folder or .gguf file, and nothing is there") from None
+    except (ImportError, ValueError, StorageUnavailableError) as error:
+        raise UserError(f"{named}, which cannot be opened: {first_line(error)}") from error
+
+
+def resolve_checkpoint(model: str, key: str = "model.id", weights: bool = True) -> str:
     """Return the folder or hub id that transformers, vLLM and sentence-transformers load for
-    `model`.
+    `model`, on this node.
+
+    Args:
+        weights: also fetch the weights of a checkpoint behind a URL; a tokenizer needs none.
 
     Raises:
         UserError: the path does not exist or holds no checkpoint; the message names the
             configuration key `key`.
     """
-    location = locate(model, key)
+    if (remote := find_remote(model, key)) is not None:
+        location = str((remote if weights else remote.leave_out(WEIGHT_FILES)).local())
+    else:
+        location = locate(model, key)
     try:
         path = Path(location).expanduser()
         is_file = path.is_file()
@@ -89,7 +122,7 @@ def _convert_gguf(path: Path) -> Path:
 
 def is_adapter(folder: Path) -> bool:
     """Return whether `folder` holds an adapter; full fine-tuning leaves a whole model instead."""
-    return (folder / "adapter_config.json").is_file()
+    return (folder / ADAPTER_CONFIG).is_file()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from atgen_ray.config import EmbeddingConfig
 from atgen_ray.core.checkpoints import loading, resolve_checkpoint
+from atgen_ray.ray_runtime.hardware import count_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,11 +21,14 @@ class Encoder:
     1908.10084).
     """
 
-    def __init__(self, config: EmbeddingConfig, threads: int) -> None:
+    def __init__(self, config: EmbeddingConfig, threads: int | None = None) -> None:
+        """`threads` are those of torch; by default the share of one of `config.workers` in the
+        cores of this node.
+        """
         import torch
         from sentence_transformers import SentenceTransformer
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(count_threads(config.workers, threads))
         self._batch_size = config.batch_size
         with loading("embedding.model", config.model):
             self._model = SentenceTransformer(

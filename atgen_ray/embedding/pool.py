@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from atgen_ray.config import EmbeddingConfig
 from atgen_ray.core.records import Progress
-from atgen_ray.ray_runtime.hardware import count_gpus, count_threads
+from atgen_ray.ray_runtime.hardware import count_gpus
 from atgen_ray.ray_runtime.placement import fit_gpus
 from atgen_ray.ray_runtime.workers import map_batches
 from atgen_ray.store.run_folder import RunFolder
@@ -47,12 +47,11 @@ def embed_pool(
         pa.table({"content": part, "text": [texts[content] for content in part]})
         for part in (missing[start : start + size] for start in range(0, len(missing), size))
     ]
-    threads = count_threads(config.workers, None)
     asked = config.gpus_per_worker if count_gpus() >= config.gpus_per_worker else 0.0
     dataset = map_batches(
         ray.data.from_arrow(blocks),
         Encoder,
-        (config, threads),
+        (config,),
         workers=config.workers,
         cpus=1.0,
         gpus=fit_gpus("embedding.gpus_per_worker", config.workers, asked),

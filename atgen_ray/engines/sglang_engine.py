@@ -11,12 +11,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.records import GenerationRequest
+from atgen_ray.core.stored import Stored
 from atgen_ray.engines.base import Engine, TokenRequest, TokenStep
 from atgen_ray.engines.request_caller import RequestCaller
 from atgen_ray.engines.sglang_server import ServerSettings, SGLangServer, count_context
@@ -25,11 +25,10 @@ from atgen_ray.models.loading import TUNED_DTYPE, load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import (
     Device,
-    count_threads,
-    find_device,
     resolve_dtype,
     worker_environment,
 )
+from atgen_ray.ray_runtime.nodes import find_device
 from atgen_ray.ray_runtime.placement import fit_gpus, free_when_wanted
 from atgen_ray.ray_runtime.workers import MAX_RESTARTS, map_batches
 
@@ -56,7 +55,7 @@ class SGLangEngine(Engine):
         self._engine = engine
 
     def generate(
-        self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
+        self, rows: "Dataset", request: GenerationRequest, adapter: Stored | None
     ) -> "Dataset":
         weights = choose_weights(adapter, self._engine.adapters)
         servers = _SERVERS.open(self._model, self._engine, weights)
@@ -115,7 +114,7 @@ class ServerActor:
     async def generate(
         self, requests: list[TokenRequest], weights: Weights
     ) -> list[list[TokenStep]]:
-        """Return the steps of each request."""
+        """Return the steps of each request. The weights are those of a folder on this node."""
         return await self._server.generate(requests, weights)
 
     async def close(self) -> None:
@@ -214,7 +213,6 @@ def _start_servers(
     gpus = fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker)
     device = find_device(gpus)
     dtype = _name_dtype(model, weights, device)
-    threads = count_threads(engine.workers, engine.threads_per_worker)
     settings = ServerSettings(
         model=model,
         dtype=dtype,
@@ -223,7 +221,8 @@ def _start_servers(
         lora_rank=max(LORA_RANK, read_rank(weights)) if dtype == TUNED_DTYPE else 0,
         cuda=device.cuda,
         gpus=gpus,
-        threads=threads,
+        workers=engine.workers,
+        threads=engine.threads_per_worker,
         options=engine.options,
     )
     builder = PromptBuilder(load_tokenizer(model), PromptConfig(), model.max_prompt_tokens)
@@ -232,7 +231,7 @@ def _start_servers(
         num_gpus=gpus or None,
         max_restarts=MAX_RESTARTS,
         max_task_retries=MAX_RESTARTS,
-        runtime_env={"env_vars": worker_environment(threads)},
+        runtime_env={"env_vars": worker_environment(engine.threads_per_worker)},
     )
     actors = [actor.remote(settings, builder.stop_ids) for _ in range(engine.workers)]
     return OpenServers(cluster, engine, settings, device, actors)

@@ -42,7 +42,7 @@ from atgen_ray.engines.output_rows import ENTROPY_ALTERNATIVES, summarize_step
 from atgen_ray.engines.sglang_python import HOW_TO_INSTALL, find_python
 from atgen_ray.engines.sglang_weights import BASE, Weights
 from atgen_ray.models.loading import count_vocabulary, load_tuned
-from atgen_ray.ray_runtime.hardware import worker_environment
+from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
 from atgen_ray.ray_runtime.workers import MAX_RESTARTS
 
 # Without a limit SGLang takes most of a machine's memory for its cache of keys and values.
@@ -81,7 +81,8 @@ class ServerSettings:
         lora_rank: largest rank of an adapter beside the base model; 0: it takes none.
         cuda: whether it computes on a GPU.
         gpus: that Ray reserves for it.
-        threads: compute threads on a CPU.
+        workers: servers that share the cores of a node.
+        threads: compute threads on a CPU; None: the cores of the node over `workers`.
         options: further arguments of the server, by the name of their flag.
     """
 
@@ -91,7 +92,8 @@ class ServerSettings:
     lora_rank: int = 0
     cuda: bool = False
     gpus: float = 0.0
-    threads: int = 1
+    workers: int = 1
+    threads: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def list_arguments(self, port: int, key: str) -> list[str]:
@@ -150,7 +152,9 @@ class ServerSettings:
             "DO_NOT_TRACK": "1",
         }
         if not self.cuda:
-            environment |= {sglang_launcher.CPU: "1"} | worker_environment(self.threads)
+            environment |= {sglang_launcher.CPU: "1"} | worker_environment(
+                count_threads(self.workers, self.threads)
+            )
         return environment
 
 
@@ -453,7 +457,7 @@ class SGLangServer:
             if weights.adapter is not None and weights.adapter not in child.adapters:
                 # SGLang forgets the adapter that is unused for longest, and reads it again from
                 # this folder when it is asked for.
-                body = {"lora_name": weights.adapter, "lora_path": str(weights.path)}
+                body = {"lora_name": weights.adapter, "lora_path": str(weights.folder)}
                 await self._ask(child, "/load_lora_adapter", body, START_SECONDS)
                 child.adapters.add(weights.adapter)
             return child
@@ -463,10 +467,10 @@ class SGLangServer:
         """Yield the folder of the whole model that `weights` stand for."""
         if weights.how == "merged":
             with tempfile.TemporaryDirectory(prefix="atgen-merged-") as folder:
-                load_tuned(self._settings.model, weights.path).save_pretrained(folder)
+                load_tuned(self._settings.model, weights.folder).save_pretrained(folder)
                 yield folder
         elif weights.how == "whole":
-            yield str(weights.path)
+            yield str(weights.folder)
         else:
             yield resolve_checkpoint(self._settings.model.id)
 

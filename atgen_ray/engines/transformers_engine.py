@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -10,6 +9,7 @@ import pyarrow as pa
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest
+from atgen_ray.core.stored import Stored
 from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
 from atgen_ray.engines.decoding import pad_left
 from atgen_ray.engines.output_rows import (
@@ -40,15 +40,14 @@ class TransformersEngine(Engine):
         self._engine = engine
 
     def generate(
-        self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
+        self, rows: "Dataset", request: GenerationRequest, adapter: Stored | None
     ) -> "Dataset":
 
         engine = self._engine
-        threads = count_threads(engine.workers, engine.threads_per_worker)
         return map_batches(
             rows,
             TransformersWorker,
-            (self._model, self._prompt, request, adapter, threads),
+            (self._model, self._prompt, request, adapter, engine),
             workers=engine.workers,
             cpus=engine.cpus_per_worker,
             gpus=fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker),
@@ -63,9 +62,11 @@ class TransformersWorker:
         model: ModelConfig,
         prompt: PromptConfig,
         request: GenerationRequest,
-        adapter: Path | None,
-        threads: int,
+        adapter: Stored | None,
+        engine: EngineConfig,
     ) -> None:
+        # The cores are those of this node, which need not be those of the controller's.
+        threads = count_threads(engine.workers, engine.threads_per_worker)
         loaded = load_for_inference(model, prompt, adapter, threads)
         self.request = request
         self.prompts = loaded.prompts

@@ -1,6 +1,7 @@
 """vLLM engine through Ray's own LLM layer (`ray.data.llm`), on a GPU or with the CPU build."""
 
 import math
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest
+from atgen_ray.core.stored import Stored
 from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
 from atgen_ray.engines.output_rows import (
     ENTROPY_ALTERNATIVES,
@@ -23,12 +25,13 @@ from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import (
     Device,
     count_threads,
-    find_device,
     fit_cpus,
     resolve_dtype,
     worker_environment,
 )
+from atgen_ray.ray_runtime.nodes import find_device
 from atgen_ray.ray_runtime.placement import fit_gpus
+from atgen_ray.ray_runtime.private_api import settle_on_worker
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 CPU_KV_CACHE_BYTES = 256 * 2**20
 # CPUs of a task before or after the engine; Ray Data reserves a whole one, which may never be free.
 LIGHT_CPUS = 0.1
+# Stands for the weights until a worker finds them on its node. It is no hub id, for which Ray would
+# ask the hub here.
+SOURCE = "/base"
 # Share of a GPU's memory, vLLM's own default; an engine on a part of a GPU takes that part of it.
 GPU_MEMORY = 0.9
 
@@ -52,26 +58,18 @@ class VLLMEngine(Engine):
         self._engine = engine
 
     def generate(
-        self, rows: "Dataset", request: GenerationRequest, adapter: Path | None
+        self, rows: "Dataset", request: GenerationRequest, adapter: Stored | None
     ) -> "Dataset":
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
         engine = self._engine
         gpus = fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker)
         device = find_device(gpus)
-        threads = count_threads(engine.workers, engine.threads_per_worker)
-        # Three cases: a whole model of a full fine-tuning, an adapter that vLLM applies by name, or
-        # one that is merged into the weights while they are read.
-        whole = adapter is not None and not is_adapter(adapter)
-        by_name = adapter is not None and not whole and _takes_by_name(engine.adapters, adapter)
-        tuned = adapter is not None and not (by_name and device.cuda)
         cpus = fit_cpus(engine.workers, engine.cpus_per_worker)
         processor = build_processor(
             vLLMEngineProcessorConfig(
-                model_source=str(adapter) if whole else resolve_checkpoint(self._model.id),
-                engine_kwargs=self.engine_arguments(device, gpus, tuned)
-                | self._adapter_arguments(None if whole else adapter, by_name)
-                | engine.options,
+                model_source=SOURCE,
+                engine_kwargs=dict(engine.options),
                 concurrency=(engine.workers, engine.workers),
                 batch_size=engine.batch_size,
                 should_continue_on_error=True,
@@ -83,21 +81,43 @@ class VLLMEngine(Engine):
                     "bundles": [{"GPU": gpus, "CPU": cpus} if gpus else {"CPU": cpus}]
                 },
                 runtime_env={
-                    "env_vars": worker_environment(threads) | vllm_environment(device.cuda)
+                    "env_vars": worker_environment(engine.threads_per_worker)
+                    | vllm_environment(device.cuda)
                 },
             ),
             preprocess=partial(
                 _to_engine,
                 request=request,
-                adapter=str(adapter) if by_name else None,
                 stage=(self._model, self._prompt),
             ),
             preprocess_map_kwargs={"num_cpus": LIGHT_CPUS},
         )
+        settle_on_worker(processor, partial(self.settle, device, gpus, adapter))
         to_output = partial(_to_output, request=request, stage=(self._model, self._prompt))
         return processor(rows).map_batches(
             to_output, batch_size=None, batch_format="pandas", num_cpus=LIGHT_CPUS
         )
+
+    def settle(
+        self, device: Device, gpus: float, adapter: Stored | None
+    ) -> tuple[str, dict[str, Any], str | None]:
+        """Return what an engine on this node starts with: the folder or hub id of its weights, its
+        arguments, and the folder of an adapter that it is to apply by name.
+
+        Paths are those of this node, which has its own caches.
+        """
+        threads = count_threads(self._engine.workers, self._engine.threads_per_worker)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # the process of the engine takes it from here
+        # Three cases: a whole model of a full fine-tuning, an adapter that vLLM applies by name, or
+        # one that is merged into the weights while they are read.
+        folder = None if adapter is None else adapter.local()
+        whole = folder is not None and not is_adapter(folder)
+        by_name = folder is not None and not whole and _takes_by_name(self._engine.adapters, folder)
+        tuned = folder is not None and not (by_name and device.cuda)
+        arguments = self.engine_arguments(device, gpus, tuned)
+        arguments |= self._adapter_arguments(None if whole else folder, by_name)
+        source = str(folder) if whole else resolve_checkpoint(self._model.id)
+        return source, arguments | self._engine.options, str(folder) if by_name else None
 
     def engine_arguments(self, device: "Device", gpus: float, tuned: bool) -> dict[str, Any]:
         """Return the arguments of a vLLM engine, without `engine.options`.
@@ -175,7 +195,6 @@ _BUILDERS: dict[str, Any] = {}
 def _to_engine(
     row: dict[str, Any],
     request: GenerationRequest,
-    adapter: str | None,
     stage: tuple[ModelConfig, PromptConfig],
 ) -> dict[str, Any]:
     """Return the input of the engine stage. A prompt that cannot be built is sent as one token, and
@@ -196,14 +215,11 @@ def _to_engine(
         "detokenize": False,
     }
     tokens = builder.stop_ids[:1] if failed else prompts[0].token_ids
-    sent = {
+    return {
         "tokenized_prompt": tokens,
         "sampling_params": sampling,
         "reason": failed[0]["error"] if failed else "",
     }
-    if adapter:
-        sent["model"] = adapter
-    return sent
 
 
 def _to_output(

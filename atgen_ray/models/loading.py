@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from atgen_ray.config import ModelConfig, PromptConfig
 from atgen_ray.core.checkpoints import first_line, is_adapter, loading, resolve_checkpoint
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.stored import Stored
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import resolve_dtype
 
@@ -28,7 +29,7 @@ def load_tokenizer(model: ModelConfig, key: str = "model.id") -> "PreTrainedToke
     Raises:
         UserError: no checkpoint of that name, here or on the hub, or one without a tokenizer.
     """
-    source = resolve_checkpoint(model.id, key)
+    source = resolve_checkpoint(model.id, key, weights=False)
     try:
         if _names_no_class(Path(source)):
             # AutoTokenizer takes the same class for it, but imports torch and all model code: five
@@ -80,7 +81,7 @@ def _read_config(model: ModelConfig) -> Any:
     """Return the part of the model's configuration that is about text."""
     from transformers import AutoConfig
 
-    source = resolve_checkpoint(model.id)
+    source = resolve_checkpoint(model.id, weights=False)
     return AutoConfig.from_pretrained(
         source, revision=model.revision, trust_remote_code=model.trust_remote_code
     ).get_text_config()
@@ -146,7 +147,7 @@ class InferenceModel:
 
 
 def load_for_inference(
-    model: ModelConfig, prompt: PromptConfig, tuned: Path | None, threads: int
+    model: ModelConfig, prompt: PromptConfig, tuned: Stored | None, threads: int
 ) -> InferenceModel:
     """Return the model as a round left it (`load_tuned`), on the GPU if this process has one; torch
     computes with `threads` threads from now on.
@@ -156,7 +157,8 @@ def load_for_inference(
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
-    return InferenceModel(prompts, load_tuned(model, tuned).to(device), device)
+    folder = None if tuned is None else tuned.local()
+    return InferenceModel(prompts, load_tuned(model, folder).to(device), device)
 
 
 def digest_adapter(path: Path) -> str:

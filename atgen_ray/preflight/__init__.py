@@ -9,18 +9,32 @@ Example:
     raise_problems(find_problems(config) + find_cluster_problems(config))
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.preflight.check import Check, Goal, Setting, run_checks
 from atgen_ray.preflight.checkpoints import check_encoder, check_metric_models, check_models
-from atgen_ray.preflight.folders import check_storage, check_user_folders
-from atgen_ray.preflight.inputs import Inputs, check_data, check_metrics, check_prompts, find_notes
+from atgen_ray.preflight.folders import (
+    check_storage,
+    check_user_cache,
+    check_user_folders,
+    mark_storage,
+)
+from atgen_ray.preflight.inputs import (
+    Inputs,
+    check_data,
+    check_data_files,
+    check_metrics,
+    check_prompts,
+    find_data_files,
+    find_notes,
+)
 from atgen_ray.preflight.packages import (
     check_annotators,
     check_engines,
+    check_nodes_alike,
     check_service,
     check_training,
 )
@@ -72,8 +86,16 @@ def find_cluster_problems(config: RunConfig, goal: Goal = "run") -> list[str]:
     """Return the problems of workers on the machines of the Ray cluster that this process is
     connected to.
     """
-    lines = run_checks([check_service], Setting(config, goal))
-    return lines + find_problems_of_machines(config, goal, WORKER_CHECKS)
+    return run_checks([check_service, _check_nodes, check_nodes_alike], Setting(config, goal))
+
+
+def _check_nodes(setting: Setting) -> Iterator[str]:
+    """Check what workers need, the storage and the data on every machine where they may run."""
+    config = setting.config
+    with mark_storage(config) as check_shared:
+        has_data = partial(check_data_files, places=find_data_files(config.data))
+        checks = {"any": (check_user_cache, check_shared, has_data), **WORKER_CHECKS}
+        yield from find_problems_of_machines(config, setting.goal, checks)
 
 
 def find_quick_problems(config: RunConfig) -> list[str]:

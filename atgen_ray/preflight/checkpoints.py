@@ -13,9 +13,9 @@ from typing import Any
 
 from atgen_ray.config import EngineConfig, ModelConfig, RunConfig
 from atgen_ray.config.selection import add_needs
-from atgen_ray.core.checkpoints import resolve_checkpoint
+from atgen_ray.core.checkpoints import find_remote, resolve_checkpoint
 from atgen_ray.core.errors import UserError
-from atgen_ray.engines.registry import choose_backend
+from atgen_ray.engines.choice import choose_backend
 from atgen_ray.evaluation.metrics.alignscore import find_weights
 from atgen_ray.evaluation.model_settings import BARTScoreConfig, BERTScoreConfig
 from atgen_ray.preflight.check import Setting, list_models
@@ -224,10 +224,14 @@ def inspect_checkpoint(name: str, key: str, revision: str | None = None) -> Chec
     Raises:
         UserError: nothing is there, it cannot be reached, or its config.json cannot be read.
     """
-    source = resolve_checkpoint(name, key)
+    remote = find_remote(name, key)
+    # Of a checkpoint behind a URL only the files without weights are fetched.
+    source = resolve_checkpoint(name, key, weights=False)
     if Path(source).is_dir():
         file = Path(source, "config.json")
         files = frozenset(path.name for path in Path(source).iterdir())
+        if remote is not None and remote.files is not None:
+            files = frozenset(remote.files)
     else:
         file, files = _ask_hub(source, key, revision)
     try:

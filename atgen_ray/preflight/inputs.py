@@ -106,6 +106,46 @@ def is_small(data: DataConfig, key: str, location: str) -> bool:
         return True
 
 
+def find_data_files(data: DataConfig) -> dict[str, tuple[str, str]]:
+    """Return by key the locations of the data that are on this disk, each as given and as an
+    absolute path or pattern.
+
+    Raises:
+        UserError: a package that is not installed, or without such a file.
+    """
+    named = {"data.pool": data.pool, "data.test": data.test}
+    if data.path is not None:
+        named = {"data.path": data.path}
+    found = {}
+    for key, location in named.items():
+        if location is None or data.format == "huggingface":
+            continue
+        path = locate(location, key)
+        if "://" not in path and _is_here(absolute := str(Path(path).absolute())):
+            found[key] = (location, absolute)
+    return found
+
+
+def check_data_files(setting: Setting, places: dict[str, tuple[str, str]]) -> Iterator[str]:
+    """Check that this machine has the `places` that `find_data_files` found on another: Ray reads
+    on every machine.
+    """
+    for key, (location, path) in places.items():
+        if not _is_here(path):
+            yield (
+                f"{key} is '{location}', which not all machines of this Ray cluster have at "
+                f"{path}, expected a path that they share, or a URL as s3://BUCKET/FILE"
+            )
+
+
+def _is_here(path: str) -> bool:
+    """Return whether there is a file or folder at an absolute path or pattern."""
+    try:
+        return Path(path).exists() or bool(fsspec.filesystem("file").glob(path))
+    except (OSError, ValueError):  # too long a name; the reader gives the message for it
+        return False
+
+
 def check_data(setting: Setting, inputs: Inputs) -> Iterator[str]:
     """Check the files, columns and template of the pool and of the test set."""
     _ = inputs.pool, inputs.test  # reading them fills `problems`

@@ -11,7 +11,7 @@ from pathlib import Path
 from atgen_ray.annotation.registry import build_provider
 from atgen_ray.config import RemoteAnnotatorConfig, list_annotators
 from atgen_ray.core.errors import UserError
-from atgen_ray.engines.registry import choose_backend
+from atgen_ray.engines.choice import choose_backend, choose_on_nodes, find_differences
 from atgen_ray.engines.serve_engine import find_model
 from atgen_ray.preflight.check import Setting, list_models
 from atgen_ray.training.methods import find_method_mistakes
@@ -53,6 +53,23 @@ def check_engines(setting: Setting) -> Iterator[str]:
             )
 
 
+def check_nodes_alike(setting: Setting) -> Iterator[str]:
+    """Check that workers take the same engine, device and number format on every node of the Ray
+    cluster on which they may be placed.
+    """
+    for key, model, engine in list_models(setting):
+        if model.host == "serve":
+            continue
+        section = f"{key.removesuffix('model')}engine"
+        try:
+            choose_on_nodes(engine)
+        except UserError as error:
+            if engine.backend == "auto":  # another one is told by the nodes themselves
+                yield str(error).replace("engine.", f"{section}.")
+        for line in find_differences(engine, model):
+            yield line.replace("engine.", f"{section}.").replace("model.", f"{key}.")
+
+
 def check_training(setting: Setting) -> Iterator[str]:
     """Check what the training method, its backend and its trackers need."""
     if not setting.trains:
@@ -67,6 +84,15 @@ def check_training(setting: Setting) -> Iterator[str]:
             f"{training.gpus_per_worker:g} need {wanted:g} GPUs, but workers can have "
             f"{setting.gpus:g} GPUs: ask for "
             "fewer, or set training.use_gpu=null"
+        )
+    if (
+        "tensorboard" in training.trackers
+        and setting.config.storage.startswith("s3://")
+        and find_spec("boto3") is None
+    ):
+        yield (
+            "training.trackers holds 'tensorboard', which writes to an s3:// storage by boto3: "
+            "pip install boto3"
         )
     if "wandb" in training.trackers and find_spec("wandb") is not None and not _knows_wandb():
         yield (

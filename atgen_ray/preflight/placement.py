@@ -2,17 +2,12 @@
 placed.
 """
 
-import logging
-from typing import Any
+from functools import partial
 
 from atgen_ray.config import RunConfig
-from atgen_ray.core.errors import UserError
 from atgen_ray.preflight.check import Check, Goal, Setting, list_models, run_checks
+from atgen_ray.ray_runtime.nodes import Node, ask_nodes, list_hosts, name_nodes
 from atgen_ray.ray_runtime.private_api import read_autoscaler_maximum
-
-SECONDS = 120.0  # how long the machines may take to answer: a worker process starts first
-
-logger = logging.getLogger(__name__)
 
 
 def find_problems_of_machines(
@@ -24,33 +19,18 @@ def find_problems_of_machines(
     Machines that an autoscaling cluster has not started yet are not checked, but their GPUs count.
 
     Raises:
-        UserError: a machine did not answer within `SECONDS`.
+        UserError: a machine did not answer in time.
     """
-    import ray
-    from ray.exceptions import GetTimeoutError, RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     setting = Setting(config, goal, _count_cluster_gpus())
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    asked: dict[str, Any] = {}
-    for node in nodes:
-        kinds = [kind for kind in checks if node in _list_hosts(kind, setting, nodes)]
-        chosen = [check for kind in kinds for check in checks[kind]]
-        if chosen:
-            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            # The task reserves nothing, so that it also runs on a machine that is fully used.
-            task = ray.remote(num_cpus=0, scheduling_strategy=here)(run_checks)
-            asked[node["NodeManagerAddress"]] = task.remote(chosen, setting)
-    found: dict[str, list[str]] = {}
-    for address, answer in asked.items():
-        try:
-            found[address] = ray.get(answer, timeout=SECONDS)
-        except GetTimeoutError:
-            raise UserError(
-                f"the machine at {address} of this Ray cluster did not answer in {SECONDS:.0f} s"
-            ) from None
-        except RayError as error:  # the machine was lost: Ray places workers on the others
-            logger.warning("the machine at %s could not be checked: %s", address, error)
+    chosen: dict[str, list[Check]] = {}
+    hosts: dict[str, Node] = {}
+    for kind, wanted in checks.items():
+        for node in list_hosts(_gpus_of_worker(kind, setting)):
+            hosts[node["NodeID"]] = node
+            chosen.setdefault(node["NodeID"], []).extend(wanted)
+    names = name_nodes([*hosts.values()])
+    questions = {id_: partial(run_checks, some, setting) for id_, some in chosen.items()}
+    found = {names[id_]: lines for id_, lines in ask_nodes(questions).items()}
     return _merge(found)
 
 
@@ -61,14 +41,10 @@ def _count_cluster_gpus() -> float:
     return max(now, float(read_autoscaler_maximum().get("GPU", 0.0)))
 
 
-def _list_hosts(kind: str, setting: Setting, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the nodes with the GPUs that one worker of that kind needs; all nodes if none has."""
-    gpus = _gpus_of_worker(kind, setting)
-    return [node for node in nodes if node["Resources"].get("GPU", 0.0) >= gpus] or nodes
-
-
 def _gpus_of_worker(kind: str, setting: Setting) -> float:
     config = setting.config
+    if kind == "any":
+        return 0.0
     if kind == "training":
         return config.training.gpus_per_worker if setting.trains_on_gpu else 0.0
     if kind == "encoder":

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-SMALLEST_SHARE = 0.0001  # of a GPU that Ray lets a task reserve
-DEVICE_SECONDS = 60.0  # how long a worker may take to report its device
-
 
 def has_bfloat16() -> bool:
     """Return whether this machine multiplies bfloat16 in hardware (CUDA, AVX512-BF16 or AMX)."""
@@ -29,30 +26,6 @@ class Device:
 
     cuda: bool
     bfloat16: bool  # in hardware
-
-
-def find_device(gpus: float) -> Device:
-    """Return the device of workers that reserve `gpus` GPUs each.
-
-    Without GPUs it is the CPU of this machine. Otherwise a task with the smallest share of a GPU
-    reports its device, since a GPU that Ray counts need not be one of CUDA. If Ray is not connected
-    or no GPU has a share left, as when a new replica is to replace the one that holds it, the GPUs
-    are taken for CUDA with bfloat16.
-    """
-    if not gpus:
-        return inspect_device()
-    import ray
-    from ray.exceptions import GetTimeoutError
-
-    if not ray.is_initialized():
-        return Device(cuda=True, bfloat16=True)
-    asked = ray.remote(num_cpus=0, num_gpus=SMALLEST_SHARE)(inspect_device).remote()
-    try:
-        found: Device = ray.get(asked, timeout=DEVICE_SECONDS)
-    except GetTimeoutError:
-        ray.cancel(asked, force=True)
-        return Device(cuda=True, bfloat16=True)
-    return found
 
 
 def inspect_device() -> Device:
@@ -89,13 +62,13 @@ def count_threads(workers: int, asked: int | None) -> int:
     return asked or max(1, cores // workers)
 
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """Return the environment of a compute worker: bounded threads, which sleep while they wait."""
-    return {
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+def worker_environment(threads: int | None) -> dict[str, str]:
+    """Return the environment of a compute worker: bounded threads, which sleep while they wait.
+
+    Without `threads` the worker counts them by the cores of its own node, and sets them in torch.
+    """
+    counted = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    return counted | {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def task_environment() -> dict[str, str]:
@@ -105,7 +78,7 @@ def task_environment() -> dict[str, str]:
     step, every step would import torch and transformers anew. So each step sets its number of
     threads in torch instead.
     """
-    return worker_environment(count_threads(1, None))
+    return worker_environment(None)
 
 
 def fit_cpus(workers: int, asked: float) -> float:

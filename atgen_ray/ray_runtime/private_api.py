@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+# Returns the weights, the arguments and the adapter of a vLLM engine; see `settle_on_worker`.
+Settle = Callable[[], tuple[str, dict[str, Any], str | None]]
+
 
 def requires_token() -> bool:
     """Return whether Ray's ports refuse callers without a token.
@@ -108,6 +111,43 @@ def deploy_in_background(schema: Any, proxy_location: Any) -> None:
         http_options=schema.http_options.model_dump(), proxy_location=proxy_location
     )
     client.deploy_apps(schema, _blocking=False)
+
+
+def settle_on_worker(processor: Any, settle: Settle) -> None:
+    """Make each vLLM engine of a processor of `ray.data.llm` start with what `settle` returns on
+    its own node.
+
+    The public configuration wants weights and adapters as paths, the same for all nodes.
+    """
+    name = "vLLMEngineStage"
+    stage = processor.get_stage_by_name(name)
+    arguments = stage.fn_constructor_kwargs | {"settle": settle}
+    # A copy, since an assignment would make Ray derive the resources again, without our own.
+    processor.stages[name] = stage.model_copy(
+        update={"fn": settled_stage_class(), "fn_constructor_kwargs": arguments}
+    )
+
+
+@cache
+def settled_stage_class() -> type[Any]:
+    """Return Ray's stage of vLLM with one more argument, `settle`; see `settle_on_worker`."""
+    from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMEngineStageUDF
+
+    class SettledStage(vLLMEngineStageUDF):
+        """Ray's stage, whose weights, arguments and adapter are found where it runs."""
+
+        def __init__(self, *, settle: Settle, engine_kwargs: dict[str, Any], **more: Any) -> None:
+            source, arguments, self._adapter = settle()
+            more["model"] = source
+            super().__init__(engine_kwargs=engine_kwargs | arguments, **more)
+
+        async def udf(self, rows: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+            # A row that names another model than the stage's is answered with that adapter.
+            named = {"model": self._adapter} if self._adapter else {}
+            async for output in super().udf([row | named for row in rows]):
+                yield output
+
+    return SettledStage
 
 
 @cache

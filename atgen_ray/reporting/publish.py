@@ -9,6 +9,7 @@ from atgen_ray.annotation.llm.request_log import count_tokens
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.locations import check_folder
+from atgen_ray.engines.choice import ENGINE
 from atgen_ray.reporting.collect import collect_run
 from atgen_ray.reporting.page import PNG, render_page, write_report
 from atgen_ray.reporting.plots.curves import draw_learning_curve
@@ -76,7 +77,10 @@ def _collect(
     name: str, journal: Journal, folder: RunFolder, reason: str | None, selection: bool = True
 ) -> RunView:
     dead = [letter for _, letter in journal.dead_letters(name)]
-    return collect_run(folder, dead, reason, _count_actual(name, journal), selection)
+    view = collect_run(folder, dead, reason, _count_actual(name, journal), selection)
+    if chosen := journal.events(name, kind=ENGINE):
+        view.versions["engine chosen"] = chosen[-1].payload[ENGINE]
+    return view
 
 
 def _count_actual(name: str, journal: Journal) -> dict[str, float]:

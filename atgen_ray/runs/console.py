@@ -26,8 +26,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from atgen_ray.engines.choice import ENGINE
 from atgen_ray.store.journal import WARNING, Event
 
+NOTES = (WARNING, ENGINE)  # kinds of events that are shown as one line
 NOTEBOOK_SECONDS = 0.5  # how often the bar of a notebook is drawn at most
 PLAIN_SECONDS = 15.0  # how often a plain screen tells of a step under way
 
@@ -93,8 +95,8 @@ class LiveScreen:
     def show_event(self, event: Event) -> None:
         if event.is_step:
             self._console.print(describe_step(event), highlight=False)
-        elif event.kind == WARNING:
-            self._console.print(f"warning: {event.payload[WARNING]}", markup=False, highlight=False)
+        elif event.kind in NOTES:
+            self._console.print(describe_note(event), markup=False, highlight=False)
 
     def show_activity(self, activity: dict[str, Any]) -> None:
         if self._bar is None or activity["started"] != self._started:
@@ -133,8 +135,8 @@ class PlainScreen:
         if event.is_step:
             self._pacer.reset()
             self._console.print(describe_step(event), highlight=False)
-        elif event.kind == WARNING:
-            self._console.print(f"warning: {event.payload[WARNING]}", markup=False, highlight=False)
+        elif event.kind in NOTES:
+            self._console.print(describe_note(event), markup=False, highlight=False)
 
     def show_activity(self, activity: dict[str, Any]) -> None:
         waiting = self._waiting
@@ -169,8 +171,8 @@ class NotebookScreen:
     def show_event(self, event: Event) -> None:
         if event.kind == "step":
             self._lines.append(describe_step(event))
-        elif event.kind == WARNING:
-            self._lines.append(f"warning: {event.payload[WARNING]}")
+        elif event.kind in NOTES:
+            self._lines.append(describe_note(event))
         else:
             return
         self._bar = ""
@@ -215,6 +217,11 @@ def choose_screen(
     if console.is_jupyter:
         return NotebookScreen()
     return LiveScreen(console) if console.is_terminal else PlainScreen(console)
+
+
+def describe_note(event: Event) -> str:
+    """Return the line of an event of one of the kinds `NOTES`."""
+    return f"{event.kind}: {event.payload[event.kind]}"
 
 
 def describe_step(event: Event) -> str:

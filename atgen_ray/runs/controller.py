@@ -8,6 +8,7 @@ needs its record. Hence a run may die at any point, and a new controller continu
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -24,14 +25,16 @@ from atgen_ray.core.records import SAMPLES, DeadLetter, Progress
 from atgen_ray.data import build_split, overlap
 from atgen_ray.embedding import embed_pool
 from atgen_ray.engines.base import Engine
+from atgen_ray.engines.choice import ENGINE, count_gpus_of
 from atgen_ray.engines.hidden_states import append_states
 from atgen_ray.engines.registry import build_engine
 from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
 from atgen_ray.evaluation.ray_scoring import score_on_ray
 from atgen_ray.models.few_shot import show_solved
+from atgen_ray.ray_runtime.nodes import survey
 from atgen_ray.runs.estimate import LEAKED, estimate_run, warn_of_overlap
 from atgen_ray.runs.metrics_table import collect_rows
-from atgen_ray.runs.provenance import write_provenance
+from atgen_ray.runs.provenance import list_versions, write_provenance
 from atgen_ray.runs.round_model import RoundModel
 from atgen_ray.runs.shared_cache import open_embedding_cache, share_embeddings
 from atgen_ray.runs.state import RunState
@@ -71,7 +74,9 @@ class Controller:
         self._state = RunState(config, journal, folder)
         self._committed = set(journal.committed_steps(config.name))
         self._reused = 0.0  # seconds that shared rows of other runs saved in the step under way
-        self._model = RoundModel(config, self._state, folder, self._add_reused_seconds)
+        self._model = RoundModel(
+            config, self._state, folder, self._add_reused_seconds, self._record_engine
+        )
 
     def run(self) -> str:
         """Run all rounds and return why the run ended.
@@ -131,7 +136,10 @@ class Controller:
         """
         epoch = self._lease.epoch
         now = time.time()
-        warning = write_provenance(self._config, self._model.engine.name, self._folder, epoch, now)
+        engine = self._model.engine.name
+        # What counts is installed where workers run, not here.
+        nodes = survey(partial(list_versions, engine), count_gpus_of(self._config.engine))
+        warning = write_provenance(self._config, engine, self._folder, epoch, now, nodes)
         if warning:
             self._journal.append(self._lease, WARNING, payload={"warning": warning})
 
@@ -482,6 +490,12 @@ class Controller:
 
     def _add_reused_seconds(self, seconds: float) -> None:
         self._reused += seconds
+
+    def _record_engine(self, choice: dict[str, Any]) -> None:
+        """Enter which engine works, where and why, unless the last attempt took the same."""
+        before = self._journal.events(self._config.name, kind=ENGINE)
+        if not before or before[-1].payload != choice:
+            self._journal.append(self._lease, ENGINE, payload=choice)
 
     def _score(
         self,

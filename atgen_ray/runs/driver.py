@@ -173,8 +173,11 @@ def start_controller(config: RunConfig, goal: Goal = "run", detached: bool = Tru
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     dismiss_ended(config.name)
+    url = config.database_url.get_secret_value() if config.database_url else ""
     here = NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft="://" in config.storage
+        ray.get_runtime_context().get_node_id(),
+        # Elsewhere a file of SQLite would be another, empty one.
+        soft="://" in config.storage and not url.startswith("sqlite"),
     )
     return ControllerActor.options(  # type: ignore[attr-defined]
         name=actor_name(config.name),

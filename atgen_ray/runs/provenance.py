@@ -6,6 +6,7 @@ for each start of a controller, the oldest first.
 """
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -13,6 +14,7 @@ from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import dump_config
 from atgen_ray.core.strict_yaml import dump_yaml
 from atgen_ray.engines.sglang_python import find_version
+from atgen_ray.ray_runtime.nodes import describe_difference
 from atgen_ray.store.layout import ATTEMPTS
 from atgen_ray.store.run_folder import RunFolder
 
@@ -30,7 +32,12 @@ PACKAGES = (
 
 
 def write_provenance(
-    config: RunConfig, engine: str, folder: RunFolder, attempt: int, time: float
+    config: RunConfig,
+    engine: str,
+    folder: RunFolder,
+    attempt: int,
+    time: float,
+    nodes: Mapping[str, dict[str, str]] | None = None,
 ) -> str | None:
     """Write config.yaml, without secrets, and add this attempt to versions.json in the run's
     folder.
@@ -38,15 +45,20 @@ def write_provenance(
     Args:
         attempt: the epoch of the lease that the run is written under.
         time: seconds since 1970.
+        nodes: the versions on every node that may hold a worker, by its name; by default those of
+            this process.
 
     Returns:
-        The versions that differ from the last attempt, in one line; None if all are the same.
+        The versions that differ between nodes, or else from the last attempt, in one line; None if
+        all are the same.
     """
     folder.write_text("config.yaml", dump_yaml(dump_config(config)))
-    versions = list_versions(engine)
+    versions = next(iter((nodes or {}).values()), list_versions(engine))
     earlier = _read_attempts(folder)
     entry = {"attempt": attempt, "time": time, **versions}
     folder.write_json("versions.json", {**versions, ATTEMPTS: [*earlier, entry]})
+    if different := compare_nodes(nodes or {}):
+        return different
     return compare_versions(earlier[-1], versions) if earlier else None
 
 
@@ -67,6 +79,21 @@ def list_versions(engine: str) -> dict[str, str]:
     if engine == "sglang" and (found := find_version()):
         versions[engine] = found
     return versions
+
+
+def compare_nodes(nodes: Mapping[str, dict[str, str]]) -> str | None:
+    """Return which versions differ between nodes in one line, or None."""
+    names = dict.fromkeys(name for versions in nodes.values() for name in versions)
+    found = {
+        name: describe_difference(
+            {node: versions.get(name, "none") for node, versions in nodes.items()}
+        )
+        for name in names
+    }
+    parts = [f"{name} {difference}" for name, difference in found.items() if difference]
+    if not parts:
+        return None
+    return f"the nodes of this Ray cluster have different versions: {'; '.join(parts)}"
 
 
 def compare_versions(before: dict[str, Any], now: dict[str, str]) -> str | None:

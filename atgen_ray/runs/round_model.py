@@ -1,6 +1,7 @@
 """Model of a run after some round: the untuned model with that round's adapter."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 
@@ -9,6 +10,7 @@ from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest, Progress
 from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.base import Engine
+from atgen_ray.engines.choice import explain_choice
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.registry import build_engine
 from atgen_ray.runs.shared_cache import open_output_cache, share_outputs
@@ -28,12 +30,16 @@ class RoundModel:
         state: RunState,
         folder: RunFolder,
         on_reuse: Callable[[float], None],
+        on_choice: Callable[[dict[str, Any]], None],
     ) -> None:
-        """`on_reuse` receives the seconds that reused outputs took when they were generated."""
+        """`on_reuse` receives the seconds that reused outputs took when they were generated,
+        `on_choice` what `explain_choice` says before the engine is first used.
+        """
         self._config = config
         self._state = state
         self._folder = folder
         self._on_reuse = on_reuse
+        self._on_choice: Callable[[dict[str, Any]], None] | None = on_choice
         self.engine = build_engine(config.model, config.prompt, config.engine, folder)
 
     def answer(
@@ -62,6 +68,7 @@ class RoundModel:
         request = GenerationRequest(model.max_new_tokens, samples=samples, seed=seed)
 
         def generate(rows: pa.Table) -> pa.Table:
+            self._explain()
             generator = untuned or self.engine
             parts = f"{round_folder(round)}/{name}.parts"
             return generate_features(
@@ -87,3 +94,10 @@ class RoundModel:
                 examples, features, model, self._config.prompt, engine, adapter, engine.check_rows
             )
         return features
+
+    def _explain(self) -> None:
+        """Say once which engine works, where and why; replicas of the service are not ours."""
+        if self._on_choice is not None and self._config.model.host == "batch":
+            config = self._config
+            self._on_choice(explain_choice(config.engine, config.model, self.engine.name))
+        self._on_choice = None

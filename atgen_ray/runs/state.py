@@ -6,7 +6,6 @@ resumed run decides as the first attempt did.
 
 from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from atgen_ray.config.selection import add_needs
 from atgen_ray.core.errors import OutputMissingError
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import Annotation
+from atgen_ray.core.stored import Stored
 from atgen_ray.embedding import load_embeddings
 from atgen_ray.evaluation import dev_split
 from atgen_ray.selection import Embeddings, Need, find_needs, select_batch
@@ -190,8 +190,8 @@ class RunState:
         ids = [label.id for label in self.labels(round)]
         return dev_split(ids, self._config.evaluation.dev_fraction, self._config.seed)
 
-    def adapter(self, round: int) -> Path | None:
-        """Return the newest adapter after `round`, on local disk; None is the base model.
+    def adapter(self, round: int) -> Stored | None:
+        """Return the newest adapter after `round`; None is the base model.
 
         Raises:
             OutputMissingError: the journal has the training, but its output is gone. An earlier
@@ -203,7 +203,7 @@ class RunState:
             if self.has_output(at, "training", f"{round_folder(at)}/adapter")
         )
         newest = next(trained, None)
-        return None if newest is None else self._folder.local(f"{round_folder(newest)}/adapter")
+        return None if newest is None else self._folder.refer(f"{round_folder(newest)}/adapter")
 
     def has_output(self, round: int, step: str, path: str) -> bool:
         """Return whether a step has left its output at `path`.

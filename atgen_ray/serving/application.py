@@ -24,9 +24,9 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.config.loading import database_url_from_environment
 from atgen_ray.config.messages import format_validation_errors
 from atgen_ray.core.errors import UserError
-from atgen_ray.engines.registry import choose_backend
+from atgen_ray.engines.choice import choose_backend
 from atgen_ray.engines.serve_engine import MODEL
-from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
+from atgen_ray.ray_runtime.hardware import worker_environment
 from atgen_ray.ray_runtime.placement import check_gpus
 from atgen_ray.serving.openapi import describe_api, name_operation
 from atgen_ray.serving.replicas.health import HEALTH_CHECKS
@@ -212,7 +212,7 @@ def _deploy_model(service: ServiceConfig) -> serve.Application:
 
 def _environment(service: ServiceConfig) -> dict[str, str]:
     """Return variables that bound the threads of a worker and keep it offline if this process
-    is.
+    is. A worker without a bound counts the cores of its own node.
     """
     passed = {key: os.environ[key] for key in ("HF_HUB_OFFLINE", "HF_HOME") if key in os.environ}
-    return worker_environment(count_threads(1, service.engine.threads_per_worker)) | passed
+    return worker_environment(service.engine.threads_per_worker) | passed

@@ -11,13 +11,12 @@ appears whole or not at all.
 For example `RunFolder("./atgen-runs", "demo").write_json("rounds/001/metrics.json", metrics)`.
 """
 
-import errno
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,25 +24,23 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
 from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from platformdirs import user_cache_path
 
-from atgen_ray.core.errors import StorageFullError, StorageUnavailableError, UserError
-from atgen_ray.core.hashing import digest
+from atgen_ray.core.errors import UserError
 from atgen_ray.core.names import check_run_name
+from atgen_ray.core.stored import (
+    Stored,
+    at_path,
+    digest_record,
+    explain_trouble,
+    find_stored,
+    open_url,
+)
 from atgen_ray.core.strict_json import encode_json
 
 STAGING = ".staging"
 PUBLISHED = ".published"
-# Error numbers of a disk that is full, read-only, forbidden or broken; an object store may also be
-# overloaded or out of reach, for which s3fs has numbers of its own.
-FULL = {errno.ENOSPC, errno.EDQUOT}
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-OBJECT_STORE = DISK | {errno.EBUSY, errno.EREMOTEIO, errno.ETIMEDOUT}
-DRIVERS = {"aiobotocore", "aiohttp", "botocore", "gcsfs"}
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
 
 
@@ -55,14 +52,12 @@ def open_storage(storage: str) -> tuple[AbstractFileSystem, str]:
         UserError: the protocol is unknown, or its driver is not installed.
     """
     try:
-        # Listings are not cached: another process may have written since.
-        fs, root = url_to_fs(storage, use_listings_cache=False)
+        return open_url(storage)
     except (ImportError, ValueError) as error:
         # Not the URL itself, which may carry a key.
         raise UserError(
             f"storage is {storage.partition('://')[0]}://..., which cannot be opened: {error}"
         ) from None
-    return fs, os.path.realpath(root) if isinstance(fs, LocalFileSystem) else root.rstrip("/")
 
 
 class RunFolder:
@@ -163,9 +158,8 @@ class RunFolder:
             with self._explained():
                 self._upload(Path(folder), rel, target)
 
-    def local(self, rel: str) -> Path:
-        """Return `rel` on local disk: itself, or a copy in the user's cache, which may be deleted
-        at any time.
+    def refer(self, rel: str) -> Stored:
+        """Return a reference to the present version of `rel`, which other nodes can follow.
 
         Raises:
             FileNotFoundError: it is not there, or a folder in an object store is being replaced.
@@ -174,23 +168,28 @@ class RunFolder:
         if self.is_local:
             if not Path(target).exists():
                 raise FileNotFoundError(target)
-            return Path(target)
-        record = self._record(rel)
-        if record is None and self.fs.info(target)["type"] != "file":
-            raise FileNotFoundError(target)
-        version = (
-            self.fs.ukey(target)
-            if record is None
-            else digest(encode_json(record), size=32, algorithm="sha256")
-        )
-        folder = user_cache_path("atgen-ray") / "storage" / version
-        folder.mkdir(parents=True, exist_ok=True)
-        copy = folder / rel.rpartition("/")[2]
-        # Under a lock, so that the workers of a node wait for one download.
-        with FileLock(folder / ".lock"), self._explained():
-            if not copy.exists():
-                self._download(rel, record, folder / STAGING, copy)
-        return copy
+            return at_path(Path(target))
+        with self._explained():
+            if (record := self._record(rel)) is not None:
+                return Stored(
+                    self.fs,
+                    target,
+                    digest_record(record),
+                    tuple(record["files"]),
+                    self._record_path(rel),
+                )
+            if self.fs.info(target)["type"] != "file":
+                raise FileNotFoundError(target)
+            return find_stored(self.fs, target)
+
+    def local(self, rel: str) -> Path:
+        """Return `rel` on the disk of this node: itself, or a copy in the node's cache, which stays
+        until this process ends.
+
+        Raises:
+            FileNotFoundError: it is not there, or a folder in an object store is being replaced.
+        """
+        return self.refer(rel).local()
 
     def list(self, rel: str = "") -> Sequence[str]:
         """Return the paths of the direct children of `rel`, sorted.
@@ -261,27 +260,9 @@ class RunFolder:
             else:
                 self.fs.pipe_file(target, data)
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self) -> AbstractContextManager[None]:
         """Turn errors of the disk or store itself, such as a full disk, into UserErrors."""
-        try:
-            yield
-        except Exception as error:
-            if not _is_trouble(error, DISK if self.is_local else OBJECT_STORE):
-                raise
-            # Only the protocol of an object store is shown: its URL may carry a key.
-            shown = (
-                self.root
-                if self.is_local
-                else f"{self.fs.unstrip_protocol('').partition('://')[0]}://..."
-            )
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-            kind = (
-                StorageFullError
-                if getattr(error, "errno", None) in FULL
-                else StorageUnavailableError
-            )
-            raise kind(f"storage {shown} cannot be used: {reason}") from error
+        return explain_trouble(self.fs, self.root)
 
     @contextmanager
     def _staged(self, target: str) -> Iterator[Path]:
@@ -338,43 +319,10 @@ class RunFolder:
         self.fs.put([str(folder / file) for file in files], [f"{target}/{file}" for file in files])
         self.fs.pipe_file(self._record_path(rel), encode_json(record | {"complete": True}).encode())
 
-    def _download(self, rel: str, record: dict[str, Any] | None, staged: Path, copy: Path) -> None:
-        """Copy a file (no `record`) or a published folder from an object store to `copy`."""
-        target = self._target(rel)
-        _delete(staged)
-        if record is None:
-            self.fs.get_file(target, str(staged))
-        else:
-            staged.mkdir()
-            copies = [staged / file for file in record["files"]]
-            for path in copies:
-                # Whoever writes to the bucket must not reach the rest of this disk.
-                if not path.resolve().is_relative_to(staged.resolve()):
-                    raise UserError(
-                        f"the record of '{target}' names a file outside it: {str(path)[:200]!r}"
-                    )
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self.fs.get(
-                [f"{target}/{file}" for file in record["files"]], [str(path) for path in copies]
-            )
-            if self._record(rel) != record:  # the objects may be of both versions
-                raise FileNotFoundError(target)
-        staged.rename(copy)
-
     def _remove_objects(self, *paths: str) -> None:
         for path in paths:
             with suppress(FileNotFoundError):
                 self.fs.rm(path, recursive=True)
-
-
-def _is_trouble(error: Exception, codes: set[int]) -> bool:
-    """Return whether `error` means that the disk or store cannot be used.
-
-    Drivers of object stores raise exceptions of their own for network errors.
-    """
-    if isinstance(error, OSError):
-        return error.errno in codes or isinstance(error, PermissionError)
-    return type(error).__module__.partition(".")[0] in DRIVERS
 
 
 def _sync(path: Path) -> None:

@@ -12,9 +12,10 @@ from transformers import TrainingArguments, set_seed
 
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.records import Progress
+from atgen_ray.core.stored import Stored
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
-from atgen_ray.ray_runtime.hardware import has_bfloat16
+from atgen_ray.ray_runtime.hardware import count_threads, has_bfloat16
 from atgen_ray.training.batching import (
     IGNORED,
     Row,
@@ -42,9 +43,9 @@ def fine_tune(
     prompt: PromptConfig,
     training: TrainingConfig,
     seed: int,
-    threads: int,
+    threads: int | None,
     progress: Progress,
-    start_from: Path | None,
+    start_from: Stored | None,
     workers: int,
     output: Path | None,
     dev: list[dict[str, str]] | None = None,
@@ -58,6 +59,7 @@ def fine_tune(
 
     Args:
         examples: mappings with text, answer and, unless it is 1, the weight in the loss.
+        threads: compute threads; None: this worker's share in the cores of its node.
         workers: processes in the torch process group; this one has `rank`.
         output: folder for the adapter; None in all workers but the first.
         dev: examples whose loss stops training early, where there are enough to train on.
@@ -68,13 +70,14 @@ def fine_tune(
     """
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(count_threads(training.workers, threads))
     seed %= 2**32  # numpy takes no larger one
     set_seed(seed)
     builder = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
     rows = _build_rows(builder, examples, model.max_new_tokens)
     dev_rows = _build_rows(builder, dev or [], model.max_new_tokens)
-    trainable = load_trainable(model, training, start_from, seed)
+    earlier = None if start_from is None else start_from.local()
+    trainable = load_trainable(model, training, earlier, seed)
     packed = (
         training.packing
         and training.backend == "transformers"

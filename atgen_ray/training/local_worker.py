@@ -39,7 +39,9 @@ def train_locally(job: dict[str, Any], output: Path, work: Path) -> dict[str, An
         max_calls=1 if job["training"].trackers else 0,
         runtime_env={"env_vars": task_environment()},
         scheduling_strategy=NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
+            # Another node, which shares the storage, takes it where this one has no CPUs.
+            ray.get_runtime_context().get_node_id(),
+            soft=True,
         ),
     )(train_in_task)
     try:

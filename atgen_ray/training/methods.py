@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from atgen_ray.config import ModelConfig, TrainingConfig
-from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
+from atgen_ray.core.checkpoints import ADAPTER_CONFIG, find_remote, resolve_checkpoint
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.stored import Stored
 from atgen_ray.models.loading import load_model, load_tokenizer
 from atgen_ray.ray_runtime.hardware import resolve_dtype
 
@@ -113,20 +114,22 @@ def save_trained(model: Any, folder: Path, base: ModelConfig) -> None:
 
 def name_base(base: ModelConfig) -> str:
     """Return the name that AutoPeftModel loads the base of an adapter from: a hub id, or an
-    absolute local path.
+    absolute local path. A URL stays as it is, which AutoPeftModel does not load.
     """
+    if find_remote(base.id, "model.id") is not None:
+        return base.id
     source = resolve_checkpoint(base.id)
     path = Path(source).expanduser()
     return str(path.resolve()) if path.is_dir() else source
 
 
-def check_start(start_from: Path | None, training: TrainingConfig) -> None:
+def check_start(start_from: Stored | None, training: TrainingConfig) -> None:
     """Check that this method can continue from the result of the last round.
 
     Raises:
         UserError: it cannot: one is an adapter and the other a full model.
     """
-    if start_from is not None and is_adapter(start_from) == (training.method == "full"):
+    if start_from is not None and start_from.holds(ADAPTER_CONFIG) == (training.method == "full"):
         was = "an adapter" if training.method == "full" else "a full model"
         raise UserError(
             f"training.method is '{training.method}', but training.warm_start finds {was}"

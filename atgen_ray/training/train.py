@@ -8,7 +8,8 @@ from pathlib import Path
 
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.records import Progress
-from atgen_ray.ray_runtime.hardware import count_gpus, count_threads
+from atgen_ray.core.stored import Stored
+from atgen_ray.ray_runtime.hardware import count_gpus
 from atgen_ray.ray_runtime.workers import reuses_idle_workers
 
 
@@ -50,7 +51,7 @@ def train_adapter(
     output: Path,
     work: str,
     progress: Progress,
-    start_from: Path | None = None,
+    start_from: Stored | None = None,
     dev: Sequence[TrainingExample] = (),
     logs: str | None = None,
     name: str = "atgen-ray",
@@ -96,7 +97,7 @@ def train_adapter(
         "prompt": prompt,
         "training": training,
         "seed": seed,
-        "threads": count_threads(training.workers, training.threads_per_worker),
+        "threads": training.threads_per_worker,
         "progress": progress,
         "start_from": start_from,
         "dev": [asdict(example) for example in sorted(dev, key=lambda example: example.id)],

@@ -8,6 +8,7 @@ import pytest
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.records import GenerationRequest
+from atgen_ray.core.stored import at_path
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.registry import build_engine
 from atgen_ray.store.run_folder import RunFolder
@@ -52,7 +53,7 @@ def generate(ray_session: None, model: ModelConfig, examples: pa.Table, tmp_path
             ),
             examples if rows is None else rows,
             GenerationRequest(model.max_new_tokens, samples=samples, seed=seed),
-            adapter,
+            adapter and at_path(adapter),
             RunFolder(str(tmp_path), folder),
             "parts",
             config.batch_size,

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from atgen_ray.config import ModelConfig, PromptConfig, ServiceConfig
+from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, ServiceConfig
 from atgen_ray.core.records import FEATURES_SCHEMA
+from atgen_ray.core.stored import at_path
 from atgen_ray.engines.adapter_check import Effect, compare_effects, score_outputs
 from atgen_ray.engines.base import TokenRequest
 from atgen_ray.engines.hidden_states import StateReader
@@ -34,7 +35,7 @@ def measure(
 ) -> Effect:
     """An engine's `logprobs` of its 64 answers `tokens`, beside those of peft in float32."""
     base, tuned = score_outputs(
-        list(zip(TEXTS, tokens, strict=True)), model, PromptConfig(), adapter
+        list(zip(TEXTS, tokens, strict=True)), model, PromptConfig(), at_path(adapter)
     )
     return compare_effects(logprobs, base, tuned)
 
@@ -79,9 +80,9 @@ def test_a_replica_of_transformers_keeps_the_whole_effect(
 ) -> None:
     shelf = AdapterCache(ServiceConfig(model=model.model_copy(update={"dtype": dtype})))
     shelf.load_model()
-    adapter = Adapter("run-1", slight_adapter, "digest")
+    adapter = Adapter("run-1", at_path(slight_adapter), slight_adapter, "digest")
     shelf.load(adapter)
-    prompts = StateReader(model, PromptConfig(), None, 1).prompts
+    prompts = StateReader(model, PromptConfig(), None, EngineConfig(threads_per_worker=1)).prompts
     requests = [TokenRequest(prompts.encode(text), 10, adapter=adapter.key) for text in TEXTS]
     tokens: list[list[int]] = [[] for _ in TEXTS]
     logprobs: list[list[float]] = [[] for _ in TEXTS]
@@ -97,7 +98,10 @@ def test_hidden_states_keep_the_whole_effect(
     model: ModelConfig, slight_adapter: Path, dtype: str
 ) -> None:
     reader = StateReader(
-        model.model_copy(update={"dtype": dtype}), PromptConfig(), slight_adapter, 1
+        model.model_copy(update={"dtype": dtype}),
+        PromptConfig(),
+        at_path(slight_adapter),
+        EngineConfig(threads_per_worker=1),
     )
     answer = [5, 9, 200, 17, 3]
     rows = reader(ANSWERS.append_column("token_ids", pa.array([answer] * len(TEXTS))))

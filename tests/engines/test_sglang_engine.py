@@ -16,6 +16,7 @@ import ray
 from helpers.fakes import sglang_wire
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.core.stored import at_path
 from atgen_ray.engines import sglang_engine, sglang_launcher
 from atgen_ray.engines.adapter_check import score_outputs
 from atgen_ray.engines.base import TokenRequest
@@ -47,7 +48,7 @@ def test_drawn_samples_have_the_probabilities_before_temperature(
     ]
     answers = ray.get(actor.generate.remote(requests, BASE))
     pairs = [(text, [step.token for step in row]) for text, row in zip(texts, answers, strict=True)]
-    expected, _ = score_outputs(pairs, model, PromptConfig(), Path(model.id))
+    expected, _ = score_outputs(pairs, model, PromptConfig(), at_path(Path(model.id)))
     for row, true in zip(answers, expected, strict=True):
         np.testing.assert_allclose([step.logprob for step in row], true, atol=1e-4)
 
@@ -57,7 +58,11 @@ def test_requests_side_by_side_have_adapters_of_their_own(
 ) -> None:
     """Each is answered with its own weights, and the base model with none."""
     requests = [TokenRequest([5, 9, 200], 6)]
-    kinds = [BASE, choose_weights(adapter, "auto"), choose_weights(slight_adapter, "auto")]
+    kinds = [
+        BASE,
+        choose_weights(at_path(adapter), "auto"),
+        choose_weights(at_path(slight_adapter), "auto"),
+    ]
     alone = [ray.get(actor.generate.remote(requests, kind)) for kind in kinds]
     together = ray.get([actor.generate.remote(requests, kind) for kind in kinds * 3])
     for place, (row,) in enumerate(together):

@@ -20,9 +20,10 @@ from helpers.fakes import sglang_wire
 
 from atgen_ray.config import EngineConfig, ModelConfig
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.stored import at_path
 from atgen_ray.engines import sglang_launcher, sglang_server
 from atgen_ray.engines.base import TokenRequest
-from atgen_ray.engines.registry import choose_backend
+from atgen_ray.engines.choice import choose_backend
 from atgen_ray.engines.sglang_python import PYTHON_VARIABLE, find_python
 from atgen_ray.engines.sglang_server import ServerSettings, SGLangError, SGLangServer
 from atgen_ray.engines.sglang_weights import BASE, Weights, choose_weights
@@ -95,7 +96,7 @@ def test_a_server_that_dies_in_mid_request_is_started_again_with_its_adapter(
     wire: Wire, tmp_path: Path
 ) -> None:
     wire.rule({"die": 1}, {"die": 1})
-    assert wire.ask(Weights("name", "abc", tmp_path)) == ANSWERED
+    assert wire.ask(Weights("name", "abc", at_path(tmp_path))) == ANSWERED
     assert wire.count_starts() == 3
     loads = [entry for entry in wire.list_log() if entry.get("path") == "/load_lora_adapter"]
     assert [entry["body"]["lora_name"] for entry in loads] == ["abc"] * 3
@@ -155,12 +156,14 @@ def test_answers_of_other_weights_are_refused(wire: Wire, tmp_path: Path) -> Non
     wire.rule({"version": "old"})
     with pytest.raises(SGLangError, match="the weights 'old', expected 'base'"):
         wire.ask()
-    assert wire.ask(Weights("whole", "new", tmp_path)) == ANSWERED
+    assert wire.ask(Weights("whole", "new", at_path(tmp_path))) == ANSWERED
 
 
-def test_what_a_server_refuses_is_an_error_in_its_words(wire: Wire) -> None:
+def test_what_a_server_refuses_is_an_error_in_its_words(wire: Wire, tmp_path: Path) -> None:
+    gone = tmp_path / "file"
+    gone.touch()
     with pytest.raises(RuntimeError, match="SGLang: no such folder"):
-        wire.ask(Weights("name", "abc", Path("/nowhere")))
+        wire.ask(Weights("name", "abc", at_path(gone)))
 
 
 @pytest.mark.parametrize(
@@ -271,15 +274,15 @@ def test_only_plain_lora_is_taken_by_name(adapter: Path, tmp_path: Path, tiny_mo
     error.
     """
     assert choose_weights(None, "auto") is BASE
-    assert choose_weights(adapter, "auto").how == "name"
-    assert choose_weights(adapter, "merged").how == "merged"
-    assert choose_weights(Path(tiny_model), "auto").how == "whole"
+    assert choose_weights(at_path(adapter), "auto").how == "name"
+    assert choose_weights(at_path(adapter), "merged").how == "merged"
+    assert choose_weights(at_path(Path(tiny_model)), "auto").how == "whole"
     settings = json.loads((adapter / "adapter_config.json").read_text())
     for special in ({"use_rslora": True}, {"use_dora": True}, {"rank_pattern": {"q_proj": 2}}):
         for file in adapter.iterdir():
             (tmp_path / file.name).write_bytes(file.read_bytes())
         (tmp_path / "adapter_config.json").write_text(json.dumps(settings | special))
-        assert choose_weights(tmp_path, "auto").how == "merged"
+        assert choose_weights(at_path(tmp_path), "auto").how == "merged"
 
 
 def test_where_sglang_is_missing_one_line_says_how_to_get_it(

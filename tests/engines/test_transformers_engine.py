@@ -15,6 +15,7 @@ import ray
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.records import FEATURES_SCHEMA
+from atgen_ray.core.stored import at_path
 from atgen_ray.engines import transformers_engine
 from atgen_ray.engines.adapter_check import AdapterMismatchError, check_adapter, score_outputs
 from atgen_ray.engines.base import OUTPUT_SCHEMA
@@ -24,6 +25,8 @@ from atgen_ray.ray_runtime.workers import KEEPING
 from atgen_ray.store.run_folder import RunFolder
 
 Generate = Callable[..., pa.Table]
+
+ONE_THREAD = EngineConfig(threads_per_worker=1)
 
 
 def flat(features: pa.Table, column: str) -> np.ndarray:
@@ -40,7 +43,9 @@ def test_logprobs_are_those_of_one_forward_pass(
         pairs = list(
             zip(examples["text"].to_pylist(), features["token_ids"].to_pylist(), strict=True)
         )
-        expected = np.concatenate(score_outputs(pairs, model, PromptConfig(), adapter)[place])
+        expected = np.concatenate(
+            score_outputs(pairs, model, PromptConfig(), at_path(adapter))[place]
+        )
         np.testing.assert_allclose(flat(features, "logprobs"), expected, atol=1e-4)
 
 
@@ -76,7 +81,7 @@ def test_batch_composition_never_changes_a_score(generate: Generate, backend: st
 
 def test_output_ends_with_its_end_of_turn_token(generate: Generate, demo_model: str) -> None:
     model = ModelConfig(id=demo_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=24)
-    worker = TransformersWorker(model, PromptConfig(), _request(24), None, 1)
+    worker = TransformersWorker(model, PromptConfig(), _request(24), None, ONE_THREAD)
     texts = ["What is the capital of France?", "Write a very long story about a river."]
     rows = worker(
         pa.table({"id": ["a", "b"], "text": texts, "sample": pa.array([0, 0], pa.int32())})
@@ -186,7 +191,7 @@ def test_an_engine_that_always_dies_does_not_keep_the_run_for_ever(
 
 
 def test_a_batch_that_fails_is_halved_down_to_the_row_at_fault(model: ModelConfig) -> None:
-    worker = TransformersWorker(model, PromptConfig(), _request(4), None, 1)
+    worker = TransformersWorker(model, PromptConfig(), _request(4), None, ONE_THREAD)
     generate_batch = worker._generate_batch
 
     def fail_on_poison(prompts: list, sampled: bool) -> list:
@@ -207,11 +212,13 @@ def test_other_weights_than_asked_for_are_noticed(
 ) -> None:
     right = generate(adapter=adapter, folder="right", backend=backend)
     wrong = generate(folder="wrong", backend=backend)
-    effect = check_adapter(examples, right, model, PromptConfig(), EngineConfig(), adapter, 4)
+    effect = check_adapter(
+        examples, right, model, PromptConfig(), EngineConfig(), at_path(adapter), 4
+    )
     assert effect is not None
     assert effect.error < 1e-4
     with pytest.raises(AdapterMismatchError, match="not those of the adapter"):
-        check_adapter(examples, wrong, model, PromptConfig(), EngineConfig(), adapter, 4)
+        check_adapter(examples, wrong, model, PromptConfig(), EngineConfig(), at_path(adapter), 4)
 
 
 def _request(tokens: int):

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pytest
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.core.stored import at_path
 from atgen_ray.engines.adapter_check import check_adapter
+from atgen_ray.engines.choice import choose_backend
 from atgen_ray.engines.output_rows import summarize_step
-from atgen_ray.engines.registry import build_engine, choose_backend
+from atgen_ray.engines.registry import build_engine
 
 Generate = Callable[..., pa.Table]
 
@@ -56,7 +58,9 @@ def test_adapter_answers_are_the_adapters(
     expected = generate(adapter=adapter, folder="transformers")
     features = generate(adapter=adapter, folder=backend, backend=backend, adapters=adapters)
     assert_same_outputs(features, expected)
-    effect = check_adapter(examples, features, model, PromptConfig(), EngineConfig(), adapter, 4)
+    effect = check_adapter(
+        examples, features, model, PromptConfig(), EngineConfig(), at_path(adapter), 4
+    )
     assert effect is not None
     assert effect.error < 1e-3
 

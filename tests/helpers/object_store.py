@@ -62,6 +62,13 @@ class ObjectStore:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 client.download_file(self.bucket, item["Key"], str(path))
 
+    def upload(self, folder: Path, prefix: str) -> None:
+        """The files directly in `folder`, below `prefix` in the bucket."""
+        client = boto3.client("s3", endpoint_url=self.url, **KEYS)
+        for path in folder.iterdir():
+            if path.is_file():
+                client.upload_file(str(path), self.bucket, f"{prefix}/{path.name}")
+
     def wrap(self, application: Callable[..., Answer]) -> Callable[..., Answer]:
         """The store behind the door."""
 

@@ -34,6 +34,7 @@ SECONDS: dict[str, float] = {
     "tests/bench/test_results.py": 60,
     "tests/annotation/test_dispatcher.py": 50,
     "tests/web/test_annotate.py": 50,
+    "tests/cluster/test_nodes_apart.py": 80,
     "tests/cluster/test_two_cores.py": 50,
     "tests/cluster/test_service.py": 50,
     "tests/attack/test_ray_ports.py": 50,

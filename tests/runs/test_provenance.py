@@ -51,3 +51,18 @@ def test_a_library_that_changed_is_told(folder: RunFolder) -> None:
 def test_equal_attempts_do_not_differ() -> None:
     versions = list_versions("transformers")
     assert compare_versions({"attempt": 1, "time": 0.0} | versions, versions) is None
+
+
+def test_the_versions_are_those_of_the_nodes_that_work(folder: RunFolder) -> None:
+    here = list_versions("vllm")
+    node = here | {"vllm": "0.1"}
+    assert write_provenance(CONFIG, "vllm", folder, 1, 10.0, {"10.0.0.2": node}) is None
+    assert folder.read_json("versions.json")["vllm"] == "0.1"
+    other = node | {"torch": "9"}
+    warning = write_provenance(
+        CONFIG, "vllm", folder, 2, 20.0, {"10.0.0.2": node, "10.0.0.3": other, "10.0.0.4": other}
+    )
+    assert warning == (
+        "the nodes of this Ray cluster have different versions: "
+        f"torch {here['torch']} on 10.0.0.2, 9 on 10.0.0.3 and 10.0.0.4"
+    )

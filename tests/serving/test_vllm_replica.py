@@ -24,6 +24,7 @@ from transformers import AutoTokenizer
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, ServiceConfig
 from atgen_ray.core.records import GenerationRequest
+from atgen_ray.core.stored import at_path
 from atgen_ray.engines.adapter_check import compare_effects, score_outputs
 from atgen_ray.engines.base import TokenRequest
 from atgen_ray.engines.generation import generate_features
@@ -175,7 +176,9 @@ def test_the_smallest_adapter_has_its_whole_effect(
         (text, [step.token for step in steps]) for text, steps in zip(texts, answers, strict=True)
     ]
     found = [[step.logprob for step in steps] for steps in answers]
-    effect = compare_effects(found, *score_outputs(pairs, model, PromptConfig(), slight_adapter))
+    effect = compare_effects(
+        found, *score_outputs(pairs, model, PromptConfig(), at_path(slight_adapter))
+    )
     assert effect.size > 1e-4
     assert effect.slope == pytest.approx(1.0, abs=0.03)
 
@@ -248,7 +251,7 @@ def test_ray_data_streams_a_pool_through_the_replicas(
     examples = pa.table(
         {"id": [f"{n:02}" for n in range(24)], "text": [f"{PROMPT} {n}" for n in range(24)]}
     )
-    adapter = storage / "runs/sort/rounds/002/adapter"
+    adapter = at_path(storage / "runs/sort/rounds/002/adapter")
     served = ServeEngine(model, PromptConfig(), EngineConfig(), folder, app=APP)
     own = TransformersEngine(model, PromptConfig(), EngineConfig(threads_per_worker=1))
     features, expected = (

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.stored import at_path
 from atgen_ray.models.loading import load_model, load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.training import TrainingExample, TrainingResult, train_adapter
@@ -52,7 +53,15 @@ def train(ray_session: None, model: ModelConfig, tmp_path: Path) -> Train:
         )
         work = str(tmp_path / f"work-{name}")
         result = train_adapter(
-            EXAMPLES, on, PromptConfig(), config, 7, output, work, progress, start_from
+            EXAMPLES,
+            on,
+            PromptConfig(),
+            config,
+            7,
+            output,
+            work,
+            progress,
+            start_from and at_path(start_from),
         )
         return result, output
 

@@ -13,6 +13,7 @@ from typing import Any
 from atgen_ray.config import ModelConfig
 from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.core.names import NAME_PATTERN
+from atgen_ray.core.stored import Stored
 from atgen_ray.models.loading import WEIGHTS, digest_adapter
 from atgen_ray.runs.state import explain_missing
 from atgen_ray.serving.errors import ApiError
@@ -25,11 +26,12 @@ ADAPTER = re.compile(rf"(?P<run>{NAME_PATTERN.pattern})-(?P<round>[1-9][0-9]{{0,
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter on local disk. `digest` is that of its weights; responses carry it as proof of
-    origin.
+    """An adapter, and where it is on the disk of this node. `digest` is that of its weights;
+    responses carry it as proof of origin.
     """
 
     name: str  # <run>-<round>
+    stored: Stored
     path: Path
     digest: str
 
@@ -79,6 +81,7 @@ class AdapterDirectory:
             written, known = self._known[name]
             weights = known.path / WEIGHTS
             if weights.exists() and weights.stat().st_mtime_ns == written:
+                known.stored.local()  # keeps the copy on this node's disk
                 return known
         match = ADAPTER.fullmatch(name)
         if match is None:
@@ -105,8 +108,9 @@ class AdapterDirectory:
         rel = f"{round_folder(round)}/adapter"
         if not folder.exists(rel):
             raise ApiError(404, explain_missing(run, round, "training", folder.path(rel)))
-        path = folder.local(rel)
-        adapter = Adapter(name, path, digest_adapter(path))
+        stored = folder.refer(rel)
+        path = stored.local()
+        adapter = Adapter(name, stored, path, digest_adapter(path))
         self._known[name] = (path / WEIGHTS).stat().st_mtime_ns, adapter
         return adapter
 

@@ -52,7 +52,7 @@ async def check_outputs(
         service.target_model,
         service.prompt,
         service.engine,
-        adapter.path,
+        adapter.stored,
         len(texts),
     )
     logger.info("adapter %s is in place: %s", adapter.name, effect)

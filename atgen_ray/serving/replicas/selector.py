@@ -206,14 +206,13 @@ class Selector:
         examples = pa.table({"id": ids, "text": [texts[id_] for id_ in ids]})
         features = gather_features(examples, outputs)
         if "states" in find_needs(body.strategy, body.parameters):
-            path = adapter.path if adapter else None
             features = append_states(
                 features,
                 examples,
                 service.model,
                 service.prompt,
                 service.engine,
-                path,
+                adapter.stored if adapter else None,
                 lambda done, total: None,
             )
         return features

@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 def deploy_sglang(service: ServiceConfig) -> serve.Application:
     """Return the deployment `model` with a server of SGLang in each replica."""
     engine = service.engine
-    threads = count_server_threads(service)
     return serve.deployment(
         SGLangReplica,
         name=MODEL,
@@ -43,15 +42,15 @@ def deploy_sglang(service: ServiceConfig) -> serve.Application:
         ray_actor_options={
             "num_cpus": engine.cpus_per_worker,
             "num_gpus": engine.gpus_per_worker or 0,
-            "runtime_env": {"env_vars": worker_environment(threads)},
+            "runtime_env": {"env_vars": worker_environment(engine.threads_per_worker)},
         },
         **HEALTH_CHECKS,
     ).bind(service)
 
 
 def count_server_threads(service: ServiceConfig) -> int:
-    """Return the compute threads of a server on a CPU. API, proxy and the workers of a run compute
-    beside it, so a core is left to them.
+    """Return the compute threads of a server on this node's CPU. API, proxy and the workers of a
+    run compute beside it, so a core is left to them.
     """
     return service.engine.threads_per_worker or max(1, count_threads(1, None) - 1)
 
@@ -180,7 +179,7 @@ class SGLangReplica(TokenReplica):
         """Return what to answer with; an adapter is checked first, once for each content."""
         if adapter is None:
             return BASE
-        weights = choose_weights(adapter.path, "name")
+        weights = choose_weights(adapter.stored, "name")
         if weights.how != "name":
             raise ApiError(
                 400,

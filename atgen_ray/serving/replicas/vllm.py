@@ -10,6 +10,7 @@ This module adds:
 
 import asyncio
 import logging
+import os
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
@@ -30,7 +31,8 @@ from atgen_ray.engines.vllm_engine import VLLMEngine, vllm_environment
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime import private_api
-from atgen_ray.ray_runtime.hardware import count_threads, find_device, worker_environment
+from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
+from atgen_ray.ray_runtime.nodes import find_device
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
 from atgen_ray.serving.replicas.adapter_probe import check_outputs
@@ -75,9 +77,6 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
     gpus = service.engine.gpus_per_worker or 0.0
     device = find_device(gpus)
     on_gpu = device.cuda
-    # On a CPU the API, the proxy and the workers of a run compute beside the engine. Without a core
-    # of their own they delay the engine's threads, which wait for each other in every layer.
-    threads = engine.threads_per_worker or max(1, count_threads(1, None) - 1)
     # One set of weights serves the base model and the adapters; vLLM's LoRA kernels on a GPU have
     # no float32.
     tuned = not (takes_names(service) and on_gpu)
@@ -112,7 +111,9 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
         accelerator_config={"kind": "gpu" if on_gpu else "cpu"},
         placement_group_config={"bundle_per_worker": worker},
         deployment_config={"ray_actor_options": {"num_cpus": 0.1}},
-        runtime_env={"env_vars": worker_environment(threads) | vllm_environment(on_gpu)},
+        runtime_env={
+            "env_vars": worker_environment(engine.threads_per_worker) | vllm_environment(on_gpu)
+        },
         log_engine_metrics=on_gpu,
     )
 
@@ -151,6 +152,11 @@ class VLLMReplica(LLMServer):
             self._fall_asleep, self._wake_up, self._directory.has_live_controller
         )
         self._meter = Meter()
+        # On a CPU the API, the proxy and the workers of a run compute beside the engine. Without a
+        # core of their own they delay the engine's threads, which wait for each other in every
+        # layer. The engine's process takes the number from this one, whose node has the cores.
+        threads = service.engine.threads_per_worker or max(1, count_threads(1, None) - 1)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
         await super().__init__(llm_config)
 
     async def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:

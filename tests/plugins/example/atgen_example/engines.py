@@ -1,12 +1,12 @@
 """The engine `echo`: it answers with the first word of the input, and needs no model."""
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.records import GenerationRequest
+from atgen_ray.core.stored import Stored
 from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
 
 
@@ -18,7 +18,7 @@ class EchoEngine(Engine):
     def __init__(self, model: ModelConfig, prompt: PromptConfig, engine: EngineConfig) -> None:
         self._batch_size = engine.batch_size
 
-    def generate(self, rows: Any, request: GenerationRequest, adapter: Path | None) -> Any:
+    def generate(self, rows: Any, request: GenerationRequest, adapter: Stored | None) -> Any:
         return rows.map_batches(answer, batch_size=self._batch_size, batch_format="pyarrow")
 
 
