@@ -1,7 +1,10 @@
 """What Ray costs: the steps of a round through the package, against the same steps called in one
-plain process.
+plain process; and how long vLLM stands idle between a training and the first answer.
 
     python benchmarks/round.py --output benchmarks/results/round
+
+The second table compares a kept engine, which exchanges its adapter, with what ATGen does after
+every training: it merges the adapter, writes the whole model to disk and starts vLLM on it.
 
 Both sides load the same model and do the same arithmetic on the demo's papers. The plain side
 imports everything beforehand, so Ray's side alone pays for starting its workers: what is shown is
@@ -12,9 +15,11 @@ Writes PREFIX.json, PREFIX.md and PREFIX.png.
 import argparse
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +38,8 @@ from atgen_ray.embedding import embed_pool
 from atgen_ray.embedding.encoder import Encoder
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.transformers_engine import TransformersEngine, TransformersWorker
+from atgen_ray.engines.vllm_engine import VLLMEngine
+from atgen_ray.models.loading import load_tokenizer, load_unmerged
 from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
 from atgen_ray.ray_runtime.session import quieten_ray_data
 from atgen_ray.ray_runtime.workers import reuse_idle_workers
@@ -105,6 +112,37 @@ def measure(
     return seconds
 
 
+def measure_idle(
+    config: RunConfig, pool: pa.Table, adapter: Path, folder: Path
+) -> dict[str, float]:
+    """Seconds from a finished adapter to the first answer of vLLM, `restarted` and `kept`."""
+    model = config.model
+    engine = config.engine.model_copy(update={"backend": "vllm"})
+    first = pool.slice(0, 1).select(["id", "text"])
+
+    def answer(with_engine: VLLMEngine, name: str, tuned: Path | None) -> float:
+        run = RunFolder(str(folder), name)
+        request = GenerationRequest(1)
+        return clock(
+            lambda: generate_features(with_engine, first, request, tuned, run, "parts", 1, quiet)
+        )
+
+    def merge() -> None:
+        merged = load_unmerged(model, adapter).merge_and_unload()
+        merged.save_pretrained(folder / "merged")
+        load_tokenizer(model).save_pretrained(folder / "merged")
+
+    merging = clock(merge)
+    whole = model.model_copy(update={"id": str(folder / "merged"), "dtype": "float32"})
+    with closing(VLLMEngine(whole, config.prompt, engine)) as started:
+        restarted = merging + answer(started, "restarted", None)
+    with closing(VLLMEngine(model, config.prompt, engine)) as kept:
+        # The adapter of the round before.
+        answer(kept, "before", adapter)
+        copy = shutil.copytree(adapter, folder / "next")
+        return {"restarted": round(restarted, 2), "kept": answer(kept, "kept", copy)}
+
+
 def clock(call: Callable[[], Any]) -> float:
     started = time.perf_counter()
     call()
@@ -143,6 +181,19 @@ def write_results(seconds: dict[str, dict[str, float]], prefix: Path) -> None:
     figure.savefig(prefix.with_suffix(".png"), dpi=120)
 
 
+def write_idle(idle: dict[str, float], prefix: Path) -> None:
+    table = (
+        "| from a finished adapter to vLLM's first answer | s |\n| --- | --- |\n"
+        f"| merged to disk, vLLM started | {idle['restarted']:.1f} |\n"
+        f"| kept engine, adapter exchanged | {idle['kept']:.1f} |\n"
+        f"| ratio | {idle['restarted'] / idle['kept']:.1f} |\n"
+    )
+    with prefix.with_suffix(".md").open("a") as file:
+        file.write("\n" + table)
+    prefix.with_name(f"{prefix.name}-idle.json").write_text(json.dumps(idle, indent=2) + "\n")
+    print(table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -160,6 +211,8 @@ def main() -> None:
         split = build_split(config.data, config.prompt, "pool", config.seed)
         answers = {row["id"]: row["references"][0] for row in split.gold.to_pylist()}
         write_results(measure(config, split.examples, answers, Path(folder)), arguments.output)
+        idle = measure_idle(config, split.examples, Path(folder) / "ray", Path(folder))
+        write_idle(idle, arguments.output)
 
 
 if __name__ == "__main__":

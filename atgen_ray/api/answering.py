@@ -1,7 +1,7 @@
 """Answers of a model outside a run: one pass of the engine, kept in a temporary folder."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -59,8 +59,10 @@ def answer(
     request = GenerationRequest(config.model.max_new_tokens, samples=samples, seed=config.seed)
     # Replicas of the service belong to its runs: outside one the engine is of this call alone.
     model = config.model.model_copy(update={"host": "batch"})
-    engine = build_engine(model, config.prompt, config.engine)
-    with TemporaryDirectory(prefix="atgen-answers-") as work:
+    with (
+        closing(build_engine(model, config.prompt, config.engine)) as engine,
+        TemporaryDirectory(prefix="atgen-answers-") as work,
+    ):
         return generate_features(
             engine,
             examples,

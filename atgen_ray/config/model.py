@@ -2,7 +2,8 @@
 encoder.
 """
 
-from typing import Literal
+import math
+from typing import Literal, Self
 
 from pydantic import (
     Field,
@@ -11,6 +12,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     field_validator,
+    model_validator,
 )
 
 from atgen_ray.config.plugins import BACKENDS, ENGINE_PLUGINS
@@ -38,8 +40,8 @@ class ModelConfig(Section):
     max_new_tokens: PositiveInt = Field(64, description="Longest answer in tokens")
     host: Changeable[Literal["batch", "serve"]] = Field(
         "batch",
-        description="Where engines live: batch puts them in Ray Data actors for a step of the "
-        "run; serve uses the replicas of the service in the same Ray cluster, shared with its "
+        description="Where engines live: batch puts them in Ray actors of the run; "
+        "serve uses the replicas of the service in the same Ray cluster, shared with its "
         "callers",
     )
 
@@ -63,7 +65,14 @@ class EngineConfig(Section):
         "`workers`, less one for vLLM in the service",
     )
     gpus_per_worker: Changeable[NonNegativeFloat | None] = Field(
-        None, description="GPUs of a replica; null: one where the cluster has GPUs, else none"
+        None,
+        description="GPUs of a replica; null: one where the cluster has GPUs, else none. Two or "
+        "more are of one node, and vLLM splits the model over them (tensor parallelism)",
+    )
+    keep: Changeable[bool] = Field(
+        True,
+        description="Keep engines of vLLM and SGLang from one step of a run to the next. false: "
+        "they end with each step, which frees their memory and costs their start",
     )
     batch_size: Changeable[PositiveInt] = Field(32, description="Prompts in one batch")
     adapters: Literal["auto", "name", "merged"] = Field(
@@ -88,6 +97,32 @@ class EngineConfig(Section):
         description="Further arguments of the engine: of vLLM, of SGLang's server, or of an "
         "installed package's",
     )
+
+    def count_gpus(self) -> float | None:
+        """Return the GPUs of a replica: as many as `options` split the model over, else
+        `gpus_per_worker`.
+        """
+        shards = self._count_shards()
+        return float(shards) if shards > 1 else self.gpus_per_worker
+
+    def _count_shards(self) -> int:
+        """Return into how many parts `options` split the model for vLLM."""
+        sizes = [self.options.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline")]
+        return math.prod(size for size in sizes if isinstance(size, int))
+
+    @model_validator(mode="after")
+    def _one_number_of_gpus(self) -> Self:
+        """Refuse two different numbers of GPUs for a replica, and parts of a second one."""
+        gpus = self.gpus_per_worker or 0.0
+        shards = self._count_shards()
+        if shards > 1 and gpus not in (0.0, 1.0, float(shards)):
+            raise ValueError(
+                f"engine.gpus_per_worker is {gpus:g}, expected {shards}, since options split the "
+                f"model into as many parts"
+            )
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError(f"engine.gpus_per_worker is {gpus:g}, expected a whole number above 1")
+        return self
 
     @field_validator("backend")
     @classmethod

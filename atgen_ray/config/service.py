@@ -1,6 +1,6 @@
 """Configuration of the service: the `args` of the Serve application in serve_configs/*.yaml."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 
@@ -96,6 +96,11 @@ class ReplicaConfig(Section):
     )
     adapters: PositiveInt = Field(
         16, description="Adapters that a replica keeps loaded; the longest unused goes first"
+    )
+    rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = Field(
+        64,
+        description="Largest rank of an adapter that vLLM takes by name; its kernels reserve "
+        "memory for it",
     )
     turn_seconds: PositiveFloat = Field(
         2.0,

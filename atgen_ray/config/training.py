@@ -113,6 +113,12 @@ class TrainingConfig(Section):
         "that sleep meanwhile",
     )
 
+    def uses_gpus(self, available: float) -> bool:
+        """Return whether workers get GPUs in a cluster that has `available` of them."""
+        if self.use_gpu is not None:
+            return self.use_gpu
+        return available >= self.workers * self.gpus_per_worker
+
     @model_validator(mode="after")
     def _divides(self) -> "TrainingConfig":
         share = self.workers * self.accumulation

@@ -16,7 +16,7 @@ from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.checkpoints import is_adapter
 from atgen_ray.core.stored import Stored
 from atgen_ray.models.loading import TUNED_DTYPE, load_model, load_tokenizer, load_unmerged
-from atgen_ray.ray_runtime.hardware import fit_cpus, worker_environment
+from atgen_ray.ray_runtime.hardware import fit_cpus, task_environment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +92,8 @@ def check_adapter(
     task = ray.remote(score_outputs).options(
         num_cpus=fit_cpus(1, 1.0),
         num_returns=2,
-        runtime_env={"env_vars": worker_environment(1)},
+        # The environment of other tasks, so that a process which has its imports behind it is used.
+        runtime_env={"env_vars": task_environment()},
         # Outside the placement group of a model replica that asks: it has no room for anybody else.
         scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None),
     )
@@ -140,8 +141,11 @@ def score_outputs(
 
     Each output is one forward pass and gives a float64 array of shape (T,).
     """
+    import torch
+
     from atgen_ray.models.prompts import PromptBuilder
 
+    torch.set_num_threads(1)  # it runs beside the engine
     tuned = adapter.local()
     builder = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
     sequences = [(builder.encode(text), list(tokens)) for text, tokens in pairs]

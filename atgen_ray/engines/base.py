@@ -59,6 +59,10 @@ class Engine(Protocol):
         """Free the device for the training of `run` inside the block, as far as the engine can."""
         return nullcontext()
 
+    def close(self) -> None:
+        """End what the engine keeps between passes. It may be used again."""
+        return
+
 
 @dataclass(frozen=True)
 class TokenRequest:

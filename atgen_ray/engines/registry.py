@@ -1,6 +1,6 @@
 """Construction of the engine that a configuration asks for."""
 
-from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
+from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.config.plugins import ENGINE_PLUGINS
 from atgen_ray.engines.base import Engine
 from atgen_ray.engines.choice import choose_on_nodes
@@ -8,10 +8,17 @@ from atgen_ray.store.run_folder import RunFolder
 
 
 def build_engine(
-    model: ModelConfig, prompt: PromptConfig, engine: EngineConfig, folder: RunFolder | None = None
+    model: ModelConfig,
+    prompt: PromptConfig,
+    engine: EngineConfig,
+    folder: RunFolder | None = None,
+    training: TrainingConfig | None = None,
 ) -> Engine:
-    """Return the engine that the configuration asks for. With `model.host: serve`, replicas read
-    the adapters of the run in `folder`.
+    """Return the engine that the configuration asks for. Whoever asks for it closes it.
+
+    Args:
+        folder: of the run; with `model.host: serve`, replicas read its adapters.
+        training: for which the engine makes room in `Engine.released`.
     """
     if model.host == "serve":
         from atgen_ray.engines.serve_engine import ServeEngine
@@ -26,7 +33,7 @@ def build_engine(
     if backend == "vllm":
         from atgen_ray.engines.vllm_engine import VLLMEngine
 
-        return VLLMEngine(model, prompt, engine)
+        return VLLMEngine(model, prompt, engine, training)
     if backend == "sglang":
         from atgen_ray.engines.sglang_engine import SGLangEngine
 

@@ -8,14 +8,15 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.core.stored import Stored
-from atgen_ray.engines.base import Engine, TokenRequest, TokenStep
-from atgen_ray.engines.request_caller import RequestCaller
+from atgen_ray.engines.base import Engine
+from atgen_ray.engines.token_calls import Ask, TokenCaller
 from atgen_ray.models.loading import digest_adapter
 from atgen_ray.ray_runtime.workers import map_batches
 from atgen_ray.store.run_folder import RunFolder
@@ -65,8 +66,14 @@ class ServeEngine(Engine):
         digest = digest_adapter(adapter.local()) if adapter else None
         return map_batches(
             rows,
-            ReplicaCaller,
-            (self._model, self._prompt, request, name, digest, self._app),
+            TokenCaller,
+            (
+                self._model,
+                self._prompt,
+                request,
+                name,
+                partial(connect_replicas, self._app, digest),
+            ),
             # Callers only wait: with two of them a replica is busy while the next batch arrives.
             workers=2 * self._engine.workers,
             cpus=0.1,
@@ -94,24 +101,12 @@ class ServeEngine(Engine):
         raise ValueError(f"{adapter} is no adapter of run '{self._folder.name}'")
 
 
-class ReplicaCaller(RequestCaller):
-    """Asks the replicas of the service."""
-
-    def __init__(
-        self,
-        model: ModelConfig,
-        prompt: PromptConfig,
-        request: GenerationRequest,
-        adapter: str | None,
-        digest: str | None,
-        app: str = APP,
-    ) -> None:
-        super().__init__(model, prompt, request, adapter)
-        self._digest = digest
-        self._replicas = find_model(app)
-
-    def ask(self, requests: list[TokenRequest]) -> list[list[TokenStep]]:
-        return call_again(lambda: self._replicas.generate.remote(requests, self._digest).result())
+def connect_replicas(app: str, digest: str | None) -> Ask:
+    """Return a function that asks the replicas of the service `app`; `digest` is that of the
+    adapter which they must answer with.
+    """
+    replicas = find_model(app)
+    return lambda requests: call_again(lambda: replicas.generate.remote(requests, digest).result())
 
 
 def find_model(app: str = APP) -> Any:

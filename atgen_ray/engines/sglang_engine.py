@@ -8,9 +8,10 @@ something else of that process asks for GPUs, as a training.
 
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,9 @@ from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.core.stored import Stored
 from atgen_ray.engines.base import Engine, TokenRequest, TokenStep
-from atgen_ray.engines.request_caller import RequestCaller
 from atgen_ray.engines.sglang_server import ServerSettings, SGLangServer, count_context
 from atgen_ray.engines.sglang_weights import LORA_RANK, Weights, choose_weights, read_rank
+from atgen_ray.engines.token_calls import Ask, TokenCaller
 from atgen_ray.models.loading import TUNED_DTYPE, load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import (
@@ -61,8 +62,14 @@ class SGLangEngine(Engine):
         servers = _SERVERS.open(self._model, self._engine, weights)
         return map_batches(
             rows,
-            ServerCaller,
-            (self._model, self._prompt, request, weights, servers),
+            TokenCaller,
+            (
+                self._model,
+                self._prompt,
+                request,
+                None,
+                partial(connect_servers, servers, weights),
+            ),
             workers=CALLERS * len(servers),
             cpus=LIGHT_CPUS,
             gpus=0,
@@ -74,30 +81,22 @@ class SGLangEngine(Engine):
         _SERVERS.free_gpus()
         yield
 
+    def close(self) -> None:
+        """End the servers of this process; the next pass starts others."""
+        _SERVERS.close()
 
-class ServerCaller(RequestCaller):
-    """Asks one server for each batch."""
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        prompt: PromptConfig,
-        request: GenerationRequest,
-        weights: Weights,
-        servers: list[Any],
-    ) -> None:
-        super().__init__(model, prompt, request)
-        self._weights = weights
-        self._servers = servers
+def connect_servers(servers: Sequence[Any], weights: Weights) -> Ask:
+    """Return a function that asks one of the servers for outputs with `weights`."""
+    import ray
 
-    def ask(self, requests: list[TokenRequest]) -> list[list[TokenStep]]:
-        import ray
-
+    def ask(requests: list[TokenRequest]) -> list[list[TokenStep]]:
         # The same batch goes to the same server in every attempt, without a count that all share.
-        place = zlib.crc32(repr(requests[0].token_ids).encode()) % len(self._servers)
-        answer = self._servers[place].generate.remote(requests, self._weights)
-        steps: list[list[TokenStep]] = ray.get(answer)
+        place = zlib.crc32(repr(requests[0].token_ids).encode()) % len(servers)
+        steps: list[list[TokenStep]] = ray.get(servers[place].generate.remote(requests, weights))
         return steps
+
+    return ask
 
 
 class ServerActor:
@@ -183,6 +182,15 @@ class ServerSet:
             ray.get([actor.start.remote() for actor in self._open.actors])
             return self._open.actors
 
+    def close(self) -> None:
+        """End the servers."""
+        import ray
+
+        with self._lock:
+            if self._open is not None and ray.is_initialized():
+                self._close(str(ray.get_runtime_context().get_node_id()))
+            self._open = None
+
     def free_gpus(self) -> None:
         """End the servers if they hold GPUs."""
         import ray
@@ -210,7 +218,7 @@ def _start_servers(
     """Return the actors of new servers, which may not answer yet."""
     import ray
 
-    gpus = fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker)
+    gpus = fit_gpus("engine.gpus_per_worker", engine.workers, engine.count_gpus())
     device = find_device(gpus)
     dtype = _name_dtype(model, weights, device)
     settings = ServerSettings(

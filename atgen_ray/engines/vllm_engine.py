@@ -1,123 +1,182 @@
-"""vLLM engine through Ray's own LLM layer (`ray.data.llm`), on a GPU or with the CPU build."""
+"""vLLM engine in actors that stay from the first step of a run to its last.
 
-import math
-import os
+It computes on GPUs, or on a CPU with the build for it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
-from atgen_ray.core.checkpoints import is_adapter, resolve_checkpoint
-from atgen_ray.core.hashing import mix_seed
+from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, TrainingConfig
+from atgen_ray.core.checkpoints import ADAPTER_CONFIG
+from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.core.stored import Stored
-from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
-from atgen_ray.engines.output_rows import (
-    ENTROPY_ALTERNATIVES,
-    encode_rows,
-    failed_row,
-    output_row,
-    summarize_step,
-)
-from atgen_ray.engines.vllm_plugin import LOAD_FORMAT
-from atgen_ray.models.loading import TUNED_DTYPE, load_tokenizer
-from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.engines.base import Engine
+from atgen_ray.engines.token_calls import TokenCaller
+from atgen_ray.engines.vllm_actor import VLLMActor, connect_actors
+from atgen_ray.models.loading import TUNED_DTYPE
 from atgen_ray.ray_runtime.hardware import (
     Device,
-    count_threads,
+    count_gpus,
     fit_cpus,
     resolve_dtype,
     worker_environment,
 )
 from atgen_ray.ray_runtime.nodes import find_device
-from atgen_ray.ray_runtime.placement import fit_gpus
-from atgen_ray.ray_runtime.private_api import settle_on_worker
+from atgen_ray.ray_runtime.placement import fit_gpus, has_room
+from atgen_ray.ray_runtime.workers import MAX_RESTARTS, map_batches
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
 
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has LoRA kernels for
 CPU_KV_CACHE_BYTES = 256 * 2**20
-# CPUs of a task before or after the engine; Ray Data reserves a whole one, which may never be free.
-LIGHT_CPUS = 0.1
-# Stands for the weights until a worker finds them on its node. It is no hub id, for which Ray would
-# ask the hub here.
-SOURCE = "/base"
 # Share of a GPU's memory, vLLM's own default; an engine on a part of a GPU takes that part of it.
 GPU_MEMORY = 0.9
+WORKER = "atgen_ray.engines.vllm_worker.AdapterWorker"
+LIGHT_CPUS = 0.1  # of a task that encodes prompts and decodes answers
+# Batches at an engine at once. A GPU answers hundreds of prompts together; on a CPU the second
+# batch is there for when the first one ends.
+BATCHES_ON_GPU = 8
+BATCHES_ON_CPU = 2
+CALLS = 1000  # that an actor answers at once; Ray's default of an asynchronous actor
+SHUTDOWN_SECONDS = 10.0  # for an engine to end its processes before its actor is killed
 
 
 class VLLMEngine(Engine):
-    """Continuous batching in the engine actors of `ray.data.llm`."""
+    """Continuous batching in Ray actors, one for each of `engine.workers`.
+
+    The actors start at the first use and stay. They belong to the process that made this object
+    and end with it, or with `close`.
+    """
 
     name = "vllm"
 
-    def __init__(self, model: ModelConfig, prompt: PromptConfig, engine: EngineConfig) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        prompt: PromptConfig,
+        engine: EngineConfig,
+        training: TrainingConfig | None = None,
+    ) -> None:
+        """`training` is what the engine makes room for in `released`."""
         self._model = model
         self._prompt = prompt
         self._engine = engine
+        self._training = training
+        self._actors: list[Any] = []
+        # What the engines of `_actors` were started with: a whole tuned model, and arguments.
+        self._kind: tuple[Stored | None, dict[str, Any]] = (None, {})
+        self._gpus = 0.0  # that each of them reserves
 
     def generate(
         self, rows: "Dataset", request: GenerationRequest, adapter: Stored | None
     ) -> "Dataset":
-        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+        # Three cases: a whole model of a full fine-tuning, an adapter that vLLM applies by name, or
+        # one that is merged into the weights.
+        whole = adapter is not None and not adapter.holds(ADAPTER_CONFIG)
+        by_name = adapter is not None and not whole and _takes_by_name(self._engine, adapter)
+        # What engines reserve is no longer free, so it is asked for before the first one starts.
+        if not self._actors:
+            engine = self._engine
+            self._gpus = fit_gpus("engine.gpus_per_worker", engine.workers, engine.count_gpus())
+        device = find_device(self._gpus)
+        tuned = adapter is not None and not (by_name and device.cuda)
+        arguments = {
+            **self.engine_arguments(device, self._gpus, tuned),
+            **_executor_arguments(self._gpus),
+            **({"enable_sleep_mode": True} if device.cuda else {}),
+            **(
+                _name_arguments(adapter)
+                if adapter and by_name
+                else {"worker_extension_cls": WORKER}
+            ),
+            **self._engine.options,
+        }
+        kind = (adapter if whole else None, arguments)
+        if kind != self._kind:
+            self.close()
+            self._start(*kind, device)
+            self._kind = kind
+        batches = BATCHES_ON_GPU if device.cuda else BATCHES_ON_CPU
+        return map_batches(
+            rows,
+            TokenCaller,
+            (
+                self._model,
+                self._prompt,
+                request,
+                None,
+                partial(connect_actors, self._actors, None if whole else adapter),
+            ),
+            workers=batches * self._engine.workers,
+            cpus=LIGHT_CPUS,
+            gpus=0,
+        )
+
+    @contextmanager
+    def released(self, run: str) -> Iterator[None]:
+        """Let training have the GPUs: engines sleep if Ray has room for it beside them, and end
+        otherwise.
+        """
+        if not self._leaves_room():
+            self.close()
+        sleeping = list(self._actors) if "enable_sleep_mode" in self._kind[1] else []
+        _call(sleeping, "sleep")
+        try:
+            yield
+        finally:
+            _call(sleeping, "wake_up")
+
+    def close(self) -> None:
+        """End the engines; the next pass starts others."""
+        import ray
+        from ray.exceptions import RayError
+
+        actors = self._actors
+        self._actors = []
+        self._kind = (None, {})
+        for actor in actors:
+            with suppress(RayError):
+                ray.get(actor.shut_down.remote(), timeout=SHUTDOWN_SECONDS)
+            ray.kill(actor)
+
+    def _start(self, whole: Stored | None, arguments: dict[str, Any], device: Device) -> None:
+        """Start the actors and wait until their engines are ready."""
+        import ray
 
         engine = self._engine
-        gpus = fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker)
-        device = find_device(gpus)
-        cpus = fit_cpus(engine.workers, engine.cpus_per_worker)
-        processor = build_processor(
-            vLLMEngineProcessorConfig(
-                model_source=SOURCE,
-                engine_kwargs=dict(engine.options),
-                concurrency=(engine.workers, engine.workers),
-                batch_size=engine.batch_size,
-                should_continue_on_error=True,
-                chat_template_stage=False,
-                tokenize_stage=False,
-                detokenize_stage=False,
-                log_engine_metrics=False,
-                placement_group_config={
-                    "bundles": [{"GPU": gpus, "CPU": cpus} if gpus else {"CPU": cpus}]
-                },
-                runtime_env={
-                    "env_vars": worker_environment(engine.threads_per_worker)
-                    | vllm_environment(device.cuda)
-                },
-            ),
-            preprocess=partial(
-                _to_engine,
-                request=request,
-                stage=(self._model, self._prompt),
-            ),
-            preprocess_map_kwargs={"num_cpus": LIGHT_CPUS},
+        environment = worker_environment(engine.threads_per_worker) | vllm_environment(device.cuda)
+        actor_class = ray.remote(VLLMActor).options(
+            num_cpus=fit_cpus(engine.workers, engine.cpus_per_worker),
+            num_gpus=self._gpus,
+            max_concurrency=CALLS,
+            max_restarts=MAX_RESTARTS,
+            max_task_retries=MAX_RESTARTS,
+            runtime_env={"env_vars": environment},
         )
-        settle_on_worker(processor, partial(self.settle, device, gpus, adapter))
-        to_output = partial(_to_output, request=request, stage=(self._model, self._prompt))
-        return processor(rows).map_batches(
-            to_output, batch_size=None, batch_format="pandas", num_cpus=LIGHT_CPUS
-        )
+        self._actors = [
+            actor_class.remote(self._model, self._prompt, engine, whole, arguments)
+            for _ in range(engine.workers)
+        ]
+        _call(self._actors, "wait_ready")
 
-    def settle(
-        self, device: Device, gpus: float, adapter: Stored | None
-    ) -> tuple[str, dict[str, Any], str | None]:
-        """Return what an engine on this node starts with: the folder or hub id of its weights, its
-        arguments, and the folder of an adapter that it is to apply by name.
-
-        Paths are those of this node, which has its own caches.
-        """
-        threads = count_threads(self._engine.workers, self._engine.threads_per_worker)
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # the process of the engine takes it from here
-        # Three cases: a whole model of a full fine-tuning, an adapter that vLLM applies by name, or
-        # one that is merged into the weights while they are read.
-        folder = None if adapter is None else adapter.local()
-        whole = folder is not None and not is_adapter(folder)
-        by_name = folder is not None and not whole and _takes_by_name(self._engine.adapters, folder)
-        tuned = folder is not None and not (by_name and device.cuda)
-        arguments = self.engine_arguments(device, gpus, tuned)
-        arguments |= self._adapter_arguments(None if whole else folder, by_name)
-        source = str(folder) if whole else resolve_checkpoint(self._model.id)
-        return source, arguments | self._engine.options, str(folder) if by_name else None
+    def _leaves_room(self) -> bool:
+        """Return whether Ray has room for the training beside the engines."""
+        training = self._training
+        if not self._actors or not self._gpus or training is None:
+            return True
+        if not training.uses_gpus(count_gpus()):
+            return True
+        # A training by one worker takes what a part of a GPU leaves.
+        if self._gpus < 1 and training.workers == 1:
+            return True
+        return has_room([{"GPU": training.gpus_per_worker}] * training.workers)
 
     def engine_arguments(self, device: "Device", gpus: float, tuned: bool) -> dict[str, Any]:
         """Return the arguments of a vLLM engine, without `engine.options`.
@@ -152,22 +211,61 @@ class VLLMEngine(Engine):
             }
         return arguments
 
-    def _adapter_arguments(self, adapter: Path | None, by_name: bool) -> dict[str, Any]:
-        """Return the arguments that add the adapter, by name or while weights are read."""
-        if adapter is None:
-            return {}
-        if by_name:
-            from peft import PeftConfig
 
-            rank = PeftConfig.from_pretrained(str(adapter)).r
-            # One slot more than adapters: without a free one, vLLM answers requests for the base
-            # model with the adapter.
-            return {
-                "enable_lora": True,
-                "max_loras": 2,
-                "max_lora_rank": max(8, 2 ** math.ceil(math.log2(rank))),
-            }
-        return {"load_format": LOAD_FORMAT, "model_loader_extra_config": {"adapter": str(adapter)}}
+def _takes_by_name(engine: EngineConfig, adapter: Stored) -> bool:
+    """Return whether vLLM applies the adapter by name; it does not support DoRA, which is merged
+    into the weights.
+    """
+    from peft import PeftConfig
+
+    if engine.adapters != "name":
+        return False
+    return not PeftConfig.from_pretrained(str(adapter.local())).use_dora
+
+
+def _executor_arguments(gpus: float) -> dict[str, Any]:
+    """Return the arguments that say where an engine with `gpus` GPUs computes."""
+    if gpus < 2:
+        # In the engine's own process: a worker process beside it would poll for every step.
+        return {"distributed_executor_backend": "uni"}
+    # On the GPUs of one node. Ray makes them visible to the actor, and the engine starts a process
+    # for each.
+    return {"distributed_executor_backend": "mp", "tensor_parallel_size": int(gpus)}
+
+
+def read_rank(adapter: Path) -> int:
+    """Return the rank of the adapter in a peft folder."""
+    from peft import PeftConfig
+
+    return int(PeftConfig.from_pretrained(str(adapter)).r)
+
+
+def _name_arguments(adapter: Stored) -> dict[str, Any]:
+    """Return the arguments of an engine that takes adapters like this one by name.
+
+    Raises:
+        UserError: the adapter's rank is larger than any that vLLM takes.
+    """
+    rank = read_rank(adapter.local())
+    if rank > RANKS[-1]:
+        raise UserError(
+            f"the adapter's rank is {rank}, expected at most {RANKS[-1]} with "
+            f"engine.adapters=name: set engine.adapters=merged, or a smaller training.rank"
+        )
+    # One slot more than adapters: without a free one, vLLM answers requests for the base model with
+    # the adapter.
+    return {
+        "enable_lora": True,
+        "max_loras": 2,
+        "max_lora_rank": next(size for size in RANKS if size >= rank),
+    }
+
+
+def _call(actors: list[Any], method: str) -> None:
+    """Call a method of every actor and wait for all of them."""
+    import ray
+
+    ray.get([getattr(actor, method).remote() for actor in actors])
 
 
 def vllm_environment(on_gpu: bool) -> dict[str, str]:
@@ -179,95 +277,3 @@ def vllm_environment(on_gpu: bool) -> dict[str, str]:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
     return environment
-
-
-def _builder(model: ModelConfig, prompt: PromptConfig) -> Any:
-    """Return the prompt builder of this worker process; it is built once."""
-    key = model.model_dump_json() + prompt.model_dump_json()
-    if key not in _BUILDERS:
-        _BUILDERS[key] = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
-    return _BUILDERS[key]
-
-
-_BUILDERS: dict[str, Any] = {}
-
-
-def _to_engine(
-    row: dict[str, Any],
-    request: GenerationRequest,
-    stage: tuple[ModelConfig, PromptConfig],
-) -> dict[str, Any]:
-    """Return the input of the engine stage. A prompt that cannot be built is sent as one token, and
-    reported afterwards.
-    """
-    builder = _builder(*stage)
-    prompts, failed = encode_rows(builder, [row])
-    drawn = row["sample"] > 0
-    # The same keys and types in every row: Ray Data turns an integer that some rows lack into a
-    # float.
-    sampling = {
-        "max_tokens": 1 if failed else request.max_new_tokens,
-        "temperature": request.temperature if drawn else 0.0,
-        "top_p": request.top_p if drawn else 1.0,
-        "seed": mix_seed(request.seed, row["id"], row["sample"]) % 2**31,
-        "logprobs": max(ENTROPY_ALTERNATIVES, request.top_logprobs),
-        "stop_token_ids": builder.stop_ids,
-        "detokenize": False,
-    }
-    tokens = builder.stop_ids[:1] if failed else prompts[0].token_ids
-    return {
-        "tokenized_prompt": tokens,
-        "sampling_params": sampling,
-        "reason": failed[0]["error"] if failed else "",
-    }
-
-
-def _to_output(
-    batch: Any, request: GenerationRequest, stage: tuple[ModelConfig, PromptConfig]
-) -> Any:
-    """Return OUTPUT_SCHEMA from the results of the engine stage, its own failures included."""
-    import pyarrow as pa
-
-    builder = _builder(*stage)
-    rows = []
-    for row in batch.to_dict("records"):
-        # Our own reason comes first: such a prompt was sent only to keep its row in the dataset.
-        reason = row["reason"] or row["__inference_error__"]
-        if reason:
-            rows.append(failed_row(row["id"], row["sample"], reason))
-            continue
-        tokens = [int(token) for token in row["generated_tokens"]]
-        steps = [
-            summarize_step(_read_alternatives(step), token, request.top_logprobs)
-            for step, token in zip(row["logprobs"], tokens, strict=True)
-        ]
-        stopped = bool(tokens) and tokens[-1] in builder.stop_ids
-        rows.append(
-            output_row(
-                id=row["id"],
-                sample=row["sample"],
-                prompt_tokens=int(row["num_input_tokens"]),
-                text=builder.decode(tokens),
-                token_ids=tokens,
-                logprobs=[step[0] for step in steps],
-                entropies=[step[1] for step in steps],
-                top_logprobs=[step[2] for step in steps],
-                finish_reason="stop" if stopped else "length",
-            )
-        )
-    return pa.Table.from_pylist(rows, schema=OUTPUT_SCHEMA)
-
-
-def _takes_by_name(adapters: str, adapter: Path) -> bool:
-    """Return whether vLLM applies the adapter by name; it does not support DoRA, which is merged
-    into the weights.
-    """
-    from peft import PeftConfig
-
-    return adapters == "name" and not PeftConfig.from_pretrained(str(adapter)).use_dora
-
-
-def _read_alternatives(step: Any) -> dict[int, float]:
-    """Return one step as Ray Data hands it on: a mapping, or pairs, some of them empty."""
-    items = step.items() if isinstance(step, dict) else step
-    return {int(key): float(value["logprob"]) for key, value in items if value is not None}

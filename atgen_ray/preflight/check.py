@@ -33,10 +33,8 @@ class Setting:
 
     @property
     def trains_on_gpu(self) -> bool:
-        """Return whether training workers get GPUs, by the rule of `train_adapter`."""
-        training = self.config.training
-        wanted = training.workers * training.gpus_per_worker
-        return self.gpus >= wanted if training.use_gpu is None else training.use_gpu
+        """Return whether training workers get GPUs."""
+        return self.config.training.uses_gpus(self.gpus)
 
 
 Check = Callable[[Setting], Iterator[str]]

@@ -85,6 +85,12 @@ def check_gpus(key: str, gpus: float, workers: int = 1) -> None:
     )
 
 
+def has_room(bundles: Sequence[Bundle]) -> bool:
+    """Return whether all bundles fit now beside what is reserved."""
+    _, free = _measure_nodes(_read_status())
+    return _fits(bundles, free)
+
+
 def describe_waiting(gpus: bool = True) -> str | None:
     """Return one line on what Ray cannot place now and what is free; None if nothing waits.
 

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-# Returns the weights, the arguments and the adapter of a vLLM engine; see `settle_on_worker`.
-Settle = Callable[[], tuple[str, dict[str, Any], str | None]]
-
 
 def requires_token() -> bool:
     """Return whether Ray's ports refuse callers without a token.
@@ -113,43 +110,6 @@ def deploy_in_background(schema: Any, proxy_location: Any) -> None:
     client.deploy_apps(schema, _blocking=False)
 
 
-def settle_on_worker(processor: Any, settle: Settle) -> None:
-    """Make each vLLM engine of a processor of `ray.data.llm` start with what `settle` returns on
-    its own node.
-
-    The public configuration wants weights and adapters as paths, the same for all nodes.
-    """
-    name = "vLLMEngineStage"
-    stage = processor.get_stage_by_name(name)
-    arguments = stage.fn_constructor_kwargs | {"settle": settle}
-    # A copy, since an assignment would make Ray derive the resources again, without our own.
-    processor.stages[name] = stage.model_copy(
-        update={"fn": settled_stage_class(), "fn_constructor_kwargs": arguments}
-    )
-
-
-@cache
-def settled_stage_class() -> type[Any]:
-    """Return Ray's stage of vLLM with one more argument, `settle`; see `settle_on_worker`."""
-    from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMEngineStageUDF
-
-    class SettledStage(vLLMEngineStageUDF):
-        """Ray's stage, whose weights, arguments and adapter are found where it runs."""
-
-        def __init__(self, *, settle: Settle, engine_kwargs: dict[str, Any], **more: Any) -> None:
-            source, arguments, self._adapter = settle()
-            more["model"] = source
-            super().__init__(engine_kwargs=engine_kwargs | arguments, **more)
-
-        async def udf(self, rows: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-            # A row that names another model than the stage's is answered with that adapter.
-            named = {"model": self._adapter} if self._adapter else {}
-            async for output in super().udf([row | named for row in rows]):
-                yield output
-
-    return SettledStage
-
-
 @cache
 def vllm_engine_class() -> type[Any]:
     """Return Ray's vLLM engine, changed so that one CPU worker runs in the engine's process.
@@ -216,14 +176,3 @@ async def unload_lora(engine: Any, name: str) -> None:
     from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
 
     await engine._oai_models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
-
-
-def has_load_format(name: str) -> bool:
-    """Return whether vLLM knows the load format `name`.
-
-    The public `register_model_loader` warns when a format is registered twice, and nothing public
-    lists the formats.
-    """
-    from vllm.model_executor.model_loader import _LOAD_FORMAT_TO_MODEL_LOADER
-
-    return name in _LOAD_FORMAT_TO_MODEL_LOADER

@@ -7,6 +7,7 @@ needs its record. Hence a run may die at any point, and a new controller continu
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -100,6 +101,10 @@ class Controller:
             reason = self.run_round(round) or self.find_stop(round)
         self._require_labels(round, reason)
         return reason
+
+    def close(self) -> None:
+        """End what the run keeps between its steps."""
+        self._model.engine.close()
 
     def run_round(self, round: int) -> str | None:
         """Run one round; return why the run ends in the middle of it, or None."""
@@ -313,12 +318,14 @@ class Controller:
                 Shot(input=self._state.texts[label.id], output=label.text) for label in labels
             ]
             model, prompt = show_solved(config.model, config.prompt, solved)
-            engine = build_engine(model, prompt, config.engine, self._folder)
             splits = dict.fromkeys(references, "test")
             rows: list[dict[str, Any]] = []
             metrics: dict[str, Any] = {}
             if splits:
-                rows, metrics = self._score(round, splits, references, progress, engine)
+                # Its prompts are longer than those of the run's engine. Two engines need not fit.
+                self._model.engine.close()
+                with closing(build_engine(model, prompt, config.engine, self._folder)) as engine:
+                    rows, metrics = self._score(round, splits, references, progress, engine)
             self._folder.write_jsonl(f"{round_folder(round)}/few_shot.jsonl", rows)
             self._folder.write_json(path, metrics)
             self._folder.remove(f"{round_folder(round)}/few_shot.parts")

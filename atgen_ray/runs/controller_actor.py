@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 import traceback
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -194,7 +195,7 @@ class ControllerActor:
             controller = Controller(
                 self._config, self._journal, lease, folder, self._tracker, remote
             )
-            with watch_waiting(self._tracker.wait):
+            with closing(controller), watch_waiting(self._tracker.wait):
                 reason = controller.run_selection() if self._goal == "select" else controller.run()
             if self._goal != "measure":
                 publish_report(self._config, self._journal, folder, reason)

@@ -8,6 +8,7 @@ import pyarrow as pa
 from atgen_ray.config import RunConfig
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest, Progress
+from atgen_ray.core.stored import Stored
 from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.base import Engine
 from atgen_ray.engines.choice import explain_choice
@@ -39,8 +40,11 @@ class RoundModel:
         self._state = state
         self._folder = folder
         self._on_reuse = on_reuse
+        self._checked: set[Stored] = set()  # adapters that the engine was seen to compute with
         self._on_choice: Callable[[dict[str, Any]], None] | None = on_choice
-        self.engine = build_engine(config.model, config.prompt, config.engine, folder)
+        self.engine = build_engine(
+            config.model, config.prompt, config.engine, folder, config.training
+        )
 
     def answer(
         self,
@@ -71,9 +75,20 @@ class RoundModel:
             self._explain()
             generator = untuned or self.engine
             parts = f"{round_folder(round)}/{name}.parts"
-            return generate_features(
-                generator, rows, request, adapter, self._folder, parts, engine.batch_size, progress
-            )
+            try:
+                return generate_features(
+                    generator,
+                    rows,
+                    request,
+                    adapter,
+                    self._folder,
+                    parts,
+                    engine.batch_size,
+                    progress,
+                )
+            finally:
+                if not engine.keep:
+                    generator.close()
 
         # Only greedy outputs of the untuned model are the same in every run that shares the cache.
         if self._config.cache is not None and adapter is None and not samples and untuned is None:
@@ -90,10 +105,28 @@ class RoundModel:
         else:
             features = generate(examples)
         if adapter is not None and self.engine.name != "transformers" and engine.check_rows:
-            check_adapter(
-                examples, features, model, self._config.prompt, engine, adapter, engine.check_rows
-            )
+            self._check(adapter, examples, features)
         return features
+
+    def _check(self, adapter: Stored, examples: pa.Table, features: pa.Table) -> None:
+        """Check outputs with `adapter`, once for each adapter that the engine is given.
+
+        An engine that is kept has the same weights in the next pass with this adapter. The check
+        loads the base model a second time, which takes longer than many a pass.
+        """
+        engine = self._config.engine
+        if engine.keep and adapter in self._checked:
+            return
+        check_adapter(
+            examples,
+            features,
+            self._config.model,
+            self._config.prompt,
+            engine,
+            adapter,
+            engine.check_rows,
+        )
+        self._checked.add(adapter)
 
     def _explain(self) -> None:
         """Say once which engine works, where and why; replicas of the service are not ours."""

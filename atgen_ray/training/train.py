@@ -84,8 +84,7 @@ def train_adapter(
     from atgen_ray.training.methods import check_method, check_start
     from atgen_ray.training.ray_train import train_distributed
 
-    wanted = training.workers * training.gpus_per_worker
-    use_gpu = training.use_gpu if training.use_gpu is not None else count_gpus() >= wanted
+    use_gpu = training.uses_gpus(count_gpus())
     check_method(training, use_gpu)
     check_start(start_from, training)
     # Sorted, so that the schedule depends on the seed alone and not on the order of labels.

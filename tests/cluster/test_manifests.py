@@ -49,6 +49,10 @@ def test_the_settings_of_each_vllm_configuration_are_known_to_vllm_and_ray() -> 
         engine = service.engine.model_copy(update={"adapters": "name"})
         named = configure_vllm(service.model_copy(update={"engine": engine}))
         assert named.engine_kwargs["max_loras"] > service.replica.adapters
+        engine = service.engine.model_copy(update={"gpus_per_worker": 4.0, "options": {}})
+        split = configure_vllm(service.model_copy(update={"engine": engine}))
+        assert split.engine_kwargs["tensor_parallel_size"] == 4
+        assert split.placement_group_config["bundle_per_worker"]["GPU"] == 1
 
 
 @pytest.mark.parametrize("name", ["aws", "on-premise"])

@@ -42,7 +42,7 @@ DECIDED = {
         "id revision trust_remote_code dtype max_prompt_tokens max_new_tokens",
     ),
     "EngineConfig": (
-        "workers cpus_per_worker threads_per_worker gpus_per_worker batch_size check_rows "
+        "workers cpus_per_worker threads_per_worker gpus_per_worker keep batch_size check_rows "
         "adapter_tolerance",
         "backend adapters options",
     ),

@@ -57,6 +57,11 @@ WRONG_SETTINGS = {
     ),
     "training={1: 2}": "unknown key 'training.1'; known: accumulation, alpha, backend, ",
     'training={"epochs\\nseed": 2}': r"unknown key 'training.epochs\nseed'; did you mean 'epochs'?",
+    # GPUs of an engine
+    "engine.gpus_per_worker=2.5": "engine.gpus_per_worker is 2.5, expected a whole number above 1",
+    "engine={gpus_per_worker: 3, options: {tensor_parallel_size: 2}}": (
+        "engine.gpus_per_worker is 3, expected 2, since options split the model into as many parts"
+    ),
     # values of the wrong type
     "training.rank=high": "training.rank is 'high', expected a valid integer",
     "training.rank=2.5": "training.rank is 2.5, expected a valid integer",

@@ -1,6 +1,6 @@
 """Examples and helpers for engine tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pytest
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.core.stored import at_path
+from atgen_ray.engines.base import Engine
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.registry import build_engine
 from atgen_ray.store.run_folder import RunFolder
@@ -29,8 +30,35 @@ def model(tiny_model: str) -> ModelConfig:
     return ModelConfig(id=tiny_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=10)
 
 
+@pytest.fixture(scope="session")
+def open_engine(ray_session: None) -> Iterator[Callable[..., Engine]]:
+    """Makes engines. The last one is kept, for tests that need the same one after another; SGLang's
+    server stays for all tests that fit it.
+    """
+    opened: list[tuple[str, Engine]] = []
+    sglang: dict[str, Engine] = {}
+
+    def open_one(model: ModelConfig, prompt: PromptConfig, config: EngineConfig) -> Engine:
+        key = "".join(part.model_dump_json() for part in (model, prompt, config))
+        if config.backend == "sglang":
+            if key not in sglang:
+                sglang[key] = build_engine(model, prompt, config)
+            return sglang[key]
+        if not opened or opened[-1][0] != key:
+            while opened:
+                opened.pop()[1].close()
+            opened.append((key, build_engine(model, prompt, config)))
+        return opened[-1][1]
+
+    yield open_one
+    for engine in (*(engine for _, engine in opened), *sglang.values()):
+        engine.close()
+
+
 @pytest.fixture
-def generate(ray_session: None, model: ModelConfig, examples: pa.Table, tmp_path: Path) -> Generate:
+def generate(
+    open_engine: Callable[..., Engine], model: ModelConfig, examples: pa.Table, tmp_path: Path
+) -> Generate:
     """Features of the examples (or `rows`) from an engine set up by keyword."""
 
     def run(
@@ -48,7 +76,7 @@ def generate(ray_session: None, model: ModelConfig, examples: pa.Table, tmp_path
             **{"backend": "transformers", "batch_size": 8, "threads_per_worker": 1} | engine
         )
         return generate_features(
-            build_engine(
+            open_engine(
                 model.model_copy(update={"dtype": dtype}), prompt or PromptConfig(), config
             ),
             examples if rows is None else rows,

@@ -1,11 +1,15 @@
-"""Real vLLM through Ray's LLM layer, and SGLang's real server, against transformers on the same
+"""Real vLLM in the actors of a run, and SGLang's real server, against transformers on the same
 weights.
 """
 
+import os
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -45,8 +49,9 @@ def test_base_model_samples_and_bad_rows(
         assert np.all(np.array(row["entropies"]) <= np.array(twin["entropies"]) + 1e-3)
 
 
-@pytest.mark.parametrize("adapters", ["merged", "name"])
-@pytest.mark.parametrize("backend", ["vllm", "sglang"])
+# The last engine of vLLM is "merged", which the next test has too.
+@pytest.mark.parametrize("adapters", ["name", "merged"])
+@pytest.mark.parametrize("backend", ["sglang", "vllm"])
 def test_adapter_answers_are_the_adapters(
     generate: Generate,
     examples: pa.Table,
@@ -63,6 +68,49 @@ def test_adapter_answers_are_the_adapters(
     )
     assert effect is not None
     assert effect.error < 1e-3
+
+
+@pytest.fixture
+def other_adapter(adapter: Path, tmp_path: Path) -> Path:
+    """An adapter of the same settings with the opposite effect."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "other"
+    shutil.copytree(adapter, folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    opposite = {name: -tensor if "lora_A" in name else tensor for name, tensor in weights.items()}
+    save_file(opposite, folder / "adapter_model.safetensors")
+    return folder
+
+
+def pid_of_engine() -> int:
+    """The process of the one vLLM actor that lives on this session's Ray."""
+    processes = psutil.Process().children(recursive=True)
+    (pid,) = [each.pid for each in processes if "ray::VLLMActor" in "".join(each.cmdline())]
+    return pid
+
+
+def test_one_engine_takes_adapter_after_adapter_and_outlives_its_death(
+    generate: Generate, adapter: Path, other_adapter: Path
+) -> None:
+    kept = {"backend": "vllm", "adapters": "merged"}
+    expected = {
+        path: generate(adapter=path, folder=f"transformers-{index}")
+        for index, path in enumerate((adapter, other_adapter))
+    }
+    assert expected[adapter]["text"] != expected[other_adapter]["text"]
+    assert_same_outputs(generate(adapter=adapter, folder="a", **kept), expected[adapter])
+    pid = pid_of_engine()
+    assert_same_outputs(
+        generate(adapter=other_adapter, folder="b", **kept), expected[other_adapter]
+    )
+    assert pid_of_engine() == pid
+    os.kill(pid, signal.SIGKILL)
+    # Ray starts another, which nobody tells what its predecessor had.
+    assert_same_outputs(
+        generate(adapter=other_adapter, folder="c", **kept), expected[other_adapter]
+    )
+    assert pid_of_engine() != pid
 
 
 def test_vllm_is_the_choice_where_it_is_installed(model: ModelConfig) -> None:

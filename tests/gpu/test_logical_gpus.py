@@ -3,6 +3,7 @@ the CPU.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,31 @@ ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
 scaling = ScalingConfig(num_workers=2, use_gpu=True, resources_per_worker={"CPU": 0.5, "GPU": 1})
 TorchTrainer(look, train_loop_config=os.environ["FOLDER"], torch_config=DeviceConfig(), scaling_config=scaling,
              run_config=RunConfig(storage_path=os.environ["FOLDER"] + "/work")).fit()
+"""
+
+
+ROOM = """
+import json, os, time, ray, ray.data, pyarrow
+from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, TrainingConfig
+from atgen_ray.core.records import GenerationRequest
+from atgen_ray.engines.vllm_engine import VLLMEngine
+
+ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+model = ModelConfig(id=os.environ["MODEL"], dtype="float32", max_prompt_tokens=80, max_new_tokens=2)
+engine = VLLMEngine(model, PromptConfig(), EngineConfig(), TrainingConfig(workers=1))
+rows = ray.data.from_arrow(pyarrow.table({"id": ["a"], "text": ["count"], "sample": pyarrow.array([0], pyarrow.int32())}))
+found = {"answers": engine.generate(rows, GenerationRequest(2), None).take_all()}
+free = lambda: ray.available_resources().get("GPU", 0.0)
+found["beside"] = free()
+with engine.released("run"):
+    found["one"] = free()
+engine._training = TrainingConfig(workers=2)
+with engine.released("run"):
+    deadline = time.monotonic() + 30
+    while free() < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    found["two"] = free()
+print(json.dumps(found, default=str))
 """
 
 
@@ -89,6 +115,24 @@ def test_runs_of_a_sweep_share_a_gpu(
         json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"type": "run"')
     ]
     assert [end["status"] for end in ends] == ["finished", "finished"], ends
+
+
+def test_a_vllm_engine_stays_where_training_has_room_beside_it_and_ends_otherwise(
+    cluster: dict[str, str], tiny_model: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ROOM],
+        env=os.environ | cluster | {"MODEL": tiny_model},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout.splitlines()[-1])
+    assert found["answers"][0]["error"] is None
+    assert found["beside"] == 1  # it reserves one of the two
+    assert found["one"] == 1
+    assert found["two"] == 2
 
 
 def test_torch_distributed_takes_what_the_workers_really_have(

@@ -3,6 +3,7 @@ model.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
@@ -121,16 +122,17 @@ class LocalModel:
             seed=mix_seed(self._seed, "annotation", name),
         )
         parts = f"{self._parts}/{name}"
-        features = generate_features(
-            engine,
-            examples,
-            request,
-            None,
-            self._folder,
-            parts,
-            config.engine.batch_size,
-            self._progress,
-        )
+        with closing(engine):
+            features = generate_features(
+                engine,
+                examples,
+                request,
+                None,
+                self._folder,
+                parts,
+                config.engine.batch_size,
+                self._progress,
+            )
         self._folder.remove(parts)
         return {row["id"]: row for row in features.to_pylist()}
 

@@ -11,11 +11,9 @@ This module adds:
 import asyncio
 import logging
 import os
-import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from ray import serve
@@ -25,9 +23,9 @@ from ray.serve.llm.deployment import LLMServer
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.engines.base import TokenRequest, TokenStep
-from atgen_ray.engines.output_rows import ENTROPY_ALTERNATIVES, summarize_step
 from atgen_ray.engines.serve_engine import MODEL
-from atgen_ray.engines.vllm_engine import VLLMEngine, vllm_environment
+from atgen_ray.engines.vllm_engine import VLLMEngine, read_rank, vllm_environment
+from atgen_ray.engines.vllm_tokens import complete
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime import private_api
@@ -74,7 +72,7 @@ def deploy_vllm(service: ServiceConfig) -> serve.Application:
 def configure_vllm(service: ServiceConfig) -> LLMConfig:
     """Return Ray's configuration of the service's model."""
     engine = service.engine
-    gpus = service.engine.gpus_per_worker or 0.0
+    gpus = engine.gpus_per_worker or 0.0
     device = find_device(gpus)
     on_gpu = device.cuda
     # One set of weights serves the base model and the adapters; vLLM's LoRA kernels on a GPU have
@@ -90,18 +88,21 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
         arguments |= {
             "enable_lora": True,
             "max_loras": service.replica.adapters + 1,
-            "max_lora_rank": 64,
+            "max_lora_rank": service.replica.rank,
         }
     else:
-        arguments |= {"worker_extension_cls": "atgen_ray.engines.vllm_plugin.AdapterWorker"}
+        arguments |= {"worker_extension_cls": "atgen_ray.engines.vllm_worker.AdapterWorker"}
     if on_gpu:
         arguments |= {
             "enable_sleep_mode": True,
             "disable_log_stats": False,
         }  # Ray exports its metrics
     worker = {"CPU": engine.cpus_per_worker}
+    if gpus > 1:
+        # Ray places every part of the model by itself, on one node or on several.
+        arguments |= {"tensor_parallel_size": int(gpus)}
     if gpus:
-        worker["GPU"] = gpus
+        worker["GPU"] = min(gpus, 1.0)
     return LLMConfig(
         model_loading_config={
             "model_id": "base",
@@ -268,6 +269,13 @@ class VLLMReplica(LLMServer):
             self._loading.release()
 
     async def _load_name(self, name: str, adapter: Adapter) -> None:
+        rank = read_rank(adapter.path)
+        if rank > self._service.replica.rank:
+            raise ApiError(
+                409,
+                f"adapter '{adapter.name}' has rank {rank}, and replica.rank of this service is "
+                f"{self._service.replica.rank}",
+            )
         await private_api.load_lora(self.engine, name, adapter.path)
 
     async def _make_room(self) -> None:
@@ -309,44 +317,12 @@ class VLLMReplica(LLMServer):
         Raises:
             RuntimeError: vLLM refused the prompt or failed on it.
         """
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-        from vllm.v1.engine.exceptions import EngineGenerateError
 
-        # Entropy is estimated from the likeliest tokens, of which vLLM returns as many as asked
-        # for.
-        settings = SamplingParams(
-            max_tokens=request.max_new_tokens,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            seed=request.seed,
-            logprobs=max(ENTROPY_ALTERNATIVES, request.top_logprobs),
-            stop_token_ids=list(self._prompts.stop_ids),
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        prompt = {"prompt_token_ids": list(request.token_ids)}
-        try:
-            outputs = private_api.generate_tokens(
-                self.engine, prompt, settings, uuid.uuid4().hex, served
-            )
-            (answer,) = [output async for output in outputs]
-        except (ValueError, EngineGenerateError) as error:
-            raise RuntimeError(f"vLLM: {error}") from error
-        return read_steps(answer.outputs[0], request.top_logprobs)
+        def generate(prompt: Any, settings: Any, request_id: str) -> AsyncIterator[Any]:
+            return private_api.generate_tokens(self.engine, prompt, settings, request_id, served)
+
+        return await complete(generate, request, self._prompts.stop_ids)
 
 
 def _key(adapter: Adapter | None) -> str | None:
     return adapter.key if adapter else None
-
-
-def read_steps(output: Any, top: int) -> list[TokenStep]:
-    """Return the steps of vLLM's `CompletionOutput`, each with its `top` likeliest alternatives."""
-    steps = []
-    for token, alternatives in zip(output.token_ids, output.logprobs, strict=True):
-        values = {each: value.logprob for each, value in alternatives.items()}
-        logprob, entropy, _ = summarize_step(values, token, top)
-        ranked = sorted(values.items(), key=lambda pair: -pair[1])
-        steps.append(TokenStep(token, logprob, entropy, ranked[:top]))
-    steps[-1] = replace(steps[-1], finish=output.finish_reason)
-    return steps

@@ -1,6 +1,10 @@
-"""Workers of Ray Data that ask something else for tokens: replicas of the service, or a server."""
+"""Workers of Ray Data that ask for tokens elsewhere.
 
-from collections.abc import Sequence
+They ask replicas of the service, or the vLLM actors of a run. They encode prompts and decode
+answers, so that the process with the model does neither.
+"""
+
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
@@ -12,8 +16,11 @@ from atgen_ray.engines.output_rows import Prompt, Row, encode_rows, generate_or_
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 
+# Answers requests, each with the steps of its output, in their order.
+Ask = Callable[[list[TokenRequest]], Sequence[Sequence[TokenStep]]]
 
-class RequestCaller:
+
+class TokenCaller:
     """Turns batches of rows into requests, and the tokens of the answers into output rows."""
 
     def __init__(
@@ -21,27 +28,22 @@ class RequestCaller:
         model: ModelConfig,
         prompt: PromptConfig,
         request: GenerationRequest,
-        adapter: str | None = None,
+        adapter: str | None,
+        connect: Callable[[], Ask],
     ) -> None:
+        """`adapter` is the name that every request carries; `connect` is called once a process."""
         self._prompts = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
         self._request = request
         self._adapter = adapter
+        self._ask = connect()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         prompts, outputs = encode_rows(self._prompts, batch.to_pylist())
         outputs += generate_or_halve(prompts, self._generate, _last_line)
         return pa.Table.from_pylist(outputs, schema=OUTPUT_SCHEMA)
 
-    def ask(self, requests: list[TokenRequest]) -> list[list[TokenStep]]:
-        """Return the steps of each request.
-
-        Raises:
-            RuntimeError: one of them cannot be answered; they are then asked in smaller batches.
-        """
-        raise NotImplementedError
-
     def _generate(self, prompts: list[Prompt]) -> list[Row]:
-        answers = self.ask([self._build_request(prompt) for prompt in prompts])
+        answers = self._ask([self._build_request(prompt) for prompt in prompts])
         return [self._row(prompt, steps) for prompt, steps in zip(prompts, answers, strict=True)]
 
     def _build_request(self, prompt: Prompt) -> TokenRequest:

@@ -1,29 +1,13 @@
-"""vLLM plug-in: a load format that merges a LoRA adapter into the weights while they are read, and
-a worker extension that exchanges the adapter in place.
+"""vLLM worker extension that exchanges the LoRA adapter in the weights of a running engine.
 
 On a CPU vLLM's LoRA kernels cost several times the base model, and reloading weights in place
-leaves a tied output layer unchanged. Adding the update tensor by tensor at load time avoids both
-and writes nothing to disk. vLLM finds `register` through the entry point `vllm.general_plugins`,
-and imports this module in every process of an engine (`worker_extension_cls`).
+leaves a tied output layer unchanged. Adding the update tensor by tensor while the weights are read
+avoids both and writes nothing to disk. vLLM imports this module in every process of an engine
+(`worker_extension_cls`).
 """
 
 import dataclasses
 from typing import Any
-
-from atgen_ray.ray_runtime.private_api import has_load_format
-
-LOAD_FORMAT = "atgen_ray_adapter"
-
-
-def register() -> None:
-    """Register LOAD_FORMAT with vLLM; may be called many times."""
-    from vllm.model_executor.model_loader import register_model_loader
-
-    if has_load_format(LOAD_FORMAT):
-        return
-    from atgen_ray.engines.lora_merge import AdapterLoader
-
-    register_model_loader(LOAD_FORMAT)(AdapterLoader)
 
 
 class AdapterWorker:
