@@ -86,8 +86,9 @@ def count_gpus_of(engine: EngineConfig) -> float:
     """Return the GPUs that a worker of `engine` asks for in this Ray cluster."""
     import ray
 
-    if engine.gpus_per_worker is not None or not ray.is_initialized():
-        return engine.gpus_per_worker or 0.0
+    asked = engine.count_gpus()
+    if asked is not None or not ray.is_initialized():
+        return asked or 0.0
     return float(min(count_gpus(), 1))
 
 

@@ -73,10 +73,6 @@ def test_a_run_ends_as_on_one_machine(
         *("engine.workers=2", "engine.cpus_per_worker=1.2"),
     )
     assert done.returncode == 0, done.stderr
-    assert (
-        "engine: transformers, float32 on the CPU on 127.0.0.3 and 127.0.0.4: engine.backend is "
-        "transformers"
-    ) in done.stdout.replace("\n", " ")
     store.download(tmp_path / "atgen-runs")
     project = Project(tmp_path)
     for file in ("selection.parquet", "annotations.jsonl", "predictions.jsonl", "features.parquet"):
@@ -87,6 +83,10 @@ def test_a_run_ends_as_on_one_machine(
         for each in (project, finished)
     ]
     assert curves[0] == curves[1][:2]
+    assert (
+        "engine: transformers, float32 on the CPU on 127.0.0.3 and 127.0.0.4: engine.backend is "
+        "transformers"
+    ) in " ".join(done.stdout.split())
     # The weights were fetched where the work is done, and the head has nothing of its own.
     assert any("adapter" in node.copies for node in cluster.nodes[1:])
     assert {"tiny"} == cluster.nodes[1].copies & cluster.nodes[2].copies & {"tiny"}

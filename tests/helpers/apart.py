@@ -18,6 +18,9 @@ from atgen_ray.ray_runtime.workers import KEEPING
 from helpers.ports import free_port
 from helpers.projects import STARTED
 
+# Runs a command in its own process group, and ends the group when the input does: also when the tests
+# are killed.
+UNTIL_EOF = '"$@" & read -r _; kill -9 0'
 RAY = str(Path(sys.executable).with_name("ray"))
 # What every Python process of a node imports first. It hides the folders of other nodes, and packages.
 GUARD = """
@@ -123,7 +126,8 @@ class NodesApart:
         together = inherited | self.shared | own | environment
         with (folder / "ray.log").open("w") as log:
             process = subprocess.Popen(
-                command,
+                ["sh", "-c", UNTIL_EOF, "node", *command],
+                stdin=subprocess.PIPE,
                 cwd=folder / "work",
                 env=together,
                 stdout=log,
