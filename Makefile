@@ -37,6 +37,17 @@ lint: $(VENV)/.dev
 audit: $(VENV)/.dev
 	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
+# What the images of cluster/Dockerfile install, with the hash of every file. torch comes to the CPU image from elsewhere.
+LOCK := $(BIN)/uv pip compile --quiet pyproject.toml cluster/requirements.in --constraints constraints.txt \
+  --extra postgres --extra s3 --extra openai --extra anthropic --python-version 3.11 \
+  --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate
+.PHONY: lock
+lock: $(VENV)/.core
+	$(PIP) uv
+	mkdir -p build && echo torch > build/not-in-cpu.txt
+	$(LOCK) --excludes build/not-in-cpu.txt --output-file cluster/requirements-cpu.txt
+	$(LOCK) --extra vllm --output-file cluster/requirements-cuda.txt
+
 # The documentation as a site in build/site, its reference made from the code; fails on a link that leads nowhere.
 .PHONY: docs
 docs: $(VENV)/.docs

@@ -29,13 +29,25 @@ class EarlyStoppingConfig(Section):
     )
 
 
+class TrackingConfig(Section):
+    """How the run is called in MLflow and Weights & Biases, where it is one run."""
+
+    experiment: str = Field(
+        "atgen-ray", min_length=1, description="Experiment of MLflow that the run begins in"
+    )
+    project: str = Field("atgen-ray", min_length=1, description="W&B project of the run")
+    tags: dict[str, str] = Field(
+        default_factory=dict, description="Tags that the run gets there as it begins"
+    )
+
+
 class TrainingConfig(Section):
     """Fine-tuning of the adapter, from the base model, on all labels so far."""
 
     method: Method = Field(
         "lora",
         description="lora; rslora: scaled by alpha / sqrt(rank); dora: magnitude and direction "
-        "apart; qlora: lora on a base in 4 bits (GPU); full: all weights",
+        "apart; qlora: lora on a base in 4 bits, slow on CPUs; full: all weights",
     )
     backend: Literal["transformers", "unsloth"] = Field(
         "transformers",
@@ -84,8 +96,8 @@ class TrainingConfig(Section):
     workers: Changeable[PositiveInt] = Field(1, description="Data-parallel workers")
     sharding: Literal["ddp", "fsdp"] = Field(
         "ddp",
-        description="ddp: a copy of the model in every worker; fsdp: full fine-tuning with the "
-        "weights shared out",
+        description="ddp: a copy of the model in every worker; fsdp: its weights, gradients and "
+        "optimiser shared out over the workers, not for qlora",
     )
     checkpoint_steps: Changeable[PositiveInt] = Field(
         50,
@@ -94,8 +106,12 @@ class TrainingConfig(Section):
     )
     trackers: Changeable[list[Literal["tensorboard", "mlflow", "wandb"]]] = Field(
         default_factory=list,
-        description="Where the loss is logged beside the report; tensorboard: into the run's "
-        "folder, under logs",
+        description="Where the run is logged beside its report; tensorboard: the loss, into the "
+        "run's folder, under logs; mlflow (at MLFLOW_TRACKING_URI) and wandb: the learning curve "
+        "by labels, dollars, settings, loss and adapters",
+    )
+    tracking: Changeable[TrackingConfig] = Field(
+        default_factory=TrackingConfig, description="How the run is called in mlflow and wandb"
     )
     cpus_per_worker: Changeable[PositiveFloat] = Field(
         1.0, description="CPUs that Ray reserves for a worker"
@@ -131,9 +147,13 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _methods_fit(self) -> "TrainingConfig":
-        if self.sharding == "fsdp" and self.method != "full":
+        if self.sharding == "fsdp" and self.method == "qlora":
             raise ValueError(
-                f"training.sharding is 'fsdp', expected 'ddp' for training.method={self.method}"
+                "training.sharding is 'fsdp', expected 'ddp' for training.method=qlora"
+            )
+        if self.sharding == "fsdp" and self.workers == 1:
+            raise ValueError(
+                "training.sharding is 'fsdp', expected 'ddp' for training.workers=1, or 2 workers"
             )
         if self.backend == "unsloth" and (self.method == "full" or self.workers > 1):
             raise ValueError(

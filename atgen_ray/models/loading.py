@@ -87,9 +87,12 @@ def _read_config(model: ModelConfig) -> Any:
     ).get_text_config()
 
 
-def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
+def load_model(model: ModelConfig, dtype: "str | None" = None, **settings: Any) -> Any:
     """Return the base model for causal language modelling, in `dtype` (default: model.dtype), on
     the CPU, in eval mode.
+
+    Args:
+        settings: further arguments of `from_pretrained`, as a quantisation and its device.
 
     Raises:
         UserError: it cannot be loaded.
@@ -103,6 +106,7 @@ def load_model(model: ModelConfig, dtype: "str | None" = None) -> Any:
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,  # never a pickle file
             dtype=resolve_dtype(dtype or model.dtype),
+            **settings,
         )
     return loaded.eval()
 

@@ -36,6 +36,7 @@ from atgen_ray.preflight.packages import (
     check_engines,
     check_nodes_alike,
     check_service,
+    check_trackers,
     check_training,
 )
 from atgen_ray.preflight.placement import find_problems_of_machines
@@ -52,7 +53,12 @@ __all__ = [
 ]
 __all__ += ["find_notes", "find_problems", "find_quick_problems", "raise_problems", "run_checks"]
 
-CONTROLLER_CHECKS: tuple[Check, ...] = (check_user_folders, check_storage, check_annotators)
+CONTROLLER_CHECKS: tuple[Check, ...] = (
+    check_user_folders,
+    check_storage,
+    check_annotators,
+    check_trackers,
+)
 INPUT_CHECKS = (check_data, check_prompts, check_metrics)
 WORKER_CHECKS: dict[str, tuple[Check, ...]] = {
     "training": (check_training,),

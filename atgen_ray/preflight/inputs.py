@@ -31,6 +31,8 @@ from atgen_ray.preflight.checkpoints import inspect_checkpoint
 
 SMALL = 8 << 20  # bytes of files that are read here: about a second's work
 SAMPLE = 50  # rows that prompts and metrics are tried on
+# Settings of adapters, which full fine-tuning does not read.
+ADAPTER_KEYS = {"rank", "alpha", "dropout", "target_modules"}
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -250,4 +252,9 @@ def find_notes(config: RunConfig, test: pa.Table | None) -> list[str]:
         )
     elif test is None:
         notes.append("data.test is null: only the dev split of the labels will be evaluated")
+    adapter = sorted(config.training.model_fields_set & ADAPTER_KEYS)
+    if config.training.method == "full" and adapter:
+        notes.append(
+            f"training.method is 'full', which has no adapter: training.{adapter[0]} has no effect"
+        )
     return notes

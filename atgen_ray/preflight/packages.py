@@ -71,7 +71,7 @@ def check_nodes_alike(setting: Setting) -> Iterator[str]:
 
 
 def check_training(setting: Setting) -> Iterator[str]:
-    """Check what the training method, its backend and its trackers need."""
+    """Check what the training method, its backend and its workers need."""
     if not setting.trains:
         return
     training = setting.config.training
@@ -85,6 +85,13 @@ def check_training(setting: Setting) -> Iterator[str]:
             f"{setting.gpus:g} GPUs: ask for "
             "fewer, or set training.use_gpu=null"
         )
+    several = training.workers > 1 and setting.trains_on_gpu
+    if training.gpus_per_worker > 1 or (several and training.gpus_per_worker < 1):
+        yield (
+            f"training.gpus_per_worker is {training.gpus_per_worker:g}, expected 1 for "
+            f"training.workers={training.workers}: a worker computes on one GPU, and several "
+            f"workers cannot share one"
+        )
     if (
         "tensorboard" in training.trackers
         and setting.config.storage.startswith("s3://")
@@ -94,7 +101,25 @@ def check_training(setting: Setting) -> Iterator[str]:
             "training.trackers holds 'tensorboard', which writes to an s3:// storage by boto3: "
             "pip install boto3"
         )
-    if "wandb" in training.trackers and find_spec("wandb") is not None and not _knows_wandb():
+
+
+def check_trackers(setting: Setting) -> Iterator[str]:
+    """Check that the trackers are installed and know where they send to."""
+    trackers = setting.config.training.trackers
+    if not setting.trains:
+        return
+    for tracker in trackers:
+        if tracker != "tensorboard" and find_spec(tracker) is None:
+            yield (
+                f"training.trackers holds '{tracker}', which needs: pip install "
+                f"'atgen-ray[{tracker}]'"
+            )
+    if "mlflow" in trackers and not os.environ.get("MLFLOW_TRACKING_URI"):
+        yield (
+            "training.trackers holds 'mlflow', which finds no server: set MLFLOW_TRACKING_URI, as "
+            "sqlite:////FOLDER/mlflow.db to keep a database here"
+        )
+    if "wandb" in trackers and find_spec("wandb") is not None and not _knows_wandb():
         yield (
             "training.trackers holds 'wandb', which finds no account: set WANDB_API_KEY, or "
             "WANDB_MODE=offline to keep "

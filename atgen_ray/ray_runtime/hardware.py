@@ -94,6 +94,17 @@ def fit_cpus(workers: int, asked: float) -> float:
     return min(asked, max(0.01, (free - 0.5) / workers))
 
 
+def count_cpus_here() -> float:
+    """Return the CPUs of the Ray node of this process; none on a head that was started with
+    `--num-cpus=0`, where Ray places no task that reserves any.
+    """
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    node = next((each for each in ray.nodes() if each["NodeID"] == here), None)
+    return float(node["Resources"].get("CPU", 0.0)) if node else 0.0
+
+
 def share_cpus() -> dict[str, Any]:
     """Return the options of Ray Data's read tasks: how many run at once, and the CPUs of each.
 

@@ -41,6 +41,7 @@ from atgen_ray.runs.shared_cache import open_embedding_cache, share_embeddings
 from atgen_ray.runs.state import RunState
 from atgen_ray.runs.stopping import SELECTED, find_stop
 from atgen_ray.runs.takeover import take_over
+from atgen_ray.runs.tracking import Tracking
 from atgen_ray.selection import select_batch
 from atgen_ray.selection.ray_pool import choose_workers
 from atgen_ray.selection.strategy import MODEL
@@ -78,6 +79,7 @@ class Controller:
         self._model = RoundModel(
             config, self._state, folder, self._add_reused_seconds, self._record_engine
         )
+        self._tracking = Tracking(config, journal, lease, folder)
 
     def run(self) -> str:
         """Run all rounds and return why the run ended.
@@ -88,18 +90,19 @@ class Controller:
         """
         self.write_provenance()
         check_annotators(self._config)
-        self.prepare_pool()
-        self.embed_pool()
-        if self._config.evaluation.zero_shot:
-            self.evaluate_adapter(0)
-        round = self._state.inherited
-        if round:
-            self.learn(round)
-        reason = self.find_stop(round)
-        while reason is None:
-            round += 1
-            reason = self.run_round(round) or self.find_stop(round)
-        self._require_labels(round, reason)
+        with self._tracking:
+            self.prepare_pool()
+            self.embed_pool()
+            if self._config.evaluation.zero_shot:
+                self.evaluate_adapter(0)
+            round = self._state.inherited
+            if round:
+                self.learn(round)
+            reason = self.find_stop(round)
+            while reason is None:
+                round += 1
+                reason = self.run_round(round) or self.find_stop(round)
+            self._require_labels(round, reason)
         return reason
 
     def close(self) -> None:
@@ -369,7 +372,6 @@ class Controller:
                     start_from=start_from,
                     dev=[example for example in labeled if example.id in dev],
                     logs=logs,
-                    name=f"{self._config.name}-{round:03d}",
                 )
                 self._folder.write_json(f"{round_folder(round)}/training.json", asdict(result))
             self._folder.remove(work)
@@ -400,9 +402,9 @@ class Controller:
             self._folder.remove(f"{round_folder(round)}/predictions.parts")
 
         self._commit(round, "evaluation", path, make)
-        self._folder.write_json(
-            "metrics.json", collect_rows(self._config.name, self._journal, self._folder)
-        )
+        rows = collect_rows(self._config.name, self._journal, self._folder)
+        self._folder.write_json("metrics.json", rows)
+        self._tracking.log(rows)
 
     def _weigh(self, examples: list[TrainingExample]) -> list[TrainingExample]:
         """Return the examples with their weights in the loss."""

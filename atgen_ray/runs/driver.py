@@ -166,18 +166,16 @@ def name_user() -> str:
 def start_controller(config: RunConfig, goal: Goal = "run", detached: bool = True) -> Any:
     """Return this cluster's controller of the run: the existing one, or a new one.
 
-    It runs on this node, where a local storage and journal are. Non-detached: the actor dies with
-    this process. Used where no cluster outlives the process, because Ray does not share idle
-    workers between detached actors.
+    It runs on this node, where a local journal is. With the journal on a server Ray restarts it on
+    another node once this one is gone. Non-detached: the actor dies with this process. Used where
+    no cluster outlives the process, because Ray does not share idle workers between detached
+    actors.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     dismiss_ended(config.name)
-    url = config.database_url.get_secret_value() if config.database_url else ""
     here = NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(),
-        # Elsewhere a file of SQLite would be another, empty one.
-        soft="://" in config.storage and not url.startswith("sqlite"),
+        ray.get_runtime_context().get_node_id(), soft=not has_local_journal(config)
     )
     return ControllerActor.options(  # type: ignore[attr-defined]
         name=actor_name(config.name),
@@ -190,6 +188,12 @@ def start_controller(config: RunConfig, goal: Goal = "run", detached: bool = Tru
         num_cpus=0,
         scheduling_strategy=here,
     ).remote(config, f"controller-{uuid.uuid4().hex}", goal)
+
+
+def has_local_journal(config: RunConfig) -> bool:
+    """Return whether the run's journal is a file, which only this node has."""
+    url = config.database_url
+    return url is None or url.get_secret_value().startswith("sqlite")
 
 
 def find_activity(run: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from atgen_ray.core.records import Progress
+from atgen_ray.training.methods import gather_trained
 
 # Receives the steps done and, in the first worker, the folder of a checkpoint, which is deleted
 # soon after the call.
@@ -31,17 +32,21 @@ class ProgressCallback(TrainerCallback):
 class BestWeights(TrainerCallback):
     """Keeps the weights of the lowest dev loss, and stops training after `patience` evaluations
     without a lower one.
+
+    Attributes:
+        losses: of the dev split, one an evaluation; the same in all workers.
+        weights: as `gather_trained` returned them at the lowest loss.
     """
 
     def __init__(self, model: Any, patience: int, resumed: Path | None) -> None:
         self._model = model
         self._patience = patience
         self.losses: list[float] = []
-        self._best: dict[str, torch.Tensor] = {}
+        self.weights: dict[str, torch.Tensor] = {}
         if resumed is not None and (resumed / BEST).is_file():
             from safetensors.torch import load_file
 
-            self._best = load_file(resumed / BEST)
+            self.weights = load_file(resumed / BEST)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -59,11 +64,7 @@ class BestWeights(TrainerCallback):
     ) -> TrainerControl:
         loss = metrics["eval_loss"]
         if not self.losses or loss < min(self.losses):
-            self._best = {
-                name: weight.detach().cpu().clone()
-                for name, weight in self._model.named_parameters()
-                if weight.requires_grad
-            }
+            self.weights = gather_trained(self._model)
         self.losses.append(loss)
         if len(self.losses) - 1 - self.losses.index(min(self.losses)) >= self._patience:
             control.should_training_stop = True
@@ -72,15 +73,10 @@ class BestWeights(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if self._best and state.is_world_process_zero:
+        if self.weights and state.is_world_process_zero:
             from safetensors.torch import save_file
 
-            save_file(self._best, find_checkpoint(args, state) / BEST)
-
-    def restore(self) -> None:
-        """Load the best weights into the model."""
-        if self._best:
-            self._model.load_state_dict(self._best, strict=False)
+            save_file(self.weights, find_checkpoint(args, state) / BEST)
 
 
 class CheckpointCallback(TrainerCallback):

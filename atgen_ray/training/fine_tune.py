@@ -30,9 +30,9 @@ from atgen_ray.training.callbacks import (
     CheckpointSink,
     ProgressCallback,
 )
-from atgen_ray.training.methods import load_trainable, save_trained
+from atgen_ray.training.methods import gather_trained, load_trainable, save_trained
 from atgen_ray.training.schedule import STATE, count_steps, schedule_steps
-from atgen_ray.training.trainer import AnswerTrainer, MicroBatches, can_keep_logits
+from atgen_ray.training.trainer import AnswerTrainer, MicroBatches, find_kept
 
 DEV_BATCH = 8  # rows of a batch of the dev split
 
@@ -53,7 +53,6 @@ def fine_tune(
     resumed: Path | None = None,
     keep: CheckpointSink | None = None,
     logs: str | None = None,
-    name: str = "atgen-ray",
 ) -> dict[str, Any]:
     """Train on this worker's share of every step and return the fields of `TrainingResult`.
 
@@ -66,7 +65,6 @@ def fine_tune(
         resumed: checkpoint of this training to resume from.
         keep: receives every checkpoint; None for no checkpoints.
         logs: folder for TensorBoard's files.
-        name: of this training, in the trackers.
     """
     import torch
 
@@ -111,21 +109,25 @@ def fine_tune(
         dev_batches = [collate(dev_rows[start : start + DEV_BATCH]) for start in starts]
     with tempfile.TemporaryDirectory() as scratch:
         per_epoch = count_steps(len(rows), training.batch_size, 1) if best else None
+        arguments = build_arguments(
+            training, model.dtype, len(steps), seed, scratch, per_epoch, keep is not None
+        )
+        if training.sharding == "fsdp" and arguments.use_cpu:
+            _shard_on_cpu()
         trainer = AnswerTrainer(
             model=trainable,
-            args=build_arguments(
-                training, len(steps), seed, scratch, per_epoch, keep is not None, name
-            ),
+            args=arguments,
             train_dataset=MicroBatches(rows, plan, collate),
             callbacks=callbacks,
             dev=dev_batches,
-            keeps_logits=can_keep_logits(trainable),
+            kept=find_kept(trainable, training.backend == "unsloth"),
         )
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    if best:
-        best.restore()
+    # Gathering is collective: workers without an output take part in it. Where there is a dev loss,
+    # the last step at the latest is evaluated.
+    weights = best.weights if best else gather_trained(trainer.model)
     if output:
-        save_trained(trainer.model, output, model)
+        save_trained(trainer.model, weights, output, model)
     return {
         "losses": [
             {"step": e["step"], "loss": e["loss"]} for e in trainer.state.log_history if "loss" in e
@@ -140,22 +142,22 @@ def fine_tune(
 
 def build_arguments(
     training: TrainingConfig,
+    dtype: str,
     steps: int,
     seed: int,
     scratch: str,
     per_epoch: int | None,
     saves: bool,
-    name: str,
 ) -> TrainingArguments:
-    """Return the Trainer's arguments; `per_epoch` is the number of steps between evaluations, None
-    for no evaluation.
+    """Return the Trainer's arguments; `dtype` is that of the model's configuration, and `per_epoch`
+    the number of steps between evaluations, None for no evaluation.
     """
     import torch
 
     cuda = torch.cuda.is_available()
     # LoRA weights are float32 and the base is in model.dtype; peft casts between them. Full weights
-    # need autocast.
-    mixed = training.method == "full"
+    # are float32 and need autocast.
+    mixed = training.method == "full" and dtype != "float32"
     return TrainingArguments(
         output_dir=scratch,
         max_steps=steps,
@@ -178,16 +180,26 @@ def build_arguments(
         save_strategy="steps" if saves else "no",
         save_steps=training.checkpoint_steps,
         save_total_limit=1,
-        fsdp="full_shard auto_wrap" if training.sharding == "fsdp" else None,
+        fsdp=True if training.sharding == "fsdp" else None,  # by layer, with FSDP2
         seed=seed,
         use_cpu=not cuda,
         logging_steps=1,
-        report_to=list(training.trackers) or "none",
-        run_name=name,
+        report_to="tensorboard" if "tensorboard" in training.trackers else "none",
         disable_tqdm=True,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
     )
+
+
+def _shard_on_cpu() -> None:
+    """Make accelerate shard a model that is trained on CPUs.
+
+    It shards on GPUs alone, and would train copies without a word; torch shards on CPUs as well.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    PartialState().distributed_type = DistributedType.MULTI_GPU
 
 
 def _build_rows(

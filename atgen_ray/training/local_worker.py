@@ -35,8 +35,6 @@ def train_locally(job: dict[str, Any], output: Path, work: Path) -> dict[str, An
     task = ray.remote(
         num_cpus=fit_cpus(1, job["training"].cpus_per_worker),
         max_retries=FAILURES,
-        # Trackers keep a session in their process, and would log the next training into it.
-        max_calls=1 if job["training"].trackers else 0,
         runtime_env={"env_vars": task_environment()},
         scheduling_strategy=NodeAffinitySchedulingStrategy(
             # Another node, which shares the storage, takes it where this one has no CPUs.

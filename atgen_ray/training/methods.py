@@ -4,6 +4,7 @@ lora (Hu et al., arXiv 2106.09685), rslora (Kalajdzievski, arXiv 2312.03732), do
 arXiv 2402.09353), qlora (Dettmers et al., arXiv 2305.14314) and full fine-tuning.
 """
 
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,11 +15,11 @@ from atgen_ray.core.checkpoints import ADAPTER_CONFIG, find_remote, resolve_chec
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.stored import Stored
 from atgen_ray.models.loading import load_model, load_tokenizer
-from atgen_ray.ray_runtime.hardware import resolve_dtype
+from atgen_ray.ray_runtime.hardware import has_bfloat16, resolve_dtype
 
 
 def check_method(training: TrainingConfig, use_gpu: bool) -> None:
-    """Check that the packages and GPUs of the method, its backend and the trackers exist.
+    """Check that the packages and GPUs of the method and its backend exist.
 
     Raises:
         UserError: one is missing; every missing one has a line.
@@ -28,23 +29,16 @@ def check_method(training: TrainingConfig, use_gpu: bool) -> None:
 
 
 def find_method_mistakes(training: TrainingConfig, use_gpu: bool) -> Iterator[str]:
-    """Yield a line for every missing package or GPU that the method, its backend or a tracker
-    needs.
-    """
-    no_gpu = "which needs a GPU for every worker; there is none here"
+    """Yield a line for every missing package or GPU that the method or its backend needs."""
     if training.method == "qlora":
-        if not use_gpu:
-            yield f"training.method is 'qlora', {no_gpu}"
         yield from _find_missing_package("method", "qlora", "bitsandbytes")
     if training.backend == "unsloth":
         if not use_gpu:
-            yield f"training.backend is 'unsloth', {no_gpu}"
+            yield (
+                "training.backend is 'unsloth', which needs a GPU for every worker; there is none "
+                "here: set training.backend=transformers"
+            )
         yield from _find_missing_package("backend", "unsloth", "unsloth")
-    for tracker in training.trackers:
-        if tracker != "tensorboard":  # it is installed with the product
-            yield from _find_missing_package("trackers", tracker, tracker)
-    if training.sharding == "fsdp" and not use_gpu:
-        yield f"training.sharding is 'fsdp', {no_gpu}"
 
 
 def _find_missing_package(key: str, value: str, package: str) -> Iterator[str]:
@@ -94,22 +88,46 @@ def add_adapter(model: Any, training: TrainingConfig, start_from: Path | None) -
     return get_peft_model(model, config)
 
 
-def save_trained(model: Any, folder: Path, base: ModelConfig) -> None:
+def gather_trained(model: Any) -> dict[str, Any]:
+    """Return a copy of the weights that are trained, whole and on the CPU, by their names in the
+    model.
+
+    Every worker must call this, as each holds a part of a sharded model; all but the first get
+    nothing.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    state: dict[str, Any] = get_model_state_dict(model, options=options)
+    # Under its second name a tied weight would be saved a second time.
+    named = model.named_parameters(remove_duplicate=False)
+    tied = {name for name, _ in named} - {name for name, _ in model.named_parameters()}
+    kept = {name: weight for name, weight in state.items() if name not in tied}
+    if next(model.parameters()).device.type != "cpu":
+        return kept
+    return {name: weight.clone() for name, weight in kept.items()}  # the others go on to change
+
+
+def save_trained(model: Any, weights: dict[str, Any], folder: Path, base: ModelConfig) -> None:
     """Write an ordinary peft folder, or after full fine-tuning a checkpoint in float32, with its
     tokenizer.
 
     Either can be loaded as it is: the base of an adapter is named by its hub id or its local path.
     In less than float32, small updates of all weights would round to nothing.
+
+    Args:
+        model: gives the configuration; its own weights are not read.
+        weights: of the model, as `gather_trained` returns them to the first worker.
     """
     load_tokenizer(base).save_pretrained(str(folder))
     if hasattr(model, "peft_config"):
         model.peft_config["default"].base_model_name_or_path = name_base(base)
         model.peft_config["default"].revision = base.revision
-        model.save_pretrained(str(folder))
+        model.save_pretrained(str(folder), state_dict=weights)
         (folder / "README.md").unlink(missing_ok=True)
         return
     model.config._attn_implementation = None
-    model.float().save_pretrained(str(folder))
+    model.save_pretrained(str(folder), state_dict=weights)
 
 
 def name_base(base: ModelConfig) -> str:
@@ -137,25 +155,46 @@ def check_start(start_from: Stored | None, training: TrainingConfig) -> None:
 
 
 def _load_quantized(model: ModelConfig, training: TrainingConfig) -> Any:
-    from peft import prepare_model_for_kbit_training
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    """Return the base in 4 bits (NF4, double quantisation), on the device of this worker.
 
+    It computes in model.dtype, but never in a bfloat16 that the hardware has to emulate.
+    """
+    from bitsandbytes.nn import Linear4bit
+    from peft import prepare_model_for_kbit_training
+    from transformers import BitsAndBytesConfig
+
+    emulated = model.dtype == "bfloat16" and not has_bfloat16()
+    dtype = "float32" if emulated else model.dtype
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=resolve_dtype(model.dtype),
+        bnb_4bit_compute_dtype=resolve_dtype(dtype),
     )
-    loaded = AutoModelForCausalLM.from_pretrained(
-        resolve_checkpoint(model.id),
-        revision=model.revision,
-        trust_remote_code=model.trust_remote_code,
-        quantization_config=quantization,
-        device_map={"": 0},
+    loaded = load_model(
+        model, dtype, quantization_config=quantization, device_map={"": find_worker_device()}
     )
+    for module in loaded.modules():
+        if isinstance(module, Linear4bit):
+            # A CPU with AVX512-BF16 would repack the weights at the first evaluation, for good:
+            # rounded once more, and without gradients for what is below them.
+            module.support_avx512bf16_for_cpu = False
     return prepare_model_for_kbit_training(
         loaded, use_gradient_checkpointing=training.gradient_checkpointing
     )
+
+
+def find_worker_device() -> str:
+    """Return the device of this training worker, as "cuda:1" or "cpu".
+
+    Workers of one node see all the GPUs of each other, so that the first GPU is not every worker's:
+    Ray Train names each its own for accelerate.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    return os.environ.get("ACCELERATE_TORCH_DEVICE", "cuda")
 
 
 def _load_unsloth(

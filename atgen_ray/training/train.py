@@ -9,7 +9,7 @@ from pathlib import Path
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.records import Progress
 from atgen_ray.core.stored import Stored
-from atgen_ray.ray_runtime.hardware import count_gpus
+from atgen_ray.ray_runtime.hardware import count_cpus_here, count_gpus
 from atgen_ray.ray_runtime.workers import reuses_idle_workers
 
 
@@ -54,13 +54,12 @@ def train_adapter(
     start_from: Stored | None = None,
     dev: Sequence[TrainingExample] = (),
     logs: str | None = None,
-    name: str = "atgen-ray",
 ) -> TrainingResult:
     """Fine-tune an adapter on `examples` and write it, in the format of peft and vLLM, into the
     folder `output`.
 
     Full fine-tuning writes a whole model there. Training is a Ray Train job with DDP; a single
-    worker on a CPU, in a Ray that this process started, is a task in an idle worker process
+    worker on a CPU, in a Ray whose nodes keep idle processes, is a task in one of this node
     instead. Either way a lost worker is replaced twice, and another call with the same `work`
     resumes from the last checkpoint in it.
 
@@ -74,7 +73,6 @@ def train_adapter(
         start_from: adapter to continue from; None starts from the base model.
         dev: examples excluded from training whose loss may stop it early (training.early_stopping).
         logs: folder that every worker can reach, for TensorBoard's files.
-        name: of this training, in the trackers.
 
     Raises:
         UserError: the method needs a package or a GPU that does not exist.
@@ -101,8 +99,8 @@ def train_adapter(
         "start_from": start_from,
         "dev": [asdict(example) for example in sorted(dev, key=lambda example: example.id)],
         "logs": logs,
-        "name": name,
     }
-    if training.workers == 1 and not use_gpu and reuses_idle_workers() and "://" not in work:
+    alone = training.workers == 1 and not use_gpu and "://" not in work
+    if alone and reuses_idle_workers() and count_cpus_here() >= training.cpus_per_worker:
         return TrainingResult(**train_locally(job, output, Path(work)))
     return TrainingResult(**train_distributed(job, use_gpu, output, work))

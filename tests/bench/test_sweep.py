@@ -51,9 +51,11 @@ def test_nothing_is_entered_where_the_preflight_finds_a_mistake(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(make_bench().folder)
-    ended = call("bench", "suite.yaml", "run.training.method=qlora")
+    ended = call("bench", "suite.yaml", "run.training.backend=unsloth")
     assert ended.status == 2
-    assert ended.err.startswith("error: sort, tiny: training.method is 'qlora', which needs a GPU")
+    assert ended.err.startswith(
+        "error: sort, tiny: training.backend is 'unsloth', which needs a GPU"
+    )
     assert json.loads(call("runs", "list", "--json").out) == []
 
 

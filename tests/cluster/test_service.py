@@ -6,7 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -18,6 +22,16 @@ from helpers.ports import free_port
 SERVE = str(Path(sys.executable).with_name("serve"))
 LOCAL = Path(__file__).parents[2] / "serve_configs/local-cpu.yaml"
 START_SECONDS = 240
+SCALE_SECONDS = 120
+SCALING = {
+    "min_replicas": 1,
+    "max_replicas": 2,
+    "target_ongoing_requests": 2,
+    "upscale_delay_s": 0.5,
+    "downscale_delay_s": 1,
+    "metrics_interval_s": 0.5,
+    "look_back_period_s": 1,
+}
 
 
 @pytest.fixture
@@ -32,12 +46,20 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_serve_deploy_of_the_shipped_configuration(cluster: dict[str, str], config: Path) -> None:
+    """Replicas on CPUs come and go with the load, by Serve's own setting."""
+    tree = yaml.safe_load(config.read_text())
+    tree["applications"][0]["deployments"] = [{"name": "model", "autoscaling_config": SCALING}]
+    config.write_text(yaml.safe_dump(tree))
     deployed = subprocess.run(
         [SERVE, "deploy", str(config)], env=cluster, capture_output=True, text=True, timeout=120
     )
     assert deployed.returncode == 0, deployed.stderr
     wait_until_ready(config)
-    chat_with_the_model(config)
+    client = chat_with_the_model(config)
+    assert count_replicas(cluster) == 1
+    with ask_all_the_time(client, callers=6):
+        wait_for_replicas(cluster, 2)
+    wait_for_replicas(cluster, 1)
     subprocess.run(
         [SERVE, "shutdown", "-y"], env=cluster, check=True, capture_output=True, timeout=120
     )
@@ -84,7 +106,41 @@ def wait_until_ready(config: Path) -> None:
     pytest.fail(f"the service never was ready: {said}")
 
 
-def chat_with_the_model(config: Path) -> None:
+def count_replicas(cluster: dict[str, str]) -> int:
+    """The replicas of the model that take requests."""
+    status = httpx.get(f"{cluster['RAY_ADDRESS']}/api/serve/applications/", timeout=60).json()
+    replicas = status["applications"]["atgen"]["deployments"]["model"]["replicas"]
+    return [each["state"] for each in replicas].count("RUNNING")
+
+
+def wait_for_replicas(cluster: dict[str, str], count: int) -> None:
+    deadline = time.monotonic() + SCALE_SECONDS
+    while (found := count_replicas(cluster)) != count:
+        assert time.monotonic() < deadline, f"{found} replicas, expected {count}"
+        time.sleep(0.5)
+
+
+@contextmanager
+def ask_all_the_time(client: openai.OpenAI, callers: int) -> Iterator[None]:
+    """Every one of `callers` has a question at the service until the block ends."""
+    ended = Event()
+    turn: Any = {"role": "user", "content": "Tell me a long story."}
+
+    def ask() -> None:
+        while not ended.is_set():
+            client.chat.completions.create(model="smollm2-135m", messages=[turn], max_tokens=32)
+
+    with ThreadPoolExecutor(callers) as pool:
+        asking = [pool.submit(ask) for _ in range(callers)]
+        try:
+            yield
+        finally:
+            ended.set()
+    for each in asking:
+        each.result()
+
+
+def chat_with_the_model(config: Path) -> openai.OpenAI:
     url, storage = read(config)
     assert httpx.get(f"{url}/v1/models").status_code == 401
     create = [
@@ -122,3 +178,4 @@ def chat_with_the_model(config: Path) -> None:
     )
     assert picked.status_code == 200, picked.text
     assert "2" in {pick["id"] for pick in picked.json()["selected"]}
+    return client

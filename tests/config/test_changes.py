@@ -110,7 +110,7 @@ DECIDED = {
     ),
     "TrainingConfig": (
         "accumulation packing gradient_checkpointing workers checkpoint_steps "
-        "trackers cpus_per_worker threads_per_worker use_gpu gpus_per_worker",
+        "trackers tracking cpus_per_worker threads_per_worker use_gpu gpus_per_worker",
         "method backend rank alpha dropout target_modules order epochs early_stopping "
         "learning_rate schedule "
         "warmup_fraction weight_decay max_grad_norm batch_size reweight warm_start sharding",

@@ -171,8 +171,10 @@ WRONG_SETTINGS = {
     "evaluation.metrics=[llm_judge]": "evaluation.metrics holds 'llm_judge', expected "
     "evaluation.judge beside it",
     "evaluation.judge={type: openai, model: nobody}": "evaluation.judge.model is 'nobody'",
-    "training={method: lora, sharding: fsdp}": "training.sharding is 'fsdp', expected 'ddp' for "
-    "training.method=lora",
+    "training={method: qlora, sharding: fsdp, workers: 2}": "training.sharding is 'fsdp', expected "
+    "'ddp' for training.method=qlora",
+    "training={sharding: fsdp}": "training.sharding is 'fsdp', expected 'ddp' for "
+    "training.workers=1, or 2 workers",
     "training={method: full, backend: unsloth}": "training.backend is 'unsloth', expected "
     "'transformers' for full",
     "training.accumulation=3": "training.batch_size is 8, expected a multiple of workers x "

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from helpers.pages import blocks
 
 from atgen_ray.cli.app import app
 from atgen_ray.config import ServiceConfig
@@ -33,15 +34,6 @@ CONFIGURED = {"run", "plan", "select", "submit"}  # commands that take KEY=VALUE
 ENOUGH = {"data": {"pool": "pool.jsonl", "references": "answer"}, "model": {"id": "model"}}
 
 names = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
-
-
-def blocks(text: str, *languages: str) -> list[str]:
-    """The fenced blocks of a page in one of the languages."""
-    return [
-        body
-        for language, body in re.findall(r"```(\w*)\n(.*?)```", text, re.S)
-        if language in languages
-    ]
 
 
 def spans(text: str) -> list[str]:

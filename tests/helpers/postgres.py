@@ -45,11 +45,8 @@ class PostgresServer:
         assert done.returncode == 0, done.stdout.decode()
 
 
-@contextmanager
-def run_postgres(folder: Path) -> Iterator[PostgresServer]:
-    """Makes a server in `folder`, whose name must be short, as names of sockets are, and ends
-    it.
-    """
+def find_programs() -> Path:
+    """The folder of PostgreSQL's server programs, of the newest version that is installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [
         Path(shutil.which("initdb") or "")
     ]
@@ -57,9 +54,15 @@ def run_postgres(folder: Path) -> Iterator[PostgresServer]:
         raise FileNotFoundError(
             "PostgreSQL's server programs are missing: apt-get install postgresql"
         )
-    server = PostgresServer(
-        folder, found[-1].resolve().parent, "nobody" if os.getuid() == 0 else None
-    )
+    return found[-1].resolve().parent
+
+
+@contextmanager
+def run_postgres(folder: Path) -> Iterator[PostgresServer]:
+    """Makes a server in `folder`, whose name must be short, as names of sockets are, and ends
+    it.
+    """
+    server = PostgresServer(folder, find_programs(), "nobody" if os.getuid() == 0 else None)
     (folder / "password").write_text(PASSWORD)
     if server.user:
         for path in (folder, folder / "password"):

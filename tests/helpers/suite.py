@@ -36,11 +36,13 @@ SECONDS: dict[str, float] = {
     "tests/web/test_annotate.py": 50,
     "tests/cluster/test_nodes_apart.py": 80,
     "tests/cluster/test_two_cores.py": 50,
-    "tests/cluster/test_service.py": 50,
+    "tests/cluster/test_by_hand.py": 90,
+    "tests/cluster/test_service.py": 60,
     "tests/attack/test_ray_ports.py": 50,
     "tests/whole_runs/test_fork.py": 45,
     "tests/selection/test_select_batch.py": 30,
     "tests/training/test_methods.py": 30,
+    "tests/training/test_training_on_nodes.py": 40,
 }
 
 # The files that need a fixture of the session that starts something: Serve, or Ray alone. A file that
@@ -80,6 +82,7 @@ UNITS: dict[str, tuple[str, ...]] = {
         "tests/ray_runtime/test_workers.py",
         "tests/selection/test_ray_pool.py",
         "tests/serving/test_errors.py",
+        "tests/training/test_sharding.py",
         "tests/training/test_training.py",
         "tests/whole_runs/test_annotators.py",
         "tests/whole_runs/test_budgets.py",
@@ -113,6 +116,7 @@ SLOW_PLACES = (
     "tests/bench/test_results.py",
     "tests/bench/test_sweep.py",
     "tests/ray_runtime/test_placement.py",
+    "tests/training/test_training_on_nodes.py",
 )
 
 

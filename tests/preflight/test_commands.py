@@ -58,16 +58,15 @@ def test_every_mistake_is_told_and_no_label_is_bought(
         project,
         annotator=annotator | {"price": {"input": 1.0, "output": 1.0}},
         embedding={"model": "some/encoder"},
-        training={"method": "qlora", "trackers": ["mlflow"]},
+        training={"backend": "unsloth"},
         evaluation={"metrics": ["rougeL", "tool_calls", "bertscore"]},
     )
     ended = call(command, file)
     assert ended.status == 2
     begins = [
         "evaluation.metrics holds 'tool_calls'",
-        "training.method is 'qlora', which needs a GPU",
-        "training.method is 'qlora', which needs: pip install",
-        "training.trackers is 'mlflow'",
+        "training.backend is 'unsloth', which needs a GPU",
+        "training.backend is 'unsloth', which needs: pip install",
         "embedding.model is 'some/encoder'",
         "evaluation.models.bertscore.model is 'FacebookAI/roberta-large'",
     ]

@@ -142,3 +142,6 @@ def test_a_run_without_evaluation_is_told(tmp_path: Path) -> None:
     (note,) = find_notes(configure(pool, evaluation={"dev_fraction": 0.2}), None)
     assert "only the dev split" in note
     assert find_notes(configure(pool), pa.table({"id": ["a"]})) == []
+    full = configure(pool, training={"method": "full", "rank": 8})
+    (note,) = find_notes(full, pa.table({"id": ["a"]}))
+    assert note == "training.method is 'full', which has no adapter: training.rank has no effect"

@@ -1,5 +1,6 @@
 """Packages, keys and GPUs that a run would miss."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from atgen_ray.preflight.packages import (
     check_annotators,
     check_engines,
     check_service,
+    check_trackers,
     check_training,
 )
 
@@ -26,26 +28,44 @@ def look(check: Any, gpus: float = 0.0, goal: Any = "run", **sections: Any) -> l
 
 
 def test_everything_that_training_lacks_is_told_at_once() -> None:
-    training = {
-        "method": "qlora",
-        "backend": "unsloth",
-        "trackers": ["mlflow", "wandb", "tensorboard"],
-    }
+    training = {"method": "qlora", "backend": "unsloth", "trackers": ["tensorboard"]}
     assert look(check_training, training=training) == [
-        f"training.method is 'qlora', {NO_GPU}",
-        "training.method is 'qlora', which needs: pip install 'atgen-ray[qlora]'",
-        f"training.backend is 'unsloth', {NO_GPU}",
+        f"training.backend is 'unsloth', {NO_GPU}: set training.backend=transformers",
         "training.backend is 'unsloth', which needs: pip install 'atgen-ray[unsloth]'",
-        "training.trackers is 'mlflow', which needs: pip install 'atgen-ray[mlflow]'",
-        "training.trackers is 'wandb', which needs: pip install 'atgen-ray[wandb]'",
     ]
     assert look(check_training, goal="select", training=training) == []  # nothing is trained
+
+
+def test_trackers_know_where_they_send_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    training = {"trackers": ["mlflow", "wandb", "tensorboard"]}
+    mlflow, wandb = look(check_trackers, training=training)
+    assert mlflow.startswith(
+        "training.trackers holds 'mlflow', which finds no server: set MLFLOW_TRACKING_URI, as"
+    )
+    assert wandb.startswith("training.trackers holds 'wandb', which finds no account")
+    assert look(check_trackers, goal="select", training=training) == []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert look(check_trackers, training=training) == []
+
+
+@pytest.mark.parametrize(("workers", "share"), [(1, 2.0), (2, 2.0), (2, 0.5)])
+def test_a_worker_computes_on_one_gpu_of_its_own(workers: int, share: float) -> None:
+    training = {"workers": workers, "gpus_per_worker": share}
+    (line,) = look(check_training, gpus=4, training=training)
+    assert line.startswith(
+        f"training.gpus_per_worker is {share:g}, expected 1 for training.workers={workers}"
+    )
+    assert look(check_training, gpus=4, training={"workers": 1, "gpus_per_worker": 0.5}) == []
 
 
 def test_gpus_count_for_all_workers() -> None:
     fsdp = {"method": "full", "sharding": "fsdp", "workers": 2}
     assert look(check_training, gpus=2, training=fsdp) == []
-    assert look(check_training, gpus=1, training=fsdp) == [f"training.sharding is 'fsdp', {NO_GPU}"]
+    assert look(check_training, gpus=1, training=fsdp) == []  # then on CPUs
     (line,) = look(check_training, gpus=1, training={"workers": 2, "use_gpu": True})
     assert "need 2 GPUs, but workers can have 1 GPUs" in line
     assert look(check_training, gpus=1, training={"workers": 2}) == []  # then on CPUs

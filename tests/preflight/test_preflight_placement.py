@@ -7,10 +7,11 @@ from atgen_ray.preflight import find_cluster_problems
 
 
 def test_machines_of_a_cluster_are_asked_what_their_workers_find(ray_session: None) -> None:
-    wrong = SMALLEST | {"training": {"method": "qlora"}, "model": {"id": "./nothing"}}
+    wrong = SMALLEST | {"training": {"backend": "unsloth"}, "model": {"id": "./nothing"}}
     lines = find_cluster_problems(parse_config(wrong | {"selection": {"strategy": "random"}}))
     assert lines == [
-        "training.method is 'qlora', which needs a GPU for every worker; there is none here",
-        "training.method is 'qlora', which needs: pip install 'atgen-ray[qlora]'",
+        "training.backend is 'unsloth', which needs a GPU for every worker; there is none here: "
+        "set training.backend=transformers",
+        "training.backend is 'unsloth', which needs: pip install 'atgen-ray[unsloth]'",
         "model.id is './nothing', expected an existing folder, .gguf file or hub id",
     ]

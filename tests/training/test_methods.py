@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -31,7 +32,7 @@ from atgen_ray.training.batching import build_row, enable_packing, pack_rows, pa
 from atgen_ray.training.fine_tune import fine_tune
 from atgen_ray.training.methods import check_method, check_start
 from atgen_ray.training.schedule import schedule_steps
-from atgen_ray.training.trainer import can_keep_logits, sum_losses
+from atgen_ray.training.trainer import find_kept, sum_losses
 
 EXAMPLES = [
     TrainingExample(f"e{index:02d}", "count " * (1 + 7 * (index % 5)), f"answer {index % 3}")
@@ -92,7 +93,7 @@ def test_each_method_lowers_the_loss_and_loads_again(
     builder = PromptBuilder(load_tokenizer(model), PromptConfig(), 80)
     rows = [build_row(builder, example.text, example.answer, 10) for example in EXAMPLES]
     with torch.no_grad():
-        loss, tokens = sum_losses(tuned, pad_rows(rows, 2), can_keep_logits(tuned))
+        loss, tokens = sum_losses(tuned, pad_rows(rows, 2), find_kept(tuned))
     assert float(loss) / tokens < np.mean(losses(result)[:3]) - 0.5
 
 
@@ -169,10 +170,10 @@ def test_packed_and_padded_losses_are_equal_or_packing_is_not_taken(
     for length in (20, 3, 14, 9):
         ids = draw.integers(1, 50, length).tolist()
         rows.append({"input_ids": ids, "labels": [-100] * (length // 2) + ids[length // 2 :]})
-    padded, count = sum_losses(network, pad_rows(rows, 0), can_keep_logits(network))
+    padded, count = sum_losses(network, pad_rows(rows, 0), find_kept(network))
     assert enable_packing(network, rows) == taken
     batch = pack_rows(rows) if taken else pad_rows(rows, 0)
-    again, same = sum_losses(network, batch, can_keep_logits(network))
+    again, same = sum_losses(network, batch, find_kept(network))
     assert count == same
     assert again.item() == pytest.approx(padded.item(), rel=1e-5)
 
@@ -184,11 +185,41 @@ def test_the_loss_is_that_of_transformers(model: ModelConfig) -> None:
         [build_row(builder, example.text, example.answer, 10) for example in EXAMPLES], 2
     )
     with torch.no_grad():
-        loss, count = sum_losses(network, batch, keeps_logits=True)
-        plain, _ = sum_losses(network, batch, keeps_logits=False)
+        loss, count = sum_losses(network, batch, kept="chosen")
+        plain, _ = sum_losses(network, batch, kept="all")
         expected = network(**batch).loss
     assert float(loss) / count == pytest.approx(float(expected), rel=1e-5)
     assert float(plain) == pytest.approx(float(loss), rel=1e-5)
+
+
+class LastLogits(torch.nn.Module):
+    """The forward pass of Unsloth 2026.10: logits of a number of last positions, and all of them
+    where it is given a tensor of chosen ones.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.asked: list[int] = []
+
+    def forward(self, input_ids: Any, logits_to_keep: Any = 0, **more: Any) -> Any:
+        kept = 0 if isinstance(logits_to_keep, torch.Tensor) else logits_to_keep
+        self.asked.append(kept)
+        return self.network(input_ids=input_ids, logits_to_keep=kept, **more)
+
+
+def test_the_loss_takes_the_logits_that_unsloth_gives(model: ModelConfig) -> None:
+    network = LastLogits(load_tuned(model, None))
+    builder = PromptBuilder(load_tokenizer(model), PromptConfig(), 80)
+    rows = [build_row(builder, example.text, example.answer, 10) for example in EXAMPLES]
+    rows[3]["weights"] = [2.0] * len(rows[3]["labels"])
+    batch = pad_rows(rows, 2)
+    with torch.no_grad():
+        expected, count = sum_losses(network.network, batch, "chosen")
+        loss, same = sum_losses(network, batch, find_kept(network, unsloth=True))
+    assert same == count
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert 0 < network.asked[0] < batch["labels"].shape[1]
 
 
 def test_small_sets_ignore_the_dev_loss_and_large_ones_stop_on_it(
@@ -212,8 +243,18 @@ def test_small_sets_ignore_the_dev_loss_and_large_ones_stop_on_it(
     tuned = load_tuned(model, tmp_path / "large")
     with torch.no_grad():
         rows = [build_row(builder, example.text, example.answer, 10) for example in contrary]
-        loss, count = sum_losses(tuned, pad_rows(rows, 2), True)
+        loss, count = sum_losses(tuned, pad_rows(rows, 2), "chosen")
     assert float(loss) / count == pytest.approx(min(found), rel=1e-3)
+
+
+def test_a_training_shorter_than_an_epoch_keeps_its_last_weights(
+    model: ModelConfig, tmp_path: Path
+) -> None:
+    early = {"early_stopping": {"from_examples": 5}, "epochs": 0.5, "warmup_fraction": 0.0}
+    short = tune(model, tmp_path / "short", dev=EXAMPLES[:1], **early)
+    assert len(short["dev_losses"]) == 1
+    saved = load_file(tmp_path / "short" / "adapter_model.safetensors")
+    assert any(weight.abs().max() > 0 for name, weight in saved.items() if "lora_B" in name)
 
 
 def test_tensorboard_gets_the_losses(model: ModelConfig, tmp_path: Path) -> None:
@@ -239,15 +280,11 @@ def test_tensorboard_gets_the_losses(model: ModelConfig, tmp_path: Path) -> None
     ("settings", "mistake"),
     [
         (
-            {"method": "qlora"},
-            "training.method is 'qlora', which needs a GPU for every worker; there is none here",
+            {"backend": "unsloth"},
+            "training.backend is 'unsloth', which needs a GPU for every worker; there is none here: "
+            "set training.backend=transformers",
         ),
-        ({"backend": "unsloth"}, "training.backend is 'unsloth', which needs a GPU"),
-        ({"method": "full", "sharding": "fsdp"}, "training.sharding is 'fsdp', which needs a GPU"),
-        (
-            {"trackers": ["mlflow"]},
-            r"training.trackers is 'mlflow', which needs: pip install 'atgen-ray\[mlflow\]'",
-        ),
+        ({"backend": "unsloth"}, r"needs: pip install 'atgen-ray\[unsloth\]'"),
     ],
 )
 def test_what_a_method_lacks_is_said_in_one_line(settings: dict[str, Any], mistake: str) -> None:

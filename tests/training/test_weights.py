@@ -71,12 +71,12 @@ def test_the_loss_is_the_weighted_sum_over_answer_tokens(tiny_model: str) -> Non
             for row, weight in zip(rows, weights, strict=True)
         ]
         loss, count = sum_losses(
-            model, pad_rows(weighed, filler=builder.stop_ids[0]), keeps_logits=True
+            model, pad_rows(weighed, filler=builder.stop_ids[0]), kept="chosen"
         )
         assert count == tokens
         return float(loss.detach())
 
     assert measure(1.0, 1.0) == pytest.approx(sum(alone), rel=1e-4)
     assert measure(2.0, 0.5) == pytest.approx(2 * alone[0] + 0.5 * alone[1], rel=1e-4)
-    alike, _ = sum_losses(model, pad_rows(rows, filler=builder.stop_ids[0]), keeps_logits=True)
+    alike, _ = sum_losses(model, pad_rows(rows, filler=builder.stop_ids[0]), kept="chosen")
     assert float(alike.detach()) == pytest.approx(sum(alone), rel=1e-4)
