@@ -1,13 +1,14 @@
-# `make demo` and `make test` are all the set-up there is: both install what they need into .venv.
+# `make demo` and `make test` are all the set-up there is: both install what they need into .venv, and into .sglang.
 PYTHON ?= python3
 ENGINE ?= transformers
 VENV := .venv
+SGLANG := .sglang
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo smoke test test-fast lint audit nightly install install-vllm postgres chromium clean
+.PHONY: demo smoke test test-fast lint audit nightly install install-vllm install-sglang postgres chromium clean
 
-demo: $(VENV)/.demo $(if $(filter vllm,$(ENGINE)),install-vllm)
+demo: $(VENV)/.demo $(if $(filter vllm sglang,$(ENGINE)),install-$(ENGINE))
 	$(BIN)/atgen-ray run demo engine.backend=$(ENGINE)
 	$(BIN)/atgen-ray run demo engine.backend=$(ENGINE) selection.strategy=random --name demo-random
 	$(BIN)/atgen-ray report demo demo-random --output atgen-runs/demo.html
@@ -16,7 +17,7 @@ demo: $(VENV)/.demo $(if $(filter vllm,$(ENGINE)),install-vllm)
 smoke: $(VENV)/.demo
 	$(BIN)/atgen-ray bench benchmarks/suites/smoke.yaml --output atgen-runs/smoke
 
-test: $(VENV)/.demo $(VENV)/.dev install-vllm postgres chromium
+test: $(VENV)/.demo $(VENV)/.dev install-vllm install-sglang postgres chromium
 	$(MAKE) lint
 	ATGEN_SCREENSHOTS=$${ATGEN_SCREENSHOTS:-build/screenshots} \
 	  $(BIN)/pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder
@@ -62,6 +63,7 @@ nightly: $(VENV)/.demo $(VENV)/.dev postgres
 
 install: $(VENV)/.core
 install-vllm: $(VENV)/.vllm
+install-sglang: $(SGLANG)/.done
 
 # torch comes first and pinned: as a dependency of others it would bring gigabytes of CUDA.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -96,6 +98,18 @@ else
 endif
 	touch $@
 
+# SGLang pins other versions of torch and openai than constraints.txt, so it has an environment of its own, whose Python
+# runs its server. Without a GPU: first what it imports, then SGLang itself without the rest of its list.
+$(SGLANG)/.done: requirements-sglang-cpu.txt requirements-sglang-cpu-imports.txt constraints.txt
+	test -d $(SGLANG) || $(PYTHON) -m venv $(SGLANG)
+ifneq ($(shell command -v nvidia-smi),)
+	$(SGLANG)/bin/pip install --quiet --disable-pip-version-check sglang==0.5.23
+else
+	$(SGLANG)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-sglang-cpu-imports.txt
+	$(SGLANG)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-sglang-cpu.txt
+endif
+	touch $@
+
 # The tests start a PostgreSQL server of their own and need its programs.
 postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
@@ -109,4 +123,4 @@ chromium:
 	  { echo "the tests need Chromium: apt-get install chromium" >&2; exit 1; }
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(SGLANG) build dist *.egg-info

@@ -49,10 +49,11 @@ class ModelConfig(Section):
 class EngineConfig(Section):
     """The engine that generates."""
 
-    backend: Literal["auto", "vllm", "transformers"] | str = Field(
+    backend: Literal["auto", "vllm", "sglang", "transformers"] | str = Field(
         "auto",
-        description="auto: vllm where it is installed, else transformers; or an engine of an "
-        "installed package, by its name",
+        description="auto: vllm where it is installed, else transformers; sglang: a server of its "
+        "own, from the environment that ATGEN_SGLANG_PYTHON names; or an engine of an installed "
+        "package, by its name",
     )
     workers: Changeable[PositiveInt] = Field(1, description="Engine replicas")
     cpus_per_worker: Changeable[PositiveFloat] = Field(
@@ -70,15 +71,15 @@ class EngineConfig(Section):
     )
     keep: Changeable[bool] = Field(
         True,
-        description="Keep vLLM's engines from one step of a run to the next. false: they end with "
-        "each step, which frees their memory and costs their start",
+        description="Keep engines of vLLM and SGLang from one step of a run to the next. false: "
+        "they end with each step, which frees their memory and costs their start",
     )
     batch_size: Changeable[PositiveInt] = Field(32, description="Prompts in one batch")
     adapters: Literal["auto", "name", "merged"] = Field(
         "auto",
-        description="How vLLM takes an adapter. auto, merged: added to the weights, in float32. "
-        "name: beside the base model by vLLM's kernels, which are slow on a CPU, and on a GPU "
-        "compute in 16 bits: set adapter_tolerance",
+        description="How an engine takes an adapter. merged: added to the weights, in float32. "
+        "name: beside the base model; vLLM's kernels for it are slow on a CPU, and on a GPU "
+        "compute in 16 bits: set adapter_tolerance. auto: merged with vLLM, name with SGLang",
     )
     adapter_tolerance: Changeable[PositiveFloat] = Field(
         0.03,
@@ -93,7 +94,8 @@ class EngineConfig(Section):
     )
     options: dict[str, JsonValue] = Field(
         default_factory=dict,
-        description="Further arguments of the engine: of vLLM, or of an installed package's",
+        description="Further arguments of the engine: of vLLM, of SGLang's server, or of an "
+        "installed package's",
     )
 
     def count_gpus(self) -> float | None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from atgen_ray.core.plugins import Registry, expect_callable, expect_type
 
 PLUGIN = "plugin"  # the type of every annotator of a package in a resolved configuration
-BACKENDS = ("auto", "vllm", "transformers")
+BACKENDS = ("auto", "vllm", "sglang", "transformers")
 TYPES = ("dataset", "human", "openai", "anthropic", "model", "router", PLUGIN)
 
 

@@ -87,8 +87,8 @@ class ReplicaConfig(Section):
 
     slots: PositiveInt | None = Field(
         None,
-        description="Prompts that a replica works on at once; null: 128 with vLLM, 32 with "
-        "transformers",
+        description="Prompts that a replica works on at once; null: 128 with vLLM and SGLang, 32 "
+        "with transformers",
     )
     stream_interval: PositiveInt = Field(
         4,
@@ -110,7 +110,7 @@ class ReplicaConfig(Section):
     check_rows: Annotated[int, Field(ge=0)] = Field(
         2,
         description="Outputs of a new adapter that are compared with transformers before it "
-        "answers anybody (vLLM)",
+        "answers anybody (vLLM, SGLang)",
     )
 
     stall_seconds: PositiveFloat = Field(
@@ -121,8 +121,8 @@ class ReplicaConfig(Section):
     )
 
     def count_slots(self, backend: str) -> int:
-        """Return `slots`, or the default for `backend`, "vllm" or "transformers"."""
-        return self.slots or {"vllm": 128, "transformers": 32}[backend]
+        """Return `slots`, or the default for `backend`: "vllm", "sglang" or "transformers"."""
+        return self.slots or {"vllm": 128, "sglang": 128, "transformers": 32}[backend]
 
 
 class ServiceConfig(Section):

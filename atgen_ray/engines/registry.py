@@ -34,6 +34,10 @@ def build_engine(
         from atgen_ray.engines.vllm_engine import VLLMEngine
 
         return VLLMEngine(model, prompt, engine, training)
+    if backend == "sglang":
+        from atgen_ray.engines.sglang_engine import SGLangEngine
+
+        return SGLangEngine(model, prompt, engine)
     from atgen_ray.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(model, prompt, engine)

@@ -2,18 +2,13 @@
 and for the actors of a run.
 """
 
-import math
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from atgen_ray.engines.base import TokenRequest, TokenStep
-
-# vLLM reports at most this many alternatives a token unless told otherwise. No other token is
-# likelier than the last of them, which bounds the entropy of the remaining probability from below;
-# that bound is what is reported.
-ENTROPY_ALTERNATIVES = 20
+from atgen_ray.engines.output_rows import ENTROPY_ALTERNATIVES, summarize_step
 
 # Called with a prompt, vLLM's SamplingParams and the id of the request.
 GenerateTokens = Callable[[Any, Any, str], AsyncIterator[Any]]
@@ -61,18 +56,3 @@ def read_steps(output: Any, top: int) -> list[TokenStep]:
         steps.append(TokenStep(token, logprob, entropy, ranked[:top]))
     steps[-1] = replace(steps[-1], finish=output.finish_reason)
     return steps
-
-
-def summarize_step(
-    alternatives: dict[int, float], token: int, top: int
-) -> tuple[float, float, list[float]]:
-    """Return the log-probability of the chosen token, the entropy in nats (a lower bound), and the
-    `top` largest log-probabilities of one step.
-
-    Args:
-        alternatives: log-probabilities by token, in nats.
-    """
-    ranked = sorted(alternatives.values(), reverse=True)[: max(ENTROPY_ALTERNATIVES, top)]
-    rest = max(0.0, 1.0 - sum(math.exp(value) for value in ranked))
-    entropy = -sum(math.exp(value) * value for value in ranked) - rest * ranked[-1]
-    return alternatives[token], entropy, ranked[:top]

@@ -6,7 +6,7 @@ load hub ids themselves.
 
 import json
 from dataclasses import dataclass
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,14 +68,23 @@ def find_context(model: ModelConfig) -> int | None:
     """Return the positions that the model has for prompt and answer together, or None where its
     configuration does not say.
     """
+    positions: int | None = getattr(_read_config(model), "max_position_embeddings", None)
+    return positions
+
+
+def count_vocabulary(model: ModelConfig) -> int:
+    """Return the token ids that the model has; its tokenizer may have more."""
+    return int(_read_config(model).vocab_size)
+
+
+def _read_config(model: ModelConfig) -> Any:
+    """Return the part of the model's configuration that is about text."""
     from transformers import AutoConfig
 
     source = resolve_checkpoint(model.id, weights=False)
-    config = AutoConfig.from_pretrained(
+    return AutoConfig.from_pretrained(
         source, revision=model.revision, trust_remote_code=model.trust_remote_code
     ).get_text_config()
-    positions: int | None = getattr(config, "max_position_embeddings", None)
-    return positions
 
 
 def load_model(model: ModelConfig, dtype: "str | None" = None, **settings: Any) -> Any:
@@ -161,4 +170,13 @@ def digest_adapter(path: Path) -> str:
     with (path / WEIGHTS).open("rb") as file:
         digest = file_digest(file, "sha256")
     digest.update((path / "adapter_config.json").read_bytes())
+    return digest.hexdigest()
+
+
+def digest_checkpoint(path: Path) -> str:
+    """Return the SHA-256 digest of a whole model: its weights and its configuration."""
+    digest = sha256((path / "config.json").read_bytes())
+    for file in sorted(path.glob("*.safetensors")):
+        with file.open("rb") as opened:
+            digest.update(file_digest(opened, "sha256").digest())
     return digest.hexdigest()

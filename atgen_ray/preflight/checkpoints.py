@@ -66,8 +66,11 @@ def check_models(setting: Setting) -> Iterator[str]:
             yield str(error)
             continue
         yield from find_causal_mistakes(checkpoint, model, f"{key}.id")
-        if model.host == "batch" and _uses_vllm(engine):
-            yield from find_vllm_mistakes(checkpoint, model, key, on_gpu=setting.gpus > 0)
+        backend = _find_backend(engine) if model.host == "batch" else None
+        if backend == "vllm":
+            yield from find_head_mistakes(checkpoint, model, key, on_gpu=setting.gpus > 0)
+        if backend in ("vllm", "sglang"):
+            yield from find_length_mistakes(checkpoint, model, key)
 
 
 def find_causal_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str) -> Iterator[str]:
@@ -100,7 +103,7 @@ def find_causal_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str) -
         yield f"{named}, whose architecture {names[0]} is no causal language model"
 
 
-def find_vllm_mistakes(
+def find_head_mistakes(
     checkpoint: Checkpoint, model: ModelConfig, key: str, on_gpu: bool
 ) -> Iterator[str]:
     """Yield why vLLM cannot start with the checkpoint: it would try again and again."""
@@ -114,6 +117,12 @@ def find_vllm_mistakes(
             f"here (it takes {taken}): "
             f"set {section}.backend=transformers"
         )
+
+
+def find_length_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str) -> Iterator[str]:
+    """Yield why prompts and answers exceed the positions of the model, which vLLM and SGLang
+    reserve when they start.
+    """
     positions = checkpoint.text_config.get("max_position_embeddings")
     wanted = model.max_prompt_tokens + model.max_new_tokens
     # A scaled rotary embedding reaches beyond the positions that the configuration names.
@@ -318,11 +327,11 @@ def _find_weight_mistakes(checkpoint: Checkpoint, named: str) -> Iterator[str]:
         yield f"{named}, which has no weights: expected model.safetensors beside config.json"
 
 
-def _uses_vllm(engine: EngineConfig) -> bool:
+def _find_backend(engine: EngineConfig) -> str | None:
     try:
-        return choose_backend(engine.backend) == "vllm"
+        return choose_backend(engine.backend)
     except UserError:  # the check of engines reports it
-        return False
+        return None
 
 
 def _is_known(architecture: str) -> bool:

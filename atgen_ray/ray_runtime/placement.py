@@ -22,6 +22,16 @@ REPORT_AFTER = 2  # polls in a row that must find something waiting before it is
 UNITS = {"CPU": "CPUs", "GPU": "GPUs"}
 
 
+_HELD: list[Callable[[], None]] = []
+
+
+def free_when_wanted(give_back: Callable[[], None]) -> None:
+    """Register `give_back`, which frees GPUs that this process holds for a later step. `fit_gpus`
+    calls it: whoever asks for GPUs would wait for ever for those.
+    """
+    _HELD.append(give_back)
+
+
 def fit_gpus(key: str, workers: int, asked: float | None) -> float:
     """Return the GPUs to reserve for each of `workers` workers.
 
@@ -37,6 +47,8 @@ def fit_gpus(key: str, workers: int, asked: float | None) -> float:
     """
     gpus = float(min(count_gpus(), 1)) if asked is None else asked
     check_gpus(key, gpus)
+    for give_back in _HELD if gpus else ():
+        give_back()
     if not 0 < gpus <= 1:  # Ray does not divide several GPUs
         return gpus
     _, free = _measure_nodes(_read_status())

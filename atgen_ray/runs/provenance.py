@@ -13,6 +13,7 @@ from typing import Any
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import dump_config
 from atgen_ray.core.strict_yaml import dump_yaml
+from atgen_ray.engines.sglang_python import find_version
 from atgen_ray.ray_runtime.nodes import describe_difference
 from atgen_ray.store.layout import ATTEMPTS
 from atgen_ray.store.run_folder import RunFolder
@@ -75,6 +76,8 @@ def list_versions(engine: str) -> dict[str, str]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
+    if engine == "sglang" and (found := find_version()):
+        versions[engine] = found
     return versions
 
 

@@ -182,10 +182,15 @@ def _deploy_selector(service: ServiceConfig) -> serve.Application:
 def _deploy_model(service: ServiceConfig) -> serve.Application:
     if service.engine.gpus_per_worker and ray.is_initialized():
         check_gpus("engine.gpus_per_worker", service.engine.gpus_per_worker)
-    if choose_backend(service.engine.backend) == "vllm":
+    backend = choose_backend(service.engine.backend)
+    if backend == "vllm":
         from atgen_ray.serving.replicas.vllm import deploy_vllm
 
         return deploy_vllm(service)
+    if backend == "sglang":
+        from atgen_ray.serving.replicas.sglang import deploy_sglang
+
+        return deploy_sglang(service)
     from atgen_ray.serving.replicas.base import TransformersReplica
 
     gpus = service.engine.gpus_per_worker or 0

@@ -59,7 +59,7 @@ def test_a_mistake_ends_a_process_with_status_2_and_a_line() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        "error: engine.backend is 'vlm', expected 'auto', 'vllm' or 'transformers'; did you mean "
+        "error: engine.backend is 'vlm', expected 'auto', 'vllm', 'sglang' or 'transformers'; did you mean "
         "'vllm'?",
         "error: unknown key 'trainig'; did you mean 'training'?",
     ]

@@ -62,15 +62,6 @@ def test_the_settings_of_each_vllm_configuration_are_known_to_vllm_and_ray() -> 
         assert split.placement_group_config["bundle_per_worker"]["GPU"] == 1
 
 
-def test_sglang_is_reached_by_its_server_class() -> None:
-    from ray.llm._internal.serve.core.protocol import LLMServerProtocol
-    from ray.serve.llm import LLMConfig
-
-    args = read(ROOT / "serve_configs/sglang.yaml")["applications"][1]["args"]
-    server = LLMConfig(**args["llm_configs"][0]).server_cls
-    assert {"chat", "completions", "check_health"} <= set(dir(server)) & set(dir(LLMServerProtocol))
-
-
 @pytest.mark.parametrize("name", ["aws", "on-premise"])
 def test_cluster_files_fit_rays_schema(name: str) -> None:
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())

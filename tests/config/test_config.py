@@ -98,9 +98,9 @@ WRONG_SETTINGS = {
     "annotator.price_per_label=-0.5": "annotator.price_per_label is -0.5, expected greater than "
     "or equal to 0",
     # choices
-    "engine.backend=vlm": "engine.backend is 'vlm', expected 'auto', 'vllm' or 'transformers'; "
+    "engine.backend=vlm": "engine.backend is 'vlm', expected 'auto', 'vllm', 'sglang' or 'transformers'; "
     "did you mean 'vllm'?",
-    "engine.backend=zzz": "engine.backend is 'zzz', expected 'auto', 'vllm' or 'transformers'",
+    "engine.backend=zzz": "engine.backend is 'zzz', expected 'auto', 'vllm', 'sglang' or 'transformers'",
     "data.format=[jsonl]": "data.format is ['jsonl'], expected 'auto', 'jsonl', 'csv'",
     "annotator.type=openia": "annotator.type is 'openia', expected a known type; did you mean "
     "'openai'?",
@@ -313,7 +313,7 @@ def test_several_mistakes_are_a_line_each() -> None:
     assert ended.status == 2
     assert ended.err.splitlines() == [
         "error: seed is 'x', expected a valid integer",
-        "error: engine.backend is 'vlm', expected 'auto', 'vllm' or 'transformers'; did you mean "
+        "error: engine.backend is 'vlm', expected 'auto', 'vllm', 'sglang' or 'transformers'; did you mean "
         "'vllm'?",
         "error: selection.parameters.strata is 0, expected greater than 0",
         "error: unknown key 'selection.parameters.stratta'; did you mean 'strata'?",

@@ -32,11 +32,18 @@ def model(tiny_model: str) -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def open_engine(ray_session: None) -> Iterator[Callable[..., Engine]]:
-    """Makes engines. The last one is kept, for tests that need the same one after another."""
+    """Makes engines. The last one is kept, for tests that need the same one after another; SGLang's
+    server stays for all tests that fit it.
+    """
     opened: list[tuple[str, Engine]] = []
+    sglang: dict[str, Engine] = {}
 
     def open_one(model: ModelConfig, prompt: PromptConfig, config: EngineConfig) -> Engine:
         key = "".join(part.model_dump_json() for part in (model, prompt, config))
+        if config.backend == "sglang":
+            if key not in sglang:
+                sglang[key] = build_engine(model, prompt, config)
+            return sglang[key]
         if not opened or opened[-1][0] != key:
             while opened:
                 opened.pop()[1].close()
@@ -44,8 +51,8 @@ def open_engine(ray_session: None) -> Iterator[Callable[..., Engine]]:
         return opened[-1][1]
 
     yield open_one
-    while opened:
-        opened.pop()[1].close()
+    for engine in (*(engine for _, engine in opened), *sglang.values()):
+        engine.close()
 
 
 @pytest.fixture
@@ -82,6 +89,14 @@ def generate(
         )
 
     return run
+
+
+@pytest.fixture(params=["transformers", "sglang"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The engines that answer to what a test says of every engine; vLLM has tests of its own, as
+    it starts anew for each.
+    """
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

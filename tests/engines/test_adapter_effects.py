@@ -51,6 +51,7 @@ def assert_whole(effect: Effect) -> None:
         *((dtype, {"backend": "transformers"}) for dtype in DTYPES),
         *((dtype, {"backend": "vllm", "adapters": "merged"}) for dtype in ("float32", "bfloat16")),
         ("bfloat16", {"backend": "vllm", "adapters": "name"}),
+        *(("bfloat16", {"backend": "sglang", "adapters": how}) for how in ("name", "merged")),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value.values()),
 )

@@ -1,4 +1,6 @@
-"""Real vLLM in the actors of a run, against transformers on the same weights."""
+"""Real vLLM in the actors of a run, and SGLang's real server, against transformers on the same
+weights.
+"""
 
 import os
 import shutil
@@ -15,8 +17,8 @@ from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.stored import at_path
 from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.choice import choose_backend
+from atgen_ray.engines.output_rows import summarize_step
 from atgen_ray.engines.registry import build_engine
-from atgen_ray.engines.vllm_tokens import summarize_step
 
 Generate = Callable[..., pa.Table]
 
@@ -31,11 +33,14 @@ def assert_same_outputs(one: pa.Table, other: pa.Table) -> None:
         np.testing.assert_allclose(row["top_logprobs"], twin["top_logprobs"], atol=1e-3)
 
 
-def test_base_model_samples_and_bad_rows(generate: Generate, examples: pa.Table) -> None:
+@pytest.mark.parametrize("backend", ["vllm", "sglang"])
+def test_base_model_samples_and_bad_rows(
+    generate: Generate, examples: pa.Table, backend: str
+) -> None:
     rows = pa.concat_tables([examples, pa.table({"id": ["zz"], "text": ["long " * 500]})])
     prompt = PromptConfig(overlong="reject")
     expected = generate(rows, prompt=prompt, folder="transformers")
-    features = generate(rows, prompt=prompt, folder="vllm", backend="vllm", samples=2)
+    features = generate(rows, prompt=prompt, folder=backend, backend=backend, samples=2)
     assert_same_outputs(features.slice(0, 14), expected.slice(0, 14))
     assert features["error"].to_pylist()[-1] == expected["error"].to_pylist()[-1] is not None
     assert [len(samples) for samples in features["samples"].to_pylist()] == [2] * 14 + [0]
@@ -44,12 +49,19 @@ def test_base_model_samples_and_bad_rows(generate: Generate, examples: pa.Table)
         assert np.all(np.array(row["entropies"]) <= np.array(twin["entropies"]) + 1e-3)
 
 
-@pytest.mark.parametrize("adapters", ["name", "merged"])  # the next test has the engine of "merged"
+# The last engine of vLLM is "merged", which the next test has too.
+@pytest.mark.parametrize("adapters", ["name", "merged"])
+@pytest.mark.parametrize("backend", ["sglang", "vllm"])
 def test_adapter_answers_are_the_adapters(
-    generate: Generate, examples: pa.Table, model: ModelConfig, adapter: Path, adapters: str
+    generate: Generate,
+    examples: pa.Table,
+    model: ModelConfig,
+    adapter: Path,
+    backend: str,
+    adapters: str,
 ) -> None:
     expected = generate(adapter=adapter, folder="transformers")
-    features = generate(adapter=adapter, folder="vllm", backend="vllm", adapters=adapters)
+    features = generate(adapter=adapter, folder=backend, backend=backend, adapters=adapters)
     assert_same_outputs(features, expected)
     effect = check_adapter(
         examples, features, model, PromptConfig(), EngineConfig(), at_path(adapter), 4

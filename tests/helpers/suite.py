@@ -70,6 +70,7 @@ UNITS: dict[str, tuple[str, ...]] = {
         "tests/data/test_sources.py",
         "tests/embedding/test_embedding.py",
         "tests/engines/test_adapter_effects.py",
+        "tests/engines/test_sglang_engine.py",
         "tests/engines/test_transformers_engine.py",
         "tests/engines/test_vllm_engine.py",
         "tests/preflight/test_inputs.py",

@@ -109,7 +109,10 @@ def test_plugins_are_explained_as_what_is_built_in(
             "unknown key 'selection.parameters.shortst'; did you mean 'shortest'?",
         ),
         ("evaluation.metrics=[same_strat]", "evaluation.metrics holds 'same_strat', expected a k"),
-        ("engine.backend=ecco", "engine.backend is 'ecco', expected 'auto', 'vllm', 'transforme"),
+        (
+            "engine.backend=ecco",
+            "engine.backend is 'ecco', expected 'auto', 'vllm', 'sglang', 'transforme",
+        ),
         ("annotator.type=shoot", "annotator.type is 'shoot', expected a known type; did you mean"),
         (
             "annotator={type: shout, parameters: {words: 0}}",

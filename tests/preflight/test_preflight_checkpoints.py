@@ -104,10 +104,14 @@ def test_head_sizes_and_lengths_that_vllm_would_refuse_again_and_again(tmp_path:
     assert "whose attention heads have 16 dimensions, which vLLM does not take here" in line
     assert "set engine.backend=transformers" in line
     short = LLAMA | {"max_position_embeddings": 1000}
-    (line,) = look_at_model(tmp_path / "model", short, "model.safetensors", backend="vllm")
-    assert line.startswith(
-        "model.max_prompt_tokens is 1024, which with model.max_new_tokens=64 is more than the 1000"
-    )
+    for backend in ("vllm", "sglang"):
+        folder = tmp_path / backend
+        folder.mkdir()
+        (line,) = look_at_model(folder, short, "model.safetensors", backend=backend)
+        assert line.startswith(
+            "model.max_prompt_tokens is 1024, which with model.max_new_tokens=64 is more than the "
+            "1000"
+        )
 
 
 def test_a_model_that_nobody_can_reach_is_told(tmp_path: Path) -> None:

@@ -65,6 +65,19 @@ print(shares())
     assert full == "[1.0, 0.25, 1.0, 1.0, 2]"  # nothing is: they wait for all of it
 
 
+def test_what_this_process_holds_for_later_is_given_back(cluster: dict[str, str]) -> None:
+    script = """
+from atgen_ray.ray_runtime.placement import free_when_wanted
+
+holder = hold(num_gpus=2)
+free_when_wanted(lambda: ray.kill(holder))
+assert fit_gpus("key", 1, 0.0) == 0 and ray.get(holder.ready.remote())
+gpus = fit_gpus("key", 1, 1.0)
+print(gpus, ray.get(ray.remote(num_cpus=0, num_gpus=gpus)(lambda: "placed").remote(), timeout=60))
+"""
+    assert ask(cluster, script) == "1.0 placed"
+
+
 def test_what_waits_and_what_is_free_is_told_until_it_is_placed(cluster: dict[str, str]) -> None:
     script = """
 holder = hold(num_gpus=0.5, num_cpus=1.5)

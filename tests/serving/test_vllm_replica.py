@@ -1,10 +1,11 @@
-"""Real vLLM replicas (CPU build) in Ray's LLM layer: each answer comes from the adapter asked
-for.
+"""Real vLLM replicas (CPU build) in Ray's LLM layer, and a replica with SGLang's real server: each
+answer comes from the adapter asked for.
 """
 
 import asyncio
 import json
 import random
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ from atgen_ray.engines.transformers_engine import TransformersEngine
 from atgen_ray.models.loading import digest_adapter
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.serving.application import build_application
+from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.database import Database
 from atgen_ray.store.run_folder import RunFolder
 
 PROMPT = "Sort: red blue green"
@@ -39,21 +42,22 @@ TURNS: Any = [{"role": "user", "content": "Count."}]
 APP = "atgen-vllm"
 
 
-@pytest.fixture(scope="module", params=["merged", "name"])
+@pytest.fixture(scope="module", params=["vllm-merged", "vllm-name", "sglang-name"])
 def replica(
     serve_url: str, arguments: dict[str, Any], request: pytest.FixtureRequest
 ) -> Iterator[Any]:
-    """A handle of one replica with a vLLM engine: adapters in its weights, and by name.
+    """A handle of one replica: with vLLM, adapters in its weights and by name; with SGLang, by name.
 
     The model is in bfloat16, which must be seen in no answer: replicas compute in float32.
     """
     from ray import serve
 
+    backend, adapters = request.param.split("-")
     engine = {
-        "backend": "vllm",
+        "backend": backend,
         "threads_per_worker": 1,
         "cpus_per_worker": 0.5,
-        "adapters": request.param,
+        "adapters": adapters,
     }
     model = arguments["model"] | {"dtype": "bfloat16"}
     replica = {"turn_seconds": 0.2, "adapters": 2}
@@ -277,7 +281,7 @@ def test_chat_comes_whole_and_as_a_stream(replica: Any) -> None:
     events = list(replica.options(stream=True).answer.remote(body))
     assert events[-1].strip() == "data: [DONE]"
     assert all('"model": "tiny:sort-1"' in event and "usage" not in event for event in events[:-1])
-    assert "vllm-" in events[0]
+    assert re.search(r'"system_fingerprint": "(vllm|sglang)-[0-9a-f]{16}"', events[0])
     answer = replica.answer_whole.remote(body.model_copy(update={"stream": False})).result()
     assert (answer["model"], answer["usage"]["completion_tokens"]) == ("tiny:sort-1", 4)
     told = [json.loads(event.removeprefix("data: "))["choices"] for event in events[:-1]]
@@ -289,6 +293,26 @@ def test_chat_comes_whole_and_as_a_stream(replica: Any) -> None:
     *_, last, _ = replica.options(stream=True).answer.remote(asked)
     told_last = json.loads(last.removeprefix("data: "))
     assert (told_last["choices"], told_last["usage"]["completion_tokens"]) == ([], 4)
+
+
+def test_callers_come_in_by_their_token_and_stream(
+    replica: Any, serve_url: str, storage: Path
+) -> None:
+    import openai
+
+    tokens = Tokens(Database(f"sqlite:///{storage}/atgen.db"))
+    url = f"{serve_url}/vllm/v1"
+    ask: dict[str, Any] = {"model": "tiny:sort-2", "messages": TURNS, "temperature": 0}
+    stranger = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.chat.completions.create(**ask, max_tokens=6)
+    client = openai.OpenAI(base_url=url, api_key=tokens.create("admin", "tests"), max_retries=0)
+    whole = client.chat.completions.create(**ask, max_tokens=6)
+    chunks = list(client.chat.completions.create(**ask, max_tokens=6, stream=True))
+    texts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(texts) == whole.choices[0].message.content
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == 6
 
 
 def test_tokens_of_a_stream_are_counted_though_nobody_hears_its_end() -> None:

@@ -67,6 +67,11 @@ class AdmissionQueue:
         self._open = True
 
     @property
+    def is_open(self) -> bool:
+        """Return whether requests are admitted."""
+        return self._open
+
+    @property
     def waiting(self) -> int:
         """Return the number of requests that wait."""
         return len(self._waiting)

@@ -5,15 +5,16 @@ transformers.
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from atgen_ray.config import ServiceConfig
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.models.loading import load_tokenizer
+from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_cache import AdapterCache
 from atgen_ray.serving.replicas.adapter_directory import Adapter, AdapterDirectory
@@ -21,6 +22,8 @@ from atgen_ray.serving.replicas.batcher import Batcher, Job
 from atgen_ray.serving.replicas.openai_responses import Answer, Choice
 from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
 from atgen_ray.store.journal import open_journal
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -97,25 +100,30 @@ def check_digest(adapter: Adapter | None, digest: str | None) -> None:
         )
 
 
-class TransformersReplica:
-    """Replica with one copy of the model in transformers; a batch may mix adapters."""
+async def gather_all(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Return the results in order. If one fails, or the caller is cancelled, the others are
+    cancelled too.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
-    async def __init__(self, service: ServiceConfig) -> None:  # type: ignore[misc]
-        from atgen_ray.models.prompts import PromptBuilder
 
+class TokenReplica:
+    """Base of replicas whose engine gives tokens: it speaks the OpenAI API around them."""
+
+    engine_name: str
+
+    def __init__(self, service: ServiceConfig) -> None:
         self._service = service
         self._model = service.target_model
         self._directory = open_directory(service)
         self._tokenizer: Any = load_tokenizer(self._model)
-        self._stop_ids = PromptBuilder(
+        self._prompts = PromptBuilder(
             self._tokenizer, service.prompt, self._model.max_prompt_tokens
-        ).stop_ids
-        self._adapters = AdapterCache(service)
-        self._batcher = Batcher(
-            lambda requests, *hooks: self._adapters.decode(requests, self._stop_ids, *hooks),
-            service.replica.count_slots("transformers"),
-            self._adapters.load_model,
-            asyncio.get_running_loop().call_soon_threadsafe,
         )
         self._meter = Meter()
 
@@ -127,14 +135,15 @@ class TransformersReplica:
         requests = [
             request for prompt in prompts for request in self._requests(body, prompt, adapter)
         ]
+        stop_ids = self._prompts.stop_ids
         choices = [
-            Choice(index, len(request.token_ids), self._decode, body.stops, self._stop_ids)
+            Choice(index, len(request.token_ids), self._decode, body.stops, stop_ids)
             for index, request in enumerate(requests)
         ]
         answer = Answer(
             body,
             choices,
-            fingerprint("transformers", adapter),
+            fingerprint(self.engine_name, adapter),
             self._service.replica.stream_interval,
         )
         # Closing the merged steps at once frees the slots of a caller that left.
@@ -152,72 +161,16 @@ class TransformersReplica:
     async def answer_whole(self, body: ChatBody | CompletionBody) -> dict[str, Any]:
         return await take_whole(self.answer(body))
 
-    async def generate(
-        self, requests: Sequence[TokenRequest], digest: str | None
-    ) -> list[list[TokenStep]]:
-        adapter = await self._find(requests[0].adapter)
-        check_digest(adapter, digest)
-        named = [replace(request, adapter=_key(adapter)) for request in requests]
-        rows = await asyncio.wrap_future(
-            self._batcher.submit_batch(named, partial(self._adapters.load, adapter))
-        )
-        self._meter.count("run", sum(len(row) for row in rows), self._batcher.waiting)
-        return rows
-
-    async def sleep(self, run: str) -> bool:
-        logger.warning(
-            "the transformers engine cannot sleep: it keeps its memory while run '%s' trains", run
-        )
-        return False
-
-    async def wake(self, run: str) -> None:
-        """Do nothing: this engine never sleeps."""
-
-    async def check_health(self) -> None:
-        """Raise if the model could not be loaded or the engine hangs; Serve then replaces the
-        replica.
-        """
-        if self._adapters.failure is not None:
-            raise self._adapters.failure
-        self._batcher.check(self._service.replica.stall_seconds)
-
     async def _find(self, name: str | None) -> Adapter | None:
         return None if name is None else await asyncio.to_thread(self._directory.find, name)
 
-    async def _merge(
+    def _merge(
         self, requests: list[TokenRequest], choices: Sequence[Any], adapter: Adapter | None
     ) -> AsyncGenerator[tuple[int, TokenStep], None]:
-        """Yield the steps of all requests as they come. A caller that leaves, or has its whole
-        answer, frees its slots.
+        """Yield the steps of all requests as they come, each with the index of its request. A
+        caller that leaves, or has its whole answer, frees its slots.
         """
-        news = asyncio.Queue[tuple[int, TokenStep | BaseException | None]]()
-
-        def receiver(index: int) -> Any:
-            return lambda step: news.put_nowait((index, step))
-
-        jobs = [
-            Job(request, receiver(index), partial(self._adapters.load, adapter))
-            for index, request in enumerate(requests)
-        ]
-        try:
-            for job in jobs:
-                self._batcher.submit(job)
-            left = len(jobs)
-            while left:
-                index, step = await news.get()
-                if isinstance(step, BaseException):
-                    raise step
-                if step is None:  # the request has ended
-                    left -= 1
-                    continue
-                yield index, step
-                jobs[index].cancelled = choices[index].finish is not None
-        finally:
-            for job in jobs:
-                job.cancelled = True
-            self._meter.count(
-                "callers", sum(len(choice.steps) for choice in choices), self._batcher.waiting
-            )
+        raise NotImplementedError
 
     def _requests(
         self, body: Any, prompt: list[int], adapter: Adapter | None
@@ -272,6 +225,84 @@ class TransformersReplica:
                 list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
         )
+
+
+class TransformersReplica(TokenReplica):
+    """Replica with one copy of the model in transformers; a batch may mix adapters."""
+
+    engine_name = "transformers"
+
+    async def __init__(self, service: ServiceConfig) -> None:  # type: ignore[misc]
+        super().__init__(service)
+        stop_ids = self._prompts.stop_ids
+        self._adapters = AdapterCache(service)
+        self._batcher = Batcher(
+            lambda requests, *hooks: self._adapters.decode(requests, stop_ids, *hooks),
+            service.replica.count_slots("transformers"),
+            self._adapters.load_model,
+            asyncio.get_running_loop().call_soon_threadsafe,
+        )
+
+    async def generate(
+        self, requests: Sequence[TokenRequest], digest: str | None
+    ) -> list[list[TokenStep]]:
+        adapter = await self._find(requests[0].adapter)
+        check_digest(adapter, digest)
+        named = [replace(request, adapter=_key(adapter)) for request in requests]
+        rows = await asyncio.wrap_future(
+            self._batcher.submit_batch(named, partial(self._adapters.load, adapter))
+        )
+        self._meter.count("run", sum(len(row) for row in rows), self._batcher.waiting)
+        return rows
+
+    async def sleep(self, run: str) -> bool:
+        logger.warning(
+            "the transformers engine cannot sleep: it keeps its memory while run '%s' trains", run
+        )
+        return False
+
+    async def wake(self, run: str) -> None:
+        """Do nothing: this engine never sleeps."""
+
+    async def check_health(self) -> None:
+        """Raise if the model could not be loaded or the engine hangs; Serve then replaces the
+        replica.
+        """
+        if self._adapters.failure is not None:
+            raise self._adapters.failure
+        self._batcher.check(self._service.replica.stall_seconds)
+
+    async def _merge(
+        self, requests: list[TokenRequest], choices: Sequence[Any], adapter: Adapter | None
+    ) -> AsyncGenerator[tuple[int, TokenStep], None]:
+        news = asyncio.Queue[tuple[int, TokenStep | BaseException | None]]()
+
+        def receiver(index: int) -> Any:
+            return lambda step: news.put_nowait((index, step))
+
+        jobs = [
+            Job(request, receiver(index), partial(self._adapters.load, adapter))
+            for index, request in enumerate(requests)
+        ]
+        try:
+            for job in jobs:
+                self._batcher.submit(job)
+            left = len(jobs)
+            while left:
+                index, step = await news.get()
+                if isinstance(step, BaseException):
+                    raise step
+                if step is None:  # the request has ended
+                    left -= 1
+                    continue
+                yield index, step
+                jobs[index].cancelled = choices[index].finish is not None
+        finally:
+            for job in jobs:
+                job.cancelled = True
+            self._meter.count(
+                "callers", sum(len(choice.steps) for choice in choices), self._batcher.waiting
+            )
 
 
 def _key(adapter: Adapter | None) -> str | None:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -22,7 +22,6 @@ from ray.serve.llm.deployment import LLMServer
 
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.checkpoints import resolve_checkpoint
-from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.serve_engine import MODEL
 from atgen_ray.engines.vllm_engine import VLLMEngine, read_rank, vllm_environment
@@ -34,11 +33,13 @@ from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
 from atgen_ray.ray_runtime.nodes import find_device
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
+from atgen_ray.serving.replicas.adapter_probe import check_outputs
 from atgen_ray.serving.replicas.admission import AdmissionQueue
 from atgen_ray.serving.replicas.base import (
     Meter,
     check_digest,
     fingerprint,
+    gather_all,
     open_directory,
     take_whole,
 )
@@ -47,8 +48,6 @@ from atgen_ray.serving.replicas.sleep import SleepCoordinator
 from atgen_ray.serving.replicas.vllm_responses import VLLMAnswer
 from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
 
-PROBES = ("Count to five.", "Name a colour and an animal.")
-PROBE_TOKENS = 8
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
@@ -301,39 +300,15 @@ class VLLMReplica(LLMServer):
         """Raise AdapterMismatchError unless the engine's outputs for a few prompts are those of the
         adapter in transformers and peft.
         """
-        import pyarrow as pa
-
-        texts = list(PROBES)[: self._service.replica.check_rows]
-        # Checked once for each content: the reference needs a second copy of the model.
-        if not texts or adapter.digest in self._checked:
-            return
-        rows = []
-        for text in texts:
-            steps = await self._complete(
-                TokenRequest(self._prompts.encode(text), PROBE_TOKENS), served
+        # Once for each content: the reference needs a second copy of the model.
+        if adapter.digest not in self._checked:
+            await check_outputs(
+                self._service,
+                self._prompts,
+                adapter,
+                lambda request: self._complete(request, served),
             )
-            row = {
-                "id": text,
-                "error": None,
-                "token_ids": [step.token for step in steps],
-                "logprobs": [step.logprob for step in steps],
-            }
-            rows.append(row)
-        examples = pa.table({"id": texts, "text": texts})
-        features = pa.Table.from_pylist(rows)
-        service = self._service
-        effect = await asyncio.to_thread(
-            check_adapter,
-            examples,
-            features,
-            service.target_model,
-            service.prompt,
-            service.engine,
-            adapter.stored,
-            len(texts),
-        )
-        self._checked.add(adapter.digest)
-        logger.info("adapter %s is in place: %s", adapter.name, effect)
+            self._checked.add(adapter.digest)
 
     async def _complete(self, request: TokenRequest, served: str) -> list[TokenStep]:
         """Return the steps of one request from the engine itself: the OpenAI layer would decode the
@@ -351,15 +326,3 @@ class VLLMReplica(LLMServer):
 
 def _key(adapter: Adapter | None) -> str | None:
     return adapter.key if adapter else None
-
-
-async def gather_all(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Return the results in order. If one fails, or the caller is cancelled, the others are
-    cancelled too.
-    """
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -1,0 +1,614 @@
+"""One SGLang server: a child process in SGLang's own Python, and its native HTTP API.
+
+`sglang_launcher.py` is what runs there; `sglang_python.py` finds that Python.
+
+Invariants:
+- The server ends with the process that started it, however that ends.
+- It listens on this machine alone, and answers nobody without its API key.
+- Log-probabilities are in nats, before any temperature (`SGLANG_RETURN_ORIGINAL_LOGPROB`).
+- Nothing is sent that would end it: an empty prompt, or a token outside the vocabulary.
+- Every answer names the weights that gave it; an answer of other weights is an error.
+- A server that ends or hangs is started again, `MAX_RESTARTS` times; requests are then sent again.
+
+Example:
+    server = SGLangServer(settings)
+    rows = await server.generate(requests, BASE)
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import aiohttp
+
+from atgen_ray.config import ModelConfig
+from atgen_ray.core.checkpoints import resolve_checkpoint
+from atgen_ray.core.errors import UserError
+from atgen_ray.engines import sglang_launcher
+from atgen_ray.engines.base import TokenRequest, TokenStep
+from atgen_ray.engines.output_rows import ENTROPY_ALTERNATIVES, summarize_step
+from atgen_ray.engines.sglang_python import HOW_TO_INSTALL, find_python
+from atgen_ray.engines.sglang_weights import BASE, Weights
+from atgen_ray.models.loading import count_vocabulary, load_tuned
+from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
+from atgen_ray.ray_runtime.workers import MAX_RESTARTS
+
+# Without a limit SGLang takes most of a machine's memory for its cache of keys and values.
+CPU_CACHE_TOKENS = 16_384
+# Share of a GPU's memory; an engine on a part of a GPU takes that part of it.
+GPU_MEMORY = 0.85
+# SGLang counts a few tokens of its own into the length of a request.
+SPARE_TOKENS = 8
+
+START_SECONDS = 600.0  # how long a server may take to load its model
+ANSWER_SECONDS = 600.0  # how long it may take for a batch, and further for each of its tokens:
+TOKEN_SECONDS = 0.5
+POLL_SECONDS = 0.25
+END_SECONDS = 10.0  # between the request to end and the signal that cannot be ignored
+LOG_BYTES = 4096  # of the end of its log in an error
+MESSAGE = 500  # characters of a refusal
+STREAM_END = b"[DONE]"
+NOT_A_NUMBER = "NaN happened"  # what SGLang says "matched" where the logits are no numbers
+LORA_SLOTS = 4  # adapters in one batch, and one of them for the base model
+
+
+class SGLangError(Exception):
+    """The server cannot be started, ended too often, or answered with other weights.
+
+    It is no RuntimeError: a batch is not halved because of it.
+    """
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What a server is started with.
+
+    Attributes:
+        dtype: "float32", "bfloat16" or "float16".
+        slots: requests that it works on at once, on a CPU.
+        lora_rank: largest rank of an adapter beside the base model; 0: it takes none.
+        cuda: whether it computes on a GPU.
+        gpus: that Ray reserves for it.
+        workers: servers that share the cores of a node.
+        threads: compute threads on a CPU; None: the cores of the node over `workers`.
+        options: further arguments of the server, by the name of their flag.
+    """
+
+    model: ModelConfig
+    dtype: str
+    slots: int = 64
+    lora_rank: int = 0
+    cuda: bool = False
+    gpus: float = 0.0
+    workers: int = 1
+    threads: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def list_arguments(self, port: int, key: str) -> list[str]:
+        """Return the arguments of a server on `port` that answers to `key`."""
+        model = self.model
+        context = count_context(model) + SPARE_TOKENS
+        settings: dict[str, Any] = {
+            "model-path": resolve_checkpoint(model.id),
+            "revision": model.revision,
+            "trust-remote-code": model.trust_remote_code,
+            "dtype": self.dtype,
+            "context-length": context,
+            "weight-version": BASE.loaded,
+            "host": "127.0.0.1",
+            "port": port,
+            "api-key": key,
+            "log-level": "warning",
+            "incremental-streaming-output": True,
+        }
+        if self.lora_rank:
+            settings |= {
+                "enable-lora": True,
+                "max-lora-rank": self.lora_rank,
+                "lora-target-modules": "all",
+                "max-loras-per-batch": LORA_SLOTS,
+            }
+        if self.cuda and 0 < self.gpus < 1:
+            settings["mem-fraction-static"] = round(GPU_MEMORY * self.gpus, 2)
+        if self.cuda and self.gpus > 1:
+            settings["tp-size"] = int(self.gpus)
+        if not self.cuda:
+            settings |= {
+                "device": "cpu",
+                "attention-backend": "torch_native",
+                "disable-overlap-schedule": True,
+                # Processes that wait would take the cores from the one that computes.
+                "sleep-on-idle": True,
+                "max-running-requests": self.slots,
+                "max-total-tokens": max(CPU_CACHE_TOKENS, 2 * context),
+            }
+        if self.lora_rank and not self.cuda:
+            settings["lora-backend"] = "torch_native"
+        settings |= {name.replace("_", "-"): value for name, value in self.options.items()}
+        return _list_flags(settings)
+
+    def build_environment(self, own_python: bool) -> dict[str, str]:
+        """Return the environment of the server; `own_python`: its Python is another than ours."""
+        environment = dict(os.environ)
+        if own_python:
+            for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
+                environment.pop(name, None)
+        environment |= {
+            "SGLANG_RETURN_ORIGINAL_LOGPROB": "1",
+            # The spare tokens may exceed the positions of the model; no request is that long.
+            "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN": "1",
+            "DO_NOT_TRACK": "1",
+        }
+        if not self.cuda:
+            environment |= {sglang_launcher.CPU: "1"} | worker_environment(
+                count_threads(self.workers, self.threads)
+            )
+        return environment
+
+
+def count_context(model: ModelConfig) -> int:
+    """Return the tokens of the longest prompt and answer together."""
+    return model.max_prompt_tokens + model.max_new_tokens
+
+
+def _list_flags(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as flags: true is a flag alone; false and null are left out."""
+    flags: list[str] = []
+    for name, value in settings.items():
+        if value is None or value is False:
+            continue
+        flags.append(f"--{name}")
+        if isinstance(value, dict):
+            flags.append(json.dumps(value))
+        elif isinstance(value, list):
+            flags += map(str, value)
+        elif value is not True:
+            flags.append(str(value))
+    return flags
+
+
+@dataclass(eq=False)
+class _Child:
+    """A server process and what it holds."""
+
+    process: "subprocess.Popen[bytes]"
+    log: IO[bytes]
+    url: str
+    key: str
+    ready: bool = False
+    version: str = BASE.loaded
+    adapters: set[str] = field(default_factory=set)
+
+    def show_log(self) -> str:
+        """Return the end of the log as part of a message."""
+        # The process writes at the offset that both share, so this must not move it.
+        size = os.fstat(self.log.fileno()).st_size
+        read = os.pread(self.log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES))
+        return f"; its log ends:\n{read.decode(errors='replace').strip()}"
+
+    def end(self) -> None:
+        """End the process and all that it has started."""
+        for kind in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, kind)
+                self.process.wait(END_SECONDS)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process.wait()
+        self.log.close()
+
+
+class _GoneError(Exception):
+    """The server ended or hung while it was asked."""
+
+    def __init__(self, child: _Child, reason: str) -> None:
+        super().__init__(reason)
+        self.child = child
+
+
+class SGLangServer:
+    """A server, started at the first request. It belongs to one event loop."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        stop_ids: Sequence[int],
+        command: Sequence[str] | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        """Prepare a server.
+
+        Args:
+            stop_ids: tokens that end an answer.
+            command: started in the launcher's place; it must read its arguments as that does.
+            answer_seconds: a batch that takes longer than this and `TOKEN_SECONDS` for each of its
+                tokens counts as a server that hangs.
+        """
+        self._settings = settings
+        self._stop_ids = list(stop_ids)
+        self._command = command
+        self._answer_seconds = answer_seconds
+        self._vocabulary = count_vocabulary(settings.model)
+        self._child: _Child | None = None
+        self._deaths = 0
+        self._session: aiohttp.ClientSession | None = None
+        self._changing = asyncio.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """Return the process and process group of the server; None while there is none."""
+        return self._child.process.pid if self._child else None
+
+    async def start(self) -> None:
+        """Return once the server answers; start it if need be.
+
+        Raises:
+            SGLangError: it ended before it answered, or took too long; with the end of its log.
+        """
+        async with self._changing:
+            await self._start()
+
+    async def generate(
+        self, requests: Sequence[TokenRequest], weights: Weights
+    ) -> list[list[TokenStep]]:
+        """Return the steps of each request, all answered with `weights`.
+
+        Raises:
+            RuntimeError: a request would end the server, or the server refuses or aborts it.
+            SGLangError: the server ended again and again, or answered with other weights.
+        """
+        body = self._build_body(requests, weights)
+        seconds = self._count_seconds(requests)
+        while True:
+            try:
+                child = await self._hold(weights)
+                answers = await self._ask(child, "/generate", body, seconds)
+                break
+            except _GoneError as gone:
+                await self._bury(gone)
+        return [
+            read_answer(answer, request.top_logprobs, weights)
+            for answer, request in zip(answers, requests, strict=True)
+        ]
+
+    async def stream(
+        self, request: TokenRequest, weights: Weights
+    ) -> AsyncGenerator[TokenStep, None]:
+        """Yield the steps of one request as they come. Closing it has the server drop the request.
+
+        Raises:
+            RuntimeError: as `generate`, and for a server that ends in the middle of the answer.
+            SGLangError: as `generate`.
+        """
+        body = self._build_body([request], weights) | {"stream": True}
+        while True:
+            begun = False
+            try:
+                child = await self._hold(weights)
+                async with aclosing(
+                    self._stream(child, body, self._count_seconds([request]))
+                ) as answers:
+                    async for answer in answers:
+                        for step in read_answer(answer, request.top_logprobs, weights):
+                            begun = True
+                            yield step
+                return
+            except _GoneError as gone:
+                await self._bury(gone)
+                if begun:
+                    raise RuntimeError(f"SGLang's server ended in mid-answer: {gone}") from None
+
+    async def probe(self) -> None:
+        """Return once the server has answered a request of its own; start it if it has ended.
+
+        Raises:
+            SGLangError: it cannot be started, or ended too often.
+        """
+        child = self._child
+        if child is None or not child.ready or child.process.poll() is not None:
+            await self.start()
+            return
+        try:
+            await self._ask(child, "/health_generate", None, self._answer_seconds)
+        except _GoneError as gone:
+            await self._bury(gone)
+
+    async def sleep(self) -> None:
+        """Have the server free its GPU's memory; on a CPU nothing happens."""
+        await self._call("/release_memory_occupation")
+
+    async def wake(self) -> None:
+        """Have the server take its memory again."""
+        await self._call("/resume_memory_occupation")
+
+    async def close(self) -> None:
+        """End the server and wait for its end."""
+        async with self._changing:
+            await self._end()
+            if self._session is not None:
+                await self._session.close()
+                self._session = None
+
+    def _check(self, token_ids: Sequence[int]) -> None:
+        """Raise RuntimeError for a prompt that would end the whole server."""
+        if not token_ids:
+            raise RuntimeError("the prompt is empty, expected at least one token")
+        outside = [token for token in token_ids if not 0 <= token < self._vocabulary]
+        if outside:
+            raise RuntimeError(
+                f"the prompt has the token id {outside[0]}, expected ids from 0 to "
+                f"{self._vocabulary - 1}"
+            )
+
+    def _build_body(self, requests: Sequence[TokenRequest], weights: Weights) -> dict[str, Any]:
+        for request in requests:
+            self._check(request.token_ids)
+        top = max(ENTROPY_ALTERNATIVES, *(request.top_logprobs for request in requests))
+        body = {
+            "input_ids": [list(request.token_ids) for request in requests],
+            "sampling_params": [self._sampling(request) for request in requests],
+            "return_logprob": True,
+            "top_logprobs_num": top,
+        }
+        if weights.adapter is not None:  # without room for adapters SGLang refuses even null
+            body["lora_path"] = [weights.adapter] * len(requests)
+        return body
+
+    def _count_seconds(self, requests: Sequence[TokenRequest]) -> float:
+        """Return after how many seconds a server hangs that has not answered."""
+        return self._answer_seconds + TOKEN_SECONDS * sum(each.max_new_tokens for each in requests)
+
+    def _sampling(self, request: TokenRequest) -> dict[str, Any]:
+        return {
+            "max_new_tokens": request.max_new_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            # SGLang heeds it with the option enable_deterministic_inference, which needs a GPU.
+            "sampling_seed": request.seed,
+            "stop_token_ids": self._stop_ids,
+        }
+
+    async def _call(self, path: str) -> None:
+        async with self._changing:
+            child = await self._start()
+        await self._ask(child, path, {}, self._answer_seconds)
+
+    async def _start(self) -> _Child:
+        """Return the server that runs, once it answers. Called with the lock."""
+        child = self._child
+        if child is not None and child.process.poll() is not None:
+            await self._clear_away(_GoneError(child, "it ended between two requests"))
+            child = None
+        if child is None:
+            child = self._child = self._launch()
+        if not child.ready:
+            await self._wait_until_ready(child)
+        return child
+
+    def _launch(self) -> _Child:
+        """Start a server process."""
+        python = find_python()
+        if python is None and self._command is None:
+            raise UserError(f"engine.backend is 'sglang', which is not installed: {HOW_TO_INSTALL}")
+        launcher = [str(python), "-P", str(Path(sglang_launcher.__file__))]
+        own_python = self._command is None and python != Path(sys.executable)
+        key = secrets.token_urlsafe(24)
+        port = _find_port()
+        arguments = json.dumps(self._settings.list_arguments(port, key))
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - without a name: nothing is left of it
+        process = subprocess.Popen(  # noqa: S603 - the launcher of this package
+            self._command or launcher,
+            stdin=subprocess.PIPE,  # the launcher ends when it closes
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=self._settings.build_environment(own_python),
+            start_new_session=True,
+        )
+        if process.stdin is not None:
+            process.stdin.write(arguments.encode() + b"\n")
+            process.stdin.flush()
+        return _Child(process, log, f"http://127.0.0.1:{port}", key)
+
+    async def _wait_until_ready(self, child: _Child) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            status = child.process.poll()
+            if status is not None or time.monotonic() > deadline:
+                shown = child.show_log()
+                await self._end()
+                what = (
+                    f"did not answer within {START_SECONDS:g} seconds"
+                    if status is None
+                    else f"ended with status {status} before it answered"
+                )
+                raise SGLangError(f"SGLang's server {what}{shown}")
+            try:
+                await self._ask(child, "/health", None, 30.0)
+                # Health needs no key: only the server that was started here knows it.
+                await self._ask(child, "/model_info", None, 30.0)
+                child.ready = True
+                return
+            except (_GoneError, RuntimeError):
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _hold(self, weights: Weights) -> _Child:
+        """Return the server that runs, once it holds `weights`."""
+        async with self._changing:
+            child = await self._start()
+            if child.version != weights.loaded:
+                with self._whole_model(weights) as folder:
+                    body = {"model_path": folder, "weight_version": weights.loaded}
+                    await self._ask(child, "/update_weights_from_disk", body, START_SECONDS)
+                child.version = weights.loaded
+            if weights.adapter is not None and weights.adapter not in child.adapters:
+                # SGLang forgets the adapter that is unused for longest, and reads it again from
+                # this folder when it is asked for.
+                body = {"lora_name": weights.adapter, "lora_path": str(weights.folder)}
+                await self._ask(child, "/load_lora_adapter", body, START_SECONDS)
+                child.adapters.add(weights.adapter)
+            return child
+
+    @contextmanager
+    def _whole_model(self, weights: Weights) -> Iterator[str]:
+        """Yield the folder of the whole model that `weights` stand for."""
+        if weights.how == "merged":
+            with tempfile.TemporaryDirectory(prefix="atgen-merged-") as folder:
+                load_tuned(self._settings.model, weights.folder).save_pretrained(folder)
+                yield folder
+        elif weights.how == "whole":
+            yield str(weights.folder)
+        else:
+            yield resolve_checkpoint(self._settings.model.id)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # The buffer must hold a line: an event with the alternatives of many tokens.
+            self._session = aiohttp.ClientSession(read_bufsize=2**20)
+        return self._session
+
+    async def _ask(
+        self, child: _Child, path: str, body: Mapping[str, Any] | None, seconds: float
+    ) -> Any:
+        """Return the server's JSON answer to a POST of `body`, or to a GET without one.
+
+        Raises:
+            RuntimeError: the server refuses; the message is its own.
+            _GoneError: it ended, or took longer than `seconds`.
+        """
+        try:
+            async with self._open_session().request(
+                "GET" if body is None else "POST",
+                child.url + path,
+                json=body,
+                headers={"authorization": f"Bearer {child.key}"},
+                timeout=aiohttp.ClientTimeout(total=seconds),
+            ) as response:
+                text = await response.text()
+                status = response.status
+        except TimeoutError:
+            raise _GoneError(child, f"no answer to {path} in {seconds:g} seconds") from None
+        except aiohttp.ClientError as error:
+            raise _GoneError(child, f"{path}: {error}") from None
+        if status != 200:
+            raise RuntimeError(f"SGLang: {_read_refusal(text) or f'status {status}'}")
+        return json.loads(text) if text else None
+
+    async def _stream(
+        self, child: _Child, body: Mapping[str, Any], seconds: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the events of a streamed answer of `/generate`, each with the tokens since the one
+        before. Raises as `_ask`.
+        """
+        try:
+            async with self._open_session().post(
+                child.url + "/generate",
+                json=body,
+                headers={"authorization": f"Bearer {child.key}"},
+                timeout=aiohttp.ClientTimeout(total=seconds),
+            ) as response:
+                if response.status != 200:
+                    raise RuntimeError(f"SGLang: {_read_refusal(await response.text())}")
+                async for line in response.content:
+                    event = line.removeprefix(b"data: ").strip()
+                    if event and event != STREAM_END:
+                        answer = json.loads(event)
+                        if "error" in answer:
+                            raise RuntimeError(f"SGLang: {_read_refusal(event.decode())}")
+                        yield answer
+        except TimeoutError:
+            raise _GoneError(child, f"no whole answer in {seconds:g} seconds") from None
+        except aiohttp.ClientError as error:
+            raise _GoneError(child, f"/generate: {error}") from None
+
+    async def _bury(self, gone: _GoneError) -> None:
+        """Count the death of a server, once, and clear it away.
+
+        Raises:
+            SGLangError: it was one too many.
+        """
+        async with self._changing:
+            await self._clear_away(gone)
+
+    async def _clear_away(self, gone: _GoneError) -> None:
+        """See `_bury`. Called with the lock."""
+        if self._child is not gone.child:  # another request has met with it too
+            return
+        shown = gone.child.show_log()
+        await self._end()
+        self._deaths += 1
+        if self._deaths > MAX_RESTARTS:
+            raise SGLangError(
+                f"SGLang's server ended or hung {self._deaths} times, lastly: {gone}{shown}"
+            )
+
+    async def _end(self) -> None:
+        child = self._child
+        self._child = None
+        if child is not None:
+            await asyncio.to_thread(child.end)
+
+
+def read_answer(answer: Mapping[str, Any], top: int, weights: Weights) -> list[TokenStep]:
+    """Return the steps of one answer of `/generate`, or of one event of a streamed answer, with
+    `top` alternatives each.
+
+    Raises:
+        RuntimeError: the request was aborted, or its numbers are none.
+        SGLangError: other weights than `weights` have answered.
+    """
+    meta = answer["meta_info"]
+    finish = meta["finish_reason"] or {"type": None}  # none in an event before the last
+    if finish["type"] == "abort" or finish.get("matched") == NOT_A_NUMBER:
+        raise RuntimeError(f"SGLang: {finish.get('message') or finish.get('matched')}")
+    if meta["weight_version"] != weights.loaded:
+        raise SGLangError(
+            f"SGLang's server answered with the weights '{meta['weight_version']}', expected "
+            f"'{weights.loaded}'"
+        )
+    steps = []
+    last = len(meta["output_token_logprobs"]) - 1
+    for place, ((logprob, token, _), listed) in enumerate(
+        zip(meta["output_token_logprobs"], meta["output_top_logprobs"], strict=True)
+    ):
+        alternatives = {id_: value for value, id_, _ in listed} | {token: logprob}
+        _, entropy, _ = summarize_step(alternatives, token, top)
+        ranked = sorted(alternatives.items(), key=lambda pair: -pair[1])
+        end = finish["type"] if place == last else None
+        steps.append(TokenStep(token, logprob, entropy, ranked[:top], end))
+    if finish["type"] and not steps:
+        raise RuntimeError("SGLang: the answer has no token")
+    return steps
+
+
+def _read_refusal(text: str) -> str:
+    """Return the message in the body of a refusal, which has one of three forms or is plain."""
+    try:
+        tree = json.loads(text)
+    except ValueError:
+        return text[:MESSAGE]
+    if not isinstance(tree, dict):
+        return str(tree)[:MESSAGE]
+    inner = tree.get("error")
+    message = inner.get("message") if isinstance(inner, dict) else inner
+    return str(message or tree.get("error_message") or tree.get("message") or tree)[:MESSAGE]
+
+
+def _find_port() -> int:
+    """Return a port that is free now. Where another process takes it first, the server ends."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
