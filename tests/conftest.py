@@ -49,12 +49,13 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One small Ray for all tests that need it; its workers are kept, as in the one of `atgen-ray
-    run`, and for longer, since the next test that needs them may come after minutes.
+    run`, and for twice as long, since the next test that needs them may come later. Those of a run
+    that has ended are of no use to others, and hold a GB each until then.
     """
     import ray
 
     with pytest.MonkeyPatch.context() as patch, reuse_idle_workers():
-        patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "600000")
+        patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "120000")
         ray.init(
             address="local",
             num_cpus=4,

@@ -3,14 +3,16 @@
 `sglang_server.py` starts it as `PYTHON -P sglang_launcher.py`. The server's arguments, with its API
 key, are one JSON list in the first line of standard input, so that no list of processes shows them.
 The parent keeps that input open for as long as it lives: when it ends, however it ends, the
-launcher ends its whole process group.
+launcher ends its whole process group. The launcher itself may be killed, as by Ray, which kills the
+children of an actor that it ends; then SGLang's processes end by themselves.
 
 Invariants:
 - It imports nothing of atgen_ray, which is not installed where it runs.
 - Importing it has no effect but `mend_imports`. SGLang's worker processes are spawned, and import
-  the main module again under another name, so the mends hold there too.
+  the main module again under the name `__mp_main__`, so the mends hold there too.
 """
 
+import ctypes
 import functools
 import importlib.abc
 import importlib.machinery
@@ -27,6 +29,7 @@ CPU = "SGLANG_USE_CPU_ENGINE"  # SGLang's own variable: "1" where it computes on
 KERNELS = "sgl_kernel"
 IMAGES = "torchvision"
 ADAPTERS = "sglang.srt.lora"
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 class KernelStub(ModuleType):
@@ -136,6 +139,12 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
+def end_with_starter() -> None:
+    """Let Linux kill this process when the one that started it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+
+
 def read_arguments() -> list[str]:
     """Return the server's arguments; reads no further than their line."""
     line = b""
@@ -159,5 +168,7 @@ def main() -> None:
 
 
 mend_imports()
+if __name__ == "__mp_main__":
+    end_with_starter()
 if __name__ == "__main__":
     main()

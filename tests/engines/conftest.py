@@ -30,7 +30,7 @@ def model(tiny_model: str) -> ModelConfig:
     return ModelConfig(id=tiny_model, dtype="float32", max_prompt_tokens=80, max_new_tokens=10)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def open_engine(ray_session: None) -> Iterator[Callable[..., Engine]]:
     """Makes engines. The last one is kept, for tests that need the same one after another; SGLang's
     server stays for all tests that fit it.

@@ -253,6 +253,34 @@ def test_the_launcher_ends_all_its_processes_with_its_parent() -> None:
         wait_for_end(pid)
 
 
+def test_processes_of_a_launcher_that_is_killed_end_by_themselves(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing, time\n"
+        "import sglang_launcher\n"
+        "if __name__ == '__mp_main__':\n"
+        "    sglang_launcher.end_with_starter()\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    worker = context.Process(target=time.sleep, args=(600,))\n"
+        "    worker.start()\n"
+        "    print(worker.pid, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    folder = Path(sglang_launcher.__file__).parent
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+    ) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        time.sleep(1)  # the worker has imported the script
+        process.kill()
+        wait_for_end(pid)
+
+
 def test_the_arguments_are_those_of_the_device(tiny_model: str) -> None:
     model = ModelConfig(id=tiny_model, max_prompt_tokens=50, max_new_tokens=10)
     on_cpu = ServerSettings(model, "float32", lora_rank=64).list_arguments(1234, "secret")
