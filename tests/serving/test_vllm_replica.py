@@ -77,25 +77,25 @@ def test_on_a_cpu_the_engine_has_no_worker_process_no_scheduler_beside_it_and_no
     vLLM is not imported here: what its compiled parts do to a process must not reach all other tests.
     """
 
-    def prepare() -> tuple[str, str, bool, str]:
+    def prepare() -> tuple[str, str, bool, int]:
         from atgen_ray.ray_runtime.private_api import vllm_engine_class
+        from atgen_ray.serving.replicas import base
         from atgen_ray.serving.replicas import vllm as vllm_replica
 
+        service = ServiceConfig(**arguments | {"engine": {"backend": "vllm"}})
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(vllm_replica, "count_threads", lambda workers, asked: 8)
-            config = vllm_replica.configure_vllm(
-                ServiceConfig(**arguments | {"engine": {"backend": "vllm"}})
-            )
+            patch.setattr(base, "count_threads", lambda workers, asked: 8)
+            config = vllm_replica.configure_vllm(service)
             settings, _, found = vllm_engine_class()(config)._prepare_engine_config(None)
             return (
                 settings.distributed_executor_backend,
                 found.parallel_config.distributed_executor_backend,
                 found.scheduler_config.async_scheduling,
-                config.runtime_env["env_vars"]["OMP_NUM_THREADS"],
+                base.count_engine_threads(service),
             )
 
     once = ray.remote(num_cpus=0.1, max_calls=1)(prepare)  # in a process that ends with it
-    assert ray.get(once.remote()) == ("uni", "uni", False, "7")
+    assert ray.get(once.remote()) == ("uni", "uni", False, 7)
 
 
 def expect(model: str, adapter: Path | None, tokens: int) -> list[float]:

@@ -15,6 +15,7 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.ray_runtime.hardware import count_threads
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_cache import AdapterCache
 from atgen_ray.serving.replicas.adapter_directory import Adapter, AdapterDirectory
@@ -80,6 +81,15 @@ async def take_whole(answers: AsyncIterator[Any]) -> dict[str, Any]:
     (answer,) = [item async for item in answers]
     whole: dict[str, Any] = answer
     return whole
+
+
+def count_engine_threads(service: ServiceConfig) -> int:
+    """Return the compute threads of vLLM or SGLang on this node's CPU.
+
+    The API, the proxy and the workers of a run compute beside it. Without a core of their own they
+    delay the engine's threads, which wait for each other in every layer.
+    """
+    return service.engine.threads_per_worker or max(1, count_threads(1, None) - 1)
 
 
 def fingerprint(engine: str, adapter: Adapter | None) -> str:

@@ -18,12 +18,17 @@ from atgen_ray.engines.serve_engine import MODEL
 from atgen_ray.engines.sglang_server import BASE, ServerSettings, SGLangServer, Weights
 from atgen_ray.engines.sglang_weights import LORA_RANK, choose_weights
 from atgen_ray.models.loading import TUNED_DTYPE
-from atgen_ray.ray_runtime.hardware import count_threads, inspect_device, worker_environment
+from atgen_ray.ray_runtime.hardware import inspect_device, worker_environment
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
 from atgen_ray.serving.replicas.adapter_probe import check_outputs
 from atgen_ray.serving.replicas.admission import AdmissionQueue
-from atgen_ray.serving.replicas.base import TokenReplica, check_digest, gather_all
+from atgen_ray.serving.replicas.base import (
+    TokenReplica,
+    check_digest,
+    count_engine_threads,
+    gather_all,
+)
 from atgen_ray.serving.replicas.health import HEALTH_CHECKS, Probe
 from atgen_ray.serving.replicas.sleep import SleepCoordinator
 
@@ -48,13 +53,6 @@ def deploy_sglang(service: ServiceConfig) -> serve.Application:
     ).bind(service)
 
 
-def count_server_threads(service: ServiceConfig) -> int:
-    """Return the compute threads of a server on this node's CPU. API, proxy and the workers of a
-    run compute beside it, so a core is left to them.
-    """
-    return service.engine.threads_per_worker or max(1, count_threads(1, None) - 1)
-
-
 class SGLangReplica(TokenReplica):
     """Replica of the service with one server of SGLang; implements `Replica`."""
 
@@ -77,7 +75,7 @@ class SGLangReplica(TokenReplica):
                 lora_rank=LORA_RANK,
                 cuda=device.cuda,
                 gpus=service.engine.gpus_per_worker or 0.0,
-                threads=count_server_threads(service),
+                threads=count_engine_threads(service),
                 options=options,
             ),
             self._prompts.stop_ids,

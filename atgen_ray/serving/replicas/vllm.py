@@ -29,7 +29,7 @@ from atgen_ray.engines.vllm_tokens import complete
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime import private_api
-from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
+from atgen_ray.ray_runtime.hardware import worker_environment
 from atgen_ray.ray_runtime.nodes import find_device
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
@@ -38,6 +38,7 @@ from atgen_ray.serving.replicas.admission import AdmissionQueue
 from atgen_ray.serving.replicas.base import (
     Meter,
     check_digest,
+    count_engine_threads,
     fingerprint,
     gather_all,
     open_directory,
@@ -153,11 +154,8 @@ class VLLMReplica(LLMServer):
             self._fall_asleep, self._wake_up, self._directory.has_live_controller
         )
         self._meter = Meter()
-        # On a CPU the API, the proxy and the workers of a run compute beside the engine. Without a
-        # core of their own they delay the engine's threads, which wait for each other in every
-        # layer. The engine's process takes the number from this one, whose node has the cores.
-        threads = service.engine.threads_per_worker or max(1, count_threads(1, None) - 1)
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+        # The engine's process takes the number from this one, whose node has the cores.
+        os.environ["OMP_NUM_THREADS"] = str(count_engine_threads(service))
         await super().__init__(llm_config)
 
     async def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
