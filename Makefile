@@ -56,8 +56,9 @@ docs: $(VENV)/.docs
 	$(BIN)/zensical build --strict --clean --config-file build/zensical.toml
 	$(BIN)/python docs/site/check.py build/site
 
-# What takes too long for every change: a hundred kills and more, and two hundred clients for ten minutes.
-nightly: $(VENV)/.demo $(VENV)/.dev postgres
+# What takes too long for every change: a hundred kills and more, two hundred clients for ten minutes, and the small
+# suite of benchmarks.
+nightly: $(VENV)/.demo $(VENV)/.dev postgres smoke
 	$(BIN)/python benchmarks/chaos.py
 	$(BIN)/python benchmarks/load.py
 
