@@ -122,8 +122,8 @@ def survey_devices(gpus: float) -> dict[str, Device]:
     """Return the device of workers with `gpus` GPUs on every node that may hold one, by its name.
 
     A GPU that Ray counts need not be one of CUDA, so a task with a share of it looks. If Ray is not
-    connected or no GPU has a share left, as when a new replica is to replace the one that holds it,
-    the GPUs are taken for CUDA with bfloat16.
+    connected, no node is up that has as many GPUs, or no GPU has a share left, as when a new
+    replica is to replace the one that holds it, the GPUs are taken for CUDA with bfloat16.
     """
     import ray
 
@@ -131,6 +131,8 @@ def survey_devices(gpus: float) -> dict[str, Device]:
     if not ray.is_initialized():
         return {"this machine": assumed if gpus else inspect_device()}
     hosts = list_hosts(gpus)
+    if gpus and not any(node["Resources"].get("GPU", 0.0) >= gpus for node in hosts):
+        return {"nodes to come": assumed}  # those of an autoscaler, perhaps
     names = name_nodes(hosts)
     questions = {node["NodeID"]: inspect_device for node in hosts}
     answers = ask_nodes(questions, SMALLEST_SHARE if gpus else 0.0, assumed if gpus else None)

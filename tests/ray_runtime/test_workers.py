@@ -12,6 +12,8 @@ import pyarrow as pa
 import pytest
 import ray
 
+from atgen_ray.ray_runtime.hardware import Device
+from atgen_ray.ray_runtime.nodes import find_device
 from atgen_ray.ray_runtime.workers import KEEPING, WorkerCache, map_batches, reuse_idle_workers
 
 Pass = Callable[[], list[tuple[str, int]]]
@@ -104,3 +106,7 @@ def test_settings_of_the_user_and_of_other_clusters_stay(monkeypatch: pytest.Mon
         assert (os.environ[mine], os.environ[other]) == ("7", KEEPING[other])
     assert os.environ[mine] == "7"
     assert other not in os.environ
+
+
+def test_gpus_that_no_node_has_yet_are_taken_for_cuda(ray_session: None) -> None:
+    assert find_device(4.0) == Device(cuda=True, bfloat16=True)

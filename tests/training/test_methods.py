@@ -25,6 +25,7 @@ from transformers import (
 
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.stored import at_path
 from atgen_ray.models.loading import load_model, load_tokenizer, load_tuned
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.training import TrainingExample
@@ -294,11 +295,11 @@ def test_what_a_method_lacks_is_said_in_one_line(settings: dict[str, Any], mista
 
 def test_a_warm_start_needs_the_same_kind_of_result(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training\.warm_start finds a full model"):
-        check_start(tmp_path, TrainingConfig())
+        check_start(at_path(tmp_path), TrainingConfig())
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match=r"training\.warm_start finds an adapter"):
-        check_start(tmp_path, TrainingConfig(method="full"))
-    check_start(tmp_path, TrainingConfig(method="dora"))
+        check_start(at_path(tmp_path), TrainingConfig(method="full"))
+    check_start(at_path(tmp_path), TrainingConfig(method="dora"))
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
