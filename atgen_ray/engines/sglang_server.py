@@ -21,7 +21,7 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404 - SGLang runs in an environment of its own
 import sys
 import tempfile
 import time
@@ -410,7 +410,7 @@ class SGLangServer:
         port = _find_port()
         arguments = json.dumps(self._settings.list_arguments(port, key))
         log = tempfile.TemporaryFile()  # noqa: SIM115 - without a name: nothing is left of it
-        process = subprocess.Popen(  # noqa: S603 - the launcher of this package
+        process = subprocess.Popen(  # noqa: S603 # nosec B603 - the launcher of this package
             self._command or launcher,
             stdin=subprocess.PIPE,  # the launcher ends when it closes
             stdout=log,
