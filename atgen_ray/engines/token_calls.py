@@ -4,7 +4,9 @@ They ask replicas of the service, or the vLLM actors of a run. They encode promp
 answers, so that the process with the model does neither.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -18,6 +20,7 @@ from atgen_ray.models.prompts import PromptBuilder
 
 # Answers requests, each with the steps of its output, in their order.
 Ask = Callable[[list[TokenRequest]], Sequence[Sequence[TokenStep]]]
+Result = TypeVar("Result")
 
 
 class TokenCaller:
@@ -72,6 +75,18 @@ class TokenCaller:
             top_logprobs=[[logprob for _, logprob in step.top] for step in steps],
             finish_reason=steps[-1].finish or "length",
         )
+
+
+async def gather_all(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Return the results in order. If one fails, or the caller is cancelled, the others are
+    cancelled too.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _last_line(error: Exception) -> str:

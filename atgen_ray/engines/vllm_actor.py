@@ -15,7 +15,7 @@ from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.core.stored import Stored
 from atgen_ray.engines.base import TokenRequest, TokenStep
-from atgen_ray.engines.token_calls import Ask
+from atgen_ray.engines.token_calls import Ask, gather_all
 from atgen_ray.engines.vllm_tokens import complete
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
@@ -82,12 +82,7 @@ class VLLMActor:
 
         try:
             async with self._have(adapter):
-                tasks = [asyncio.create_task(self._complete(request)) for request in requests]
-                try:
-                    return list(await asyncio.gather(*tasks))
-                finally:
-                    for task in tasks:
-                        task.cancel()
+                return await gather_all([self._complete(request) for request in requests])
         except EngineDeadError:
             # It never comes back. Ray starts another actor, and sends it these requests again.
             os._exit(DEAD)

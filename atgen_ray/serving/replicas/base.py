@@ -5,7 +5,7 @@ transformers.
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -108,18 +108,6 @@ def check_digest(adapter: Adapter | None, digest: str | None) -> None:
             f"{name} here is not the one of the run: its storage and the service's are not the "
             f"same",
         )
-
-
-async def gather_all(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Return the results in order. If one fails, or the caller is cancelled, the others are
-    cancelled too.
-    """
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 class TokenReplica:

@@ -17,6 +17,7 @@ from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.serve_engine import MODEL
 from atgen_ray.engines.sglang_server import BASE, ServerSettings, SGLangServer, Weights
 from atgen_ray.engines.sglang_weights import LORA_RANK, choose_weights
+from atgen_ray.engines.token_calls import gather_all
 from atgen_ray.models.loading import TUNED_DTYPE
 from atgen_ray.ray_runtime.hardware import inspect_device, worker_environment
 from atgen_ray.serving.errors import ApiError
@@ -27,7 +28,6 @@ from atgen_ray.serving.replicas.base import (
     TokenReplica,
     check_digest,
     count_engine_threads,
-    gather_all,
 )
 from atgen_ray.serving.replicas.health import HEALTH_CHECKS, Probe
 from atgen_ray.serving.replicas.sleep import SleepCoordinator

@@ -24,6 +24,7 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.serve_engine import MODEL
+from atgen_ray.engines.token_calls import gather_all
 from atgen_ray.engines.vllm_engine import VLLMEngine, read_rank, vllm_environment
 from atgen_ray.engines.vllm_tokens import complete
 from atgen_ray.models.loading import load_tokenizer
@@ -40,7 +41,6 @@ from atgen_ray.serving.replicas.base import (
     check_digest,
     count_engine_threads,
     fingerprint,
-    gather_all,
     open_directory,
     take_whole,
 )
