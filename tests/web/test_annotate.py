@@ -101,11 +101,12 @@ def type_label(page: Page, text: str) -> None:
     page.keyboard.press("Control+Enter")
 
 
-def wait_for(check: Callable[[], bool]) -> None:
+def wait_for(page: Page, check: Callable[[], bool]) -> None:
+    """Waits in the browser's loop, in which routes and handlers of events are called."""
     deadline = time.monotonic() + 60
     while not check():
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        page.wait_for_timeout(100)
 
 
 def test_a_batch_is_labelled_by_keyboard_alone(people: People) -> None:
@@ -186,7 +187,7 @@ def test_two_browsers_share_one_queue(people: People) -> None:
                 type_label(page, f"by {page.locator('#annotate').get_attribute('data-person')}")
         return len(people.labels()) == 6
 
-    wait_for(all_are_labelled)
+    wait_for(pages[0], all_are_labelled)
     assert {text for text, name in people.labels().values() if name == "ann"} == {"by ann"}
     assert {text for text, name in people.labels().values() if name == "bea"} == {"by bea"}
     assert len(people.desk.queue("ann").history()) + len(people.desk.queue("bea").history()) == 6
@@ -225,7 +226,7 @@ def test_what_was_typed_while_the_server_was_dead_outlives_a_reload(
     server.start()
     page.reload()
     expect(page.locator("#answer")).to_have_value("typed for nobody")
-    wait_for(lambda: people.desk.queue("ann").history()[0]["draft"] == "typed for nobody")
+    wait_for(page, lambda: people.desk.queue("ann").history()[0]["draft"] == "typed for nobody")
 
 
 def test_the_network_goes_away_and_comes_back(people: People) -> None:
@@ -260,7 +261,7 @@ def test_a_lost_receipt_does_not_count_twice(people: People) -> None:
     page.route(re.compile("/submit$"), lose)
     type_label(page, "said once")
     expect(page.locator("#standing")).to_contain_text("You: 1 submitted", timeout=30_000)
-    wait_for(lambda: len(keys) == 2)
+    wait_for(page, lambda: len(keys) == 2)
     assert keys[0] == keys[1]
     assert people.labels() == {"e00": ("said once", "ann")}
 
@@ -274,7 +275,7 @@ def test_the_last_answer_is_taken_back(people: People) -> None:
     expect(page.locator("#answer")).to_have_value("too quick")
     expect(page.locator("#standing")).to_contain_text("You: 0 submitted")
     type_label(page, "just right")
-    wait_for(lambda: people.labels() == {"e00": ("just right", "ann")})
+    wait_for(page, lambda: people.labels() == {"e00": ("just right", "ann")})
 
 
 def test_a_draft_is_hidden_until_the_first_edit_where_asked_for(people: People) -> None:

@@ -1,0 +1,96 @@
+"""A process that has imported what workers of Ray import, and forks one for each that asks.
+
+Run as `python server.py SOCKET`. It imports nothing of Ray, which reads its settings from the
+environment at import.
+"""
+
+import gc
+import json
+import os
+import random
+import runpy
+import signal
+import socket
+import sys
+from typing import Any
+
+# Variables that are read at import: a worker for which one of them differs is not forked.
+READ_AT_IMPORT = (
+    *("HF_", "TRANSFORMERS_", "TORCH_", "PYTORCH_", "OMP_", "MKL_", "OPENBLAS_", "VLLM_", "CUDA_"),
+    *("PYTHON", "LD_", "PATH", "HOME", "ACCELERATE_", "BNB_", "TZ", "LANG", "LC_"),
+)
+
+
+def import_packages() -> None:
+    """Import what most workers of a run need."""
+
+    import atgen_ray.config  # noqa: F401
+
+    assert "ray" not in sys.modules
+
+
+def keep_read_at_import(environment: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in environment.items() if key.startswith(READ_AT_IMPORT)}
+
+
+def receive(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Return a request and the three file descriptors that came with it."""
+    head, descriptors, _, _ = socket.recv_fds(link, 4, 3)
+    body = b""
+    while len(body) < int.from_bytes(head, "big"):
+        part = link.recv(1 << 16)
+        if not part:
+            raise ConnectionError("the request ends too soon")
+        body += part
+    return json.loads(body), descriptors
+
+
+def serve(path: str) -> dict[str, Any]:
+    """Answer requests for ever; return, in a fork alone, what it shall run."""
+    own = keep_read_at_import(dict(os.environ))
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen(64)
+    while True:
+        link, _ = server.accept()
+        descriptors: list[int] = []
+        try:
+            request, descriptors = receive(link)
+            if keep_read_at_import(request["environment"]) != own:
+                link.send(b"n")
+            elif os.fork() == 0:
+                link.send(b"y")
+                server.close()
+                for number, descriptor in enumerate(descriptors):
+                    os.dup2(descriptor, number)
+                return request
+        except OSError as error:
+            print(f"a request was lost: {error}", file=sys.stderr, flush=True)
+        finally:
+            link.close()
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+def become(request: dict[str, Any]) -> None:
+    """Run the script of a request as a Python would that was started for it."""
+    import numpy as np
+
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setpgid(0, 0)  # Ray kills the group of a worker, to be sure of its children
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    random.seed()
+    np.random.seed()
+    sys.argv = request["command"]
+    sys.path[0] = os.path.dirname(sys.argv[0])  # noqa: PTH120
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    import_packages()
+    gc.collect()
+    gc.freeze()  # so that a collection in a fork does not copy every page
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    become(serve(sys.argv[1]))
