@@ -64,6 +64,7 @@ def measure(
     learnt = pool.slice(0, 16).to_pylist()
     examples = [TrainingExample(row["id"], row["text"], answers[row["id"]]) for row in learnt]
     run = RunFolder(str(folder), "benchmark")
+    run.write_table("pool.parquet", pool)
     for name in ("plain", "ray"):
         (folder / name).mkdir()
 
@@ -95,7 +96,7 @@ def measure(
     steps: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         "embedding": (
             lambda: Encoder(config.embedding, threads)(pool),
-            lambda: embed_pool(pool, config.embedding, run, quiet),
+            lambda: embed_pool(run, config.embedding, quiet),
         ),
         "generation": (
             lambda: TransformersWorker(model, prompt, request, None, config.engine)(batch),

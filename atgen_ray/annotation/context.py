@@ -27,7 +27,7 @@ class AnnotationContext:
     """Everything that an annotator may use of a run in one round.
 
     Attributes:
-        texts: user turn of every example of the pool, by id.
+        texts: user turns of the examples in `labeled`, by id.
         labeled: labels of earlier rounds, which may serve as worked examples.
         progress: called with the number of labels done and of all; raises RunStopped when the run
             is to stop.

@@ -2,28 +2,24 @@
 and the unusable rows.
 """
 
-import logging
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from atgen_ray.config import DataConfig, PromptConfig
+from atgen_ray.core.arrays import Integers
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.hashing import digest
 from atgen_ray.core.records import GOLD_SCHEMA, POOL_SCHEMA, DeadLetter, Progress
-from atgen_ray.data.duplicates import find_duplicates
-from atgen_ray.data.in_process import Blocks
-from atgen_ray.data.rows import FILLED_SCHEMA, RowPlan, fill_rows
+from atgen_ray.data.filled_rows import FilledRows, Mask, fill_source, mark_duplicates
+from atgen_ray.data.rows import RowPlan
 from atgen_ray.models.user_template import check_template
-from atgen_ray.ray_runtime.hardware import share_cpus
-
-if TYPE_CHECKING:
-    from atgen_ray.data.sources import Source
 
 SplitName = Literal["pool", "test"]
 
@@ -37,6 +33,67 @@ class Split:
     dead: list[DeadLetter]  # rows that gave no example
 
 
+@dataclass(frozen=True)
+class SplitReader:
+    """A split whose rows are known and filled, but not held: `read` makes its tables block by
+    block.
+
+    Attributes:
+        size: the number of examples.
+        dead: rows that gave no example.
+    """
+
+    size: int
+    dead: list[DeadLetter]
+    _split: SplitName
+    _rows: FilledRows
+    _kept: Mask  # which rows of the source are examples
+    _merged: dict[int, list[str]]  # answers of the rows whose text comes again later
+    _duplicates: tuple[Integers, Integers]  # rows that are near-duplicates, and their originals
+
+    def read(self) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Yield the examples (POOL_SCHEMA) and the answers (GOLD_SCHEMA) of each block."""
+        duplicates, originals = self._duplicates
+        original_ids: dict[int, str | None] = dict.fromkeys(originals.tolist())
+        begin = 0
+        for block in self._rows:
+            kept = self._kept[begin : begin + len(block)]
+            rows = np.flatnonzero(kept) + begin
+            begin += len(block)
+            # `filter` works chunk by chunk, whatever the length of the texts; `take` does not.
+            block = block.select(["text", "content", "references"]).filter(pa.array(kept))
+            ids = [
+                _hash_id(self._split, content, row)
+                for content, row in zip(block["content"].to_pylist(), rows.tolist(), strict=True)
+            ]
+            references = block["references"]
+            if self._merged:
+                known = zip(rows.tolist(), references.to_pylist(), strict=True)
+                merged = [self._merged.get(row, own) for row, own in known]
+                references = pa.array(merged, references.type)
+            found = (row for row in rows.tolist() if row in original_ids) if original_ids else ()
+            original_ids |= {row: ids[np.searchsorted(rows, row)] for row in found}
+            marked = (
+                slice(*np.searchsorted(duplicates, rows[[0, -1]] + [0, 1])) if ids else slice(0)
+            )
+            duplicate_of: list[str | None] = [None] * len(ids)
+            pairs = zip(duplicates[marked], originals[marked].tolist(), strict=True)
+            for row, original in pairs:
+                duplicate_of[np.searchsorted(rows, row)] = original_ids[original]
+            examples = pa.table(
+                [
+                    pa.array(ids, pa.string()),
+                    pa.array(rows),
+                    block["text"],
+                    block["content"],
+                    pa.array(duplicate_of, pa.string()),
+                ],
+                schema=POOL_SCHEMA,
+            )
+            gold = pa.table([examples["id"], references], schema=GOLD_SCHEMA)
+            yield examples, gold.filter(pc.greater(pc.list_value_length(gold["references"]), 0))
+
+
 def build_split(
     data: DataConfig,
     prompt: PromptConfig,
@@ -44,6 +101,24 @@ def build_split(
     seed: int,
     progress: Progress | None = None,
 ) -> Split:
+    """Read data.pool or data.test whole; see `open_split`.
+
+    Example:
+        split = build_split(config.data, config.prompt, "pool", seed=config.seed)
+        texts = split.examples["text"].to_pylist()
+    """
+    reader = open_split(data, prompt, split, seed, progress)
+    examples, gold = zip(*reader.read(), strict=True)
+    return Split(pa.concat_tables(examples), pa.concat_tables(gold), reader.dead)
+
+
+def open_split(
+    data: DataConfig,
+    prompt: PromptConfig,
+    split: SplitName,
+    seed: int,
+    progress: Progress | None = None,
+) -> SplitReader:
     """Read data.pool or data.test, through Ray Data or inside `reading_in_process` in this process.
 
     Ids are hashes of the split, the text and the source row; `limit` keeps a subset that depends
@@ -55,10 +130,6 @@ def build_split(
     Raises:
         UserError: the location does not exist, a configured column or variable exists in no row, or
             no row is usable.
-
-    Example:
-        split = build_split(config.data, config.prompt, "pool", seed=config.seed)
-        texts = split.examples["text"].to_pylist()
     """
     from atgen_ray.data.sources import open_source, parse_split
 
@@ -70,58 +141,38 @@ def build_split(
         data.pool_split if split == "pool" else data.test_split, f"data.{split}_split"
     )
     source = open_source(data, f"data.{split}", location, name)
-    rows = _fill_source(source, plan, f"data.{split} is '{location}'", progress)
-    _check_rows(rows, plan, data, split, location)
+    rows = fill_source(source, plan, f"data.{split} is '{location}'", progress)
+    survey = _Survey()
+    for block in rows:
+        survey.add(block)
+    _check_rows(survey, plan, data, split, location)
 
-    inside = range(*part.indices(rows.num_rows))
+    inside = range(*part.indices(survey.rows))
     if not inside:
         asked = data.pool_split if split == "pool" else data.test_split
         raise UserError(
-            f"data.{split}_split is '{asked}', but '{location}' has {rows.num_rows} rows, none of "
+            f"data.{split}_split is '{asked}', but '{location}' has {survey.rows} rows, none of "
             f"them there"
         )
     dead = [
         DeadLetter(f"row-{row}" if split == "pool" else f"{split}-row-{row}", "pool", reason)
-        for row, reason in enumerate(rows["error"].to_pylist())
-        if reason is not None and row in inside
+        for row, reason in survey.errors
+        if row in inside
     ]
-    # Use Python's integers: `in` compares a numpy integer with every member of a range.
-    sound = np.flatnonzero(rows["error"].is_null().to_numpy()).tolist()
-    usable = np.array([row for row in sound if row in inside], dtype=int)
-    if not usable.size:
+    kept = np.zeros(survey.rows, dtype=bool)
+    kept[inside.start : inside.stop] = True
+    kept[[row for row, _ in survey.errors]] = False
+    if not kept.any():
         raise UserError(
             f"data.{split} is '{location}', of which no row that is asked for is usable; the "
             f"first: {dead[0].reason}"
         )
-    if data.merge_repeats:
-        rows, usable = _merge_repeats(rows, usable)
-    kept = _draw(usable, data.limit if split == "pool" else data.test_limit, f"{seed}/{split}")
-    mask = np.zeros(rows.num_rows, dtype=bool)
-    mask[kept] = True
-    # `filter` works chunk by chunk, whatever the length of the texts; `take` does not.
-    rows = rows.filter(pa.array(mask))
-    ids = [
-        _hash_id(split, content, row)
-        for content, row in zip(rows["content"].to_pylist(), kept, strict=True)
-    ]
-    duplicate_of: list[str | None] = [None] * len(ids)
+    merged = _merge_repeats(rows, kept) if data.merge_repeats else {}
+    _draw(kept, data.limit if split == "pool" else data.test_limit, f"{seed}/{split}")
+    duplicates = (np.empty(0, np.int64), np.empty(0, np.int64))
     if plan.signed:
-        signatures = rows["signature"].to_pylist()
-        duplicate_of = find_duplicates(ids, signatures, data.duplicates.threshold)
-    examples = pa.table(
-        [
-            pa.array(ids),
-            pa.array(kept),
-            rows["text"],
-            rows["content"],
-            pa.array(duplicate_of, pa.string()),
-        ],
-        schema=POOL_SCHEMA,
-    )
-    gold = pa.table([pa.array(ids), rows["references"]], schema=GOLD_SCHEMA)
-    return Split(
-        examples, gold.filter(pc.greater(pc.list_value_length(gold["references"]), 0)), dead
-    )
+        duplicates = mark_duplicates(rows, kept, data.duplicates.threshold, progress)
+    return SplitReader(int(kept.sum()), dead, split, rows, kept, merged, duplicates)
 
 
 def overlap(pool: pa.Table, test: pa.Table) -> list[str]:
@@ -152,116 +203,91 @@ def _plan_rows(data: DataConfig, prompt: PromptConfig, split: SplitName) -> RowP
     )
 
 
-def _fill_source(
-    source: "Source", plan: RowPlan, named: str, progress: Progress | None
-) -> pa.Table:
-    """Run the map over all rows and return FILLED_SCHEMA in the order of the source."""
-    if isinstance(source.dataset, Blocks):
-        return _fill_in_process(source, plan, named)
+@dataclass
+class _Survey:
+    """What the blocks of a source hold together, as far as it does not grow with them."""
 
-    # Every dataset has its own context: other users of Ray Data in this process are not affected.
-    context = source.dataset.context
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    options = context.execution_options
-    options.preserve_order = True
-    filled = source.dataset.map_batches(
-        _fill_block,
-        batch_size=None,
-        batch_format="pyarrow",
-        fn_kwargs={"decode": source.decode, "plan": plan},
-        **share_cpus(),
-    )
-    blocks: list[pa.Table] = []
-    done = 0
-    for block in _stream_blocks(filled, named):
-        blocks.append(block)
-        done += block.num_rows
-        if progress is not None:
-            progress(done, done)
-    return pa.concat_tables(blocks).cast(FILLED_SCHEMA) if blocks else FILLED_SCHEMA.empty_table()
+    rows: int = 0
+    parsed: int = 0
+    errors: list[tuple[int, str]] = field(default_factory=list)  # rows without a text, and why
+    columns: set[str] = field(default_factory=set)
+    absent: Counter[str] = field(default_factory=Counter)
+    undefined: set[str] = field(default_factory=set)
+    defined: set[str] = field(default_factory=set)
 
-
-def _fill_in_process(source: "Source", plan: RowPlan, named: str) -> pa.Table:
-    """Fill the rows without Ray; otherwise like `_fill_source`."""
-    try:
-        blocks = [_fill_block(block, source.decode, plan) for block in source.dataset]
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{named}, which cannot be read: {_find_reason(error)}") from error
-    return pa.concat_tables(blocks).cast(FILLED_SCHEMA) if blocks else FILLED_SCHEMA.empty_table()
-
-
-def _stream_blocks(dataset: Any, named: str) -> Iterator[pa.Table]:
-    # Ray Data logs the error of a reader with its traceback; here it becomes a UserError instead.
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{named}, which cannot be read: {_find_reason(error)}") from error
-    finally:
-        logger.setLevel(level)
-
-
-def _fill_block(block: pa.Table, decode: Any, plan: RowPlan) -> pa.Table:
-    return fill_rows(decode(block), plan)
-
-
-def _find_reason(error: BaseException) -> str:
-    """Return the first line of a worker's error, without its traceback."""
-    cause = getattr(error, "cause", error)
-    return next(iter(str(cause).splitlines()), type(cause).__name__)
+    def add(self, block: pa.Table) -> None:
+        """Count the rows of the next block, FILLED_SCHEMA."""
+        failed = pc.is_valid(block["error"])
+        at = np.flatnonzero(failed.to_numpy()) + self.rows
+        self.errors += zip(at.tolist(), block["error"].filter(failed).to_pylist(), strict=True)
+        self.rows += len(block)
+        self.parsed += pc.sum(block["parsed"]).as_py() or 0
+        self.absent.update(pc.list_flatten(block["absent"]).to_pylist())
+        self.columns |= _collect(block["columns"])
+        self.undefined |= _collect(block["undefined"])
+        self.defined |= _collect(block["defined"])
 
 
 def _check_rows(
-    rows: pa.Table, plan: RowPlan, data: DataConfig, split: SplitName, location: str
+    survey: _Survey, plan: RowPlan, data: DataConfig, split: SplitName, location: str
 ) -> None:
     """Raise UserError for mistakes in the configuration, which affect every row; mistakes in single
     rows pass.
     """
-    if rows.num_rows == 0:
+    if not survey.rows:
         raise UserError(f"data.{split} is '{location}', which has no rows")
-    parsed = pc.sum(rows["parsed"]).as_py()
-    columns = _collect(rows["columns"])
-    for path, count in _count(rows["absent"]).items():
-        if count == parsed:
+    for path, count in survey.absent.items():
+        if count == survey.parsed:
             key = _name_key(path, plan, data, split)
             raise UserError(
                 f"{key} names '{path}', a column that no row of '{location}' "
-                f"has{nearest(path, columns)}"
+                f"has{nearest(path, survey.columns)}"
             )
     # A variable that some row defines is optional; one that no row defines is a mistake.
-    unknown = _count(rows["undefined"]).keys() - _collect(rows["defined"])
-    for variable in sorted(unknown):
+    for variable in sorted(survey.undefined - survey.defined):
         allowed = (
-            {column.partition(".")[0] for column in columns} - _top_columns(plan.references)
+            {column.partition(".")[0] for column in survey.columns} - _top_columns(plan.references)
         ) | {"input"}
-        reason = "holds answers" if variable in columns else "is no column"
+        reason = "holds answers" if variable in survey.columns else "is no column"
         raise UserError(
             f"prompt.template names '{variable}', which {reason}{nearest(variable, allowed)}"
         )
-    if rows["error"].null_count == 0:
+    if len(survey.errors) == survey.rows:
         raise UserError(
             f"data.{split} is '{location}', of which no row is usable; the first: "
-            f"{rows['error'][0]}"
+            f"{survey.errors[0][1]}"
         )
 
 
-def _merge_repeats(rows: pa.Table, usable: np.ndarray) -> tuple[pa.Table, np.ndarray]:
-    """Keep the first row of each text, with the references of all rows of that text."""
-    content = rows["content"].to_pylist()
-    references = rows["references"].to_pylist()
-    first: dict[str, int] = {}
-    for row in usable.tolist():
-        keeper = first.setdefault(content[row], row)
-        if keeper != row:
-            references[keeper] = list(dict.fromkeys([*references[keeper], *references[row]]))
-    at = rows.schema.get_field_index("references")
-    merged = rows.set_column(
-        at, "references", pa.array(references, rows.schema.field("references").type)
+def _merge_repeats(rows: FilledRows, kept: Mask) -> dict[int, list[str]]:
+    """Keep the first row of each text alone; return the references of all rows of a text by its
+    first row, where it has several.
+    """
+    positions = pa.array(np.flatnonzero(kept))
+    begins = np.cumsum([0, *map(len, rows)])
+    contents = pa.chunked_array(
+        [
+            chunk
+            for block, begin in zip(rows, begins, strict=False)
+            for chunk in block["content"].filter(pa.array(kept[begin : begin + len(block)])).chunks
+        ],
+        pa.string(),
     )
-    return merged, np.array(sorted(first.values()), dtype=int)
+    table = pa.table({"content": contents, "row": positions})
+    first = table.group_by("content").aggregate([("row", "min"), ("row", "count")])
+    again = first.filter(pc.greater(first["row_count"], 1))
+    keepers = dict(zip(again["content"].to_pylist(), again["row_min"].to_pylist(), strict=True))
+    merged: dict[int, dict[str, None]] = {row: {} for row in keepers.values()}
+    for block, begin in zip(rows, begins, strict=False):
+        usable = pa.array(kept[begin : begin + len(block)])
+        repeated = block.select(["content", "references"]).filter(
+            pc.and_(usable, pc.is_in(block["content"], again["content"].combine_chunks()))
+        )
+        for row in repeated.to_pylist():
+            merged[keepers[row["content"]]] |= dict.fromkeys(row["references"])
+    kept[:] = False
+    kept[first["row_min"].to_numpy()] = True
+    return {row: [*references] for row, references in merged.items()}
 
 
 def _name_key(path: str, plan: RowPlan, data: DataConfig, split: SplitName) -> str:
@@ -281,19 +307,14 @@ def _collect(column: pa.ChunkedArray) -> set[str]:
     return set(pc.unique(pc.list_flatten(column)).to_pylist())
 
 
-def _count(column: pa.ChunkedArray) -> Counter[str]:
-    return Counter(pc.list_flatten(column).to_pylist())
-
-
-def _draw(rows: np.ndarray, limit: int | None, salt: str) -> list[int]:
-    """Return a random subset of `limit` source rows, in their order: those with the smallest salted
-    hashes.
-    """
-    ordered: Iterable[int] = rows.tolist()
-    if limit is None or limit >= len(rows):
-        return list(ordered)
-    drawn = sorted(ordered, key=lambda row: digest(f"{salt}/{row}", size=64))[:limit]
-    return sorted(drawn)
+def _draw(kept: Mask, limit: int | None, salt: str) -> None:
+    """Keep a random subset of `limit` source rows: those with the smallest salted hashes."""
+    rows = np.flatnonzero(kept)
+    if limit is not None and limit < len(rows):
+        kept[:] = False
+        kept[
+            heapq.nsmallest(limit, rows.tolist(), lambda row: digest(f"{salt}/{row}", size=64))
+        ] = True
 
 
 def _hash_id(split: str, content: str, row: int) -> str:

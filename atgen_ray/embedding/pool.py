@@ -1,10 +1,11 @@
 """Embedding of a pool with Ray Data; vectors are stored by content hash."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from atgen_ray.config import EmbeddingConfig
 from atgen_ray.core.records import Progress
@@ -15,61 +16,95 @@ from atgen_ray.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
 
 FOLDER = "embeddings"
 EMBEDDING_SCHEMA = pa.schema([("content", pa.string()), ("embedding", pa.list_(pa.float32()))])
 ROWS_PER_FILE = 20_000
+SECTION_BYTES = 1 << 27  # texts that one pass over Ray Data embeds: those that are held at once
 
 
-def embed_pool(
-    examples: pa.Table, config: EmbeddingConfig, folder: RunFolder, progress: Progress
-) -> None:
-    """Embed every text of `examples` (columns content, text) that has no embedding yet.
+def embed_pool(folder: RunFolder, config: EmbeddingConfig, progress: Progress) -> None:
+    """Embed every text of the run's pool that has no embedding yet.
 
     Vectors are L2-normalised float32, written as they are computed to `embeddings/*.parquet` in
     the run's folder. Equal texts share one vector. An embedding that is not finite is stored as
     null.
     """
+    new, done, total = _find_new(folder)
+    progress(done, total)
+    for section in _read_sections(folder, new):
+        waiting: list[pa.Table] = []
+        for block in _embed(section, config):
+            waiting.append(block.cast(EMBEDDING_SCHEMA))
+            done += block.num_rows
+            if sum(map(len, waiting)) >= ROWS_PER_FILE:
+                store_embeddings(folder, pa.concat_tables(waiting))
+                waiting = []
+            progress(done, total)
+        if waiting:
+            store_embeddings(folder, pa.concat_tables(waiting))
+
+
+def _find_new(folder: RunFolder) -> "tuple[npt.NDArray[np.bool_], int, int]":
+    """Return which examples of the pool are the first with their text and have no embedding yet,
+    and how many different texts have one, of how many.
+    """
+    import numpy as np
+
+    contents = pa.chunked_array(
+        [
+            part["content"].combine_chunks()
+            for part in folder.scan_table("pool.parquet", ["content"])
+        ]
+    )
+    different = contents.unique()
+    _, first = np.unique(pc.index_in(contents, different), return_index=True)
+    known = pc.is_in(different, _read_contents(folder)).to_numpy(zero_copy_only=False)
+    new = np.zeros(len(contents), dtype=bool)
+    new[first[~known]] = True
+    return new, int(known.sum()), len(different)
+
+
+def _read_sections(folder: RunFolder, new: "npt.NDArray[np.bool_]") -> Iterator[pa.Table]:
+    """Yield content and text of the `new` examples of the pool, about `SECTION_BYTES` at a time."""
+    waiting: list[pa.Table] = []
+    begin = 0
+    for part in folder.scan_table("pool.parquet", ["content", "text"]):
+        waiting.append(part.filter(pa.array(new[begin : begin + len(part)])))
+        begin += len(part)
+        if sum(table.nbytes for table in waiting) >= SECTION_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if sum(map(len, waiting)):
+        yield pa.concat_tables(waiting)
+
+
+def _embed(texts: pa.Table, config: EmbeddingConfig) -> Iterator[pa.Table]:
+    """Yield content and embedding of `texts` (content, text), in any order."""
     import ray.data
 
     from atgen_ray.embedding.encoder import Encoder
 
-    texts = dict(zip(examples["content"].to_pylist(), examples["text"].to_pylist(), strict=True))
-    done = set(read_embeddings(folder)["content"].to_pylist()) & texts.keys()
     # Texts of similar length share a batch, which saves padding; the order is the same in every
     # attempt.
-    missing = sorted(texts.keys() - done, key=lambda content: (-len(texts[content]), content))
-    progress(len(done), len(texts))
-    if not missing:
-        return
+    texts = texts.append_column("length", pc.utf8_length(texts["text"]))
+    texts = texts.sort_by([("length", "descending"), ("content", "ascending")])
+    texts = texts.drop_columns("length")
     size = config.batch_size
-    blocks = [
-        pa.table({"content": part, "text": [texts[content] for content in part]})
-        for part in (missing[start : start + size] for start in range(0, len(missing), size))
-    ]
     asked = config.gpus_per_worker if count_gpus() >= config.gpus_per_worker else 0.0
     dataset = map_batches(
-        ray.data.from_arrow(blocks),
+        ray.data.from_arrow([texts.slice(at, size) for at in range(0, len(texts), size)]),
         Encoder,
         (config,),
         workers=config.workers,
         cpus=1.0,
         gpus=fit_gpus("embedding.gpus_per_worker", config.workers, asked),
     )
-    waiting: list[pa.Table] = []
-    embedded = len(done)
-    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        waiting.append(block.cast(EMBEDDING_SCHEMA))
-        embedded += block.num_rows
-        if sum(table.num_rows for table in waiting) >= ROWS_PER_FILE:
-            store_embeddings(folder, pa.concat_tables(waiting))
-            waiting = []
-        progress(embedded, len(texts))
-    if waiting:
-        store_embeddings(folder, pa.concat_tables(waiting))
+    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
-def load_embeddings(folder: RunFolder, contents: Sequence[str]) -> "np.ndarray":
+def load_embeddings(folder: RunFolder, contents: "pa.ChunkedArray | Sequence[str]") -> "np.ndarray":
     """Return the vectors of `contents`, float32 (n, d); a text whose embedding is not finite has a
     row of NaN.
 
@@ -78,20 +113,49 @@ def load_embeddings(folder: RunFolder, contents: Sequence[str]) -> "np.ndarray":
     """
     import numpy as np
 
-    table = read_embeddings(folder)
-    vectors = dict(
-        zip(
-            table["content"].to_pylist(),
-            table["embedding"].to_numpy(zero_copy_only=False),
-            strict=True,
-        )
-    )
-    width = next((len(vector) for vector in vectors.values() if vector is not None), 0)
-    missing = np.full(width, np.nan, np.float32)
-    rows = [vectors[content] for content in contents]
-    if not rows:
-        return np.empty((0, width))
-    return np.stack([missing if row is None else row for row in rows]).astype(np.float32)
+    if not isinstance(contents, pa.ChunkedArray):
+        contents = pa.chunked_array([pa.array(contents, pa.string())])
+    # Where each vector stands in the files, one after the other, and the vectors in that order.
+    found = pc.index_in(contents, _read_contents(folder))
+    if found.null_count:
+        raise KeyError(contents.filter(found.is_null())[0].as_py())
+    places = found.to_numpy()
+    order = np.argsort(places, kind="stable")
+    ordered = places[order]
+    vectors = np.empty((0, 0), np.float32)
+    begin = 0
+    for path in folder.list(FOLDER):
+        for part in folder.scan_table(path):
+            table = read_vectors(part["embedding"])
+            if not vectors.size and table.size:
+                vectors = np.full((len(places), table.shape[1]), np.nan, np.float32)
+            first, last = np.searchsorted(ordered, (begin, begin + len(part)))
+            if table.size:
+                vectors[order[first:last]] = table[ordered[first:last] - begin]
+            begin += len(part)
+    return vectors if vectors.size else np.empty((len(places), 0), np.float32)
+
+
+def read_vectors(column: pa.ChunkedArray) -> "npt.NDArray[np.float32]":
+    """Return a column of vectors as a table (n, d), with NaN where there is none; (n, 0) without
+    any vector.
+    """
+    import numpy as np
+
+    lists = column.combine_chunks()
+    present = lists.is_valid().to_numpy(zero_copy_only=False)
+    numbers = lists.flatten().to_numpy(zero_copy_only=False)
+    width = len(numbers) // max(1, int(present.sum()))
+    vectors = np.full((len(lists), width), np.nan, np.float32)
+    vectors[present] = numbers.reshape(int(present.sum()), width)
+    return vectors
+
+
+def _read_contents(folder: RunFolder) -> pa.ChunkedArray:
+    """Return the content hashes of all vectors, in the order of the files."""
+    schema = EMBEDDING_SCHEMA.empty_table().select(["content"])
+    tables = [folder.read_table(path, ["content"]) for path in folder.list(FOLDER)]
+    return pa.concat_tables([schema, *tables])["content"]
 
 
 def read_embeddings(folder: RunFolder) -> pa.Table:

@@ -1,13 +1,14 @@
 """Generation over many examples with Ray Data. Finished rows are stored as they come, so a killed
-pass resumes.
+pass resumes. They stay in columns of numbers throughout.
 """
 
 import time
 import uuid
-from collections import defaultdict
-from typing import Any
+from collections.abc import Iterable
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest, Progress
 from atgen_ray.core.stored import Stored
@@ -15,6 +16,9 @@ from atgen_ray.engines.base import OUTPUT_SCHEMA, Engine
 from atgen_ray.store.run_folder import RunFolder
 
 FLUSH_SECONDS = 30.0  # the most work that a kill may lose
+SECTION_ROWS = 1 << 15  # outputs of one pass: those that are held at once
+
+Key = tuple[str, int]  # id and sample
 
 
 class GenerationFailedError(RuntimeError):
@@ -49,30 +53,31 @@ def generate_features(
     """
     import ray.data
 
-    done = _read_parts(folder, parts)
+    done = set[Key]()
+    finished = [OUTPUT_SCHEMA.empty_table()]
+    for path in folder.list(parts):
+        finished.append(_take_fresh(folder.read_table(path), done))
     batches = [
         batch
         for batch in _plan_batches(examples, request.samples, batch_size)
-        if not _covers(done, batch)
+        if not done.issuperset(_read_keys(batch))
     ]
     total = examples.num_rows * (1 + request.samples)
     progress(min(len(done), total), total)
     if batches:
         dataset = engine.generate(ray.data.from_arrow(batches), request, adapter)
-        waiting: list[dict[str, Any]] = []
+        stored = len(finished)
         last = time.monotonic()
         for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             # A batch that was half done before a kill is generated again as a whole.
-            fresh = [row for row in block.to_pylist() if (row["id"], row["sample"]) not in done]
-            done.update({(row["id"], row["sample"]): row for row in fresh})
-            waiting += fresh
+            finished.append(_take_fresh(block, done))
             if time.monotonic() - last >= FLUSH_SECONDS:
-                _write_part(folder, parts, waiting)
-                waiting = []
+                _write_part(folder, parts, finished[stored:])
+                stored = len(finished)
                 last = time.monotonic()
             progress(min(len(done), total), total)
-        _write_part(folder, parts, waiting)
-    return gather_features(examples, done)
+        _write_part(folder, parts, finished[stored:])
+    return gather_features(examples["id"], pa.concat_tables(finished))
 
 
 def _plan_batches(examples: pa.Table, samples: int, batch_size: int) -> list[pa.Table]:
@@ -96,44 +101,74 @@ def _plan_batches(examples: pa.Table, samples: int, batch_size: int) -> list[pa.
     return batches
 
 
-def _covers(done: dict[tuple[str, int], Any], batch: pa.Table) -> bool:
-    """Return whether every row of the batch is done."""
-    keys = zip(batch["id"].to_pylist(), batch["sample"].to_pylist(), strict=True)
-    return all(key in done for key in keys)
+def _read_keys(rows: pa.Table) -> list[Key]:
+    return list(zip(rows["id"].to_pylist(), rows["sample"].to_pylist(), strict=True))
 
 
-def _read_parts(folder: RunFolder, parts: str) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return the rows that earlier attempts have stored, by id and sample."""
-    rows: dict[tuple[str, int], dict[str, Any]] = {}
-    for path in folder.list(parts):
-        for row in folder.read_table(path).to_pylist():
-            rows.setdefault((row["id"], row["sample"]), row)
-    return rows
+def _take_fresh(rows: pa.Table, done: set[Key]) -> pa.Table:
+    """Return those of `rows` that are not `done` yet, as OUTPUT_SCHEMA, and add them to `done`."""
+    fresh = [key not in done for key in _read_keys(rows)]
+    done.update(_read_keys(rows))
+    columns = [
+        rows[field.name].cast(field.type)
+        if field.name in rows.column_names
+        else pa.nulls(len(rows), field.type)
+        for field in OUTPUT_SCHEMA
+    ]
+    return pa.table(columns, schema=OUTPUT_SCHEMA).filter(pa.array(fresh, pa.bool_()))
 
 
-def _write_part(folder: RunFolder, parts: str, rows: list[dict[str, Any]]) -> None:
+def _write_part(folder: RunFolder, parts: str, rows: Iterable[pa.Table]) -> None:
     """Store rows in a file of their own."""
-    if rows:
-        folder.write_table(
-            f"{parts}/{uuid.uuid4().hex}.parquet", pa.Table.from_pylist(rows, schema=OUTPUT_SCHEMA)
-        )
+    table = pa.concat_tables([OUTPUT_SCHEMA.empty_table(), *rows])
+    if len(table):
+        folder.write_table(f"{parts}/{uuid.uuid4().hex}.parquet", table)
 
 
-def gather_features(examples: pa.Table, outputs: dict[tuple[str, int], dict[str, Any]]) -> pa.Table:
-    """Return FEATURES_SCHEMA from rows of OUTPUT_SCHEMA by id and sample.
+def gather_features(ids: pa.ChunkedArray, outputs: pa.Table) -> pa.Table:
+    """Return FEATURES_SCHEMA for `ids`, sorted, from rows of OUTPUT_SCHEMA, which may belong to
+    other examples too.
 
     Raises:
         GenerationFailedError: every row failed.
     """
-    samples: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for (id_, sample), row in sorted(outputs.items()):
-        if sample and row["error"] is None:
-            samples[id_].append({"text": row["text"], "logprob": sum(row["logprobs"])})
-    rows = []
-    for id_ in sorted(examples["id"].to_pylist()):
-        row = dict(outputs.get((id_, 0)) or {"id": id_, "error": "the engine returned no row"})
-        row["samples"] = samples.get(id_, [])
-        rows.append(row)
-    if rows and all(row["error"] is not None for row in rows):
-        raise GenerationFailedError(f"all {len(rows)} rows failed; the first: {rows[0]['error']}")
-    return pa.Table.from_pylist(rows, schema=FEATURES_SCHEMA)
+    ids = ids.take(pc.sort_indices(ids)).combine_chunks()
+    greedy = outputs.filter(pc.equal(outputs["sample"], 0))
+    at = pc.index_in(ids, greedy["id"].combine_chunks())
+    rows = greedy.take(at)
+    lacking = at.is_null()
+    errors = pc.if_else(lacking, "the engine returned no row", rows["error"])
+    if len(ids) and not errors.null_count:
+        raise GenerationFailedError(f"all {len(ids)} rows failed; the first: {errors[0]}")
+    columns = {name: rows[name] for name in rows.column_names}
+    columns |= {"id": ids, "error": errors, "samples": _gather_samples(ids, outputs)}
+    return pa.table([columns[name] for name in FEATURES_SCHEMA.names], schema=FEATURES_SCHEMA)
+
+
+def _gather_samples(ids: pa.StringArray, outputs: pa.Table) -> pa.ListArray:
+    """Return the samples of each of `ids`, in the order of their numbers, without those that
+    failed.
+    """
+    drawn = outputs.select(["id", "sample", "text", "logprobs", "error"])
+    drawn = drawn.filter(pc.and_(pc.greater(drawn["sample"], 0), pc.is_null(drawn["error"])))
+    drawn = drawn.filter(pc.is_in(drawn["id"], ids))
+    drawn = drawn.sort_by([("id", "ascending"), ("sample", "ascending")])
+    owners = pc.index_in(drawn["id"], ids).to_numpy()
+    ends = np.cumsum(np.bincount(owners, minlength=len(ids)))
+    samples = pa.StructArray.from_arrays(
+        [drawn["text"].combine_chunks(), _sum_lists(drawn["logprobs"].combine_chunks())],
+        fields=list(FEATURES_SCHEMA.field("samples").type.value_type),
+    )
+    offsets = pa.array(np.append(0, ends), pa.int32())
+    return pa.ListArray.from_arrays(offsets, samples, FEATURES_SCHEMA.field("samples").type)
+
+
+def _sum_lists(lists: pa.ListArray) -> pa.Array:
+    """Return the sum of each list of numbers, float32; 0 for an empty one."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+    sums = np.zeros(len(lists))
+    full = lengths > 0
+    if full.any():
+        sums[full] = np.add.reduceat(values, (np.cumsum(lengths) - lengths)[full])
+    return pa.array(sums.astype(np.float32), pa.float32())

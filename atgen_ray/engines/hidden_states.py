@@ -1,8 +1,7 @@
 """Hidden states of the target model: one vector an example, for strategies that use them."""
 
-from typing import Any
-
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.records import Progress
@@ -36,21 +35,22 @@ def append_states(
     """
     import ray.data
 
-    texts = dict(zip(examples["id"].to_pylist(), examples["text"].to_pylist(), strict=True))
-    rows = [
-        {"id": row["id"], "text": texts[row["id"]], "token_ids": row["token_ids"]}
-        for row in features.select(["id", "token_ids"]).to_pylist()
-        if row["token_ids"]
-    ]
+    at = pc.index_in(features["id"], examples["id"].combine_chunks())
+    rows = pa.table(
+        {
+            "id": features["id"],
+            "text": examples["text"].take(at),
+            "token_ids": features["token_ids"],
+        }
+    )
+    rows = rows.filter(pc.greater(pc.list_value_length(rows["token_ids"]), 0))
     # Rows of similar length share a batch, which saves padding; the longest fail first.
-    rows.sort(key=lambda row: (-len(row["text"]), row["id"]))
+    rows = rows.append_column("length", pc.utf8_length(rows["text"]))
+    rows = rows.sort_by([("length", "descending"), ("id", "ascending")]).drop_columns("length")
     size = engine.batch_size
-    blocks = [
-        pa.Table.from_pylist(rows[start : start + size]) for start in range(0, len(rows), size)
-    ]
-    states: dict[str, Any] = {}
+    found = [STATE_SCHEMA.empty_table()]
     dataset = map_batches(
-        ray.data.from_arrow(blocks),
+        ray.data.from_arrow([rows.slice(start, size) for start in range(0, len(rows), size)]),
         StateReader,
         (model, prompt, adapter, engine),
         workers=engine.workers,
@@ -58,12 +58,11 @@ def append_states(
         gpus=fit_gpus("engine.gpus_per_worker", engine.workers, engine.gpus_per_worker),
     )
     for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        states |= dict(zip(block["id"].to_pylist(), block["state"].to_pylist(), strict=True))
-        progress(len(states), len(rows))
-    column = pa.array(
-        [states.get(id_) for id_ in features["id"].to_pylist()], STATE_SCHEMA.field("state").type
-    )
-    return features.append_column("state", column)
+        found.append(block.cast(STATE_SCHEMA))
+        progress(sum(map(len, found)), len(rows))
+    states = pa.concat_tables(found)
+    at = pc.index_in(features["id"], states["id"].combine_chunks())
+    return features.append_column(STATE_SCHEMA.field("state"), states["state"].take(at))
 
 
 class StateReader:

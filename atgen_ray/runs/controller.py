@@ -22,18 +22,26 @@ from atgen_ray.config import RunConfig, Shot
 from atgen_ray.core.errors import BudgetSpent, UserError
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.progress import ProgressTracker
-from atgen_ray.core.records import SAMPLES, DeadLetter, Progress
-from atgen_ray.data import build_split, overlap
+from atgen_ray.core.records import (
+    FEATURES_SCHEMA,
+    GOLD_SCHEMA,
+    POOL_SCHEMA,
+    SAMPLES,
+    DeadLetter,
+    Progress,
+)
+from atgen_ray.data import build_split, open_split, overlap
 from atgen_ray.embedding import embed_pool
 from atgen_ray.engines.base import Engine
 from atgen_ray.engines.choice import ENGINE, count_gpus_of
-from atgen_ray.engines.hidden_states import append_states
+from atgen_ray.engines.generation import SECTION_ROWS
+from atgen_ray.engines.hidden_states import STATE_SCHEMA, append_states
 from atgen_ray.engines.registry import build_engine
 from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
 from atgen_ray.evaluation.ray_scoring import score_on_ray
 from atgen_ray.models.few_shot import show_solved
 from atgen_ray.ray_runtime.nodes import survey
-from atgen_ray.runs.estimate import LEAKED, estimate_run, warn_of_overlap
+from atgen_ray.runs.estimate import LEAKED, PoolSummary, estimate_run, warn_of_overlap
 from atgen_ray.runs.metrics_table import collect_rows
 from atgen_ray.runs.provenance import list_versions, write_provenance
 from atgen_ray.runs.round_model import RoundModel
@@ -42,14 +50,13 @@ from atgen_ray.runs.state import RunState
 from atgen_ray.runs.stopping import SELECTED, find_stop
 from atgen_ray.runs.takeover import take_over
 from atgen_ray.runs.tracking import Tracking
-from atgen_ray.selection import select_batch
 from atgen_ray.selection.ray_pool import choose_workers
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import STEP, WARNING, Journal, Lease
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.training import TrainingExample, train_adapter
-from atgen_ray.training.reweighting import weigh_examples
+from atgen_ray.training.reweighting import sample_pool, weigh_examples
 
 
 class Controller:
@@ -160,25 +167,32 @@ class Controller:
             data = self._config.data
             prompt = self._config.prompt
             seed = self._config.seed if data.seed is None else data.seed
-            pool = build_split(data, prompt, "pool", seed, progress)
-            gold = [pool.gold]
-            dead = list(pool.dead)
-            leaked = list[str]()
-            test_rows = 0
+            folder = self._folder
+            pool = open_split(data, prompt, "pool", seed, progress)
+            test = None
             if data.test is not None:
                 test = build_split(data, prompt, "test", seed, progress)
-                leaked = overlap(pool.examples, test.examples)
-                dead += test.dead
-                dead += [DeadLetter(id_, "pool", LEAKED) for id_ in leaked]
-                gold.append(test.gold)
-                test_rows = test.examples.num_rows
-                self._folder.write_table("test.parquet", test.examples)
-            # The pool is written last: `_commit` takes its presence as proof that all is there.
-            self._journal.record_dead_letters(self._lease, None, dead)
-            self._folder.write_table("gold.parquet", pa.concat_tables(gold))
-            plan = estimate_run(self._config, pool.examples, leaked, test_rows, self._journal)
-            self._folder.write_json("plan.json", plan)
-            self._folder.write_table("pool.parquet", pool.examples)
+            summary = PoolSummary(pool.size)
+            all_leaked = list[str]()
+            # The pool is there last: `_commit` takes its presence as proof that all is there.
+            with folder.table_writer("pool.parquet", POOL_SCHEMA) as add_examples:
+                with folder.table_writer("gold.parquet", GOLD_SCHEMA) as add_gold:
+                    for examples, gold in pool.read():
+                        leaked = overlap(examples, test.examples) if test else []
+                        all_leaked += leaked
+                        summary.add(examples, leaked)
+                        add_examples(examples)
+                        add_gold(gold)
+                    if test:
+                        add_gold(test.gold)
+                if test:
+                    folder.write_table("test.parquet", test.examples)
+                dead = [*pool.dead, *(test.dead if test else ())]
+                dead += [DeadLetter(id_, "pool", LEAKED) for id_ in all_leaked]
+                self._journal.record_dead_letters(self._lease, None, dead)
+                test_rows = len(test.examples) if test else 0
+                plan = estimate_run(self._config, summary, test_rows, self._journal)
+                folder.write_json("plan.json", plan)
 
         if self._state.inherited:
             self.take_over()
@@ -199,16 +213,15 @@ class Controller:
         ):
             config = self._config.embedding
             folder = self._folder
-            pool = self._state.pool
 
             def make(progress: Progress) -> None:
                 if self._config.cache is None:
-                    return embed_pool(pool, config, folder, progress)
+                    return embed_pool(folder, config, progress)
                 cache = open_embedding_cache(self._config.cache, config)
-                contents = pool["content"].to_pylist()
+                contents = folder.read_table("pool.parquet", ["content"])["content"].to_pylist()
                 self._add_reused_seconds(
                     share_embeddings(
-                        cache, contents, folder, lambda: embed_pool(pool, config, folder, progress)
+                        cache, contents, folder, lambda: embed_pool(folder, config, progress)
                     )
                 )
 
@@ -220,30 +233,42 @@ class Controller:
         """
         needs = self._state.needs(round)
         path = f"{round_folder(round)}/features.parquet"
+        schema = FEATURES_SCHEMA
+        if "states" in needs:
+            schema = schema.append(STATE_SCHEMA.field("state"))
 
         def make(progress: Progress) -> None:
-            candidates = pa.array(self._state.shortlist(round), pa.string())
-            examples = self._state.pool.filter(pc.is_in(self._state.pool["id"], candidates))
-            samples = SAMPLES if "samples" in needs else 0
-            features = self._model.answer(round, round - 1, examples, "features", progress, samples)
-            if "states" in needs:  # they need a pass of their own, whatever the engine
-                config = self._config
-                adapter = self._state.adapter(round - 1)
-                features = append_states(
-                    features,
-                    examples,
-                    config.model,
-                    config.prompt,
-                    config.engine,
-                    adapter,
-                    progress,
-                )
-            self._record_failures(round, "generation", features)
-            self._folder.write_table(path, features)
+            ids = self._state.shortlist(round).sort()
+            outputs = 1 + (SAMPLES if "samples" in needs else 0)
+            size = SECTION_ROWS // outputs
+            with self._folder.table_writer(path, schema) as add:
+                for section, first in enumerate(range(0, max(1, len(ids)), size)):
+                    here = ids.slice(first, size)
+                    after = len(ids) - first - len(here)
+                    counted = _count_others(progress, first * outputs, after * outputs)
+                    add(self._generate(round, section, here, outputs - 1, counted))
             self._folder.remove(f"{round_folder(round)}/features.parts")
 
         if needs & MODEL:
             self._commit(round, "generation", path, make)
+
+    def _generate(
+        self, round: int, section: int, ids: pa.StringArray, samples: int, progress: Progress
+    ) -> pa.Table:
+        """Return the features of the candidates `ids`, sorted: a section of the generation pass."""
+        examples = self._state.examples(ids, "id", "text")
+        features = self._model.answer(
+            round, round - 1, examples, "features", progress, samples, section=section
+        )
+        if "states" in self._state.needs(round):
+            # They need a pass of their own, whatever the engine.
+            config = self._config
+            adapter = self._state.adapter(round - 1)
+            features = append_states(
+                features, examples, config.model, config.prompt, config.engine, adapter, progress
+            )
+        self._record_failures(round, "generation", features)
+        return features
 
     def select_batch(self, round: int) -> None:
         """Select the query batch."""
@@ -252,22 +277,15 @@ class Controller:
 
         def make(progress: Progress) -> None:
             features = f"{round_folder(round)}/features.parquet"
-            labels = {label.id: label.text for label in self._state.labels(round - 1)}
             ids = self._state.shortlist(round)
             has_features = self._state.has_output(round, "generation", features)
-            needs_embeddings = "embeddings" in self._state.needs(round)
-            picks = select_batch(
+            picks = self._state.select(
                 strategy,
                 parameters,
-                ids=ids,
-                count=self._state.affordable(round),
-                labeled=labels.keys(),
-                embeddings=self._state.embeddings if needs_embeddings else None,
+                ids,
+                self._state.affordable(round),
+                round,
                 features=self._folder.read_table(features) if has_features else None,
-                texts=self._state.texts,
-                labels=labels,
-                seed=self._config.seed,
-                round=round,
                 workers=choose_workers(self._config.selection.workers, len(ids), progress),
             )
             self._folder.write_table(path, picks)
@@ -292,7 +310,7 @@ class Controller:
             # The journal may have labels of this round from before a kill.
             have = {label.id for label in self._state.labels_of(round)}
             missing = [id_ for id_ in picked["id"].to_pylist() if id_ not in have]
-            texts = self._state.texts
+            texts = self._state.texts(missing)
             context = self._open_context(round, progress)
             annotator = build_annotator(self._config.annotator, context)
             labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
@@ -317,9 +335,8 @@ class Controller:
             config = self._config
             references = self._state.test_references
             labels = self._state.labels(round)[: config.evaluation.few_shot]
-            solved = [
-                Shot(input=self._state.texts[label.id], output=label.text) for label in labels
-            ]
+            texts = self._state.texts(label.id for label in labels)
+            solved = [Shot(input=texts[label.id], output=label.text) for label in labels]
             model, prompt = show_solved(config.model, config.prompt, solved)
             splits = dict.fromkeys(references, "test")
             rows: list[dict[str, Any]] = []
@@ -341,7 +358,7 @@ class Controller:
         """
         labels = self._state.labels(round)
         dev = self._state.dev(round)
-        texts = self._state.texts
+        texts = self._state.texts(label.id for label in labels)
         labeled = [TrainingExample(label.id, texts[label.id], label.text) for label in labels]
         examples = [example for example in labeled if example.id not in dev]
         path = f"{round_folder(round)}/adapter"
@@ -412,8 +429,10 @@ class Controller:
         if largest is None:
             return examples
         ids = [example.id for example in examples]
-        pool = self._state.pool["id"].to_pylist()
-        weights = weigh_examples(ids, pool, self._state.embeddings, largest)
+        pool = pa.concat_tables(self._state.scan_pool("id"))["id"]
+        sampled = sample_pool(pool)
+        embeddings = self._state.embeddings(pa.array([*ids, *sampled], pa.string()))
+        weights = weigh_examples(ids, sampled, embeddings, largest)
         return [replace(example, weight=weights[example.id]) for example in examples]
 
     def find_stop(self, round: int) -> str | None:
@@ -434,12 +453,12 @@ class Controller:
         """
         if self._config.data.test is None:
             return
-        rows = self._state.pool.num_rows
-        leaked = overlap(
-            self._state.pool, self._folder.read_table("test.parquet", columns=["content"])
-        )
-        warning = warn_of_overlap(rows, len(leaked))
-        if len(leaked) == rows:
+        rows = self._folder.count_rows("pool.parquet")
+        test = self._folder.read_table("test.parquet", columns=["content"])
+        pool = self._folder.scan_table("pool.parquet", columns=["id", "content"])
+        leaked = sum(len(overlap(part, test)) for part in pool)
+        warning = warn_of_overlap(rows, leaked)
+        if leaked == rows:
             raise UserError(f"nothing can be labelled: {warning}")
         warned = [
             event.payload[WARNING]
@@ -519,7 +538,8 @@ class Controller:
         """
         evaluation = self._config.evaluation
         ids = sorted(splits)
-        examples = pa.table({"id": ids, "text": [self._state.texts[id_] for id_ in ids]})
+        texts = self._state.texts(ids)
+        examples = pa.table({"id": ids, "text": [texts[id_] for id_ in ids]})
         name = "few_shot" if untuned else "predictions"
         features = self._model.answer(round, round, examples, name, progress, untuned=untuned)
         self._record_failures(round, "evaluation", features)
@@ -541,7 +561,7 @@ class Controller:
             evaluation.bootstrap_samples,
             evaluation.confidence,
             self._config.seed,
-            sources={id_: self._state.texts[id_] for id_ in ids},
+            sources=texts,
             resources=Resources(
                 evaluation.models, build_judge(self._open_context(round, progress))
             ),
@@ -552,7 +572,7 @@ class Controller:
 
     def _open_context(self, round: int, progress: Progress) -> AnnotationContext:
         labeled = self._state.labels(round - 1)
-        texts = self._state.texts
+        texts = self._state.texts(label.id for label in labeled)
         return AnnotationContext(
             self._config, self._journal, self._lease, self._folder, round, texts, labeled, progress
         )
@@ -562,3 +582,8 @@ class Controller:
         self._journal.record_dead_letters(
             self._lease, round, [DeadLetter(row["id"], step, row["error"]) for row in failed]
         )
+
+
+def _count_others(progress: Progress, before: int, after: int) -> Progress:
+    """Return `progress` for a part of a step, which has more to do before and after that part."""
+    return lambda done, total: progress(before + done, before + total + after)

@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from atgen_ray.annotation import cost_estimate as annotation
 from atgen_ray.annotation.cost_estimate import check_budget, estimate_annotation, estimate_judge
@@ -111,7 +112,9 @@ def _plan(
     }
     try:
         with closing(open_journal(config.storage, config.database_url)) as journal:
-            return estimate_run(config, pool.examples, leaked, rows, journal) | read
+            summary = PoolSummary(pool.examples.num_rows)
+            summary.add(pool.examples, leaked)
+            return estimate_run(config, summary, rows, journal) | read
     except UserError as error:
         # The user sees the lines of the preflight and of this error together.
         raise_problems([*problems, *str(error).splitlines()])
@@ -127,28 +130,58 @@ def warn_of_overlap(rows: int, leaked: int) -> str | None:
     return f"{leaked} of {rows} examples of data.pool stand in data.test too: they are never picked"
 
 
+class PoolSummary:
+    """What an estimate needs of a pool of `rows` examples, whose parts are added in order."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.duplicates = 0
+        self.leaked = 0  # examples that are in the test set too
+        self.excludable = 0  # near-duplicates that are not
+        self.shortest: str | None = None
+        self.texts: list[str] = []  # spread evenly over the pool
+        self._step = math.ceil(rows / TOKEN_SAMPLE)
+        self._added = 0
+
+    def add(self, part: pa.Table, leaked: Sequence[str]) -> None:
+        """Add the next examples (POOL_SCHEMA), of which the ids `leaked` are in the test set."""
+        if not len(part):
+            return
+        duplicate = pc.is_valid(part["duplicate_of"])
+        self.duplicates += pc.sum(duplicate).as_py()
+        self.leaked += len(leaked)
+        in_test = pc.is_in(part["id"], pa.array(leaked, pa.string()))
+        self.excludable += pc.sum(pc.and_not(duplicate, in_test)).as_py()
+        lengths = pc.binary_length(part["text"]).to_numpy()
+        shortest = part["text"][int(lengths.argmin())].as_py()
+        if self.shortest is None or lengths.min() < len(self.shortest.encode()):
+            self.shortest = shortest
+        first = -self._added % self._step
+        self.texts += part["text"].take(range(first, len(part), self._step)).to_pylist()
+        self._added += len(part)
+
+
 def estimate_run(
-    config: RunConfig, pool: pa.Table, leaked: Sequence[str], test_rows: int, journal: Journal
+    config: RunConfig, pool: PoolSummary, test_rows: int, journal: Journal
 ) -> dict[str, Any]:
-    """Return the estimate for `pool` (POOL_SCHEMA), of which the ids `leaked` are in the test set
-    too.
+    """Return the estimate for `pool`.
 
     Raises:
         UserError: a budget buys no label at all.
     """
-    rows = pool.select(["id", "duplicate_of", "text"]).to_pylist()
-    check_budget(config, [row["text"] for row in rows])
+    check_budget(config, [] if pool.shortest is None else [pool.shortest])
     # Leaked and, if so configured, duplicate examples are read but never selected.
-    duplicates = {row["id"] for row in rows if row["duplicate_of"]}
-    unwanted = {*leaked} | duplicates if config.data.duplicates.action == "exclude" else {*leaked}
-    labels = estimate_labels(config, len(rows) - len(unwanted))
-    work = estimate_work(config, len(rows), len(rows) - len(unwanted), test_rows, labels)
+    selectable = pool.rows - pool.leaked
+    if config.data.duplicates.action == "exclude":
+        selectable -= pool.excludable
+    labels = estimate_labels(config, selectable)
+    work = estimate_work(config, pool.rows, selectable, test_rows, labels)
     generated = work["generation"] + work["evaluation"]
-    texts = [row["text"] for row in rows]
+    texts = pool.texts
     bought = labels[-1] if labels else 0
     return {
-        "pool_rows": len(rows),
-        "near_duplicates": len(duplicates),
+        "pool_rows": pool.rows,
+        "near_duplicates": pool.duplicates,
         "rounds": len(labels),
         "labels": bought,
         **estimate_annotation(config, bought, texts),
@@ -227,11 +260,11 @@ def estimate_minutes(journal: Journal, model: str, work: dict[str, int]) -> floa
 
 
 def _count_tokens(config: RunConfig, texts: list[str]) -> float:
-    """Return the mean tokens of a prompt, from a sample spread evenly over `texts`."""
+    """Return the mean tokens of a prompt, from the sample `texts`."""
     longest = config.model.max_prompt_tokens
     builder = PromptBuilder(load_tokenizer(config.model), config.prompt, longest)
     lengths = []
-    for text in texts[:: math.ceil(len(texts) / TOKEN_SAMPLE)]:
+    for text in texts:
         try:
             lengths.append(len(builder.encode(text)))
         except OverlongPromptError:

@@ -4,11 +4,14 @@ Every method takes a round and returns the state after it, whatever has happened
 resumed run decides as the first attempt did.
 """
 
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from atgen_ray.config import RunConfig, read_source
 from atgen_ray.config.selection import add_needs
@@ -45,28 +48,36 @@ class RunState:
         self._config = config
         self._journal = journal
         self._folder = folder
+        self._texts: dict[str, str] = {}
 
     @property
     def inherited(self) -> int:
         """Return the last round that was taken over from another run; 0 where none was."""
         return read_source(self._config)[1]
 
-    @cached_property
-    def pool(self) -> pa.Table:
-        """Return the whole pool, POOL_SCHEMA."""
-        return self._folder.read_table("pool.parquet")
+    def scan_pool(self, *columns: str) -> Iterator[pa.Table]:
+        """Yield these columns of the pool, POOL_SCHEMA, in parts."""
+        return self._folder.scan_table("pool.parquet", columns)
 
-    @cached_property
-    def texts(self) -> dict[str, str]:
-        """Return the user turn by example id, of pool and test set."""
-        tables = [self.pool] + (
-            [self._folder.read_table("test.parquet")] if self._config.data.test else []
+    def examples(self, ids: pa.Array, *columns: str) -> pa.Table:
+        """Return these columns, `id` among them, of the examples `ids` of the pool, in its
+        order.
+        """
+        return pa.concat_tables(
+            part.filter(pc.is_in(part["id"], ids)) for part in self.scan_pool(*columns)
         )
-        return {
-            row["id"]: row["text"]
-            for table in tables
-            for row in table.select(["id", "text"]).to_pylist()
-        }
+
+    def texts(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return the user turn of each of `ids`, labelled or in the test set, by id. They are asked
+        for in every round, and so are kept.
+        """
+        ids = [*ids]
+        missing = [id_ for id_ in ids if id_ not in self._texts]
+        tables = ["pool.parquet", *(["test.parquet"] if self._config.data.test else [])]
+        for table in tables if missing else []:
+            rows = self._folder.read_rows(table, missing, ["id", "text"])
+            self._texts |= {row["id"]: row["text"] for row in rows}
+        return {id_: self._texts[id_] for id_ in ids}
 
     @cached_property
     def test_references(self) -> dict[str, list[str]]:
@@ -77,13 +88,11 @@ class RunState:
         gold = self._folder.read_table("gold.parquet").to_pylist()
         return {row["id"]: row["references"] for row in gold if row["id"] in test}
 
-    @cached_property
-    def embeddings(self) -> Embeddings:
-        """Return the vectors of the pool by example id."""
-        return Embeddings(
-            self.pool["id"].to_pylist(),
-            load_embeddings(self._folder, self.pool["content"].to_pylist()),
-        )
+    def embeddings(self, ids: pa.StringArray) -> Embeddings:
+        """Return the vectors of the examples `ids` of the pool."""
+        examples = self.examples(ids, "id", "content")
+        vectors = load_embeddings(self._folder, examples["content"])
+        return Embeddings(examples["id"].to_pylist(), vectors)
 
     def strategy(self, round: int) -> tuple[str, dict[str, Any], int]:
         """Return name and parameters of the strategy of `round`, and how many examples to
@@ -105,7 +114,7 @@ class RunState:
         budget = self._config.stopping.labels
         return count if budget is None else min(count, budget - self.count_labels(round - 1))
 
-    def candidates(self, round: int) -> list[str]:
+    def candidates(self, round: int) -> pa.StringArray:
         """Return the ids that may be selected in `round`: without a label, a dead letter of an
         earlier round, or a near-duplicate.
         """
@@ -115,15 +124,25 @@ class RunState:
             for at, dead_letter in self._journal.dead_letters(self._config.name)
             if (at or 0) < round
         }
-        open_ids = [id_ for id_ in self._selectable if id_ not in unwanted]
+        closed = pa.array(unwanted, pa.string())
+        exclude = self._config.data.duplicates.action == "exclude"
+        chunks = [pa.array([], pa.string())]
+        for part in self.scan_pool("id", "duplicate_of"):
+            if exclude:
+                part = part.filter(pc.is_null(part["duplicate_of"]))
+            chunks += part["id"].filter(pc.invert(pc.is_in(part["id"], closed))).chunks
+        open_ids = pa.concat_arrays(chunks)
         limit = self._config.selection.candidates
         if limit is None or len(open_ids) <= limit:
             return open_ids
-        return sorted(
-            open_ids, key=lambda id_: mix_seed(self._config.seed, "candidates", round, id_)
-        )[:limit]
+        drawn = heapq.nsmallest(
+            limit,
+            (id_.as_py() for id_ in open_ids),
+            lambda id_: mix_seed(self._config.seed, "candidates", round, id_),
+        )
+        return pa.array(drawn, pa.string())
 
-    def shortlist(self, round: int) -> list[str]:
+    def shortlist(self, round: int) -> pa.StringArray:
         """Return those of `candidates` that the strategy of `round` sees: all, unless a shortlist
         limits the model's work.
         """
@@ -131,21 +150,37 @@ class RunState:
         shortlist = self._config.selection.shortlist
         if shortlist is None or len(ids) <= shortlist.count or not self.needs(round) & MODEL:
             return ids
-        needs = find_needs(shortlist.strategy, shortlist.parameters)
+        picks = self.select(shortlist.strategy, shortlist.parameters, ids, shortlist.count, round)
+        return picks["id"].combine_chunks().sort()
+
+    def select(
+        self,
+        strategy: str,
+        parameters: Mapping[str, Any],
+        ids: pa.StringArray,
+        count: int,
+        round: int,
+        **given: Any,
+    ) -> pa.Table:
+        """Return `count` picks of a strategy among `ids` with what it needs of the pool and of the
+        labels before `round`; `given` are further arguments of `select_batch`.
+        """
+        needs = find_needs(strategy, parameters)
         labels = {label.id: label.text for label in self.labels(round - 1)}
-        picks = select_batch(
-            shortlist.strategy,
-            shortlist.parameters,
+        known = pa.concat_arrays([pa.array(labels.keys(), pa.string()), ids])
+        return select_batch(
+            strategy,
+            parameters,
             ids=ids,
-            count=shortlist.count,
+            count=count,
             labeled=labels.keys(),
-            embeddings=self.embeddings if "embeddings" in needs else None,
-            texts=self.texts,
+            embeddings=self.embeddings(known) if "embeddings" in needs else None,
+            texts=self.examples(known, "id", "text") if "texts" in needs else None,
             labels=labels,
             seed=self._config.seed,
             round=round,
+            **given,
         )
-        return sorted(picks["id"].to_pylist())
 
     def labels(self, round: int) -> list[Annotation]:
         """Return the labels bought up to and including `round`, in the order of purchase."""
@@ -165,10 +200,9 @@ class RunState:
 
     def labeled_rows(self, round: int) -> list[dict[str, Any]]:
         """Return the lines of labeled.jsonl, the run's product for the user."""
-        return [
-            {"round": at, "input": self.texts[label.id], **asdict(label)}
-            for at, label in self._journal.annotations(self._config.name, last=round)
-        ]
+        labels = self._journal.annotations(self._config.name, last=round)
+        texts = self.texts(label.id for _, label in labels)
+        return [{"round": at, "input": texts[label.id], **asdict(label)} for at, label in labels]
 
     def budget_met(self, round: int) -> bool:
         """Return whether the run's budget, at its present value, left an example without a label up
@@ -248,9 +282,3 @@ class RunState:
     def _learnt(self, round: int) -> range:
         """Return the rounds up to `round` in which the run has trained and evaluated."""
         return range(max(1, self.inherited), round + 1)
-
-    @cached_property
-    def _selectable(self) -> list[str]:
-        exclude = self._config.data.duplicates.action == "exclude"
-        ids = zip(self.pool["id"].to_pylist(), self.pool["duplicate_of"].to_pylist(), strict=True)
-        return [id_ for id_, duplicate_of in ids if not (exclude and duplicate_of)]

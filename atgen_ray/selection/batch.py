@@ -60,13 +60,13 @@ def select_batch(
     strategy: str | Strategy,
     parameters: Mapping[str, Any],
     *,
-    ids: Sequence[str],
+    ids: Sequence[str] | pa.StringArray,
     count: int,
     labeled: Collection[str] = (),
     excluded: Collection[str] = (),
     embeddings: Embeddings | None = None,
     features: pa.Table | None = None,
-    texts: Mapping[str, str] | None = None,
+    texts: Mapping[str, str] | pa.Table | None = None,
     labels: Mapping[str, str] | None = None,
     states: States | None = None,
     seed: int = 0,
@@ -80,7 +80,7 @@ def select_batch(
 
     embeddings: of U and the labelled examples.
     generations, samples: `features` (FEATURES_SCHEMA, in any order) of U.
-    texts: `texts`, the prompt text by id, of U and the labelled examples.
+    texts: `texts`, the prompt text by id or a table of both, of U and the labelled examples.
     labels: `labels`, the answer by id, of the labelled examples.
     states: `states` of U, one vector an example from the current model; of labelled examples where
         known. Without them a list column `state` of `features` is read.
@@ -102,10 +102,12 @@ def select_batch(
     settings = _validate(chosen, parameters)
     if count < 1:
         raise ValueError(f"count is {count}, expected at least 1")
-    if len(set(ids)) != len(ids):
+    given = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.string())
+    if pc.count_distinct(given).as_py() != len(given):
         raise ValueError("ids hold an example twice")
+    closed = pa.array({*labeled, *excluded}, pa.string())
     # Sorted, so that the order of the pool cannot matter and ties can break by id.
-    open_ids = tuple(sorted(set(ids) - set(labeled) - set(excluded)))
+    open_ids = tuple(given.filter(pc.invert(pc.is_in(given, closed))).sort().to_pylist())
     if not open_ids:
         raise PoolExhausted(f"none of the {len(ids)} examples is left to select")
     labeled_ids = tuple(sorted(set(labeled)))
@@ -194,7 +196,7 @@ def _gather_texts(
     needs: Needs,
     ids: tuple[str, ...],
     labeled: tuple[str, ...],
-    texts: Mapping[str, str] | None,
+    texts: Mapping[str, str] | pa.Table | None,
     labels: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """Return the texts and labels that the strategy needs, as arguments of `Candidates`."""
@@ -208,10 +210,12 @@ def _gather_texts(
 
 
 def _look_up(
-    name: str, kind: str, texts: Mapping[str, str] | None, ids: tuple[str, ...]
+    name: str, kind: str, texts: Mapping[str, str] | pa.Table | None, ids: tuple[str, ...]
 ) -> tuple[str, ...]:
     if texts is None:
         raise ValueError(f"'{name}' needs {kind}s")
+    if isinstance(texts, pa.Table):
+        return tuple(_align(texts, ids)["text"].to_pylist())
     missing = [id for id in ids if id not in texts]
     if missing:
         raise ValueError(f"{len(missing)} examples have no {kind}, the first is '{missing[0]}'")

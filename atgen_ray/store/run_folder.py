@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,7 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -41,6 +42,7 @@ from atgen_ray.core.strict_json import encode_json
 
 STAGING = ".staging"
 PUBLISHED = ".published"
+GROUP_ROWS = 1 << 14  # rows of a row group of a Parquet file
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
 
 
@@ -102,18 +104,62 @@ class RunFolder:
 
     def write_table(self, rel: str, table: pa.Table) -> None:
         """Write a Parquet file."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self._write(rel, sink.getvalue().to_pybytes())
+        with self.table_writer(rel, table.schema) as add:
+            add(table)
+
+    @contextmanager
+    def table_writer(self, rel: str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+        """Yield a function that adds rows of `schema` to a Parquet file, which appears whole at the
+        end of the block.
+
+        At most about `GROUP_ROWS` rows and one more table are held in memory.
+        """
+        waiting = [schema.empty_table()]
+        with (
+            self._whole_file(rel) as path,
+            path.open("wb") as sink,  # a file of Python, whose errors tell that a disk is full
+            pq.ParquetWriter(sink, schema, compression="zstd") as file,
+        ):
+
+            def add(table: pa.Table, least: int = GROUP_ROWS) -> None:
+                waiting.append(table)
+                if sum(map(len, waiting)) >= least:
+                    file.write_table(pa.concat_tables(waiting), row_group_size=GROUP_ROWS)
+                    waiting.clear()
+
+            yield add
+            if waiting:
+                add(waiting.pop(), 0)
 
     def read_table(self, rel: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a Parquet file; `columns` restricts what is read."""
-        target = self._target(rel)
-        with (
-            self._explained(),
-            pa.OSFile(target) if self.is_local else pa.BufferReader(self._read(rel)) as source,
-        ):
-            return pq.read_table(source, columns=None if columns is None else [*columns])
+        with self._parquet(rel) as file:
+            return file.read(columns=None if columns is None else [*columns])
+
+    def scan_table(self, rel: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield a Parquet file in pieces of at most `GROUP_ROWS` rows, in order."""
+        with self._parquet(rel) as file:
+            names = None if columns is None else [*columns]
+            for batch in file.iter_batches(GROUP_ROWS, columns=names):
+                yield pa.Table.from_batches([batch])
+
+    def count_rows(self, rel: str) -> int:
+        """Return the rows of a Parquet file, of which only the foot is read."""
+        with self._parquet(rel) as file:
+            return int(file.metadata.num_rows)
+
+    def read_rows(
+        self, rel: str, ids: Iterable[str], columns: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the rows of a Parquet file whose `id` is one of `ids`, in the order of the
+        file; `columns` has the `id`.
+        """
+        wanted = pa.array(sorted(set(ids)), pa.string())
+        return [
+            row
+            for part in self.scan_table(rel, columns)
+            for row in part.filter(pc.is_in(part["id"], wanted)).to_pylist()
+        ]
 
     def write_json(self, rel: str, value: Any) -> None:
         """Write `encode_json(value)`, indented."""
@@ -259,6 +305,30 @@ class RunFolder:
                     staged.write_bytes(data)
             else:
                 self.fs.pipe_file(target, data)
+
+    @contextmanager
+    def _whole_file(self, rel: str) -> Iterator[Path]:
+        """Yield a path on this disk; on a clean exit what is written there appears at `rel`."""
+        target = self._target(rel)
+        with self._explained():
+            if self.is_local:
+                with self._staged(target) as staged:
+                    yield staged
+                return
+            with TemporaryDirectory(prefix="atgen-write-") as folder:
+                yield Path(folder, "table")
+                self.fs.put_file(str(Path(folder, "table")), target)
+
+    @contextmanager
+    def _parquet(self, rel: str) -> Iterator[pq.ParquetFile]:
+        """Yield a Parquet file that is open for reading."""
+        target = self._target(rel)
+        with (
+            self._explained(),
+            pa.OSFile(target) if self.is_local else self.fs.open(target, "rb") as source,
+            pq.ParquetFile(source) as file,
+        ):
+            yield file
 
     def _explained(self) -> AbstractContextManager[None]:
         """Turn errors of the disk or store itself, such as a full disk, into UserErrors."""

@@ -31,16 +31,16 @@ def open_state(trial: Trial, journal: Journal) -> RunState:
 
 def test_the_model_looks_at_a_spread_shortlist(states: dict[str, RunState]) -> None:
     state = states["good"]
-    candidates, shortlist = state.candidates(1), state.shortlist(1)
+    candidates, shortlist = (ids.to_pylist() for ids in (state.candidates(1), state.shortlist(1)))
     assert len(candidates) == 60
     assert len(shortlist) == 12
-    assert shortlist == sorted(set(shortlist) & set(candidates)) == state.shortlist(1)
+    assert shortlist == sorted(set(shortlist) & set(candidates)) == state.shortlist(1).to_pylist()
     rows = sorted(int(id_.removeprefix("pool-")) for id_ in shortlist)
     assert (
         max(b - a for a, b in zip([-1, *rows], [*rows, 60], strict=True)) <= 10
     )  # no part of the arc is left out
     assert "embeddings" in state.needs(1)
-    later = state.shortlist(3)
+    later = state.shortlist(3).to_pylist()
     assert not set(later) & {label.id for label in state.labels(2)}
 
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from atgen_ray.config import EmbeddingConfig
+from atgen_ray.core.records import Progress
 from atgen_ray.embedding import embed_pool, load_embeddings
 from atgen_ray.store.run_folder import RunFolder
 
@@ -33,10 +34,15 @@ def folder(tmp_path: Path) -> RunFolder:
 def count(done: int, total: int) -> None: ...
 
 
+def embed(folder: RunFolder, texts: list[str], progress: Progress = count) -> None:
+    folder.write_table("pool.parquet", pool(texts))
+    embed_pool(folder, MINILM, progress)
+
+
 def test_similar_texts_are_near_and_vectors_have_length_one(
     ray_session: None, folder: RunFolder
 ) -> None:
-    embed_pool(pool(TEXTS), MINILM, folder, count)
+    embed(folder, TEXTS)
     vectors = load_embeddings(folder, pool(TEXTS)["content"].to_pylist())
     assert vectors.shape == (6, 384)
     assert vectors.dtype == np.float32
@@ -54,7 +60,7 @@ def test_vectors_are_those_of_sentence_transformers_whatever_the_batch(
 
     from atgen_ray.core.checkpoints import resolve_checkpoint
 
-    embed_pool(pool(TEXTS), MINILM, folder, count)
+    embed(folder, TEXTS)
     model = SentenceTransformer(resolve_checkpoint(MINILM.model), device="cpu")
     expected = model.encode(TEXTS, batch_size=1, normalize_embeddings=True)
     np.testing.assert_allclose(
@@ -63,10 +69,10 @@ def test_vectors_are_those_of_sentence_transformers_whatever_the_batch(
 
 
 def test_what_is_embedded_is_not_embedded_again(ray_session: None, folder: RunFolder) -> None:
-    embed_pool(pool(TEXTS[:3]), MINILM, folder, count)
+    embed(folder, TEXTS[:3])
     before = set(folder.list("embeddings"))
     told: list[tuple[int, int]] = []
-    embed_pool(pool(TEXTS), MINILM, folder, lambda done, total: told.append((done, total)))
+    embed(folder, TEXTS, lambda done, total: told.append((done, total)))
     assert told[0] == (3, 5)
     assert told[-1] == (5, 5)
     new = set(folder.list("embeddings")) - before
@@ -76,7 +82,7 @@ def test_what_is_embedded_is_not_embedded_again(ray_session: None, folder: RunFo
         "hash of Shares dropped today.",
         "hash of x",
     ]
-    embed_pool(pool(TEXTS), MINILM, folder, count)
+    embed(folder, TEXTS)
     assert len(folder.list("embeddings")) == 2
 
 

@@ -189,7 +189,7 @@ def test_answers_and_dead_letters_of_annotation_come_along(
     ]
     assert [letter.id for _, letter in journal.dead_letters(config.name)] == ["bad-1", "bad-2"]
     candidates = RunState(config, journal, folder).candidates(3)
-    assert candidates == ["e4", "e5", "e6", "e7", "e8", "e9"]
+    assert candidates.to_pylist() == ["e4", "e5", "e6", "e7", "e8", "e9"]
 
 
 def test_the_last_complete_round_is_meant_where_none_is_named(

@@ -195,7 +195,7 @@ class Selector:
         )
         # The longest first, so that the texts of a batch are of similar length.
         ids = sorted(texts, key=lambda id_: (-len(texts[id_]), id_))
-        outputs: dict[tuple[str, int], dict[str, Any]] = {}
+        outputs: list[pa.Table] = []
         for start in range(0, len(ids), BATCH_ROWS):
             part = ids[start : start + BATCH_ROWS]
             for sample in range(request.samples + 1):
@@ -205,10 +205,9 @@ class Selector:
                     "text": [texts[id_] for id_ in part],
                     "sample": [sample] * len(part),
                 }
-                for row in caller(pa.table(columns)).to_pylist():
-                    outputs[row["id"], row["sample"]] = row
+                outputs.append(caller(pa.table(columns)))
         examples = pa.table({"id": ids, "text": [texts[id_] for id_ in ids]})
-        features = gather_features(examples, outputs)
+        features = gather_features(examples["id"], pa.concat_tables(outputs))
         if "states" in find_needs(body.strategy, body.parameters):
             features = append_states(
                 features,
