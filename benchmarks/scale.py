@@ -1,4 +1,4 @@
-"""Whole commands on pools of growing size: seconds of each step, and memory of each process by role.
+"""Whole commands on pools of growing size: seconds of each step, and memory of processes by role.
 
     python benchmarks/scale.py [--sizes 10000 50000 200000] [--strategies random nll k_center]
     [--output benchmarks/results/scale] [--work FOLDER]

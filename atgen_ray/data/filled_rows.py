@@ -20,12 +20,12 @@ from atgen_ray.data.duplicates import Signatures, find_duplicates, read_signatur
 from atgen_ray.data.in_process import Blocks
 from atgen_ray.data.rows import FILLED_SCHEMA, RowPlan, fill_rows
 from atgen_ray.ray_runtime.hardware import fit_cpus, share_cpus
+from atgen_ray.ray_runtime.workers import run_apart
 
 if TYPE_CHECKING:
     from atgen_ray.data.sources import Source
 
 Mask = npt.NDArray[np.bool_]
-WAIT_SECONDS = 1.0  # interval at which a long wait reports, and so can be stopped
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,12 @@ def mark_duplicates(
     """
     if not rows.in_store:
         return _mark(rows, kept, threshold)
-    import ray
 
-    task = ray.remote(_mark).options(num_cpus=fit_cpus(1, 1.0))
-    found = task.remote(rows, kept, threshold)
-    try:
-        while not ray.wait([found], timeout=WAIT_SECONDS)[0]:
-            if progress is not None:
-                progress(len(kept), len(kept))
-        marked: tuple[Integers, Integers] = ray.get(found)
-    finally:
-        ray.cancel(found, force=True)
-    return marked
+    def check() -> None:
+        if progress is not None:
+            progress(len(kept), len(kept))
+
+    return run_apart(_mark, (rows, kept, threshold), fit_cpus(1, 1.0), check)
 
 
 def _mark(rows: FilledRows, kept: Mask, threshold: float) -> tuple[Integers, Integers]:

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -23,11 +23,13 @@ from atgen_ray.ray_runtime.private_api import map_blocks_with_actors
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+T = TypeVar("T")
 Worker = Callable[..., Callable[[pa.Table], pa.Table]]
 
 # How often a worker that dies is replaced. Ray Data's default has no limit: a batch too large for
 # memory, which kills every worker that gets it, would keep a run busy for ever.
 MAX_RESTARTS = 5
+CHECK_SECONDS = 1.0
 UNUSED_SECONDS = 10.0  # after which a process frees its worker's memory, as while a step trains
 KEEPING = {
     "RAY_task_oom_retries": str(MAX_RESTARTS),
@@ -98,6 +100,31 @@ def map_batches(
     return map_blocks_with_actors(
         rows, worker, **actors, max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS, **settings
     )
+
+
+def run_apart(
+    function: Callable[..., T], arguments: Sequence[Any], cpus: float, check: Callable[[], Any]
+) -> T:
+    """Return `function(*arguments)` from a process of its own, with which its memory ends.
+
+    `check` is called every second and may raise to end the work.
+
+    Raises:
+        Exception: whatever the function raises.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    task = ray.remote(num_cpus=cpus, max_retries=MAX_RESTARTS)(function).remote(*arguments)
+    try:
+        while not ray.wait([task], timeout=CHECK_SECONDS)[0]:
+            check()
+        found: T = ray.get(task)
+        return found
+    except RayTaskError as error:
+        raise error.cause from None
+    finally:
+        ray.cancel(task, force=True)
 
 
 def run_batch(batch: pa.Table, step: str, worker: Worker, arguments: Sequence[Any]) -> pa.Table:

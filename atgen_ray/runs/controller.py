@@ -48,9 +48,9 @@ from atgen_ray.runs.round_model import RoundModel
 from atgen_ray.runs.shared_cache import open_embedding_cache, share_embeddings
 from atgen_ray.runs.state import RunState
 from atgen_ray.runs.stopping import SELECTED, find_stop
+from atgen_ray.runs.stored_selection import read_examples, read_vectors
 from atgen_ray.runs.takeover import take_over
 from atgen_ray.runs.tracking import Tracking
-from atgen_ray.selection.ray_pool import choose_workers
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import STEP, WARNING, Journal, Lease
 from atgen_ray.store.layout import round_folder
@@ -256,7 +256,7 @@ class Controller:
         self, round: int, section: int, ids: pa.StringArray, samples: int, progress: Progress
     ) -> pa.Table:
         """Return the features of the candidates `ids`, sorted: a section of the generation pass."""
-        examples = self._state.examples(ids, "id", "text")
+        examples = read_examples(self._folder, ids, "id", "text")
         features = self._model.answer(
             round, round - 1, examples, "features", progress, samples, section=section
         )
@@ -285,8 +285,9 @@ class Controller:
                 ids,
                 self._state.affordable(round),
                 round,
-                features=self._folder.read_table(features) if has_features else None,
-                workers=choose_workers(self._config.selection.workers, len(ids), progress),
+                features if has_features else None,
+                progress,
+                self._remote,
             )
             self._folder.write_table(path, picks)
             progress(picks.num_rows, picks.num_rows)
@@ -431,7 +432,7 @@ class Controller:
         ids = [example.id for example in examples]
         pool = pa.concat_tables(self._state.scan_pool("id"))["id"]
         sampled = sample_pool(pool)
-        embeddings = self._state.embeddings(pa.array([*ids, *sampled], pa.string()))
+        embeddings = read_vectors(self._folder, pa.array([*ids, *sampled], pa.string()))
         weights = weigh_examples(ids, sampled, embeddings, largest)
         return [replace(example, weight=weights[example.id]) for example in examples]
 

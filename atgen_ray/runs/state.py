@@ -17,11 +17,13 @@ from atgen_ray.config import RunConfig, read_source
 from atgen_ray.config.selection import add_needs
 from atgen_ray.core.errors import OutputMissingError
 from atgen_ray.core.hashing import mix_seed
-from atgen_ray.core.records import Annotation
+from atgen_ray.core.records import Annotation, Progress
 from atgen_ray.core.stored import Stored
-from atgen_ray.embedding import load_embeddings
 from atgen_ray.evaluation import dev_split
-from atgen_ray.selection import Embeddings, Need, find_needs, select_batch
+from atgen_ray.ray_runtime.workers import run_apart
+from atgen_ray.runs.stored_selection import StoredFeatures, select_stored
+from atgen_ray.selection import Need, find_needs
+from atgen_ray.selection.kernels.executor import SMALL_POOL
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
@@ -59,14 +61,6 @@ class RunState:
         """Yield these columns of the pool, POOL_SCHEMA, in parts."""
         return self._folder.scan_table("pool.parquet", columns)
 
-    def examples(self, ids: pa.Array, *columns: str) -> pa.Table:
-        """Return these columns, `id` among them, of the examples `ids` of the pool, in its
-        order.
-        """
-        return pa.concat_tables(
-            part.filter(pc.is_in(part["id"], ids)) for part in self.scan_pool(*columns)
-        )
-
     def texts(self, ids: Iterable[str]) -> dict[str, str]:
         """Return the user turn of each of `ids`, labelled or in the test set, by id. They are asked
         for in every round, and so are kept.
@@ -87,12 +81,6 @@ class RunState:
         test = set(self._folder.read_table("test.parquet", columns=["id"])["id"].to_pylist())
         gold = self._folder.read_table("gold.parquet").to_pylist()
         return {row["id"]: row["references"] for row in gold if row["id"] in test}
-
-    def embeddings(self, ids: pa.StringArray) -> Embeddings:
-        """Return the vectors of the examples `ids` of the pool."""
-        examples = self.examples(ids, "id", "content")
-        vectors = load_embeddings(self._folder, examples["content"])
-        return Embeddings(examples["id"].to_pylist(), vectors)
 
     def strategy(self, round: int) -> tuple[str, dict[str, Any], int]:
         """Return name and parameters of the strategy of `round`, and how many examples to
@@ -160,27 +148,33 @@ class RunState:
         ids: pa.StringArray,
         count: int,
         round: int,
-        **given: Any,
+        features: str | None = None,
+        progress: Progress = lambda done, total: None,
+        remote: Progress = lambda done, total: None,
     ) -> pa.Table:
-        """Return `count` picks of a strategy among `ids` with what it needs of the pool and of the
-        labels before `round`; `given` are further arguments of `select_batch`.
+        """Return `count` picks of a strategy among `ids` (SELECTION_SCHEMA), with what it needs of
+        the pool, of the labels before `round` and of the table `features` in the run's folder.
+
+        Above `SMALL_POOL` candidates a worker selects, so that vectors and texts are never here;
+        then `remote` receives the progress, and `progress` can end the work.
         """
-        needs = find_needs(strategy, parameters)
         labels = {label.id: label.text for label in self.labels(round - 1)}
-        known = pa.concat_arrays([pa.array(labels.keys(), pa.string()), ids])
-        return select_batch(
+        arguments = (
+            self._folder,
             strategy,
-            parameters,
-            ids=ids,
-            count=count,
-            labeled=labels.keys(),
-            embeddings=self.embeddings(known) if "embeddings" in needs else None,
-            texts=self.examples(known, "id", "text") if "texts" in needs else None,
-            labels=labels,
-            seed=self._config.seed,
-            round=round,
-            **given,
+            dict(parameters),
+            ids,
+            count,
+            labels,
+            StoredFeatures(self._folder, features) if features else None,
+            self._config.seed,
+            round,
+            self._config.selection.workers,
         )
+        if len(ids) <= SMALL_POOL:
+            return select_stored(*arguments, progress)
+        # No CPU is reserved: the worker waits most of the time for those that it employs.
+        return run_apart(select_stored, (*arguments, remote), 0, lambda: progress(0, len(ids)))
 
     def labels(self, round: int) -> list[Annotation]:
         """Return the labels bought up to and including `round`, in the order of purchase."""

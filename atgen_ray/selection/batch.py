@@ -6,6 +6,7 @@ order of the pool cannot matter. A result that is no query batch raises BrokenSt
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from atgen_ray.core.errors import PoolExhausted, UserError, nearest
 from atgen_ray.core.records import SELECTION_SCHEMA
+from atgen_ray.selection.features import Features, FeatureTable, align
 from atgen_ray.selection.kernels.draws import draw_uniform
 from atgen_ray.selection.kernels.executor import Executor, InProcessExecutor
 from atgen_ray.selection.registry import STRATEGIES
@@ -65,7 +67,7 @@ def select_batch(
     labeled: Collection[str] = (),
     excluded: Collection[str] = (),
     embeddings: Embeddings | None = None,
-    features: pa.Table | None = None,
+    features: pa.Table | Features | None = None,
     texts: Mapping[str, str] | pa.Table | None = None,
     labels: Mapping[str, str] | None = None,
     states: States | None = None,
@@ -79,7 +81,7 @@ def select_batch(
     The inputs that the strategy needs (`find_needs`) must be given; they may hold further examples:
 
     embeddings: of U and the labelled examples.
-    generations, samples: `features` (FEATURES_SCHEMA, in any order) of U.
+    generations, samples: `features` (FEATURES_SCHEMA, in any order) of U, in a table or elsewhere.
     texts: `texts`, the prompt text by id or a table of both, of U and the labelled examples.
     labels: `labels`, the answer by id, of the labelled examples.
     states: `states` of U, one vector an example from the current model; of labelled examples where
@@ -107,22 +109,88 @@ def select_batch(
         raise ValueError("ids hold an example twice")
     closed = pa.array({*labeled, *excluded}, pa.string())
     # Sorted, so that the order of the pool cannot matter and ties can break by id.
-    open_ids = tuple(given.filter(pc.invert(pc.is_in(given, closed))).sort().to_pylist())
-    if not open_ids:
+    open_ids = given.filter(pc.invert(pc.is_in(given, closed))).sort()
+    if not len(open_ids):
         raise PoolExhausted(f"none of the {len(ids)} examples is left to select")
-    labeled_ids = tuple(sorted(set(labeled)))
-    needs = chosen.needs_with(settings)
-    known = _gather(chosen.name, needs, open_ids, labeled_ids, embeddings, features, states)
-    known |= _gather_texts(chosen.name, needs, open_ids, labeled_ids, texts, labels)
-    workers = workers or InProcessExecutor()
-    candidates = Candidates(
-        open_ids, labeled_ids=labeled_ids, seed=seed, round=round, workers=workers, **known
+    inputs = _Inputs(
+        chosen,
+        settings,
+        tuple(sorted(set(labeled))),
+        embeddings,
+        FeatureTable(features) if isinstance(features, pa.Table) else features,
+        states,
+        texts,
+        labels,
+        seed,
+        round,
     )
+    workers = workers or InProcessExecutor()
     count = min(count, len(open_ids))
-    outcome = chosen.select(candidates, settings, count)
-    picks = outcome if isinstance(outcome, Picks) else _rank(outcome, open_ids, count)
-    _check(picks, open_ids, count, chosen.name)
-    return _tabulate(picks, _draw_fill(candidates, picks, count))
+    if chosen.distribution_with(settings) == "block":
+        picks = _select_by_block(inputs, open_ids, count, workers)
+    else:
+        picks = inputs.select(open_ids, count, workers)
+    return _tabulate(picks, _draw_fill(open_ids, picks, count, seed, round))
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """A strategy, and everything that it may be given."""
+
+    strategy: Strategy
+    settings: Parameters
+    labeled: tuple[str, ...]  # sorted
+    embeddings: Embeddings | None
+    features: Features | None
+    states: States | None
+    texts: Mapping[str, str] | pa.Table | None
+    labels: Mapping[str, str] | None
+    seed: int
+    round: int
+
+    def select(self, open_ids: pa.StringArray, count: int, workers: Executor) -> Picks:
+        """Return at most `count` picks among `open_ids`, sorted."""
+        ids = tuple(open_ids.to_pylist())
+        name = self.strategy.name
+        needs = self.strategy.needs_with(self.settings)
+        known = _gather(name, needs, ids, self.labeled, self.embeddings, self.features, self.states)
+        known |= _gather_texts(name, needs, ids, self.labeled, self.texts, self.labels)
+        candidates = Candidates(
+            ids,
+            labeled_ids=self.labeled,
+            seed=self.seed,
+            round=self.round,
+            workers=workers,
+            **known,
+        )
+        outcome = self.strategy.select(candidates, self.settings, count)
+        picks = outcome if isinstance(outcome, Picks) else _rank(outcome, ids, count)
+        _check(picks, ids, count, name)
+        return picks
+
+
+def _select_by_block(
+    inputs: _Inputs, open_ids: pa.StringArray, count: int, workers: Executor
+) -> Picks:
+    """Return the best picks of all blocks of candidates, each of which a worker looks at alone."""
+    starts = range(0, len(open_ids), workers.block)
+    shared = workers.share(inputs)
+    calls = [(shared, open_ids.slice(start, workers.block), count) for start in starts]
+    found = workers.map(_select_block, calls, lambda done: workers.progress(done, len(calls)))
+    ids = [id_ for picks in found for id_ in picks.ids]
+    scores = np.concatenate([picks.scores for picks in found])
+    # The blocks are in the order of the ids, so a stable sort breaks ties by id.
+    order = np.argsort(-scores, kind="stable")[:count]
+    ranked = [picks for picks in found if picks.ids]
+    parts = {
+        name: np.concatenate([picks.parts[name] for picks in ranked])[order]
+        for name in (ranked[0].parts if ranked else ())
+    }
+    return Picks(pick_ids(ids, order), scores[order], parts)
+
+
+def _select_block(inputs: _Inputs, ids: pa.StringArray, count: int) -> Picks:
+    return inputs.select(ids, min(count, len(ids)), InProcessExecutor())
 
 
 def _validate(strategy: Strategy, parameters: Mapping[str, Any]) -> Parameters:
@@ -165,7 +233,7 @@ def _gather(
     ids: tuple[str, ...],
     labeled: tuple[str, ...],
     embeddings: Embeddings | None,
-    features: pa.Table | None,
+    features: Features | None,
     states: States | None,
 ) -> dict[str, Any]:
     """Return the arrays and the table that the strategy needs, aligned with `ids`, as arguments of
@@ -180,14 +248,15 @@ def _gather(
     if needs & {"generations", "samples"}:
         if features is None:
             raise ValueError(f"'{name}' needs the features table")
-        known["features"] = _align(features, ids)
+        features.take(ids, ["id"])  # raises where one is missing
+        known["features"] = features
     if "states" in needs:
         states = states or _read_states(features)
         if states is None:
             raise ValueError(f"'{name}' needs states: one vector an example from the target model")
         known["states"] = states.take(ids)
         # States of labelled examples are optional: strategies use those that are known.
-        known["labeled_states"] = states.take([id for id in labeled if id in states])
+        known["labeled_states"] = states.take(states.keep_known(labeled))
     return known
 
 
@@ -215,21 +284,22 @@ def _look_up(
     if texts is None:
         raise ValueError(f"'{name}' needs {kind}s")
     if isinstance(texts, pa.Table):
-        return tuple(_align(texts, ids)["text"].to_pylist())
+        return tuple(align(texts, ids, "texts")["text"].to_pylist())
     missing = [id for id in ids if id not in texts]
     if missing:
         raise ValueError(f"{len(missing)} examples have no {kind}, the first is '{missing[0]}'")
     return tuple(texts[id] for id in ids)
 
 
-def _read_states(features: pa.Table | None) -> States | None:
+def _read_states(features: Features | None) -> States | None:
     """Return the states in the features table; None when it has no such column.
 
     A row whose list is null gets a vector of NaN: the example has no state.
     """
-    if features is None or "state" not in features.column_names:
+    if features is None or "state" not in features.names:
         return None
-    lists = features["state"].combine_chunks()
+    table = features.read(["id", "state"])
+    lists = table["state"].combine_chunks()
     present = lists.is_valid().to_numpy(zero_copy_only=False)
     numbers = lists.flatten().to_numpy(zero_copy_only=False)  # without the null lists
     width = max(1, len(numbers) // max(1, int(present.sum())))
@@ -237,21 +307,7 @@ def _read_states(features: pa.Table | None) -> States | None:
         raise ValueError("the states in the features table are not all of one length")
     vectors = np.full((len(lists), width), np.nan, dtype=np.float32)
     vectors[present] = numbers.reshape(int(present.sum()), width)
-    return States(features["id"].to_pylist(), vectors)
-
-
-def _align(features: pa.Table, ids: tuple[str, ...]) -> pa.Table:
-    """Return the rows of `ids` in that order; raise ValueError where one is missing or doubled."""
-    if pc.count_distinct(features["id"]).as_py() != len(features):
-        raise ValueError("the features table holds an example twice")
-    rows = pc.index_in(pa.array(ids, pa.string()), features["id"].combine_chunks())
-    if rows.null_count:
-        missing = ids[rows.is_null().index(True).as_py()]
-        raise ValueError(
-            f"{rows.null_count} examples have no row in the features table, the first is "
-            f"'{missing}'"
-        )
-    return features.take(rows)
+    return States(table["id"].to_pylist(), vectors)
 
 
 def _rank(outcome: Scores, ids: tuple[str, ...], count: int) -> Picks:
@@ -285,10 +341,13 @@ def _check(picks: Picks, ids: tuple[str, ...], count: int, strategy: str) -> Non
             raise BrokenStrategyError(f"strategy '{strategy}' {fault}")
 
 
-def _draw_fill(candidates: Candidates, picks: Picks, count: int) -> list[str]:
-    """Return random candidates that fill the batch up to `count`."""
-    rest = sorted(set(candidates.ids) - set(picks.ids)) if len(picks.ids) < count else []
-    draws = draw_uniform(rest, "fill", candidates.seed, candidates.round)
+def _draw_fill(ids: pa.StringArray, picks: Picks, count: int, seed: int, round: int) -> list[str]:
+    """Return random candidates of `ids`, sorted, that fill the batch up to `count`."""
+    if len(picks.ids) == count:
+        return []
+    picked = pa.array(picks.ids, pa.string())
+    rest = ids.filter(pc.invert(pc.is_in(ids, picked))).to_pylist()
+    draws = draw_uniform(rest, "fill", seed, round)
     return [rest[row] for row in np.argsort(draws, kind="stable")[: count - len(picks.ids)]]
 
 

@@ -136,6 +136,7 @@ ENSEMBLE = with_noise_filter(
         "ensemble",
         needs=frozenset({"embeddings", "generations"}),
         parameters=EnsembleParameters,
+        distribution="statistics",
         select=_select,
         resolve=_needs,
         title="Vote of several strategies",

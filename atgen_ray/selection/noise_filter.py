@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 from atgen_ray.scoring import UNCERTAINTIES, Uncertainty, bleu_variance
 from atgen_ray.selection.strategy import (
     Candidates,
+    Distribution,
     Need,
     Needs,
     Parameters,
@@ -72,9 +73,9 @@ class NoiseFilter(BaseModel):
             admitted &= [len(text.split()) >= self.min_words for text in texts]
             admitted &= [_share_symbols(text) <= self.max_symbols for text in texts]
         if self.disagreement is not None:
-            admitted &= ~(bleu_variance(candidates.outputs()) >= self.disagreement)
+            admitted &= ~(candidates.measure(bleu_variance) >= self.disagreement)
         if self.top_share:
-            values = UNCERTAINTIES[self.uncertainty](candidates.outputs())
+            values = candidates.measure(UNCERTAINTIES[self.uncertainty])
             values[~admitted] = np.nan
             known = np.flatnonzero(~np.isnan(values))
             most = np.argsort(-values[known], kind="stable")[: int(self.top_share * len(known))]
@@ -108,10 +109,16 @@ def with_noise_filter(strategy: Strategy) -> Strategy:
         outcome = strategy.select(seen.take(rows), settings, min(count, len(rows)))
         return outcome if isinstance(outcome, Picks) else _spread(outcome, rows, len(admitted))
 
+    def distribute(settings: Any) -> Distribution:
+        usual = strategy.distribution_with(settings)
+        # The most uncertain share is a share of the whole pool.
+        return "statistics" if usual == "block" and settings.guard.top_share else usual
+
     return replace(
         strategy,
         select=select_admitted,
         resolve=lambda settings: strategy.needs_with(settings) | settings.guard.needs(),
+        distribution=distribute,
     )
 
 

@@ -16,11 +16,10 @@ from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.core.records import Progress
 from atgen_ray.ray_runtime.hardware import fit_cpus
 from atgen_ray.selection.kernels.coverage import Part, PartsCoverage
-from atgen_ray.selection.kernels.executor import Executor, InProcessExecutor
+from atgen_ray.selection.kernels.executor import BLOCK, SMALL_POOL, Executor, InProcessExecutor
 from atgen_ray.selection.kernels.greedy import Coverage
 
 T = TypeVar("T")
-SMALL_POOL = 20_000  # candidates up to which one process selects
 ATTEMPTS = 5  # sets of actors that may lose a member before selection gives up
 WAIT_SECONDS = 1.0  # interval at which a long wait reports, and so can be stopped
 
@@ -42,6 +41,7 @@ class RayWorkers:
     def __init__(self, count: int, progress: Progress) -> None:
         self.count = count
         self.progress = progress
+        self.block = BLOCK
         self._cpus = fit_cpus(count, 1.0)
 
     def share(self, value: Any) -> Any:

@@ -9,12 +9,20 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
+from atgen_ray.selection.features import Features
 from atgen_ray.selection.kernels.executor import Executor, InProcessExecutor
 
+# How a strategy is computed on a pool in blocks; its picks are the same whatever the blocks.
+Distribution = Literal[
+    "block",  # the score of an example depends on no other candidate
+    "statistics",  # on numbers of the whole pool too, such as ranks, quantiles and means
+    "parts",  # the picks depend on each other
+]
 Need = Literal[
     "embeddings",  # vectors of the candidates and of the labelled examples
     "generations",  # the features table: greedy output with log-probabilities and entropies
@@ -48,7 +56,7 @@ class Candidates:
     # (n, d), L2-normalised and quantised (kernels/similarity.py); a row that is not finite could
     # not be embedded
     embeddings: Vectors | None = None
-    features: pa.Table | None = None  # FEATURES_SCHEMA
+    features: Features | None = None
     labeled_ids: tuple[str, ...] = ()  # sorted
     labeled_embeddings: Vectors | None = None  # (m, d)
     texts: tuple[str, ...] | None = None
@@ -69,8 +77,31 @@ class Candidates:
             )
         return self.embeddings, self.labeled_embeddings
 
-    def outputs(self) -> pa.Table:
-        """Return the features table; row i belongs to `ids[i]`."""
+    def outputs(self, *columns: str) -> pa.Table:
+        """Return the features table, or these columns of it, whole; row i belongs to `ids[i]`.
+
+        `measure` keeps a block of it in memory, no more.
+        """
+        return self._known_features().take(self.ids, columns or None)
+
+    def measure(self, function: Callable[..., Numbers], *arguments: Any) -> Numbers:
+        """Return `function(features, *arguments)` for all candidates, shape (n,) or (n, k),
+        computed by the workers in blocks.
+
+        What the function returns for a row must depend on that row alone.
+        """
+        features = self.workers.share(self._known_features())
+        size = self.workers.block
+        calls = [
+            (features, self.ids[start : start + size], function, arguments)
+            for start in range(0, len(self.ids), size)
+        ]
+        blocks = self.workers.map(
+            _measure_block, calls, lambda done: self.workers.progress(done, len(calls))
+        )
+        return np.concatenate(blocks)
+
+    def _known_features(self) -> Features:
         if self.features is None:
             raise TypeError(
                 "this strategy reads generations but does not declare that it needs them"
@@ -103,7 +134,6 @@ class Candidates:
             self,
             ids=pick_ids(self.ids, rows),
             embeddings=None if self.embeddings is None else self.embeddings[rows],
-            features=None if self.features is None else self.features.take(pa.array(rows)),
             texts=None if self.texts is None else pick_ids(self.texts, rows),
             states=None if self.states is None else self.states[rows],
         )
@@ -122,6 +152,15 @@ class Candidates:
         if "states" not in needs:
             hidden |= {"states": None, "labeled_states": None}
         return replace(self, **hidden)
+
+
+def _measure_block(
+    features: Features,
+    ids: Sequence[str],
+    function: Callable[..., Numbers],
+    arguments: tuple[Any, ...],
+) -> Numbers:
+    return function(features.take(ids), *arguments)
 
 
 @dataclass(frozen=True)
@@ -203,8 +242,9 @@ class Strategy(Explanation):
     picks.
 
     `needs` is what it reads with its default parameters; if parameters change that, `resolve` maps
-    validated parameters to what is read. The texts of `Explanation` are required too: the report,
-    the run page, the annotation page and `config explain` show them.
+    validated parameters to what is read. `distribution` says how it may be computed in blocks; one
+    that is computed by `block` returns `Scores`. The texts of `Explanation` are required too: the
+    report, the run page, the annotation page and `config explain` show them.
     """
 
     name: str
@@ -212,6 +252,13 @@ class Strategy(Explanation):
     parameters: type[Parameters]
     select: Select
     resolve: Callable[[Any], Needs] | None = None
+    distribution: Distribution | Callable[[Any], Distribution] = "parts"
+
+    def distribution_with(self, parameters: Parameters) -> Distribution:
+        """Return how the strategy is computed with `parameters`."""
+        if callable(self.distribution):
+            return self.distribution(parameters)
+        return self.distribution
 
     def needs_with(self, parameters: Parameters) -> Needs:
         """Return what must be computed before selecting with `parameters`, an instance of

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.selection.kernels.similarity import quantise
@@ -24,24 +26,30 @@ class States:
 
     kind = "state"
 
-    def __init__(self, ids: Sequence[str], vectors: npt.NDArray[np.floating[Any]]) -> None:
+    def __init__(
+        self, ids: Sequence[str] | pa.StringArray, vectors: npt.NDArray[np.floating[Any]]
+    ) -> None:
         self._vectors: Vectors = np.asarray(vectors, dtype=np.float32)
-        self._rows = {id: row for row, id in enumerate(ids)}
+        self._ids = pa.array(ids, pa.string())
         if self._vectors.ndim != 2 or len(self._vectors) != len(ids):
             raise ValueError(
                 f"{self.kind}s have shape {self._vectors.shape}, expected ({len(ids)}, d)"
             )
-        if len(self._rows) != len(ids):
+        if pc.count_distinct(self._ids).as_py() != len(ids):
             raise ValueError(f"{self.kind}s hold an id twice")
 
-    def __contains__(self, id: str) -> bool:
-        return id in self._rows
+    def keep_known(self, ids: Sequence[str]) -> list[str]:
+        """Return those of `ids` that have a vector here."""
+        given = pa.array(ids, pa.string())
+        known: list[str] = given.filter(pc.is_in(given, self._ids)).to_pylist()
+        return known
 
     def take(self, ids: Sequence[str]) -> Vectors:
         """Return the vectors of `ids` in that order, shape (len(ids), d); raise ValueError for an
         unknown id.
         """
-        rows = np.fromiter((self._rows.get(id, -1) for id in ids), np.int64, len(ids))
+        found = pc.index_in(pa.array(ids, pa.string()), self._ids)
+        rows = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         if (rows < 0).any():
             missing = ids[int((rows < 0).argmax())]
             raise ValueError(
@@ -60,13 +68,16 @@ class Embeddings(States):
 
     kind = "embedding"
 
-    def __init__(self, ids: Sequence[str], vectors: npt.NDArray[np.floating[Any]]) -> None:
+    def __init__(
+        self, ids: Sequence[str] | pa.StringArray, vectors: npt.NDArray[np.floating[Any]]
+    ) -> None:
         super().__init__(ids, vectors)
         # einsum makes no copy of the vectors of a large pool, unlike norm.
         norms = np.sqrt(np.einsum("ij,ij->i", self._vectors, self._vectors))
         wrong = np.isfinite(norms) & (norms != 0) & (np.abs(norms - 1) > 0.01)
         if wrong.any():
-            raise ValueError(f"embedding of '{ids[int(wrong.argmax())]}' is not L2-normalised")
+            first = self._ids[int(wrong.argmax())]
+            raise ValueError(f"embedding of '{first}' is not L2-normalised")
         self._vectors = quantise(self._vectors)
 
 

@@ -148,6 +148,26 @@ class RunFolder:
         with self._parquet(rel) as file:
             return int(file.metadata.num_rows)
 
+    def read_range(
+        self, rel: str, first: str, last: str, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Return the rows of a Parquet file, sorted by `id`, from `first` to `last`, and others
+        near them: whole row groups.
+        """
+        with self._parquet(rel) as file:
+            at = file.schema_arrow.names.index("id")  # the columns before it are not nested
+            groups = []
+            for group in range(file.num_row_groups):
+                ids = file.metadata.row_group(group).column(at).statistics
+                if ids is None or (ids.min <= last and ids.max >= first):
+                    groups.append(group)
+            return file.read_row_groups(groups, None if columns is None else [*columns])
+
+    def list_columns(self, rel: str) -> list[str]:
+        """Return the names of the columns of a Parquet file."""
+        with self._parquet(rel) as file:
+            return list(file.schema_arrow.names)
+
     def read_rows(
         self, rel: str, ids: Iterable[str], columns: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:

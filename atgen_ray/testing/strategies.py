@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from atgen_ray.core.errors import PoolExhausted
 from atgen_ray.core.records import SELECTION_SCHEMA
 from atgen_ray.selection import Parameters, Strategy, find_needs
+from atgen_ray.selection.kernels.executor import InProcessExecutor
 from atgen_ray.selection.strategy import ANY_PART, FILLED
 from atgen_ray.testing.pools import Pool, make_pool, pools
 
@@ -83,6 +84,15 @@ def ignores_order_of_a_larger_pool(strategy: Strategy, parameters: Values) -> No
         .select(strategy, 30, parameters)
         .equals(pool.select(strategy, 30, parameters))
     )
+
+
+def ignores_blocks(strategy: Strategy, parameters: Values) -> None:
+    """The blocks that a pool is worked on in never matter."""
+    pool = make_pool(60, labeled=10)
+    whole = pool.select(strategy, 12, parameters)
+    for block in (1, 7, 49):
+        workers = InProcessExecutor(block=block)
+        assert pool.select(strategy, 12, parameters, workers=workers).equals(whole)
 
 
 def ignores_what_is_outside_the_pool(strategy: Strategy, parameters: Values) -> None:
@@ -186,6 +196,7 @@ STRATEGY_CHECKS: tuple[Callable[[Strategy, Values], None], ...] = (
     picks_as_many_open_examples_as_asked,
     ignores_order_and_chunks,
     ignores_order_of_a_larger_pool,
+    ignores_blocks,
     ignores_what_is_outside_the_pool,
     selects_nothing_twice_over_the_rounds,
     takes_identical_examples,

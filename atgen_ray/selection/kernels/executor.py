@@ -9,6 +9,8 @@ from atgen_ray.selection.kernels.coverage import Part, PartsCoverage
 from atgen_ray.selection.kernels.greedy import Coverage
 
 T = TypeVar("T")
+SMALL_POOL = 20_000  # candidates up to which one process selects
+BLOCK = 1 << 14  # rows of a large table that are worked on together
 
 
 class Executor(Protocol):
@@ -21,6 +23,7 @@ class Executor(Protocol):
 
     count: int
     progress: Progress
+    block: int  # rows of a large table that one call is given
 
     def share(self, value: Any) -> Any:
         """Share a value, such as a `Part`, with the workers; return a reference to it for the calls
@@ -55,8 +58,9 @@ class InProcessExecutor:
 
     count = 1
 
-    def __init__(self, progress: Progress = lambda done, total: None) -> None:
+    def __init__(self, progress: Progress = lambda done, total: None, block: int = BLOCK) -> None:
         self.progress = progress
+        self.block = block
 
     def share(self, value: Any) -> Any:
         return value

@@ -39,7 +39,7 @@ def _select(candidates: Candidates, parameters: BadgeParameters, count: int) -> 
     """
     usable, vectors, _ = plain_vectors(candidates, parameters.space)
     if not parameters.gradients:
-        error = -np.expm1(-normalized_nll(candidates.outputs()))[usable]  # 1 - p
+        error = -np.expm1(-candidates.measure(normalized_nll))[usable]  # 1 - p
         usable, vectors, error = keep_known(usable, vectors, error)
         vectors = vectors * error[:, None].astype(np.float32)
     if not len(usable):

@@ -21,6 +21,7 @@ RANDOM = Strategy(
     "random",
     needs=frozenset(),
     parameters=RandomParameters,
+    distribution="block",
     select=_select,
     title="Random sampling",
     why="Every unlabelled example had the same chance of being picked. Random sampling is the "
@@ -51,6 +52,7 @@ LENGTH = Strategy(
     "length",
     needs=frozenset({"texts"}),
     parameters=LengthParameters,
+    distribution="block",
     select=_select_length,
     title="Prompt length",
     why="These examples have the longest prompts, or the shortest if the strategy is set so. "

@@ -44,7 +44,7 @@ def _select(candidates: Candidates, parameters: DualParameters, count: int) -> P
     usable, vectors, labeled = quantised_vectors(candidates)
     if not len(usable):
         return Picks((), np.empty(0))
-    disagreement = bleu_variance(candidates.outputs().take(usable))
+    disagreement = candidates.measure(bleu_variance)[usable]
     disagreement[disagreement >= parameters.noise_cutoff] = np.nan
     diversity = InDomainDiversity(vectors, labeled, parameters.density_weight)
     excluded = np.zeros(len(vectors), dtype=bool)

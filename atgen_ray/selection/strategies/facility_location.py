@@ -252,7 +252,7 @@ def _select_weighted(
     m_i as in facility location.
     """
     usable, vectors, labeled = quantised_vectors(candidates)
-    uncertainty = UNCERTAINTIES[parameters.uncertainty](candidates.outputs())[usable]
+    uncertainty = candidates.measure(UNCERTAINTIES[parameters.uncertainty])[usable]
     usable, vectors, uncertainty = keep_known(usable, vectors, uncertainty)
     if not len(usable):
         return Picks((), np.empty(0))

@@ -58,9 +58,10 @@ def _select(candidates: Candidates, parameters: HadasParameters, count: int) -> 
     labelled.
     """
     sources, labeled_sources = candidates.prompts()
-    outputs = candidates.outputs()["text"].to_pylist()
+    table = candidates.outputs("text", "error")
+    outputs = table["text"].to_pylist()
     # A failed row has no output; it is judged as an empty one and then left out.
-    failed = np.array(candidates.outputs()["error"].is_valid())
+    failed = np.array(table["error"].is_valid())
     scores = _judge(sources, ["" if output is None else output for output in outputs], parameters)
     scores[failed] = np.nan
     usable = ~np.isnan(scores).any(axis=1)

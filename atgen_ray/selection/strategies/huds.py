@@ -42,7 +42,7 @@ def _select(candidates: Candidates, parameters: HudsParameters, count: int) -> S
     u is the length-normalised negative log-likelihood of the greedy output; d is the cosine
     distance to the centre of the example's cluster within its stratum of u.
     """
-    nll = normalized_nll(candidates.outputs())
+    nll = candidates.measure(normalized_nll)
     embeddings, _ = candidates.vectors()
     usable = np.isfinite(nll) & rows_finite(embeddings)
     parts = {
@@ -82,6 +82,7 @@ HUDS = with_noise_filter(
         "huds",
         needs=frozenset({"embeddings", "generations"}),
         parameters=HudsParameters,
+        distribution="statistics",
         select=_select,
         title="Hybrid uncertainty and diversity",
         why="These examples are hard for the model and unlike others that are just as hard: a "

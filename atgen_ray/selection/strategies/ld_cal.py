@@ -44,7 +44,7 @@ def _select(candidates: Candidates, parameters: LdCalParameters, count: int) -> 
     If the band is smaller than the batch, the nearest other bands join it.
     """
     usable, vectors, labeled = quantised_vectors(candidates)
-    uncertainty = UNCERTAINTIES[parameters.uncertainty](candidates.outputs())[usable]
+    uncertainty = candidates.measure(UNCERTAINTIES[parameters.uncertainty])[usable]
     usable, vectors, uncertainty = keep_known(usable, vectors, uncertainty)
     if not len(usable):
         return Picks((), np.empty(0))

@@ -10,8 +10,10 @@
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
+from atgen_ray.core.arrays import Numbers
 from atgen_ray.scoring import UNCERTAINTIES, Uncertainty, bleu_variance
 from atgen_ray.scoring.disagreement import (
     Overlap,
@@ -54,10 +56,15 @@ class SemanticEntropyParameters(NoiseFilterParameters):
 
 def _select(candidates: Candidates, parameters: SemanticEntropyParameters, count: int) -> Scores:
     """Score -sum_c p_c log p_c in nats over the meanings c."""
+    return Scores(candidates.measure(_measure_meanings, parameters))
+
+
+def _measure_meanings(features: pa.Table, parameters: SemanticEntropyParameters) -> Numbers:
+    """Return the entropy over the meanings of each row's samples, shape (n,)."""
     if parameters.same == "answer":
-        return Scores(entropy_of(answer_shares(candidates.outputs(), parameters.answer)))
+        return entropy_of(answer_shares(features, parameters.answer))
     weighted = parameters.weights == "likelihood"
-    return Scores(entropy_of(meaning_shares(candidates.outputs(), parameters.threshold, weighted)))
+    return entropy_of(meaning_shares(features, parameters.threshold, weighted))
 
 
 SEMANTIC_ENTROPY = with_noise_filter(
@@ -65,6 +72,7 @@ SEMANTIC_ENTROPY = with_noise_filter(
         "semantic_entropy",
         needs=frozenset({"samples"}),
         parameters=SemanticEntropyParameters,
+        distribution="block",
         select=_select,
         title="Different meanings among samples",
         why="The model was asked several times, and its answers to these examples mean different "
@@ -93,14 +101,20 @@ def _select_self_consistency(
     candidates: Candidates, parameters: SelfConsistencyParameters, count: int
 ) -> Scores:
     """Score by the shares p of the different answers among the samples."""
-    shares = answer_shares(candidates.outputs(), parameters.answer)
-    largest = np.array([row[0] if len(row) else np.nan for row in shares])
+    largest, entropy = candidates.measure(_measure_agreement, parameters).T
     measures = {
         "minority": 1 - largest,
-        "entropy": entropy_of(shares),
+        "entropy": entropy,
         "balance": largest * (1 - largest),
     }
     return Scores(measures[parameters.measure], {"agreement": largest})
+
+
+def _measure_agreement(features: pa.Table, parameters: SelfConsistencyParameters) -> Numbers:
+    """Return the share of the most common answer and the entropy of the answers, shape (n, 2)."""
+    shares = answer_shares(features, parameters.answer)
+    largest = np.array([row[0] if len(row) else np.nan for row in shares])
+    return np.stack([largest, entropy_of(shares)], axis=1)
 
 
 SELF_CONSISTENCY = with_noise_filter(
@@ -108,6 +122,7 @@ SELF_CONSISTENCY = with_noise_filter(
         "self_consistency",
         needs=frozenset({"samples"}),
         parameters=SelfConsistencyParameters,
+        distribution="block",
         select=_select_self_consistency,
         title="Disagreement among sampled answers",
         why="The model was asked several times and gave different answers to these examples.",
@@ -135,8 +150,8 @@ class CocoaParameters(NoiseFilterParameters):
 
 def _select_cocoa(candidates: Candidates, parameters: CocoaParameters, count: int) -> Scores:
     """Score u(y) (1/M) sum_m (1 - sim(y, y_m)) of the greedy output y and the samples y_m."""
-    uncertainty = UNCERTAINTIES[parameters.uncertainty](candidates.outputs())
-    distance = sample_distance(candidates.outputs(), parameters.similarity)
+    uncertainty = candidates.measure(UNCERTAINTIES[parameters.uncertainty])
+    distance = candidates.measure(sample_distance, parameters.similarity)
     return Scores(uncertainty * distance, {"uncertainty": uncertainty, "inconsistency": distance})
 
 
@@ -145,6 +160,7 @@ COCOA = with_noise_filter(
         "cocoa",
         needs=frozenset({"generations", "samples"}),
         parameters=CocoaParameters,
+        distribution="block",
         select=_select_cocoa,
         title="Improbable and contradicted answers",
         why="The model found its own answers to these examples improbable, and its further "
@@ -176,9 +192,14 @@ def _select_ensp(candidates: Candidates, parameters: EnspParameters, count: int)
     """Score 1 - mean_m p_m or var_m p_m, where p_m is the length-normalised probability of sample
     m.
     """
-    mean, variance = mean_sample_probability(candidates.outputs())
+    mean, variance = candidates.measure(_measure_samples).T
     score = 1 - mean if parameters.statistic == "mean" else variance
     return Scores(score, {"mean_probability": mean, "variance": variance})
+
+
+def _measure_samples(features: pa.Table) -> Numbers:
+    """Return mean and variance of the probabilities of each row's samples, shape (n, 2)."""
+    return np.stack(mean_sample_probability(features), axis=1)
 
 
 ENSP = with_noise_filter(
@@ -186,6 +207,7 @@ ENSP = with_noise_filter(
         "ensp",
         needs=frozenset({"samples"}),
         parameters=EnspParameters,
+        distribution="block",
         select=_select_ensp,
         title="Improbable samples",
         why="The answers that the model drew for these examples are improbable to the model "
@@ -216,7 +238,7 @@ class BleuvarParameters(NoiseFilterParameters):
 
 def _select_bleuvar(candidates: Candidates, parameters: BleuvarParameters, count: int) -> Scores:
     """Score (1 / (M (M - 1))) sum_i sum_j (1 - BLEU(y_i, y_j))^2 over the M samples."""
-    variance = bleu_variance(candidates.outputs())
+    variance = candidates.measure(bleu_variance)
     cutoff = np.inf if parameters.noise_cutoff is None else parameters.noise_cutoff
     return Scores(np.where(variance >= cutoff, np.nan, variance), {"bleuvar": variance})
 
@@ -226,6 +248,7 @@ BLEUVAR = with_noise_filter(
         "bleuvar",
         needs=frozenset({"samples"}),
         parameters=BleuvarParameters,
+        distribution="block",
         select=_select_bleuvar,
         title="Different wording among samples",
         why="The model was asked several times, and its answers to these examples share few "

@@ -31,7 +31,7 @@ def _select(
     confidence of an output is exp((1/T) log p), that of a task the mean over its candidates.
     """
     usable, vectors, _ = quantised_vectors(candidates)
-    confidence = np.exp(-normalized_nll(candidates.outputs()))[usable]
+    confidence = np.exp(-candidates.measure(normalized_nll))[usable]
     usable, vectors, confidence = keep_known(usable, vectors, confidence)
     if not len(usable):
         return Picks((), np.empty(0))
@@ -54,6 +54,7 @@ TASK_DIVERSITY = with_noise_filter(
         "task_diversity",
         needs=frozenset({"embeddings", "generations"}),
         parameters=TaskDiversityParameters,
+        distribution="statistics",
         select=_select,
         title="More from weak tasks",
         why="The pool was divided into clusters that stand for tasks. Tasks in which the model is "

@@ -34,7 +34,7 @@ def _select(candidates: Candidates, parameters: TeDelfyParameters, count: int) -
     larger lf. C_U, C_L and C_V count w in the pool, the labelled prompts and V.
     """
     texts, labeled_texts = candidates.prompts()
-    entropy = mean_token_entropy(candidates.outputs())
+    entropy = candidates.measure(mean_token_entropy)
     words, lengths, size = number_words([*texts, *labeled_texts], stem=True)
     split = lengths[: len(texts)].sum()
     in_pool = np.bincount(words[:split], minlength=size)
@@ -69,6 +69,7 @@ TE_DELFY = with_noise_filter(
         "te_delfy",
         needs=frozenset({"generations", "texts"}),
         parameters=TeDelfyParameters,
+        distribution="statistics",
         select=_select,
         title="Uncertain answers to frequent words",
         why="The model is unsure of its answers to these examples, and their prompts hold words "

@@ -39,7 +39,7 @@ class NspParameters(NoiseFilterParameters):
 def _select(candidates: Candidates, parameters: NspParameters, count: int) -> Scores:
     """Score -(1/T) log p(y | x) of the greedy output, or -log p(y | x)."""
     measure = normalized_nll if parameters.length == "mean" else sequence_nll
-    nll = measure(candidates.outputs())
+    nll = candidates.measure(measure)
     return Scores(nll if parameters.scale == "nll" else -np.expm1(-nll), {"nll": nll})
 
 
@@ -48,6 +48,7 @@ NSP = with_noise_filter(
         "nsp",
         needs=frozenset({"generations"}),
         parameters=NspParameters,
+        distribution="block",
         select=_select,
         title="Improbable answers",
         why="The model gave its own answers to these examples a low probability, so it is least "
@@ -71,7 +72,7 @@ class EntropyParameters(NoiseFilterParameters):
 
 def _select_entropy(candidates: Candidates, parameters: EntropyParameters, count: int) -> Scores:
     """Score (1/T) sum_t H(p(. | y_<t, x)) in nats."""
-    return Scores(mean_token_entropy(candidates.outputs()))
+    return Scores(candidates.measure(mean_token_entropy))
 
 
 ENTROPY = with_noise_filter(
@@ -79,6 +80,7 @@ ENTROPY = with_noise_filter(
         "entropy",
         needs=frozenset({"generations"}),
         parameters=EntropyParameters,
+        distribution="block",
         select=_select_entropy,
         title="Uncertain next tokens",
         why="While the model wrote its answers to these examples, many different next tokens were "
@@ -100,7 +102,7 @@ class MarginParameters(NoiseFilterParameters):
 def _select_margin(candidates: Candidates, parameters: MarginParameters, count: int) -> Scores:
     """Score 1 - margin, where the margin is the mean or the minimum over t of p_t1 - p_t2."""
     measure = mean_margin if parameters.statistic == "mean" else min_margin
-    return Scores(measure(candidates.outputs()))
+    return Scores(candidates.measure(measure))
 
 
 MARGIN = with_noise_filter(
@@ -108,6 +110,7 @@ MARGIN = with_noise_filter(
         "margin",
         needs=frozenset({"generations"}),
         parameters=MarginParameters,
+        distribution="block",
         select=_select_margin,
         title="Close second choices",
         why="While the model wrote its answers to these examples, the second most likely token "
@@ -124,7 +127,7 @@ class MaxTokenParameters(NoiseFilterParameters):
 
 def _select_max_token(candidates: Candidates, parameters: MaxTokenParameters, count: int) -> Scores:
     """Score max_t -log p(y_t | y_<t, x) over the tokens of the greedy output."""
-    return Scores(max_token_nll(candidates.outputs()))
+    return Scores(candidates.measure(max_token_nll))
 
 
 MAX_TOKEN = with_noise_filter(
@@ -132,6 +135,7 @@ MAX_TOKEN = with_noise_filter(
         "max_token",
         needs=frozenset({"generations"}),
         parameters=MaxTokenParameters,
+        distribution="block",
         select=_select_max_token,
         title="Least likely token",
         why="The model's answer to each of these examples holds at least one token that the model "
