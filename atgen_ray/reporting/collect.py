@@ -128,7 +128,7 @@ def _describe_label(row: Row) -> str:
 
 
 def _count_rows(folder: RunFolder, path: str) -> int | None:
-    return len(folder.read_table(path, ["id"])) if folder.exists(path) else None
+    return folder.count_rows(path) if folder.exists(path) else None
 
 
 def _in_round(number: int, file: str) -> str:
@@ -207,9 +207,9 @@ def _build_picks(
 ) -> list[Pick]:
     ids = {row["id"] for row in rows}
     path = _in_round(number, "features.parquet")
-    features = folder.read_table(path, ["id", "text"]) if rows and folder.exists(path) else None
+    features = folder.read_rows(path, ids, ["id", "text"]) if rows and folder.exists(path) else []
     texts = _read_texts(pool, ids)
-    outputs = _read_texts(features, ids)
+    outputs = {row["id"]: row["text"] for row in features}
     return [
         Pick(
             id=row["id"],

@@ -157,7 +157,8 @@ class PoolSummary:
         if self.shortest is None or lengths.min() < len(self.shortest.encode()):
             self.shortest = shortest
         first = -self._added % self._step
-        self.texts += part["text"].take(range(first, len(part), self._step)).to_pylist()
+        spread = pa.array(range(first, len(part), self._step), pa.int64())
+        self.texts += part["text"].take(spread).to_pylist()
         self._added += len(part)
 
 

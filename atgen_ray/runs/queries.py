@@ -190,7 +190,8 @@ def read_labels(journal: Journal, storage: str, name: str) -> list[dict[str, Any
         raise UserError(
             f"--storage is {storage!r}, expected the one that holds the folder of run '{name}'"
         )
-    pool = folder.read_table("pool.parquet", columns=["id", "text"]).to_pylist() if labels else []
+    ids = [label.id for _, label in labels]
+    pool = folder.read_rows("pool.parquet", ids, ["id", "text"]) if labels else []
     inputs = {row["id"]: row["text"] for row in pool}
     return [
         {
@@ -216,7 +217,7 @@ def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
     folder = RunFolder(storage, name)
     rows = read_picks(folder, 1)
     _write(rows, output, "jsonl")
-    return len(rows), folder.read_table("pool.parquet", columns=["id"]).num_rows
+    return len(rows), folder.count_rows("pool.parquet")
 
 
 def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:
@@ -225,8 +226,10 @@ def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:
     """
     if not folder.exists(rel := f"{round_folder(round)}/selection.parquet"):
         return []
-    columns = ["id", "row", "text"]
-    pool = {row["id"]: row for row in folder.read_table("pool.parquet", columns).to_pylist()}
+    picks = folder.read_table(rel).to_pylist()
+    ids = [pick["id"] for pick in picks]
+    rows = folder.read_rows("pool.parquet", ids, ["id", "row", "text"])
+    pool = {row["id"]: row for row in rows}
     return [
         {
             "rank": pick["rank"],
@@ -236,7 +239,7 @@ def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:
             "score": pick["score"],
             "parts": dict(pick["parts"]),
         }
-        for pick in folder.read_table(rel).to_pylist()
+        for pick in picks
     ]
 
 

@@ -78,9 +78,9 @@ class RunState:
         """Return the references of the test set; those of the pool are never read here."""
         if self._config.data.test is None:
             return {}
-        test = set(self._folder.read_table("test.parquet", columns=["id"])["id"].to_pylist())
-        gold = self._folder.read_table("gold.parquet").to_pylist()
-        return {row["id"]: row["references"] for row in gold if row["id"] in test}
+        test = self._folder.read_table("test.parquet", columns=["id"])["id"].to_pylist()
+        gold = self._folder.read_rows("gold.parquet", test)
+        return {row["id"]: row["references"] for row in gold}
 
     def strategy(self, round: int) -> tuple[str, dict[str, Any], int]:
         """Return name and parameters of the strategy of `round`, and how many examples to

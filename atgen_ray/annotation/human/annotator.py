@@ -103,17 +103,12 @@ class HumanAnnotator:
         path = f"{round_folder(context.round)}/features.parquet"
         found: dict[str, dict[str, Any]] = {}
         if context.folder.exists(path):
-            rows = context.folder.read_table(path, columns=["id", "text"]).to_pylist()
-            wanted = set(ids)
+            rows = context.folder.read_rows(path, ids, ["id", "text"])
             model = context.config.model.id.rstrip("/").rpartition("/")[2]
             done = context.journal.committed_steps(context.config.name)
             trained = (at for at in range(context.round - 1, 0, -1) if (at, "training") in done)
             source = {"source": model, "round": next(trained, 0)}
-            found = {
-                row["id"]: source | {"text": row["text"]}
-                for row in rows
-                if row["id"] in wanted and row["text"]
-            }
+            found = {row["id"]: source | {"text": row["text"]} for row in rows if row["text"]}
         for id_, first in self._first.items():
             if first.get("text"):
                 found[id_] = {
