@@ -93,7 +93,7 @@ def measure(work: Path, size: int, strategy: str) -> Result:
     pool = work / f"pool-{size}.jsonl"
     if not pool.exists():
         write_pool(pool, size)
-    name = f"{strategy.replace("_", "-")}-{size}-{time.time_ns()}"
+    name = f"{strategy}-{size}-{time.time_ns()}".replace("_", "-")
     config = {
         "name": name,
         "storage": str(work / "storage"),

@@ -81,6 +81,7 @@ UNITS: dict[str, tuple[str, ...]] = {
         "tests/presets/test_presets.py",
         "tests/ray_runtime/test_session.py",
         "tests/ray_runtime/test_workers.py",
+        "tests/runs/test_stored_selection.py",
         "tests/selection/test_ray_pool.py",
         "tests/serving/test_errors.py",
         "tests/training/test_sharding.py",

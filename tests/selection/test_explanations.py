@@ -84,3 +84,26 @@ def test_a_strategy_that_is_not_installed_here_is_explained_in_general() -> None
     assert found.order_parts({"b", "a"}) == ["a", "b"]
     assert found.explain_part("a") == "A part of the score, as the strategy defines it."
     assert found.explain_part(FILLED).startswith("1: the strategy could not rank")
+
+
+def test_the_page_on_selection_tells_how_each_strategy_is_computed() -> None:
+    page = (Path(__file__).parents[2] / "docs/selection.md").read_text()
+    rows = {"block": "| by block", "statistics": "| with statistics"}
+    told = {
+        name: distribution
+        for distribution, start in rows.items()
+        for line in page.splitlines()
+        if line.startswith(start)
+        for name in line.split("|")[2].replace("`", "").replace(" ", "").split(",")
+    }
+    found = {
+        name: strategy.distribution_with(strategy.parameters())
+        for name, strategy in STRATEGIES.items()
+    }
+    assert told == {name: each for name, each in found.items() if each != "parts"}
+
+
+def test_a_share_of_the_most_uncertain_is_no_matter_of_one_block() -> None:
+    nsp = STRATEGIES["nsp"]
+    guarded = nsp.parameters.model_validate({"guard": {"top_share": 0.2}})
+    assert nsp.distribution_with(guarded) == "statistics"

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from atgen_ray.core.errors import UserError
-from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.run_folder import GROUP_ROWS, RunFolder
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["atgen_ray.store.run_folder"])
@@ -75,6 +75,36 @@ def test_tables_come_back(folder: RunFolder) -> None:
     empty = table.slice(0, 0)
     folder.write_table("rounds/001/features.parquet", empty)
     assert folder.read_table("rounds/001/features.parquet").equals(empty)
+
+
+def test_a_table_is_written_and_read_part_by_part(folder: RunFolder) -> None:
+    schema = pa.schema([("id", pa.string()), ("n", pa.int64())])
+    ids = [f"{row:06d}" for row in range(2 * GROUP_ROWS + 5)]
+    whole = pa.table({"id": ids, "n": range(len(ids))}, schema=schema)
+    with folder.table_writer("pool.parquet", schema) as add:
+        for start in range(0, len(ids), 5_000):
+            add(whole.slice(start, 5_000))
+        assert not folder.exists("pool.parquet")
+    assert folder.read_table("pool.parquet").equals(whole)
+    assert folder.count_rows("pool.parquet") == len(ids)
+    assert folder.list_columns("pool.parquet") == ["id", "n"]
+    parts = list(folder.scan_table("pool.parquet", ["n"]))
+    assert max(map(len, parts)) <= GROUP_ROWS
+    assert pa.concat_tables(parts)["n"].to_pylist() == [*range(len(ids))]
+    near = folder.read_range("pool.parquet", ids[7], ids[9])
+    assert {7, 8, 9} <= set(near["n"].to_pylist())
+    assert len(near) < len(ids)
+    found = folder.read_rows("pool.parquet", [ids[-1], ids[3], "unknown"])
+    assert found == [{"id": ids[3], "n": 3}, {"id": ids[-1], "n": len(ids) - 1}]
+
+
+def test_a_table_whose_writer_fails_is_not_there(folder: RunFolder) -> None:
+    table = pa.table({"id": ["a"]})
+    folder.write_table("pool.parquet", table)
+    with pytest.raises(KeyError), folder.table_writer("pool.parquet", table.schema) as add:
+        add(pa.table({"id": ["b"]}))
+        raise KeyError
+    assert folder.read_table("pool.parquet").equals(table)
 
 
 def test_json_and_text_come_back(folder: RunFolder) -> None:
