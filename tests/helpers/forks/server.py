@@ -5,6 +5,7 @@ environment at import.
 """
 
 import gc
+import importlib
 import json
 import os
 import random
@@ -19,13 +20,26 @@ READ_AT_IMPORT = (
     *("HF_", "TRANSFORMERS_", "TORCH_", "PYTORCH_", "OMP_", "MKL_", "OPENBLAS_", "VLLM_", "CUDA_"),
     *("PYTHON", "LD_", "PATH", "HOME", "ACCELERATE_", "BNB_", "TZ", "LANG", "LC_"),
 )
+PACKAGES = (
+    "sentence_transformers",
+    "peft",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.bert.modeling_bert",
+    "pandas",
+    "pyarrow.compute",
+    "pyarrow.parquet",
+    "datasketch",
+    "rouge_score.rouge_scorer",
+    "sqlalchemy",
+    "jinja2.sandbox",
+    "atgen_ray.config",
+)
 
 
 def import_packages() -> None:
     """Import what most workers of a run need."""
-
-    import atgen_ray.config  # noqa: F401
-
+    for package in PACKAGES:
+        importlib.import_module(package)
     assert "ray" not in sys.modules
 
 
