@@ -16,7 +16,8 @@ from atgen_ray.core.records import GenerationRequest
 from atgen_ray.core.stored import Stored
 from atgen_ray.engines.base import Engine, TokenRequest, TokenStep
 from atgen_ray.engines.kept_actors import KeptActors
-from atgen_ray.engines.sglang_server import ServerSettings, SGLangServer, count_context
+from atgen_ray.engines.sglang_server import SGLangServer
+from atgen_ray.engines.sglang_settings import ServerSettings, count_context
 from atgen_ray.engines.sglang_weights import LORA_RANK, Weights, choose_weights, read_rank
 from atgen_ray.engines.token_calls import Ask, TokenCaller
 from atgen_ray.models.loading import TUNED_DTYPE, load_tokenizer

@@ -23,7 +23,8 @@ from atgen_ray.engines.adapter_check import score_outputs
 from atgen_ray.engines.base import TokenRequest
 from atgen_ray.engines.sglang_engine import ServerActor, SGLangEngine
 from atgen_ray.engines.sglang_python import find_python
-from atgen_ray.engines.sglang_server import ServerSettings, SGLangServer
+from atgen_ray.engines.sglang_server import SGLangServer
+from atgen_ray.engines.sglang_settings import ServerSettings
 from atgen_ray.engines.sglang_weights import BASE, choose_weights
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
