@@ -5,6 +5,7 @@ environment at import.
 """
 
 import atexit
+import ctypes
 import fcntl
 import gc
 import importlib
@@ -25,6 +26,7 @@ READ_AT_IMPORT = (
     *("PYTHON", "LD_", "PATH", "HOME", "ACCELERATE_", "BNB_", "TZ", "LANG", "LC_"),
 )
 REFUSED = bytes(4)  # in place of the number of a process
+END_WITH_PARENT = 1  # PR_SET_PDEATHSIG; forks do not inherit it
 ASIDE = 500  # file descriptors from here on are free
 PACKAGES = (
     "sentence_transformers",
@@ -156,6 +158,7 @@ def run(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGKILL)
     import_packages()
     gc.collect()
     gc.freeze()  # so that a collection in a fork does not copy every page
