@@ -28,6 +28,7 @@ from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
 LEASE_SECONDS = 20.0
+LIVELY_RENEWALS = 2  # of a lease while another controller waits for it, after which that gives up
 IDLE_SECONDS = 60.0  # how long a controller stays after its run, for drivers that still poll
 # How long a step may take to notice that it is to stop; `ray job stop` kills the driver after 3.
 STOP_SECONDS = 2.0
@@ -168,17 +169,21 @@ class ControllerActor:
                 ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def _acquire(self, owner: ProcessIdentity) -> Lease:
-        """Acquire the run's lease; wait at most as long as the lease of a dead cluster can last.
+        """Acquire the run's lease; wait at most as long as the lease of a dead cluster can last,
+        or until the holder is seen to be alive.
 
         A dead holder on this machine is recognised at once, one on another machine only by its
-        lease that is no longer renewed.
+        lease that is no longer renewed. A holder that renews it again and again is alive; one whose
+        driver was killed a moment ago may still do so once.
         """
         deadline = time.monotonic() + LEASE_SECONDS + 5
+        seen = set[float | None]()
         while True:
             try:
                 return self._journal.acquire(self._config.name, owner, LEASE_SECONDS)
-            except RunBusyError:
-                if time.monotonic() > deadline:
+            except RunBusyError as error:
+                seen.add(error.expires)
+                if len(seen) > LIVELY_RENEWALS or time.monotonic() > deadline:
                     raise
                 self._tracker.start_step(0, "waiting for the run's lease")
                 time.sleep(1)
