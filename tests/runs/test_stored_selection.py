@@ -1,10 +1,12 @@
 """Selection from the files of a run gives the picks of the same tables in memory."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 
 from atgen_ray.core.records import POOL_SCHEMA
 from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, store_embeddings
@@ -70,13 +72,13 @@ def test_picks_are_those_of_the_tables_in_memory(
 
 
 def test_a_worker_selects_the_same(ray_session: None, folder: RunFolder, pool: Pool) -> None:
-    asked: list[int] = []
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     for strategy in ("nsp", "huds"):
-        found = run_apart(select, (folder, pool, strategy), 0, lambda: asked.append(1))
+        found = run_apart(select, (folder, pool, strategy), 0, lambda: None)
         assert found.equals(pool.select(strategy, 8))
 
 
 def test_a_workers_error_is_the_error_itself(ray_session: None, folder: RunFolder) -> None:
     with pytest.raises(FileNotFoundError) as raised:
-        run_apart(folder.read_table, ("rounds/002/features.parquet",), 0, lambda: None)
+        run_apart(RunFolder.read_table, (folder, "rounds/002/features.parquet"), 0, lambda: None)
     assert "Traceback" not in str(raised.value)
