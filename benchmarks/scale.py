@@ -4,9 +4,9 @@
     [--output benchmarks/results/scale] [--work FOLDER]
 
 Every row of the table is one `atgen-ray select` on a pool of short texts. Model and encoder are
-made here and cost little (two layers and one), so that what is measured is ATGen itself. Memory is what a process holds alone (RssAnon), sampled five times a second; pages
-that it shares with others, as Ray's object store, are counted apart. Writes PREFIX.json, PREFIX.md
-and PREFIX.png.
+made here and cost little (two layers and one), so that what is measured is ATGen itself. Memory is
+what a process holds alone (RssAnon), sampled five times a second; pages that it shares with others,
+as Ray's object store, are counted apart. Writes PREFIX.json, PREFIX.md and PREFIX.png.
 """
 
 import argparse
@@ -103,7 +103,12 @@ def measure(work: Path, size: int, strategy: str) -> Result:
         "data": {"pool": str(pool), "input": "q"},
         "model": {"id": str(work / "model"), "max_prompt_tokens": 512, "max_new_tokens": 8},
         "engine": {"backend": "transformers", "batch_size": 64, "threads_per_worker": 1},
-        "embedding": {"model": str(work / "encoder"), "batch_size": 256, "dtype": "float32", "max_tokens": 32},
+        "embedding": {
+            "model": str(work / "encoder"),
+            "batch_size": 256,
+            "dtype": "float32",
+            "max_tokens": 32,
+        },
         "selection": {"strategy": strategy, "count": 100},
     }
     file = work / f"{name}.yaml"

@@ -51,18 +51,19 @@ def collect_run(
     selections = {
         number: _read_selection(folder, number) if selection else [] for number in numbers
     }
-    pool = (
-        folder.read_table("pool.parquet") if selection and folder.exists("pool.parquet") else None
+    # The pool may be large: it is gone through in parts, and only if selections are shown.
+    pool_map, diagnostics = (
+        _diagnose(folder, selections, annotations, config)
+        if selection and folder.exists("pool.parquet")
+        else (None, {})
     )
-    # The pool may be large: it is read once, and only if selections are shown.
-    pool_map, diagnostics = _diagnose(folder, pool, selections, annotations, config)
     test = (
         folder.read_table("test.parquet", ["id", "text"]) if folder.exists("test.parquet") else None
     )
     views = []
     for number in numbers:
         labels = {row["id"]: row for row in annotations[number]}
-        picks = _build_picks(folder, number, selections[number][:PICKS], labels, pool)
+        picks = _build_picks(folder, number, selections[number][:PICKS], labels)
         views.append(
             _build_round(
                 folder,
@@ -82,7 +83,7 @@ def collect_run(
         stopped=stopped,
         rounds=views,
         metric=metric,
-        pool_size=_count_rows(folder, "pool.parquet") if pool is None else len(pool),
+        pool_size=_count_rows(folder, "pool.parquet"),
         test_size=None if test is None else len(test),
         pool_map=pool_map,
         examples=build_examples(first, last, _read_texts(test, shown), metric),
@@ -172,13 +173,10 @@ def _read_selection(folder: RunFolder, number: int) -> list[Row]:
 
 def _diagnose(
     folder: RunFolder,
-    pool: pa.Table | None,
     selections: dict[int, list[Row]],
     annotations: dict[int, list[Row]],
     config: Row,
 ) -> tuple[PoolMap | None, dict[int, RoundDiagnostics]]:
-    if pool is None:
-        return None, {}
     queries = []
     labeled: list[str] = []
     for number, selection in selections.items():
@@ -187,12 +185,16 @@ def _diagnose(
             queries.append(Query(number, [row["id"] for row in selection], [*labeled]))
         labeled += [row["id"] for row in annotations[number]]
     action = ((config.get("data") or {}).get("duplicates") or {}).get("action", "exclude")
-    return diagnose_rounds(pool, queries, _read_embeddings(folder), action == "exclude")
+
+    def scan(*columns: str) -> Iterator[pa.Table]:
+        return folder.scan_table("pool.parquet", columns)
+
+    return diagnose_rounds(scan, queries, _read_embeddings(folder), action == "exclude")
 
 
 def _read_embeddings(folder: RunFolder) -> Iterator[pa.Table]:
     for path in folder.list("embeddings"):
-        yield folder.read_table(path)
+        yield from folder.scan_table(path)
 
 
 def _read_texts(table: pa.Table | None, ids: set[str]) -> dict[str, str]:
@@ -202,14 +204,18 @@ def _read_texts(table: pa.Table | None, ids: set[str]) -> dict[str, str]:
     return dict(zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True))
 
 
+def _find_texts(folder: RunFolder, path: str, ids: set[str]) -> dict[str, str]:
+    rows = folder.read_rows(path, ids, ["id", "text"]) if ids and folder.exists(path) else []
+    return {row["id"]: row["text"] for row in rows}
+
+
 def _build_picks(
-    folder: RunFolder, number: int, rows: list[Row], labels: dict[str, Row], pool: pa.Table | None
+    folder: RunFolder, number: int, rows: list[Row], labels: dict[str, Row]
 ) -> list[Pick]:
     ids = {row["id"] for row in rows}
     path = _in_round(number, "features.parquet")
-    features = folder.read_rows(path, ids, ["id", "text"]) if rows and folder.exists(path) else []
-    texts = _read_texts(pool, ids)
-    outputs = {row["id"]: row["text"] for row in features}
+    texts = _find_texts(folder, "pool.parquet", ids)
+    outputs = _find_texts(folder, path, ids)
     return [
         Pick(
             id=row["id"],

@@ -6,7 +6,7 @@ that are missing or not finite leave their example out.
 """
 
 import heapq
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,27 +104,36 @@ class RoundDiagnostics:
 
 
 def diagnose_rounds(
-    pool: pa.Table, queries: Sequence[Query], tables: Iterable[pa.Table], excluded: bool
+    scan: Callable[..., Iterable[pa.Table]],
+    queries: Sequence[Query],
+    tables: Iterable[pa.Table],
+    excluded: bool,
 ) -> tuple[PoolMap | None, dict[int, RoundDiagnostics]]:
     """Return the map of the pool (None without embeddings) and the diagnostics of every round.
 
     Args:
+        scan: yields the columns of the pool that it is given the names of, part by part.
         tables: tables with the columns content and embedding; only rows that are needed are kept.
         excluded: whether examples marked as duplicates could not be picked.
     """
-    contents = dict(zip(pool["id"].to_pylist(), pool["content"].to_pylist(), strict=True))
-    duplicates = set(pool.filter(pc.is_valid(pool["duplicate_of"]))["id"].to_pylist())
-    eligible = sorted(contents.keys() - duplicates) if excluded else sorted(contents)
-    sample = _draw(eligible, 0, PROJECTED)
+    eligible = _list_eligible(scan, excluded)
+    sample = _draw(eligible, 0, PROJECTED, set())
     groups = {query.round: _group(query, eligible, sample) for query in queries}
     # Of a large pool only the examples that are drawn, picked or labelled are held in memory.
     needed = set(sample).union(*(ids for group in groups.values() for ids in group.values()))
     needed.update(*(query.labeled for query in queries))
-    vectors = _read_vectors(tables, {id: contents[id] for id in needed if id in contents})
+    wanted = pa.array(sorted(needed), pa.string())
+    rows = [
+        row
+        for part in scan("id", "text", "content", "duplicate_of")
+        for row in part.filter(pc.is_in(part["id"], wanted)).to_pylist()
+    ]
+    duplicates = {row["id"] for row in rows if row["duplicate_of"] is not None}
+    vectors = _read_vectors(tables, {row["id"]: row["content"] for row in rows})
     known = [vectors[id] for id in sample if id in vectors]
     basis = _find_components(known)
     clusters = Clusters(known)
-    words = _count_words(pool, needed)
+    words = {row["id"]: len(row["text"].split()) for row in rows}
     rounds = {
         query.round: RoundDiagnostics(
             lengths={
@@ -179,26 +188,28 @@ def _find_components(rows: list[Numbers]) -> _Components:
     )
 
 
-def _draw(ids: Sequence[str], round: int, count: int) -> list[str]:
-    return heapq.nsmallest(count, ids, key=lambda id: mix_seed("report", round, id))
+def _list_eligible(scan: Callable[..., Iterable[pa.Table]], excluded: bool) -> pa.ChunkedArray:
+    """Return the ids of the pool, without near-duplicates if they are `excluded`."""
+    parts = (
+        part.filter(pc.is_null(part["duplicate_of"])) if excluded else part
+        for part in scan("id", "duplicate_of")
+    )
+    return pa.chunked_array([chunk for part in parts for chunk in part["id"].chunks], pa.string())
 
 
-def _group(query: Query, eligible: Sequence[str], sample: Sequence[str]) -> dict[str, list[str]]:
+def _draw(ids: pa.ChunkedArray, round: int, count: int, without: Collection[str]) -> list[str]:
+    drawn = (id for each in ids if (id := each.as_py()) not in without)
+    # A mixed seed is the same for equal ids only, so that the order of the ids does not matter.
+    return heapq.nsmallest(count, drawn, key=lambda id: mix_seed("report", round, id))
+
+
+def _group(query: Query, eligible: pa.ChunkedArray, sample: Sequence[str]) -> dict[str, list[str]]:
     labeled = set(query.labeled)
-    candidates = [id for id in eligible if id not in labeled]
     pool = [id for id in sample if id not in labeled][:COMPARED]
     return {
         "pool": pool,
-        "random": _draw(candidates, query.round, len(query.picked)),
+        "random": _draw(eligible, query.round, len(query.picked), labeled),
         "picked": query.picked,
-    }
-
-
-def _count_words(pool: pa.Table, ids: Collection[str]) -> dict[str, int]:
-    rows = pool.filter(pc.is_in(pool["id"], pa.array(sorted(ids), pa.string())))
-    return {
-        id: len(text.split())
-        for id, text in zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True)
     }
 
 

@@ -1,5 +1,7 @@
 """Selection diagnostics, the choice of examples, and how things are written."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -19,6 +21,11 @@ from atgen_ray.reporting.formats import (
 from atgen_ray.reporting.plots.theme import COLOURS, SERIES
 
 
+def scan(pool: pa.Table) -> Callable[..., list[pa.Table]]:
+    """The pool in two parts."""
+    return lambda *columns: [pool.select(columns).slice(0, 3), pool.select(columns).slice(3)]
+
+
 def embed(vectors: dict[str, list[float] | None]) -> list[pa.Table]:
     tables = [{"content": f"hash of {id}", "embedding": vector} for id, vector in vectors.items()]
     return [
@@ -35,7 +42,7 @@ def test_similarity_and_near_duplicates_of_known_vectors() -> None:
     )
     vectors = embed({"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [0.6, 0.8], "d": [1.0, 0.001]})
     queries = [Query(1, ["a", "d"], []), Query(2, ["c", "b"], ["a", "d"])]
-    pool_map, rounds = diagnose_rounds(pool, queries, vectors, excluded=False)
+    pool_map, rounds = diagnose_rounds(scan(pool), queries, vectors, excluded=False)
     assert pool_map is not None
     assert pool_map.points.shape == (4, 2)
     assert rounds[1].similarities == {}
@@ -54,12 +61,14 @@ def test_clusters_reached_by_picks_and_labels_of_four_bundles() -> None:
         {id: list(centers[row % 4] + rng.normal(size=4) * 0.01) for row, id in enumerate(ids)}
     )
     queries = [Query(1, ids[0:8:4], []), Query(2, ids[1:3], ids[0:8:4])]
-    _, rounds = diagnose_rounds(make_examples(ids, ["text"] * 20), queries, vectors, excluded=True)
+    _, rounds = diagnose_rounds(
+        scan(make_examples(ids, ["text"] * 20)), queries, vectors, excluded=True
+    )
     assert rounds[1].coverage["picked"] == 0.25  # both from one bundle
     assert rounds[2].coverage["picked"] == 0.75
     assert 0.25 <= rounds[1].coverage["random"] <= 0.5
     few = diagnose_rounds(
-        make_examples(ids[:4], ["text"] * 4),
+        scan(make_examples(ids[:4], ["text"] * 4)),
         queries[:1],
         embed({"id-00": [1.0, 0.0]}),
         excluded=True,
@@ -73,11 +82,11 @@ def test_random_draw_is_as_large_as_the_batch_and_from_what_could_be_picked() ->
     # Length tells where an example is from: labelled 1 word, duplicates 2, the rest 3.
     texts = ["one"] * 40 + ["one two"] * 40 + ["one two three"] * 20
     pool = make_examples(ids, texts, [None] * 40 + ["id-000"] * 40 + [None] * 20)
-    _, rounds = diagnose_rounds(pool, [Query(1, ids[80:90], labeled)], [], excluded=True)
+    _, rounds = diagnose_rounds(scan(pool), [Query(1, ids[80:90], labeled)], [], excluded=True)
     assert rounds[1].lengths["random"].tolist() == [3] * 10
     assert set(rounds[1].lengths["pool"]) == {3}
     shuffled = pool.take(np.random.default_rng(0).permutation(100))
-    _, again = diagnose_rounds(shuffled, [Query(1, ids[80:90], labeled)], [], excluded=False)
+    _, again = diagnose_rounds(scan(shuffled), [Query(1, ids[80:90], labeled)], [], excluded=False)
     assert set(again[1].lengths["random"]) == {2, 3}
 
 
@@ -88,7 +97,7 @@ def test_map_is_the_same_whatever_the_order_of_the_pool() -> None:
     pool = make_examples(ids, ["text"] * 50)
     query = Query(1, ids[:5], [])
     maps = [
-        diagnose_rounds(pool.take(order), [query], vectors, excluded=True)[1][1].picked
+        diagnose_rounds(scan(pool.take(order)), [query], vectors, excluded=True)[1][1].picked
         for order in (np.arange(50), rng.permutation(50))
     ]
     assert np.array_equal(maps[0], maps[1])
@@ -100,7 +109,9 @@ def test_an_example_that_could_not_be_embedded_is_left_off_the_map(
 ) -> None:
     pool = make_examples(["a", "b", "c", "d"], ["text"] * 4)
     vectors = embed({"a": [1.0, 0.0, 0.0], "b": [0.0, 1.0, 0.0], "c": [0.0, 0.0, 1.0], "d": broken})
-    pool_map, rounds = diagnose_rounds(pool, [Query(1, ["a", "d"], ["b"])], vectors, excluded=True)
+    pool_map, rounds = diagnose_rounds(
+        scan(pool), [Query(1, ["a", "d"], ["b"])], vectors, excluded=True
+    )
     assert pool_map is not None
     assert len(pool_map.points) == 3
     assert len(rounds[1].picked) == 1
