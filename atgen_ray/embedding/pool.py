@@ -1,7 +1,8 @@
 """Embedding of a pool with Ray Data; vectors are stored by content hash."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -33,17 +34,17 @@ def embed_pool(folder: RunFolder, config: EmbeddingConfig, progress: Progress) -
     """
     new, done, total = _find_new(folder)
     progress(done, total)
-    for section in _read_sections(folder, new):
+    # `map` keeps no section: its texts are in the object store once it is being embedded.
+    for blocks in map(partial(_embed, config=config), _read_sections(folder, new)):
         waiting: list[pa.Table] = []
-        for block in _embed(section, config):
+        for block in blocks:
             waiting.append(block.cast(EMBEDDING_SCHEMA))
             done += block.num_rows
             if sum(map(len, waiting)) >= ROWS_PER_FILE:
-                store_embeddings(folder, pa.concat_tables(waiting))
-                waiting = []
+                store_embeddings(folder, _drain(waiting))
             progress(done, total)
         if waiting:
-            store_embeddings(folder, pa.concat_tables(waiting))
+            store_embeddings(folder, _drain(waiting))
 
 
 def _find_new(folder: RunFolder) -> "tuple[npt.NDArray[np.bool_], int, int]":
@@ -74,14 +75,20 @@ def _read_sections(folder: RunFolder, new: "npt.NDArray[np.bool_]") -> Iterator[
         waiting.append(part.filter(pa.array(new[begin : begin + len(part)])))
         begin += len(part)
         if sum(table.nbytes for table in waiting) >= SECTION_BYTES:
-            yield pa.concat_tables(waiting)
-            waiting = []
+            yield _drain(waiting)
     if sum(map(len, waiting)):
-        yield pa.concat_tables(waiting)
+        yield _drain(waiting)
 
 
-def _embed(texts: pa.Table, config: EmbeddingConfig) -> Iterator[pa.Table]:
-    """Yield content and embedding of `texts` (content, text), in any order."""
+def _drain(tables: list[pa.Table]) -> pa.Table:
+    """Return the rows of `tables` and empty the list."""
+    rows = pa.concat_tables(tables)
+    tables.clear()
+    return rows
+
+
+def _embed(texts: pa.Table, config: EmbeddingConfig) -> Iterable[pa.Table]:
+    """Return content and embedding of `texts` (content, text), in any order."""
     import ray.data
 
     from atgen_ray.embedding.encoder import Encoder
@@ -101,7 +108,8 @@ def _embed(texts: pa.Table, config: EmbeddingConfig) -> Iterator[pa.Table]:
         cpus=1.0,
         gpus=fit_gpus("embedding.gpus_per_worker", config.workers, asked),
     )
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    blocks: Iterable[pa.Table] = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    return blocks
 
 
 def load_embeddings(folder: RunFolder, contents: "pa.ChunkedArray | Sequence[str]") -> "np.ndarray":
