@@ -20,13 +20,12 @@ from atgen_ray.data.duplicates import Signatures, find_duplicates, read_signatur
 from atgen_ray.data.in_process import Blocks
 from atgen_ray.data.rows import FILLED_SCHEMA, RowPlan, fill_rows
 from atgen_ray.ray_runtime.hardware import fit_cpus, share_cpus
-from atgen_ray.ray_runtime.workers import run_apart
+from atgen_ray.ray_runtime.workers import SMALL_POOL, run_apart
 
 if TYPE_CHECKING:
     from atgen_ray.data.sources import Source
 
 Mask = npt.NDArray[np.bool_]
-SMALL = 20_000  # rows for which no worker is started
 PIECE = 1 << 14
 
 
@@ -75,7 +74,7 @@ def mark_duplicates(
 
     Many are compared by a worker, whose memory is its own.
     """
-    if not rows.in_store or len(kept) <= SMALL:
+    if not rows.in_store or len(kept) <= SMALL_POOL:
         return _mark(rows, kept, threshold)
 
     def check() -> None:

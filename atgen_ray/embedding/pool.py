@@ -12,7 +12,7 @@ from atgen_ray.config import EmbeddingConfig
 from atgen_ray.core.records import Progress
 from atgen_ray.ray_runtime.hardware import count_gpus
 from atgen_ray.ray_runtime.placement import fit_gpus
-from atgen_ray.ray_runtime.workers import map_batches
+from atgen_ray.ray_runtime.workers import SMALL_POOL, map_batches, run_apart
 from atgen_ray.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ def embed_pool(folder: RunFolder, config: EmbeddingConfig, progress: Progress) -
     the run's folder. Equal texts share one vector. An embedding that is not finite is stored as
     null.
     """
-    new, done, total = _find_new(folder)
+    rows = folder.count_rows("pool.parquet")
+    if rows <= SMALL_POOL:
+        new, done, total = _find_new(folder)
+    else:
+        new, done, total = run_apart(_find_new, (folder,), 0, lambda: progress(0, rows))
     progress(done, total)
     # `map` keeps no section: its texts are in the object store once it is being embedded.
     for blocks in map(partial(_embed, config=config), _read_sections(folder, new)):

@@ -29,6 +29,7 @@ Worker = Callable[..., Callable[[pa.Table], pa.Table]]
 # How often a worker that dies is replaced. Ray Data's default has no limit: a batch too large for
 # memory, which kills every worker that gets it, would keep a run busy for ever.
 MAX_RESTARTS = 5
+SMALL_POOL = 20_000  # rows up to which work on columns is not worth a process of its own
 CHECK_SECONDS = 1.0
 UNUSED_SECONDS = 10.0  # after which a process frees its worker's memory, as while a step trains
 KEEPING = {

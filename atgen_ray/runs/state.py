@@ -20,10 +20,9 @@ from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import Annotation, Progress
 from atgen_ray.core.stored import Stored
 from atgen_ray.evaluation import dev_split
-from atgen_ray.ray_runtime.workers import run_apart
+from atgen_ray.ray_runtime.workers import SMALL_POOL, run_apart
 from atgen_ray.runs.stored_selection import StoredFeatures, select_stored
 from atgen_ray.selection import Need, find_needs
-from atgen_ray.selection.kernels.executor import SMALL_POOL
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder

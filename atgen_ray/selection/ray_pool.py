@@ -15,8 +15,9 @@ from ray.exceptions import RayActorError
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.core.records import Progress
 from atgen_ray.ray_runtime.hardware import fit_cpus
+from atgen_ray.ray_runtime.workers import SMALL_POOL
 from atgen_ray.selection.kernels.coverage import Part, PartsCoverage
-from atgen_ray.selection.kernels.executor import BLOCK, SMALL_POOL, Executor, InProcessExecutor
+from atgen_ray.selection.kernels.executor import BLOCK, Executor, InProcessExecutor
 from atgen_ray.selection.kernels.greedy import Coverage
 
 T = TypeVar("T")

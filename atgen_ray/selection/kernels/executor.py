@@ -9,7 +9,6 @@ from atgen_ray.selection.kernels.coverage import Part, PartsCoverage
 from atgen_ray.selection.kernels.greedy import Coverage
 
 T = TypeVar("T")
-SMALL_POOL = 20_000  # candidates up to which one process selects
 BLOCK = 1 << 14  # rows of a large table that are worked on together
 
 
