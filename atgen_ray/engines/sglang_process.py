@@ -70,7 +70,9 @@ def launch(settings: ServerSettings, command: Sequence[str] | None) -> ServerPro
         raise UserError(f"engine.backend is 'sglang', which is not installed: {HOW_TO_INSTALL}")
     launcher = [str(python), "-P", str(Path(sglang_launcher.__file__))]
     own_python = command is None and python != Path(sys.executable)
-    key = secrets.token_urlsafe(24)
+    key = secrets.token_hex(
+        24
+    )  # not one that begins with a dash, which the server would take for a flag
     port = _find_port()
     arguments = json.dumps(settings.list_arguments(port, key))
     log = tempfile.TemporaryFile()  # noqa: SIM115 - without a name: nothing is left of it

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayActorError, WorkerCrashedError
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.credentials import redact
 from atgen_ray.core.errors import RunBusyError, RunStopped, UserError, root_message
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.ray_runtime.placement import watch_waiting
-from atgen_ray.ray_runtime.session import find_mistake, find_start_failure, quieten_ray_data
+from atgen_ray.ray_runtime.session import quieten_ray_data
 from atgen_ray.reporting.publish import publish_report
+from atgen_ray.runs.failures import explain_failure
 from atgen_ray.store.journal import Event, Lease, LeaseLostError, Status, open_journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
@@ -209,35 +209,10 @@ class ControllerActor:
         except LeaseLostError:
             raise
         except Exception as error:  # the boundary of the actor: any error goes into the journal
-            return self._explain(error, folder)
+            step = self._tracker.snapshot()["step"]
+            message, mistake = explain_failure(error, self._config.name, step, folder.root)
+            return "failed", message, mistake
         return "finished", reason, False
-
-    def _explain(self, error: Exception, folder: RunFolder) -> tuple[Status, str, bool]:
-        """Return how a run ends on `error`: one line for a mistake in the input, else everything
-        that is known.
-        """
-        step = self._tracker.snapshot()["step"]
-        if (mistake := find_mistake(error)) is not None:
-            return "failed", redact(mistake), True
-        if isinstance(error, FileNotFoundError) and folder.root in str(error):
-            gone = str(error.filename or error)
-            return (
-                "failed",
-                f"{gone} is missing, although the journal has it: bring the run's folder back",
-                True,
-            )
-        logger.exception("run %s failed", self._config.name, exc_info=error)
-        if (reason := find_start_failure(error)) is not None:
-            return "failed", redact(f"the workers of {step} cannot start: {reason[:500]}"), False
-        if isinstance(error, RayActorError | WorkerCrashedError):
-            reason = redact(" ".join(str(error).split())[:500])
-            hint = "most likely for want of memory: make engine.batch_size or the prompts smaller"
-            return (
-                "failed",
-                f"the workers of {step} died again and again, {hint}. Ray says: {reason}",
-                False,
-            )
-        return "failed", redact("".join(traceback.format_exception(error))), False
 
     def _renew(self, lease: Lease) -> None:
         """Renew the lease until the run ends; stop the run when asked to or when the lease is

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.core.records import Progress
@@ -71,7 +71,11 @@ class RayWorkers:
                     running[task.remote(*call)] = index
                 ready, _ = ray.wait(list(running), timeout=WAIT_SECONDS)
                 for ref in ready:
-                    found[running.pop(ref)] = ray.get(ref)
+                    index = running.pop(ref)
+                    try:
+                        found[index] = ray.get(ref)
+                    except RayTaskError as error:  # whose text is a traceback
+                        raise error.cause from None
                 report(len(found))
         finally:
             for ref in running:

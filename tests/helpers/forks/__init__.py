@@ -1,8 +1,7 @@
-"""Workers of Ray, and processes that they spawn, are forked from one process in the tests, instead of
-started.
+"""Workers of Ray that are forked from one process, instead of started, in the tests.
 
-Each spends up to ten CPU seconds on the imports of torch, transformers and the like, and the suite
-has hundreds of them. A fork has them behind it, and shares their memory; all else of it is as in a
+A worker spends ten CPU seconds on the imports of torch, transformers and the like, and the suite has
+some hundreds of them. A fork has them behind it, and shares their memory; all else of it is as in a
 process that was started: environment, folder, output, exit. The tests of clusters give their nodes
 environments of their own, and their workers start as a user's do; so do all with
 `ATGEN_TESTS_FORKS=off`.
