@@ -80,7 +80,7 @@ def make_models(work: Path) -> None:
 
 
 def write_pool(path: Path, size: int) -> None:
-    """Questions of about 210 bytes, of which one in fifty is nearly another one."""
+    """Questions of about 230 bytes, of which one in fifty is nearly another one."""
     draw = random.Random(size)
     words = [f"{a}{b}{c}" for a in "bdfglmnprst" for b in "aeiou" for c in ("n", "rk", "st", "lly")]
     with path.open("w") as file:
