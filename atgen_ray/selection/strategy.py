@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
+from atgen_ray.selection.kernels.bound import Bound
 from atgen_ray.selection.kernels.executor import Executor, InProcessExecutor
 
 Need = Literal[
@@ -141,12 +142,13 @@ class Picks:
     other.
 
     `scores` and every part have shape (k,). The strategy breaks ties by id: it takes the first of
-    equal candidates.
+    equal candidates. `bound` says how near the picks are to the best ones, where that is known.
     """
 
     ids: tuple[str, ...]
     scores: Numbers
     parts: dict[str, Numbers] = field(default_factory=dict)
+    bound: Bound | None = None
 
 
 Select = Callable[[Candidates, Any, int], Scores | Picks]
