@@ -243,7 +243,7 @@ def describe_machine() -> Result:
 
 def tabulate(report: Result) -> str:
     lines = [
-        "| case | size | count | kind | method | seconds | peak GB | value | of the best, at least |",
+        "| case | size | count | kind | method | seconds | peak GB | value | of the best |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
