@@ -182,7 +182,7 @@ def test_few_picks_of_one_part_are_plain_greedy_on_coarse_similarities():
     expected = maximize_with_limit(DenseCoverage(coarse, coarse, covered, weights, 1), 8, 64)
     np.testing.assert_array_equal(rows, expected[0])
     np.testing.assert_array_equal(gains, expected[1])
-    assert bound.share == pytest.approx(expected[1].sum() / expected[2], abs=0.05)
+    assert expected[1].sum() / expected[2] <= bound.share < 1  # it looks for better prices
     assert (bound.measured, bound.pool) == (200, 200)
 
 
@@ -223,7 +223,7 @@ def test_no_batch_adds_more_than_the_limit(count, seed):
     coarse = compare(coarsen(vectors), coarsen(vectors))
     best = best_of_all(coarse, covered, weights, count)
     assert bound.share <= found.sum() / best + 1e-6
-    assert bound.share > 0.6
+    assert bound.share > 0.8
 
 
 def test_a_bound_by_a_sample_says_so_and_is_careful():

@@ -80,18 +80,16 @@ class Pool:
         """Return how near the rows of `batch` are to the best, measured on the rows of `sample`;
         a step for each part.
         """
-        yardstick = build_yardstick(self.take(sample), coarsen(self.vectors[batch]))
+        chosen = coarsen(self.vectors[batch])
+        yardstick = build_yardstick(self.take(sample), chosen)
         shared = self.workers.share(yardstick)
-        calls = [(part, shared, len(batch)) for part in self.parts]
-        found = steps.map(find_largest_gains, calls)
-        rivals = []
-        for level in range(len(yardstick.levels)):
-            largest = zip(self.members, found, strict=True)
-            rows = np.concatenate([part[top[level]] for part, (top, _) in largest])
-            gains = np.concatenate([left[level] for _, left in found])
-            best = rows[np.lexsort((rows, -gains))[: len(batch)]]
-            rivals.append(coarsen(self.vectors[best]))
-        return bound_share(yardstick, rivals, len(self.vectors))
+        found = steps.map(find_largest_gains, [(part, shared, len(batch)) for part in self.parts])
+        rows = np.concatenate(
+            [part[top] for part, (top, _) in zip(self.members, found, strict=True)]
+        )
+        gains = np.concatenate([left for _, left in found])
+        best = rows[np.lexsort((rows, -gains))[: len(batch)]]
+        return bound_share(yardstick, chosen, coarsen(self.vectors[best]), len(self.vectors))
 
 
 def maximize_in_parts(
