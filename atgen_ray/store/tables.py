@@ -139,6 +139,16 @@ shards = sa.Table(
     sa.Column("time", sa.Double, nullable=False),
 )
 
+# Those under way, which are few: a run that asks one by one has a shard for each request.
+_UNDER_WAY = ~shards.c.done
+sa.Index(
+    "open_shards",
+    shards.c.run,
+    shards.c.time,
+    sqlite_where=_UNDER_WAY,
+    postgresql_where=_UNDER_WAY,
+)
+
 # A request to an annotating model, entered before it is sent, and its raw response.
 requests = sa.Table(
     "requests",

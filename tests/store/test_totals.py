@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from helpers.services import bearer
 from starlette.testclient import TestClient
 
+from atgen_ray.annotation.llm.request_log import summarize_requests
 from atgen_ray.config import StoppingConfig
 from atgen_ray.core.money import NANO
 from atgen_ray.core.records import Annotation
@@ -131,7 +132,8 @@ def test_a_journal_from_before_there_were_totals_has_them_counted(tmp_path: Path
     before = kept(journal, "old")
     with journal.database.writing() as connection:
         connection.exec_driver_sql("DROP TABLE totals")
-        for index in ("ledger_examples", "ledger_rounds", "annotations_by_round"):
+        indexes = ("ledger_examples", "ledger_rounds", "annotations_by_round", "open_shards")
+        for index in indexes:
             connection.exec_driver_sql(f"DROP INDEX {index}")
         connection.exec_driver_sql("ALTER TABLE ledger DROP COLUMN inherited")
         connection.exec_driver_sql("UPDATE atgen_revision SET version_num = '0002'")
@@ -240,4 +242,22 @@ def test_what_a_round_does_costs_the_same_however_many_rounds_were_before(tmp_pa
                 for table in (totals, annotations, ledger):
                     connection.execute(sa.delete(table).where(table.c.round == round))
     assert costs[1] == costs[2]
+    journal.close()
+
+
+def test_shards_under_way_are_found_without_those_that_are_done(tmp_path: Path) -> None:
+    journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
+    asked: list[tuple[str, Any]] = []
+
+    def keep(connection: Any, cursor: Any, statement: str, given: Any, *rest: Any) -> None:
+        if "FROM shards" in statement:
+            asked.append((statement, given))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", keep)
+    summarize_requests(journal, "any")
+    sa.event.remove(sa.Engine, "before_cursor_execute", keep)
+    [(statement, given)] = asked
+    with journal.database.reading() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given).all()
+    assert [row[-1] for row in plan] == ["SEARCH shards USING INDEX open_shards (run=?)"]
     journal.close()

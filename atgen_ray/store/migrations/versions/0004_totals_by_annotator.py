@@ -50,4 +50,12 @@ def upgrade() -> None:
     )
     op.create_index("annotations_by_round", "annotations", ["run", "round", "id"])
     op.create_index("ledger_rounds", "ledger", ["run", "round", "annotator"])
+    under_way = ~sa.column("done", sa.Boolean())
+    op.create_index(
+        "open_shards",
+        "shards",
+        ["run", "time"],
+        sqlite_where=under_way,
+        postgresql_where=under_way,
+    )
     op.execute(_COUNT)
