@@ -33,7 +33,14 @@ class StorageFullError(StorageUnavailableError):
 
 
 class RunBusyError(UserError):
-    """Another controller drives this run."""
+    """Another controller drives this run.
+
+    Attributes:
+        expires: when its lease ends unless renewed, by the clock of the database in seconds; None
+            where the lease was not asked for.
+    """
+
+    expires: float | None = None
 
 
 class NobodyDrivesError(UserError):

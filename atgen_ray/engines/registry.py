@@ -37,7 +37,7 @@ def build_engine(
     if backend == "sglang":
         from atgen_ray.engines.sglang_engine import SGLangEngine
 
-        return SGLangEngine(model, prompt, engine)
+        return SGLangEngine(model, prompt, engine, training)
     from atgen_ray.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(model, prompt, engine)

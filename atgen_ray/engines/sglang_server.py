@@ -1,6 +1,4 @@
-"""One SGLang server: a child process in SGLang's own Python, and its native HTTP API.
-
-`sglang_launcher.py` is what runs there; `sglang_python.py` finds that Python.
+"""One SGLang server, which this process starts, and asks by SGLang's native HTTP API.
 
 Invariants:
 - The server ends with the process that started it, however that ends.
@@ -17,205 +15,35 @@ Example:
 
 import asyncio
 import json
-import os
-import secrets
-import signal
-import socket
-import subprocess  # nosec B404 - SGLang runs in an environment of its own
-import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import aiohttp
 
-from atgen_ray.config import ModelConfig
 from atgen_ray.core.checkpoints import resolve_checkpoint
-from atgen_ray.core.errors import UserError
-from atgen_ray.engines import sglang_launcher
 from atgen_ray.engines.base import TokenRequest, TokenStep
-from atgen_ray.engines.output_rows import ENTROPY_ALTERNATIVES, summarize_step
-from atgen_ray.engines.sglang_python import HOW_TO_INSTALL, find_python
-from atgen_ray.engines.sglang_weights import BASE, Weights
+from atgen_ray.engines.output_rows import ENTROPY_ALTERNATIVES
+from atgen_ray.engines.sglang_answers import SGLangError, read_answer, read_refusal
+from atgen_ray.engines.sglang_process import ServerProcess, launch
+from atgen_ray.engines.sglang_settings import ServerSettings
+from atgen_ray.engines.sglang_weights import Weights
 from atgen_ray.models.loading import count_vocabulary, load_tuned
-from atgen_ray.ray_runtime.hardware import count_threads, worker_environment
 from atgen_ray.ray_runtime.workers import MAX_RESTARTS
-
-# Without a limit SGLang takes most of a machine's memory for its cache of keys and values.
-CPU_CACHE_TOKENS = 16_384
-# Share of a GPU's memory; an engine on a part of a GPU takes that part of it.
-GPU_MEMORY = 0.85
-# SGLang counts a few tokens of its own into the length of a request.
-SPARE_TOKENS = 8
 
 START_SECONDS = 600.0  # how long a server may take to load its model
 ANSWER_SECONDS = 600.0  # how long it may take for a batch, and further for each of its tokens:
 TOKEN_SECONDS = 0.5
 POLL_SECONDS = 0.25
-END_SECONDS = 10.0  # between the request to end and the signal that cannot be ignored
-LOG_BYTES = 4096  # of the end of its log in an error
-MESSAGE = 500  # characters of a refusal
 STREAM_END = b"[DONE]"
-NOT_A_NUMBER = "NaN happened"  # what SGLang says "matched" where the logits are no numbers
-LORA_SLOTS = 4  # adapters in one batch, and one of them for the base model
-
-
-class SGLangError(Exception):
-    """The server cannot be started, ended too often, or answered with other weights.
-
-    It is no RuntimeError: a batch is not halved because of it.
-    """
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """What a server is started with.
-
-    Attributes:
-        dtype: "float32", "bfloat16" or "float16".
-        slots: requests that it works on at once, on a CPU.
-        lora_rank: largest rank of an adapter beside the base model; 0: it takes none.
-        cuda: whether it computes on a GPU.
-        gpus: that Ray reserves for it.
-        workers: servers that share the cores of a node.
-        threads: compute threads on a CPU; None: the cores of the node over `workers`.
-        options: further arguments of the server, by the name of their flag.
-    """
-
-    model: ModelConfig
-    dtype: str
-    slots: int = 64
-    lora_rank: int = 0
-    cuda: bool = False
-    gpus: float = 0.0
-    workers: int = 1
-    threads: int | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def list_arguments(self, port: int, key: str) -> list[str]:
-        """Return the arguments of a server on `port` that answers to `key`."""
-        model = self.model
-        context = count_context(model) + SPARE_TOKENS
-        settings: dict[str, Any] = {
-            "model-path": resolve_checkpoint(model.id),
-            "revision": model.revision,
-            "trust-remote-code": model.trust_remote_code,
-            "dtype": self.dtype,
-            "context-length": context,
-            "weight-version": BASE.loaded,
-            "host": "127.0.0.1",
-            "port": port,
-            "api-key": key,
-            "log-level": "warning",
-            "incremental-streaming-output": True,
-        }
-        if self.lora_rank:
-            settings |= {
-                "enable-lora": True,
-                "max-lora-rank": self.lora_rank,
-                "lora-target-modules": "all",
-                "max-loras-per-batch": LORA_SLOTS,
-            }
-        if self.cuda and 0 < self.gpus < 1:
-            settings["mem-fraction-static"] = round(GPU_MEMORY * self.gpus, 2)
-        if self.cuda and self.gpus > 1:
-            settings["tp-size"] = int(self.gpus)
-        if not self.cuda:
-            settings |= {
-                "device": "cpu",
-                "attention-backend": "torch_native",
-                "disable-overlap-schedule": True,
-                # Processes that wait would take the cores from the one that computes.
-                "sleep-on-idle": True,
-                "max-running-requests": self.slots,
-                "max-total-tokens": max(CPU_CACHE_TOKENS, 2 * context),
-            }
-        if self.lora_rank and not self.cuda:
-            settings["lora-backend"] = "torch_native"
-        settings |= {name.replace("_", "-"): value for name, value in self.options.items()}
-        return _list_flags(settings)
-
-    def build_environment(self, own_python: bool) -> dict[str, str]:
-        """Return the environment of the server; `own_python`: its Python is another than ours."""
-        environment = dict(os.environ)
-        if own_python:
-            for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
-                environment.pop(name, None)
-        environment |= {
-            "SGLANG_RETURN_ORIGINAL_LOGPROB": "1",
-            # The spare tokens may exceed the positions of the model; no request is that long.
-            "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN": "1",
-            "DO_NOT_TRACK": "1",
-        }
-        if not self.cuda:
-            environment |= {sglang_launcher.CPU: "1"} | worker_environment(
-                count_threads(self.workers, self.threads)
-            )
-        return environment
-
-
-def count_context(model: ModelConfig) -> int:
-    """Return the tokens of the longest prompt and answer together."""
-    return model.max_prompt_tokens + model.max_new_tokens
-
-
-def _list_flags(settings: Mapping[str, Any]) -> list[str]:
-    """Return settings as flags: true is a flag alone; false and null are left out."""
-    flags: list[str] = []
-    for name, value in settings.items():
-        if value is None or value is False:
-            continue
-        flags.append(f"--{name}")
-        if isinstance(value, dict):
-            flags.append(json.dumps(value))
-        elif isinstance(value, list):
-            flags += map(str, value)
-        elif value is not True:
-            flags.append(str(value))
-    return flags
-
-
-@dataclass(eq=False)
-class _Child:
-    """A server process and what it holds."""
-
-    process: "subprocess.Popen[bytes]"
-    log: IO[bytes]
-    url: str
-    key: str
-    ready: bool = False
-    version: str = BASE.loaded
-    adapters: set[str] = field(default_factory=set)
-
-    def show_log(self) -> str:
-        """Return the end of the log as part of a message."""
-        # The process writes at the offset that both share, so this must not move it.
-        size = os.fstat(self.log.fileno()).st_size
-        read = os.pread(self.log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES))
-        return f"; its log ends:\n{read.decode(errors='replace').strip()}"
-
-    def end(self) -> None:
-        """End the process and all that it has started."""
-        for kind in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self.process.pid, kind)
-                self.process.wait(END_SECONDS)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        self.process.wait()
-        self.log.close()
 
 
 class _GoneError(Exception):
     """The server ended or hung while it was asked."""
 
-    def __init__(self, child: _Child, reason: str) -> None:
+    def __init__(self, child: ServerProcess, reason: str) -> None:
         super().__init__(reason)
         self.child = child
 
@@ -243,7 +71,7 @@ class SGLangServer:
         self._command = command
         self._answer_seconds = answer_seconds
         self._vocabulary = count_vocabulary(settings.model)
-        self._child: _Child | None = None
+        self._child: ServerProcess | None = None
         self._deaths = 0
         self._session: aiohttp.ClientSession | None = None
         self._changing = asyncio.Lock()
@@ -279,7 +107,7 @@ class SGLangServer:
                 answers = await self._ask(child, "/generate", body, seconds)
                 break
             except _GoneError as gone:
-                await self._bury(gone)
+                await self._record_death(gone)
         return [
             read_answer(answer, request.top_logprobs, weights)
             for answer, request in zip(answers, requests, strict=True)
@@ -308,7 +136,7 @@ class SGLangServer:
                             yield step
                 return
             except _GoneError as gone:
-                await self._bury(gone)
+                await self._record_death(gone)
                 if begun:
                     raise RuntimeError(f"SGLang's server ended in mid-answer: {gone}") from None
 
@@ -325,7 +153,7 @@ class SGLangServer:
         try:
             await self._ask(child, "/health_generate", None, self._answer_seconds)
         except _GoneError as gone:
-            await self._bury(gone)
+            await self._record_death(gone)
 
     async def sleep(self) -> None:
         """Have the server free its GPU's memory; on a CPU nothing happens."""
@@ -387,43 +215,19 @@ class SGLangServer:
             child = await self._start()
         await self._ask(child, path, {}, self._answer_seconds)
 
-    async def _start(self) -> _Child:
+    async def _start(self) -> ServerProcess:
         """Return the server that runs, once it answers. Called with the lock."""
         child = self._child
         if child is not None and child.process.poll() is not None:
             await self._clear_away(_GoneError(child, "it ended between two requests"))
             child = None
         if child is None:
-            child = self._child = self._launch()
+            child = self._child = launch(self._settings, self._command)
         if not child.ready:
             await self._wait_until_ready(child)
         return child
 
-    def _launch(self) -> _Child:
-        """Start a server process."""
-        python = find_python()
-        if python is None and self._command is None:
-            raise UserError(f"engine.backend is 'sglang', which is not installed: {HOW_TO_INSTALL}")
-        launcher = [str(python), "-P", str(Path(sglang_launcher.__file__))]
-        own_python = self._command is None and python != Path(sys.executable)
-        key = secrets.token_urlsafe(24)
-        port = _find_port()
-        arguments = json.dumps(self._settings.list_arguments(port, key))
-        log = tempfile.TemporaryFile()  # noqa: SIM115 - without a name: nothing is left of it
-        process = subprocess.Popen(  # noqa: S603 # nosec B603 - the launcher of this package
-            self._command or launcher,
-            stdin=subprocess.PIPE,  # the launcher ends when it closes
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=self._settings.build_environment(own_python),
-            start_new_session=True,
-        )
-        if process.stdin is not None:
-            process.stdin.write(arguments.encode() + b"\n")
-            process.stdin.flush()
-        return _Child(process, log, f"http://127.0.0.1:{port}", key)
-
-    async def _wait_until_ready(self, child: _Child) -> None:
+    async def _wait_until_ready(self, child: ServerProcess) -> None:
         deadline = time.monotonic() + START_SECONDS
         while True:
             status = child.process.poll()
@@ -445,7 +249,7 @@ class SGLangServer:
             except (_GoneError, RuntimeError):
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def _hold(self, weights: Weights) -> _Child:
+    async def _hold(self, weights: Weights) -> ServerProcess:
         """Return the server that runs, once it holds `weights`."""
         async with self._changing:
             child = await self._start()
@@ -481,7 +285,7 @@ class SGLangServer:
         return self._session
 
     async def _ask(
-        self, child: _Child, path: str, body: Mapping[str, Any] | None, seconds: float
+        self, child: ServerProcess, path: str, body: Mapping[str, Any] | None, seconds: float
     ) -> Any:
         """Return the server's JSON answer to a POST of `body`, or to a GET without one.
 
@@ -504,11 +308,11 @@ class SGLangServer:
         except aiohttp.ClientError as error:
             raise _GoneError(child, f"{path}: {error}") from None
         if status != 200:
-            raise RuntimeError(f"SGLang: {_read_refusal(text) or f'status {status}'}")
+            raise RuntimeError(f"SGLang: {read_refusal(text) or f'status {status}'}")
         return json.loads(text) if text else None
 
     async def _stream(
-        self, child: _Child, body: Mapping[str, Any], seconds: float
+        self, child: ServerProcess, body: Mapping[str, Any], seconds: float
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the events of a streamed answer of `/generate`, each with the tokens since the one
         before. Raises as `_ask`.
@@ -521,20 +325,20 @@ class SGLangServer:
                 timeout=aiohttp.ClientTimeout(total=seconds),
             ) as response:
                 if response.status != 200:
-                    raise RuntimeError(f"SGLang: {_read_refusal(await response.text())}")
+                    raise RuntimeError(f"SGLang: {read_refusal(await response.text())}")
                 async for line in response.content:
                     event = line.removeprefix(b"data: ").strip()
                     if event and event != STREAM_END:
                         answer = json.loads(event)
                         if "error" in answer:
-                            raise RuntimeError(f"SGLang: {_read_refusal(event.decode())}")
+                            raise RuntimeError(f"SGLang: {read_refusal(event.decode())}")
                         yield answer
         except TimeoutError:
             raise _GoneError(child, f"no whole answer in {seconds:g} seconds") from None
         except aiohttp.ClientError as error:
             raise _GoneError(child, f"/generate: {error}") from None
 
-    async def _bury(self, gone: _GoneError) -> None:
+    async def _record_death(self, gone: _GoneError) -> None:
         """Count the death of a server, once, and clear it away.
 
         Raises:
@@ -544,7 +348,7 @@ class SGLangServer:
             await self._clear_away(gone)
 
     async def _clear_away(self, gone: _GoneError) -> None:
-        """See `_bury`. Called with the lock."""
+        """See `_record_death`. Called with the lock."""
         if self._child is not gone.child:  # another request has met with it too
             return
         shown = gone.child.show_log()
@@ -560,55 +364,3 @@ class SGLangServer:
         self._child = None
         if child is not None:
             await asyncio.to_thread(child.end)
-
-
-def read_answer(answer: Mapping[str, Any], top: int, weights: Weights) -> list[TokenStep]:
-    """Return the steps of one answer of `/generate`, or of one event of a streamed answer, with
-    `top` alternatives each.
-
-    Raises:
-        RuntimeError: the request was aborted, or its numbers are none.
-        SGLangError: other weights than `weights` have answered.
-    """
-    meta = answer["meta_info"]
-    finish = meta["finish_reason"] or {"type": None}  # none in an event before the last
-    if finish["type"] == "abort" or finish.get("matched") == NOT_A_NUMBER:
-        raise RuntimeError(f"SGLang: {finish.get('message') or finish.get('matched')}")
-    if meta["weight_version"] != weights.loaded:
-        raise SGLangError(
-            f"SGLang's server answered with the weights '{meta['weight_version']}', expected "
-            f"'{weights.loaded}'"
-        )
-    steps = []
-    last = len(meta["output_token_logprobs"]) - 1
-    for place, ((logprob, token, _), listed) in enumerate(
-        zip(meta["output_token_logprobs"], meta["output_top_logprobs"], strict=True)
-    ):
-        alternatives = {id_: value for value, id_, _ in listed} | {token: logprob}
-        _, entropy, _ = summarize_step(alternatives, token, top)
-        ranked = sorted(alternatives.items(), key=lambda pair: -pair[1])
-        end = finish["type"] if place == last else None
-        steps.append(TokenStep(token, logprob, entropy, ranked[:top], end))
-    if finish["type"] and not steps:
-        raise RuntimeError("SGLang: the answer has no token")
-    return steps
-
-
-def _read_refusal(text: str) -> str:
-    """Return the message in the body of a refusal, which has one of three forms or is plain."""
-    try:
-        tree = json.loads(text)
-    except ValueError:
-        return text[:MESSAGE]
-    if not isinstance(tree, dict):
-        return str(tree)[:MESSAGE]
-    inner = tree.get("error")
-    message = inner.get("message") if isinstance(inner, dict) else inner
-    return str(message or tree.get("error_message") or tree.get("message") or tree)[:MESSAGE]
-
-
-def _find_port() -> int:
-    """Return a port that is free now. Where another process takes it first, the server ends."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

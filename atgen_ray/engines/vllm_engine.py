@@ -3,8 +3,7 @@
 It computes on GPUs, or on a CPU with the build for it.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,18 +14,17 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.core.stored import Stored
 from atgen_ray.engines.base import Engine
+from atgen_ray.engines.kept_actors import KeptActors
 from atgen_ray.engines.token_calls import TokenCaller
 from atgen_ray.engines.vllm_actor import VLLMActor, connect_actors
 from atgen_ray.models.loading import TUNED_DTYPE
 from atgen_ray.ray_runtime.hardware import (
     Device,
-    count_gpus,
     fit_cpus,
     resolve_dtype,
     worker_environment,
 )
 from atgen_ray.ray_runtime.nodes import find_device
-from atgen_ray.ray_runtime.placement import fit_gpus, has_room
 from atgen_ray.ray_runtime.workers import MAX_RESTARTS, map_batches
 
 if TYPE_CHECKING:
@@ -44,7 +42,6 @@ LIGHT_CPUS = 0.1  # of a task that encodes prompts and decodes answers
 BATCHES_ON_GPU = 8
 BATCHES_ON_CPU = 2
 CALLS = 1000  # that an actor answers at once; Ray's default of an asynchronous actor
-SHUTDOWN_SECONDS = 10.0  # for an engine to end its processes before its actor is killed
 
 
 class VLLMEngine(Engine):
@@ -68,10 +65,7 @@ class VLLMEngine(Engine):
         self._prompt = prompt
         self._engine = engine
         self._training = training
-        self._actors: list[Any] = []
-        # What the engines of `_actors` were started with: a whole tuned model, and arguments.
-        self._kind: tuple[Stored | None, dict[str, Any]] = (None, {})
-        self._gpus = 0.0  # that each of them reserves
+        self._actors = KeptActors()
 
     def generate(
         self, rows: "Dataset", request: GenerationRequest, adapter: Stored | None
@@ -81,15 +75,12 @@ class VLLMEngine(Engine):
         # one that is merged into the weights.
         whole = adapter is not None and not adapter.holds(ADAPTER_CONFIG)
         by_name = adapter is not None and not whole and _takes_by_name(self._engine, adapter)
-        # What engines reserve is no longer free, so it is asked for before the first one starts.
-        if not self._actors:
-            engine = self._engine
-            self._gpus = fit_gpus("engine.gpus_per_worker", engine.workers, engine.count_gpus())
-        device = find_device(self._gpus)
+        gpus = self._actors.reserve(self._engine)
+        device = find_device(gpus)
         tuned = adapter is not None and not (by_name and device.cuda)
         arguments = {
-            **self.engine_arguments(device, self._gpus, tuned),
-            **_executor_arguments(self._gpus),
+            **self.engine_arguments(device, gpus, tuned),
+            **_executor_arguments(gpus),
             **({"enable_sleep_mode": True} if device.cuda else {}),
             **(
                 _name_arguments(adapter)
@@ -98,11 +89,11 @@ class VLLMEngine(Engine):
             ),
             **self._engine.options,
         }
+        # What the engines are started with: a whole tuned model or none, and their arguments.
         kind = (adapter if whole else None, arguments)
-        if kind != self._kind:
-            self.close()
-            self._start(*kind, device)
-            self._kind = kind
+        actors = self._actors.have(
+            kind, lambda: self._start(*kind, device, gpus), sleep=device.cuda
+        )
         batches = BATCHES_ON_GPU if device.cuda else BATCHES_ON_CPU
         return map_batches(
             rows,
@@ -112,71 +103,43 @@ class VLLMEngine(Engine):
                 self._prompt,
                 request,
                 None,
-                partial(connect_actors, self._actors, None if whole else adapter),
+                partial(connect_actors, actors, None if whole else adapter),
             ),
             workers=batches * self._engine.workers,
             cpus=LIGHT_CPUS,
             gpus=0,
         )
 
-    @contextmanager
-    def released(self, run: str) -> Iterator[None]:
+    def released(self, run: str) -> AbstractContextManager[None]:
         """Let training have the GPUs: engines sleep if Ray has room for it beside them, and end
         otherwise.
         """
-        if not self._leaves_room():
-            self.close()
-        sleeping = list(self._actors) if "enable_sleep_mode" in self._kind[1] else []
-        _call(sleeping, "sleep")
-        try:
-            yield
-        finally:
-            _call(sleeping, "wake_up")
+        return self._actors.released(self._training)
 
     def close(self) -> None:
         """End the engines; the next pass starts others."""
-        import ray
-        from ray.exceptions import RayError
+        self._actors.close()
 
-        actors = self._actors
-        self._actors = []
-        self._kind = (None, {})
-        for actor in actors:
-            with suppress(RayError):
-                ray.get(actor.shut_down.remote(), timeout=SHUTDOWN_SECONDS)
-            ray.kill(actor)
-
-    def _start(self, whole: Stored | None, arguments: dict[str, Any], device: Device) -> None:
-        """Start the actors and wait until their engines are ready."""
+    def _start(
+        self, whole: Stored | None, arguments: dict[str, Any], device: Device, gpus: float
+    ) -> list[Any]:
+        """Return actors whose engines start."""
         import ray
 
         engine = self._engine
         environment = worker_environment(engine.threads_per_worker) | vllm_environment(device.cuda)
         actor_class = ray.remote(VLLMActor).options(
             num_cpus=fit_cpus(engine.workers, engine.cpus_per_worker),
-            num_gpus=self._gpus,
+            num_gpus=gpus,
             max_concurrency=CALLS,
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RESTARTS,
             runtime_env={"env_vars": environment},
         )
-        self._actors = [
+        return [
             actor_class.remote(self._model, self._prompt, engine, whole, arguments)
             for _ in range(engine.workers)
         ]
-        _call(self._actors, "wait_ready")
-
-    def _leaves_room(self) -> bool:
-        """Return whether Ray has room for the training beside the engines."""
-        training = self._training
-        if not self._actors or not self._gpus or training is None:
-            return True
-        if not training.uses_gpus(count_gpus()):
-            return True
-        # A training by one worker takes what a part of a GPU leaves.
-        if self._gpus < 1 and training.workers == 1:
-            return True
-        return has_room([{"GPU": training.gpus_per_worker}] * training.workers)
 
     def engine_arguments(self, device: "Device", gpus: float, tuned: bool) -> dict[str, Any]:
         """Return the arguments of a vLLM engine, without `engine.options`.
@@ -259,13 +222,6 @@ def _name_arguments(adapter: Stored) -> dict[str, Any]:
         "max_loras": 2,
         "max_lora_rank": next(size for size in RANKS if size >= rank),
     }
-
-
-def _call(actors: list[Any], method: str) -> None:
-    """Call a method of every actor and wait for all of them."""
-    import ray
-
-    ray.get([getattr(actor, method).remote() for actor in actors])
 
 
 def vllm_environment(on_gpu: bool) -> dict[str, str]:

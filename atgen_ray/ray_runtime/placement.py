@@ -6,11 +6,13 @@ such a worker beforehand; `watch_waiting` reports workers that wait.
 """
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
 from atgen_ray.core.errors import UserError
 from atgen_ray.ray_runtime.hardware import count_gpus
@@ -18,26 +20,33 @@ from atgen_ray.ray_runtime.hardware import count_gpus
 Bundle = Mapping[str, float]  # of Ray resources, as in {"CPU": 1.0, "GPU": 0.5}
 
 POLL_SECONDS = 2.0
+FREED_SECONDS = 10.0  # until Ray counts GPUs as free whose holder has ended
 REPORT_AFTER = 2  # polls in a row that must find something waiting before it is reported
 UNITS = {"CPU": "CPUs", "GPU": "GPUs"}
 
 
-_HELD: list[Callable[[], None]] = []
+class Holder(Protocol):
+    """What keeps GPUs of this process for a later step."""
+
+    def give_back(self) -> None:
+        """Free the GPUs."""
 
 
-def free_when_wanted(give_back: Callable[[], None]) -> None:
-    """Register `give_back`, which frees GPUs that this process holds for a later step. `fit_gpus`
-    calls it: whoever asks for GPUs would wait for ever for those.
-    """
-    _HELD.append(give_back)
+_HOLDERS: WeakSet[Holder] = WeakSet()
+
+
+def free_when_wanted(holder: Holder) -> None:
+    """Have `fit_gpus` ask `holder` for its GPUs where others would wait for them for ever."""
+    _HOLDERS.add(holder)
 
 
 def fit_gpus(key: str, workers: int, asked: float | None) -> float:
     """Return the GPUs to reserve for each of `workers` workers.
 
     These are `asked` (None: one if the cluster has any), or a share of what is free if that is
-    less, so that workers fit beside a replica of the service that holds a part of a GPU. If nothing
-    is free the value stays as asked, and Ray lets the workers wait.
+    less, so that workers fit beside a replica of the service that holds a part of a GPU. Where
+    nothing is free, holders in this process give theirs back. If nothing is free even then, the
+    value stays as asked, and Ray lets the workers wait.
 
     Args:
         key: the configuration key of `asked`, for the message.
@@ -47,16 +56,30 @@ def fit_gpus(key: str, workers: int, asked: float | None) -> float:
     """
     gpus = float(min(count_gpus(), 1)) if asked is None else asked
     check_gpus(key, gpus)
-    for give_back in _HELD if gpus else ():
-        give_back()
-    if not 0 < gpus <= 1:  # Ray does not divide several GPUs
+    if not gpus:
         return gpus
+    found = _find_share(workers, gpus)
+    if found is None and (holders := list(_HOLDERS)):
+        for holder in holders:
+            holder.give_back()
+        deadline = time.monotonic() + FREED_SECONDS
+        while (found := _find_share(workers, gpus)) is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+    return gpus if found is None else found
+
+
+def _find_share(workers: int, gpus: float) -> float | None:
+    """Return the GPUs that each of `workers` workers can have now, at most `gpus`; None if there
+    are none.
+    """
     _, free = _measure_nodes(_read_status())
+    if gpus > 1:  # Ray does not divide several GPUs
+        return gpus if _fits([{"GPU": gpus}], free) else None
     whole = sum(math.floor(node.get("GPU", 0.0) + 1e-6) for node in free)
     part = max((node.get("GPU", 0.0) for node in free), default=0.0)
     room = 1 / math.ceil(workers / whole) if whole else part / workers
     room = math.floor(room * 10_000 + 1e-6) / 10_000  # Ray rounds shares to four digits
-    return min(gpus, room) if room > 0 else gpus
+    return min(gpus, room) if room > 0 else None
 
 
 def check_gpus(key: str, gpus: float, workers: int = 1) -> None:

@@ -14,20 +14,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayActorError, WorkerCrashedError
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.credentials import redact
 from atgen_ray.core.errors import RunBusyError, RunStopped, UserError, root_message
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.ray_runtime.placement import watch_waiting
-from atgen_ray.ray_runtime.session import find_mistake, find_start_failure, quieten_ray_data
+from atgen_ray.ray_runtime.session import quieten_ray_data
 from atgen_ray.reporting.publish import publish_report
+from atgen_ray.runs.failures import explain_failure
 from atgen_ray.store.journal import Event, Lease, LeaseLostError, Status, open_journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 
 LEASE_SECONDS = 20.0
+LIVELY_RENEWALS = 2  # of a lease while another controller waits for it, after which that gives up
 IDLE_SECONDS = 60.0  # how long a controller stays after its run, for drivers that still poll
 # How long a step may take to notice that it is to stop; `ray job stop` kills the driver after 3.
 STOP_SECONDS = 2.0
@@ -168,17 +169,21 @@ class ControllerActor:
                 ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def _acquire(self, owner: ProcessIdentity) -> Lease:
-        """Acquire the run's lease; wait at most as long as the lease of a dead cluster can last.
+        """Acquire the run's lease; wait at most as long as the lease of a dead cluster can last,
+        or until the holder is seen to be alive.
 
         A dead holder on this machine is recognised at once, one on another machine only by its
-        lease that is no longer renewed.
+        lease that is no longer renewed. A holder that renews it again and again is alive; one whose
+        driver was killed a moment ago may still do so once.
         """
         deadline = time.monotonic() + LEASE_SECONDS + 5
+        seen = set[float | None]()
         while True:
             try:
                 return self._journal.acquire(self._config.name, owner, LEASE_SECONDS)
-            except RunBusyError:
-                if time.monotonic() > deadline:
+            except RunBusyError as error:
+                seen.add(error.expires)
+                if len(seen) > LIVELY_RENEWALS or time.monotonic() > deadline:
                     raise
                 self._tracker.start_step(0, "waiting for the run's lease")
                 time.sleep(1)
@@ -204,35 +209,10 @@ class ControllerActor:
         except LeaseLostError:
             raise
         except Exception as error:  # the boundary of the actor: any error goes into the journal
-            return self._explain(error, folder)
+            step = self._tracker.snapshot()["step"]
+            message, mistake = explain_failure(error, self._config.name, step, folder.root)
+            return "failed", message, mistake
         return "finished", reason, False
-
-    def _explain(self, error: Exception, folder: RunFolder) -> tuple[Status, str, bool]:
-        """Return how a run ends on `error`: one line for a mistake in the input, else everything
-        that is known.
-        """
-        step = self._tracker.snapshot()["step"]
-        if (mistake := find_mistake(error)) is not None:
-            return "failed", redact(mistake), True
-        if isinstance(error, FileNotFoundError) and folder.root in str(error):
-            gone = str(error.filename or error)
-            return (
-                "failed",
-                f"{gone} is missing, although the journal has it: bring the run's folder back",
-                True,
-            )
-        logger.exception("run %s failed", self._config.name, exc_info=error)
-        if (reason := find_start_failure(error)) is not None:
-            return "failed", redact(f"the workers of {step} cannot start: {reason[:500]}"), False
-        if isinstance(error, RayActorError | WorkerCrashedError):
-            reason = redact(" ".join(str(error).split())[:500])
-            hint = "most likely for want of memory: make engine.batch_size or the prompts smaller"
-            return (
-                "failed",
-                f"the workers of {step} died again and again, {hint}. Ray says: {reason}",
-                False,
-            )
-        return "failed", redact("".join(traceback.format_exception(error))), False
 
     def _renew(self, lease: Lease) -> None:
         """Renew the lease until the run ends; stop the run when asked to or when the lease is

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import ray
@@ -30,6 +31,7 @@ from atgen_ray.config.changes import Change, find_changes
 from atgen_ray.config.loading import dump_config, renew_config
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.hashing import hash_text
+from atgen_ray.core.progress import Activity
 from atgen_ray.preflight import find_cluster_problems, find_problems, raise_problems
 from atgen_ray.ray_runtime.session import NAMESPACE, is_private, run_session
 from atgen_ray.runs.controller_actor import ControllerActor, Goal, Snapshot, actor_name
@@ -70,9 +72,12 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
     if (end := find_end(config, journal, goal)) is not None:
         return end
     driven = journal.has_live_controller(config.name)
+    # A screen shows the run's own steps once it has a controller, which takes a while.
+    screen.show_activity(asdict(Activity(step="preflight")))
     problems = [] if driven else find_problems(config, goal, cluster=not is_private())
     if is_private():
         raise_problems(problems)
+    screen.show_activity(asdict(Activity(step="connecting to Ray")))
     with run_session(), stop_on_signal() as stop:
         if not driven:
             raise_problems(

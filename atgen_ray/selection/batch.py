@@ -257,7 +257,9 @@ def _align(features: pa.Table, ids: tuple[str, ...]) -> pa.Table:
 def _rank(outcome: Scores, ids: tuple[str, ...], count: int) -> Picks:
     """Return the `count` candidates with the largest scores; those with NaN are never picked."""
     if any(len(values) != len(ids) for values in (outcome.scores, *outcome.parts.values())):
-        raise BrokenStrategyError("scores or their parts are not one for every candidate")
+        raise BrokenStrategyError(
+            "the strategy did not give one score and part for every candidate"
+        )
     scores = np.asarray(outcome.scores, dtype=np.float64)
     # The ids are sorted, so a stable sort breaks ties by id. NaN comes last.
     order = np.argsort(-scores, kind="stable")

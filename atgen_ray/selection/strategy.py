@@ -7,12 +7,13 @@ A strategy is a pure function of its candidates, parameters and count. It declar
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
+from atgen_ray.core.errors import nearest
 from atgen_ray.selection.kernels.bound import Bound
 from atgen_ray.selection.kernels.executor import Executor, InProcessExecutor
 
@@ -29,6 +30,7 @@ MODEL: frozenset[Need] = frozenset(
     {"generations", "samples", "states"}
 )  # what only the model can tell
 Needs = frozenset[Need]
+UNDECLARED = "this strategy reads {0} and does not declare it, expected '{0}' among its `needs`"
 
 
 class Parameters(BaseModel):
@@ -65,29 +67,25 @@ class Candidates:
     def vectors(self) -> tuple[Vectors, Vectors]:
         """Return the embeddings of the candidates (n, d) and of the labelled examples (m, d)."""
         if self.embeddings is None or self.labeled_embeddings is None:
-            raise TypeError(
-                "this strategy reads embeddings but does not declare that it needs them"
-            )
+            raise TypeError(UNDECLARED.format("embeddings"))
         return self.embeddings, self.labeled_embeddings
 
     def outputs(self) -> pa.Table:
         """Return the features table; row i belongs to `ids[i]`."""
         if self.features is None:
-            raise TypeError(
-                "this strategy reads generations but does not declare that it needs them"
-            )
+            raise TypeError(UNDECLARED.format("generations"))
         return self.features
 
     def prompts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the prompt texts of the candidates and of the labelled examples."""
         if self.texts is None or self.labeled_texts is None:
-            raise TypeError("this strategy reads texts but does not declare that it needs them")
+            raise TypeError(UNDECLARED.format("texts"))
         return self.texts, self.labeled_texts
 
     def answers(self) -> tuple[str, ...]:
         """Return the answers of the labelled examples."""
         if self.labels is None:
-            raise TypeError("this strategy reads labels but does not declare that it needs them")
+            raise TypeError(UNDECLARED.format("labels"))
         return self.labels
 
     def model_states(self) -> tuple[Vectors, Vectors]:
@@ -95,7 +93,7 @@ class Candidates:
         (at most m, s).
         """
         if self.states is None or self.labeled_states is None:
-            raise TypeError("this strategy reads states but does not declare that it needs them")
+            raise TypeError(UNDECLARED.format("states"))
         return self.states, self.labeled_states
 
     def take(self, rows: Integers) -> "Candidates":
@@ -228,6 +226,12 @@ def find_fault(name: str, found: Any) -> str | None:
         return f"of type {type(found).__name__}, expected an instance of Strategy"
     if found.name != name:
         return f"called '{found.name}', expected the name of its entry point"
+    if unknown := sorted(found.needs - set(get_args(Need))):
+        known = get_args(Need)
+        return (
+            f"one that needs '{unknown[0]}', expected {', '.join(known[:-1])} or {known[-1]}"
+            f"{nearest(unknown[0], known)}"
+        )
     if not issubclass(found.parameters, Parameters):
         return f"one with parameters of type {found.parameters.__name__}, expected Parameters"
     return None

@@ -212,7 +212,8 @@ def _deploy_model(service: ServiceConfig) -> serve.Application:
 
 def _environment(service: ServiceConfig) -> dict[str, str]:
     """Return variables that bound the threads of a worker and keep it offline if this process
-    is. A worker without a bound counts the cores of its own node.
+    is. A worker without a bound counts the cores of its own node, and has that node's cache of the
+    hub.
     """
-    passed = {key: os.environ[key] for key in ("HF_HUB_OFFLINE", "HF_HOME") if key in os.environ}
+    passed = {key: os.environ[key] for key in ("HF_HUB_OFFLINE",) if key in os.environ}
     return worker_environment(service.engine.threads_per_worker) | passed

@@ -281,12 +281,13 @@ class Journal:
             now = self.database.clock(connection)
             same = held.owner == owner.id
             if not same and not takeover and _has_live_controller(held, now):
-                raise RunBusyError(
+                busy = RunBusyError(
                     f"run '{run}' is driven by process {held.pid} on host '{held.host}': stop "
-                    f"that one, "
-                    f"or wait; unless renewed, its lease expires in "
+                    f"that one, or wait; unless renewed, its lease expires in "
                     f"{math.ceil(held.expires - now)} s"
                 )
+                busy.expires = held.expires
+                raise busy
             values = {
                 "owner": owner.id,
                 "host": owner.host,

@@ -23,12 +23,14 @@ quick = settings(max_examples=25, deadline=None)
 
 
 def check_strategy(strategy: Strategy, parameters: Values | None = None) -> None:
-    """Runs every check on `strategy` with `parameters`, in about a second.
+    """Runs every check on `strategy` with `parameters`, in some seconds.
 
     Call it once for each set of parameters that leads the strategy down another path.
 
     Raises:
         AssertionError: the strategy breaks its contract; the message or traceback says where.
+        TypeError: it reads what it does not declare.
+        UserError: it refuses the parameters.
     """
     for check in STRATEGY_CHECKS:
         check(strategy, parameters or {})

@@ -11,7 +11,9 @@ from atgen_ray.core.records import GenerationRequest
 from atgen_ray.core.stored import at_path
 from atgen_ray.engines.base import Engine
 from atgen_ray.engines.generation import generate_features
+from atgen_ray.engines.kept_actors import KeptActors
 from atgen_ray.engines.registry import build_engine
+from atgen_ray.engines.sglang_engine import SGLangEngine
 from atgen_ray.store.run_folder import RunFolder
 
 Generate = Callable[..., pa.Table]
@@ -36,14 +38,12 @@ def open_engine(ray_session: None) -> Iterator[Callable[..., Engine]]:
     server stays for all tests that fit it.
     """
     opened: list[tuple[str, Engine]] = []
-    sglang: dict[str, Engine] = {}
+    servers = KeptActors()
 
     def open_one(model: ModelConfig, prompt: PromptConfig, config: EngineConfig) -> Engine:
         key = "".join(part.model_dump_json() for part in (model, prompt, config))
         if config.backend == "sglang":
-            if key not in sglang:
-                sglang[key] = build_engine(model, prompt, config)
-            return sglang[key]
+            return SGLangEngine(model, prompt, config, servers=servers)
         if not opened or opened[-1][0] != key:
             while opened:
                 opened.pop()[1].close()
@@ -51,8 +51,9 @@ def open_engine(ray_session: None) -> Iterator[Callable[..., Engine]]:
         return opened[-1][1]
 
     yield open_one
-    for engine in (*(engine for _, engine in opened), *sglang.values()):
+    for _, engine in opened:
         engine.close()
+    servers.close()
 
 
 @pytest.fixture

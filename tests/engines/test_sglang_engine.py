@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,23 @@ from helpers.fakes import sglang_wire
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.stored import at_path
-from atgen_ray.engines import sglang_engine, sglang_launcher
+from atgen_ray.engines import sglang_launcher
 from atgen_ray.engines.adapter_check import score_outputs
 from atgen_ray.engines.base import TokenRequest
-from atgen_ray.engines.sglang_engine import ServerActor
+from atgen_ray.engines.sglang_engine import ServerActor, SGLangEngine
 from atgen_ray.engines.sglang_python import find_python
-from atgen_ray.engines.sglang_server import ServerSettings, SGLangServer
+from atgen_ray.engines.sglang_server import SGLangServer
+from atgen_ray.engines.sglang_settings import ServerSettings
 from atgen_ray.engines.sglang_weights import BASE, choose_weights
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 
 
 @pytest.fixture
-def actor(ray_session: None, model: ModelConfig) -> Any:
+def actor(open_engine: Callable[..., SGLangEngine], model: ModelConfig) -> Any:
     """The actor of the one server."""
-    engine = EngineConfig(backend="sglang", threads_per_worker=1)
-    (found,) = sglang_engine._SERVERS.open(model, engine, BASE)
+    config = EngineConfig(backend="sglang", threads_per_worker=1)
+    (found,) = open_engine(model, PromptConfig(), config).open_servers(BASE)
     return found
 
 
@@ -77,14 +79,14 @@ def test_requests_side_by_side_have_adapters_of_their_own(
 
 
 def test_what_would_end_the_server_is_refused_and_the_rest_answered(actor: Any) -> None:
-    pid = ray.get(actor.start.remote())
+    pid = ray.get(actor.wait_ready.remote())
     for prompt in ([], [10**6]):
         with pytest.raises(RuntimeError, match=r"the prompt (is empty|has the token id)"):
             ray.get(actor.generate.remote([TokenRequest(prompt, 4)], BASE))
     with pytest.raises(RuntimeError, match=r"SGLang: .*longer than the model's context length"):
         ray.get(actor.generate.remote([TokenRequest([5] * 500, 4)], BASE))
     assert ray.get(actor.generate.remote([TokenRequest([5], 2)], BASE))
-    assert ray.get(actor.start.remote()) == pid
+    assert ray.get(actor.wait_ready.remote()) == pid
 
 
 BODY = {

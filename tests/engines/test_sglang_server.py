@@ -24,8 +24,10 @@ from atgen_ray.core.stored import at_path
 from atgen_ray.engines import sglang_launcher, sglang_server
 from atgen_ray.engines.base import TokenRequest
 from atgen_ray.engines.choice import choose_backend
+from atgen_ray.engines.sglang_answers import SGLangError
 from atgen_ray.engines.sglang_python import PYTHON_VARIABLE, find_python
-from atgen_ray.engines.sglang_server import ServerSettings, SGLangError, SGLangServer
+from atgen_ray.engines.sglang_server import SGLangServer
+from atgen_ray.engines.sglang_settings import ServerSettings
 from atgen_ray.engines.sglang_weights import BASE, Weights, choose_weights
 
 REQUESTS = [TokenRequest([5, 6, 7], 3), TokenRequest([8], 2, temperature=1.0, seed=4)]
@@ -193,7 +195,8 @@ def child(wire: Wire) -> Iterator[subprocess.Popen[str]]:
         "import asyncio, sys, time\n"
         "from pathlib import Path\n"
         "from atgen_ray.config import ModelConfig\n"
-        "from atgen_ray.engines.sglang_server import *\n"
+        "from atgen_ray.engines.sglang_server import SGLangServer\n"
+        "from atgen_ray.engines.sglang_settings import ServerSettings\n"
         "settings = ServerSettings(ModelConfig(id=sys.argv[1]), 'float32')\n"
         "server = SGLangServer(settings, [2], [sys.executable, *sys.argv[2:]])\n"
         "asyncio.run(server.start())\n"

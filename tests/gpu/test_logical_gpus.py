@@ -38,6 +38,7 @@ import json, os, time, ray, ray.data, pyarrow
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.engines.vllm_engine import VLLMEngine
+from atgen_ray.ray_runtime.placement import fit_gpus
 
 ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
 model = ModelConfig(id=os.environ["MODEL"], dtype="float32", max_prompt_tokens=80, max_new_tokens=2)
@@ -54,6 +55,10 @@ with engine.released("run"):
     while free() < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
     found["two"] = free()
+found["again"] = len(engine.generate(rows, GenerationRequest(2), None).take_all())
+found["holds"] = free()
+# Any other step that asks for all GPUs, as one that loads a model for a metric.
+found["wanted"] = fit_gpus("evaluation.metrics", 1, 2.0), free()
 print(json.dumps(found, default=str))
 """
 
@@ -133,6 +138,8 @@ def test_a_vllm_engine_stays_where_training_has_room_beside_it_and_ends_otherwis
     assert found["beside"] == 1  # it reserves one of the two
     assert found["one"] == 1
     assert found["two"] == 2
+    assert (found["again"], found["holds"]) == (1, 1)
+    assert found["wanted"] == [2, 2]
 
 
 def test_torch_distributed_takes_what_the_workers_really_have(

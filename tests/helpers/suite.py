@@ -79,6 +79,7 @@ UNITS: dict[str, tuple[str, ...]] = {
         "tests/preflight/test_preflight_placement.py",
         "tests/presets/test_hub_layouts.py",
         "tests/presets/test_presets.py",
+        "tests/ray_runtime/test_forks.py",
         "tests/ray_runtime/test_session.py",
         "tests/ray_runtime/test_workers.py",
         "tests/selection/test_ray_pool.py",

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from atgen_ray.core import plugins
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.plugins import Registry, expect_callable
 from atgen_ray.selection import STRATEGIES, explain_strategy
+from atgen_ray.selection.strategy import find_fault
 from atgen_ray.serving.pages.run_form import build_form
 from atgen_ray.testing import check_metric, check_strategy
 
@@ -220,6 +222,15 @@ def test_plugins_vote_in_the_ensemble_and_pass_the_contract(
     check_strategy(FEW_WORDS, {"shortest": 5})
     check_metric(SAME_START)
     check_strategy(STRATEGIES["ensemble"], {"members": {"few_words": {}, "nsp": {}}})
+
+
+def test_a_need_that_does_not_exist_is_refused() -> None:
+    strategy = replace(STRATEGIES["nsp"], needs=frozenset({"text"}))
+    assert find_fault("nsp", strategy) == (
+        "one that needs 'text', expected embeddings, generations, samples, texts, labels or "
+        "states; did you mean 'texts'?"
+    )
+    assert find_fault("nsp", STRATEGIES["nsp"]) is None
 
 
 def test_what_cannot_be_used_says_so_and_disturbs_nothing_else(

@@ -69,13 +69,26 @@ def test_what_this_process_holds_for_later_is_given_back(cluster: dict[str, str]
     script = """
 from atgen_ray.ray_runtime.placement import free_when_wanted
 
-holder = hold(num_gpus=2)
-free_when_wanted(lambda: ray.kill(holder))
-assert fit_gpus("key", 1, 0.0) == 0 and ray.get(holder.ready.remote())
+class Keeper:
+    def __init__(self, gpus):
+        self.actor = hold(num_gpus=gpus)
+        free_when_wanted(self)
+    def give_back(self):
+        ray.kill(self.actor)
+
+keeper = Keeper(2)
+assert fit_gpus("key", 1, 0.0) == 0 and ray.get(keeper.actor.ready.remote())
 gpus = fit_gpus("key", 1, 1.0)
 print(gpus, ray.get(ray.remote(num_cpus=0, num_gpus=gpus)(lambda: "placed").remote(), timeout=60))
+wait_for(lambda: ray.available_resources().get("GPU") == 2)
+keeper = Keeper(1)
+print(fit_gpus("key", 1, 1.0), ray.get(keeper.actor.ready.remote()))
+print(fit_gpus("key", 1, 2.0), wait_for(lambda: ray.available_resources().get("GPU") == 2))
 """
-    assert ask(cluster, script) == "1.0 placed"
+    placed, beside, both = ask(cluster, script).splitlines()
+    assert placed == "1.0 placed"
+    assert beside == "1.0 True"  # there is room: it keeps what it has
+    assert both == "2.0 True"
 
 
 def test_what_waits_and_what_is_free_is_told_until_it_is_placed(cluster: dict[str, str]) -> None:

@@ -101,7 +101,9 @@ def test_another_configuration_under_the_same_name_is_refused(finished: Project)
 def test_interrupted_then_more_rounds_than_at_first(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path)
     process = project.start("run", "sort.yaml", "stopping.rounds=3", "--json")
-    for line in process.stdout or []:
+    assert process.stdout is not None
+    assert '"step": "preflight"' in process.stdout.readline()
+    for line in process.stdout:
         if '"round": 3' in line and '"step": "generation"' in line:
             process.send_signal(signal.SIGINT)
             break

@@ -15,8 +15,9 @@ from ray import serve
 from atgen_ray.config import ServiceConfig
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.serve_engine import MODEL
-from atgen_ray.engines.sglang_server import BASE, ServerSettings, SGLangServer, Weights
-from atgen_ray.engines.sglang_weights import LORA_RANK, choose_weights
+from atgen_ray.engines.sglang_server import SGLangServer
+from atgen_ray.engines.sglang_settings import ServerSettings
+from atgen_ray.engines.sglang_weights import BASE, LORA_RANK, Weights, choose_weights
 from atgen_ray.engines.token_calls import gather_all
 from atgen_ray.models.loading import TUNED_DTYPE
 from atgen_ray.ray_runtime.hardware import inspect_device, worker_environment

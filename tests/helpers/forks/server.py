@@ -4,7 +4,9 @@ Run as `python server.py SOCKET`. It imports nothing of Ray, which reads its set
 environment at import.
 """
 
+import ctypes
 import gc
+import importlib
 import json
 import os
 import random
@@ -16,16 +18,30 @@ from typing import Any
 
 # Variables that are read at import: a worker for which one of them differs is not forked.
 READ_AT_IMPORT = (
-    *("HF_", "TRANSFORMERS_", "TORCH_", "PYTORCH_", "OMP_", "MKL_", "OPENBLAS_", "VLLM_", "CUDA_"),
+    *("HF_", "TRANSFORMERS_", "TORCH_", "PYTORCH_", "OMP_", "MKL_", "OPENBLAS_", "CUDA_"),
     *("PYTHON", "LD_", "PATH", "HOME", "ACCELERATE_", "BNB_", "TZ", "LANG", "LC_"),
+)
+END_WITH_PARENT = 1  # PR_SET_PDEATHSIG; forks do not inherit it
+PACKAGES = (
+    "sentence_transformers",
+    "peft",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.bert.modeling_bert",
+    "pandas",
+    "pyarrow.compute",
+    "pyarrow.parquet",
+    "datasketch",
+    "rouge_score.rouge_scorer",
+    "sqlalchemy",
+    "jinja2.sandbox",
+    "atgen_ray.config",
 )
 
 
 def import_packages() -> None:
     """Import what most workers of a run need."""
-
-    import atgen_ray.config  # noqa: F401
-
+    for package in PACKAGES:
+        importlib.import_module(package)
     assert "ray" not in sys.modules
 
 
@@ -89,6 +105,7 @@ def become(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGKILL)
     import_packages()
     gc.collect()
     gc.freeze()  # so that a collection in a fork does not copy every page

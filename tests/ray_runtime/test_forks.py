@@ -1,0 +1,79 @@
+"""Workers of Ray are forked in these tests; a fork is as a process that was started."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from helpers.forks import VARIABLE
+
+pytestmark = [
+    pytest.mark.usefixtures("ray_session"),
+    pytest.mark.skipif(
+        os.environ.get(VARIABLE) == "off", reason="workers are started, as asked for"
+    ),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _sent_whole() -> Iterator[None]:
+    """Workers cannot import this file."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+class Worker:
+    """What a process knows of itself."""
+
+    def describe(self) -> dict[str, object]:
+        process = psutil.Process()
+        return {
+            "parent": process.parent().cmdline(),  # type: ignore[union-attr]
+            "group": os.getpgid(0) == process.pid,
+            "folder": os.getcwd(),  # noqa: PTH109
+            "given": os.environ.get("ATGEN_SAMPLE"),
+        }
+
+    def read_before_ray(self) -> bool:
+        """Whether torch was there before Ray, as in a fork alone."""
+        modules = list(sys.modules)
+        return "torch" in modules and modules.index("torch") < modules.index("ray")
+
+
+def start(**variables: str) -> ray.actor.ActorHandle:
+    """A worker in a process of its own, since no other has these variables."""
+    environment = {"env_vars": {"ATGEN_SAMPLE": os.urandom(4).hex(), **variables}}
+    return ray.remote(num_cpus=0, runtime_env=environment)(Worker).remote()
+
+
+def wait_for_server() -> None:
+    deadline = time.monotonic() + 120
+    while not Path(os.environ[VARIABLE]).exists():
+        assert time.monotonic() < deadline, "the fork server did not start"
+        time.sleep(0.2)
+
+
+def test_a_worker_is_a_fork_with_surroundings_of_its_own() -> None:
+    wait_for_server()
+    worker = start()
+    found = ray.get(worker.describe.remote())
+    assert any("forks/server.py" in part for part in found["parent"])
+    assert found["group"]
+    assert found["folder"] == str(Path.cwd())
+    assert found["given"]
+    assert ray.get(worker.read_before_ray.remote())
+    ray.kill(worker)
+
+
+def test_a_worker_with_another_setting_of_a_package_is_started() -> None:
+    """What packages read at import cannot be changed in a fork."""
+    wait_for_server()
+    worker = start(HF_HOME="/tmp/elsewhere")
+    assert not any("forks" in part for part in ray.get(worker.describe.remote())["parent"])
+    assert not ray.get(worker.read_before_ray.remote())
+    ray.kill(worker)
