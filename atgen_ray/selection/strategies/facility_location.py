@@ -105,6 +105,8 @@ def maximize_coverage(
     block_size = parameters.block_size
     if method == "auto":  # exact greedy compares every pair, which large pools cannot afford
         method = "exact" if size <= parameters.exact_limit else "partition"
+    if method == "partition" and size <= parameters.part_size:
+        method = "exact"  # a single part, which needs no proposals
 
     def report(pick: int) -> None:
         workers.progress(pick, count)
