@@ -190,8 +190,15 @@ def time_views(
         "GET /readyz (journal's part)": control.check,
     }
     rows = [{"view": name} | _time(view, repeats) for name, view in views.items()]
+    spent = sa.select(sa.func.sum(sa.func.coalesce(ledger.c.paid, ledger.c.held)))
+
+    def sum_ledger() -> None:
+        with journal.database.reading() as connection:
+            connection.execute(spent.where(ledger.c.run == one)).scalar_one()
+
     return [
         *rows,
+        {"view": "peer: the ledger summed, as a budget was checked before"} | _time(sum_ledger, 3),
         {"view": "peer: all labels of one run read"} | _time(lambda: journal.annotations(one), 1),
     ]
 
