@@ -76,9 +76,11 @@ def test_a_stopped_run_is_resumed(service: Service) -> None:
 
 def test_a_replica_killed_under_a_run_changes_nothing(service: Service) -> None:
     """Serve starts another, and what was in flight is sent again."""
+    tree = config(service, "robbed")
+    tree["engine"]["batch_size"] = 5  # many small ones, so that the kill falls among them
     with service.client() as client:
         before = client.get("/api/v1/runs/sort").json()["dead_letters"]
-        assert client.post("/api/v1/runs", json=config(service, "robbed")).status_code == 202
+        assert client.post("/api/v1/runs", json=tree).status_code == 202
         _wait(
             client,
             "robbed",
@@ -86,9 +88,7 @@ def test_a_replica_killed_under_a_run_changes_nothing(service: Service) -> None:
         )
         controller = ray.get_actor(actor_name("robbed"), namespace=NAMESPACE)
         activity: dict[str, Any] = {}
-        while not (
-            activity.get("step") == "generation" and activity["done"]
-        ):  # of two batches one is done
+        while not (activity.get("step") == "generation" and activity["done"]):
             time.sleep(0.05)
             snapshot = ray.get(controller.poll.remote(0))
             assert snapshot.status == "running", snapshot
