@@ -1,16 +1,19 @@
-"""What it takes to list runs: every view that counts labels, over a journal of a million of them.
+"""Milliseconds of whatever a run, a person or a view asks of the journal, over one that is large.
 
-    python benchmarks/journal.py [--runs 200] [--labels 1000000] [--postgres] [--output
+    python benchmarks/journal.py [--labels 100000 1000000] [--entries 5] [--postgres] [--output
     benchmarks/results/journal]
 
-Fills a new journal by the calls that a run makes (labels, ledger, events), then times each view in
-this process: no network, and for `/readyz` without the states that Ray Serve is asked for. With
-`--postgres` on a PostgreSQL server of its own too. The peer is what each run was counted with
-before: all its labels read. Writes PREFIX.json and PREFIX.md.
+Fills a new journal with one long run by a few statements of SQL: `--labels` labels, 10,000 to a
+round, with `--entries` entries of the ledger each. Then times every act and view in this process:
+no network, and for `/readyz` without the states that Ray Serve is asked for. With `--postgres` on a
+PostgreSQL server of its own too. Several sizes give the exponent of growth. The peer is what a run
+was counted with before: all its labels read. Writes PREFIX.json and PREFIX.md.
 """
 
 import argparse
+import itertools
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -22,6 +25,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
+import sqlalchemy as sa
 from helpers.postgres import run_postgres
 from helpers.services import bearer
 from pydantic import SecretStr
@@ -31,44 +35,132 @@ from atgen_ray.config import StoppingConfig
 from atgen_ray.config.loading import dump_config, load_config
 from atgen_ray.core.money import NANO
 from atgen_ray.core.records import Annotation
-from atgen_ray.runs.queries import list_runs
+from atgen_ray.reporting.publish import view_run
+from atgen_ray.runs.queries import list_runs, show_run
 from atgen_ray.serving.application import create_api, parse_service
 from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.ledger import Entry, Ledger
+from atgen_ray.store.ledger import Entry, Ledger, read_accounts, read_balance
 from atgen_ray.store.owner import ProcessIdentity
+from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.tables import annotations, ledger, totals
 
-ROUNDS = 10
+ROUND = 10_000  # labels
 STEPS = ("selection", "annotation", "training", "generation", "evaluation")
 TEXT = "The answer of an annotating model, as long as a short summary is. " * 10
 LIMIT_MS = 100
 
 
-def fill(journal: Journal, runs: int, labels: int) -> None:
-    """Enters `labels` labels, one in `runs` of them in each run, each with its entry in the
-    ledger.
-    """
+def fill(journal: Journal, labels: int, entries: int) -> str:
+    """Enter a run of `labels` labels with `entries` entries of the ledger each; return its name."""
+    name = "long"
     config = dump_config(load_config("demo", []))
-    for number in range(runs):
-        name = f"run-{number:04d}"
-        journal.create_run(name, config | {"name": name}, "")
-        lease = journal.acquire(name, ProcessIdentity("benchmark"), 600)
-        for round in range(1, ROUNDS + 1):
-            _fill_round(journal, lease, round, labels // runs // ROUNDS)
-        journal.set_status(lease, "finished")
-        lease.release()
+    journal.create_run(name, config | {"name": name}, "")
+    rounds = -(-labels // ROUND)
+    with journal.database.writing() as connection:
+        at = _count_to(labels)
+        example = _name("example", at)
+        label = {
+            "run": sa.literal(name),
+            "example_id": example,
+            "annotator": sa.literal("model"),
+            "round": 1 + at // ROUND,
+            "text": sa.literal(TEXT, sa.JSON),
+            "dollars": sa.literal(0.001),
+            "provenance": sa.literal({}, sa.JSON),
+            "time": sa.literal(0.0),
+        }
+        connection.execute(sa.insert(annotations).from_select([*label], sa.select(*label.values())))
+        at = _count_to(labels * entries)
+        entry = {
+            "run": sa.literal(name),
+            "key": _name("key", at),
+            "round": 1 + at // entries // ROUND,
+            "annotator": sa.literal("model"),
+            "example_id": _name("example", at // entries),
+            "held": sa.literal(NANO // 100),
+            "paid": sa.literal(NANO // 1000),
+        }
+        connection.execute(sa.insert(ledger).from_select([*entry], sa.select(*entry.values())))
+        rows = []
+        for round in range(1, rounds + 1):
+            count = min(ROUND, labels - (round - 1) * ROUND)
+            money = {"paid": count * entries * NANO // 1000, "held": 0, "inherited": 0}
+            outside = {"outside": 0, "unledgered": 0.0}
+            key = {"run": name, "round": round, "annotator": "model"}
+            rows.append(key | money | outside | {"labels": count, "entries": count * entries})
+        connection.execute(sa.insert(totals), rows)
+    lease = journal.acquire(name, ProcessIdentity("benchmark"), 600)
+    for round in range(1, rounds + 1):
+        for step in STEPS:
+            journal.append(lease, "step", round, step, {"rows": ROUND}, 1.0)
+    journal.set_status(lease, "finished")
+    lease.release()
+    with journal.database.writing() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    return name
 
 
-def _fill_round(journal: Journal, lease: Any, round: int, count: int) -> None:
-    ids = [f"{round:03d}-{at:09d}" for at in range(count)]
-    ledger = Ledger(lease.run, StoppingConfig())
-    with journal.leased_transaction(lease) as connection:
-        ledger.hold(connection, round, "model", [Entry(id_, id_, NANO // 100) for id_ in ids])
-        ledger.settle(connection, dict.fromkeys(ids, NANO // 1000))
-    journal.record_annotations(lease, round, [Annotation(id_, TEXT, "model", 0.001) for id_ in ids])
-    for step in STEPS:
-        journal.append(lease, "step", round, step, {"rows": count}, 1.0)
+def _count_to(count: int) -> sa.ColumnElement[int]:
+    """A column of the numbers from 0 to `count` - 1."""
+    numbers = sa.select(sa.literal(0).label("at")).cte("numbers", recursive=True)
+    more = sa.select(numbers.c.at + 1).where(numbers.c.at < count - 1)
+    return numbers.union_all(more).c.at
+
+
+def _name(kind: str, at: sa.ColumnElement[int]) -> sa.ColumnElement[str]:
+    return sa.literal(f"{kind}-").concat(sa.cast(at, sa.String))
+
+
+def time_acts(journal: Journal, name: str, repeats: int) -> list[dict[str, Any]]:
+    """Median and longest milliseconds of what a run does in a round that begins."""
+    numbers = itertools.count()
+    last = max(journal.count_labels(name))
+    budget = StoppingConfig(dollars=1e9, dollars_per_round=1e9)
+    money = Ledger(name, budget)
+    lease = journal.acquire(name, ProcessIdentity("benchmark"), 3600)
+    keys: list[str] = []
+
+    def launch() -> None:
+        other = journal.create_run(f"new-{next(numbers)}", {}, "").name
+        journal.acquire(other, ProcessIdentity("benchmark"), 60).release()
+
+    def reserve() -> None:
+        keys[:] = [f"new-{next(numbers)}" for _ in range(100)]
+        with journal.leased_transaction(lease) as connection:
+            found = money.reserve(
+                connection, last + 1, "model", [Entry(key, key, NANO) for key in keys]
+            )
+        assert found == (100, None)
+
+    def settle() -> None:
+        with journal.leased_transaction(lease) as connection:
+            money.settle(connection, dict.fromkeys(keys, NANO // 2))
+
+    def enter() -> None:
+        new = [Annotation(f"label-{next(numbers)}", TEXT, "model", 0.001) for _ in range(100)]
+        journal.record_annotations(lease, last + 1, new)
+
+    def resume() -> None:
+        journal.committed_steps(name)
+        journal.count_labels(name)
+        read_balance(journal, name)
+
+    acts: dict[str, Callable[[], object]] = {
+        "launch a run": launch,
+        "reserve 100 requests under two budgets": reserve,
+        "settle 100 requests": settle,
+        "enter 100 labels": enter,
+        f"peer: the {ROUND:,} labels of a round read": lambda: journal.annotations(
+            name, last, last
+        ),
+        "resume: steps, labels by round, balance": resume,
+        "budget by round and annotator": lambda: read_accounts(journal, name),
+    }
+    rows = [{"view": act} | _time(call, repeats) for act, call in acts.items()]
+    lease.release()
+    return rows
 
 
 def time_views(
@@ -85,8 +177,12 @@ def time_views(
     def read(path: str) -> Callable[[], object]:
         return lambda: client.get(path).raise_for_status()
 
+    one = journal.runs()[0].name
+    RunFolder(storage, one).write_json("plan.json", {})
     views: dict[str, Callable[[], object]] = {
         "atgen-ray runs list": lambda: list_runs(storage, secret),
+        "atgen-ray runs show": lambda: show_run(one, storage, secret),
+        "report, without the picks": lambda: view_run(one, journal, storage, selection=False),
         "GET / (dashboard)": read("/"),
         "GET /parts/runs (polled)": read("/parts/runs"),
         "GET /metrics": read("/metrics"),
@@ -94,11 +190,16 @@ def time_views(
         "GET /readyz (journal's part)": control.check,
     }
     rows = [{"view": name} | _time(view, repeats) for name, view in views.items()]
-    one = journal.runs()[0].name
+    spent = sa.select(sa.func.sum(sa.func.coalesce(ledger.c.paid, ledger.c.held)))
+
+    def sum_ledger() -> None:
+        with journal.database.reading() as connection:
+            connection.execute(spent.where(ledger.c.run == one)).scalar_one()
+
     return [
         *rows,
-        {"view": "peer: all labels of one run read"}
-        | _time(lambda: journal.annotations(one), repeats),
+        {"view": "peer: the ledger summed, as a budget was checked before"} | _time(sum_ledger, 3),
+        {"view": "peer: all labels of one run read"} | _time(lambda: journal.annotations(one), 1),
     ]
 
 
@@ -126,12 +227,28 @@ def open_database(kind: str) -> Iterator[tuple[str, str | None]]:
 
 
 def tabulate(rows: list[dict[str, Any]]) -> str:
-    """A Markdown table."""
-    lines = ["| database | view | median ms | longest ms |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {row['database']} | {row['view']} | {row['median_ms']} | {row['longest_ms']} |"
-        for row in rows
+    """A Markdown table: milliseconds by size, and the exponent of growth between the first and the
+    last.
+    """
+    sizes = sorted({row["labels"] for row in rows})
+    heads = [f"{size:,} labels: median ms (longest)" for size in sizes]
+    lines = [
+        "| " + " | ".join(["database", "view", *heads, "growth"]) + " |",
+        "| --- " * (len(sizes) + 3) + "|",
     ]
+    for database, view in dict.fromkeys((row["database"], row["view"]) for row in rows):
+        mine = [row for row in rows if (row["database"], row["view"]) == (database, view)]
+        found = {row["labels"]: row for row in mine}
+        cells = [
+            f"{found[size]['median_ms']} ({found[size]['longest_ms']})" if size in found else ""
+            for size in sizes
+        ]
+        first, last = (found.get(size) for size in (sizes[0], sizes[-1]))
+        growth = ""
+        if first and last and len(sizes) > 1:
+            times = last["median_ms"] / max(first["median_ms"], 0.1)
+            growth = f"{math.log(times) / math.log(sizes[-1] / sizes[0]):.2f}"
+        lines.append("| " + " | ".join([database, view, *cells, growth]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -139,29 +256,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--labels", type=int, default=1_000_000)
+    parser.add_argument("--labels", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--entries", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/journal"))
     given = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for kind in ("sqlite", "postgresql") if given.postgres else ("sqlite",):
-        with open_database(kind) as (storage, url):
-            journal = Journal(url or f"sqlite:///{storage}/atgen.db")
-            started = time.perf_counter()
-            fill(journal, given.runs, given.labels)
-            print(f"{kind}: filled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-            rows += [
-                {"database": kind} | row for row in time_views(journal, storage, url, given.repeats)
-            ]
+        for labels in sorted(given.labels):
+            size = {"database": kind, "labels": labels}
+            with open_database(kind) as (storage, url):
+                journal = Journal(url or f"sqlite:///{storage}/atgen.db")
+                started = time.perf_counter()
+                name = fill(journal, labels, given.entries)
+                print(f"{size}: filled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+                found = time_acts(journal, name, given.repeats)
+                found += time_views(journal, storage, url, given.repeats)
+                rows += [size | row for row in found]
+                journal.close()
             print(tabulate(rows), flush=True)
-            journal.close()
     slow = [
         row for row in rows if row["median_ms"] >= LIMIT_MS and not row["view"].startswith("peer")
     ]
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    result = {"runs": given.runs, "labels": given.labels, "limit_ms": LIMIT_MS, "rows": rows}
+    result = {"entries": given.entries, "limit_ms": LIMIT_MS, "rows": rows}
     given.output.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
     given.output.with_suffix(".md").write_text(tabulate(rows))
     sys.exit(f"{len(slow)} views took {LIMIT_MS} ms or more" if slow else 0)

@@ -4,20 +4,22 @@ run.
     python benchmarks/selection.py [--quick] [--largest N] [--only CASE ...] [--output FOLDER]
 
 Writes selection.json, selection.md and selection.png into the folder. Every measurement is made in
-a process of its own, so that its peak memory is its own. Peers: submodlib (lazy greedy on a dense
-kernel), a loop over scipy's Jensen-Shannon distance, and a dense similarity matrix. `pip install -e
-.[dev]` brings them.
+a process of its own, with its own Ray for large pools, so that its peak memory is its own. Peers:
+submodlib (lazy greedy on a dense kernel), a loop over scipy's Jensen-Shannon distance, and a dense
+similarity matrix. `pip install -e .[dev]` brings them.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -65,9 +67,35 @@ def run_child(settings: Result) -> Result:
 
 
 def measure(case: str, **settings: Any) -> Result:
-    found = CASES[case](**settings)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
-    return settings | found | {"peak_gb": round(peak, 2)}
+    with ThreadPoolExecutor() as threads:
+        done = Event()
+        used = threads.submit(watch_processes, done)
+        try:
+            found = CASES[case](**settings)
+        finally:
+            done.set()
+    return settings | found | used.result()
+
+
+def watch_processes(done: Event) -> Result:
+    """The most memory in GB that this process and all below it held together until `done` (what
+    they share is counted once), and the seconds that processors worked for them, imports included:
+    on a machine that others use these say more than the clock.
+    """
+    import psutil
+
+    peak = 0
+    worked: dict[int, float] = {}
+    while not done.wait(0.5) or not peak:
+        here = psutil.Process()
+        held = 0
+        for process in (here, *here.children(recursive=True)):
+            with suppress(psutil.Error):
+                held += process.memory_full_info().pss
+                times = process.cpu_times()
+                worked[process.pid] = times.user + times.system
+        peak = max(peak, held)
+    return {"peak_gb": round(peak / 2**30, 2), "cpu_seconds": round(sum(worked.values()))}
 
 
 def plan_exact(quick: bool, largest: int) -> list[Result]:
@@ -161,15 +189,17 @@ def judge(rows: list[Result]) -> list[Result]:
         ("near exact", "exact", "plain greedy"),
         ("large", "subsample", "greedy on 10,000"),
     ):
+        aim_share = 0.998 if method == "subsample" else 0.98
         for row in (row for row in rows if row["case"] == case and row["method"] != method):
             dense = pick(case, size=row["size"], kind=row["kind"], method=method)
             share = row["value"] / dense["value"]
             found = f"{share:.4f} of {peer_name}, {row['peak_gb']} GB, {row['seconds']} s"
             aim = (
-                f"{row['method']}, {row['size']:,} {row['kind']}: 98% of the value of "
+                f"{row['method']}, {row['size']:,} {row['kind']}: {aim_share:.1%} of the value of "
                 f"{peer_name}, within 8 GB"
             )
-            goals.append({"aim": aim, "found": found, "met": row["peak_gb"] < 8 and share > 0.98})
+            met = row["peak_gb"] < 8 and share > aim_share
+            goals.append({"aim": aim, "found": found, "met": met})
     if big := pick("idds", size=100_000):
         found = f"{big['peak_gb']} GB, {big['seconds']} s"
         goals.append(
@@ -217,8 +247,8 @@ def describe_machine() -> Result:
 
 def tabulate(report: Result) -> str:
     lines = [
-        "| case | size | count | kind | method | seconds | peak GB | value |",
-        "|---|---|---|---|---|---|---|---|",
+        "| case | size | count | kind | method | seconds | CPU seconds | peak GB | value | best |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
         value = f"{row['value']:.5f}" if "value" in row else ""
@@ -229,9 +259,8 @@ def tabulate(report: Result) -> str:
             row.get("kind", ""),
             row["method"],
         ]
-        lines.append(
-            "| " + " | ".join(map(str, [*cells, row["seconds"], row["peak_gb"], value])) + " |"
-        )
+        cells += [row["seconds"], row["cpu_seconds"], row["peak_gb"], value, row.get("bound", "")]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += ["", "| aim | found | met |", "|---|---|---|"]
     lines += [
         f"| {goal['aim']} | {goal['found']} | {'yes' if goal['met'] else 'no'} |"

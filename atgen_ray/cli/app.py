@@ -6,6 +6,7 @@ Exit status: 0 finished, 2 a mistake in the input, 3 stopped with everything sav
 import json
 import sys
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,7 +89,7 @@ def select(
     selection.strategy=facility_location
     """
     from atgen_ray.core.locations import check_output
-    from atgen_ray.runs.queries import export_selection
+    from atgen_ray.runs.queries import export_selection, find_bound
 
     check_output(output)
     config = configure_selection(source, count, overrides or (), storage, name)
@@ -97,6 +98,7 @@ def select(
         _show_end(config, end.status, end.message, as_json)
         raise typer.Exit(STOPPED)
     written, pool = export_selection(config.name, config.storage, output)
+    bound = find_bound(config.name, config.storage)
     if as_json:
         found = {
             "type": "end",
@@ -105,9 +107,12 @@ def select(
             "selected": written,
             "pool": pool,
             "output": str(output),
+            "bound": None if bound is None else asdict(bound),
         }
         typer.echo(json.dumps(found))
     else:
+        if bound is not None:
+            typer.echo(f"coverage of the pool: {bound}")
         typer.echo(f"{written} of {pool} examples selected: {output}")
 
 

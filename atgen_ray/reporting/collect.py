@@ -17,6 +17,7 @@ from atgen_ray.core.records import DeadLetter
 from atgen_ray.reporting.diagnostics import PoolMap, Query, RoundDiagnostics, diagnose_rounds
 from atgen_ray.reporting.examples import build_examples, read_scores
 from atgen_ray.reporting.run_view import Estimate, Pick, PlanView, RoundView, RunView, TrainingView
+from atgen_ray.selection import read_bound
 from atgen_ray.store.layout import ATTEMPTS, round_folder
 from atgen_ray.store.run_folder import RunFolder
 
@@ -171,6 +172,11 @@ def _read_selection(folder: RunFolder, number: int) -> list[Row]:
     return folder.read_table(path).sort_by("rank").to_pylist() if folder.exists(path) else []
 
 
+def _read_bound(folder: RunFolder, number: int) -> str | None:
+    bound = read_bound(folder.read_table(_in_round(number, "selection.parquet"), ["id"]))
+    return None if bound is None else str(bound)
+
+
 def _diagnose(
     folder: RunFolder,
     selections: dict[int, list[Row]],
@@ -254,6 +260,7 @@ def _build_round(
         picks=picks,
         training=training and _read_training(training),
         diagnostics=diagnostics.get(number),
+        bound=_read_bound(folder, number) if picked else None,
         few_shot=_read_estimates(row.get("few_shot_metrics")),
     )
 

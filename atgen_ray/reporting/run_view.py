@@ -70,6 +70,7 @@ class RoundView:
     picks: list[Pick]
     training: TrainingView | None
     diagnostics: RoundDiagnostics | None
+    bound: str | None = None  # how near the batch is to the best one, where that is known
     # Of the untuned model that is shown labels of this round in its prompt.
     few_shot: dict[str, Estimate] = field(default_factory=dict)
 

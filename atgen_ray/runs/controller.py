@@ -51,6 +51,7 @@ from atgen_ray.runs.stopping import SELECTED, find_stop
 from atgen_ray.runs.stored_selection import read_examples, read_vectors
 from atgen_ray.runs.takeover import take_over
 from atgen_ray.runs.tracking import Tracking
+from atgen_ray.selection import read_bound
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import STEP, WARNING, Journal, Lease
 from atgen_ray.store.layout import round_folder
@@ -292,7 +293,11 @@ class Controller:
             self._folder.write_table(path, picks)
             progress(picks.num_rows, picks.num_rows)
 
-        self._commit(round, "selection", path, make)
+        def describe() -> dict[str, Any]:
+            bound = read_bound(self._folder.read_table(path, ["id"]))
+            return {} if bound is None else {"bound": asdict(bound)}
+
+        self._commit(round, "selection", path, make, describe)
 
     def annotate_batch(self, round: int) -> None:
         """Label the query batch, except what the journal has already.
@@ -499,9 +504,16 @@ class Controller:
         raise UserError(f"the run ends without a label ({reason}).{first}")
 
     def _commit(
-        self, round: int, step: str, output: str | None, make: Callable[[Progress], None]
+        self,
+        round: int,
+        step: str,
+        output: str | None,
+        make: Callable[[Progress], None],
+        describe: Callable[[], dict[str, Any]] = dict,
     ) -> None:
-        """Do a step unless its output exists, then record it in the journal."""
+        """Do a step unless its output exists, then record it in the journal, with what `describe`
+        says of the output.
+        """
         if (round, step) in self._committed:
             return
         self._tracker.start_step(round, step)
@@ -513,6 +525,7 @@ class Controller:
             "output": output,
             "rows": self._tracker.snapshot()["total"],
             "reused_seconds": self._reused,
+            **describe(),
         }
         self._journal.append(self._lease, STEP, round, step, payload, time.monotonic() - started)
         self._committed.add((round, step))

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+    from atgen_ray.selection import Bound
+
 FORMATS = ("jsonl", "parquet", "csv", "huggingface")
 
 
@@ -218,6 +220,14 @@ def export_selection(name: str, storage: str, output: Path) -> tuple[int, int]:
     rows = read_picks(folder, 1)
     _write(rows, output, "jsonl")
     return len(rows), folder.count_rows("pool.parquet")
+
+
+def find_bound(name: str, storage: str) -> "Bound | None":
+    """Return how near the first batch of the run is to the best one; None if that is not known."""
+    from atgen_ray.selection import read_bound  # with all strategies, which no other query needs
+
+    path = f"{round_folder(1)}/selection.parquet"
+    return read_bound(RunFolder(storage, name).read_table(path, ["id"]))
 
 
 def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ returns a table of ten rows with id, rank, score and the parts of the score.
 """
 
 from atgen_ray.selection.batch import BrokenStrategyError, find_needs, find_strategy, select_batch
+from atgen_ray.selection.bounds import read_bound
+from atgen_ray.selection.kernels.bound import Bound
 from atgen_ray.selection.registry import STRATEGIES, explain_strategy
 from atgen_ray.selection.strategy import (
     Candidates,
@@ -23,6 +25,7 @@ from atgen_ray.selection.vectors import Embeddings, States
 
 __all__ = [
     "STRATEGIES",
+    "Bound",
     "BrokenStrategyError",
     "Candidates",
     "Embeddings",
@@ -36,5 +39,6 @@ __all__ = [
     "explain_strategy",
     "find_needs",
     "find_strategy",
+    "read_bound",
     "select_batch",
 ]

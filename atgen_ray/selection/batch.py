@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from atgen_ray.core.errors import PoolExhausted, UserError, nearest
 from atgen_ray.core.records import SELECTION_SCHEMA
+from atgen_ray.selection.bounds import attach_bound
 from atgen_ray.selection.features import Features, FeatureTable, align
 from atgen_ray.selection.kernels.draws import draw_uniform
 from atgen_ray.selection.kernels.executor import Executor, InProcessExecutor
@@ -86,6 +87,9 @@ def select_batch(
     labels: `labels`, the answer by id, of the labelled examples.
     states: `states` of U, one vector an example from the current model; of labelled examples where
         known. Without them a list column `state` of `features` is read.
+
+    Where the strategy can say how near its picks are to the best ones, `read_bound` reads that from
+    the table.
 
     The result depends on these sets alone: row order, the chunks of tables and the `workers` (by
     default this process) never matter, and ties break by id.
@@ -368,4 +372,4 @@ def _tabulate(picks: Picks, filled: list[str]) -> pa.Table:
         "score": [*scores, *([least] * len(filled))],
         "parts": [*(list(row.items()) for row in parts), *([[(FILLED, 1.0)]] * len(filled))],
     }
-    return pa.table(columns, schema=SELECTION_SCHEMA)
+    return attach_bound(pa.table(columns, schema=SELECTION_SCHEMA), picks.bound)

@@ -82,11 +82,9 @@ class RayWorkers:
                 ray.cancel(ref, force=True)
         return [found[index] for index in range(len(calls))]
 
-    def cover(
-        self, vectors: Vectors, parts: Sequence[Any], megabytes: int, follow: bool = True
-    ) -> Coverage:
+    def cover(self, vectors: Vectors, parts: Sequence[Any], megabytes: int) -> Coverage:
         """Return facility location over `parts`, divided among at most `count` actors."""
-        return ShardedCoverage(vectors, parts, self.count, megabytes, self._cpus, follow)
+        return ShardedCoverage(vectors, parts, self.count, megabytes, self._cpus)
 
 
 class ShardedCoverage:
@@ -103,7 +101,6 @@ class ShardedCoverage:
         count: int,
         megabytes: int,
         cpus: float,
-        follow: bool = True,
     ) -> None:
         """Start at most `count` actors, each with some of `parts` (references to a `Part`) and
         reserving `cpus`.
@@ -111,7 +108,7 @@ class ShardedCoverage:
         self.size = len(vectors)
         self._cpus = cpus
         self._shares = [parts[start::count] for start in range(min(count, len(parts)))]
-        self._given = ray.put(vectors), max(1, megabytes // len(self._shares)), follow
+        self._given = ray.put(vectors), max(1, megabytes // len(self._shares))
         self._chosen: list[int] = []
         self._actors = self._start_actors()
         self._ground: int = sum(self._ask("measure"))
@@ -154,8 +151,8 @@ class ShardedCoverage:
 class _Shard:
     """Actor that holds some parts of the ground and how well each row of them is covered so far."""
 
-    def __init__(self, vectors: Vectors, megabytes: int, follow: bool, *parts: Part) -> None:
-        self._coverage = PartsCoverage(vectors, parts, megabytes, follow)
+    def __init__(self, vectors: Vectors, megabytes: int, *parts: Part) -> None:
+        self._coverage = PartsCoverage(vectors, parts, megabytes)
 
     def measure(self) -> int:
         return self._coverage.ground

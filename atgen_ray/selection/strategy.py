@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.core.errors import nearest
 from atgen_ray.selection.features import Features
+from atgen_ray.selection.kernels.bound import Bound
 from atgen_ray.selection.kernels.executor import Executor, InProcessExecutor
 
 # How a strategy is computed on a pool in blocks; its picks are the same whatever the blocks.
@@ -178,12 +179,13 @@ class Picks:
     other.
 
     `scores` and every part have shape (k,). The strategy breaks ties by id: it takes the first of
-    equal candidates.
+    equal candidates. `bound` says how near the picks are to the best ones, where that is known.
     """
 
     ids: tuple[str, ...]
     scores: Numbers
     parts: dict[str, Numbers] = field(default_factory=dict)
+    bound: Bound | None = None
 
 
 Select = Callable[[Candidates, Any, int], Scores | Picks]

@@ -31,7 +31,7 @@ from atgen_ray.store.database import Database
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import open_storage
 from atgen_ray.store.tables import annotations, controllers, dead_letters, events, runs
-from atgen_ray.store.totals import RunTotals, add_labels, count_by_round, list_totals
+from atgen_ray.store.totals import NewLabel, RunTotals, add_labels, count_by_round, list_totals
 
 Status = Literal["created", "running", "finished", "stopped", "failed"]
 STEP = "step"  # an event: a step of a round is committed
@@ -448,9 +448,14 @@ class Journal:
             for annotation in new
         ]
         entered = self._insert_new(
-            connection, annotations, rows, annotations.c.example_id, annotations.c.dollars
+            connection,
+            annotations,
+            rows,
+            annotations.c.example_id,
+            annotations.c.annotator,
+            annotations.c.dollars,
         )
-        add_labels(connection, run, round, [(example, dollars) for example, dollars in entered])
+        add_labels(connection, run, round, [NewLabel(*label) for label in entered])
         return len(entered)
 
     def annotations(

@@ -8,6 +8,7 @@ known.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,8 +18,8 @@ import sqlalchemy as sa
 from atgen_ray.config import StoppingConfig
 from atgen_ray.core.money import NANO, scale
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.tables import annotations, ledger, totals
-from atgen_ray.store.totals import add_held, add_paid, find_keys
+from atgen_ray.store.tables import ledger, totals
+from atgen_ray.store.totals import add_held, add_paid, find_held
 
 Scope = Literal["run", "round"]
 
@@ -109,20 +110,17 @@ class Ledger:
             for each in entries
         ]
         if rows:
-            add_held(
-                connection, self._run, round, [(each.example_id, each.held) for each in entries]
-            )
+            amounts = [(each.example_id, each.held) for each in entries]
+            add_held(connection, self._run, round, annotator, amounts)
             connection.execute(sa.insert(ledger), rows)
 
     def find(self, connection: sa.Connection, keys: Sequence[str]) -> set[str]:
         """Return those of `keys` that are in the ledger."""
-        return find_keys(connection, self._run, keys)
+        return set(find_held(connection, self._run, keys))
 
     def read_held(self, connection: sa.Connection, keys: Sequence[str]) -> dict[str, int]:
         """Return what was held for those of `keys` that are in the ledger, settled or not."""
-        query = sa.select(ledger.c.key, ledger.c.held).where(ledger.c.run == self._run)
-        wanted = set(keys)
-        return {str(key): int(held) for key, held in connection.execute(query) if key in wanted}
+        return find_held(connection, self._run, keys)
 
     def settle(self, connection: sa.Connection, paid: Mapping[str, int]) -> None:
         """Replace what is held by what was `paid`, by key; 0 releases it. A settled entry stays as
@@ -142,10 +140,10 @@ class Ledger:
 
     def used(self, connection: sa.Connection, scope: Scope, round: int) -> int:
         """Return what the run, or its `round`, has paid and holds, in billionths of a dollar."""
-        mine = ledger.c.run == self._run
+        mine = totals.c.run == self._run
         if scope == "round":
-            mine &= ledger.c.round == round
-        used = sa.select(sa.func.sum(sa.func.coalesce(ledger.c.paid, ledger.c.held))).where(mine)
+            mine &= totals.c.round == round
+        used = sa.select(sa.func.sum(totals.c.paid + totals.c.held)).where(mine)
         return int(connection.execute(used).scalar_one() or 0)
 
     def _room(self, connection: sa.Connection, scope: Scope, round: int) -> int | None:
@@ -166,11 +164,12 @@ def read_inherited(journal: Journal, run: str) -> dict[int, float]:
     """Return the dollars by round that other runs paid for labels which this one has taken over;
     they count against no budget.
     """
-    inherited = sa.select(totals.c.round, totals.c.inherited).where(
+    inherited = sa.select(totals.c.round, sa.func.sum(totals.c.inherited)).where(
         (totals.c.run == run) & (totals.c.inherited > 0)
     )
     with journal.database.reading() as connection:
-        return {round: nano / NANO for round, nano in connection.execute(inherited)}
+        found = connection.execute(inherited.group_by(totals.c.round))
+        return {round: int(nano) / NANO for round, nano in found}
 
 
 def read_cost(journal: Journal, run: str) -> dict[int, float]:
@@ -189,36 +188,18 @@ def read_accounts(journal: Journal, run: str) -> list[Account]:
     """Return the ledger by round and annotator; labels outside the ledger count with their own
     price.
     """
-    # Two queries: entries of the ledger, and labels whose example has none.
-    held = sa.func.sum(sa.case((ledger.c.paid.is_(None), ledger.c.held), else_=0))
-    group = (ledger.c.round, ledger.c.annotator)
-    inherited = sa.func.sum(ledger.c.inherited)
-    entered = sa.select(*group, sa.func.count(), sa.func.sum(ledger.c.paid), held, inherited).where(
-        ledger.c.run == run
-    )
-    labels = (annotations.c.round, annotations.c.annotator)
-    other = sa.select(*labels, sa.func.count(), sa.func.sum(annotations.c.dollars)).where(
-        _unentered(run)
-    )
+    query = sa.select(totals).where(totals.c.run == run)
+    query = query.order_by(totals.c.round, totals.c.annotator)
     with journal.database.reading() as connection:
-        accounts = [
-            Account(
-                round,
-                annotator,
-                count,
-                int(paid or 0) / NANO,
-                int(on_hold or 0) / NANO,
-                int(others or 0) / NANO,
-            )
-            for round, annotator, count, paid, on_hold, others in connection.execute(
-                entered.group_by(*group)
-            )
-        ]
-        accounts += [
-            Account(round, annotator, count, float(dollars), 0.0)
-            for round, annotator, count, dollars in connection.execute(other.group_by(*labels))
-        ]
-    return sorted(accounts, key=lambda account: (account.round, account.annotator))
+        rows = connection.execute(query).all()
+    accounts = []
+    for row in rows:
+        if row.entries:
+            amounts = (nano / NANO for nano in (row.paid, row.held, row.inherited))
+            accounts.append(Account(row.round, row.annotator, row.entries, *amounts))
+        if row.outside:
+            accounts.append(Account(row.round, row.annotator, row.outside, row.unledgered, 0.0))
+    return accounts
 
 
 def read_spending(journal: Journal, run: str) -> dict[int, float]:
@@ -226,19 +207,13 @@ def read_spending(journal: Journal, run: str) -> dict[int, float]:
 
     A label whose example is not in the ledger counts with its own price.
     """
-    query = sa.select(totals.c.round, totals.c.paid, totals.c.unledgered).where(totals.c.run == run)
+    sums = (sa.func.sum(totals.c.paid), sa.func.sum(totals.c.unledgered))
+    query = sa.select(totals.c.round, *sums).where(totals.c.run == run)
     with journal.database.reading() as connection:
         return {
-            round: int(nano) / NANO + outside for round, nano, outside in connection.execute(query)
+            round: int(nano) / NANO + outside
+            for round, nano, outside in connection.execute(query.group_by(totals.c.round))
         }
-
-
-def _unentered(run: str) -> sa.ColumnElement[bool]:
-    """Return the condition for labels of the run whose example is not in the ledger."""
-    entered = sa.select(ledger.c.key).where(
-        (ledger.c.run == annotations.c.run) & (ledger.c.example_id == annotations.c.example_id)
-    )
-    return (annotations.c.run == run) & ~entered.exists()
 
 
 def read_paid(journal: Journal, run: str, annotator: str, round: int) -> dict[str, int]:
@@ -246,10 +221,13 @@ def read_paid(journal: Journal, run: str, annotator: str, round: int) -> dict[st
     dollar.
     """
     mine = (ledger.c.run == run) & (ledger.c.annotator == annotator) & (ledger.c.round == round)
-    paid = sa.func.sum(sa.func.coalesce(ledger.c.paid, 0))
-    query = sa.select(ledger.c.example_id, paid).where(mine).group_by(ledger.c.example_id)
+    query = sa.select(ledger.c.example_id, sa.func.coalesce(ledger.c.paid, 0)).where(mine)
+    # Summed here: to group them by example, SQLite would read those of all rounds.
+    paid: Counter[str] = Counter()
     with journal.database.reading() as connection:
-        return {str(id_): int(nano) for id_, nano in connection.execute(query)}
+        for example, nano in connection.execute(query):
+            paid[example] += nano
+    return dict(paid)
 
 
 def format_dollars(nano: int) -> str:

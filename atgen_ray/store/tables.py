@@ -71,6 +71,8 @@ annotations = sa.Table(
     sa.Column("time", sa.Double, nullable=False),
     sa.UniqueConstraint("run", "example_id", "annotator"),
 )
+# The labels of some rounds are read without a look at those of the others.
+sa.Index("annotations_by_round", annotations.c.run, annotations.c.round, annotations.c.id)
 
 dead_letters = sa.Table(
     "dead_letters",
@@ -101,17 +103,22 @@ ledger = sa.Table(
 )
 
 sa.Index("ledger_examples", ledger.c.run, ledger.c.example_id)
+sa.Index("ledger_rounds", ledger.c.run, ledger.c.round, ledger.c.annotator)
 
-# Sums over the labels and the ledger of a run by round; `store/totals.py` keeps them up to date.
+# Sums over the labels and the ledger of a run by round and annotator; `store/totals.py` keeps them
+# up to date.
 totals = sa.Table(
     "totals",
     TABLES,
     sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
     sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("annotator", sa.String, primary_key=True),
     sa.Column("labels", sa.BigInteger, nullable=False),
+    sa.Column("entries", sa.BigInteger, nullable=False),  # of the ledger
     sa.Column("paid", sa.BigInteger, nullable=False),  # billionths of a dollar, as `held`
     sa.Column("held", sa.BigInteger, nullable=False),
-    # Dollars of labels whose example is not in the ledger.
+    # Labels whose example is not in the ledger, and their dollars.
+    sa.Column("outside", sa.BigInteger, nullable=False),
     sa.Column("unledgered", sa.Double, nullable=False),
     sa.Column("inherited", sa.BigInteger, nullable=False),
 )
@@ -130,6 +137,16 @@ shards = sa.Table(
     sa.Column("status", sa.String, nullable=False),  # as the provider last said it
     sa.Column("done", sa.Boolean, nullable=False),  # all its answers are in `requests`
     sa.Column("time", sa.Double, nullable=False),
+)
+
+# Those under way, which are few: a run that asks one by one has a shard for each request.
+_UNDER_WAY = ~shards.c.done
+sa.Index(
+    "open_shards",
+    shards.c.run,
+    shards.c.time,
+    sqlite_where=_UNDER_WAY,
+    postgresql_where=_UNDER_WAY,
 )
 
 # A request to an annotating model, entered before it is sent, and its raw response.

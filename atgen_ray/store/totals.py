@@ -1,8 +1,8 @@
-"""Totals of each run by round, labels and money, kept up to date as they change.
+"""Totals of each run by round and annotator, labels and money, kept up to date as they change.
 
 The rows of `totals` change in the transaction that enters labels or moves money, under the run's
-lock. So they always equal a count over `annotations` and `ledger`, and listing runs reads neither
-of these tables.
+lock. So they always equal a count over `annotations` and `ledger`, and neither listing runs nor a
+look at a budget reads these tables.
 """
 
 from collections import Counter, defaultdict
@@ -16,7 +16,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from atgen_ray.core.money import NANO
 from atgen_ray.store.tables import annotations, events, ledger, runs, totals
 
-COUNTED = ("labels", "paid", "held", "unledgered", "inherited")
+KEY = ("run", "round", "annotator")
+COUNTED = ("labels", "entries", "paid", "held", "outside", "unledgered", "inherited")
 PIECE = 10_000  # ids in one statement: databases limit the number of parameters
 
 
@@ -36,21 +37,31 @@ class RunTotals:
     changed: float
 
 
-def add_labels(
-    connection: sa.Connection, run: str, round: int, new: Sequence[tuple[str, float]]
-) -> None:
-    """Count labels that this transaction entered, given as pairs of example id and price in
-    dollars.
-    """
-    if not new:
-        return
-    entered = _find_entered(connection, run, [example for example, _ in new])
-    outside = sum(dollars for example, dollars in new if example not in entered)
-    _add(connection, run, round, labels=len(new), unledgered=outside)
+@dataclass(frozen=True)
+class NewLabel:
+    """A label that a transaction entered, with its own price in dollars."""
+
+    example_id: str
+    annotator: str
+    dollars: float
+
+
+def add_labels(connection: sa.Connection, run: str, round: int, new: Sequence[NewLabel]) -> None:
+    """Count labels that this transaction entered."""
+    entered = _find_entered(connection, run, [label.example_id for label in new])
+    for annotator in dict.fromkeys(label.annotator for label in new):
+        mine = [label for label in new if label.annotator == annotator]
+        prices = [label.dollars for label in mine if label.example_id not in entered]
+        amounts = {"labels": len(mine), "outside": len(prices), "unledgered": sum(prices)}
+        _add(connection, run, round, annotator, **amounts)
 
 
 def add_held(
-    connection: sa.Connection, run: str, round: int, entries: Sequence[tuple[str, int]]
+    connection: sa.Connection,
+    run: str,
+    round: int,
+    annotator: str,
+    entries: Sequence[tuple[str, int]],
 ) -> None:
     """Count money that is about to be held: pairs of example id and billionths of a dollar.
 
@@ -58,36 +69,43 @@ def add_held(
     """
     if not entries:
         return
-    for at, dollars in _price_outside(connection, run, [example for example, _ in entries]).items():
-        _add(connection, run, at, unledgered=-dollars)
-    _add(connection, run, round, held=sum(held for _, held in entries))
+    examples = sorted({example for example, _ in entries})
+    for piece in _pieces(examples):
+        _count_outside(connection, run, annotations.c.example_id.in_(piece), -1)
+    held = sum(held for _, held in entries)
+    _add(connection, run, round, annotator, entries=len(entries), held=held)
 
 
 def add_paid(connection: sa.Connection, run: str, paid: Mapping[str, int]) -> None:
     """Count money that is about to be settled, by key; entries that are settled already do not
     count again.
     """
-    moved: dict[int, Counter[str]] = defaultdict(Counter)
-    columns = sa.select(ledger.c.key, ledger.c.round, ledger.c.held)
+    moved: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
+    columns = sa.select(ledger.c.key, ledger.c.round, ledger.c.annotator, ledger.c.held)
     for piece in _pieces(list(paid)):
         open_entries = (ledger.c.run == run) & ledger.c.paid.is_(None) & ledger.c.key.in_(piece)
-        for key, round, held in connection.execute(columns.where(open_entries)):
-            moved[round]["held"] -= held
-            moved[round]["paid"] += paid[key]
-    for round, amounts in moved.items():
-        _add(connection, run, round, **amounts)
+        for key, round, annotator, held in connection.execute(columns.where(open_entries)):
+            moved[round, annotator]["held"] -= held
+            moved[round, annotator]["paid"] += paid[key]
+    for (round, annotator), amounts in moved.items():
+        _add(connection, run, round, annotator, **amounts)
 
 
 def count_inherited(connection: sa.Connection, run: str) -> None:
     """Count what other runs paid, once it stands in the ledger of a run that took their labels
-    over. To be called once a run.
+    over. To be called once a run, after its labels were entered.
     """
-    amount = sa.func.sum(ledger.c.inherited).label("amount")
-    inherited = sa.select(ledger.c.round, amount).where(
-        (ledger.c.run == run) & ledger.c.inherited.is_not(None)
+    entered = sa.select(
+        ledger.c.round, ledger.c.annotator, sa.func.count(), sa.func.sum(ledger.c.inherited)
     )
-    for round, nano in connection.execute(inherited.group_by(ledger.c.round)).all():
-        _add(connection, run, round, inherited=int(nano))
+    inherited = entered.where((ledger.c.run == run) & ledger.c.inherited.is_not(None))
+    group = (ledger.c.round, ledger.c.annotator)
+    for round, annotator, count, nano in connection.execute(inherited.group_by(*group)).all():
+        _add(connection, run, round, annotator, entries=count, inherited=int(nano))
+    # All labels were outside the ledger when they were entered.
+    mine = totals.c.run == run
+    connection.execute(sa.update(totals).where(mine).values(outside=0, unledgered=0.0))
+    _count_outside(connection, run, sa.true(), 1)
 
 
 def list_totals(connection: sa.Connection, run: str | None = None) -> list[RunTotals]:
@@ -126,18 +144,21 @@ def list_totals(connection: sa.Connection, run: str | None = None) -> list[RunTo
 
 def count_by_round(connection: sa.Connection, run: str) -> dict[int, int]:
     """Return the number of labels of each round that has any."""
-    query = sa.select(totals.c.round, totals.c.labels).where(
+    counts = sa.select(totals.c.round, sa.func.sum(totals.c.labels)).where(
         (totals.c.run == run) & (totals.c.labels > 0)
     )
-    return {row.round: row.labels for row in connection.execute(query)}
+    return {
+        round: int(labels) for round, labels in connection.execute(counts.group_by(totals.c.round))
+    }
 
 
-def find_keys(connection: sa.Connection, run: str, keys: Sequence[str]) -> set[str]:
-    """Return those of `keys` that are in the run's ledger."""
-    found: set[str] = set()
+def find_held(connection: sa.Connection, run: str, keys: Sequence[str]) -> dict[str, int]:
+    """Return what was held for those of `keys` that are in the run's ledger."""
+    found: dict[str, int] = {}
     for piece in _pieces(keys):
-        query = sa.select(ledger.c.key).where((ledger.c.run == run) & ledger.c.key.in_(piece))
-        found.update(connection.execute(query).scalars())
+        entries = sa.select(ledger.c.key, ledger.c.held)
+        mine = (ledger.c.run == run) & ledger.c.key.in_(piece)
+        found |= {str(key): int(held) for key, held in connection.execute(entries.where(mine))}
     return found
 
 
@@ -152,13 +173,13 @@ def _read(row: sa.Row[*tuple[Any, ...]]) -> RunTotals:
     )
 
 
-def _add(connection: sa.Connection, run: str, round: int, **amounts: float) -> None:
-    """Add `amounts` to the columns of that name of the run's round."""
+def _add(connection: sa.Connection, run: str, round: int, annotator: str, **amounts: float) -> None:
+    """Add `amounts` to the columns of that name of the annotator's row of the round."""
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     values = dict.fromkeys(COUNTED, 0) | amounts
-    statement = insert(totals).values({"run": run, "round": round} | values)
+    statement = insert(totals).values(dict(zip(KEY, (run, round, annotator), strict=True)) | values)
     sums = {name: totals.c[name] + statement.excluded[name] for name in COUNTED}
-    connection.execute(statement.on_conflict_do_update(index_elements=["run", "round"], set_=sums))
+    connection.execute(statement.on_conflict_do_update(index_elements=KEY, set_=sums))
 
 
 def _find_entered(connection: sa.Connection, run: str, examples: Sequence[str]) -> set[str]:
@@ -172,23 +193,24 @@ def _find_entered(connection: sa.Connection, run: str, examples: Sequence[str]) 
     return found
 
 
-def _price_outside(
-    connection: sa.Connection, run: str, examples: Sequence[str]
-) -> dict[int, float]:
-    """Return the dollars by round of labels of those `examples` that the ledger does not hold."""
-    prices: Counter[int] = Counter()
-    group = annotations.c.round
-    priced = sa.select(group, sa.func.sum(annotations.c.dollars)).group_by(group)
+def _count_outside(
+    connection: sa.Connection, run: str, which: sa.ColumnElement[bool], sign: int
+) -> None:
+    """Add `sign` times the labels `which` the ledger does not hold to what is outside it."""
     entered = sa.select(ledger.c.key).where(
         (ledger.c.run == annotations.c.run) & (ledger.c.example_id == annotations.c.example_id)
     )
-    for piece in _pieces(sorted(set(examples))):
-        outside = (
-            (annotations.c.run == run) & annotations.c.example_id.in_(piece) & ~entered.exists()
-        )
-        for round, dollars in connection.execute(priced.where(outside)):
-            prices[round] += dollars
-    return dict(prices)
+    outside = sa.select(annotations.c.round, annotations.c.annotator, annotations.c.dollars).where(
+        (annotations.c.run == run) & which & ~entered.exists()
+    )
+    # Summed here: to group them, SQLite would read all labels by their round.
+    counts: Counter[tuple[int, str]] = Counter()
+    prices: dict[tuple[int, str], float] = defaultdict(float)
+    for round, annotator, dollars in connection.execute(outside):
+        counts[round, annotator] += 1
+        prices[round, annotator] += dollars
+    for key, count in counts.items():
+        _add(connection, run, *key, outside=sign * count, unledgered=sign * prices[key])
 
 
 def _pieces(items: Sequence[str]) -> Iterator[Sequence[str]]:

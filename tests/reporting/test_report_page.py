@@ -13,6 +13,8 @@ from helpers.report_runs import MadeUp, write_run
 
 from atgen_ray.core.records import DeadLetter
 from atgen_ray.reporting import RunView, collect_run, render_page, write_report
+from atgen_ray.selection.bounds import attach_bound
+from atgen_ray.selection.kernels.bound import Bound
 from atgen_ray.store.run_folder import RunFolder
 
 SECTIONS = ("curves", "rounds", "selection", "examples", "time", "letters", "config", "versions")
@@ -99,6 +101,16 @@ def test_selection_says_what_and_why(page: Page, folder: RunFolder, view: RunVie
     assert "How unsure the model was of its own answer" in shown
     assert "random draw" in shown
     assert view.rounds[1].picks[0].text in shown
+
+
+def test_selection_says_how_near_it_is_to_the_best(tmp_path: Path) -> None:
+    folder = write_run(str(tmp_path), "near", MadeUp(rounds=1, strategy="facility_location"))
+    path = "rounds/001/selection.parquet"
+    table = folder.read_table(path)
+    folder.write_table(path, attach_bound(table, Bound(0.9749, 10_000, 50_000)))
+    shown = Page(render_page([collect_run(folder)])).text("A-selection")
+    bound = ">= 97.4 % of the best possible (95 % sure, by 10,000 of 50,000 examples)"
+    assert f"Their coverage is {bound}." in shown
 
 
 def test_examples_show_both_answers_beside_the_references(page: Page, view: RunView) -> None:

@@ -125,7 +125,8 @@ def dump(journal: Journal, run: str) -> dict[str, list[dict[str, Any]]]:
     with journal.database.reading() as connection:
         for name, table in TABLES.tables.items():
             if "run" in table.c:
-                rows = connection.execute(sa.select(table).where(table.c.run == run)).mappings()
+                mine = sa.select(table).where(table.c.run == run)
+                rows = connection.execute(mine.order_by(*table.primary_key)).mappings()
                 without = {"id", "time", "expires"}
                 found[name] = [
                     {key: value for key, value in row.items() if key not in without} for row in rows

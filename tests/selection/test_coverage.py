@@ -1,18 +1,25 @@
 """Facility location against submodlib, apricot and plain greedy on the whole matrix."""
 
+from itertools import combinations
+
 import apricot
 import numpy as np
 import pytest
 from submodlib import FacilityLocationFunction
 
+from atgen_ray.selection.kernels.bound import Bound
 from atgen_ray.selection.kernels.coverage import DenseCoverage, Part, PartsCoverage
 from atgen_ray.selection.kernels.coverage_device import DeviceCoverage
 from atgen_ray.selection.kernels.coverage_sparse import SparseCoverage
-from atgen_ray.selection.kernels.executor import InProcessExecutor
-from atgen_ray.selection.kernels.greedy import maximize, maximize_stochastically
+from atgen_ray.selection.kernels.executor import InProcessExecutor, Steps
+from atgen_ray.selection.kernels.greedy import (
+    maximize,
+    maximize_stochastically,
+    maximize_with_limit,
+)
 from atgen_ray.selection.kernels.neighbors import find_neighbors
-from atgen_ray.selection.kernels.partition import maximize_in_parts
-from atgen_ray.selection.kernels.similarity import compare, quantise
+from atgen_ray.selection.kernels.partition import Pool, maximize_in_parts
+from atgen_ray.selection.kernels.similarity import coarsen, compare, quantise
 
 
 def directions(count, clusters=0, dimensions=24, seed=0):
@@ -145,48 +152,94 @@ def test_sparse_coverage_is_greedy_on_the_matrix_without_distant_pairs(neighbors
         assert (dense[0].tolist(), dense[1].tolist()) == expected
 
 
-def in_parts(
-    vectors, count, parts, proposals=10, megabytes=64, covered=None, weights=None, epsilon=0.05
-):
+def in_parts(vectors, count, parts, proposals=10, covered=None, weights=None):
     order = np.random.default_rng(0).permutation(len(vectors))
     members = [np.sort(part) for part in np.array_split(order, parts)]
     covered = uncovered(vectors) if covered is None else covered
-    return maximize_in_parts(
-        vectors,
-        covered,
-        weights,
-        count,
-        members,
-        proposals,
-        epsilon,
-        64,
-        megabytes,
-        0,
-        InProcessExecutor(),
-    )
+    pool = Pool(vectors, covered, weights, members, InProcessExecutor())
+    return maximize_in_parts(pool, count, proposals, 64)
 
 
 @pytest.mark.parametrize("clusters", [0, 25])
 @pytest.mark.parametrize("proposals", [2, 10])  # with 2, picks are the best of samples
 def test_partition_loses_little(clusters, proposals):
     vectors = directions(1000, clusters)
-    rows, gains = in_parts(vectors, 25, 5, proposals, epsilon=0.001)
+    rows, gains, bound = in_parts(vectors, 25, 5, proposals)
     best = maximize(DenseCoverage(vectors, vectors, uncovered(vectors), None, 64), 25, 64)[1].sum()
     value = (compare(vectors, vectors[rows]).max(axis=1) + 1).sum()
     assert len(set(rows.tolist())) == 25
-    assert gains.sum() == pytest.approx(
-        value
-    )  # what they gain over the whole pool, not over a sample
+    # What they gain over the whole pool, not over a sample.
+    assert gains.sum() == pytest.approx(value, rel=1e-3)
     assert value > 0.98 * best
+    assert bound.share < value / best + 1e-3
 
 
-def test_one_part_is_plain_greedy():
+def test_few_picks_of_one_part_are_plain_greedy_on_coarse_similarities():
     vectors, weights = directions(200), np.random.default_rng(1).random(200)
     covered = compare(vectors, directions(3, seed=4)).max(axis=1)
-    found = in_parts(vectors, 200, 1, covered=covered, weights=weights)
-    expected = maximize(DenseCoverage(vectors, vectors, covered, weights, 1), 200, 64)
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_array_equal(found[1], expected[1])
+    rows, gains, bound = in_parts(vectors, 8, 1, covered=covered, weights=weights)
+    coarse = coarsen(vectors)
+    expected = maximize_with_limit(DenseCoverage(coarse, coarse, covered, weights, 1), 8, 64)
+    np.testing.assert_array_equal(rows, expected[0])
+    np.testing.assert_array_equal(gains, expected[1])
+    assert expected[1].sum() / expected[2] <= bound.share < 1  # it looks for better prices
+    assert (bound.measured, bound.pool) == (200, 200)
+
+
+def test_what_occurs_many_times_is_picked_once():
+    """Nine of ten examples are one of twenty; parts propose the same ones again and again."""
+    few, rest = directions(20, seed=1), directions(100, seed=2)
+    vectors = np.concatenate([np.repeat(few, 45, axis=0), rest])
+    rows, gains, _ = in_parts(vectors, 40, 5)
+    assert len(set(rows.tolist())) == 40
+    assert len(np.unique(vectors[rows], axis=0)) == 40
+    assert set(map(bytes, few)) <= set(map(bytes, vectors[rows]))
+    # There are not as many different ones as are wanted: the others add nothing.
+    rows, gains, bound = in_parts(vectors[:900], 30, 5)
+    assert len(set(rows.tolist())) == 30
+    assert gains[20:].tolist() == [0.0] * 10
+    assert bound.share == 1
+
+
+def best_of_all(similarity, covered, weights, count):
+    """What the best `count` columns add, by looking at all sets of them."""
+    return max(
+        (weights * np.maximum(similarity[:, [*columns]].max(axis=1) - covered, 0)).sum()
+        for columns in combinations(range(similarity.shape[1]), count)
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_no_batch_adds_more_than_the_limit(count, seed):
+    vectors, weights = directions(18, 6 * (seed % 2), 6, seed), np.ones(18)
+    covered = compare(vectors, directions(1, dimensions=6, seed=9))[:, 0]
+    best = best_of_all(compare(vectors, vectors), covered, weights, count)
+    dense = DenseCoverage(vectors, vectors, covered, weights, 64, follow=seed < 2)
+    _, gains, limit = maximize_with_limit(dense, count, 4)
+    assert gains.sum() <= best <= limit + 1e-9
+    assert limit == pytest.approx(best) or count > 1
+    _, found, bound = in_parts(vectors, count, 1, covered=covered, weights=weights)
+    coarse = compare(coarsen(vectors), coarsen(vectors))
+    best = best_of_all(coarse, covered, weights, count)
+    assert bound.share <= found.sum() / best + 1e-6
+    assert bound.share > 0.8
+
+
+def test_a_bound_by_a_sample_says_so_and_is_careful():
+    vectors = directions(3000, 40)
+    pool = Pool(vectors, uncovered(vectors), None, [np.arange(3000)], InProcessExecutor())
+    batch = maximize_in_parts(pool, 40, 10, 64)[0]
+    whole = pool.bound(batch, np.arange(3000), Steps(InProcessExecutor(), 1))
+    shares = []
+    for seed in range(20):
+        rows = np.sort(np.random.default_rng(seed).choice(3000, 400, replace=False))
+        bound = pool.bound(batch, rows, Steps(InProcessExecutor(), 1))
+        shares.append(bound.share)
+        assert "95 % sure, by 400 of 3,000 examples" in str(bound)
+    assert 0.9 * whole.share < np.mean(shares) < whole.share
+    assert np.mean(np.array(shares) > whole.share) <= 0.1
+    assert str(Bound(0.97499, 3000, 3000)) == ">= 97.4 % of the best possible"
 
 
 @pytest.mark.parametrize("megabytes", [1, 64])

@@ -1,10 +1,15 @@
 """Facility location against plain greedy on the whole similarity matrix."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atgen_ray.core.errors import RunStopped
+from atgen_ray.selection import read_bound
+from atgen_ray.selection.kernels.executor import InProcessExecutor
 from atgen_ray.testing.pools import Pool, make_pool
 
 UNIT = [(1, 0, 0), (0, 1, 0), (-1, 0, 0), (0.6, 0.8, 0), (0.6, 0, -0.8), (0, -0.6, 0.8), (0, 0, 0)]
@@ -101,6 +106,39 @@ def test_examples_without_embedding_come_last():
     table = broken.select("facility_location", 22)
     assert table.slice(0, 20).equals(pool.select("facility_location", 20))
     assert set(table["id"].to_pylist()[20:]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("strategy", ["facility_location", "weighted_facility_location"])
+@pytest.mark.parametrize("method", ["exact", "sparse", "stochastic", "partition"])
+def test_every_method_says_how_near_it_is_to_the_best(strategy, method):
+    parameters = {"method": method, "part_size": 100, "ground": 200}
+    table = make_pool(400, labeled=10).select(strategy, 20, parameters)
+    bound = read_bound(table)
+    assert 0.5 < bound.share < 1
+    assert bound.pool == 390
+    assert bound.measured == (200 if method == "stochastic" else 390)
+    assert read_bound(pq.read_table(write(table))) == bound
+
+
+def write(table):
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return pa.BufferReader(sink.getvalue())
+
+
+@pytest.mark.parametrize("method", ["exact", "sparse", "stochastic", "partition"])
+def test_every_method_can_be_stopped(method):
+    def stop(done, total):
+        raise RunStopped("stopped on request")
+
+    with pytest.raises(RunStopped):
+        make_pool(100).select(
+            "facility_location", 10, {"method": method}, workers=InProcessExecutor(stop)
+        )
+
+
+def test_other_strategies_say_nothing():
+    assert read_bound(make_pool(20).select("random", 5)) is None
 
 
 def test_memory_limit_changes_nothing():

@@ -12,7 +12,7 @@ from sklearn.preprocessing import minmax_scale
 
 from atgen_ray.selection.kernels.clusters import cluster
 from atgen_ray.selection.kernels.normalization import normalize, rank, stratify
-from atgen_ray.selection.kernels.similarity import center, compare, nearest, quantise
+from atgen_ray.selection.kernels.similarity import center, coarsen, compare, nearest, quantise
 
 columns = hnp.arrays(
     np.float64, st.integers(1, 30), elements=st.floats(-1e6, 1e6) | st.sampled_from([0.0, 1.0, 2.0])
@@ -49,6 +49,21 @@ def test_similarities_and_their_sums_are_the_same_in_any_order_and_block():
     )
     np.testing.assert_array_equal(whole[:, rows].sum(axis=1), whole.sum(axis=1))
     np.testing.assert_array_equal(center(vectors[rows]), center(vectors))
+
+
+@pytest.mark.parametrize("dimensions", [1, 3, 384])
+def test_coarse_similarities_are_exact_and_near(dimensions):
+    vectors = quantise(directions(400, dimensions))
+    coarse = coarsen(vectors)
+    whole = compare(coarse, coarse)
+    wide = coarse.astype(np.float64)
+    assert whole.dtype == np.float32
+    np.testing.assert_array_equal(whole, wide @ wide.T)
+    axes = np.random.default_rng(3).permutation(dimensions)
+    np.testing.assert_array_equal(compare(coarse[:, axes], coarse[:, axes]), whole)
+    difference = whole - compare(vectors, vectors)
+    assert np.abs(difference).max() < 0.003
+    assert np.abs(difference.mean()) < 1e-4
 
 
 def test_a_vector_is_as_similar_to_itself_as_can_be():

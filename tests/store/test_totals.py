@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from helpers.services import bearer
 from starlette.testclient import TestClient
 
+from atgen_ray.annotation.llm.request_log import summarize_requests
 from atgen_ray.config import StoppingConfig
 from atgen_ray.core.money import NANO
 from atgen_ray.core.records import Annotation
@@ -22,7 +23,15 @@ from atgen_ray.serving.pages.run_views import RunViews
 from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal, Lease
-from atgen_ray.store.ledger import Balance, Entry, Ledger, read_balance, read_spending
+from atgen_ray.store.ledger import (
+    Balance,
+    Entry,
+    Ledger,
+    read_accounts,
+    read_balance,
+    read_paid,
+    read_spending,
+)
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import annotations, ledger, totals
@@ -45,7 +54,7 @@ def label(lease: Lease, round: int, count: int, price: float = 0.5) -> None:
 
 
 def count(journal: Journal, run: str) -> list[tuple[Any, ...]]:
-    """Labels, money paid and held, and dollars outside the ledger, by round, counted anew."""
+    """The columns of `totals` by round and annotator, counted anew."""
     entered = sa.select(ledger.c.key).where(
         (ledger.c.run == annotations.c.run) & (ledger.c.example_id == annotations.c.example_id)
     )
@@ -54,21 +63,28 @@ def count(journal: Journal, run: str) -> list[tuple[Any, ...]]:
             sa.select(annotations, ~entered.exists()).where(annotations.c.run == run)
         ).all()
         money = connection.execute(sa.select(ledger).where(ledger.c.run == run)).all()
-    return [
-        (
-            round,
-            sum(row.round == round for row in labels),
-            sum(row.paid or 0 for row in money if row.round == round),
-            sum(row.held for row in money if row.round == round and row.paid is None),
-            pytest.approx(sum(row.dollars for row in labels if row.round == round and row[-1])),
-            sum(row.inherited or 0 for row in money if row.round == round),
+    found = []
+    for key in sorted({(row.round, row.annotator) for row in (*labels, *money)}):
+        mine = [row for row in labels if (row.round, row.annotator) == key]
+        entries = [row for row in money if (row.round, row.annotator) == key]
+        found.append(
+            (
+                *key,
+                len(mine),
+                len(entries),
+                sum(row.paid or 0 for row in entries),
+                sum(row.held for row in entries if row.paid is None),
+                sum(row[-1] for row in mine),
+                pytest.approx(sum(row.dollars for row in mine if row[-1])),
+                sum(row.inherited or 0 for row in entries),
+            )
         )
-        for round in sorted({row.round for row in labels} | {row.round for row in money})
-    ]
+    return found
 
 
 def kept(journal: Journal, run: str) -> list[tuple[Any, ...]]:
-    query = sa.select(*list(totals.c)[1:]).where(totals.c.run == run).order_by(totals.c.round)
+    query = sa.select(*list(totals.c)[1:]).where(totals.c.run == run)
+    query = query.order_by(totals.c.round, totals.c.annotator)
     with journal.database.reading() as connection:
         return [tuple(row) for row in connection.execute(query)]
 
@@ -87,6 +103,7 @@ def test_totals_follow_labels_and_money_in_every_order(journal: Journal, run: st
             "model",
             [Entry("x", "x", 7), Entry("y", "y", 8), Entry("late", "1-1", 9)],
         )
+        money.hold(connection, 3, "judge", [Entry("z", "1-0", 1)])
         money.settle(connection, {"x": 5, "nobody": 100})
         money.settle(connection, {"x": 1})  # it is settled already
     assert kept(journal, run) == count(
@@ -115,7 +132,9 @@ def test_a_journal_from_before_there_were_totals_has_them_counted(tmp_path: Path
     before = kept(journal, "old")
     with journal.database.writing() as connection:
         connection.exec_driver_sql("DROP TABLE totals")
-        connection.exec_driver_sql("DROP INDEX ledger_examples")
+        indexes = ("ledger_examples", "ledger_rounds", "annotations_by_round", "open_shards")
+        for index in indexes:
+            connection.exec_driver_sql(f"DROP INDEX {index}")
         connection.exec_driver_sql("ALTER TABLE ledger DROP COLUMN inherited")
         connection.exec_driver_sql("UPDATE atgen_revision SET version_num = '0002'")
     journal.close()
@@ -178,4 +197,67 @@ def test_what_is_listed_costs_the_same_however_many_labels_there_are(tmp_path: P
     assert costs[0] == costs[1]
     assert list_runs(storage, None)[0]["labels"] == 1000
     assert client.get("/api/v1/runs").json()[0]["labels"] == 1000
+    journal.close()
+
+
+def test_what_a_round_does_costs_the_same_however_many_rounds_were_before(tmp_path: Path) -> None:
+    """Budgets, money, labels and accounts are read and written without a look at history."""
+    journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
+    lease = journal.acquire(journal.create_run("long", {}, "").name, ProcessIdentity("a"), 600)
+    money = Ledger("long", StoppingConfig(dollars=1e6, dollars_per_round=1e6))
+
+    def reserve(round: int) -> None:
+        entries = [Entry(f"key-{round}-{at}", f"{round}-{at}", NANO) for at in range(3)]
+        with journal.leased_transaction(lease) as connection:
+            assert money.reserve(connection, round, "model", entries) == (3, None)
+
+    def settle(round: int) -> None:
+        keys = [f"key-{round}-{at}" for at in range(2)]
+        with journal.leased_transaction(lease) as connection:
+            assert len(money.read_held(connection, keys)) == 2
+            money.settle(connection, dict.fromkeys(keys, NANO // 2))
+
+    def enter(round: int) -> None:
+        new = [Annotation(f"{round}-{at}", "text", "model", 0.5) for at in range(4)]
+        assert journal.record_annotations(lease, round, new) == 4
+
+    def read(round: int) -> None:
+        assert len(journal.annotations("long", first=round, last=round)) == 4
+        assert len(read_paid(journal, "long", "model", round)) == 3
+        assert journal.count_labels("long")[round] == 4
+        assert len(read_accounts(journal, "long")) == 4
+
+    costs: list[dict[str, int]] = []
+    with counted_steps() as take:
+        # The first round of all prepares statements, and the last has a thousand labels before it.
+        for round, before in ((2, 10), (3, 10), (4, 1000)):
+            label(lease, 1, before)
+            steps = {}
+            for act in (reserve, settle, enter, read):
+                take()
+                act(round)
+                steps[act.__name__] = take()
+            costs.append(steps)
+            with journal.leased_transaction(lease) as connection:  # as if it had not been
+                for table in (totals, annotations, ledger):
+                    connection.execute(sa.delete(table).where(table.c.round == round))
+    assert costs[1] == costs[2]
+    journal.close()
+
+
+def test_shards_under_way_are_found_without_those_that_are_done(tmp_path: Path) -> None:
+    journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
+    asked: list[tuple[str, Any]] = []
+
+    def keep(connection: Any, cursor: Any, statement: str, given: Any, *rest: Any) -> None:
+        if "FROM shards" in statement:
+            asked.append((statement, given))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", keep)
+    summarize_requests(journal, "any")
+    sa.event.remove(sa.Engine, "before_cursor_execute", keep)
+    [(statement, given)] = asked
+    with journal.database.reading() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given).all()
+    assert [row[-1] for row in plan] == ["SEARCH shards USING INDEX open_shards (run=?)"]
     journal.close()

@@ -7,6 +7,9 @@ from collections.abc import Callable
 import yaml
 from helpers.projects import Project
 
+from atgen_ray.selection import Bound
+from atgen_ray.store.journal import Journal
+
 
 def unlabelled(project: Project) -> Project:
     """The project with a pool and configuration that hold no answers at all, and no test set."""
@@ -55,6 +58,23 @@ def test_a_pool_without_answers_is_ranked_once_and_resumed(
         ]
     ]
     assert [step for step in steps if step] == ["pool", "embedding", "generation", "selection"]
+
+
+def test_a_selection_says_how_near_it_is_to_the_best(
+    make_project: Callable[[], Project],
+) -> None:
+    project = unlabelled(make_project())
+    command = ("select", "sort.yaml", "--count", "3", "--output", "picks.jsonl")
+    done = project.run(*command, "selection.strategy=facility_location")
+    assert done.returncode == 0, done.stderr
+    [database] = (project.folder / "atgen-runs").glob("*.db")
+    journal = Journal(f"sqlite:///{database}")
+    steps = {event.step: event.payload for event in journal.events("sort-select-3", kind="step")}
+    journal.close()
+    bound = Bound(**steps["selection"]["bound"])
+    assert (bound.measured, bound.pool) == (40, 40)
+    assert f"coverage of the pool: {bound}" in done.stdout
+    assert ">=" in str(bound)
 
 
 def test_mistakes_are_told_before_any_work(make_project: Callable[[], Project]) -> None:

@@ -11,8 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
-from atgen_ray.selection.kernels.coverage_pairs import BYTES, CoveragePairs
-from atgen_ray.selection.kernels.similarity import compare, round_similarities, rows_within
+from atgen_ray.selection.kernels.coverage_pairs import BYTES, CoveragePairs, find_open_pairs
+from atgen_ray.selection.kernels.similarity import (
+    CoarseVectors,
+    compare,
+    round_similarities,
+    rows_within,
+)
 
 WEIGHT_GRID = 2.0**10
 # Rows of similarities computed together at most: more do not fit into the processor's caches.
@@ -21,6 +26,11 @@ _BLOCK = 512
 _HEADS = 256
 _OPEN_SHARE = 1 / 8  # largest share of pairs that can still gain for which only these are kept
 _SAMPLED = 32  # candidates by which that share is estimated
+
+
+def round_weights(weights: Numbers) -> Numbers:
+    """Return `weights` rounded to 2^-10, so that adding up products with them is exact."""
+    return np.asarray(np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID)
 
 
 class DenseCoverage:
@@ -52,11 +62,7 @@ class DenseCoverage:
         self._vectors = vectors
         self._ground = ground
         self._covered = round_similarities(covered)
-        self._weights = (
-            np.ones(len(ground))
-            if weights is None
-            else np.rint(weights * WEIGHT_GRID) / WEIGHT_GRID
-        )
+        self._weights = np.ones(len(ground)) if weights is None else round_weights(weights)
         self._step = min(_BLOCK, rows_within(megabytes, max(len(vectors), len(ground))))
         self._symmetric = ground is vectors
         self._last = np.empty(0, dtype=np.int64), np.empty(0), np.empty(0)
@@ -140,8 +146,12 @@ class DenseCoverage:
         if share <= _OPEN_SHARE and expected_bytes <= self._megabytes * 2**20:
             starts = range(0, self.size, self._step)
             everything = np.arange(self.size)
-            blocks = (self._columns(everything[start : start + self._step]).T for start in starts)
-            self._pairs = CoveragePairs(blocks, self._covered, self._weights)
+            blocks = (
+                (self._columns(everything[start : start + self._step]).T, self._covered)
+                for start in starts
+            )
+            pairs = find_open_pairs(blocks, len(self._ground))
+            self._pairs = CoveragePairs(pairs, self._covered, self._weights)
             self._table = None
 
     def _gain(self, rows: Integers) -> Numbers:
@@ -190,15 +200,28 @@ class Part:
         return Part(self.vectors[rows], self.covered[rows], weights)
 
 
+@dataclass(frozen=True)
+class CoarsePart:
+    """A part of a large pool: coarse unit vectors (p, d), how well each is covered (p,), and
+    weights (p,), rounded.
+    """
+
+    vectors: CoarseVectors
+    covered: Numbers
+    weights: Numbers
+
+    def take(self, rows: Integers) -> "CoarsePart":
+        """Return the `rows` of the part."""
+        return CoarsePart(self.vectors[rows], self.covered[rows], self.weights[rows])
+
+
 class PartsCoverage:
     """DenseCoverage over a ground that lies in several parts; the same gains to the last bit."""
 
-    def __init__(
-        self, vectors: Vectors, parts: Sequence[Part], megabytes: int, follow: bool = True
-    ) -> None:
+    def __init__(self, vectors: Vectors, parts: Sequence[Part], megabytes: int) -> None:
         share = max(1, megabytes // len(parts))
         self._parts = [
-            DenseCoverage(vectors, part.vectors, part.covered, part.weights, share, follow)
+            DenseCoverage(vectors, part.vectors, part.covered, part.weights, share)
             for part in parts
         ]
         self.size = len(vectors)

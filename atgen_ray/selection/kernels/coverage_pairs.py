@@ -3,14 +3,41 @@ candidate would still cover better.
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from atgen_ray.core.arrays import Integers, Numbers
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
 # Size of a pair: its similarity and an index, stored by candidate and again by row of the ground.
 BYTES = 16
+
+
+def find_open_pairs(
+    blocks: Iterable[tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]], columns: int
+) -> "csr_array":
+    """Return the similarities that are above their floor as a sparse matrix (n, columns).
+
+    `blocks` are similarities (b, columns), n rows in all, and floors that broadcast to them.
+    """
+    from scipy.sparse import csr_array
+
+    lengths = []
+    places = []
+    similarities = []
+    for block, floor in blocks:
+        is_open = block > floor
+        found = np.flatnonzero(is_open)
+        lengths.append(np.count_nonzero(is_open, axis=1))
+        places.append((found % columns).astype(np.int32))
+        similarities.append(block.ravel()[found].astype(np.float32))
+    starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    pairs = np.concatenate(similarities), np.concatenate(places), starts
+    return csr_array(pairs, shape=(len(starts) - 1, columns))
 
 
 class CoveragePairs:
@@ -20,26 +47,14 @@ class CoveragePairs:
     pairs is open after t picks, and the cost of following every gain falls with their number.
     """
 
-    def __init__(
-        self, blocks: Iterable[npt.NDArray[np.floating]], covered: Numbers, weights: Numbers
-    ) -> None:
-        """Collect the open pairs from `blocks` (b, g), the similarities of the candidates in order
-        to the whole ground. `covered` (g,) is changed in place from then on.
+    def __init__(self, pairs: "csr_array", covered: Numbers, weights: Numbers) -> None:
+        """`pairs` (n, g) are the open pairs by candidate. `covered` (g,) is changed in place from
+        then on.
         """
         self._covered = covered
         self._weights = weights
-        lengths = []
-        owners = []
-        affinity = []
-        for block in blocks:
-            is_open = block > covered
-            places = np.flatnonzero(is_open)
-            lengths.append(np.count_nonzero(is_open, axis=1))
-            owners.append((places % len(covered)).astype(np.int32))
-            affinity.append(block.ravel()[places].astype(np.float32))
-        starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-        self.size = len(starts) - 1
-        self._index(np.concatenate(affinity), np.concatenate(owners), starts)
+        self.size = pairs.shape[0]
+        self._keep(pairs)
         self._picks = 0
         self._shed_at = 64
         self._last = np.empty(0, dtype=np.int64), np.empty(0), np.empty(0)
@@ -57,6 +72,11 @@ class CoveragePairs:
             np.repeat(np.arange(len(rows)), lengths), weights=gain, minlength=len(rows)
         )
         return sums.astype(np.float64)
+
+    def add(self, row: int) -> tuple[slice, Numbers]:
+        """Add `row`; return all rows and how far their gains fell."""
+        self.take(row)
+        return slice(None), self.gain_decreases()
 
     def take(self, row: int) -> int:
         """Add `row` and return how many rows of the ground it covers better."""
@@ -87,18 +107,18 @@ class CoveragePairs:
 
     def _shed(self) -> None:
         """Drop the pairs that have closed, each time that the number of picks has doubled."""
+        from scipy.sparse import csr_array
+
         self._shed_at = 2 * self._picks
         pairs = self._by_candidate
         is_open = pairs.data > self._covered[pairs.indices]
         starts = np.concatenate([[0], np.cumsum(is_open, dtype=np.int64)])[pairs.indptr]
-        self._index(pairs.data[is_open], pairs.indices[is_open], starts)
+        kept = pairs.data[is_open], pairs.indices[is_open], starts
+        self._keep(csr_array(kept, shape=pairs.shape))
 
-    def _index(self, affinity: npt.NDArray[np.float32], owners: Integers, starts: Integers) -> None:
-        from scipy.sparse import csr_array
-
-        shape = (len(starts) - 1, len(self._covered))
-        self._by_candidate = csr_array((affinity, owners, starts), shape=shape)
-        self._by_ground = self._by_candidate.tocsc()
+    def _keep(self, pairs: "csr_array") -> None:
+        self._by_candidate = pairs
+        self._by_ground = pairs.tocsc()
 
 
 def spans(starts: Integers, lengths: Integers) -> Integers:

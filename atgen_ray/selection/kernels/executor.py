@@ -43,13 +43,34 @@ class Executor(Protocol):
         """
         ...
 
-    def cover(
-        self, vectors: Vectors, parts: Sequence[Any], megabytes: int, follow: bool = True
-    ) -> Coverage:
+    def cover(self, vectors: Vectors, parts: Sequence[Any], megabytes: int) -> Coverage:
         """Return facility location by the rows of `vectors` over all `parts`, references from
-        `share`; `follow` as in DenseCoverage.
+        `share`.
         """
         ...
+
+
+class Steps:
+    """Progress of work in several steps, of which some are calls of `Executor.map`."""
+
+    def __init__(self, workers: Executor, total: int) -> None:
+        self._workers = workers
+        self._total = total
+        self._done = 0
+
+    def map(self, function: Callable[..., T], calls: Sequence[tuple[Any, ...]]) -> list[T]:
+        """Return what `Executor.map` returns; every call is a step."""
+        found = self._workers.map(function, calls, self.report)
+        self.finish(len(calls))
+        return found
+
+    def report(self, done: int) -> None:
+        """Report that `done` steps are done beside those that are finished."""
+        self._workers.progress(self._done + done, self._total)
+
+    def finish(self, steps: int) -> None:
+        """Count `steps` as finished."""
+        self._done += steps
 
 
 class InProcessExecutor:
@@ -76,7 +97,5 @@ class InProcessExecutor:
             report(len(found))
         return found
 
-    def cover(
-        self, vectors: Vectors, parts: Sequence[Part], megabytes: int, follow: bool = True
-    ) -> Coverage:
-        return PartsCoverage(vectors, parts, megabytes, follow)
+    def cover(self, vectors: Vectors, parts: Sequence[Part], megabytes: int) -> Coverage:
+        return PartsCoverage(vectors, parts, megabytes)

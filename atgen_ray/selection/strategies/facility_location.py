@@ -1,10 +1,11 @@
-"""Strategies that maximise facility location, in one of four ways by the size of the pool.
+"""Strategies that maximise facility location, in one of four ways by the size of the pool, and say
+how near their batch is to the best possible one.
 
 `facility_location` picks the batch that best represents the pool, `weighted_facility_location` the
 batch that best represents what the model is unsure of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,14 +13,19 @@ from pydantic import Field, PositiveInt
 
 from atgen_ray.core.arrays import Integers, Numbers, Vectors
 from atgen_ray.scoring import UNCERTAINTIES, Uncertainty
+from atgen_ray.selection.kernels.bound import Bound
 from atgen_ray.selection.kernels.coverage import DenseCoverage, Part
 from atgen_ray.selection.kernels.coverage_sparse import SparseCoverage
 from atgen_ray.selection.kernels.draws import derive_seed, draw_uniform
-from atgen_ray.selection.kernels.executor import Executor
-from atgen_ray.selection.kernels.greedy import Coverage, maximize, maximize_stochastically
+from atgen_ray.selection.kernels.executor import Executor, Steps
+from atgen_ray.selection.kernels.greedy import (
+    Coverage,
+    maximize_stochastically,
+    maximize_with_limit,
+)
 from atgen_ray.selection.kernels.neighbors import find_neighbors, find_neighbors_in_cells
 from atgen_ray.selection.kernels.normalization import Scale, normalize
-from atgen_ray.selection.kernels.partition import maximize_in_parts
+from atgen_ray.selection.kernels.partition import Pool, maximize_in_parts
 from atgen_ray.selection.kernels.similarity import nearest
 from atgen_ray.selection.noise_filter import NoiseFilterParameters, with_noise_filter
 from atgen_ray.selection.strategy import Candidates, Parameters, Picks, Strategy, pick_ids
@@ -34,8 +40,8 @@ class CoverageParameters(Parameters):
     method: Literal["auto", "exact", "sparse", "stochastic", "partition"] = Field(
         "auto",
         description="exact: plain greedy; sparse: over nearest neighbours alone; stochastic: each "
-        "pick the best of a sample; partition: greedy within random parts, then stochastic among "
-        "their picks over the whole pool; auto: exact, partition for large pools",
+        "pick the best of a sample; partition: greedy within random parts, then greedy among their "
+        "picks; auto: exact, partition for large pools",
     )
     exact_limit: PositiveInt = Field(
         20_000, description="Largest pool that auto takes the exact method for"
@@ -58,9 +64,9 @@ class CoverageParameters(Parameters):
         "pools are searched whole",
     )
     epsilon: float = Field(
-        0.05, gt=0, lt=1, description="stochastic, partition: loss of value allowed on average"
+        0.05, gt=0, lt=1, description="stochastic: loss of value allowed on average"
     )
-    part_size: PositiveInt = Field(10_000, description="partition: candidates in a part")
+    part_size: PositiveInt = Field(5_000, description="partition: candidates in a part")
     proposals: int = Field(
         10,
         ge=2,
@@ -82,13 +88,13 @@ def maximize_coverage(
     parameters: CoverageParameters,
     count: int,
     candidates: Candidates,
-) -> tuple[Integers, Numbers]:
+) -> tuple[Integers, Numbers, Bound]:
     """Return the rows that maximise sum_i w_i max(covered_i, max_j s_ij) by the method in
-    `parameters`, in order, and their gains.
+    `parameters`, in order, their gains, and how near they are to the best rows.
 
     `vectors` (n, d) are unit vectors, quantised, and row i belongs to `ids[i]`; `count` <= n. Of
-    `candidates` the seed, the round and the workers are used; the methods exact and partition
-    share their work among the workers.
+    `candidates` the seed, the round and the workers are used; all methods but sparse share their
+    work among the workers.
     """
     size = len(vectors)
     seed = candidates.seed
@@ -99,13 +105,15 @@ def maximize_coverage(
     block_size = parameters.block_size
     if method == "auto":  # exact greedy compares every pair, which large pools cannot afford
         method = "exact" if size <= parameters.exact_limit else "partition"
+    if method == "partition" and size <= parameters.part_size:
+        method = "exact"  # a single part, which needs no proposals
+
+    def report(pick: int) -> None:
+        workers.progress(pick, count)
+
     if method == "exact":
-
-        def report(pick: int) -> None:
-            workers.progress(pick, count)
-
         function = _everything(vectors, covered, weights, parameters, workers)
-        return maximize(function, count, block_size, report)
+        return _maximize(function, count, block_size, report)
     if method == "sparse":
         if size <= parameters.exact_limit:
             neighbors = find_neighbors(vectors, parameters.neighbors, megabytes)
@@ -115,7 +123,11 @@ def maximize_coverage(
             neighbors = find_neighbors_in_cells(
                 vectors, parameters.neighbors, megabytes, cells, parameters.probes, start
             )
-        return maximize(SparseCoverage(*neighbors, covered, weights), count, block_size)
+        sparse = SparseCoverage(*neighbors, covered, weights)
+        return _maximize(sparse, count, block_size, report)
+    order = np.argsort(draw_uniform(ids, "parts", seed, round), kind="stable")
+    members = [np.sort(part) for part in np.array_split(order, -(-size // parameters.part_size))]
+    pool = Pool(vectors, covered, weights, members, workers)
     if method == "stochastic":
         ground = np.sort(
             np.argsort(draw_uniform(ids, "ground", seed, round), kind="stable")[: parameters.ground]
@@ -124,29 +136,24 @@ def maximize_coverage(
         weight = None if weights is None else weights[ground]
         function = _dense(vectors, sample, covered[ground], weight, parameters, follow=False)
         start = derive_seed("stochastic", seed, round)
+        steps = Steps(workers, count + len(members))
         rows, gains = maximize_stochastically(
-            function, count, parameters.epsilon, block_size, start
+            function, count, parameters.epsilon, block_size, start, steps.report
         )
+        steps.finish(count)
+        bound = pool.bound(rows, ground, steps)
         # Gains were measured on a sample of the pool; scaled up they do not depend on its size.
-        return rows, gains * (size / len(ground))
-    order = np.argsort(draw_uniform(ids, "parts", seed, round), kind="stable")
-    parts = [np.sort(part) for part in np.array_split(order, -(-size // parameters.part_size))]
-    start = derive_seed("partition", seed, round)
-    proposals = parameters.proposals
-    epsilon = parameters.epsilon
-    return maximize_in_parts(
-        vectors,
-        covered,
-        weights,
-        count,
-        parts,
-        proposals,
-        epsilon,
-        block_size,
-        megabytes,
-        start,
-        workers,
-    )
+        return rows, gains * (size / len(ground)), bound
+    return maximize_in_parts(pool, count, parameters.proposals, block_size)
+
+
+def _maximize(
+    function: Coverage, count: int, block_size: int, report: Callable[[int], None]
+) -> tuple[Integers, Numbers, Bound]:
+    """Return what lazy greedy picks, and the bound on `function`, whose ground is the pool."""
+    rows, gains, limit = maximize_with_limit(function, count, block_size, report)
+    share = float(gains.sum()) / limit if limit > 0 else 1.0
+    return rows, gains, Bound(share, function.size, function.size)
 
 
 def _everything(
@@ -200,11 +207,13 @@ def _select(candidates: Candidates, parameters: FacilityLocationParameters, coun
     covered = nearest(vectors, labeled, parameters.memory_mb)
     ids = pick_ids(candidates.ids, usable)
     count = min(count, len(vectors))
-    rows, gains = maximize_coverage(ids, vectors, covered, None, parameters, count, candidates)
+    rows, gains, bound = maximize_coverage(
+        ids, vectors, covered, None, parameters, count, candidates
+    )
     parts = {"gain": gains}
     if len(labeled):
         parts["nearest_labeled"] = covered[rows]
-    return Picks(pick_ids(ids, rows), gains, parts)
+    return Picks(pick_ids(ids, rows), gains, parts, bound)
 
 
 FACILITY_LOCATION = Strategy(
@@ -260,11 +269,14 @@ def _select_weighted(
     covered = nearest(vectors, labeled, parameters.memory_mb)
     ids = pick_ids(candidates.ids, usable)
     count = min(count, len(vectors))
-    rows, gains = maximize_coverage(ids, vectors, covered, weights, parameters, count, candidates)
+    rows, gains, bound = maximize_coverage(
+        ids, vectors, covered, weights, parameters, count, candidates
+    )
     return Picks(
         pick_ids(ids, rows),
         gains,
         {"gain": gains, "weight": weights[rows], "uncertainty": uncertainty[rows]},
+        bound,
     )
 
 
