@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from helpers.ports import free_port
 from helpers.postgres import run_postgres
 from helpers.projects import Project, end_started, make_project_in, make_tiny_model
 from helpers.services import Service
+from helpers.suite import ends_unit
 
 from atgen_ray.ray_runtime.workers import reuse_idle_workers
 from atgen_ray.store.journal import Journal
@@ -38,9 +40,28 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         start_fork_server()
 
 
-def pytest_runtest_teardown() -> None:
-    """A test that ends early leaves no command behind, which would take the cores of others."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """A test that ends early leaves no command behind, which would take the cores of others; nor
+    does a unit of the suite leave its Serve and Ray.
+    """
     end_started()
+    yield
+    if ends_unit(item, nextitem):
+        end_ray()
+
+
+def end_ray() -> None:
+    """Ends this process's Serve and Ray, if it has them."""
+    if "ray" not in sys.modules:
+        return
+    import ray
+
+    if ray.is_initialized():
+        from ray import serve
+
+        serve.shutdown()
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +92,7 @@ def ray_session() -> Iterator[None]:
             log_to_driver=False,
         )
         yield
-        ray.shutdown()
+        end_ray()
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -214,7 +235,7 @@ def serve_url(ray_session: None) -> Iterator[str]:
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     yield f"http://127.0.0.1:{port}"
-    serve.shutdown()
+    end_ray()
 
 
 @pytest.fixture(scope="session")

@@ -193,6 +193,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (-lengths[unit := units[file_of(item.nodeid)]], first[unit]))
 
 
+def ends_unit(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Whether `item` is the last test of a unit that shares a fixture of `UNITS`.
+
+    No other unit needs the fixture, which would take memory and a share of a core to the end of the
+    session.
+    """
+    unit = unit_of(file_of(item.nodeid))
+    return unit in UNITS and (nextitem is None or unit_of(file_of(nextitem.nodeid)) != unit)
+
+
 def sum_seconds(
     reports: Iterable[pytest.TestReport],
 ) -> tuple[dict[str, float], dict[str, float], dict[str, int]]:
