@@ -73,7 +73,7 @@ class KeptActors:
             free_when_wanted(self)
         try:
             self._call("wait_ready")
-        except BaseException:
+        except BaseException:  # an interrupt too: what starts only half must hold no GPU
             for actor in self._actors:
                 ray.kill(actor)
             self._actors = []
