@@ -5,6 +5,7 @@ from typing import Any
 
 from atgen_ray.annotation.context import AnnotationContext, Annotator
 from atgen_ray.annotation.dataset import DatasetAnnotator
+from atgen_ray.annotation.disclosure import list_remote
 from atgen_ray.annotation.human.annotator import HumanAnnotator
 from atgen_ray.annotation.llm.annotator import LLMAnnotator
 from atgen_ray.annotation.llm.dispatcher import BillingPolicy
@@ -12,7 +13,7 @@ from atgen_ray.annotation.llm.error_policy import Timeouts
 from atgen_ray.annotation.llm.prompts import bound_cost
 from atgen_ray.annotation.providers.base import Provider
 from atgen_ray.annotation.router import Router
-from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig, list_annotators
+from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig
 from atgen_ray.config.annotation import ModelAnnotatorConfig
 from atgen_ray.config.plugins import ANNOTATOR_PLUGINS, PLUGIN
 from atgen_ray.config.prices import find_price
@@ -60,7 +61,9 @@ def build_remote(
     price = find_price(config, key)
     billing = BillingPolicy(
         worst=lambda request: bound_cost(config, price, request.prompt),
-        cost=price.nano,
+        cost=lambda used: price.nano(
+            used.prompt_tokens, used.output_tokens, used.cached_tokens, used.written_tokens
+        ),
         resend=config.in_doubt == "resend",
         cancel=config.on_stop == "cancel",
     )
@@ -77,7 +80,7 @@ def build_local(config: ModelAnnotatorConfig, context: AnnotationContext, key: s
 
     nano = to_nano(config.price_per_label)
     billing = BillingPolicy(
-        worst=lambda request: nano, cost=lambda prompt, output: nano, resend=True, cancel=False
+        worst=lambda request: nano, cost=lambda used: nano, resend=True, cancel=False
     )
     parts = f"{round_folder(context.round)}/annotation.parts"
     provider = LocalModel(config, context.folder, parts, context.config.seed, context.progress)
@@ -121,8 +124,5 @@ def check_annotators(config: RunConfig) -> None:
     Raises:
         UserError: a key or a package is missing.
     """
-    for key, annotator in list_annotators(config.annotator):
-        if isinstance(annotator, RemoteAnnotatorConfig):
-            build_provider(annotator, config.name, key)
-    if isinstance(config.evaluation.judge, RemoteAnnotatorConfig):
-        build_provider(config.evaluation.judge, config.name, "evaluation.judge")
+    for key, annotator in list_remote(config):
+        build_provider(annotator, config.name, key)

@@ -30,6 +30,13 @@ class Prompt:
         texts = [self.system, *(text for _, text in self.turns)]
         return sum(len(text.encode()) for text in texts) + 16 * len(texts) + 64
 
+    @property
+    def shared_bytes(self) -> int:
+        """Return the bytes of the system turn and the worked examples, which all prompts of a
+        round share.
+        """
+        return sum(len(text.encode()) for text in (self.system, *(t for _, t in self.turns[:-1])))
+
 
 @dataclass(frozen=True)
 class AnnotationRequest:

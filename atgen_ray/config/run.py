@@ -160,7 +160,12 @@ class RunConfig(Section):
                 f"asks for it"
             )
         # Greedy votes are all the same, so that their agreement would say nothing.
-        if annotator.votes > 1 and annotator.temperature == 0:
+        sent = (
+            annotator.sent_temperature
+            if isinstance(annotator, RemoteAnnotatorConfig)
+            else annotator.temperature
+        )
+        if annotator.votes > 1 and sent == 0:
             raise ValueError(
                 f"{key}.votes is {annotator.votes}, expected {key}.temperature above 0 beside it, "
                 f"as 0.7"

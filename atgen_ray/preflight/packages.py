@@ -4,12 +4,13 @@ need.
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 
+from atgen_ray.annotation.disclosure import find_ended_models, list_remote
 from atgen_ray.annotation.registry import build_provider
-from atgen_ray.config import RemoteAnnotatorConfig, list_annotators
 from atgen_ray.core.errors import UserError
 from atgen_ray.engines.choice import choose_backend, choose_on_nodes, find_differences
 from atgen_ray.engines.serve_engine import find_model
@@ -20,17 +21,16 @@ WANDB = "api.wandb.ai"
 
 
 def check_annotators(setting: Setting) -> Iterator[str]:
-    """Check the SDKs and keys of the annotators and of the judge."""
+    """Check the SDKs and keys of the annotators and of the judge, and that their models exist."""
     config = setting.config
     if not setting.trains:
         return
-    asked = [*list_annotators(config.annotator), ("evaluation.judge", config.evaluation.judge)]
-    for key, annotator in asked:
-        if isinstance(annotator, RemoteAnnotatorConfig):
-            try:
-                build_provider(annotator, config.name, key)
-            except UserError as error:
-                yield str(error)
+    for key, annotator in list_remote(config):
+        try:
+            build_provider(annotator, config.name, key)
+        except UserError as error:
+            yield str(error)
+    yield from find_ended_models(config, datetime.now(UTC).date())
 
 
 def check_engines(setting: Setting) -> Iterator[str]:

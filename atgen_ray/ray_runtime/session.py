@@ -242,6 +242,7 @@ def run_session() -> AbstractContextManager[None]:
 
 
 FOLDER = "ATGEN_FOLDER"
+FORWARDED = ("ATGEN_PRICES",)  # variables that the processes of a run get too
 
 
 def use_submit_dir() -> None:
@@ -257,7 +258,8 @@ def runtime_environment() -> dict[str, Any]:
     """Return the Ray environment with which workers use the working folder of this process, also in
     a cluster that was started from another folder.
     """
+    forwarded = {name: os.environ[name] for name in FORWARDED if os.environ.get(name)}
     return {
-        "env_vars": {FOLDER: str(Path.cwd())},
+        "env_vars": {FOLDER: str(Path.cwd()), **forwarded},
         "worker_process_setup_hook": f"{__name__}.{use_submit_dir.__name__}",
     }

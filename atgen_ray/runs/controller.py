@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atgen_ray.annotation.context import AnnotationContext
+from atgen_ray.annotation.disclosure import find_remote_warnings, find_stored, list_remote
 from atgen_ray.annotation.judge import build_judge
 from atgen_ray.annotation.registry import build_annotator, check_annotators
 from atgen_ray.config import RunConfig, Shot
@@ -98,6 +100,7 @@ class Controller:
         """
         self.write_provenance()
         check_annotators(self._config)
+        self._disclose_models()
         with self._tracking:
             self.prepare_pool()
             self.embed_pool()
@@ -466,13 +469,28 @@ class Controller:
         warning = warn_of_overlap(rows, leaked)
         if leaked == rows:
             raise UserError(f"nothing can be labelled: {warning}")
+        if warning:
+            self._warn(warning, "pool")
+
+    def _disclose_models(self) -> None:
+        """Warn of old prices, of models that are going to end, and of providers that keep what they
+        are asked.
+        """
+        lines = find_remote_warnings(self._config, datetime.now(UTC).date())
+        for key, annotator in list_remote(self._config):
+            lines += find_stored(key, annotator)
+        for line in lines:
+            self._warn(line)
+
+    def _warn(self, warning: str, step: str | None = None) -> None:
+        """Record a warning, once in a run."""
         warned = [
             event.payload[WARNING]
             for event in self._journal.events(self._config.name)
             if event.kind == WARNING
         ]
-        if warning and warning not in warned:
-            self._journal.append(self._lease, WARNING, 0, "pool", {WARNING: warning})
+        if warning not in warned:
+            self._journal.append(self._lease, WARNING, 0, step, {WARNING: warning})
 
     def _check_budget(self, round: int, context: AnnotationContext) -> None:
         """Raise BudgetSpent or UserError if a budget left every example of the round without a

@@ -10,6 +10,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 
 from atgen_ray.annotation import cost_estimate as annotation
 from atgen_ray.annotation.cost_estimate import check_budget, estimate_annotation, estimate_judge
+from atgen_ray.annotation.disclosure import find_remote_notes, find_remote_warnings
 from atgen_ray.config import RunConfig
 from atgen_ray.config.selection import add_needs
 from atgen_ray.core.errors import UserError
@@ -99,16 +101,22 @@ def _plan(
         *(DeadLetter(id_, "pool", LEAKED) for id_ in leaked),
     ]
     rows = test.examples.num_rows if test else 0
-    warning = warn_of_overlap(pool.examples.num_rows, len(leaked))
+    warnings = [
+        *filter(None, [warn_of_overlap(pool.examples.num_rows, len(leaked))]),
+        *find_remote_warnings(config, datetime.now(UTC).date()),
+    ]
     read = {
         "rows_without_use": len(pool.dead) + len(leaked),
         "test_rows": rows,
         "dead_letters": [
             f"{dead_letter.id}: {dead_letter.reason}" for dead_letter in dead[:DEAD_LETTERS]
         ],
-        "notes": find_notes(config, test.examples if test else None),
+        "notes": [
+            *find_notes(config, test.examples if test else None),
+            *find_remote_notes(config),
+        ],
         "problems": list(problems),
-        **({"warnings": [warning]} if warning else {}),
+        **({"warnings": warnings} if warnings else {}),
     }
     try:
         with closing(open_journal(config.storage, config.database_url)) as journal:

@@ -23,7 +23,9 @@ from atgen_ray.annotation.llm.shard_runner import (
     ShardRunner,
     UnknownOutcomeError,
 )
+from atgen_ray.annotation.llm.thought_watch import ThoughtWatch
 from atgen_ray.annotation.providers.base import (
+    ParsedResponse,
     Provider,
     ProviderError,
     RawResponse,
@@ -46,7 +48,7 @@ class BillingPolicy:
     """Costs of requests, and the configuration's choices for ambiguous outcomes and for a stop."""
 
     worst: Callable[[AnnotationRequest], int]  # billionths of a dollar
-    cost: Callable[[int, int], int]  # of prompt and output tokens
+    cost: Callable[[ParsedResponse], int]  # of what a response says was used
     resend: bool  # send a request again whose outcome is ambiguous
     cancel: bool  # cancel batch jobs when the run is stopped
 
@@ -79,6 +81,7 @@ class RequestDispatcher:
         self._timeouts = timeouts
         self._progress = progress
         self._runner = ShardRunner(provider, request_log, timeouts)
+        self._watch = ThoughtWatch()
         self._losses = 0  # in a row
         self._undone: list[Shard] = []  # left as they were when the run was interrupted
 
@@ -247,7 +250,7 @@ class RequestDispatcher:
                     paused = (
                         f"{self._provider.name} says that its quota or credit is spent ({said})"
                     )
-        return settlements, paused
+        return settlements, paused or self._watch.find_reason(self._provider.name)
 
     def _receive(
         self, custom_id: str, request: AnnotationRequest, reply: RawResponse
@@ -265,7 +268,8 @@ class RequestDispatcher:
                 body,
                 f"malformed answer: {error}",
             )
-        paid = self._billing.cost(answer.prompt_tokens, answer.output_tokens)
+        self._watch.note(answer)
+        paid = self._billing.cost(answer)
         return Settlement(
             custom_id, "answered", paid, body, None, answer.prompt_tokens, answer.output_tokens
         )

@@ -93,4 +93,4 @@ def bound_cost(config: RemoteAnnotatorConfig, price: Price, prompt: Prompt) -> i
     """Return the most that one answer to `prompt` can cost, in billionths of a dollar."""
     # Providers show the schema to the model.
     schema = len(str(config.output_schema)) * 2 + 512 if config.output_schema else 0
-    return price.nano(prompt.tokens_at_most + schema, config.max_output_tokens)
+    return price.bound(prompt.tokens_at_most + schema, config.max_output_tokens)

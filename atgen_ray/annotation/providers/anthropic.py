@@ -20,6 +20,7 @@ from atgen_ray.annotation.providers.base import (
 )
 from atgen_ray.annotation.providers.reasoning import split_reasoning
 from atgen_ray.annotation.providers.sdk import (
+    ANTHROPIC,
     SKEW,
     batch_limits,
     client_settings,
@@ -33,7 +34,9 @@ from atgen_ray.annotation.providers.sdk import (
 from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import AnthropicAnnotatorConfig
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.schema import merge_trees
 
+CACHED_BYTES = 4096  # of the shared part of prompts; the models' least is 512 to 4,096 tokens
 BATCH_ROWS = 100_000
 BATCH_BYTES = 240_000_000
 FINISHES: dict[str, Finish] = {
@@ -57,25 +60,43 @@ class _Anthropic:
             ) from error
         self._sdk = anthropic
         self._config = config
-        self._client = anthropic.Anthropic(**client_settings(config, "ANTHROPIC_API_KEY", key))
+        self._client = anthropic.Anthropic(
+            **client_settings(config, "ANTHROPIC_API_KEY", key, ANTHROPIC)
+        )
+        self._client.auth_token = None  # the environment may hold another key
 
     def encode(self, request: AnnotationRequest) -> dict[str, Any]:
         """Return the body of a message."""
         config = self._config
         prompt = request.prompt
-        body = {
+        turns: list[dict[str, Any]] = [
+            {"role": role, "content": text} for role, text in prompt.turns
+        ]
+        body: dict[str, Any] = {
             "model": config.model,
             "max_tokens": config.max_output_tokens,
             "system": prompt.system,
-            "messages": [{"role": role, "content": text} for role, text in prompt.turns],
+            "messages": turns,
         }
-        if config.temperature is not None:
-            body["temperature"] = min(1.0, config.temperature)
+        if config.prompt_cache and prompt.shared_bytes >= CACHED_BYTES:
+            mark_shared(body)
+        thought = config.thinking_tokens
+        off = config.reasoning_effort == "none" or thought == 0
+        if off:
+            body["thinking"] = {"type": "disabled"}
+        elif thought:
+            body["thinking"] = {"type": "enabled", "budget_tokens": thought}
+        # With a budget of thought, no temperature is taken.
+        if config.sent_temperature is not None and (off or not thought):
+            body["temperature"] = min(1.0, config.sent_temperature)
+        output: dict[str, Any] = {}
         if config.output_schema is not None:
-            body["output_config"] = {
-                "format": {"type": "json_schema", "schema": config.output_schema}
-            }
-        return body
+            output["format"] = {"type": "json_schema", "schema": config.output_schema}
+        if config.reasoning_effort not in (None, "none"):
+            output["effort"] = config.reasoning_effort
+        if output:
+            body["output_config"] = output
+        return merge_trees(body, config.extra_body)
 
     def measure(self, request: AnnotationRequest) -> int:
         return measure_body(self.encode(request))
@@ -89,17 +110,31 @@ class _Anthropic:
                 str(block["thinking"]) for block in blocks if block["type"] == "thinking"
             )
             finish = FINISHES.get(str(body.get("stop_reason")), "stop")
-            cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
-            prompt_tokens = int(usage["input_tokens"]) + sum(
-                int(usage.get(name) or 0) for name in cached
-            )
+            cached = int(usage.get("cache_read_input_tokens") or 0)
+            written = int(usage.get("cache_creation_input_tokens") or 0)
+            prompt_tokens = int(usage["input_tokens"]) + cached + written
             output_tokens = int(usage["output_tokens"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         thought = split_reasoning(text)
         reasoning = "\n".join(filter(None, (hidden, thought.reasoning)))
         finish = "length" if thought.cut else finish
-        return ParsedResponse(thought.answer, reasoning, finish, prompt_tokens, output_tokens)
+        return ParsedResponse(
+            thought.answer, reasoning, finish, prompt_tokens, output_tokens, cached, written
+        )
+
+
+def mark_shared(body: dict[str, Any]) -> None:
+    """Mark the end of what all prompts share, the system turn and the worked examples, so that
+    Anthropic caches it.
+    """
+    mark = {"cache_control": {"type": "ephemeral"}}
+    turns = body["messages"]
+    if len(turns) == 1:
+        body["system"] = [{"type": "text", "text": body["system"], **mark}]
+    else:
+        last = turns[-2]
+        last["content"] = [{"type": "text", "text": last["content"], **mark}]
 
 
 class AnthropicMessages(_Anthropic):
@@ -116,11 +151,10 @@ class AnthropicMessages(_Anthropic):
     def create(self, shard: Shard) -> SubmittedShard:
         (attempt,) = shard.attempts
         body = self.encode(attempt.request)
-        extra: dict[str, Any] = {}
-        if "temperature" in body:  # the SDK takes no such argument any more, the wire does
-            extra["temperature"] = body.pop("temperature")
+        known: Any = {name: body.pop(name) for name in ("model", "max_tokens", "messages")}
         with translated(self._sdk):
-            raw = self._client.messages.with_raw_response.create(**body, extra_body=extra)
+            # The SDK's signature lags behind the wire, or has left it: temperature.
+            raw = self._client.messages.with_raw_response.create(**known, extra_body=body)
         answer = read_object(raw.http_response.text)
         return SubmittedShard(str(answer.get("id")), (RawResponse(attempt.custom_id, answer),))
 

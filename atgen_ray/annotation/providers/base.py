@@ -104,7 +104,8 @@ class BatchStatus:
 @dataclass(frozen=True)
 class ParsedResponse:
     """A parsed response: the text without its reasoning, why the model stopped, and the tokens
-    billed.
+    billed. `cached_tokens` and `written_tokens` of the prompt came out of the provider's cache and
+    went into it.
     """
 
     text: str
@@ -112,6 +113,8 @@ class ParsedResponse:
     finish: Finish
     prompt_tokens: int
     output_tokens: int
+    cached_tokens: int = 0
+    written_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from atgen_ray.annotation.providers.base import (
     Shard,
     SubmittedShard,
 )
-from atgen_ray.annotation.providers.reasoning import split_reasoning
+from atgen_ray.annotation.providers.reasoning import split_reasoning, write_thinking
 from atgen_ray.annotation.providers.sdk import (
     SKEW,
     batch_limits,
     client_settings,
+    count_cached,
     fill_gaps,
     measure_body,
     read_lines,
@@ -31,7 +32,15 @@ from atgen_ray.annotation.providers.sdk import (
 )
 from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import OpenAIAnnotatorConfig
+from atgen_ray.config.dialects import (
+    DIALECTS,
+    find_dialect,
+    is_own_address,
+    stores_answers,
+    wants_completion_limit,
+)
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.schema import merge_trees
 from atgen_ray.core.strict_json import encode_json
 
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -55,23 +64,47 @@ class _OpenAI:
         self._sdk = openai
         self._config = config
         self._run = run
-        self._client = openai.OpenAI(**client_settings(config, "OPENAI_API_KEY", key))
+        self._dialect = find_dialect(config.dialect, config.base_url)
+        self._client = self._connect(key)
+
+    def _connect(self, key: str) -> Any:
+        """Return the SDK's client of the server."""
+        config = self._config
+        dialect = self._dialect
+        settings = client_settings(config, dialect.variable, key, dialect.url)
+        if config.api_version is None:
+            client = self._sdk.OpenAI(**settings)
+        else:
+            client = self._sdk.AzureOpenAI(api_version=config.api_version, **settings)
+        if not is_own_address(DIALECTS["openai"], config.base_url or dialect.url):
+            # The SDK would tell any server of the account that the environment names.
+            client.organization = None
+            client.project = None
+        return client
 
     def encode(self, request: AnnotationRequest) -> dict[str, Any]:
         """Return the body of a chat completion."""
         config = self._config
+        dialect = self._dialect
         prompt = request.prompt
         turns = [{"role": "system", "content": prompt.system}]
         turns += [{"role": role, "content": text} for role, text in prompt.turns]
-        # OpenAI's reasoning models refuse max_tokens, many compatible servers know nothing else.
-        limit = "max_completion_tokens" if config.base_url is None else "max_tokens"
+        limit = dialect.limit
+        if limit == "by model":
+            new = wants_completion_limit(config.model)
+            limit = "max_completion_tokens" if new else "max_tokens"
         body = {"model": config.model, "messages": turns, limit: config.max_output_tokens}
-        if config.temperature is not None:
-            body["temperature"] = config.temperature
+        if config.sent_temperature is not None:
+            body["temperature"] = config.sent_temperature
         if config.output_schema is not None:
             schema = {"name": "label", "schema": config.output_schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return body
+            body["response_format"] = (
+                {"type": "json_schema", "json_schema": schema}
+                if dialect.schema == "json_schema"
+                else {"type": "json_object"}
+            )
+        body |= write_thinking(dialect.thinking, config.reasoning_effort, config.thinking_tokens)
+        return merge_trees(body, config.extra_body)
 
     def measure(self, request: AnnotationRequest) -> int:
         return measure_body(self.encode(request))
@@ -99,7 +132,7 @@ class _OpenAI:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         reasoning = "\n".join(filter(None, (hidden, thought.reasoning)))
         ending: Finish = "length" if thought.cut else finish
-        return ParsedResponse(thought.answer, reasoning, ending, *tokens)
+        return ParsedResponse(thought.answer, reasoning, ending, *tokens, *count_cached(usage))
 
 
 class OpenAIChat(_OpenAI):
@@ -109,10 +142,7 @@ class OpenAIChat(_OpenAI):
 
     def __init__(self, config: OpenAIAnnotatorConfig, run: str, key: str) -> None:
         super().__init__(config, run, key)
-        stored = config.recovery == "stored" or (
-            config.recovery == "auto" and config.base_url is None
-        )
-        self.remembers = stored
+        self.remembers = stores_answers(config.recovery, config.dialect, config.base_url)
         self.limits = BatchLimits(1, BATCH_BYTES, config.concurrency)
 
     def create(self, shard: Shard) -> SubmittedShard:
@@ -120,8 +150,10 @@ class OpenAIChat(_OpenAI):
         body = self.encode(attempt.request)
         if self.remembers:
             body |= {"store": True, "metadata": {"atgen_request": attempt.custom_id}}
+        known = {name: body.pop(name) for name in ("model", "messages")}
         with translated(self._sdk):
-            raw = self._client.chat.completions.with_raw_response.create(**body)
+            # The SDK's signature lags behind what servers take.
+            raw = self._client.chat.completions.with_raw_response.create(**known, extra_body=body)
         return self._submitted(attempt.custom_id, read_object(raw.text))
 
     def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
@@ -159,12 +191,13 @@ class OpenAIBatch(_OpenAI):
         self.limits = batch_limits(config, BATCH_ROWS, BATCH_BYTES)
 
     def create(self, shard: Shard) -> SubmittedShard:
+        path: Any = self._dialect.batches
         lines = [
             encode_json(
                 {
                     "custom_id": attempt.custom_id,
                     "method": "POST",
-                    "url": "/v1/chat/completions",
+                    "url": path,
                     "body": self.encode(attempt.request),
                 }
             )
@@ -177,7 +210,7 @@ class OpenAIBatch(_OpenAI):
             )
             batch = self._client.batches.with_raw_response.create(
                 completion_window="24h",
-                endpoint="/v1/chat/completions",
+                endpoint=path,
                 input_file_id=read_text(read_object(file.text), "id"),
                 metadata={"atgen_run": self._run, "atgen_shard": shard.hash},
             )

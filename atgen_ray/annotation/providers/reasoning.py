@@ -1,9 +1,11 @@
-"""Separates a model's reasoning from its answer, in every common format, also where a tag is
-missing.
+"""A model's reasoning: how servers are told to think more, less or not at all, and how the answer
+is separated from it, in every common format, also where a tag is missing.
 """
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from atgen_ray.config.dialects import Thinking
 
 # Opening and closing marks of one kind of thought, as regular expressions.
 MARKS = [
@@ -35,6 +37,28 @@ class Thought(NamedTuple):
     reasoning: str
     answer: str
     cut: bool = False
+
+
+def write_thinking(style: Thinking, effort: str | None, budget: int | None) -> dict[str, Any]:
+    """Return what a chat completion's body says about thought in the dialect `style`; empty where
+    neither effort nor budget is set.
+    """
+    if effort is None and budget is None:
+        return {}
+    off = effort == "none" or budget == 0
+    if style == "openrouter":
+        choice = {"enabled": False} if off else {"max_tokens": budget} if budget else {}
+        return {"reasoning": choice or {"effort": effort}}
+    if style == "deepseek":
+        kind = {"thinking": {"type": "disabled" if off else "enabled"}}
+        return kind if off else kind | {"reasoning_effort": effort}
+    if style == "vllm" and off:
+        return {"chat_template_kwargs": {"enable_thinking": False}}
+    if style == "gemini" and budget is not None:
+        return {"extra_body": {"google": {"thinking_config": {"thinking_budget": budget}}}}
+    if style == "litellm" and budget:
+        return {"thinking": {"type": "enabled", "budget_tokens": budget}}
+    return {"reasoning_effort": "none" if off else effort}
 
 
 def split_reasoning(text: str) -> Thought:

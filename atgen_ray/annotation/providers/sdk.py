@@ -1,33 +1,44 @@
 """Helpers of the paid providers' clients: SDK errors, and files of JSON lines."""
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from atgen_ray.annotation.providers.base import BatchLimits, ProviderError, RawResponse, Shard
-from atgen_ray.config import RemoteAnnotatorConfig
+from atgen_ray.config import OpenAIAnnotatorConfig, RemoteAnnotatorConfig
+from atgen_ray.config.dialects import DIALECTS, KEY
 from atgen_ray.core.credentials import read_key, redact
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.strict_json import encode_json
 
 NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
 CONNECT_SECONDS = 10.0
+ANTHROPIC = "https://api.anthropic.com"
+# Addresses in whose place the SDKs take one from the environment.
+OWN_ADDRESSES = (DIALECTS["openai"].url, ANTHROPIC)
 ENVELOPE = 200  # bytes
 SKEW = 3600.0  # seconds that clocks may differ by
 BATCHES = 4  # under way at once
 
 
-def client_settings(config: RemoteAnnotatorConfig, variable: str, key: str) -> dict[str, Any]:
-    """Return the arguments of an SDK's client: the key, the address, a deadline, and no retries of
-    its own.
+def client_settings(
+    config: RemoteAnnotatorConfig, variable: str, key: str, address: str | None
+) -> dict[str, Any]:
+    """Return the arguments of an SDK's client: the key, the address, more headers, a deadline, and
+    no retries of its own. `address` is the provider's own; None where it has none.
 
     Raises:
-        UserError: there is no key; one's own server (`base_url`) may do without.
+        UserError: there is no key (one's own server, `base_url`, may do without), or the
+            environment would send the requests elsewhere.
     """
     import httpx2
 
+    _check_environment(config, key, address)
     secret = read_key(variable, config.api_key_file, f"{key}.api_key_file")
+    if secret is None and config.base_url is not None and isinstance(config, OpenAIAnnotatorConfig):
+        secret = read_key(KEY, None, "")  # compatible servers may be given OpenAI's variable
     if secret is None and config.base_url is None:
         raise UserError(
             f"{variable} is not set, expected the key of the provider there or in "
@@ -35,13 +46,35 @@ def client_settings(config: RemoteAnnotatorConfig, variable: str, key: str) -> d
         )
     return {
         "api_key": secret.get_secret_value() if secret else "none",
-        "base_url": config.base_url,
+        "base_url": config.base_url or address,
+        "default_headers": config.extra_headers,
         # A create that the SDK repeats silently is paid twice; the dispatcher decides on retries.
         "max_retries": 0,
         "timeout": httpx2.Timeout(
             config.timeout_seconds, connect=min(CONNECT_SECONDS, config.timeout_seconds)
         ),
     }
+
+
+def _check_environment(config: RemoteAnnotatorConfig, key: str, address: str | None) -> None:
+    """Raise UserError where variables of the environment would have an SDK send pool text and key
+    elsewhere, or more than the configuration says.
+    """
+    maker: str = config.type.upper()  # type: ignore[attr-defined]
+    variable = f"{maker}_BASE_URL"
+    elsewhere = os.environ.get(variable, "").strip()
+    read = config.base_url is None and address in OWN_ADDRESSES
+    if elsewhere and read and elsewhere.rstrip("/") != address:
+        raise UserError(
+            f"{variable} is {elsewhere[:200]!r} in the environment, but {key}.base_url is null: "
+            f"unset it, or set {key}.base_url={elsewhere[:200]}, which then gets pool text and key"
+        )
+    headers = f"{maker}_CUSTOM_HEADERS"
+    if os.environ.get(headers, "").strip():
+        raise UserError(
+            f"{headers} is set in the environment, expected {key}.extra_headers in its place, "
+            f"which the run records"
+        )
 
 
 def batch_limits(config: RemoteAnnotatorConfig, rows: int, size: int) -> BatchLimits:
@@ -122,6 +155,18 @@ def read_lines(text: str) -> tuple[list[dict[str, Any]], int]:
             else:
                 broken += 1
     return rows, broken
+
+
+def count_cached(usage: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the prompt tokens that came out of the provider's cache, and those that went into it,
+    by a chat completion's `usage`; 0 where it does not say.
+    """
+    details = usage.get("prompt_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    # DeepSeek counts in a key of its own.
+    found = details.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0
+    written = details.get("cache_write_tokens") or 0
+    return int(found), int(written)
 
 
 def measure_body(body: dict[str, Any]) -> int:

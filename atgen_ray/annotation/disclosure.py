@@ -1,0 +1,95 @@
+"""What a run tells about its paid models before it asks them: where pool text goes and stays, what
+is sent otherwise than configured, and prices and models that are no longer good.
+"""
+
+import os
+from collections.abc import Iterator
+from datetime import date
+
+from atgen_ray.annotation.providers.sdk import ANTHROPIC
+from atgen_ray.config import (
+    OpenAIAnnotatorConfig,
+    RemoteAnnotatorConfig,
+    RunConfig,
+    list_annotators,
+)
+from atgen_ray.config.dialects import KEY, find_dialect, stores_answers, thinks
+from atgen_ray.config.prices import find_price_warnings, find_retired
+
+ROOM_TO_THINK = 2048  # tokens of an answer below which a model that thinks may not come to its end
+
+
+def list_remote(config: RunConfig) -> Iterator[tuple[str, RemoteAnnotatorConfig]]:
+    """Yield the paid models of a run with their keys: annotators, and the judge."""
+    for key, annotator in list_annotators(config.annotator):
+        if isinstance(annotator, RemoteAnnotatorConfig):
+            yield key, annotator
+    if isinstance(config.evaluation.judge, RemoteAnnotatorConfig):
+        yield "evaluation.judge", config.evaluation.judge
+
+
+def find_remote_notes(config: RunConfig) -> list[str]:
+    """Return where each paid model is, what stays there, and what is sent otherwise than the
+    configuration seems to say.
+    """
+    notes = []
+    for key, annotator in list_remote(config):
+        address, variable = locate_model(annotator)
+        source = annotator.api_key_file or variable
+        notes.append(f"{key}: pool text goes to {address}, with the key of {source}")
+        notes += find_stored(key, annotator)
+        temperature = annotator.temperature
+        if temperature not in (None, 1.0) and annotator.sent_temperature is None:
+            notes.append(
+                f"{key}.temperature is {temperature:g}, which {annotator.model} refuses: none is "
+                f"sent, and it draws at 1"
+            )
+        effort = annotator.reasoning_effort
+        most = annotator.max_output_tokens
+        if thinks(annotator.model, effort, annotator.thinking_tokens) and most < ROOM_TO_THINK:
+            notes.append(
+                f"{key}.max_output_tokens is {most}, within which {annotator.model} thinks before "
+                f"it answers: {ROOM_TO_THINK} or more, or a lower {key}.reasoning_effort, leave "
+                f"room for the answer"
+            )
+    return notes
+
+
+def find_stored(key: str, annotator: RemoteAnnotatorConfig) -> list[str]:
+    """Return the line that says that a provider keeps prompts and answers, if it does."""
+    if not isinstance(annotator, OpenAIAnnotatorConfig) or annotator.mode == "batch":
+        return []
+    if not stores_answers(annotator.recovery, annotator.dialect, annotator.base_url):
+        return []
+    title = find_dialect(annotator.dialect, annotator.base_url).title
+    return [
+        f"{key}.recovery is '{annotator.recovery}': {title} keeps every prompt and answer "
+        f"(store: true), so that a lost answer is found; 'none' keeps nothing"
+    ]
+
+
+def find_remote_warnings(config: RunConfig, today: date) -> list[str]:
+    """Return a line for each price that is old and each model that is going to end."""
+    return [
+        line
+        for key, annotator in list_remote(config)
+        for line in find_price_warnings(annotator, key, today)
+    ]
+
+
+def find_ended_models(config: RunConfig, today: date) -> list[str]:
+    """Return a line for each model that its provider has ended."""
+    lines = (find_retired(annotator, key, today) for key, annotator in list_remote(config))
+    return [line for line in lines if line]
+
+
+def locate_model(annotator: RemoteAnnotatorConfig) -> tuple[str, str]:
+    """Return the address that a paid model is asked at, and the environment variable that its key
+    is read from.
+    """
+    if not isinstance(annotator, OpenAIAnnotatorConfig):
+        maker: str = annotator.type.upper()  # type: ignore[attr-defined]
+        return annotator.base_url or ANTHROPIC, f"{maker}_API_KEY"
+    dialect = find_dialect(annotator.dialect, annotator.base_url)
+    spare = annotator.base_url is not None and not os.environ.get(dialect.variable)
+    return annotator.base_url or dialect.url or "", KEY if spare else dialect.variable
