@@ -6,16 +6,19 @@ import os
 from collections.abc import Iterator
 from datetime import date
 
-from atgen_ray.annotation.providers.sdk import ANTHROPIC
+from atgen_ray.annotation.llm.prompts import PromptWriter
+from atgen_ray.annotation.providers.sdk import ANTHROPIC, CACHED_BYTES
 from atgen_ray.config import (
+    AnthropicAnnotatorConfig,
     OpenAIAnnotatorConfig,
     RemoteAnnotatorConfig,
     RunConfig,
     list_annotators,
 )
 from atgen_ray.config.dialects import KEY, find_dialect, stores_answers, thinks
-from atgen_ray.config.prices import find_price_warnings, find_retired
+from atgen_ray.config.prices import find_price, find_price_warnings, find_retired
 
+BYTES_A_TOKEN = 4  # about, in English
 ROOM_TO_THINK = 2048  # tokens of an answer below which a model that thinks may not come to its end
 
 
@@ -38,6 +41,7 @@ def find_remote_notes(config: RunConfig) -> list[str]:
         source = annotator.api_key_file or variable
         notes.append(f"{key}: pool text goes to {address}, with the key of {source}")
         notes += find_stored(key, annotator)
+        notes += _find_cached(key, annotator, config)
         temperature = annotator.temperature
         if temperature not in (None, 1.0) and annotator.sent_temperature is None:
             notes.append(
@@ -65,6 +69,24 @@ def find_stored(key: str, annotator: RemoteAnnotatorConfig) -> list[str]:
     return [
         f"{key}.recovery is '{annotator.recovery}': {title} keeps every prompt and answer "
         f"(store: true), so that a lost answer is found; 'none' keeps nothing"
+    ]
+
+
+def _find_cached(key: str, annotator: RemoteAnnotatorConfig, config: RunConfig) -> list[str]:
+    """Return what the part that all prompts share costs out of the provider's cache, where that is
+    cheaper and the part is long enough.
+    """
+    price = find_price(annotator, key)
+    writer = PromptWriter(annotator, config.prompt)
+    shared = writer.write("").shared_bytes
+    marks = not isinstance(annotator, AnthropicAnnotatorConfig) or annotator.prompt_cache
+    if price.cached is None or price.cached >= price.input or shared < CACHED_BYTES or not marks:
+        return []
+    tokens = shared // BYTES_A_TOKEN
+    dollars = (tokens * each / 1000 for each in (price.cached, price.input))  # 1,000 requests
+    return [
+        "{}: about {:,} tokens of each prompt are the same in all; out of the provider's cache they "
+        "cost {:.2f} dollars in 1,000 requests, else {:.2f}".format(key, tokens, *dollars)
     ]
 
 

@@ -71,28 +71,30 @@ DECIDED = {
         "type guidelines mode overlap adjudicate_below drafts",
     ),
     "OpenAIAnnotatorConfig": (
-        "api_key_file price concurrency timeout_seconds outage_minutes poll_seconds batch_hours "
+        "max_output_tokens reasoning_effort thinking_tokens api_key_file price concurrency "
+        "timeout_seconds outage_minutes poll_seconds batch_hours "
         "shard_rows "
         "on_stop in_doubt",
-        "guidelines examples shots max_output_tokens temperature votes agreement output_schema "
+        "guidelines examples shots temperature votes agreement output_schema "
         "output_field "
-        "checks repair model mode base_url type recovery",
+        "checks repair model mode base_url type recovery extra_body extra_headers dialect api_version",
     ),
     "ChecksConfig": (
         "",
         "min_chars max_chars regex refusals custom",
     ),
     "AnthropicAnnotatorConfig": (
-        "api_key_file price concurrency timeout_seconds outage_minutes poll_seconds batch_hours "
+        "max_output_tokens reasoning_effort thinking_tokens api_key_file price concurrency "
+        "timeout_seconds outage_minutes poll_seconds batch_hours "
         "shard_rows "
-        "on_stop in_doubt",
-        "guidelines examples shots max_output_tokens temperature votes agreement output_schema "
+        "on_stop in_doubt prompt_cache",
+        "guidelines examples shots temperature votes agreement output_schema "
         "output_field "
-        "checks repair model mode base_url type",
+        "checks repair model mode base_url type extra_body extra_headers",
     ),
     "ModelAnnotatorConfig": (
-        "price_per_label",
-        "guidelines examples shots max_output_tokens temperature votes agreement output_schema "
+        "price_per_label max_output_tokens",
+        "guidelines examples shots temperature votes agreement output_schema "
         "output_field "
         "checks repair type model engine",
     ),

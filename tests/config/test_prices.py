@@ -4,6 +4,7 @@ of old prices and models that end.
 
 import json
 import os
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -249,3 +250,16 @@ def test_the_plan_tells_where_text_goes_and_what_stays_there() -> None:
     )
     assert "http://here/v1" in line
     assert len(find_remote_notes(configure(model="gpt-4.1-mini", recovery="none"))) == 1
+
+
+def test_the_plan_tells_what_the_cache_saves() -> None:
+    shared = {"guidelines": "Sort it well. " * 1000}
+    line = find_remote_notes(configure(model="gpt-4.1-mini", recovery="none", **shared))[-1]
+    assert re.fullmatch(
+        r"annotator: about 3,\d{3} tokens of each prompt are the same in all; out of the provider's "
+        r"cache they cost 0\.3\d dollars in 1,000 requests, else 1\.4\d",
+        line,
+    )
+    anthropic = {"type": "anthropic", "model": "claude-haiku-4-5"} | shared
+    assert "they cost 0.3" in find_remote_notes(configure(**anthropic))[-1]
+    assert len(find_remote_notes(configure(**anthropic, prompt_cache=False))) == 1

@@ -21,6 +21,7 @@ from atgen_ray.annotation.providers.base import (
 from atgen_ray.annotation.providers.reasoning import split_reasoning
 from atgen_ray.annotation.providers.sdk import (
     ANTHROPIC,
+    CACHED_BYTES,
     SKEW,
     batch_limits,
     client_settings,
@@ -36,7 +37,6 @@ from atgen_ray.config import AnthropicAnnotatorConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.schema import merge_trees
 
-CACHED_BYTES = 4096  # of the shared part of prompts; the models' least is 512 to 4,096 tokens
 BATCH_ROWS = 100_000
 BATCH_BYTES = 240_000_000
 FINISHES: dict[str, Finish] = {

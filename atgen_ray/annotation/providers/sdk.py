@@ -18,6 +18,8 @@ CONNECT_SECONDS = 10.0
 ANTHROPIC = "https://api.anthropic.com"
 # Addresses in whose place the SDKs take one from the environment.
 OWN_ADDRESSES = (DIALECTS["openai"].url, ANTHROPIC)
+# Of the shared part of prompts, from which on it is cached; models want 512 to 4,096 tokens.
+CACHED_BYTES = 4096
 ENVELOPE = 200  # bytes
 SKEW = 3600.0  # seconds that clocks may differ by
 BATCHES = 4  # under way at once
