@@ -15,7 +15,7 @@ from atgen_ray.config import (
     RunConfig,
     list_annotators,
 )
-from atgen_ray.config.dialects import KEY, find_dialect, stores_answers, thinks
+from atgen_ray.config.dialects import DIALECTS, KEY, find_dialect, stores_answers, thinks
 from atgen_ray.config.prices import find_price, find_price_warnings, find_retired
 
 BYTES_A_TOKEN = 4  # about, in English
@@ -85,8 +85,8 @@ def _find_cached(key: str, annotator: RemoteAnnotatorConfig, config: RunConfig) 
     tokens = shared // BYTES_A_TOKEN
     dollars = (tokens * each / 1000 for each in (price.cached, price.input))  # 1,000 requests
     return [
-        "{}: about {:,} tokens of each prompt are the same in all; out of the provider's cache they "
-        "cost {:.2f} dollars in 1,000 requests, else {:.2f}".format(key, tokens, *dollars)
+        "{}: about {:,} tokens of each prompt are the same in all; out of the provider's cache "
+        "they cost {:.2f} dollars in 1,000 requests, else {:.2f}".format(key, tokens, *dollars)
     ]
 
 
@@ -109,9 +109,12 @@ def locate_model(annotator: RemoteAnnotatorConfig) -> tuple[str, str]:
     """Return the address that a paid model is asked at, and the environment variable that its key
     is read from.
     """
-    if not isinstance(annotator, OpenAIAnnotatorConfig):
-        maker: str = annotator.type.upper()  # type: ignore[attr-defined]
-        return annotator.base_url or ANTHROPIC, f"{maker}_API_KEY"
-    dialect = find_dialect(annotator.dialect, annotator.base_url)
+    if isinstance(annotator, AnthropicAnnotatorConfig):
+        return annotator.base_url or ANTHROPIC, "ANTHROPIC_API_KEY"
+    if isinstance(annotator, OpenAIAnnotatorConfig):
+        dialect = find_dialect(annotator.dialect, annotator.base_url)
+    else:
+        provider: str = annotator.type  # type: ignore[attr-defined]
+        dialect = DIALECTS[provider]
     spare = annotator.base_url is not None and not os.environ.get(dialect.variable)
     return annotator.base_url or dialect.url or "", KEY if spare else dialect.variable

@@ -430,6 +430,19 @@ class AnthropicAnnotatorConfig(RemoteAnnotatorConfig):
         return budget
 
 
+class MistralAnnotatorConfig(RemoteAnnotatorConfig):
+    """Chat completions and batch jobs of Mistral."""
+
+    type: Literal["mistral"] = Field(description="mistral: Mistral")
+
+    @field_validator("thinking_tokens")
+    @classmethod
+    def _takes_no_budget(cls, budget: int | None) -> int | None:
+        if budget:
+            raise ValueError(f"is {budget}, expected reasoning_effort in its place, or 0")
+        return budget
+
+
 class ModelAnnotatorConfig(LLMAnnotatorConfig):
     """A language model on our own workers."""
 
@@ -479,7 +492,9 @@ class PluginAnnotatorConfig(Section):
         return ANNOTATOR_PLUGINS[self.name].parameters.model_validate(self.parameters)
 
 
-AnyLLMAnnotatorConfig = OpenAIAnnotatorConfig | AnthropicAnnotatorConfig | ModelAnnotatorConfig
+AnyLLMAnnotatorConfig = (
+    OpenAIAnnotatorConfig | AnthropicAnnotatorConfig | MistralAnnotatorConfig | ModelAnnotatorConfig
+)
 Successor = (
     HumanAnnotatorConfig | DatasetAnnotatorConfig | AnyLLMAnnotatorConfig | PluginAnnotatorConfig
 )

@@ -51,7 +51,7 @@ def configure(
     **settings: Any,
 ) -> RunConfig:
     """A run whose annotator is the stand-in."""
-    url = provider.openai if kind == "openai" else provider.url
+    url = provider.url if kind == "anthropic" else provider.openai
     annotator = {
         "type": kind,
         "mode": mode,

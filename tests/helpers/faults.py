@@ -20,10 +20,17 @@ CREATE = {
     ("openai", "batch"): "POST /v1/batches",
     ("anthropic", "sync"): "POST /v1/messages",
     ("anthropic", "batch"): "POST /v1/messages/batches",
+    ("mistral", "sync"): "POST /v1/chat/completions",
+    ("mistral", "batch"): "POST /v1/batch/jobs",
 }
-POLL = {"openai": "GET /v1/batches/{batch}", "anthropic": "GET /v1/messages/batches/{batch}"}
+POLL = {
+    "openai": "GET /v1/batches/{batch}",
+    "anthropic": "GET /v1/messages/batches/{batch}",
+    "mistral": "GET /v1/batch/jobs/{batch}",
+}
 DOWNLOAD = {
     "openai": "GET /v1/files/{file}/content",
+    "mistral": "GET /v1/files/{file}/content",
     "anthropic": "GET /v1/messages/batches/{batch}/results",
 }
 BOTH = ("sync", "batch")

@@ -25,15 +25,16 @@ from atgen_ray.annotation.providers.sdk import (
     count_cached,
     fill_gaps,
     measure_body,
-    read_lines,
+    read_files,
     read_object,
     read_text,
     translated,
 )
 from atgen_ray.annotation.request import AnnotationRequest
-from atgen_ray.config import OpenAIAnnotatorConfig
+from atgen_ray.config import OpenAIAnnotatorConfig, RemoteAnnotatorConfig
 from atgen_ray.config.dialects import (
     DIALECTS,
+    Dialect,
     find_dialect,
     is_own_address,
     stores_answers,
@@ -49,38 +50,39 @@ BATCH_BYTES = 190_000_000
 FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "content_filter": "filter"}
 
 
-class _OpenAI:
-    """Code that single requests and batch jobs share."""
+class ChatWire:
+    """Code of all that speak chat completions: the client, bodies and answers."""
 
     name = "openai"
 
-    def __init__(self, config: OpenAIAnnotatorConfig, run: str, key: str) -> None:
+    def __init__(
+        self,
+        config: RemoteAnnotatorConfig,
+        dialect: Dialect,
+        run: str,
+        key: str,
+        api_version: str | None = None,
+    ) -> None:
         try:
             import openai
         except ImportError as error:
             raise UserError(
-                f'{key}.type is openai, which needs `pip install "atgen-ray[openai]"`'
+                f'{key}.type is {self.name}, which needs `pip install "atgen-ray[openai]"`'
             ) from error
         self._sdk = openai
         self._config = config
         self._run = run
-        self._dialect = find_dialect(config.dialect, config.base_url)
-        self._client = self._connect(key)
-
-    def _connect(self, key: str) -> Any:
-        """Return the SDK's client of the server."""
-        config = self._config
-        dialect = self._dialect
+        self._dialect = dialect
         settings = client_settings(config, dialect.variable, key, dialect.url)
-        if config.api_version is None:
-            client = self._sdk.OpenAI(**settings)
-        else:
-            client = self._sdk.AzureOpenAI(api_version=config.api_version, **settings)
+        self._client: Any = (
+            openai.OpenAI(**settings)
+            if api_version is None
+            else openai.AzureOpenAI(api_version=api_version, **settings)
+        )
         if not is_own_address(DIALECTS["openai"], config.base_url or dialect.url):
             # The SDK would tell any server of the account that the environment names.
-            client.organization = None
-            client.project = None
-        return client
+            self._client.organization = None
+            self._client.project = None
 
     def encode(self, request: AnnotationRequest) -> dict[str, Any]:
         """Return the body of a chat completion."""
@@ -135,13 +137,14 @@ class _OpenAI:
         return ParsedResponse(thought.answer, reasoning, ending, *tokens, *count_cached(usage))
 
 
-class OpenAIChat(_OpenAI):
+class OpenAIChat(ChatWire):
     """One request, answered at once. With `recovery: stored` OpenAI stores it under the request's
     id, so it can be looked up.
     """
 
     def __init__(self, config: OpenAIAnnotatorConfig, run: str, key: str) -> None:
-        super().__init__(config, run, key)
+        dialect = find_dialect(config.dialect, config.base_url)
+        super().__init__(config, dialect, run, key, config.api_version)
         self.remembers = stores_answers(config.recovery, config.dialect, config.base_url)
         self.limits = BatchLimits(1, BATCH_BYTES, config.concurrency)
 
@@ -179,7 +182,7 @@ class OpenAIChat(_OpenAI):
         return SubmittedShard(str(body.get("id")), (RawResponse(custom_id, body),))
 
 
-class OpenAIBatch(_OpenAI):
+class OpenAIBatch(ChatWire):
     """Batch jobs: a file of requests, a job with the shard's hash in its metadata, and its two
     result files.
     """
@@ -187,7 +190,8 @@ class OpenAIBatch(_OpenAI):
     remembers = True
 
     def __init__(self, config: OpenAIAnnotatorConfig, run: str, key: str) -> None:
-        super().__init__(config, run, key)
+        dialect = find_dialect(config.dialect, config.base_url)
+        super().__init__(config, dialect, run, key, config.api_version)
         self.limits = batch_limits(config, BATCH_ROWS, BATCH_BYTES)
 
     def create(self, shard: Shard) -> SubmittedShard:
@@ -233,19 +237,9 @@ class OpenAIBatch(_OpenAI):
                 RawResponse(attempt.custom_id, code=code, message=message)
                 for attempt in shard.attempts
             ]
-        for _ in range(2):  # a line may have been broken in transit
-            rows = list[dict[str, Any]]()
-            broken = 0
-            for file in files:
-                with translated(self._sdk):
-                    content = self._client.files.content(file).text
-                more, lost = read_lines(content)
-                rows = rows + more
-                broken = broken + lost
-            if not broken:
-                break
+        rows, broken = read_files(self._sdk, self._client, files)
         done = int((batch.get("request_counts") or {}).get("completed") or 0)
-        return fill_gaps(shard, [_read_reply(row) for row in rows], done, broken)
+        return fill_gaps(shard, [read_reply(row) for row in rows], done, broken)
 
     def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
         after: dict[str, Any] = {}
@@ -273,7 +267,7 @@ class OpenAIBatch(_OpenAI):
             return read_object(self._client.batches.with_raw_response.retrieve(remote).text)
 
 
-def _read_reply(row: dict[str, Any]) -> RawResponse:
+def read_reply(row: dict[str, Any]) -> RawResponse:
     """Parse a line of an output or error file."""
     response = row.get("response") or {}
     error = row.get("error") or {}

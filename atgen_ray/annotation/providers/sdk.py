@@ -2,12 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from atgen_ray.annotation.providers.base import BatchLimits, ProviderError, RawResponse, Shard
-from atgen_ray.config import OpenAIAnnotatorConfig, RemoteAnnotatorConfig
+from atgen_ray.config import RemoteAnnotatorConfig
 from atgen_ray.config.dialects import DIALECTS, KEY
 from atgen_ray.core.credentials import read_key, redact
 from atgen_ray.core.errors import UserError
@@ -39,7 +39,7 @@ def client_settings(
 
     _check_environment(config, key, address)
     secret = read_key(variable, config.api_key_file, f"{key}.api_key_file")
-    if secret is None and config.base_url is not None and isinstance(config, OpenAIAnnotatorConfig):
+    if secret is None and config.base_url is not None and address != ANTHROPIC:
         secret = read_key(KEY, None, "")  # compatible servers may be given OpenAI's variable
     if secret is None and config.base_url is None:
         raise UserError(
@@ -62,7 +62,7 @@ def _check_environment(config: RemoteAnnotatorConfig, key: str, address: str | N
     """Raise UserError where variables of the environment would have an SDK send pool text and key
     elsewhere, or more than the configuration says.
     """
-    maker: str = config.type.upper()  # type: ignore[attr-defined]
+    maker = "ANTHROPIC" if address == ANTHROPIC else "OPENAI"  # whose SDK carries the calls
     variable = f"{maker}_BASE_URL"
     elsewhere = os.environ.get(variable, "").strip()
     read = config.base_url is None and address in OWN_ADDRESSES
@@ -156,6 +156,24 @@ def read_lines(text: str) -> tuple[list[dict[str, Any]], int]:
                 rows.append(row)
             else:
                 broken += 1
+    return rows, broken
+
+
+def read_files(sdk: Any, client: Any, files: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
+    """Return the lines of all result `files`, and the number of broken ones, through a client of
+    the SDK of OpenAI.
+    """
+    for _ in range(2):  # a line may have been broken in transit
+        rows = list[dict[str, Any]]()
+        broken = 0
+        for file in files:
+            with translated(sdk):
+                content = client.files.content(file).text
+            more, lost = read_lines(content)
+            rows = rows + more
+            broken = broken + lost
+        if not broken:
+            break
     return rows, broken
 
 

@@ -19,10 +19,11 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import anthropic_wire
+import mistral_wire
 import openai_wire
 from state import SETTINGS, State
 
-ROUTES = {**openai_wire.ROUTES, **anthropic_wire.ROUTES}
+ROUTES = {**openai_wire.ROUTES, **anthropic_wire.ROUTES, **mistral_wire.ROUTES}
 
 
 class Handler(BaseHTTPRequestHandler):

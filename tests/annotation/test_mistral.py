@@ -1,0 +1,108 @@
+"""Mistral's batch jobs: the faults of other providers come to the same, without a line in the
+dispatcher for it.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.annotation_desk import QUICK, Desk, configure, make_texts
+from helpers.command_line import SMALLEST
+from helpers.fakes.provider import FakeProvider
+from helpers.faults import FAULTS, Fault, try_fault
+
+from atgen_ray.annotation.llm.prompts import PromptWriter
+from atgen_ray.annotation.providers.base import RequestAttempt, Shard
+from atgen_ray.annotation.registry import build_provider
+from atgen_ray.annotation.request import AnnotationRequest
+from atgen_ray.config.loading import parse_config
+from atgen_ray.config.prices import find_price
+from atgen_ray.core.errors import RunPaused
+from atgen_ray.store.ledger import read_balance
+
+# A job that fails has words and no code, so that none of its rows is asked again.
+TRIED = [
+    fault
+    for fault in FAULTS
+    if "batch" in fault.modes
+    and "openai" in fault.kinds
+    and fault.settings.get("ending") != "failed"
+]
+
+
+@pytest.mark.parametrize("fault", TRIED, ids=lambda fault: fault.name)
+def test_nothing_is_lost_paid_twice_or_swapped(
+    fault: Fault, provider: FakeProvider, tmp_path: Path
+) -> None:
+    account = try_fault(fault, provider, tmp_path, "mistral", "batch")
+    assert (account.lost, account.paid_twice, account.mislabelled, account.missing) == (
+        0,
+        0,
+        0,
+        0,
+    ), account
+    assert account.doubt == 0, account
+    assert account.dead == fault.dead, account
+    assert account.pauses == fault.paused, account
+    assert account.dollars_off == 0, account
+
+
+@pytest.mark.parametrize("mode", ["sync", "batch"])
+def test_every_example_is_labelled_and_billed_once(
+    mode: str, provider: FakeProvider, tmp_path: Path
+) -> None:
+    desk = Desk(provider, tmp_path, configure(provider, "mistral", mode), make_texts(20))
+    labels, dead = desk.annotate()
+    assert len(labels) == len(provider.bills()) == 20
+    assert not dead
+    assert desk.annotate()[0] == labels  # as after a kill just before the labels were recorded
+    assert len(provider.bills()) == 20
+    assert ("POST /v1/batch/jobs" in provider.calls()) == (mode == "batch")
+
+
+def test_a_job_that_failed_says_why(provider: FakeProvider, tmp_path: Path) -> None:
+    provider.set(ending="failed", failure=["", "the file is broken"])
+    config = configure(provider, "mistral", "batch", repair=False)
+    _, dead = Desk(provider, tmp_path, config, make_texts(3)).annotate()
+    assert len(dead) == 3
+    assert all("the file is broken" in letter.reason for letter in dead.values())
+
+
+def test_a_job_that_never_ends_is_cancelled_and_then_paused(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    provider.set(stuck="CANCELLATION_REQUESTED", polls=99)
+    patience = replace(QUICK, batch=0.1, cancelling=0.2)
+    config = configure(provider, "mistral", "batch")
+    desk = Desk(provider, tmp_path, config, make_texts(3), patience)
+    with pytest.raises(RunPaused, match="CANCELLATION_REQUESTED"):
+        desk.annotate()
+    assert read_balance(desk.journal, "paid").held > 0
+
+
+def test_a_job_is_found_on_the_second_page(
+    provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atgen_ray.annotation.providers.mistral.PAGE", 2)
+    config = configure(provider, "mistral", "batch")
+    client = build_provider(config.annotator, "paid", "annotator")  # type: ignore[arg-type]
+    prompt = PromptWriter(config.annotator, config.prompt).write("text")  # type: ignore[arg-type]
+    shards = [
+        Shard(
+            f"shard-{n}", (RequestAttempt(f"c{n}", AnnotationRequest("e", 0, 0, prompt), 0),), 0.0
+        )
+        for n in range(3)
+    ]
+    made = [client.create(shard) for shard in shards]
+    assert client.find(shards[0], set()) == made[0]
+    assert client.find(Shard("none", shards[0].attempts, 0.0), set()) is None
+
+
+def test_batch_mode_is_half_price() -> None:
+    tree = SMALLEST | {
+        "name": "priced",
+        "annotator": {"type": "mistral", "model": "mistral-small-latest", "guidelines": "Sort."},
+    }
+    annotator = parse_config(tree).annotator
+    sync, batch = (find_price(annotator, "annotator", mode) for mode in ("sync", "batch"))  # type: ignore[arg-type]
+    assert (sync.input, batch.input) == (0.15, 0.075)
