@@ -8,6 +8,8 @@ import typer
 from atgen_ray.cli.options import AsJson
 from atgen_ray.core.errors import printable
 
+WIDTH = 110  # columns that the table needs
+
 app = typer.Typer(no_args_is_help=True, help="Prices of the tokens of paid models.")
 
 
@@ -31,6 +33,7 @@ def list_prices(
         typer.echo(json.dumps({name: each.model_dump() for name, each in table.items()}))
         return
     screen = Console()
+    screen.width = max(WIDTH, screen.width)
     for name, section in table.items():
         typer.echo(printable(f"{name}: read on {section.date} from {section.source}"))
         rows = Table(box=None, pad_edge=False)

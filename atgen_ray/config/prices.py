@@ -215,10 +215,9 @@ def find_price_warnings(config: RemoteAnnotatorConfig, key: str, today: date) ->
             f"the price of {config.model} was read on {section.date}, {age} days ago: "
             f"`atgen-ray prices update` renews it, {key}.price replaces it"
         )
-    if model.retires:
-        verb = "ended" if date.fromisoformat(model.retires) <= today else "ends"
+    if model.retires and date.fromisoformat(model.retires) > today:
         lines.append(
-            f"{key}.model is {config.model!r}, which {verb} on {model.retires}{_name(model)}"
+            f"{key}.model is {config.model!r}, which ends on {model.retires}{_name(model)}"
         )
     return lines
 

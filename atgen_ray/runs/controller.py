@@ -20,7 +20,7 @@ from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.disclosure import find_remote_warnings, find_stored, list_remote
 from atgen_ray.annotation.judge import build_judge
 from atgen_ray.annotation.registry import build_annotator, check_annotators
-from atgen_ray.config import RunConfig, Shot
+from atgen_ray.config import OpenAIAnnotatorConfig, RunConfig, Shot
 from atgen_ray.core.errors import BudgetSpent, UserError
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.progress import ProgressTracker
@@ -478,7 +478,9 @@ class Controller:
         """
         lines = find_remote_warnings(self._config, datetime.now(UTC).date())
         for key, annotator in list_remote(self._config):
-            lines += find_stored(key, annotator)
+            # Whoever wrote `stored` knows it.
+            if not isinstance(annotator, OpenAIAnnotatorConfig) or annotator.recovery == "auto":
+                lines += find_stored(key, annotator)
         for line in lines:
             self._warn(line)
 

@@ -67,9 +67,10 @@ def _check_environment(config: RemoteAnnotatorConfig, key: str, address: str | N
     elsewhere = os.environ.get(variable, "").strip()
     read = config.base_url is None and address in OWN_ADDRESSES
     if elsewhere and read and elsewhere.rstrip("/") != address:
+        shown = "an address with a password" if "@" in elsewhere else repr(elsewhere[:200])
         raise UserError(
-            f"{variable} is {elsewhere[:200]!r} in the environment, but {key}.base_url is null: "
-            f"unset it, or set {key}.base_url={elsewhere[:200]}, which then gets pool text and key"
+            f"{variable} is {shown} in the environment, but {key}.base_url is null: unset it, or "
+            f"set {key}.base_url to that address, which then gets pool text and key"
         )
     headers = f"{maker}_CUSTOM_HEADERS"
     if os.environ.get(headers, "").strip():
