@@ -35,6 +35,10 @@ def build_provider(config: RemoteAnnotatorConfig, run: str, key: str) -> Provide
         from atgen_ray.annotation.providers.mistral import MistralBatch, MistralChat
 
         return (MistralBatch if config.mode == "batch" else MistralChat)(config, run, key)  # type: ignore[arg-type]
+    if config.type == "gemini":  # type: ignore[attr-defined]
+        from atgen_ray.annotation.providers.gemini import GeminiBatch, GeminiChat
+
+        return (GeminiBatch if config.mode == "batch" else GeminiChat)(config, run, key)  # type: ignore[arg-type]
     from atgen_ray.annotation.providers.anthropic import AnthropicBatch, AnthropicMessages
 
     return (AnthropicBatch if config.mode == "batch" else AnthropicMessages)(config, run, key)  # type: ignore[arg-type]
@@ -104,6 +108,7 @@ ANNOTATORS: dict[str, Callable[[Any, AnnotationContext, str], Annotator]] = {
     "openai": build_remote,
     "anthropic": build_remote,
     "mistral": build_remote,
+    "gemini": build_remote,
     "model": build_local,
     "router": lambda config, context, key: Router(config, context, build_annotator),
     PLUGIN: lambda config, context, key: ANNOTATOR_PLUGINS[config.name].build(config, context, key),

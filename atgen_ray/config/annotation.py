@@ -443,6 +443,19 @@ class MistralAnnotatorConfig(RemoteAnnotatorConfig):
         return budget
 
 
+class GeminiAnnotatorConfig(RemoteAnnotatorConfig):
+    """Single requests and batch jobs of Gemini."""
+
+    type: Literal["gemini"] = Field(description="gemini: Gemini")
+
+    @field_validator("thinking_tokens")
+    @classmethod
+    def _says_it_once(cls, budget: int | None, info: ValidationInfo) -> int | None:
+        if budget is not None and info.data.get("reasoning_effort") is not None:
+            raise ValueError(f"is {budget}, expected either reasoning_effort or thinking_tokens")
+        return budget
+
+
 class ModelAnnotatorConfig(LLMAnnotatorConfig):
     """A language model on our own workers."""
 
@@ -493,7 +506,11 @@ class PluginAnnotatorConfig(Section):
 
 
 AnyLLMAnnotatorConfig = (
-    OpenAIAnnotatorConfig | AnthropicAnnotatorConfig | MistralAnnotatorConfig | ModelAnnotatorConfig
+    OpenAIAnnotatorConfig
+    | AnthropicAnnotatorConfig
+    | MistralAnnotatorConfig
+    | GeminiAnnotatorConfig
+    | ModelAnnotatorConfig
 )
 Successor = (
     HumanAnnotatorConfig | DatasetAnnotatorConfig | AnyLLMAnnotatorConfig | PluginAnnotatorConfig

@@ -101,6 +101,15 @@ DECIDED = {
         "output_field "
         "checks repair model mode base_url type extra_body extra_headers",
     ),
+    "GeminiAnnotatorConfig": (
+        "max_output_tokens reasoning_effort thinking_tokens api_key_file price concurrency "
+        "timeout_seconds outage_minutes poll_seconds batch_hours "
+        "shard_rows "
+        "on_stop in_doubt",
+        "guidelines examples shots temperature votes agreement output_schema "
+        "output_field "
+        "checks repair model mode base_url type extra_body extra_headers",
+    ),
     "ModelAnnotatorConfig": (
         "price_per_label max_output_tokens",
         "guidelines examples shots temperature votes agreement output_schema "

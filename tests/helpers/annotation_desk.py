@@ -51,7 +51,8 @@ def configure(
     **settings: Any,
 ) -> RunConfig:
     """A run whose annotator is the stand-in."""
-    url = provider.url if kind == "anthropic" else provider.openai
+    places = {"anthropic": provider.url, "gemini": f"{provider.url}/v1beta/openai"}
+    url = places.get(kind, provider.openai)
     annotator = {
         "type": kind,
         "mode": mode,

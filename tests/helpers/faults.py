@@ -22,15 +22,18 @@ CREATE = {
     ("anthropic", "batch"): "POST /v1/messages/batches",
     ("mistral", "sync"): "POST /v1/chat/completions",
     ("mistral", "batch"): "POST /v1/batch/jobs",
+    ("gemini", "batch"): "POST /v1beta/models/{call}",
 }
 POLL = {
     "openai": "GET /v1/batches/{batch}",
     "anthropic": "GET /v1/messages/batches/{batch}",
     "mistral": "GET /v1/batch/jobs/{batch}",
+    "gemini": "GET /v1beta/batches/{batch}",
 }
 DOWNLOAD = {
     "openai": "GET /v1/files/{file}/content",
     "mistral": "GET /v1/files/{file}/content",
+    "gemini": "GET /v1beta/batches/{batch}",
     "anthropic": "GET /v1/messages/batches/{batch}/results",
 }
 BOTH = ("sync", "batch")

@@ -19,11 +19,13 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import anthropic_wire
+import gemini_wire
 import mistral_wire
 import openai_wire
 from state import SETTINGS, State
 
-ROUTES = {**openai_wire.ROUTES, **anthropic_wire.ROUTES, **mistral_wire.ROUTES}
+WIRES = (openai_wire, anthropic_wire, mistral_wire, gemini_wire)
+ROUTES = {route: serve for wire in WIRES for route, serve in wire.ROUTES.items()}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -96,9 +98,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def authorized(self) -> bool:
         key = self.state.settings["key"]
-        said = (self.headers.get("authorization") or "").removeprefix(
-            "Bearer "
-        ) or self.headers.get("x-api-key")
+        said = (
+            (self.headers.get("authorization") or "").removeprefix("Bearer ")
+            or self.headers.get("x-api-key")
+            or self.headers.get("x-goog-api-key")
+        )
         return key is None or said == key
 
     def body(self, raw: bytes, query: str) -> dict[str, Any]:

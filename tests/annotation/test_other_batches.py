@@ -1,5 +1,5 @@
-"""Mistral's batch jobs: the faults of other providers come to the same, without a line in the
-dispatcher for it.
+"""Batch jobs of Mistral and Gemini: the faults of other providers come to the same, without a line in
+the dispatcher for them.
 """
 
 from dataclasses import replace
@@ -20,21 +20,27 @@ from atgen_ray.config.prices import find_price
 from atgen_ray.core.errors import RunPaused
 from atgen_ray.store.ledger import read_balance
 
-# A job that fails has words and no code, so that none of its rows is asked again.
+KINDS = ("mistral", "gemini")
+# A job that fails has words and no code, so that none of its rows is asked again. Gemini's jobs have
+# no files, and keep no answer of a job that did not succeed.
 TRIED = [
-    fault
+    (kind, fault)
+    for kind in KINDS
     for fault in FAULTS
     if "batch" in fault.modes
     and "openai" in fault.kinds
     and fault.settings.get("ending") != "failed"
+    and not (kind == "gemini" and ("upload" in fault.name or "ending" in fault.settings))
 ]
 
 
-@pytest.mark.parametrize("fault", TRIED, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    ("kind", "fault"), TRIED, ids=[f"{kind}: {fault.name}" for kind, fault in TRIED]
+)
 def test_nothing_is_lost_paid_twice_or_swapped(
-    fault: Fault, provider: FakeProvider, tmp_path: Path
+    kind: str, fault: Fault, provider: FakeProvider, tmp_path: Path
 ) -> None:
-    account = try_fault(fault, provider, tmp_path, "mistral", "batch")
+    account = try_fault(fault, provider, tmp_path, kind, "batch")
     assert (account.lost, account.paid_twice, account.mislabelled, account.missing) == (
         0,
         0,
@@ -48,21 +54,27 @@ def test_nothing_is_lost_paid_twice_or_swapped(
 
 
 @pytest.mark.parametrize("mode", ["sync", "batch"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_example_is_labelled_and_billed_once(
-    mode: str, provider: FakeProvider, tmp_path: Path
+    kind: str, mode: str, provider: FakeProvider, tmp_path: Path
 ) -> None:
-    desk = Desk(provider, tmp_path, configure(provider, "mistral", mode), make_texts(20))
+    desk = Desk(provider, tmp_path, configure(provider, kind, mode), make_texts(20))
     labels, dead = desk.annotate()
     assert len(labels) == len(provider.bills()) == 20
     assert not dead
     assert desk.annotate()[0] == labels  # as after a kill just before the labels were recorded
     assert len(provider.bills()) == 20
-    assert ("POST /v1/batch/jobs" in provider.calls()) == (mode == "batch")
+    jobs = {
+        "mistral": "POST /v1/batch/jobs",
+        "gemini": "POST /v1beta/models/fake:batchGenerateContent",
+    }
+    assert (jobs[kind] in provider.calls()) == (mode == "batch")
 
 
-def test_a_job_that_failed_says_why(provider: FakeProvider, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_that_failed_says_why(kind: str, provider: FakeProvider, tmp_path: Path) -> None:
     provider.set(ending="failed", failure=["", "the file is broken"])
-    config = configure(provider, "mistral", "batch", repair=False)
+    config = configure(provider, kind, "batch", repair=False)
     _, dead = Desk(provider, tmp_path, config, make_texts(3)).annotate()
     assert len(dead) == 3
     assert all("the file is broken" in letter.reason for letter in dead.values())
@@ -80,11 +92,12 @@ def test_a_job_that_never_ends_is_cancelled_and_then_paused(
     assert read_balance(desk.journal, "paid").held > 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_job_is_found_on_the_second_page(
-    provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+    kind: str, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("atgen_ray.annotation.providers.mistral.PAGE", 2)
-    config = configure(provider, "mistral", "batch")
+    monkeypatch.setattr(f"atgen_ray.annotation.providers.{kind}.PAGE", 2)
+    config = configure(provider, kind, "batch")
     client = build_provider(config.annotator, "paid", "annotator")  # type: ignore[arg-type]
     prompt = PromptWriter(config.annotator, config.prompt).write("text")  # type: ignore[arg-type]
     shards = [
@@ -106,3 +119,30 @@ def test_batch_mode_is_half_price() -> None:
     annotator = parse_config(tree).annotator
     sync, batch = (find_price(annotator, "annotator", mode) for mode in ("sync", "batch"))  # type: ignore[arg-type]
     assert (sync.input, batch.input) == (0.15, 0.075)
+
+
+def test_gemini_is_told_how_much_to_think_and_in_which_schema(provider: FakeProvider) -> None:
+    def write(**settings: object) -> dict[str, object]:
+        config = configure(provider, "gemini", "batch", **settings)
+        client = build_provider(config.annotator, "paid", "annotator")  # type: ignore[arg-type]
+        prompt = PromptWriter(config.annotator, config.prompt).write("text")  # type: ignore[arg-type]
+        body = client.encode(AnnotationRequest("e", 0, 0, prompt))  # type: ignore[attr-defined]
+        return dict(body["generationConfig"])
+
+    assert write(thinking_tokens=0)["thinkingConfig"] == {"thinkingBudget": 0}
+    assert write(reasoning_effort="none")["thinkingConfig"] == {"thinkingBudget": 0}
+    assert write(reasoning_effort="low")["thinkingConfig"] == {"thinkingLevel": "low"}
+    schema = {"type": "string"}
+    assert write(output_schema=schema)["responseJsonSchema"] == schema
+    assert write()["temperature"] == 0
+    assert "temperature" not in write(model="gemini-3.8-flash")
+
+
+def test_an_answer_that_gemini_blocks_is_paid_and_no_label(provider: FakeProvider) -> None:
+    config = configure(provider, "gemini", "batch")
+    client = build_provider(config.annotator, "paid", "annotator")  # type: ignore[arg-type]
+    usage = {"promptTokenCount": 5, "cachedContentTokenCount": 2}
+    blocked = client.read({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": usage})
+    assert (blocked.finish, blocked.prompt_tokens, blocked.cached_tokens) == ("filter", 5, 2)
+    with pytest.raises(ValueError, match="KeyError"):
+        client.read({"candidates": []})
