@@ -14,7 +14,17 @@ from atgen_ray.core.plugins import Registry, expect_callable, expect_type
 
 PLUGIN = "plugin"  # the type of every annotator of a package in a resolved configuration
 BACKENDS = ("auto", "vllm", "sglang", "transformers")
-TYPES = ("dataset", "human", "openai", "anthropic", "model", "router", PLUGIN)
+TYPES = (
+    "dataset",
+    "human",
+    "openai",
+    "anthropic",
+    "mistral",
+    "gemini",
+    "model",
+    "router",
+    PLUGIN,
+)
 
 
 @dataclass(frozen=True)
