@@ -11,7 +11,11 @@ from atgen_ray.annotation.llm.annotator import LLMAnnotator
 from atgen_ray.annotation.llm.dispatcher import BillingPolicy
 from atgen_ray.annotation.llm.error_policy import Timeouts
 from atgen_ray.annotation.llm.prompts import bound_cost
+from atgen_ray.annotation.providers.anthropic import AnthropicBatch, AnthropicMessages
 from atgen_ray.annotation.providers.base import Provider
+from atgen_ray.annotation.providers.gemini import GeminiBatch, GeminiChat
+from atgen_ray.annotation.providers.mistral import MistralBatch, MistralChat
+from atgen_ray.annotation.providers.openai import OpenAIBatch, OpenAIChat
 from atgen_ray.annotation.router import Router
 from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig
 from atgen_ray.config.annotation import ModelAnnotatorConfig
@@ -20,6 +24,15 @@ from atgen_ray.config.prices import find_price
 from atgen_ray.core.money import to_nano
 from atgen_ray.store.layout import round_folder
 
+# Clients by `annotator.type`: of single requests, and of batch jobs. Their SDKs are imported when
+# one is made.
+PROVIDERS: dict[str, tuple[Callable[[Any, str, str], Provider], ...]] = {
+    "openai": (OpenAIChat, OpenAIBatch),
+    "anthropic": (AnthropicMessages, AnthropicBatch),
+    "mistral": (MistralChat, MistralBatch),
+    "gemini": (GeminiChat, GeminiBatch),
+}
+
 
 def build_provider(config: RemoteAnnotatorConfig, run: str, key: str) -> Provider:
     """Return the client of the provider that `config` names; `key` is its configuration key.
@@ -27,21 +40,9 @@ def build_provider(config: RemoteAnnotatorConfig, run: str, key: str) -> Provide
     Raises:
         UserError: the SDK is not installed, or there is no key.
     """
-    if config.type == "openai":  # type: ignore[attr-defined]
-        from atgen_ray.annotation.providers.openai import OpenAIBatch, OpenAIChat
-
-        return (OpenAIBatch if config.mode == "batch" else OpenAIChat)(config, run, key)  # type: ignore[arg-type]
-    if config.type == "mistral":  # type: ignore[attr-defined]
-        from atgen_ray.annotation.providers.mistral import MistralBatch, MistralChat
-
-        return (MistralBatch if config.mode == "batch" else MistralChat)(config, run, key)  # type: ignore[arg-type]
-    if config.type == "gemini":  # type: ignore[attr-defined]
-        from atgen_ray.annotation.providers.gemini import GeminiBatch, GeminiChat
-
-        return (GeminiBatch if config.mode == "batch" else GeminiChat)(config, run, key)  # type: ignore[arg-type]
-    from atgen_ray.annotation.providers.anthropic import AnthropicBatch, AnthropicMessages
-
-    return (AnthropicBatch if config.mode == "batch" else AnthropicMessages)(config, run, key)  # type: ignore[arg-type]
+    provider: str = config.type  # type: ignore[attr-defined]
+    single, batch = PROVIDERS[provider]
+    return (batch if config.mode == "batch" else single)(config, run, key)
 
 
 def build_timeouts(config: RemoteAnnotatorConfig) -> Timeouts:
@@ -69,9 +70,7 @@ def build_remote(
     price = find_price(config, key)
     billing = BillingPolicy(
         worst=lambda request: bound_cost(config, price, request.prompt),
-        cost=lambda used: price.nano(
-            used.prompt_tokens, used.output_tokens, used.cached_tokens, used.written_tokens
-        ),
+        cost=price.nano,
         resend=config.in_doubt == "resend",
         cancel=config.on_stop == "cancel",
     )
@@ -88,7 +87,7 @@ def build_local(config: ModelAnnotatorConfig, context: AnnotationContext, key: s
 
     nano = to_nano(config.price_per_label)
     billing = BillingPolicy(
-        worst=lambda request: nano, cost=lambda used: nano, resend=True, cancel=False
+        worst=lambda request: nano, cost=lambda *tokens: nano, resend=True, cancel=False
     )
     parts = f"{round_folder(context.round)}/annotation.parts"
     provider = LocalModel(config, context.folder, parts, context.config.seed, context.progress)
@@ -105,10 +104,7 @@ def build_local(config: ModelAnnotatorConfig, context: AnnotationContext, key: s
 ANNOTATORS: dict[str, Callable[[Any, AnnotationContext, str], Annotator]] = {
     "dataset": lambda config, context, key: DatasetAnnotator(config, context),
     "human": lambda config, context, key: HumanAnnotator(config, context),
-    "openai": build_remote,
-    "anthropic": build_remote,
-    "mistral": build_remote,
-    "gemini": build_remote,
+    **dict.fromkeys(PROVIDERS, build_remote),
     "model": build_local,
     "router": lambda config, context, key: Router(config, context, build_annotator),
     PLUGIN: lambda config, context, key: ANNOTATOR_PLUGINS[config.name].build(config, context, key),

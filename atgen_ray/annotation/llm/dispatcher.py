@@ -25,7 +25,6 @@ from atgen_ray.annotation.llm.shard_runner import (
 )
 from atgen_ray.annotation.llm.thought_watch import ThoughtWatch
 from atgen_ray.annotation.providers.base import (
-    ParsedResponse,
     Provider,
     ProviderError,
     RawResponse,
@@ -48,7 +47,7 @@ class BillingPolicy:
     """Costs of requests, and the configuration's choices for ambiguous outcomes and for a stop."""
 
     worst: Callable[[AnnotationRequest], int]  # billionths of a dollar
-    cost: Callable[[ParsedResponse], int]  # of what a response says was used
+    cost: Callable[..., int]  # of prompt, output, cached and written tokens
     resend: bool  # send a request again whose outcome is ambiguous
     cancel: bool  # cancel batch jobs when the run is stopped
 
@@ -269,7 +268,12 @@ class RequestDispatcher:
                 f"malformed answer: {error}",
             )
         self._watch.note(answer)
-        paid = self._billing.cost(answer)
+        paid = self._billing.cost(
+            answer.prompt_tokens,
+            answer.output_tokens,
+            answer.cached_tokens,
+            answer.written_tokens,
+        )
         return Settlement(
             custom_id, "answered", paid, body, None, answer.prompt_tokens, answer.output_tokens
         )
