@@ -212,8 +212,8 @@ def find_price_warnings(config: RemoteAnnotatorConfig, key: str, today: date) ->
     age = (today - date.fromisoformat(section.date)).days
     if config.price is None and age > STALE_DAYS:
         lines.append(
-            f"the price of {config.model} was read on {section.date}, {age} days ago: "
-            f"`atgen-ray prices update` renews it, {key}.price replaces it"
+            f"the price of {config.model} was read on {section.date}, more than {STALE_DAYS} days "
+            f"ago: `atgen-ray prices update` renews it, {key}.price replaces it"
         )
     if model.retires and date.fromisoformat(model.retires) > today:
         lines.append(

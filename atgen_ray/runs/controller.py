@@ -100,7 +100,7 @@ class Controller:
         """
         self.write_provenance()
         check_annotators(self._config)
-        self._disclose_models()
+        self.disclose_models()
         with self._tracking:
             self.prepare_pool()
             self.embed_pool()
@@ -473,7 +473,7 @@ class Controller:
         if warning:
             self._warn(warning, "pool")
 
-    def _disclose_models(self) -> None:
+    def disclose_models(self) -> None:
         """Warn of old prices, of models that are going to end, and of providers that keep what they
         are asked.
         """

@@ -15,10 +15,15 @@ from atgen_ray.annotation.registry import build_provider
 from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import RemoteAnnotatorConfig
 from atgen_ray.config.dialects import refuses_temperature, thinks, wants_completion_limit
-from atgen_ray.config.loading import parse_config
+from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.config.prices import find_price
 from atgen_ray.core.errors import RunPaused, UserError
+from atgen_ray.core.progress import ProgressTracker
+from atgen_ray.runs.controller import Controller
+from atgen_ray.store.journal import WARNING, Journal
 from atgen_ray.store.ledger import read_balance
+from atgen_ray.store.owner import ProcessIdentity
+from atgen_ray.store.run_folder import RunFolder
 
 REFUSE = [
     "gpt-5",
@@ -267,6 +272,25 @@ def test_one_whole_answer_among_the_first_is_enough(provider: FakeProvider, tmp_
     labels, dead = Desk(provider, tmp_path, config, texts).annotate()
     assert len(labels) == 1
     assert len(dead) == 6
+
+
+@pytest.mark.parametrize(("recovery", "told"), [("auto", 1), ("stored", 0), ("none", 0)])
+def test_the_run_says_once_that_openai_keeps_what_it_is_asked(
+    recovery: str, told: int, tmp_path: Path
+) -> None:
+    annotator = {"type": "openai", "model": "gpt-5.6-luna", "guidelines": "Sort."}
+    config = parse_config(SMALLEST | {"annotator": annotator | {"recovery": recovery}})
+    journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
+    journal.create_run(config.name, dump_config(config), "")
+    for attempt in range(2):
+        lease = journal.acquire(config.name, ProcessIdentity(f"c{attempt}"), 600, takeover=True)
+        folder = RunFolder(str(tmp_path), config.name)
+        Controller(
+            config, journal, lease, folder, ProgressTracker(), lambda done, total: None
+        ).disclose_models()
+    lines = [e.payload[WARNING] for e in journal.events(config.name) if e.kind == WARNING]
+    assert sum("store: true" in line for line in lines) == told
+    assert len(lines) == len(set(lines))
 
 
 def test_shards_are_measured_with_all_that_is_sent() -> None:

@@ -5,7 +5,10 @@ of old prices and models that end.
 import json
 import os
 import re
+import threading
 from datetime import date
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +181,28 @@ def test_update_writes_a_table_that_is_used_from_then_on(
     assert read_prices()["mistral"].models.keys() == {"mistral-new"}
 
 
+def test_update_takes_a_url(own_table: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / "published.json").write_text(json.dumps(PUBLISHED))
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        gone = call("prices", "update", "--from", f"{url}/gone.json")
+        done = call("prices", "update", "--from", f"{url}/published.json")
+        server.shutdown()
+        thread.join()
+    assert gone.status == 2
+    assert "which cannot be read: HTTP Error 404" in gone.err
+    assert done.status == 0, done.err
+    assert read_prices()["openai"].source == f"{url}/published.json"
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [
@@ -222,7 +247,7 @@ def test_old_prices_and_models_that_end_are_told() -> None:
     assert "successor" in line
     assert not find_remote_warnings(configure(model="gpt-5.6-luna"), DAY)
     (line,) = find_remote_warnings(configure(model="gpt-5.6-luna"), date(2027, 3, 1))
-    assert "92 days ago: `atgen-ray prices update` renews it" in line
+    assert "more than 60 days ago: `atgen-ray prices update` renews it" in line
     own = {"input": 1.0, "output": 1.0}
     assert not find_remote_warnings(configure(model="gpt-5.6-luna", price=own), date(2027, 3, 1))
 
