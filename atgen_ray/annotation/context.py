@@ -7,7 +7,7 @@ from typing import Protocol
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.records import Annotation, DeadLetter, Progress
-from atgen_ray.store.journal import Journal, Lease
+from atgen_ray.store.journal import WARNING, Journal, Lease
 from atgen_ray.store.ledger import Ledger, Scope, format_dollars
 from atgen_ray.store.run_folder import RunFolder
 
@@ -73,6 +73,12 @@ class AnnotationContext:
             f"{format_dollars(used)} is spent, and the next label can cost "
             f"{format_dollars(shortfall.worst)}"
         )
+
+    def warn(self, text: str) -> None:
+        """Record in the journal, once a round, what the user should know and what ends nothing."""
+        warned = self.journal.events(self.lease.run, kind=WARNING)
+        if all((event.round, event.payload[WARNING]) != (self.round, text) for event in warned):
+            self.journal.append(self.lease, WARNING, self.round, "annotation", {WARNING: text})
 
     def _budget(self, limit: Scope) -> float | None:
         stopping = self.config.stopping

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pydantic import SecretStr
 
 from atgen_ray.annotation.llm.request_log import summarize_requests
+from atgen_ray.annotation.llm.retry import reopen_requests
 from atgen_ray.core.errors import NobodyDrivesError, UserError, nearest
 from atgen_ray.core.locations import check_folder
 from atgen_ray.core.records import INHERITED
@@ -145,6 +146,19 @@ def ask_to_stop(journal: Journal, name: str) -> str:
             f"{INTERRUPTION}"
         )
     return f"run '{name}' has no controller; its status is {status}"
+
+
+def retry_run(
+    name: str, storage: str, database_url: SecretStr | None, only: str | None, batch: str | None
+) -> str:
+    """Have asked again what ended without a label in a run of `storage`, as `reopen_requests`;
+    return a sentence that says what will happen.
+
+    Raises:
+        UserError: as `open_runs` and `reopen_requests`.
+    """
+    with open_runs(storage, database_url) as journal:
+        return str(reopen_requests(journal, name, only, batch))
 
 
 def export_labels(

@@ -3,7 +3,7 @@ nevertheless.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Fault:
     dead: int = 0
     doubt: int = 0
     kinds: tuple[str, ...] = ("openai", "anthropic")
+    lasting: bool = False  # the settings of the stand-in hold for all batches
 
 
 QUOTA = {"status": 429, "code": "insufficient_quota", "message": "You exceeded your current quota"}
@@ -120,7 +121,9 @@ def try_fault(fault: Fault, provider: FakeProvider, folder: Path, kind: str, mod
     # Half-empty batches would make half-empty batches for ever: the fault is over after the first.
     provider.set(**fault.settings)
     provider.set(
-        once=[*fault.settings] if fault.name != "more tokens billed than asked for" else []
+        once=[]
+        if fault.lasting or fault.name == "more tokens billed than asked for"
+        else [*fault.settings]
     )
     patience = replace(QUICK, lookup=2.0) if "timeout_seconds" in fault.config else QUICK
     patience = replace(patience, outage=1.0) if "outage" in fault.name else patience
@@ -161,9 +164,9 @@ def try_fault(fault: Fault, provider: FakeProvider, folder: Path, kind: str, mod
     )
 
 
-def list_trials() -> list[tuple[Fault, str, str]]:
+def list_trials(faults: Sequence[Fault] = FAULTS) -> list[tuple[Fault, str, str]]:
     """Every fault in every mode that can have it."""
-    return [(fault, kind, mode) for fault in FAULTS for kind in fault.kinds for mode in fault.modes]
+    return [(fault, kind, mode) for fault in faults for kind in fault.kinds for mode in fault.modes]
 
 
 def expect_doubt(fault: Fault, kind: str, mode: str) -> int:

@@ -69,7 +69,7 @@ class LLMAnnotator:
             context.journal, context.lease, context.ledger, name, context.round
         )
         self._dispatcher = RequestDispatcher(
-            provider, self._request_log, billing, timeouts, context.progress
+            provider, self._request_log, billing, timeouts, context.progress, context.warn
         )
         self._writer = PromptWriter(config, context.config.prompt, self._choose_shots())
 

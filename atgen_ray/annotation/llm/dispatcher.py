@@ -9,6 +9,7 @@ writes responses to the log, so that many are committed in one transaction.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ class BillingPolicy:
     cost: Callable[[int, int], int]  # of prompt and output tokens
     resend: bool  # send a request again whose outcome is ambiguous
     cancel: bool  # cancel batch jobs when the run is stopped
+    longest: int | None = None  # output tokens that a request asks for at most; None: unlimited
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,33 @@ class DispatchOutcome:
     limit: Scope | None
 
 
+class _Queue:
+    """Room in a provider's queue of batches, which it limits by their tokens.
+
+    While batches of this run are under way, the next one waits for them. Where none is, the queue
+    is full of others, or the batch alone is above the limit: the next one is half as large.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._most = rows
+        self.rows = rows  # of the next shard
+        self.full = False
+        self.since: float | None = None  # monotonic time since when nothing was taken
+
+    def turn_away(self, alone: bool) -> None:
+        """Take note that the provider did not take a shard; `alone`: none of ours is there."""
+        self.full = not alone
+        self.since = self.since or time.monotonic()
+        if alone:
+            self.rows = max(1, self.rows // 2)
+
+    def take(self) -> None:
+        """Take note that a shard has come back from the queue, which has left room."""
+        self.full = False
+        self.since = None
+        self.rows = min(self._most, self.rows * 2)
+
+
 class RequestDispatcher:
     """Sends the requests of one round to one provider."""
 
@@ -71,15 +100,22 @@ class RequestDispatcher:
         billing: BillingPolicy,
         timeouts: Timeouts,
         progress: Progress,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`progress` raises RunStopped when the run is to stop."""
+        """`progress` raises RunStopped when the run is to stop; `warn` tells the user of something
+        that does not end the run.
+        """
         self._provider = provider
         self._request_log = request_log
         self._billing = billing
         self._timeouts = timeouts
         self._progress = progress
+        self._warn = warn
         self._runner = ShardRunner(provider, request_log, timeouts)
         self._losses = 0  # in a row
+        self._failures = Counter[Key]()  # of each question, by this command
+        self._queue = _Queue(provider.limits.rows)
+        self._excess = 0  # output tokens of the longest answer beyond what was asked for
         self._undone: list[Shard] = []  # left as they were when the run was interrupted
 
     def answer(self, requests: Sequence[AnnotationRequest]) -> DispatchOutcome:
@@ -92,7 +128,10 @@ class RequestDispatcher:
             UserError: the configuration is wrong.
         """
         by_key = {request.key: request for request in requests}
-        pending = PendingRequests(by_key, self._request_log.read_latest(), self._provider)
+        latest = self._request_log.read_latest()
+        pending = PendingRequests(by_key, latest, self._provider)
+        self._runner.answered += sum(row.state == "answered" for row in latest.values())
+        self._watch_length(self._request_log.longest_answer())
         resumed = self._request_log.open_shards(by_key)
         with self._workers() as submit:
             in_flight = {submit(shard, True): shard for shard in resumed}
@@ -113,7 +152,10 @@ class RequestDispatcher:
         # A budget may have kept out any of them.
         sent = [outcome.rows[key] for key in by_key if key in outcome.rows]
         if len(sent) >= MANY and all(row.state == "refused" for row in sent):
-            raise UserError(f"all {len(sent)} requests were refused, the last: {sent[-1].reason}")
+            raise UserError(
+                f"all {len(sent)} requests were refused, the last: {sent[-1].reason}; once the "
+                f"cause is cured, `atgen-ray runs retry` has them asked again"
+            )
         return outcome
 
     def _run_loop(
@@ -129,7 +171,8 @@ class RequestDispatcher:
         backoff = self._timeouts.first_wait
         while True:
             self._progress(pending.finished, pending.total)
-            if limit is None and self._runner.blocked_for <= 0:
+            waits = self._queue.full and bool(in_flight)
+            if limit is None and not waits and self._runner.blocked_for <= 0:
                 limit = self._submit_shard(pending, in_flight, submit)
             if not in_flight:
                 if not pending.todo or limit is not None:
@@ -140,9 +183,8 @@ class RequestDispatcher:
             if not done:
                 continue
             limit = None  # the shards that came back may have freed money
-            fruitless = self._collect_shard(
-                pending, {future: in_flight.pop(future) for future in done}
-            )
+            shards = {future: in_flight.pop(future) for future in done}
+            fruitless = self._collect_shard(pending, shards, alone=not in_flight)
             if fruitless:  # every request is to be sent again: wait before that
                 self._runner.pause(backoff)
             backoff = (
@@ -160,12 +202,12 @@ class RequestDispatcher:
         """Submit as many shards as the provider and the budgets allow; return the budget that ran
         out.
         """
-        pieces = pending.next_shards(self._provider.limits.parallel - len(in_flight))
+        # An answer is longer than its money: one at a time, so that no more than one can be.
+        parallel = 1 if self._excess else self._provider.limits.parallel
+        pieces = pending.next_shards(parallel - len(in_flight), self._queue.rows)
         if not pieces:
             return None
-        worst = {
-            request.key: self._billing.worst(request) for piece in pieces for request, _ in piece
-        }
+        worst = {request.key: self._bound(request) for piece in pieces for request, _ in piece}
         entered, limit = self._request_log.intend(pieces, worst)
         for shard in entered:
             in_flight[submit(shard, False)] = shard
@@ -173,15 +215,20 @@ class RequestDispatcher:
         return limit
 
     def _collect_shard(
-        self, pending: PendingRequests, done: dict["Future[list[RawResponse]]", Shard]
+        self,
+        pending: PendingRequests,
+        done: dict["Future[list[RawResponse]]", Shard],
+        alone: bool = False,
     ) -> bool:
-        """Settle shards that have come back; return whether none of their requests was answered."""
+        """Settle shards that have come back; return whether none of their requests was answered.
+        `alone` says that no others are under way.
+        """
         collected: dict[str, list[Settlement]] = {}
         errors: list[Exception] = []
         # What came back is written before any error is raised: it is paid for.
         for future, shard in done.items():
             try:
-                collected[shard.hash], paused = self._read(shard, future.result())
+                collected[shard.hash], paused = self._read(shard, future.result(), alone)
                 if paused:
                     errors.append(RunPaused(paused))
                 self._losses = 0
@@ -223,7 +270,7 @@ class RequestDispatcher:
         )
 
     def _read(
-        self, shard: Shard, replies: Sequence[RawResponse]
+        self, shard: Shard, replies: Sequence[RawResponse], alone: bool
     ) -> tuple[list[Settlement], str | None]:
         """Return the settlement of each request of an ended shard, and the reason why the run must
         pause, if it must.
@@ -231,11 +278,13 @@ class RequestDispatcher:
         by_id = {reply.custom_id: reply for reply in replies}
         settlements = []
         paused = None
+        queued = False
         for attempt in shard.attempts:
+            key = attempt.request.key
             reply = by_id.get(attempt.custom_id) or RawResponse(
                 attempt.custom_id, code="no_reply", message="no reply came"
             )
-            action = judge_reply(reply, attempt.number)
+            action = judge_reply(reply, self._failures[key])
             said = f"{reply.code}: {reply.message}"[:500]
             if action == "answered":
                 settlements.append(self._receive(attempt.custom_id, attempt.request, reply))
@@ -243,10 +292,28 @@ class RequestDispatcher:
                 settlements.append(Settlement(attempt.custom_id, "refused", 0, reason=said))
             else:
                 settlements.append(Settlement(attempt.custom_id, "unanswered", 0, reason=said))
-                if action == "pause":
+                name = self._provider.name
+                if action == "queue":  # no attempt: nothing was tried
+                    queued = True
+                    continue
+                self._failures[key] += 1
+                if action == "quota":
+                    paused = f"{name} says that its quota or credit is spent ({said})"
+                elif action == "stuck":
                     paused = (
-                        f"{self._provider.name} says that its quota or credit is spent ({said})"
+                        f"{name} has left requests without an answer {ATTEMPTS} times ({said}); "
+                        f"nothing was given up, and the same command asks again"
                     )
+        if not queued:
+            self._queue.take()
+        else:
+            self._queue.turn_away(alone)
+            waited = time.monotonic() - (self._queue.since or 0.0)
+            if alone and waited > self._timeouts.batch:
+                paused = (
+                    f"{self._provider.name} has had no room in its queue for {waited / 3600:.1f} h "
+                    f"({said}); the same command asks again"
+                )
         return settlements, paused
 
     def _receive(
@@ -261,22 +328,48 @@ class RequestDispatcher:
             return Settlement(
                 custom_id,
                 "answered",
-                self._billing.worst(request),
+                self._bound(request),
                 body,
                 f"malformed answer: {error}",
             )
-        paid = self._billing.cost(answer.prompt_tokens, answer.output_tokens)
-        return Settlement(
-            custom_id, "answered", paid, body, None, answer.prompt_tokens, answer.output_tokens
-        )
+        prompt, output = answer.prompt_tokens, answer.output_tokens
+        self._watch_length(output)
+        # Who does not say what it bills may bill the worst case; the label is good all the same.
+        unsaid = prompt is None or output is None
+        paid = self._bound(request) if unsaid else self._billing.cost(prompt or 0, output or 0)
+        return Settlement(custom_id, "answered", paid, body, None, prompt, output)
+
+    def _bound(self, request: AnnotationRequest) -> int:
+        """Return the most that a request can cost, with answers as long as the longest so far."""
+        worst = self._billing.worst(request)
+        return worst + self._billing.cost(0, self._excess) if self._excess else worst
+
+    def _watch_length(self, tokens: int | None) -> None:
+        """Take note of an answer that is longer than asked for: the server ignores the limit, so
+        that the worst case is what it has come to.
+        """
+        longest = self._billing.longest
+        if longest is None or tokens is None or tokens - longest <= self._excess:
+            return
+        if self._billing.cost(0, tokens - longest) == 0:
+            return  # free of charge
+        if not self._excess:
+            self._warn(
+                f"{self._provider.name} gave an answer of {tokens} tokens where at most {longest} "
+                f"(annotator.max_output_tokens) were asked for: from here on one request is sent "
+                f"at a time, and the longest answer so far is held for each"
+            )
+        self._excess = tokens - longest
 
     def _settle_ambiguous(self, attempt: RequestAttempt) -> Settlement:
         """Return the settlement of a request whose outcome is unknown: send it again, or give it up
         as paid.
         """
-        worst = self._billing.worst(attempt.request)
+        worst = self._bound(attempt.request)
         reason = "its answer was lost on the way and cannot be looked up"
-        if worst == 0 or (self._billing.resend and attempt.number + 1 < ATTEMPTS):
+        key = attempt.request.key
+        if worst == 0 or (self._billing.resend and self._failures[key] + 1 < ATTEMPTS):
+            self._failures[key] += 1
             return Settlement(attempt.custom_id, "unanswered", worst, reason=reason)
         reason += "; its worst case counts as paid (annotator.in_doubt)"
         return Settlement(attempt.custom_id, "lost", worst, reason=reason)

@@ -23,8 +23,10 @@ from atgen_ray.annotation.providers.sdk import (
     SKEW,
     batch_limits,
     client_settings,
+    describe_counts,
     fill_gaps,
     measure_body,
+    read_count,
     read_lines,
     read_object,
     read_text,
@@ -83,23 +85,17 @@ class _Anthropic:
     def read(self, body: dict[str, Any]) -> ParsedResponse:
         try:
             blocks = body["content"]
-            usage = body["usage"]
             text = "".join(str(block["text"]) for block in blocks if block["type"] == "text")
             hidden = "\n".join(
                 str(block["thinking"]) for block in blocks if block["type"] == "thinking"
             )
             finish = FINISHES.get(str(body.get("stop_reason")), "stop")
-            cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
-            prompt_tokens = int(usage["input_tokens"]) + sum(
-                int(usage.get(name) or 0) for name in cached
-            )
-            output_tokens = int(usage["output_tokens"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         thought = split_reasoning(text)
         reasoning = "\n".join(filter(None, (hidden, thought.reasoning)))
         finish = "length" if thought.cut else finish
-        return ParsedResponse(thought.answer, reasoning, finish, prompt_tokens, output_tokens)
+        return ParsedResponse(thought.answer, reasoning, finish, *read_usage(body))
 
 
 class AnthropicMessages(_Anthropic):
@@ -158,15 +154,15 @@ class AnthropicBatch(_Anthropic):
         return SubmittedShard(read_text(read_object(raw.http_response.text), "id"))
 
     def check(self, remote: str) -> BatchStatus:
-        status = read_text(self._retrieve(remote), "processing_status")
-        return BatchStatus(status, status == "ended", status == "canceling")
+        batch = self._retrieve(remote)
+        status = read_text(batch, "processing_status")
+        counts = describe_counts(batch.get("request_counts"))
+        return BatchStatus(status, status == "ended", status == "canceling", counts)
 
     def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
-        done = int((self._retrieve(remote).get("request_counts") or {}).get("succeeded") or 0)
-        for _ in range(2):  # a line may have been broken in transit
-            rows, broken = read_lines(self._results(remote))
-            if not broken:
-                break
+        counts = self._retrieve(remote).get("request_counts") or {}
+        done = read_count(counts.get("succeeded")) or 0
+        rows, broken = read_lines(self._results(remote))
         return fill_gaps(shard, [_read_reply(row) for row in rows], done, broken)
 
     def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
@@ -217,6 +213,18 @@ class AnthropicBatch(_Anthropic):
                 f"/v1/messages/batches/{remote}/results", cast_to=httpx2.Response
             )
         return response.text
+
+
+def read_usage(body: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Return the prompt and output tokens of a message; None where its usage does not say them."""
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        return None, None
+    prompt = read_count(usage.get("input_tokens"))
+    if prompt is not None:
+        cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
+        prompt += sum(read_count(usage.get(name)) or 0 for name in cached)
+    return prompt, read_count(usage.get("output_tokens"))
 
 
 def _read_reply(row: dict[str, Any]) -> RawResponse:
