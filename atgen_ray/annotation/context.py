@@ -1,13 +1,15 @@
 """Annotator protocol, and the context of one round that every annotator works in."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.records import Annotation, DeadLetter, Progress
 from atgen_ray.store.journal import WARNING, Journal, Lease
+from atgen_ray.store.layout import PROVIDER_STATE
 from atgen_ray.store.ledger import Ledger, Scope, format_dollars
 from atgen_ray.store.run_folder import RunFolder
 
@@ -79,6 +81,10 @@ class AnnotationContext:
         warned = self.journal.events(self.lease.run, kind=WARNING)
         if all((event.round, event.payload[WARNING]) != (self.round, text) for event in warned):
             self.journal.append(self.lease, WARNING, self.round, "annotation", {WARNING: text})
+
+    def report(self, state: dict[str, Any]) -> None:
+        """Keep what a provider is doing now in the run's folder, for those who look at the run."""
+        self.folder.write_json(PROVIDER_STATE, state | {"time": time.time()})
 
     def _budget(self, limit: Scope) -> float | None:
         stopping = self.config.stopping

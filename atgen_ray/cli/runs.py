@@ -49,7 +49,7 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
     if view["metrics"]:
         console.print(curve_table(view["metrics"], console.width))
     for line in describe_annotation(view["annotation"]):
-        typer.echo(line)
+        typer.echo(printable(line))
     for change in view["changes"]:
         line = (
             f"{change['time']} {change['by']} changed {change['key']}: {change['before']!r} "

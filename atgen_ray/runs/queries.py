@@ -31,7 +31,7 @@ from atgen_ray.store.journal import (
     explain_end,
     find_journal,
 )
-from atgen_ray.store.layout import round_folder
+from atgen_ray.store.layout import PROVIDER_STATE, round_folder
 from atgen_ray.store.ledger import read_balance, read_inherited
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.totals import RunTotals
@@ -78,9 +78,10 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
     `events` and `dead_letters`.
 
     `annotation` has the `requests` of its annotating models by state, their `batches` under way,
-    and the dollars `paid` and `held`, and those `inherited`: what another run, from which it was
-    forked, had paid. `changes` are the settings that it was given anew, each with `key`, `before`,
-    `now`, `by` and `time`.
+    what the `provider` was doing when it was last seen (as `read_provider`), and the dollars `paid`
+    and `held`, and those `inherited`: what another run, from which it was forked, had paid.
+    `changes` are the settings that it was given anew, each with `key`, `before`, `now`, `by` and
+    `time`.
 
     Raises:
         UserError: no run has that name.
@@ -91,6 +92,7 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
     annotation = summarize_requests(journal, name) | asdict(read_balance(journal, name))
     annotation["inherited"] = round(sum(read_inherited(journal, name).values()), 6)
     folder = RunFolder(storage, name)
+    annotation["provider"] = read_provider(folder)
     return {
         **summary,
         "message": explain_end(summary["status"], events),
@@ -115,6 +117,20 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
             for round, dead_letter in dead
         ],
     }
+
+
+def read_provider(folder: RunFolder) -> dict[str, Any] | None:
+    """Return what the run's provider was doing when it was last seen; None before the first time.
+
+    Keys: `provider`, `in_flight` (calls or batch jobs), `waiting_until` (no call is made before),
+    `queue_full`, `last_error`, and `time`; times are in UTC, ISO 8601.
+    """
+    if not folder.exists(PROVIDER_STATE):
+        return None
+    state: dict[str, Any] = folder.read_json(PROVIDER_STATE)
+    until = state["waiting_until"]
+    times = {"time": _to_iso(state["time"]), "waiting_until": until and _to_iso(until)}
+    return state | times
 
 
 def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:

@@ -2,12 +2,18 @@
 the user can cure.
 """
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from helpers.annotation_desk import Desk, configure, make_texts
 from helpers.fakes.provider import FakeProvider
-from helpers.faults import Fault, list_trials, try_fault
+from helpers.faults import CREATE, Fault, list_trials, try_fault
 from helpers.troubles import TROUBLES, UNTOLD
+
+from atgen_ray.core.errors import RunPaused
+from atgen_ray.runs.console import describe_annotation
+from atgen_ray.runs.queries import describe_run
 
 
 @pytest.mark.parametrize(
@@ -29,3 +35,37 @@ def test_nothing_that_is_paid_is_thrown_away(
         assert account.dollars_off > 0, account
     else:
         assert account.dollars_off == 0, account
+
+
+def test_a_pause_says_until_when_and_those_who_look_see_why(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    provider.fail(CREATE["openai", "batch"], status=429, retry_after=86400, message="come later")
+    desk = Desk(provider, tmp_path, configure(provider, "openai", "batch"), make_texts(4))
+    with pytest.raises(RunPaused) as paused:
+        desk.annotate()
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    assert f"wants no call before {tomorrow:%Y-%m-%d}" in str(paused.value)
+    (line,) = show(desk)
+    assert "0 calls in flight" in line
+    assert str(paused.value) in line
+    provider.set(stuck="in_progress")
+    seen = list[str]()
+
+    def look(done: int, total: int) -> None:
+        lines = show(desk)
+        if any("in_progress" in line for line in lines):
+            seen.extend(lines)
+            raise RunPaused
+
+    desk.progress = look
+    with pytest.raises(RunPaused):
+        desk.annotate()
+    assert "1 calls in flight" in seen[-2]
+    assert "4 requests, in_progress (4 total, 4 completed)" in seen[-1]
+
+
+def show(desk: Desk) -> list[str]:
+    """What `atgen-ray runs show` says of annotation, but for the counts of requests."""
+    view = describe_run(desk.journal, str(desk.folder), desk.config.name)
+    return [line for line in describe_annotation(view["annotation"]) if "dollars" not in line]

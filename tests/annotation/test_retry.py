@@ -163,7 +163,7 @@ def test_a_server_that_ignores_the_limit_is_slowed_down_and_named(
     desk = Desk(provider, tmp_path, config, texts)
     labels, _ = desk.annotate()
     (warning,) = desk.journal.events("paid", kind=WARNING)
-    assert "where at most 20 (annotator.max_output_tokens)" in warning.payload[WARNING]
+    assert "bills answers of more than 20 tokens" in warning.payload[WARNING]
     answer = billed(provider) / len(provider.bills())
     under_way = 4 * (2 if mode == "batch" else 1)
     assert len(labels) == len(provider.bills()) <= max(under_way, 6.0 // answer)

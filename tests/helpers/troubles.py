@@ -6,6 +6,7 @@ from helpers.faults import Fault
 
 GATEWAY_LIMIT = '{"error": {"code": 429, "message": "Provider returned error"}}'
 GATEWAY_NULL = '{"id": "x", "choices": null, "error": {"code": 429, "message": "slow down"}}'
+OVERLOADED = '{"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}'
 GATEWAY_BROKE = '{"error": {"code": 402, "message": "Insufficient credits"}}'
 GATEWAY_MODERATED = '{"error": {"code": 403, "message": "Your input was flagged"}}'
 MODERATED = {"status": 403, "code": "permission_error", "message": "The input was flagged"}
@@ -57,6 +58,7 @@ TROUBLES = [
           config={"concurrency": 1}),
     Fault("429 by the minute, in the words of a quota", rule=PER_MINUTE | {"status": 429, "times": 3}),
     Fault("200 with a 429 within", SYNC, rule={"body": GATEWAY_LIMIT, "times": 3}, kinds=OPENAI),
+    Fault("200 with an overload within", SYNC, rule={"body": OVERLOADED, "times": 3}, kinds=("anthropic",)),
     Fault("200 with null choices and a 429", SYNC, rule={"body": GATEWAY_NULL, "times": 3}, kinds=OPENAI),
     Fault("200 with a 402 within", SYNC, rule={"body": GATEWAY_BROKE, "skip": 1}, kinds=OPENAI, paused=True),
     Fault("200 with a 403 within", SYNC, rule={"body": GATEWAY_MODERATED, "skip": 1}, kinds=OPENAI, dead=1),

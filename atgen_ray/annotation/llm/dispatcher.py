@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from atgen_ray.annotation.llm.error_policy import ATTEMPTS, Timeouts, describe_error, judge_reply
 from atgen_ray.annotation.llm.pending import PendingRequests
@@ -37,6 +38,7 @@ from atgen_ray.core.records import Progress
 from atgen_ray.store.ledger import Scope
 
 TICK = 0.2  # seconds between two looks at the wish to stop
+REPORT_SECONDS = 5.0  # between two reports of what the provider is doing
 MANY = 10  # requests that fail alike: the cause is not in single rows
 
 Submit = Callable[[Shard, bool], "Future[list[RawResponse]]"]
@@ -101,9 +103,10 @@ class RequestDispatcher:
         timeouts: Timeouts,
         progress: Progress,
         warn: Callable[[str], None] = lambda text: None,
+        report: Callable[[dict[str, Any]], None] = lambda state: None,
     ) -> None:
         """`progress` raises RunStopped when the run is to stop; `warn` tells the user of something
-        that does not end the run.
+        that does not end the run, and `report` what the provider is doing.
         """
         self._provider = provider
         self._request_log = request_log
@@ -111,10 +114,15 @@ class RequestDispatcher:
         self._timeouts = timeouts
         self._progress = progress
         self._warn = warn
+        self._report = report
         self._runner = ShardRunner(provider, request_log, timeouts)
         self._losses = 0  # in a row
         self._failures = Counter[Key]()  # of each question, by this command
         self._queue = _Queue(provider.limits.rows)
+        self._warnings = list[str]()  # to be given once the responses that cause them are safe
+        self._warned = False
+        self._reported: dict[str, Any] = {}
+        self._report_due = 0.0  # monotonic time
         self._excess = 0  # output tokens of the longest answer beyond what was asked for
         self._undone: list[Shard] = []  # left as they were when the run was interrupted
 
@@ -138,6 +146,7 @@ class RequestDispatcher:
             try:
                 limit = self._run_loop(pending, in_flight, submit)
             except BaseException as error:
+                self._show(0, str(error) if isinstance(error, RunPaused) else None)
                 self._runner.interrupt()
                 patient = isinstance(error, RunPaused | UserError)
                 self._drain(
@@ -174,8 +183,10 @@ class RequestDispatcher:
             waits = self._queue.full and bool(in_flight)
             if limit is None and not waits and self._runner.blocked_for <= 0:
                 limit = self._submit_shard(pending, in_flight, submit)
+            self._show(len(in_flight))
             if not in_flight:
                 if not pending.todo or limit is not None:
+                    self._show(0, None)
                     return limit
                 time.sleep(min(TICK, max(0.01, self._runner.blocked_for)))
                 continue
@@ -193,6 +204,26 @@ class RequestDispatcher:
                 else self._timeouts.first_wait
             )
 
+    def _show(self, in_flight: int, ended: str | None = "") -> None:
+        """Report what the provider is doing, where that is new and some time has passed.
+
+        `ended` is why nothing more is sent (None: all is done), which is reported at once.
+        """
+        waits = self._runner.blocked_for
+        state = {
+            "provider": self._provider.name,
+            "in_flight": in_flight,
+            "waiting_until": round(time.time() + waits) if waits > 0 and ended == "" else None,
+            "queue_full": self._queue.full and ended == "",
+            "last_error": ended or self._runner.last_error,
+        }
+        now = time.monotonic()
+        if ended == "" and (now < self._report_due or state == self._reported):
+            return
+        self._report_due = now + REPORT_SECONDS
+        self._reported = state
+        self._report(state)
+
     def _submit_shard(
         self,
         pending: PendingRequests,
@@ -203,7 +234,7 @@ class RequestDispatcher:
         out.
         """
         # An answer is longer than its money: one at a time, so that no more than one can be.
-        parallel = 1 if self._excess else self._provider.limits.parallel
+        parallel = 1 if self._ignores_limit else self._provider.limits.parallel
         pieces = pending.next_shards(parallel - len(in_flight), self._queue.rows)
         if not pieces:
             return None
@@ -257,6 +288,8 @@ class RequestDispatcher:
                 },
                 done.values(),
             )
+        while self._warnings:
+            self._warn(self._warnings.pop())
         if self._losses >= MANY:
             errors.append(
                 RunPaused(
@@ -353,13 +386,21 @@ class RequestDispatcher:
             return
         if self._billing.cost(0, tokens - longest) == 0:
             return  # free of charge
-        if not self._excess:
-            self._warn(
-                f"{self._provider.name} gave an answer of {tokens} tokens where at most {longest} "
-                f"(annotator.max_output_tokens) were asked for: from here on one request is sent "
-                f"at a time, and the longest answer so far is held for each"
-            )
         self._excess = tokens - longest
+        if self._ignores_limit and not self._warned:
+            self._warned = True
+            self._warnings.append(
+                f"{self._provider.name} bills answers of more than {longest} tokens, which "
+                f"annotator.max_output_tokens does not allow: from here on one request is sent at "
+                f"a time, and what the longest has cost is held for each"
+            )
+
+    @property
+    def _ignores_limit(self) -> bool:
+        """Return whether answers are longer than asked for by more than a different count of their
+        last tokens explains.
+        """
+        return self._excess * 10 > (self._billing.longest or 0)
 
     def _settle_ambiguous(self, attempt: RequestAttempt) -> Settlement:
         """Return the settlement of a request whose outcome is unknown: send it again, or give it up

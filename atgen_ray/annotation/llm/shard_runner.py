@@ -20,6 +20,7 @@ from atgen_ray.annotation.llm.error_policy import (
     Refuse,
     Retry,
     Timeouts,
+    describe_error,
     judge_batch,
     judge_call,
 )
@@ -68,6 +69,7 @@ class ShardRunner:
         self._stop = threading.Event()
         self._blocked_until = 0.0  # monotonic time before which no call is made
         self.answered = 0  # shards that the provider has answered
+        self.last_error = ""  # of a call, in a few words
 
     def interrupt(self) -> None:
         """Tell every thread to leave its shard as it is."""
@@ -99,7 +101,7 @@ class ShardRunner:
                 RawResponse(attempt.custom_id, code=refusal.code, message=str(refusal))
                 for attempt in shard.attempts
             ]
-        replies = submitted.replies
+        replies: Sequence[RawResponse] | None = submitted.replies
         if replies is None:
             self._await(shard, submitted.remote)
             replies = self._collect(shard, submitted.remote)
@@ -199,6 +201,7 @@ class ShardRunner:
             try:
                 return self._repeat(lambda: self._provider.collect(shard, remote))
             except ResultsPendingError as pending:
+                self.last_error = f"batch {remote} has ended, but {pending}"
                 if time.monotonic() - since >= self._timeouts.missing:
                     if pending.replies is not None:
                         return pending.replies
@@ -237,6 +240,7 @@ class ShardRunner:
     def _judge(
         self, error: ProviderError, tries: int, since: float, call: Call, others: bool = False
     ) -> CallAction:
+        self.last_error = describe_error(error)
         return judge_call(
             error,
             tries,

@@ -14,6 +14,7 @@ from atgen_ray.annotation.providers.base import (
     Finish,
     LookupPendingError,
     ParsedResponse,
+    ProviderError,
     RawResponse,
     Shard,
     SubmittedShard,
@@ -27,6 +28,7 @@ from atgen_ray.annotation.providers.sdk import (
     fill_gaps,
     measure_body,
     read_count,
+    read_error,
     read_lines,
     read_object,
     read_text,
@@ -34,6 +36,7 @@ from atgen_ray.annotation.providers.sdk import (
 )
 from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import AnthropicAnnotatorConfig
+from atgen_ray.core.credentials import redact
 from atgen_ray.core.errors import UserError
 
 BATCH_ROWS = 100_000
@@ -42,6 +45,14 @@ FINISHES: dict[str, Finish] = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "refusal",
+}
+# HTTP status of the errors that say something about the account or the time.
+STATUS = {
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "rate_limit_error": 429,
+    "overloaded_error": 529,
 }
 
 
@@ -118,6 +129,9 @@ class AnthropicMessages(_Anthropic):
         with translated(self._sdk):
             raw = self._client.messages.with_raw_response.create(**body, extra_body=extra)
         answer = read_object(raw.http_response.text)
+        if answer.get("type") == "error" and "content" not in answer:  # from a gateway
+            code, message = read_error(answer)
+            raise ProviderError(STATUS.get(code, 502), code, redact(message))
         return SubmittedShard(str(answer.get("id")), (RawResponse(attempt.custom_id, answer),))
 
     def check(self, remote: str) -> BatchStatus:

@@ -315,7 +315,8 @@ def find_failure(body: dict[str, Any]) -> Failure | None:
         return None
     code, message = read_error({"error": error})
     number = error.get("code") if isinstance(error, dict) else None
-    status = int(number) if str(number).isdigit() and 400 <= int(str(number)) < 600 else 502
+    status = int(str(number)) if str(number).isdigit() else 0
+    status = status if 400 <= status < 600 else 502
     return Failure(status, code, message or "status 200 with an error and no answer")
 
 
