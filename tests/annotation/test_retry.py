@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from helpers.annotation_desk import MODES, Desk, configure, make_texts
 from helpers.annotation_round import Round
+from helpers.command_line import call
 from helpers.fakes.provider import FakeProvider
 from helpers.fakes.state import label_of
 from helpers.faults import CREATE, POLL
@@ -64,7 +65,18 @@ def test_all_refused_is_a_mistake_that_can_be_cured(provider: FakeProvider, tmp_
         with pytest.raises(UserError, match=r"all 12 requests were refused.*atgen-ray runs retry"):
             run.annotate()
     provider.recover()
-    assert str(reopen_requests(run.journal, "paid")).startswith("12 requests are asked again")
+    storage = ("--storage", str(tmp_path))
+    wrong = call("runs", "retry", "paid", "--only", "refusd", *storage)
+    assert wrong.status == 2
+    assert (
+        "--only is 'refusd', expected refused, dead or in-doubt; did you mean 'refused'"
+        in wrong.err
+    )
+    done = call("runs", "retry", "paid", *storage)
+    assert (
+        done.out
+        == "12 requests are asked again once the run goes on: give the same command as before\n"
+    )
     run.annotate()
     assert_labelled(run, provider)
 
@@ -132,8 +144,6 @@ def test_a_batch_that_is_gone_can_be_given_up(provider: FakeProvider, tmp_path: 
 
 def test_one_line_for_what_cannot_be_retried(provider: FakeProvider, tmp_path: Path) -> None:
     run = Round(tmp_path, configure(provider, "openai", "sync"), TEXTS)
-    with pytest.raises(UserError, match=r"--only is 'refusd', expected .* did you mean 'refused'"):
-        reopen_requests(run.journal, "paid", "refusd")
     with pytest.raises(UserError, match=r"run 'piad' is unknown; did you mean 'paid'"):
         reopen_requests(run.journal, "piad")
     with pytest.raises(UserError, match="none is under way"):

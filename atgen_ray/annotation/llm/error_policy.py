@@ -236,7 +236,7 @@ def judge_reply(reply: RawResponse, failures: int) -> ReplyAction:
     if is_quota(reply.status, reply.code, reply.message):
         return "quota"
     last = failures + 1 >= ATTEMPTS
-    status = int(reply.code) if reply.code.isdigit() else reply.status
+    status = int(reply.code) if reply.code.isdecimal() else reply.status
     if (
         reply.code in BATCH_CODES
         or status in SAFE_STATUS

@@ -309,13 +309,11 @@ def find_failure(body: dict[str, Any]) -> Failure | None:
         if not isinstance(choice, dict) or (isinstance(message, dict) and message.get("content")):
             return None
         error = choice.get("error") or error
-    if not error or any(
-        read_usage(body)
-    ):  # an error after billed tokens is an answer, if a bad one
-        return None
+    if not error or any(read_usage(body)):
+        return None  # an error after billed tokens is an answer, if a bad one
     code, message = read_error({"error": error})
     number = error.get("code") if isinstance(error, dict) else None
-    status = int(str(number)) if str(number).isdigit() else 0
+    status = int(str(number)) if str(number).isdecimal() else 0
     status = status if 400 <= status < 600 else 502
     return Failure(status, code, message or "status 200 with an error and no answer")
 
