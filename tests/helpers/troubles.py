@@ -20,7 +20,7 @@ SYNC = ("sync",)
 TROUBLES = [
     # Batches and their results are not always where they should be.
     Fault("404 on the first polls", BATCH, on="poll", rule={"status": 404, "times": 3}),
-    Fault("400 on the first polls", BATCH, on="poll", rule={"status": 400, "times": 3}),
+    Fault("400 on the first polls", BATCH, on="poll", rule={"status": 400, "times": 3}, kinds=OPENAI),
     Fault("404 on the first downloads", BATCH, on="download", rule={"status": 404, "times": 3}),
     Fault("404 on polls for ever", BATCH, on="poll", rule={"status": 404, "times": 999}, paused=True),
     Fault("404 on downloads for ever", BATCH, on="download", rule={"status": 404, "times": 999}, paused=True),
@@ -45,9 +45,9 @@ TROUBLES = [
     Fault("a full queue refuses the creation", BATCH, kinds=OPENAI,
           rule={"status": 429, "code": "token_limit_exceeded", "message": "Enqueued token limit", "times": 6}),
     # Bills that are told badly.
-    Fault("usage is missing", settings={"usage": "missing"}, lasting=True),
-    Fault("usage is null", settings={"usage": "null"}, lasting=True),
-    Fault("output tokens are null", settings={"usage": "null-output"}, lasting=True),
+    Fault("usage is missing", settings={"usage": "missing"}, lasting=True, untold=True),
+    Fault("usage is null", settings={"usage": "null"}, lasting=True, untold=True, kinds=OPENAI),
+    Fault("output tokens are null", SYNC, settings={"usage": "null-output"}, lasting=True, untold=True),
     Fault("reasoning is left out of the output tokens", settings={"usage": "thought-outside", "thought": 9},
           lasting=True, kinds=OPENAI),
     # Accounts, rows and gateways.
@@ -56,7 +56,7 @@ TROUBLES = [
     Fault("403 for the first row", SYNC, rule=MODERATED, dead=1),
     Fault("403 without a reason for one row", SYNC, rule={"status": 403, "message": "no", "skip": 6}, dead=1,
           config={"concurrency": 1}),
-    Fault("429 by the minute, in the words of a quota", rule=PER_MINUTE | {"status": 429, "times": 3}),
+    Fault("429 by the minute, in the words of a quota", rule=PER_MINUTE | {"status": 429, "times": 3}, kinds=OPENAI),
     Fault("200 with a 429 within", SYNC, rule={"body": GATEWAY_LIMIT, "times": 3}, kinds=OPENAI),
     Fault("200 with an overload within", SYNC, rule={"body": OVERLOADED, "times": 3}, kinds=("anthropic",)),
     Fault("200 with null choices and a 429", SYNC, rule={"body": GATEWAY_NULL, "times": 3}, kinds=OPENAI),
@@ -70,11 +70,9 @@ TROUBLES = [
           paused=True),
     # Waits.
     Fault("a wait of a day", rule={"status": 429, "retry_after": 86400, "times": 999}, paused=True),
-    Fault("a wait that is no number", rule={"status": 429, "retry_after": "a day", "times": 2}),
-    Fault("a wait without end", rule={"status": 429, "retry_after": "inf", "times": 2}),
-    Fault("a wait until a date that has passed", rule={"status": 429, "times": 2,
+    Fault("a wait that is no number", SYNC, rule={"status": 429, "retry_after": "a day", "times": 2}),
+    Fault("a wait without end", SYNC, rule={"status": 429, "retry_after": "inf", "times": 2}, kinds=OPENAI),
+    Fault("a wait until a date that has passed", SYNC, kinds=OPENAI, rule={"status": 429, "times": 2,
           "retry_after": "Wed, 21 Oct 2015 07:28:00 GMT"}),
     Fault("a server that ignores max_tokens", settings={"extra_tokens": 300}, lasting=True),
 ]  # fmt: skip
-# The ledger counts the worst case, as nobody says what is billed.
-UNTOLD = ("usage is missing", "usage is null", "output tokens are null")
