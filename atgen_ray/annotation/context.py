@@ -1,8 +1,9 @@
 """Annotator protocol, and the context of one round that every annotator works in."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -34,6 +35,8 @@ class AnnotationContext:
         progress: called with the number of labels done and of all; raises RunStopped when the run
             is to stop.
         shortfalls: budgets that ran out, in the order in which they did.
+        wait_outside: called with what a provider lets the run wait for, and with None once it goes
+            on.
     """
 
     config: RunConfig
@@ -45,6 +48,7 @@ class AnnotationContext:
     labeled: Sequence[Annotation]
     progress: Progress
     shortfalls: list[Shortfall] = field(default_factory=list)
+    wait_outside: Callable[[str | None], None] = lambda waiting: None
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -85,10 +89,24 @@ class AnnotationContext:
     def report(self, state: dict[str, Any]) -> None:
         """Keep what a provider is doing now in the run's folder, for those who look at the run."""
         self.folder.write_json(PROVIDER_STATE, state | {"time": time.time()})
+        self.wait_outside(_describe_wait(state))
 
     def _budget(self, limit: Scope) -> float | None:
         stopping = self.config.stopping
         return stopping.dollars if limit == "run" else stopping.dollars_per_round
+
+
+def _describe_wait(state: dict[str, Any]) -> str | None:
+    """Return what a provider lets the run wait for, None where it does not."""
+    parts = []
+    if state["waiting_until"]:
+        until = datetime.fromtimestamp(state["waiting_until"], UTC)
+        parts.append(f"no call before {until:%H:%M:%S} UTC")
+    if state["queue_full"]:
+        parts.append("its queue is full")
+    if state["failing"]:
+        parts.append(state["last_error"])
+    return f"{state['provider']}: {', '.join(parts)}" if parts else None
 
 
 class Annotator(Protocol):

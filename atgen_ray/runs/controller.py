@@ -612,7 +612,15 @@ class Controller:
         labeled = self._state.labels(round - 1)
         texts = self._state.texts(label.id for label in labeled)
         return AnnotationContext(
-            self._config, self._journal, self._lease, self._folder, round, texts, labeled, progress
+            self._config,
+            self._journal,
+            self._lease,
+            self._folder,
+            round,
+            texts,
+            labeled,
+            progress,
+            wait_outside=self._tracker.wait_outside,
         )
 
     def _record_failures(self, round: int, step: str, features: pa.Table) -> None:

@@ -123,7 +123,8 @@ def read_provider(folder: RunFolder) -> dict[str, Any] | None:
     """Return what the run's provider was doing when it was last seen; None before the first time.
 
     Keys: `provider`, `in_flight` (calls or batch jobs), `waiting_until` (no call is made before),
-    `queue_full`, `last_error`, and `time`; times are in UTC, ISO 8601.
+    `queue_full`, `last_error`, `failing` (whether that is a recent one), and `time`. Times are in
+    UTC, ISO 8601.
     """
     if not folder.exists(PROVIDER_STATE):
         return None

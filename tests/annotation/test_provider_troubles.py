@@ -2,6 +2,7 @@
 the user can cure.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -61,6 +62,29 @@ def test_a_pause_says_until_when_and_those_who_look_see_why(
         desk.annotate()
     assert "1 calls in flight" in seen[-2]
     assert "4 requests, in_progress (4 total, 4 completed)" in seen[-1]
+
+
+def test_what_the_run_waits_for_is_told_to_those_who_follow_it(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    desk = Desk(provider, tmp_path, configure(provider, "openai", "batch"), make_texts(4))
+    said = list[str | None]()
+    context = replace(desk.site(), wait_outside=said.append)
+    state = {"provider": "openai", "in_flight": 1, "waiting_until": None, "queue_full": False}
+    state |= {"last_error": "status 429 (slow down)", "failing": False}
+    for news in (
+        {},
+        {"waiting_until": 0},
+        {"waiting_until": 1, "failing": True},
+        {"queue_full": True},
+    ):
+        context.report(state | news)
+    assert said == [
+        None,
+        None,
+        "openai: no call before 00:00:01 UTC, status 429 (slow down)",
+        "openai: its queue is full",
+    ]
 
 
 def show(desk: Desk) -> list[str]:

@@ -39,6 +39,7 @@ from atgen_ray.store.ledger import Scope
 
 TICK = 0.2  # seconds between two looks at the wish to stop
 REPORT_SECONDS = 5.0  # between two reports of what the provider is doing
+RECENT_SECONDS = 60.0  # how old the error of a provider may be that is failing
 MANY = 10  # requests that fail alike: the cause is not in single rows
 
 Submit = Callable[[Shard, bool], "Future[list[RawResponse]]"]
@@ -209,6 +210,7 @@ class RequestDispatcher:
 
         `ended` is why nothing more is sent (None: all is done), which is reported at once.
         """
+        now = time.monotonic()
         waits = self._runner.blocked_for
         state = {
             "provider": self._provider.name,
@@ -216,8 +218,8 @@ class RequestDispatcher:
             "waiting_until": round(time.time() + waits) if waits > 0 and ended == "" else None,
             "queue_full": self._queue.full and ended == "",
             "last_error": ended or self._runner.last_error,
+            "failing": ended == "" and now - self._runner.failed < RECENT_SECONDS,
         }
-        now = time.monotonic()
         if ended == "" and (now < self._report_due or state == self._reported):
             return
         self._report_due = now + REPORT_SECONDS

@@ -4,6 +4,7 @@ A shard that may exist at the provider is looked up before it is created, so tha
 twice.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -70,6 +71,7 @@ class ShardRunner:
         self._blocked_until = 0.0  # monotonic time before which no call is made
         self.answered = 0  # shards that the provider has answered
         self.last_error = ""  # of a call, in a few words
+        self.failed = -math.inf  # monotonic time of the last error
 
     def interrupt(self) -> None:
         """Tell every thread to leave its shard as it is."""
@@ -201,7 +203,7 @@ class ShardRunner:
             try:
                 return self._repeat(lambda: self._provider.collect(shard, remote))
             except ResultsPendingError as pending:
-                self.last_error = f"batch {remote} has ended, but {pending}"
+                self._note(f"batch {remote} has ended, but {pending}")
                 if time.monotonic() - since >= self._timeouts.missing:
                     if pending.replies is not None:
                         return pending.replies
@@ -237,10 +239,14 @@ class ShardRunner:
             return "create batch"
         return "create" if self._provider.remembers else "create blindly"
 
+    def _note(self, error: str) -> None:
+        self.last_error = error
+        self.failed = time.monotonic()
+
     def _judge(
         self, error: ProviderError, tries: int, since: float, call: Call, others: bool = False
     ) -> CallAction:
-        self.last_error = describe_error(error)
+        self._note(describe_error(error))
         return judge_call(
             error,
             tries,
