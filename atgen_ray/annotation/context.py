@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Protocol
 
 from atgen_ray.config import RunConfig
+from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import Annotation, DeadLetter, Progress
 from atgen_ray.store.journal import WARNING, Journal, Lease
 from atgen_ray.store.layout import PROVIDER_STATE
@@ -87,8 +89,12 @@ class AnnotationContext:
             self.journal.append(self.lease, WARNING, self.round, "annotation", {WARNING: text})
 
     def report(self, state: dict[str, Any]) -> None:
-        """Keep what a provider is doing now in the run's folder, for those who look at the run."""
-        self.folder.write_json(PROVIDER_STATE, state | {"time": time.time()})
+        """Keep what a provider is doing now in the run's folder, for those who look at the run.
+
+        A storage that cannot be written to ends nothing here: it is told where work is written.
+        """
+        with suppress(UserError, OSError):
+            self.folder.write_json(PROVIDER_STATE, state | {"time": time.time()})
         self.wait_outside(_describe_wait(state))
 
     def _budget(self, limit: Scope) -> float | None:

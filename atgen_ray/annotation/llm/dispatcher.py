@@ -18,6 +18,7 @@ from typing import Any
 
 from atgen_ray.annotation.llm.error_policy import ATTEMPTS, Timeouts, describe_error, judge_reply
 from atgen_ray.annotation.llm.pending import PendingRequests
+from atgen_ray.annotation.llm.provider_limits import AnswerLength, BatchQueue
 from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord, Settlement
 from atgen_ray.annotation.llm.shard_runner import (
     NotSentError,
@@ -66,33 +67,6 @@ class DispatchOutcome:
     limit: Scope | None
 
 
-class _Queue:
-    """Room in a provider's queue of batches, which it limits by their tokens.
-
-    While batches of this run are under way, the next one waits for them. Where none is, the queue
-    is full of others, or the batch alone is above the limit: the next one is half as large.
-    """
-
-    def __init__(self, rows: int) -> None:
-        self._most = rows
-        self.rows = rows  # of the next shard
-        self.full = False
-        self.since: float | None = None  # monotonic time since when nothing was taken
-
-    def turn_away(self, alone: bool) -> None:
-        """Take note that the provider did not take a shard; `alone`: none of ours is there."""
-        self.full = not alone
-        self.since = self.since or time.monotonic()
-        if alone:
-            self.rows = max(1, self.rows // 2)
-
-    def take(self) -> None:
-        """Take note that a shard has come back from the queue, which has left room."""
-        self.full = False
-        self.since = None
-        self.rows = min(self._most, self.rows * 2)
-
-
 class RequestDispatcher:
     """Sends the requests of one round to one provider."""
 
@@ -119,12 +93,11 @@ class RequestDispatcher:
         self._runner = ShardRunner(provider, request_log, timeouts)
         self._losses = 0  # in a row
         self._failures = Counter[Key]()  # of each question, by this command
-        self._queue = _Queue(provider.limits.rows)
-        self._warnings = list[str]()  # to be given once the responses that cause them are safe
-        self._warned = False
+        self._queue = BatchQueue(provider.limits.rows)
+        # Answers that cost nothing may be of any length.
+        self._length = AnswerLength(billing.longest if billing.cost(0, 1) else None)
         self._reported: dict[str, Any] = {}
         self._report_due = 0.0  # monotonic time
-        self._excess = 0  # output tokens of the longest answer beyond what was asked for
         self._undone: list[Shard] = []  # left as they were when the run was interrupted
 
     def answer(self, requests: Sequence[AnnotationRequest]) -> DispatchOutcome:
@@ -140,19 +113,19 @@ class RequestDispatcher:
         latest = self._request_log.read_latest()
         pending = PendingRequests(by_key, latest, self._provider)
         self._runner.answered += sum(row.state == "answered" for row in latest.values())
-        self._watch_length(self._request_log.longest_answer())
+        self._length.watch(self._request_log.longest_answer())
         resumed = self._request_log.open_shards(by_key)
         with self._workers() as submit:
             in_flight = {submit(shard, True): shard for shard in resumed}
             try:
                 limit = self._run_loop(pending, in_flight, submit)
             except BaseException as error:
-                self._show(0, str(error) if isinstance(error, RunPaused) else None)
                 self._runner.interrupt()
                 patient = isinstance(error, RunPaused | UserError)
                 self._drain(
                     pending, in_flight, self._timeouts.call if patient else self._timeouts.drain
                 )
+                self._show(0, str(error) if isinstance(error, RunPaused) else None)
                 if isinstance(error, RunStopped | UserError) and (
                     note := self._detach_batches(in_flight.values())
                 ):
@@ -236,7 +209,7 @@ class RequestDispatcher:
         out.
         """
         # An answer is longer than its money: one at a time, so that no more than one can be.
-        parallel = 1 if self._ignores_limit else self._provider.limits.parallel
+        parallel = 1 if self._length.ignored else self._provider.limits.parallel
         pieces = pending.next_shards(parallel - len(in_flight), self._queue.rows)
         if not pieces:
             return None
@@ -290,8 +263,8 @@ class RequestDispatcher:
                 },
                 done.values(),
             )
-        while self._warnings:
-            self._warn(self._warnings.pop())
+        if (warning := self._length.warn(self._provider.name)) is not None:
+            self._warn(warning)
         if self._losses >= MANY:
             errors.append(
                 RunPaused(
@@ -343,10 +316,10 @@ class RequestDispatcher:
             self._queue.take()
         else:
             self._queue.turn_away(alone)
-            waited = time.monotonic() - (self._queue.since or 0.0)
-            if alone and waited > self._timeouts.batch:
+            if alone and self._queue.waited > self._timeouts.batch:
+                hours = self._queue.waited / 3600
                 paused = (
-                    f"{self._provider.name} has had no room in its queue for {waited / 3600:.1f} h "
+                    f"{self._provider.name} has had no room in its queue for {hours:.1f} h "
                     f"({said}); the same command asks again"
                 )
         return settlements, paused
@@ -368,7 +341,7 @@ class RequestDispatcher:
                 f"malformed answer: {error}",
             )
         prompt, output = answer.prompt_tokens, answer.output_tokens
-        self._watch_length(output)
+        self._length.watch(output)
         # Who does not say what it bills may bill the worst case; the label is good all the same.
         unsaid = prompt is None or output is None
         paid = self._bound(request) if unsaid else self._billing.cost(prompt or 0, output or 0)
@@ -377,32 +350,8 @@ class RequestDispatcher:
     def _bound(self, request: AnnotationRequest) -> int:
         """Return the most that a request can cost, with answers as long as the longest so far."""
         worst = self._billing.worst(request)
-        return worst + self._billing.cost(0, self._excess) if self._excess else worst
-
-    def _watch_length(self, tokens: int | None) -> None:
-        """Take note of an answer that is longer than asked for: the server ignores the limit, so
-        that the worst case is what it has come to.
-        """
-        longest = self._billing.longest
-        if longest is None or tokens is None or tokens - longest <= self._excess:
-            return
-        if self._billing.cost(0, tokens - longest) == 0:
-            return  # free of charge
-        self._excess = tokens - longest
-        if self._ignores_limit and not self._warned:
-            self._warned = True
-            self._warnings.append(
-                f"{self._provider.name} bills answers of more than {longest} tokens, which "
-                f"annotator.max_output_tokens does not allow: from here on one request is sent at "
-                f"a time, and what the longest has cost is held for each"
-            )
-
-    @property
-    def _ignores_limit(self) -> bool:
-        """Return whether answers are longer than asked for by more than a different count of their
-        last tokens explains.
-        """
-        return self._excess * 10 > (self._billing.longest or 0)
+        excess = self._length.excess
+        return worst + self._billing.cost(0, excess) if excess else worst
 
     def _settle_ambiguous(self, attempt: RequestAttempt) -> Settlement:
         """Return the settlement of a request whose outcome is unknown: send it again, or give it up
