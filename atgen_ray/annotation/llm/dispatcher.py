@@ -301,6 +301,7 @@ class RequestDispatcher:
             else:
                 settlements.append(Settlement(attempt.custom_id, "unanswered", 0, reason=said))
                 name = self._provider.name
+                self._runner.note(said)
                 if action == "queue":  # no attempt: nothing was tried
                     queued = True
                     continue

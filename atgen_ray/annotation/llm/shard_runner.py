@@ -81,6 +81,11 @@ class ShardRunner:
         """Make no call to the provider for `seconds`."""
         self._blocked_until = time.monotonic() + seconds
 
+    def note(self, error: str) -> None:
+        """Keep an error for those who look at the run."""
+        self.last_error = error
+        self.failed = time.monotonic()
+
     @property
     def blocked_for(self) -> float:
         """Return the seconds for which no call may be made; 0 or less when one may."""
@@ -203,7 +208,7 @@ class ShardRunner:
             try:
                 return self._repeat(lambda: self._provider.collect(shard, remote))
             except ResultsPendingError as pending:
-                self._note(f"batch {remote} has ended, but {pending}")
+                self.note(f"batch {remote} has ended, but {pending}")
                 if time.monotonic() - since >= self._timeouts.missing:
                     if pending.replies is not None:
                         return pending.replies
@@ -239,14 +244,10 @@ class ShardRunner:
             return "create batch"
         return "create" if self._provider.remembers else "create blindly"
 
-    def _note(self, error: str) -> None:
-        self.last_error = error
-        self.failed = time.monotonic()
-
     def _judge(
         self, error: ProviderError, tries: int, since: float, call: Call, others: bool = False
     ) -> CallAction:
-        self._note(describe_error(error))
+        self.note(describe_error(error))
         return judge_call(
             error,
             tries,
