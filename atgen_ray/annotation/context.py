@@ -1,13 +1,18 @@
 """Annotator protocol, and the context of one round that every annotator works in."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from atgen_ray.config import RunConfig
+from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import Annotation, DeadLetter, Progress
-from atgen_ray.store.journal import Journal, Lease
+from atgen_ray.store.journal import WARNING, Journal, Lease
+from atgen_ray.store.layout import PROVIDER_STATE
 from atgen_ray.store.ledger import Ledger, Scope, format_dollars
 from atgen_ray.store.run_folder import RunFolder
 
@@ -32,6 +37,8 @@ class AnnotationContext:
         progress: called with the number of labels done and of all; raises RunStopped when the run
             is to stop.
         shortfalls: budgets that ran out, in the order in which they did.
+        wait_outside: called with what a provider lets the run wait for, and with None once it goes
+            on.
     """
 
     config: RunConfig
@@ -43,6 +50,7 @@ class AnnotationContext:
     labeled: Sequence[Annotation]
     progress: Progress
     shortfalls: list[Shortfall] = field(default_factory=list)
+    wait_outside: Callable[[str | None], None] = lambda waiting: None
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -74,9 +82,37 @@ class AnnotationContext:
             f"{format_dollars(shortfall.worst)}"
         )
 
+    def warn(self, text: str) -> None:
+        """Record in the journal, once a round, what the user should know and what ends nothing."""
+        warned = self.journal.events(self.lease.run, kind=WARNING)
+        if all((event.round, event.payload[WARNING]) != (self.round, text) for event in warned):
+            self.journal.append(self.lease, WARNING, self.round, "annotation", {WARNING: text})
+
+    def report(self, state: dict[str, Any]) -> None:
+        """Keep what a provider is doing now in the run's folder, for those who look at the run.
+
+        A storage that cannot be written to ends nothing here: it is told where work is written.
+        """
+        with suppress(UserError, OSError):
+            self.folder.write_json(PROVIDER_STATE, state | {"time": time.time()})
+        self.wait_outside(_describe_wait(state))
+
     def _budget(self, limit: Scope) -> float | None:
         stopping = self.config.stopping
         return stopping.dollars if limit == "run" else stopping.dollars_per_round
+
+
+def _describe_wait(state: dict[str, Any]) -> str | None:
+    """Return what a provider lets the run wait for, None where it does not."""
+    parts = []
+    if state["waiting_until"]:
+        until = datetime.fromtimestamp(state["waiting_until"], UTC)
+        parts.append(f"no call before {until:%H:%M:%S} UTC")
+    if state["queue_full"]:
+        parts.append("its queue is full")
+    if state["failing"]:
+        parts.append(state["last_error"])
+    return f"{state['provider']}: {', '.join(parts)}" if parts else None
 
 
 class Annotator(Protocol):

@@ -73,6 +73,7 @@ def build_remote(
         cost=price.nano,
         resend=config.in_doubt == "resend",
         cancel=config.on_stop == "cancel",
+        longest=config.max_output_tokens,
     )
     provider = build_provider(config, context.config.name, key)
     name = f"{provider.name}/{config.model}"

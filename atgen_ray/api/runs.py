@@ -238,6 +238,24 @@ class Run:
         return stop_run(self.name, *self.place)
 
     @without_traceback
+    def retry(self, only: str | None = None, *, give_up: str | None = None) -> str:
+        """Have asked again, once the run goes on, what an annotating model left without a label;
+        return a sentence that says what will happen.
+
+        Args:
+            only: refused (by the provider), dead (its answers failed their checks) or in-doubt
+                (its answer was lost on the way); default: all three.
+            give_up: id of a batch job that the provider will never hand out. Its worst case counts
+                as paid, and its requests alone are sent again.
+
+        Raises:
+            UserError: a controller drives the run, or there is no such batch job.
+        """
+        from atgen_ray.runs.queries import retry_run
+
+        return retry_run(self.name, *self.place, only, give_up)
+
+    @without_traceback
     def export(self, output: Location | None = None, *, format: str = "jsonl") -> tuple[int, Path]:
         """Write the labels to a file; return their number and the file.
 

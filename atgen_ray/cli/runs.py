@@ -1,4 +1,4 @@
-"""Commands `atgen-ray runs`: list, show, stop, export and import."""
+"""Commands `atgen-ray runs`: list, show, stop, retry, export and import."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from atgen_ray.api.runs import open_run
 from atgen_ray.cli.options import AsJson, RunName, Storage, console
 from atgen_ray.core.errors import printable
 
-app = typer.Typer(no_args_is_help=True, help="List, show, stop and export runs.")
+app = typer.Typer(no_args_is_help=True, help="List, show, stop, retry and export runs.")
 
 
 @app.command("list")
@@ -49,7 +49,7 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
     if view["metrics"]:
         console.print(curve_table(view["metrics"], console.width))
     for line in describe_annotation(view["annotation"]):
-        typer.echo(line)
+        typer.echo(printable(line))
     for change in view["changes"]:
         line = (
             f"{change['time']} {change['by']} changed {change['key']}: {change['before']!r} "
@@ -64,6 +64,34 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
 def stop_run(name: RunName, storage: Storage = None) -> None:
     """Ask the controller of a run to stop, wherever it is; everything committed is saved."""
     typer.echo(open_run(name, storage=storage).stop())
+
+
+@app.command("retry")
+def retry_run(
+    name: RunName,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENDING",
+            help="refused: the provider said no; dead: the answers failed their checks; in-doubt: "
+            "the answer was lost on the way and may have been billed.",
+            show_default="all three",
+        ),
+    ] = None,
+    give_up: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BATCH",
+            help="Id of a batch job that the provider will never hand out: its worst case counts "
+            "as paid, and its requests alone are sent again.",
+        ),
+    ] = None,
+    storage: Storage = None,
+) -> None:
+    """Have asked again what a model left without a label, once the cause is cured. The run's
+    command then sends it with the settings that the run has.
+    """
+    typer.echo(open_run(name, storage=storage).retry(only, give_up=give_up))
 
 
 @app.command("export")

@@ -104,6 +104,12 @@ class StoppingConfig(Section):
     dollars_per_round: PositiveFloat | None = Field(
         None, description="Budget of a round in dollars"
     )
+    dead_letters: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        0.2,
+        description="The run stops before it trains where an annotating model left so large a "
+        "share of a round's examples without a label, two at least; null: it trains on what it "
+        "got",
+    )
     plateau: PlateauConfig | None = Field(None, description="Plateau rule; null: off")
     gain: GainConfig | None = Field(None, description="Rule of the predicted gain; null: off")
     dev_target: dict[str, float] = Field(

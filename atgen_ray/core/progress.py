@@ -19,7 +19,8 @@ class Activity:
     done: int = 0
     total: int = 0
     started: float = field(default_factory=time.time)
-    waiting: str | None = None  # what Ray cannot place, and what is free, while the step stands
+    # What Ray cannot place, and what is free, while the step stands; or what a provider waits for.
+    waiting: str | None = None
 
 
 class ProgressTracker:
@@ -34,6 +35,7 @@ class ProgressTracker:
         self._activity = Activity()
         self._stop = threading.Event()
         self._advanced = False  # since the last call of `wait`
+        self._outside: str | None = None  # what somebody outside the cluster lets the step wait for
 
     def start_step(self, round: int, step: str) -> None:
         """Start a step.
@@ -44,6 +46,7 @@ class ProgressTracker:
         self._check()
         with self._lock:
             self._activity = Activity(round, step)
+            self._outside = None
 
     def __call__(self, done: int, total: int) -> None:
         self.update(done, total)
@@ -65,6 +68,13 @@ class ProgressTracker:
             self._activity.waiting = None if self._advanced else waiting
             self._advanced = False
 
+    def wait_outside(self, waiting: str | None) -> None:
+        """Set what somebody outside the cluster, such as a provider, lets the step wait for; it is
+        shown until it is taken back, or the step ends.
+        """
+        with self._lock:
+            self._outside = waiting
+
     def stop(self) -> None:
         """Ask the run to stop; it does so at the next call from its loop."""
         self._stop.set()
@@ -72,7 +82,7 @@ class ProgressTracker:
     def snapshot(self) -> dict[str, Any]:
         """Return the activity as plain data."""
         with self._lock:
-            return asdict(self._activity)
+            return asdict(self._activity) | {"waiting": self._activity.waiting or self._outside}
 
     def _check(self) -> None:
         if self._stop.is_set():

@@ -255,11 +255,25 @@ def describe_annotation(annotation: dict[str, Any]) -> Iterator[str]:
         )
     if annotation.get("inherited"):
         yield f"taken over: labels for which another run paid {annotation['inherited']:.4f} dollars"
+    if provider := annotation.get("provider"):
+        yield describe_provider(provider)
     for job in annotation["batches"]:
         yield (
             f"batch {job['remote']} of round {job['round']}: {job['size']} requests, "
             f"{job['status']}"
         )
+
+
+def describe_provider(state: dict[str, Any]) -> str:
+    """Return what a provider was doing when it was last seen, as one line."""
+    parts = [f"{state['in_flight']} calls in flight"]
+    if state["waiting_until"]:
+        parts.append(f"no call before {state['waiting_until']}")
+    if state["queue_full"]:
+        parts.append("its queue is full, so that the next batch waits for those under way")
+    if state["last_error"]:
+        parts.append(f"last error: {state['last_error']}")
+    return f"{state['provider']} at {state['time']}: {'; '.join(parts)}"
 
 
 def plan_table(estimate: dict[str, Any]) -> Table:

@@ -6,7 +6,8 @@ needs its record. Hence a run may die at any point, and a new controller continu
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -20,8 +21,14 @@ from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.disclosure import find_remote_warnings, find_stored, list_remote
 from atgen_ray.annotation.judge import build_judge
 from atgen_ray.annotation.registry import build_annotator, check_annotators
-from atgen_ray.config import OpenAIAnnotatorConfig, RunConfig, Shot
-from atgen_ray.core.errors import BudgetSpent, UserError
+from atgen_ray.config import (
+    LLMAnnotatorConfig,
+    OpenAIAnnotatorConfig,
+    RunConfig,
+    Shot,
+    list_annotators,
+)
+from atgen_ray.core.errors import BudgetSpent, RunPaused, UserError
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.records import (
@@ -60,6 +67,8 @@ from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.training import TrainingExample, train_adapter
 from atgen_ray.training.reweighting import sample_pool, weigh_examples
+
+FEW_DEAD = 2  # one dead letter in a round lies in its row
 
 
 class Controller:
@@ -310,6 +319,7 @@ class Controller:
             BudgetSpent: nothing was bought, as the run's money is spent on labels of earlier
                 rounds.
             UserError: a budget is too small for any label of the round.
+            RunPaused: a model left too many examples without a label.
         """
         path = f"{round_folder(round)}/annotations.jsonl"
 
@@ -327,6 +337,7 @@ class Controller:
             self._journal.record_dead_letters(self._lease, round, dead)
             self._journal.record_annotations(self._lease, round, labels)
             self._check_budget(round, context)
+            self._check_dead_letters(round, dead, picked.num_rows)
             self._folder.write_jsonl("labeled.jsonl", self._state.labeled_rows(round))
             self._folder.write_jsonl(
                 path, [asdict(label) for label in self._state.labels_of(round)]
@@ -508,6 +519,24 @@ class Controller:
             f"no label can be bought in round {round}: {context.describe_shortfall(met)}"
         )
 
+    def _check_dead_letters(self, round: int, dead: Sequence[DeadLetter], picked: int) -> None:
+        """Raise RunPaused if a model left too large a share of the round's examples without a
+        label: something is wrong that the user can cure before more is paid and trained on.
+        """
+        limit = self._config.stopping.dead_letters
+        _, last = list_annotators(self._config.annotator)[-1]
+        if limit is None or not isinstance(last, LLMAnnotatorConfig):
+            return  # people and data sets leave out what they mean to leave out
+        if len(dead) < FEW_DEAD or len(dead) < limit * picked:
+            return
+        reason, count = Counter(letter.reason for letter in dead).most_common(1)[0]
+        raise RunPaused(
+            f"{len(dead)} of {picked} examples of round {round} got no label, {count} of them "
+            f"because: {reason}. Cure the cause and have them asked again by `atgen-ray runs retry "
+            f"{self._config.name}`, or accept it by stopping.dead_letters=null (now {limit:g}); "
+            f"then the same command goes on"
+        )
+
     def _require_labels(self, round: int, reason: str) -> None:
         """Raise UserError if the run would end after `round` without any label."""
         if self._state.labels(round):
@@ -609,7 +638,15 @@ class Controller:
         labeled = self._state.labels(round - 1)
         texts = self._state.texts(label.id for label in labeled)
         return AnnotationContext(
-            self._config, self._journal, self._lease, self._folder, round, texts, labeled, progress
+            self._config,
+            self._journal,
+            self._lease,
+            self._folder,
+            round,
+            texts,
+            labeled,
+            progress,
+            wait_outside=self._tracker.wait_outside,
         )
 
     def _record_failures(self, round: int, step: str, features: pa.Table) -> None:

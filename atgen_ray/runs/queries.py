@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pydantic import SecretStr
 
 from atgen_ray.annotation.llm.request_log import summarize_requests
+from atgen_ray.annotation.llm.retry import reopen_requests
 from atgen_ray.core.errors import NobodyDrivesError, UserError, nearest
 from atgen_ray.core.locations import check_folder
 from atgen_ray.core.records import INHERITED
@@ -30,7 +31,7 @@ from atgen_ray.store.journal import (
     explain_end,
     find_journal,
 )
-from atgen_ray.store.layout import round_folder
+from atgen_ray.store.layout import PROVIDER_STATE, round_folder
 from atgen_ray.store.ledger import read_balance, read_inherited
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.totals import RunTotals
@@ -77,9 +78,10 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
     `events` and `dead_letters`.
 
     `annotation` has the `requests` of its annotating models by state, their `batches` under way,
-    and the dollars `paid` and `held`, and those `inherited`: what another run, from which it was
-    forked, had paid. `changes` are the settings that it was given anew, each with `key`, `before`,
-    `now`, `by` and `time`.
+    what the `provider` was doing when it was last seen (as `read_provider`), and the dollars `paid`
+    and `held`, and those `inherited`: what another run, from which it was forked, had paid.
+    `changes` are the settings that it was given anew, each with `key`, `before`, `now`, `by` and
+    `time`.
 
     Raises:
         UserError: no run has that name.
@@ -90,6 +92,7 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
     annotation = summarize_requests(journal, name) | asdict(read_balance(journal, name))
     annotation["inherited"] = round(sum(read_inherited(journal, name).values()), 6)
     folder = RunFolder(storage, name)
+    annotation["provider"] = read_provider(folder)
     return {
         **summary,
         "message": explain_end(summary["status"], events),
@@ -114,6 +117,21 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
             for round, dead_letter in dead
         ],
     }
+
+
+def read_provider(folder: RunFolder) -> dict[str, Any] | None:
+    """Return what the run's provider was doing when it was last seen; None before the first time.
+
+    Keys: `provider`, `in_flight` (calls or batch jobs), `waiting_until` (no call is made before),
+    `queue_full`, `last_error`, `failing` (whether that is a recent one), and `time`. Times are in
+    UTC, ISO 8601.
+    """
+    if not folder.exists(PROVIDER_STATE):
+        return None
+    state: dict[str, Any] = folder.read_json(PROVIDER_STATE)
+    until = state["waiting_until"]
+    times = {"time": _to_iso(state["time"]), "waiting_until": until and _to_iso(until)}
+    return state | times
 
 
 def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:
@@ -145,6 +163,19 @@ def ask_to_stop(journal: Journal, name: str) -> str:
             f"{INTERRUPTION}"
         )
     return f"run '{name}' has no controller; its status is {status}"
+
+
+def retry_run(
+    name: str, storage: str, database_url: SecretStr | None, only: str | None, batch: str | None
+) -> str:
+    """Have asked again what ended without a label in a run of `storage`, as `reopen_requests`;
+    return a sentence that says what will happen.
+
+    Raises:
+        UserError: as `open_runs` and `reopen_requests`.
+    """
+    with open_runs(storage, database_url) as journal:
+        return str(reopen_requests(journal, name, only, batch))
 
 
 def export_labels(

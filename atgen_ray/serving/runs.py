@@ -17,6 +17,7 @@ from typing import Any
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 
+from atgen_ray.annotation.llm.retry import reopen_requests
 from atgen_ray.config import (
     EvaluationConfig,
     MetricModelsConfig,
@@ -160,6 +161,18 @@ class RunManager:
         """Ask the run's controller to stop; return a sentence that says what will happen."""
         self._find(name)
         return ask_to_stop(self._journal, name)
+
+    def retry(self, name: str, only: str | None) -> str:
+        """Have asked again what ended without a label, and continue the run; return a sentence that
+        says what will happen.
+
+        Raises:
+            RunBusyError: a controller drives the run.
+        """
+        self._find(name)
+        said = str(reopen_requests(self._journal, name, only))
+        self.resume(name)
+        return said
 
     def export(self, name: str, format: str) -> bytes:
         """Return the labelled set as a file; a folder is packed as zip."""

@@ -1,6 +1,7 @@
 """Names of files and folders within a run's folder."""
 
 ATTEMPTS = "attempts"
+PROVIDER_STATE = "provider.json"  # what the provider of the annotating model was last seen to do
 
 
 def round_folder(round: int) -> str:

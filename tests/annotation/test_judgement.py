@@ -9,8 +9,10 @@ from atgen_ray.annotation.llm.error_policy import (
     Refuse,
     Retry,
     Timeouts,
+    is_quota,
     judge_batch,
     judge_call,
+    judge_reply,
 )
 from atgen_ray.annotation.llm.label_checks import (
     find_fault,
@@ -19,8 +21,10 @@ from atgen_ray.annotation.llm.label_checks import (
 )
 from atgen_ray.annotation.llm.prompts import delimit
 from atgen_ray.annotation.llm.voting import count_votes
-from atgen_ray.annotation.providers.base import BatchStatus, ProviderError
+from atgen_ray.annotation.providers.base import BatchStatus, ProviderError, RawResponse
+from atgen_ray.annotation.providers.openai import read_usage
 from atgen_ray.annotation.providers.reasoning import split_reasoning
+from atgen_ray.annotation.providers.sdk import read_error, read_wait
 from atgen_ray.config import ChecksConfig
 
 PATIENCE = Timeouts(outage=100.0, first_wait=1.0, longest_wait=8.0, batch=1000.0, cancelling=100.0)
@@ -43,6 +47,13 @@ PATIENCE = Timeouts(outage=100.0, first_wait=1.0, longest_wait=8.0, batch=1000.0
         (404, "model_not_found", True, "create", Abort),
         (400, "invalid", True, "create", Refuse),
         (400, "invalid", True, "create batch", Abort),
+        (402, "", True, "create", Pause),
+        (403, "", True, "create", Abort),
+        (403, "content_filter", True, "create", Refuse),
+        (403, "", True, "read", Abort),
+        (404, "", True, "read", Retry(2.0)),
+        (400, "", True, "read", Retry(2.0)),
+        (429, "token_limit_exceeded", True, "create batch", Refuse("said", "token_limit_exceeded")),
     ],
 )
 def test_what_to_do_about_a_failed_call(
@@ -60,6 +71,90 @@ def test_an_outage_pauses_the_run_in_the_end() -> None:
         ProviderError(429, "", "said", retry_after=30.0), 1, 0.0, PATIENCE, "create", "them"
     )
     assert wait == Retry(30.0, everyone=True)
+
+
+def test_what_nobody_finds_pauses_the_run_and_gives_nothing_up() -> None:
+    error = ProviderError(404, "", "no such batch")
+    assert isinstance(judge_call(error, 1, 0.0, PATIENCE, "read", "them"), Retry)
+    late = judge_call(error, 9, 99.0, PATIENCE, "read", "them")
+    assert isinstance(late, Pause)
+    assert "Nothing was given up" in late.reason
+
+
+def test_a_row_at_fault_is_told_from_a_provider_in_trouble() -> None:
+    error = ProviderError(500, "", "said")
+    assert judge_call(error, 8, 5.0, PATIENCE, "create", "them", proven=True) == LookUp(8.0)
+    alone = judge_call(error, 8, 5.0, PATIENCE, "create", "them", proven=True, others=True)
+    assert isinstance(alone, Refuse)
+    moderated = ProviderError(403, "", "said")
+    assert isinstance(judge_call(moderated, 1, 0.0, PATIENCE, "create", "them", True), Refuse)
+
+
+@pytest.mark.parametrize(
+    ("code", "failures", "action"),
+    [
+        ("server_error", 0, "again"),
+        ("server_error", 4, "refused"),
+        ("batch_cancelled", 3, "again"),
+        ("batch_cancelled", 4, "stuck"),
+        ("429", 4, "stuck"),
+        ("504", 4, "refused"),
+        ("402", 0, "quota"),
+        ("token_limit_exceeded", 99, "queue"),
+        ("invalid_request_error", 0, "refused"),
+    ],
+)
+def test_what_to_do_about_a_row_without_an_answer(code: str, failures: int, action: str) -> None:
+    assert judge_reply(RawResponse("id", code=code), failures) == action
+
+
+def test_a_limit_by_the_minute_is_no_lack_of_money() -> None:
+    words = "You exceeded your current quota, please check your plan"
+    assert is_quota(429, "", words)
+    assert not is_quota(429, "RESOURCE_EXHAUSTED", words)
+    gemini = [{"error": {"code": 429, "message": words, "status": "RESOURCE_EXHAUSTED"}}]
+    assert read_error(gemini) == ("RESOURCE_EXHAUSTED", words)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("30", 30.0),
+        ("0.5", 0.5),
+        ("a day", None),
+        ("nan", None),
+        ("inf", None),
+        ("-5", None),
+        ("", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+    ],
+)
+def test_waits(header: str, seconds: float | None) -> None:
+    assert read_wait({"retry-after": header}) == seconds
+
+
+def test_a_wait_until_a_date() -> None:
+    assert read_wait({"retry-after": "Fri, 31 Dec 2100 23:59:59 GMT"}) > 1e9  # type: ignore[operator]
+    assert read_wait({"retry-after-ms": "250", "retry-after": "1"}) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}, (7, 3)),
+        ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 30}, (7, 23)),
+        ({"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 30}, (7, 23)),
+        ({"prompt_tokens": 7, "completion_tokens": None, "total_tokens": 30}, (7, 23)),
+        ({"prompt_tokens": 7, "completion_tokens": None}, (7, None)),
+        ({"completion_tokens": 3, "total_tokens": 10}, (7, 3)),
+        ({"prompt_tokens": 7, "completion_tokens": 3, "completion_tokens_details": {"reasoning_tokens": 9}}, (7, 12)),
+        ({"prompt_tokens": "7", "completion_tokens": -3}, (None, None)),
+        (None, (None, None)),
+        ("none", (None, None)),
+    ],
+)  # fmt: skip
+def test_tokens_that_are_billed(usage: object, tokens: tuple[int | None, int | None]) -> None:
+    assert read_usage({"usage": usage}) == tokens
 
 
 @pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing", "cancelling"])

@@ -144,6 +144,25 @@ def test_what_was_billed_is_stored_once(
     assert killed >= 8
 
 
+TROUBLES = {
+    "POST /v1/batches": {"queue": 4, "polls": 1},
+    "GET /v1/batches/{batch}": {"late_file": 4},
+    "GET /v1/files/{file}/content": {"late_lines": 3},
+}
+
+
+@pytest.mark.parametrize("call", TROUBLES)
+def test_a_kill_while_the_run_waits_for_the_provider_loses_nothing(
+    provider: FakeProvider, tmp_path: Path, call: str
+) -> None:
+    provider.set(**TROUBLES[call])
+    provider.fail(call, skip=2, kill="after")
+    assert start(provider, tmp_path, "openai", "batch", None) == -signal.SIGKILL
+    assert start(provider, tmp_path, "openai", "batch", None) == 0
+    desk = Desk(provider, tmp_path, configure(provider, "openai", "batch"), make_texts(ROWS))
+    check(provider, desk, call)
+
+
 def check(provider: FakeProvider, desk: Desk, point: str) -> None:
     """The state after a resumed run, read again from the book."""
     before = provider.calls()

@@ -144,5 +144,5 @@ def test_an_answer_that_gemini_blocks_is_paid_and_no_label(provider: FakeProvide
     usage = {"promptTokenCount": 5, "cachedContentTokenCount": 2}
     blocked = client.read({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": usage})
     assert (blocked.finish, blocked.prompt_tokens, blocked.cached_tokens) == ("filter", 5, 2)
-    with pytest.raises(ValueError, match="KeyError"):
+    with pytest.raises(ValueError, match="IndexError"):
         client.read({"candidates": []})

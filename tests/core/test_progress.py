@@ -13,5 +13,9 @@ def test_what_is_waited_for_is_told_while_nothing_gets_done() -> None:
     assert tracker.snapshot()["waiting"] is None
     tracker.wait("no room")
     assert tracker.snapshot()["waiting"] == "no room"
+    tracker.wait(None)
+    tracker.wait_outside("a provider")
+    tracker(4, 10)
+    assert tracker.snapshot()["waiting"] == "a provider"
     tracker.start_step(1, "training")
     assert tracker.snapshot()["waiting"] is None

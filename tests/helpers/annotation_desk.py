@@ -30,6 +30,7 @@ QUICK = Timeouts(
     cancelling=5.0,
     drain=1.0,
     call=5.0,
+    missing=0.5,
 )
 PRICE = {"input": 1000.0, "output": 1000.0, "batch_discount": 0.0}  # a tenth of a cent a token
 MODES = [("openai", "sync"), ("openai", "batch"), ("anthropic", "sync"), ("anthropic", "batch")]

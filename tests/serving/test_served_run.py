@@ -61,7 +61,11 @@ def test_a_stopped_run_is_resumed(service: Service) -> None:
         _wait(client, "halted", lambda view: view["events"])
         assert "asked to stop" in client.post("/api/v1/runs/halted/stop").json()["message"]
         _wait(client, "halted", lambda view: view["status"] == "stopped")
-        assert client.post("/api/v1/runs/halted/resume").status_code == 202
+        again = client.post("/api/v1/runs/halted/retry", params={"only": "refused"})
+        assert (again.status_code, again.json()["message"][:13]) == (202, "nothing ended"), (
+            again.text
+        )
+        assert client.post("/api/v1/runs/halted/resume").status_code == 202  # it goes on already
         told = client.get(
             "/api/v1/runs/halted/events"
         ).text  # asked for at once, it follows the new attempt to its end

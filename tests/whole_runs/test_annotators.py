@@ -109,9 +109,9 @@ def test_a_run_with_a_local_model_as_annotator(
         type="model", model=model, engine=engine, max_output_tokens=8, checks={"min_chars": 0}
     )
     done = project.call("run", "sort.yaml", *SMALL, settings, "--name", "local")
-    assert done.returncode == 2
-    assert "the run ends without a label" in done.stderr
-    assert "cut off at annotator.max_output_tokens" in done.stderr
+    assert done.returncode == 3
+    assert "5 of 5 examples of round 1 got no label" in done.stdout
+    assert "cut off at annotator.max_output_tokens" in done.stdout
     with sqlite3.connect(project.folder / "atgen-runs/atgen.db") as db:
         states = Counter(
             row[0] for row in db.execute("SELECT state FROM requests WHERE run = 'local'")

@@ -59,6 +59,7 @@ def test_a_run_without_a_single_label_says_why(
         settings = [
             *SMALL[:-1],
             "stopping.rounds=1",
+            "stopping.dead_letters=null",
             f"annotator={json.dumps(annotator)}",
             "--name",
             "none",

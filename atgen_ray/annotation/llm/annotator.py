@@ -69,7 +69,13 @@ class LLMAnnotator:
             context.journal, context.lease, context.ledger, name, context.round
         )
         self._dispatcher = RequestDispatcher(
-            provider, self._request_log, billing, timeouts, context.progress
+            provider,
+            self._request_log,
+            billing,
+            timeouts,
+            context.progress,
+            context.warn,
+            context.report,
         )
         self._writer = PromptWriter(config, context.config.prompt, self._choose_shots())
 

@@ -9,13 +9,16 @@ writes responses to the log, so that many are committed in one transaction.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from atgen_ray.annotation.llm.error_policy import ATTEMPTS, Timeouts, describe_error, judge_reply
 from atgen_ray.annotation.llm.pending import PendingRequests
+from atgen_ray.annotation.llm.provider_limits import AnswerLength, BatchQueue
 from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord, Settlement
 from atgen_ray.annotation.llm.shard_runner import (
     NotSentError,
@@ -37,6 +40,8 @@ from atgen_ray.core.records import Progress
 from atgen_ray.store.ledger import Scope
 
 TICK = 0.2  # seconds between two looks at the wish to stop
+REPORT_SECONDS = 5.0  # between two reports of what the provider is doing
+RECENT_SECONDS = 60.0  # how old the error of a provider may be that is failing
 MANY = 10  # requests that fail alike: the cause is not in single rows
 
 Submit = Callable[[Shard, bool], "Future[list[RawResponse]]"]
@@ -50,6 +55,7 @@ class BillingPolicy:
     cost: Callable[..., int]  # of prompt, output, cached and written tokens
     resend: bool  # send a request again whose outcome is ambiguous
     cancel: bool  # cancel batch jobs when the run is stopped
+    longest: int | None = None  # output tokens that a request asks for at most; None: unlimited
 
 
 @dataclass(frozen=True)
@@ -72,16 +78,28 @@ class RequestDispatcher:
         billing: BillingPolicy,
         timeouts: Timeouts,
         progress: Progress,
+        warn: Callable[[str], None] = lambda text: None,
+        report: Callable[[dict[str, Any]], None] = lambda state: None,
     ) -> None:
-        """`progress` raises RunStopped when the run is to stop."""
+        """`progress` raises RunStopped when the run is to stop; `warn` tells the user of something
+        that does not end the run, and `report` what the provider is doing.
+        """
         self._provider = provider
         self._request_log = request_log
         self._billing = billing
         self._timeouts = timeouts
         self._progress = progress
+        self._warn = warn
+        self._report = report
         self._runner = ShardRunner(provider, request_log, timeouts)
         self._watch = ThoughtWatch()
         self._losses = 0  # in a row
+        self._failures = Counter[Key]()  # of each question, by this command
+        self._queue = BatchQueue(provider.limits.rows)
+        # Answers that cost nothing may be of any length.
+        self._length = AnswerLength(billing.longest if billing.cost(0, 1) else None)
+        self._reported: dict[str, Any] = {}
+        self._report_due = 0.0  # monotonic time
         self._undone: list[Shard] = []  # left as they were when the run was interrupted
 
     def answer(self, requests: Sequence[AnnotationRequest]) -> DispatchOutcome:
@@ -94,7 +112,10 @@ class RequestDispatcher:
             UserError: the configuration is wrong.
         """
         by_key = {request.key: request for request in requests}
-        pending = PendingRequests(by_key, self._request_log.read_latest(), self._provider)
+        latest = self._request_log.read_latest()
+        pending = PendingRequests(by_key, latest, self._provider)
+        self._runner.answered += sum(row.state == "answered" for row in latest.values())
+        self._length.watch(self._request_log.longest_answer())
         resumed = self._request_log.open_shards(by_key)
         with self._workers() as submit:
             in_flight = {submit(shard, True): shard for shard in resumed}
@@ -106,6 +127,7 @@ class RequestDispatcher:
                 self._drain(
                     pending, in_flight, self._timeouts.call if patient else self._timeouts.drain
                 )
+                self._show(0, str(error) if isinstance(error, RunPaused) else None)
                 if isinstance(error, RunStopped | UserError) and (
                     note := self._detach_batches(in_flight.values())
                 ):
@@ -115,7 +137,10 @@ class RequestDispatcher:
         # A budget may have kept out any of them.
         sent = [outcome.rows[key] for key in by_key if key in outcome.rows]
         if len(sent) >= MANY and all(row.state == "refused" for row in sent):
-            raise UserError(f"all {len(sent)} requests were refused, the last: {sent[-1].reason}")
+            raise UserError(
+                f"all {len(sent)} requests were refused, the last: {sent[-1].reason}; once the "
+                f"cause is cured, `atgen-ray runs retry` has them asked again"
+            )
         return outcome
 
     def _run_loop(
@@ -131,10 +156,13 @@ class RequestDispatcher:
         backoff = self._timeouts.first_wait
         while True:
             self._progress(pending.finished, pending.total)
-            if limit is None and self._runner.blocked_for <= 0:
+            waits = self._queue.full and bool(in_flight)
+            if limit is None and not waits and self._runner.blocked_for <= 0:
                 limit = self._submit_shard(pending, in_flight, submit)
+            self._show(len(in_flight))
             if not in_flight:
                 if not pending.todo or limit is not None:
+                    self._show(0, None)
                     return limit
                 time.sleep(min(TICK, max(0.01, self._runner.blocked_for)))
                 continue
@@ -142,9 +170,8 @@ class RequestDispatcher:
             if not done:
                 continue
             limit = None  # the shards that came back may have freed money
-            fruitless = self._collect_shard(
-                pending, {future: in_flight.pop(future) for future in done}
-            )
+            shards = {future: in_flight.pop(future) for future in done}
+            fruitless = self._collect_shard(pending, shards, alone=not in_flight)
             if fruitless:  # every request is to be sent again: wait before that
                 self._runner.pause(backoff)
             backoff = (
@@ -152,6 +179,27 @@ class RequestDispatcher:
                 if fruitless
                 else self._timeouts.first_wait
             )
+
+    def _show(self, in_flight: int, ended: str | None = "") -> None:
+        """Report what the provider is doing, where that is new and some time has passed.
+
+        `ended` is why nothing more is sent (None: all is done), which is reported at once.
+        """
+        now = time.monotonic()
+        waits = self._runner.blocked_for
+        state = {
+            "provider": self._provider.name,
+            "in_flight": in_flight,
+            "waiting_until": round(time.time() + waits) if waits > 0 and ended == "" else None,
+            "queue_full": self._queue.full and ended == "",
+            "last_error": ended or self._runner.last_error,
+            "failing": ended == "" and now - self._runner.failed < RECENT_SECONDS,
+        }
+        if ended == "" and (now < self._report_due or state == self._reported):
+            return
+        self._report_due = now + REPORT_SECONDS
+        self._reported = state
+        self._report(state)
 
     def _submit_shard(
         self,
@@ -162,12 +210,12 @@ class RequestDispatcher:
         """Submit as many shards as the provider and the budgets allow; return the budget that ran
         out.
         """
-        pieces = pending.next_shards(self._provider.limits.parallel - len(in_flight))
+        # An answer is longer than its money: one at a time, so that no more than one can be.
+        parallel = 1 if self._length.ignored else self._provider.limits.parallel
+        pieces = pending.next_shards(parallel - len(in_flight), self._queue.rows)
         if not pieces:
             return None
-        worst = {
-            request.key: self._billing.worst(request) for piece in pieces for request, _ in piece
-        }
+        worst = {request.key: self._bound(request) for piece in pieces for request, _ in piece}
         entered, limit = self._request_log.intend(pieces, worst)
         for shard in entered:
             in_flight[submit(shard, False)] = shard
@@ -175,15 +223,20 @@ class RequestDispatcher:
         return limit
 
     def _collect_shard(
-        self, pending: PendingRequests, done: dict["Future[list[RawResponse]]", Shard]
+        self,
+        pending: PendingRequests,
+        done: dict["Future[list[RawResponse]]", Shard],
+        alone: bool = False,
     ) -> bool:
-        """Settle shards that have come back; return whether none of their requests was answered."""
+        """Settle shards that have come back; return whether none of their requests was answered.
+        `alone` says that no others are under way.
+        """
         collected: dict[str, list[Settlement]] = {}
         errors: list[Exception] = []
         # What came back is written before any error is raised: it is paid for.
         for future, shard in done.items():
             try:
-                collected[shard.hash], paused = self._read(shard, future.result())
+                collected[shard.hash], paused = self._read(shard, future.result(), alone)
                 if paused:
                     errors.append(RunPaused(paused))
                 self._losses = 0
@@ -212,6 +265,8 @@ class RequestDispatcher:
                 },
                 done.values(),
             )
+        if (warning := self._length.warn(self._provider.name)) is not None:
+            self._warn(warning)
         if self._losses >= MANY:
             errors.append(
                 RunPaused(
@@ -225,7 +280,7 @@ class RequestDispatcher:
         )
 
     def _read(
-        self, shard: Shard, replies: Sequence[RawResponse]
+        self, shard: Shard, replies: Sequence[RawResponse], alone: bool
     ) -> tuple[list[Settlement], str | None]:
         """Return the settlement of each request of an ended shard, and the reason why the run must
         pause, if it must.
@@ -233,11 +288,13 @@ class RequestDispatcher:
         by_id = {reply.custom_id: reply for reply in replies}
         settlements = []
         paused = None
+        queued = False
         for attempt in shard.attempts:
+            key = attempt.request.key
             reply = by_id.get(attempt.custom_id) or RawResponse(
                 attempt.custom_id, code="no_reply", message="no reply came"
             )
-            action = judge_reply(reply, attempt.number)
+            action = judge_reply(reply, self._failures[key])
             said = f"{reply.code}: {reply.message}"[:500]
             if action == "answered":
                 settlements.append(self._receive(attempt.custom_id, attempt.request, reply))
@@ -245,10 +302,29 @@ class RequestDispatcher:
                 settlements.append(Settlement(attempt.custom_id, "refused", 0, reason=said))
             else:
                 settlements.append(Settlement(attempt.custom_id, "unanswered", 0, reason=said))
-                if action == "pause":
+                name = self._provider.name
+                self._runner.note(said)
+                if action == "queue":  # no attempt: nothing was tried
+                    queued = True
+                    continue
+                self._failures[key] += 1
+                if action == "quota":
+                    paused = f"{name} says that its quota or credit is spent ({said})"
+                elif action == "stuck":
                     paused = (
-                        f"{self._provider.name} says that its quota or credit is spent ({said})"
+                        f"{name} has left requests without an answer {ATTEMPTS} times ({said}); "
+                        f"nothing was given up, and the same command asks again"
                     )
+        if not queued:
+            self._queue.take()
+        else:
+            self._queue.turn_away(alone)
+            if alone and self._queue.waited > self._timeouts.batch:
+                hours = self._queue.waited / 3600
+                paused = (
+                    f"{self._provider.name} has had no room in its queue for {hours:.1f} h "
+                    f"({said}); the same command asks again"
+                )
         return settlements, paused or self._watch.find_reason(self._provider.name)
 
     def _receive(
@@ -263,28 +339,35 @@ class RequestDispatcher:
             return Settlement(
                 custom_id,
                 "answered",
-                self._billing.worst(request),
+                self._bound(request),
                 body,
                 f"malformed answer: {error}",
             )
         self._watch.note(answer)
-        paid = self._billing.cost(
-            answer.prompt_tokens,
-            answer.output_tokens,
-            answer.cached_tokens,
-            answer.written_tokens,
-        )
-        return Settlement(
-            custom_id, "answered", paid, body, None, answer.prompt_tokens, answer.output_tokens
-        )
+        prompt, output = answer.prompt_tokens, answer.output_tokens
+        self._length.watch(output)
+        # Who does not say what it bills may bill the worst case; the label is good all the same.
+        if prompt is None or output is None:
+            paid = self._bound(request)
+        else:
+            paid = self._billing.cost(prompt, output, answer.cached_tokens, answer.written_tokens)
+        return Settlement(custom_id, "answered", paid, body, None, prompt, output)
+
+    def _bound(self, request: AnnotationRequest) -> int:
+        """Return the most that a request can cost, with answers as long as the longest so far."""
+        worst = self._billing.worst(request)
+        excess = self._length.excess
+        return worst + self._billing.cost(0, excess) if excess else worst
 
     def _settle_ambiguous(self, attempt: RequestAttempt) -> Settlement:
         """Return the settlement of a request whose outcome is unknown: send it again, or give it up
         as paid.
         """
-        worst = self._billing.worst(attempt.request)
+        worst = self._bound(attempt.request)
         reason = "its answer was lost on the way and cannot be looked up"
-        if worst == 0 or (self._billing.resend and attempt.number + 1 < ATTEMPTS):
+        key = attempt.request.key
+        if worst == 0 or (self._billing.resend and self._failures[key] + 1 < ATTEMPTS):
+            self._failures[key] += 1
             return Settlement(attempt.custom_id, "unanswered", worst, reason=reason)
         reason += "; its worst case counts as paid (annotator.in_doubt)"
         return Settlement(attempt.custom_id, "lost", worst, reason=reason)

@@ -4,10 +4,13 @@
 - `judge_batch`: a batch job has not ended yet.
 - `judge_reply`: a request of an ended shard has no answer.
 
-No other module decides about retries, ambiguous outcomes, pauses and lost rows.
+No other module decides about retries, ambiguous outcomes, pauses and lost rows. What time or the
+user can cure is never final: the run waits, then pauses.
 """
 
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from atgen_ray.annotation.providers.base import BatchStatus, ProviderError, RawResponse
@@ -20,28 +23,49 @@ QUOTA = (
     "enforced_spend_limit_reached",
     "access_terminated",
 )
-QUOTA_WORDS = ("credit balance", "exceeded your current quota", "spend limit")
-KEY_STATUS = (401, 403)
+QUOTA_WORDS = (
+    "credit balance",
+    "exceeded your current quota",
+    "spend limit",
+    "insufficient balance",
+    "insufficient credits",
+)
+RATE_CODES = ("RESOURCE_EXHAUSTED",)  # a limit by the minute or day, in the words of a quota
+MODERATED = re.compile(r"moderat|flagged|content.?(?:filter|policy)|safety", re.IGNORECASE)
+# Providers queue batches up to a number of tokens: what is above it waits for batches under way.
+QUEUE_CODE = "token_limit_exceeded"
+QUEUE_WORDS = ("enqueued token", "processing queue")
+FILE_MISSING = re.compile(
+    r"(?:can(?:no|')t|could not|unable to) find[^.]*\bfile|no such file|\bfile\b[^.]*not found"
+    r"|\bfile\b[^.]*does not exist",
+    re.IGNORECASE,
+)
 SAFE_STATUS = (429, 503, 529)  # the provider turned the request away before any work
 # A proxy may have lost the answer to work that was done.
 UNCLEAR_STATUS = (408, 409, 500, 502, 504, 520, 522, 524)
+# Why a request has no answer: the row may be at fault if it happens again and again ...
 TRANSIENT_CODES = (
-    "batch_expired",
-    "batch_cancelled",
     "request_timeout",
-    "expired",
-    "canceled",
     "server_error",
     "api_error",
     "internal_error",
-    "overloaded_error",
-    "rate_limit_error",
-    "rate_limit_exceeded",
-    "token_limit_exceeded",
     "timeout_error",
     "no_reply",
 )
-ATTEMPTS = 5  # times that one question is sent when no answer is billed
+# ... or the provider, or whoever cancels batches there, and never the row.
+BATCH_CODES = (
+    "batch_expired",
+    "batch_cancelled",
+    "expired",
+    "canceled",
+    "cancelled",
+    "overloaded_error",
+    "rate_limit_error",
+    "rate_limit_exceeded",
+    *RATE_CODES,
+)
+ATTEMPTS = 5  # times that one question is sent by one command when no answer is billed
+STUBBORN = 8  # failures of one request, while others are answered, after which it is at fault
 
 
 @dataclass(frozen=True)
@@ -57,6 +81,7 @@ class Timeouts:
     cancelling: float = 3600.0  # for a cancelled batch job to end
     drain: float = 1.2  # for requests under way when the run is stopped
     call: float = 120.0  # for requests under way when the run pauses
+    missing: float = 600.0  # until what was created, or has ended, can be seen
 
 
 @dataclass(frozen=True)
@@ -78,9 +103,10 @@ class LookUp:
 
 @dataclass(frozen=True)
 class Refuse:
-    """The provider will never answer this request."""
+    """The provider does not answer this request; `code` says so as that of a reply does."""
 
     reason: str
+    code: str = "refused"
 
 
 @dataclass(frozen=True)
@@ -104,11 +130,20 @@ class Abort:
 Call = Literal["read", "create batch", "create", "create blindly"]
 CallAction = Retry | LookUp | Refuse | Pause | Abort
 BatchAction = Literal["collect", "wait", "cancel", "pause"]
-ReplyAction = Literal["answered", "again", "refused", "pause"]
+# `quota`: the account is out of money; `queue`: wait for room in the provider's queue; `stuck`: the
+# provider has failed too often, so that the run pauses.
+ReplyAction = Literal["answered", "again", "refused", "quota", "queue", "stuck"]
 
 
 def judge_call(
-    error: ProviderError, tries: int, failing: float, timeouts: Timeouts, call: Call, provider: str
+    error: ProviderError,
+    tries: int,
+    failing: float,
+    timeouts: Timeouts,
+    call: Call,
+    provider: str,
+    proven: bool = False,
+    others: bool = False,
 ) -> CallAction:
     """Return what to do about a call that failed.
 
@@ -117,21 +152,43 @@ def judge_call(
         failing: seconds since the first of them.
         call: what it was to do.
         provider: its name, for messages.
+        proven: the provider has answered a request of this annotator, so the key is good.
+        others: it has answered others since the first failure.
     """
     creates = call != "read"
-    if is_quota(error.code, error.message):
-        return Pause(
-            f"{provider} says that its quota or credit is spent "
-            f"({error.code or error.message[:100]})"
-        )
-    if error.status in KEY_STATUS:
+    single = call in ("create", "create blindly")
+    said = error.message[:200]
+    if call == "create batch" and is_queue_full(error.code, error.message):
+        return Refuse(said, QUEUE_CODE)
+    if is_quota(error.status, error.code, error.message):
+        return Pause(f"{provider} says that its quota or credit is spent ({_name_error(error)})")
+    if (
+        error.status == 403
+        and single
+        and (proven or MODERATED.search(f"{error.code} {error.message}"))
+    ):
+        return Refuse(f"{provider} does not allow it: {said}")
+    if error.status in (401, 403):
         where = f"set {provider.upper()}_API_KEY, or api_key_file of the annotator"
-        return Abort(f"{provider} does not accept the key, {where}: {error.message[:200]}")
-    if error.status == 404 and creates:
-        return Abort(f"{provider} does not know the model or the address: {error.message[:200]}")
+        return Abort(f"{provider} does not accept the key, {where}: {said}")
     wait = min(timeouts.longest_wait, timeouts.first_wait * 2 ** min(tries - 1, 16))
+    if is_unseen(error, call):
+        if tries > 1 and failing + wait > min(timeouts.missing, timeouts.outage):
+            return Pause(
+                f"{provider} has not found for {failing:.0f} s what was created there "
+                f"({describe_error(error)}). Nothing was given up: check that the key belongs to "
+                f"the same account and project, and the same command looks again"
+            )
+        return Retry(wait)
+    if error.status == 404 and creates:
+        return Abort(f"{provider} does not know the model or the address: {said}")
     if error.retry_after is not None:
         wait = max(0.0, error.retry_after)
+        if wait > timeouts.outage:
+            return Pause(
+                f"{provider} wants no call before {format_time(wait)}, which is beyond "
+                f"outage_minutes ({describe_error(error)}); the same command goes on then"
+            )
     if failing + wait > timeouts.outage and tries > 1:
         return Pause(f"{provider} has failed for {failing:.0f} s, now with {describe_error(error)}")
     if error.status in SAFE_STATUS or (error.status is None and not error.sent):
@@ -145,12 +202,14 @@ def judge_call(
         # Where a request cannot be looked up we trust an error status: providers do not bill
         # those. A connection that ended without a status may have been billed.
         answered = error.status is not None and error.status >= 400
+        if single and answered and others and tries >= STUBBORN:
+            return Refuse(f"{provider} fails at it again and again: {said}")
         if not creates or (answered and call == "create blindly"):
             return Retry(wait)
         return LookUp(wait)
     if call == "create batch":
-        return Abort(f"{provider} refuses the whole batch: {error.message[:200]}")
-    return Refuse(f"{provider} refuses it: {error.message[:200]}")
+        return Abort(f"{provider} refuses the whole batch: {said}")
+    return Refuse(f"{provider} refuses it: {said}")
 
 
 def judge_batch(batch: BatchStatus, age: float, timeouts: Timeouts) -> BatchAction:
@@ -166,20 +225,59 @@ def judge_batch(batch: BatchStatus, age: float, timeouts: Timeouts) -> BatchActi
     return "wait" if age <= timeouts.batch + timeouts.cancelling else "pause"
 
 
-def judge_reply(reply: RawResponse, attempt: int) -> ReplyAction:
-    """Return what happens to a request whose shard has ended; `attempt` is the number of earlier
-    attempts.
+def judge_reply(reply: RawResponse, failures: int) -> ReplyAction:
+    """Return what happens to a request whose shard has ended; `failures` is how often this command
+    has sent it in vain before.
     """
     if reply.body is not None:
         return "answered"
-    if is_quota(reply.code, reply.message):
-        return "pause"
-    return "again" if reply.code in TRANSIENT_CODES and attempt + 1 < ATTEMPTS else "refused"
+    if is_queue_full(reply.code, reply.message):
+        return "queue"
+    if is_quota(reply.status, reply.code, reply.message):
+        return "quota"
+    last = failures + 1 >= ATTEMPTS
+    status = int(reply.code) if reply.code.isdecimal() else reply.status
+    if (
+        reply.code in BATCH_CODES
+        or status in SAFE_STATUS
+        or FILE_MISSING.search(f"{reply.code}: {reply.message}")
+    ):
+        return "stuck" if last else "again"
+    transient = reply.code in TRANSIENT_CODES or status in UNCLEAR_STATUS
+    return "again" if transient and not last else "refused"
 
 
-def is_quota(code: str, message: str) -> bool:
+def is_quota(status: int | None, code: str, message: str) -> bool:
     """Return whether the provider rejects the account (its quota or credit) and not the request."""
-    return code in QUOTA or any(words in message.lower() for words in QUOTA_WORDS)
+    if status == 402 or code in QUOTA or code == "402":
+        return True
+    return code not in RATE_CODES and any(words in message.lower() for words in QUOTA_WORDS)
+
+
+def is_queue_full(code: str, message: str) -> bool:
+    """Return whether the provider has too many tokens in its queue to take another batch now."""
+    return code == QUEUE_CODE or any(words in message.lower() for words in QUEUE_WORDS)
+
+
+def is_unseen(error: ProviderError, call: Call) -> bool:
+    """Return whether a call found nothing where something was created: it may appear later, or
+    under another key.
+    """
+    if error.status is None or not 400 <= error.status < 500:
+        return False
+    if call == "read":
+        return error.status not in (*SAFE_STATUS, *UNCLEAR_STATUS)
+    return call == "create batch" and FILE_MISSING.search(error.message) is not None
+
+
+def format_time(seconds: float) -> str:
+    """Return the time in so many seconds, in UTC."""
+    until = datetime.now(UTC) + timedelta(seconds=min(seconds, 10 * 365 * 86400.0))
+    return f"{until:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _name_error(error: ProviderError) -> str:
+    return error.code or error.message[:100] or f"status {error.status}"
 
 
 def describe_error(error: ProviderError) -> str:

@@ -30,16 +30,16 @@ class PendingRequests:
             elif row.state != "sent":
                 self.finished += 1
 
-    def next_shards(self, shards: int) -> list[list[tuple[AnnotationRequest, int]]]:
-        """Remove and return the requests of the next `shards` shards, each within the provider's
-        limits.
+    def next_shards(self, shards: int, rows: int) -> list[list[tuple[AnnotationRequest, int]]]:
+        """Remove and return the requests of the next `shards` shards, each of at most `rows` and
+        within the provider's limits.
         """
         limits = self._provider.limits
         pieces = list[list[tuple[AnnotationRequest, int]]]()
         while self.todo and len(pieces) < shards:
             piece = list[tuple[AnnotationRequest, int]]()
             size = 0
-            while self.todo and len(piece) < limits.rows:
+            while self.todo and len(piece) < min(rows, limits.rows):
                 size += self._provider.measure(self.todo[0][0])
                 if piece and size > limits.bytes:
                     break

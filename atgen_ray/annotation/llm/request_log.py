@@ -82,6 +82,13 @@ class RequestLog:
             rows = [_read_row(row) for row in connection.execute(query).mappings()]
         return {row.key: row for row in rows}
 
+    def longest_answer(self) -> int | None:
+        """Return the output tokens of the longest answer that the annotator gave in any round."""
+        mine = (requests.c.run == self._lease.run) & (requests.c.annotator == self._annotator)
+        with self._journal.database.reading() as connection:
+            longest = sa.select(sa.func.max(requests.c.output_tokens)).where(mine)
+            return connection.execute(longest).scalar_one()
+
     def open_shards(self, wanted: Mapping[Key, AnnotationRequest]) -> list[Shard]:
         """Return the shards that are not settled, the oldest first, with those of their requests
         that are in `wanted`.

@@ -4,9 +4,11 @@ A shard that may exist at the provider is looked up before it is created, so tha
 twice.
 """
 
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -19,6 +21,7 @@ from atgen_ray.annotation.llm.error_policy import (
     Refuse,
     Retry,
     Timeouts,
+    describe_error,
     judge_batch,
     judge_call,
 )
@@ -28,6 +31,7 @@ from atgen_ray.annotation.providers.base import (
     Provider,
     ProviderError,
     RawResponse,
+    ResultsPendingError,
     Shard,
     SubmittedShard,
 )
@@ -49,7 +53,11 @@ class UnknownOutcomeError(Exception):
 
 
 class RequestRefusedError(Exception):
-    """The provider rejects this request."""
+    """The provider rejects this shard; `code` says why, as that of a reply does."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ShardRunner:
@@ -61,6 +69,9 @@ class ShardRunner:
         self._timeouts = timeouts
         self._stop = threading.Event()
         self._blocked_until = 0.0  # monotonic time before which no call is made
+        self.answered = 0  # shards that the provider has answered
+        self.last_error = ""  # of a call, in a few words
+        self.failed = -math.inf  # monotonic time of the last error
 
     def interrupt(self) -> None:
         """Tell every thread to leave its shard as it is."""
@@ -69,6 +80,11 @@ class ShardRunner:
     def pause(self, seconds: float) -> None:
         """Make no call to the provider for `seconds`."""
         self._blocked_until = time.monotonic() + seconds
+
+    def note(self, error: str) -> None:
+        """Keep an error for those who look at the run."""
+        self.last_error = error
+        self.failed = time.monotonic()
 
     @property
     def blocked_for(self) -> float:
@@ -89,13 +105,15 @@ class ShardRunner:
             submitted = self._open(shard, resumed)
         except RequestRefusedError as refusal:
             return [
-                RawResponse(attempt.custom_id, code="refused", message=str(refusal))
+                RawResponse(attempt.custom_id, code=refusal.code, message=str(refusal))
                 for attempt in shard.attempts
             ]
-        if submitted.replies is None:
+        replies: Sequence[RawResponse] | None = submitted.replies
+        if replies is None:
             self._await(shard, submitted.remote)
-            return self._repeat(lambda: [*self._provider.collect(shard, submitted.remote)])
-        return [*submitted.replies]
+            replies = self._collect(shard, submitted.remote)
+        self.answered += any(reply.body is not None for reply in replies)
+        return [*replies]
 
     def _open(self, shard: Shard, resumed: bool) -> SubmittedShard:
         """Return the submitted shard; look it up first if it may have been created before."""
@@ -103,6 +121,7 @@ class ShardRunner:
             return SubmittedShard(shard.remote)
         tries = 0
         since = time.monotonic()
+        answered = self.answered
         look = resumed
         ambiguous = resumed
         try:
@@ -119,7 +138,8 @@ class ShardRunner:
                 except ProviderError as error:
                     tries += 1
                     since = time.monotonic() if tries == 1 else since
-                    action = self._judge(error, tries, since, self._call)
+                    others = self.answered > answered
+                    action = self._judge(error, tries, since, self._call, others)
                     ambiguous = look = isinstance(action, LookUp)
                     self._act(action, error)
         except (RunnerInterruptedError, RunPaused, UserError) as error:
@@ -142,7 +162,7 @@ class ShardRunner:
         while True:
             known = self._request_log.known_remotes()
             try:
-                found = self._repeat(partial(self._provider.find, shard, known))
+                found = self._repeat(partial(self._provider.find, shard, known), lookup=True)
             except LookupPendingError:
                 if time.time() - shard.time > self._timeouts.batch + self._timeouts.cancelling:
                     raise RunPaused(
@@ -159,14 +179,17 @@ class ShardRunner:
         said = ""
         while True:
             batch = self._repeat(lambda: self._provider.check(remote))
-            if batch.status != said:
-                said = batch.status
+            status = f"{batch.status} ({batch.counts})" if batch.counts else batch.status
+            if status != said:
+                said = status
                 self._request_log.record_status(shard, said)
             action = judge_batch(batch, time.time() - shard.time, self._timeouts)
             if action == "collect":
                 return
             if action == "cancel":
-                self._repeat(lambda: self._provider.cancel(remote))
+                # It may have ended since the last look: the next one decides.
+                with suppress(ProviderError):
+                    self._provider.cancel(remote)
             if action == "pause":
                 hours = (time.time() - shard.time) / 3600
                 raise RunPaused(
@@ -176,8 +199,30 @@ class ShardRunner:
                 )
             self._sleep(self._timeouts.poll)
 
-    def _repeat(self, call: Callable[[], T]) -> T:
-        """Make a call that is safe to repeat, until it succeeds."""
+    def _collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
+        """Return the replies of an ended shard; wait for those that the provider counts but does
+        not hand out yet.
+        """
+        since = time.monotonic()
+        while True:
+            try:
+                return self._repeat(lambda: self._provider.collect(shard, remote))
+            except ResultsPendingError as pending:
+                self.note(f"batch {remote} has ended, but {pending}")
+                if time.monotonic() - since >= self._timeouts.missing:
+                    if pending.replies is not None:
+                        return pending.replies
+                    raise RunPaused(
+                        f"{self._provider.name} has ended batch {remote} without handing out all "
+                        f"of it ({pending}). Nothing was given up: the same command asks for it "
+                        f"again"
+                    ) from None
+            self._sleep(min(self._timeouts.poll, self._timeouts.missing / 4))
+
+    def _repeat(self, call: Callable[[], T], lookup: bool = False) -> T:
+        """Make a call that is safe to repeat, until it succeeds; `lookup` says that it looks for a
+        shard.
+        """
         tries = 0
         since = time.monotonic()
         while True:
@@ -187,7 +232,8 @@ class ShardRunner:
             except ProviderError as error:
                 tries += 1
                 since = time.monotonic() if tries == 1 else since
-                if error.status == 404:  # the shard is gone, and nobody can tell what it cost
+                # A server that keeps no single requests has no list of them.
+                if lookup and self._provider.limits.rows == 1 and error.status in (404, 405, 501):
                     raise UnknownOutcomeError from error
                 self._act(self._judge(error, tries, since, "read"), error)
 
@@ -198,9 +244,19 @@ class ShardRunner:
             return "create batch"
         return "create" if self._provider.remembers else "create blindly"
 
-    def _judge(self, error: ProviderError, tries: int, since: float, call: Call) -> CallAction:
+    def _judge(
+        self, error: ProviderError, tries: int, since: float, call: Call, others: bool = False
+    ) -> CallAction:
+        self.note(describe_error(error))
         return judge_call(
-            error, tries, time.monotonic() - since, self._timeouts, call, self._provider.name
+            error,
+            tries,
+            time.monotonic() - since,
+            self._timeouts,
+            call,
+            self._provider.name,
+            self.answered > 0,
+            others,
         )
 
     def _act(self, action: CallAction, error: ProviderError) -> None:
@@ -210,7 +266,7 @@ class ShardRunner:
         if isinstance(action, Abort):
             raise UserError(action.reason)
         if isinstance(action, Refuse):
-            raise RequestRefusedError(action.reason) from error
+            raise RequestRefusedError(action.reason, action.code) from error
         if isinstance(action, Retry) and action.everyone:
             self._blocked_until = max(self._blocked_until, time.monotonic() + action.seconds)
         self._sleep(action.seconds)

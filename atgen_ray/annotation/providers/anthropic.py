@@ -14,6 +14,7 @@ from atgen_ray.annotation.providers.base import (
     Finish,
     LookupPendingError,
     ParsedResponse,
+    ProviderError,
     RawResponse,
     Shard,
     SubmittedShard,
@@ -25,8 +26,11 @@ from atgen_ray.annotation.providers.sdk import (
     SKEW,
     batch_limits,
     client_settings,
+    describe_counts,
     fill_gaps,
     measure_body,
+    read_count,
+    read_error,
     read_lines,
     read_object,
     read_text,
@@ -34,6 +38,7 @@ from atgen_ray.annotation.providers.sdk import (
 )
 from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import AnthropicAnnotatorConfig
+from atgen_ray.core.credentials import redact
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.schema import merge_trees
 
@@ -43,6 +48,14 @@ FINISHES: dict[str, Finish] = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "refusal",
+}
+# HTTP status of the errors that say something about the account or the time.
+STATUS = {
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "rate_limit_error": 429,
+    "overloaded_error": 529,
 }
 
 
@@ -104,23 +117,18 @@ class _Anthropic:
     def read(self, body: dict[str, Any]) -> ParsedResponse:
         try:
             blocks = body["content"]
-            usage = body["usage"]
             text = "".join(str(block["text"]) for block in blocks if block["type"] == "text")
             hidden = "\n".join(
                 str(block["thinking"]) for block in blocks if block["type"] == "thinking"
             )
             finish = FINISHES.get(str(body.get("stop_reason")), "stop")
-            cached = int(usage.get("cache_read_input_tokens") or 0)
-            written = int(usage.get("cache_creation_input_tokens") or 0)
-            prompt_tokens = int(usage["input_tokens"]) + cached + written
-            output_tokens = int(usage["output_tokens"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         thought = split_reasoning(text)
         reasoning = "\n".join(filter(None, (hidden, thought.reasoning)))
         finish = "length" if thought.cut else finish
         return ParsedResponse(
-            thought.answer, reasoning, finish, prompt_tokens, output_tokens, cached, written
+            thought.answer, reasoning, finish, *read_usage(body), *count_cached(body)
         )
 
 
@@ -156,6 +164,9 @@ class AnthropicMessages(_Anthropic):
             # The SDK's signature lags behind the wire, or has left it: temperature.
             raw = self._client.messages.with_raw_response.create(**known, extra_body=body)
         answer = read_object(raw.http_response.text)
+        if answer.get("type") == "error" and "content" not in answer:  # from a gateway
+            code, message = read_error(answer)
+            raise ProviderError(STATUS.get(code, 502), code, redact(message))
         return SubmittedShard(str(answer.get("id")), (RawResponse(attempt.custom_id, answer),))
 
     def check(self, remote: str) -> BatchStatus:
@@ -192,15 +203,15 @@ class AnthropicBatch(_Anthropic):
         return SubmittedShard(read_text(read_object(raw.http_response.text), "id"))
 
     def check(self, remote: str) -> BatchStatus:
-        status = read_text(self._retrieve(remote), "processing_status")
-        return BatchStatus(status, status == "ended", status == "canceling")
+        batch = self._retrieve(remote)
+        status = read_text(batch, "processing_status")
+        counts = describe_counts(batch.get("request_counts"))
+        return BatchStatus(status, status == "ended", status == "canceling", counts)
 
     def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
-        done = int((self._retrieve(remote).get("request_counts") or {}).get("succeeded") or 0)
-        for _ in range(2):  # a line may have been broken in transit
-            rows, broken = read_lines(self._results(remote))
-            if not broken:
-                break
+        counts = self._retrieve(remote).get("request_counts") or {}
+        done = read_count(counts.get("succeeded")) or 0
+        rows, broken = read_lines(self._results(remote))
         return fill_gaps(shard, [_read_reply(row) for row in rows], done, broken)
 
     def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
@@ -251,6 +262,30 @@ class AnthropicBatch(_Anthropic):
                 f"/v1/messages/batches/{remote}/results", cast_to=httpx2.Response
             )
         return response.text
+
+
+def read_usage(body: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Return the prompt and output tokens of a message; None where its usage does not say them."""
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        return None, None
+    prompt = read_count(usage.get("input_tokens"))
+    if prompt is not None:
+        cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
+        prompt += sum(read_count(usage.get(name)) or 0 for name in cached)
+    return prompt, read_count(usage.get("output_tokens"))
+
+
+def count_cached(body: dict[str, Any]) -> tuple[int, int]:
+    """Return the prompt tokens that came out of the provider's cache, and those that went into
+    it; 0 where usage does not say.
+    """
+    usage = body.get("usage")
+    names = ("cache_read_input_tokens", "cache_creation_input_tokens")
+    found, written = (
+        (read_count(usage.get(name)) or 0) if isinstance(usage, dict) else 0 for name in names
+    )
+    return found, written
 
 
 def _read_reply(row: dict[str, Any]) -> RawResponse:

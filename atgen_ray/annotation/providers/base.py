@@ -45,6 +45,18 @@ class LookupPendingError(Exception):
     """The provider cannot tell yet whether a shard was created: ask again later."""
 
 
+class ResultsPendingError(Exception):
+    """An ended shard has more answers than can be read yet: collect it again later.
+
+    `replies` are those to settle for if the rest never comes: each answer that is billed and cannot
+    be read has an unreadable body. None where nothing can be read at all.
+    """
+
+    def __init__(self, message: str, replies: "Sequence[RawResponse] | None" = None) -> None:
+        super().__init__(message)
+        self.replies = replies
+
+
 @dataclass(frozen=True)
 class RequestAttempt:
     """One attempt of a request, under the id that its answer carries; `number` counts from 0."""
@@ -73,7 +85,8 @@ class Shard:
 
 @dataclass(frozen=True)
 class RawResponse:
-    """The provider's raw response to one request, or its error code for having none.
+    """The provider's raw response to one request, or its error code for having none, with the HTTP
+    status if it has one.
 
     A response with a body is billed; one without is not.
     """
@@ -82,6 +95,7 @@ class RawResponse:
     body: dict[str, Any] | None = None
     code: str = ""
     message: str = ""
+    status: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,25 +108,28 @@ class SubmittedShard:
 
 @dataclass(frozen=True)
 class BatchStatus:
-    """State of a created shard; `status` is the provider's own word."""
+    """State of a created shard; `status` is the provider's own word, and `counts` its numbers of
+    requests by their state.
+    """
 
     status: str
     ended: bool
     cancelling: bool = False
+    counts: str = ""
 
 
 @dataclass(frozen=True)
 class ParsedResponse:
     """A parsed response: the text without its reasoning, why the model stopped, and the tokens
-    billed. `cached_tokens` and `written_tokens` of the prompt came out of the provider's cache and
-    went into it.
+    billed; None where the provider does not say how many. `cached_tokens` and `written_tokens` of
+    the prompt came out of the provider's cache and went into it.
     """
 
     text: str
     reasoning: str
     finish: Finish
-    prompt_tokens: int
-    output_tokens: int
+    prompt_tokens: int | None
+    output_tokens: int | None
     cached_tokens: int = 0
     written_tokens: int = 0
 
@@ -150,6 +167,9 @@ class Provider(Protocol):
     def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
         """Return the replies of an ended shard in any order, with those of failed requests; a
         request may have none.
+
+        Raises:
+            ResultsPendingError: the provider counts more answers than it hands out.
         """
         ...
 

@@ -28,6 +28,8 @@ from atgen_ray.annotation.providers.sdk import (
     client_settings,
     fill_gaps,
     measure_body,
+    read_count,
+    read_error,
     read_object,
     read_text,
     read_wait,
@@ -167,12 +169,15 @@ class GeminiBatch:
         self._call("POST", f"/{remote}:cancel", {})
 
     def read(self, body: dict[str, Any]) -> ParsedResponse:
+        usage = body.get("usageMetadata")
+        usage = usage if isinstance(usage, dict) else {}
+        prompt_tokens = read_count(usage.get("promptTokenCount"))
+        output_tokens = read_count(usage.get("candidatesTokenCount"))
+        thought_tokens = read_count(usage.get("thoughtsTokenCount")) or 0
+        cached = read_count(usage.get("cachedContentTokenCount")) or 0
+        if prompt_tokens is not None:  # a count of 0 is left out
+            output_tokens = (output_tokens or 0) + thought_tokens
         try:
-            usage = body["usageMetadata"]
-            prompt_tokens = int(usage["promptTokenCount"])
-            thought_tokens = int(usage.get("thoughtsTokenCount") or 0)
-            output_tokens = int(usage.get("candidatesTokenCount") or 0) + thought_tokens
-            cached = int(usage.get("cachedContentTokenCount") or 0)
             if not body.get("candidates") and (body.get("promptFeedback") or {}).get("blockReason"):
                 return ParsedResponse("", "", "filter", prompt_tokens, output_tokens, cached)
             candidate = body["candidates"][0]
@@ -210,13 +215,9 @@ class GeminiBatch:
         if answer.status_code < 400:
             return read_object(answer.text)
         try:
-            said = answer.json()
-            said = said[0] if isinstance(said, list) else said
-            code = str(said["error"].get("status") or said["error"].get("code"))
-            message = str(said["error"]["message"])
-        except (ValueError, LookupError, TypeError, AttributeError):
-            code = ""
-            message = answer.text[:200]
+            code, message = read_error(answer.json())
+        except ValueError:
+            code, message = "", answer.text[:200]
         raise ProviderError(answer.status_code, code, redact(message), read_wait(answer.headers))
 
 

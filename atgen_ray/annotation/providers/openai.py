@@ -6,14 +6,16 @@ https://platform.openai.com/docs/guides/batch
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from atgen_ray.annotation.providers.base import (
     BatchLimits,
     BatchStatus,
     Finish,
     ParsedResponse,
+    ProviderError,
     RawResponse,
+    ResultsPendingError,
     Shard,
     SubmittedShard,
 )
@@ -23,8 +25,11 @@ from atgen_ray.annotation.providers.sdk import (
     batch_limits,
     client_settings,
     count_cached,
+    describe_counts,
     fill_gaps,
     measure_body,
+    read_count,
+    read_error,
     read_files,
     read_object,
     read_text,
@@ -40,6 +45,7 @@ from atgen_ray.config.dialects import (
     stores_answers,
     wants_completion_limit,
 )
+from atgen_ray.core.credentials import redact
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.schema import merge_trees
 from atgen_ray.core.strict_json import encode_json
@@ -114,7 +120,6 @@ class ChatWire:
     def read(self, body: dict[str, Any]) -> ParsedResponse:
         try:
             choice = body["choices"][0]
-            usage = body["usage"]
             message = choice["message"]
             content = message.get("content") or ""
             if isinstance(content, list):  # Mistral's servers return reasoning and text as parts
@@ -129,12 +134,13 @@ class ChatWire:
                 if message.get("refusal")
                 else FINISHES.get(str(choice.get("finish_reason")), "stop")
             )
-            tokens = int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         reasoning = "\n".join(filter(None, (hidden, thought.reasoning)))
         ending: Finish = "length" if thought.cut else finish
-        return ParsedResponse(thought.answer, reasoning, ending, *tokens, *count_cached(usage))
+        return ParsedResponse(
+            thought.answer, reasoning, ending, *read_usage(body), *count_cached(body)
+        )
 
 
 class OpenAIChat(ChatWire):
@@ -157,7 +163,10 @@ class OpenAIChat(ChatWire):
         with translated(self._sdk):
             # The SDK's signature lags behind what servers take.
             raw = self._client.chat.completions.with_raw_response.create(**known, extra_body=body)
-        return self._submitted(attempt.custom_id, read_object(raw.text))
+        answer = read_object(raw.text)
+        if (failure := find_failure(answer)) is not None:
+            raise ProviderError(failure.status, failure.code, redact(failure.message))
+        return self._submitted(attempt.custom_id, answer)
 
     def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
         (attempt,) = shard.attempts
@@ -193,15 +202,33 @@ class OpenAIBatch(ChatWire):
         dialect = find_dialect(config.dialect, config.base_url)
         super().__init__(config, dialect, run, key, config.api_version)
         self.limits = batch_limits(config, BATCH_ROWS, BATCH_BYTES)
+        # Files by the hash of their shard: a new one may not be found for a while, and to upload
+        # another each time would never come to an end.
+        self._uploads: dict[str, str] = {}
 
     def create(self, shard: Shard) -> SubmittedShard:
+        file = self._uploads.get(shard.hash) or self._upload(shard)
+        self._uploads[shard.hash] = file
         path: Any = self._dialect.batches
+        with translated(self._sdk):
+            batch = self._client.batches.with_raw_response.create(
+                completion_window="24h",
+                endpoint=path,
+                input_file_id=file,
+                metadata={"atgen_run": self._run, "atgen_shard": shard.hash},
+            )
+        remote = read_text(read_object(batch.text), "id")
+        del self._uploads[shard.hash]
+        return SubmittedShard(remote)
+
+    def _upload(self, shard: Shard) -> str:
+        """Upload the requests of a shard; return the id of their file."""
         lines = [
             encode_json(
                 {
                     "custom_id": attempt.custom_id,
                     "method": "POST",
-                    "url": path,
+                    "url": self._dialect.batches,
                     "body": self.encode(attempt.request),
                 }
             )
@@ -212,20 +239,21 @@ class OpenAIBatch(ChatWire):
             file = self._client.files.with_raw_response.create(
                 file=(f"{shard.hash}.jsonl", content), purpose="batch"
             )
-            batch = self._client.batches.with_raw_response.create(
-                completion_window="24h",
-                endpoint=path,
-                input_file_id=read_text(read_object(file.text), "id"),
-                metadata={"atgen_run": self._run, "atgen_shard": shard.hash},
-            )
-        return SubmittedShard(read_text(read_object(batch.text), "id"))
+        return read_text(read_object(file.text), "id")
 
     def check(self, remote: str) -> BatchStatus:
-        status = read_text(self._retrieve(remote), "status")
-        return BatchStatus(status, status in ENDED, status == "cancelling")
+        batch = self._retrieve(remote)
+        status = read_text(batch, "status")
+        counts = describe_counts(batch.get("request_counts"))
+        return BatchStatus(status, status in ENDED, status == "cancelling", counts)
 
     def collect(self, shard: Shard, remote: str) -> Sequence[RawResponse]:
         batch = self._retrieve(remote)
+        done = read_count((batch.get("request_counts") or {}).get("completed")) or 0
+        if done and not batch.get("output_file_id"):
+            raise ResultsPendingError(
+                f"{done} answers are there by its count, and no file with them"
+            )
         files = [
             str(batch[name]) for name in ("output_file_id", "error_file_id") if batch.get(name)
         ]
@@ -238,7 +266,6 @@ class OpenAIBatch(ChatWire):
                 for attempt in shard.attempts
             ]
         rows, broken = read_files(self._sdk, self._client, files)
-        done = int((batch.get("request_counts") or {}).get("completed") or 0)
         return fill_gaps(shard, [read_reply(row) for row in rows], done, broken)
 
     def find(self, shard: Shard, known: set[str]) -> SubmittedShard | None:
@@ -270,14 +297,76 @@ class OpenAIBatch(ChatWire):
 def read_reply(row: dict[str, Any]) -> RawResponse:
     """Parse a line of an output or error file."""
     response = row.get("response") or {}
-    error = row.get("error") or {}
     body = response.get("body")
-    if response.get("status_code") == 200:
+    status = read_count(response.get("status_code")) or 0
+    if status == 200 and isinstance(body, dict) and (failure := find_failure(body)) is not None:
+        code = failure.code or str(failure.status)
+        return RawResponse(
+            row["custom_id"], code=code, message=failure.message, status=failure.status
+        )
+    if status == 200:
         return RawResponse(
             row["custom_id"], body if isinstance(body, dict) else {"unreadable": json.dumps(body)}
         )
-    inner = (body.get("error") if isinstance(body, dict) else None) or error
-    code = str(inner.get("code") or inner.get("type") or response.get("status_code") or "no_reply")
-    if int(response.get("status_code") or 0) >= 500:
+    code, message = read_error(body)
+    if not (code or message):
+        code, message = read_error(row.get("error"))
+    if status >= 500:
         code = "server_error"
-    return RawResponse(row["custom_id"], code=code, message=str(inner.get("message") or ""))
+    return RawResponse(
+        row["custom_id"],
+        code=code or str(status or "no_reply"),
+        message=message,
+        status=status or None,
+    )
+
+
+class Failure(NamedTuple):
+    """An error within a response of status 200: the status that it should have had."""
+
+    status: int
+    code: str
+    message: str
+
+
+def find_failure(body: dict[str, Any]) -> Failure | None:
+    """Return the error in a response of status 200 that has no answer, as routers of models send
+    it; None where there is an answer, or no error.
+    """
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    error = body.get("error")
+    if choice is not None:
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if not isinstance(choice, dict) or (isinstance(message, dict) and message.get("content")):
+            return None
+        error = choice.get("error") or error
+    if not error or any(read_usage(body)):
+        return None  # an error after billed tokens is an answer, if a bad one
+    code, message = read_error({"error": error})
+    number = error.get("code") if isinstance(error, dict) else None
+    status = int(str(number)) if str(number).isdecimal() else 0
+    status = status if 400 <= status < 600 else 502
+    return Failure(status, code, message or "status 200 with an error and no answer")
+
+
+def read_usage(body: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Return the prompt and output tokens of a response; None where its usage does not say them.
+
+    Some servers leave reasoning out of the tokens of the completion: the total has it.
+    """
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        return None, None
+    prompt = read_count(usage.get("prompt_tokens"))
+    output = read_count(usage.get("completion_tokens"))
+    total = read_count(usage.get("total_tokens"))
+    details = usage.get("completion_tokens_details")
+    thought = read_count(details.get("reasoning_tokens")) if isinstance(details, dict) else None
+    if total is not None and prompt is None and output is not None:
+        prompt = max(0, total - output)
+    elif total is not None and prompt is not None:
+        output = max(output or 0, total - prompt)
+    elif output is not None and (thought or 0) > output:
+        output += thought or 0
+    return prompt, output

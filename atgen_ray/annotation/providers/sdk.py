@@ -1,12 +1,21 @@
-"""Helpers of the paid providers' clients: SDK errors, and files of JSON lines."""
+"""Helpers of the paid providers' clients: SDK errors, counts of tokens, and files of JSON lines."""
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
-from atgen_ray.annotation.providers.base import BatchLimits, ProviderError, RawResponse, Shard
+from atgen_ray.annotation.providers.base import (
+    BatchLimits,
+    ProviderError,
+    RawResponse,
+    ResultsPendingError,
+    Shard,
+)
 from atgen_ray.config import RemoteAnnotatorConfig
 from atgen_ray.config.dialects import DIALECTS, KEY
 from atgen_ray.core.credentials import read_key, redact
@@ -93,14 +102,12 @@ def translated(sdk: Any) -> Iterator[None]:
     try:
         yield
     except sdk.APIStatusError as error:
-        inner: dict[str, Any] = error.body if isinstance(error.body, dict) else {}
-        # One SDK has unwrapped the outer object, the other has not.
-        if isinstance(inner.get("error"), dict):
-            inner = inner["error"]
-        code = str(inner.get("code") or inner.get("type") or "")
-        message = redact(str(inner.get("message") or error.message))
+        code, message = read_error(error.body)
         raise ProviderError(
-            error.status_code, code, message, read_wait(error.response.headers)
+            error.status_code,
+            code,
+            redact(message or error.message),
+            read_wait(error.response.headers),
         ) from None
     except sdk.APIConnectionError as error:
         cause = type(error.__cause__).__name__
@@ -111,14 +118,52 @@ def translated(sdk: Any) -> Iterator[None]:
         raise ProviderError(200, "malformed", redact(error.message)) from None
 
 
-def read_wait(headers: Any) -> float | None:
-    """Return the seconds of a Retry-After header, or None; a date there is ignored, and our own
-    waits apply.
+def read_error(body: Any) -> tuple[str, str]:
+    """Return code and message of an error's body; each is empty where the body does not say it.
+
+    The code is the provider's own word where it has one (`RESOURCE_EXHAUSTED` beside 429).
     """
+    if isinstance(body, list):  # Gemini's endpoint wraps its errors so
+        body = body[0] if body else None
+    if isinstance(body, dict) and isinstance(body.get("error"), dict | str):
+        body = body["error"]  # one SDK has unwrapped the outer object, the other has not
+    if not isinstance(body, dict):
+        return "", body if isinstance(body, str) else ""
+    words = [body.get(name) for name in ("code", "type", "status")]
+    said = next((word for word in words if isinstance(word, str) and word), None)
+    code = said or next((word for word in words if word), "")
+    message = body.get("message")
+    # A router of models puts the cause below the message: which rule of moderation, whose limit.
+    detail = body.get("metadata")
+    parts = [message if isinstance(message, str) else "", json.dumps(detail) if detail else ""]
+    return str(code), " ".join(filter(None, parts))
+
+
+def read_wait(headers: Any) -> float | None:
+    """Return the seconds that the headers of a response ask to wait; None where they ask nothing
+    that can be understood, so that our own waits apply.
+    """
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * unit
+        except ValueError:
+            continue
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
     try:
-        return float(headers.get("retry-after", ""))
+        until = parsedate_to_datetime(headers.get("retry-after", ""))
     except ValueError:
         return None
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def read_count(value: Any) -> int | None:
+    """Return a number of tokens; None for anything that is no whole number from 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if value >= 0 and value == value // 1 else None
 
 
 def read_object(text: str) -> dict[str, Any]:
@@ -139,6 +184,13 @@ def read_text(value: dict[str, Any], name: str) -> str:
     if not isinstance(text := value.get(name), str) or not text:
         raise ProviderError(200, "malformed", f"the answer has no {name}")
     return text
+
+
+def describe_counts(counts: Any) -> str:
+    """Return the numbers of a batch's requests by state in words; empty without any."""
+    if not isinstance(counts, dict):
+        return ""
+    return ", ".join(f"{number} {name}" for name, number in counts.items() if read_count(number))
 
 
 def read_lines(text: str) -> tuple[list[dict[str, Any]], int]:
@@ -164,30 +216,31 @@ def read_files(sdk: Any, client: Any, files: Sequence[str]) -> tuple[list[dict[s
     """Return the lines of all result `files`, and the number of broken ones, through a client of
     the SDK of OpenAI.
     """
-    for _ in range(2):  # a line may have been broken in transit
-        rows = list[dict[str, Any]]()
-        broken = 0
-        for file in files:
-            with translated(sdk):
-                content = client.files.content(file).text
-            more, lost = read_lines(content)
-            rows = rows + more
-            broken = broken + lost
-        if not broken:
-            break
+    rows = list[dict[str, Any]]()
+    broken = 0
+    for file in files:
+        with translated(sdk):
+            content = client.files.content(file).text
+        more, lost = read_lines(content)
+        rows = rows + more
+        broken = broken + lost
     return rows, broken
 
 
-def count_cached(usage: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the prompt tokens that came out of the provider's cache, and those that went into it,
-    by a chat completion's `usage`; 0 where it does not say.
+def count_cached(body: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the prompt tokens of a chat completion that came out of the provider's cache, and
+    those that went into it; 0 where usage does not say.
     """
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        return 0, 0
     details = usage.get("prompt_tokens_details")
     details = details if isinstance(details, dict) else {}
     # DeepSeek counts in a key of its own.
-    found = details.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0
-    written = details.get("cache_write_tokens") or 0
-    return int(found), int(written)
+    found = read_count(details.get("cached_tokens")) or read_count(
+        usage.get("prompt_cache_hit_tokens")
+    )
+    return found or 0, read_count(details.get("cache_write_tokens")) or 0
 
 
 def measure_body(body: dict[str, Any]) -> int:
@@ -200,18 +253,22 @@ def measure_body(body: dict[str, Any]) -> int:
 def fill_gaps(
     shard: Shard, replies: list[RawResponse], done: int, broken: int
 ) -> list[RawResponse]:
-    """Return `replies`, and a body that says so for each request that is done but cannot be read.
+    """Return `replies` where they are all.
 
-    `done` is the number of answers by the provider's count. An unreadable answer is paid for, so it
-    is not requested again.
+    Args:
+        done: the number of answers by the provider's count.
+        broken: lines that are no reply.
+
+    Raises:
+        ResultsPendingError: answers are missing. In its replies each request without one has an
+            unreadable body: the answer may be paid for, so it is not requested again.
     """
     answered = sum(
         reply.body is not None and reply.custom_id in shard.custom_ids for reply in replies
     )
     missing = sorted(shard.custom_ids - {reply.custom_id for reply in replies})
-    if not broken and answered >= done:
+    if not missing or (not broken and answered >= done):
         return replies
-    return replies + [
-        RawResponse(custom_id, {"unreadable": f"{broken} broken lines in the file"})
-        for custom_id in missing
-    ]
+    said = f"{answered} of {done} answers can be read, {broken} lines are broken"
+    filled = [RawResponse(custom_id, {"unreadable": said}) for custom_id in missing]
+    raise ResultsPendingError(said, replies + filled)

@@ -95,6 +95,15 @@ def run_routes(control: RunManager) -> APIRouter:
         control.resume(name)
         return StartedBody(name=name, message="the run goes on without its caller")
 
+    @router.post("/{name}/retry", status_code=202, dependencies=admin)
+    def retry_run(
+        name: Name, only: Literal["refused", "dead", "in-doubt"] | None = None
+    ) -> StartedBody:
+        """Have asked again what a model left without a label, and continue the run; `only` what
+        ended in that way.
+        """
+        return StartedBody(name=name, message=control.retry(name, only))
+
     @router.get("/{name}/metrics", dependencies=anybody)
     def run_metrics(name: Name) -> list[dict[str, Any]]:
         """Return the learning curve, a row a round."""

@@ -5,6 +5,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from oddities import bend_usage, cut_lines, drop_missing
 from state import State
 
 STOPS = {"stop": "end_turn", "length": "max_tokens"}
@@ -82,7 +83,7 @@ def list_batches(state: State, query: dict[str, Any]) -> dict[str, Any]:
 
 
 def results(state: State, query: dict[str, Any]) -> str:
-    return str(state.get("results", query["batch"]))
+    return cut_lines(state.settings, str(state.get("results", query["batch"])))
 
 
 def _show(state: State, batch: dict[str, Any]) -> dict[str, Any]:
@@ -105,11 +106,12 @@ def _show(state: State, batch: dict[str, Any]) -> dict[str, Any]:
 
 def _answer(state: State, custom_id: str, body: dict[str, Any]) -> dict[str, Any]:
     said = state.answer(custom_id, body["system"], body["messages"], body["max_tokens"])
-    return {
+    names = ("input_tokens", "output_tokens")
+    return drop_missing(state.settings, {
         "id": said["id"], "type": "message", "role": "assistant", "model": body["model"],
         "content": [{"type": "text", "text": said["text"]}], "stop_reason": STOPS[said["finish"]],
-        "stop_sequence": None, "usage": {"input_tokens": said["prompt"], "output_tokens": said["output"]},
-    }  # fmt: skip
+        "stop_sequence": None, "usage": bend_usage(state.settings, said["prompt"], said["output"], names),
+    })  # fmt: skip
 
 
 ROUTES = {

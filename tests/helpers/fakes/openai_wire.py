@@ -7,6 +7,7 @@ import random
 import time
 from typing import Any
 
+from oddities import bend_usage, cut_lines, drop_missing, spoil_row
 from state import State
 
 FLOW = ["validating", "in_progress", "finalizing"]
@@ -43,7 +44,7 @@ def upload(state: State, form: dict[str, Any]) -> dict[str, Any]:
 
 
 def download(state: State, query: dict[str, Any]) -> str:
-    return str(state.get("file", query["file"]))
+    return cut_lines(state.settings, str(state.get("file", query["file"])))
 
 
 def create_batch(state: State, body: dict[str, Any]) -> dict[str, Any]:
@@ -52,6 +53,14 @@ def create_batch(state: State, body: dict[str, Any]) -> dict[str, Any]:
     assert len(ids) == len(set(ids)), "custom_id stands twice"
     settings = state.settings
     failed = settings["ending"] == "failed"
+    failure = settings["failure"]
+    queued = sum(
+        batch["request_counts"]["total"]
+        for batch in state.all("batch")
+        if batch["step"] <= batch["polls"] and batch["ending"] != "failed"
+    )
+    if settings["queue"] is not None and queued + len(lines) > settings["queue"]:
+        failed, failure = True, ["token_limit_exceeded", "Enqueued token limit reached"]
     done = [] if failed else lines[: round(len(lines) * settings["share"])]
     good = [
         {"id": "r", "custom_id": line["custom_id"], "error": None}
@@ -66,12 +75,15 @@ def create_batch(state: State, body: dict[str, Any]) -> dict[str, Any]:
     ]
     code = settings["row_error"] or CODES.get(settings["ending"], "")
     bad = [
-        {
-            "id": "r",
-            "custom_id": line["custom_id"],
-            "response": None,
-            "error": {"code": code, "message": code},
-        }
+        spoil_row(
+            settings,
+            {
+                "id": "r",
+                "custom_id": line["custom_id"],
+                "response": None,
+                "error": {"code": code, "message": code},
+            },
+        )
         for line in lines[len(done) :]
     ]
     random.Random(0).shuffle(good)
@@ -79,11 +91,12 @@ def create_batch(state: State, body: dict[str, Any]) -> dict[str, Any]:
     batch = {
         "id": id, "object": "batch", "endpoint": body["endpoint"], "completion_window": "24h",
         "input_file_id": body["input_file_id"], "created_at": int(time.time()), "metadata": body.get("metadata"),
-        "ending": settings["ending"], "polls": settings["polls"], "step": 0, "cancelling": False,
+        "ending": "failed" if failed else settings["ending"], "step": 0, "cancelling": False,
+        "polls": 0 if failed else settings["polls"],
         "hide": settings["hide"],
         "request_counts": {"total": len(lines), "completed": len(good), "failed": len(bad)},
         "output_file_id": None, "error_file_id": None,
-        "errors": {"object": "list", "data": [dict(zip(("code", "message"), settings["failure"], strict=True))]}
+        "errors": {"object": "list", "data": [dict(zip(("code", "message"), failure, strict=True))]}
         if failed else None,
     }  # fmt: skip
     if not failed:
@@ -135,6 +148,8 @@ def _show(state: State, batch: dict[str, Any]) -> dict[str, Any]:
     else:
         status = batch["ending"]
     files = {} if status == batch["ending"] else {"output_file_id": None, "error_file_id": None}
+    if batch["step"] <= batch["polls"] + state.settings["late_file"]:
+        files = {"output_file_id": None}
     return batch | files | {"status": status}
 
 
@@ -143,12 +158,12 @@ def _answer(state: State, custom_id: str, body: dict[str, Any]) -> dict[str, Any
     limit = body.get("max_tokens") or body.get("max_completion_tokens")
     said = state.answer(custom_id, system["content"], turns, limit)
     message = {"role": "assistant", "content": said["text"], "refusal": None}
-    return {
+    names = ("prompt_tokens", "completion_tokens")
+    return drop_missing(state.settings, {
         "id": said["id"], "object": "chat.completion", "created": int(time.time()), "model": body["model"],
         "choices": [{"index": 0, "message": message, "finish_reason": said["finish"], "logprobs": None}],
-        "usage": {"prompt_tokens": said["prompt"], "completion_tokens": said["output"],
-                  "total_tokens": said["prompt"] + said["output"]},
-    }  # fmt: skip
+        "usage": bend_usage(state.settings, said["prompt"], said["output"], names),
+    })  # fmt: skip
 
 
 ROUTES = {

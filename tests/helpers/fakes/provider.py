@@ -38,7 +38,7 @@ class FakeProvider:
         """Makes the next `times` calls of a route fail, after `skip` good ones.
 
         `on` is a route as "POST /v1/batches" or "*"; `fault` one of status (with code, message,
-        retry_after), drop or kill (`before` or `after` its effect; kill ends the client), malformed
+        retry_after), body (a text with status 200), drop or kill (`before` or `after` its effect; kill ends the client), malformed
         (a text), cut (a share), delay.
         """
         self._post("rules", [{"on": on, "times": times, "skip": skip} | fault])

@@ -66,6 +66,9 @@ class Handler(BaseHTTPRequestHandler):
         if rule.get("drop") == "before":
             self.drop()
             return
+        if "body" in rule:
+            self.reply(200, rule["body"])
+            return
         if "status" in rule:
             headers = {"retry-after": str(rule["retry_after"])} if "retry_after" in rule else {}
             self.reply(

@@ -25,6 +25,13 @@ SETTINGS: dict[str, Any] = {
     "extra_tokens": 0,  # billed for beyond what was asked for
     "once": (),  # settings that go back after the next batch
     "hide": 0,  # looks at a list before a new batch shows in it
+    "usage": None,  # how the tokens are told: missing, null, null-output, thought-outside
+    "thought": 0,  # tokens of hidden reasoning, billed like the others
+    "late_file": 0,  # looks at an ended batch before it names its output file
+    "late_lines": 0,  # downloads of a result file that hold only half of its lines
+    "queue": None,  # rows of batches that have not ended; a batch above it fails
+    "row_body": None,  # what a row that is not answered has with status 200, in place of an error
+    "row_status": None,  # HTTP status of the rows that are not answered
 }
 
 
@@ -116,6 +123,7 @@ class State:
         text, finish = think(system, turns, self.number())
         prompt = (len(system) + sum(len(turn["content"]) for turn in turns)) // 4
         output = min(limit, len(text) // 4 + 1) + self.settings["extra_tokens"]
+        output += self.settings["thought"]
         found = FENCE.findall(turns[-1]["content"])
         with self._lock:
             row = (
