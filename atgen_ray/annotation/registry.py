@@ -7,9 +7,10 @@ from atgen_ray.annotation.context import AnnotationContext, Annotator
 from atgen_ray.annotation.dataset import DatasetAnnotator
 from atgen_ray.annotation.human.annotator import HumanAnnotator
 from atgen_ray.annotation.llm.annotator import LLMAnnotator
+from atgen_ray.annotation.llm.cost_bounds import CostBounds
 from atgen_ray.annotation.llm.dispatcher import BillingPolicy
 from atgen_ray.annotation.llm.error_policy import Timeouts
-from atgen_ray.annotation.llm.prompts import bound_cost
+from atgen_ray.annotation.llm.token_counter import find_counter
 from atgen_ray.annotation.providers.base import Provider
 from atgen_ray.annotation.router import Router
 from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig, list_annotators
@@ -58,11 +59,13 @@ def build_remote(
     `timeouts` replace those of the configuration.
     """
     price = find_price(config, key)
+    bounds = CostBounds(config, price, find_counter(config, key))
     billing = BillingPolicy(
-        worst=lambda request: bound_cost(config, price, request.prompt),
+        worst=bounds.worst,
         cost=price.nano,
         resend=config.in_doubt == "resend",
         cancel=config.on_stop == "cancel",
+        bounds=bounds,
     )
     provider = build_provider(config, context.config.name, key)
     name = f"{provider.name}/{config.model}"
@@ -119,10 +122,11 @@ def check_annotators(config: RunConfig) -> None:
     missing one before the first round.
 
     Raises:
-        UserError: a key or a package is missing.
+        UserError: a key, a package or a tokenizer is missing.
     """
     for key, annotator in list_annotators(config.annotator):
         if isinstance(annotator, RemoteAnnotatorConfig):
             build_provider(annotator, config.name, key)
+            find_counter(annotator, key)
     if isinstance(config.evaluation.judge, RemoteAnnotatorConfig):
         build_provider(config.evaluation.judge, config.name, "evaluation.judge")

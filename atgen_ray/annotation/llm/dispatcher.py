@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from atgen_ray.annotation.llm.cost_bounds import CostBounds
 from atgen_ray.annotation.llm.error_policy import ATTEMPTS, Timeouts, describe_error, judge_reply
 from atgen_ray.annotation.llm.pending import PendingRequests
 from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord, Settlement
@@ -36,6 +37,7 @@ from atgen_ray.core.records import Progress
 from atgen_ray.store.ledger import Scope
 
 TICK = 0.2  # seconds between two looks at the wish to stop
+GATHER = 0.02  # seconds in which answers land that are settled in one transaction
 MANY = 10  # requests that fail alike: the cause is not in single rows
 
 Submit = Callable[[Shard, bool], "Future[list[RawResponse]]"]
@@ -49,6 +51,7 @@ class BillingPolicy:
     cost: Callable[[int, int], int]  # of prompt and output tokens
     resend: bool  # send a request again whose outcome is ambiguous
     cancel: bool  # cancel batch jobs when the run is stopped
+    bounds: CostBounds | None = None  # learns from answers; None: every answer costs the same
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,9 @@ class RequestDispatcher:
         self._timeouts = timeouts
         self._progress = progress
         self._runner = ShardRunner(provider, request_log, timeouts)
+        self._cut: set[Key] = set()  # questions whose answer reached a shortened limit
+        if billing.bounds is not None:
+            billing.bounds.learn_lengths(request_log.read_lengths())
         self._losses = 0  # in a row
         self._undone: list[Shard] = []  # left as they were when the run was interrupted
 
@@ -92,7 +98,9 @@ class RequestDispatcher:
             UserError: the configuration is wrong.
         """
         by_key = {request.key: request for request in requests}
-        pending = PendingRequests(by_key, self._request_log.read_latest(), self._provider)
+        latest = self._request_log.read_latest()
+        self._learn(by_key, latest)
+        pending = PendingRequests(by_key, latest, self._provider)
         resumed = self._request_log.open_shards(by_key)
         with self._workers() as submit:
             in_flight = {submit(shard, True): shard for shard in resumed}
@@ -139,6 +147,9 @@ class RequestDispatcher:
             done, _ = wait(in_flight, timeout=TICK, return_when=FIRST_COMPLETED)
             if not done:
                 continue
+            if self._provider.limits.rows == 1 and in_flight.keys() - done:
+                time.sleep(GATHER)
+                done = {future for future in in_flight if future.done()}
             limit = None  # the shards that came back may have freed money
             fruitless = self._collect_shard(
                 pending, {future: in_flight.pop(future) for future in done}
@@ -163,10 +174,7 @@ class RequestDispatcher:
         pieces = pending.next_shards(self._provider.limits.parallel - len(in_flight))
         if not pieces:
             return None
-        worst = {
-            request.key: self._billing.worst(request) for piece in pieces for request, _ in piece
-        }
-        entered, limit = self._request_log.intend(pieces, worst)
+        entered, limit = self._request_log.intend(pieces, self._billing.worst, self._shortener())
         for shard in entered:
             in_flight[submit(shard, False)] = shard
         pending.put_back(pieces, sum(len(shard.attempts) for shard in entered))
@@ -219,7 +227,9 @@ class RequestDispatcher:
         if errors:
             raise errors[0]
         return bool(collected) and all(
-            settlement.state == "unanswered" for some in collected.values() for settlement in some
+            settlement.state == "unanswered" and settlement.output_tokens is None
+            for some in collected.values()
+            for settlement in some
         )
 
     def _read(
@@ -265,9 +275,36 @@ class RequestDispatcher:
                 body,
                 f"malformed answer: {error}",
             )
-        paid = self._billing.cost(answer.prompt_tokens, answer.output_tokens)
-        return Settlement(
-            custom_id, "answered", paid, body, None, answer.prompt_tokens, answer.output_tokens
+        tokens = answer.prompt_tokens, answer.output_tokens
+        paid = self._billing.cost(*tokens)
+        if self._billing.bounds is not None:
+            self._billing.bounds.learn(request, *tokens)
+        if request.output_limit is not None and answer.finish == "length":
+            self._cut.add(request.key)
+            reason = f"it was cut at {request.output_limit} tokens, to stay within the budget"
+            return Settlement(custom_id, "unanswered", paid, body, reason, *tokens)
+        return Settlement(custom_id, "answered", paid, body, None, *tokens)
+
+    def _learn(
+        self, requests: dict[Key, AnnotationRequest], latest: dict[Key, RequestRecord]
+    ) -> None:
+        """Learn the costs of answers that an earlier process has settled."""
+        for key, row in latest.items():
+            if row.prompt_tokens is None or row.output_tokens is None or key not in requests:
+                continue
+            if row.cut:
+                self._cut.add(key)
+            if self._billing.bounds is not None and row.prompt_hash == requests[key].prompt.hash:
+                request = replace(requests[key], output_limit=row.output_limit)
+                self._billing.bounds.learn(request, row.prompt_tokens, row.output_tokens)
+
+    def _shortener(self) -> Callable[[AnnotationRequest], AnnotationRequest] | None:
+        """Return what makes a request cheaper by a shorter answer; None where nothing does."""
+        limit = self._billing.bounds.find_limit() if self._billing.bounds is not None else None
+        if limit is None:
+            return None
+        return lambda request: (
+            request if request.key in self._cut else replace(request, output_limit=limit)
         )
 
     def _settle_ambiguous(self, attempt: RequestAttempt) -> Settlement:

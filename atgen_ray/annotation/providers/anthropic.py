@@ -65,7 +65,7 @@ class _Anthropic:
         prompt = request.prompt
         body = {
             "model": config.model,
-            "max_tokens": config.max_output_tokens,
+            "max_tokens": request.output_limit or config.max_output_tokens,
             "system": prompt.system,
             "messages": [{"role": role, "content": text} for role, text in prompt.turns],
         }

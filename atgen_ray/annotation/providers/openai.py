@@ -65,7 +65,11 @@ class _OpenAI:
         turns += [{"role": role, "content": text} for role, text in prompt.turns]
         # OpenAI's reasoning models refuse max_tokens, many compatible servers know nothing else.
         limit = "max_completion_tokens" if config.base_url is None else "max_tokens"
-        body = {"model": config.model, "messages": turns, limit: config.max_output_tokens}
+        body = {
+            "model": config.model,
+            "messages": turns,
+            limit: request.output_limit or config.max_output_tokens,
+        }
         if config.temperature is not None:
             body["temperature"] = config.temperature
         if config.output_schema is not None:
