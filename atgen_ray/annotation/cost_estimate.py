@@ -104,10 +104,10 @@ def estimate_annotation(
             output_tokens = round(asked * lengths.output)
             output_at_most = asked * annotator.max_output_tokens
     return {
-        "dollars": _round(dollars),
-        "dollars_synchronous": _round(modes["sync"] or dollars),
-        "dollars_batch": _round(modes["batch"] or dollars),
-        "dollars_at_most": _round(min(at_most, config.stopping.dollars or at_most)),
+        "dollars": round_dollars(dollars),
+        "dollars_synchronous": round_dollars(modes["sync"] or dollars),
+        "dollars_batch": round_dollars(modes["batch"] or dollars),
+        "dollars_at_most": round_dollars(min(at_most, config.stopping.dollars or at_most)),
         "dollars_assume": basis,
         "annotator_requests": questions,
         "annotator_prompt_tokens": prompt_tokens,
@@ -171,7 +171,7 @@ def estimate_judge(config: RunConfig, answers: int, texts: Sequence[str]) -> Num
         dollars = _dollars(price, asked * tokens, asked * lengths.output)
     elif isinstance(judge, ModelAnnotatorConfig):
         dollars = judge.price_per_label * answers * judge.votes
-    return {"judge_requests": answers * judge.votes, "judge_dollars": _round(dollars)}
+    return {"judge_requests": answers * judge.votes, "judge_dollars": round_dollars(dollars)}
 
 
 def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float | None:
@@ -253,7 +253,7 @@ def _shape(config: Mapping[str, Any], key: str) -> list[Any]:
     return [(config.get("prompt") or {}), *((section or {}).get(name) for name in SHAPING)]
 
 
-def _round(dollars: float) -> float:
+def round_dollars(dollars: float) -> float:
     """Return the amount with `DIGITS` significant digits, and to the cent where that is more."""
     if dollars <= 0:
         return dollars

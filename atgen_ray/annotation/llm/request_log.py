@@ -160,7 +160,26 @@ class RequestLog:
         """
         amounts = _price(pieces, worst)
         with self._journal.leased_transaction(self._lease) as connection:
-            return self._intend(connection, pieces, amounts, worst, shorten)
+            now = self._journal.database.clock(connection)
+            room, limit = self._ledger.fit(connection, self._round, amounts)
+            if limit is not None and shorten is not None:
+                pieces = [[(shorten(request), at) for request, at in piece] for piece in pieces]
+                amounts = _price(pieces, worst)
+                room, limit = self._ledger.fit(connection, self._round, amounts)
+            entered = []
+            left = room
+            for piece in pieces:
+                if fitting := piece[:left]:  # the budget may cut a shard short
+                    entered.append(self._name_shard(fitting, now))
+                left -= len(fitting)
+            attempts = [attempt for shard in entered for attempt in shard.attempts]
+            entries = [
+                Entry(attempt.custom_id, attempt.request.example_id, amount)
+                for attempt, amount in zip(attempts, amounts[:room], strict=True)
+            ]
+            self._ledger.hold(connection, self._round, self._annotator, entries)
+            self._enter(connection, entered, now)
+        return entered, limit
 
     def record_created(self, shard: Shard, remote: str) -> None:
         """Record the provider's id of a created shard: from here on it is never created again."""
@@ -174,23 +193,34 @@ class RequestLog:
         """Write the outcomes of all requests of shards (by hash) and settle their money, in one
         transaction.
         """
+        settlements = [settlement for some in collected.values() for settlement in some]
         with self._journal.leased_transaction(self._lease) as connection:
-            self._settle(connection, collected)
-
-    def settle_and_intend(
-        self,
-        collected: Mapping[str, Sequence[Settlement]],
-        pieces: Pieces,
-        worst: Callable[[AnnotationRequest], int],
-        shorten: Callable[[AnnotationRequest], AnnotationRequest] | None = None,
-    ) -> tuple[list[Shard], Scope | None]:
-        """Do what `settle` and then `intend` do, in one transaction: what comes back makes room for
-        what is sent next.
-        """
-        amounts = _price(pieces, worst)
-        with self._journal.leased_transaction(self._lease) as connection:
-            self._settle(connection, collected)
-            return self._intend(connection, pieces, amounts, worst, shorten)
+            now = self._journal.database.clock(connection)
+            mine = (requests.c.run == self._lease.run) & (
+                requests.c.custom_id == sa.bindparam("id")
+            )
+            mine &= requests.c.state == "sent"  # a settled request never changes
+            names = ("state", "response", "reason", "prompt_tokens", "output_tokens")
+            values = {
+                name: sa.bindparam(f"new_{name}", type_=requests.c[name].type) for name in names
+            }
+            rows = [
+                {
+                    "id": settlement.custom_id,
+                    "new_state": settlement.state,
+                    "new_response": settlement.response,
+                    "new_reason": settlement.reason,
+                    "new_prompt_tokens": settlement.prompt_tokens,
+                    "new_output_tokens": settlement.output_tokens,
+                }
+                for settlement in settlements
+            ]
+            connection.execute(sa.update(requests).where(mine).values(values | {"time": now}), rows)
+            self._ledger.settle(
+                connection, {settlement.custom_id: settlement.paid for settlement in settlements}
+            )
+            done = (shards.c.run == self._lease.run) & shards.c.hash.in_(sorted(collected))
+            connection.execute(sa.update(shards).where(done).values(done=True))
 
     def jobs(self, hashes: Iterable[str]) -> list[str]:
         """Return the provider's ids of those shards that were created and have not been settled."""
@@ -207,64 +237,6 @@ class RequestLog:
         with self._journal.database.reading() as connection:
             query = sa.select(shards.c.remote).where(shards.c.remote.is_not(None))
             return set(connection.execute(query).scalars())
-
-    def _intend(
-        self,
-        connection: sa.Connection,
-        pieces: Pieces,
-        amounts: list[int],
-        worst: Callable[[AnnotationRequest], int],
-        shorten: Callable[[AnnotationRequest], AnnotationRequest] | None,
-    ) -> tuple[list[Shard], Scope | None]:
-        now = self._journal.database.clock(connection)
-        room, limit = self._ledger.fit(connection, self._round, amounts)
-        if limit is not None and shorten is not None:
-            pieces = [[(shorten(request), attempt) for request, attempt in each] for each in pieces]
-            amounts = _price(pieces, worst)
-            room, limit = self._ledger.fit(connection, self._round, amounts)
-        entered = list[Shard]()
-        left = room
-        for piece in pieces:
-            if fitting := piece[:left]:  # the budget may cut a shard short
-                entered.append(self._name_shard(fitting, now))
-            left -= len(fitting)
-        attempts = [attempt for shard in entered for attempt in shard.attempts]
-        entries = [
-            Entry(attempt.custom_id, attempt.request.example_id, amount)
-            for attempt, amount in zip(attempts, amounts[:room], strict=True)
-        ]
-        self._ledger.hold(connection, self._round, self._annotator, entries)
-        self._enter(connection, entered, now)
-        return entered, limit
-
-    def _settle(
-        self, connection: sa.Connection, collected: Mapping[str, Sequence[Settlement]]
-    ) -> None:
-        settlements = [settlement for some in collected.values() for settlement in some]
-        if not settlements:
-            return
-        now = self._journal.database.clock(connection)
-        mine = (requests.c.run == self._lease.run) & (requests.c.custom_id == sa.bindparam("id"))
-        mine &= requests.c.state == "sent"  # a settled request never changes
-        names = ("state", "response", "reason", "prompt_tokens", "output_tokens")
-        values = {name: sa.bindparam(f"new_{name}", type_=requests.c[name].type) for name in names}
-        rows = [
-            {
-                "id": settlement.custom_id,
-                "new_state": settlement.state,
-                "new_response": settlement.response,
-                "new_reason": settlement.reason,
-                "new_prompt_tokens": settlement.prompt_tokens,
-                "new_output_tokens": settlement.output_tokens,
-            }
-            for settlement in settlements
-        ]
-        connection.execute(sa.update(requests).where(mine).values(values | {"time": now}), rows)
-        self._ledger.settle(
-            connection, {settlement.custom_id: settlement.paid for settlement in settlements}
-        )
-        done = (shards.c.run == self._lease.run) & shards.c.hash.in_(sorted(collected))
-        connection.execute(sa.update(shards).where(done).values(done=True))
 
     def _name_shard(self, piece: Sequence[tuple[AnnotationRequest, int]], now: float) -> Shard:
         """Return a shard named after its requests; the ids of its requests begin with that name."""

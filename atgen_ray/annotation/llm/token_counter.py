@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from atgen_ray.config.annotation import RemoteAnnotatorConfig
 from atgen_ray.core.errors import UserError
@@ -72,8 +72,8 @@ def _load_encoding(name: str | None) -> CountTokens | None:
     return lambda text: len(encoding.encode_ordinary(text))
 
 
-def _refuse_download(path: str) -> NoReturn:
-    raise OSError(f"{path} is not in the cache")
+def _refuse_download(blobpath: str) -> bytes:
+    raise OSError(f"{blobpath} is not in the cache")
 
 
 def _load_tokenizer(model: str) -> CountTokens | None:
