@@ -37,7 +37,10 @@ from atgen_ray.core.records import Progress
 from atgen_ray.store.ledger import Scope
 
 TICK = 0.2  # seconds between two looks at the wish to stop
-GATHER = 0.02  # seconds in which answers land that are settled in one transaction
+# Seconds in which answers land that are settled in one transaction: for each request in flight, and
+# at most.
+GATHER = 0.0003
+GATHER_AT_MOST = 0.02
 MANY = 10  # requests that fail alike: the cause is not in single rows
 
 Submit = Callable[[Shard, bool], "Future[list[RawResponse]]"]
@@ -148,7 +151,7 @@ class RequestDispatcher:
             if not done:
                 continue
             if self._provider.limits.rows == 1 and in_flight.keys() - done:
-                time.sleep(GATHER)
+                time.sleep(min(GATHER_AT_MOST, GATHER * len(in_flight)))
                 done = {future for future in in_flight if future.done()}
             limit = None  # the shards that came back may have freed money
             fruitless = self._collect_shard(
