@@ -94,18 +94,11 @@ def test_no_bill_exceeds_what_is_held_and_no_bills_the_budget(
     bounds = make_bounds(model.count if tokenizer else None)
     todo = [(ask(f"e{at}", "x" * size), 0) for at, (size, _) in enumerate(lengths)]
     answers = {f"e{at}": length for at, (_, length) in enumerate(lengths)}
-    cut: set[str] = set()
     under_way = []
     billed = 0
     while True:
-        limit = bounds.find_limit()
-        shorten = None
-        if limit is not None:
-            shorten = lambda request, limit=limit: (  # noqa: E731
-                request if request.example_id in cut else replace(request, output_limit=limit)
-            )
         pieces = [[each] for each in todo[: at_once - len(under_way)]]
-        sent, _ = log.intend(pieces, bounds.worst, shorten)
+        sent, _ = log.intend(pieces, bounds.worst, bounds.shortener())
         todo = todo[len(sent) :]
         for shard in sent:  # the provider bills it now, whatever becomes of us
             (attempt,) = shard.attempts
@@ -124,10 +117,9 @@ def test_no_bill_exceeds_what_is_held_and_no_bills_the_budget(
         collected = {}
         for shard, attempt, tokens in back:
             request = attempt.request
-            bounds.learn(request, *tokens)
             again = request.output_limit is not None and tokens[1] == request.output_limit
+            bounds.learn(request, *tokens, cut=again)
             if again:
-                cut.add(request.example_id)
                 todo.append((replace(request, output_limit=None), attempt.number + 1))
             state = "unanswered" if again else "answered"
             paid = sum(tokens) * NANO
@@ -183,6 +175,19 @@ def test_a_limit_is_learnt_from_answers_until_one_ignores_it() -> None:
     assert bounds.worst(replace(request, output_limit=9)) < bounds.worst(request)
     bounds.learn(replace(request, output_limit=9), 50, 10)
     assert bounds.find_limit() is None
+
+
+def test_limits_rise_where_too_many_answers_reach_them() -> None:
+    bounds = make_bounds()
+    bounds.learn_lengths([5] * 100)
+    assert bounds.find_limit() == 6
+    cut = [replace(ask(f"e{at}", "x"), output_limit=6) for at in range(4)]
+    for request in cut:
+        bounds.learn(request, 50, 6, cut=True)
+    assert bounds.find_limit() is None  # four of a hundred are longer, and nobody knows by how much
+    for request in cut:
+        bounds.learn(replace(request, output_limit=None), 50, 20)
+    assert bounds.find_limit() == 20 + 1
 
 
 def test_long_answers_are_never_cut_below_the_longest() -> None:

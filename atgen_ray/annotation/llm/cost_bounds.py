@@ -15,11 +15,12 @@ the use of what it contradicts.
 
 import bisect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import lru_cache
 
 from atgen_ray.annotation.llm.token_counter import CountTokens
-from atgen_ray.annotation.request import AnnotationRequest, Prompt, Turn
+from atgen_ray.annotation.request import AnnotationRequest, Key, Prompt, Turn
 from atgen_ray.config.annotation import RemoteAnnotatorConfig
 from atgen_ray.config.prices import Price
 
@@ -47,6 +48,7 @@ class CostBounds:
         self._tokenizer = None if count is None else lru_cache(maxsize=65_536)(count)
         self._shared: dict[Shared, int] = {}  # tokens of all but the question
         self._lengths: list[int] = []  # of answers in tokens, sorted
+        self._cut = set[Key]()  # questions of which it is known only that the answer is longer
         self._prompts_hold = True
         self._limits_hold = True
 
@@ -71,8 +73,12 @@ class CostBounds:
         counted = sum(self._tokenizer(text) + TURN for text in texts) + FRAME + self._schema
         return min(bound, counted)
 
-    def learn(self, request: AnnotationRequest, prompt_tokens: int, output_tokens: int) -> None:
-        """Learn from an answer that was billed so many tokens."""
+    def learn(
+        self, request: AnnotationRequest, prompt_tokens: int, output_tokens: int, cut: bool = False
+    ) -> None:
+        """Learn from an answer that was billed so many tokens; `cut`: it reached a shortened limit
+        and is asked for again.
+        """
         if prompt_tokens > self.bound_prompt(request.prompt):
             self._prompts_hold = False
         if output_tokens > (request.output_limit or self._longest):
@@ -84,13 +90,26 @@ class CostBounds:
         else:
             rest = max(0, prompt_tokens - self._tokenizer(request.prompt.turns[-1][1]))
             self._shared[shared] = max(rest, self._shared.get(shared, 0))
-        # One that reached a shortened limit was cut; its length comes when it is asked again.
-        if request.output_limit is None or output_tokens < request.output_limit:
+        if cut:
+            self._cut.add(request.key)
+        else:
+            self._cut.discard(request.key)
             bisect.insort(self._lengths, output_tokens)
 
     def learn_lengths(self, lengths: Iterable[int]) -> None:
         """Learn from the lengths of answers of earlier rounds, in tokens."""
         self._lengths = sorted([*self._lengths, *lengths])
+
+    def shortener(self) -> Callable[[AnnotationRequest], AnnotationRequest] | None:
+        """Return what makes a request cheaper by a shorter answer, but for one whose answer was cut
+        before; None where nothing does.
+        """
+        limit = self.find_limit()
+        if limit is None:
+            return None
+        return lambda request: (
+            request if request.key in self._cut else replace(request, output_limit=limit)
+        )
 
     def find_limit(self) -> int | None:
         """Return a limit that one in fifty answers reaches, or None where too few are known or
@@ -101,10 +120,16 @@ class CostBounds:
         With fewer answers than that takes, it is twice the longest.
         """
         known = len(self._lengths)
-        rank = math.ceil((known + 1) * (1 - TAIL))
-        if not self._limits_hold or known < FEW:
+        answers = known + len(self._cut)  # those that were cut are the longest
+        rank = math.ceil((answers + 1) * (1 - TAIL))
+        if not self._limits_hold or answers < FEW:
             return None
-        limit = self._lengths[rank - 1] if rank <= known else 2 * self._lengths[-1]
+        if rank <= known:
+            limit = self._lengths[rank - 1]
+        elif rank > answers and not self._cut:
+            limit = 2 * self._lengths[-1]
+        else:
+            return None
         # An answer as long as the limit would count as cut.
         return limit + 1 if limit + 1 < self._longest else None
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from atgen_ray.annotation.llm.cost_bounds import CostBounds
 from atgen_ray.annotation.llm.error_policy import ATTEMPTS, Timeouts, describe_error, judge_reply
 from atgen_ray.annotation.llm.pending import PendingRequests
+from atgen_ray.annotation.llm.prompts import JUDGED
 from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord, Settlement
 from atgen_ray.annotation.llm.shard_runner import (
     NotSentError,
@@ -85,9 +86,7 @@ class RequestDispatcher:
         self._timeouts = timeouts
         self._progress = progress
         self._runner = ShardRunner(provider, request_log, timeouts)
-        self._cut: set[Key] = set()  # questions whose answer reached a shortened limit
-        if billing.bounds is not None:
-            billing.bounds.learn_lengths(request_log.read_lengths())
+        self._learnt = False  # from earlier rounds
         self._losses = 0  # in a row
         self._undone: list[Shard] = []  # left as they were when the run was interrupted
 
@@ -177,7 +176,9 @@ class RequestDispatcher:
         pieces = pending.next_shards(self._provider.limits.parallel - len(in_flight))
         if not pieces:
             return None
-        entered, limit = self._request_log.intend(pieces, self._billing.worst, self._shortener())
+        bounds = self._billing.bounds
+        shorten = None if bounds is None else bounds.shortener()
+        entered, limit = self._request_log.intend(pieces, self._billing.worst, shorten)
         for shard in entered:
             in_flight[submit(shard, False)] = shard
         pending.put_back(pieces, sum(len(shard.attempts) for shard in entered))
@@ -280,10 +281,10 @@ class RequestDispatcher:
             )
         tokens = answer.prompt_tokens, answer.output_tokens
         paid = self._billing.cost(*tokens)
+        cut = request.output_limit is not None and answer.finish == "length"
         if self._billing.bounds is not None:
-            self._billing.bounds.learn(request, *tokens)
-        if request.output_limit is not None and answer.finish == "length":
-            self._cut.add(request.key)
+            self._billing.bounds.learn(request, *tokens, cut)
+        if cut:
             reason = f"it was cut at {request.output_limit} tokens, to stay within the budget"
             return Settlement(custom_id, "unanswered", paid, body, reason, *tokens)
         return Settlement(custom_id, "answered", paid, body, None, *tokens)
@@ -291,24 +292,22 @@ class RequestDispatcher:
     def _learn(
         self, requests: dict[Key, AnnotationRequest], latest: dict[Key, RequestRecord]
     ) -> None:
-        """Learn the costs of answers that an earlier process has settled."""
+        """Learn the costs of answers of earlier rounds, and of those that an earlier process has
+        settled.
+        """
+        bounds = self._billing.bounds
+        if bounds is None or not requests:
+            return
+        if not self._learnt:
+            judged = next(iter(requests))[0].startswith(JUDGED)
+            bounds.learn_lengths(self._request_log.read_lengths(judged))
+            self._learnt = True
         for key, row in latest.items():
             if row.prompt_tokens is None or row.output_tokens is None or key not in requests:
                 continue
-            if row.cut:
-                self._cut.add(key)
-            if self._billing.bounds is not None and row.prompt_hash == requests[key].prompt.hash:
+            if row.prompt_hash == requests[key].prompt.hash:
                 request = replace(requests[key], output_limit=row.output_limit)
-                self._billing.bounds.learn(request, row.prompt_tokens, row.output_tokens)
-
-    def _shortener(self) -> Callable[[AnnotationRequest], AnnotationRequest] | None:
-        """Return what makes a request cheaper by a shorter answer; None where nothing does."""
-        limit = self._billing.bounds.find_limit() if self._billing.bounds is not None else None
-        if limit is None:
-            return None
-        return lambda request: (
-            request if request.key in self._cut else replace(request, output_limit=limit)
-        )
+                bounds.learn(request, row.prompt_tokens, row.output_tokens, row.cut)
 
     def _settle_ambiguous(self, attempt: RequestAttempt) -> Settlement:
         """Return the settlement of a request whose outcome is unknown: send it again, or give it up

@@ -101,10 +101,13 @@ class RequestLog:
             rows = [_read_row(row) for row in connection.execute(query).mappings()]
         return {row.key: row for row in rows}
 
-    def read_lengths(self) -> list[int]:
-        """Return the tokens of the latest answers in earlier rounds, at most `RECENT` of them."""
+    def read_lengths(self, judged: bool) -> list[int]:
+        """Return the tokens of the latest labels or verdicts in earlier rounds, at most `RECENT` of
+        them.
+        """
+        of_judge = requests.c.example_id.startswith(JUDGED)
         earlier = (requests.c.run == self._lease.run) & (requests.c.annotator == self._annotator)
-        earlier &= requests.c.round < self._round
+        earlier &= (requests.c.round < self._round) & (of_judge if judged else ~of_judge)
         query = sa.select(requests.c.output_tokens).where(
             earlier & (requests.c.state == "answered") & requests.c.output_tokens.is_not(None)
         )

@@ -83,6 +83,8 @@ def _load_tokenizer(model: str) -> CountTokens | None:
     try:
         file = Path(locate(model, "annotator.tokenizer")).expanduser() / "tokenizer.json"
         if not file.is_file():
+            if "/" not in model:  # no hub id
+                return None
             from huggingface_hub import try_to_load_from_cache
 
             cached = try_to_load_from_cache(model, "tokenizer.json")
