@@ -281,7 +281,10 @@ class RequestDispatcher:
             )
         tokens = answer.prompt_tokens, answer.output_tokens
         paid = self._billing.cost(*tokens)
-        cut = request.output_limit is not None and answer.finish == "length"
+        # Not every server says that it has cut an answer.
+        cut = request.output_limit is not None and (
+            answer.finish == "length" or answer.output_tokens >= request.output_limit
+        )
         if self._billing.bounds is not None:
             self._billing.bounds.learn(request, *tokens, cut)
         if cut:
