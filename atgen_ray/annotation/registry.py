@@ -122,11 +122,10 @@ def check_annotators(config: RunConfig) -> None:
     missing one before the first round.
 
     Raises:
-        UserError: a key, a package or a tokenizer is missing.
+        UserError: a key or a package is missing.
     """
     for key, annotator in list_annotators(config.annotator):
         if isinstance(annotator, RemoteAnnotatorConfig):
             build_provider(annotator, config.name, key)
-            find_counter(annotator, key)
     if isinstance(config.evaluation.judge, RemoteAnnotatorConfig):
         build_provider(config.evaluation.judge, config.name, "evaluation.judge")

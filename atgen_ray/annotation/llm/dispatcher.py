@@ -86,9 +86,9 @@ class RequestDispatcher:
         self._timeouts = timeouts
         self._progress = progress
         self._runner = ShardRunner(provider, request_log, timeouts)
-        self._learnt = False  # from earlier rounds
         self._losses = 0  # in a row
         self._undone: list[Shard] = []  # left as they were when the run was interrupted
+        self._learnt = False  # from earlier rounds
 
     def answer(self, requests: Sequence[AnnotationRequest]) -> DispatchOutcome:
         """Send every request that has no answer yet, and wait for all answers.
