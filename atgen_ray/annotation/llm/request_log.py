@@ -48,7 +48,8 @@ class RequestRecord:
     @property
     def cut(self) -> bool:
         """Return whether its answer reached a shortened limit and is asked for again."""
-        return self.state == "unanswered" and self.output_tokens is not None
+        billed = self.output_tokens is not None and self.output_limit is not None
+        return self.state == "unanswered" and billed
 
 
 @dataclass(frozen=True)
