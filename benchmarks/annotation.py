@@ -1,16 +1,21 @@
-"""Annotation: what faults of providers cost (nothing), and how fast rows are labelled against a
-slow provider.
+"""Annotation: what faults of providers cost (nothing), how fast rows are labelled against a slow
+provider, and how much of a budget becomes labels.
 
     python benchmarks/annotation.py [--output benchmarks/results/annotation] [--only
-    faults|throughput]
+    faults|throughput|budget] [--history 100000]
 
-Both run against the stand-in of tests/fakes, which speaks OpenAI's and Anthropic's wires over HTTP,
-through the official SDKs. The sequential time is measured on a sample of rows and multiplied.
+All run against the stand-in of tests/helpers/fakes, which speaks OpenAI's and Anthropic's wires
+over HTTP, through the official SDKs. Throughput stands beside that of a client of thirty lines,
+which keeps neither journal nor ledger, by as many requests in flight in the same run; `--history`
+rows are in the journal before. A budget is held in three ways: by bytes and the longest answer,
+as before issue 20; by what answers have cost so far; and by that with the model's tokenizer.
 Writes PREFIX.json, PREFIX.md and PREFIX.png.
 """
 
 import argparse
+import asyncio
 import json
+import random
 import sys
 import tempfile
 import time
@@ -20,11 +25,27 @@ from typing import Any
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path.append(str(TESTS))
 
-from helpers.annotation_desk import Desk, configure, make_texts  # noqa: E402
+import openai  # noqa: E402
+import tokenizers  # noqa: E402
+from helpers.annotation_desk import QUICK, Desk, configure, make_texts  # noqa: E402
 from helpers.fakes.provider import FakeProvider, run_provider  # noqa: E402
+from helpers.fakes.state import label_of  # noqa: E402
 from helpers.faults import list_trials, try_fault  # noqa: E402
 
+from atgen_ray.annotation.llm.annotator import LLMAnnotator  # noqa: E402
+from atgen_ray.annotation.llm.dispatcher import BillingPolicy  # noqa: E402
+from atgen_ray.annotation.llm.prompts import PromptWriter  # noqa: E402
+from atgen_ray.annotation.llm.request_log import RequestLog, Settlement  # noqa: E402
+from atgen_ray.annotation.registry import build_provider  # noqa: E402
+from atgen_ray.annotation.request import AnnotationRequest  # noqa: E402
+from atgen_ray.config.prices import find_price  # noqa: E402
+from atgen_ray.store.ledger import read_balance  # noqa: E402
+
 LATENCY = 0.2  # seconds of every answer
+IN_FLIGHT = (1, 4, 16, 64)
+LONGEST = 512  # tokens of an answer
+HELD = ("bytes and the longest answer", "answers so far", "answers so far, tokenizer")
+GUIDELINES = "State the outcome of the paper in one sentence, with its numbers. " * 3
 COLUMNS = ("lost", "paid_twice", "mislabelled", "missing", "doubt", "labelled", "dead", "pauses")
 
 
@@ -39,36 +60,171 @@ def try_faults(provider: FakeProvider, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+async def ask_plainly(url: str, prompts: list[Any], at_once: int) -> list[str]:
+    """What one would write by hand: the official SDK, a semaphore, and the answers in memory."""
+    client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+    room = asyncio.Semaphore(at_once)
+
+    async def ask(prompt: Any) -> str:
+        turns = [{"role": "system", "content": prompt.system}]
+        turns += [{"role": role, "content": text} for role, text in prompt.turns]
+        async with room:
+            answer = await client.chat.completions.create(
+                model="fake", messages=turns, max_tokens=20, temperature=0
+            )
+        return str(answer.choices[0].message.content)
+
+    return list(await asyncio.gather(*(ask(prompt) for prompt in prompts)))
+
+
+def fill_journal(desk: Desk, rows: int) -> None:
+    """Enter `rows` answered requests of an earlier round."""
+    site = desk.site(1)
+    log = RequestLog(site.journal, site.lease, site.ledger, "openai/fake", 1)
+    prompt = PromptWriter(desk.config.annotator, desk.config.prompt).write("an earlier text")  # type: ignore[arg-type]
+    for start in range(0, rows, 10_000):
+        pieces = [
+            [(AnnotationRequest(f"old-{at}", 0, 0, prompt), 0)]
+            for at in range(start, min(rows, start + 10_000))
+        ]
+        shards, _ = log.intend(pieces, lambda request: 1000)
+        log.settle(
+            {
+                shard.hash: [
+                    Settlement(attempt.custom_id, "answered", 500, {"text": "x"}, None, 100, 5)
+                    for attempt in shard.attempts
+                ]
+                for shard in shards
+            }
+        )
+
+
 def measure_throughput(
-    provider: FakeProvider, folder: Path, rows: int, sample: int
+    provider: FakeProvider, folder: Path, rows: int, sample: int, history: int
 ) -> list[dict[str, Any]]:
     found = []
-    for name, count, concurrency in (
-        ("sequential", sample, 1),
-        ("16 at once", rows, 16),
-        ("64 at once", rows, 64),
-    ):
+    for at_once in IN_FLIGHT:
+        count = sample if at_once < 16 else rows
+        texts = make_texts(count)
         provider.reset()
         provider.set(latency=LATENCY)
-        place = folder / name.replace(" ", "-")
+        place = folder / f"at-once-{at_once}"
         place.mkdir()
-        desk = Desk(
-            provider,
-            place,
-            configure(provider, "openai", "sync", concurrency=concurrency),
-            make_texts(count),
+        # Neither asks the provider to keep the answers.
+        config = configure(
+            provider, "openai", "sync", concurrency=at_once, timeout_seconds=30.0, recovery="none"
         )
-        started = time.perf_counter()
-        labels, dead = desk.annotate()
-        seconds = time.perf_counter() - started
+        writer = PromptWriter(config.annotator, config.prompt)  # type: ignore[arg-type]
+        prompts = [writer.write(text) for text in texts.values()]
+        started, used = time.perf_counter(), time.process_time()
+        answers = asyncio.run(ask_plainly(provider.openai, prompts, at_once))
+        plain, plain_cpu = time.perf_counter() - started, time.process_time() - used
+        assert answers == [label_of(text) for text in texts.values()]
+        desk = Desk(provider, place, config, texts)
+        if history:
+            fill_journal(desk, history)
+        started, used = time.perf_counter(), time.process_time()
+        labels, dead = desk.annotate(2)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - used
         assert (len(labels), len(dead)) == (count, 0)
-        found.append({"how": name, "measured_rows": count, "seconds": round(seconds, 1)})
-        found[-1] |= {
-            "seconds_for_all": round(seconds * rows / count, 1),
-            "rows_a_second": round(count / seconds, 1),
-        }
+        found.append(
+            {
+                "in_flight": at_once,
+                "rows": count,
+                "rows_a_second": round(count / seconds, 1),
+                "cpu_ms_a_row": round(1000 * cpu / count, 1),
+                "asyncio_client_rows_a_second": round(count / plain, 1),
+                "asyncio_client_cpu_ms_a_row": round(1000 * plain_cpu / count, 1),
+            }
+        )
         print(found[-1], flush=True)
     return found
+
+
+def make_tokenizer(folder: Path) -> str:
+    """The tokenizer of the stand-in's model: four characters a token."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(
+        tokenizers.Regex(r"[\s\S]{1,4}"), "isolated"
+    )
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return str(folder)
+
+
+def measure_budgets(provider: FakeProvider, folder: Path, rows: int) -> list[dict[str, Any]]:
+    """Label `rows` texts of 50 to 200 characters by batch jobs, with budgets around what they cost
+    without one; answers have 14 tokens in the mean, some three times as many.
+    """
+    rng = random.Random(0)
+    texts = {
+        f"e{at:03d}": f"{'some words of a paper ' * rng.randint(2, 8)}{at} [[words-{words}]]"
+        for at in range(rows)
+        for words in [min(40, int(rng.lognormvariate(1.9, 0.6)))]
+    }
+    tokenizer = make_tokenizer(folder / "tokenizer")
+    settings: dict[str, Any] = {
+        "price": {"input": 0.25, "output": 2.0, "batch_discount": 0.5},
+        "max_output_tokens": LONGEST,
+        "guidelines": GUIDELINES,
+        "shard_rows": 20_000,
+    }
+    whole = folder / "true-cost"
+    whole.mkdir()
+    desk = Desk(provider, whole, configure(provider, "openai", "batch", **settings), texts)
+    assert len(desk.annotate()[0]) == rows
+    cost = read_balance(desk.journal, "paid").paid
+    outputs = [bill.output for bill in provider.bills()]
+    print(
+        f"{cost:.6f} dollars, answers of {sum(outputs) / rows:.1f} tokens, at most {max(outputs)}"
+    )
+    found = []
+    for share in (0.5, 1.0, 1.2):
+        for held in HELD:
+            provider.reset()
+            place = folder / f"budget-{share}-{held}"
+            place.mkdir()
+            more = {"tokenizer": tokenizer} if "tokenizer" in held else {}
+            config = configure(
+                provider, "openai", "batch", {"dollars": share * cost}, **settings, **more
+            )
+            desk = Desk(provider, place, config, texts)
+            annotator = build_as_before(desk) if held == HELD[0] else desk.annotator()
+            labels, _ = annotator.annotate_batch([*texts], [*texts.values()])
+            price = find_price(config.annotator, "annotator")  # type: ignore[arg-type]
+            used = sum(
+                price.nano(label.provenance["prompt_tokens"], label.provenance["output_tokens"])
+                for label in labels
+            )
+            paid = read_balance(desk.journal, "paid").paid
+            assert paid <= share * cost
+            found.append(
+                {
+                    "budget": f"{share:g} x true cost",
+                    "held_by": held,
+                    "labels": f"{len(labels)} of {rows}",
+                    "budget_that_became_labels": f"{used / 1e9 / (share * cost):.1%}",
+                    "paid_for_answers_cut": f"{(paid - used / 1e9) / (share * cost):.1%}",
+                    "batch_jobs": provider.calls()["/v1/batches"]
+                    or provider.calls()["POST /v1/batches"],
+                }
+            )
+            print(found[-1], flush=True)
+    return found
+
+
+def build_as_before(desk: Desk) -> LLMAnnotator:
+    """An annotator whose ledger learns nothing."""
+    config: Any = desk.config.annotator
+    price = find_price(config, "annotator")
+    billing = BillingPolicy(
+        worst=lambda request: price.nano(request.prompt.tokens_at_most, LONGEST),
+        cost=price.nano,
+        resend=False,
+        cancel=False,
+    )
+    provider = build_provider(config, desk.config.name, "annotator")
+    return LLMAnnotator(config, desk.site(), provider, billing, QUICK, "openai/fake")
 
 
 def tabulate(report: dict[str, list[dict[str, Any]]]) -> str:
@@ -92,8 +248,17 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
-    axes.barh([row["how"] for row in rows], [row["rows_a_second"] for row in rows])
-    axes.set_xlabel(f"rows a second, {LATENCY * 1000:.0f} ms an answer")
+    numbers = [row["in_flight"] for row in rows]
+    for name, label in (
+        ("rows_a_second", "atgen-ray"),
+        ("asyncio_client_rows_a_second", "30 lines of asyncio"),
+    ):
+        axes.plot(numbers, [row[name] for row in rows], "o-", label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(numbers, [str(number) for number in numbers])
+    axes.set_xlabel("requests in flight")
+    axes.set_ylabel(f"rows a second, {LATENCY * 1000:.0f} ms an answer")
+    axes.legend()
     figure.savefig(path, dpi=120)
 
 
@@ -104,19 +269,24 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("benchmarks/results/annotation"), metavar="PREFIX"
     )
-    parser.add_argument("--only", choices=["faults", "throughput"])
+    parser.add_argument("--only", choices=["faults", "throughput", "budget"])
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument(
-        "--sample", type=int, default=100, help="rows of the sequential measurement"
+        "--sample", type=int, default=100, help="rows with fewer than 16 requests in flight"
+    )
+    parser.add_argument(
+        "--history", type=int, default=0, help="answered requests in the journal before"
     )
     arguments = parser.parse_args()
     report: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as name, run_provider(Path(name)) as provider:
-        if arguments.only != "faults":
+        if arguments.only in (None, "throughput"):
             report["throughput"] = measure_throughput(
-                provider, Path(name), arguments.rows, arguments.sample
+                provider, Path(name), arguments.rows, arguments.sample, arguments.history
             )
-        if arguments.only != "throughput":
+        if arguments.only in (None, "budget"):
+            report["budget"] = measure_budgets(provider, Path(name), 300)
+        if arguments.only in (None, "faults"):
             report["faults"] = try_faults(provider, Path(name))
     prefix = arguments.output
     prefix.parent.mkdir(parents=True, exist_ok=True)

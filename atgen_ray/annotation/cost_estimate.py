@@ -2,11 +2,17 @@
 synchronous and batch requests.
 """
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from atgen_ray.annotation.llm.prompts import PromptWriter, bound_cost
+from atgen_ray.annotation.llm.cost_bounds import CostBounds
+from atgen_ray.annotation.llm.prompts import PromptWriter
+from atgen_ray.annotation.llm.request_log import MeasuredAnswers, measure_answers
+from atgen_ray.annotation.llm.token_counter import CountTokens, find_counter
+from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import (
     HumanAnnotatorConfig,
     LLMAnnotatorConfig,
@@ -23,17 +29,38 @@ from atgen_ray.store.journal import Journal
 from atgen_ray.store.ledger import format_dollars
 
 SAMPLE = 200  # examples whose questions are counted
+ASSUMED = 64  # tokens of an answer of which nothing is known
+DIGITS = 4  # significant ones of an estimate in dollars
+# Settings on which the length of question and answer depends.
+SHAPING = ("type", "model", "guidelines", "examples", "shots", "output_schema")
 Numbers = dict[str, Any]
 
 
-def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) -> Numbers:
+@dataclass(frozen=True)
+class Lengths:
+    """Expected tokens of a question and its answer, where they come from, and the upper bound of
+    the question's tokens.
+    """
+
+    prompt: float
+    output: float
+    basis: str
+    prompt_at_most: float
+
+
+def estimate_annotation(
+    config: RunConfig, labels: int, texts: Sequence[str], journal: Journal
+) -> Numbers:
     """Return questions, tokens and dollars for `labels` labels of examples such as `texts`, without
     contacting a provider.
 
-    Prompt tokens are counted with the target model's tokenizer, which comes within a few per
-    cent of a provider's own on English; output tokens are counted as the longest that are
-    allowed. `dollars_at_most` is what the ledger would reserve: a token for every byte of a
-    prompt, all repairs, and every example for a router's second annotator.
+    `dollars` is what is expected if no answer has to be asked for again; `dollars_assume` says from
+    which lengths. They are the means of earlier answers to the same questions in `journal` where
+    there are any. Otherwise prompt tokens are counted with the annotator's tokenizer, or with the
+    target model's, which comes within a few per cent of a provider's own on English; an answer is
+    as long as the worked examples, or `ASSUMED` tokens. `dollars_at_most` is what the ledger would
+    reserve before the first answer: all repairs, the longest answers, and every example for a
+    router's second annotator.
     """
     dollars = 0.0
     at_most = 0.0
@@ -41,6 +68,8 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
     questions = 0
     prompt_tokens = 0
     output_tokens = 0
+    output_at_most = 0
+    basis = "a fixed price for each label"
     # The first annotator labels everything. A router's second one adds to the upper bound alone,
     # because nobody knows yet how many labels it will be asked for.
     for index, (key, annotator) in enumerate(list_annotators(config.annotator)):
@@ -49,7 +78,7 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
             at_most += annotator.price_per_label * labels * people
             dollars += annotator.price_per_label * labels * people * (index == 0)
             continue
-        sampled, bound = _count_tokens(config, annotator, texts)
+        lengths = _expect_lengths(config, annotator, key, texts, journal)
         asked = labels * annotator.votes
         answers = 1 + annotator.repair
         if isinstance(annotator, ModelAnnotatorConfig):
@@ -57,28 +86,33 @@ def estimate_annotation(config: RunConfig, labels: int, texts: Sequence[str]) ->
             dollars += annotator.price_per_label * asked * (index == 0)
         elif isinstance(annotator, RemoteAnnotatorConfig):
             prices = {mode: find_price(annotator, key, mode) for mode in modes}
-            limit = annotator.max_output_tokens
             at_most += _dollars(
-                prices[annotator.mode], asked * answers * bound, asked * answers * limit
+                prices[annotator.mode],
+                asked * answers * lengths.prompt_at_most,
+                asked * answers * annotator.max_output_tokens,
             )
             if index == 0:
                 modes = {
-                    mode: _dollars(price, asked * sampled, asked * limit)
+                    mode: _dollars(price, asked * lengths.prompt, asked * lengths.output)
                     for mode, price in prices.items()
                 }
                 dollars += modes[annotator.mode]
+                basis = lengths.basis
         if index == 0:
             questions = asked
-            prompt_tokens = round(asked * sampled)
-            output_tokens = asked * annotator.max_output_tokens
+            prompt_tokens = round(asked * lengths.prompt)
+            output_tokens = round(asked * lengths.output)
+            output_at_most = asked * annotator.max_output_tokens
     return {
-        "dollars": round(dollars, 2),
-        "dollars_synchronous": round(modes["sync"] or dollars, 2),
-        "dollars_batch": round(modes["batch"] or dollars, 2),
-        "dollars_at_most": round(min(at_most, config.stopping.dollars or at_most), 2),
+        "dollars": round_dollars(dollars),
+        "dollars_synchronous": round_dollars(modes["sync"] or dollars),
+        "dollars_batch": round_dollars(modes["batch"] or dollars),
+        "dollars_at_most": round_dollars(min(at_most, config.stopping.dollars or at_most)),
+        "dollars_assume": basis,
         "annotator_requests": questions,
         "annotator_prompt_tokens": prompt_tokens,
-        "annotator_output_tokens_at_most": output_tokens,
+        "annotator_output_tokens": output_tokens,
+        "annotator_output_tokens_at_most": output_at_most,
     }
 
 
@@ -109,8 +143,9 @@ def _price_label(config: RunConfig, text: str) -> int:
     """
     key, annotator = list_annotators(config.annotator)[0]
     if isinstance(annotator, RemoteAnnotatorConfig):
+        bounds = CostBounds(annotator, find_price(annotator, key), find_counter(annotator, key))
         prompt = PromptWriter(annotator, config.prompt).write(text)
-        return bound_cost(annotator, find_price(annotator, key), prompt) * annotator.votes
+        return bounds.worst(AnnotationRequest("", 0, 0, prompt)) * annotator.votes
     price = to_nano(annotator.price_per_label)
     if isinstance(annotator, HumanAnnotatorConfig):
         return price * annotator.overlap
@@ -121,21 +156,22 @@ def estimate_judge(config: RunConfig, answers: int, texts: Sequence[str]) -> Num
     """Return questions and dollars for grading `answers` answers to tasks such as `texts`; empty
     without a judge.
 
-    Answer and reference are counted as the longest that the target model may write.
+    Answer and reference are counted as the longest that the target model may write, and a verdict
+    as `ASSUMED` tokens, or as long as the worked examples.
     """
     judge = config.evaluation.judge
     if judge is None:
         return {}
     dollars = 0.0
     if isinstance(judge, RemoteAnnotatorConfig):
-        sampled, _ = _count_tokens(config, judge, texts)
+        lengths = _expect_lengths(config, judge, "evaluation.judge", texts, None)
         asked = answers * judge.votes
-        tokens = sampled + 2 * config.model.max_new_tokens
+        tokens = lengths.prompt + 2 * config.model.max_new_tokens
         price = find_price(judge, "evaluation.judge", judge.mode)
-        dollars = _dollars(price, asked * tokens, asked * judge.max_output_tokens)
+        dollars = _dollars(price, asked * tokens, asked * lengths.output)
     elif isinstance(judge, ModelAnnotatorConfig):
         dollars = judge.price_per_label * answers * judge.votes
-    return {"judge_requests": answers * judge.votes, "judge_dollars": round(dollars, 2)}
+    return {"judge_requests": answers * judge.votes, "judge_dollars": round_dollars(dollars)}
 
 
 def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float | None:
@@ -153,24 +189,75 @@ def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float 
     return round(labels * statistics.median(speeds) / 60, 1) if speeds else None
 
 
-def _count_tokens(
-    config: RunConfig, annotator: LLMAnnotatorConfig, texts: Sequence[str]
-) -> tuple[float, float]:
-    """Return the mean tokens of a question by the target model's tokenizer, and the mean of their
-    upper bounds.
-    """
+def _expect_lengths(
+    config: RunConfig,
+    annotator: LLMAnnotatorConfig,
+    key: str,
+    texts: Sequence[str],
+    journal: Journal | None,
+) -> Lengths:
+    """Return the tokens to expect of a question to `annotator` about a text such as `texts`."""
     shots = [(text, "") for text in texts[: annotator.shots]]
     writer = PromptWriter(annotator, config.prompt, shots)
+    prompts = [writer.write(text) for text in texts[:: -(-len(texts) // SAMPLE)] or [""]]
+    own = None
+    at_most = 0.0
+    measured = None
+    if isinstance(annotator, RemoteAnnotatorConfig):
+        own = find_counter(annotator, key)
+        bounds = CostBounds(annotator, find_price(annotator, key), own)
+        at_most = statistics.mean(bounds.bound_prompt(prompt) for prompt in prompts)
+        measured = _find_measured(config, annotator, key, journal) if journal else None
+    if measured is not None:
+        count = f"{measured.count} earlier answers to the same questions"
+        basis = f"prompts have {measured.prompt:.0f} tokens and answers {measured.output:.0f}"
+        return Lengths(measured.prompt, measured.output, f"{basis}, as {count}", at_most)
+    named = "the annotator's tokenizer" if own else "the target model's tokenizer"
+    counter = own or _count_as_target(config)
+    shared = counter(" ".join([writer.system, *(text for _, text in writer.shots)]))
+    prompt = shared + statistics.mean(counter(each.turns[-1][1]) for each in prompts)
+    worked = [shot.output for shot in (annotator.examples or config.prompt.few_shot)]
+    output = float(ASSUMED)
+    known = "a guess before the first answer"
+    if worked:
+        output = statistics.mean(counter(text) for text in worked)
+        known = "the mean of the worked examples"
+    output = min(output, annotator.max_output_tokens)
+    basis = f"answers have {output:.0f} tokens, {known}"
+    return Lengths(prompt, output, f"{basis}; {named} counts prompts", at_most)
+
+
+def _count_as_target(config: RunConfig) -> CountTokens:
     tokenizer = load_tokenizer(config.model)
-    sample = texts[:: -(-len(texts) // SAMPLE)] if texts else [""]
-    prompts = [writer.write(text) for text in sample]
-    fixed = len(
-        tokenizer(" ".join([writer.system, *(text for _, text in writer.shots)]))["input_ids"]
-    )
-    last = [len(tokenizer(prompt.turns[-1][1])["input_ids"]) for prompt in prompts]
-    return fixed + statistics.mean(last), statistics.mean(
-        prompt.tokens_at_most for prompt in prompts
-    )
+    return lambda text: len(tokenizer(text)["input_ids"])
+
+
+def _find_measured(
+    config: RunConfig, annotator: RemoteAnnotatorConfig, key: str, journal: Journal
+) -> MeasuredAnswers | None:
+    """Return what answers to such questions were billed in the runs of the journal, None without
+    any.
+    """
+    wanted = _shape(config.model_dump(mode="json"), key)
+    runs = [record.name for record in journal.runs() if _shape(record.config, key) == wanted]
+    return measure_answers(journal, runs, f"{annotator.type}/{annotator.model}")  # type: ignore[attr-defined]
+
+
+def _shape(config: Mapping[str, Any], key: str) -> list[Any]:
+    """Return what decides on the length of a question and its answer, in a configuration as plain
+    data.
+    """
+    section: Any = config
+    for part in key.split("."):
+        section = (section or {}).get(part)
+    return [(config.get("prompt") or {}), *((section or {}).get(name) for name in SHAPING)]
+
+
+def round_dollars(dollars: float) -> float:
+    """Return the amount with `DIGITS` significant digits, and to the cent where that is more."""
+    if dollars <= 0:
+        return dollars
+    return round(dollars, max(2, DIGITS - 1 - math.floor(math.log10(dollars))))
 
 
 def _dollars(price: Price, prompt_tokens: float, output_tokens: float) -> float:

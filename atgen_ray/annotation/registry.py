@@ -8,9 +8,10 @@ from atgen_ray.annotation.dataset import DatasetAnnotator
 from atgen_ray.annotation.disclosure import list_remote
 from atgen_ray.annotation.human.annotator import HumanAnnotator
 from atgen_ray.annotation.llm.annotator import LLMAnnotator
+from atgen_ray.annotation.llm.cost_bounds import CostBounds
 from atgen_ray.annotation.llm.dispatcher import BillingPolicy
 from atgen_ray.annotation.llm.error_policy import Timeouts
-from atgen_ray.annotation.llm.prompts import bound_cost
+from atgen_ray.annotation.llm.token_counter import find_counter
 from atgen_ray.annotation.providers.anthropic import AnthropicBatch, AnthropicMessages
 from atgen_ray.annotation.providers.base import Provider
 from atgen_ray.annotation.providers.gemini import GeminiBatch, GeminiChat
@@ -68,12 +69,14 @@ def build_remote(
     `timeouts` replace those of the configuration.
     """
     price = find_price(config, key)
+    bounds = CostBounds(config, price, find_counter(config, key))
     billing = BillingPolicy(
-        worst=lambda request: bound_cost(config, price, request.prompt),
+        worst=bounds.worst,
         cost=price.nano,
         resend=config.in_doubt == "resend",
         cancel=config.on_stop == "cancel",
         longest=config.max_output_tokens,
+        bounds=bounds,
     )
     provider = build_provider(config, context.config.name, key)
     name = f"{provider.name}/{config.model}"

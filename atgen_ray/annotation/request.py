@@ -41,13 +41,14 @@ class Prompt:
 @dataclass(frozen=True)
 class AnnotationRequest:
     """One question: vote number `vote` on an example. `repair` is 1 where an earlier answer was
-    unusable.
+    unusable. `output_limit` is the longest answer in tokens; None: as the configuration says.
     """
 
     example_id: str
     vote: int
     repair: int
     prompt: Prompt
+    output_limit: int | None = None
 
     @property
     def key(self) -> Key:

@@ -285,6 +285,13 @@ class RemoteAnnotatorConfig(LLMAnnotatorConfig):
     extra_headers: dict[str, str] = Field(
         default_factory=dict, description="More headers of each request; no keys, see api_key_file"
     )
+    tokenizer: Changeable[str | None] = Field(
+        None,
+        description="Tokenizer that counts a prompt before money is held for it: a folder, a hub "
+        "id in the local cache, or an encoding of tiktoken; null: by the model's name. Nothing is "
+        "downloaded; without one, a prompt is held at a token for every byte until the first "
+        "answer has told the length of what all prompts share",
+    )
     concurrency: Changeable[PositiveInt] = Field(
         16, description="Requests (or batch jobs) in flight at once"
     )

@@ -193,7 +193,7 @@ def estimate_run(
         "near_duplicates": pool.duplicates,
         "rounds": len(labels),
         "labels": bought,
-        **estimate_annotation(config, bought, texts),
+        **estimate_annotation(config, bought, texts, journal),
         **estimate_judge(config, work["evaluation"], texts),
         "annotation_minutes": annotation.estimate_minutes(config, bought, journal),
         "generated_rows": generated,

@@ -168,6 +168,8 @@ requests = sa.Table(
     sa.Column("reason", sa.JSON),
     sa.Column("prompt_tokens", sa.Integer),
     sa.Column("output_tokens", sa.Integer),
+    # The longest answer that was asked for, in tokens; null: annotator.max_output_tokens.
+    sa.Column("output_limit", sa.Integer),
     sa.Column("time", sa.Double, nullable=False),
     sa.UniqueConstraint("run", "annotator", "round", "example_id", "vote", "repair", "attempt"),
     sa.ForeignKeyConstraint(["run", "shard"], ["shards.run", "shards.hash"]),

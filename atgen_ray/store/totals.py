@@ -8,6 +8,7 @@ look at a budget reads these tables.
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -175,11 +176,19 @@ def _read(row: sa.Row[*tuple[Any, ...]]) -> RunTotals:
 
 def _add(connection: sa.Connection, run: str, round: int, annotator: str, **amounts: float) -> None:
     """Add `amounts` to the columns of that name of the annotator's row of the round."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    values = dict.fromkeys(COUNTED, 0) | amounts
-    statement = insert(totals).values(dict(zip(KEY, (run, round, annotator), strict=True)) | values)
+    key = dict(zip(KEY, (run, round, annotator), strict=True))
+    values = key | dict.fromkeys(COUNTED, 0) | amounts
+    connection.execute(_addition(connection.dialect.name), values)
+
+
+@cache
+def _addition(dialect: str) -> sa.Insert:
+    """Return the statement that adds to a row of `totals`, or enters it; to build it takes longer
+    than to execute it.
+    """
+    statement = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(totals)
     sums = {name: totals.c[name] + statement.excluded[name] for name in COUNTED}
-    connection.execute(statement.on_conflict_do_update(index_elements=KEY, set_=sums))
+    return statement.on_conflict_do_update(index_elements=KEY, set_=sums)
 
 
 def _find_entered(connection: sa.Connection, run: str, examples: Sequence[str]) -> set[str]:

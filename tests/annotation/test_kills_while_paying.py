@@ -62,22 +62,36 @@ CREATED = [("record_created", "before"), ("record_created", "after")]
 
 
 def annotate(
-    provider: FakeProvider, folder: Path, kind: str, mode: str, own: tuple[str, str, int] | None
+    provider: FakeProvider,
+    folder: Path,
+    kind: str,
+    mode: str,
+    own: tuple[str, str, int] | None,
+    dollars: float | None = None,
 ) -> None:
     """A process that annotates, and dies at a point of its own or where the stand-in kills it."""
     provider.watch(os.getpid())
-    desk = Desk(
-        provider,
-        folder,
-        configure(provider, kind, mode, concurrency=2, shard_rows=4),
-        make_texts(ROWS),
-    )
+    desk = make_desk(provider, folder, kind, mode, dollars)
     annotator = desk.annotator()
     if own is not None:
         name, side, skip = own
         owner: Any = annotator._provider if name == "read" else RequestLog
         setattr(owner, name, dying(getattr(owner, name), side, skip))
     annotator.annotate_batch(list(desk.texts), list(desk.texts.values()))
+
+
+def make_desk(
+    provider: FakeProvider, folder: Path, kind: str, mode: str, dollars: float | None
+) -> Desk:
+    """Six examples, or thirty of which the budget pays for the longest answers of a few."""
+    if dollars is None:
+        config = configure(provider, kind, mode, concurrency=2, shard_rows=4)
+        return Desk(provider, folder, config, make_texts(ROWS))
+    config = configure(
+        provider, kind, mode, {"dollars": dollars}, shard_rows=40, max_output_tokens=400
+    )
+    texts = {id_: f"{text} [[words-{int(id_[1:]) % 4}]]" for id_, text in make_texts(30).items()}
+    return Desk(provider, folder, config, texts | {"long": "a long one [[words-40]]"})
 
 
 def dying(method: Callable[..., Any], side: str, skip: int) -> Callable[..., Any]:
@@ -161,6 +175,51 @@ def test_a_kill_while_the_run_waits_for_the_provider_loses_nothing(
     assert start(provider, tmp_path, "openai", "batch", None) == 0
     desk = Desk(provider, tmp_path, configure(provider, "openai", "batch"), make_texts(ROWS))
     check(provider, desk, call)
+
+
+@pytest.mark.parametrize(
+    ("mode", "point"),
+    [
+        ("sync", ("intend", "after", 2)),
+        ("sync", ("POST /v1/chat/completions", "after", 3)),
+        ("batch", ("intend", "after", 2)),
+        ("batch", ("settle", "before", 1)),
+    ],
+)
+def test_a_budget_that_shortens_answers_holds_through_a_kill(
+    provider: FakeProvider, tmp_path: Path, mode: str, point: tuple[str, str, int]
+) -> None:
+    """What was shortened stays so when it is sent again, and a budget of little more than the true
+    cost labels what it did without a kill.
+    """
+    name, side, skip = point
+    dollars = 3.45
+    if name.startswith("POST"):
+        provider.fail(name, skip=skip, kill=side)
+        point = None  # type: ignore[assignment]
+    assert start(provider, tmp_path, "openai", mode, point, dollars) == -signal.SIGKILL
+    assert start(provider, tmp_path, "openai", mode, None, dollars) == 0
+    desk = make_desk(provider, tmp_path, "openai", mode, dollars)
+    before = provider.calls()
+    labels, dead = desk.annotate()
+    assert provider.calls() == before
+    bills = provider.bills()
+    billed = sum(bill.prompt + bill.output for bill in bills) / 1000
+    balance = read_balance(desk.journal, "paid")
+    assert (balance.paid, balance.held) == (pytest.approx(billed), 0)
+    assert billed <= dollars
+    assert not dead
+    twice = {example for example, count in Counter(b.example for b in bills).items() if count > 1}
+    cut = {
+        desk.texts[key[0]]
+        for key, row in desk.annotator()._request_log.read_latest().items()
+        if row.attempt or row.cut
+    }
+    assert twice <= cut
+    assert len(labels) >= 29
+    for id_, label in labels.items():
+        assert label.text.startswith(label_of(desk.texts[id_]))
+        assert label.text.count("word") == int(desk.texts[id_].split("words-")[1][:-2])
 
 
 def check(provider: FakeProvider, desk: Desk, point: str) -> None:

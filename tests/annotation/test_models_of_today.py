@@ -9,7 +9,8 @@ import pytest
 from helpers.annotation_desk import Desk, configure, make_texts
 from helpers.fakes.provider import FakeProvider
 
-from atgen_ray.annotation.llm.prompts import PromptWriter, bound_cost
+from atgen_ray.annotation.llm.cost_bounds import CostBounds
+from atgen_ray.annotation.llm.prompts import PromptWriter
 from atgen_ray.annotation.providers.base import RequestAttempt, Shard
 from atgen_ray.annotation.registry import build_provider
 from atgen_ray.annotation.request import AnnotationRequest
@@ -226,8 +227,9 @@ def test_the_worst_case_is_that_the_prompt_enters_the_cache() -> None:
     config = read(model="claude-haiku-4-5", examples=SHOTS)
     prompt = PromptWriter(config, parse_config(SMALLEST).prompt).write("text")
     plain = config.model_copy(update={"prompt_cache": False})
-    dear = bound_cost(config, find_price(config, ""), prompt)
-    cheap = bound_cost(plain, find_price(plain, ""), prompt)
+    request = AnnotationRequest("e", 0, 0, prompt)
+    dear = CostBounds(config, find_price(config, ""), None).worst(request)
+    cheap = CostBounds(plain, find_price(plain, ""), None).worst(request)
     output = find_price(plain, "").nano(0, config.max_output_tokens)
     assert dear - output == pytest.approx((cheap - output) * 1.25)
 

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 from helpers.command_line import SMALLEST
 
-from atgen_ray.annotation.cost_estimate import estimate_judge
-from atgen_ray.config import RunConfig
+from atgen_ray.annotation.cost_estimate import estimate_annotation, estimate_judge, round_dollars
+from atgen_ray.annotation.llm.request_log import RequestLog, Settlement
+from atgen_ray.annotation.request import AnnotationRequest, Prompt
+from atgen_ray.config import RunConfig, StoppingConfig
 from atgen_ray.runs.estimate import estimate_labels, estimate_minutes, estimate_work
 from atgen_ray.store.journal import open_journal
+from atgen_ray.store.ledger import Ledger
 from atgen_ray.store.owner import ProcessIdentity
 
 
@@ -165,3 +169,60 @@ def test_minutes_come_from_earlier_runs_of_the_same_model(tmp_path: Path) -> Non
     )  # the median
     assert estimate_minutes(journal, "model-a", work | {"training": 1}) is None
     assert estimate_minutes(journal, "model-c", dict.fromkeys(work, 0)) == 0
+
+
+def test_dollars_are_expected_from_worked_examples_and_then_from_answers(tmp_path: Path) -> None:
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    annotator = {
+        "type": "openai",
+        "model": "m",
+        "guidelines": "Label it.",
+        "price": {"input": 1.0, "output": 10.0, "batch_discount": 0.5},
+        "tokenizer": str(tmp_path),
+        "max_output_tokens": 512,
+    }
+    worked = [{"input": "a text", "output": "five words of a label"}]
+    config = configure(annotator=annotator | {"examples": worked})
+    journal = open_journal(str(tmp_path))
+    plan = estimate_annotation(config, 100, ["some text"], journal)
+    assert plan["dollars_assume"].startswith("answers have 5 tokens, the mean of the worked")
+    assert plan["annotator_output_tokens"] == 500
+    assert plan["annotator_output_tokens_at_most"] == 51_200
+    spent = (plan["annotator_prompt_tokens"] + 10 * 500) / 1e6
+    assert plan["dollars"] == plan["dollars_synchronous"] == pytest.approx(spent, rel=1e-3)
+    assert plan["dollars_batch"] == pytest.approx(spent / 2, rel=1e-3)
+    assert 0.01 < plan["dollars"] < plan["dollars_at_most"] / 10
+    unknown = estimate_annotation(configure(annotator=annotator), 1, ["some text"], journal)
+    assert "answers have 64 tokens, a guess before the first" in unknown["dollars_assume"]
+    assert 0 < unknown["dollars"] < 0.001  # not rounded to cents
+
+    journal.create_run("earlier", config.model_dump(mode="json"), "")
+    lease = journal.acquire("earlier", ProcessIdentity("a"), 60)
+    log = RequestLog(journal, lease, Ledger("earlier", StoppingConfig()), "openai/m", 1)
+    asked = [AnnotationRequest(f"e{at}", 0, 0, Prompt("", (("user", "x"),))) for at in range(2)]
+    [shard], _ = log.intend([[(request, 0) for request in asked]], lambda request: 1)
+    answers = zip(shard.attempts, (10, 20), strict=True)
+    log.settle(
+        {
+            shard.hash: [
+                Settlement(at.custom_id, "answered", 1, {}, None, 300, n) for at, n in answers
+            ]
+        }
+    )
+    plan = estimate_annotation(config, 100, ["some text"], journal)
+    assert plan["dollars"] == pytest.approx((100 * 300 + 10 * 100 * 15) / 1e6)
+    assert plan["dollars_assume"] == (
+        "prompts have 300 tokens and answers 15, as 2 earlier answers to the same questions"
+    )
+    other = configure(annotator=annotator | {"examples": worked, "guidelines": "Other."})
+    assert "worked" in estimate_annotation(other, 1, ["some text"], journal)["dollars_assume"]
+
+
+@pytest.mark.parametrize(
+    ("dollars", "shown"),
+    [(0.0, 0.0), (0.00012345, 0.0001234), (1.23456, 1.235), (12345.678, 12345.68)],
+)
+def test_dollars_have_four_digits_or_cents(dollars: float, shown: float) -> None:
+    assert round_dollars(dollars) == pytest.approx(shown)

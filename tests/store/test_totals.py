@@ -136,6 +136,7 @@ def test_a_journal_from_before_there_were_totals_has_them_counted(tmp_path: Path
         for index in indexes:
             connection.exec_driver_sql(f"DROP INDEX {index}")
         connection.exec_driver_sql("ALTER TABLE ledger DROP COLUMN inherited")
+        connection.exec_driver_sql("ALTER TABLE requests DROP COLUMN output_limit")
         connection.exec_driver_sql("UPDATE atgen_revision SET version_num = '0002'")
     journal.close()
     again = Journal(url)

@@ -13,11 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from atgen_ray.annotation.llm.cost_bounds import CostBounds
 from atgen_ray.annotation.llm.error_policy import ATTEMPTS, Timeouts, describe_error, judge_reply
 from atgen_ray.annotation.llm.pending import PendingRequests
+from atgen_ray.annotation.llm.prompts import JUDGED
 from atgen_ray.annotation.llm.provider_limits import AnswerLength, BatchQueue
 from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord, Settlement
 from atgen_ray.annotation.llm.shard_runner import (
@@ -42,6 +44,10 @@ from atgen_ray.store.ledger import Scope
 TICK = 0.2  # seconds between two looks at the wish to stop
 REPORT_SECONDS = 5.0  # between two reports of what the provider is doing
 RECENT_SECONDS = 60.0  # how old the error of a provider may be that is failing
+# Seconds in which answers land that are settled in one transaction: for each request in flight, and
+# at most.
+GATHER = 0.0003
+GATHER_AT_MOST = 0.02
 MANY = 10  # requests that fail alike: the cause is not in single rows
 
 Submit = Callable[[Shard, bool], "Future[list[RawResponse]]"]
@@ -56,6 +62,7 @@ class BillingPolicy:
     resend: bool  # send a request again whose outcome is ambiguous
     cancel: bool  # cancel batch jobs when the run is stopped
     longest: int | None = None  # output tokens that a request asks for at most; None: unlimited
+    bounds: CostBounds | None = None  # learns from answers; None: every answer costs the same
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,7 @@ class RequestDispatcher:
         self._reported: dict[str, Any] = {}
         self._report_due = 0.0  # monotonic time
         self._undone: list[Shard] = []  # left as they were when the run was interrupted
+        self._learnt = False  # from earlier rounds
 
     def answer(self, requests: Sequence[AnnotationRequest]) -> DispatchOutcome:
         """Send every request that has no answer yet, and wait for all answers.
@@ -113,6 +121,7 @@ class RequestDispatcher:
         """
         by_key = {request.key: request for request in requests}
         latest = self._request_log.read_latest()
+        self._learn(by_key, latest)
         pending = PendingRequests(by_key, latest, self._provider)
         self._runner.answered += sum(row.state == "answered" for row in latest.values())
         self._length.watch(self._request_log.longest_answer())
@@ -169,6 +178,9 @@ class RequestDispatcher:
             done, _ = wait(in_flight, timeout=TICK, return_when=FIRST_COMPLETED)
             if not done:
                 continue
+            if self._provider.limits.rows == 1 and in_flight.keys() - done:
+                time.sleep(min(GATHER_AT_MOST, GATHER * len(in_flight)))
+                done = {future for future in in_flight if future.done()}
             limit = None  # the shards that came back may have freed money
             shards = {future: in_flight.pop(future) for future in done}
             fruitless = self._collect_shard(pending, shards, alone=not in_flight)
@@ -215,8 +227,9 @@ class RequestDispatcher:
         pieces = pending.next_shards(parallel - len(in_flight), self._queue.rows)
         if not pieces:
             return None
-        worst = {request.key: self._bound(request) for piece in pieces for request, _ in piece}
-        entered, limit = self._request_log.intend(pieces, worst)
+        bounds = self._billing.bounds
+        shorten = None if bounds is None else bounds.shortener()
+        entered, limit = self._request_log.intend(pieces, self._bound, shorten)
         for shard in entered:
             in_flight[submit(shard, False)] = shard
         pending.put_back(pieces, sum(len(shard.attempts) for shard in entered))
@@ -276,7 +289,9 @@ class RequestDispatcher:
         if errors:
             raise errors[0]
         return bool(collected) and all(
-            settlement.state == "unanswered" for some in collected.values() for settlement in some
+            settlement.state == "unanswered" and settlement.output_tokens is None
+            for some in collected.values()
+            for settlement in some
         )
 
     def _read(
@@ -343,7 +358,6 @@ class RequestDispatcher:
                 body,
                 f"malformed answer: {error}",
             )
-        self._watch.note(answer)
         prompt, output = answer.prompt_tokens, answer.output_tokens
         self._length.watch(output)
         # Who does not say what it bills may bill the worst case; the label is good all the same.
@@ -351,6 +365,15 @@ class RequestDispatcher:
             paid = self._bound(request)
         else:
             paid = self._billing.cost(prompt, output, answer.cached_tokens, answer.written_tokens)
+        # Not every server says that it has cut an answer.
+        limit = request.output_limit
+        cut = limit is not None and (answer.finish == "length" or (output or 0) >= limit)
+        if self._billing.bounds is not None and prompt is not None and output is not None:
+            self._billing.bounds.learn(request, prompt, output, cut)
+        if cut:
+            reason = f"it was cut at {limit} tokens, to stay within the budget"
+            return Settlement(custom_id, "unanswered", paid, body, reason, prompt, output)
+        self._watch.note(answer)
         return Settlement(custom_id, "answered", paid, body, None, prompt, output)
 
     def _bound(self, request: AnnotationRequest) -> int:
@@ -358,6 +381,26 @@ class RequestDispatcher:
         worst = self._billing.worst(request)
         excess = self._length.excess
         return worst + self._billing.cost(0, excess) if excess else worst
+
+    def _learn(
+        self, requests: dict[Key, AnnotationRequest], latest: dict[Key, RequestRecord]
+    ) -> None:
+        """Learn the costs of answers of earlier rounds, and of those that an earlier process has
+        settled.
+        """
+        bounds = self._billing.bounds
+        if bounds is None or not requests:
+            return
+        if not self._learnt:
+            judged = next(iter(requests))[0].startswith(JUDGED)
+            bounds.learn_lengths(self._request_log.read_lengths(judged))
+            self._learnt = True
+        for key, row in latest.items():
+            if row.prompt_tokens is None or row.output_tokens is None or key not in requests:
+                continue
+            if row.prompt_hash == requests[key].prompt.hash:
+                request = replace(requests[key], output_limit=row.output_limit)
+                bounds.learn(request, row.prompt_tokens, row.output_tokens, row.cut)
 
     def _settle_ambiguous(self, attempt: RequestAttempt) -> Settlement:
         """Return the settlement of a request whose outcome is unknown: send it again, or give it up

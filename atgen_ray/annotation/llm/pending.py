@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from atgen_ray.annotation.llm.request_log import RequestRecord, Settlement
 from atgen_ray.annotation.providers.base import Provider, Shard
@@ -62,6 +63,8 @@ class PendingRequests:
                 if settlement is None:
                     continue
                 if settlement.state == "unanswered":
-                    self.todo.append((attempt.request, attempt.number + 1))
+                    # Whether the answer must be short is decided when it is sent.
+                    request = replace(attempt.request, output_limit=None)
+                    self.todo.append((request, attempt.number + 1))
                 else:
                     self.finished += 1

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 from atgen_ray.annotation.request import AnnotationRequest, Prompt
 from atgen_ray.config import LLMAnnotatorConfig, PromptConfig
-from atgen_ray.config.annotation import RemoteAnnotatorConfig
-from atgen_ray.config.prices import Price
 from atgen_ray.core.hashing import hash_text
 from atgen_ray.core.strict_json import encode_json
 
@@ -87,10 +85,3 @@ def hash_shard(digests: Sequence[str]) -> str:
 
 def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
-
-
-def bound_cost(config: RemoteAnnotatorConfig, price: Price, prompt: Prompt) -> int:
-    """Return the most that one answer to `prompt` can cost, in billionths of a dollar."""
-    # Providers show the schema to the model.
-    schema = len(str(config.output_schema)) * 2 + 512 if config.output_schema else 0
-    return price.bound(prompt.tokens_at_most + schema, config.max_output_tokens)

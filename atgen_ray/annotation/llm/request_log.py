@@ -6,8 +6,8 @@ request in the log was sent or has an ambiguous outcome, and one that is not in 
 sent.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,13 +19,17 @@ from atgen_ray.store.journal import Journal, Lease
 from atgen_ray.store.ledger import Entry, Ledger, Scope
 from atgen_ray.store.tables import requests, shards
 
+Pieces = Sequence[Sequence[tuple[AnnotationRequest, int]]]  # requests of each shard, and attempts
+
+RECENT = 1000  # answers of earlier rounds whose lengths are read
+
 
 @dataclass(frozen=True)
 class RequestRecord:
     """One attempt of a question, and what happened to it.
 
-    `state` is sent, answered, unanswered (not billed, may be sent again), refused (will never be
-    answered) or lost (perhaps billed, the answer is gone).
+    `state` is sent, answered, unanswered (may be sent again; billed only where it has tokens),
+    refused (will never be answered) or lost (perhaps billed, the answer is gone).
     """
 
     custom_id: str
@@ -37,8 +41,15 @@ class RequestRecord:
     reason: str | None
     prompt_tokens: int | None
     output_tokens: int | None
+    output_limit: int | None
     prompt_hash: str
     time: float
+
+    @property
+    def cut(self) -> bool:
+        """Return whether its answer reached a shortened limit and is asked for again."""
+        billed = self.output_tokens is not None and self.output_limit is not None
+        return self.state == "unanswered" and billed
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,15 @@ class Settlement:
     reason: str | None = None
     prompt_tokens: int | None = None
     output_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class MeasuredAnswers:
+    """Number of answers to questions, and their mean tokens."""
+
+    count: int
+    prompt: float
+    output: float
 
 
 class RequestLog:
@@ -89,6 +109,20 @@ class RequestLog:
             longest = sa.select(sa.func.max(requests.c.output_tokens)).where(mine)
             return connection.execute(longest).scalar_one()
 
+    def read_lengths(self, judged: bool) -> list[int]:
+        """Return the tokens of the latest labels or verdicts in earlier rounds, at most `RECENT` of
+        them.
+        """
+        of_judge = requests.c.example_id.startswith(JUDGED)
+        earlier = (requests.c.run == self._lease.run) & (requests.c.annotator == self._annotator)
+        earlier &= (requests.c.round < self._round) & (of_judge if judged else ~of_judge)
+        query = sa.select(requests.c.output_tokens).where(
+            earlier & (requests.c.state == "answered") & requests.c.output_tokens.is_not(None)
+        )
+        query = query.order_by(requests.c.round.desc()).limit(RECENT)
+        with self._journal.database.reading() as connection:
+            return [int(length) for length in connection.execute(query).scalars()]
+
     def open_shards(self, wanted: Mapping[Key, AnnotationRequest]) -> list[Shard]:
         """Return the shards that are not settled, the oldest first, with those of their requests
         that are in `wanted`.
@@ -104,8 +138,10 @@ class RequestLog:
         members: dict[str, list[RequestAttempt]] = {}  # by shard
         for row in self.read_latest().values():
             if row.key in wanted:
+                # If it is created anew, it may cost no more than was held for it.
+                request = replace(wanted[row.key], output_limit=row.output_limit)
                 members.setdefault(row.shard, []).append(
-                    RequestAttempt(row.custom_id, wanted[row.key], row.attempt)
+                    RequestAttempt(row.custom_id, request, row.attempt)
                 )
         with self._journal.database.reading() as connection:
             found = connection.execute(query).mappings().all()
@@ -116,32 +152,41 @@ class RequestLog:
         ]
 
     def intend(
-        self, pieces: Sequence[Sequence[tuple[AnnotationRequest, int]]], worst: Mapping[Key, int]
+        self,
+        pieces: Pieces,
+        worst: Callable[[AnnotationRequest], int],
+        shorten: Callable[[AnnotationRequest], AnnotationRequest] | None = None,
     ) -> tuple[list[Shard], Scope | None]:
         """Write shards to the log before they are sent and reserve their worst cost, in one
         transaction.
 
         Args:
             pieces: the requests of each shard with their attempt.
-            worst: the most that each question can cost, in billionths of a dollar.
+            worst: the most that a request can cost, in billionths of a dollar.
+            shorten: a cheaper request, sent instead where the budgets do not allow all of them.
 
         Returns:
             The shards to send, the last one cut short where the budget ends, and the budget that
             was met.
         """
+        amounts = _price(pieces, worst)
         with self._journal.leased_transaction(self._lease) as connection:
             now = self._journal.database.clock(connection)
-            amounts = [worst[request.key] for piece in pieces for request, _ in piece]
             room, limit = self._ledger.fit(connection, self._round, amounts)
+            if limit is not None and shorten is not None:
+                pieces = [[(shorten(request), at) for request, at in piece] for piece in pieces]
+                amounts = _price(pieces, worst)
+                room, limit = self._ledger.fit(connection, self._round, amounts)
             entered = []
+            left = room
             for piece in pieces:
-                if fitting := piece[:room]:  # the budget may cut a shard short
+                if fitting := piece[:left]:  # the budget may cut a shard short
                     entered.append(self._name_shard(fitting, now))
-                room -= len(fitting)
+                left -= len(fitting)
+            attempts = [attempt for shard in entered for attempt in shard.attempts]
             entries = [
-                Entry(attempt.custom_id, attempt.request.example_id, worst[attempt.request.key])
-                for shard in entered
-                for attempt in shard.attempts
+                Entry(attempt.custom_id, attempt.request.example_id, amount)
+                for attempt, amount in zip(attempts, amounts[:room], strict=True)
             ]
             self._ledger.hold(connection, self._round, self._annotator, entries)
             self._enter(connection, entered, now)
@@ -252,6 +297,7 @@ class RequestLog:
                 "repair": attempt.request.repair,
                 "attempt": attempt.number,
                 "prompt_hash": attempt.request.prompt.hash,
+                "output_limit": attempt.request.output_limit,
                 "state": "sent",
             }
             for shard in entered
@@ -302,8 +348,30 @@ def count_tokens(journal: Journal, run: str) -> dict[str, int]:
     return {
         "annotator_requests": int(sent),
         "annotator_prompt_tokens": int(prompt),
+        "annotator_output_tokens": int(output),
         "annotator_output_tokens_at_most": int(output),
     }
+
+
+def measure_answers(
+    journal: Journal, runs: Sequence[str], annotator: str
+) -> MeasuredAnswers | None:
+    """Return what the answers of an annotator to questions for labels were billed in `runs`; None
+    without any.
+    """
+    means = (sa.func.avg(requests.c.prompt_tokens), sa.func.avg(requests.c.output_tokens))
+    answered = requests.c.run.in_(runs) & (requests.c.annotator == annotator)
+    answered &= (requests.c.state == "answered") & requests.c.output_tokens.is_not(None)
+    answered &= ~requests.c.example_id.startswith(JUDGED)
+    with journal.database.reading() as connection:
+        query = sa.select(sa.func.count(), *means).where(answered)
+        count, prompt, output = connection.execute(query).one()
+    return MeasuredAnswers(int(count), float(prompt), float(output)) if count else None
+
+
+def _price(pieces: Pieces, worst: Callable[[AnnotationRequest], int]) -> list[int]:
+    """Return the most that each request can cost, in billionths of a dollar."""
+    return [worst(request) for piece in pieces for request, _ in piece]
 
 
 def _read_row(row: sa.RowMapping) -> RequestRecord:
@@ -317,6 +385,7 @@ def _read_row(row: sa.RowMapping) -> RequestRecord:
         reason=row["reason"],
         prompt_tokens=row["prompt_tokens"],
         output_tokens=row["output_tokens"],
+        output_limit=row["output_limit"],
         prompt_hash=row["prompt_hash"],
         time=row["time"],
     )

@@ -87,7 +87,7 @@ class _Anthropic:
         ]
         body: dict[str, Any] = {
             "model": config.model,
-            "max_tokens": config.max_output_tokens,
+            "max_tokens": request.output_limit or config.max_output_tokens,
             "system": prompt.system,
             "messages": turns,
         }

@@ -98,7 +98,9 @@ class GeminiBatch:
         config = self._config
         prompt = request.prompt
         roles = {"user": "user", "assistant": "model"}
-        settings: dict[str, Any] = {"maxOutputTokens": config.max_output_tokens}
+        settings: dict[str, Any] = {
+            "maxOutputTokens": request.output_limit or config.max_output_tokens
+        }
         if config.sent_temperature is not None:
             settings["temperature"] = config.sent_temperature
         if config.output_schema is not None:

@@ -101,7 +101,11 @@ class ChatWire:
         if limit == "by model":
             new = wants_completion_limit(config.model)
             limit = "max_completion_tokens" if new else "max_tokens"
-        body = {"model": config.model, "messages": turns, limit: config.max_output_tokens}
+        body = {
+            "model": config.model,
+            "messages": turns,
+            limit: request.output_limit or config.max_output_tokens,
+        }
         if config.sent_temperature is not None:
             body["temperature"] = config.sent_temperature
         if config.output_schema is not None:

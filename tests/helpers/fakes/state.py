@@ -121,6 +121,8 @@ class State:
     ) -> dict[str, Any]:
         """What the model says to a prompt, and its tokens, which are billed from here on."""
         text, finish = think(system, turns, self.number())
+        if len(text) // 4 + 1 > limit:
+            text, finish = text[: 4 * limit], "length"
         prompt = (len(system) + sum(len(turn["content"]) for turn in turns)) // 4
         output = min(limit, len(text) // 4 + 1) + self.settings["extra_tokens"]
         output += self.settings["thought"]
@@ -156,6 +158,8 @@ def think(system: str, turns: list[dict[str, str]], number: int) -> tuple[str, s
         return "I'm sorry, but I cannot help with that.", "stop"
     if "refuse-once" in marks:
         return (label if mended else "I'm sorry, but I cannot help with that."), "stop"
+    if wanted := next((mark[6:] for mark in marks if mark.startswith("words-")), ""):
+        return " ".join([label, *["word"] * int(wanted)]), "stop"
     if "empty" in marks:
         return "", "stop"
     if "cut" in marks:

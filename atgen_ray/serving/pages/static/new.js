@@ -149,7 +149,7 @@ async function upload(input) {
 
 function summarize(plan) {
   const [labels, rounds] = [plan.labels, plan.rounds].map((count) => count.toLocaleString("en"));
-  const [dollars, most] = [plan.dollars, plan.dollars_at_most].map((amount) => `$${amount.toFixed(2)}`);
+  const [dollars, most] = [plan.dollars, plan.dollars_at_most].map((amount) => `$${amount < 1 ? Number(amount.toPrecision(2)) : amount.toFixed(2)}`);
   return `${labels} labels in ${rounds} rounds for about ${dollars}, never more than ${most}.`;
 }
 
