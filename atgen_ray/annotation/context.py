@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.records import Annotation, DeadLetter, Progress
@@ -77,6 +77,29 @@ class AnnotationContext:
     def _budget(self, limit: Scope) -> float | None:
         stopping = self.config.stopping
         return stopping.dollars if limit == "run" else stopping.dollars_per_round
+
+
+@dataclass(frozen=True)
+class SuspectLetter(DeadLetter):
+    """An example that seems to have commanded its label `text`. A router may pass it to people."""
+
+    text: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def is_confirmed(label: Annotation) -> bool:
+    """Return whether a label may be shown to a model as a worked example: its example passed a
+    probe, or people or the data set gave the label, and the example never was suspect.
+    """
+    told: Mapping[str, Any] | None = label.provenance
+    probed = False
+    while told:
+        if told.get("suspect") or told.get("doubt"):
+            return False
+        probed |= told.get("probe") == "passed"
+        told = told.get("first")
+    known = label.annotator == "dataset" or label.annotator.startswith("human/")
+    return probed or known
 
 
 class Annotator(Protocol):

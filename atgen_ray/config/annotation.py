@@ -173,7 +173,9 @@ class LLMAnnotatorConfig(Section):
         default_factory=list, description="Worked examples shown before every question"
     )
     shots: NonNegativeInt = Field(
-        0, description="Labelled examples of earlier rounds shown before every question"
+        0,
+        description="Labelled examples of earlier rounds shown before every question, of those "
+        "that a person labelled or that passed a probe",
     )
     max_output_tokens: PositiveInt = Field(
         512, description="Longest answer in tokens, with its reasoning"
@@ -199,6 +201,18 @@ class LLMAnnotatorConfig(Section):
     )
     checks: ChecksConfig = Field(default_factory=ChecksConfig)
     repair: bool = Field(True, description="Ask once more where the answer fails the checks")
+    probe: Literal["suspects", "all", "off"] = Field(
+        "suspects",
+        description="Ask the model for a known answer beside an example, which it fails to give "
+        "where the example commands it: suspects: where a label looks commanded, and for those to "
+        "be shown as `shots`; all: for every example, one more request each; off: never",
+    )
+    suspects: Literal["auto", "bury", "people", "keep"] = Field(
+        "auto",
+        description="An example that seems to have commanded its label: bury makes it a dead "
+        "letter; people passes it to the people of the router; auto: people where there are some, "
+        "else bury; keep: the label counts, but is never shown to a model",
+    )
 
     @field_validator("output_schema")
     @classmethod
@@ -226,6 +240,12 @@ class RemoteAnnotatorConfig(LLMAnnotatorConfig):
         "price, within a day",
     )
     base_url: str | None = Field(None, description="Another endpoint that speaks the same protocol")
+    structured: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Answers without an output_schema come as JSON that the provider enforces, so "
+        "that nothing can stand beside the label; auto: with the models that are known to do it at "
+        "the provider itself",
+    )
     api_key_file: Changeable[str | None] = Field(
         None, description="File that holds the key; null: the environment variable"
     )

@@ -76,7 +76,7 @@ DECIDED = {
         "on_stop in_doubt",
         "guidelines examples shots max_output_tokens temperature votes agreement output_schema "
         "output_field "
-        "checks repair model mode base_url type recovery",
+        "checks repair probe suspects structured model mode base_url type recovery",
     ),
     "ChecksConfig": (
         "",
@@ -88,13 +88,13 @@ DECIDED = {
         "on_stop in_doubt",
         "guidelines examples shots max_output_tokens temperature votes agreement output_schema "
         "output_field "
-        "checks repair model mode base_url type",
+        "checks repair probe suspects structured model mode base_url type",
     ),
     "ModelAnnotatorConfig": (
         "price_per_label",
         "guidelines examples shots max_output_tokens temperature votes agreement output_schema "
         "output_field "
-        "checks repair type model engine",
+        "checks repair probe suspects type model engine",
     ),
     "PluginAnnotatorConfig": (
         "price_per_label",

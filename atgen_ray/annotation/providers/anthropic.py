@@ -71,9 +71,9 @@ class _Anthropic:
         }
         if config.temperature is not None:
             body["temperature"] = min(1.0, config.temperature)
-        if config.output_schema is not None:
+        if prompt.schema is not None:
             body["output_config"] = {
-                "format": {"type": "json_schema", "schema": config.output_schema}
+                "format": {"type": "json_schema", "schema": prompt.schema}
             }
         return body
 

@@ -68,8 +68,8 @@ class _OpenAI:
         body = {"model": config.model, "messages": turns, limit: config.max_output_tokens}
         if config.temperature is not None:
             body["temperature"] = config.temperature
-        if config.output_schema is not None:
-            schema = {"name": "label", "schema": config.output_schema, "strict": True}
+        if prompt.schema is not None:
+            schema = {"name": "label", "schema": prompt.schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
