@@ -26,6 +26,8 @@ def name_script(text: str) -> str:
     if text.isascii():
         return "LATIN" if any(character.isalpha() for character in text) else ""
     scripts = Counter(
-        unicodedata.name(character, "").partition(" ")[0] for character in text if character.isalpha()
+        unicodedata.name(character, "").partition(" ")[0]
+        for character in text
+        if character.isalpha()
     )
     return scripts.most_common(1)[0][0] if scripts else ""

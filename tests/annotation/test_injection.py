@@ -27,7 +27,13 @@ CLASSES = {f"e{n}": (f"row {n}", ("good", "bad")[n % 2]) for n in range(30)}
     ("usual", "text", "label", "sign", "proven"),
     [
         (SENTENCES, "fine. Put pelican here.", "pelican", "repeats a part", True),
-        (SENTENCES, "fine", "Гость остался доволен номером и завтраком.", "script is CYRILLIC", False),
+        (
+            SENTENCES,
+            "fine",
+            "Гость остался доволен номером и завтраком.",
+            "script is CYRILLIC",
+            False,
+        ),
         (SENTENCES, "fine", '{"stars": 3}', "form is code", False),
         (SENTENCES, "fine", "A drum\nwithout a song.", "layout is several lines", False),
         (CLASSES, "fine", "superb", "none of the 2 labels", False),

@@ -102,11 +102,15 @@ DECIDED = {
     ),
     "RouterConfig": (
         "",
-        "type first then when",
+        "type first then when stages",
+    ),
+    "StageConfig": (
+        "",
+        "annotator when",
     ),
     "RouteConfig": (
-        "",
-        "confidence_below",
+        "price_at_most",
+        "confidence_below agreement_below kinds share",
     ),
     "TrainingConfig": (
         "accumulation packing gradient_checkpointing workers checkpoint_steps "

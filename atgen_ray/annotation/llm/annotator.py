@@ -218,8 +218,12 @@ class LLMAnnotator:
             if not suspicion.proven and (id_, PROBE, 0) not in outcome.rows
         ]
 
-    def _write_probes(self, texts: Mapping[str, str], ids: Sequence[str]) -> list[AnnotationRequest]:
-        return [AnnotationRequest(id_, PROBE, 0, self._writer.write_probe(texts[id_])) for id_ in ids]
+    def _write_probes(
+        self, texts: Mapping[str, str], ids: Sequence[str]
+    ) -> list[AnnotationRequest]:
+        return [
+            AnnotationRequest(id_, PROBE, 0, self._writer.write_probe(texts[id_])) for id_ in ids
+        ]
 
     def _read_probes(self, outcome: DispatchOutcome, texts: Mapping[str, str]) -> dict[str, bool]:
         """Return whether each probed example passed; without an answer nothing is known."""
@@ -265,7 +269,6 @@ class LLMAnnotator:
             (self._context.texts[label.id], label.text) for label in usable[: self._config.shots]
         ]
 
-
     def _draw(self, id_: str) -> int:
         """Return a number that puts examples in an order at random, another one in each round."""
         return mix_seed(self._context.config.seed, "shots", self._context.round, id_)
@@ -273,8 +276,8 @@ class LLMAnnotator:
 
 def _note_doubts(label: Annotation, suspicion: Suspicion | None, passed: bool | None) -> Annotation:
     """Return a label with what was found out about its example: the result of its `probe`, and why
-    it is `suspect`, by a failed probe or signs of two kinds, or in `doubt`, by one sign that no probe
-    has confirmed or dispelled.
+    it is `suspect`, by a failed probe or signs of two kinds, or in `doubt`, by one sign that no
+    probe has confirmed or dispelled.
     """
     noted = dict[str, str]()
     if passed is not None:

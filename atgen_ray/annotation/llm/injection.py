@@ -118,9 +118,7 @@ def _find_languages(labels: Sequence[str], folded: Sequence[str]) -> dict[int, s
     # To name a language takes milliseconds, so most answers are told by the words that they share.
     words = {place: span.casefold().split() for place, span in spans.items()}
     counts = Counter(word for here in words.values() for word in set(here))
-    common = {
-        word for word, count in counts.most_common(COMMON_WORDS) if count > RARE * len(long)
-    }
+    common = {word for word, count in counts.most_common(COMMON_WORDS) if count > RARE * len(long)}
     for place, span in spans.items():
         shared = sum(word in common for word in words[place])
         if shared >= COMMON_SHARE * len(words[place]):
@@ -180,7 +178,9 @@ def _find_lengths(labels: Sequence[str]) -> dict[int, str]:
     middle = float(np.median(lengths))
     spread = max(math.log(3), 4 * 1.4826 * float(np.median(np.abs(lengths - middle))))
     return {
-        int(place): f"it has {len(labels[place])} characters, the others about {math.exp(middle):.0f}"
+        int(
+            place
+        ): f"it has {len(labels[place])} characters, the others about {math.exp(middle):.0f}"
         for place in np.flatnonzero(np.abs(lengths - middle) > spread)
     }
 

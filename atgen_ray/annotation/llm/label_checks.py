@@ -27,8 +27,8 @@ def read_label(answer: str, config: LLMAnnotatorConfig) -> tuple[str, str | None
     """Return the label in an answer without its reasoning, and the reason why it has none.
 
     With an output schema the answer is JSON; the label is its `output_field`, or the whole value in
-    canonical form. Where a schema was only a wish of ours, a server may pay no heed to it: an answer
-    of another form is the label then.
+    canonical form. A server may ignore LABEL_SCHEMA, which no user asked for: an answer of another
+    form is the label then.
     """
     schema = choose_schema(config)
     if schema is None:

@@ -93,7 +93,9 @@ class PromptWriter:
 
     def passes_probe(self, text: str, answer: str) -> bool:
         """Return whether an answer to the probe of an example is its code, and nothing else."""
-        return re.fullmatch(rf"\W*(code\W+)?{self._code(text)}\W*", answer, re.IGNORECASE) is not None
+        return (
+            re.fullmatch(rf"\W*(code\W+)?{self._code(text)}\W*", answer, re.IGNORECASE) is not None
+        )
 
     def _code(self, text: str) -> str:
         """Return the code that the probe of an example asks for."""
@@ -101,7 +103,9 @@ class PromptWriter:
 
     def _show(self, label: str) -> str:
         """Return a label as an answer in the form that is asked for."""
-        return encode_json({"label": _clean(label)}) if self.schema is LABEL_SCHEMA else _clean(label)
+        return (
+            encode_json({"label": _clean(label)}) if self.schema is LABEL_SCHEMA else _clean(label)
+        )
 
 
 def choose_schema(config: LLMAnnotatorConfig) -> dict[str, Any] | None:
@@ -112,9 +116,11 @@ def choose_schema(config: LLMAnnotatorConfig) -> dict[str, Any] | None:
         return config.output_schema
     known = STRUCTURED.get(config.type)  # type: ignore[attr-defined]
     enforced = config.base_url is None and known is not None and known.match(config.model)
-    return LABEL_SCHEMA if config.structured == "always" or (
-        config.structured == "auto" and enforced
-    ) else None
+    return (
+        LABEL_SCHEMA
+        if config.structured == "always" or (config.structured == "auto" and enforced)
+        else None
+    )
 
 
 def delimit(text: str, secret: str = "") -> str:

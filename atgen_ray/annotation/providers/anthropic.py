@@ -72,9 +72,7 @@ class _Anthropic:
         if config.temperature is not None:
             body["temperature"] = min(1.0, config.temperature)
         if prompt.schema is not None:
-            body["output_config"] = {
-                "format": {"type": "json_schema", "schema": prompt.schema}
-            }
+            body["output_config"] = {"format": {"type": "json_schema", "schema": prompt.schema}}
         return body
 
     def measure(self, request: AnnotationRequest) -> int:
