@@ -61,11 +61,12 @@ def _read_people(folder: RunFolder, file: Path, opinions: list[Opinion]) -> dict
     """Return the labels in a file by example; those of examples without a label are left out."""
     ids = sorted({opinion.example_id for opinion in opinions})
     rows = folder.read_rows("pool.parquet", ids, ["id", "text"]) if ids else []
-    by_input = {row["text"]: row["id"] for row in rows}
-    found = {}
+    by_input = {str(row["text"]): str(row["id"]) for row in rows}
+    known = set(ids)
+    found = dict[str, str]()
     for label in read_labels(file, f"--labels is '{file}'"):
         id_ = label.id if label.id is not None else by_input.get(label.input or "")
-        if id_ in by_input.values():
+        if id_ is not None and id_ in known:
             found[id_] = label.text
     return found
 
@@ -84,7 +85,8 @@ def _choose_people(config: RunConfig, labels: list[Annotation]) -> tuple[dict[st
         sample = f"{len(given)} labels of people, a random share of {share:g}"
     else:
         sample = (
-            f"{len(given)} labels of people, of examples that were passed on to them: the others are "
-            f"better, by how much is unknown (annotator.when.share, or --labels FILE)"
+            f"{len(given)} labels of people, of examples that were passed on to them: the models "
+            f"are better on the others, by how much is unknown (annotator.when.share, or --labels "
+            f"FILE)"
         )
     return {label.id: label.text for label in given}, sample
