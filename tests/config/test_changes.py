@@ -214,3 +214,18 @@ def test_what_another_type_of_annotator_has_does_not_open_it() -> None:
     now = dump_config(parse_config(TREE | {"annotator": {"type": "dataset"}}))
     changes = [*find_changes(dump_config(parse_config(dict(TREE))), now, RunConfig)]
     assert not all(change.allowed for change in changes)
+
+
+def test_the_settings_of_a_stage_change_like_those_of_an_annotator() -> None:
+    def configure(**settings: object) -> dict[str, object]:
+        stages = [
+            {"annotator": OPENAI | {"votes": 2, "temperature": 0.7} | settings},
+            {"annotator": "human"},
+        ]
+        return dump_config(parse_config(TREE | {"annotator": {"type": "router", "stages": stages}}))
+
+    for setting, value, allowed in (("timeout_seconds", 9.0, True), ("votes", 3, False)):
+        changes = [*find_changes(configure(), configure(**{setting: value}), RunConfig)]
+        assert [(change.key, change.allowed) for change in changes] == [
+            (f"annotator.stages.0.annotator.{setting}", allowed)
+        ]
