@@ -205,3 +205,13 @@ def test_a_schema_is_sent_to_those_who_are_known_to_take_it(
 ) -> None:
     config = configure(provider, kind, "sync", model=model, base_url=base_url).annotator
     assert (choose_schema(config) is LABEL_SCHEMA) is enforced
+
+
+def test_a_run_that_goes_on_compares_with_the_answers_before_it_ended(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    desk = Desk(provider, tmp_path, configure(provider, "openai", "sync"), make_rows())
+    desk.annotate()
+    labels, dead = desk.annotate(ids=["e000", "i0"])  # the others have their labels
+    assert set(labels) == {"e000"}
+    assert set(dead) == {"i0"}

@@ -125,7 +125,10 @@ def stages(**settings: Any) -> dict[str, Any]:
             },
             "annotator.first.base_url is",
         ),
-        ({"annotator": stages(base_url="http://10.0.0.1")}, "annotator.stages.1.annotator.base_url"),
+        (
+            {"annotator": stages(base_url="http://10.0.0.1")},
+            "annotator.stages.1.annotator.base_url",
+        ),
         ({"annotator": stages(api_key_file="/etc/shadow")}, "annotator.stages.1.annotator.api_key"),
     ],
 )

@@ -13,7 +13,7 @@ from atgen_ray.annotation.llm.dispatcher import BillingPolicy, DispatchOutcome, 
 from atgen_ray.annotation.llm.error_policy import Timeouts
 from atgen_ray.annotation.llm.injection import Suspicion, find_suspicions
 from atgen_ray.annotation.llm.label_checks import find_fault, read_label
-from atgen_ray.annotation.llm.prompts import PromptWriter
+from atgen_ray.annotation.llm.prompts import JUDGED, PromptWriter
 from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord
 from atgen_ray.annotation.llm.voting import count_votes
 from atgen_ray.annotation.providers.base import ParsedResponse, Provider
@@ -90,7 +90,7 @@ class LLMAnnotator:
             outcome = self._dispatcher.answer(more)
             limit = limit or outcome.limit
             votes = self._read_votes(outcome, by_id)
-        suspicions = self._find_suspicions(by_id, votes)
+        suspicions = self._find_suspicions(by_id, votes, outcome)
         passed = self._read_probes(outcome, by_id)
         # An example with unsent requests and no label is neither labelled nor dead: a budget ran
         # out, and it may be requested in a later round.
@@ -138,7 +138,9 @@ class LLMAnnotator:
             if vote.fault is not None and vote.answer is not None
         ]
 
-    def _read_votes(self, outcome: DispatchOutcome, texts: dict[str, str]) -> dict[str, list[Vote]]:
+    def _read_votes(
+        self, outcome: DispatchOutcome, texts: Mapping[str, str]
+    ) -> dict[str, list[Vote]]:
         """Return the last answer to each vote that was answered or failed for good, by example."""
         votes: dict[str, dict[int, Vote]] = defaultdict(dict)
         for (id_, vote, _), row in sorted(outcome.rows.items()):  # a repair follows what it mends
@@ -214,7 +216,7 @@ class LLMAnnotator:
             return []
         return [
             id_
-            for id_, suspicion in self._find_suspicions(texts, votes).items()
+            for id_, suspicion in self._find_suspicions(texts, votes, outcome).items()
             if not suspicion.proven and (id_, PROBE, 0) not in outcome.rows
         ]
 
@@ -239,21 +241,38 @@ class LLMAnnotator:
         return found
 
     def _find_suspicions(
-        self, texts: Mapping[str, str], votes: Mapping[str, Sequence[Vote]]
+        self,
+        texts: Mapping[str, str],
+        votes: Mapping[str, Sequence[Vote]],
+        outcome: DispatchOutcome,
     ) -> dict[str, Suspicion]:
-        """Return the examples whose labels look commanded, beside those of the round and of earlier
-        rounds.
+        """Return the examples whose labels look commanded, beside all answers of the round and
+        labels of earlier rounds.
         """
-        answers = {}
-        for id_, text in texts.items():
-            if good := [vote for vote in votes[id_] if vote.fault is None]:
-                answers[id_] = (text, self._elect(good)[0].label)
-        earlier = [
+        answers = self._elect_all(texts, votes)
+        # Examples of the round that were labelled before a kill: their texts are not at hand.
+        done = {
+            id_: ""
+            for id_, _, _ in sorted(outcome.rows)
+            if id_ not in texts and not id_.startswith(JUDGED)
+        }
+        earlier = [*self._elect_all(done, self._read_votes(outcome, done)).values()]
+        earlier += [
             (self._context.texts[label.id], label.text)
             for label in self._context.labeled[-COMPARED:]
             if label.annotator == self.name and not label.provenance.get("suspect")
         ]
         return find_suspicions(answers, earlier)
+
+    def _elect_all(
+        self, texts: Mapping[str, str], votes: Mapping[str, Sequence[Vote]]
+    ) -> dict[str, tuple[str, str]]:
+        """Return text and elected label of each example that has a usable answer."""
+        found = {}
+        for id_, text in texts.items():
+            if good := [vote for vote in votes[id_] if vote.fault is None]:
+                found[id_] = (text, self._elect(good)[0].label)
+        return found
 
     def _explain(self, votes: list[Vote]) -> str:
         """Return the reasons why no vote was usable, as one line."""
