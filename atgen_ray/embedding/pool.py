@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FOLDER = "embeddings"
 EMBEDDING_SCHEMA = pa.schema([("content", pa.string()), ("embedding", pa.list_(pa.float32()))])
+HASHES = pa.large_string()  # of the hashes of a whole pool, which may be over 2 GiB
 ROWS_PER_FILE = 20_000
 SECTION_BYTES = 1 << 27  # texts that one pass over Ray Data embeds: those that are held at once
 
@@ -59,7 +60,7 @@ def _find_new(folder: RunFolder) -> "tuple[npt.NDArray[np.bool_], int, int]":
 
     contents = pa.chunked_array(
         [
-            part["content"].combine_chunks()
+            part["content"].combine_chunks().cast(HASHES)
             for part in folder.scan_table("pool.parquet", ["content"])
         ]
     )
@@ -126,9 +127,9 @@ def load_embeddings(folder: RunFolder, contents: "pa.ChunkedArray | Sequence[str
     import numpy as np
 
     if not isinstance(contents, pa.ChunkedArray):
-        contents = pa.chunked_array([pa.array(contents, pa.string())])
+        contents = pa.chunked_array([pa.array(contents, HASHES)])
     # Where each vector stands in the files, one after the other, and the vectors in that order.
-    found = pc.index_in(contents, _read_contents(folder))
+    found = pc.index_in(contents.cast(HASHES), _read_contents(folder))
     if found.null_count:
         raise KeyError(contents.filter(found.is_null())[0].as_py())
     places = found.to_numpy()
@@ -167,7 +168,7 @@ def _read_contents(folder: RunFolder) -> pa.ChunkedArray:
     """Return the content hashes of all vectors, in the order of the files."""
     schema = EMBEDDING_SCHEMA.empty_table().select(["content"])
     tables = [folder.read_table(path, ["content"]) for path in folder.list(FOLDER)]
-    return pa.concat_tables([schema, *tables])["content"]
+    return pa.concat_tables([schema, *tables])["content"].cast(HASHES)
 
 
 def read_embeddings(folder: RunFolder) -> pa.Table:

@@ -46,7 +46,7 @@ from atgen_ray.runs.metrics_table import collect_rows
 from atgen_ray.runs.provenance import list_versions, write_provenance
 from atgen_ray.runs.round_model import RoundModel
 from atgen_ray.runs.shared_cache import open_embedding_cache, share_embeddings
-from atgen_ray.runs.state import RunState
+from atgen_ray.runs.state import RunState, check_pool_size
 from atgen_ray.runs.stopping import SELECTED, find_stop
 from atgen_ray.runs.stored_selection import read_examples, read_vectors
 from atgen_ray.runs.takeover import take_over
@@ -170,6 +170,7 @@ class Controller:
             seed = self._config.seed if data.seed is None else data.seed
             folder = self._folder
             pool = open_split(data, prompt, "pool", seed, progress)
+            check_pool_size(self._config, pool.size)
             test = None
             if data.test is not None:
                 test = build_split(data, prompt, "test", seed, progress)

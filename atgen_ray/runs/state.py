@@ -5,9 +5,11 @@ resumed run decides as the first attempt did.
 """
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +17,7 @@ import pyarrow.compute as pc
 
 from atgen_ray.config import RunConfig, read_source
 from atgen_ray.config.selection import add_needs
-from atgen_ray.core.errors import OutputMissingError
+from atgen_ray.core.errors import OutputMissingError, UserError
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import Annotation, Progress
 from atgen_ray.core.stored import Stored
@@ -28,6 +30,18 @@ from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.ledger import read_cost
 from atgen_ray.store.run_folder import RunFolder
+
+MOST_CANDIDATES = 80_000_000  # ids of 24 letters that one Arrow array holds, whose limit is 2 GiB
+
+
+def check_pool_size(config: RunConfig, rows: int) -> None:
+    """Raise UserError for a pool of more examples than can be candidates at once."""
+    if rows > MOST_CANDIDATES and config.selection.candidates is None:
+        raise UserError(
+            f"selection.candidates is null and data.pool has {rows:,} examples, expected at most "
+            f"{MOST_CANDIDATES:,} candidates in a round: set selection.candidates (drawn anew in "
+            f"each round), or data.limit"
+        )
 
 
 def explain_missing(run: str, round: int, step: str, path: str) -> str:
@@ -112,22 +126,31 @@ class RunState:
             if (at or 0) < round
         }
         closed = pa.array(unwanted, pa.string())
+        limit = self._config.selection.candidates
+        if limit is None:
+            return pa.concat_arrays([pa.array([], pa.string()), *self._scan_open(closed)])
+        # Drawn as they are read, so that a limit holds for memory too.
+        places = itertools.count()
+        drawn = heapq.nsmallest(
+            limit,
+            zip(
+                (id_.as_py() for ids in self._scan_open(closed) for id_ in ids),
+                places,
+                strict=False,
+            ),
+            lambda pair: mix_seed(self._config.seed, "candidates", round, pair[0]),
+        )
+        if next(places) <= limit:
+            drawn.sort(key=itemgetter(1))  # all of them, in the order of the pool
+        return pa.array([id_ for id_, _ in drawn], pa.string())
+
+    def _scan_open(self, closed: pa.StringArray) -> Iterator[pa.StringArray]:
+        """Yield the ids of the pool that may be selected and are not in `closed`, in its order."""
         exclude = self._config.data.duplicates.action == "exclude"
-        chunks = [pa.array([], pa.string())]
         for part in self.scan_pool("id", "duplicate_of"):
             if exclude:
                 part = part.filter(pc.is_null(part["duplicate_of"]))
-            chunks += part["id"].filter(pc.invert(pc.is_in(part["id"], closed))).chunks
-        open_ids = pa.concat_arrays(chunks)
-        limit = self._config.selection.candidates
-        if limit is None or len(open_ids) <= limit:
-            return open_ids
-        drawn = heapq.nsmallest(
-            limit,
-            (id_.as_py() for id_ in open_ids),
-            lambda id_: mix_seed(self._config.seed, "candidates", round, id_),
-        )
-        return pa.array(drawn, pa.string())
+            yield from part["id"].filter(pc.invert(pc.is_in(part["id"], closed))).chunks
 
     def shortlist(self, round: int) -> pa.StringArray:
         """Return those of `candidates` that the strategy of `round` sees: all, unless a shortlist
