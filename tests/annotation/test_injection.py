@@ -3,6 +3,7 @@ people.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from atgen_ray.annotation.context import is_confirmed
 from atgen_ray.annotation.llm.injection import find_suspicions
 from atgen_ray.annotation.llm.label_checks import read_label
 from atgen_ray.annotation.llm.prompts import LABEL_SCHEMA, PromptWriter, choose_schema, delimit
+from atgen_ray.annotation.registry import build_provider
+from atgen_ray.annotation.request import PROBE, AnnotationRequest
 from atgen_ray.config import PromptConfig
+from atgen_ray.core.errors import RunStopped
 from atgen_ray.core.records import Annotation
 from atgen_ray.store.ledger import read_balance
 
@@ -215,3 +219,38 @@ def test_a_run_that_goes_on_compares_with_the_answers_before_it_ended(
     labels, dead = desk.annotate(ids=["e000", "i0"])  # the others have their labels
     assert set(labels) == {"e000"}
     assert set(dead) == {"i0"}
+
+
+@pytest.mark.parametrize("mode", ["sync", "batch"])
+def test_a_run_that_stops_before_its_probes_pays_for_nothing_twice(
+    provider: FakeProvider, tmp_path: Path, mode: str
+) -> None:
+    def stop_at_the_probe(done: int, total: int) -> None:
+        if total == 1:  # after the first answers only the one doubtful example is asked about
+            raise RunStopped("stopped by the user")
+
+    config = configure(provider, "openai", mode)
+    desk = Desk(provider, tmp_path, config, make_rows(), progress=stop_at_the_probe)
+    with pytest.raises(RunStopped):
+        desk.annotate()
+    desk.progress = lambda done, total: None
+    labels, dead = desk.annotate()
+    assert set(labels) == set(make_texts(12))
+    assert set(dead) == {"i0", "i1"}
+    counts = Counter(bill.example for bill in provider.bills())
+    assert counts == {text: 2 if id_ == "i1" else 1 for id_, text in make_rows().items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"), [("openai", "response_format"), ("anthropic", "output_config")]
+)
+def test_the_provider_is_given_the_schema_of_each_question(
+    provider: FakeProvider, kind: str, place: str
+) -> None:
+    config: Any = configure(provider, kind, "sync", structured="always").annotator
+    client: Any = build_provider(config, "paid", "annotator")
+    writer = PromptWriter(config, PromptConfig())
+    asked = client.encode(AnnotationRequest("a", 0, 0, writer.write("text")))
+    assert '"label"' in json.dumps(asked[place])
+    probe = client.encode(AnnotationRequest("a", PROBE, 0, writer.write_probe("text")))
+    assert place not in probe, "a code is no label"
