@@ -135,6 +135,10 @@ def measure(
         "prompts_that_show_commands": sum(
             any(each in commands for each in shown) for _, shown in asked
         ),
+        "prompts_that_show_obeyed": sum(
+            any(each in commands and model.obeys(each, False) for each in shown)
+            for _, shown in asked
+        ),
         "prompts_with_shots": sum(bool(shown) for _, shown in asked),
     }
 
@@ -143,8 +147,8 @@ def tabulate(report: list[dict[str, Any]]) -> str:
     kinds = sorted(report[0]["recall_by_kind"])
     lines = [
         f"| task | model | probe | {' | '.join(kinds)} | all | harmless turned away "
-        f"| probes a row | prompts that show a command |",
-        "| " + " | ".join(["---"] * (len(kinds) + 7)) + " |",
+        f"| probes a row | prompts that show a command | one that is obeyed |",
+        "| " + " | ".join(["---"] * (len(kinds) + 8)) + " |",
     ]
     for row in report:
         shares = [f"{row['recall_by_kind'].get(kind, float('nan')):.2f}" for kind in kinds]
@@ -152,7 +156,8 @@ def tabulate(report: list[dict[str, Any]]) -> str:
             f"| {row['task']} | {row['model']} | {row['probe']} | {' | '.join(shares)} | "
             f"{row['recall']:.2f} of {row['obeyed']} | {row['harmless_turned_away']:.3f} of "
             f"{row['harmless']} | {row['probes_a_row']:.2f} | "
-            f"{row['prompts_that_show_commands']} of {row['prompts_with_shots']} |"
+            f"{row['prompts_that_show_commands']} of {row['prompts_with_shots']} | "
+            f"{row['prompts_that_show_obeyed']} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -187,6 +187,13 @@ class RunConfig(Section):
                 f"{key}.votes is {annotator.votes}, expected 2 or more: their agreement is the "
                 f"confidence"
             )
+        people = (each for _, each in list_annotators(self.annotator))
+        if annotator.suspects == "people" and not any(
+            isinstance(each, HumanAnnotatorConfig) for each in people
+        ):
+            raise ValueError(
+                f"{key}.suspects is 'people', expected a router whose last stage is human, or 'bury'"
+            )
         if isinstance(annotator, RemoteAnnotatorConfig):
             find_price(annotator, key)
 

@@ -19,7 +19,7 @@ from atgen_ray.annotation.llm.prompts import LABEL_SCHEMA, PromptWriter, choose_
 from atgen_ray.annotation.registry import build_provider
 from atgen_ray.annotation.request import PROBE, AnnotationRequest
 from atgen_ray.config import PromptConfig
-from atgen_ray.core.errors import RunStopped
+from atgen_ray.core.errors import RunStopped, UserError
 from atgen_ray.core.records import Annotation
 from atgen_ray.store.ledger import read_balance
 
@@ -254,3 +254,8 @@ def test_the_provider_is_given_the_schema_of_each_question(
     assert '"label"' in json.dumps(asked[place])
     probe = client.encode(AnnotationRequest("a", PROBE, 0, writer.write_probe("text")))
     assert place not in probe, "a code is no label"
+
+
+def test_suspects_go_to_people_only_where_there_are_some(provider: FakeProvider) -> None:
+    with pytest.raises(UserError, match=r"annotator.suspects is 'people', expected a router"):
+        configure(provider, "openai", "sync", suspects="people")
