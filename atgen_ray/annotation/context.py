@@ -115,6 +115,29 @@ def _describe_wait(state: dict[str, Any]) -> str | None:
     return f"{state['provider']}: {', '.join(parts)}" if parts else None
 
 
+@dataclass(frozen=True)
+class SuspectLetter(DeadLetter):
+    """An example that seems to have commanded its label `text`. A router may pass it to people."""
+
+    text: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def is_confirmed(label: Annotation) -> bool:
+    """Return whether a label may be shown to a model as a worked example: its example passed a
+    probe, or people or the data set gave the label, and the example never was suspect.
+    """
+    told: Mapping[str, Any] | None = label.provenance
+    probed = False
+    while told:
+        if told.get("suspect") or told.get("doubt"):
+            return False
+        probed |= told.get("probe") == "passed"
+        told = told.get("first")
+    known = label.annotator == "dataset" or label.annotator.startswith("human/")
+    return probed or known
+
+
 class Annotator(Protocol):
     """Labels examples. The journal keeps every label, so none is requested twice."""
 

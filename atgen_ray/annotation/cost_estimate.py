@@ -21,6 +21,7 @@ from atgen_ray.config import (
     RunConfig,
     list_annotators,
 )
+from atgen_ray.config.annotation import Successor
 from atgen_ray.config.prices import Price, find_price
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.money import to_nano
@@ -59,8 +60,8 @@ def estimate_annotation(
     there are any. Otherwise prompt tokens are counted with the annotator's tokenizer, or with the
     target model's, which comes within a few per cent of a provider's own on English; an answer is
     as long as the worked examples, or `ASSUMED` tokens. `dollars_at_most` is what the ledger would
-    reserve before the first answer: all repairs, the longest answers, and every example for a
-    router's second annotator.
+    reserve before the first answer: all repairs and probes, the longest answers, and every example
+    for all stages of a router.
     """
     dollars = 0.0
     at_most = 0.0
@@ -70,8 +71,8 @@ def estimate_annotation(
     output_tokens = 0
     output_at_most = 0
     basis = "a fixed price for each label"
-    # The first annotator labels everything. A router's second one adds to the upper bound alone,
-    # because nobody knows yet how many labels it will be asked for.
+    # The first annotator labels everything. The other stages of a router add to the upper bound
+    # alone, because nobody knows yet how many labels they will be asked for.
     for index, (key, annotator) in enumerate(list_annotators(config.annotator)):
         if not isinstance(annotator, LLMAnnotatorConfig):
             people = annotator.overlap if isinstance(annotator, HumanAnnotatorConfig) else 1
@@ -79,17 +80,17 @@ def estimate_annotation(
             dollars += annotator.price_per_label * labels * people * (index == 0)
             continue
         lengths = _expect_lengths(config, annotator, key, texts, journal)
-        asked = labels * annotator.votes
-        answers = 1 + annotator.repair
+        asked = labels * (annotator.votes + (annotator.probe == "all"))
+        most = labels * (annotator.votes * (1 + annotator.repair) + (annotator.probe != "off"))
         if isinstance(annotator, ModelAnnotatorConfig):
-            at_most += annotator.price_per_label * asked * answers
+            at_most += annotator.price_per_label * most
             dollars += annotator.price_per_label * asked * (index == 0)
         elif isinstance(annotator, RemoteAnnotatorConfig):
             prices = {mode: find_price(annotator, key, mode) for mode in modes}
             at_most += _dollars(
                 prices[annotator.mode],
-                asked * answers * lengths.prompt_at_most,
-                asked * answers * annotator.max_output_tokens,
+                most * lengths.prompt_at_most,
+                most * annotator.max_output_tokens,
             )
             if index == 0:
                 modes = {
@@ -124,7 +125,9 @@ def check_budget(config: RunConfig, texts: Sequence[str]) -> None:
     """
     if not texts:
         return
-    worst = _price_label(config, min(texts, key=lambda text: len(text.encode("utf-8", "replace"))))
+    key, annotator = list_annotators(config.annotator)[0]  # the others may never be asked
+    shortest = min(texts, key=lambda text: len(text.encode("utf-8", "replace")))
+    worst = price_label(config, key, annotator, shortest)
     budgets = {
         "dollars": config.stopping.dollars,
         "dollars_per_round": config.stopping.dollars_per_round,
@@ -137,11 +140,10 @@ def check_budget(config: RunConfig, texts: Sequence[str]) -> None:
             )
 
 
-def _price_label(config: RunConfig, text: str) -> int:
-    """Return the most that a label of `text` by the first annotator can cost, without repairs, in
-    billionths of a dollar.
+def price_label(config: RunConfig, key: str, annotator: Successor, text: str) -> int:
+    """Return the most that a label of `text` by the annotator at `key` can cost, without repairs
+    and probes, in billionths of a dollar.
     """
-    key, annotator = list_annotators(config.annotator)[0]
     if isinstance(annotator, RemoteAnnotatorConfig):
         bounds = CostBounds(annotator, find_price(annotator, key), find_counter(annotator, key))
         prompt = PromptWriter(annotator, config.prompt).write(text)

@@ -30,7 +30,9 @@ def build_judge(context: AnnotationContext) -> JudgeFn | None:
     guidelines = "\n\n".join(filter(None, (INSTRUCTIONS, judge.guidelines)))
     # A verdict must contain a digit unless the user gives a pattern, because it is a grade.
     checks = judge.checks.model_copy(update={"regex": judge.checks.regex or r".*\d.*"})
-    judge = judge.model_copy(update={"guidelines": guidelines, "checks": checks})
+    # Answers of the target model are graded whatever they say, and each for itself.
+    kept = {"suspects": "keep", "probe": "off"}
+    judge = judge.model_copy(update={"guidelines": guidelines, "checks": checks, **kept})
     config = context.config.model_copy(update={"prompt": PromptConfig()})
 
     def ask(materials: Sequence[str]) -> list[str]:

@@ -18,8 +18,8 @@ from atgen_ray.annotation.providers.gemini import GeminiBatch, GeminiChat
 from atgen_ray.annotation.providers.mistral import MistralBatch, MistralChat
 from atgen_ray.annotation.providers.openai import OpenAIBatch, OpenAIChat
 from atgen_ray.annotation.router import Router
-from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig
-from atgen_ray.config.annotation import ModelAnnotatorConfig
+from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig, list_annotators
+from atgen_ray.config.annotation import LLMAnnotatorConfig, ModelAnnotatorConfig
 from atgen_ray.config.plugins import ANNOTATOR_PLUGINS, PLUGIN
 from atgen_ray.config.prices import find_price
 from atgen_ray.core.money import to_nano
@@ -79,10 +79,28 @@ def build_remote(
         bounds=bounds,
     )
     provider = build_provider(config, context.config.name, key)
-    name = f"{provider.name}/{config.model}"
+    name = name_stage(f"{provider.name}/{config.model}", config, context.config, key)
     return LLMAnnotator(
         config, context, provider, billing, timeouts or build_timeouts(config), name
     )
+
+
+def name_stage(name: str, config: LLMAnnotatorConfig, run: RunConfig, key: str) -> str:
+    """Return the name of the annotator at `key`, with a number where earlier stages of a router ask
+    the same model: the request log tells annotators by their names.
+    """
+    keys = [each for each, _ in list_annotators(run.annotator)]
+    before = list_annotators(run.annotator)[: keys.index(key)] if key in keys else []
+    model = _name_model(config)
+    same = sum(
+        isinstance(each, LLMAnnotatorConfig) and _name_model(each) == model for _, each in before
+    )
+    return f"{name}#{same + 1}" if same else name
+
+
+def _name_model(config: LLMAnnotatorConfig) -> tuple[str, str]:
+    model: Any = config.model  # type: ignore[attr-defined]
+    return config.type, model if isinstance(model, str) else model.id  # type: ignore[attr-defined]
 
 
 def build_local(config: ModelAnnotatorConfig, context: AnnotationContext, key: str) -> LLMAnnotator:
@@ -101,7 +119,7 @@ def build_local(config: ModelAnnotatorConfig, context: AnnotationContext, key: s
         provider,
         billing,
         Timeouts(outage=60.0, lookup=0.0),
-        f"model/{config.model.id}",
+        name_stage(f"model/{config.model.id}", config, context.config, key),
     )
 
 

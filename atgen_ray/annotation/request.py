@@ -1,6 +1,7 @@
 """Request to an annotating model: its prompt, and the key that its answer is stored under."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from atgen_ray.core.hashing import hash_text
 from atgen_ray.core.strict_json import encode_json
@@ -9,13 +10,19 @@ Turn = tuple[str, str]  # role and text
 
 Key = tuple[str, int, int]  # example, vote, repair
 
+PROBE = -1  # in place of a vote: a question that finds out whether the example commands the model
+
 
 @dataclass(frozen=True)
 class Prompt:
-    """Prompt of one request: a system turn, worked examples, and the question as the last turn."""
+    """Prompt of one request: a system turn, worked examples, and the question as the last turn.
+
+    `schema` is the JSON schema of its answer, None for plain text.
+    """
 
     system: str
     turns: tuple[Turn, ...]
+    schema: dict[str, Any] | None = None
 
     @property
     def hash(self) -> str:
@@ -40,8 +47,9 @@ class Prompt:
 
 @dataclass(frozen=True)
 class AnnotationRequest:
-    """One question: vote number `vote` on an example. `repair` is 1 where an earlier answer was
-    unusable. `output_limit` is the longest answer in tokens; None: as the configuration says.
+    """One question: vote number `vote` on an example, or a PROBE. `repair` is 1 where an earlier
+    answer was unusable. `output_limit` is the longest answer in tokens; None: as the configuration
+    says.
     """
 
     example_id: str

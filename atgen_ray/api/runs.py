@@ -290,6 +290,33 @@ class Run:
 
         return import_file(self.name, *self.place, Path(file))
 
+    @without_traceback
+    def calibrate(
+        self, labels: Location | None = None, *, quality: float = 0.95, match: float = 1.0
+    ) -> dict[str, Any]:
+        """Compare the annotating models of the run with people.
+
+        Args:
+            labels: labels of people as .jsonl, .csv or .parquet with `text` and `id` or `input`;
+                default: those that the run has.
+            quality: share of right labels that is wanted.
+            match: F1 of the words from which on two labels say the same; at 1 only case and white
+                space may differ.
+
+        Returns:
+            `sample` (what was compared, in words), `quality`, and `annotators`: a list with
+            `annotator`, `labels`, `compared`, `right`, `accuracy` with its 95% interval from `low`
+            to `high`, `threshold` (the confidence from which on labels have that quality, or None)
+            and `kept` (the share of labels with that confidence).
+
+        Raises:
+            UserError: a file that cannot be read, or no labels of people.
+        """
+        from atgen_ray.runs.calibration import calibrate_run
+
+        file = None if labels is None else Path(labels)
+        return calibrate_run(self.name, *self.place, file, quality, match)
+
     def __repr__(self) -> str:
         return f"Run({self.name!r}, storage={self.storage!r})"
 

@@ -1,4 +1,4 @@
-"""Commands `atgen-ray runs`: list, show, stop, retry, export and import."""
+"""Commands `atgen-ray runs`: list, show, stop, retry, export, import and calibrate."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from atgen_ray.api.runs import open_run
 from atgen_ray.cli.options import AsJson, RunName, Storage, console
 from atgen_ray.core.errors import printable
 
-app = typer.Typer(no_args_is_help=True, help="List, show, stop, retry and export runs.")
+app = typer.Typer(no_args_is_help=True, help="List, show, stop, retry, export and calibrate runs.")
 
 
 @app.command("list")
@@ -133,3 +133,47 @@ def import_run(
     )
     for refusal in found["refused"]:
         typer.echo(f"row {refusal['place'] + 1}: {refusal['reason']}")
+
+
+@app.command("calibrate")
+def calibrate_run(
+    name: RunName,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Labels of people as .jsonl, .csv or .parquet: id or input, text.",
+            show_default="those in the run",
+        ),
+    ] = None,
+    quality: Annotated[float, typer.Option(help="Share of right labels that is wanted.")] = 0.95,
+    match: Annotated[
+        float, typer.Option(help="F1 of the words from which two labels say the same.")
+    ] = 1.0,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the annotating models of a run with people: how often each is right, and from which
+    confidence on its labels are as good as wanted.
+    """
+    found = open_run(name, storage=storage).calibrate(labels, quality=quality, match=match)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    table = Table(
+        "annotator", "labels", "compared", "right", "accuracy", "threshold", "kept", box=None,
+        pad_edge=False,
+    )  # fmt: skip
+    for row in found["annotators"]:
+        shown = "-"
+        if row["compared"]:
+            shown = f"{row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        threshold = "-" if row["threshold"] is None else f"{row['threshold']:.2f}"
+        counts = (str(row[key]) for key in ("labels", "compared", "right"))
+        table.add_row(printable(row["annotator"]), *counts, shown, threshold, f"{row['kept']:.0%}")
+    typer.echo(f"compared with {printable(found['sample'])}")
+    console.print(table)
+    typer.echo(
+        f"threshold: the confidence from which on at least {quality:.0%} of the labels are right, "
+        f"with 95% certainty"
+    )

@@ -1,6 +1,7 @@
 """Sections of the configuration for annotators: who labels the query batch."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
     PositiveInt,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from atgen_ray.config.data import Shot
@@ -179,7 +181,9 @@ class LLMAnnotatorConfig(Section):
         default_factory=list, description="Worked examples shown before every question"
     )
     shots: NonNegativeInt = Field(
-        0, description="Labelled examples of earlier rounds shown before every question"
+        0,
+        description="Labelled examples of earlier rounds shown before every question, of those "
+        "that a person labelled or that passed a probe",
     )
     max_output_tokens: Changeable[PositiveInt] = Field(
         512, description="Longest answer in tokens, with its reasoning"
@@ -207,6 +211,18 @@ class LLMAnnotatorConfig(Section):
     )
     checks: ChecksConfig = Field(default_factory=ChecksConfig)
     repair: bool = Field(True, description="Ask once more where the answer fails the checks")
+    probe: Literal["suspects", "all", "off"] = Field(
+        "suspects",
+        description="Ask the model for a known answer beside an example, which it fails to give "
+        "where the example commands it: suspects: where a label looks commanded, and for those to "
+        "be shown as `shots`; all: for every example, one more request each; off: never",
+    )
+    suspects: Literal["auto", "bury", "people", "keep"] = Field(
+        "auto",
+        description="An example that seems to have commanded its label: bury makes it a dead "
+        "letter; people passes it to the people of the router; auto: people where there are some, "
+        "else bury; keep: the label counts, but is never shown to a model",
+    )
 
     @field_validator("output_schema")
     @classmethod
@@ -260,6 +276,12 @@ class RemoteAnnotatorConfig(LLMAnnotatorConfig):
         "price, within a day",
     )
     base_url: str | None = Field(None, description="Another endpoint that speaks the same protocol")
+    structured: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Answers without an output_schema come as JSON that the provider enforces, so "
+        "that nothing can stand beside the label; auto: with the models that are known to do it at "
+        "the provider itself",
+    )
     api_key_file: Changeable[str | None] = Field(
         None, description="File that holds the key; null: the environment variable"
     )
@@ -524,32 +546,123 @@ Successor = (
 )
 
 
+Kind = Literal["unsure", "sure", "disputed", "failed", "suspect"]
+
+
 class RouteConfig(Section):
-    """Which labels are not good enough."""
+    """Which examples a stage of a router is asked for, by what the stages before it said."""
 
     confidence_below: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.7, description="The second annotator labels what the first is less sure of"
+        0.7, description="A label is unsure when its annotator's votes agree less"
     )
+    agreement_below: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.7,
+        description="The labels of two or more stages are disputed when the mean F1 of their words "
+        "is lower",
+    )
+    price_at_most: Changeable[NonNegativeFloat | None] = Field(
+        None,
+        description="Dollars that a label of this stage may cost at most, without a second answer; "
+        "dearer examples are left to the next stages; null: any price",
+    )
+    kinds: list[Kind] | None = Field(
+        None,
+        description="Examples that the stage is asked for: unsure or sure of the last label, "
+        "disputed by the stages, failed without a label, or suspect of commanding it; null: "
+        "unsure, disputed, failed, and suspect where the stage is people",
+    )
+    share: Fraction = Field(
+        0.0,
+        description="Share of all examples, drawn at random, that the stage is asked for besides, "
+        "so that `atgen-ray runs calibrate` can tell how good the other labels are",
+    )
+
+
+class StageConfig(Section):
+    """One stage of a router."""
+
+    annotator: Successor = Field(
+        discriminator="type",
+        description="Who labels; all but the last are language models. Or its type alone: human",
+    )
+    when: RouteConfig = Field(default_factory=RouteConfig)
+
+    @field_validator("annotator", mode="before")
+    @classmethod
+    def _type_alone(cls, value: Any) -> Any:
+        return name_annotator(value)
 
 
 class RouterConfig(Section):
-    """A first annotator, and a second one for what the first is not sure of."""
+    """Stages of annotators, each of which labels what the stages before it leave to it; `first`,
+    `then` and `when` are the short form of two stages.
+    """
 
     type: Literal["router"] = Field(
-        description="router: a second annotator labels what the first is not sure of"
+        description="router: further annotators label what the first is not sure of"
     )
-    first: AnyLLMAnnotatorConfig = Field(
-        discriminator="type", description="The first annotator, with votes of 2 or more"
+    first: AnyLLMAnnotatorConfig | None = Field(
+        None, discriminator="type", description="The first annotator, with votes of 2 or more"
     )
-    then: Successor = Field(
-        discriminator="type", description="The second annotator, or its type alone: human"
+    then: Successor | None = Field(
+        None, discriminator="type", description="The second annotator, or its type alone: human"
     )
     when: RouteConfig = Field(default_factory=RouteConfig)
+    stages: list[StageConfig] = Field(
+        default_factory=list,
+        description="Two or more annotators in the place of first, then and when",
+    )
 
     @field_validator("first", "then", mode="before")
     @classmethod
     def _type_alone(cls, value: Any) -> Any:
         return name_annotator(value)
+
+    @model_validator(mode="after")
+    def _has_stages(self) -> "RouterConfig":
+        """Check that there is one form, and that people and data sets come last."""
+        short = {"first": self.first, "then": self.then}
+        if self.stages:
+            given = [name for name in (*short, "when") if name in self.model_fields_set]
+            if given:
+                raise ValueError(
+                    f"annotator.stages is given beside annotator.{given[0]}, expected one of them"
+                )
+            if len(self.stages) < 2:
+                raise ValueError("annotator.stages holds 1 stage, expected 2 or more")
+            for key, annotator, _ in self.list_stages()[:-1]:
+                if not isinstance(annotator, LLMAnnotatorConfig):
+                    raise ValueError(
+                        f"{key}.type is {annotator.type!r}, expected a language model: people, "
+                        f"data sets and plug-ins come last"
+                    )
+        for name, given_annotator in short.items():
+            if not self.stages and given_annotator is None:
+                raise ValueError(
+                    f"key 'annotator.{name}' is missing, expected an annotator, or "
+                    f"annotator.stages in its place"
+                )
+        return self
+
+    def list_stages(self) -> list[tuple[str, Successor, RouteConfig]]:
+        """Return the annotators in the order in which they are asked, each with its key and what it
+        is asked for; the first one is asked for everything.
+        """
+        if self.first is not None and self.then is not None:
+            return [
+                ("annotator.first", self.first, self.when),
+                ("annotator.then", self.then, self.when),
+            ]
+        return [
+            (f"annotator.stages.{place}.annotator", stage.annotator, stage.when)
+            for place, stage in enumerate(self.stages)
+        ]
+
+    @property
+    def weighs_confidence(self) -> bool:
+        """Return whether a stage depends on the confidence of the first one."""
+        later = [when.kinds for _, _, when in self.list_stages()[1:]]
+        return any(kinds is None or "unsure" in kinds for kinds in later)
 
 
 AnnotatorConfig = (
@@ -562,7 +675,17 @@ AnnotatorConfig = (
 
 
 def list_annotators(config: AnnotatorConfig) -> list[tuple[str, Successor]]:
-    """Return the annotators in `config` with their keys; a router has two."""
+    """Return the annotators in `config` with their keys; a router has one for each stage."""
     if isinstance(config, RouterConfig):
-        return [("annotator.first", config.first), ("annotator.then", config.then)]
+        return [(key, annotator) for key, annotator, _ in config.list_stages()]
     return [("annotator", config)]
+
+
+def list_stored(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the annotator in a run's configuration as the journal has it, and those of the stages
+    of a router; it need not be valid any more.
+    """
+    annotator = config.get("annotator") or {}
+    stages = [stage.get("annotator") for stage in annotator.get("stages") or []]
+    parts = [annotator, annotator.get("first"), annotator.get("then"), *stages]
+    return [part for part in parts if part]

@@ -29,9 +29,13 @@ def find_changes(
 ) -> Iterator[Change]:
     """Yield every setting that differs between two configurations, which are plain data.
 
-    `section` is their model, if any. A list counts as one setting, and so does a value that
-    `section` does not know.
+    `section` is their model, if any. A list counts as one setting, unless it has as many sections
+    as before, and so does a value that `section` does not know.
     """
+    if section and isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for place, (old, new) in enumerate(zip(before, now, strict=True)):
+            yield from find_changes(old, new, section, f"{key}.{place}", allowed)
+        return
     if not (isinstance(before, dict) and isinstance(now, dict)):
         if before != now:
             yield Change(key, before, now, allowed)

@@ -146,7 +146,7 @@ def _explain(
     elif is_union(field.annotation):
         expected = f"expected {type_name(field.annotation)}"
     elif kind == "literal_error":
-        expected += _nearest_only(str(detail["input"]), get_args(field.annotation))
+        expected += _nearest_only(str(detail["input"]), _list_choices(field.annotation))
     return f"{key} is {show_value(key, detail['input'])}, {expected}"
 
 
@@ -179,6 +179,16 @@ def _closest(name: str, names: Iterable[str]) -> str | None:
 
 def _likeness(name: str, other: str) -> float:
     return difflib.SequenceMatcher(None, name, other).ratio()
+
+
+def _list_choices(annotation: Any) -> tuple[str, ...]:
+    """Return the texts of a Literal, also of one within a list or a union."""
+    parts = get_args(annotation)
+    return tuple(
+        text
+        for part in parts
+        for text in ((part,) if isinstance(part, str) else _list_choices(part))
+    )
 
 
 def _nearest_only(name: str, choices: tuple[str, ...]) -> str:

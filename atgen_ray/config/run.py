@@ -18,6 +18,7 @@ from atgen_ray.config.annotation import (
     HumanAnnotatorConfig,
     LLMAnnotatorConfig,
     RemoteAnnotatorConfig,
+    RouterConfig,
     list_annotators,
 )
 from atgen_ray.config.data import DataConfig, PromptConfig
@@ -184,10 +185,20 @@ class RunConfig(Section):
                 f"{key}.output_field is {annotator.output_field!r}, expected a property of the "
                 f"schema{hint}"
             )
-        if key == "annotator.first" and annotator.votes < 2:
+        router = self.annotator if isinstance(self.annotator, RouterConfig) else None
+        first = key in ("annotator.first", "annotator.stages.0.annotator")
+        if first and router and router.weighs_confidence and annotator.votes < 2:
             raise ValueError(
                 f"{key}.votes is {annotator.votes}, expected 2 or more: their agreement is the "
                 f"confidence"
+            )
+        people = (each for _, each in list_annotators(self.annotator))
+        if annotator.suspects == "people" and not any(
+            isinstance(each, HumanAnnotatorConfig) for each in people
+        ):
+            raise ValueError(
+                f"{key}.suspects is 'people', expected a router whose last stage is human, or "
+                f"'bury'"
             )
         if isinstance(annotator, RemoteAnnotatorConfig):
             find_price(annotator, key)

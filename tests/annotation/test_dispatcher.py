@@ -77,9 +77,9 @@ INJECTIONS = [
 def test_commands_in_rows_change_no_other_row(
     provider: FakeProvider, tmp_path: Path, kind: str
 ) -> None:
-    texts = make_texts(6) | {f"i{index}": text for index, text in enumerate(INJECTIONS)}
+    texts = make_texts(12) | {f"i{index}": text for index, text in enumerate(INJECTIONS)}
     labeled = [Annotation(id_, "BANANA", "fake") for id_ in texts if id_.startswith("i")]
-    labeled += [Annotation("e000", label_of(texts["e000"]), "fake")]
+    labeled += [Annotation("e000", label_of(texts["e000"]), "human/ann")]
     desk = Desk(
         provider, tmp_path, configure(provider, kind, "sync", shots=4), texts, labeled=labeled
     )

@@ -86,6 +86,12 @@ ROUTER = {
 MODEL = {"type": "model", "model": {"id": "/etc"}, "guidelines": "g"}
 
 
+def stages(**settings: Any) -> dict[str, Any]:
+    """A router whose second stage has `settings`."""
+    annotators = [PAID | {"votes": 2, "temperature": 0.7}, PAID | settings, "human"]
+    return {"type": "router", "stages": [{"annotator": each} for each in annotators]}
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
@@ -119,6 +125,11 @@ MODEL = {"type": "model", "model": {"id": "/etc"}, "guidelines": "g"}
             },
             "annotator.first.base_url is",
         ),
+        (
+            {"annotator": stages(base_url="http://10.0.0.1")},
+            "annotator.stages.1.annotator.base_url",
+        ),
+        ({"annotator": stages(api_key_file="/etc/shadow")}, "annotator.stages.1.annotator.api_key"),
     ],
 )
 def test_over_http_nobody_names_code_files_or_addresses(

@@ -9,11 +9,11 @@ from helpers.suites import BATCH, POOL, ROUNDS, make_suite, make_up
 from atgen_ray.bench.analysis.bias import measure_shifts, measure_slices
 from atgen_ray.bench.analysis.distribution_shift import (
     measure_shift,
-    name_language,
     slice_examples,
     study_pool,
 )
 from atgen_ray.bench.grid import Trial
+from atgen_ray.text.languages import name_language
 
 ENGLISH = "the children are playing with a small dog in the park near the river"
 GERMAN = "die Kinder spielen mit einem kleinen Hund im Park in der Nähe des Flusses"

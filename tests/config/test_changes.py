@@ -71,50 +71,50 @@ DECIDED = {
         "type guidelines mode overlap adjudicate_below drafts",
     ),
     "OpenAIAnnotatorConfig": (
-        "max_output_tokens reasoning_effort thinking_tokens api_key_file price concurrency "
+        "max_output_tokens reasoning_effort thinking_tokens api_key_file price tokenizer concurrency "
         "timeout_seconds outage_minutes poll_seconds batch_hours "
         "shard_rows "
         "on_stop in_doubt",
         "guidelines examples shots temperature votes agreement output_schema "
         "output_field "
-        "checks repair model mode base_url type recovery extra_body extra_headers dialect api_version",
+        "checks repair probe suspects structured model mode base_url type recovery extra_body extra_headers dialect api_version",
     ),
     "ChecksConfig": (
         "",
         "min_chars max_chars regex refusals custom",
     ),
     "AnthropicAnnotatorConfig": (
-        "max_output_tokens reasoning_effort thinking_tokens api_key_file price concurrency "
+        "max_output_tokens reasoning_effort thinking_tokens api_key_file price tokenizer concurrency "
         "timeout_seconds outage_minutes poll_seconds batch_hours "
         "shard_rows "
         "on_stop in_doubt prompt_cache",
         "guidelines examples shots temperature votes agreement output_schema "
         "output_field "
-        "checks repair model mode base_url type extra_body extra_headers",
+        "checks repair probe suspects structured model mode base_url type extra_body extra_headers",
     ),
     "MistralAnnotatorConfig": (
-        "max_output_tokens reasoning_effort thinking_tokens api_key_file price concurrency "
+        "max_output_tokens reasoning_effort thinking_tokens api_key_file price tokenizer concurrency "
         "timeout_seconds outage_minutes poll_seconds batch_hours "
         "shard_rows "
         "on_stop in_doubt",
         "guidelines examples shots temperature votes agreement output_schema "
         "output_field "
-        "checks repair model mode base_url type extra_body extra_headers",
+        "checks repair probe suspects structured model mode base_url type extra_body extra_headers",
     ),
     "GeminiAnnotatorConfig": (
-        "max_output_tokens reasoning_effort thinking_tokens api_key_file price concurrency "
+        "max_output_tokens reasoning_effort thinking_tokens api_key_file price tokenizer concurrency "
         "timeout_seconds outage_minutes poll_seconds batch_hours "
         "shard_rows "
         "on_stop in_doubt",
         "guidelines examples shots temperature votes agreement output_schema "
         "output_field "
-        "checks repair model mode base_url type extra_body extra_headers",
+        "checks repair probe suspects structured model mode base_url type extra_body extra_headers",
     ),
     "ModelAnnotatorConfig": (
         "price_per_label max_output_tokens",
         "guidelines examples shots temperature votes agreement output_schema "
         "output_field "
-        "checks repair type model engine",
+        "checks repair probe suspects type model engine",
     ),
     "PluginAnnotatorConfig": (
         "price_per_label",
@@ -122,11 +122,15 @@ DECIDED = {
     ),
     "RouterConfig": (
         "",
-        "type first then when",
+        "type first then when stages",
+    ),
+    "StageConfig": (
+        "",
+        "annotator when",
     ),
     "RouteConfig": (
-        "",
-        "confidence_below",
+        "price_at_most",
+        "confidence_below agreement_below kinds share",
     ),
     "TrainingConfig": (
         "accumulation packing gradient_checkpointing workers checkpoint_steps "
@@ -230,3 +234,18 @@ def test_what_another_type_of_annotator_has_does_not_open_it() -> None:
     now = dump_config(parse_config(TREE | {"annotator": {"type": "dataset"}}))
     changes = [*find_changes(dump_config(parse_config(dict(TREE))), now, RunConfig)]
     assert not all(change.allowed for change in changes)
+
+
+def test_the_settings_of_a_stage_change_like_those_of_an_annotator() -> None:
+    def configure(**settings: object) -> dict[str, object]:
+        stages = [
+            {"annotator": OPENAI | {"votes": 2, "temperature": 0.7} | settings},
+            {"annotator": "human"},
+        ]
+        return dump_config(parse_config(TREE | {"annotator": {"type": "router", "stages": stages}}))
+
+    for setting, value, allowed in (("timeout_seconds", 9.0, True), ("votes", 3, False)):
+        changes = [*find_changes(configure(), configure(**{setting: value}), RunConfig)]
+        assert [(change.key, change.allowed) for change in changes] == [
+            (f"annotator.stages.0.annotator.{setting}", allowed)
+        ]

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from atgen_ray.annotation.human.resolution import CLOSED, HumanAnswer, Resolution, resolve
 from atgen_ray.config import HumanAnnotatorConfig
+from atgen_ray.config.annotation import list_stored
 from atgen_ray.core.errors import UserError
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, tasks
@@ -26,8 +27,7 @@ class TaskConflictError(UserError):
 
 def find_human(config: Mapping[str, Any]) -> HumanAnnotatorConfig | None:
     """Return the human annotator in a run's configuration as the journal has it, or None."""
-    annotator = config.get("annotator") or {}
-    for part in (annotator, annotator.get("then") or {}):
+    for part in list_stored(config):
         if part.get("type") == "human":
             return HumanAnnotatorConfig.model_validate(part)
     return None

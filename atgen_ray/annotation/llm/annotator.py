@@ -6,22 +6,18 @@ from the same log.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from atgen_ray.annotation.context import AnnotationContext
+from atgen_ray.annotation.context import AnnotationContext, SuspectLetter, is_confirmed
 from atgen_ray.annotation.llm.dispatcher import BillingPolicy, DispatchOutcome, RequestDispatcher
 from atgen_ray.annotation.llm.error_policy import Timeouts
-from atgen_ray.annotation.llm.label_checks import (
-    find_fault,
-    follows_injection,
-    looks_like_injection,
-    read_label,
-)
-from atgen_ray.annotation.llm.prompts import PromptWriter
+from atgen_ray.annotation.llm.injection import Suspicion, find_suspicions
+from atgen_ray.annotation.llm.label_checks import find_fault, read_label
+from atgen_ray.annotation.llm.prompts import JUDGED, PromptWriter
 from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord
 from atgen_ray.annotation.llm.voting import count_votes
 from atgen_ray.annotation.providers.base import ParsedResponse, Provider
-from atgen_ray.annotation.request import AnnotationRequest
+from atgen_ray.annotation.request import PROBE, AnnotationRequest
 from atgen_ray.config import LLMAnnotatorConfig
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.money import NANO
@@ -32,6 +28,7 @@ REPAIR = (
     "Your earlier answer to this example could not be used: {fault}. Answer again, with the "
     "label alone."
 )
+COMPARED = 1000  # labels of earlier rounds that those of a round are compared with
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,9 @@ class LLMAnnotator:
             context.warn,
             context.report,
         )
-        self._writer = PromptWriter(config, context.config.prompt, self._choose_shots())
+        created = context.journal.run(context.lease.run).created
+        secret = f"{context.lease.run}@{created!r}:{context.round}"
+        self._writer = PromptWriter(config, context.config.prompt, self._choose_shots(), secret)
 
     def annotate_batch(
         self, ids: Sequence[str], texts: Sequence[str]
@@ -88,13 +87,17 @@ class LLMAnnotator:
             for id_, text in by_id.items()
             for vote in range(self._config.votes)
         ]
-        outcome = self._dispatcher.answer(requests)
+        probes = self._write_probes(by_id, self._choose_probed(ids))
+        outcome = self._dispatcher.answer(requests + probes)
         limit = outcome.limit
         votes = self._read_votes(outcome, by_id)
-        if repairs := self._write_repairs(by_id, votes):
-            outcome = self._dispatcher.answer(repairs)
+        repairs = self._write_repairs(by_id, votes)
+        if more := repairs + self._write_probes(by_id, self._choose_doubted(by_id, votes, outcome)):
+            outcome = self._dispatcher.answer(more)
             limit = limit or outcome.limit
             votes = self._read_votes(outcome, by_id)
+        suspicions = self._find_suspicions(by_id, votes, outcome)
+        passed = self._read_probes(outcome, by_id)
         # An example with unsent requests and no label is neither labelled nor dead: a budget ran
         # out, and it may be requested in a later round.
         unsent = [
@@ -108,9 +111,12 @@ class LLMAnnotator:
         )
         for id_ in ids:
             if good := [vote for vote in votes[id_] if vote.fault is None]:
-                labels.append(
-                    self._choose_label(id_, by_id[id_], good, votes[id_], dollars[id_] / NANO)
-                )
+                label = self._choose_label(id_, good, votes[id_], dollars[id_] / NANO)
+                label = _note_doubts(label, suspicions.get(id_), passed.get(id_))
+                if label.provenance.get("suspect") and self._config.suspects != "keep":
+                    dead.append(_bury(label))
+                else:
+                    labels.append(label)
             elif votes[id_] and id_ not in waiting:
                 dead.append(DeadLetter(id_, "annotation", self._explain(votes[id_])))
         left = set(ids) - {label.id for label in labels} - {dead_letter.id for dead_letter in dead}
@@ -138,11 +144,13 @@ class LLMAnnotator:
             if vote.fault is not None and vote.answer is not None
         ]
 
-    def _read_votes(self, outcome: DispatchOutcome, texts: dict[str, str]) -> dict[str, list[Vote]]:
+    def _read_votes(
+        self, outcome: DispatchOutcome, texts: Mapping[str, str]
+    ) -> dict[str, list[Vote]]:
         """Return the last answer to each vote that was answered or failed for good, by example."""
         votes: dict[str, dict[int, Vote]] = defaultdict(dict)
         for (id_, vote, _), row in sorted(outcome.rows.items()):  # a repair follows what it mends
-            if id_ in texts and row.state in ("answered", "refused", "lost"):
+            if vote != PROBE and id_ in texts and row.state in ("answered", "refused", "lost"):
                 earlier = votes[id_].get(vote)
                 if row.state == "answered" or earlier is None:
                     votes[id_][vote] = self._check_response(row, texts[id_])
@@ -159,13 +167,6 @@ class LLMAnnotator:
         if not answer.text.strip() and answer.finish == "stop":
             return Vote(row, "", "it is empty", answer)
         label, fault = read_label(answer.text, self._config)
-        if (
-            answer.finish == "stop"
-            and fault is None
-            and looks_like_injection(text)
-            and follows_injection(text, label)
-        ):
-            fault = "the label repeats what the example commands"
         fault = (
             fault
             if answer.finish == "stop" and fault
@@ -174,15 +175,12 @@ class LLMAnnotator:
         return Vote(row, label, fault, answer)
 
     def _choose_label(
-        self, id_: str, text: str, good: list[Vote], all_: list[Vote], dollars: float
+        self, id_: str, good: list[Vote], all_: list[Vote], dollars: float
     ) -> Annotation:
         """Return the label that the usable votes `good` elect; `all_` are all votes of the
         example.
         """
-        winner, confidence = count_votes(
-            [vote.label for vote in good], self._config.votes, self._config.agreement
-        )
-        chosen = good[winner]
+        chosen, confidence = self._elect(good)
         tokens = [(vote.row.prompt_tokens or 0, vote.row.output_tokens or 0) for vote in all_]
         provenance = {
             "model": (chosen.row.response or {}).get("model") or self.name,
@@ -195,11 +193,92 @@ class LLMAnnotator:
             "confidence": round(confidence, 4) if self._config.votes > 1 else None,
             "repaired": chosen.row.key[2] > 0,
         }
-        if looks_like_injection(text):
-            provenance["suspect"] = True
         if chosen.answer and chosen.answer.reasoning:
             provenance["reasoning"] = chosen.answer.reasoning
         return Annotation(id_, chosen.label, self.name, dollars, provenance)
+
+    def _elect(self, good: Sequence[Vote]) -> tuple[Vote, float]:
+        """Return the vote that wins among usable ones, and the confidence in it."""
+        winner, confidence = count_votes(
+            [vote.label for vote in good], self._config.votes, self._config.agreement
+        )
+        return good[winner], confidence
+
+    def _choose_probed(self, ids: Sequence[str]) -> Sequence[str]:
+        """Return the examples to probe beside their first votes: all, or as many as there are to be
+        worked examples, so that later rounds have some that passed.
+        """
+        count = {"all": len(ids), "suspects": self._config.shots, "off": 0}[self._config.probe]
+        return sorted(ids, key=lambda id_: (self._draw(id_), id_))[:count]
+
+    def _choose_doubted(
+        self,
+        texts: Mapping[str, str],
+        votes: Mapping[str, Sequence[Vote]],
+        outcome: DispatchOutcome,
+    ) -> list[str]:
+        """Return the examples whose suspicion a probe is to confirm or to dispel."""
+        if self._config.probe == "off":
+            return []
+        return [
+            id_
+            for id_, suspicion in self._find_suspicions(texts, votes, outcome).items()
+            if not suspicion.proven and (id_, PROBE, 0) not in outcome.rows
+        ]
+
+    def _write_probes(
+        self, texts: Mapping[str, str], ids: Sequence[str]
+    ) -> list[AnnotationRequest]:
+        return [
+            AnnotationRequest(id_, PROBE, 0, self._writer.write_probe(texts[id_])) for id_ in ids
+        ]
+
+    def _read_probes(self, outcome: DispatchOutcome, texts: Mapping[str, str]) -> dict[str, bool]:
+        """Return whether each probed example passed; without an answer nothing is known."""
+        found = dict[str, bool]()
+        for (id_, vote, _), row in outcome.rows.items():
+            if vote == PROBE and id_ in texts and row.state == "answered" and row.response:
+                try:
+                    answer = self._provider.read(row.response)
+                except ValueError:
+                    continue
+                if answer.text.strip() and answer.finish in ("stop", "length"):
+                    found[id_] = self._writer.passes_probe(texts[id_], answer.text)
+        return found
+
+    def _find_suspicions(
+        self,
+        texts: Mapping[str, str],
+        votes: Mapping[str, Sequence[Vote]],
+        outcome: DispatchOutcome,
+    ) -> dict[str, Suspicion]:
+        """Return the examples whose labels look commanded, beside all answers of the round and
+        labels of earlier rounds.
+        """
+        answers = self._elect_all(texts, votes)
+        # Examples of the round that were labelled before a kill: their texts are not at hand.
+        done = {
+            id_: ""
+            for id_, _, _ in sorted(outcome.rows)
+            if id_ not in texts and not id_.startswith(JUDGED)
+        }
+        earlier = [*self._elect_all(done, self._read_votes(outcome, done)).values()]
+        earlier += [
+            (self._context.texts[label.id], label.text)
+            for label in self._context.labeled[-COMPARED:]
+            if label.annotator == self.name and not label.provenance.get("suspect")
+        ]
+        return find_suspicions(answers, earlier)
+
+    def _elect_all(
+        self, texts: Mapping[str, str], votes: Mapping[str, Sequence[Vote]]
+    ) -> dict[str, tuple[str, str]]:
+        """Return text and elected label of each example that has a usable answer."""
+        found = {}
+        for id_, text in texts.items():
+            if good := [vote for vote in votes[id_] if vote.fault is None]:
+                found[id_] = (text, self._elect(good)[0].label)
+        return found
 
     def _explain(self, votes: list[Vote]) -> str:
         """Return the reasons why no vote was usable, as one line."""
@@ -208,21 +287,39 @@ class LLMAnnotator:
         return f"no answer was usable{repaired}: {'; '.join(faults)}"
 
     def _choose_shots(self) -> list[tuple[str, str]]:
-        """Return labelled examples to show in every prompt of the round, without those that look
-        like a prompt injection.
-        """
-        seed = self._context.config.seed
-        usable = [
-            label
-            for label in self._context.labeled
-            if not looks_like_injection(self._context.texts[label.id])
-        ]
-        usable.sort(
-            key=lambda label: (mix_seed(seed, "shots", self._context.round, label.id), label.id)
-        )
+        """Return confirmed labels to show in every prompt of the round, with their examples."""
+        usable = [label for label in self._context.labeled if is_confirmed(label)]
+        usable.sort(key=lambda label: (self._draw(label.id), label.id))
         return [
             (self._context.texts[label.id], label.text) for label in usable[: self._config.shots]
         ]
+
+    def _draw(self, id_: str) -> int:
+        """Return a number that puts examples in an order at random, another one in each round."""
+        return mix_seed(self._context.config.seed, "shots", self._context.round, id_)
+
+
+def _note_doubts(label: Annotation, suspicion: Suspicion | None, passed: bool | None) -> Annotation:
+    """Return a label with what was found out about its example: the result of its `probe`, and why
+    it is `suspect`, by a failed probe or signs of two kinds, or in `doubt`, by one sign that no
+    probe has confirmed or dispelled.
+    """
+    noted = dict[str, str]()
+    if passed is not None:
+        noted["probe"] = "passed" if passed else "failed"
+    if passed is False:
+        noted["suspect"] = "the model followed the example and not the question when it was probed"
+    elif suspicion is not None and suspicion.proven:
+        noted["suspect"] = suspicion.reason
+    elif suspicion is not None and passed is None:
+        noted["doubt"] = suspicion.reason
+    return replace(label, provenance=label.provenance | noted)
+
+
+def _bury(label: Annotation) -> SuspectLetter:
+    """Return the dead letter of an example that seems to have commanded its label."""
+    reason = f"the example seems to command its label: {label.provenance['suspect']}"
+    return SuspectLetter(label.id, "annotation", reason, label.text, label.provenance)
 
 
 def _is_unsent(row: RequestRecord | None) -> bool:

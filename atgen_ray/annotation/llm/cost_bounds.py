@@ -31,7 +31,7 @@ TURN = 16  # tokens around each turn
 SCHEMA = 512  # tokens around a schema of answers
 MERGED = 4  # tokens by which a question may differ inside a prompt from the question by itself
 
-Shared = tuple[str, tuple[Turn, ...]]  # the turns before the question
+Shared = tuple[str, tuple[Turn, ...], str]  # the turns before the question, and the schema
 
 
 class CostBounds:
@@ -43,8 +43,6 @@ class CostBounds:
         """`count` is the model's own tokenizer; None where there is none."""
         self._price = price
         self._longest = config.max_output_tokens
-        schema = config.output_schema
-        self._schema = len(str(schema)) * 2 + SCHEMA if schema else 0
         self._tokenizer = None if count is None else lru_cache(maxsize=65_536)(count)
         self._shared: dict[Shared, int] = {}  # tokens of all but the question
         self._lengths: list[int] = []  # of answers in tokens, sorted
@@ -60,7 +58,9 @@ class CostBounds:
 
     def bound_prompt(self, prompt: Prompt) -> int:
         """Return an upper bound of the prompt's tokens."""
-        bound = prompt.tokens_at_most + self._schema
+        # Providers show the schema to the model.
+        schema = len(str(prompt.schema)) * 2 + SCHEMA if prompt.schema else 0
+        bound = prompt.tokens_at_most + schema
         if not self._prompts_hold:
             return bound
         question = prompt.turns[-1][1]
@@ -70,7 +70,7 @@ class CostBounds:
         if self._tokenizer is None:
             return bound
         texts = [prompt.system, *(text for _, text in prompt.turns)]
-        counted = sum(self._tokenizer(text) + TURN for text in texts) + FRAME + self._schema
+        counted = sum(self._tokenizer(text) + TURN for text in texts) + FRAME + schema
         return min(bound, counted)
 
     def learn(
@@ -138,4 +138,4 @@ class CostBounds:
 
 
 def _share(prompt: Prompt) -> Shared:
-    return prompt.system, prompt.turns[:-1]
+    return prompt.system, prompt.turns[:-1], str(prompt.schema)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from atgen_ray.annotation.llm.prompts import LABEL_SCHEMA, choose_schema
 from atgen_ray.config import ChecksConfig, LLMAnnotatorConfig
 from atgen_ray.config.plugins import CHECKS
 from atgen_ray.core.json_schema import open_validator
@@ -19,15 +20,6 @@ REFUSALS = re.compile(
     r"(can(?:no|['’])?t|unable|not able|won['’]t|help|assist|comply|provide|answer|fulfil)",
     re.IGNORECASE,
 )
-# Text that gives the annotating model instructions (prompt injection).
-COMMANDS = re.compile(
-    r"(?:ignore|disregard|forget|override)\W+(?:\w+\W+){0,4}?(?:above|previous|prior|earlier|instructions?|prompts?|rules|task)"
-    r"|(?:answer|respond|reply|output|print|say|write|return)\W+(?:only|with|exactly|nothing but)\b"
-    r"|you are now\b|new (?:system )?(?:instructions?|prompt|task)\b|system prompt"
-    r"|\bsystem\s*:|<\|(?:im_start|system)\|>"
-    r"|begin example|end example",
-    re.IGNORECASE,
-)
 Check = Callable[[str, str], str | None]
 
 
@@ -35,21 +27,27 @@ def read_label(answer: str, config: LLMAnnotatorConfig) -> tuple[str, str | None
     """Return the label in an answer without its reasoning, and the reason why it has none.
 
     With an output schema the answer is JSON; the label is its `output_field`, or the whole value in
-    canonical form.
+    canonical form. A server may ignore LABEL_SCHEMA, which no user asked for: an answer of another
+    form is the label then.
     """
-    if config.output_schema is None:
+    schema = choose_schema(config)
+    if schema is None:
         return answer, None
     import jsonschema
 
     text = re.sub(r"^```(?:json)?\s*|\s*```$", "", answer.strip())
     try:
         value: Any = json.loads(text)
-        open_validator(config.output_schema).validate(value)
+        open_validator(schema).validate(value)
+        if schema is LABEL_SCHEMA:
+            return value["label"], None
         if config.output_field is not None:
             value = value[config.output_field]
     except ValueError:
-        return answer, "it is not JSON"
+        return answer, None if schema is LABEL_SCHEMA else "it is not JSON"
     except jsonschema.ValidationError as error:
+        if schema is LABEL_SCHEMA:
+            return answer, None
         return answer, f"it does not follow the schema: {error.message[:200]}"
     except (KeyError, TypeError):
         return answer, f"it has no key '{config.output_field}'"
@@ -87,21 +85,3 @@ def find_custom(name: str) -> Check:
         UserError: the check cannot be imported.
     """
     return CHECKS[name]
-
-
-def looks_like_injection(text: str) -> bool:
-    """Return whether an example gives instructions to the annotating model; such an example is
-    never a worked example.
-    """
-    return COMMANDS.search(text) is not None
-
-
-def follows_injection(text: str, label: str) -> bool:
-    """Return whether the label repeats what a command within the example told the model to say."""
-    said = " ".join(label.split()).strip(" .\"'!").casefold()
-    sentences = re.split(r"(?<=[.!?\n])\s+|\n", text)
-    commanded = [index for index, sentence in enumerate(sentences) if COMMANDS.search(sentence)]
-    near = {index + step for index in commanded for step in (0, 1)}
-    return bool(said) and any(
-        said in " ".join(sentences[i].split()).casefold() for i in near if i < len(sentences)
-    )

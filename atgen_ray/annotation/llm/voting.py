@@ -31,3 +31,13 @@ def count_votes(
     means = pairwise_f1(answers).sum(axis=1) / asked
     winner = int(np.argmax(means))
     return winner, float(min(1.0, means[winner]))
+
+
+def measure_agreement(labels: Sequence[str]) -> float:
+    """Return the mean F1 of the words of every two of `labels`, from 0 to 1; 1 for fewer than
+    two.
+    """
+    if len(labels) < 2:
+        return 1.0
+    above = np.triu_indices(len(labels), k=1)
+    return float(pairwise_f1(labels)[above].mean())

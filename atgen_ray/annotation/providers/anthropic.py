@@ -103,8 +103,8 @@ class _Anthropic:
         if config.sent_temperature is not None and (off or not thought):
             body["temperature"] = min(1.0, config.sent_temperature)
         output: dict[str, Any] = {}
-        if config.output_schema is not None:
-            output["format"] = {"type": "json_schema", "schema": config.output_schema}
+        if prompt.schema is not None:
+            output["format"] = {"type": "json_schema", "schema": prompt.schema}
         if config.reasoning_effort not in (None, "none"):
             output["effort"] = config.reasoning_effort
         if output:

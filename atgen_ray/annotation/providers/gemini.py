@@ -103,9 +103,9 @@ class GeminiBatch:
         }
         if config.sent_temperature is not None:
             settings["temperature"] = config.sent_temperature
-        if config.output_schema is not None:
+        if prompt.schema is not None:
             settings["responseMimeType"] = "application/json"
-            settings["responseJsonSchema"] = config.output_schema
+            settings["responseJsonSchema"] = prompt.schema
         if config.thinking_tokens is not None:
             settings["thinkingConfig"] = {"thinkingBudget": config.thinking_tokens}
         elif config.reasoning_effort == "none":

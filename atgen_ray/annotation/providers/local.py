@@ -17,7 +17,7 @@ from atgen_ray.annotation.providers.base import (
     SubmittedShard,
 )
 from atgen_ray.annotation.providers.reasoning import split_reasoning
-from atgen_ray.annotation.request import AnnotationRequest
+from atgen_ray.annotation.request import PROBE, AnnotationRequest
 from atgen_ray.config import ModelAnnotatorConfig, PromptConfig, Shot
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest, Progress
@@ -59,17 +59,18 @@ class LocalModel:
 
     def create(self, shard: Shard) -> SubmittedShard:
         # Votes on one question are samples of one prompt.
-        groups: dict[tuple[str, int], list[tuple[int, str, AnnotationRequest]]] = {}
+        groups: dict[str, list[tuple[int, str, AnnotationRequest]]] = {}
         for attempt in shard.attempts:
-            key = (attempt.request.example_id, attempt.request.repair)
+            id_, vote, repair = attempt.request.key
+            key = f"{id_}-probe" if vote == PROBE else f"{id_}-{repair}"
             groups.setdefault(key, []).append(
                 (attempt.request.vote, attempt.custom_id, attempt.request)
             )
-        requests = {f"{id_}-{repair}": members[0][2] for (id_, repair), members in groups.items()}
+        requests = {key: members[0][2] for key, members in groups.items()}
         outputs = self._generate(requests, shard.hash)
         replies = [
-            self._reply(outputs[f"{id_}-{repair}"], vote, custom_id)
-            for (id_, repair), members in groups.items()
+            self._reply(outputs[key], max(0, vote), custom_id)
+            for key, members in groups.items()
             for vote, custom_id, _ in members
         ]
         return SubmittedShard(shard.hash, tuple(replies))

@@ -108,8 +108,8 @@ class ChatWire:
         }
         if config.sent_temperature is not None:
             body["temperature"] = config.sent_temperature
-        if config.output_schema is not None:
-            schema = {"name": "label", "schema": config.output_schema, "strict": True}
+        if prompt.schema is not None:
+            schema = {"name": "label", "schema": prompt.schema, "strict": True}
             body["response_format"] = (
                 {"type": "json_schema", "json_schema": schema}
                 if dialect.schema == "json_schema"

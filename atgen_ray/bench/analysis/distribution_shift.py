@@ -7,13 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from atgen_ray.reporting.diagnostics import Clusters
 from atgen_ray.selection.kernels.mean_matching import find_width, measure_discrepancy
+from atgen_ray.text.languages import name_language
 
 LEAST = 3  # examples of a slice
 
@@ -106,20 +106,6 @@ def measure_shift(pool: PoolFacts, labeled: Sequence[str]) -> dict[str, float]:
         "vocabulary": _compare_words(pool, labeled),
         "language": _compare_languages(pool, labeled),
     }
-
-
-@cache
-def name_language(text: str) -> str:
-    """Return the language of a text as ISO 639-1, by its character n-grams; `unknown` if it has no
-    letters. Short texts are often taken for a related language.
-    """
-    from langdetect import DetectorFactory, LangDetectException, detect
-
-    DetectorFactory.seed = 0
-    try:
-        return str(detect(text))
-    except LangDetectException:
-        return "unknown"
 
 
 def _stack(ids: Sequence[str], vectors: Vectors) -> npt.NDArray[np.float64]:

@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from atgen_ray.annotation.human.adjudication import count_disputes
 from atgen_ray.annotation.llm.request_log import summarize_requests
 from atgen_ray.config import ServiceConfig
+from atgen_ray.config.annotation import list_stored
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.reporting.generations import Order, read_generations
 from atgen_ray.reporting.plots.curves import STEPS
@@ -127,7 +128,7 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
     round = max((event.round or 0 for event in steps), default=0)
     done = {event.step for event in steps if (event.round or 0) == round}
 
-    human = "human" in _list_types(record.config.get("annotator") or {})
+    human = any(part.get("type") == "human" for part in list_stored(record.config))
     return {
         "section": section,
         "name": name,
@@ -140,8 +141,3 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
         "human": human,
         "undecided": count_disputes(journal, name) if human else 0,
     }
-
-
-def _list_types(annotator: dict[str, Any]) -> set[str]:
-    parts = [annotator, annotator.get("first") or {}, annotator.get("then") or {}]
-    return {str(part.get("type")) for part in parts}

@@ -116,8 +116,10 @@ def _refuse(key: str, value: Any, what: str) -> UserError:
     return UserError(f"{key} is {shown}: a run given over HTTP must not name {what}")
 
 
-def _list_values(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
+def _list_values(tree: dict[str, Any] | list[Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield every value of a tree with its key, those of lists by their place."""
+    pairs = enumerate(tree) if isinstance(tree, list) else tree.items()
+    for name, value in pairs:
         yield f"{prefix}{name}", value
-        if isinstance(value, dict) and name not in FREE:
+        if isinstance(value, dict | list) and name not in FREE:
             yield from _list_values(value, f"{prefix}{name}.")

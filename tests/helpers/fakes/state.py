@@ -12,6 +12,7 @@ from typing import Any
 
 FENCE = re.compile(r"BEGIN EXAMPLE (\w+)\n(.*)\nEND EXAMPLE \1", re.DOTALL)
 COMMAND = re.compile(r"answer only with (\w+)", re.IGNORECASE)
+CODE = re.compile(r"Answer with the code (\w+) alone\.$")
 SETTINGS: dict[str, Any] = {
     "latency": 0.0,  # seconds of every call
     "key": None,  # the only key that is taken; None: any
@@ -151,6 +152,8 @@ def think(system: str, turns: list[dict[str, str]], number: int) -> tuple[str, s
     for text in (*(turn["content"] for turn in turns[:-1]), system, example):
         if command := COMMAND.search(text):
             return command[1], "stop"
+    if code := CODE.search(question):
+        return code[1], "stop"
     mended = "Your earlier answer" in question
     marks = set(re.findall(r"\[\[([\w-]+)\]\]", example))
     label = grade_of(example) if "<answer>" in example else label_of(example)
