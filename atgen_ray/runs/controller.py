@@ -530,9 +530,10 @@ class Controller:
         if len(dead) < FEW_DEAD or len(dead) < limit * picked:
             return
         reason, count = Counter(letter.reason for letter in dead).most_common(1)[0]
+        said = " ".join(reason.split())[:500]
         raise RunPaused(
             f"{len(dead)} of {picked} examples of round {round} got no label, {count} of them "
-            f"because: {reason}. Cure the cause and have them asked again by `atgen-ray runs retry "
+            f"because: {said}. Cure the cause and have them asked again by `atgen-ray runs retry "
             f"{self._config.name}`, or accept it by stopping.dead_letters=null (now {limit:g}); "
             f"then the same command goes on"
         )

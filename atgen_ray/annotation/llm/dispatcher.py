@@ -307,7 +307,9 @@ class RequestDispatcher:
         for attempt in shard.attempts:
             key = attempt.request.key
             reply = by_id.get(attempt.custom_id) or RawResponse(
-                attempt.custom_id, code="no_reply", message="no reply came"
+                attempt.custom_id,
+                code="no_reply" if by_id else "no_replies",
+                message="no reply came",
             )
             action = judge_reply(reply, self._failures[key])
             said = f"{reply.code}: {reply.message}"[:500]

@@ -59,6 +59,7 @@ BATCH_CODES = (
     "expired",
     "canceled",
     "cancelled",
+    "no_replies",
     "overloaded_error",
     "rate_limit_error",
     "rate_limit_exceeded",

@@ -39,25 +39,24 @@ class BatchQueue:
 
 
 class AnswerLength:
-    """Output tokens of the longest answer beyond the number that was asked for (`excess`)."""
+    """Whether the provider keeps to the output tokens that are asked for (`ignored`), and those of
+    the longest answer beyond the most that is ever asked for (`excess`).
+    """
 
     def __init__(self, longest: int | None) -> None:
-        """`longest` is the number that a request asks for at most; None: any."""
+        """`longest` is the most that a request asks for; None: any."""
         self._longest = longest
         self.excess = 0
+        self.ignored = False
         self._warned = False
 
-    @property
-    def ignored(self) -> bool:
-        """Return whether the provider ignores the limit: the longest answer is above it by more
-        than another way of counting the last tokens explains.
-        """
-        return self._longest is not None and self.excess * 10 > self._longest
-
-    def watch(self, tokens: int | None) -> None:
-        """Take note of an answer."""
-        if self._longest is not None and tokens is not None:
-            self.excess = max(self.excess, tokens - self._longest)
+    def watch(self, tokens: int | None, asked: int | None = None) -> None:
+        """Take note of an answer to a request for at most `asked` tokens (None: the most)."""
+        if self._longest is None or tokens is None:
+            return
+        self.excess = max(self.excess, tokens - self._longest)
+        # Another way of counting the last tokens explains a few more.
+        self.ignored |= tokens > 1.1 * (asked or self._longest)
 
     def warn(self, provider: str) -> str | None:
         """Return what the user should know, the first time; None where there is nothing to say."""
