@@ -72,7 +72,7 @@ DECIDED = {
     ),
     "OpenAIAnnotatorConfig": (
         "api_key_file price concurrency timeout_seconds outage_minutes poll_seconds batch_hours "
-        "shard_rows "
+        "shard_rows tokenizer "
         "on_stop in_doubt",
         "guidelines examples shots max_output_tokens temperature votes agreement output_schema "
         "output_field "
@@ -84,7 +84,7 @@ DECIDED = {
     ),
     "AnthropicAnnotatorConfig": (
         "api_key_file price concurrency timeout_seconds outage_minutes poll_seconds batch_hours "
-        "shard_rows "
+        "shard_rows tokenizer "
         "on_stop in_doubt",
         "guidelines examples shots max_output_tokens temperature votes agreement output_schema "
         "output_field "
