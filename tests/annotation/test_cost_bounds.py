@@ -61,7 +61,7 @@ class Model:
         return 7 + sum(self.count(text) + 4 for text in texts)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     lengths=st.lists(
         st.tuples(st.integers(0, 60), st.one_of(st.integers(0, 12), st.integers(0, 300))),
