@@ -122,18 +122,19 @@ class Router:
 
     def _explain(self, stage: Stage, case: Case, text: str) -> str | None:
         """Return why a stage is asked for an example, or None where it is not."""
-        kind, reason = _name_kind(stage, case)
-        if kind not in _list_kinds(stage, case):
+        asked = _list_kinds(stage, case)
+        reasons = [reason for kind, reason in _name_kinds(stage, case).items() if kind in asked]
+        if not reasons:
             seed = self._context.config.seed
             if not is_drawn(seed, stage.key, case.label, stage.when.share):
                 return None
-            reason = "it was drawn at random"
+            reasons = ["it was drawn at random"]
         limit = stage.when.price_at_most
         if limit is not None:
             price = price_label(self._context.config, stage.key, stage.config, text)
             if price > to_nano(limit):
                 return None
-        return reason
+        return " and ".join(reasons)
 
 
 def is_drawn(seed: int, key: str, label: Annotation | None, share: float) -> bool:
@@ -143,24 +144,24 @@ def is_drawn(seed: int, key: str, label: Annotation | None, share: float) -> boo
     return label is not None and mix_seed(seed, "share", key, label.id) < share * EVERY
 
 
-def _name_kind(stage: Stage, case: Case) -> tuple[str, str]:
-    """Return the kind of an example by the conditions of a stage, and the reason in words."""
+def _name_kinds(stage: Stage, case: Case) -> dict[str, str]:
+    """Return the kinds of an example by the conditions of a stage, each with the reason."""
     if isinstance(case.letter, SuspectLetter):
-        return "suspect", case.letter.reason
+        return {"suspect": case.letter.reason}
     if case.label is None:
-        return "failed", case.letter.reason if case.letter else ""
+        return {"failed": case.letter.reason if case.letter else ""}
     when = stage.when
+    found = dict[str, str]()
     confidence = case.label.provenance.get("confidence")
     if confidence is not None and confidence < when.confidence_below:
-        return "unsure", f"confidence {confidence:.2f} is below {when.confidence_below:g}"
+        found["unsure"] = f"confidence {confidence:.2f} is below {when.confidence_below:g}"
     agreement = measure_agreement(case.texts)
     if agreement < when.agreement_below:
-        return (
-            "disputed",
+        found["disputed"] = (
             f"the agreement of {len(case.texts)} annotators, {agreement:.2f}, is below "
-            f"{when.agreement_below:g}",
+            f"{when.agreement_below:g}"
         )
-    return "sure", "every label was asked for"
+    return found or {"sure": "labels that nobody doubts were asked for too"}
 
 
 def _list_kinds(stage: Stage, case: Case) -> Sequence[str]:

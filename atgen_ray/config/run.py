@@ -197,8 +197,7 @@ class RunConfig(Section):
             isinstance(each, HumanAnnotatorConfig) for each in people
         ):
             raise ValueError(
-                f"{key}.suspects is 'people', expected a router whose last stage is human, or "
-                f"'bury'"
+                f"{key}.suspects is 'people', expected a router that ends with people, or 'bury'"
             )
         if isinstance(annotator, RemoteAnnotatorConfig):
             find_price(annotator, key)

@@ -93,6 +93,18 @@ def test_each_stage_is_asked_for_what_the_stages_before_leave(
     assert read_balance(desk.journal, "paid").paid == pytest.approx(paid)
 
 
+def test_an_example_may_be_unsure_and_disputed(provider: FakeProvider, tmp_path: Path) -> None:
+    config = configure_stages(
+        provider,
+        stage(provider, {}, votes=2, temperature=0.7),
+        stage(provider, {}, kind="anthropic", votes=2, temperature=0.7),
+        {"annotator": PEOPLE, "when": {"kinds": ["disputed"], "agreement_below": 1.0}},
+    )
+    labels, _, seen = annotate(Desk(provider, tmp_path, config, {"a": "x [[waver]]", "b": "y"}))
+    assert set(seen) == {"a"}
+    assert labels["b"].annotator == "openai/fake"
+
+
 def test_the_same_model_may_be_asked_in_two_stages(provider: FakeProvider, tmp_path: Path) -> None:
     config = configure_stages(
         provider,

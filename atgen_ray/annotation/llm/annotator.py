@@ -302,7 +302,7 @@ class LLMAnnotator:
 def _note_doubts(label: Annotation, suspicion: Suspicion | None, passed: bool | None) -> Annotation:
     """Return a label with what was found out about its example: the result of its `probe`, and why
     it is `suspect`, by a failed probe or signs of two kinds, or in `doubt`, by one sign that no
-    probe has confirmed or dispelled.
+    probe has confirmed: then the label counts, but is never shown to a model.
     """
     noted = dict[str, str]()
     if passed is not None:
@@ -311,7 +311,7 @@ def _note_doubts(label: Annotation, suspicion: Suspicion | None, passed: bool | 
         noted["suspect"] = "the model followed the example and not the question when it was probed"
     elif suspicion is not None and suspicion.proven:
         noted["suspect"] = suspicion.reason
-    elif suspicion is not None and passed is None:
+    elif suspicion is not None:
         noted["doubt"] = suspicion.reason
     return replace(label, provenance=label.provenance | noted)
 
