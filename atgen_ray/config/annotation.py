@@ -450,6 +450,12 @@ class AnthropicAnnotatorConfig(RemoteAnnotatorConfig):
     @field_validator("thinking_tokens")
     @classmethod
     def _budget_fits(cls, budget: int | None, info: ValidationInfo) -> int | None:
+        model = info.data.get("model", "")
+        if budget and refuses_temperature(model, None):
+            raise ValueError(
+                f"is {budget}, expected reasoning_effort in its place: {model} takes no budget of "
+                f"thought"
+            )
         most = info.data.get("max_output_tokens", 0)
         if budget and not LEAST_THOUGHT <= budget < most:
             raise ValueError(

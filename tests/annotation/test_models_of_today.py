@@ -109,6 +109,12 @@ def test_votes_need_no_temperature_where_none_is_taken() -> None:
         read(model="claude-haiku-4-5", votes=3)
 
 
+def test_claude_from_opus_4_7_on_takes_no_budget_of_thought() -> None:
+    line = "annotator.thinking_tokens is 2000, expected reasoning_effort in its place"
+    with pytest.raises(UserError, match=line):
+        read(model="claude-haiku-5-5", thinking_tokens=2000, max_output_tokens=4000)
+
+
 def test_anthropic_is_told_how_much_to_think() -> None:
     low = write_body(read(model="claude-haiku-5-5", reasoning_effort="low"))
     assert low["output_config"]["effort"] == "low"
