@@ -70,6 +70,14 @@ def test_a_worker_is_a_fork_with_surroundings_of_its_own() -> None:
     ray.kill(worker)
 
 
+def test_what_ray_sets_in_this_process_does_not_matter() -> None:
+    """Or no cluster would have forks that is started after the first."""
+    wait_for_server()
+    worker = start(PYTHONBREAKPOINT=os.environ["PYTHONBREAKPOINT"])
+    assert any("forks/server.py" in part for part in ray.get(worker.describe.remote())["parent"])
+    ray.kill(worker)
+
+
 def test_a_worker_with_another_setting_of_a_package_is_started() -> None:
     """What packages read at import cannot be changed in a fork."""
     wait_for_server()

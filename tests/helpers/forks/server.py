@@ -21,6 +21,8 @@ READ_AT_IMPORT = (
     *("HF_", "TRANSFORMERS_", "TORCH_", "PYTORCH_", "OMP_", "MKL_", "OPENBLAS_", "CUDA_"),
     *("PYTHON", "LD_", "PATH", "HOME", "ACCELERATE_", "BNB_", "TZ", "LANG", "LC_"),
 )
+# Ray sets it in a process that connects, whose children have it then. Nothing reads it at import.
+NOT_READ = {"PYTHONBREAKPOINT"}
 END_WITH_PARENT = 1  # PR_SET_PDEATHSIG; forks do not inherit it
 PACKAGES = (
     "sentence_transformers",
@@ -46,7 +48,11 @@ def import_packages() -> None:
 
 
 def keep_read_at_import(environment: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in environment.items() if key.startswith(READ_AT_IMPORT)}
+    return {
+        key: value
+        for key, value in environment.items()
+        if key.startswith(READ_AT_IMPORT) and key not in NOT_READ
+    }
 
 
 def receive(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -72,7 +78,8 @@ def serve(path: str) -> dict[str, Any]:
         descriptors: list[int] = []
         try:
             request, descriptors = receive(link)
-            if keep_read_at_import(request["environment"]) != own:
+            if different := keep_read_at_import(request["environment"]).items() ^ own.items():
+                print(f"refused, as these differ: {sorted(different)}", file=sys.stderr, flush=True)
                 link.send(b"n")
             elif os.fork() == 0:
                 link.send(b"y")
