@@ -6,7 +6,7 @@ SGLANG := .sglang
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo smoke test test-fast lint audit nightly install install-vllm install-sglang postgres chromium clean
+.PHONY: demo smoke test prepare-tests test-fast lint audit nightly install install-vllm install-sglang postgres chromium clean
 
 demo: $(VENV)/.demo $(if $(filter vllm sglang,$(ENGINE)),install-$(ENGINE))
 	$(BIN)/atgen-ray run demo engine.backend=$(ENGINE)
@@ -17,10 +17,15 @@ demo: $(VENV)/.demo $(if $(filter vllm sglang,$(ENGINE)),install-$(ENGINE))
 smoke: $(VENV)/.demo
 	$(BIN)/atgen-ray bench benchmarks/suites/smoke.yaml --output atgen-runs/smoke
 
-test: $(VENV)/.demo $(VENV)/.dev install-vllm install-sglang postgres chromium
-	$(MAKE) lint
+# The two environments are made side by side, and ours is checked meanwhile.
+test:
+	$(MAKE) --jobs=2 prepare-tests install-sglang
 	ATGEN_SCREENSHOTS=$${ATGEN_SCREENSHOTS:-build/screenshots} \
 	  $(BIN)/pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder
+
+prepare-tests:
+	$(MAKE) --jobs=1 $(VENV)/.demo $(VENV)/.dev install-vllm postgres chromium
+	$(MAKE) --jobs=1 lint
 
 # What needs neither Ray nor a browser nor a database server: less than four minutes on two cores.
 test-fast: $(VENV)/.demo $(VENV)/.dev

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from filelock import FileLock
-from helpers.forks import start_fork_server
+from helpers.forks import start_fork_servers
 from helpers.ports import free_port
 from helpers.postgres import run_postgres
 from helpers.projects import Project, end_started, make_project_in, make_tiny_model
@@ -37,7 +37,7 @@ os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Prepares for the workers of Ray, where tests need them."""
     if any(item.get_closest_marker("slow") for item in session.items):
-        start_fork_server()
+        start_fork_servers()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import yaml
 
 from helpers.command_line import call
+from helpers.forks import Command
 
 # What `Project.start` has started and nobody has waited for yet.
 STARTED: list[subprocess.Popen[str]] = []
@@ -57,9 +57,9 @@ class Project:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """The command line as a process of its own, its output in pipes."""
-        command = [sys.executable, "-m", "atgen_ray.cli", *arguments]
-        process = subprocess.Popen(
-            command,
+        process = Command(
+            "atgen_ray.cli",
+            *arguments,
             cwd=self.folder,
             env=os.environ | environment,
             text=True,

@@ -1,15 +1,18 @@
 """Workers of Ray are forked in these tests; a fork is as a process that was started."""
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import ray
-from helpers.forks import VARIABLE
+from helpers.forks import VARIABLE, Command
 
 pytestmark = [
     pytest.mark.usefixtures("ray_session"),
@@ -51,15 +54,15 @@ def start(**variables: str) -> ray.actor.ActorHandle:
     return ray.remote(num_cpus=0, runtime_env=environment)(Worker).remote()
 
 
-def wait_for_server() -> None:
+def wait_for_servers() -> None:
     deadline = time.monotonic() + 120
-    while not Path(os.environ[VARIABLE]).exists():
-        assert time.monotonic() < deadline, "the fork server did not start"
+    while len([*Path(os.environ[VARIABLE]).glob("*s")]) < 2:
+        assert time.monotonic() < deadline, "the fork servers did not start"
         time.sleep(0.2)
 
 
 def test_a_worker_is_a_fork_with_surroundings_of_its_own() -> None:
-    wait_for_server()
+    wait_for_servers()
     worker = start()
     found = ray.get(worker.describe.remote())
     assert any("forks/server.py" in part for part in found["parent"])
@@ -72,7 +75,7 @@ def test_a_worker_is_a_fork_with_surroundings_of_its_own() -> None:
 
 def test_what_ray_sets_in_this_process_does_not_matter() -> None:
     """Or no cluster would have forks that is started after the first."""
-    wait_for_server()
+    wait_for_servers()
     worker = start(PYTHONBREAKPOINT=os.environ["PYTHONBREAKPOINT"])
     assert any("forks/server.py" in part for part in ray.get(worker.describe.remote())["parent"])
     ray.kill(worker)
@@ -80,8 +83,32 @@ def test_what_ray_sets_in_this_process_does_not_matter() -> None:
 
 def test_a_worker_with_another_setting_of_a_package_is_started() -> None:
     """What packages read at import cannot be changed in a fork."""
-    wait_for_server()
+    wait_for_servers()
     worker = start(HF_HOME="/tmp/elsewhere")
     assert not any("forks" in part for part in ray.get(worker.describe.remote())["parent"])
     assert not ray.get(worker.read_before_ray.remote())
     ray.kill(worker)
+
+
+def test_a_command_is_a_fork_and_a_child_of_this_process(tmp_path: Path) -> None:
+    wait_for_servers()
+
+    (tmp_path / "given.json").write_text('{"a":  1}')
+
+    def start_formatter(file: str) -> Command:
+        pipe = subprocess.PIPE
+        streams: dict[str, Any] = {"stdin": pipe, "stdout": pipe, "stderr": pipe, "text": True}
+        return Command("json.tool", "--compact", file, cwd=tmp_path, env=os.environ, **streams)
+
+    process = start_formatter("given.json")
+    found = psutil.Process(process.pid)
+    assert any("forks/server.py" in part for part in found.cmdline())
+    assert found.ppid() == os.getpid()
+    assert process.communicate(timeout=60) == ('{"a":1}\n', "")
+    assert process.returncode == 0
+    process = start_formatter("-")
+    out, err = process.communicate("no JSON", timeout=60)
+    assert (process.returncode, out, err.count("\n")) == (1, "", 1)
+    process = start_formatter("-")
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL

@@ -1,43 +1,106 @@
-"""Workers of Ray that are forked from one process, instead of started, in the tests.
+"""Workers of Ray and commands that are forked from two processes, instead of started, in the tests.
 
-A worker spends ten CPU seconds on the imports of torch, transformers and the like, and the suite has
-some hundreds of them. A fork has them behind it, and shares their memory; all else of it is as in a
-process that was started: environment, folder, output, exit. The tests of clusters give their nodes
-environments of their own, and their workers start as a user's do; so do all with
+A worker spends ten CPU seconds on the imports of torch, transformers and the like, a command four,
+and the suite has some hundreds of them. A fork has them behind it, and shares their memory; all else
+of it is as in a process that was started: environment, folder, output, exit. The tests of clusters
+give their nodes environments of their own, and their workers start as a user's do; so do all with
 `ATGEN_TESTS_FORKS=off`.
 """
 
 import atexit
+import ctypes
+import inspect
 import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from helpers.forks.hook.sitecustomize import ask_fork
 
 HERE = Path(__file__).parent
+ADOPT = 36  # PR_SET_CHILD_SUBREAPER: orphans below this process become its children
 VARIABLE = "ATGEN_TESTS_FORKS"
 
 
-def start_fork_server() -> None:
-    """Start a server that ends with this process, and lead the workers of each Ray that this
-    process starts from now on to it. Until it is ready, workers start by themselves.
+def start_fork_servers() -> None:
+    """Start servers that end with this process, and lead to them the commands and the workers of
+    each Ray that this process starts from now on. Until they are ready, processes start by
+    themselves.
     """
     if os.environ.get(VARIABLE) == "off":
         return
     folder = tempfile.TemporaryDirectory(prefix="atgen-forks-")
     path = [str(HERE / "hook"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ |= {VARIABLE: f"{folder.name}/socket", "PYTHONPATH": os.pathsep.join(path)}
-    with Path(f"{folder.name}/log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, str(HERE / "server.py"), os.environ[VARIABLE]],
+    os.environ |= {VARIABLE: folder.name, "PYTHONPATH": os.pathsep.join(path)}
+    servers = [start_server(folder.name, role) for role in ("workers", "commands")]
+
+    def stop() -> None:
+        for server in servers:
+            server.kill()
+            server.wait()
+        folder.cleanup()
+
+    atexit.register(stop)
+
+
+def start_server(folder: str, role: str) -> subprocess.Popen[bytes]:
+    with Path(f"{folder}/{role}.log").open("w") as log:
+        return subprocess.Popen(
+            [sys.executable, str(HERE / "server.py"), f"{folder}/{role}"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
 
-    def stop() -> None:
-        server.kill()
-        server.wait()
-        folder.cleanup()
 
-    atexit.register(stop)
+class Command(subprocess.Popen[str]):
+    """A module of Python as a process of its own: a fork where the fork server has one, and a
+    process that is started otherwise.
+    """
+
+    def __init__(self, module: str, *arguments: str, **settings: Any) -> None:
+        """`settings` are those of Popen; `cwd` and `env` are needed."""
+        super().__init__([sys.executable, "-m", module, *arguments], **settings)
+
+    def _execute_child(  # type: ignore[override]
+        self, args: list[str], *rest: Any
+    ) -> None:
+        signature = inspect.signature(super()._execute_child)  # type: ignore[misc]
+        given = signature.bind(args, *rest).arguments
+        ends = [given["p2cread"], given["c2pwrite"], given["errwrite"]]
+        streams = [stream if end == -1 else end for stream, end in enumerate(ends)]
+        self.pid = fork_command(args[1:], given["env"], str(given["cwd"]), streams)
+        if not self.pid:
+            super()._execute_child(args, *rest)  # type: ignore[misc]
+            return
+        self._child_created = True
+        for end in {*ends} - {-1}:
+            os.close(end)
+
+
+def fork_command(
+    command: list[str], environment: Mapping[str, str], folder: str, streams: list[int]
+) -> int:
+    """Return the process id of a fork that runs `command` and is a child of this process; 0 where
+    the fork server is off, not ready or of another environment.
+    """
+    servers = environment.get(VARIABLE, "off")
+    if servers == "off":
+        return 0
+    prctl = ctypes.CDLL(None).prctl
+    prctl(ADOPT, 1, 0, 0, 0)
+    try:
+        pid = ask_fork(
+            f"{servers}/commands", command, dict(environment), folder, streams, adopted=True
+        )
+        while pid and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] != str(
+            os.getpid()
+        ):
+            time.sleep(0.001)
+        return pid
+    finally:
+        prctl(ADOPT, 0, 0, 0, 0)

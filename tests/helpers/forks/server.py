@@ -1,7 +1,9 @@
-"""A process that has imported what workers of Ray import, and forks one for each that asks.
+"""A process that has imported what workers of Ray and our commands import, and forks one for each
+that asks.
 
-Run as `python server.py SOCKET`. It imports nothing of Ray, which reads its settings from the
-environment at import.
+Run as `python server.py SOCKET`, the name of which says for whom it is: `workers` or `commands`. It
+imports nothing of Ray, which reads its settings from the environment at import. Commands import no
+torch, so that theirs is a server of its own.
 """
 
 import ctypes
@@ -14,6 +16,7 @@ import runpy
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 # Variables that are read at import: a worker for which one of them differs is not forked.
@@ -24,11 +27,7 @@ READ_AT_IMPORT = (
 # Ray sets it in a process that connects, whose children have it then. Nothing reads it at import.
 NOT_READ = {"PYTHONBREAKPOINT"}
 END_WITH_PARENT = 1  # PR_SET_PDEATHSIG; forks do not inherit it
-PACKAGES = (
-    "sentence_transformers",
-    "peft",
-    "transformers.models.llama.modeling_llama",
-    "transformers.models.bert.modeling_bert",
+PACKAGES_OF_BOTH = (
     "pandas",
     "pyarrow.compute",
     "pyarrow.parquet",
@@ -38,13 +37,29 @@ PACKAGES = (
     "jinja2.sandbox",
     "atgen_ray.config",
 )
+PACKAGES = {
+    "workers": (
+        "sentence_transformers",
+        "peft",
+        "transformers.models.llama.modeling_llama",
+        "transformers.models.bert.modeling_bert",
+    ),
+    "commands": (
+        "alembic.runtime.environment",
+        "rich.progress",
+        "sacrebleu",
+        "transformers.tokenization_utils_tokenizers",
+        "atgen_ray.cli.app",
+    ),
+}
 
 
-def import_packages() -> None:
-    """Import what most workers of a run need."""
-    for package in PACKAGES:
+def import_packages(role: str) -> None:
+    """Import what most processes of a role need."""
+    for package in (*PACKAGES[role], *PACKAGES_OF_BOTH):
         importlib.import_module(package)
     assert "ray" not in sys.modules
+    assert role == "workers" or "torch" not in sys.modules
 
 
 def keep_read_at_import(environment: dict[str, str]) -> dict[str, str]:
@@ -80,9 +95,8 @@ def serve(path: str) -> dict[str, Any]:
             request, descriptors = receive(link)
             if different := keep_read_at_import(request["environment"]).items() ^ own.items():
                 print(f"refused, as these differ: {sorted(different)}", file=sys.stderr, flush=True)
-                link.send(b"n")
-            elif os.fork() == 0:
-                link.send(b"y")
+                link.send(bytes(4))
+            elif fork(link, request["adopted"]):
                 server.close()
                 for number, descriptor in enumerate(descriptors):
                     os.dup2(descriptor, number)
@@ -95,25 +109,50 @@ def serve(path: str) -> dict[str, Any]:
                 os.close(descriptor)
 
 
+def fork(link: socket.socket, adopted: bool) -> bool:
+    """Fork and answer with the process id of the fork; return whether this process is the fork.
+
+    The fork is a child of this process. One that is `adopted` is an orphan at first, and then the
+    child of a process above this one that takes such orphans.
+    """
+    if os.fork():
+        return False
+    if adopted:
+        middle = os.getpid()
+        if pid := os.fork():
+            link.send(pid.to_bytes(4, "big"))
+            os._exit(0)
+        while os.getppid() == middle:
+            time.sleep(0.001)
+    else:
+        link.send(os.getpid().to_bytes(4, "big"))
+    return True
+
+
 def become(request: dict[str, Any]) -> None:
-    """Run the script of a request as a Python would that was started for it."""
+    """Run the script or module of a request as a Python would that was started for it."""
     import numpy as np
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setpgid(0, 0)  # Ray kills the group of a worker, to be sure of its children
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
     random.seed()
     np.random.seed()
     sys.argv = request["command"]
-    sys.path[0] = os.path.dirname(sys.argv[0])  # noqa: PTH120
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    if sys.argv[0] == "-m":
+        sys.argv.pop(0)
+        sys.path[0] = os.getcwd()  # noqa: PTH109
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        os.setpgid(0, 0)  # Ray kills the group of a worker, to be sure of its children
+        sys.path[0] = os.path.dirname(sys.argv[0])  # noqa: PTH120
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":
     ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGKILL)
-    import_packages()
+    import_packages(os.path.basename(sys.argv[1]))  # noqa: PTH119
     gc.collect()
     gc.freeze()  # so that a collection in a fork does not copy every page
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -6,22 +6,31 @@ import os
 import sys
 
 
-def take_place(path: str, command: list[str]) -> bool:
-    """Ask the server at `path` for a fork that runs `command`; return whether it does."""
+def ask_fork(
+    path: str,
+    command: list[str],
+    environment: dict[str, str],
+    folder: str,
+    streams: list[int],
+    adopted: bool,
+) -> int:
+    """Ask the server at `path` for a fork that runs `command`; return its process id, or 0 where
+    there will be none.
+    """
     import json
     import socket
 
-    request = {"command": command, "environment": dict(os.environ), "folder": os.getcwd()}  # noqa: PTH109
+    request = {"command": command, "environment": environment, "folder": folder, "adopted": adopted}
     body = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as link:
         link.settimeout(20.0)
         try:
             link.connect(path)
-            socket.send_fds(link, [len(body).to_bytes(4, "big")], [0, 1, 2])
+            socket.send_fds(link, [len(body).to_bytes(4, "big")], streams)
             link.sendall(body)
-            return link.recv(1) == b"y"
+            return int.from_bytes(link.recv(4), "big")
         except OSError:
-            return False
+            return 0
 
 
 def find_worker(arguments: list[str]) -> list[str] | None:
@@ -42,7 +51,8 @@ def find_worker(arguments: list[str]) -> list[str] | None:
     return None
 
 
-if server := os.environ.get("ATGEN_TESTS_FORKS"):
+if servers := os.environ.get("ATGEN_TESTS_FORKS"):
     found = find_worker(sys.orig_argv)
-    if found and take_place(server, found):
+    server = f"{servers}/workers"
+    if found and ask_fork(server, found, dict(os.environ), os.getcwd(), [0, 1, 2], False):  # noqa: PTH109
         os._exit(0)
