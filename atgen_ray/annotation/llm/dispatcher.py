@@ -361,15 +361,16 @@ class RequestDispatcher:
                 f"malformed answer: {error}",
             )
         prompt, output = answer.prompt_tokens, answer.output_tokens
-        self._length.watch(output)
+        limit = request.output_limit
+        self._length.watch(output, limit)
         # Who does not say what it bills may bill the worst case; the label is good all the same.
         if prompt is None or output is None:
             paid = self._bound(request)
         else:
             paid = self._billing.cost(prompt, output, answer.cached_tokens, answer.written_tokens)
-        # Not every server says that it has cut an answer.
-        limit = request.output_limit
-        cut = limit is not None and (answer.finish == "length" or (output or 0) >= limit)
+        # Not every server says that it has cut an answer; one that ignores limits cuts none.
+        reached = limit is not None and (output or 0) >= limit and not self._length.ignored
+        cut = limit is not None and (answer.finish == "length" or reached)
         if self._billing.bounds is not None and prompt is not None and output is not None:
             self._billing.bounds.learn(request, prompt, output, cut)
         if cut:
