@@ -17,6 +17,7 @@ import psutil
 
 from atgen_ray.ray_runtime.workers import run_batch
 from atgen_ray.training.local_worker import train_in_task
+from helpers.forks import list_descendants
 from helpers.projects import Project
 
 Kind = Literal["event", "progress"]
@@ -218,15 +219,11 @@ class _Command:
     def _find(self, process: "subprocess.Popen[str]", victim: str) -> list[int]:
         """Whom to kill. A worker may be a while in coming."""
         if victim not in VICTIMS:
-            family = (
-                psutil.Process(process.pid).children(recursive=True)
-                if victim == "everything"
-                else []
-            )
+            family = list_descendants(process.pid) if victim == "everything" else []
             return [process.pid, *(each.pid for each in family)]
         deadline = time.monotonic() + PATIENCE
         while process.poll() is None and time.monotonic() < deadline:
-            for each in psutil.Process(process.pid).children(recursive=True):
+            for each in list_descendants(process.pid):
                 if any(title in _title(each) for title in VICTIMS[victim]):
                     return [each.pid]
             time.sleep(0.1)

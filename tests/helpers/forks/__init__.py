@@ -16,8 +16,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from helpers.forks.hook.sitecustomize import ask_fork
 
@@ -55,6 +58,20 @@ def start_server(folder: str, role: str) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
+
+
+def list_descendants(pid: int) -> list[psutil.Process]:
+    """Return the processes below `pid`, and the forks that are workers of a raylet among them."""
+    below = psutil.Process(pid).children(recursive=True)
+    record = Path(os.environ.get(VARIABLE, "off")) / "workers.pids"
+    if not record.exists():
+        return below
+    above = {process.pid for process in below}
+    pairs = (line.split() for line in record.read_text().splitlines())
+    for fork in [int(fork) for fork, raylet in pairs if int(raylet) in above]:
+        with suppress(psutil.NoSuchProcess):
+            below.append(psutil.Process(fork))
+    return below
 
 
 class Command(subprocess.Popen[str]):

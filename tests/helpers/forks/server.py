@@ -96,7 +96,7 @@ def serve(path: str) -> dict[str, Any]:
             if different := keep_read_at_import(request["environment"]).items() ^ own.items():
                 print(f"refused, as these differ: {sorted(different)}", file=sys.stderr, flush=True)
                 link.send(bytes(4))
-            elif fork(link, request["adopted"]):
+            elif fork(link, request["adopted"], f"{path}.pids", request["environment"]):
                 server.close()
                 for number, descriptor in enumerate(descriptors):
                     os.dup2(descriptor, number)
@@ -109,13 +109,18 @@ def serve(path: str) -> dict[str, Any]:
                 os.close(descriptor)
 
 
-def fork(link: socket.socket, adopted: bool) -> bool:
+def fork(link: socket.socket, adopted: bool, record: str, environment: dict[str, str]) -> bool:
     """Fork and answer with the process id of the fork; return whether this process is the fork.
 
-    The fork is a child of this process. One that is `adopted` is an orphan at first, and then the
-    child of a process above this one that takes such orphans.
+    The fork is a child of this process. `record` gets its process id, and that of the raylet which
+    asked for it. One that is `adopted` is an orphan at first, and then the child of a process above
+    this one that takes such orphans.
     """
-    if os.fork():
+    if pid := os.fork():
+        if not adopted:
+            with open(record, "a") as file:  # noqa: PTH123
+                file.write(f"{pid} {environment.get('RAY_RAYLET_PID', 0)}\n")
+            link.send(pid.to_bytes(4, "big"))
         return False
     if adopted:
         middle = os.getpid()
@@ -124,8 +129,6 @@ def fork(link: socket.socket, adopted: bool) -> bool:
             os._exit(0)
         while os.getppid() == middle:
             time.sleep(0.001)
-    else:
-        link.send(os.getpid().to_bytes(4, "big"))
     return True
 
 
