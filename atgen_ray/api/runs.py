@@ -239,8 +239,8 @@ class Run:
 
     @without_traceback
     def retry(self, only: str | None = None, *, give_up: str | None = None) -> str:
-        """Have asked again, once the run goes on, what an annotating model left without a label;
-        return a sentence that says what will happen.
+        """Open what an annotating model left without a label, so that it is asked again once the
+        run goes on; return a sentence that says what will happen.
 
         Args:
             only: refused (by the provider), dead (its answers failed their checks) or in-doubt

@@ -88,8 +88,8 @@ def retry_run(
     ] = None,
     storage: Storage = None,
 ) -> None:
-    """Have asked again what a model left without a label, once the cause is cured. The run's
-    command then sends it with the settings that the run has.
+    """Open what a model left without a label, once the cause is cured. The run's command then
+    asks for it again, with the settings that the run has.
     """
     typer.echo(open_run(name, storage=storage).retry(only, give_up=give_up))
 

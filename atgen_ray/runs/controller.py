@@ -533,7 +533,7 @@ class Controller:
         said = " ".join(reason.split())[:500]
         raise RunPaused(
             f"{len(dead)} of {picked} examples of round {round} got no label, {count} of them "
-            f"because: {said}. Cure the cause and have them asked again by `atgen-ray runs retry "
+            f"because: {said}. Cure the cause and open them again by `atgen-ray runs retry "
             f"{self._config.name}`, or accept it by stopping.dead_letters=null (now {limit:g}); "
             f"then the same command goes on"
         )

@@ -168,8 +168,8 @@ def ask_to_stop(journal: Journal, name: str) -> str:
 def retry_run(
     name: str, storage: str, database_url: SecretStr | None, only: str | None, batch: str | None
 ) -> str:
-    """Have asked again what ended without a label in a run of `storage`, as `reopen_requests`;
-    return a sentence that says what will happen.
+    """Open what ended without a label in a run of `storage`, as `reopen_requests`; return a
+    sentence that says what will happen.
 
     Raises:
         UserError: as `open_runs` and `reopen_requests`.

@@ -163,8 +163,8 @@ class RunManager:
         return ask_to_stop(self._journal, name)
 
     def retry(self, name: str, only: str | None) -> str:
-        """Have asked again what ended without a label, and continue the run; return a sentence that
-        says what will happen.
+        """Open what ended without a label, so that it is asked again, and continue the run; return
+        a sentence that says what will happen.
 
         Raises:
             RunBusyError: a controller drives the run.

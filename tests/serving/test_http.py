@@ -128,6 +128,7 @@ def test_health_readiness_and_metrics(service: Service) -> None:
         "paid": 5.0,
         "held": 0.0,
         "inherited": 0,
+        "provider": None,
     }
     assert 'atgen_run_round{run="sort"} 2.0' in text
     assert 'atgen_run_labels{run="sort"} 10.0' in text

@@ -136,7 +136,7 @@ class RequestDispatcher:
                 self._drain(
                     pending, in_flight, self._timeouts.call if patient else self._timeouts.drain
                 )
-                self._show(0, str(error) if isinstance(error, RunPaused) else None)
+                self._show_end(str(error) if isinstance(error, RunPaused) else None)
                 if isinstance(error, RunStopped | UserError) and (
                     note := self._detach_batches(in_flight.values())
                 ):
@@ -171,7 +171,7 @@ class RequestDispatcher:
             self._show(len(in_flight))
             if not in_flight:
                 if not pending.todo or limit is not None:
-                    self._show(0, None)
+                    self._show_end()
                     return limit
                 time.sleep(min(TICK, max(0.01, self._runner.blocked_for)))
                 continue
@@ -192,26 +192,35 @@ class RequestDispatcher:
                 else self._timeouts.first_wait
             )
 
-    def _show(self, in_flight: int, ended: str | None = "") -> None:
-        """Report what the provider is doing, where that is new and some time has passed.
-
-        `ended` is why nothing more is sent (None: all is done), which is reported at once.
-        """
+    def _show(self, in_flight: int) -> None:
+        """Report what the provider is doing, where that is new and some time has passed."""
         now = time.monotonic()
         waits = self._runner.blocked_for
         state = {
             "provider": self._provider.name,
             "in_flight": in_flight,
-            "waiting_until": round(time.time() + waits) if waits > 0 and ended == "" else None,
-            "queue_full": self._queue.full and ended == "",
-            "last_error": ended or self._runner.last_error,
-            "failing": ended == "" and now - self._runner.failed < RECENT_SECONDS,
+            "waiting_until": round(time.time() + waits) if waits > 0 else None,
+            "queue_full": self._queue.full,
+            "last_error": self._runner.last_error,
+            "failing": now - self._runner.failed < RECENT_SECONDS,
         }
-        if ended == "" and (now < self._report_due or state == self._reported):
-            return
-        self._report_due = now + REPORT_SECONDS
-        self._reported = state
-        self._report(state)
+        if now >= self._report_due and state != self._reported:
+            self._report_due = now + REPORT_SECONDS
+            self._reported = state
+            self._report(state)
+
+    def _show_end(self, reason: str | None = None) -> None:
+        """Report that nothing is being sent: all is done, or the run ends for a reason."""
+        self._report_due = 0.0
+        self._reported = {
+            "provider": self._provider.name,
+            "in_flight": 0,
+            "waiting_until": None,
+            "queue_full": False,
+            "last_error": reason or self._runner.last_error,
+            "failing": False,
+        }
+        self._report(self._reported)
 
     def _submit_shard(
         self,

@@ -99,8 +99,8 @@ def run_routes(control: RunManager) -> APIRouter:
     def retry_run(
         name: Name, only: Literal["refused", "dead", "in-doubt"] | None = None
     ) -> StartedBody:
-        """Have asked again what a model left without a label, and continue the run; `only` what
-        ended in that way.
+        """Open what a model left without a label, so that it is asked again, and continue the run;
+        `only` what ended in that way.
         """
         return StartedBody(name=name, message=control.retry(name, only))
 
