@@ -67,11 +67,13 @@ print(shares())
 
 def test_what_this_process_holds_for_later_is_given_back(cluster: dict[str, str]) -> None:
     script = """
-from atgen_ray.ray_runtime.placement import free_when_wanted
+from atgen_ray.ray_runtime.placement import free_when_wanted, has_room
 
 class Keeper:
     def __init__(self, gpus):
         self.actor = hold(num_gpus=gpus)
+        # Ray counts them as free for a moment still.
+        assert wait_for(lambda: not has_room([{"GPU": 3.0 - gpus}]))
         free_when_wanted(self)
     def give_back(self):
         ray.kill(self.actor)

@@ -45,7 +45,8 @@ def test_an_empty_form_shows_defaults_and_meanings() -> None:
     assert (every["selection.count"].default, every["selection.count"].kind) == ("10", "integer")
     assert "huds" in every["selection.strategy"].choices
     assert {"dataset", "openai"} <= set(every["annotator.type"].choices)
-    assert set(every["annotator.model"].types) == {"openai", "anthropic"}
+    paid = {"openai", "anthropic", "mistral", "gemini"}
+    assert set(every["annotator.model"].types) == paid
     assert "dataset" in every["annotator.price_per_label"].types
 
 

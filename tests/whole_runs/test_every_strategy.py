@@ -1,4 +1,4 @@
-"""Every strategy on the real demo model in a real run: all of them vote in one ensemble."""
+"""Every strategy in a real run: all of them vote in one ensemble."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,15 @@ from helpers.projects import Project
 from atgen_ray.selection.strategies import PLAIN
 
 
-def test_every_strategy_votes_in_a_run_of_the_demo_model(ray_session: None, tmp_path: Path) -> None:
+def test_every_strategy_votes_in_a_run_of_the_demo(
+    ray_session: None, tmp_path: Path, tiny_model: str
+) -> None:
     project = Project(tmp_path)
     members = {name: {"weight": 1} for name in PLAIN}
     done = project.call(
         "run",
         "demo",
+        f"model.id={tiny_model}",
         "engine.backend=transformers",
         "selection.strategy=ensemble",
         f"selection.parameters={json.dumps({'members': members})}",
