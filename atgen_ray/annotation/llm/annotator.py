@@ -75,8 +75,8 @@ class LLMAnnotator:
             context.report,
         )
         created = context.journal.run(context.lease.run).created
-        secret = f"{context.lease.run}@{created!r}:{context.round}"
-        self._writer = PromptWriter(config, context.config.prompt, self._choose_shots(), secret)
+        origin = f"{context.lease.run}@{created!r}:{context.round}"
+        self._writer = PromptWriter(config, context.config.prompt, self._choose_shots(), origin)
 
     def annotate_batch(
         self, ids: Sequence[str], texts: Sequence[str]

@@ -53,13 +53,13 @@ class PromptWriter:
         config: LLMAnnotatorConfig,
         prompt: PromptConfig,
         labeled: Sequence[tuple[str, str]] = (),
-        secret: str = "",
+        origin: str = "",
     ) -> None:
         """`labeled` are texts and labels to show after the worked examples of the configuration.
 
-        The marks and codes of the prompts depend on `secret`, so that no example can foretell them.
+        The marks and codes of the prompts depend on `origin`, so that no example can foretell them.
         """
-        self._secret = secret
+        self._origin = origin
         self.schema = choose_schema(config)
         parts = [RULES]
         if prompt.template.strip() != "{{ input }}":
@@ -76,12 +76,12 @@ class PromptWriter:
         self.shots = tuple(
             shot
             for text, label in shots
-            for shot in (("user", delimit(text, secret)), ("assistant", self._show(label)))
+            for shot in (("user", delimit(text, origin)), ("assistant", self._show(label)))
         )
 
     def write(self, text: str, note: str = "") -> Prompt:
         """Return the prompt of one example; `note` says what was wrong with an earlier answer."""
-        question = delimit(text, self._secret) + (f"\n\n{note}" if note else "")
+        question = delimit(text, self._origin) + (f"\n\n{note}" if note else "")
         return Prompt(self.system, (*self.shots, ("user", question)), self.schema)
 
     def write_probe(self, text: str) -> Prompt:
@@ -97,7 +97,7 @@ class PromptWriter:
 
     def _code(self, text: str) -> str:
         """Return the code that the probe of an example asks for."""
-        return hash_text(f"code:{self._secret}:{_clean(text)}")[:8].upper()
+        return hash_text(f"code:{self._origin}:{_clean(text)}")[:8].upper()
 
     def _show(self, label: str) -> str:
         """Return a label as an answer in the form that is asked for."""
@@ -121,15 +121,15 @@ def choose_schema(config: LLMAnnotatorConfig) -> dict[str, Any] | None:
     )
 
 
-def delimit(text: str, secret: str = "") -> str:
+def delimit(text: str, origin: str = "") -> str:
     """Return the example between two lines with a mark that does not occur in it, and that depends
-    on `secret`.
+    on `origin`.
 
     Lone surrogates are replaced, because JSON cannot carry them.
     """
     text = _clean(text)
     salt = 0
-    while (mark := hash_text(f"{secret}:{salt}:{text}")[:8]) in text:
+    while (mark := hash_text(f"{origin}:{salt}:{text}")[:8]) in text:
         salt += 1
     return f"BEGIN EXAMPLE {mark}\n{text}\nEND EXAMPLE {mark}"
 
