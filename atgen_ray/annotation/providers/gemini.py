@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 from atgen_ray.annotation.providers.base import (
-    BatchLimits,
     BatchStatus,
     Finish,
     ParsedResponse,
@@ -20,7 +19,7 @@ from atgen_ray.annotation.providers.base import (
     Shard,
     SubmittedShard,
 )
-from atgen_ray.annotation.providers.openai import ChatWire, OpenAIChat
+from atgen_ray.annotation.providers.openai import UnstoredChat
 from atgen_ray.annotation.providers.sdk import (
     NOT_SENT,
     SKEW,
@@ -57,17 +56,11 @@ FINISHES: dict[str, Finish] = {
 }
 
 
-class GeminiChat(OpenAIChat):
-    """One request, answered at once. The provider stores none, so a lost answer cannot be looked
-    up.
-    """
+class GeminiChat(UnstoredChat):
+    """Single chat completions, in Gemini's dialect."""
 
     name = "gemini"
-    remembers = False
-
-    def __init__(self, config: GeminiAnnotatorConfig, run: str, key: str) -> None:
-        ChatWire.__init__(self, config, DIALECTS["gemini"], run, key)
-        self.limits = BatchLimits(1, BATCH_BYTES, config.concurrency)
+    most_bytes = BATCH_BYTES
 
 
 class GeminiBatch:

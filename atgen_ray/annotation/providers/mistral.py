@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atgen_ray.annotation.providers.base import (
-    BatchLimits,
     BatchStatus,
     RawResponse,
     Shard,
     SubmittedShard,
 )
-from atgen_ray.annotation.providers.openai import ChatWire, OpenAIChat, read_reply
+from atgen_ray.annotation.providers.openai import ChatWire, UnstoredChat, read_reply
 from atgen_ray.annotation.providers.sdk import (
     SKEW,
     batch_limits,
@@ -36,17 +35,11 @@ PAGE = 100  # jobs
 MOST_HOURS = 24
 
 
-class MistralChat(OpenAIChat):
-    """One request, answered at once. The provider stores none, so a lost answer cannot be looked
-    up.
-    """
+class MistralChat(UnstoredChat):
+    """Single chat completions, in Mistral's dialect."""
 
     name = "mistral"
-    remembers = False
-
-    def __init__(self, config: MistralAnnotatorConfig, run: str, key: str) -> None:
-        ChatWire.__init__(self, config, DIALECTS["mistral"], run, key)
-        self.limits = BatchLimits(1, BATCH_BYTES, config.concurrency)
+    most_bytes = BATCH_BYTES
 
 
 class MistralBatch(ChatWire):

@@ -195,6 +195,19 @@ class OpenAIChat(ChatWire):
         return SubmittedShard(str(body.get("id")), (RawResponse(custom_id, body),))
 
 
+class UnstoredChat(OpenAIChat):
+    """One request, answered at once, of a provider whose dialect has its name. It stores none, so a
+    lost answer cannot be looked up.
+    """
+
+    remembers = False
+    most_bytes: int  # of a request
+
+    def __init__(self, config: RemoteAnnotatorConfig, run: str, key: str) -> None:
+        ChatWire.__init__(self, config, DIALECTS[self.name], run, key)
+        self.limits = BatchLimits(1, self.most_bytes, config.concurrency)
+
+
 class OpenAIBatch(ChatWire):
     """Batch jobs: a file of requests, a job with the shard's hash in its metadata, and its two
     result files.
