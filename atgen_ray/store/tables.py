@@ -196,6 +196,16 @@ tasks = sa.Table(
 )
 sa.Index("open_tasks", tasks.c.run, tasks.c.state, tasks.c.round, tasks.c.rank)
 
+# For whom an example is kept. An example without a row here is for everybody.
+assignees = sa.Table(
+    "assignees",
+    TABLES,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("example_id", sa.String, primary_key=True),
+    sa.Column("who", sa.String, primary_key=True),  # a person, or `@` and the name of a group
+    sa.ForeignKeyConstraint(["run", "example_id"], ["tasks.run", "tasks.example_id"]),
+)
+
 # One person's work on one example. The key keeps anybody from labelling it twice.
 assignments = sa.Table(
     "assignments",
@@ -239,4 +249,7 @@ tokens = sa.Table(
     sa.Column("digest", sa.String, nullable=False),
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("revoked", sa.Boolean, nullable=False),
+    sa.Column("expires", sa.Double),  # null: never
+    sa.Column("runs", sa.JSON),  # names of the runs that it may see; null: all
+    sa.Column("member_of", sa.JSON),  # names of the groups of its person; null: none
 )
