@@ -49,6 +49,7 @@ from atgen_ray.core.strict_json import encode_json
 
 STAGING = ".staging"
 PUBLISHED = ".published"
+TRASH = ".trash"  # what the doctor has put away
 GROUP_ROWS = 1 << 14  # rows of a row group of a Parquet file
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
 # What a rename says where a folder, or a file in place of a folder, has the name already.
@@ -359,6 +360,40 @@ class RunFolder:
             files = self.fs.find(source)
             self._copy(files, [f"{target}{file[len(source) :]}" for file in files])
             self._remove_objects(source)
+
+    def discard(self, rel: str, trash: str) -> bool:
+        """Move a file, whose path `list_sizes` gave, below the folder `trash` of the run's folder,
+        and return whether it was there.
+        """
+        source = f"{self.root}/{rel}"
+        target = f"{self.root}/{trash}/{rel}"
+        with self._explained():
+            try:
+                if not self.is_local:
+                    self.fs.copy(source, target)
+                    self.fs.rm_file(source)
+                    return True
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                self._rename(Path(source), Path(target))
+            except FileNotFoundError:
+                return False
+            with suppress(OSError):  # a folder that is empty now; it would look like an output
+                for parent in Path(rel).parents:
+                    Path(self.root, parent).rmdir()
+        return True
+
+    def keep(self, rel: str, trash: str) -> bool:
+        """Copy a file below the folder `trash` of the run's folder, and return whether it is
+        there.
+        """
+        target = f"{self.root}/{trash}/{rel}"
+        with self._explained():
+            if not self.exists(rel):
+                return False
+            if self.is_local:
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+            self.fs.copy(self._target(rel), target)
+        return True
 
     def list_sizes(self) -> dict[str, int]:
         """Return the size in bytes of every file of the folder by its path, those whose names
