@@ -28,11 +28,19 @@ def doctor(
             "and labeled.jsonl written anew. Nothing paid or labelled is removed.",
         ),
     ] = False,
+    restored: Annotated[
+        bool,
+        typer.Option(
+            "--restored",
+            help="Say that the journal was restored from a backup: before a run sends anything, it "
+            "looks whether the provider has it already.",
+        ),
+    ] = False,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
     """Hold the journal against storage and ledger: what is missing, what nobody names, what does
-    not add up. It only reads, unless --repair is given.
+    not add up. It only reads, unless --repair or --restored is given.
 
     Exit status: 0 nothing was found, or all of it is mended; 1 something is left to do.
 
@@ -44,6 +52,9 @@ def doctor(
     place, url = find_place(storage)
     with open_runs(place, url) as journal:
         found = examine(journal, place, run, deep)
+        if restored:
+            for name in [record.name for record in journal.runs()] if run is None else [run]:
+                journal.note_restored(name)
         repaired = list[str]()
         if mend and any(finding.repairable for finding in found.findings):
             repaired = repair(journal, place, found.findings)

@@ -36,6 +36,7 @@ from atgen_ray.store.totals import NewLabel, RunTotals, add_labels, count_by_rou
 Status = Literal["created", "running", "finished", "stopped", "failed"]
 STEP = "step"  # an event: a step of a round is committed
 CHANGED = "changed"  # an event: the run was given other settings
+RESTORED = "restored"  # an event: the journal is a backup, and what came after it is not known
 WARNING = "warning"  # an event: something went wrong that does not keep the run from going on
 INTERRUPTED = "interrupted"  # shown for a run whose controller died while the run was running
 INTERRUPTION = (
@@ -200,6 +201,22 @@ class Journal:
                 sa.update(runs).where(runs.c.name == name).values(config=config, digest=digest)
             )
             self.enter_event(connection, name, CHANGED, payload=payload)
+
+    def note_restored(self, name: str) -> None:
+        """Enter that the journal is a backup of `name`, which has run further since: before
+        anything is sent, the run looks whether its provider has it already.
+
+        Raises:
+            RunBusyError: a controller drives the run.
+        """
+        with self.database.writing() as connection:
+            held = self._lock(connection, name)
+            if _has_live_controller(held, self.database.clock(connection)):
+                raise RunBusyError(f"run '{name}' is driven by process {held.pid}: stop it first")
+            last = sa.select(sa.func.max(events.c.time)).where(events.c.run == name)
+            since = connection.execute(last).scalar_one()
+            if since is not None:
+                self.enter_event(connection, name, RESTORED, payload={"since": since})
 
     def run(self, name: str) -> RunRecord:
         """Return the run of that name; raise UserError when there is none."""

@@ -63,11 +63,12 @@ def find(run: Round, folder: Path) -> dict[str, Finding]:
 @pytest.fixture
 def backups(
     provider: FakeProvider, tmp_path: Path
-) -> Callable[[str], tuple[RunConfig, Path, dict[str, Path]]]:
+) -> Callable[[str, str], tuple[RunConfig, Path, dict[str, Path]]]:
     """Makes a run of two rounds, with a backup after each."""
 
-    def make(mode: str) -> tuple[RunConfig, Path, dict[str, Path]]:
-        config = configure(provider, "openai", mode, poll_seconds=0.02)
+    def make(mode: str, recovery: str) -> tuple[RunConfig, Path, dict[str, Path]]:
+        more = {"recovery": recovery, "poll_seconds": 0.02}
+        config = configure(provider, "openai", mode, **more)
         live = tmp_path / "live"
         live.mkdir()
         run = start(live, config)
@@ -83,11 +84,13 @@ def backups(
     return make
 
 
-@pytest.mark.parametrize("mode", ["batch", "sync"])
+@pytest.mark.parametrize(
+    ("mode", "recovery"), [("batch", "stored"), ("sync", "stored"), ("sync", "none")]
+)
 def test_an_older_journal_beside_a_newer_storage(
-    mode: str, provider: FakeProvider, backups: Callable[[str], Any]
+    mode: str, recovery: str, provider: FakeProvider, backups: Callable[..., Any]
 ) -> None:
-    config, live, made = backups(mode)
+    config, live, made = backups(mode, recovery)
     restore(live, journal=made["old"], storage=made["new"])
     run = start(live, config)
     found = find(run, live)
@@ -97,9 +100,9 @@ def test_an_older_journal_beside_a_newer_storage(
         "rounds/002/selection.parquet",
     }
     assert found["lost-label"].what.startswith("4 labels of round 2, ")
-    again = {"batch": "not paid again", "sync": "may be asked and paid again"}
-    assert again[mode] in found["lost-label"].do
-    done = call("doctor", "paid", "--repair", "--storage", str(live))
+    twice = "not paid again" if recovery == "stored" else "may be asked and paid again"
+    assert twice in found["lost-label"].do
+    done = call("doctor", "paid", "--repair", "--restored", "--storage", str(live))
     assert done.status == 1  # the labels are still not in the journal
     (kept,) = Path(run.storage.root).glob(".trash/*/labeled.jsonl")
     assert len(kept.read_text().splitlines()) == 8
@@ -107,14 +110,14 @@ def test_an_older_journal_beside_a_newer_storage(
     assert set(run.labels()) == {*TEXTS}
     assert find(run, live) == {}
     times = Counter(bill.example for bill in provider.bills())
-    twice = {TEXTS[id_] for id_ in SECOND} if mode == "sync" else set()
-    assert times == {text: 2 if text in twice else 1 for text in TEXTS.values()}
+    second = 1 if recovery == "stored" else 2
+    assert times == {text: second if id_ in SECOND else 1 for id_, text in TEXTS.items()}
 
 
 def test_a_newer_journal_beside_an_older_storage(
-    provider: FakeProvider, backups: Callable[[str], Any]
+    provider: FakeProvider, backups: Callable[..., Any]
 ) -> None:
-    config, live, made = backups("sync")
+    config, live, made = backups("sync", "none")
     restore(live, journal=made["new"], storage=made["old"])
     run = start(live, config)
     found = find(run, live)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from atgen_ray.annotation.llm.prompts import JUDGED, hash_shard, identify
 from atgen_ray.annotation.providers.base import RequestAttempt, Shard
 from atgen_ray.annotation.request import AnnotationRequest, Key
-from atgen_ray.store.journal import Journal, Lease
+from atgen_ray.store.journal import RESTORED, Journal, Lease
 from atgen_ray.store.ledger import Entry, Ledger, Scope
 from atgen_ray.store.tables import requests, shards
 
@@ -66,6 +66,16 @@ class Settlement:
 
 
 @dataclass(frozen=True)
+class LostTime:
+    """The time of which the journal knows nothing, as it was restored from a backup: requests may
+    have been sent in it. Both ends are seconds since 1970.
+    """
+
+    since: float
+    until: float
+
+
+@dataclass(frozen=True)
 class MeasuredAnswers:
     """Number of answers to questions, and their mean tokens."""
 
@@ -89,6 +99,12 @@ class RequestLog:
         # one's batch jobs for its own.
         record = journal.run(lease.run)
         self._identity = f"{record.name}@{record.created!r}"
+        restored = journal.events(lease.run, kind=RESTORED)
+        self.lost = (
+            LostTime(min(event.payload["since"] for event in restored), restored[-1].time)
+            if restored
+            else None
+        )
         self._mine = (
             (requests.c.run == lease.run)
             & (requests.c.annotator == annotator)

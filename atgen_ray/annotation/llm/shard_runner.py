@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -119,6 +120,8 @@ class ShardRunner:
         """Return the submitted shard; look it up first if it may have been created before."""
         if shard.remote is not None:
             return SubmittedShard(shard.remote)
+        if not resumed and (found := self._find_lost(shard)):
+            return self._created(shard, found)
         tries = 0
         since = time.monotonic()
         answered = self.answered
@@ -153,6 +156,30 @@ class ShardRunner:
         if submitted.replies is None:
             self._request_log.record_created(shard, submitted.remote)
         return submitted
+
+    def _find_lost(self, shard: Shard) -> SubmittedShard | None:
+        """Return a shard that was created in a time of which the journal knows nothing; None when
+        it certainly was not, or where nobody can tell.
+        """
+        lost = self._request_log.lost
+        if lost is None or not self._provider.remembers:
+            return None
+        earlier = replace(shard, time=lost.since)
+        try:
+            while True:
+                known = self._request_log.known_remotes()
+                try:
+                    return self._repeat(partial(self._provider.find, earlier, known), lookup=True)
+                except LookupPendingError:
+                    # What is not over by now is younger than the lost time, and another's.
+                    longest = self._timeouts.batch + self._timeouts.cancelling
+                    if time.time() - lost.until > longest:
+                        return None
+                    self._sleep(self._timeouts.poll)
+        except UnknownOutcomeError:
+            return None
+        except (RunnerInterruptedError, RunPaused, UserError) as error:
+            raise NotSentError from error
 
     def _find(self, shard: Shard) -> SubmittedShard | None:
         """Return the shard at the provider, or None when it certainly does not exist."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atgen_ray.annotation.disclosure import list_remote
+from atgen_ray.config import OpenAIAnnotatorConfig
+from atgen_ray.config.dialects import stores_answers
 from atgen_ray.config.loading import parse_config, renew_config
 from atgen_ray.runs.doctor.finding import Diagnosis, Finding, name_some
 from atgen_ray.store.journal import Event, Journal
@@ -313,13 +315,17 @@ def _advise(journal: Journal, run: str) -> str:
     twice: list[str] = []
     found: list[str] = []
     for _, annotator in list_remote(parse_config(renew_config(journal.run(run).config))):
-        asked = found if annotator.mode == "batch" else twice
+        stored = isinstance(annotator, OpenAIAnnotatorConfig) and stores_answers(
+            annotator.recovery, annotator.dialect, annotator.base_url
+        )
+        asked = found if annotator.mode == "batch" or stored else twice
         asked.append(annotator.model)
     told = []
     if found:
         told.append(
-            f"batch jobs of {name_some(found)} sent since are found again by their metadata while "
-            f"the provider keeps them, and are not paid again"
+            f"what {name_some(found)} was since is found again while the provider keeps "
+            f"it, and is not paid again, once `atgen-ray doctor {run} --restored` has said that "
+            f"there may be some"
         )
     if twice:
         told.append(
