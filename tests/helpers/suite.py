@@ -19,6 +19,7 @@ SECONDS: dict[str, float] = {
     "tests/training/test_sharding.py": 110,
     "tests/chaos/test_kills.py": 180,
     "tests/chaos/test_starved_runs.py": 150,
+    "tests/chaos/test_two_controllers.py": 60,
     "tests/cluster/test_jobs.py": 125,
     "tests/annotation/test_kills_while_paying.py": 270,
     "tests/bench/test_sweep.py": 165,

@@ -17,7 +17,7 @@ from atgen_ray.core.stored import Stored
 from atgen_ray.models.loading import WEIGHTS, digest_adapter
 from atgen_ray.runs.state import explain_missing
 from atgen_ray.serving.errors import ApiError
-from atgen_ray.store.journal import Journal
+from atgen_ray.store.journal import Event, Journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import find_output
@@ -108,13 +108,13 @@ class AdapterDirectory:
             )
         folder = RunFolder(self._storage, run)
         rel = f"{round_folder(round)}/adapter"
-        found = find_output(folder, trained, rel)
-        if found is None:
+        try:
+            adapter = _fetch(name, folder, trained, rel)
+        except FileNotFoundError:  # its controller gave it its name meanwhile
+            adapter = _fetch(name, folder, trained, rel)
+        if adapter is None:
             raise ApiError(404, explain_missing(run, round, "training", folder.path(rel)))
-        stored = found.refer(rel)
-        path = stored.local()
-        adapter = Adapter(name, stored, path, digest_adapter(path))
-        self._known[name] = (path / WEIGHTS).stat().st_mtime_ns, adapter
+        self._known[name] = (adapter.path / WEIGHTS).stat().st_mtime_ns, adapter
         return adapter
 
     def list(self) -> list[tuple[str, float]]:
@@ -143,3 +143,13 @@ def name_model(location: str) -> str:
     ending.
     """
     return location.rstrip("/").rpartition("/")[2].removesuffix(".gguf").replace(":", "-")
+
+
+def _fetch(name: str, folder: RunFolder, trained: Event, rel: str) -> Adapter | None:
+    """Return the adapter at `rel` on the disk of this node; None where it is gone."""
+    found = find_output(folder, trained, rel)
+    if found is None:
+        return None
+    stored = found.refer(rel)
+    path = stored.local()
+    return Adapter(name, stored, path, digest_adapter(path))
