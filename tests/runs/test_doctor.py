@@ -135,7 +135,8 @@ DAMAGES: dict[str, tuple[Callable[[Patient], Any], list[str]]] = {
             patient,
             "labeled.jsonl",
             patient.folder.read_text("labeled.jsonl")
-            + json.dumps({"id": "e9", "annotator": "gold", "round": 2, "text": "", "dollars": 2}),
+            + json.dumps({"id": "e9", "annotator": "gold", "round": 2, "text": "", "dollars": 2})
+            + "\n",
         ),
         ["lost-label"],
     ),

@@ -19,9 +19,9 @@ def examine(
 ) -> Diagnosis:
     """Hold the journal against the storage and the ledger, and write nothing.
 
-    Read are the events, the list of each run's folder, `versions.json`, `labeled.jsonl` of up to
-    64 MiB, and sums over the tables of labels, requests and money; with `deep` also every file
-    whose digest is known.
+    Read are the events, the list of each run's folder, `versions.json`, the number of lines of
+    `labeled.jsonl` (up to 64 MiB), and sums over the tables of labels, requests and money; with
+    `deep` also each label, and every file whose digest is known.
 
     Raises:
         UserError: there is no run of that name.
@@ -36,7 +36,7 @@ def examine(
         check_records(journal, name, diagnosis)
         check_outputs(files, diagnosis, deep)
         check_orphans(files, diagnosis)
-        check_views(journal, files, diagnosis)
+        check_views(journal, files, diagnosis, deep)
     if run is None:
         diagnosis.add(*_find_strangers(storage, names))
     return diagnosis

@@ -1,5 +1,6 @@
 """The run's folder against the journal: each output there, nothing else there."""
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -245,9 +246,9 @@ def _fill(paths: Iterable[str], round: int) -> list[str]:
     return [path.format(round=round_folder(round)) for path in paths]
 
 
-def check_views(journal: Journal, files: RunFiles, diagnosis: Diagnosis) -> None:
+def check_views(journal: Journal, files: RunFiles, diagnosis: Diagnosis, deep: bool) -> None:
     """Find signs that the journal is older than the storage, and a labeled.jsonl that is not what
-    the journal has.
+    the journal has: in the number of its labels, and with `deep` in each of them.
     """
     run = files.run
     if VERSIONS in files.sizes:
@@ -263,17 +264,21 @@ def check_views(journal: Journal, files: RunFiles, diagnosis: Diagnosis) -> None
                     _advise(journal, run),
                 )
             )
-    _check_labeled(journal, files, diagnosis)
+    if not files.driven and (deep or files.sizes.get(LABELED, 0) <= MOST_BYTES):
+        _check_labeled(journal, files, diagnosis, deep)
 
 
-def _check_labeled(journal: Journal, files: RunFiles, diagnosis: Diagnosis) -> None:
+def _check_labeled(journal: Journal, files: RunFiles, diagnosis: Diagnosis, deep: bool) -> None:
     done = [event.round or 0 for event in files.steps if event.step == "annotation"]
-    size = files.sizes.get(LABELED, 0)
-    if files.driven or size > MOST_BYTES:
+    last = max(done, default=0)
+    text = files.folder.read_text(LABELED) if LABELED in files.sizes else ""
+    counts = journal.count_labels(files.run).items()
+    if not deep and text.count("\n") == sum(count for at, count in counts if at <= last):
         return
-    rows = files.folder.read_jsonl(LABELED) if LABELED in files.sizes else []
+    rows = [json.loads(line) for line in text.split("\n") if line]
     written = {(row["id"], row["annotator"]): row for row in rows}
-    bought = {(label.id, label.annotator): label for _, label in journal.annotations(files.run)}
+    labels = journal.annotations(files.run)
+    bought = {(label.id, label.annotator) for _, label in labels}
     lost = [row for key, row in written.items() if key not in bought]
     if lost:
         dollars = sum(row.get("dollars", 0.0) for row in lost)
@@ -293,8 +298,8 @@ def _check_labeled(journal: Journal, files: RunFiles, diagnosis: Diagnosis) -> N
         )
     stale = [
         label.id
-        for _, label in journal.annotations(files.run, last=max(done, default=0))
-        if written.get((label.id, label.annotator), {}).get("text") != label.text
+        for at, label in labels
+        if at <= last and written.get((label.id, label.annotator), {}).get("text") != label.text
     ]
     if done and stale:
         diagnosis.add(

@@ -110,6 +110,7 @@ def _check_labels(connection: sa.Connection, run: str) -> list[Finding]:
     mine = annotations.c.run == run
     asked = (requests.c.run == run) & (requests.c.example_id == annotations.c.example_id)
     asked &= requests.c.annotator == annotations.c.annotator
+    asked &= requests.c.round == annotations.c.round
     models = sa.select(requests.c.annotator).where(requests.c.run == run).distinct()
     bare = sa.select(annotations.c.example_id).where(
         mine
