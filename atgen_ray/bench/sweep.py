@@ -84,7 +84,7 @@ def run_sweep(suite: BenchConfig, trials: Sequence[Trial], screen: SweepScreen) 
         waiting = deque(trial for trial in trials if not _is_finished(trial, journal))
         sweep = Sweep(finished=[trial for trial in trials if trial not in waiting])
         for trial in sweep.finished:
-            _remove_adapters(suite, trial)
+            _remove_adapters(suite, trial, journal)
         if waiting:
             # Before a private Ray starts, which takes seconds; a cluster checks its own machines.
             if is_private():
@@ -185,7 +185,7 @@ class _Driver:
             self._sweep.finished.append(trial)
             self._state.done += 1
             self._state.seconds.append(_measure(self._journal, trial))
-            _remove_adapters(self._suite, trial)
+            _remove_adapters(self._suite, trial, self._journal)
         elif status == "failed":
             self._sweep.failed[trial.run.name] = message
         else:
@@ -219,13 +219,15 @@ def _measure(journal: Journal, trial: Trial) -> float:
     return sum(event.seconds or 0.0 for event in journal.steps(trial.run.name))
 
 
-def _remove_adapters(suite: BenchConfig, trial: Trial) -> None:
+def _remove_adapters(suite: BenchConfig, trial: Trial, journal: Journal) -> None:
     """Remove the adapters of a finished run unless the suite keeps them; they are most of its
     size.
     """
     if suite.keep_adapters:
         return
     folder = RunFolder(suite.storage, trial.run.name)
-    for path in folder.list("rounds"):
-        if folder.exists(f"{path}/adapter"):
-            folder.remove(f"{path}/adapter")
+    adapters = [f"{path}/adapter" for path in folder.list("rounds")]
+    if adapters := [path for path in adapters if folder.exists(path)]:
+        journal.note_removed(trial.run.name, adapters)
+    for path in adapters:
+        folder.remove(path)

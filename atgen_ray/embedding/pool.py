@@ -66,7 +66,8 @@ def _find_new(folder: RunFolder) -> "tuple[npt.NDArray[np.bool_], int, int]":
     )
     different = contents.unique()
     _, first = np.unique(pc.index_in(contents, different), return_index=True)
-    known = pc.is_in(different, _read_contents(folder)).to_numpy(zero_copy_only=False)
+    vectors = _read_contents(folder, folder.list(FOLDER))
+    known = pc.is_in(different, vectors).to_numpy(zero_copy_only=False)
     new = np.zeros(len(contents), dtype=bool)
     new[first[~known]] = True
     return new, int(known.sum()), len(different)
@@ -129,7 +130,8 @@ def load_embeddings(folder: RunFolder, contents: "pa.ChunkedArray | Sequence[str
     if not isinstance(contents, pa.ChunkedArray):
         contents = pa.chunked_array([pa.array(contents, HASHES)])
     # Where each vector stands in the files, one after the other, and the vectors in that order.
-    found = pc.index_in(contents.cast(HASHES), _read_contents(folder))
+    paths = folder.list(FOLDER)  # once: a file that came between would shift the others
+    found = pc.index_in(contents.cast(HASHES), _read_contents(folder, paths))
     if found.null_count:
         raise KeyError(contents.filter(found.is_null())[0].as_py())
     places = found.to_numpy()
@@ -137,7 +139,7 @@ def load_embeddings(folder: RunFolder, contents: "pa.ChunkedArray | Sequence[str
     ordered = places[order]
     vectors = np.empty((0, 0), np.float32)
     begin = 0
-    for path in folder.list(FOLDER):
+    for path in paths:
         for part in folder.scan_table(path):
             table = read_vectors(part["embedding"])
             if not vectors.size and table.size:
@@ -164,10 +166,10 @@ def read_vectors(column: pa.ChunkedArray) -> "npt.NDArray[np.float32]":
     return vectors
 
 
-def _read_contents(folder: RunFolder) -> pa.ChunkedArray:
-    """Return the content hashes of all vectors, in the order of the files."""
+def _read_contents(folder: RunFolder, paths: Sequence[str]) -> pa.ChunkedArray:
+    """Return the content hashes of all vectors in the files `paths`, in their order."""
     schema = EMBEDDING_SCHEMA.empty_table().select(["content"])
-    tables = [folder.read_table(path, ["content"]) for path in folder.list(FOLDER)]
+    tables = [folder.read_table(path, ["content"]) for path in paths]
     return pa.concat_tables([schema, *tables])["content"].cast(HASHES)
 
 

@@ -36,6 +36,7 @@ from atgen_ray.store.totals import NewLabel, RunTotals, add_labels, count_by_rou
 Status = Literal["created", "running", "finished", "stopped", "failed"]
 STEP = "step"  # an event: a step of a round is committed
 CHANGED = "changed"  # an event: the run was given other settings
+REMOVED = "removed"  # an event: outputs that were removed on purpose
 RESTORED = "restored"  # an event: the journal is a backup, and what came after it is not known
 WARNING = "warning"  # an event: something went wrong that does not keep the run from going on
 INTERRUPTED = "interrupted"  # shown for a run whose controller died while the run was running
@@ -217,6 +218,11 @@ class Journal:
             since = connection.execute(last).scalar_one()
             if since is not None:
                 self.enter_event(connection, name, RESTORED, payload={"since": since})
+
+    def note_removed(self, name: str, outputs: Sequence[str]) -> None:
+        """Enter that outputs of a finished run are about to be removed, as nobody wants them."""
+        with self.run_transaction(name) as connection:
+            self.enter_event(connection, name, REMOVED, payload={"outputs": [*outputs]})
 
     def run(self, name: str) -> RunRecord:
         """Return the run of that name; raise UserError when there is none."""

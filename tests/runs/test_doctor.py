@@ -215,6 +215,12 @@ def pool_event() -> dict[str, Any]:
             "payload": payload, "time": 0.0}  # fmt: skip
 
 
+def test_what_was_removed_on_purpose_is_not_missed(patient: Patient) -> None:
+    patient.journal.note_removed("demo", [ADAPTER])
+    patient.folder.remove(ADAPTER)
+    assert patient.kinds() == []
+
+
 def test_other_bytes_of_the_same_size_are_found_deep(patient: Patient) -> None:
     write(patient, f"{ADAPTER}/adapter_model.safetensors", "WEIGHTS")
     assert patient.kinds() == []

@@ -11,7 +11,7 @@ from atgen_ray.config import OpenAIAnnotatorConfig
 from atgen_ray.config.dialects import stores_answers
 from atgen_ray.config.loading import parse_config, renew_config
 from atgen_ray.runs.doctor.finding import Diagnosis, Finding, name_some
-from atgen_ray.store.journal import Event, Journal
+from atgen_ray.store.journal import REMOVED, Event, Journal
 from atgen_ray.store.layout import ATTEMPTS, PROVIDER_STATE, round_folder
 from atgen_ray.store.run_folder import PUBLISHED, STAGING, TRASH, RunFolder
 from atgen_ray.store.step_outputs import FILES, FOLDERS, PLACE, STEPS
@@ -63,6 +63,7 @@ class RunFiles:
     sizes: dict[str, int]
     driven: bool
     epoch: int
+    removed: frozenset[str] = frozenset()  # outputs that nobody wanted any more
     named: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -73,7 +74,10 @@ def read_files(journal: Journal, run: str, folder: RunFolder, epoch: int) -> Run
     sizes = folder.list_sizes()
     steps = journal.steps(run)
     named = {rel: file for event in steps for rel, file in event.payload.get(FILES, {}).items()}
-    return RunFiles(run, folder, steps, sizes, driven, epoch, named)
+    removed = frozenset(
+        rel for event in journal.events(run, kind=REMOVED) for rel in event.payload["outputs"]
+    )
+    return RunFiles(run, folder, steps, sizes, driven, epoch, removed, named)
 
 
 def check_outputs(files: RunFiles, diagnosis: Diagnosis, deep: bool) -> None:
@@ -86,6 +90,8 @@ def check_outputs(files: RunFiles, diagnosis: Diagnosis, deep: bool) -> None:
         changed: list[str] = []
         for rel, file in _name_outputs(event, files.sizes).items():
             aside = f"{STEPS}/{event.payload.get(PLACE)}/{rel}"
+            if any(rel == path or rel.startswith(f"{path}/") for path in files.removed):
+                continue
             if rel not in files.sizes:
                 (waiting if aside in files.sizes else missing).append(rel)
             elif file is None or file["digest"] is None:
@@ -120,7 +126,8 @@ def _list_unpublished(event: Event, files: RunFiles) -> list[str]:
     return [
         rel
         for rel in event.payload.get(FOLDERS, ())
-        if f"{PUBLISHED}/{rel}.json" not in files.sizes
+        if rel not in files.removed
+        and f"{PUBLISHED}/{rel}.json" not in files.sizes
         and f"{STEPS}/{event.payload.get(PLACE)}/{PUBLISHED}/{rel}.json" not in files.sizes
     ]
 
