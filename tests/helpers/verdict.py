@@ -1,13 +1,16 @@
 """Whether a run that was killed ended as the undisturbed one: picks, labels, ledger, metrics, and
-its journal whole.
+its journal whole, of which the doctor finds each output.
 """
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
+from atgen_ray.runs.doctor import examine
+from atgen_ray.store.journal import Journal
 from helpers.projects import Project
 
 FILES = [
@@ -55,6 +58,10 @@ def compare(
     verdict.different += ["events with gaps"] * (
         found.sequence != list(range(1, len(found.sequence) + 1))
     )
+    storage = f"{project.folder}/atgen-runs"
+    with closing(Journal(database or f"sqlite:///{storage}/atgen.db")) as journal:
+        diagnosis = examine(journal, storage, run, deep=True)
+    verdict.different += [f"{each.kind}: {each.what}" for each in diagnosis.findings]
     verdict.lost = len(set(expected.labels) - set(found.labels))
     for keys in (found.labels, [(row.example_id, row.annotator) for row in found.ledger]):
         verdict.paid_twice += sum(count - 1 for count in Counter(keys).values())
