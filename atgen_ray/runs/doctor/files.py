@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from atgen_ray.annotation.disclosure import list_remote
 from atgen_ray.config import OpenAIAnnotatorConfig
 from atgen_ray.config.dialects import stores_answers
 from atgen_ray.config.loading import parse_config, renew_config
+from atgen_ray.core.errors import UserError
 from atgen_ray.runs.doctor.finding import Diagnosis, Finding, name_some
 from atgen_ray.store.journal import REMOVED, Event, Journal
 from atgen_ray.store.layout import ATTEMPTS, PROVIDER_STATE, round_folder
@@ -259,8 +261,7 @@ def check_views(journal: Journal, files: RunFiles, diagnosis: Diagnosis, deep: b
     """
     run = files.run
     if VERSIONS in files.sizes:
-        attempts = files.folder.read_json(VERSIONS).get(ATTEMPTS, [])
-        last = max((entry.get("attempt", 0) for entry in attempts), default=0)
+        last = _read_last_attempt(files)
         if last > files.epoch:
             diagnosis.add(
                 Finding(
@@ -275,6 +276,15 @@ def check_views(journal: Journal, files: RunFiles, diagnosis: Diagnosis, deep: b
         _check_labeled(journal, files, diagnosis, deep)
 
 
+def _read_last_attempt(files: RunFiles) -> int:
+    """Return the largest epoch of a controller that versions.json has; 0 if it cannot be read."""
+    try:
+        attempts = files.folder.read_json(VERSIONS).get(ATTEMPTS, [])
+        return max((int(entry.get("attempt", 0)) for entry in attempts), default=0)
+    except (AttributeError, TypeError, ValueError):
+        return 0
+
+
 def _check_labeled(journal: Journal, files: RunFiles, diagnosis: Diagnosis, deep: bool) -> None:
     done = [event.round or 0 for event in files.steps if event.step == "annotation"]
     last = max(done, default=0)
@@ -282,21 +292,20 @@ def _check_labeled(journal: Journal, files: RunFiles, diagnosis: Diagnosis, deep
     counts = journal.count_labels(files.run).items()
     if not deep and text.count("\n") == sum(count for at, count in counts if at <= last):
         return
-    rows = [json.loads(line) for line in text.split("\n") if line]
-    written = {(row["id"], row["annotator"]): row for row in rows}
+    written = _read_rows(text)
     labels = journal.annotations(files.run)
     bought = {(label.id, label.annotator) for _, label in labels}
     lost = [row for key, row in written.items() if key not in bought]
     if lost:
         dollars = sum(row.get("dollars", 0.0) for row in lost)
-        rounds = sorted({row.get("round", 0) for row in lost})
+        rounds = sorted({int(row.get("round", 0)) for row in lost})
         diagnosis.add(
             Finding(
                 files.run,
                 "lost-label",
                 f"{len(lost)} labels of round {', '.join(map(str, rounds))}, {dollars:.6g} "
                 f"dollars, are in {LABELED} and not in the journal: "
-                f"{name_some([row['id'] for row in lost])}",
+                f"{name_some([str(row.get('id')) for row in lost])}",
                 f"restore a journal that has them; else keep a copy of {LABELED} before the run "
                 f"goes on and writes it anew (--repair keeps one in the run's .trash). "
                 + _advise(journal, files.run),
@@ -322,11 +331,26 @@ def _check_labeled(journal: Journal, files: RunFiles, diagnosis: Diagnosis, deep
         )
 
 
+def _read_rows(text: str) -> dict[tuple[Any, Any], dict[str, Any]]:
+    """Return the rows of labeled.jsonl by example and annotator, without lines that are none."""
+    written = {}
+    for line in text.split("\n"):
+        with suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                written[row.get("id"), row.get("annotator")] = row
+    return written
+
+
 def _advise(journal: Journal, run: str) -> str:
     """Return what is paid twice, and what not, if a run goes on from an older journal."""
     twice: list[str] = []
     found: list[str] = []
-    for _, annotator in list_remote(parse_config(renew_config(journal.run(run).config))):
+    try:
+        config = parse_config(renew_config(journal.run(run).config))
+    except UserError:  # of another version
+        return "if the run goes on, what was sent since may be paid again"
+    for _, annotator in list_remote(config):
         stored = isinstance(annotator, OpenAIAnnotatorConfig) and stores_answers(
             annotator.recovery, annotator.dialect, annotator.base_url
         )

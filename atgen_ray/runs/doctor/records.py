@@ -123,6 +123,8 @@ def _check_labels(connection: sa.Connection, run: str) -> list[Finding]:
     done = sa.select(events.c.round).where(
         (events.c.run == run) & (events.c.kind == "step") & (events.c.step == "annotation")
     )
+    # What was opened again is not yet asked again.
+    retried = sa.exists().where((events.c.run == run) & (events.c.kind == "retried"))
     labelled = (annotations.c.run == run) & (annotations.c.example_id == requests.c.example_id)
     buried = (dead_letters.c.run == run) & (dead_letters.c.example_id == requests.c.example_id)
     unused = sa.select(requests.c.example_id).where(
@@ -132,6 +134,7 @@ def _check_labels(connection: sa.Connection, run: str) -> list[Finding]:
         & ~requests.c.example_id.startswith(JUDGED)
         & ~sa.exists().where(labelled)
         & ~sa.exists().where(buried)
+        & ~retried
     )
     if names := _list(connection, unused.distinct()):
         what = (
