@@ -27,10 +27,7 @@ def publish_report(
     run ended.
     """
     view = _collect(config.name, journal, folder, reason)
-    if folder.is_local:
-        write_report([view], folder.path("report.html"))
-        return
-    folder.fs.pipe_file(f"{folder.root}/{PNG}", draw_learning_curve([view]))
+    folder.write_bytes(PNG, draw_learning_curve([view]))
     folder.write_text("report.html", render_page([view]))
 
 

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import SecretStr
 
-from atgen_ray.core.errors import RunBusyError, UserError, nearest
+from atgen_ray.core.errors import LeaseLostError, RunBusyError, UserError, nearest
 from atgen_ray.core.names import check_run_name
 from atgen_ray.core.records import Annotation, DeadLetter
 from atgen_ray.store.database import Database
@@ -42,12 +42,6 @@ INTERRUPTION = (
     "its controller died; all that it had committed is saved, and the same command goes on from "
     "there"
 )
-
-
-class LeaseLostError(Exception):
-    """Another controller has taken the run, or the lease was released; the former holder must
-    stop.
-    """
 
 
 @dataclass(frozen=True)
