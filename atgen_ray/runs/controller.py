@@ -65,6 +65,7 @@ from atgen_ray.runs.tracking import Tracking
 from atgen_ray.selection import read_bound
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import STEP, WARNING, Event, Journal, Lease
+from atgen_ray.store.label_changes import LABEL_CHANGES, read_last_change
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import StepOutputs, describe_shared
@@ -347,6 +348,10 @@ class Controller:
             context = self._open_context(round, progress)
             annotator = build_annotator(self._config.annotator, context)
             labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
+            # Labels of people are entered as they are given, and may have changed since.
+            have = {label.id for label in self._state.labels_of(round)}
+            dead = [letter for letter in dead if letter.id not in have]
+            labels = [label for label in labels if label.id not in have]
             self._journal.record_dead_letters(self._lease, round, dead)
             self._journal.record_annotations(self._lease, round, labels)
             self._check_budget(round, context)
@@ -392,6 +397,8 @@ class Controller:
         """Fine-tune an adapter on all labels so far, from the base model or, with `warm_start`, the
         last adapter.
         """
+        # Read before the labels: a change in between may count as unknown, never as known.
+        changes = read_last_change(self._journal, self._config.name)
         labels = self._state.labels(round)
         dev = self._state.dev(round)
         texts = self._state.texts(label.id for label in labels)
@@ -400,7 +407,9 @@ class Controller:
         path = f"{round_folder(round)}/adapter"
         work = self._outputs.name_work(f"{round_folder(round)}/training")
 
-        def make(_: Progress, out: RunFolder) -> None:
+        def make(_: Progress, out: RunFolder) -> dict[str, Any]:
+            if changes:
+                self._write_labels(round)
             training = self._config.training
             order = [training.order] if training.order else []
             seed = mix_seed(self._config.seed, "training", round, *order)
@@ -428,6 +437,7 @@ class Controller:
                     logs=logs,
                 )
             out.write_json(f"{round_folder(round)}/training.json", asdict(result))
+            return {LABEL_CHANGES: changes}
 
         if examples:
             self._commit(round, "training", path, make, work)
