@@ -87,6 +87,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.errors import add_error_handlers
     from atgen_ray.serving.middleware import AuthMiddleware
     from atgen_ray.serving.pages.assets import asset_routes
+    from atgen_ray.serving.pages.displays import display_parts
     from atgen_ray.serving.pages.new_run import new_run_pages
     from atgen_ray.serving.pages.rendering import show_error
     from atgen_ray.serving.pages.run_views import RunViews
@@ -133,6 +134,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(session_routes(tokens))
     app.include_router(new_run_pages())
     app.include_router(task_pages(journal))
+    app.include_router(display_parts(journal))
     app.include_router(run_pages(service, control, RunViews(service, journal), journal))
     app.add_middleware(AuthMiddleware, tokens=tokens, limits=service.limits)
     app.add_middleware(SecurityHeaders)

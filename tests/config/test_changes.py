@@ -21,7 +21,7 @@ DECIDED = {
     ),
     "DataConfig": (
         "",
-        "pool test format path subset revision pool_split test_split input references "
+        "pool test format path subset revision pool_split test_split input context references "
         "test_references "
         "reference_template merge_repeats limit test_limit seed duplicates",
     ),

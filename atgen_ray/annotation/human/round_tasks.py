@@ -21,7 +21,8 @@ from atgen_ray.store.tables import tasks
 @dataclass(frozen=True)
 class TaskDraft:
     """A task to publish: the example's text, the model's suggestion, why it was selected, what a
-    first annotator said.
+    first annotator said, the texts beside the input by column, and the characters of the input that
+    the model reads (None: all).
     """
 
     id: str
@@ -29,6 +30,8 @@ class TaskDraft:
     suggestion: dict[str, Any] | None
     why: dict[str, Any] | None
     first: dict[str, Any] | None
+    context: dict[str, str] | None = None
+    window: int | None = None
 
 
 class TaskRound:
@@ -70,6 +73,8 @@ class TaskRound:
                     "suggestion": draft.suggestion,
                     "why": draft.why,
                     "first": draft.first,
+                    "context": draft.context,
+                    "window": draft.window,
                 }
                 for rank, draft in enumerate(new[:count])
             ]
@@ -169,6 +174,7 @@ def _describe(answer: sa.RowMapping) -> dict[str, Any]:
         "text": answer["text"],
         "seconds": answer["seconds"],
         "answered": answer["answered"],
+        "guidelines": answer["guidelines"],
     }
 
 

@@ -2,6 +2,7 @@
 
 import { Desk } from "./desk.js";
 import { showDifference } from "./difference.js";
+import { Display, preview } from "./display.js";
 import { notify } from "./shell.js";
 import { Store } from "./store.js";
 
@@ -15,8 +16,11 @@ let index = -1;
 let shown = null; // id of the task that the answer box belongs to
 let active = Date.now();
 
+const display = new Display(run, find("input"), find("context"));
+const drawPreview = preview(run, answer, find("preview"));
 const desk = new Desk(run, new Store(run, person), {
   changed: (task) => {
+    if (task && desk.isOpen(task)) display.prepare(task.id);
     if (task && task === current() && task.answer !== answer.value) fillAnswer(task);
     draw();
   },
@@ -33,6 +37,10 @@ const ACTIONS = {
   previous: () => go(index - 1),
   undo,
   compare: () => toggle("difference", "compare"),
+  preview: () => {
+    toggle("preview", "preview");
+    if (!find("preview").hidden) drawPreview();
+  },
   guidelines: () => toggle("guidelines", "guidelines"),
   why: () => (find("why").open = !find("why").open),
   help: () => find("help").showModal(),
@@ -151,7 +159,8 @@ function fillAnswer(task) {
   if (shown === task.id && document.activeElement === answer && answer.value && !task.answer) return;
   shown = task.id;
   answer.value = task.answer;
-  find("input").textContent = task.input;
+  display.show(task);
+  if (!find("preview").hidden) drawPreview();
   explain(task);
 }
 
