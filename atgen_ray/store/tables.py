@@ -193,7 +193,7 @@ tasks = sa.Table(
     sa.Column("first", sa.JSON),  # what the first annotator of a router said of it
     sa.Column("decision", sa.JSON),  # of an admin
     sa.Column("changed", sa.Double, nullable=False),
-    sa.Column("context", sa.JSON),  # what stands beside the input: texts by column
+    sa.Column("context", sa.JSON),  # what stands beside the input: pairs of column and text
     # Characters of the input that the model reads; null: all, or unknown.
     sa.Column("window", sa.Integer),
 )

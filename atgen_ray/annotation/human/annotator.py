@@ -127,13 +127,15 @@ class HumanAnnotator:
                 }
         return found
 
-    def _read_context(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return the texts that stand beside each input, by column."""
+    def _read_context(self, ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+        """Return the columns that stand beside each input with their texts, in the order of
+        `data.context`.
+        """
         path = "context.parquet"
         if not self._context.folder.exists(path):
             return {}
         rows = self._context.folder.read_rows(path, ids)
-        return {row["id"]: json.loads(row["context"]) for row in rows}
+        return {row["id"]: [*json.loads(row["context"]).items()] for row in rows}
 
     def _find_windows(self, texts: Sequence[str]) -> list[int | None]:
         """Return how many characters of each text the model reads, None where it reads all."""

@@ -21,7 +21,7 @@ from atgen_ray.store.tables import tasks
 @dataclass(frozen=True)
 class TaskDraft:
     """A task to publish: the example's text, the model's suggestion, why it was selected, what a
-    first annotator said, the texts beside the input by column, and the characters of the input that
+    first annotator said, the columns beside the input with their texts, and the characters of the input that
     the model reads (None: all).
     """
 
@@ -30,7 +30,7 @@ class TaskDraft:
     suggestion: dict[str, Any] | None
     why: dict[str, Any] | None
     first: dict[str, Any] | None
-    context: dict[str, str] | None = None
+    context: Sequence[tuple[str, str]] | None = None
     window: int | None = None
 
 

@@ -51,6 +51,6 @@ def show_task(task: sa.RowMapping, store: TaskStore) -> dict[str, Any]:
         "input": show_text(task["input"], store.config.display, window=task["window"]),
         "context": {
             column: show_text(text, column=column)
-            for column, text in (task["context"] or {}).items()
+            for column, text in task["context"] or ()
         },
     }
