@@ -50,7 +50,6 @@ def show_task(task: sa.RowMapping, store: TaskStore) -> dict[str, Any]:
     return {
         "input": show_text(task["input"], store.config.display, window=task["window"]),
         "context": {
-            column: show_text(text, column=column)
-            for column, text in task["context"] or ()
+            column: show_text(text, column=column) for column, text in task["context"] or ()
         },
     }
