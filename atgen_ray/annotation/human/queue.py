@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from atgen_ray.annotation.guidelines import read_version
 from atgen_ray.annotation.human.task_store import (
     TaskConflictError,
     TaskStore,
@@ -105,9 +106,16 @@ class Queue:
             return self._show(connection, [example_id], now)[0]
 
     def answer(
-        self, key: str, example_id: str, verdict: Verdict, text: str, seconds: float | None = None
+        self,
+        key: str,
+        example_id: str,
+        verdict: Verdict,
+        text: str,
+        seconds: float | None = None,
+        guidelines: int | None = None,
     ) -> Body:
-        """Submit `text`, or skip or flag the task with `text` as the reason.
+        """Submit `text`, or skip or flag the task with `text` as the reason. `guidelines` is the
+        version that the person had; None: the newest.
 
         An answer that comes too late is kept as the draft, so that nothing typed is lost.
         """
@@ -127,6 +135,8 @@ class Queue:
                     f"the lease of task '{example_id}' has expired, and others have taken it"
                 )
             values = {"state": verdict, given: text, "seconds": seconds, "answered": now}
+            newest = read_version(connection, self._task_store.run)
+            values["guidelines"] = min(guidelines or newest, newest)
             self._task_store.assign(connection, example_id, self._annotator, **values)
             self._task_store.settle(connection, example_id, now)
             return self._show(connection, [example_id], now)[0]

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from atgen_ray.annotation.human.task_store import TaskStore, open_task_store
+from atgen_ray.config.annotation import DisplayKind
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.serving.pages.display import show_text
 from atgen_ray.serving.pages.rendering import render
@@ -25,6 +26,7 @@ class PreviewBody(Body):
     """A text to show in its form."""
 
     text: str = Field(max_length=LONGEST)
+    kind: DisplayKind = "auto"
 
 
 def display_parts(journal: Journal) -> APIRouter:
@@ -40,7 +42,7 @@ def display_parts(journal: Journal) -> APIRouter:
 
     @router.post("/annotate/{name}/preview", dependencies=[allow("admin", "annotator")])
     def preview(request: Request, name: Name, body: PreviewBody) -> Response:
-        return render(request, "preview.html.j2", shown=show_text(body.text))
+        return render(request, "preview.html.j2", shown=show_text(body.text, body.kind))
 
     return router
 

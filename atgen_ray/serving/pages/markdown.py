@@ -71,6 +71,7 @@ def sanitise(markup: str) -> Markup:
     attributes = {tag: set(MATH_ATTRIBUTES.split()) for tag in MATH_TAGS.split()}
     attributes |= {"a": {"href", "target"}, "ol": {"start"}, "details": {"open"}}
     attributes |= {"*": {"class", "dir", "lang", "title"}}
+    attributes |= {"table": {"tabindex"}, "p": {"tabindex"}}
     clean = nh3.clean(
         markup.replace("\0", "\ufffd").encode("utf-8", "replace").decode(),
         tags=tags,
@@ -120,8 +121,12 @@ def _is_link(url: str) -> bool:
 
 
 def _set_directions(state: Any) -> None:
-    """Give each block the direction of its own text."""
+    """Give each block the direction of its own text, and each table a place in the order of
+    focus.
+    """
     for token in state.tokens:
+        if token.type == "table_open":
+            token.attrSet("tabindex", "0")  # a wide one scrolls, by keyboard too
         if token.nesting == 1 and token.type not in ("thead_open", "tbody_open", "tr_open"):
             token.attrSet("dir", "auto")
 
@@ -193,7 +198,7 @@ def _render_formula(
         formula = render_formula(token.content, block)
     shown = formula or Markup('<code class="formula">{}</code>').format(token.content)
     if token.type in ("math_block", "math_block_eqno"):
-        return f'<p class="display">{shown}</p>\n'
+        return f'<p class="display" tabindex="0">{shown}</p>\n'
     return shown
 
 

@@ -91,7 +91,7 @@ def task_routes(journal: Journal) -> APIRouter:
         """Submit the caller's label."""
         return TaskBody(
             **Queue(journal, name, caller.name).answer(
-                key, id, "submitted", body.text, body.seconds
+                key, id, "submitted", body.text, body.seconds, body.guidelines
             )
         )
 

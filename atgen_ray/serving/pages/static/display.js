@@ -49,13 +49,13 @@ export class Display {
 }
 
 // Shows in `holder` what `field` holds, in its form, as long as `holder` is not hidden.
-export function preview(run, field, holder) {
+export function preview(run, field, holder, kind = "auto") {
   let timer = null;
   let number = 0;
   const draw = async () => {
     const own = ++number;
     try {
-      const answer = await request("POST", `/annotate/${run}/preview`, { text: field.value }, { headers: { Accept: "text/html" } });
+      const answer = await request("POST", `/annotate/${run}/preview`, { text: field.value, kind }, { headers: { Accept: "text/html" } });
       const text = await answer.text();
       if (own === number) holder.innerHTML = text; // the server's own markup
     } catch (error) {
