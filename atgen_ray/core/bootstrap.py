@@ -44,3 +44,28 @@ def bootstrap_mean(
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
+
+
+def bootstrap_shift(
+    first: Numbers,
+    second: Numbers,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the bounds of the percentile interval of the mean of `second` minus that of `first`,
+    two independent samples of at least two values each.
+    """
+    from scipy.stats import bootstrap
+
+    interval = bootstrap(
+        (first, second),
+        lambda one, other, axis: np.mean(other, axis=axis) - np.mean(one, axis=axis),
+        n_resamples=resamples,
+        batch=max(1, BATCH_VALUES // max(len(first), len(second))),
+        confidence_level=confidence,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from atgen_ray.annotation.guidelines import read_version
+from atgen_ray.annotation.human.draft_experiment import choose_drafts
 from atgen_ray.annotation.human.task_store import (
     TaskConflictError,
     TaskStore,
@@ -306,19 +307,15 @@ class Queue:
         leased = row["own_state"] == "leased"
         # With blind drafts a person sees the suggestion only after typing something.
         begun = not leased or row["own_draft"] is not None
-        blind = (
-            self._task_store.config.drafts == "blind"
-            and not begun
-            and row["suggestion"] is not None
-        )
+        store = self._task_store
+        drafts = choose_drafts(store.config.drafts, store.run, row["example_id"])
+        blind = drafts == "blind" and not begun and row["suggestion"] is not None
         return {
             "id": row["example_id"],
             "round": row["round"],
             "input": row["input"],
             "why": row["why"],
-            "suggestion": None
-            if blind or self._task_store.config.drafts == "off"
-            else row["suggestion"],
+            "suggestion": None if blind or drafts == "off" else row["suggestion"],
             "blind": blind,
             "state": row["own_state"],
             "closed": is_closed(row) or (leased and row["state"] != "open"),

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
 from atgen_ray.annotation.human.adjudication import list_disputes
+from atgen_ray.annotation.human.draft_experiment import measure_drafts
 from atgen_ray.annotation.human.progress import measure_team
 from atgen_ray.config.selection import name_strategy
 from atgen_ray.core.names import NAME_PATTERN
@@ -40,6 +41,7 @@ def task_pages(journal: Journal) -> APIRouter:
         found: dict[str, Any] = {
             "disputes": list_disputes(journal, name),
             "team": measure_team(journal, name),
+            "drafts": measure_drafts(journal, name),
         }
         return render(request, "disputes.html.j2", name=name, **found)
 

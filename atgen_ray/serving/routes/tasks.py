@@ -2,13 +2,16 @@
 annotator.
 """
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query
 
 from atgen_ray.annotation.human.adjudication import decide, list_disputes
+from atgen_ray.annotation.human.draft_experiment import measure_drafts
 from atgen_ray.annotation.human.progress import measure_progress, measure_team
 from atgen_ray.annotation.human.queue import Queue
+from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.routes.runs import Name
 from atgen_ray.serving.schemas.tasks import (
@@ -68,6 +71,17 @@ def task_routes(journal: Journal) -> APIRouter:
     def show_team(name: Name, caller: Admin) -> dict[str, Any]:
         """Measure throughput, edit rate and agreement of all annotators."""
         return measure_team(journal, name)
+
+    @router.get("/drafts")
+    def show_drafts(name: Name, caller: Admin) -> dict[str, Any]:
+        """Measure what drafts do, where `annotator.drafts` is `experiment`; `effects` is empty
+        before both halves have answers to ten examples.
+        """
+        open_task_store(journal, name)
+        found = measure_drafts(journal, name)
+        if found is None:
+            raise ApiError(409, f"run '{name}' has another annotator.drafts than 'experiment'")
+        return asdict(found)
 
     @router.get("/disputes")
     def show_disputes(
