@@ -31,11 +31,11 @@ _MARKDOWN = (
     re.compile(r"^#{1,6} \S", re.MULTILINE),
     re.compile(r"^(```|~~~)", re.MULTILINE),
     re.compile(rf"^ {{0,3}}{_ITEM}.*\n(\s*\n)? {{0,3}}{_ITEM}", re.MULTILINE),
-    re.compile(r"\*\*\S[^*\n]*\S\*\*|`[^`\n]+`"),
-    re.compile(r"\[[^\]\n]+\]\(\S+\)"),
+    re.compile(r"\*\*\S[^*\n]{0,300}\S\*\*|`[^`\n]{1,300}`"),
+    re.compile(r"\[[^\]\n]{1,300}\]\(\S{1,300}\)"),
     re.compile(r"^\|?\s*:?-{3,}:?\s*\|", re.MULTILINE),
-    re.compile(r"\$\$.+?\$\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL),
-    re.compile(r"(?<![\w$\\])\$(?!\s)[^$\n]*[\\^_{=][^$\n]*(?<!\s)\$(?![\w$])"),
+    re.compile(r"\$\$.{1,500}?\$\$|\\\(.{1,500}?\\\)|\\\[.{1,500}?\\\]", re.DOTALL),
+    re.compile(r"(?<![\w$\\])\$(?!\s)[^$\n]{0,200}[\\^_{=][^$\n]{0,200}(?<!\s)\$(?![\w$])"),
 )
 _CODE_LINE = re.compile(
     r"^\s*(def |class |import |from \S+ import |return\b|if .*:$|for .*:$|while .*:$|#include|"
@@ -116,7 +116,7 @@ def guess_language(text: str) -> str | None:
     kana = len(re.findall(r"[\u3040-\u30ff]", head))
     hangul = len(re.findall(r"[\uac00-\ud7af]", head))
     han = len(re.findall(r"[\u4e00-\u9fff]", head))
-    if kana + hangul + han < 0.2 * len(head):
+    if kana + hangul + han <= 0.2 * len(head):
         return None
     if kana > 0.05 * (kana + han):
         return "ja"
