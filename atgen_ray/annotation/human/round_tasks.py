@@ -38,6 +38,7 @@ class TaskRound:
         self._context = context
         self._task_store = TaskStore(context.config.name, config)
         self._overlap = config.overlap
+        self._most = config.most_answers
         self._price = to_nano(config.price_per_label)
         self._settle = config.settle_seconds
 
@@ -46,7 +47,7 @@ class TaskRound:
         their cost; return how many were new.
         """
         context = self._context
-        worst = self._price * self._overlap
+        worst = self._price * self._most
         with context.journal.leased_transaction(context.lease) as connection:
             known = connection.execute(
                 sa.select(tasks.c.example_id).where(self._task_store.mine)
@@ -62,6 +63,8 @@ class TaskRound:
                     "run": self._task_store.run,
                     "round": context.round,
                     "wanted": self._overlap,
+                    "most": self._most,
+                    "price": self._price,
                     "state": "open",
                     "example_id": draft.id,
                     "rank": rank,
@@ -112,7 +115,8 @@ class TaskRound:
                 .all()
             )
             answers = self._task_store.answers(connection, [row["example_id"] for row in rows])
-            held = context.ledger.read_held(connection, [_key(row["example_id"]) for row in rows])
+            keys = [_key(row["example_id"]) for row in rows if row["price"] is None]
+            held = context.ledger.read_held(connection, keys)
             for row in rows:
                 id_ = row["example_id"]
                 outcome = self._task_store.resolve(connection, row)
@@ -121,7 +125,9 @@ class TaskRound:
                     continue
                 given = [answer for answer in answers[id_] if answer["state"] == "submitted"]
                 # Use the price at publication: a later, higher one could exceed what is reserved.
-                price = held.get(_key(id_), 0) // row["wanted"]
+                price = row["price"]
+                if price is None:  # published by an earlier version, or brought along
+                    price = held.get(_key(id_), 0) // row["wanted"]
                 cost = price * sum(answer["note"] != IMPORTED for answer in given)
                 paid[_key(id_)] = cost
                 if outcome.state == "dropped":

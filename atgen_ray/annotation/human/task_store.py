@@ -85,15 +85,16 @@ class TaskStore:
         answers = [
             HumanAnswer(row["annotator"], row["state"], row["text"], row["note"]) for row in rows
         ]
-        return resolve(answers, task["wanted"], task["decision"], self.config)
+        return resolve(answers, task["wanted"], task["decision"], self.config, task["most"])
 
     def settle(self, connection: sa.Connection, example_id: str, now: float) -> str:
         """Store and return the state of a task after something changed."""
         task = self.task(connection, example_id)
-        state = self.resolve(connection, task).state
+        found = self.resolve(connection, task)
         here = self.mine & (tasks.c.example_id == example_id)
-        connection.execute(sa.update(tasks).where(here).values(state=state, changed=now))
-        return state
+        values = {"state": found.state, "wanted": found.wanted, "changed": now}
+        connection.execute(sa.update(tasks).where(here).values(values))
+        return found.state
 
     def count_busy(
         self, connection: sa.Connection, example_id: str, exclude: str, now: float
