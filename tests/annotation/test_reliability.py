@@ -34,22 +34,21 @@ def simulate(
 def test_intervals_cover_the_accuracy_of_simulated_annotators(classes: int, overlap: int) -> None:
     rng = np.random.default_rng(classes)
     covered, errors = [], []
-    for seed in range(8):
+    for seed in range(5):
         found = estimate_accuracy(simulate(rng, 200, classes, overlap)[0], seed=seed)
         for who, truth in enumerate(TRUE):
             estimate = found[f"p{who}"]
             covered.append(estimate.low <= truth <= estimate.high)
             errors.append(estimate.value - truth)
-    assert np.mean(covered) >= 0.85  # of 40, so that chance fails the test once in some thousand
-    assert abs(np.mean(errors)) < 0.04
+    assert np.mean(covered) >= 0.8  # of 25; `benchmarks/agreement.py` has many more
+    assert abs(np.mean(errors)) < 0.05
 
 
 def test_known_answers_tell_two_people_apart_who_only_meet_each_other() -> None:
     rng = np.random.default_rng(0)
     answers, right = simulate(rng, 400, 3, 5)
     pair = {id_: {who: given[who] for who in ("p0", "p4")} for id_, given in answers.items()}
-    blind = estimate_accuracy(pair)
-    assert blind["p0"].value == pytest.approx(blind["p4"].value, abs=0.02)
+    assert estimate_accuracy(pair) == {}
     seen = estimate_accuracy(pair, right)
     assert seen["p0"].value == pytest.approx(0.95, abs=0.04)
     assert seen["p4"].value == pytest.approx(0.6, abs=0.06)

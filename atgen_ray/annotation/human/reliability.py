@@ -7,6 +7,7 @@ of the last two are bootstrap percentiles over examples, so that answers to one 
 together.
 """
 
+from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
@@ -52,8 +53,9 @@ def estimate_accuracy(
 ) -> dict[str, Estimate]:
     """Return how often each person gives the right answer, by Dawid and Skene's model.
 
-    Two people who always meet each other and nobody else cannot be told apart: they get the same
-    value. Answers to examples with a known answer, or with two or more answers, count.
+    Answers to examples with a known answer, or with two or more answers, count. Two people who only
+    meet each other cannot be told apart by how often they agree. So there is an estimate for those
+    who gave an answer that is known, and for those who meet two people who meet each other.
 
     Args:
         answers: classes by person, by example.
@@ -64,6 +66,7 @@ def estimate_accuracy(
     model = _index(used, known)
     if model is None:
         return {}
+    told_apart = _find_told_apart(used, known)
     start = np.full(len(model.names), PRIOR_RIGHT / (PRIOR_RIGHT + PRIOR_WRONG))
     point = model.fit(np.ones(model.examples), start, ITERATIONS)
     rng = np.random.default_rng(seed)
@@ -79,6 +82,7 @@ def estimate_accuracy(
     return {
         name: Estimate(float(point[i]), float(low[i]), float(high[i]), int(counts[i]))
         for i, name in enumerate(model.names)
+        if name in told_apart
     }
 
 
@@ -99,6 +103,23 @@ def estimate_similarity(
         means = values[rng.integers(len(values), size=(RESAMPLES * 5, len(values)))].mean(axis=1)
         low, high = _find_bounds(means[:, None])
         found[name] = Estimate(float(values.mean()), float(low[0]), float(high[0]), len(values))
+    return found
+
+
+def _find_told_apart(
+    answers: Mapping[str, Mapping[str, Hashable]], known: Mapping[str, Hashable]
+) -> set[str]:
+    """Return the people whose accuracy follows from the answers."""
+    meets: dict[str, set[str]] = defaultdict(set)
+    found: set[str] = set()
+    for id_, given in answers.items():
+        for name in given:
+            meets[name] |= given.keys() - {name}
+        if id_ in known:
+            found |= given.keys()
+    for name, others in meets.items():
+        if any(meets[other] & others for other in others):
+            found.add(name)
     return found
 
 

@@ -55,7 +55,7 @@ class TaskRound:
             # An earlier attempt may have published some of them before it was killed.
             present = set(known)
             new = [draft for draft in drafts if draft.id not in present]
-            entries = [Entry(_key(draft.id), draft.id, worst) for draft in new]
+            entries = [Entry(name_entry(draft.id), draft.id, worst) for draft in new]
             count, limit = context.ledger.reserve(connection, context.round, "human", entries)
             now = context.journal.database.clock(connection)
             rows = [
@@ -104,7 +104,7 @@ class TaskRound:
         )
         labels = []
         dead = []
-        paid = {}
+        paid = dict[str, int]()
         # Labels, dead letters, their money and the tasks' state are one transaction, so that a
         # kill leaves neither an unpaid label nor a paid task without one.
         with context.journal.leased_transaction(context.lease) as connection:
@@ -115,7 +115,7 @@ class TaskRound:
                 .all()
             )
             answers = self._task_store.answers(connection, [row["example_id"] for row in rows])
-            keys = [_key(row["example_id"]) for row in rows if row["price"] is None]
+            keys = [name_entry(row["example_id"]) for row in rows if row["price"] is None]
             held = context.ledger.read_held(connection, keys)
             for row in rows:
                 id_ = row["example_id"]
@@ -127,9 +127,10 @@ class TaskRound:
                 # Use the price at publication: a later, higher one could exceed what is reserved.
                 price = row["price"]
                 if price is None:  # published by an earlier version, or brought along
-                    price = held.get(_key(id_), 0) // row["wanted"]
+                    price = held.get(name_entry(id_), 0) // row["wanted"]
                 cost = price * sum(answer["note"] != IMPORTED for answer in given)
-                paid[_key(id_)] = cost
+                most = row["most"] or row["wanted"]
+                paid |= _share_cost(id_, cost, price, most, min(most, self._most))
                 if outcome.state == "dropped":
                     dead.append(DeadLetter(id_, "annotation", outcome.reason))
                     continue
@@ -178,5 +179,19 @@ def _describe(answer: sa.RowMapping) -> dict[str, Any]:
     }
 
 
-def _key(example_id: str) -> str:
-    return f"human-{example_id}"
+def name_entry(example_id: str, answer: int | None = None) -> str:
+    """Return the key in the ledger of a task's answers, or of one `answer` more, by its number,
+    that an admin asked for.
+    """
+    return f"human-{example_id}" if answer is None else f"human-{example_id}/{answer}"
+
+
+def _share_cost(id_: str, cost: int, price: int, most: int, first: int) -> dict[str, int]:
+    """Return the cost of a task by its entries in the ledger: the answers up to `first` have one
+    together, each further one up to `most` its own.
+    """
+    paid = {name_entry(id_): min(cost, price * first)}
+    for number in range(first + 1, most + 1):
+        cost_so_far = sum(paid.values())
+        paid[name_entry(id_, number)] = min(price, cost - cost_so_far)
+    return paid

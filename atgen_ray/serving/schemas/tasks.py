@@ -66,6 +66,20 @@ class DecisionBody(_Body):
     comment: str = Field("", max_length=4_000)
 
 
+class AcceptBody(_Body):
+    """Threshold from which on answers in dispute are accepted."""
+
+    at_least: float = Field(
+        ge=0.0, le=1.0, description="Similarity that more than half of the answers have"
+    )
+
+
+class AcceptedBody(BaseModel):
+    """Tasks that were labelled together."""
+
+    ids: list[str]
+
+
 class BroughtBody(_Body):
     """An existing label."""
 
