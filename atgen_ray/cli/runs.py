@@ -56,6 +56,8 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
             f"-> {change['now']!r}"
         )
         typer.echo(printable(line))
+    for line in view["label_changes"]:
+        typer.echo(line)
     for letter in view["dead_letters"]:
         typer.echo(printable(f"dead letter {letter['id']} ({letter['step']}): {letter['reason']}"))
 

@@ -16,6 +16,7 @@ from atgen_ray.reporting.plots.curves import draw_learning_curve
 from atgen_ray.reporting.run_view import RunView
 from atgen_ray.store.existing import open_runs
 from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal, explain_end
+from atgen_ray.store.label_changes import count_stale_labels
 from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.run_folder import RunFolder
 
@@ -77,7 +78,14 @@ def _collect(
     name: str, journal: Journal, folder: RunFolder, reason: str | None, selection: bool = True
 ) -> RunView:
     dead = [letter for _, letter in journal.dead_letters(name)]
-    view = collect_run(folder, dead, reason, _count_actual(name, journal), selection)
+    view = collect_run(
+        folder,
+        dead,
+        reason,
+        _count_actual(name, journal),
+        selection,
+        count_stale_labels(journal, name),
+    )
     if chosen := journal.events(name, kind=ENGINE):
         view.versions["engine chosen"] = chosen[-1].payload[ENGINE]
     return view

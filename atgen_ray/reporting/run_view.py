@@ -73,6 +73,7 @@ class RoundView:
     bound: str | None = None  # how near the batch is to the best one, where that is known
     # Of the untuned model that is shown labels of this round in its prompt.
     few_shot: dict[str, Estimate] = field(default_factory=dict)
+    stale: int = 0  # labels that the round trained on and that have changed since
 
 
 @dataclass(frozen=True)

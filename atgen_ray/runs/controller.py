@@ -63,6 +63,7 @@ from atgen_ray.runs.tracking import Tracking
 from atgen_ray.selection import read_bound
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import STEP, WARNING, Journal, Lease
+from atgen_ray.store.label_changes import LABEL_CHANGES, read_last_change
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.training import TrainingExample, train_adapter
@@ -334,6 +335,10 @@ class Controller:
             context = self._open_context(round, progress)
             annotator = build_annotator(self._config.annotator, context)
             labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
+            # Labels of people are entered as they are given, and may have changed since.
+            have = {label.id for label in self._state.labels_of(round)}
+            dead = [letter for letter in dead if letter.id not in have]
+            labels = [label for label in labels if label.id not in have]
             self._journal.record_dead_letters(self._lease, round, dead)
             self._journal.record_annotations(self._lease, round, labels)
             self._check_budget(round, context)
@@ -377,15 +382,20 @@ class Controller:
         """Fine-tune an adapter on all labels so far, from the base model or, with `warm_start`, the
         last adapter.
         """
+        # Read before the labels: a change in between may count as unknown, never as known.
+        changes = read_last_change(self._journal, self._config.name)
         labels = self._state.labels(round)
         dev = self._state.dev(round)
         texts = self._state.texts(label.id for label in labels)
         labeled = [TrainingExample(label.id, texts[label.id], label.text) for label in labels]
         examples = [example for example in labeled if example.id not in dev]
         path = f"{round_folder(round)}/adapter"
+        summary = f"{round_folder(round)}/training.json"
         work = f"{round_folder(round)}/training"
 
         def make(_: Progress) -> None:
+            if changes:
+                self._folder.write_jsonl("labeled.jsonl", self._state.labeled_rows(round))
             training = self._config.training
             order = [training.order] if training.order else []
             seed = mix_seed(self._config.seed, "training", round, *order)
@@ -411,11 +421,14 @@ class Controller:
                     dev=[example for example in labeled if example.id in dev],
                     logs=logs,
                 )
-                self._folder.write_json(f"{round_folder(round)}/training.json", asdict(result))
+                self._folder.write_json(summary, asdict(result) | {LABEL_CHANGES: changes})
             self._folder.remove(work)
 
+        def describe() -> dict[str, Any]:
+            return {LABEL_CHANGES: self._folder.read_json(summary).get(LABEL_CHANGES, 0)}
+
         if examples:
-            self._commit(round, "training", path, make)
+            self._commit(round, "training", path, make, describe)
 
     def evaluate_adapter(self, round: int) -> None:
         """Score greedy answers on the test set (for the report) and the dev split (for

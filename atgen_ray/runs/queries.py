@@ -31,6 +31,7 @@ from atgen_ray.store.journal import (
     explain_end,
     find_journal,
 )
+from atgen_ray.store.label_changes import describe_stale_labels
 from atgen_ray.store.layout import PROVIDER_STATE, round_folder
 from atgen_ray.store.ledger import read_balance, read_inherited
 from atgen_ray.store.run_folder import RunFolder
@@ -80,6 +81,7 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
     `annotation` has the `requests` of its annotating models by state, their `batches` under way,
     what the `provider` was doing when it was last seen (as `read_provider`), and the dollars `paid`
     and `held`, and those `inherited`: what another run, from which it was forked, had paid.
+    `label_changes` has a line for each round that trained on labels which changed afterwards.
     `changes` are the settings that it was given anew, each with `key`, `before`, `now`, `by` and
     `time`.
 
@@ -107,6 +109,7 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
             if event.kind == CHANGED
             for change in event.payload["changes"]
         ],
+        "label_changes": describe_stale_labels(journal, name),
         "dead_letters": [
             {
                 "round": round,

@@ -195,6 +195,8 @@ tasks = sa.Table(
     sa.Column("first", sa.JSON),  # what the first annotator of a router said of it
     sa.Column("decision", sa.JSON),  # of an admin
     sa.Column("changed", sa.Double, nullable=False),
+    # When the run first took its label, or gave it up; null: not yet.
+    sa.Column("collected", sa.Double),
 )
 sa.Index("open_tasks", tasks.c.run, tasks.c.state, tasks.c.round, tasks.c.rank)
 
@@ -225,7 +227,44 @@ assignments = sa.Table(
     sa.Column("note", sa.JSON),  # why it was skipped or flagged
     sa.Column("seconds", sa.Double),
     sa.Column("answered", sa.Double),
+    # When the person took it in hand; null: it is only prepared, and others may take it.
+    sa.Column("opened", sa.Double),
     sa.ForeignKeyConstraint(["run", "example_id"], ["tasks.run", "tasks.example_id"]),
+)
+sa.Index(
+    "assignments_by_person",
+    assignments.c.run,
+    assignments.c.annotator,
+    assignments.c.state,
+    assignments.c.answered,
+)
+sa.Index("assignees_by_person", assignees.c.run, assignees.c.who, assignees.c.example_id)
+
+# Every change of an answer, or of a label, after it was given.
+revisions = sa.Table(
+    "revisions",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),  # rises with time within a run
+    sa.Column("run", sa.ForeignKey(_RUN), nullable=False),
+    sa.Column("example_id", sa.String, nullable=False),
+    # edited, withdrawn, reopened or corrected (an answer); label (what the run took).
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("annotator", sa.String),  # whose answer it was, or whose label it is now
+    sa.Column("before", sa.JSON),
+    sa.Column("after", sa.JSON),
+    sa.Column("reason", sa.JSON),
+    sa.Column("round", sa.Integer),  # of the label that changed; null: no label did
+    sa.Column("time", sa.Double, nullable=False),
+)
+sa.Index("revisions_by_example", revisions.c.run, revisions.c.example_id, revisions.c.id)
+_CHANGED_LABEL = revisions.c.round.is_not(None)
+sa.Index(
+    "changed_labels",
+    revisions.c.run,
+    revisions.c.id,
+    sqlite_where=_CHANGED_LABEL,
+    postgresql_where=_CHANGED_LABEL,
 )
 
 # The answer to an HTTP request that may be sent again, by the idempotency key of its sender.
@@ -239,6 +278,7 @@ receipts = sa.Table(
     sa.Column("answer", sa.JSON, nullable=False),
     sa.Column("time", sa.Double, nullable=False),
 )
+sa.Index("receipts_by_time", receipts.c.run, receipts.c.annotator, receipts.c.time)
 
 # Access tokens of the service. Only the digest is stored: a token is 256 random bits, so one round
 # of SHA-256 is enough.

@@ -57,6 +57,22 @@ def add_labels(connection: sa.Connection, run: str, round: int, new: Sequence[Ne
         _add(connection, run, round, annotator, **amounts)
 
 
+def move_label(
+    connection: sa.Connection, run: str, round: int, label: NewLabel, annotator: str | None
+) -> None:
+    """Count a label for another annotator than before; None: the label is gone."""
+    inside = label.example_id in _find_entered(connection, run, [label.example_id])
+    amounts = {
+        "labels": 1,
+        "outside": 0 if inside else 1,
+        "unledgered": 0.0 if inside else label.dollars,
+    }
+    removed = {name: -amount for name, amount in amounts.items()}
+    _add(connection, run, round, label.annotator, **removed)
+    if annotator is not None:
+        _add(connection, run, round, annotator, **amounts)
+
+
 def add_held(
     connection: sa.Connection,
     run: str,

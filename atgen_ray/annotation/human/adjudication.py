@@ -177,7 +177,8 @@ def ask_another(journal: Journal, run: str, example_id: str) -> str:
                 f"task '{example_id}' is {task['state']}, expected one whose answers disagree"
             )
         wanted = len(_list_given(answers)) + 1
-        if task["price"] and wanted > (task["most"] or task["wanted"]):
+        first = task["collected"] is None  # answers to what the run has collected cost nothing
+        if first and task["price"] and wanted > (task["most"] or task["wanted"]):
             entry = Entry(name_entry(example_id, wanted), example_id, task["price"])
             ledger = Ledger(run, stopping)
             if not ledger.reserve(connection, task["round"], "human", [entry])[0]:

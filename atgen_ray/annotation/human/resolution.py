@@ -13,7 +13,7 @@ from atgen_ray.annotation.human.agreement import (
 from atgen_ray.config import HumanAnnotatorConfig
 
 TaskState = Literal["open", "disputed", "answered", "dropped"]
-CLOSED = ("taken", "buried")  # the run has the label, or has given the task up: both are final
+CLOSED = ("taken", "buried")  # the run has the label, or has given the task up
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.human.resolution import CLOSED
-from atgen_ray.annotation.human.task_store import IMPORTED, TaskStore
+from atgen_ray.annotation.human.run_labels import describe_label
+from atgen_ray.annotation.human.task_store import IMPORTED, SETTLED, TaskStore
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.money import NANO, to_nano
 from atgen_ray.core.records import Annotation, DeadLetter
@@ -96,10 +97,9 @@ class TaskRound:
         Labels, dead letters and settlement are one transaction.
         """
         context = self._context
-        ready = ("answered", "dropped")
         query = (
             sa.select(tasks)
-            .where(self._task_store.mine & tasks.c.state.in_(ready))
+            .where(self._task_store.mine & tasks.c.state.in_(SETTLED))
             .order_by(tasks.c.round, tasks.c.rank)
         )
         labels = []
@@ -120,7 +120,7 @@ class TaskRound:
             for row in rows:
                 id_ = row["example_id"]
                 outcome = self._task_store.resolve(connection, row)
-                if outcome.state not in ready:  # an earlier version dropped it at the first skip
+                if outcome.state not in SETTLED:  # an earlier version dropped it at the first skip
                     self._task_store.settle(connection, id_, now)
                     continue
                 given = [answer for answer in answers[id_] if answer["state"] == "submitted"]
@@ -134,11 +134,7 @@ class TaskRound:
                 if outcome.state == "dropped":
                     dead.append(DeadLetter(id_, "annotation", outcome.reason))
                     continue
-                provenance: dict[str, Any] = {
-                    "answers": [_describe(answer) for answer in given],
-                    "agreement": outcome.agreement,
-                    "decision": row["decision"],
-                }
+                provenance = describe_label(row, given, outcome)
                 label = Annotation(
                     id_, outcome.text, f"human/{outcome.annotator}", cost / NANO, provenance
                 )
@@ -150,15 +146,15 @@ class TaskRound:
                 connection, self._task_store.run, context.round, dead
             )
             context.ledger.settle(connection, paid)
-            self._close(connection, "taken", [label.id for label in labels])
-            self._close(connection, "buried", [dead_letter.id for dead_letter in dead])
+            self._close(connection, "taken", [label.id for label in labels], now)
+            self._close(connection, "buried", [dead_letter.id for dead_letter in dead], now)
         return labels, dead
 
-    def _close(self, connection: sa.Connection, state: str, ids: Sequence[str]) -> None:
-        """Set the final state of tasks."""
+    def _close(self, connection: sa.Connection, state: str, ids: Sequence[str], now: float) -> None:
+        """Set the state of tasks that the run has collected."""
         here = self._task_store.mine & (tasks.c.example_id == sa.bindparam("closed"))
         if ids:
-            update = sa.update(tasks).where(here).values(state=state)
+            update = sa.update(tasks).where(here).values(state=state, collected=now)
             connection.execute(update, [{"closed": id_} for id_ in ids])
 
 
@@ -168,15 +164,6 @@ def join_first(label: Annotation, first: Mapping[str, Any]) -> Annotation:
     return Annotation(
         label.id, label.text, label.annotator, dollars, label.provenance | {"first": dict(first)}
     )
-
-
-def _describe(answer: sa.RowMapping) -> dict[str, Any]:
-    return {
-        "annotator": answer["annotator"],
-        "text": answer["text"],
-        "seconds": answer["seconds"],
-        "answered": answer["answered"],
-    }
 
 
 def name_entry(example_id: str, answer: int | None = None) -> str:

@@ -8,12 +8,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from atgen_ray.annotation.human.resolution import CLOSED, HumanAnswer, Resolution, resolve
+from atgen_ray.annotation.human.run_labels import renew_label
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.config.annotation import list_stored
 from atgen_ray.core.errors import UserError
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, tasks
 
+SETTLED = ("answered", "dropped")  # states of a task that the run may collect
 IMPORTED = "imported"  # note of an imported answer, for which nobody is paid
 
 
@@ -81,20 +83,33 @@ class TaskStore:
 
     def resolve(self, connection: sa.Connection, task: sa.RowMapping) -> Resolution:
         """Return the state of a task that follows from the answers to it."""
-        rows = self.answers(connection, [task["example_id"]])[task["example_id"]]
+        return self._resolve(self.answers(connection, [task["example_id"]]), task)
+
+    def _resolve(
+        self, given: Mapping[str, Sequence[sa.RowMapping]], task: sa.RowMapping
+    ) -> Resolution:
+        rows = given[task["example_id"]]
         answers = [
             HumanAnswer(row["annotator"], row["state"], row["text"], row["note"]) for row in rows
         ]
         return resolve(answers, task["wanted"], task["decision"], self.config, task["most"])
 
     def settle(self, connection: sa.Connection, example_id: str, now: float) -> str:
-        """Store and return the state of a task after something changed."""
+        """Store and return the state of a task after something changed.
+
+        Where the run took a label of it before, that label changes in the same transaction, at no
+        cost; until the task is settled again, the run keeps the label that it has.
+        """
         task = self.task(connection, example_id)
-        found = self.resolve(connection, task)
+        given = self.answers(connection, [example_id])
+        outcome = self._resolve(given, task)
+        state: str = outcome.state
+        if task["collected"] is not None and state in SETTLED:
+            state = renew_label(connection, task, given[example_id], outcome, now)
         here = self.mine & (tasks.c.example_id == example_id)
-        values = {"state": found.state, "wanted": found.wanted, "changed": now}
+        values = {"state": state, "wanted": outcome.wanted, "changed": now}
         connection.execute(sa.update(tasks).where(here).values(values))
-        return found.state
+        return state
 
     def count_busy(
         self, connection: sa.Connection, example_id: str, exclude: str, now: float

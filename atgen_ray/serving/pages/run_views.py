@@ -13,6 +13,7 @@ from atgen_ray.reporting.page import prepare_page
 from atgen_ray.reporting.publish import view_run
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.store.journal import Journal
+from atgen_ray.store.label_changes import read_last_change
 
 KEPT = 32
 
@@ -57,4 +58,6 @@ class RunViews:
         """Return a key that changes whenever the run does."""
         record = self._journal.run(name)
         status = self._journal.describe_status(record)
-        return name, record.created, status, record.updated, self._journal.last_sequence(name)
+        last = self._journal.last_sequence(name)
+        changes = read_last_change(self._journal, name)
+        return name, record.created, status, record.updated, last, changes

@@ -24,3 +24,39 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("run", "example_id", "who"),
     )
+    op.create_index("assignees_by_person", "assignees", ["run", "who", "example_id"])
+
+    # The desk: tasks that are only prepared, changes of answers and labels, receipts by age.
+    op.add_column("assignments", sa.Column("opened", sa.Double()))
+    op.create_index(
+        "assignments_by_person", "assignments", ["run", "annotator", "state", "answered"]
+    )
+    op.create_index("receipts_by_time", "receipts", ["run", "annotator", "time"])
+    op.create_table(
+        "revisions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("run", sa.String(), nullable=False),
+        sa.Column("example_id", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("by", sa.String(), nullable=False),
+        sa.Column("annotator", sa.String()),
+        sa.Column("before", sa.JSON()),
+        sa.Column("after", sa.JSON()),
+        sa.Column("reason", sa.JSON()),
+        sa.Column("round", sa.Integer()),
+        sa.Column("time", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["run"], ["runs.name"]),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("revisions_by_example", "revisions", ["run", "example_id", "id"])
+    op.create_index(
+        "changed_labels",
+        "revisions",
+        ["run", "id"],
+        sqlite_where=sa.text("round IS NOT NULL"),
+        postgresql_where=sa.text("round IS NOT NULL"),
+    )
+    op.add_column("tasks", sa.Column("collected", sa.Double()))
+    op.execute("UPDATE tasks SET collected = changed WHERE state IN ('taken', 'buried')")
+    # Leases of an earlier version were all in hand.
+    op.execute("UPDATE assignments SET opened = leased")
