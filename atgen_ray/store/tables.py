@@ -185,6 +185,8 @@ tasks = sa.Table(
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("rank", sa.Integer, nullable=False),
     sa.Column("wanted", sa.Integer, nullable=False),  # answers by different people
+    sa.Column("most", sa.Integer),  # so many where they disagree; null: as many as are wanted
+    sa.Column("price", sa.BigInteger),  # of an answer, billionths of a dollar; null: see the ledger
     # open, disputed, answered or dropped; the run sets taken (label) and buried (dead letter).
     sa.Column("state", sa.String, nullable=False),
     sa.Column("input", sa.JSON, nullable=False),

@@ -92,6 +92,20 @@ class CorrectionBody(_Body):
     reason: str = Field("", max_length=4_000, description="Why; it stays in the history")
 
 
+class AcceptBody(_Body):
+    """Threshold from which on answers in dispute are accepted."""
+
+    at_least: float = Field(
+        ge=0.0, le=1.0, description="Similarity that more than half of the answers have"
+    )
+
+
+class AcceptedBody(BaseModel):
+    """Tasks that were labelled together."""
+
+    ids: list[str]
+
+
 class BroughtBody(_Body):
     """An existing label."""
 

@@ -11,6 +11,8 @@ def upgrade() -> None:
     op.add_column("tokens", sa.Column("expires", sa.Double()))
     op.add_column("tokens", sa.Column("runs", sa.JSON()))
     op.add_column("tokens", sa.Column("member_of", sa.JSON()))
+    op.add_column("tasks", sa.Column("most", sa.Integer()))
+    op.add_column("tasks", sa.Column("price", sa.BigInteger()))
     op.create_table(
         "assignees",
         sa.Column("run", sa.String(), nullable=False),
