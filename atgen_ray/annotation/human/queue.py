@@ -245,9 +245,8 @@ class Queue:
             self._task_store.mine & (tasks.c.state == "open") & tasks.c.example_id.not_in(seen)
         )
         query = query.where(sa.func.coalesce(taken.c.places, 0) < tasks.c.wanted)
-        return list(
-            connection.execute(query.order_by(tasks.c.round, tasks.c.rank).limit(count)).scalars()
-        )
+        order = (tasks.c.priority, tasks.c.round, tasks.c.rank)
+        return list(connection.execute(query.order_by(*order).limit(count)).scalars())
 
     def _expect_held(self, connection: sa.Connection, task: sa.RowMapping) -> sa.RowMapping:
         """Return this person's unanswered assignment. Raise TaskConflictError where there is

@@ -70,6 +70,7 @@ class TaskRound:
                     "input": draft.input,
                     "suggestion": draft.suggestion,
                     "why": draft.why,
+                    "score": (draft.why or {}).get("score"),
                     "first": draft.first,
                 }
                 for rank, draft in enumerate(new[:count])

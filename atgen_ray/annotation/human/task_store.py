@@ -107,7 +107,8 @@ class TaskStore:
         if task["collected"] is not None and state in SETTLED:
             state = renew_label(connection, task, given[example_id], outcome, now)
         here = self.mine & (tasks.c.example_id == example_id)
-        connection.execute(sa.update(tasks).where(here).values(state=state, changed=now))
+        values = {"state": state, "agreement": outcome.agreement, "changed": now}
+        connection.execute(sa.update(tasks).where(here).values(values))
         return state
 
     def count_busy(
