@@ -94,6 +94,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.pages.run_views import RunViews
     from atgen_ray.serving.pages.runs import run_pages
     from atgen_ray.serving.pages.sign_in import session_routes
+    from atgen_ray.serving.pages.task_list import task_list_pages
     from atgen_ray.serving.pages.tasks import task_pages
     from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory
     from atgen_ray.serving.routes.config import config_routes
@@ -104,6 +105,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.routes.reports import report_routes
     from atgen_ray.serving.routes.runs import run_routes
     from atgen_ray.serving.routes.select import select_routes
+    from atgen_ray.serving.routes.task_list import task_list_routes
     from atgen_ray.serving.routes.tasks import task_routes
     from atgen_ray.serving.runs import RunManager
     from atgen_ray.serving.security.headers import SecurityHeaders
@@ -129,6 +131,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(run_routes(control))
     app.include_router(task_routes(journal))
     app.include_router(guideline_routes(journal))
+    app.include_router(task_list_routes(journal, service.storage))
     app.include_router(label_routes(journal, service.storage))
     app.include_router(config_routes(service, control))
     app.include_router(report_routes(control))
@@ -139,6 +142,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(task_pages(journal))
     app.include_router(guideline_pages(journal))
     app.include_router(display_parts(journal))
+    app.include_router(task_list_pages(journal, service.storage))
     app.include_router(run_pages(service, control, RunViews(service, journal), journal))
     app.add_middleware(AuthMiddleware, tokens=tokens, limits=service.limits)
     app.add_middleware(SecurityHeaders)

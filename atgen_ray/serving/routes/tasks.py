@@ -189,6 +189,7 @@ def task_routes(journal: Journal) -> APIRouter:
         reserved.
         """
         return StateBody(id=id, state=ask_another(journal, name, id))
+
     @router.post("/{id}/correct")
     def correct_task(name: Name, id: Id, body: CorrectionBody, caller: Admin) -> StateBody:
         """Make a text the label of the task, whatever its state, with a history."""
