@@ -5,6 +5,7 @@ Spreadsheets of many countries write `;`, and databases tabs, under the name .cs
 
 import csv
 import io
+from contextlib import suppress
 from itertools import islice
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -25,12 +26,10 @@ def tell_delimiter(head: str) -> str:
 
 def _fit(head: str, delimiter: str) -> float:
     """Return the share of rows with as many fields as the header; 0 for a header of one field."""
-    rows = []
+    rows: list[list[str]] = []
     reader = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
-    try:
+    with suppress(csv.Error):  # the reader of the file tells which row it is
         rows.extend(row for row in islice(reader, ROWS) if row)
-    except csv.Error:
-        pass  # the reader of the file tells which row it is
     if len(head) >= HEAD and len(rows) > 2:
         rows.pop()  # it may be cut
     if not rows or len(rows[0]) < 2:
