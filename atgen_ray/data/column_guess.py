@@ -16,10 +16,12 @@ from atgen_ray.data.conversations import is_conversation
 INPUTS = (
     "input", "prompt", "question", "instruction", "document", "article", "source", "dialogue",
     "abstract", "text", "content", "context", "passage", "sentence", "messages", "body",
+    "frage", "pregunta", "texte", "texto",
 )  # fmt: skip
 ANSWERS = (
     "output", "answer", "answers", "label", "reference", "references", "summary", "target",
     "completion", "response", "highlights", "translation", "user_input", "responses",
+    "antwort", "zusammenfassung", "réponse", "résumé", "respuesta", "resumen",
 )  # fmt: skip
 # Where exports of Label Studio, Argilla 2 and Prodigy keep free text.
 EXPORTED = re.compile(

@@ -45,7 +45,7 @@ def post(tmp_path: Path) -> Post:
         ({"article": "x" * 50, "highlights": "y"}, "article", "highlights"),
         ({"document": "x", "summary": "y", "id": "3"}, "document", "summary"),
         ({"question": "x", "answers": {"text": ["y"]}}, "question", "answers.text"),
-        ({"Frage": "Was ist das?", "Antwort": "y"}, "Frage", None),
+        ({"Frage": "Was ist das?", "Antwort": "y"}, "Frage", "Antwort"),
         ({"messages": [{"role": "user", "content": "x"}]}, "messages", None),
         ({"text": "x", "label": 3}, "text", "label"),
         (
@@ -114,7 +114,7 @@ def test_tokens_are_counted_by_the_tokenizer_that_is_here(post: Post, tmp_path: 
         ({}, "key 'data.pool' is missing"),
         ({"data": {"pool": "/etc/passwd"}}, "not below any of the service's data_roots"),
         ({"data": {"pool": "gone.csv"}}, "data.pool is"),
-        ({"data": {"poool": "gone.csv"}}, "did you mean 'data.pool'"),
+        ({"data": {"poool": "gone.csv"}}, "unknown key 'data.poool'; did you mean 'pool'?"),
     ],
 )
 def test_data_that_cannot_be_shown_is_one_line(

@@ -193,7 +193,7 @@ def _enter_all(
             outcome.known += 1
         elif before or label.annotator in said:
             outcome.refuse(place, f"{label.annotator} works on it, or gave another answer")
-        elif closed or (task is not None and len(entered) >= task["wanted"]):
+        elif closed:
             outcome.refuse(place, "it is labelled already")
         else:
             said[label.annotator] = label.text
@@ -228,6 +228,11 @@ def _enter_all(
             "changed": now,
         }
         connection.execute(sa.insert(tasks).values(task_row))
+    else:
+        # All answers of the file count, also more than the run asks for: they cost nothing.
+        wanted = task_store.count_busy(connection, id_, "", now) + len(entered)
+        more = sa.update(tasks).where(here & (tasks.c.wanted < wanted)).values(wanted=wanted)
+        connection.execute(more)
     connection.execute(sa.insert(assignments), entered)
     task_store.settle(connection, id_, now)
     outcome.imported += len(entered)
