@@ -89,6 +89,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.pages.assets import asset_routes
     from atgen_ray.serving.pages.displays import display_parts
     from atgen_ray.serving.pages.guidelines import guideline_pages
+    from atgen_ray.serving.pages.labels import label_pages
     from atgen_ray.serving.pages.new_run import new_run_pages
     from atgen_ray.serving.pages.rendering import show_error
     from atgen_ray.serving.pages.run_views import RunViews
@@ -138,7 +139,8 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(model_routes(service, directory, model, selector))
     app.include_router(asset_routes())
     app.include_router(session_routes(tokens))
-    app.include_router(new_run_pages())
+    app.include_router(new_run_pages(journal))
+    app.include_router(label_pages(journal))
     app.include_router(task_pages(journal))
     app.include_router(guideline_pages(journal))
     app.include_router(display_parts(journal))
