@@ -38,6 +38,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(reference.app, name="config")
 app.add_typer(prices.app, name="prices")
 app.add_typer(service.app, name="token")
+app.add_typer(service.invitations, name="invite")
 app.command()(service.serve)
 app.command()(plugins)
 

@@ -57,4 +57,7 @@ class RunViews:
         """Return a key that changes whenever the run does."""
         record = self._journal.run(name)
         status = self._journal.describe_status(record)
-        return name, record.created, status, record.updated, self._journal.last_sequence(name)
+        # Labels of people come one by one, between two events.
+        total = self._journal.total(name)
+        numbers = (total.labels, total.dollars, total.changed)
+        return name, record.created, status, *numbers, self._journal.last_sequence(name)
