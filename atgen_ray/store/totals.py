@@ -37,6 +37,8 @@ class RunTotals:
     labels: int
     dollars: float
     changed: float
+    title: str | None = None
+    archived: float | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ def list_totals(connection: sa.Connection, run: str | None = None) -> list[RunTo
         runs.c.name,
         runs.c.status,
         runs.c.updated,
+        runs.c.title,
+        runs.c.archived,
         counted.c.labels,
         counted.c.paid,
         counted.c.unledgered,
@@ -258,6 +262,8 @@ def _read(row: sa.Row[*tuple[Any, ...]]) -> RunTotals:
         labels=int(row.labels or 0),
         dollars=0 if row.paid is None else int(row.paid) / NANO + row.unledgered,
         changed=max(row.updated, row.last_event or 0.0),
+        title=row.title,
+        archived=row.archived,
     )
 
 

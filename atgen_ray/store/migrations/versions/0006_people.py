@@ -69,6 +69,7 @@ def upgrade() -> None:
     op.execute("UPDATE assignments SET opened = leased")
     _add_guidelines()
     _add_task_list()
+    _add_served_runs()
 
 
 def _add_guidelines() -> None:
@@ -175,3 +176,27 @@ def _fill_scores() -> None:
     picked = tasks.c.why["score"].as_float()
     known = sa.cast(tasks.c.why, sa.Text()).like("{%")  # not null, in SQL or in JSON
     op.execute(sa.update(tasks).where(known).values(score=picked))
+
+
+def _add_served_runs() -> None:
+    """Add titles and archive of runs, the runs of a service, and invitations."""
+    op.add_column("runs", sa.Column("title", sa.String()))
+    op.add_column("runs", sa.Column("archived", sa.Double()))
+    op.add_column("runs", sa.Column("served", sa.Boolean()))
+    op.add_column("tokens", sa.Column("used", sa.Double()))
+    op.create_table(
+        "invites",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("runs", sa.JSON()),
+        sa.Column("member_of", sa.JSON()),
+        sa.Column("person", sa.String()),
+        sa.Column("uses", sa.Integer(), nullable=False),
+        sa.Column("max_uses", sa.Integer(), nullable=False),
+        sa.Column("expires", sa.Double(), nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
+        sa.Column("author", sa.String(), nullable=False),
+        sa.Column("revoked", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
