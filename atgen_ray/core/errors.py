@@ -4,7 +4,6 @@
       StorageUnavailableError     a database or file system cannot be used now
         StorageFullError
       RunBusyError                another controller drives the run
-      NobodyDrivesError           no controller drives the run
       OutputMissingError          a file of a finished step is gone
     RunStopped                    the run was asked to stop
       RunPaused                   something outside keeps the run from going on
@@ -42,10 +41,6 @@ class RunBusyError(UserError):
     """
 
     expires: float | None = None
-
-
-class NobodyDrivesError(UserError):
-    """A request to a run's controller finds none: it died, and the run is `interrupted`."""
 
 
 class OutputMissingError(UserError):

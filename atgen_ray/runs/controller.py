@@ -9,7 +9,7 @@ and one that has lost its lease changes nothing.
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -33,6 +33,7 @@ from atgen_ray.core.errors import BudgetSpent, RunPaused, UserError
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.records import (
+    CONTEXT_SCHEMA,
     FEATURES_SCHEMA,
     GOLD_SCHEMA,
     POOL_SCHEMA,
@@ -65,6 +66,7 @@ from atgen_ray.runs.tracking import Tracking
 from atgen_ray.selection import read_bound
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import STEP, WARNING, Event, Journal, Lease
+from atgen_ray.store.label_changes import LABEL_CHANGES, read_last_change
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import StepOutputs, describe_shared
@@ -201,13 +203,20 @@ class Controller:
             summary = PoolSummary(pool.size)
             all_leaked = list[str]()
             with out.table_writer("pool.parquet", POOL_SCHEMA) as add_examples:
-                with out.table_writer("gold.parquet", GOLD_SCHEMA) as add_gold:
-                    for examples, gold in pool.read():
+                with ExitStack() as files:
+                    writer = out.table_writer("gold.parquet", GOLD_SCHEMA)
+                    add_gold = files.enter_context(writer)
+                    if data.context:
+                        writer = out.table_writer("context.parquet", CONTEXT_SCHEMA)
+                        add_context = files.enter_context(writer)
+                    for examples, gold, context in pool.read():
                         leaked = overlap(examples, test.examples) if test else []
                         all_leaked += leaked
                         summary.add(examples, leaked)
                         add_examples(examples)
                         add_gold(gold)
+                        if data.context:
+                            add_context(context)
                     if test:
                         add_gold(test.gold)
                 if test:
@@ -347,6 +356,10 @@ class Controller:
             context = self._open_context(round, progress)
             annotator = build_annotator(self._config.annotator, context)
             labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
+            # Labels of people are entered as they are given, and may have changed since.
+            have = {label.id for label in self._state.labels_of(round)}
+            dead = [letter for letter in dead if letter.id not in have]
+            labels = [label for label in labels if label.id not in have]
             self._journal.record_dead_letters(self._lease, round, dead)
             self._journal.record_annotations(self._lease, round, labels)
             self._check_budget(round, context)
@@ -392,6 +405,8 @@ class Controller:
         """Fine-tune an adapter on all labels so far, from the base model or, with `warm_start`, the
         last adapter.
         """
+        # Read before the labels: a change in between may count as unknown, never as known.
+        changes = read_last_change(self._journal, self._config.name)
         labels = self._state.labels(round)
         dev = self._state.dev(round)
         texts = self._state.texts(label.id for label in labels)
@@ -400,7 +415,9 @@ class Controller:
         path = f"{round_folder(round)}/adapter"
         work = self._outputs.name_work(f"{round_folder(round)}/training")
 
-        def make(_: Progress, out: RunFolder) -> None:
+        def make(_: Progress, out: RunFolder) -> dict[str, Any]:
+            if changes:
+                self._write_labels(round)
             training = self._config.training
             order = [training.order] if training.order else []
             seed = mix_seed(self._config.seed, "training", round, *order)
@@ -428,6 +445,7 @@ class Controller:
                     logs=logs,
                 )
             out.write_json(f"{round_folder(round)}/training.json", asdict(result))
+            return {LABEL_CHANGES: changes}
 
         if examples:
             self._commit(round, "training", path, make, work)

@@ -1,7 +1,8 @@
 """State of a run, read from its folder and journal. Nothing here writes.
 
 Every method takes a round and returns the state after it, whatever has happened since, so that a
-resumed run decides as the first attempt did.
+resumed run decides as the first attempt did. Only a label that people changed counts with its new
+text in all rounds.
 """
 
 import heapq

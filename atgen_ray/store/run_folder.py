@@ -475,6 +475,12 @@ class RunFolder:
                 self._retire(target)
                 _sync(Path(target).parent)
 
+    def remove_all(self) -> None:
+        """Remove the whole folder of the run; do nothing when it is not there."""
+        with self._explained():
+            if self.fs.exists(self.root):
+                self.fs.rm(self.root, recursive=True)
+
     def sweep(self) -> None:
         """Remove what killed writes left behind.
 

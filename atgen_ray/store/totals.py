@@ -37,6 +37,8 @@ class RunTotals:
     labels: int
     dollars: float
     changed: float
+    title: str | None = None
+    archived: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,22 @@ def add_labels(connection: sa.Connection, run: str, round: int, new: Sequence[Ne
         mine = [label for label in new if label.annotator == annotator]
         prices = [label.dollars for label in mine if label.example_id not in entered]
         amounts = {"labels": len(mine), "outside": len(prices), "unledgered": sum(prices)}
+        _add(connection, run, round, annotator, **amounts)
+
+
+def move_label(
+    connection: sa.Connection, run: str, round: int, label: NewLabel, annotator: str | None
+) -> None:
+    """Count a label for another annotator than before; None: the label is gone."""
+    inside = label.example_id in _find_entered(connection, run, [label.example_id])
+    amounts = {
+        "labels": 1,
+        "outside": 0 if inside else 1,
+        "unledgered": 0.0 if inside else label.dollars,
+    }
+    removed = {name: -amount for name, amount in amounts.items()}
+    _add(connection, run, round, label.annotator, **removed)
+    if annotator is not None:
         _add(connection, run, round, annotator, **amounts)
 
 
@@ -141,6 +159,8 @@ def list_totals(connection: sa.Connection, run: str | None = None) -> list[RunTo
         runs.c.name,
         runs.c.status,
         runs.c.updated,
+        runs.c.title,
+        runs.c.archived,
         counted.c.labels,
         counted.c.paid,
         counted.c.unledgered,
@@ -242,6 +262,8 @@ def _read(row: sa.Row[*tuple[Any, ...]]) -> RunTotals:
         labels=int(row.labels or 0),
         dollars=0 if row.paid is None else int(row.paid) / NANO + row.unledgered,
         changed=max(row.updated, row.last_event or 0.0),
+        title=row.title,
+        archived=row.archived,
     )
 
 
