@@ -33,7 +33,7 @@ VIEWS = {
 APART = (f"{PUBLISHED}/", f"{TRASH}/", "logs/")  # what is no output
 # What the steps of an older version left, whose events name one output alone.
 OLD_OUTPUTS = {
-    "pool": ("pool.parquet", "gold.parquet", "test.parquet", "plan.json"),
+    "pool": ("pool.parquet", "gold.parquet", "test.parquet", "context.parquet", "plan.json"),
     "embedding": ("embeddings/",),
     "generation": ("{round}/features.parquet",),
     "selection": ("{round}/selection.parquet",),
