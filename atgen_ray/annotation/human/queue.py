@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from atgen_ray.annotation.guidelines import read_version
+from atgen_ray.annotation.human.draft_experiment import choose_drafts
 from atgen_ray.annotation.human.open_tasks import OpenTasks
 from atgen_ray.annotation.human.run_labels import enter_revision
 from atgen_ray.annotation.human.task_store import (
@@ -166,10 +168,17 @@ class Queue:
             return self._show(connection, [example_id], now)[0]
 
     def answer(
-        self, key: str, example_id: str, verdict: Verdict, text: str, seconds: float | None = None
+        self,
+        key: str,
+        example_id: str,
+        verdict: Verdict,
+        text: str,
+        seconds: float | None = None,
+        guidelines: int | None = None,
     ) -> Body:
         """Submit `text`, or skip or flag the task with `text` as the reason. An own answer that the
-        run has not trained on is replaced.
+        run has not trained on is replaced. `guidelines` is the version that the person had; None:
+        the newest.
 
         An answer that comes too late is kept as the draft, so that nothing typed is lost.
         """
@@ -191,12 +200,14 @@ class Queue:
             if mine["state"] != "leased":
                 before = mine["text"] if mine["state"] == "submitted" else mine["note"]
                 self._record(connection, example_id, now, "edited", before, text)
+            newest = read_version(connection, self._task_store.run)
             values = {
                 "state": verdict,
                 "seconds": seconds,
                 "answered": now,
                 "text": sa.null(),
                 "note": sa.null(),
+                "guidelines": min(guidelines or newest, newest),
                 given: text,
             }
             if verdict == "submitted":
@@ -407,20 +418,16 @@ class Queue:
         leased = state in ("leased", "open")
         # With blind drafts a person sees the suggestion only after typing something.
         begun = not leased or row["own_draft"] is not None
-        blind = (
-            self._task_store.config.drafts == "blind"
-            and not begun
-            and row["suggestion"] is not None
-        )
+        store = self._task_store
+        drafts = choose_drafts(store.config.drafts, store.run, row["example_id"])
+        blind = drafts == "blind" and not begun and row["suggestion"] is not None
         final = row["decision"] is not None or is_settled(row, collected)
         return {
             "id": row["example_id"],
             "round": row["round"],
             "input": row["input"],
             "why": row["why"],
-            "suggestion": None
-            if blind or self._task_store.config.drafts == "off"
-            else row["suggestion"],
+            "suggestion": None if blind or drafts == "off" else row["suggestion"],
             "blind": blind,
             "state": state,
             "closed": row["state"] != "open" if leased else final,

@@ -17,6 +17,7 @@ from atgen_ray.store.totals import NewLabel, add_labels, move_label
 
 TOGETHER = 3600.0
 OFTEN = ("edited", "withdrawn", "label")  # kinds of changes that annotators make
+ANSWER = ("annotator", "text", "seconds", "answered", "guidelines")  # what a label says of each
 STEP = "annotation"  # of the dead letter of a task that was given up
 
 
@@ -25,10 +26,7 @@ def describe_label(
 ) -> dict[str, Any]:
     """Return the provenance of a label: the answers `given`, how far they agree, the decision."""
     return {
-        "answers": [
-            {name: answer[name] for name in ("annotator", "text", "seconds", "answered")}
-            for answer in given
-        ],
+        "answers": [{name: answer[name] for name in ANSWER} for answer in given],
         "agreement": outcome.agreement,
         "decision": task["decision"],
     }

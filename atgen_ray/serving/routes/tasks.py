@@ -2,14 +2,17 @@
 annotator.
 """
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query
 
 from atgen_ray.annotation.human.adjudication import decide, list_disputes
+from atgen_ray.annotation.human.draft_experiment import measure_drafts
 from atgen_ray.annotation.human.progress import measure_progress, measure_team
 from atgen_ray.annotation.human.queue import HISTORY, Queue
 from atgen_ray.annotation.human.revision import correct_label, list_revisions
+from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.routes.runs import Name
 from atgen_ray.serving.schemas.tasks import (
@@ -94,6 +97,17 @@ def task_routes(journal: Journal) -> APIRouter:
         """Measure throughput, edit rate and agreement of all annotators."""
         return measure_team(journal, name)
 
+    @router.get("/drafts")
+    def show_drafts(name: Name, caller: Admin) -> dict[str, Any]:
+        """Measure what drafts do, where `annotator.drafts` is `experiment`; `effects` is empty
+        before both halves have answers to ten examples.
+        """
+        open_task_store(journal, name)
+        found = measure_drafts(journal, name)
+        if found is None:
+            raise ApiError(409, f"run '{name}' has another annotator.drafts than 'experiment'")
+        return asdict(found)
+
     @router.get("/disputes")
     def show_disputes(
         name: Name, caller: Admin, limit: Annotated[int, Query(ge=1, le=200)] = 50
@@ -118,7 +132,9 @@ def task_routes(journal: Journal) -> APIRouter:
     def submit_label(name: Name, id: Id, body: SubmitBody, key: Key, caller: Person) -> TaskBody:
         """Submit the caller's label, or change it until the run trains on it."""
         return TaskBody(
-            **_queue(name, caller).answer(key, id, "submitted", body.text, body.seconds)
+            **_queue(name, caller).answer(
+                key, id, "submitted", body.text, body.seconds, body.guidelines
+            )
         )
 
     @router.post("/{id}/skip")

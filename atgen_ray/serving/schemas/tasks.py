@@ -57,6 +57,9 @@ class SubmitBody(_Body):
 
     text: Text
     seconds: Seconds | None = Field(None, description="How long the person worked on it")
+    guidelines: int | None = Field(
+        None, ge=1, le=2**31 - 1, description="Version that the person had; null: the newest"
+    )
 
 
 class SkipBody(_Body):
