@@ -216,6 +216,9 @@ def test_a_session_that_ended_is_taken_up_again_and_what_was_kept_is_sent(office
     assert visitor.token
     office.tokens.revoke(visitor.token.split("_")[1])
     label(page, "typed without a session")
+    expect(page.locator("#signed-out")).to_be_visible()
+    assert find_barriers(page) == []
+    page.locator("#signed-out").get_by_role("button", name="Sign in").press("Enter")
     dialog = page.locator("#session")
     expect(dialog).to_be_visible()
     assert find_barriers(page) == []

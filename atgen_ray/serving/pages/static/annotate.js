@@ -38,6 +38,7 @@ const guide = new Guide(run, store, find("guidelines"), {
 drawToggle("guidelines", "guidelines");
 const signIn = askForSession(find("session"), person, () => {
   notify("You are signed in again.");
+  desk.signedOut = false;
   desk.outbox.flush();
   for (const each of desk.tasks) if (!desk.isSaved(each)) desk.save(each);
   fill();
@@ -49,7 +50,6 @@ const desk = new Desk(run, store, {
     draw();
   },
   told: notify,
-  signedOut: signIn,
 });
 const tabs = new Tabs(run, person, {
   holds: () => ({ ids: desk.tasks.filter((each) => desk.isOpen(each)).map((each) => each.id), shown: task?.id ?? null }),
@@ -58,7 +58,13 @@ const tabs = new Tabs(run, person, {
 
 const ACTIONS = {
   submit: () => act("submit"),
-  save: () => task && desk.save(task).then(() => desk.isSaved(task) && notify("Draft saved.")),
+  save: async () => {
+    const saved = task;
+    if (!saved) return;
+    await desk.save(saved);
+    if (!desk.isSaved(saved)) await desk.save(saved); // what was typed while the draft before was under way
+    if (desk.isSaved(saved)) notify("Draft saved.");
+  },
   skip: () => ask("skip"),
   flag: () => ask("flag"),
   next: () => go(1),
@@ -89,6 +95,7 @@ const ACTIONS = {
   },
   help: openKeys(keys, find("help"), notify),
   renew: () => fill(),
+  session: signIn,
   close: () => document.querySelector("dialog[open]").close(),
 };
 
@@ -211,7 +218,7 @@ async function fill() {
     await desk.fill(task && desk.isOpen(task) ? task : null);
   } catch (error) {
     desk.miss(error);
-    if (error.status) notify(error.message, true);
+    if (error.status && error.status !== 401) notify(error.message, true);
   }
   if (!task) show(desk.tasks.find((each) => desk.isOpen(each)) ?? null);
   else draw();
@@ -220,7 +227,6 @@ async function fill() {
 function show(next) {
   task = next;
   fresh = null;
-  tabs.announce();
   if (!task) return draw();
   task.opened = true;
   shown = null;
@@ -296,6 +302,8 @@ function draw() {
         ? open ? "Saving …" : "Not submitted yet."
         : open ? "Saved." : "",
   ].join(" ").trim();
+  find("signed-out").hidden = !desk.signedOut;
+  tabs.announce();
   find("saved").classList.toggle("mistake", !desk.reached || waiting > 0);
   drawProgress();
 }
@@ -348,6 +356,6 @@ try {
   await desk.open();
 } catch (error) {
   desk.miss(error);
-  notify(error.message, true);
+  if (error.status !== 401) notify(error.message, true);
 }
 if (!task) show(desk.tasks.find((each) => desk.isOpen(each)) ?? null);

@@ -12,14 +12,14 @@ const ANSWERS = { submit: "submitted", skip: "skipped", flag: "flagged" };
 const STATES = { ...ANSWERS, undo: "leased" };
 
 export class Desk {
-  // `changed(task)` hears when a task (or, without one, anything else) looks different; `told(text)` is for the person;
-  // `signedOut()` when the session has ended.
-  constructor(run, store, { changed, told, signedOut }) {
-    Object.assign(this, { store, changed, told, signedOut });
+  // `changed(task)` hears when a task (or, without one, anything else) looks different; `told(text)` is for the person.
+  constructor(run, store, { changed, told }) {
+    Object.assign(this, { store, changed, told });
     this.path = `/api/v1/runs/${run}/tasks`;
     this.tasks = []; // in the order of the screen
     this.progress = null;
     this.reached = true;
+    this.signedOut = false;
     this.time = 0; // counts what was asked and what was answered
     this.confirmed = new Map(); // when the server was last heard to have an answer to a task
     this.outbox = new Outbox(store, this.path, {
@@ -51,7 +51,8 @@ export class Desk {
   // What went wrong on the way; a refusal is told.
   miss(error) {
     this.reached = error.status !== 0;
-    if (error.status === 401) this.signedOut();
+    if (error.status === 401) this.signedOut = true;
+    this.changed();
   }
 
   async open() {
@@ -64,7 +65,7 @@ export class Desk {
 
   // Renews the lease on the task in hand, and prepares the next ones. Those that others were given meanwhile go.
   async fill(hand) {
-    if (this.filling) return (this.again = hand);
+    if (this.filling) return (this.again = { hand });
     this.filling = true;
     try {
       const besides = [...new Set(this.outbox.entries.map((entry) => entry.id))].slice(-200);
@@ -83,7 +84,7 @@ export class Desk {
     if (this.again) {
       const next = this.again;
       this.again = null;
-      await this.fill(next);
+      await this.fill(next.hand);
     }
     return undefined;
   }
@@ -131,13 +132,15 @@ export class Desk {
     const kept = this.store.get(`draft/${task.id}`);
     const known = this.find(task.id);
     const pending = this.outbox.pending(task.id);
+    const stale = known && known.revision > task.revision; // told before the server had what was typed here
     task.until = Date.now() + task.lease_seconds * 1000;
     task.spent = known?.spent ?? kept?.spent ?? 0;
     task.revision = Math.max(task.revision, kept?.revision ?? 0, known?.revision ?? 0);
     if (pending) task.state = STATES[pending.verb];
     const given = pending?.body?.text ?? task.text;
     // A text that is kept here is newer than what the server has; without one, an open task is as it was left.
-    task.answer = kept?.text ?? (task.state === "submitted" ? given : (task.draft ?? task.suggestion?.text)) ?? "";
+    const draft = stale ? known.answer : (task.draft ?? task.suggestion?.text);
+    task.answer = kept?.text ?? (task.state === "submitted" ? given : draft) ?? "";
     // Typed here, and written over in another browser of this person.
     const written = known && this.isOpen(known) && known.revision < task.revision && known.answer !== task.answer;
     if (written && known.revision > 0) this.keepOther(task, known.answer);
@@ -204,10 +207,15 @@ export class Desk {
     this.changed(task);
   }
 
+  // Sends the draft; while one is under way, waits for that.
   async save(task) {
     window.clearTimeout(task.timer);
-    if (!this.isOpen(task) || task.saving || this.outbox.pending(task.id)) return;
-    task.saving = true;
+    if (!this.isOpen(task) || this.outbox.pending(task.id)) return;
+    task.saving ??= this.send(task).finally(() => (task.saving = null));
+    await task.saving;
+  }
+
+  async send(task) {
     const { answer: text, revision } = task;
     try {
       const saved = await requestJson("PUT", `${this.path}/${task.id}/draft`, { text, revision });
@@ -230,7 +238,6 @@ export class Desk {
       if (error.status === 409) this.told(error.message, true);
       else task.timer = window.setTimeout(() => this.save(task), TRY_AGAIN);
     }
-    task.saving = false;
     if (this.reached && task.revision !== revision) task.timer = window.setTimeout(() => this.save(task), SAVE_AFTER);
     this.changed(task);
   }

@@ -18,6 +18,8 @@ export class Outbox {
     this.busy = false;
     this.timer = null;
     this.count = 0;
+    for (const { id, verb, body, key } of store.get("outbox", [])) this.enter(id, verb, body, key); // of an earlier version
+    store.remove("outbox");
     window.addEventListener("online", () => this.flush());
   }
 
@@ -31,12 +33,15 @@ export class Outbox {
   }
 
   push(id, verb, body) {
-    const key = makeKey();
+    this.enter(id, verb, body);
+    this.changed();
+    this.flush();
+  }
+
+  enter(id, verb, body, key = makeKey()) {
     this.count += 1;
     const place = `${String(Date.now()).padStart(15, "0")}-${String(this.count).padStart(6, "0")}`;
     this.store.set(`${START}${place}-${key}`, { id, verb, body, key });
-    this.changed();
-    this.flush();
   }
 
   async flush() {

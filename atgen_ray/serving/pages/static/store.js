@@ -37,7 +37,7 @@ export class Store {
   // Removes texts that nobody has come back to.
   forget(start) {
     for (const name of this.names(start)) {
-      if (!(this.get(name)?.at > Date.now() - KEPT)) this.remove(name);
+      if (this.get(name)?.at < Date.now() - KEPT) this.remove(name);
     }
   }
 }
