@@ -83,12 +83,12 @@ def run_pages(
     def run_page(request: Request, name: Name) -> Response:
         admin_calls = request.state.caller.role == "admin"
         parts = {key: part for key, part in PARTS.items() if admin_calls or key in FOR_ANNOTATORS}
-        found = _describe(journal, views, name)
+        found = _describe(service, journal, views, name)
         return render(request, "run_page.html.j2", parts=parts, open=OPEN, **found)
 
     @router.get("/runs/{name}/parts/state", dependencies=anybody)
     def state(request: Request, name: Name) -> Response:
-        return render(request, "state.html.j2", **_describe(journal, views, name))
+        return render(request, "state.html.j2", **_describe(service, journal, views, name))
 
     @router.get("/runs/{name}/parts/selection", dependencies=admin)
     def selection(request: Request, name: Name) -> Response:
@@ -187,7 +187,9 @@ def _tell(payload: dict[str, Any]) -> str:
     )
 
 
-def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
+def _describe(
+    service: ServiceConfig, journal: Journal, views: RunViews, name: str
+) -> dict[str, Any]:
     """Return the state of a run: its section of the report, its status, and the steps of its
     round.
     """
@@ -207,6 +209,7 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
         "title": record.title or name,
         "archived": record.archived is not None,
         "asked": journal.is_asked_to_stop(name),
+        "resumes": service.resume_runs and bool(record.served),
         "status": status,
         "over": status in (*OVER, INTERRUPTED),
         "message": explain_end(status, events),
