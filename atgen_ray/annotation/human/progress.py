@@ -57,6 +57,19 @@ def measure_progress(
     }
 
 
+def count_open(
+    journal: Journal, run: str, annotator: str, groups: Sequence[str] = ()
+) -> int | None:
+    """Return how many tasks of a run the person may still do; None where nobody labels for it."""
+    here = tasks.c.run == run
+    counts = sa.select(sa.func.sum(sa.case((tasks.c.state == "open", 1), else_=0))).where(here)
+    with journal.database.reading() as connection:
+        found = connection.execute(counts).scalar_one()
+        if found is None:
+            return None
+        return _count_left(connection, run, annotator, groups, int(found))[0]
+
+
 def _count_left(
     connection: sa.Connection, run: str, annotator: str, groups: Sequence[str], open_tasks: int
 ) -> tuple[int, int]:

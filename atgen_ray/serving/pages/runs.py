@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from atgen_ray.annotation.human.adjudication import count_disputes
+from atgen_ray.annotation.human.progress import count_open
 from atgen_ray.annotation.llm.request_log import summarize_requests
 from atgen_ray.config import ServiceConfig
 from atgen_ray.config.annotation import list_stored
@@ -62,11 +63,11 @@ def run_pages(
 
     @router.get("/")
     def dashboard(request: Request, caller: Reader, archived: bool = False) -> Response:
-        return render(request, "dashboard.html.j2", **_list(control, caller, archived))
+        return render(request, "dashboard.html.j2", **_list(control, journal, caller, archived))
 
     @router.get("/parts/runs")
     def dashboard_rows(request: Request, caller: Reader, archived: bool = False) -> Response:
-        return render(request, "runs.html.j2", **_list(control, caller, archived))
+        return render(request, "runs.html.j2", **_list(control, journal, caller, archived))
 
     @router.get("/compare", dependencies=admin)
     def compare(
@@ -149,12 +150,17 @@ class _CurvesWithoutMoney:
         ]
 
 
-def _list(control: RunManager, caller: Caller, archived: bool) -> dict[str, Any]:
+def _list(control: RunManager, journal: Journal, caller: Caller, archived: bool) -> dict[str, Any]:
     """Return the runs that the caller may see, the newest first, and how many of them are
-    archived; those are left out unless `archived`.
+    archived; those are left out unless `archived`. For annotators each has what is `open` to them.
     """
     rows = control.list(caller)[::-1]
     shown = [row for row in rows if archived or not row["archived"]]
+    if caller.role != "admin":
+        shown = [
+            row | {"open": count_open(journal, row["name"], caller.name, caller.groups)}
+            for row in shown
+        ]
     return {"rows": shown, "hidden": len(rows) - len(shown), "archived": archived}
 
 
