@@ -7,6 +7,7 @@
       OutputMissingError          a file of a finished step is gone
     RunStopped                    the run was asked to stop
       RunPaused                   something outside keeps the run from going on
+    LeaseLostError                another controller drives the run now
     BudgetSpent, PoolExhausted    the run ends because nothing is left
 
 The command line prints a UserError as one line and exits with status 2.
@@ -44,6 +45,12 @@ class RunBusyError(UserError):
 
 class OutputMissingError(UserError):
     """A file of a step that the journal lists as done is missing in the run's folder."""
+
+
+class LeaseLostError(Exception):
+    """Another controller has taken the run, or the lease was released; the former holder must
+    stop.
+    """
 
 
 class RunFailedError(Exception):

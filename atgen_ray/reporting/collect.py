@@ -32,6 +32,7 @@ def collect_run(
     stopped: str | None = None,
     actual: Mapping[str, float] | None = None,
     selection: bool = True,
+    stale: Mapping[int, int] | None = None,
 ) -> RunView:
     """Return everything a report needs of the run in `folder`.
 
@@ -42,6 +43,7 @@ def collect_run(
         actual: what the journal knows of the numbers in plan.json, under their names there; its
             labels and dollars are those of the run.
         selection: False leaves the pool unread, and says nothing of what was picked and why.
+        stale: by round, how many of the labels that it trained on have changed since.
     """
     config_text = folder.read_text("config.yaml") if folder.exists("config.yaml") else ""
     config = yaml.safe_load(config_text) or {}
@@ -75,6 +77,7 @@ def collect_run(
                 len(selections[number]),
                 config,
                 diagnostics,
+                (stale or {}).get(number, 0),
             )
         )
     metric = choose_metric([name for view in views for name in view.metrics], config)
@@ -248,6 +251,7 @@ def _build_round(
     picked: int,
     config: Row,
     diagnostics: dict[int, RoundDiagnostics],
+    stale: int,
 ) -> RoundView:
     row = row or {}
     training = _read_json(folder, _in_round(number, "training.json"), None)
@@ -263,6 +267,7 @@ def _build_round(
         picks=picks,
         training=training and _read_training(training),
         diagnostics=diagnostics.get(number),
+        stale=stale,
         bound=_read_bound(folder, number) if picked else None,
         few_shot=_read_estimates(row.get("few_shot_metrics")),
     )

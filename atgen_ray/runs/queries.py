@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import SecretStr
 
+from atgen_ray.annotation.human.label_export import TOOLS, write_answers
 from atgen_ray.annotation.llm.request_log import summarize_requests
 from atgen_ray.annotation.llm.retry import reopen_requests
 from atgen_ray.core.errors import UserError, nearest
@@ -29,6 +30,7 @@ from atgen_ray.store.journal import (
     explain_end,
     find_journal,
 )
+from atgen_ray.store.label_changes import describe_stale_labels
 from atgen_ray.store.layout import PROVIDER_STATE, round_folder
 from atgen_ray.store.ledger import read_balance, read_inherited
 from atgen_ray.store.run_folder import RunFolder
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from atgen_ray.selection import Bound
 
 FORMATS = ("jsonl", "parquet", "csv", "huggingface")
+LABELS = "labels"  # what a model trains on: one for an example
+ANSWERS = "answers"  # of single people
 
 
 def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, Any]]:
@@ -78,6 +82,7 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
     `annotation` has the `requests` of its annotating models by state, their `batches` under way,
     what the `provider` was doing when it was last seen (as `read_provider`), and the dollars `paid`
     and `held`, and those `inherited`: what another run, from which it was forked, had paid.
+    `label_changes` has a line for each round that trained on labels which changed afterwards.
     `changes` are the settings that it was given anew, each with `key`, `before`, `now`, `by` and
     `time`.
 
@@ -105,6 +110,7 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
             if event.kind == CHANGED
             for change in event.payload["changes"]
         ],
+        "label_changes": describe_stale_labels(journal, name),
         "dead_letters": [
             {
                 "round": round,
@@ -170,15 +176,29 @@ def retry_run(
 
 
 def export_labels(
-    name: str, storage: str, database_url: SecretStr | None, format: str, output: Path | None
+    name: str,
+    storage: str,
+    database_url: SecretStr | None,
+    format: str,
+    output: Path | None,
+    what: str = LABELS,
 ) -> tuple[int, Path]:
-    """Write every label of a run in `storage` to a file, as `write_labels`; by default to
-    NAME.FORMAT in the working folder. Return the number of labels and the file.
+    """Write every label of a run in `storage` to a file, as `write_labels`, or every single answer
+    of its people, as `write_answers`; by default to NAME.FORMAT in the working folder. Return their
+    number and the file.
 
     Raises:
-        UserError: as `open_runs` and `write_labels`.
+        UserError: as `open_runs`, `write_labels` and `write_answers`, or an unknown `what`.
     """
-    path = output or Path(f"{name}.{format}")
+    if what not in (LABELS, ANSWERS):
+        raise UserError(f"--what is {what[:80]!r}, expected {LABELS} or {ANSWERS}")
+    tool = format in TOOLS  # whose files hold answers
+    path = output or Path(f"{name}.{'json' if tool else format}")
+    if tool or what == ANSWERS:
+        check_folder(path)
+        with open_runs(storage, database_url) as journal:
+            journal.run(name)
+            return write_answers(journal, name, format, path), path
     _check_export(format, path)
     with open_runs(storage, database_url) as journal:
         return write_labels(journal, storage, name, format, path), path
@@ -278,8 +298,8 @@ def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:
 def _check_export(format: str, path: Path) -> None:
     if format not in FORMATS:
         raise UserError(
-            f"--format is {format!r}, expected jsonl, parquet, csv or "
-            f"huggingface{nearest(format, FORMATS)}"
+            f"--format is {format!r}, expected jsonl, parquet, csv, huggingface, "
+            f"{' or '.join(TOOLS)}{nearest(format, (*FORMATS, *TOOLS))}"
         )
     check_folder(path)
 

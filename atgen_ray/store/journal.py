@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import SecretStr
 
-from atgen_ray.core.errors import RunBusyError, UserError, nearest
+from atgen_ray.core.errors import LeaseLostError, RunBusyError, UserError, nearest
 from atgen_ray.core.names import check_run_name
 from atgen_ray.core.records import Annotation, DeadLetter
 from atgen_ray.store.database import Database
@@ -45,12 +45,6 @@ INTERRUPTION = (
 RESUMED = "resumed"  # an event: a service goes on with a run whose controller died
 UNDER_WAY = ("created", "running")  # statuses that a controller changes when it ends the run
 START_SECONDS = 120.0  # how long a run that was created may wait for its controller
-
-
-class LeaseLostError(Exception):
-    """Another controller has taken the run, or the lease was released; the former holder must
-    stop.
-    """
 
 
 @dataclass(frozen=True)
