@@ -44,6 +44,7 @@ def task_pages(journal: Journal) -> APIRouter:
     def waiting(request: Request) -> Response:
         caller: Caller = request.state.caller
         found = list_waiting(journal, caller.name, caller.groups)
+        found = [run for run in found if caller.may_see(run.name)]
         return render(request, "waiting.html.j2", waiting=found)
 
     @router.get("/annotate/{name}/disputes", dependencies=[allow("admin")])

@@ -5,6 +5,7 @@ import { showDifference } from "./difference.js";
 import { Display, preview } from "./display.js";
 import { Guide, openRemarks } from "./guide.js";
 import { Keys, openKeys } from "./keys.js";
+import { describeProgress } from "./pace.js";
 import { askForSession } from "./session.js";
 import { notify } from "./shell.js";
 import { Store } from "./store.js";
@@ -312,12 +313,9 @@ function drawProgress() {
   const progress = desk.progress;
   if (!progress) return;
   const { own } = progress;
-  const seconds = own.seconds === null ? "" : `, ${own.seconds.toFixed(0)} s an answer`;
-  const dispute = progress.tasks.disputed ? ` ${progress.tasks.disputed} wait for an admin.` : "";
-  find("standing").textContent =
-    `Team: ${progress.done} of ${progress.total} done.${dispute} You: ${own.submitted} submitted, ${own.skipped} skipped, ${own.flagged} flagged${seconds}.`;
-  find("bar").max = Math.max(1, progress.total);
-  find("bar").value = progress.done;
+  find("standing").textContent = describeProgress(progress);
+  find("bar").max = Math.max(1, own.done + own.open);
+  find("bar").value = own.done;
 }
 
 function tick() {
