@@ -271,7 +271,11 @@ def _read_argilla(row: Mapping[str, Any]) -> ExportedRow:
         done = row.get("status") in (None, "Validated")
         said = [("text", row["annotation"], row.get("annotation_agent"), done)]
         return _sort({"text": row.get("text")}, id_, said if row["annotation"] else [])
-    said = [*_list_flat(row), *_list_hub(row)]
+    known = _read_metadata(row)  # which stand among the columns here
+    said = [
+        (question, value, known.get(str(person), (person, None))[0], counts)
+        for question, value, person, counts in (*_list_flat(row), *_list_hub(row))
+    ]
     questions = {question for question, *_ in said}
     columns = {
         name: value
@@ -362,7 +366,7 @@ def _read_studio(row: Mapping[str, Any]) -> ExportedRow:
     time = _number(row.get("lead_time"))
     said = [(name, _join(row[name]), person, True) for name in names]
     columns = {name: row[name] for name in names}
-    return _sort(columns, None, said, [time] * len(said))
+    return _sort(columns, _text(row.get("id")), said, [time] * len(said))
 
 
 def _list_results(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, Any]]:
