@@ -20,7 +20,12 @@ from atgen_ray.annotation.human.label_formats import (
     read_label_rows,
     tell_format,
 )
-from atgen_ray.annotation.human.label_import import import_file, read_rows
+from atgen_ray.annotation.human.label_import import (
+    ImportedLabel,
+    import_file,
+    import_labels,
+    read_rows,
+)
 from atgen_ray.annotation.human.queue import Queue
 from atgen_ray.core.errors import UserError
 from atgen_ray.store.journal import Journal
@@ -305,6 +310,28 @@ def test_answers_that_differ_go_to_dispute_and_other_labels_are_conflicts(tmp_pa
     file.write_text(json.dumps(rows[2] | {"text": "two"}) + "\n" + json.dumps(rows[2]) + "\n")
     found = import_file(desk.run, str(tmp_path / "one"), None, file)
     assert (found["conflicting"], found["unknown"], found["known"]) == (1, 0, 1)
+
+
+def test_more_answers_than_a_published_task_asks_for_all_count(journal: Journal) -> None:
+    """On both databases: with tasks that people were asked, and many examples at once."""
+    desk = HumanDesk(journal, 410, adjudicate_below=0.0)
+    desk.publish_tasks()
+    labels = [
+        ImportedLabel(f"label {at}", f"e{at:02d}", annotator=name, seconds=1.5)
+        for at in range(410)
+        for name in ("ann", "bob")
+    ]
+    other = [ImportedLabel("other", "e00", annotator="ann"), ImportedLabel("x", "e900")]
+    expected = {"imported": 820, "known": 0, "unknown": 1, "conflicting": 1}
+    for rehearse in (True, False):
+        found = import_labels(journal, desk.run, desk.texts, labels + other, rehearse)
+        assert found | expected == found
+        assert [each["place"] for each in found["refused"]] == [820, 821]
+    again = import_labels(journal, desk.run, desk.texts, labels)
+    assert (again["imported"], again["known"]) == (0, 820)
+    tasks = read_tasks(journal, desk.run)
+    assert {task["task"] for task in tasks} == {"answered"}
+    assert {len(task["answers"]) for task in tasks} == {2}
 
 
 def test_examples_are_found_by_the_prompt_that_their_columns_make(tmp_path: Path) -> None:
