@@ -377,9 +377,12 @@ class Run:
 
     def _list_steps(self, step: str) -> list[int]:
         """Return the rounds in which the journal has `step`."""
+        return sorted(self._find_steps(step))
+
+    def _find_steps(self, step: str) -> dict[int, "Event"]:
+        """Return the events of `step` by round."""
         events = self.events()
-        done = {event.round or 0 for event in events if (event.kind, event.step) == ("step", step)}
-        return sorted(done)
+        return {event.round or 0: event for event in events if event.is_step and event.step == step}
 
     def _list_rounds(self) -> list[int]:
         return self._list_steps("selection")
@@ -504,11 +507,14 @@ def refer_adapter(run: Run, round: int | None) -> "Stored":
     from atgen_ray.store.layout import round_folder
 
     folder = run._folder()
-    trained = run._list_steps("training")
+    from atgen_ray.store.step_outputs import find_output
+
+    trained = run._find_steps("training")
     round = max(trained, default=0) if round is None else run._check_round(round)
     rel = f"{round_folder(round)}/adapter"
     if round not in trained:
-        raise UserError(run._explain_round(round, trained, "has no adapter"))
-    if not folder.exists(rel):
+        raise UserError(run._explain_round(round, sorted(trained), "has no adapter"))
+    found = find_output(folder, trained[round], rel)
+    if found is None:
         raise UserError(run._explain_missing(round, "training", folder.path(rel)))
-    return folder.refer(rel)
+    return found.refer(rel)

@@ -16,12 +16,17 @@ app = typer.Typer(no_args_is_help=True, help="List, show, stop, retry, export an
 
 
 @app.command("list")
-def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
-    """List all runs of a storage with their status."""
+def list_runs(
+    storage: Storage = None,
+    archived: Annotated[bool, typer.Option("--archived", help="Archived runs too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of a storage with their status; with --json the archived ones too."""
     rows = read_runs(storage)
     if as_json:
         typer.echo(json.dumps(rows))
         return
+    rows = [row for row in rows if archived or not row["archived"]]
     table = Table(
         "name", "status", "round", "labels", "dollars", "updated", box=None, pad_edge=False
     )
@@ -30,6 +35,10 @@ def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
             *(str(row[key]) for key in ("name", "status", "round", "labels", "dollars", "updated"))
         )
     console.print(table if rows else "no runs yet")
+    from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION  # with the database's library
+
+    if any(row["status"] == INTERRUPTED for row in rows):
+        typer.echo(f"{INTERRUPTED}: {INTERRUPTION}")
 
 
 @app.command("show")
@@ -56,6 +65,8 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
             f"-> {change['now']!r}"
         )
         typer.echo(printable(line))
+    for line in view["label_changes"]:
+        typer.echo(line)
     for letter in view["dead_letters"]:
         typer.echo(printable(f"dead letter {letter['id']} ({letter['step']}): {letter['reason']}"))
 

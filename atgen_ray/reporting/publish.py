@@ -1,10 +1,12 @@
 """Reports on stored runs: their view is collected from the journal and the run's folder."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import SecretStr
 
+from atgen_ray.annotation.human.draft_experiment import measure_drafts
 from atgen_ray.annotation.llm.request_log import count_tokens
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
@@ -16,7 +18,7 @@ from atgen_ray.reporting.plots.curves import draw_learning_curve
 from atgen_ray.reporting.run_view import RunView
 from atgen_ray.store.existing import open_runs
 from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal, explain_end
-from atgen_ray.store.ledger import read_balance
+from atgen_ray.store.label_changes import count_stale_labels
 from atgen_ray.store.run_folder import RunFolder
 
 
@@ -27,10 +29,7 @@ def publish_report(
     run ended.
     """
     view = _collect(config.name, journal, folder, reason)
-    if folder.is_local:
-        write_report([view], folder.path("report.html"))
-        return
-    folder.fs.pipe_file(f"{folder.root}/{PNG}", draw_learning_curve([view]))
+    folder.write_bytes(PNG, draw_learning_curve([view]))
     folder.write_text("report.html", render_page([view]))
 
 
@@ -77,7 +76,16 @@ def _collect(
     name: str, journal: Journal, folder: RunFolder, reason: str | None, selection: bool = True
 ) -> RunView:
     dead = [letter for _, letter in journal.dead_letters(name)]
-    view = collect_run(folder, dead, reason, _count_actual(name, journal), selection)
+    view = collect_run(
+        folder,
+        dead,
+        reason,
+        _count_actual(name, journal),
+        selection,
+        count_stale_labels(journal, name),
+    )
+    if selection:
+        view = replace(view, drafts=measure_drafts(journal, name))
     if chosen := journal.events(name, kind=ENGINE):
         view.versions["engine chosen"] = chosen[-1].payload[ENGINE]
     return view
@@ -86,12 +94,13 @@ def _collect(
 def _count_actual(name: str, journal: Journal) -> dict[str, float]:
     """Return what the run has used so far, under the names of its plan."""
     steps = journal.steps(name)
+    total = journal.total(name)
     seconds = sum(event.seconds or 0.0 for event in steps)
     annotation = sum(event.seconds or 0.0 for event in steps if event.step == "annotation")
     return {
-        "labels": sum(journal.count_labels(name).values()),
+        "labels": total.labels,
         "rounds": max((event.round or 0 for event in steps), default=0),
-        "dollars": read_balance(journal, name).paid,
+        "dollars": total.dollars,
         **count_tokens(journal, name),
         "annotation_minutes": annotation / 60,
         "device_minutes": (seconds - annotation) / 60,

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from atgen_ray.annotation.human.draft_experiment import DraftEffects
 from atgen_ray.core.records import DeadLetter
 from atgen_ray.reporting.diagnostics import PoolMap, RoundDiagnostics
 from atgen_ray.reporting.examples import ExampleView, Scores
@@ -73,6 +74,7 @@ class RoundView:
     bound: str | None = None  # how near the batch is to the best one, where that is known
     # Of the untuned model that is shown labels of this round in its prompt.
     few_shot: dict[str, Estimate] = field(default_factory=dict)
+    stale: int = 0  # labels that the round trained on and that have changed since
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,10 @@ class RunView:
     versions: dict[str, str]
     dead_letters: list[DeadLetter]
     plan: list[PlanView] = field(default_factory=list)
+    drafts: DraftEffects | None = None  # None without the experiment
+    # By the journal, which also counts the round under way; None: the rounds that have ended.
+    bought: int | None = None
+    paid: float | None = None
 
     @property
     def metrics(self) -> list[str]:
@@ -128,11 +134,21 @@ class RunView:
     @property
     def labels(self) -> int:
         """Return the labels bought so far."""
-        return max((view.labels or 0 for view in self.done), default=0)
+        return self.scored_labels if self.bought is None else self.bought
 
     @property
     def dollars(self) -> float:
         """Return the dollars spent so far."""
+        return self.scored_dollars if self.paid is None else self.paid
+
+    @property
+    def scored_labels(self) -> int:
+        """Return the labels bought until the last round that has ended."""
+        return max((view.labels or 0 for view in self.done), default=0)
+
+    @property
+    def scored_dollars(self) -> float:
+        """Return the dollars spent until the last round that has ended."""
         return max((view.dollars for view in self.done), default=0.0)
 
     @property

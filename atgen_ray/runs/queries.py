@@ -19,19 +19,18 @@ from pydantic import SecretStr
 from atgen_ray.annotation.human.label_export import TOOLS, write_answers
 from atgen_ray.annotation.llm.request_log import summarize_requests
 from atgen_ray.annotation.llm.retry import reopen_requests
-from atgen_ray.core.errors import NobodyDrivesError, UserError, nearest
+from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.locations import check_folder
 from atgen_ray.core.records import INHERITED
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
 from atgen_ray.store.journal import (
     CHANGED,
-    INTERRUPTED,
-    INTERRUPTION,
     Journal,
     explain_end,
     find_journal,
 )
+from atgen_ray.store.label_changes import describe_stale_labels
 from atgen_ray.store.layout import PROVIDER_STATE, round_folder
 from atgen_ray.store.ledger import read_balance, read_inherited
 from atgen_ray.store.run_folder import RunFolder
@@ -49,8 +48,8 @@ ANSWERS = "answers"  # of single people
 
 
 def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, Any]]:
-    """Return one row a run: name, status, round, labels, dollars and when it last changed (UTC, ISO
-    8601).
+    """Return one row a run: name, title (None: the name), status, round, labels, dollars, when it
+    last changed (UTC, ISO 8601), and whether it is archived.
 
     Raises:
         UserError: as `open_runs`; the default storage may not exist yet and then has no runs.
@@ -83,6 +82,7 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
     `annotation` has the `requests` of its annotating models by state, their `batches` under way,
     what the `provider` was doing when it was last seen (as `read_provider`), and the dollars `paid`
     and `held`, and those `inherited`: what another run, from which it was forked, had paid.
+    `label_changes` has a line for each round that trained on labels which changed afterwards.
     `changes` are the settings that it was given anew, each with `key`, `before`, `now`, `by` and
     `time`.
 
@@ -110,6 +110,7 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
             if event.kind == CHANGED
             for change in event.payload["changes"]
         ],
+        "label_changes": describe_stale_labels(journal, name),
         "dead_letters": [
             {
                 "round": round,
@@ -142,30 +143,23 @@ def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:
 
     Raises:
         UserError: as `open_runs`, or no run has that name.
-        NobodyDrivesError: as `ask_to_stop`.
     """
     with open_runs(storage, database_url) as journal:
         return ask_to_stop(journal, name)
 
 
 def ask_to_stop(journal: Journal, name: str) -> str:
-    """Ask whichever controller drives the run to stop; return a sentence that says what will
-    happen.
+    """Ask whichever controller drives the run to stop, or end a run that has none at once; return a
+    sentence that says what will happen.
 
     Raises:
         UserError: no run has that name.
-        NobodyDrivesError: the run's controller died while the run was under way, so that nobody
-            hears.
     """
     if journal.ask_to_stop(name):
         return f"run '{name}' was asked to stop; it ends at its next chance with everything saved"
-    status = journal.describe_status(journal.run(name))
-    if status == INTERRUPTED:
-        raise NobodyDrivesError(
-            f"run '{name}' is {status} and driven by nobody, so there is nothing to stop: "
-            f"{INTERRUPTION}"
-        )
-    return f"run '{name}' has no controller; its status is {status}"
+    if journal.end_undriven(name, "stopped on request while it had no controller"):
+        return f"run '{name}' had no controller and is stopped now; everything committed is saved"
+    return f"run '{name}' has no controller; its status is {journal.run(name).status}"
 
 
 def retry_run(
@@ -372,6 +366,8 @@ def _summarize(journal: Journal, total: RunTotals) -> dict[str, Any]:
         "labels": total.labels,
         "dollars": round(total.dollars, 6),
         "updated": _to_iso(total.changed),
+        "title": total.title,
+        "archived": total.archived is not None,
     }
 
 

@@ -2,7 +2,6 @@
 once.
 """
 
-import multiprocessing
 import os
 import signal
 from collections import Counter
@@ -14,27 +13,11 @@ import pytest
 from helpers.annotation_desk import Desk, configure, make_texts
 from helpers.fakes.provider import FakeProvider
 from helpers.fakes.state import label_of
+from helpers.processes import PROCESSES
 
 from atgen_ray.annotation.llm.request_log import RequestLog
 from atgen_ray.store.ledger import read_balance
 
-PROCESSES = multiprocessing.get_context("forkserver")
-# A process would import these only once it works, and would spend most of its time on them.
-PROCESSES.set_forkserver_preload(
-    [
-        __name__,
-        "alembic.command",
-        "anthropic",
-        "atgen_ray.annotation.providers.anthropic",
-        "atgen_ray.annotation.providers.gemini",
-        "atgen_ray.annotation.providers.mistral",
-        "atgen_ray.annotation.providers.openai",
-        "httpx",
-        "openai.resources.batches",
-        "openai.resources.chat",
-        "openai.resources.files",
-    ]
-)
 ROWS = 6
 # Calls of the wire, in order; the kill comes before or after what each does.
 CALLS = {

@@ -10,15 +10,12 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from uuid import uuid4
 
+from helpers.processes import PROCESSES
+
 from atgen_ray.core.errors import RunBusyError
 from atgen_ray.core.records import Annotation
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
-
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["atgen_ray.store.journal", "psycopg", "sqlalchemy.dialects.postgresql.psycopg"]
-)
 
 
 def race(url: str, names: list[str], barrier: Barrier, wins: "multiprocessing.Queue[str]") -> None:

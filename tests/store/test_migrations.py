@@ -2,7 +2,6 @@
 is forgotten.
 """
 
-import multiprocessing
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from helpers.processes import PROCESSES
 
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import Annotation, DeadLetter
@@ -26,8 +26,6 @@ from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.tables import TABLES, tokens
 
 FIRST = Path(__file__).with_name("first_schema.sql").read_text()
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["atgen_ray.store.journal", "psycopg", "alembic.command"])
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -215,7 +213,10 @@ def test_tables_may_be_made_anew_while_others_refer_to_them(tmp_path: Path) -> N
     """As SQLite alters a table; the references must hold again at the end."""
     database = Database(f"sqlite:///{tmp_path / 'atgen.db'}")
     with database.writing() as connection:
-        connection.exec_driver_sql("INSERT INTO runs VALUES ('a', '{}', '', 'created', 0, 0)")
+        connection.exec_driver_sql(
+            "INSERT INTO runs (name, config, digest, status, created, updated) "
+            "VALUES ('a', '{}', '', 'created', 0, 0)"
+        )
         connection.exec_driver_sql(
             "INSERT INTO dead_letters VALUES (1, 'a', 'e', 'pool', NULL, '\"\"')"
         )

@@ -13,12 +13,10 @@ from uuid import uuid4
 import fsspec
 import pyarrow as pa
 import pytest
+from helpers.processes import PROCESSES
 
 from atgen_ray.core.errors import UserError
 from atgen_ray.store.run_folder import GROUP_ROWS, RunFolder
-
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["atgen_ray.store.run_folder"])
 
 BAD_PATHS = [
     "",

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.human.resolution import CLOSED
-from atgen_ray.annotation.human.task_store import IMPORTED, TaskStore
+from atgen_ray.annotation.human.run_labels import describe_label
+from atgen_ray.annotation.human.task_store import IMPORTED, SETTLED, TaskStore
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.money import NANO, to_nano
 from atgen_ray.core.records import Annotation, DeadLetter
@@ -21,7 +22,8 @@ from atgen_ray.store.tables import tasks
 @dataclass(frozen=True)
 class TaskDraft:
     """A task to publish: the example's text, the model's suggestion, why it was selected, what a
-    first annotator said.
+    first annotator said, the columns beside the input with their texts, and the characters of the
+    input that the model reads (None: all).
     """
 
     id: str
@@ -29,6 +31,8 @@ class TaskDraft:
     suggestion: dict[str, Any] | None
     why: dict[str, Any] | None
     first: dict[str, Any] | None
+    context: Sequence[tuple[str, str]] | None = None
+    window: int | None = None
 
 
 class TaskRound:
@@ -38,6 +42,7 @@ class TaskRound:
         self._context = context
         self._task_store = TaskStore(context.config.name, config)
         self._overlap = config.overlap
+        self._most = config.most_answers
         self._price = to_nano(config.price_per_label)
         self._settle = config.settle_seconds
 
@@ -46,7 +51,7 @@ class TaskRound:
         their cost; return how many were new.
         """
         context = self._context
-        worst = self._price * self._overlap
+        worst = self._price * self._most
         with context.journal.leased_transaction(context.lease) as connection:
             known = connection.execute(
                 sa.select(tasks.c.example_id).where(self._task_store.mine)
@@ -54,7 +59,7 @@ class TaskRound:
             # An earlier attempt may have published some of them before it was killed.
             present = set(known)
             new = [draft for draft in drafts if draft.id not in present]
-            entries = [Entry(_key(draft.id), draft.id, worst) for draft in new]
+            entries = [Entry(name_entry(draft.id), draft.id, worst) for draft in new]
             count, limit = context.ledger.reserve(connection, context.round, "human", entries)
             now = context.journal.database.clock(connection)
             rows = [
@@ -62,6 +67,8 @@ class TaskRound:
                     "run": self._task_store.run,
                     "round": context.round,
                     "wanted": self._overlap,
+                    "most": self._most,
+                    "price": self._price,
                     "state": "open",
                     "example_id": draft.id,
                     "rank": rank,
@@ -69,7 +76,10 @@ class TaskRound:
                     "input": draft.input,
                     "suggestion": draft.suggestion,
                     "why": draft.why,
+                    "score": (draft.why or {}).get("score"),
                     "first": draft.first,
+                    "context": draft.context,
+                    "window": draft.window,
                 }
                 for rank, draft in enumerate(new[:count])
             ]
@@ -93,15 +103,14 @@ class TaskRound:
         Labels, dead letters and settlement are one transaction.
         """
         context = self._context
-        ready = ("answered", "dropped")
         query = (
             sa.select(tasks)
-            .where(self._task_store.mine & tasks.c.state.in_(ready))
+            .where(self._task_store.mine & tasks.c.state.in_(SETTLED))
             .order_by(tasks.c.round, tasks.c.rank)
         )
         labels = []
         dead = []
-        paid = {}
+        paid = dict[str, int]()
         # Labels, dead letters, their money and the tasks' state are one transaction, so that a
         # kill leaves neither an unpaid label nor a paid task without one.
         with context.journal.leased_transaction(context.lease) as connection:
@@ -112,26 +121,26 @@ class TaskRound:
                 .all()
             )
             answers = self._task_store.answers(connection, [row["example_id"] for row in rows])
-            held = context.ledger.read_held(connection, [_key(row["example_id"]) for row in rows])
+            keys = [name_entry(row["example_id"]) for row in rows if row["price"] is None]
+            held = context.ledger.read_held(connection, keys)
             for row in rows:
                 id_ = row["example_id"]
                 outcome = self._task_store.resolve(connection, row)
-                if outcome.state not in ready:  # an earlier version dropped it at the first skip
+                if outcome.state not in SETTLED:  # an earlier version dropped it at the first skip
                     self._task_store.settle(connection, id_, now)
                     continue
                 given = [answer for answer in answers[id_] if answer["state"] == "submitted"]
                 # Use the price at publication: a later, higher one could exceed what is reserved.
-                price = held.get(_key(id_), 0) // row["wanted"]
+                price = row["price"]
+                if price is None:  # published by an earlier version, or brought along
+                    price = held.get(name_entry(id_), 0) // row["wanted"]
                 cost = price * sum(answer["note"] != IMPORTED for answer in given)
-                paid[_key(id_)] = cost
+                most = row["most"] or row["wanted"]
+                paid |= _share_cost(id_, cost, price, most, min(most, self._most))
                 if outcome.state == "dropped":
                     dead.append(DeadLetter(id_, "annotation", outcome.reason))
                     continue
-                provenance: dict[str, Any] = {
-                    "answers": [_describe(answer) for answer in given],
-                    "agreement": outcome.agreement,
-                    "decision": row["decision"],
-                }
+                provenance = describe_label(row, given, outcome)
                 label = Annotation(
                     id_, outcome.text, f"human/{outcome.annotator}", cost / NANO, provenance
                 )
@@ -143,15 +152,15 @@ class TaskRound:
                 connection, self._task_store.run, context.round, dead
             )
             context.ledger.settle(connection, paid)
-            self._close(connection, "taken", [label.id for label in labels])
-            self._close(connection, "buried", [dead_letter.id for dead_letter in dead])
+            self._close(connection, "taken", [label.id for label in labels], now)
+            self._close(connection, "buried", [dead_letter.id for dead_letter in dead], now)
         return labels, dead
 
-    def _close(self, connection: sa.Connection, state: str, ids: Sequence[str]) -> None:
-        """Set the final state of tasks."""
+    def _close(self, connection: sa.Connection, state: str, ids: Sequence[str], now: float) -> None:
+        """Set the state of tasks that the run has collected."""
         here = self._task_store.mine & (tasks.c.example_id == sa.bindparam("closed"))
         if ids:
-            update = sa.update(tasks).where(here).values(state=state)
+            update = sa.update(tasks).where(here).values(state=state, collected=now)
             connection.execute(update, [{"closed": id_} for id_ in ids])
 
 
@@ -163,14 +172,19 @@ def join_first(label: Annotation, first: Mapping[str, Any]) -> Annotation:
     )
 
 
-def _describe(answer: sa.RowMapping) -> dict[str, Any]:
-    return {
-        "annotator": answer["annotator"],
-        "text": answer["text"],
-        "seconds": answer["seconds"],
-        "answered": answer["answered"],
-    }
+def name_entry(example_id: str, answer: int | None = None) -> str:
+    """Return the key in the ledger of a task's answers, or of one `answer` more, by its number,
+    that an admin asked for.
+    """
+    return f"human-{example_id}" if answer is None else f"human-{example_id}/{answer}"
 
 
-def _key(example_id: str) -> str:
-    return f"human-{example_id}"
+def _share_cost(id_: str, cost: int, price: int, most: int, first: int) -> dict[str, int]:
+    """Return the cost of a task by its entries in the ledger: the answers up to `first` have one
+    together, each further one up to `most` its own.
+    """
+    paid = {name_entry(id_): min(cost, price * first)}
+    for number in range(first + 1, most + 1):
+        cost_so_far = sum(paid.values())
+        paid[name_entry(id_, number)] = min(price, cost - cost_so_far)
+    return paid

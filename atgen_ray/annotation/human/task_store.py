@@ -7,13 +7,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from atgen_ray.annotation.human.open_tasks import is_busy
 from atgen_ray.annotation.human.resolution import CLOSED, HumanAnswer, Resolution, resolve
+from atgen_ray.annotation.human.run_labels import renew_label
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.config.annotation import list_stored
 from atgen_ray.core.errors import UserError
-from atgen_ray.store.journal import Journal
-from atgen_ray.store.tables import assignments, tasks
+from atgen_ray.store.journal import STEP, Journal
+from atgen_ray.store.tables import assignments, events, tasks
 
+SETTLED = ("answered", "dropped")  # states of a task that the run may collect
 IMPORTED = "imported"  # note of an imported answer, for which nobody is paid
 
 
@@ -81,18 +84,37 @@ class TaskStore:
 
     def resolve(self, connection: sa.Connection, task: sa.RowMapping) -> Resolution:
         """Return the state of a task that follows from the answers to it."""
-        rows = self.answers(connection, [task["example_id"]])[task["example_id"]]
+        return self._resolve(self.answers(connection, [task["example_id"]]), task)
+
+    def _resolve(
+        self, given: Mapping[str, Sequence[sa.RowMapping]], task: sa.RowMapping
+    ) -> Resolution:
+        rows = given[task["example_id"]]
         answers = [
             HumanAnswer(row["annotator"], row["state"], row["text"], row["note"]) for row in rows
         ]
-        return resolve(answers, task["wanted"], task["decision"], self.config)
+        return resolve(answers, task["wanted"], task["decision"], self.config, task["most"])
 
     def settle(self, connection: sa.Connection, example_id: str, now: float) -> str:
-        """Store and return the state of a task after something changed."""
+        """Store and return the state of a task after something changed.
+
+        Where the run took a label of it before, that label changes in the same transaction, at no
+        cost; until the task is settled again, the run keeps the label that it has.
+        """
         task = self.task(connection, example_id)
-        state = self.resolve(connection, task).state
+        given = self.answers(connection, [example_id])
+        outcome = self._resolve(given, task)
+        state: str = outcome.state
+        if task["collected"] is not None and state in SETTLED:
+            state = renew_label(connection, task, given[example_id], outcome, now)
         here = self.mine & (tasks.c.example_id == example_id)
-        connection.execute(sa.update(tasks).where(here).values(state=state, changed=now))
+        values = {
+            "state": state,
+            "wanted": outcome.wanted,
+            "agreement": outcome.agreement,
+            "changed": now,
+        }
+        connection.execute(sa.update(tasks).where(here).values(values))
         return state
 
     def count_busy(
@@ -112,15 +134,27 @@ class TaskStore:
         return here & (assignments.c.annotator == annotator)
 
 
-def is_busy(now: float) -> sa.ColumnElement[bool]:
-    """Return the condition that an assignment occupies one of the places at its task."""
-    live = (assignments.c.state == "leased") & (assignments.c.until > now)
-    return live | (assignments.c.state == "submitted")
-
-
 def is_closed(task: sa.RowMapping) -> bool:
     """Return whether the run has taken the label or given the task up."""
     return task["state"] in CLOSED
+
+
+def find_last_collections(connection: sa.Connection, run: str) -> list[tuple[int, float]]:
+    """Return round and time at which the run had all labels of a round, and began to train."""
+    # Written as in the index over committed steps.
+    committed = (events.c.run == run) & (events.c.kind == sa.literal_column(f"'{STEP}'"))
+    query = sa.select(events.c.round, events.c.time).where(
+        committed & (events.c.step == "annotation") & events.c.round.is_not(None)
+    )
+    return [(row.round, row.time) for row in connection.execute(query)]
+
+
+def is_settled(task: sa.RowMapping, collections: Sequence[tuple[int, float]]) -> bool:
+    """Return whether the run has given the task up, or has trained on its label as it is now."""
+    return task["state"] == "buried" or (
+        task["state"] == "taken"
+        and any(round >= task["round"] and time >= task["changed"] for round, time in collections)
+    )
 
 
 def open_task_store(journal: Journal, run: str) -> TaskStore:

@@ -13,6 +13,7 @@ from atgen_ray.reporting.page import prepare_page
 from atgen_ray.reporting.publish import view_run
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.store.journal import Journal
+from atgen_ray.store.label_changes import read_last_change
 
 KEPT = 32
 
@@ -57,4 +58,8 @@ class RunViews:
         """Return a key that changes whenever the run does."""
         record = self._journal.run(name)
         status = self._journal.describe_status(record)
-        return name, record.created, status, record.updated, self._journal.last_sequence(name)
+        # Labels of people come one by one, between two events.
+        total = self._journal.total(name)
+        numbers = (total.labels, total.dollars, total.changed)
+        changes = read_last_change(self._journal, name)
+        return name, record.created, status, *numbers, self._journal.last_sequence(name), changes

@@ -47,9 +47,9 @@ def read_revision(connection: sa.Connection) -> str | None:
     return None
 
 
-def upgrade(connection: sa.Connection) -> None:
-    """Bring the tables to the newest revision, in the transaction of `connection`, which holds the
-    lock on the schema.
+def upgrade(connection: sa.Connection, revision: str = "head") -> None:
+    """Bring the tables to `revision`, by default the newest, in the transaction of `connection`,
+    which holds the lock on the schema.
 
     Raises:
         ForeignDatabase: the tables are of a newer atgen-ray, of one before the first revision, or
@@ -73,7 +73,7 @@ def upgrade(connection: sa.Connection) -> None:
         if found is None and _adopt(connection):
             command.stamp(config, FIRST)
             connection.execute(sa.text(f"DROP TABLE {OLD_TABLE}"))
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
 
 
 def _adopt(connection: sa.Connection) -> bool:
