@@ -27,6 +27,7 @@ ANSWERS = (
 EXPORTED = re.compile(
     r"(annotations|completions)\.result\.value\.(text|choices)|responses\.[^.]+\.value|user_input"
 )
+IDS = ("id", "_id", "uuid")  # never the input, however long
 DECISIONS = {"accept", "reject", "ignore"}  # of Prodigy, whose column `answer` holds no text
 SAMPLE = 80  # characters of a value that are shown
 
@@ -68,7 +69,7 @@ def guess_columns(rows: Sequence[Mapping[str, Any]]) -> Guess:
     answer = next(exported, None) or _find(usable, ANSWERS, besides=None)
     given = _find(usable, INPUTS, besides=answer)
     if given is None:
-        others = [each for each in usable if each.name != answer]
+        others = [each for each in usable if each.name != answer and each.name not in IDS]
         given = max(others, key=lambda each: each.chars).name if others else None
     if answer is None:
         numbers = [each for each in columns if each.kind == "number"]

@@ -226,6 +226,7 @@ def test_single_labels_of_older_and_smaller_formats() -> None:
             {},
             "expected a mapping as input=article,text=summary,annotator=worker",
         ),
+        ([{"id": "e", "txt": "a"}], {}, "columns are id, txt: expected a mapping as text=txt"),
         ([{"id": "e", "text": "a"}], {"mapping": {"text": "txt"}}, "has no column 'txt'; did you"),
         ([[1]], {}, "row 1, expected texts under the names text"),
     ],

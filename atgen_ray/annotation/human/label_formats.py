@@ -203,10 +203,13 @@ def _read_plain(
             "text": found.answer,
             "annotator": next((each for each in columns if each.lower() in PEOPLE), None),
         }
+        known = "id" in columns
+        if known and found.answer is None:  # then what looks like the input is the label
+            likely |= {"input": None, "text": found.input}
         # A column named `text` is the input where another one looks like the answer.
         guessed = {key: name for key, name in likely.items() if name is not None} | mapping
         if not guess:
-            wanted = {"input": "COLUMN", "text": "COLUMN"} | guessed
+            wanted = ({} if known else {"input": "COLUMN"}) | {"text": "COLUMN"} | guessed
             said = ",".join(f"{key}={name}" for key, name in wanted.items())
             shown = ", ".join(columns[:12])
             raise UserError(f"{called}, whose columns are {shown}: expected a mapping as {said}")
