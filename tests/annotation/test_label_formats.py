@@ -313,23 +313,26 @@ def test_answers_that_differ_go_to_dispute_and_other_labels_are_conflicts(tmp_pa
     assert (found["conflicting"], found["unknown"], found["known"]) == (1, 0, 1)
 
 
-def test_more_answers_than_a_published_task_asks_for_all_count(journal: Journal) -> None:
-    """On both databases: with tasks that people were asked, and many examples at once."""
-    desk = HumanDesk(journal, 410, adjudicate_below=0.0)
+def test_more_answers_than_a_published_task_asks_for_all_count(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On both databases: tasks that people were asked, in more than one part."""
+    monkeypatch.setattr("atgen_ray.annotation.human.label_import.PART", 20)
+    desk = HumanDesk(journal, 25, adjudicate_below=0.0)
     desk.publish_tasks()
     labels = [
         ImportedLabel(f"label {at}", f"e{at:02d}", annotator=name, seconds=1.5)
-        for at in range(410)
+        for at in range(25)
         for name in ("ann", "bob")
     ]
     other = [ImportedLabel("other", "e00", annotator="ann"), ImportedLabel("x", "e900")]
-    expected = {"imported": 820, "known": 0, "unknown": 1, "conflicting": 1}
+    expected = {"imported": 50, "known": 0, "unknown": 1, "conflicting": 1}
     for rehearse in (True, False):
         found = import_labels(journal, desk.run, desk.texts, labels + other, rehearse)
         assert found | expected == found
-        assert [each["place"] for each in found["refused"]] == [820, 821]
+        assert [each["place"] for each in found["refused"]] == [50, 51]
     again = import_labels(journal, desk.run, desk.texts, labels)
-    assert (again["imported"], again["known"]) == (0, 820)
+    assert (again["imported"], again["known"]) == (0, 50)
     tasks = read_tasks(journal, desk.run)
     assert {task["task"] for task in tasks} == {"answered"}
     assert {len(task["answers"]) for task in tasks} == {2}
@@ -390,7 +393,7 @@ def test_an_exported_row_says_all_that_is_known_of_an_answer(tmp_path: Path) -> 
     assert write_answers(desk.journal, desk.run, "csv", tmp_path / "a.csv") == 2
     rows = list(csv.DictReader((tmp_path / "a.csv").open(encoding="utf-8")))
     assert [row["annotator"] for row in rows] == ["ann", "bob"]
-    assert rows[0]["suggestion"] == "draft of e00"
+    assert (rows[0]["suggestion"], rows[0]["guidelines"]) == ("draft of e00", "1")
     assert (rows[0]["task"], rows[0]["label"], rows[0]["seconds"]) == ("answered", "one", "3.0")
     assert float(rows[0]["agreement"]) < 1
     done = call(
