@@ -194,11 +194,17 @@ tasks = sa.Table(
     sa.Column("why", sa.JSON),  # it was picked: strategy, rank, score, parts
     sa.Column("first", sa.JSON),  # what the first annotator of a router said of it
     sa.Column("decision", sa.JSON),  # of an admin
+    # Of a gold item, which has a known answer and no label: texts, explanation; null: a task.
+    sa.Column("gold", sa.JSON(none_as_null=True)),
     sa.Column("changed", sa.Double, nullable=False),
     # When the run first took its label, or gave it up; null: not yet.
     sa.Column("collected", sa.Double),
 )
 sa.Index("open_tasks", tasks.c.run, tasks.c.state, tasks.c.round, tasks.c.rank)
+
+# Gold items are few beside the tasks.
+_GOLD = tasks.c.gold.is_not(None)
+sa.Index("gold_tasks", tasks.c.run, sqlite_where=_GOLD, postgresql_where=_GOLD)
 
 # For whom an example is kept. An example without a row here is for everybody.
 assignees = sa.Table(

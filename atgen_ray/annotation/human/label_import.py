@@ -174,11 +174,11 @@ def read_labels(file: Path, called: str) -> list[ImportedLabel]:
     """
     return [
         _read_label(row, f"{called}, row {place}")
-        for place, row in enumerate(_read_rows(file, called), 1)
+        for place, row in enumerate(read_rows(file, called), 1)
     ]
 
 
-def _read_rows(file: Path, called: str) -> list[dict[str, Any]]:
+def read_rows(file: Path, called: str) -> list[dict[str, Any]]:
     import pyarrow as pa
 
     readers = {".jsonl": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}

@@ -18,6 +18,7 @@ from atgen_ray.annotation.human.agreement import (
     measure_similarity,
     normalize_text,
 )
+from atgen_ray.annotation.human.gold import is_gold, score_gold
 from atgen_ray.annotation.human.reliability import estimate_accuracy, estimate_similarity
 from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.config import HumanAnnotatorConfig
@@ -25,7 +26,7 @@ from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, tasks
 
 STATES = ("open", "disputed", "answered", "dropped", "taken", "buried")
-LATEST = 2_000  # answers that are compared with their drafts
+EDITS = 2_000  # answers that are compared with their drafts
 COMPARED = 500  # examples on which people are compared
 BREAK_SECONDS = 30 * 60  # a longer pause between two answers does not count as work
 
@@ -36,7 +37,9 @@ def measure_progress(journal: Journal, run: str, annotator: str) -> dict[str, An
     """
     task_store = open_task_store(journal, run)
     by_state = (
-        sa.select(tasks.c.state, sa.func.count()).where(task_store.mine).group_by(tasks.c.state)
+        sa.select(tasks.c.state, sa.func.count())
+        .where(task_store.mine & ~is_gold())
+        .group_by(tasks.c.state)
     )
     own = sa.select(assignments).where(
         (assignments.c.run == run) & (assignments.c.annotator == annotator)
@@ -82,9 +85,10 @@ def measure_team(journal: Journal, run: str) -> dict[str, Any]:
     """Return everybody's work with the edit rate, and how far people agree.
 
     `edited` is the share of answers that differ from the model's draft, `edit_rate` the mean
-    normalised edit distance to it, None where there were no drafts; both of the `LATEST` answers.
+    normalised edit distance to it, None where there were no drafts; both of the `EDITS` latest answers.
     `agreement` is as of `measure_agreement`, `reliability` as of `measure_reliability`, by person;
-    both of the `COMPARED` latest examples with two or more answers.
+    both of the `COMPARED` latest examples with two or more answers. `gold` is the share of gold
+    items answered right, with its interval.
     """
     task_store = open_task_store(journal, run)
     here = assignments.c.run == run
@@ -93,6 +97,7 @@ def measure_team(journal: Journal, run: str) -> dict[str, Any]:
         rows = connection.execute(sa.select(*columns).where(here)).mappings().all()
         edits = _measure_edits(connection, run)
         answers = _read_shared(connection, run)
+        gold = score_gold(connection, run, task_store.config)
     people: dict[str, list[sa.RowMapping]] = defaultdict(list)
     for row in rows:
         people[row["annotator"]].append(row)
@@ -105,6 +110,7 @@ def measure_team(journal: Journal, run: str) -> dict[str, Any]:
                 **measure_work(people[name]),
                 **edits.get(name, {"edited": None, "edit_rate": None}),
                 **(nothing | reliability.get(name, {})),
+                "gold": asdict(gold[name]) if name in gold else None,
             }
             for name in sorted(people)
         ],
@@ -148,7 +154,9 @@ def measure_reliability(
 
 def _read_shared(connection: sa.Connection, run: str) -> dict[str, dict[str, str]]:
     """Return the answers by person to the latest examples that two or more people answered."""
+    golden = sa.select(tasks.c.example_id).where((tasks.c.run == run) & is_gold())
     here = (assignments.c.run == run) & (assignments.c.state == "submitted")
+    here &= assignments.c.example_id.not_in(golden)
     shared = (
         sa.select(assignments.c.example_id)
         .where(here)
@@ -171,9 +179,9 @@ def _measure_edits(connection: sa.Connection, run: str) -> dict[str, dict[str, f
     query = (
         sa.select(assignments.c.annotator, assignments.c.text, tasks.c.suggestion)
         .join(tasks, joined)
-        .where((assignments.c.run == run) & (assignments.c.state == "submitted"))
+        .where((assignments.c.run == run) & (assignments.c.state == "submitted") & ~is_gold())
         .order_by(assignments.c.answered.desc())
-        .limit(LATEST)
+        .limit(EDITS)
     )
     distances: dict[str, list[float]] = defaultdict(list)
     for annotator, text, draft in connection.execute(query):

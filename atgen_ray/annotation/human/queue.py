@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from atgen_ray.annotation.human.gold import GoldMixer, is_gold
 from atgen_ray.annotation.human.task_store import (
     TaskConflictError,
     TaskStore,
@@ -41,6 +42,7 @@ class Queue:
         self._journal = journal
         self._annotator = annotator
         self._task_store: TaskStore = open_task_store(journal, run)
+        self._gold = GoldMixer(run, annotator, self._task_store.config)
         self._lease = self._task_store.config.lease_minutes * 60
 
     def lease(self, count: int = 1, exclude: Sequence[str] = ()) -> list[Body]:
@@ -54,6 +56,7 @@ class Queue:
             left = min(count - len(chosen), AT_ONCE - len(held))
             if left > 0:
                 fresh = self._find_open(connection, now, left)
+                fresh = self._gold.choose(connection, fresh, left)
                 rows = [
                     {
                         "run": self._task_store.run,
@@ -242,7 +245,10 @@ class Queue:
             taken, taken.c.example_id == tasks.c.example_id
         )
         query = query.where(
-            self._task_store.mine & (tasks.c.state == "open") & tasks.c.example_id.not_in(seen)
+            self._task_store.mine
+            & (tasks.c.state == "open")
+            & ~is_gold()
+            & tasks.c.example_id.not_in(seen)
         )
         query = query.where(sa.func.coalesce(taken.c.places, 0) < tasks.c.wanted)
         return list(
