@@ -13,6 +13,7 @@ from helpers.human_desk import HumanDesk
 from atgen_ray.annotation.human.adjudication import count_disputes
 from atgen_ray.annotation.human.gold import check_gold, read_gold, show_quiz
 from atgen_ray.annotation.human.progress import measure_progress, measure_team
+from atgen_ray.annotation.human.task_store import TaskConflictError
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.store.journal import Journal
@@ -122,6 +123,7 @@ def test_the_quiz_comes_first_with_feedback_and_lets_those_in_who_pass(
     assert show_quiz(journal, desk.run, "ann")["passed"] is None
     done = work(desk, "bob", "wrong")
     assert len(done) == 4  # and nothing after it
+    assert desk.queue("ann").look() != []
     failed = show_quiz(journal, desk.run, "bob")
     assert (failed["passed"], failed["right"], failed["answered"]) == (False, 0, 4)
     first = failed["answers"][0]
@@ -131,6 +133,10 @@ def test_the_quiz_comes_first_with_feedback_and_lets_those_in_who_pass(
     done = work(desk, "ann")
     assert [task["input"].startswith("gold") for task in done] == [True] * 4 + [False] * 3
     assert show_quiz(journal, desk.run, "ann")["passed"] is True
+    with pytest.raises(TaskConflictError, match="an answer of the quiz is final"):
+        desk.queue("ann").answer("again", done[0]["id"], "submitted", "now I know")
+    with pytest.raises(TaskConflictError, match="an answer of the quiz is final"):
+        desk.queue("ann").undo("undone", done[0]["id"])
     # The quiz was explained, so it is no measure of how reliable somebody is.
     assert [each["gold"] for each in measure_team(journal, desk.run)["annotators"]] == [None, None]
 

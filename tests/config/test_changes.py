@@ -21,7 +21,7 @@ DECIDED = {
     ),
     "DataConfig": (
         "",
-        "pool test format path subset revision pool_split test_split input references "
+        "pool test format path subset revision pool_split test_split input context references "
         "test_references "
         "reference_template merge_repeats limit test_limit seed duplicates",
     ),
@@ -71,8 +71,8 @@ DECIDED = {
         "file share quiz",
     ),
     "HumanAnnotatorConfig": (
-        "price_per_label agreement adjudicate_below lease_minutes skips settle_seconds notice",
-        "type guidelines mode overlap overlap_at_most gold drafts",
+        "price_per_label display agreement adjudicate_below lease_minutes skips settle_seconds notice",
+        "type guidelines examples mode overlap overlap_at_most gold drafts",
     ),
     "OpenAIAnnotatorConfig": (
         "max_output_tokens reasoning_effort thinking_tokens api_key_file price tokenizer concurrency "

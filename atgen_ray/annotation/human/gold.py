@@ -8,8 +8,8 @@ task of the same round, and a draft.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,11 @@ from atgen_ray.annotation.human.agreement import (
 )
 from atgen_ray.annotation.human.label_import import read_rows
 from atgen_ray.annotation.human.reliability import Estimate, estimate_share
-from atgen_ray.annotation.human.task_store import open_task_store
+from atgen_ray.annotation.human.task_store import (
+    TaskConflictError,
+    find_last_collections,
+    open_task_store,
+)
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.hashing import digest, digest_number
@@ -36,12 +40,15 @@ _STEP = 2**32
 
 @dataclass(frozen=True)
 class GoldItem:
-    """An input with its right answers, of which any will do; a draft, and why it is so."""
+    """An input with its right answers, of which any will do; a draft, why it is so, and the other
+    columns of its row.
+    """
 
     input: str
     texts: tuple[str, ...]
     draft: str | None = None
     explanation: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ def read_gold(file: str, called: str) -> list[GoldItem]:
             (*(known.texts if known else ()), given["text"]),
             given.get("draft") or (known.draft if known else None),
             given.get("explanation") or (known.explanation if known else None),
+            {name: value for name, value in row.items() if isinstance(value, str)},
         )
     if not found:
         raise UserError(f"{called}, which holds no row, expected gold items")
@@ -149,6 +157,7 @@ def publish_gold(
                 "input": item.input,
                 "suggestion": suggestion,
                 "why": model["why"],
+                "context": _choose_columns(item, model["context"]),
                 "changed": now,
                 "gold": {"texts": list(item.texts), "explanation": item.explanation},
             }
@@ -204,6 +213,43 @@ class GoldMixer:
             elif waiting:
                 mixed.append(waiting.pop(0))
         return mixed
+
+    def lets_in(self, connection: sa.Connection) -> bool:
+        """Return whether the person may have other tasks than those of the quiz."""
+        if self._config.gold.file is None or not self._config.gold.quiz:
+            return True
+        return bool(find_quiz(connection, self._run, self._annotator, self._config).passed)
+
+    def expect_open(
+        self, connection: sa.Connection, task: sa.RowMapping, mine: sa.RowMapping
+    ) -> None:
+        """Raise TaskConflictError where the answer to a gold item is final: in the quiz, whose
+        right answers are told, or where the run has trained since, as with any other task.
+        """
+        if task["gold"] is None or mine["state"] == "leased":
+            return
+        quiz = _list_quiz(connection, self._run, self._annotator, self._config)
+        if any(row["example_id"] == task["example_id"] for row in quiz):
+            raise TaskConflictError("an answer of the quiz is final")
+        collected = find_last_collections(connection, self._run)
+        if self.imitate(mine["answered"], False, collected)[1]:
+            raise TaskConflictError(
+                f"the run has trained on the label of task '{task['example_id']}': an admin can "
+                f"correct it"
+            )
+
+    def imitate(
+        self,
+        answered: float | None,
+        final: bool,
+        collections: Sequence[tuple[int, float]],
+    ) -> tuple[int, bool]:
+        """Return the round of a gold item, and whether its answer is final, as they would be for
+        another task that was answered then, or would be now.
+        """
+        before = [round for round, time in collections if answered is None or time < answered]
+        later = answered is not None and any(time >= answered for _, time in collections)
+        return max(before, default=0) + 1, final or later
 
     def _is_due(self, place: int) -> bool:
         drawn = digest_number(f"{self._run}\n{self._annotator}\n{place}", size=4)
@@ -273,20 +319,6 @@ def show_quiz(journal: Journal, run: str, annotator: str) -> dict[str, Any]:
     }
 
 
-def is_quiz_answer(
-    connection: sa.Connection,
-    run: str,
-    annotator: str,
-    config: HumanAnnotatorConfig,
-    example_id: str,
-) -> bool:
-    """Return whether a person has answered this task in the quiz, so that the answer is final."""
-    if not config.gold.quiz:
-        return False
-    rows = _list_quiz(connection, run, annotator, config)
-    return any(row["example_id"] == example_id and row["state"] != "leased" for row in rows)
-
-
 def score_gold(
     connection: sa.Connection, run: str, config: HumanAnnotatorConfig
 ) -> dict[str, Estimate]:
@@ -340,17 +372,30 @@ def _list_quiz(
     return connection.execute(query).mappings().all()
 
 
+def _choose_columns(
+    item: GoldItem, like: Sequence[tuple[str, str]] | None
+) -> list[tuple[str, str]] | None:
+    """Return the columns beside the input that other tasks have, with the texts of the item."""
+    if like is None:
+        return None
+    return [(name, item.columns.get(name, "")) for name, _ in like]
+
+
 def _imitate(id_: str, seed: str, used: set[str]) -> str:
     """Return an id that is none of `used` and looks like `id_`: hexadecimal digits of that length,
     or the same with other decimal digits.
     """
     for turn in range(100):
         drawn = digest(seed, str(turn), size=32)
-        if re.fullmatch(r"[0-9a-f]{16,64}", id_):
-            made = drawn[: len(id_)]
-        else:
-            numbers = iter(str(int(drawn, 16))[1:])
-            made = re.sub(r"\d", lambda found: next(numbers, found[0]), id_)
+        made = drawn[: len(id_)]
+        if not re.fullmatch(r"[0-9a-f]{16,64}", id_):
+            numbers = str(int(drawn, 16))[1:]
+            digits = re.findall(r"\d", id_)
+            parts = re.split(r"\d", id_)
+            fresh = numbers[: len(digits)].ljust(len(digits), "0")
+            made = "".join(
+                f"{part}{digit}" for part, digit in zip(parts, [*fresh, ""], strict=True)
+            )
         if made not in used:
             return made
     return digest(seed, size=16)

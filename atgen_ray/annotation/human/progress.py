@@ -28,6 +28,7 @@ from atgen_ray.store.tables import assignments, tasks
 STATES = ("open", "disputed", "answered", "dropped", "taken", "buried")
 EDITS = 2_000  # answers that are compared with their drafts
 COMPARED = 500  # examples on which people are compared
+LATEST = 500  # answers that a person's own pace is measured by
 BREAK_SECONDS = 30 * 60  # a longer pause between two answers does not count as work
 
 
@@ -41,18 +42,26 @@ def measure_progress(journal: Journal, run: str, annotator: str) -> dict[str, An
         .where(task_store.mine & ~is_gold())
         .group_by(tasks.c.state)
     )
-    own = sa.select(assignments).where(
-        (assignments.c.run == run) & (assignments.c.annotator == annotator)
-    )
+    mine = (assignments.c.run == run) & (assignments.c.annotator == annotator)
+    own_states = sa.select(assignments.c.state, sa.func.count()).where(mine)
+    # Without the texts, and only of the latest: this is asked for with every answer.
+    columns = (assignments.c.state, assignments.c.seconds, assignments.c.answered)
+    own = sa.select(*columns).where(mine & assignments.c.answered.is_not(None))
+    own = own.order_by(assignments.c.answered.desc()).limit(LATEST)
     with journal.database.reading() as connection:
         counts = {str(state): int(count) for state, count in connection.execute(by_state)}
         rows = connection.execute(own).mappings().all()
+        work = {
+            str(state): int(count)
+            for state, count in connection.execute(own_states.group_by(assignments.c.state))
+        }
     total = sum(counts.values())
     return {
         "tasks": {state: counts.get(state, 0) for state in STATES},
         "done": total - counts.get("open", 0) - counts.get("disputed", 0),
         "total": total,
-        "own": measure_work(rows),
+        "own": measure_work(rows)
+        | {state: work.get(state, 0) for state in ("submitted", "skipped", "flagged", "leased")},
     }
 
 
@@ -85,10 +94,10 @@ def measure_team(journal: Journal, run: str) -> dict[str, Any]:
     """Return everybody's work with the edit rate, and how far people agree.
 
     `edited` is the share of answers that differ from the model's draft, `edit_rate` the mean
-    normalised edit distance to it, None where there were no drafts; both of the `EDITS` latest answers.
-    `agreement` is as of `measure_agreement`, `reliability` as of `measure_reliability`, by person;
-    both of the `COMPARED` latest examples with two or more answers. `gold` is the share of gold
-    items answered right, with its interval.
+    normalised edit distance to it, None where there were no drafts; both of the `EDITS` latest
+    answers. `agreement` is as of `measure_agreement`, `accuracy` and `similarity` are as of
+    `measure_reliability`, all of the `COMPARED` latest examples with two or more answers. `gold` is
+    the share of gold items answered right, with its interval.
     """
     task_store = open_task_store(journal, run)
     here = assignments.c.run == run

@@ -23,7 +23,8 @@ from atgen_ray.store.tables import tasks
 @dataclass(frozen=True)
 class TaskDraft:
     """A task to publish: the example's text, the model's suggestion, why it was selected, what a
-    first annotator said.
+    first annotator said, the columns beside the input with their texts, and the characters of the
+    input that the model reads (None: all).
     """
 
     id: str
@@ -31,6 +32,8 @@ class TaskDraft:
     suggestion: dict[str, Any] | None
     why: dict[str, Any] | None
     first: dict[str, Any] | None
+    context: Sequence[tuple[str, str]] | None = None
+    window: int | None = None
 
 
 class TaskRound:
@@ -77,6 +80,8 @@ class TaskRound:
                     "suggestion": draft.suggestion,
                     "why": draft.why,
                     "first": draft.first,
+                    "context": draft.context,
+                    "window": draft.window,
                 }
                 for rank, draft in enumerate(new[:count])
             ]
