@@ -10,7 +10,7 @@ from netrc import NetrcParseError, netrc
 from pathlib import Path
 
 from atgen_ray.annotation.disclosure import find_ended_models, list_remote
-from atgen_ray.annotation.human.gold import check_gold
+from atgen_ray.annotation.human.gold_items import check_gold
 from atgen_ray.annotation.registry import build_provider
 from atgen_ray.config import HumanAnnotatorConfig, list_annotators
 from atgen_ray.core.errors import UserError

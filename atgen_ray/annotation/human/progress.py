@@ -20,7 +20,7 @@ from atgen_ray.annotation.human.agreement import (
 )
 from atgen_ray.annotation.human.gold import is_gold, score_gold
 from atgen_ray.annotation.human.reliability import estimate_accuracy, estimate_similarity
-from atgen_ray.annotation.human.task_store import open_task_store
+from atgen_ray.annotation.human.task_store import find_human, open_task_store
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, tasks
@@ -125,6 +125,14 @@ def measure_team(journal: Journal, run: str) -> dict[str, Any]:
         ],
         "agreement": measure_agreement(answers),
     }
+
+
+def measure_people(journal: Journal, run: str) -> list[dict[str, Any]]:
+    """Return the `annotators` of `measure_team`; nothing for a run that no people label."""
+    if find_human(journal.run(run).config) is None:
+        return []
+    people: list[dict[str, Any]] = measure_team(journal, run)["annotators"]
+    return people
 
 
 def measure_reliability(

@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from atgen_ray.annotation.context import AnnotationContext
-from atgen_ray.annotation.human.gold import is_gold, publish_gold
+from atgen_ray.annotation.human.gold import is_gold
+from atgen_ray.annotation.human.gold_items import publish_gold
 from atgen_ray.annotation.human.resolution import CLOSED
 from atgen_ray.annotation.human.run_labels import describe_label
 from atgen_ray.annotation.human.task_store import IMPORTED, SETTLED, TaskStore
