@@ -203,12 +203,15 @@ def score_gold(
     """Return by person the share of gold items answered right, with its interval. Answers of the
     quiz do not count, because its questions were explained.
     """
+    if not has_gold(connection, run):
+        return {}
     joined = (tasks.c.run == assignments.c.run) & (tasks.c.example_id == assignments.c.example_id)
     columns = [assignments.c[name] for name in ("annotator", "state", "text", "leased")]
     query = (
         sa.select(*columns, tasks.c.gold)
-        .join(tasks, joined)
-        .where((assignments.c.run == run) & is_gold() & (assignments.c.state != "leased"))
+        .select_from(tasks)
+        .join(assignments, joined)
+        .where((tasks.c.run == run) & is_gold() & (assignments.c.state != "leased"))
         .order_by(assignments.c.annotator, assignments.c.leased, assignments.c.example_id)
     )
     given: dict[str, list[bool]] = {}

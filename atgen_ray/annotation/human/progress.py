@@ -27,7 +27,8 @@ from atgen_ray.store.tables import assignments, tasks
 
 STATES = ("open", "disputed", "answered", "dropped", "taken", "buried")
 EDITS = 2_000  # answers that are compared with their drafts
-COMPARED = 500  # examples on which people are compared
+COMPARED = 200  # examples on which people are compared
+TIMED = 20_000  # answers by which everybody's pace is measured
 LATEST = 500  # answers that a person's own pace is measured by
 BREAK_SECONDS = 30 * 60  # a longer pause between two answers does not count as work
 
@@ -101,9 +102,18 @@ def measure_team(journal: Journal, run: str) -> dict[str, Any]:
     """
     task_store = open_task_store(journal, run)
     here = assignments.c.run == run
-    columns = [assignments.c[name] for name in ("annotator", "state", "seconds", "answered")]
+    counted = (assignments.c.annotator, assignments.c.state)
+    counts = sa.select(*counted, sa.func.count()).where(here).group_by(*counted)
+    timed = sa.select(*counted, assignments.c.seconds, assignments.c.answered)
+    timed = timed.where(here & assignments.c.answered.is_not(None))
+    timed = timed.order_by(assignments.c.answered.desc()).limit(TIMED)
+    states: dict[str, dict[str, int]] = defaultdict(
+        lambda: dict.fromkeys(("submitted", "skipped", "flagged", "leased"), 0)
+    )
     with journal.database.reading() as connection:
-        rows = connection.execute(sa.select(*columns).where(here)).mappings().all()
+        for name, state, count in connection.execute(counts):
+            states[name][state] = count
+        rows = connection.execute(timed).mappings().all()
         edits = _measure_edits(connection, run)
         answers = _read_shared(connection, run)
         gold = score_gold(connection, run, task_store.config)
@@ -117,11 +127,12 @@ def measure_team(journal: Journal, run: str) -> dict[str, Any]:
             {
                 "annotator": name,
                 **measure_work(people[name]),
+                **states[name],
                 **edits.get(name, {"edited": None, "edit_rate": None}),
                 **(nothing | reliability.get(name, {})),
                 "gold": asdict(gold[name]) if name in gold else None,
             }
-            for name in sorted(people)
+            for name in sorted(states)
         ],
         "agreement": measure_agreement(answers),
     }
@@ -153,14 +164,13 @@ def measure_reliability(
         if measure == "exact":
             classes[id_] = {name: normalize_text(text) for name, text in given.items()}
             continue
-        for name in given:
-            others = [
-                measure_similarity(given[name], given[other], measure)
-                for other in given
-                if other != name
-            ]
-            if others:
-                similar[name][id_] = statistics.mean(others)
+        with_others: dict[str, list[float]] = defaultdict(list)
+        for one, other in itertools.combinations(given, 2):
+            similarity = measure_similarity(given[one], given[other], measure)
+            with_others[one].append(similarity)
+            with_others[other].append(similarity)
+        for name, values in with_others.items():
+            similar[name][id_] = statistics.mean(values)
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     for name, estimate in estimate_accuracy(classes).items():
         found[name]["accuracy"] = asdict(estimate)
@@ -192,14 +202,16 @@ def _read_shared(connection: sa.Connection, run: str) -> dict[str, dict[str, str
 
 def _measure_edits(connection: sa.Connection, run: str) -> dict[str, dict[str, float]]:
     """Return by person the share of edited answers and their mean edit distance."""
-    joined = (tasks.c.run == assignments.c.run) & (tasks.c.example_id == assignments.c.example_id)
-    query = (
-        sa.select(assignments.c.annotator, assignments.c.text, tasks.c.suggestion)
-        .join(tasks, joined)
-        .where((assignments.c.run == run) & (assignments.c.state == "submitted") & ~is_gold())
+    names = ("example_id", "annotator", "text", "answered")
+    latest = (
+        sa.select(*(assignments.c[name] for name in names))
+        .where((assignments.c.run == run) & (assignments.c.state == "submitted"))
         .order_by(assignments.c.answered.desc())
         .limit(EDITS)
+        .subquery()
     )
+    joined = (tasks.c.run == run) & (tasks.c.example_id == latest.c.example_id) & ~is_gold()
+    query = sa.select(latest.c.annotator, latest.c.text, tasks.c.suggestion).join(tasks, joined)
     distances: dict[str, list[float]] = defaultdict(list)
     for annotator, text, draft in connection.execute(query):
         if draft is not None:
