@@ -71,7 +71,8 @@ DECIDED = {
         "file share quiz",
     ),
     "HumanAnnotatorConfig": (
-        "price_per_label display agreement adjudicate_below lease_minutes skips settle_seconds notice",
+        "price_per_label display agreement adjudicate_below lease_minutes skips settle_seconds "
+        "notice",
         "type guidelines examples mode overlap overlap_at_most gold drafts",
     ),
     "OpenAIAnnotatorConfig": (

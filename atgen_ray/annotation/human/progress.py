@@ -23,19 +23,26 @@ from atgen_ray.annotation.human.reliability import estimate_accuracy, estimate_s
 from atgen_ray.annotation.human.task_store import find_human, open_task_store
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.tables import assignments, tasks
+from atgen_ray.store.tables import assignees, assignments, tasks
 
 STATES = ("open", "disputed", "answered", "dropped", "taken", "buried")
+OWN_PACE = 500  # answers that a person's own pace is measured by
 EDITS = 2_000  # answers that are compared with their drafts
 COMPARED = 200  # examples on which people are compared
 TIMED = 20_000  # answers by which everybody's pace is measured
-LATEST = 500  # answers that a person's own pace is measured by
 BREAK_SECONDS = 30 * 60  # a longer pause between two answers does not count as work
 
 
-def measure_progress(journal: Journal, run: str, annotator: str) -> dict[str, Any]:
+def measure_progress(
+    journal: Journal, run: str, annotator: str, groups: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return how many tasks of a run are in each state (`tasks`), how many of the `total` are
     `done`, and the person's `own` work.
+
+    `own` is as of `measure_work`, with `done` (answers of any kind), `open` (tasks that the person
+    may still do), `assigned` (those of them that are kept for the person or one of `groups`), and
+    `left_seconds`, how long these take at the person's own pace: those that are assigned, or else
+    all that are open. It is None before the pace is known.
     """
     task_store = open_task_store(journal, run)
     by_state = (
@@ -44,26 +51,70 @@ def measure_progress(journal: Journal, run: str, annotator: str) -> dict[str, An
         .group_by(tasks.c.state)
     )
     mine = (assignments.c.run == run) & (assignments.c.annotator == annotator)
-    own_states = sa.select(assignments.c.state, sa.func.count()).where(mine)
+    own_counts = sa.select(assignments.c.state, sa.func.count()).where(mine)
     # Without the texts, and only of the latest: this is asked for with every answer.
     columns = (assignments.c.state, assignments.c.seconds, assignments.c.answered)
     own = sa.select(*columns).where(mine & assignments.c.answered.is_not(None))
-    own = own.order_by(assignments.c.answered.desc()).limit(LATEST)
+    own = own.order_by(assignments.c.answered.desc()).limit(OWN_PACE)
     with journal.database.reading() as connection:
         counts = {str(state): int(count) for state, count in connection.execute(by_state)}
         rows = connection.execute(own).mappings().all()
-        work = {
+        states = {
             str(state): int(count)
-            for state, count in connection.execute(own_states.group_by(assignments.c.state))
+            for state, count in connection.execute(own_counts.group_by(assignments.c.state))
         }
+        left, assigned = _count_left(connection, run, annotator, groups, counts.get("open", 0))
     total = sum(counts.values())
+    own_states = ("submitted", "skipped", "flagged", "leased")
+    work = measure_work(rows) | {state: states.get(state, 0) for state in own_states}
+    pace = 3600 / work["an_hour"] if work["an_hour"] else work["seconds"]
     return {
         "tasks": {state: counts.get(state, 0) for state in STATES},
         "done": total - counts.get("open", 0) - counts.get("disputed", 0),
         "total": total,
-        "own": measure_work(rows)
-        | {state: work.get(state, 0) for state in ("submitted", "skipped", "flagged", "leased")},
+        "own": work
+        | {
+            "done": work["submitted"] + work["skipped"] + work["flagged"],
+            "open": left,
+            "assigned": assigned,
+            "left_seconds": None if pace is None else (assigned or left) * pace,
+        },
     }
+
+
+def _count_left(
+    connection: sa.Connection, run: str, annotator: str, groups: Sequence[str], open_tasks: int
+) -> tuple[int, int]:
+    """Return how many of the run's `open_tasks` the person may still do, and how many of these are
+    kept for the person.
+    """
+    is_open = (tasks.c.run == run) & (tasks.c.state == "open") & ~is_gold()
+    touched = (assignments.c.run == tasks.c.run) & (assignments.c.example_id == tasks.c.example_id)
+    touched &= (assignments.c.annotator == annotator) & (assignments.c.state != "leased")
+    answered = sa.select(sa.func.count()).select_from(assignments).join(tasks, touched)
+    done = sa.select(assignments.c.example_id).where(touched).exists()
+    kept = sa.select(tasks.c.example_id).join(assignees, _is_for(assignees)).where(is_open & ~done)
+    named = assignees.alias()
+    names = [annotator, *(f"@{group}" for group in groups)]
+    for_me = sa.select(named.c.who).where(_is_for(named) & named.c.who.in_(names)).exists()
+    mine = kept.where(for_me).distinct().subquery()
+    theirs = kept.where(~for_me).distinct().subquery()
+    count = sa.select(sa.func.count())
+    gone, own, others = (
+        int(connection.execute(query).scalar_one())
+        for query in (
+            answered.where(is_open),
+            count.select_from(mine),
+            count.select_from(theirs),
+        )
+    )
+    return open_tasks - gone - others, own
+
+
+def _is_for(table: Any) -> sa.ColumnElement[bool]:
+    """Return the condition that a row of `assignees` is of a task."""
+    here: sa.ColumnElement[bool] = table.c.run == tasks.c.run
+    return here & (table.c.example_id == tasks.c.example_id)
 
 
 def measure_work(rows: Sequence[sa.RowMapping]) -> dict[str, Any]:

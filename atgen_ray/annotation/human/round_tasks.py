@@ -80,6 +80,7 @@ class TaskRound:
                     "input": draft.input,
                     "suggestion": draft.suggestion,
                     "why": draft.why,
+                    "score": (draft.why or {}).get("score"),
                     "first": draft.first,
                     "context": draft.context,
                     "window": draft.window,

@@ -110,7 +110,12 @@ class TaskStore:
         if task["collected"] is not None and state in SETTLED:
             state = renew_label(connection, task, given[example_id], outcome, now)
         here = self.mine & (tasks.c.example_id == example_id)
-        values = {"state": state, "wanted": outcome.wanted, "changed": now}
+        values = {
+            "state": state,
+            "wanted": outcome.wanted,
+            "agreement": outcome.agreement,
+            "changed": now,
+        }
         connection.execute(sa.update(tasks).where(here).values(values))
         return state
 

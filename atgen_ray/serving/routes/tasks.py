@@ -100,7 +100,7 @@ def task_routes(journal: Journal) -> APIRouter:
     @router.get("/progress")
     def show_progress(name: Name, caller: Person) -> dict[str, Any]:
         """Count tasks by state, and measure the caller's own work."""
-        return measure_progress(journal, name, caller.name)
+        return measure_progress(journal, name, caller.name, caller.groups)
 
     @router.get("/quiz")
     def show_quiz_state(name: Name, caller: Person) -> QuizBody:
@@ -214,7 +214,7 @@ def task_routes(journal: Journal) -> APIRouter:
         return Queue(journal, name, caller.name, caller.groups)
 
     def _with_progress(tasks: list[dict[str, Any]], name: str, caller: Caller) -> TasksBody:
-        progress = measure_progress(journal, name, caller.name)
+        progress = measure_progress(journal, name, caller.name, caller.groups)
         return TasksBody(tasks=[TaskBody(**task) for task in tasks], progress=progress)
 
     return router
