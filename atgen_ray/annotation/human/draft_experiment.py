@@ -100,7 +100,9 @@ def measure_drafts(journal: Journal, run: str) -> DraftEffects | None:
     names = ("example_id", "annotator", "text", "note", "seconds")
     columns = [assignments.c[name] for name in names]
     query = sa.select(*columns, tasks.c.suggestion).join(tasks, joined)
-    query = query.where((tasks.c.run == run) & (assignments.c.state == "submitted"))
+    # The drafts of gold items are no drafts of the model.
+    given = (assignments.c.state == "submitted") & tasks.c.gold.is_(None)
+    query = query.where((tasks.c.run == run) & given)
     with journal.database.reading() as connection:
         rows = connection.execute(query).mappings().all()
     answers = [

@@ -10,6 +10,7 @@ from atgen_ray.annotation.human.dispute_levels import measure_levels
 from atgen_ray.annotation.human.draft_experiment import measure_drafts
 from atgen_ray.annotation.human.progress import measure_team
 from atgen_ray.annotation.human.waiting import list_waiting
+from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.config.selection import name_strategy
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.selection import explain_strategy
@@ -36,6 +37,7 @@ def task_pages(journal: Journal) -> APIRouter:
             request,
             "annotate.html.j2",
             name=name,
+            quiz=open_task_store(journal, name).config.gold.quiz,
             explanations={each: explain_strategy(each) for each in names if each},
             **show_guidelines(journal, name),
         )
