@@ -28,6 +28,7 @@ LEAST = 10  # examples of each half that are compared
 MANY = 5_000  # examples of a half from which on a mean is normally distributed, near enough
 CLASSES = 12  # different labels at most that are taken for a closed set
 CONFIDENCE = 0.95
+ROUNDING = 1e-12  # differences of means that are due to the computer
 QUICKEST = 0.1  # seconds: a shorter time is a fault of a clock
 
 DraftMode = Literal["shown", "blind", "off"]
@@ -198,6 +199,8 @@ def _compare(
     if min(len(shown), len(hidden)) < LEAST:
         return None
     change = float(shown.mean() - hidden.mean())
+    if abs(change) < ROUNDING:
+        change = 0.0
     if np.ptp(shown) + np.ptp(hidden) == 0.0:  # nothing varies, so there is nothing to resample
         bounds = (change, change)
     elif max(len(shown), len(hidden)) > MANY:  # the bootstrap gives the same, in seconds
