@@ -137,7 +137,9 @@ class HumanAnnotatorConfig(Section):
         "for the others, so that the page and the report tell what drafts do",
     )
     lease_minutes: Changeable[PositiveFloat] = Field(
-        30.0, description="An example goes to others when nothing was typed so long"
+        5.0,
+        description="An example goes to others when its person did nothing for so long; the page "
+        "renews the lease while somebody reads or types",
     )
     skips: Changeable[PositiveInt] = Field(
         1,

@@ -237,8 +237,17 @@ sa.Index(
     "assignments_by_person",
     assignments.c.run,
     assignments.c.annotator,
-    assignments.c.state,
     assignments.c.answered,
+    assignments.c.state,
+)
+_LEASED = assignments.c.state == sa.literal_column("'leased'")
+sa.Index(
+    "leases",
+    assignments.c.run,
+    assignments.c.annotator,
+    assignments.c.until,
+    sqlite_where=_LEASED,
+    postgresql_where=_LEASED,
 )
 sa.Index("assignees_by_person", assignees.c.run, assignees.c.who, assignees.c.example_id)
 

@@ -25,6 +25,22 @@ class LeaseBody(_Body):
     besides: list[TaskId] = Field(
         default_factory=list, max_length=200, description="Tasks that the caller has already"
     )
+    ahead: int = Field(
+        0,
+        ge=0,
+        le=19,
+        description="How many of them, the last ones, are only prepared: kept for two minutes, and "
+        "given to somebody who would have none",
+    )
+    hand: TaskId | None = Field(
+        None, description="The task that the caller works on: it is the first, if it is held"
+    )
+
+
+class ReleaseBody(_Body):
+    """Tasks that the caller leaves."""
+
+    ids: list[TaskId] = Field(max_length=50)
 
 
 class DraftBody(_Body):
@@ -69,6 +85,13 @@ class DecisionBody(_Body):
     comment: str = Field("", max_length=4_000)
 
 
+class CorrectionBody(_Body):
+    """An admin's correction of a label."""
+
+    text: Text
+    reason: str = Field("", max_length=4_000, description="Why; it stays in the history")
+
+
 class BroughtBody(_Body):
     """An existing label."""
 
@@ -101,11 +124,15 @@ class TaskBody(BaseModel):
         description="The model's answer: text, source and round of training"
     )
     blind: bool = Field(description="The suggestion is shown only after the first draft was saved")
-    state: Literal["leased", "submitted", "skipped", "flagged"]
+    state: Literal["open", "leased", "submitted", "skipped", "flagged"] = Field(
+        description="The caller's work on it; open: only looked at"
+    )
     closed: bool = Field(description="The answer can no longer be changed")
     draft: str | None
     text: str | None
-    note: str | None
+    note: str | None = Field(
+        description="Why it was skipped or flagged; of a leased task, why it was sent back"
+    )
     revision: int
     lease_seconds: float = Field(description="Seconds until others may lease the task")
 
@@ -115,6 +142,18 @@ class TasksBody(BaseModel):
 
     tasks: list[TaskBody]
     progress: dict[str, Any]
+
+
+class TasksOnly(BaseModel):
+    """Tasks that the caller looks at."""
+
+    tasks: list[TaskBody]
+
+
+class ReleasedBody(BaseModel):
+    """Result of leaving tasks."""
+
+    released: int
 
 
 class StateBody(BaseModel):

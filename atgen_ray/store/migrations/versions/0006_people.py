@@ -27,7 +27,14 @@ def upgrade() -> None:
     # The desk: tasks that are only prepared, changes of answers and labels, receipts by age.
     op.add_column("assignments", sa.Column("opened", sa.Double()))
     op.create_index(
-        "assignments_by_person", "assignments", ["run", "annotator", "state", "answered"]
+        "assignments_by_person", "assignments", ["run", "annotator", "answered", "state"]
+    )
+    op.create_index(
+        "leases",
+        "assignments",
+        ["run", "annotator", "until"],
+        sqlite_where=sa.text("state = 'leased'"),
+        postgresql_where=sa.text("state = 'leased'"),
     )
     op.create_index("receipts_by_time", "receipts", ["run", "annotator", "time"])
     op.create_table(
