@@ -26,7 +26,7 @@ from atgen_ray.store.tables import assignments, tasks
 
 MOST = 10_000  # answers that are compared: a second's work
 LEAST = 10  # examples of each half that are compared
-MANY = 5_000  # examples of a half from which on a mean is normally distributed, near enough
+MANY = 1_000  # examples of a half from which on a mean is normally distributed, near enough
 CLASSES = 12  # different labels at most that are taken for a closed set
 CONFIDENCE = 0.95
 ROUNDING = 1e-12  # differences of means that are due to the computer

@@ -42,11 +42,8 @@ def guideline_pages(journal: Journal) -> APIRouter:
         values = show_guidelines(journal, name, found)
         if caller.role == "admin":
             version = found[0].version
-            remarks = [
-                each | {"shown": show_text(each["input"])} for each in list_remarks(journal, name)
-            ]
             values |= {
-                "remarks": remarks,
+                "remarks": list_remarks(journal, name),
                 "outdated": count_outdated(journal, name, version),
                 "earlier": list_outdated(journal, name, version, search, EARLIER),
                 "most": EARLIER,
