@@ -41,7 +41,7 @@ MATH_ATTRIBUTES = (
     "rspace scriptlevel separator stretchy symmetric voffset width"
 )
 # Classes that the markup of this package uses; all others are removed.
-CLASSES = {"display", "formula", "host", "key", "number", "turn", "who", "window", "beyond"}
+CLASSES = {"display", "formula", "host", "member", "number", "turn", "who", "window", "beyond"}
 
 
 def render_markdown(text: str) -> Markup:
