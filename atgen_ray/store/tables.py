@@ -14,6 +14,9 @@ runs = sa.Table(
     sa.Column("status", sa.String, nullable=False),
     sa.Column("created", sa.Double, nullable=False),  # seconds since 1970, as all times here
     sa.Column("updated", sa.Double, nullable=False),
+    sa.Column("title", sa.String),  # shown in place of the name; null: the name
+    sa.Column("archived", sa.Double),  # since when lists leave it out; null: they do not
+    sa.Column("served", sa.Boolean),  # whether a service started it last, and resumes it
 )
 
 # One row a run from its creation on: the row to lock for every write of the run.
@@ -185,6 +188,8 @@ tasks = sa.Table(
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("rank", sa.Integer, nullable=False),
     sa.Column("wanted", sa.Integer, nullable=False),  # answers by different people
+    sa.Column("most", sa.Integer),  # so many where they disagree; null: as many as are wanted
+    sa.Column("price", sa.BigInteger),  # of an answer, billionths of a dollar; null: see the ledger
     # open, disputed, answered or dropped; the run sets taken (label) and buried (dead letter).
     sa.Column("state", sa.String, nullable=False),
     sa.Column("input", sa.JSON, nullable=False),
@@ -198,8 +203,19 @@ tasks = sa.Table(
     sa.Column("window", sa.Integer),
     # When the run first took its label, or gave it up; null: not yet.
     sa.Column("collected", sa.Double),
+    # The smaller one is labelled first; 0 unless an admin said otherwise.
+    sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("score", sa.Double),  # as in `why`
+    sa.Column("agreement", sa.Double),  # of the answers, when it was last resolved
+    sa.Column("fields", sa.JSON),  # short columns of its source row by name, without the answers
 )
-sa.Index("open_tasks", tasks.c.run, tasks.c.state, tasks.c.round, tasks.c.rank)
+# The queue and the task list go through tasks in these orders; the id breaks ties.
+_QUEUE = (tasks.c.priority, tasks.c.round, tasks.c.rank, tasks.c.example_id)
+sa.Index("tasks_by_state", tasks.c.run, tasks.c.state, *_QUEUE)
+sa.Index("tasks_in_order", tasks.c.run, *_QUEUE)
+sa.Index("tasks_by_change", tasks.c.run, tasks.c.changed, tasks.c.example_id)
+sa.Index("tasks_by_score", tasks.c.run, tasks.c.score, tasks.c.example_id)
+sa.Index("tasks_by_agreement", tasks.c.run, tasks.c.agreement, tasks.c.example_id)
 
 # For whom an example is kept. An example without a row here is for everybody.
 assignees = sa.Table(
@@ -333,4 +349,67 @@ tokens = sa.Table(
     sa.Column("expires", sa.Double),  # null: never
     sa.Column("runs", sa.JSON),  # names of the runs that it may see; null: all
     sa.Column("member_of", sa.JSON),  # names of the groups of its person; null: none
+    sa.Column("used", sa.Double),  # when it was last shown, to some minutes; null: never
+)
+
+# Links with which people make tokens of their own.
+invites = sa.Table(
+    "invites",
+    TABLES,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False),  # of the link's secret
+    sa.Column("role", sa.String, nullable=False),  # as the columns of `tokens` of these names
+    sa.Column("runs", sa.JSON),
+    sa.Column("member_of", sa.JSON),
+    sa.Column("person", sa.String),  # for whom alone it is; null: whoever has the link
+    sa.Column("uses", sa.Integer, nullable=False),
+    sa.Column("max_uses", sa.Integer, nullable=False),
+    sa.Column("expires", sa.Double, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("author", sa.String, nullable=False),
+    sa.Column("revoked", sa.Boolean, nullable=False),
+)
+
+# The task list.
+sa.Index("assignments_by_state", assignments.c.run, assignments.c.state, assignments.c.example_id)
+
+# An admin's verdict on one person's answer.
+reviews = sa.Table(
+    "reviews",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run", sa.String, nullable=False),
+    sa.Column("example_id", sa.String, nullable=False),
+    sa.Column("annotator", sa.String, nullable=False),  # whose answer it was
+    sa.Column("verdict", sa.String, nullable=False),  # accepted, corrected, returned
+    sa.Column("text", sa.JSON, nullable=False),  # the answer at that time
+    sa.Column("comment", sa.JSON, nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("drawn", sa.Boolean, nullable=False),  # the answer was drawn at random
+    sa.Column("time", sa.Double, nullable=False),
+    sa.ForeignKeyConstraint(["run", "example_id"], ["tasks.run", "tasks.example_id"]),
+)
+sa.Index("reviews_by_task", reviews.c.run, reviews.c.example_id, reviews.c.id)
+
+# What an admin did with many tasks at once, and what each was before, so that it can be undone.
+bulk_actions = sa.Table(
+    "bulk_actions",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),  # from 1, no gaps
+    sa.Column("verb", sa.String, nullable=False),
+    sa.Column("detail", sa.JSON, nullable=False),  # the request, but for its ids
+    sa.Column("tasks", sa.Integer, nullable=False),  # how many it changed
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("time", sa.Double, nullable=False),
+    sa.Column("undone", sa.Double),  # when; null: it holds
+)
+bulk_tasks = sa.Table(
+    "bulk_tasks",
+    TABLES,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("example_id", sa.String, primary_key=True),
+    sa.Column("before", sa.JSON, nullable=False),
+    sa.ForeignKeyConstraint(["run", "number"], ["bulk_actions.run", "bulk_actions.number"]),
 )

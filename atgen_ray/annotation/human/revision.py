@@ -21,13 +21,19 @@ PIECE = 500  # ids in one statement: databases limit the number of parameters
 
 
 def reopen_tasks(
-    journal: Journal, run: str, example_ids: Sequence[str], by: str, reason: str
+    journal: Journal,
+    run: str,
+    example_ids: Sequence[str],
+    by: str,
+    reason: str,
+    whose: str | None = None,
 ) -> int:
     """Open tasks again, whatever their state, so that their annotators, or others, answer anew;
     return how many had an answer or a decision.
 
-    The annotators have their texts as drafts, beside the `reason`. A label that the run has taken
-    stays until a new one replaces it. All is one transaction.
+    With `whose` the answers of others stay. The annotators have their texts as drafts, beside the
+    `reason`. A label that the run has taken stays until a new one replaces it. All is one
+    transaction.
 
     Raises:
         TaskUnknownError: there is no such run, or one of the tasks does not exist; then none is
@@ -40,7 +46,7 @@ def reopen_tasks(
         now = journal.database.clock(connection)
         for start in range(0, len(ids), PIECE):
             piece = ids[start : start + PIECE]
-            count += _reopen(connection, task_store, piece, by, reason, now)
+            count += _reopen(connection, task_store, piece, by, reason, now, whose)
     return count
 
 
@@ -101,6 +107,7 @@ def _reopen(
     by: str,
     reason: str,
     now: float,
+    whose: str | None,
 ) -> int:
     here = task_store.mine & tasks.c.example_id.in_(ids)
     query = sa.select(tasks.c.example_id, tasks.c.decision).where(here)
@@ -108,6 +115,11 @@ def _reopen(
     if missing := next((id_ for id_ in ids if id_ not in decisions), None):
         raise TaskUnknownError(f"run '{task_store.run}' has no task {missing[:80]!r}")
     answers = task_store.answers(connection, ids)
+    if whose is not None:
+        answers = {
+            id_: [answer for answer in given if answer["annotator"] == whose]
+            for id_, given in answers.items()
+        }
     opened = [id_ for id_ in ids if answers[id_] or decisions[id_] is not None]
     given = [answer for id_ in opened for answer in answers[id_]]
     if given:
