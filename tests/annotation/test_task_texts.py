@@ -12,8 +12,12 @@ from helpers.human_desk import HumanDesk
 from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.human.annotator import HumanAnnotator
 from atgen_ray.config import HumanAnnotatorConfig
+from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import RunStopped
+from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.records import CONTEXT_SCHEMA
+from atgen_ray.data.in_process import reading_in_process
+from atgen_ray.runs.controller import Controller
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
@@ -48,4 +52,24 @@ def test_tasks_keep_columns_and_the_end_of_the_window(tiny_model: str, tmp_path:
     assert beside == [["b", "second"], ["a", "first"]]
     assert window is not None
     assert 100 < window < len(long)
+    journal.close()
+
+
+def test_a_run_keeps_the_columns_beside_the_input(tiny_model: str, tmp_path: Path) -> None:
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(f'{{"q": "question {n}", "title": "T{n}"}}\n' for n in range(5)))
+    data = {"pool": str(pool), "input": "q", "context": ["title"]}
+    tree = {"name": "kept", "data": data, "model": {"id": tiny_model}}
+    config = parse_config(tree | {"annotator": {"type": "human"}})
+    journal = Journal(f"sqlite:///{tmp_path / 'atgen.db'}")
+    journal.create_run(config.name, dump_config(config), "")
+    lease = journal.acquire(config.name, ProcessIdentity("controller"), 600)
+    folder = RunFolder(str(tmp_path), config.name)
+    with reading_in_process():
+        Controller(
+            config, journal, lease, folder, ProgressTracker(), lambda done, total: None
+        ).prepare_pool()
+    ids = folder.read_table("pool.parquet", ["id"])["id"].to_pylist()
+    kept = folder.read_table("context.parquet").to_pylist()
+    assert kept == [{"id": id_, "context": f'{{"title": "T{n}"}}'} for n, id_ in enumerate(ids)]
     journal.close()
