@@ -30,7 +30,7 @@ class DeskServer:
         self.process = subprocess.Popen(
             command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             try:
                 if httpx.get(f"{self.url}/healthz").status_code == 200:
