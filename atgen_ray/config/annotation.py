@@ -160,7 +160,9 @@ class HumanAnnotatorConfig(Section):
         "admin decides",
     )
     settle_seconds: Changeable[NonNegativeFloat] = Field(
-        15.0, description="How long an answer can be taken back before the run takes it"
+        15.0,
+        description="How long an answer rests before the run takes the label; it can be changed "
+        "until the run trains on it",
     )
     notice: Changeable[NoticeConfig] = Field(default_factory=NoticeConfig)
 

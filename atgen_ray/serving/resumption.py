@@ -2,20 +2,24 @@
 
 Every replica of the API looks, and the run's lease decides who drives it: two controllers in one
 cluster have the same name and are one, and of those in two clusters one gets the lease. What people
-stopped stays stopped. A run that was resumed again and again without progress waits for a person.
+stopped stays stopped. A run that was resumed again and again in one hour, without any other event,
+waits for a person.
 """
 
 import logging
 import threading
 from collections.abc import Callable
 
-from atgen_ray.core.errors import UserError
+from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.store.journal import INTERRUPTED, RESUMED, UNDER_WAY, Journal, RunRecord
 
 LOOK_SECONDS = 10.0
 START_SECONDS = 60.0  # until a controller that was started has its lease
-FRUITLESS = 3  # resumptions in a row, after which a person decides
+# So many resumptions in so short a time, with no other event between them, and a person decides. A
+# run that waits for people has no other event for days.
+FRUITLESS = 3
+FRUITLESS_SECONDS = 3600.0
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +76,8 @@ class Resumption:
             return False
         try:
             self._resume(name)
+        except StorageUnavailableError:
+            raise
         except (UserError, ApiError) as error:
             # Once for each start of the service: the cause is in its configuration, or in the data.
             self._refused.add(name)
@@ -89,7 +95,11 @@ class Resumption:
             last = self._journal.last_events(connection, name, FRUITLESS)
             if last and last[0].kind == RESUMED and now - last[0].time < START_SECONDS:
                 return False
-            if len(last) == FRUITLESS and all(event.kind == RESUMED for event in last):
+            if (
+                len(last) == FRUITLESS
+                and all(event.kind == RESUMED for event in last)
+                and now - last[-1].time < FRUITLESS_SECONDS
+            ):
                 return False
             self._journal.enter_event(connection, name, RESUMED)
         return True

@@ -53,7 +53,7 @@ from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.resumption import Resumption
 from atgen_ray.serving.scores import Scores
 from atgen_ray.serving.security.restrictions import check_hosts, check_location, restrict_config
-from atgen_ray.serving.security.tokens import Caller
+from atgen_ray.serving.security.tokens import Caller, Tokens
 from atgen_ray.serving.uploads import upload_folder
 from atgen_ray.store.housekeeping import remove_run, set_archived, set_served, set_title
 from atgen_ray.store.journal import INTERRUPTED, Event, Journal
@@ -62,6 +62,7 @@ OVER = ("finished", "stopped", "failed")
 POLL_SECONDS = 0.5
 ROOM_SECONDS = 10.0  # how long a plan waits for free resources of the cluster
 CLIENT_GONE = 499  # the status that proxies log for a caller that left
+CHECK_SECONDS = 5.0  # how often the token of a stream is looked at
 QUIET_SECONDS = 15.0  # after which a silent stream sends a comment
 
 
@@ -72,6 +73,7 @@ class RunManager:
         self._service = service
         self._journal = journal
         self._scores = Scores(service.storage, journal)
+        self._tokens = Tokens(journal.database)
 
     def keep_going(self) -> threading.Event:
         """Go on, in a thread of this process, with runs of the service whose controller died; the
@@ -272,12 +274,20 @@ class RunManager:
         round, step, done, total, started, and the resources that Ray waits for, if any.
         """
         self._find(name)
-        return self._stream(name, after, bare=caller is not None and caller.role != "admin")
+        return self._stream(name, after, caller)
 
-    async def _stream(self, name: str, after: int, bare: bool) -> AsyncGenerator[str, None]:
+    async def _stream(
+        self, name: str, after: int, caller: Caller | None
+    ) -> AsyncGenerator[str, None]:
         sent = time.monotonic()
+        checked = time.monotonic()
         activity = None
+        bare = caller is not None and caller.role != "admin"
         while True:
+            if caller is not None and time.monotonic() - checked > CHECK_SECONDS:
+                checked = time.monotonic()
+                if not await run_in_threadpool(self._tokens.is_active, caller.id):
+                    return  # a stream outlives neither its token nor its person's place here
             status, events = await run_in_threadpool(self._look, name, after)
             for event in events:
                 after = event.sequence

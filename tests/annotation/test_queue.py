@@ -26,6 +26,7 @@ from atgen_ray.annotation.human.progress import measure_progress
 from atgen_ray.annotation.human.queue import Queue
 from atgen_ray.annotation.human.revision import correct_label, list_revisions, reopen_tasks
 from atgen_ray.annotation.human.task_store import TaskConflictError, TaskUnknownError
+from atgen_ray.annotation.human.waiting import list_waiting
 from atgen_ray.store.journal import STEP, Journal
 from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.owner import ProcessIdentity
@@ -448,3 +449,28 @@ def test_receipts_stay_few_and_small(journal: Journal, monkeypatch: pytest.Monke
     with journal.database.reading() as connection:
         count = sa.select(sa.func.count()).where(receipts.c.run == desk.run)
         assert connection.execute(count).scalar_one() == 1
+
+
+def test_where_work_waits_is_told_by_run(journal: Journal) -> None:
+    first, second, done = (HumanDesk(journal, count) for count in (3, 2, 1))
+    for desk in (first, second, done):
+        desk.publish_tasks()
+    done.queue("ann").lease()
+    done.queue("ann").answer("key-1", "e00", "submitted", "all")
+    first.queue("ann").lease()
+    with journal.database.writing() as connection:
+        rows = [{"run": second.run, "example_id": id_, "who": "bea"} for id_ in second.texts]
+        connection.execute(sa.insert(assignees), rows)
+    mine = [first.run, second.run, done.run]
+    waiting = {
+        name: [
+            (run.name, run.held, run.open, run.many)
+            for run in list_waiting(journal, name)
+            if run.name in mine
+        ]
+        for name in ("ann", "bea")
+    }
+    assert waiting == {
+        "ann": [(first.run, 1, 2, False)],
+        "bea": [(second.run, 0, 2, False), (first.run, 0, 2, False)],
+    }

@@ -35,14 +35,30 @@ ALLOWED = {
     ("GET", "/runs/{name}"),
     ("GET", "/runs/{name}/parts/state"),
     ("GET", "/runs/{name}/parts/curves"),
+    ("GET", "/parts/waiting"),
     ("GET", "/annotate/{name}"),
+    ("GET", "/annotate/{name}/display/{id}"),
+    ("GET", "/annotate/{name}/guidelines"),
+    ("GET", "/annotate/{name}/guidelines/newest"),
+    ("GET", "/annotate/{name}/tasks"),
+    ("GET", "/annotate/{name}/tasks/{id}"),
+    ("POST", "/annotate/{name}/preview"),
     ("GET", "/api/v1/runs"),
     ("GET", "/api/v1/runs/{name}"),
     ("GET", "/api/v1/runs/{name}/metrics"),
     ("GET", "/api/v1/runs/{name}/events"),
+    ("GET", "/api/v1/runs/{name}/guidelines"),
+    ("GET", "/api/v1/runs/{name}/guidelines/version"),
     ("GET", "/api/v1/runs/{name}/tasks"),
+    ("GET", "/api/v1/runs/{name}/tasks/count"),
+    ("GET", "/api/v1/runs/{name}/tasks/list"),
+    ("GET", "/api/v1/runs/{name}/tasks/open"),
+    ("GET", "/api/v1/runs/{name}/tasks/{id}/detail"),
     ("GET", "/api/v1/runs/{name}/tasks/progress"),
     ("POST", "/api/v1/runs/{name}/tasks/lease"),
+    ("POST", "/api/v1/runs/{name}/tasks/release"),
+    ("POST", "/api/v1/runs/{name}/tasks/{id}/lease"),
+    ("POST", "/api/v1/runs/{name}/tasks/{id}/remark"),
     ("PUT", "/api/v1/runs/{name}/tasks/{id}/draft"),
     ("POST", "/api/v1/runs/{name}/tasks/{id}/submit"),
     ("POST", "/api/v1/runs/{name}/tasks/{id}/skip"),
@@ -111,7 +127,7 @@ def attack(tmp_path_factory: pytest.TempPathFactory) -> Attack:
 def each_route(check: Callable[[str, str], list[str]], attack: Attack) -> None:
     """Asserts that no route gives a complaint."""
     complaints = [line for method, path in attack.routes() for line in check(method, path)]
-    assert complaints == []
+    assert not complaints, "\n".join(complaints)
 
 
 def test_the_routes_are_tried(attack: Attack) -> None:

@@ -79,7 +79,9 @@ class Visitor:
         return self.settle()
 
     def settle(self) -> Page:
-        """Scrolls through the page until every part of it is loaded."""
+        """Opens every part of the page, and scrolls through it until all are loaded."""
+        for fold in self.page.locator("details.fold:not([open]) > summary").all()[::-1]:
+            fold.click()
         for part in self.page.locator("[data-part]").all():
             part.scroll_into_view_if_needed()
             part.and_(self.page.locator(":not([aria-busy])")).wait_for(state="attached")

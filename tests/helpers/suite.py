@@ -35,6 +35,8 @@ SECONDS: dict[str, float] = {
     "tests/bench/test_results.py": 60,
     "tests/annotation/test_dispatcher.py": 50,
     "tests/web/test_annotate.py": 50,
+    "tests/web/test_desk.py": 30,
+    "tests/web/test_people_pages.py": 45,
     "tests/cluster/test_nodes_apart.py": 270,
     "tests/cluster/test_two_cores.py": 50,
     "tests/cluster/test_by_hand.py": 170,

@@ -97,3 +97,41 @@ def test_in_experimental_design_all_tasks_are_up_at_once(service: Service) -> No
         assert [row["labels"] for row in view["metrics"]] == [6]
         progress = person.get("/api/v1/runs/designed/tasks/progress").json()
         assert (progress["done"], progress["total"], progress["own"]["submitted"]) == (6, 6, 6)
+
+
+def test_a_run_outlives_its_controller_and_the_api(service: Service) -> None:
+    """The controller and the replica of the API die together, as with a service that is killed; the
+    replica that comes instead goes on with the run, which is then stopped and removed.
+    """
+    with service.client() as admin:
+        tree = config(service, "forsaken")
+        assert admin.post("/api/v1/runs", json=tree).status_code == 202
+        tell(admin, "forsaken", "awaiting-human")
+        ray.kill(ray.get_actor(actor_name("forsaken"), namespace=NAMESPACE), no_restart=True)
+        for actor in ray.util.list_named_actors(all_namespaces=True):
+            if actor["name"].startswith("SERVE_REPLICA::atgen#api#"):
+                ray.kill(ray.get_actor(actor["name"], namespace=actor["namespace"]))
+        tell(admin, "forsaken", "resumed")
+        wait(admin, "forsaken", "running")
+        removal = {"confirm": "forsaken"}
+        refused = admin.request("DELETE", "/api/v1/runs/forsaken", json=removal)
+        assert refused.status_code == 409, refused.text
+        admin.post("/api/v1/runs/forsaken/stop")
+        view = wait(admin, "forsaken", "stopped")
+        assert [event["kind"] for event in view["events"]].count("resumed") == 1
+        gone = admin.request("DELETE", "/api/v1/runs/forsaken", json=removal)
+        assert gone.status_code == 200, gone.text
+        assert admin.get("/api/v1/runs/forsaken").status_code == 404
+        assert not (service.storage / "runs/forsaken").exists()
+
+
+def tell(client: Any, name: str, kind: str) -> None:
+    """Waits until the run has an event, whether or not the service answers meanwhile."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        answer = client.get(f"/api/v1/runs/{name}")
+        events = answer.json()["events"] if answer.status_code == 200 else []
+        if kind in [event["kind"] for event in events]:
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"no event {kind}: {answer.text[:500]}")

@@ -45,10 +45,11 @@ class Service:
         set_served(self.journal, name, served)
         return name
 
-    def wait(self, name: str) -> None:
-        """As if minutes had passed."""
+    def wait(self, name: str, seconds: float = 120) -> None:
+        """As if time had passed."""
+        earlier = sa.update(events).where(events.c.run == name)
         with self.journal.database.writing() as connection:
-            connection.execute(sa.update(events).where(events.c.run == name).values(time=1.0))
+            connection.execute(earlier.values(time=events.c.time - seconds))
 
 
 @pytest.fixture
@@ -105,6 +106,14 @@ def test_a_run_that_makes_no_progress_waits_for_a_person(service: Service) -> No
     lease = service.journal.acquire(name, DEAD, 0)
     service.journal.append(lease, "step", 1, "selection")
     assert service.replica().look() == [name]
+
+
+def test_a_run_that_waits_for_people_goes_on_after_every_restart(service: Service) -> None:
+    """Although it has no other event for days."""
+    name = service.interrupt()
+    for _ in range(2 * FRUITLESS):
+        assert service.replica().look() == [name]
+        service.wait(name, 86_400)
 
 
 def test_a_run_that_cannot_be_resumed_is_tried_once_a_start(service: Service) -> None:

@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 PAGES = [
     "/",
     "/new",
+    "/people",
     "/annotate/sort/labels",
     "/runs/sort",
     "/compare?run=sort&run=sort",
@@ -104,6 +105,8 @@ def test_strangers_are_sent_to_sign_in_and_programs_told_401(service: Service) -
     assert httpx.get(service.url + "/api/v1/runs", headers=HTML).status_code == 401
     for path in (
         "/new",
+        "/people",
+        "/runs/sort/parts/budget",
         "/annotate/sort/labels",
         "/compare?run=a&run=b",
         "/runs/sort/parts/generations",

@@ -78,6 +78,19 @@ def measure_progress(
     }
 
 
+def count_open(
+    journal: Journal, run: str, annotator: str, groups: Sequence[str] = ()
+) -> int | None:
+    """Return how many tasks of a run the person may still do; None where nobody labels for it."""
+    here = tasks.c.run == run
+    counts = sa.select(sa.func.sum(sa.case((tasks.c.state == "open", 1), else_=0))).where(here)
+    with journal.database.reading() as connection:
+        found = connection.execute(counts).scalar_one()
+        if found is None:
+            return None
+        return _count_left(connection, run, annotator, groups, int(found))[0]
+
+
 def _count_left(
     connection: sa.Connection, run: str, annotator: str, groups: Sequence[str], open_tasks: int
 ) -> tuple[int, int]:
@@ -87,30 +100,21 @@ def _count_left(
     is_open = (tasks.c.run == run) & (tasks.c.state == "open")
     touched = (assignments.c.run == tasks.c.run) & (assignments.c.example_id == tasks.c.example_id)
     touched &= (assignments.c.annotator == annotator) & (assignments.c.state != "leased")
-    answered = sa.select(sa.func.count()).select_from(assignments).join(tasks, touched)
-    done = sa.select(assignments.c.example_id).where(touched).exists()
-    kept = sa.select(tasks.c.example_id).join(assignees, _is_for(assignees)).where(is_open & ~done)
-    named = assignees.alias()
-    names = [annotator, *(f"@{group}" for group in groups)]
-    for_me = sa.select(named.c.who).where(_is_for(named) & named.c.who.in_(names)).exists()
-    mine = kept.where(for_me).distinct().subquery()
-    theirs = kept.where(~for_me).distinct().subquery()
-    count = sa.select(sa.func.count())
-    gone, own, others = (
-        int(connection.execute(query).scalar_one())
-        for query in (
-            answered.where(is_open),
-            count.select_from(mine),
-            count.select_from(theirs),
-        )
-    )
-    return open_tasks - gone - others, own
+    kept = (assignees.c.run == tasks.c.run) & (assignees.c.example_id == tasks.c.example_id)
+    for_me = assignees.c.who.in_([annotator, *(f"@{group}" for group in groups)])
 
+    def count(*joins: tuple[sa.Table, sa.ColumnElement[bool]]) -> int:
+        query = sa.select(sa.func.count(sa.distinct(tasks.c.example_id))).select_from(tasks)
+        for table, condition in joins:
+            query = query.join(table, condition)
+        return int(connection.execute(query.where(is_open)).scalar_one())
 
-def _is_for(table: Any) -> sa.ColumnElement[bool]:
-    """Return the condition that a row of `assignees` is of a task."""
-    here: sa.ColumnElement[bool] = table.c.run == tasks.c.run
-    return here & (table.c.example_id == tasks.c.example_id)
+    if not connection.execute(sa.select(assignees.c.who).where(assignees.c.run == run)).first():
+        return open_tasks - count((assignments, touched)), 0
+    done = (assignments, touched)
+    own = count((assignees, kept & for_me)) - count((assignees, kept & for_me), done)
+    others = count((assignees, kept)) - count((assignees, kept), done) - own
+    return open_tasks - count(done) - others, own
 
 
 def measure_work(rows: Sequence[sa.RowMapping]) -> dict[str, Any]:

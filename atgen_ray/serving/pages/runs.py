@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from atgen_ray.annotation.human.adjudication import count_disputes
+from atgen_ray.annotation.human.progress import count_open
 from atgen_ray.annotation.llm.request_log import summarize_requests
 from atgen_ray.config import ServiceConfig
 from atgen_ray.config.annotation import list_stored
@@ -62,11 +63,11 @@ def run_pages(
 
     @router.get("/")
     def dashboard(request: Request, caller: Reader, archived: bool = False) -> Response:
-        return render(request, "dashboard.html.j2", **_list(control, caller, archived))
+        return render(request, "dashboard.html.j2", **_list(control, journal, caller, archived))
 
     @router.get("/parts/runs")
     def dashboard_rows(request: Request, caller: Reader, archived: bool = False) -> Response:
-        return render(request, "runs.html.j2", **_list(control, caller, archived))
+        return render(request, "runs.html.j2", **_list(control, journal, caller, archived))
 
     @router.get("/compare", dependencies=admin)
     def compare(
@@ -83,12 +84,12 @@ def run_pages(
     def run_page(request: Request, name: Name) -> Response:
         admin_calls = request.state.caller.role == "admin"
         parts = {key: part for key, part in PARTS.items() if admin_calls or key in FOR_ANNOTATORS}
-        found = _describe(journal, views, name)
+        found = _describe(service, journal, views, name)
         return render(request, "run_page.html.j2", parts=parts, open=OPEN, **found)
 
     @router.get("/runs/{name}/parts/state", dependencies=anybody)
     def state(request: Request, name: Name) -> Response:
-        return render(request, "state.html.j2", **_describe(journal, views, name))
+        return render(request, "state.html.j2", **_describe(service, journal, views, name))
 
     @router.get("/runs/{name}/parts/selection", dependencies=admin)
     def selection(request: Request, name: Name) -> Response:
@@ -149,12 +150,17 @@ class _CurvesWithoutMoney:
         ]
 
 
-def _list(control: RunManager, caller: Caller, archived: bool) -> dict[str, Any]:
+def _list(control: RunManager, journal: Journal, caller: Caller, archived: bool) -> dict[str, Any]:
     """Return the runs that the caller may see, the newest first, and how many of them are
-    archived; those are left out unless `archived`.
+    archived; those are left out unless `archived`. For annotators each has what is `open` to them.
     """
     rows = control.list(caller)[::-1]
     shown = [row for row in rows if archived or not row["archived"]]
+    if caller.role != "admin":
+        shown = [
+            row | {"open": count_open(journal, row["name"], caller.name, caller.groups)}
+            for row in shown
+        ]
     return {"rows": shown, "hidden": len(rows) - len(shown), "archived": archived}
 
 
@@ -187,7 +193,9 @@ def _tell(payload: dict[str, Any]) -> str:
     )
 
 
-def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
+def _describe(
+    service: ServiceConfig, journal: Journal, views: RunViews, name: str
+) -> dict[str, Any]:
     """Return the state of a run: its section of the report, its status, and the steps of its
     round.
     """
@@ -207,6 +215,7 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
         "title": record.title or name,
         "archived": record.archived is not None,
         "asked": journal.is_asked_to_stop(name),
+        "resumes": service.resume_runs and bool(record.served),
         "status": status,
         "over": status in (*OVER, INTERRUPTED),
         "message": explain_end(status, events),

@@ -101,6 +101,14 @@ class Tokens:
             groups=tuple(row.member_of or ()),
         )
 
+    def is_active(self, id_: str) -> bool:
+        """Return whether the token with this id is neither revoked nor expired."""
+        with self._database.reading() as connection:
+            row = connection.execute(sa.select(tokens).where(tokens.c.id == id_)).one_or_none()
+            if row is None or row.revoked:
+                return False
+            return row.expires is None or row.expires > self._database.clock(connection)
+
     def _note_use(self, id_: str, now: float) -> None:
         with suppress(StorageUnavailableError), self._database.writing() as connection:
             connection.execute(sa.update(tokens).where(tokens.c.id == id_).values(used=now))

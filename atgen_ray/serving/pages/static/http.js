@@ -1,6 +1,15 @@
 // Requests to our own server: what a page writes carries its CSRF token, and what goes wrong is one line of text.
 
-const csrf = document.querySelector('meta[name="csrf"]')?.content ?? "";
+let csrf = readToken(document);
+
+function readToken(page) {
+  return page.querySelector('meta[name="csrf"]')?.content ?? "";
+}
+
+// Takes over the CSRF token of a page that was fetched after a new sign-in.
+export function adoptPage(page) {
+  csrf = readToken(page);
+}
 
 export class Refusal extends Error {
   constructor(status, message) {
@@ -11,6 +20,30 @@ export class Refusal extends Error {
 
 // Sends a request and gives the answer. `body` becomes JSON, but for a File or Blob. Throws a Refusal.
 export async function request(method, path, body, options = {}) {
+  try {
+    return await send(method, path, body, options);
+  } catch (error) {
+    // Somebody who signed in again, in another tab, has another CSRF token.
+    if (error.status !== 403 || method === "GET" || !(await renewToken())) throw error;
+    return send(method, path, body, options);
+  }
+}
+
+// Asks for this page anew, and gives whether it has another token for the same person.
+async function renewToken() {
+  const person = (page) => page.querySelector("[data-person]")?.dataset.person;
+  const before = csrf;
+  try {
+    const answer = await send("GET", window.location.pathname, undefined, { headers: { Accept: "text/html" } });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (person(page) !== undefined && person(page) === person(document)) adoptPage(page);
+  } catch {
+    return false;
+  }
+  return csrf !== before;
+}
+
+async function send(method, path, body, options) {
   const headers = { Accept: "application/json", "X-CSRF-Token": csrf, ...options.headers };
   if (body !== undefined && !(body instanceof Blob)) {
     headers["Content-Type"] = "application/json";
