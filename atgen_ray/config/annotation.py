@@ -93,6 +93,9 @@ class NoticeConfig(Section):
         return url
 
 
+DisplayKind = Literal["auto", "text", "markdown", "code", "json", "conversation"]
+
+
 class HumanAnnotatorConfig(Section):
     """People, who label on the pages of the service."""
 
@@ -102,7 +105,19 @@ class HumanAnnotatorConfig(Section):
     price_per_label: Changeable[NonNegativeFloat] = Field(
         0.0, description="Dollars paid for one person's answer to one example"
     )
-    guidelines: str = Field("", description="What a label is, shown beside every example")
+    guidelines: str = Field(
+        "",
+        description="What a label is, in Markdown, shown beside every example: version 1; an admin "
+        "may write later ones on the page of the guidelines while the run goes on",
+    )
+    examples: list[Shot] = Field(
+        default_factory=list, description="Worked examples shown with the guidelines"
+    )
+    display: Changeable[DisplayKind] = Field(
+        "auto",
+        description="Form of the inputs: text as it is, markdown with formulas in LaTeX, code, "
+        "json that folds, or a conversation with its turns; auto: guessed from each text",
+    )
     mode: Literal["design", "rounds"] = Field(
         "design",
         description="design: all examples of the run at once, so that nobody waits for training; "
@@ -115,13 +130,16 @@ class HumanAnnotatorConfig(Section):
         description="An admin decides where the mean edit similarity of the answers is lower; "
         "otherwise the one nearest to all others is the label",
     )
-    drafts: Literal["shown", "blind", "off"] = Field(
+    drafts: Literal["shown", "blind", "off", "experiment"] = Field(
         "shown",
         description="The model's own answer: shown to start from; blind: only after the first "
-        "edit; off: never",
+        "edit; off: never; experiment: shown for half of the examples, drawn at random, and never "
+        "for the others, so that the page and the report tell what drafts do",
     )
     lease_minutes: Changeable[PositiveFloat] = Field(
-        30.0, description="An example goes to others when nothing was typed so long"
+        5.0,
+        description="An example goes to others when its person did nothing for so long; the page "
+        "renews the lease while somebody reads or types",
     )
     skips: Changeable[PositiveInt] = Field(
         1,

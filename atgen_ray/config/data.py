@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.schema import Fraction, Section
@@ -62,6 +62,11 @@ class DataConfig(Section):
     input: str = Field(
         "input", description="Column of the input; dots reach into nested columns: paper.abstract"
     )
+    context: list[str] = Field(
+        default_factory=list,
+        description="Columns that people see beside the input when they label; the model reads "
+        "them only where prompt.template names them",
+    )
     references: str | list[str] | None = Field(
         None,
         description="Column or columns of the known answers; a list column gives several "
@@ -91,6 +96,25 @@ class DataConfig(Section):
         "share it",
     )
     duplicates: DuplicatesConfig = Field(default_factory=DuplicatesConfig)
+
+    @model_validator(mode="after")
+    def _hides_answers(self) -> "DataConfig":
+        """Check that people do not see the known answers beside the input."""
+        named = (self.references, self.test_references)
+        answers = [
+            path
+            for paths in named
+            if paths is not None
+            for path in ([paths] if isinstance(paths, str) else paths)
+        ]
+        for path in self.context:
+            if any(f"{path}.".startswith(f"{answer}.") for answer in answers) or any(
+                f"{answer}.".startswith(f"{path}.") for answer in answers
+            ):
+                raise ValueError(
+                    f"data.context names {path!r}, which holds the answers, expected other columns"
+                )
+        return self
 
 
 class Shot(Section):

@@ -5,6 +5,7 @@ A row with a mistake does not raise: its reason is in the column `error`. Answer
 the template before it is filled.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ from atgen_ray.data.duplicates import sign_texts
 from atgen_ray.data.size_limits import LONGEST, describe_length
 from atgen_ray.models.user_template import fill_template, list_variables, tests_variable
 
+LONGEST_BESIDE = 50_000  # characters of a text beside the input
+
 # The record, or the reason why there is none, and its position: "a.jsonl line 3: ".
 Row = tuple[Any, str | None, str]
 
@@ -37,6 +40,7 @@ FILLED_SCHEMA = pa.schema(
         ("text", pa.string()),
         ("content", pa.string()),  # hash of `text`
         ("references", pa.list_(pa.string())),
+        ("context", pa.string()),  # JSON object of the texts beside it, where asked for
         ("signature", pa.binary()),  # MinHash, where asked for
         ("error", pa.string()),  # why there is no text, or null
         ("parsed", pa.bool_()),  # the source gave a record
@@ -59,6 +63,7 @@ class RowPlan:
     needs_reference: bool
     signed: bool
     reference_template: str | None = None
+    context: tuple[str, ...] = ()
 
 
 def fill_rows(rows: Iterable[Row], plan: RowPlan) -> pa.Table:
@@ -83,7 +88,10 @@ def _fill_row(record: Any, error: str | None, place: str, plan: RowPlan) -> dict
         return {"error": place + error, "parsed": False}
     row: dict[str, Any] = {"parsed": True, "error": None}
     found = {path: find_leaves(record, path) for path in (plan.input, *plan.references)}
-    row["absent"] = [path for path, leaves in found.items() if leaves is None]
+    beside = {path: find_leaves(record, path) for path in plan.context}
+    row["absent"] = [path for path, leaves in (found | beside).items() if leaves is None]
+    if plan.context:
+        row["context"] = _read_context(beside)
     try:
         row |= _take_texts(record, {path: leaves or [] for path, leaves in found.items()}, plan)
     except _RowError as mistake:
@@ -174,6 +182,24 @@ def _read_conversations(
         if is_conversation(each)
     ]
     return asked, known, [(*at, turn) for at, each in chats for turn in find_answers(each)]
+
+
+def _read_context(beside: dict[str, list[tuple[Address, Any]] | None]) -> str:
+    """Return what stands beside the input as a JSON object: texts as they are, other values as
+    JSON; a column without a value is left out.
+    """
+    shown = dict[str, str]()
+    for path, leaves in beside.items():
+        values = [restore_integers(value) for _, value in leaves or () if value is not None]
+        if not values:
+            continue
+        value = values[0] if len(values) == 1 else values
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        text = value if isinstance(value, str) else json.dumps(value, default=str, indent=1)
+        text = text.encode("utf-8", "replace").decode()
+        shown[path] = text if len(text) <= LONGEST_BESIDE else f"{text[:LONGEST_BESIDE]} …"
+    return json.dumps(shown)
 
 
 def _read_texts(path: str, values: list[Any]) -> list[str]:

@@ -16,7 +16,7 @@ from atgen_ray.config import DataConfig, PromptConfig
 from atgen_ray.core.arrays import Integers
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.hashing import digest
-from atgen_ray.core.records import GOLD_SCHEMA, POOL_SCHEMA, DeadLetter, Progress
+from atgen_ray.core.records import CONTEXT_SCHEMA, GOLD_SCHEMA, POOL_SCHEMA, DeadLetter, Progress
 from atgen_ray.data.filled_rows import FilledRows, Mask, fill_source, mark_duplicates
 from atgen_ray.data.rows import RowPlan
 from atgen_ray.models.user_template import check_template
@@ -51,8 +51,10 @@ class SplitReader:
     _merged: dict[int, list[str]]  # answers of the rows whose text comes again later
     _duplicates: tuple[Integers, Integers]  # rows that are near-duplicates, and their originals
 
-    def read(self) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """Yield the examples (POOL_SCHEMA) and the answers (GOLD_SCHEMA) of each block."""
+    def read(self) -> Iterator[tuple[pa.Table, pa.Table, pa.Table]]:
+        """Yield the examples (POOL_SCHEMA), the answers (GOLD_SCHEMA), and what stands beside the
+        inputs (CONTEXT_SCHEMA), of each block.
+        """
         duplicates, originals = self._duplicates
         original_ids: dict[int, str | None] = dict.fromkeys(originals.tolist())
         begin = 0
@@ -61,7 +63,9 @@ class SplitReader:
             rows = np.flatnonzero(kept) + begin
             begin += len(block)
             # `filter` works chunk by chunk, whatever the length of the texts; `take` does not.
-            block = block.select(["text", "content", "references"]).filter(pa.array(kept))
+            block = block.select(["text", "content", "references", "context"]).filter(
+                pa.array(kept)
+            )
             ids = [
                 _hash_id(self._split, content, row)
                 for content, row in zip(block["content"].to_pylist(), rows.tolist(), strict=True)
@@ -91,7 +95,12 @@ class SplitReader:
                 schema=POOL_SCHEMA,
             )
             gold = pa.table([examples["id"], references], schema=GOLD_SCHEMA)
-            yield examples, gold.filter(pc.greater(pc.list_value_length(gold["references"]), 0))
+            context = pa.table([examples["id"], block["context"]], schema=CONTEXT_SCHEMA)
+            yield (
+                examples,
+                gold.filter(pc.greater(pc.list_value_length(gold["references"]), 0)),
+                context.filter(pc.is_valid(context["context"])),
+            )
 
 
 def build_split(
@@ -108,7 +117,7 @@ def build_split(
         texts = split.examples["text"].to_pylist()
     """
     reader = open_split(data, prompt, split, seed, progress)
-    examples, gold = zip(*reader.read(), strict=True)
+    examples, gold, _ = zip(*reader.read(), strict=True)
     return Split(pa.concat_tables(examples), pa.concat_tables(gold), reader.dead)
 
 
@@ -199,7 +208,13 @@ def _plan_rows(data: DataConfig, prompt: PromptConfig, split: SplitName) -> RowP
     paths = (references,) if isinstance(references, str) else tuple(references or ())
     signed = split == "pool" and data.duplicates.action != "off"
     return RowPlan(
-        data.input, paths, prompt.template, split == "test", signed, data.reference_template
+        data.input,
+        paths,
+        prompt.template,
+        split == "test",
+        signed,
+        data.reference_template,
+        tuple(data.context) if split == "pool" else (),
     )
 
 
@@ -294,6 +309,8 @@ def _name_key(path: str, plan: RowPlan, data: DataConfig, split: SplitName) -> s
     """Return the configuration key that names the column `path`."""
     if path == plan.input:
         return "data.input"
+    if path in plan.context:
+        return "data.context"
     if split == "test" and data.test_references is not None:
         return "data.test_references"
     return "data.references"

@@ -70,6 +70,7 @@ class PromptBuilder:
             )
         self._end = end
         fixed = len(self._encode_whole(self._ending))
+        self._fixed = fixed
         if fixed >= max_prompt_tokens:
             raise UserError(
                 f"model.max_prompt_tokens is {max_prompt_tokens}, but the system turn, the "
@@ -107,7 +108,26 @@ class PromptBuilder:
             raise OverlongPromptError(
                 f"the prompt has {len(ids)} tokens, more than the {self.max_prompt_tokens} allowed"
             )
-        ending = self._ending if text.endswith(self._ending) else ""
+        return self._encode_whole(text[: self._fit(text)] + self._find_ending(text))
+
+    def find_window(self, text: str) -> int | None:
+        """Return the number of characters of `text` that the model reads before the prompt is too
+        long, None where it reads all.
+        """
+        # A token is a byte at least, so most texts need not be encoded.
+        if len(text.encode("utf-8", "replace")) + self._fixed <= self.max_prompt_tokens:
+            return None
+        if len(self._encode_whole(text)) <= self.max_prompt_tokens:
+            return None
+        return self._fit(text)
+
+    def _find_ending(self, text: str) -> str:
+        """Return the fixed text that closes prompt.template, where `text` ends with it."""
+        return self._ending if text.endswith(self._ending) else ""
+
+    def _fit(self, text: str) -> int:
+        """Return the characters of an overlong `text` that fit before the template's ending."""
+        ending = self._find_ending(text)
         body = text.removesuffix(ending)
 
         def fits(characters: int) -> bool:
@@ -127,7 +147,7 @@ class PromptBuilder:
                 low = middle
             else:
                 high = middle
-        return self._encode_whole(body[:low] + ending)
+        return low
 
     def encode_answer(self, answer: str) -> list[int]:
         """Return the token ids of `answer` as the model would generate it after `encode`, closed by

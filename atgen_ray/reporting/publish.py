@@ -1,10 +1,12 @@
 """Reports on stored runs: their view is collected from the journal and the run's folder."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import SecretStr
 
+from atgen_ray.annotation.human.draft_experiment import measure_drafts
 from atgen_ray.annotation.llm.request_log import count_tokens
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
@@ -86,6 +88,8 @@ def _collect(
         selection,
         count_stale_labels(journal, name),
     )
+    if selection:
+        view = replace(view, drafts=measure_drafts(journal, name))
     if chosen := journal.events(name, kind=ENGINE):
         view.versions["engine chosen"] = chosen[-1].payload[ENGINE]
     return view

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from atgen_ray.annotation.human.draft_experiment import DraftEffects
 from atgen_ray.core.records import DeadLetter
 from atgen_ray.reporting.diagnostics import PoolMap, RoundDiagnostics
 from atgen_ray.reporting.examples import ExampleView, Scores
@@ -104,6 +105,7 @@ class RunView:
     versions: dict[str, str]
     dead_letters: list[DeadLetter]
     plan: list[PlanView] = field(default_factory=list)
+    drafts: DraftEffects | None = None  # None without the experiment
 
     @property
     def metrics(self) -> list[str]:

@@ -8,7 +8,7 @@ needs its record. Hence a run may die at any point, and a new controller continu
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -32,6 +32,7 @@ from atgen_ray.core.errors import BudgetSpent, RunPaused, UserError
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.records import (
+    CONTEXT_SCHEMA,
     FEATURES_SCHEMA,
     GOLD_SCHEMA,
     POOL_SCHEMA,
@@ -191,13 +192,20 @@ class Controller:
             all_leaked = list[str]()
             # The pool is there last: `_commit` takes its presence as proof that all is there.
             with folder.table_writer("pool.parquet", POOL_SCHEMA) as add_examples:
-                with folder.table_writer("gold.parquet", GOLD_SCHEMA) as add_gold:
-                    for examples, gold in pool.read():
+                with ExitStack() as files:
+                    writer = folder.table_writer("gold.parquet", GOLD_SCHEMA)
+                    add_gold = files.enter_context(writer)
+                    if data.context:
+                        writer = folder.table_writer("context.parquet", CONTEXT_SCHEMA)
+                        add_context = files.enter_context(writer)
+                    for examples, gold, context in pool.read():
                         leaked = overlap(examples, test.examples) if test else []
                         all_leaked += leaked
                         summary.add(examples, leaked)
                         add_examples(examples)
                         add_gold(gold)
+                        if data.context:
+                            add_context(context)
                     if test:
                         add_gold(test.gold)
                 if test:

@@ -30,7 +30,7 @@ from atgen_ray.store.tables import dead_letters, ledger, requests, shards
 from atgen_ray.store.totals import count_inherited
 
 KEY = "fork_from"
-TABLES = ("pool.parquet", "gold.parquet", "test.parquet")
+TABLES = ("pool.parquet", "gold.parquet", "test.parquet", "context.parquet")
 
 
 def settle_source(config: RunConfig, journal: Journal) -> RunConfig:

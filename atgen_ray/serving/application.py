@@ -87,6 +87,8 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.errors import add_error_handlers
     from atgen_ray.serving.middleware import AuthMiddleware
     from atgen_ray.serving.pages.assets import asset_routes
+    from atgen_ray.serving.pages.displays import display_parts
+    from atgen_ray.serving.pages.guidelines import guideline_pages
     from atgen_ray.serving.pages.new_run import new_run_pages
     from atgen_ray.serving.pages.rendering import show_error
     from atgen_ray.serving.pages.run_views import RunViews
@@ -96,6 +98,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.pages.tasks import task_pages
     from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory
     from atgen_ray.serving.routes.config import config_routes
+    from atgen_ray.serving.routes.guidelines import guideline_routes
     from atgen_ray.serving.routes.health import health_routes
     from atgen_ray.serving.routes.labels import label_routes
     from atgen_ray.serving.routes.openai import model_routes
@@ -128,6 +131,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(run_routes(control))
     app.include_router(task_routes(journal))
     app.include_router(task_list_routes(journal, service.storage))
+    app.include_router(guideline_routes(journal))
     app.include_router(label_routes(journal, service.storage))
     app.include_router(config_routes(service, control))
     app.include_router(report_routes(control))
@@ -137,6 +141,8 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(new_run_pages())
     app.include_router(task_pages(journal))
     app.include_router(task_list_pages(journal, service.storage))
+    app.include_router(guideline_pages(journal))
+    app.include_router(display_parts(journal))
     app.include_router(run_pages(service, control, RunViews(service, journal), journal))
     app.add_middleware(AuthMiddleware, tokens=tokens, limits=service.limits)
     app.add_middleware(SecurityHeaders)

@@ -193,6 +193,9 @@ tasks = sa.Table(
     sa.Column("first", sa.JSON),  # what the first annotator of a router said of it
     sa.Column("decision", sa.JSON),  # of an admin
     sa.Column("changed", sa.Double, nullable=False),
+    sa.Column("context", sa.JSON),  # what stands beside the input: pairs of column and text
+    # Characters of the input that the model reads; null: all, or unknown.
+    sa.Column("window", sa.Integer),
     # When the run first took its label, or gave it up; null: not yet.
     sa.Column("collected", sa.Double),
     # The smaller one is labelled first; 0 unless an admin said otherwise.
@@ -236,6 +239,7 @@ assignments = sa.Table(
     sa.Column("note", sa.JSON),  # why it was skipped or flagged
     sa.Column("seconds", sa.Double),
     sa.Column("answered", sa.Double),
+    sa.Column("guidelines", sa.Integer),  # the version that its person had; null: unknown
     # When the person took it in hand; null: it is only prepared, and others may take it.
     sa.Column("opened", sa.Double),
     sa.ForeignKeyConstraint(["run", "example_id"], ["tasks.run", "tasks.example_id"]),
@@ -244,8 +248,17 @@ sa.Index(
     "assignments_by_person",
     assignments.c.run,
     assignments.c.annotator,
-    assignments.c.state,
     assignments.c.answered,
+    assignments.c.state,
+)
+_LEASED = assignments.c.state == sa.literal_column("'leased'")
+sa.Index(
+    "leases",
+    assignments.c.run,
+    assignments.c.annotator,
+    assignments.c.until,
+    sqlite_where=_LEASED,
+    postgresql_where=_LEASED,
 )
 sa.Index("assignees_by_person", assignees.c.run, assignees.c.who, assignees.c.example_id)
 
@@ -275,6 +288,34 @@ sa.Index(
     sqlite_where=_CHANGED_LABEL,
     postgresql_where=_CHANGED_LABEL,
 )
+
+# The guidelines of a run after the configuration's, which are version 1 and have no row.
+guidelines = sa.Table(
+    "guidelines",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("text", sa.JSON, nullable=False),
+    sa.Column("reason", sa.JSON, nullable=False),  # what changed, in a line
+    sa.Column("author", sa.String, nullable=False),
+    sa.Column("time", sa.Double, nullable=False),
+)
+
+# What annotators tell the lead about an example without leaving it.
+remarks = sa.Table(
+    "remarks",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run", sa.String, nullable=False),
+    sa.Column("example_id", sa.String, nullable=False),
+    sa.Column("annotator", sa.String, nullable=False),
+    sa.Column("text", sa.JSON, nullable=False),
+    sa.Column("time", sa.Double, nullable=False),
+    sa.Column("closed", sa.Double),  # null: it waits for the lead
+    sa.Column("version", sa.Integer),  # of the guidelines that took it up
+    sa.ForeignKeyConstraint(["run", "example_id"], ["tasks.run", "tasks.example_id"]),
+)
+sa.Index("remarks_by_run", remarks.c.run, remarks.c.closed)
 
 # The answer to an HTTP request that may be sent again, by the idempotency key of its sender.
 receipts = sa.Table(

@@ -24,9 +24,12 @@ from hypothesis.stateful import (
 from atgen_ray.annotation.human.adjudication import count_disputes, decide, list_disputes
 from atgen_ray.annotation.human.progress import measure_progress
 from atgen_ray.annotation.human.queue import Queue
+from atgen_ray.annotation.human.revision import correct_label, list_revisions, reopen_tasks
 from atgen_ray.annotation.human.task_store import TaskConflictError, TaskUnknownError
-from atgen_ray.store.journal import Journal
+from atgen_ray.store.journal import STEP, Journal
 from atgen_ray.store.ledger import read_balance
+from atgen_ray.store.owner import ProcessIdentity
+from atgen_ray.store.tables import assignees, assignments, receipts
 from atgen_ray.store.tables import tasks as task_table
 
 PEOPLE = ["ann", "bea", "cid"]
@@ -57,8 +60,7 @@ class Labelling(RuleBasedStateMachine):
         assert self.desk.publish_tasks() == 3
         self.answered: dict[tuple[str, str], Any] = {}
         self.given: dict[tuple[str, str], str] = {}
-        self.taken: dict[str, str] = {}
-        self.closed: set[str] = set()
+        self.paid: dict[str, int] = {}  # answers that were paid for when the run took the label
 
     @rule(person=people, count=st.integers(1, 3))
     def lease(self, person: str, count: int) -> None:
@@ -112,7 +114,8 @@ class Labelling(RuleBasedStateMachine):
         assert act(self.desk.queue(person)) == first
         assert self.state() == state
         if before is not None:
-            assert before == (request, first)
+            assert before[0] == request
+            assert {**before[1], "draft": None} == {**first, "draft": None}
         self.answered[person, key] = (request, first)
 
     @rule(person=people, id_=tasks)
@@ -128,6 +131,19 @@ class Labelling(RuleBasedStateMachine):
             return
         assert id_ in disputed or verdict != "reopen"
 
+    @rule(id_=tasks)
+    def reopen(self, id_: str) -> None:
+        reopen_tasks(self.journal, self.desk.run, [id_], "root", "once more")
+        # A new key is a new answer, and an old one stands for what was done before.
+        self.answered = {key: said for key, said in self.answered.items() if said[0][1] != id_}
+
+    @rule(id_=tasks, text=texts)
+    def correct(self, id_: str, text: str) -> None:
+        assert correct_label(self.journal, self.desk.run, id_, "root", text, "") in (
+            "answered",
+            "taken",
+        )
+
     @rule()
     def put_up_again(self) -> None:
         assert self.desk.publish_tasks() == 0
@@ -136,9 +152,17 @@ class Labelling(RuleBasedStateMachine):
     def take(self) -> None:
         labels, dead = self.desk.round().collect_labels()
         ids = [label.id for label in labels] + [letter.id for letter in dead]
-        assert not set(ids) & (self.taken.keys() | self.closed)
-        self.taken |= {label.id: label.text for label in labels}
-        self.closed |= {letter.id for letter in dead}
+        assert not set(ids) & self.paid.keys()
+        answers = self.count_answers()
+        self.paid |= {id_: answers[id_] for id_ in ids}
+
+    def count_answers(self) -> Counter[str]:
+        return Counter(
+            task["id"]
+            for name in PEOPLE
+            for task in self.desk.queue(name).history()
+            if task["state"] == "submitted"
+        )
 
     def holds(self, person: str, id_: str) -> bool:
         return any(
@@ -158,21 +182,19 @@ class Labelling(RuleBasedStateMachine):
             return
         run = self.desk.run
         labels = [label for _, label in self.journal.annotations(run)]
-        assert Counter(label.id for label in labels) == dict.fromkeys(self.taken, 1)
-        assert {label.id: label.text for label in labels} == self.taken
+        letters = {letter.id for _, letter in self.journal.dead_letters(run)}
+        ids = [label.id for label in labels]
+        assert len(set(ids)) == len(ids)
+        assert set(ids) | letters == self.paid.keys()
+        assert not set(ids) & letters
         counts = measure_progress(self.journal, run, "ann")["tasks"]
-        assert (counts["taken"], counts["buried"]) == (len(self.taken), len(self.closed))
+        assert counts["taken"] <= len(ids)
+        assert counts["buried"] <= len(letters)
         assert sum(counts.values()) == 3
-        submitted = Counter(
-            task["id"]
-            for name in PEOPLE
-            for task in self.desk.queue(name).history()
-            if task["state"] == "submitted"
-        )
-        assert all(count <= self.overlap for count in submitted.values())
+        assert all(count <= self.overlap for count in self.count_answers().values())
         balance = read_balance(self.journal, run)
-        assert balance.paid == 0.25 * sum(submitted[id_] for id_ in self.taken.keys() | self.closed)
-        assert balance.held == 0.25 * self.overlap * (3 - len(self.taken) - len(self.closed))
+        assert balance.paid == 0.25 * sum(self.paid.values())
+        assert balance.held == 0.25 * self.overlap * (3 - len(self.paid))
 
 
 def test_any_schedule_of_people_and_controllers(journal: Journal) -> None:
@@ -227,8 +249,7 @@ def test_a_lease_that_expired_goes_to_another_and_the_text_stays(journal: Journa
     assert (
         ann.answer("key-3", "e00", "submitted", "typed for an hour")["state"] == "submitted"
     )  # said before
-    with pytest.raises(TaskConflictError, match="submitted by you; undo comes first"):
-        ann.answer("key-4", "e00", "submitted", "something else")
+    assert ann.answer("key-4", "e00", "submitted", "something else")["text"] == "something else"
     with pytest.raises(TaskConflictError, match="used for another request"):
         ann.answer("key-2", "e00", "submitted", "something else")
 
@@ -245,7 +266,7 @@ def test_an_older_draft_never_replaces_a_later_one(journal: Journal) -> None:
     assert queue.lease()[0]["draft"] == "second"
 
 
-def test_an_undone_answer_is_a_draft_again_until_the_run_takes_it(journal: Journal) -> None:
+def test_an_answer_can_be_changed_and_undone_until_the_run_trains_on_it(journal: Journal) -> None:
     desk = HumanDesk(journal, 1, price_per_label=0.5)
     desk.publish_tasks()
     queue = desk.queue("ann")
@@ -257,8 +278,28 @@ def test_an_undone_answer_is_a_draft_again_until_the_run_takes_it(journal: Journ
     queue.answer("key-3", "e00", "submitted", "right")
     (label,), _ = desk.round().collect_labels()
     assert (label.text, label.annotator, label.dollars) == ("right", "human/ann", 0.5)
-    with pytest.raises(TaskConflictError, match="cannot be taken back any more"):
-        queue.undo("key-4", "e00")
+    assert not queue.history()[0]["closed"]
+    queue.answer("key-4", "e00", "submitted", "better")
+    queue.undo("key-5", "e00")
+    assert desk.round().count_left() == 1  # the run waits, and keeps the label it has meanwhile
+    assert [each.text for _, each in journal.annotations(desk.run)] == ["better"]
+    queue.answer("key-6", "e00", "submitted", "best")
+    assert [each.text for _, each in journal.annotations(desk.run)] == ["best"]
+    history = list_revisions(journal, desk.run, "e00")
+    assert [(each["kind"], each["before"], each["after"]) for each in history] == [
+        ("edited", "right", "better"),
+        ("withdrawn", "wrong", None),  # twice within an hour
+        ("label", "right", "best"),
+    ]
+    lease = journal.acquire(desk.run, ProcessIdentity("desk"), 600, takeover=True)
+    journal.append(lease, STEP, 1, "annotation", {})
+    assert queue.history()[0]["closed"]
+    for change in (
+        lambda: queue.undo("key-7", "e00"),
+        lambda: queue.answer("key-8", "e00", "submitted", "too late"),
+    ):
+        with pytest.raises(TaskConflictError, match="has trained on the label of task 'e00'"):
+            change()
     assert read_balance(journal, desk.run).paid == 0.5
 
 
@@ -326,3 +367,84 @@ def test_what_is_not_there_is_said_to_be_unknown(journal: Journal) -> None:
         Queue(journal, "nobody", "ann")
     with pytest.raises(TaskConflictError, match="not yours, expected one that you leased"):
         desk.queue("ann").answer("key-1", "e00", "submitted", "x")
+
+
+def test_a_queue_is_not_emptied_by_somebody_who_only_prepares(journal: Journal) -> None:
+    """One task in hand and two prepared; who has none takes a prepared one."""
+    desk = HumanDesk(journal, 3)
+    desk.publish_tasks()
+    ann, bea = desk.queue("ann"), desk.queue("bea")
+    assert [task["id"] for task in ann.lease(3, ahead=2)] == ["e00", "e01", "e02"]
+    assert [task["id"] for task in ann.look()] == []
+    assert [task["id"] for task in bea.lease(3, ahead=2)] == ["e01"]
+    assert [task["id"] for task in ann.lease(3, ahead=2, hand="e01")] == ["e00", "e02"]
+    assert [task["id"] for task in ann.lease(3, ahead=2, hand="e02")] == ["e02", "e00"]
+    assert desk.queue("cid").lease(3, ahead=2) == []  # all are in somebody's hand
+    assert ann.release(["e00", "e01", "e02"]) == 2
+    assert [task["id"] for task in desk.queue("cid").lease(3, ahead=2)] == ["e00", "e02"]
+    with pytest.raises(TaskConflictError, match="others work on task 'e00' now"):
+        ann.take("e00")
+    assert ann.take("e02")["state"] == "leased"  # it was only prepared for cid
+
+
+def test_to_look_at_tasks_leases_none(journal: Journal) -> None:
+    desk = HumanDesk(journal, 12, drafts="blind")
+    desk.publish_tasks()
+    ann = desk.queue("ann")
+    seen, last = list[str](), None
+    while found := ann.look(last):
+        assert all(
+            (task["state"], task["suggestion"], task["lease_seconds"]) == ("open", None, 0.0)
+            for task in found
+        )
+        seen += [task["id"] for task in found]
+        last = seen[-1]
+    assert seen == list(desk.texts)
+    with journal.database.reading() as connection:
+        mine = sa.select(assignments).where(assignments.c.run == desk.run)
+        assert connection.execute(mine).all() == []
+    with pytest.raises(TaskConflictError, match="not yours"):
+        ann.save_draft("e07", "typed", 1)
+    assert ann.take("e07")["lease_seconds"] > 0
+    assert ann.save_draft("e07", "typed", 1)["draft"] == "typed"
+
+
+def test_tasks_kept_for_people_and_groups_come_first_and_to_nobody_else(journal: Journal) -> None:
+    desk = HumanDesk(journal, 5)
+    desk.publish_tasks()
+    kept = [("e04", "ann"), ("e03", "@nurses"), ("e02", "bea")]
+    with journal.database.writing() as connection:
+        rows = [{"run": desk.run, "example_id": id_, "who": who} for id_, who in kept]
+        connection.execute(sa.insert(assignees), rows)
+    ann = Queue(journal, desk.run, "ann", ("nurses",))
+    assert [task["id"] for task in ann.look()] == ["e03", "e04", "e00", "e01"]
+    assert [task["id"] for task in desk.queue("cid").look()] == ["e00", "e01"]
+    assert [task["id"] for task in ann.lease()] == ["e03"]
+    with pytest.raises(TaskConflictError, match="task 'e02' is kept for other people"):
+        ann.take("e02")
+    assert [task["id"] for task in desk.queue("bea").lease(5)] == ["e02", "e00", "e01"]
+
+
+def test_receipts_stay_few_and_small(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atgen_ray.annotation.human.queue.RECEIPTS", 10)
+    desk = HumanDesk(journal, 1)
+    desk.publish_tasks()
+    queue = desk.queue("ann")
+    queue.lease()
+    long = "x" * 50_000
+    for number in range(20):
+        queue.answer(f"submit-{number:02d}", "e00", "submitted", f"{long}{number}")
+        queue.undo(f"undo-{number:02d}", "e00")
+    with journal.database.reading() as connection:
+        rows = connection.execute(sa.select(receipts).where(receipts.c.run == desk.run)).all()
+    assert len(rows) == 10
+    assert max(len(str(row.answer)) for row in rows) < 200
+    assert len(list_revisions(journal, desk.run, "e00")) == 1
+    again = queue.answer("submit-19", "e00", "submitted", f"{long}19")
+    assert (again["state"], again["text"], again["note"]) == ("submitted", f"{long}19", None)
+    with journal.database.writing() as connection:  # a day later
+        connection.execute(sa.update(receipts).values(time=receipts.c.time - 90_000))
+    queue.answer("submit-20", "e00", "submitted", "short")
+    with journal.database.reading() as connection:
+        count = sa.select(sa.func.count()).where(receipts.c.run == desk.run)
+        assert connection.execute(count).scalar_one() == 1

@@ -335,6 +335,7 @@ def test_a_review_accepts_corrects_or_sends_back(lead: Callable[..., Lead]) -> N
     assert (work["ann"]["state"], work["bob"]["state"]) == ("submitted", "leased")
     held = {task["id"]: task for task in run.desk.queue("bob").lease(20)}
     assert (held["e02"]["draft"], held["e02"]["note"]) == ("bob on e02", "Name the outcome.")
+    assert held["e02"]["sent_back_by"] == "root"
     run.answer("bob", "e02", "a better one")
     # An answer that has changed since is to be reviewed again.
     assert "e02" in run.ids(review="none")

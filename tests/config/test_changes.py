@@ -21,7 +21,7 @@ DECIDED = {
     ),
     "DataConfig": (
         "",
-        "pool test format path subset revision pool_split test_split input references "
+        "pool test format path subset revision pool_split test_split input context references "
         "test_references "
         "reference_template merge_repeats limit test_limit seed duplicates",
     ),
@@ -67,8 +67,8 @@ DECIDED = {
         "type",
     ),
     "HumanAnnotatorConfig": (
-        "price_per_label lease_minutes skips settle_seconds notice",
-        "type guidelines mode overlap adjudicate_below drafts",
+        "price_per_label display lease_minutes skips settle_seconds notice",
+        "type guidelines examples mode overlap adjudicate_below drafts",
     ),
     "OpenAIAnnotatorConfig": (
         "max_output_tokens reasoning_effort thinking_tokens api_key_file price tokenizer concurrency "

@@ -170,7 +170,7 @@ def test_answers_are_reviewed_one_after_the_other(
     expect(ann.locator("#count")).to_have_text("1 task")
     assert find_barriers(ann) == []
     ann.goto(f"/annotate/{desk.run}")
-    expect(ann.locator("#work")).to_contain_text("Name the outcome.")
+    expect(ann.locator("#sent-back")).to_have_text("Sent back by root: Name the outcome.")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light"), (2560, "dark")])

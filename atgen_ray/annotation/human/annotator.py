@@ -5,6 +5,7 @@ All state is in the journal, which the controller polls, so a new controller con
 that died left off.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +14,15 @@ from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.human.notifications import Notification, send_notification
 from atgen_ray.annotation.human.round_tasks import TaskDraft, TaskRound
 from atgen_ray.config import HumanAnnotatorConfig
+from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import Annotation, DeadLetter
+from atgen_ray.models.loading import load_tokenizer
+from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.store.layout import round_folder
 
 AWAITING = "awaiting-human"  # kind of the event: tasks are published, and people were notified
 POLL_SECONDS = 0.5
+TURN_BYTES = 64  # more than what a chat template puts around a turn
 
 
 class HumanAnnotator:
@@ -45,6 +50,8 @@ class HumanAnnotator:
         context = self._context
         suggestions = self._read_suggestions(ids)
         reasons = self._read_reasons()
+        beside = self._read_context(ids)
+        windows = self._find_windows(texts)
         self._round.publish_tasks(
             [
                 TaskDraft(
@@ -53,8 +60,10 @@ class HumanAnnotator:
                     suggestions.get(id_),
                     reasons.get(id_),
                     dict(self._first.get(id_, {})) or None,
+                    beside.get(id_),
+                    window,
                 )
-                for id_, text in zip(ids, texts, strict=True)
+                for id_, text, window in zip(ids, texts, windows, strict=True)
             ]
         )
         self._announce()
@@ -118,6 +127,33 @@ class HumanAnnotator:
                 }
         return found
 
+    def _read_context(self, ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+        """Return the columns that stand beside each input with their texts, in the order of
+        `data.context`.
+        """
+        path = "context.parquet"
+        if not self._context.folder.exists(path):
+            return {}
+        rows = self._context.folder.read_rows(path, ids)
+        return {row["id"]: [*json.loads(row["context"]).items()] for row in rows}
+
+    def _find_windows(self, texts: Sequence[str]) -> list[int | None]:
+        """Return how many characters of each text the model reads, None where it reads all."""
+        config = self._context.config
+        most = config.model.max_prompt_tokens
+        shots = [part for shot in config.prompt.few_shot for part in (shot.input, shot.output)]
+        fixed = [config.prompt.system or "", config.prompt.template, *shots]
+        # A token is a byte at least: where all texts are short, no tokenizer is loaded.
+        room = most - sum(_count_bytes(part) + TURN_BYTES for part in fixed)
+        if all(_count_bytes(text) <= room for text in texts):
+            return [None] * len(texts)
+        try:
+            tokenizer = load_tokenizer(config.model)
+            builder = PromptBuilder(tokenizer, config.prompt, most)
+        except UserError:  # the step that needs the tokenizer says what is wrong with it
+            return [None] * len(texts)
+        return [builder.find_window(text) for text in texts]
+
     def _read_reasons(self) -> dict[str, dict[str, Any]]:
         """Return why each example was selected: strategy, rank, score and its parts, by id."""
         context = self._context
@@ -135,3 +171,7 @@ class HumanAnnotator:
             }
             for row in rows
         }
+
+
+def _count_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))

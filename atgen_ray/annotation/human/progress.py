@@ -16,6 +16,7 @@ from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, tasks
 
 STATES = ("open", "disputed", "answered", "dropped", "taken", "buried")
+LATEST = 500  # answers that a person's own pace is measured by
 BREAK_SECONDS = 30 * 60  # a longer pause between two answers does not count as work
 
 
@@ -27,18 +28,26 @@ def measure_progress(journal: Journal, run: str, annotator: str) -> dict[str, An
     by_state = (
         sa.select(tasks.c.state, sa.func.count()).where(task_store.mine).group_by(tasks.c.state)
     )
-    own = sa.select(assignments).where(
-        (assignments.c.run == run) & (assignments.c.annotator == annotator)
-    )
+    mine = (assignments.c.run == run) & (assignments.c.annotator == annotator)
+    own_states = sa.select(assignments.c.state, sa.func.count()).where(mine)
+    # Without the texts, and only of the latest: this is asked for with every answer.
+    columns = (assignments.c.state, assignments.c.seconds, assignments.c.answered)
+    own = sa.select(*columns).where(mine & assignments.c.answered.is_not(None))
+    own = own.order_by(assignments.c.answered.desc()).limit(LATEST)
     with journal.database.reading() as connection:
         counts = {str(state): int(count) for state, count in connection.execute(by_state)}
         rows = connection.execute(own).mappings().all()
+        work = {
+            str(state): int(count)
+            for state, count in connection.execute(own_states.group_by(assignments.c.state))
+        }
     total = sum(counts.values())
     return {
         "tasks": {state: counts.get(state, 0) for state in STATES},
         "done": total - counts.get("open", 0) - counts.get("disputed", 0),
         "total": total,
-        "own": measure_work(rows),
+        "own": measure_work(rows)
+        | {state: work.get(state, 0) for state in ("submitted", "skipped", "flagged", "leased")},
     }
 
 

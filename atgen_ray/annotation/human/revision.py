@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from atgen_ray.annotation.human.run_labels import enter_revision
 from atgen_ray.annotation.human.task_store import TaskStore, TaskUnknownError, open_task_store
 from atgen_ray.core.errors import UserError
-from atgen_ray.store.journal import STEP, Journal
-from atgen_ray.store.tables import assignments, events, revisions, tasks
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.tables import assignments, revisions, tasks
 
 PIECE = 500  # ids in one statement: databases limit the number of parameters
 
@@ -98,17 +98,6 @@ def list_revisions(journal: Journal, run: str, example_id: str) -> list[dict[str
     query = sa.select(*(revisions.c[name] for name in names)).where(here).order_by(revisions.c.id)
     with journal.database.reading() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def is_trained(connection: sa.Connection, task: sa.RowMapping) -> bool:
-    """Return whether the run has all labels of the task's round, so that it has trained on them or
-    is about to.
-    """
-    # Written as in the index over committed steps.
-    committed = events.c.kind == sa.literal_column(f"'{STEP}'")
-    round = sa.func.coalesce(events.c.round, sa.literal_column("-1")) == task["round"]
-    here = (events.c.run == task["run"]) & committed & round & (events.c.step == "annotation")
-    return connection.execute(sa.select(events.c.sequence).where(here)).first() is not None
 
 
 def _reopen(

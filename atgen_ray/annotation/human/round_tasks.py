@@ -22,7 +22,8 @@ from atgen_ray.store.tables import tasks
 @dataclass(frozen=True)
 class TaskDraft:
     """A task to publish: the example's text, the model's suggestion, why it was selected, what a
-    first annotator said.
+    first annotator said, the columns beside the input with their texts, and the characters of the
+    input that the model reads (None: all).
     """
 
     id: str
@@ -30,6 +31,8 @@ class TaskDraft:
     suggestion: dict[str, Any] | None
     why: dict[str, Any] | None
     first: dict[str, Any] | None
+    context: Sequence[tuple[str, str]] | None = None
+    window: int | None = None
 
 
 class TaskRound:
@@ -72,6 +75,8 @@ class TaskRound:
                     "why": draft.why,
                     "score": (draft.why or {}).get("score"),
                     "first": draft.first,
+                    "context": draft.context,
+                    "window": draft.window,
                 }
                 for rank, draft in enumerate(new[:count])
             ]

@@ -15,6 +15,9 @@ from atgen_ray.annotation.human.resolution import Resolution
 from atgen_ray.store.tables import annotations, dead_letters, revisions
 from atgen_ray.store.totals import NewLabel, add_labels, move_label
 
+TOGETHER = 3600.0
+OFTEN = ("edited", "withdrawn", "label")  # kinds of changes that annotators make
+ANSWER = ("annotator", "text", "seconds", "answered", "guidelines")  # what a label says of each
 STEP = "annotation"  # of the dead letter of a task that was given up
 
 
@@ -23,10 +26,7 @@ def describe_label(
 ) -> dict[str, Any]:
     """Return the provenance of a label: the answers `given`, how far they agree, the decision."""
     return {
-        "answers": [
-            {name: answer[name] for name in ("annotator", "text", "seconds", "answered")}
-            for answer in given
-        ],
+        "answers": [{name: answer[name] for name in ANSWER} for answer in given],
         "agreement": outcome.agreement,
         "decision": task["decision"],
     }
@@ -35,8 +35,20 @@ def describe_label(
 def enter_revision(
     connection: sa.Connection, run: str, example_id: str, now: float, **values: Any
 ) -> None:
-    """Enter a change: kind, by, annotator, before, after, reason, round."""
+    """Enter a change: kind, by, annotator, before, after, reason, round.
+
+    Changes of one kind that a person makes within `TOGETHER` seconds are one entry, from the first
+    text to the last.
+    """
     row = {"run": run, "example_id": example_id, "time": now, **values}
+    if values["kind"] in OFTEN:
+        here = (revisions.c.run == run) & (revisions.c.example_id == example_id)
+        same = here & (revisions.c.kind == values["kind"]) & (revisions.c.by == values["by"])
+        query = sa.select(revisions.c.id, revisions.c.before, revisions.c.time).where(same)
+        last = connection.execute(query.order_by(revisions.c.id.desc()).limit(1)).one_or_none()
+        if last is not None and last.time > now - TOGETHER:
+            row["before"] = last.before
+            connection.execute(sa.delete(revisions).where(revisions.c.id == last.id))
     connection.execute(sa.insert(revisions).values(row))
 
 

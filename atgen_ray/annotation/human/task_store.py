@@ -7,13 +7,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from atgen_ray.annotation.human.open_tasks import is_busy
 from atgen_ray.annotation.human.resolution import CLOSED, HumanAnswer, Resolution, resolve
 from atgen_ray.annotation.human.run_labels import renew_label
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.config.annotation import list_stored
 from atgen_ray.core.errors import UserError
-from atgen_ray.store.journal import Journal
-from atgen_ray.store.tables import assignments, tasks
+from atgen_ray.store.journal import STEP, Journal
+from atgen_ray.store.tables import assignments, events, tasks
 
 SETTLED = ("answered", "dropped")  # states of a task that the run may collect
 IMPORTED = "imported"  # note of an imported answer, for which nobody is paid
@@ -128,15 +129,27 @@ class TaskStore:
         return here & (assignments.c.annotator == annotator)
 
 
-def is_busy(now: float) -> sa.ColumnElement[bool]:
-    """Return the condition that an assignment occupies one of the places at its task."""
-    live = (assignments.c.state == "leased") & (assignments.c.until > now)
-    return live | (assignments.c.state == "submitted")
-
-
 def is_closed(task: sa.RowMapping) -> bool:
     """Return whether the run has taken the label or given the task up."""
     return task["state"] in CLOSED
+
+
+def find_last_collections(connection: sa.Connection, run: str) -> list[tuple[int, float]]:
+    """Return round and time at which the run had all labels of a round, and began to train."""
+    # Written as in the index over committed steps.
+    committed = (events.c.run == run) & (events.c.kind == sa.literal_column(f"'{STEP}'"))
+    query = sa.select(events.c.round, events.c.time).where(
+        committed & (events.c.step == "annotation") & events.c.round.is_not(None)
+    )
+    return [(row.round, row.time) for row in connection.execute(query)]
+
+
+def is_settled(task: sa.RowMapping, collections: Sequence[tuple[int, float]]) -> bool:
+    """Return whether the run has given the task up, or has trained on its label as it is now."""
+    return task["state"] == "buried" or (
+        task["state"] == "taken"
+        and any(round >= task["round"] and time >= task["changed"] for round, time in collections)
+    )
 
 
 def open_task_store(journal: Journal, run: str) -> TaskStore:

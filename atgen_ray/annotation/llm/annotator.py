@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from atgen_ray.annotation.context import AnnotationContext, SuspectLetter, is_confirmed
+from atgen_ray.annotation.guidelines import Guidelines, find_guidelines, join_guidelines
 from atgen_ray.annotation.llm.dispatcher import BillingPolicy, DispatchOutcome, RequestDispatcher
 from atgen_ray.annotation.llm.error_policy import Timeouts
 from atgen_ray.annotation.llm.injection import Suspicion, find_suspicions
@@ -18,7 +19,7 @@ from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord
 from atgen_ray.annotation.llm.voting import count_votes
 from atgen_ray.annotation.providers.base import ParsedResponse, Provider
 from atgen_ray.annotation.request import PROBE, AnnotationRequest
-from atgen_ray.config import LLMAnnotatorConfig
+from atgen_ray.config import HumanAnnotatorConfig, LLMAnnotatorConfig, list_annotators
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.money import NANO
 from atgen_ray.core.records import Annotation, DeadLetter
@@ -76,7 +77,30 @@ class LLMAnnotator:
         )
         created = context.journal.run(context.lease.run).created
         origin = f"{context.lease.run}@{created!r}:{context.round}"
-        self._writer = PromptWriter(config, context.config.prompt, self._choose_shots(), origin)
+        self._guidelines = self._find_guidelines()
+        joined = join_guidelines(config.guidelines, self._first_guidelines, self._guidelines)
+        told = config.model_copy(update={"guidelines": joined})
+        self._writer = PromptWriter(told, context.config.prompt, self._choose_shots(), origin)
+
+    @property
+    def _first_guidelines(self) -> str:
+        """Return the configured guidelines of the people beside whom the model labels."""
+        people = [
+            annotator.guidelines
+            for _, annotator in list_annotators(self._context.config.annotator)
+            if isinstance(annotator, HumanAnnotatorConfig)
+        ]
+        return people[0] if people else ""
+
+    def _find_guidelines(self) -> Guidelines | None:
+        """Return the newest guidelines that somebody wrote before the round's first request.
+
+        Later ones hold from the next round on, so that a run which is resumed asks what it would
+        have asked, and an answer that is paid for is never asked for again.
+        """
+        began = self._request_log.find_start()
+        with self._context.journal.database.reading() as connection:
+            return find_guidelines(connection, self._context.lease.run, until=began)
 
     def annotate_batch(
         self, ids: Sequence[str], texts: Sequence[str]
@@ -193,6 +217,8 @@ class LLMAnnotator:
             "confidence": round(confidence, 4) if self._config.votes > 1 else None,
             "repaired": chosen.row.key[2] > 0,
         }
+        if self._guidelines is not None:
+            provenance["guidelines"] = self._guidelines.version
         if chosen.answer and chosen.answer.reasoning:
             provenance["reasoning"] = chosen.answer.reasoning
         return Annotation(id_, chosen.label, self.name, dollars, provenance)

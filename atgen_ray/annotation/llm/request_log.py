@@ -102,6 +102,13 @@ class RequestLog:
             rows = [_read_row(row) for row in connection.execute(query).mappings()]
         return {row.key: row for row in rows}
 
+    def find_start(self) -> float | None:
+        """Return when the annotator sent its first request of the round; None: it sent none."""
+        mine = (shards.c.run == self._lease.run) & (shards.c.annotator == self._annotator)
+        query = sa.select(sa.func.min(shards.c.time)).where(mine & (shards.c.round == self._round))
+        with self._journal.database.reading() as connection:
+            return connection.execute(query).scalar_one()
+
     def longest_answer(self) -> int | None:
         """Return the output tokens of the longest answer that the annotator gave in any round."""
         mine = (requests.c.run == self._lease.run) & (requests.c.annotator == self._annotator)

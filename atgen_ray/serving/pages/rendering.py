@@ -3,6 +3,7 @@ markup.
 """
 
 import json
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -37,9 +38,14 @@ def page_environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(FILTERS)
+    environment.filters.update(FILTERS, moment=_format_moment)
     environment.globals["assets"] = asset_root()
     return environment
+
+
+def _format_moment(seconds: float) -> str:
+    """Return a time, in seconds since 1970, as people read it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%d %b %Y, %H:%M UTC")
 
 
 def render(request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:

@@ -6,11 +6,12 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
 from atgen_ray.annotation.human.adjudication import list_disputes
+from atgen_ray.annotation.human.draft_experiment import measure_drafts
 from atgen_ray.annotation.human.progress import measure_team
-from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.config.selection import name_strategy
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.selection import explain_strategy
+from atgen_ray.serving.pages.guidelines import show_guidelines
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.store.journal import Journal
@@ -24,7 +25,6 @@ def task_pages(journal: Journal) -> APIRouter:
 
     @router.get("/annotate/{name}", dependencies=[allow("admin", "annotator")])
     def annotate(request: Request, name: Name) -> Response:
-        guidelines = open_task_store(journal, name).config.guidelines
         config = journal.run(name).config
         # Of the first round and of later ones: the page shows the one that its task names.
         names = dict.fromkeys(name_strategy(config, round) for round in (1, 2))
@@ -32,8 +32,8 @@ def task_pages(journal: Journal) -> APIRouter:
             request,
             "annotate.html.j2",
             name=name,
-            guidelines=guidelines or _describe_prompt(config),
             explanations={each: explain_strategy(each) for each in names if each},
+            **show_guidelines(journal, name),
         )
 
     @router.get("/annotate/{name}/disputes", dependencies=[allow("admin")])
@@ -41,15 +41,8 @@ def task_pages(journal: Journal) -> APIRouter:
         found: dict[str, Any] = {
             "disputes": list_disputes(journal, name),
             "team": measure_team(journal, name),
+            "drafts": measure_drafts(journal, name),
         }
         return render(request, "disputes.html.j2", name=name, **found)
 
     return router
-
-
-def _describe_prompt(config: dict[str, Any]) -> str:
-    """Return the model's instructions, which stand in for guidelines that nobody wrote."""
-    prompt = config.get("prompt") or {}
-    template = prompt.get("template", "")
-    parts = [prompt.get("system") or "", "" if template.strip() == "{{ input }}" else template]
-    return "\n\n".join(part for part in parts if part)

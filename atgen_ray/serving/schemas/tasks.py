@@ -25,6 +25,22 @@ class LeaseBody(_Body):
     besides: list[TaskId] = Field(
         default_factory=list, max_length=200, description="Tasks that the caller has already"
     )
+    ahead: int = Field(
+        0,
+        ge=0,
+        le=19,
+        description="How many of them, the last ones, are only prepared: kept for two minutes, and "
+        "given to somebody who would have none",
+    )
+    hand: TaskId | None = Field(
+        None, description="The task that the caller works on: it is the first, if it is held"
+    )
+
+
+class ReleaseBody(_Body):
+    """Tasks that the caller leaves."""
+
+    ids: list[TaskId] = Field(max_length=50)
 
 
 class DraftBody(_Body):
@@ -41,6 +57,9 @@ class SubmitBody(_Body):
 
     text: Text
     seconds: Seconds | None = Field(None, description="How long the person worked on it")
+    guidelines: int | None = Field(
+        None, ge=1, le=2**31 - 1, description="Version that the person had; null: the newest"
+    )
 
 
 class SkipBody(_Body):
@@ -64,6 +83,13 @@ class DecisionBody(_Body):
     )
     text: str = Field("", max_length=LONGEST, description="The label")
     comment: str = Field("", max_length=4_000)
+
+
+class CorrectionBody(_Body):
+    """An admin's correction of a label."""
+
+    text: Text
+    reason: str = Field("", max_length=4_000, description="Why; it stays in the history")
 
 
 class BroughtBody(_Body):
@@ -98,11 +124,16 @@ class TaskBody(BaseModel):
         description="The model's answer: text, source and round of training"
     )
     blind: bool = Field(description="The suggestion is shown only after the first draft was saved")
-    state: Literal["leased", "submitted", "skipped", "flagged"]
+    state: Literal["open", "leased", "submitted", "skipped", "flagged"] = Field(
+        description="The caller's work on it; open: only looked at"
+    )
     closed: bool = Field(description="The answer can no longer be changed")
     draft: str | None
     text: str | None
-    note: str | None
+    note: str | None = Field(
+        description="Why it was skipped or flagged; of a leased task, why it was sent back"
+    )
+    sent_back_by: str | None = Field(None, description="Who sent the caller's answer back")
     revision: int
     lease_seconds: float = Field(description="Seconds until others may lease the task")
 
@@ -112,6 +143,18 @@ class TasksBody(BaseModel):
 
     tasks: list[TaskBody]
     progress: dict[str, Any]
+
+
+class TasksOnly(BaseModel):
+    """Tasks that the caller looks at."""
+
+    tasks: list[TaskBody]
+
+
+class ReleasedBody(BaseModel):
+    """Result of leaving tasks."""
+
+    released: int
 
 
 class StateBody(BaseModel):

@@ -30,6 +30,7 @@ class Caller:
     id: str
     role: Role
     name: str
+    groups: tuple[str, ...] = ()  # that the person belongs to
 
 
 class Tokens:

@@ -2,6 +2,8 @@
 
 import { Desk } from "./desk.js";
 import { showDifference } from "./difference.js";
+import { Display, preview } from "./display.js";
+import { Guide, openRemarks } from "./guide.js";
 import { notify } from "./shell.js";
 import { Store } from "./store.js";
 
@@ -15,8 +17,19 @@ let index = -1;
 let shown = null; // id of the task that the answer box belongs to
 let active = Date.now();
 
-const desk = new Desk(run, new Store(run, person), {
+const display = new Display(run, find("input"), find("context"));
+const drawPreview = preview(run, answer, find("preview"));
+const store = new Store(run, person);
+const guide = new Guide(run, store, find("guidelines"), {
+  changed: (version) => {
+    notify(`The guidelines have changed: version ${version}.`);
+    drawToggle("guidelines", "guidelines");
+  },
+});
+drawToggle("guidelines", "guidelines");
+const desk = new Desk(run, store, {
   changed: (task) => {
+    if (task && desk.isOpen(task)) display.prepare(task.id);
     if (task && task === current() && task.answer !== answer.value) fillAnswer(task);
     draw();
   },
@@ -33,14 +46,22 @@ const ACTIONS = {
   previous: () => go(index - 1),
   undo,
   compare: () => toggle("difference", "compare"),
-  guidelines: () => toggle("guidelines", "guidelines"),
+  preview: () => {
+    toggle("preview", "preview");
+    if (!find("preview").hidden) drawPreview();
+  },
+  guidelines: () => {
+    toggle("guidelines", "guidelines");
+    if (find("guidelines").hidden) guide.understood();
+  },
+  remark: openRemarks(run, find("remark-dialog"), current, notify),
   why: () => (find("why").open = !find("why").open),
   help: () => find("help").showModal(),
   renew: () => current() && desk.save(current()),
   close: () => document.querySelector("dialog[open]").close(),
 };
 const KEYS = { KeyN: "next", KeyP: "previous", KeyK: "skip", KeyX: "flag", KeyZ: "undo", KeyC: "compare" };
-const MORE_KEYS = { KeyG: "guidelines", KeyW: "why", KeyH: "help" };
+const MORE_KEYS = { KeyG: "guidelines", KeyR: "remark", KeyW: "why", KeyH: "help" };
 
 document.addEventListener("keydown", (event) => {
   active = Date.now();
@@ -69,9 +90,13 @@ answer.addEventListener("input", () => {
 
 function toggle(id, action) {
   find(id).hidden = !find(id).hidden;
+  drawToggle(id, action);
+  draw();
+}
+
+function drawToggle(id, action) {
   const button = document.querySelector(`[data-act="${action}"]`);
   button.setAttribute("aria-expanded", String(!find(id).hidden));
-  draw();
 }
 
 function act(verb, note) {
@@ -79,8 +104,9 @@ function act(verb, note) {
   if (!task || !desk.isOpen(task)) return notify("This task is not open to you.", true);
   if (verb === "submit" && !answer.value.trim()) return notify("The answer is empty.", true);
   const seconds = Math.min(86400, Math.round(task.spent / 100) / 10);
-  const bodies = { submit: { text: answer.value, seconds }, skip: { reason: note }, flag: { comment: note } };
+  const bodies = { submit: { text: answer.value, seconds, guidelines: guide.version }, skip: { reason: note }, flag: { comment: note } };
   desk.answer(task, verb, bodies[verb]);
+  guide.understood();
   notify({ submit: "Submitted.", skip: "Skipped.", flag: "Flagged for an admin." }[verb]);
   return go(desk.tasks.findIndex((each, place) => place > index && desk.isOpen(each)), true);
 }
@@ -151,7 +177,8 @@ function fillAnswer(task) {
   if (shown === task.id && document.activeElement === answer && answer.value && !task.answer) return;
   shown = task.id;
   answer.value = task.answer;
-  find("input").textContent = task.input;
+  display.show(task);
+  if (!find("preview").hidden) drawPreview();
   explain(task);
 }
 
@@ -178,6 +205,8 @@ function draw() {
   if (task) {
     find("task-title").textContent = `Task ${index + 1}`;
     find("task-state").textContent = open ? "" : task.closed ? "closed" : task.state;
+    find("sent-back").hidden = !task.sent_back_by;
+    find("sent-back").textContent = `Sent back by ${task.sent_back_by}: ${task.note}`;
     answer.readOnly = !open;
     const suggestion = task.suggestion;
     const source = suggestion && `Draft by ${suggestion.source}${suggestion.round ? `, trained in round ${suggestion.round}` : ""}`;
