@@ -304,7 +304,7 @@ def main() -> None:
         stack.callback(server.terminate)
         address = f"http://127.0.0.1:{port}"
         client = httpx.Client(base_url=address, headers=bearer(token), timeout=300)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             try:
                 client.get("/healthz")
