@@ -8,12 +8,14 @@ from fastapi.responses import Response
 from atgen_ray.annotation.human.adjudication import list_disputes
 from atgen_ray.annotation.human.draft_experiment import measure_drafts
 from atgen_ray.annotation.human.progress import measure_team
+from atgen_ray.annotation.human.waiting import list_waiting
 from atgen_ray.config.selection import name_strategy
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.selection import explain_strategy
 from atgen_ray.serving.pages.guidelines import show_guidelines
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.security.roles import allow
+from atgen_ray.serving.security.tokens import Caller
 from atgen_ray.store.journal import Journal
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$")]
@@ -35,6 +37,12 @@ def task_pages(journal: Journal) -> APIRouter:
             explanations={each: explain_strategy(each) for each in names if each},
             **show_guidelines(journal, name),
         )
+
+    @router.get("/parts/waiting", dependencies=[allow("admin", "annotator")])
+    def waiting(request: Request) -> Response:
+        caller: Caller = request.state.caller
+        found = list_waiting(journal, caller.name, caller.groups)
+        return render(request, "waiting.html.j2", waiting=found)
 
     @router.get("/annotate/{name}/disputes", dependencies=[allow("admin")])
     def disputes(request: Request, name: Name) -> Response:

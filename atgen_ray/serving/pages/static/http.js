@@ -1,6 +1,15 @@
 // Requests to our own server: what a page writes carries its CSRF token, and what goes wrong is one line of text.
 
-const csrf = document.querySelector('meta[name="csrf"]')?.content ?? "";
+let csrf = readToken(document);
+
+function readToken(page) {
+  return page.querySelector('meta[name="csrf"]')?.content ?? "";
+}
+
+// Takes over the CSRF token of a page that was fetched after a new sign-in.
+export function adoptPage(page) {
+  csrf = readToken(page);
+}
 
 export class Refusal extends Error {
   constructor(status, message) {

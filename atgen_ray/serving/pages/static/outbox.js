@@ -1,24 +1,28 @@
 // Answers that the server has not confirmed: kept in this browser, sent in order, and again until it does.
-// Each carries a key, so that one which arrived although its receipt was lost counts once.
+// Each is an entry of its own, so that two tabs lose none, and carries a key, so that one which arrived although
+// its receipt was lost counts once.
 
 import { requestJson } from "./http.js";
 import { makeKey } from "./store.js";
 
 const LONGEST = 15000; // milliseconds between two tries
-const AGAIN = new Set([0, 408, 425, 429]);
+const AGAIN = new Set([0, 401, 408, 425, 429]);
+const START = "outbox/";
 
 export class Outbox {
-  // `sent(entry, answer)` hears of each receipt, `refused(entry, error)` of each refusal, `changed()` of all else.
-  constructor(store, path, { sent, refused, changed }) {
-    Object.assign(this, { store, path, sent, refused, changed });
+  // `sent(entry, answer)` hears of each receipt, `refused(entry, error)` of each refusal, `waiting(error)` of what is
+  // tried again, `changed()` of all else.
+  constructor(store, path, { sent, refused, waiting, changed }) {
+    Object.assign(this, { store, path, sent, refused, waiting, changed });
     this.wait = 1000;
     this.busy = false;
     this.timer = null;
+    this.count = 0;
     window.addEventListener("online", () => this.flush());
   }
 
   get entries() {
-    return this.store.get("outbox", []);
+    return this.store.names(START).map((name) => ({ ...this.store.get(name), name }));
   }
 
   // What the person last did with a task that is still to be sent.
@@ -27,7 +31,10 @@ export class Outbox {
   }
 
   push(id, verb, body) {
-    this.store.set("outbox", [...this.entries, { id, verb, body, key: makeKey() }]);
+    const key = makeKey();
+    this.count += 1;
+    const place = `${String(Date.now()).padStart(15, "0")}-${String(this.count).padStart(6, "0")}`;
+    this.store.set(`${START}${place}-${key}`, { id, verb, body, key });
     this.changed();
     this.flush();
   }
@@ -40,24 +47,21 @@ export class Outbox {
       try {
         const headers = { "Idempotency-Key": entry.key };
         const answer = await requestJson("POST", `${this.path}/${entry.id}/${entry.verb}`, entry.body, { headers });
-        this.drop(entry);
+        this.store.remove(entry.name);
         this.sent(entry, answer);
       } catch (error) {
-        if (AGAIN.has(error.status) || error.status === 401 || !(error.status < 500)) {
+        if (AGAIN.has(error.status) || !(error.status < 500)) {
           this.timer = window.setTimeout(() => this.flush(), this.wait);
           this.wait = Math.min(LONGEST, this.wait * 2);
+          this.waiting(error);
           break;
         }
-        this.drop(entry);
+        this.store.remove(entry.name);
         this.refused(entry, error);
       }
       this.wait = 1000;
     }
     this.busy = false;
     this.changed();
-  }
-
-  drop(entry) {
-    this.store.set("outbox", this.entries.filter((each) => each.key !== entry.key));
   }
 }

@@ -2,11 +2,20 @@
 
 import { request } from "./http.js";
 
-// Shows `text` to everybody, screen readers included, until the next one.
+const SHOWN = 5000; // milliseconds; what went wrong is shown three times as long
+let timer = null;
+
+// Shows `text` to everybody, screen readers included, for a while; longer while the pointer rests on it.
 export function notify(text, wrong = false) {
   const notice = document.getElementById("notice");
   notice.classList.toggle("wrong", wrong);
   notice.textContent = text;
+  window.clearTimeout(timer);
+  const hide = () => {
+    if (notice.matches(":hover")) timer = window.setTimeout(hide, SHOWN);
+    else notice.textContent = "";
+  };
+  timer = window.setTimeout(hide, wrong ? 3 * SHOWN : SHOWN);
 }
 
 // <button data-post="/path" data-then="/page" data-ask="Really?">; without data-then the server's message is shown.
