@@ -16,6 +16,7 @@ PAGES = [
     "/compare?run=sort&run=sort",
     "/parts/runs",
     "/runs/sort/parts/generations",
+    "/annotate/sort/guidelines",
 ]
 HTML = {"Accept": "text/html"}
 
