@@ -75,8 +75,10 @@ def estimate_annotation(
     # alone, because nobody knows yet how many labels they will be asked for.
     for index, (key, annotator) in enumerate(list_annotators(config.annotator)):
         if not isinstance(annotator, LLMAnnotatorConfig):
-            people = annotator.overlap if isinstance(annotator, HumanAnnotatorConfig) else 1
-            at_most += annotator.price_per_label * labels * people
+            people, most = 1, 1
+            if isinstance(annotator, HumanAnnotatorConfig):
+                people, most = annotator.overlap, annotator.most_answers
+            at_most += annotator.price_per_label * labels * most
             dollars += annotator.price_per_label * labels * people * (index == 0)
             continue
         lengths = _expect_lengths(config, annotator, key, texts, journal)
@@ -150,7 +152,7 @@ def price_label(config: RunConfig, key: str, annotator: Successor, text: str) ->
         return bounds.worst(AnnotationRequest("", 0, 0, prompt)) * annotator.votes
     price = to_nano(annotator.price_per_label)
     if isinstance(annotator, HumanAnnotatorConfig):
-        return price * annotator.overlap
+        return price * annotator.most_answers
     return price * annotator.votes if isinstance(annotator, LLMAnnotatorConfig) else price
 
 

@@ -256,13 +256,17 @@ class Run:
         return retry_run(self.name, *self.place, only, give_up)
 
     @without_traceback
-    def export(self, output: Location | None = None, *, format: str = "jsonl") -> tuple[int, Path]:
+    def export(
+        self, output: Location | None = None, *, format: str = "jsonl", what: str = "labels"
+    ) -> tuple[int, Path]:
         """Write the labels to a file; return their number and the file.
 
         Args:
             output: default: NAME.FORMAT in the working folder.
             format: jsonl, parquet, csv, or huggingface, which is a folder for
-                `datasets.load_from_disk`.
+                `datasets.load_from_disk`; argilla or label-studio, which hold answers.
+            what: labels, one for an example; or answers of single people, with their times, the
+                agreement and the decisions (jsonl or csv).
 
         Raises:
             UserError: an unknown format, or a file that cannot be written.
@@ -270,25 +274,38 @@ class Run:
         from atgen_ray.runs.queries import export_labels
 
         path = None if output is None else Path(output)
-        return export_labels(self.name, *self.place, format, path)
+        return export_labels(self.name, *self.place, format, path, what)
 
     @without_traceback
-    def import_labels(self, file: Location) -> dict[str, Any]:
+    def import_labels(
+        self,
+        file: Location,
+        *,
+        format: str = "auto",
+        mapping: Mapping[str, str] | None = None,
+        rehearse: bool = False,
+    ) -> dict[str, Any]:
         """Import existing labels into a run whose annotator is human.
 
         Args:
-            file: .jsonl, .csv or .parquet with `text` and `id` or `input`, and maybe `annotator`.
+            file: an export of Argilla, Label Studio or Prodigy; or .jsonl, .json, .csv, .tsv or
+                .parquet with `text` and `id` or `input`, and maybe `annotator`.
+            format: auto, argilla, label-studio, prodigy, csv or jsonl.
+            mapping: columns of the file (of a tool, its field and question) by `input`, `text`,
+                `annotator`, `id` and `seconds`.
+            rehearse: only tell what would happen.
 
         Returns:
             How many were `imported` and `known` before, and those `refused`: each with its `place`
-            in the file from 0 and the `reason`.
+            in the file from 0 and the `reason`. Of these, `unknown` are in no pool, and
+            `conflicting` ones have another label. `passed` had no answer; `format` is the file's.
 
         Raises:
             UserError: a file that cannot be read, or a run that people do not label.
         """
         from atgen_ray.annotation.human.label_import import import_file
 
-        return import_file(self.name, *self.place, Path(file))
+        return import_file(self.name, *self.place, Path(file), format, mapping, rehearse)
 
     @without_traceback
     def calibrate(
@@ -360,9 +377,12 @@ class Run:
 
     def _list_steps(self, step: str) -> list[int]:
         """Return the rounds in which the journal has `step`."""
+        return sorted(self._find_steps(step))
+
+    def _find_steps(self, step: str) -> dict[int, "Event"]:
+        """Return the events of `step` by round."""
         events = self.events()
-        done = {event.round or 0 for event in events if (event.kind, event.step) == ("step", step)}
-        return sorted(done)
+        return {event.round or 0: event for event in events if event.is_step and event.step == step}
 
     def _list_rounds(self) -> list[int]:
         return self._list_steps("selection")
@@ -487,11 +507,14 @@ def refer_adapter(run: Run, round: int | None) -> "Stored":
     from atgen_ray.store.layout import round_folder
 
     folder = run._folder()
-    trained = run._list_steps("training")
+    from atgen_ray.store.step_outputs import find_output
+
+    trained = run._find_steps("training")
     round = max(trained, default=0) if round is None else run._check_round(round)
     rel = f"{round_folder(round)}/adapter"
     if round not in trained:
-        raise UserError(run._explain_round(round, trained, "has no adapter"))
-    if not folder.exists(rel):
+        raise UserError(run._explain_round(round, sorted(trained), "has no adapter"))
+    found = find_output(folder, trained[round], rel)
+    if found is None:
         raise UserError(run._explain_missing(round, "training", folder.path(rel)))
-    return folder.refer(rel)
+    return found.refer(rel)

@@ -16,12 +16,17 @@ app = typer.Typer(no_args_is_help=True, help="List, show, stop, retry, export an
 
 
 @app.command("list")
-def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
-    """List all runs of a storage with their status."""
+def list_runs(
+    storage: Storage = None,
+    archived: Annotated[bool, typer.Option("--archived", help="Archived runs too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of a storage with their status; with --json the archived ones too."""
     rows = read_runs(storage)
     if as_json:
         typer.echo(json.dumps(rows))
         return
+    rows = [row for row in rows if archived or not row["archived"]]
     table = Table(
         "name", "status", "round", "labels", "dollars", "updated", box=None, pad_edge=False
     )
@@ -30,6 +35,10 @@ def list_runs(storage: Storage = None, as_json: AsJson = False) -> None:
             *(str(row[key]) for key in ("name", "status", "round", "labels", "dollars", "updated"))
         )
     console.print(table if rows else "no runs yet")
+    from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION  # with the database's library
+
+    if any(row["status"] == INTERRUPTED for row in rows):
+        typer.echo(f"{INTERRUPTED}: {INTERRUPTION}")
 
 
 @app.command("show")
@@ -100,18 +109,32 @@ def retry_run(
 def export_run(
     name: RunName,
     format: Annotated[
-        str, typer.Option(help="jsonl, parquet, csv, or huggingface, which is a folder.")
+        str,
+        typer.Option(
+            help="jsonl, parquet, csv, or huggingface, which is a folder; argilla or label-studio, "
+            "which hold answers."
+        ),
     ] = "jsonl",
+    what: Annotated[
+        str,
+        typer.Option(
+            help="labels: one for an example; answers: those of single people, with times, "
+            "agreement and decisions (jsonl or csv)."
+        ),
+    ] = "labels",
     output: Annotated[
         Path | None, typer.Option(help="File to write.", show_default="NAME.FORMAT")
     ] = None,
     storage: Storage = None,
 ) -> None:
     """Write the labelled set of a run: id, input, text, annotator, dollars, round, and the run that
-    bought it.
+    bought it; or the single answers of its people.
     """
-    count, path = open_run(name, storage=storage).export(output, format=format)
-    typer.echo(f"{count} labels: {path}")
+    from atgen_ray.annotation.human.label_export import TOOLS
+
+    count, path = open_run(name, storage=storage).export(output, format=format, what=what)
+    noun = "answers" if what == "answers" or format in TOOLS else "labels"
+    typer.echo(f"{count} {noun}: {path}")
 
 
 @app.command("import")
@@ -120,18 +143,39 @@ def import_run(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="Labels as .jsonl, .csv or .parquet: id or input, text, annotator."
+            metavar="FILE",
+            help="Export of Argilla, Label Studio or Prodigy, or rows of id or input, text, "
+            "annotator: .jsonl, .json, .csv, .tsv or .parquet.",
         ),
     ],
+    format: Annotated[
+        str, typer.Option(help="auto, argilla, label-studio, prodigy, csv or jsonl.")
+    ] = "auto",
+    map: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=COLUMN,...",
+            help="Columns of the file, or a tool's field and question: "
+            "input=COLUMN,text=COLUMN,annotator=COLUMN,id=COLUMN,seconds=COLUMN.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would happen.")
+    ] = False,
     storage: Storage = None,
 ) -> None:
     """Import existing labels into a run whose annotator is human; an export has the columns
     needed.
     """
-    found = open_run(name, storage=storage).import_labels(file)
+    from atgen_ray.annotation.human.label_formats import parse_mapping
+
+    found = open_run(name, storage=storage).import_labels(
+        file, format=format, mapping=parse_mapping(map or []), rehearse=dry_run
+    )
+    passed = f", {found['passed']} without an answer" if found["passed"] else ""
     typer.echo(
-        f"{found['imported']} labels imported, {found['known']} known before, "
-        f"{len(found['refused'])} refused"
+        f"{found['imported']} labels {'would be ' if dry_run else ''}imported, "
+        f"{found['known']} known before, {len(found['refused'])} refused{passed}"
     )
     for refusal in found["refused"]:
         typer.echo(f"row {refusal['place'] + 1}: {refusal['reason']}")

@@ -125,10 +125,23 @@ class HumanAnnotatorConfig(Section):
         "always comes in rounds)",
     )
     overlap: PositiveInt = Field(1, description="People who label each example")
-    adjudicate_below: Fraction = Field(
-        0.9,
-        description="An admin decides where the mean edit similarity of the answers is lower; "
-        "otherwise the one nearest to all others is the label",
+    overlap_at_most: PositiveInt | None = Field(
+        None,
+        description="People who label an example at most: another one is asked while the answers "
+        "disagree, and an admin after the last; null: no more than overlap",
+    )
+    agreement: Changeable[Literal["auto", "exact", "edit", "chrf"]] = Field(
+        "auto",
+        description="How two answers are compared: exact: the same but for case, white space and "
+        "final punctuation; edit: edit similarity; chrf: chrF, which looks at short pieces of "
+        "words; auto: exact where no answer has more than three words, else chrf",
+    )
+    adjudicate_below: Changeable[Fraction | None] = Field(
+        None,
+        description="Two answers disagree where they are less similar; an admin decides where no "
+        "more than half of the answers agree with the one nearest to all others, which otherwise "
+        "is the label. null: 1 for exact, 0.3 for edit, 0.25 for chrf. Given without agreement it "
+        "is an edit similarity",
     )
     drafts: Literal["shown", "blind", "off", "experiment"] = Field(
         "shown",
@@ -150,6 +163,35 @@ class HumanAnnotatorConfig(Section):
         15.0, description="How long an answer can be taken back before the run takes it"
     )
     notice: Changeable[NoticeConfig] = Field(default_factory=NoticeConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_edit_similarity(cls, tree: Any) -> Any:
+        """Read a threshold without a measure as earlier versions did."""
+        if isinstance(tree, dict) and tree.get("adjudicate_below") is not None:
+            return {"agreement": "edit"} | tree
+        return tree
+
+    @model_validator(mode="after")
+    def _asks_more(self) -> "HumanAnnotatorConfig":
+        """Check that more people may be asked only where answers can disagree."""
+        if self.overlap_at_most is not None:
+            if self.overlap < 2:
+                raise ValueError(
+                    f"overlap is {self.overlap}, expected 2 or more beside overlap_at_most: one "
+                    f"answer cannot disagree"
+                )
+            if self.overlap_at_most < self.overlap:
+                raise ValueError(
+                    f"overlap_at_most is {self.overlap_at_most}, expected {self.overlap} (overlap) "
+                    f"or more"
+                )
+        return self
+
+    @property
+    def most_answers(self) -> int:
+        """Return how many people label an example at most, before an admin asks for more."""
+        return self.overlap_at_most or self.overlap
 
 
 class ChecksConfig(Section):

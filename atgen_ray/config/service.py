@@ -150,6 +150,11 @@ class ServiceConfig(Section):
     replica: ReplicaConfig = Field(default_factory=ReplicaConfig)
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
+    resume_runs: bool = Field(
+        True,
+        description="Whether runs that the service started go on by themselves after their "
+        "controller died, as with a restart; false: Resume on their pages goes on",
+    )
     data_roots: list[str] = Field(
         default_factory=list,
         description="Folders, URLs and packages (package://NAME) below which selections and runs "

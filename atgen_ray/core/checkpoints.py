@@ -88,11 +88,10 @@ def resolve_checkpoint(model: str, key: str = "model.id", weights: bool = True) 
 
 def _convert_gguf(path: Path) -> Path:
     """Return the folder with dequantised safetensors of a GGUF file, made once for its content."""
-    digest = hashlib.file_digest(path.open("rb"), "blake2b").hexdigest()[:16]
-    cache = user_cache_path("atgen-ray") / "checkpoints"
-    target = cache / f"{path.stem.lower()}-{digest}"
+    target = _name_converted(path)
+    cache = target.parent
     cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{digest}.lock"):
+    with FileLock(cache / f"{target.name.rpartition('-')[2]}.lock"):
         if target.is_dir():
             return target
         import torch
@@ -118,6 +117,18 @@ def _convert_gguf(path: Path) -> Path:
         finally:
             shutil.rmtree(staged, ignore_errors=True)
     return target
+
+
+def find_converted(path: Path) -> Path | None:
+    """Return the folder with the safetensors of a GGUF file if it was converted before."""
+    target = _name_converted(path)
+    return target if target.is_dir() else None
+
+
+def _name_converted(path: Path) -> Path:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
+    return user_cache_path("atgen-ray") / "checkpoints" / f"{path.stem.lower()}-{digest}"
 
 
 def is_adapter(folder: Path) -> bool:

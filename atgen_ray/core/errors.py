@@ -4,10 +4,10 @@
       StorageUnavailableError     a database or file system cannot be used now
         StorageFullError
       RunBusyError                another controller drives the run
-      NobodyDrivesError           no controller drives the run
       OutputMissingError          a file of a finished step is gone
     RunStopped                    the run was asked to stop
       RunPaused                   something outside keeps the run from going on
+    LeaseLostError                another controller drives the run now
     BudgetSpent, PoolExhausted    the run ends because nothing is left
 
 The command line prints a UserError as one line and exits with status 2.
@@ -43,12 +43,14 @@ class RunBusyError(UserError):
     expires: float | None = None
 
 
-class NobodyDrivesError(UserError):
-    """A request to a run's controller finds none: it died, and the run is `interrupted`."""
-
-
 class OutputMissingError(UserError):
     """A file of a step that the journal lists as done is missing in the run's folder."""
+
+
+class LeaseLostError(Exception):
+    """Another controller has taken the run, or the lease was released; the former holder must
+    stop.
+    """
 
 
 class RunFailedError(Exception):

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ray.data.datasource import FileBasedDatasource
 
+from atgen_ray.data.csv_layout import HEAD, tell_delimiter
 from atgen_ray.data.json_layout import continues_below, parse_values, unwrap
 from atgen_ray.data.rows import Row
 from atgen_ray.data.size_limits import (
@@ -63,7 +64,8 @@ class CsvRecords(FileBasedDatasource):
     repeats holds a list of its values.
 
     Args:
-        delimiter: the character between fields; None for a comma, or a tab in a .tsv file.
+        delimiter: the character between fields; None for a tab in a .tsv file, and else for what
+            the beginning of the file tells.
         quoting: whether quotes hold a field together; None for yes, except in a .tsv file, where
             they are text.
     """
@@ -87,14 +89,16 @@ class CsvRecords(FileBasedDatasource):
         csv.field_size_limit(LONGEST)
         file = PurePosixPath(path)
         stream = open_limited(f, file_size(self, path), file.name)
-        check_encoding(stream.peek(4), file.name)
+        head = stream.peek(HEAD)[:HEAD]
+        check_encoding(head, file.name)
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         lines = Lines(text)
         tabs = ".tsv" in PurePosixPath(path.lower()).suffixes
         quoted = not tabs if self._quoting is None else self._quoting
         reader = csv.reader(
             lines,
-            delimiter=self._delimiter or ("\t" if tabs else ","),
+            delimiter=self._delimiter
+            or ("\t" if tabs else tell_delimiter(head.decode("utf-8-sig", "replace"))),
             quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
             strict=True,
         )

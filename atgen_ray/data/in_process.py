@@ -12,6 +12,7 @@ import pyarrow as pa
 from atgen_ray.ray_runtime.private_api import read_with_datasource
 
 _here: ContextVar[bool] = ContextVar("reads_in_process", default=False)
+_head: ContextVar[bool] = ContextVar("reads_head", default=False)
 
 
 @contextmanager
@@ -22,6 +23,24 @@ def reading_in_process() -> Iterator[None]:
         yield
     finally:
         _here.reset(token)
+
+
+@contextmanager
+def reading_head() -> Iterator[None]:
+    """Let `open_source` read only the beginning inside the block, wherever it is, without Ray: of a
+    dataset of the hub the first file alone is fetched.
+    """
+    token = _head.set(True)
+    try:
+        with reading_in_process():
+            yield
+    finally:
+        _head.reset(token)
+
+
+def reads_head() -> bool:
+    """Return whether only the beginning is to be read."""
+    return _head.get()
 
 
 def reads_in_process() -> bool:
@@ -39,8 +58,12 @@ class Blocks:
         return self._blocks
 
 
-def read_files(reader: type[Any], paths: Sequence[str], options: dict[str, Any]) -> Blocks:
-    """Return the blocks of local files by `reader`, a FileBasedDatasource with its own
-    `options`.
+def read_files(
+    reader: type[Any], paths: Sequence[str], options: dict[str, Any], filesystem: Any = None
+) -> Blocks:
+    """Return the blocks of files by `reader`, a FileBasedDatasource with its own `options`.
+
+    Args:
+        filesystem: of fsspec; None for this machine's.
     """
-    return Blocks(read_with_datasource(reader, options, paths))
+    return Blocks(read_with_datasource(reader, options, paths, filesystem))

@@ -24,7 +24,7 @@ from atgen_ray.config import DataConfig
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.locations import locate
 from atgen_ray.data.hub import CARD, HubDataset
-from atgen_ray.data.in_process import read_files, reads_in_process
+from atgen_ray.data.in_process import read_files, reads_head, reads_in_process
 from atgen_ray.data.rows import Row
 from atgen_ray.data.split_files import (
     NO_DATA,
@@ -280,6 +280,9 @@ def _open_files(
     if place.is_local and reads_in_process():
         reader, decode = _choose_reader(kind)
         return Source(read_files(reader, paths, options or {}), decode)
+    if reads_head():
+        reader, decode = _choose_reader(kind)
+        return Source(read_files(reader, paths, options or {}, place.filesystem), decode)
     try:
         source, decode = _build_source(place, kind, paths, options or {})
         return Source(ray.data.read_datasource(source, **share_cpus()), decode)
@@ -333,6 +336,7 @@ def _open_repository(place: _Place, data: DataConfig, split: str) -> Source:
         card = dataset.card
         picked, options = _pick_files(place, listed, data, split, card)
         kind, files = _most_common(replace(place, files=picked))
+        files = files[:1] if reads_head() else files
         copies = dataset.fetch(files)
     except (OSError, ValueError) as error:
         asked = f"(subset {data.subset}, split {split})"
@@ -389,6 +393,9 @@ def _open_here(place: _Place, kind: str, paths: list[str], options: dict[str, An
     """
     import ray.data
 
+    if reads_head():
+        reader, decode = _choose_reader(kind)
+        return Source(read_files(reader, paths, options if kind == "csv" else {}), decode)
     try:
         source, decode = _build_source(place, kind, paths, options)
         blocks = [ray.put(block) for task in source.get_read_tasks(1) for block in task()]

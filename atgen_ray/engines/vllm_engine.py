@@ -231,5 +231,8 @@ def vllm_environment(on_gpu: bool) -> dict[str, str]:
         environment |= {
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            # `enforce_eager` holds for the model alone: the sampler would compile a comparison at
+            # the first log-probabilities, for ten seconds and with a C++ compiler.
+            "TORCH_COMPILE_DISABLE": "1",
         }
     return environment

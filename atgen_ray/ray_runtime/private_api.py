@@ -68,18 +68,21 @@ def map_blocks_with_actors(
 
 
 def read_with_datasource(
-    datasource: type[Any], options: dict[str, Any], paths: Sequence[str]
+    datasource: type[Any], options: dict[str, Any], paths: Sequence[str], filesystem: Any = None
 ) -> Iterator[Any]:
-    """Yield the blocks of local files as `datasource`, a FileBasedDatasource, reads them.
+    """Yield the blocks of files as `datasource`, a FileBasedDatasource, reads them; those of this
+    machine, or of `filesystem` of fsspec.
 
     The constructor puts the paths into Ray's object store, which would start a cluster; so the
     object is made without it and given the attributes that reading needs.
     """
-    from pyarrow.fs import LocalFileSystem
+    from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
     from ray.data import DataContext
 
     source: Any = object.__new__(datasource)
-    source._filesystem = LocalFileSystem()
+    source._filesystem = (
+        LocalFileSystem() if filesystem is None else PyFileSystem(FSSpecHandler(filesystem))
+    )
     source._data_context = DataContext.get_current()
     for name, value in options.items():
         setattr(source, f"_{name}", value)

@@ -40,7 +40,8 @@ def collect_run(
 
     Args:
         stopped: why the run ended; None for one that goes on.
-        actual: what the journal knows of the numbers in plan.json, under their names there.
+        actual: what the journal knows of the numbers in plan.json, under their names there; its
+            labels and dollars are those of the run.
         selection: False leaves the pool unread, and says nothing of what was picked and why.
         stale: by round, how many of the labels that it trained on have changed since.
     """
@@ -79,7 +80,7 @@ def collect_run(
                 (stale or {}).get(number, 0),
             )
         )
-    metric = _choose_metric(views, config)
+    metric = choose_metric([name for view in views for name in view.metrics], config)
     first, last = _read_ends(folder, [view for view in views if view.metrics])
     shown = {row["id"] for part in (first, last) if part for row in part[1]}
     return RunView(
@@ -98,6 +99,8 @@ def collect_run(
         versions={str(key): str(value) for key, value in _read_versions(folder).items()},
         dead_letters=[*dead_letters],
         plan=_compare_plan(_read_json(folder, "plan.json", {}), actual or {}),
+        bought=None if actual is None or "labels" not in actual else int(actual["labels"]),
+        paid=None if actual is None else actual.get("dollars"),
     )
 
 
@@ -295,9 +298,10 @@ def _read_training(row: Row) -> TrainingView:
     return TrainingView(losses, row["examples"], row["tokens"], row["steps"])
 
 
-def _choose_metric(views: Sequence[RoundView], config: Row) -> str | None:
-    """Return the metric that the run is steered by, else ROUGE-L, else the first."""
-    names = list(dict.fromkeys(name for view in views for name in view.metrics))
+def choose_metric(names: Sequence[str], config: Mapping[str, Any]) -> str | None:
+    """Return that of the metrics `names` that the run is steered by, else ROUGE-L, else the first;
+    None without any.
+    """
     stopping = config.get("stopping") or {}
     steered = [
         (stopping.get("plateau") or {}).get("metric"),

@@ -19,7 +19,6 @@ from atgen_ray.reporting.run_view import RunView
 from atgen_ray.store.existing import open_runs
 from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal, explain_end
 from atgen_ray.store.label_changes import count_stale_labels
-from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.run_folder import RunFolder
 
 
@@ -30,10 +29,7 @@ def publish_report(
     run ended.
     """
     view = _collect(config.name, journal, folder, reason)
-    if folder.is_local:
-        write_report([view], folder.path("report.html"))
-        return
-    folder.fs.pipe_file(f"{folder.root}/{PNG}", draw_learning_curve([view]))
+    folder.write_bytes(PNG, draw_learning_curve([view]))
     folder.write_text("report.html", render_page([view]))
 
 
@@ -98,12 +94,13 @@ def _collect(
 def _count_actual(name: str, journal: Journal) -> dict[str, float]:
     """Return what the run has used so far, under the names of its plan."""
     steps = journal.steps(name)
+    total = journal.total(name)
     seconds = sum(event.seconds or 0.0 for event in steps)
     annotation = sum(event.seconds or 0.0 for event in steps if event.step == "annotation")
     return {
-        "labels": sum(journal.count_labels(name).values()),
+        "labels": total.labels,
         "rounds": max((event.round or 0 for event in steps), default=0),
-        "dollars": read_balance(journal, name).paid,
+        "dollars": total.dollars,
         **count_tokens(journal, name),
         "annotation_minutes": annotation / 60,
         "device_minutes": (seconds - annotation) / 60,

@@ -106,6 +106,9 @@ class RunView:
     dead_letters: list[DeadLetter]
     plan: list[PlanView] = field(default_factory=list)
     drafts: DraftEffects | None = None  # None without the experiment
+    # By the journal, which also counts the round under way; None: the rounds that have ended.
+    bought: int | None = None
+    paid: float | None = None
 
     @property
     def metrics(self) -> list[str]:
@@ -131,11 +134,21 @@ class RunView:
     @property
     def labels(self) -> int:
         """Return the labels bought so far."""
-        return max((view.labels or 0 for view in self.done), default=0)
+        return self.scored_labels if self.bought is None else self.bought
 
     @property
     def dollars(self) -> float:
         """Return the dollars spent so far."""
+        return self.scored_dollars if self.paid is None else self.paid
+
+    @property
+    def scored_labels(self) -> int:
+        """Return the labels bought until the last round that has ended."""
+        return max((view.labels or 0 for view in self.done), default=0)
+
+    @property
+    def scored_dollars(self) -> float:
+        """Return the dollars spent until the last round that has ended."""
         return max((view.dollars for view in self.done), default=0.0)
 
     @property

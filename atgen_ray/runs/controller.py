@@ -1,8 +1,9 @@
 """Round loop of one run: pool, embedding, generation, selection, annotation, training, evaluation.
 
-Every step writes its output to a temporary place, renames it and then records the step in the
-journal (`Controller._commit`). A recorded step is not repeated, and a step whose output exists only
-needs its record. Hence a run may die at any point, and a new controller continues from the journal.
+Every step makes its outputs aside, records them in the journal under the lease, and then gives them
+their names (`Controller._commit`). A recorded step is not repeated, and what the journal does not
+name does not exist. Hence a run may die at any point, a new controller continues from the journal,
+and one that has lost its lease changes nothing.
 """
 
 import time
@@ -43,6 +44,7 @@ from atgen_ray.core.records import (
 )
 from atgen_ray.data import build_split, open_split, overlap
 from atgen_ray.embedding import embed_pool
+from atgen_ray.embedding.pool import FOLDER as EMBEDDINGS
 from atgen_ray.engines.base import Engine
 from atgen_ray.engines.choice import ENGINE, count_gpus_of
 from atgen_ray.engines.generation import SECTION_ROWS
@@ -64,10 +66,11 @@ from atgen_ray.runs.takeover import take_over
 from atgen_ray.runs.tracking import Tracking
 from atgen_ray.selection import read_bound
 from atgen_ray.selection.strategy import MODEL
-from atgen_ray.store.journal import STEP, WARNING, Journal, Lease
+from atgen_ray.store.journal import STEP, WARNING, Event, Journal, Lease
 from atgen_ray.store.label_changes import LABEL_CHANGES, read_last_change
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.step_outputs import StepOutputs, describe_shared
 from atgen_ray.training import TrainingExample, train_adapter
 from atgen_ray.training.reweighting import sample_pool, weigh_examples
 
@@ -96,7 +99,8 @@ class Controller:
         self._tracker = tracker
         self._remote = remote
         self._state = RunState(config, journal, folder)
-        self._committed = set(journal.committed_steps(config.name))
+        self._committed = journal.committed_steps(config.name)
+        self._outputs = StepOutputs(folder, lease)
         self._reused = 0.0  # seconds that shared rows of other runs saved in the step under way
         self._model = RoundModel(
             config, self._state, folder, self._add_reused_seconds, self._record_engine
@@ -110,6 +114,7 @@ class Controller:
             RunStopped: the tracker was asked to stop; committed steps are kept.
             UserError: the input has a mistake.
         """
+        self.recover()
         self.write_provenance()
         check_annotators(self._config)
         self.disclose_models()
@@ -154,12 +159,20 @@ class Controller:
         """Select one query batch without labels and training (experimental design); otherwise like
         `run`.
         """
+        self.recover()
         self.write_provenance()
         self.prepare_pool()
         self.embed_pool()
         self.generate_features(1)
         self.select_batch(1)
         return SELECTED
+
+    def recover(self) -> None:
+        """Finish what an earlier controller committed and could not publish."""
+        self._outputs.recover(self._committed.values())
+        last = self._last_step()
+        if last is not None and last.step == "annotation":
+            self._write_labels(last.round or 0)
 
     def write_provenance(self) -> None:
         """Record the versions that this attempt uses; an event warns of libraries that changed
@@ -179,11 +192,10 @@ class Controller:
         never sees.
         """
 
-        def make(progress: Progress) -> None:
+        def make(progress: Progress, out: RunFolder) -> None:
             data = self._config.data
             prompt = self._config.prompt
             seed = self._config.seed if data.seed is None else data.seed
-            folder = self._folder
             # Whoever leads people looks for tasks by the columns of their rows.
             people = any(
                 isinstance(annotator, HumanAnnotatorConfig)
@@ -196,13 +208,12 @@ class Controller:
                 test = build_split(data, prompt, "test", seed, progress)
             summary = PoolSummary(pool.size)
             all_leaked = list[str]()
-            # The pool is there last: `_commit` takes its presence as proof that all is there.
-            with folder.table_writer("pool.parquet", POOL_SCHEMA) as add_examples:
+            with out.table_writer("pool.parquet", POOL_SCHEMA) as add_examples:
                 with ExitStack() as files:
-                    writer = folder.table_writer("gold.parquet", GOLD_SCHEMA)
+                    writer = out.table_writer("gold.parquet", GOLD_SCHEMA)
                     add_gold = files.enter_context(writer)
                     if data.context or people:
-                        writer = folder.table_writer("context.parquet", CONTEXT_SCHEMA)
+                        writer = out.table_writer("context.parquet", CONTEXT_SCHEMA)
                         add_context = files.enter_context(writer)
                     for examples, gold, context in pool.read():
                         leaked = overlap(examples, test.examples) if test else []
@@ -215,13 +226,13 @@ class Controller:
                     if test:
                         add_gold(test.gold)
                 if test:
-                    folder.write_table("test.parquet", test.examples)
+                    out.write_table("test.parquet", test.examples)
                 dead = [*pool.dead, *(test.dead if test else ())]
                 dead += [DeadLetter(id_, "pool", LEAKED) for id_ in all_leaked]
                 self._journal.record_dead_letters(self._lease, None, dead)
                 test_rows = len(test.examples) if test else 0
                 plan = estimate_run(self._config, summary, test_rows, self._journal)
-                folder.write_json("plan.json", plan)
+                out.write_json("plan.json", plan)
 
         if self._state.inherited:
             self.take_over()
@@ -233,7 +244,7 @@ class Controller:
         if (0, "pool") not in self._committed:
             self._tracker.start_step(0, "takeover")
             take_over(self._config, self._journal, self._lease, self._folder)
-            self._committed = set(self._journal.committed_steps(self._config.name))
+            self._committed = self._journal.committed_steps(self._config.name)
 
     def embed_pool(self) -> None:
         """Embed the pool if a strategy or the weighting of labels uses embeddings."""
@@ -243,9 +254,12 @@ class Controller:
             config = self._config.embedding
             folder = self._folder
 
-            def make(progress: Progress) -> None:
+            def make(progress: Progress, _: RunFolder) -> dict[str, Any]:
+                # The vectors are written by the part, under names that nobody has used, and equal
+                # texts have equal vectors: so they need not be made aside.
                 if self._config.cache is None:
-                    return embed_pool(folder, config, progress)
+                    embed_pool(folder, config, progress)
+                    return describe_shared(folder, EMBEDDINGS)
                 cache = open_embedding_cache(self._config.cache, config)
                 contents = folder.read_table("pool.parquet", ["content"])["content"].to_pylist()
                 self._add_reused_seconds(
@@ -253,6 +267,7 @@ class Controller:
                         cache, contents, folder, lambda: embed_pool(folder, config, progress)
                     )
                 )
+                return describe_shared(folder, EMBEDDINGS)
 
             self._commit(0, "embedding", None, make)
 
@@ -266,20 +281,20 @@ class Controller:
         if "states" in needs:
             schema = schema.append(STATE_SCHEMA.field("state"))
 
-        def make(progress: Progress) -> None:
+        def make(progress: Progress, out: RunFolder) -> None:
             ids = self._state.shortlist(round).sort()
             outputs = 1 + (SAMPLES if "samples" in needs else 0)
             size = SECTION_ROWS // outputs
-            with self._folder.table_writer(path, schema) as add:
+            with out.table_writer(path, schema) as add:
                 for section, first in enumerate(range(0, max(1, len(ids)), size)):
                     here = ids.slice(first, size)
                     after = len(ids) - first - len(here)
                     counted = _count_others(progress, first * outputs, after * outputs)
                     add(self._generate(round, section, here, outputs - 1, counted))
-            self._folder.remove(f"{round_folder(round)}/features.parts")
 
         if needs & MODEL:
-            self._commit(round, "generation", path, make)
+            parts = f"{round_folder(round)}/features.parts"
+            self._commit(round, "generation", path, make, parts)
 
     def _generate(
         self, round: int, section: int, ids: pa.StringArray, samples: int, progress: Progress
@@ -304,7 +319,7 @@ class Controller:
         strategy, parameters, _ = self._state.strategy(round)
         path = f"{round_folder(round)}/selection.parquet"
 
-        def make(progress: Progress) -> None:
+        def make(progress: Progress, out: RunFolder) -> dict[str, Any]:
             features = f"{round_folder(round)}/features.parquet"
             ids = self._state.shortlist(round)
             has_features = self._state.has_output(round, "generation", features)
@@ -318,14 +333,12 @@ class Controller:
                 progress,
                 self._remote,
             )
-            self._folder.write_table(path, picks)
+            out.write_table(path, picks)
             progress(picks.num_rows, picks.num_rows)
-
-        def describe() -> dict[str, Any]:
-            bound = read_bound(self._folder.read_table(path, ["id"]))
+            bound = read_bound(out.read_table(path, ["id"]))
             return {} if bound is None else {"bound": asdict(bound)}
 
-        self._commit(round, "selection", path, make, describe)
+        self._commit(round, "selection", path, make)
 
     def annotate_batch(self, round: int) -> None:
         """Label the query batch, except what the journal has already.
@@ -338,7 +351,7 @@ class Controller:
         """
         path = f"{round_folder(round)}/annotations.jsonl"
 
-        def make(progress: Progress) -> None:
+        def make(progress: Progress, out: RunFolder) -> None:
             picked = self._folder.read_table(
                 f"{round_folder(round)}/selection.parquet", columns=["id"]
             )
@@ -357,13 +370,16 @@ class Controller:
             self._journal.record_annotations(self._lease, round, labels)
             self._check_budget(round, context)
             self._check_dead_letters(round, dead, picked.num_rows)
-            self._folder.write_jsonl("labeled.jsonl", self._state.labeled_rows(round))
-            self._folder.write_jsonl(
-                path, [asdict(label) for label in self._state.labels_of(round)]
-            )
+            out.write_jsonl(path, [asdict(label) for label in self._state.labels_of(round)])
             progress(picked.num_rows, picked.num_rows)
 
-        self._commit(round, "annotation", path, make)
+        if self._commit(round, "annotation", path, make):
+            self._write_labels(round)
+
+    def _write_labels(self, round: int) -> None:
+        """Write the labels up to `round` for users."""
+        self._lease.renew()
+        self._folder.write_jsonl("labeled.jsonl", self._state.labeled_rows(round))
 
     def evaluate_few_shot(self, round: int) -> None:
         """Evaluate the untuned model with labels up to `round` as solved examples in its prompt:
@@ -371,7 +387,7 @@ class Controller:
         """
         path = f"{round_folder(round)}/few_shot.json"
 
-        def make(progress: Progress) -> None:
+        def make(progress: Progress, out: RunFolder) -> None:
             config = self._config
             references = self._state.test_references
             labels = self._state.labels(round)[: config.evaluation.few_shot]
@@ -386,11 +402,10 @@ class Controller:
                 self._model.engine.close()
                 with closing(build_engine(model, prompt, config.engine, self._folder)) as engine:
                     rows, metrics = self._score(round, splits, references, progress, engine)
-            self._folder.write_jsonl(f"{round_folder(round)}/few_shot.jsonl", rows)
-            self._folder.write_json(path, metrics)
-            self._folder.remove(f"{round_folder(round)}/few_shot.parts")
+            out.write_jsonl(f"{round_folder(round)}/few_shot.jsonl", rows)
+            out.write_json(path, metrics)
 
-        self._commit(round, "few_shot", path, make)
+        self._commit(round, "few_shot", path, make, f"{round_folder(round)}/few_shot.parts")
 
     def train_adapter(self, round: int) -> None:
         """Fine-tune an adapter on all labels so far, from the base model or, with `warm_start`, the
@@ -404,12 +419,11 @@ class Controller:
         labeled = [TrainingExample(label.id, texts[label.id], label.text) for label in labels]
         examples = [example for example in labeled if example.id not in dev]
         path = f"{round_folder(round)}/adapter"
-        summary = f"{round_folder(round)}/training.json"
-        work = f"{round_folder(round)}/training"
+        work = self._outputs.name_work(f"{round_folder(round)}/training")
 
-        def make(_: Progress) -> None:
+        def make(_: Progress, out: RunFolder) -> dict[str, Any]:
             if changes:
-                self._folder.write_jsonl("labeled.jsonl", self._state.labeled_rows(round))
+                self._write_labels(round)
             training = self._config.training
             order = [training.order] if training.order else []
             seed = mix_seed(self._config.seed, "training", round, *order)
@@ -417,10 +431,11 @@ class Controller:
             logs = None
             if "tensorboard" in training.trackers:
                 logs = self._folder.path(f"logs/{round:03d}")
+            self._outputs.claim_work(f"{round_folder(round)}/training")
             # The engine gives the GPU up while training needs it.
             with (
                 self._model.engine.released(self._config.name),
-                self._folder.publish(path) as output,
+                out.publish(path) as output,
             ):
                 result = train_adapter(
                     self._weigh(examples),
@@ -435,14 +450,11 @@ class Controller:
                     dev=[example for example in labeled if example.id in dev],
                     logs=logs,
                 )
-                self._folder.write_json(summary, asdict(result) | {LABEL_CHANGES: changes})
-            self._folder.remove(work)
-
-        def describe() -> dict[str, Any]:
-            return {LABEL_CHANGES: self._folder.read_json(summary).get(LABEL_CHANGES, 0)}
+            out.write_json(f"{round_folder(round)}/training.json", asdict(result))
+            return {LABEL_CHANGES: changes}
 
         if examples:
-            self._commit(round, "training", path, make, describe)
+            self._commit(round, "training", path, make, work)
 
     def evaluate_adapter(self, round: int) -> None:
         """Score greedy answers on the test set (for the report) and the dev split (for
@@ -450,7 +462,7 @@ class Controller:
         """
         path = f"{round_folder(round)}/metrics.json"
 
-        def make(progress: Progress) -> None:
+        def make(progress: Progress, out: RunFolder) -> None:
             references = self._state.test_references
             dev = self._state.dev(round)
             splits = dict.fromkeys(references, "test") | dict.fromkeys(dev, "dev")
@@ -462,12 +474,12 @@ class Controller:
             metrics: dict[str, Any] = {}
             if splits:
                 rows, metrics = self._score(round, splits, references, progress)
-            self._folder.write_jsonl(f"{round_folder(round)}/predictions.jsonl", rows)
-            self._folder.write_json(path, metrics)
-            self._folder.remove(f"{round_folder(round)}/predictions.parts")
+            out.write_jsonl(f"{round_folder(round)}/predictions.jsonl", rows)
+            out.write_json(path, metrics)
 
-        self._commit(round, "evaluation", path, make)
+        self._commit(round, "evaluation", path, make, f"{round_folder(round)}/predictions.parts")
         rows = collect_rows(self._config.name, self._journal, self._folder)
+        self._lease.renew()
         self._folder.write_json("metrics.json", rows)
         self._tracking.log(rows)
 
@@ -586,27 +598,50 @@ class Controller:
         round: int,
         step: str,
         output: str | None,
-        make: Callable[[Progress], None],
-        describe: Callable[[], dict[str, Any]] = dict,
-    ) -> None:
-        """Do a step unless its output exists, then record it in the journal, with what `describe`
-        says of the output.
+        make: Callable[[Progress, RunFolder], dict[str, Any] | None],
+        work: str | None = None,
+    ) -> bool:
+        """Do a step unless the journal has it: make its outputs aside, record them, give them their
+        names, and remove the unfinished `work` of the step. Return whether it was done now.
+
+        `make` writes to the folder that it is given, and may return more for the event.
         """
         if (round, step) in self._committed:
-            return
+            return False
         self._tracker.start_step(round, step)
         self._reused = 0.0
         started = time.monotonic()
-        if output is None or not self._folder.exists(output):
-            make(self._tracker)
-        payload = {
-            "output": output,
-            "rows": self._tracker.snapshot()["total"],
-            "reused_seconds": self._reused,
-            **describe(),
-        }
-        self._journal.append(self._lease, STEP, round, step, payload, time.monotonic() - started)
-        self._committed.add((round, step))
+        basis = self._describe_basis()
+        sealed = self._outputs.find(round, step, basis)
+        if sealed is None:
+            out = self._outputs.open(round, step)
+            more = make(self._tracker, out)
+            payload = {
+                "output": output,
+                "rows": self._tracker.snapshot()["total"],
+                "reused_seconds": self._reused,
+                **(more or {}),
+            }
+            seconds = time.monotonic() - started
+            sealed = self._outputs.seal(round, step, out, basis, payload, seconds)
+        event = self._journal.append(self._lease, STEP, round, step, sealed.payload, sealed.seconds)
+        self._committed[round, step] = event
+        self._outputs.publish([event])
+        if work is not None:
+            self._folder.remove(work)
+        return True
+
+    def _last_step(self) -> Event | None:
+        """Return the event of the step that was committed last."""
+        return max(self._committed.values(), key=lambda event: event.sequence, default=None)
+
+    def _describe_basis(self) -> str:
+        """Return what the next step is made from: the settings, and the last step in the journal.
+        An older journal that was brought back has another last step, even of the same name.
+        """
+        last = self._last_step()
+        stands = f"{last.sequence} {last.time!r}" if last else "nothing"
+        return f"{self._journal.run(self._config.name).digest} {stands}"
 
     def _add_reused_seconds(self, seconds: float) -> None:
         self._reused += seconds

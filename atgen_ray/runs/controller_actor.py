@@ -17,15 +17,22 @@ import ray
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.credentials import redact
-from atgen_ray.core.errors import RunBusyError, RunStopped, UserError, root_message
+from atgen_ray.core.errors import (
+    LeaseLostError,
+    RunBusyError,
+    RunStopped,
+    UserError,
+    root_message,
+)
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import quieten_ray_data
 from atgen_ray.reporting.publish import publish_report
 from atgen_ray.runs.failures import explain_failure
-from atgen_ray.store.journal import Event, Lease, LeaseLostError, Status, open_journal
+from atgen_ray.store.journal import Event, Lease, Status, open_journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.step_outputs import name_attempt
 
 LEASE_SECONDS = 20.0
 LIVELY_RENEWALS = 2  # of a lease while another controller waits for it, after which that gives up
@@ -196,13 +203,14 @@ class ControllerActor:
         folder = RunFolder(self._config.storage, self._config.name)
         remote = RemoteProgress(ray.get_runtime_context().current_actor)
         try:
-            folder.sweep()
+            folder = folder.fenced(name_attempt(lease), lease.renew)
             controller = Controller(
                 self._config, self._journal, lease, folder, self._tracker, remote
             )
             with closing(controller), watch_waiting(self._tracker.wait):
                 reason = controller.run_selection() if self._goal == "select" else controller.run()
             if self._goal != "measure":
+                lease.renew()
                 publish_report(self._config, self._journal, folder, reason)
         except RunStopped as stop:
             return "stopped", str(stop), False

@@ -37,6 +37,7 @@ from atgen_ray.ray_runtime.session import NAMESPACE, is_private, run_session
 from atgen_ray.runs.controller_actor import ControllerActor, Goal, Snapshot, actor_name
 from atgen_ray.runs.stopping import SELECTED
 from atgen_ray.runs.takeover import settle_source
+from atgen_ray.store.housekeeping import set_served
 from atgen_ray.store.journal import Event, Journal, explain_end, open_journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
@@ -84,6 +85,8 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
                 problems if is_private() else problems + find_cluster_problems(config, goal)
             )
         config = enter_run(config, journal)
+        if not driven:
+            set_served(journal, config.name, False)
         controller = start_controller(config, goal, detached=not is_private())
         snapshot = _follow(controller, journal, config.name, screen, stop)
         dismiss_ended(config.name)
@@ -225,6 +228,20 @@ def has_controller(run: str) -> bool:
     except (ValueError, RayActorError):
         return False
     return snapshot.status == "running"
+
+
+def stop_controller(run: str) -> bool:
+    """Ask a controller of this cluster that has no lease yet to stop; return whether there is one.
+
+    One that has the lease hears of `Journal.ask_to_stop` instead, wherever it is.
+    """
+    if not has_controller(run):
+        return False
+    try:
+        ray.get_actor(actor_name(run), namespace=NAMESPACE).stop.remote()
+    except ValueError:
+        return False
+    return True
 
 
 def dismiss_ended(run: str) -> None:

@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import SecretStr
 
+from atgen_ray.annotation.human.label_export import TOOLS, write_answers
 from atgen_ray.annotation.llm.request_log import summarize_requests
 from atgen_ray.annotation.llm.retry import reopen_requests
-from atgen_ray.core.errors import NobodyDrivesError, UserError, nearest
+from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.locations import check_folder
 from atgen_ray.core.records import INHERITED
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
 from atgen_ray.store.journal import (
     CHANGED,
-    INTERRUPTED,
-    INTERRUPTION,
     Journal,
     explain_end,
     find_journal,
@@ -44,11 +43,13 @@ if TYPE_CHECKING:
     from atgen_ray.selection import Bound
 
 FORMATS = ("jsonl", "parquet", "csv", "huggingface")
+LABELS = "labels"  # what a model trains on: one for an example
+ANSWERS = "answers"  # of single people
 
 
 def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, Any]]:
-    """Return one row a run: name, status, round, labels, dollars and when it last changed (UTC, ISO
-    8601).
+    """Return one row a run: name, title (None: the name), status, round, labels, dollars, when it
+    last changed (UTC, ISO 8601), and whether it is archived.
 
     Raises:
         UserError: as `open_runs`; the default storage may not exist yet and then has no runs.
@@ -142,30 +143,23 @@ def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:
 
     Raises:
         UserError: as `open_runs`, or no run has that name.
-        NobodyDrivesError: as `ask_to_stop`.
     """
     with open_runs(storage, database_url) as journal:
         return ask_to_stop(journal, name)
 
 
 def ask_to_stop(journal: Journal, name: str) -> str:
-    """Ask whichever controller drives the run to stop; return a sentence that says what will
-    happen.
+    """Ask whichever controller drives the run to stop, or end a run that has none at once; return a
+    sentence that says what will happen.
 
     Raises:
         UserError: no run has that name.
-        NobodyDrivesError: the run's controller died while the run was under way, so that nobody
-            hears.
     """
     if journal.ask_to_stop(name):
         return f"run '{name}' was asked to stop; it ends at its next chance with everything saved"
-    status = journal.describe_status(journal.run(name))
-    if status == INTERRUPTED:
-        raise NobodyDrivesError(
-            f"run '{name}' is {status} and driven by nobody, so there is nothing to stop: "
-            f"{INTERRUPTION}"
-        )
-    return f"run '{name}' has no controller; its status is {status}"
+    if journal.end_undriven(name, "stopped on request while it had no controller"):
+        return f"run '{name}' had no controller and is stopped now; everything committed is saved"
+    return f"run '{name}' has no controller; its status is {journal.run(name).status}"
 
 
 def retry_run(
@@ -182,15 +176,29 @@ def retry_run(
 
 
 def export_labels(
-    name: str, storage: str, database_url: SecretStr | None, format: str, output: Path | None
+    name: str,
+    storage: str,
+    database_url: SecretStr | None,
+    format: str,
+    output: Path | None,
+    what: str = LABELS,
 ) -> tuple[int, Path]:
-    """Write every label of a run in `storage` to a file, as `write_labels`; by default to
-    NAME.FORMAT in the working folder. Return the number of labels and the file.
+    """Write every label of a run in `storage` to a file, as `write_labels`, or every single answer
+    of its people, as `write_answers`; by default to NAME.FORMAT in the working folder. Return their
+    number and the file.
 
     Raises:
-        UserError: as `open_runs` and `write_labels`.
+        UserError: as `open_runs`, `write_labels` and `write_answers`, or an unknown `what`.
     """
-    path = output or Path(f"{name}.{format}")
+    if what not in (LABELS, ANSWERS):
+        raise UserError(f"--what is {what[:80]!r}, expected {LABELS} or {ANSWERS}")
+    tool = format in TOOLS  # whose files hold answers
+    path = output or Path(f"{name}.{'json' if tool else format}")
+    if tool or what == ANSWERS:
+        check_folder(path)
+        with open_runs(storage, database_url) as journal:
+            journal.run(name)
+            return write_answers(journal, name, format, path), path
     _check_export(format, path)
     with open_runs(storage, database_url) as journal:
         return write_labels(journal, storage, name, format, path), path
@@ -290,8 +298,8 @@ def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:
 def _check_export(format: str, path: Path) -> None:
     if format not in FORMATS:
         raise UserError(
-            f"--format is {format!r}, expected jsonl, parquet, csv or "
-            f"huggingface{nearest(format, FORMATS)}"
+            f"--format is {format!r}, expected jsonl, parquet, csv, huggingface, "
+            f"{' or '.join(TOOLS)}{nearest(format, (*FORMATS, *TOOLS))}"
         )
     check_folder(path)
 
@@ -358,6 +366,8 @@ def _summarize(journal: Journal, total: RunTotals) -> dict[str, Any]:
         "labels": total.labels,
         "dollars": round(total.dollars, 6),
         "updated": _to_iso(total.changed),
+        "title": total.title,
+        "archived": total.archived is not None,
     }
 
 

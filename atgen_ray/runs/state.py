@@ -257,15 +257,16 @@ class RunState:
         return None if newest is None else self._folder.refer(f"{round_folder(newest)}/adapter")
 
     def has_output(self, round: int, step: str, path: str) -> bool:
-        """Return whether a step has left its output at `path`.
+        """Return whether a step has left its output at `path`; what the journal does not name does
+        not count.
 
         Raises:
             OutputMissingError: the journal says that it has, but nothing is there.
         """
-        if self._folder.exists(path):
-            return True
         if (round, step) not in self._journal.committed_steps(self._config.name):
             return False
+        if self._folder.exists(path):
+            return True
         raise OutputMissingError(
             explain_missing(self._config.name, round, step, self._folder.path(path))
         )

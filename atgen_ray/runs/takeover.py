@@ -26,6 +26,7 @@ from atgen_ray.store.journal import STEP, Journal, Lease
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.ledger import read_cost
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.step_outputs import FILES, StepOutputs
 from atgen_ray.store.tables import dead_letters, ledger, requests, shards
 from atgen_ray.store.totals import count_inherited
 
@@ -78,17 +79,22 @@ def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFold
     """
     name, last = read_source(config)
     source = RunFolder(config.storage, name)
+    outputs = StepOutputs(folder, lease)
+    out = outputs.open(0, "takeover")
     rounds = range(1, last + 1)
     picks = [f"{round_folder(at)}/selection.parquet" for at in rounds]
     for path in (*TABLES, *picks):
         if source.exists(path):
-            folder.write_table(path, source.read_table(path))
+            out.write_table(path, source.read_table(path))
     labels = [
         (at, _inherit(name, at, label)) for at, label in journal.annotations(name) if at <= last
     ]
-    _write_labels(folder, labels, rounds)
+    for at in rounds:
+        rows = [asdict(label) for of, label in labels if of == at]
+        out.write_jsonl(f"{round_folder(at)}/annotations.jsonl", rows)
     dollars = {at: paid for at, paid in read_cost(journal, name).items() if at <= last}
-    # The files come first: once the steps are in the journal their outputs must exist.
+    # The files come first: once the steps are in the journal their outputs must exist. The steps
+    # share a place.
     with journal.leased_transaction(lease) as connection:
         for at in rounds:
             journal.enter_annotations(
@@ -106,7 +112,9 @@ def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFold
             "dollars": round(sum(dollars.values()), 9),
         }
         journal.enter_event(connection, config.name, INHERITED, last, payload=payload)
-        _enter_steps(journal, connection, config.name, rounds)
+        _enter_steps(journal, connection, config.name, rounds, outputs.describe(0, "takeover", out))
+    outputs.publish(journal.steps(config.name))
+    _write_labels(folder, labels)
 
 
 def _find_source(config: RunConfig, journal: Journal, name: str) -> dict[str, Any]:
@@ -153,16 +161,11 @@ def _inherit(run: str, round: int, label: Annotation) -> Annotation:
     return replace(label, dollars=0.0, provenance={INHERITED: bought} | label.provenance)
 
 
-def _write_labels(
-    folder: RunFolder, labels: Sequence[tuple[int, Annotation]], rounds: range
-) -> None:
+def _write_labels(folder: RunFolder, labels: Sequence[tuple[int, Annotation]]) -> None:
     pool = folder.read_table(TABLES[0], columns=["id", "text"]).to_pylist()
     inputs = {row["id"]: row["text"] for row in pool}
     lines = [{"round": at, "input": inputs[label.id], **asdict(label)} for at, label in labels]
     folder.write_jsonl("labeled.jsonl", lines)
-    for round in rounds:
-        rows = [asdict(label) for at, label in labels if at == round]
-        folder.write_jsonl(f"{round_folder(round)}/annotations.jsonl", rows)
 
 
 def _copy_dead_letters(connection: sa.Connection, source: str, run: str, last: int) -> None:
@@ -236,12 +239,24 @@ def _copy(
     )
 
 
-def _enter_steps(journal: Journal, connection: sa.Connection, run: str, rounds: range) -> None:
-    """Record the steps that need not be done: reading the pool, selection and annotation."""
-    done = [(0, "pool", TABLES[0])]
+def _enter_steps(
+    journal: Journal, connection: sa.Connection, run: str, rounds: range, made: Mapping[str, Any]
+) -> None:
+    """Record the steps that need not be done: reading the pool, selection and annotation. `made`
+    describes the files of all of them.
+    """
+    done: list[tuple[int, str, tuple[str, ...]]] = [(0, "pool", TABLES)]
     for at in rounds:
-        done.append((at, "selection", f"{round_folder(at)}/selection.parquet"))
-        done.append((at, "annotation", f"{round_folder(at)}/annotations.jsonl"))
-    for at, step, output in done:
-        payload = {"output": output, "rows": 0, "reused_seconds": 0.0, INHERITED: True}
+        done.append((at, "selection", (f"{round_folder(at)}/selection.parquet",)))
+        done.append((at, "annotation", (f"{round_folder(at)}/annotations.jsonl",)))
+    for at, step, paths in done:
+        files = {path: made[FILES][path] for path in paths if path in made[FILES]}
+        payload = {
+            "output": paths[0],
+            "rows": 0,
+            "reused_seconds": 0.0,
+            INHERITED: True,
+            **made,
+            FILES: files,
+        }
         journal.enter_event(connection, run, STEP, at, step, payload, 0.0)

@@ -89,7 +89,9 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.pages.assets import asset_routes
     from atgen_ray.serving.pages.displays import display_parts
     from atgen_ray.serving.pages.guidelines import guideline_pages
+    from atgen_ray.serving.pages.labels import label_pages
     from atgen_ray.serving.pages.new_run import new_run_pages
+    from atgen_ray.serving.pages.people import people_pages
     from atgen_ray.serving.pages.rendering import show_error
     from atgen_ray.serving.pages.run_views import RunViews
     from atgen_ray.serving.pages.runs import run_pages
@@ -102,6 +104,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.routes.health import health_routes
     from atgen_ray.serving.routes.labels import label_routes
     from atgen_ray.serving.routes.openai import model_routes
+    from atgen_ray.serving.routes.people import people_routes
     from atgen_ray.serving.routes.reports import report_routes
     from atgen_ray.serving.routes.runs import run_routes
     from atgen_ray.serving.routes.select import select_routes
@@ -130,22 +133,26 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(select_routes(service, selector))
     app.include_router(run_routes(control))
     app.include_router(task_routes(journal))
-    app.include_router(task_list_routes(journal, service.storage))
     app.include_router(guideline_routes(journal))
+    app.include_router(task_list_routes(journal, service.storage))
     app.include_router(label_routes(journal, service.storage))
+    app.include_router(people_routes(journal))
     app.include_router(config_routes(service, control))
     app.include_router(report_routes(control))
     app.include_router(model_routes(service, directory, model, selector))
     app.include_router(asset_routes())
     app.include_router(session_routes(tokens))
-    app.include_router(new_run_pages())
+    app.include_router(people_pages(journal))
+    app.include_router(new_run_pages(journal))
+    app.include_router(label_pages(journal))
     app.include_router(task_pages(journal))
-    app.include_router(task_list_pages(journal, service.storage))
     app.include_router(guideline_pages(journal))
     app.include_router(display_parts(journal))
+    app.include_router(task_list_pages(journal, service.storage))
     app.include_router(run_pages(service, control, RunViews(service, journal), journal))
     app.add_middleware(AuthMiddleware, tokens=tokens, limits=service.limits)
     app.add_middleware(SecurityHeaders)
+    app.state.runs = control
     return app
 
 
@@ -169,7 +176,10 @@ class Api:
         """
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_api(self._service, self._selector, self._model)
+        app = create_api(self._service, self._selector, self._model)
+        if self._service.resume_runs:
+            app.state.runs.keep_going()
+        return app
 
 
 def _deploy_selector(service: ServiceConfig) -> serve.Application:

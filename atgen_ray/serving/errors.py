@@ -22,7 +22,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atgen_ray.annotation.human.task_store import TaskConflictError, TaskUnknownError
 from atgen_ray.core.errors import (
-    NobodyDrivesError,
     PoolExhausted,
     RunBusyError,
     StorageFullError,
@@ -92,7 +91,6 @@ MEANINGS: dict[type[BaseException], Callable[[Any], tuple[int, str]]] = {
     StorageFullError: lambda error: (507, str(error)),
     StorageUnavailableError: lambda error: (503, str(error)),
     RunBusyError: lambda error: (409, str(error)),
-    NobodyDrivesError: lambda error: (409, str(error)),
     TaskUnknownError: lambda error: (404, str(error)),
     TaskConflictError: lambda error: (409, str(error)),
     UserError: lambda error: (400, str(error)),

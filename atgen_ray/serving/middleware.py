@@ -34,13 +34,14 @@ from atgen_ray.serving.security.body_limits import (
     slow_body_error,
 )
 from atgen_ray.serving.security.concurrency import ConcurrencyLimit
+from atgen_ray.serving.security.invites import PATH as INVITE
 from atgen_ray.serving.security.sessions import CSRF_HEADER, SIGN_IN, is_own_write, read_cookie
 from atgen_ray.serving.security.tokens import Caller, Tokens
 from atgen_ray.serving.uploads import UPLOADS
 
 PUBLIC = frozenset({"/healthz", "/readyz"})
 EVENTS = re.compile(r"/api/v1/runs/[^/]+/events")
-SIGN_IN_BYTES = 8_192  # a token and a path
+SIGN_IN_BYTES = 8_192  # a token and a path, or the key of an invitation and a name
 CLIENT_CLOSED = 499  # nginx's status for a caller that left before the answer began
 access_log = logging.getLogger("atgen_ray.access")
 
@@ -99,7 +100,7 @@ class AuthMiddleware:
         path = scope["path"]
         if path in PUBLIC or path.startswith(STATIC):  # these routes read no body
             await self._app(scope, receive, send)
-        elif path == SIGN_IN:
+        elif path in (SIGN_IN, INVITE):  # who comes has no token yet
             await self._sign_in(scope, receive, send)
         else:
             with self._checks.take():

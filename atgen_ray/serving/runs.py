@@ -8,6 +8,7 @@ import asyncio
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -39,13 +40,23 @@ from atgen_ray.ray_runtime.placement import describe_waiting
 from atgen_ray.ray_runtime.session import start_ray
 from atgen_ray.reporting.page import render_page
 from atgen_ray.reporting.publish import view_run
-from atgen_ray.runs.driver import enter_run, find_activity, has_controller, start_controller
+from atgen_ray.runs.driver import (
+    enter_run,
+    find_activity,
+    has_controller,
+    start_controller,
+    stop_controller,
+)
 from atgen_ray.runs.estimate import plan_within_ray
 from atgen_ray.runs.queries import ask_to_stop, describe_run, summarize_runs, write_labels
 from atgen_ray.serving.errors import ApiError
+from atgen_ray.serving.resumption import Resumption
+from atgen_ray.serving.scores import Scores
 from atgen_ray.serving.security.restrictions import check_hosts, check_location, restrict_config
+from atgen_ray.serving.security.tokens import Caller
 from atgen_ray.serving.uploads import upload_folder
-from atgen_ray.store.journal import Event, Journal
+from atgen_ray.store.housekeeping import remove_run, set_archived, set_served, set_title
+from atgen_ray.store.journal import INTERRUPTED, Event, Journal
 
 OVER = ("finished", "stopped", "failed")
 POLL_SECONDS = 0.5
@@ -60,6 +71,18 @@ class RunManager:
     def __init__(self, service: ServiceConfig, journal: Journal) -> None:
         self._service = service
         self._journal = journal
+        self._scores = Scores(service.storage, journal)
+
+    def keep_going(self) -> threading.Event:
+        """Go on, in a thread of this process, with runs of the service whose controller died; the
+        event that is returned ends it.
+        """
+        stop = threading.Event()
+        resumption = Resumption(self._journal, self.resume, has_controller)
+        threading.Thread(
+            target=resumption.watch, args=(stop,), name="resumption", daemon=True
+        ).start()
+        return stop
 
     def start(self, tree: dict[str, Any], author: str | None = None) -> str:
         """Start or resume the run that `tree` describes, in an actor that outlives its caller;
@@ -73,7 +96,8 @@ class RunManager:
         """
         config = self._restrict(parse_config(self._add_storage(tree)))
         start_ray()
-        if not self._journal.has_live_controller(config.name):
+        driven = self._journal.has_live_controller(config.name)
+        if not driven:
             raise_problems(find_problems(config, cluster=True) + find_cluster_problems(config))
         try:
             config = enter_run(config, self._journal, author)
@@ -81,6 +105,8 @@ class RunManager:
             raise
         except UserError as error:
             raise ApiError(409, str(error)) from None
+        if not driven:
+            set_served(self._journal, config.name, True)
         start_controller(config)
         return config.name
 
@@ -137,7 +163,10 @@ class RunManager:
         tree = dict(self._find(name).config)
         config = parse_config(tree | {"database_url": self._service.database_url})
         start_ray()
-        start_controller(self._restrict(config))
+        config = self._restrict(config)
+        if not self._journal.has_live_controller(name):
+            set_served(self._journal, name, True)
+        start_controller(config)
 
     def check(self) -> None:
         """Check that the journal answers and has the tables of this version; the cost does not
@@ -148,19 +177,61 @@ class RunManager:
         """
         self._journal.database.check()
 
-    def list(self) -> list[dict[str, Any]]:
-        """Return the rows of `atgen-ray runs list`."""
-        return summarize_runs(self._journal)
+    def list(self, caller: Caller | None = None) -> list[dict[str, Any]]:
+        """Return the rows of `atgen-ray runs list` with the `metric` that steers each run and its
+        last `score`; for a `caller` only those of runs that the caller may see. An annotator gets
+        no dollars.
+        """
+        rows = [
+            row | self._scores.find(row["name"], row["updated"])
+            for row in summarize_runs(self._journal)
+            if caller is None or caller.may_see(row["name"])
+        ]
+        if caller is not None and caller.role != "admin":
+            rows = [row | {"dollars": None} for row in rows]
+        return rows
 
-    def show(self, name: str) -> dict[str, Any]:
-        """Return what `atgen-ray runs show --json` prints."""
+    def show(self, name: str, caller: Caller | None = None) -> dict[str, Any]:
+        """Return what `atgen-ray runs show --json` prints. An annotator gets no dollars, no
+        settings, and no texts of steps.
+        """
         self._find(name)
-        return describe_run(self._journal, self._service.storage, name)
+        view = describe_run(self._journal, self._service.storage, name)
+        return hide_from_annotators(view) if caller and caller.role != "admin" else view
 
     def stop(self, name: str) -> str:
-        """Ask the run's controller to stop; return a sentence that says what will happen."""
+        """Ask the run's controller to stop, or end a run that has none at once; return a sentence
+        that says what will happen.
+        """
         self._find(name)
+        if not self._journal.has_live_controller(name):
+            stop_controller(name)  # one that has not got its lease yet
         return ask_to_stop(self._journal, name)
+
+    def rename(self, name: str, title: str | None) -> None:
+        """Give the run a title, or take it away; its name stays."""
+        self._find(name)
+        set_title(self._journal, name, title)
+
+    def archive(self, name: str, archived: bool) -> None:
+        """Leave the run out of the list, or show it there again."""
+        self._find(name)
+        set_archived(self._journal, name, archived)
+
+    def remove(self, name: str, confirmation: str) -> None:
+        """Remove the run for ever, with its labels, its folder and its adapters.
+
+        Raises:
+            ApiError: 409, `confirmation` is not the name, or a controller drives the run.
+        """
+        self._find(name)
+        if confirmation != name:
+            raise ApiError(
+                409, f"confirm is {confirmation[:80]!r}, expected the name of the run, {name!r}"
+            )
+        if has_controller(name):
+            raise ApiError(409, f"run '{name}' goes on; expected one that was stopped or has ended")
+        remove_run(self._journal, self._service.storage, name)
 
     def retry(self, name: str, only: str | None) -> str:
         """Open what ended without a label, so that it is asked again, and continue the run; return
@@ -190,17 +261,20 @@ class RunManager:
             self._find(name)
         return render_page([view_run(name, self._journal, self._service.storage) for name in names])
 
-    def events(self, name: str, after: int) -> AsyncGenerator[str, None]:
-        """Return the run's events after number `after` as server-sent events until the run is over,
-        and then one called `end`.
+    def events(
+        self, name: str, after: int, caller: Caller | None = None
+    ) -> AsyncGenerator[str, None]:
+        """Return the run's events after number `after` as server-sent events until the run is over
+        or its controller is gone, and then one called `end`. An annotator gets no payloads, which
+        hold settings, dollars and texts.
 
         Between them events called `activity`, which have no number, describe the step under way:
         round, step, done, total, started, and the resources that Ray waits for, if any.
         """
         self._find(name)
-        return self._stream(name, after)
+        return self._stream(name, after, bare=caller is not None and caller.role != "admin")
 
-    async def _stream(self, name: str, after: int) -> AsyncGenerator[str, None]:
+    async def _stream(self, name: str, after: int, bare: bool) -> AsyncGenerator[str, None]:
         sent = time.monotonic()
         activity = None
         while True:
@@ -208,8 +282,9 @@ class RunManager:
             for event in events:
                 after = event.sequence
                 sent = time.monotonic()
-                yield f"id: {after}\nevent: {event.kind}\ndata: {encode_json(asdict(event))}\n\n"
-            if status in OVER and not await run_in_threadpool(self._goes_on, name):
+                told = asdict(event) | ({"payload": {}} if bare else {})
+                yield f"id: {after}\nevent: {event.kind}\ndata: {encode_json(told)}\n\n"
+            if status in (*OVER, INTERRUPTED) and not await run_in_threadpool(self._goes_on, name):
                 yield f"event: end\ndata: {encode_json({'status': status})}\n\n"
                 return
             now = await run_in_threadpool(find_activity, name)
@@ -230,7 +305,7 @@ class RunManager:
 
     def _look(self, name: str, after: int) -> tuple[str, Sequence[Event]]:
         # The status is read before the events, so that those of an ended run are complete.
-        status = self._journal.run(name).status
+        status = self._journal.describe_status(self._journal.run(name))
         return status, self._journal.events(name, after)
 
     def _find(self, name: str) -> Any:
@@ -276,6 +351,24 @@ class RunManager:
         if config.embedding.model != self._service.embedding.model:
             check_location(config.embedding.model, roots, "embedding.model")
         return config.model_copy(update={"data": data.model_copy(update=moved)})
+
+
+HIDDEN = ("dollars", "inherited_dollars")  # of a round
+
+
+def hide_from_annotators(view: dict[str, Any]) -> dict[str, Any]:
+    """Return a run as of `describe_run` without money, settings, messages and dead letters."""
+    metrics = [
+        {key: value for key, value in row.items() if key not in HIDDEN} for row in view["metrics"]
+    ]
+    hidden: dict[str, Any] = {
+        "dollars": None,
+        "message": "",
+        "annotation": {},
+        "changes": [],
+        "dead_letters": [],
+    }
+    return view | hidden | {"metrics": metrics}
 
 
 async def _await_plan(planned: Any, gone: Callable[[], Awaitable[bool]]) -> dict[str, Any]:

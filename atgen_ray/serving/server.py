@@ -19,6 +19,7 @@ from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.private_api import deploy_in_background
 from atgen_ray.ray_runtime.session import has_open_ports, ray_session
 from atgen_ray.runs.driver import stop_on_signal
+from atgen_ray.serving.security.invites import Invites
 from atgen_ray.serving.security.tokens import Tokens, check_address
 from atgen_ray.store.journal import open_journal
 
@@ -33,6 +34,13 @@ def open_tokens(storage: str, database_url: Any = None) -> Iterator[Tokens]:
     """Open the tokens of a storage's journal for the block."""
     with closing(open_journal(storage, database_url or database_url_from_environment())) as journal:
         yield Tokens(journal.database)
+
+
+@contextmanager
+def open_invites(storage: str, database_url: Any = None) -> Iterator[Invites]:
+    """Open the invitations of a storage's journal for the block."""
+    with closing(open_journal(storage, database_url or database_url_from_environment())) as journal:
+        yield Invites(journal.database)
 
 
 def serve_until_interrupted(

@@ -4,6 +4,7 @@ A file appears whole or not at all; nothing of the sender's file name but letter
 ending is kept.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -19,13 +20,17 @@ from fsspec.implementations.local import LocalFileSystem
 
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.data.columns import list_columns
+from atgen_ray.data.csv_layout import HEAD, tell_delimiter
+from atgen_ray.data.json_layout import parse_values, unwrap
+from atgen_ray.data.size_limits import ARRAY, check_encoding
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.store.run_folder import open_storage
 
 UPLOADS = "/api/v1/uploads/"
-ENDINGS = ("csv", "jsonl", "parquet")
+ENDINGS = ("csv", "tsv", "json", "jsonl", "parquet")
 HEAD_BYTES = 1 << 20  # within which the first row must end
 STEM = 40  # characters
+ROWS = 20  # of a JSON file, whose columns are told
 # How OpenAPI describes a body that is a file.
 BINARY = {
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -50,7 +55,8 @@ async def receive_upload(
     stem, _, ending = name.lower().rpartition(".")
     if ending not in ENDINGS:
         raise UserError(
-            f"the file's name is {name[:80]!r}, expected one that ends in .csv, .jsonl or .parquet"
+            f"the file's name is {name[:80]!r}, expected one that ends in .csv, .tsv, .json, "
+            f".jsonl or .parquet"
             f"{nearest(ending, ENDINGS)}"
         )
     # The file is checked in a temporary folder: the storage never holds one that is no table.
@@ -84,16 +90,19 @@ def read_columns(path: Path, name: str) -> list[str]:
     try:
         if kind == "parquet":
             columns = list(pq.read_schema(path).names)
+        elif kind == "json":
+            columns = _read_json(path)
         else:
             # Only the beginning is read: the file may be larger than memory.
             with path.open("rb") as file:
-                head = file.read(HEAD_BYTES).decode("utf-8-sig", "replace")
-            columns = _read_head(head, kind)
+                head = file.read(HEAD_BYTES)
+            check_encoding(head, "it")
+            columns = _read_head(head.decode("utf-8-sig", "replace"), kind)
     except RecursionError:
         raise UserError(
             f"{name[:80]!r} is not {kind}: its first row is nested too deeply"
         ) from None
-    except (ValueError, csv.Error, pa.ArrowException) as error:
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{name[:80]!r} is not {kind}: {reason[:200]}") from None
     if not columns:
@@ -101,9 +110,26 @@ def read_columns(path: Path, name: str) -> list[str]:
     return columns
 
 
+def _read_json(path: Path) -> list[str]:
+    """Return the columns of a JSON file, whose rows may be an array, in a wrapper or on lines."""
+    if path.stat().st_size > ARRAY:
+        raise ValueError(f"it has more than {ARRAY >> 20} MB, expected JSON Lines")
+    content = path.read_bytes()
+    check_encoding(content[:4], "it")
+    values = parse_values(content.removeprefix(codecs.BOM_UTF8))
+    if values is None:
+        raise ValueError("expected an array of objects, or an object on every line")
+    rows = unwrap(values)
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("expected objects with columns")
+    return list(dict.fromkeys(name for row in rows[:ROWS] for name in list_columns(row)))
+
+
 def _read_head(head: str, kind: str) -> list[str]:
-    if kind == "csv":
-        return next(csv.reader(io.StringIO(head, newline=""), strict=True), [])
+    if kind in ("csv", "tsv"):
+        delimiter = "\t" if kind == "tsv" else tell_delimiter(head[:HEAD])
+        text = io.StringIO(head, newline="")
+        return next(csv.reader(text, delimiter=delimiter, strict=True), [])
     first = next((line for line in head.splitlines() if line.strip()), "{}")
     row = json.loads(first)
     if not isinstance(row, dict):

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import SecretStr
 
-from atgen_ray.core.errors import RunBusyError, UserError, nearest
+from atgen_ray.core.errors import LeaseLostError, RunBusyError, UserError, nearest
 from atgen_ray.core.names import check_run_name
 from atgen_ray.core.records import Annotation, DeadLetter
 from atgen_ray.store.database import Database
@@ -40,14 +40,11 @@ WARNING = "warning"  # an event: something went wrong that does not keep the run
 INTERRUPTED = "interrupted"  # shown for a run whose controller died while the run was running
 INTERRUPTION = (
     "its controller died; all that it had committed is saved, and the same command goes on from "
-    "there"
+    "there, as does Resume on its page"
 )
-
-
-class LeaseLostError(Exception):
-    """Another controller has taken the run, or the lease was released; the former holder must
-    stop.
-    """
+RESUMED = "resumed"  # an event: a service goes on with a run whose controller died
+UNDER_WAY = ("created", "running")  # statuses that a controller changes when it ends the run
+START_SECONDS = 120.0  # how long a run that was created may wait for its controller
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,9 @@ class RunRecord:
     status: Status
     created: float
     updated: float
+    title: str | None = None
+    archived: float | None = None
+    served: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -325,13 +325,40 @@ class Journal:
             ).one_or_none()
             return held is not None and _has_live_controller(held, self.database.clock(connection))
 
-    def describe_status(self, record: RunRecord | RunTotals) -> str:
-        """Return the run's status; `interrupted` when the status is running but the controller
-        died.
+    def is_asked_to_stop(self, run: str) -> bool:
+        """Return whether the run's controller was asked to stop and has not done so."""
+        query = sa.select(controllers.c.stop_asked).where(controllers.c.run == run)
+        with self.database.reading() as connection:
+            return bool(connection.execute(query).scalar_one_or_none())
+
+    def end_undriven(self, run: str, message: str) -> bool:
+        """End a run that is under way and has no controller, with the status stopped; return
+        whether it did.
         """
-        if record.status == "running" and not self.has_live_controller(record.name):
-            return INTERRUPTED
-        return record.status
+        with self.database.writing() as connection:
+            held = self._lock(connection, run)
+            now = self.database.clock(connection)
+            mine = (runs.c.name == run) & runs.c.status.in_(UNDER_WAY)
+            if _has_live_controller(held, now):
+                return False
+            values = {"status": "stopped", "updated": now}
+            if not connection.execute(sa.update(runs).where(mine).values(values)).rowcount:
+                return False
+            self.enter_event(connection, run, "stopped", payload={"message": message})
+        return True
+
+    def describe_status(self, record: RunRecord | RunTotals) -> str:
+        """Return the run's status; `interrupted` when it is under way by its status, but its
+        controller died or never came.
+        """
+        if record.status not in UNDER_WAY or self.has_live_controller(record.name):
+            return record.status
+        if record.status == "created":
+            changed = record.changed if isinstance(record, RunTotals) else record.updated
+            with self.database.reading() as connection:
+                if self.database.clock(connection) - changed < START_SECONDS:
+                    return record.status
+        return INTERRUPTED
 
     def append(
         self,
@@ -404,6 +431,12 @@ class Journal:
         with self.database.reading() as connection:
             rows = connection.execute(query)
             return [Event(**row) for row in rows.mappings()]
+
+    def last_events(self, connection: sa.Connection, run: str, count: int) -> list[Event]:
+        """Return the last `count` events of the run, the newest first, within a transaction."""
+        query = sa.select(events).where(events.c.run == run)
+        rows = connection.execute(query.order_by(events.c.sequence.desc()).limit(count))
+        return [Event(**row) for row in rows.mappings()]
 
     def steps(self, run: str) -> list[Event]:
         """Return the events that commit a step of the run, in order."""

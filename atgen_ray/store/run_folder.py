@@ -7,19 +7,26 @@ appears whole or not at all.
   once its record under `.published` says that it is complete.
 - A kill at any moment leaves the old content, the new content or nothing; `RunFolder.sweep` removes
   what is left behind.
+- Once a controller has fenced the folder, one without the lease changes nothing in it
+  (`RunFolder.fenced`).
 
 For example `RunFolder("./atgen-runs", "demo").write_json("rounds/001/metrics.json", metrics)`.
 """
 
+import errno
+import hashlib
+import io
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 import pyarrow as pa
@@ -28,7 +35,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from atgen_ray.core.errors import UserError
+from atgen_ray.core.errors import LeaseLostError, UserError
 from atgen_ray.core.names import check_run_name
 from atgen_ray.core.stored import (
     Stored,
@@ -42,8 +49,20 @@ from atgen_ray.core.strict_json import encode_json
 
 STAGING = ".staging"
 PUBLISHED = ".published"
+TRASH = ".trash"  # what the doctor has put away
 GROUP_ROWS = 1 << 14  # rows of a row group of a Parquet file
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
+# What a rename says where a folder, or a file in place of a folder, has the name already.
+TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+MOST_SWAPS = 5  # tries to replace an object that others replace at the same moment
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and SHA-256 of a file that was written."""
+
+    size: int
+    digest: str
 
 
 def open_storage(storage: str) -> tuple[AbstractFileSystem, str]:
@@ -78,6 +97,73 @@ class RunFolder:
         self.fs, root = open_storage(storage)
         self.root = f"{root}/runs/{name}"
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        self._area = ""  # of the staging folder that the writes of a fenced folder go through
+        self._check: Callable[[], object] | None = None  # of a fenced folder: is the lease ours?
+        self._written: dict[str, FileRecord] | None = None  # what was written, if that is kept
+        self._folders: list[str] = []  # the same of `publish`
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Workers get the folder too; the lease stays with the controller.
+        return self.__dict__ | {"_check": None}
+
+    def fenced(self, area: str, check: Callable[[], object]) -> "RunFolder":
+        """Return this folder for the controller that has just acquired the run's lease, and shut
+        out all earlier ones.
+
+        On disk every write and removal is a rename from or to the staging folder of one
+        controller. The staging folders of earlier controllers are moved away here, so that a
+        rename of theirs fails from now on, even one that has been prepared. In an object store a
+        file is replaced only where it is still what it was before the lease was checked.
+
+        Args:
+            area: name of the staging folder, which no other controller has had.
+            check: raises LeaseLostError unless the lease is the newest.
+
+        Raises:
+            LeaseLostError: another controller has the lease.
+        """
+        fenced = copy(self)
+        fenced._area = area
+        fenced._check = check
+        if not self.is_local:
+            check()
+            self.sweep()
+            return fenced
+        with self._explained():
+            staging = Path(self.root, STAGING)
+            Path(staging, area).mkdir(parents=True)
+            # In this order: of two controllers that do this at once, the one without the lease
+            # either sees the other's folder, and then fails the check, or is seen by the other.
+            others = [path for path in staging.iterdir() if path.name != area]
+            check()
+            for other in others:
+                retired = fenced._staging_path()
+                with suppress(FileNotFoundError):
+                    other.rename(retired)
+                    _delete(retired)
+        return fenced
+
+    def below(self, *parts: str) -> "RunFolder":
+        """Return the folder `parts` below this one, to which nobody else writes; it keeps the size
+        and digest of each file that is written through it (`written`).
+        """
+        inner = copy(self)
+        inner.root = "/".join((self.root, *parts))
+        inner._area = ""
+        inner._check = None
+        inner._written = {}
+        inner._folders = []
+        return inner
+
+    @property
+    def written(self) -> Mapping[str, FileRecord]:
+        """Return the files that were written through this folder, if it comes from `below`."""
+        return self._written or {}
+
+    @property
+    def folders(self) -> Sequence[str]:
+        """Return the folders that were published through this folder, if it comes from `below`."""
+        return self._folders
 
     def __repr__(self) -> str:
         return f"RunFolder({self.name!r})"
@@ -101,6 +187,14 @@ class RunFolder:
             except FileNotFoundError:
                 return False
             return self._record(rel) is not None
+
+    def refresh(self, rel: str) -> None:
+        """Have this machine look again whether `rel` is there: a client of NFS remembers for a
+        while that a name was free, and forgets it as the folder is read.
+        """
+        if self.is_local:
+            with suppress(OSError):
+                next(Path(self._target(rel)).parent.iterdir(), None)
 
     def write_table(self, rel: str, table: pa.Table) -> None:
         """Write a Parquet file."""
@@ -202,6 +296,10 @@ class RunFolder:
         """Write UTF-8 text as it is, line ends included."""
         self._write(rel, text.encode())
 
+    def write_bytes(self, rel: str, data: bytes) -> None:
+        """Write bytes as they are."""
+        self._write(rel, data)
+
     def read_text(self, rel: str) -> str:
         """Read UTF-8 text as it is."""
         return self._read(rel).decode()
@@ -218,11 +316,104 @@ class RunFolder:
             with self._explained(), self._staged(target) as staged:
                 staged.mkdir()
                 yield staged
+            self._folders.append(rel)
             return
         with TemporaryDirectory(prefix="atgen-publish-") as folder:
             yield Path(folder)
             with self._explained():
                 self._upload(Path(folder), rel, target)
+        self._folders.append(rel)
+
+    def take_in(self, aside: "RunFolder", rel: str) -> None:
+        """Move the file, or the folder made by `publish`, at `rel` of `aside` to the same name
+        here, in place of what was there; do nothing where it is not in `aside` any more.
+
+        Two controllers may do this at once with the same `aside`.
+        """
+        source = aside._target(rel)
+        target = self._target(rel)
+        with self._explained():
+            if self.is_local:
+                self._rename_in(source, target)
+            elif (record := aside._record(rel)) is not None:
+                if self._record(rel) not in (None, record):
+                    self.remove(rel)
+                files = record["files"]
+                self._copy(
+                    [f"{source}/{file}" for file in files], [f"{target}/{file}" for file in files]
+                )
+                self.fs.pipe_file(self._record_path(rel), encode_json(record).encode())
+            else:
+                self._copy([source], [target])
+
+    def move(self, rel: str, to: str) -> None:
+        """Rename a folder that `publish` did not make, unless `to` is there already or another
+        controller has moved it; in an object store its files are copied.
+        """
+        source = self._target(rel)
+        target = self._target(to)
+        with self._explained(), suppress(FileNotFoundError):
+            if self.is_local:
+                if not Path(target).exists():
+                    self._rename(Path(source), Path(target))
+                return
+            files = self.fs.find(source)
+            self._copy(files, [f"{target}{file[len(source) :]}" for file in files])
+            self._remove_objects(source)
+
+    def discard(self, rel: str, trash: str) -> bool:
+        """Move a file, whose path `list_sizes` gave, below the folder `trash` of the run's folder,
+        and return whether it was there.
+        """
+        source = f"{self.root}/{rel}"
+        target = f"{self.root}/{trash}/{rel}"
+        with self._explained():
+            try:
+                if not self.is_local:
+                    self.fs.copy(source, target)
+                    self.fs.rm_file(source)
+                    return True
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                self._rename(Path(source), Path(target))
+            except FileNotFoundError:
+                return False
+            with suppress(OSError):  # a folder that is empty now; it would look like an output
+                for parent in Path(rel).parents:
+                    Path(self.root, parent).rmdir()
+        return True
+
+    def keep(self, rel: str, trash: str) -> bool:
+        """Copy a file below the folder `trash` of the run's folder, and return whether it is
+        there.
+        """
+        target = f"{self.root}/{trash}/{rel}"
+        with self._explained():
+            if not self.exists(rel):
+                return False
+            if self.is_local:
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+            self.fs.copy(self._target(rel), target)
+        return True
+
+    def list_sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every file of the folder by its path, those whose names
+        begin with a point included.
+        """
+        with self._explained():
+            if self.is_local:
+                return dict(_scan(self.root))
+            found = self.fs.find(self.root, detail=True)
+        start = len(self.root) + 1
+        return {
+            path[start:]: int(info["size"])
+            for path, info in found.items()
+            if not path.endswith("/")  # an empty object that stands for a folder
+        }
+
+    def digest(self, rel: str) -> str:
+        """Return the SHA-256 of a file, which is read as a whole."""
+        with self._explained(), self.fs.open(self._target(rel), "rb") as file:
+            return _digest(file)
 
     def refer(self, rel: str) -> Stored:
         """Return a reference to the present version of `rel`, which other nodes can follow.
@@ -284,6 +475,12 @@ class RunFolder:
                 self._retire(target)
                 _sync(Path(target).parent)
 
+    def remove_all(self) -> None:
+        """Remove the whole folder of the run; do nothing when it is not there."""
+        with self._explained():
+            if self.fs.exists(self.root):
+                self.fs.rm(self.root, recursive=True)
+
     def sweep(self) -> None:
         """Remove what killed writes left behind.
 
@@ -323,8 +520,41 @@ class RunFolder:
             if self.is_local:
                 with self._staged(target) as staged:
                     staged.write_bytes(data)
-            else:
+                return
+            self._note(rel, io.BytesIO(data), len(data))
+            if self._check is None or "s3" not in self.fs.protocol:
+                if self._check is not None:
+                    self._check()
                 self.fs.pipe_file(target, data)
+                return
+            for left in reversed(range(MOST_SWAPS)):
+                if self._swap(target, data, self._check, left):
+                    return
+
+    def _swap(self, target: str, data: bytes, check: Callable[[], object], left: int) -> bool:
+        """Replace an object by `data` if nobody else does so meanwhile, and return whether it is
+        replaced. With no tries `left`, raise what the store said.
+        """
+        # The object is looked at before the lease: if another controller has written since the
+        # lease was checked, the object is not the one seen here.
+        try:
+            condition = {"IfMatch": self.fs.info(target)["ETag"]}
+        except FileNotFoundError:
+            condition = {"IfNoneMatch": "*"}
+        check()
+        try:
+            self.fs.pipe_file(target, data, **condition)
+        except OSError as error:
+            if error.errno not in (None, errno.EINVAL, errno.ENOENT):
+                raise
+            # The store may have done it, and its answer was lost.
+            with suppress(FileNotFoundError):
+                if self.fs.cat_file(target) == data:
+                    return True
+            if not left:
+                raise
+            return False
+        return True
 
     @contextmanager
     def _whole_file(self, rel: str) -> Iterator[Path]:
@@ -336,8 +566,10 @@ class RunFolder:
                     yield staged
                 return
             with TemporaryDirectory(prefix="atgen-write-") as folder:
-                yield Path(folder, "table")
-                self.fs.put_file(str(Path(folder, "table")), target)
+                table = Path(folder, "table")
+                yield table
+                self._note_file(rel, table)
+                self.fs.put_file(str(table), target)
 
     @contextmanager
     def _parquet(self, rel: str) -> Iterator[pq.ParquetFile]:
@@ -361,27 +593,98 @@ class RunFolder:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         try:
             yield staged
+            self._note_tree(target, staged)
             for path in [staged, *staged.rglob("*")]:
                 _sync(path)
             if Path(target).is_dir() or (staged.is_dir() and Path(target).exists()):
                 self._retire(target)  # rename replaces a file by a file only
-            staged.rename(target)
-            parents = [*Path(target).parents]  # they may be new too, up to the storage root
-            for folder in parents[: parents.index(Path(self.root).parents[1]) + 1]:
-                _sync(folder)
+            self._rename(staged, Path(target))
+            self._sync_parents(target)
+        except FileNotFoundError:
+            self._require_staging()
+            raise
         finally:
             _delete(staged)
 
     def _staging_path(self) -> Path:
-        path = Path(self.root, STAGING, uuid4().hex)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = Path(self.root, STAGING, self._area, uuid4().hex)
+        if not self._area:  # else it is made once: a controller without the lease has none
+            path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def _require_staging(self) -> None:
+        """Raise LeaseLostError if another controller has fenced the folder."""
+        if self._area and not Path(self.root, STAGING, self._area).exists():
+            raise LeaseLostError(f"the storage of run '{self.name}' is another controller's now")
 
     def _retire(self, target: str) -> None:
         """Move a whole folder or file to the staging folder in one step, then delete it."""
         retired = self._staging_path()
-        Path(target).rename(retired)
+        try:
+            self._rename(Path(target), retired)
+        except FileNotFoundError:
+            self._require_staging()
+            raise
         _delete(retired)
+
+    def _rename(self, source: Path, target: Path) -> None:
+        """Rename a file or folder. NFS may say that it is not there although the rename was done,
+        where the server's answer was lost.
+        """
+        known = source.lstat()
+        try:
+            source.rename(target)
+        except FileNotFoundError:
+            if not (target.exists() and os.path.samestat(known, target.lstat())):
+                raise
+
+    def _rename_in(self, source: str, target: str) -> None:
+        """Rename what a step has made, unless another controller has."""
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            try:
+                Path(source).rename(target)
+            except OSError as error:
+                if error.errno not in TAKEN:
+                    raise
+                # No step that the journal names: an older version, or the time before an older
+                # journal was restored, has left it.
+                self._retire(target)
+                Path(source).rename(target)
+        except FileNotFoundError:
+            self._require_staging()
+            return
+        self._sync_parents(target)
+
+    def _sync_parents(self, target: str) -> None:
+        """Flush the folders above `target`, which may be new too, up to the storage root."""
+        parents = [*Path(target).parents]
+        for folder in parents[: parents.index(Path(self.root).parents[1]) + 1]:
+            _sync(folder)
+
+    def _note_tree(self, target: str, staged: Path) -> None:
+        """Keep size and digest of what was written for `target`, a file or a folder."""
+        rel = target[len(self.root) + 1 :]
+        if staged.is_file():
+            self._note_file(rel, staged)
+        elif self._written is not None:
+            for path in sorted(staged.rglob("*")):
+                if path.is_file():
+                    self._note_file(f"{rel}/{path.relative_to(staged).as_posix()}", path)
+
+    def _note_file(self, rel: str, path: Path) -> None:
+        if self._written is not None:
+            with path.open("rb") as file:
+                self._note(rel, file, path.stat().st_size)
+
+    def _note(self, rel: str, content: IO[bytes], size: int) -> None:
+        if self._written is not None:
+            self._written[rel] = FileRecord(size, _digest(content))
+
+    def _copy(self, sources: Sequence[str], targets: Sequence[str]) -> None:
+        """Copy objects within the store, unless another controller has moved them."""
+        with suppress(FileNotFoundError):
+            self.fs.copy([*sources], [*targets])
 
     def _record_path(self, rel: str) -> str:
         return f"{self.root}/{PUBLISHED}/{rel}.json"
@@ -401,6 +704,8 @@ class RunFolder:
         files = sorted(
             path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
         )
+        for file in files:
+            self._note_file(f"{rel}/{file}", folder / file)
         record = {"version": uuid4().hex, "files": files, "complete": False}
         # The incomplete record hides the old content at once, and lets `sweep` find the new files
         # if this process dies before the second record.
@@ -422,6 +727,27 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _digest(content: IO[bytes]) -> str:
+    """Return the SHA-256 of what a file has from its present position on."""
+    found = hashlib.sha256()
+    while piece := content.read(1 << 20):
+        found.update(piece)
+    return found.hexdigest()
+
+
+def _scan(root: str) -> Iterator[tuple[str, int]]:
+    """Yield the path of every file below `root`, relative to it, with its size."""
+    waiting = [""]
+    while waiting:
+        at = waiting.pop()
+        with suppress(FileNotFoundError), os.scandir(f"{root}/{at}") as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{at}{entry.name}/")
+                elif entry.is_file(follow_symlinks=False):
+                    yield f"{at}{entry.name}", entry.stat(follow_symlinks=False).st_size
 
 
 def _delete(path: Path) -> None:

@@ -14,6 +14,9 @@ runs = sa.Table(
     sa.Column("status", sa.String, nullable=False),
     sa.Column("created", sa.Double, nullable=False),  # seconds since 1970, as all times here
     sa.Column("updated", sa.Double, nullable=False),
+    sa.Column("title", sa.String),  # shown in place of the name; null: the name
+    sa.Column("archived", sa.Double),  # since when lists leave it out; null: they do not
+    sa.Column("served", sa.Boolean),  # whether a service started it last, and resumes it
 )
 
 # One row a run from its creation on: the row to lock for every write of the run.
@@ -185,6 +188,8 @@ tasks = sa.Table(
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("rank", sa.Integer, nullable=False),
     sa.Column("wanted", sa.Integer, nullable=False),  # answers by different people
+    sa.Column("most", sa.Integer),  # so many where they disagree; null: as many as are wanted
+    sa.Column("price", sa.BigInteger),  # of an answer, billionths of a dollar; null: see the ledger
     # open, disputed, answered or dropped; the run sets taken (label) and buried (dead letter).
     sa.Column("state", sa.String, nullable=False),
     sa.Column("input", sa.JSON, nullable=False),
@@ -344,6 +349,25 @@ tokens = sa.Table(
     sa.Column("expires", sa.Double),  # null: never
     sa.Column("runs", sa.JSON),  # names of the runs that it may see; null: all
     sa.Column("member_of", sa.JSON),  # names of the groups of its person; null: none
+    sa.Column("used", sa.Double),  # when it was last shown, to some minutes; null: never
+)
+
+# Links with which people make tokens of their own.
+invites = sa.Table(
+    "invites",
+    TABLES,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False),  # of the link's secret
+    sa.Column("role", sa.String, nullable=False),  # as the columns of `tokens` of these names
+    sa.Column("runs", sa.JSON),
+    sa.Column("member_of", sa.JSON),
+    sa.Column("person", sa.String),  # for whom alone it is; null: whoever has the link
+    sa.Column("uses", sa.Integer, nullable=False),
+    sa.Column("max_uses", sa.Integer, nullable=False),
+    sa.Column("expires", sa.Double, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("author", sa.String, nullable=False),
+    sa.Column("revoked", sa.Boolean, nullable=False),
 )
 
 # The task list.

@@ -19,6 +19,7 @@ from atgen_ray.store.tables import annotations, events, ledger, runs, totals
 
 KEY = ("run", "round", "annotator")
 COUNTED = ("labels", "entries", "paid", "held", "outside", "unledgered", "inherited")
+SMALLEST = 1e-6  # dollars of labels outside the ledger that may be lost in rounding
 PIECE = 10_000  # ids in one statement: databases limit the number of parameters
 
 
@@ -36,6 +37,19 @@ class RunTotals:
     labels: int
     dollars: float
     changed: float
+    title: str | None = None
+    archived: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A total that is not the sum of what is there."""
+
+    round: int
+    annotator: str
+    column: str
+    kept: float
+    counted: float
 
 
 @dataclass(frozen=True)
@@ -145,6 +159,8 @@ def list_totals(connection: sa.Connection, run: str | None = None) -> list[RunTo
         runs.c.name,
         runs.c.status,
         runs.c.updated,
+        runs.c.title,
+        runs.c.archived,
         counted.c.labels,
         counted.c.paid,
         counted.c.unledgered,
@@ -179,6 +195,65 @@ def find_held(connection: sa.Connection, run: str, keys: Sequence[str]) -> dict[
     return found
 
 
+def find_differences(connection: sa.Connection, run: str) -> list[Difference]:
+    """Return where the totals of a run are not the sums over its labels and its ledger."""
+    kept = {
+        (row.round, row.annotator): row._mapping
+        for row in connection.execute(sa.select(totals).where(totals.c.run == run))
+    }
+    counted = _count(connection, run)
+    found = []
+    for key in sorted(kept.keys() | counted.keys()):
+        round, annotator = key
+        for column in COUNTED:
+            before = kept[key][column] if key in kept else 0
+            now = counted[key][column] if key in counted else 0
+            if abs(before - now) > (SMALLEST if column == "unledgered" else 0):
+                found.append(Difference(round, annotator, column, float(before), float(now)))
+    return found
+
+
+def recount(connection: sa.Connection, run: str) -> None:
+    """Replace the totals of a run by the sums over its labels and its ledger, under its lock."""
+    rows = [
+        dict(zip(KEY, (run, *key), strict=True)) | amounts
+        for key, amounts in _count(connection, run).items()
+    ]
+    connection.execute(sa.delete(totals).where(totals.c.run == run))
+    if rows:
+        connection.execute(sa.insert(totals), rows)
+
+
+def _count(connection: sa.Connection, run: str) -> dict[tuple[int, str], dict[str, Any]]:
+    """Return the sums over the labels and the ledger of a run, by round and annotator."""
+    found = defaultdict[tuple[int, str], dict[str, Any]](lambda: dict.fromkeys(COUNTED, 0))
+    labels = sa.select(annotations.c.round, annotations.c.annotator, sa.func.count())
+    group = (annotations.c.round, annotations.c.annotator)
+    for *key, count in connection.execute(labels.where(annotations.c.run == run).group_by(*group)):
+        found[*key]["labels"] = count
+    waiting = sa.case((ledger.c.paid.is_(None), ledger.c.held), else_=0)
+    entries = sa.select(
+        ledger.c.round,
+        ledger.c.annotator,
+        sa.func.count(),
+        sa.func.sum(ledger.c.paid),
+        sa.func.sum(waiting),
+        sa.func.sum(ledger.c.inherited),
+    )
+    group = (ledger.c.round, ledger.c.annotator)
+    for *key, count, paid, held, inherited in connection.execute(
+        entries.where(ledger.c.run == run).group_by(*group)
+    ):
+        found[*key]["entries"] = count
+        found[*key]["paid"] = int(paid or 0)
+        found[*key]["held"] = int(held or 0)
+        found[*key]["inherited"] = int(inherited or 0)
+    for round, annotator, dollars in connection.execute(_select_outside(run, sa.true())):
+        found[round, annotator]["outside"] += 1
+        found[round, annotator]["unledgered"] += dollars
+    return found
+
+
 def _read(row: sa.Row[*tuple[Any, ...]]) -> RunTotals:
     return RunTotals(
         name=row.name,
@@ -187,6 +262,8 @@ def _read(row: sa.Row[*tuple[Any, ...]]) -> RunTotals:
         labels=int(row.labels or 0),
         dollars=0 if row.paid is None else int(row.paid) / NANO + row.unledgered,
         changed=max(row.updated, row.last_event or 0.0),
+        title=row.title,
+        archived=row.archived,
     )
 
 
@@ -222,12 +299,7 @@ def _count_outside(
     connection: sa.Connection, run: str, which: sa.ColumnElement[bool], sign: int
 ) -> None:
     """Add `sign` times the labels `which` the ledger does not hold to what is outside it."""
-    entered = sa.select(ledger.c.key).where(
-        (ledger.c.run == annotations.c.run) & (ledger.c.example_id == annotations.c.example_id)
-    )
-    outside = sa.select(annotations.c.round, annotations.c.annotator, annotations.c.dollars).where(
-        (annotations.c.run == run) & which & ~entered.exists()
-    )
+    outside = _select_outside(run, which)
     # Summed here: to group them, SQLite would read all labels by their round.
     counts: Counter[tuple[int, str]] = Counter()
     prices: dict[tuple[int, str], float] = defaultdict(float)
@@ -236,6 +308,16 @@ def _count_outside(
         prices[round, annotator] += dollars
     for key, count in counts.items():
         _add(connection, run, *key, outside=sign * count, unledgered=sign * prices[key])
+
+
+def _select_outside(run: str, which: sa.ColumnElement[bool]) -> sa.Select[int, str, float]:
+    """Select round, annotator and dollars of those labels `which` the ledger does not hold."""
+    entered = sa.select(ledger.c.key).where(
+        (ledger.c.run == annotations.c.run) & (ledger.c.example_id == annotations.c.example_id)
+    )
+    return sa.select(annotations.c.round, annotations.c.annotator, annotations.c.dollars).where(
+        (annotations.c.run == run) & which & ~entered.exists()
+    )
 
 
 def _pieces(items: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -55,7 +55,7 @@ def test_labels_come_from_files(desk: HumanDesk, tmp_path: Path, ending: str) ->
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("x.xlsx", "", "expected one that ends in .jsonl, .csv or .parquet"),
+        ("x.xlsx", "", "expected one that ends in .jsonl, .json, .csv, .tsv or"),
         ("x.jsonl", "[1]\n", "row 1, expected texts under the names text, and id or input"),
         ("x.jsonl", '{"id": "e00", "text": 3}\n', "row 1, expected texts under the names"),
         ("x.jsonl", "{", "which cannot be read"),

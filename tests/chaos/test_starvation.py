@@ -17,7 +17,7 @@ from s3fs import S3FileSystem
 from starlette.testclient import TestClient
 
 from atgen_ray.config import LimitsConfig, ServiceConfig
-from atgen_ray.core.errors import RunBusyError, StorageUnavailableError
+from atgen_ray.core.errors import LeaseLostError, RunBusyError, StorageUnavailableError
 from atgen_ray.core.records import Annotation
 from atgen_ray.serving.middleware import AuthMiddleware
 from atgen_ray.serving.routes.runs import run_routes
@@ -25,7 +25,7 @@ from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store import database
 from atgen_ray.store.database import Database
-from atgen_ray.store.journal import Journal, LeaseLostError
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 

@@ -67,8 +67,9 @@ DECIDED = {
         "type",
     ),
     "HumanAnnotatorConfig": (
-        "price_per_label display lease_minutes skips settle_seconds notice",
-        "type guidelines examples mode overlap adjudicate_below drafts",
+        "price_per_label display agreement adjudicate_below lease_minutes skips settle_seconds "
+        "notice",
+        "type guidelines examples mode overlap overlap_at_most drafts",
     ),
     "OpenAIAnnotatorConfig": (
         "max_output_tokens reasoning_effort thinking_tokens api_key_file price tokenizer concurrency "

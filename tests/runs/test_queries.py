@@ -15,6 +15,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import sqlalchemy as sa
 from datasets import load_from_disk
 from helpers.command_line import Ended, call
 
@@ -22,6 +23,7 @@ from atgen_ray.core.records import POOL_SCHEMA, Annotation, DeadLetter
 from atgen_ray.store.journal import Journal, Lease, open_journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.tables import runs
 
 TEXTS = {
     "e1": "plain text",
@@ -125,9 +127,11 @@ def test_all_runs_are_listed_the_oldest_first(storage: str) -> None:
     assert [row["name"] for row in rows] == ["sonnets", "haiku"]
     updated = [datetime.fromisoformat(row.pop("updated")) for row in rows]
     assert all(abs((datetime.now(UTC) - at).total_seconds()) < 60 for at in updated)
+    plain = {"title": None, "archived": False}
     assert rows == [
-        {"name": "sonnets", "status": "finished", "round": 2, "labels": 4, "dollars": 0.501},
-        {"name": "haiku", "status": "running", "round": 0, "labels": 0, "dollars": 0},
+        {"name": "sonnets", "status": "finished", "round": 2, "labels": 4, "dollars": 0.501}
+        | plain,
+        {"name": "haiku", "status": "running", "round": 0, "labels": 0, "dollars": 0} | plain,
     ]
     lines = call("runs", "list").out.splitlines()
     assert lines[0].split() == ["name", "status", "round", "labels", "dollars", "updated"]
@@ -202,7 +206,7 @@ def test_stopping_asks_the_controller_there_is(storage: str) -> None:
     lease.release()
     assert (
         call("runs", "stop", "haiku").out
-        == "run 'haiku' has no controller; its status is created\n"
+        == "run 'haiku' had no controller and is stopped now; everything committed is saved\n"
     )
     journal.close()
 
@@ -221,15 +225,37 @@ def test_a_run_whose_controller_was_killed_is_interrupted(storage: str) -> None:
     journal.set_status(lease, "running")
     assert run_in_json("runs", "list")[0]["status"] == "interrupted"
     assert run_in_json("runs", "show", "haiku")["message"].startswith("its controller died")
-    ended = call("runs", "stop", "haiku")
-    assert_mistake(
-        ended,
-        "run 'haiku' is interrupted and driven by nobody, so there is nothing to stop: its "
-        "controller died; all that "
-        "it had committed is saved, and the same command goes on from there",
-    )
-    journal.acquire("haiku", ProcessIdentity("controller-2", pid=os.getpid()), 60)
+    assert "the same command goes on from there" in call("runs", "list").out
+    lease = journal.acquire("haiku", ProcessIdentity("controller-2", pid=os.getpid()), 60)
     assert run_in_json("runs", "list")[0]["status"] == "running"
+    lease.release()
+    journal.close()
+
+
+def test_a_run_without_a_controller_is_stopped_at_once(storage: str) -> None:
+    journal = open_journal(storage)
+    journal.create_run("haiku", {"name": "haiku"}, "")
+    lease = journal.acquire("haiku", ProcessIdentity("controller", host="elsewhere"), 0)
+    journal.set_status(lease, "running")
+    assert (
+        call("runs", "stop", "haiku").out
+        == "run 'haiku' had no controller and is stopped now; everything committed is saved\n"
+    )
+    view = run_in_json("runs", "show", "haiku")
+    assert view["status"] == "stopped"
+    assert view["message"] == "stopped on request while it had no controller"
+    again = call("runs", "stop", "haiku")
+    assert again.out == "run 'haiku' has no controller; its status is stopped\n"
+    journal.close()
+
+
+def test_a_run_whose_controller_never_came_is_interrupted(storage: str) -> None:
+    journal = open_journal(storage)
+    journal.create_run("haiku", {"name": "haiku"}, "")
+    assert run_in_json("runs", "list")[0]["status"] == "created"
+    with journal.database.writing() as connection:
+        connection.execute(sa.update(runs).values(updated=1.0))
+    assert run_in_json("runs", "list")[0]["status"] == "interrupted"
     journal.close()
 
 
@@ -239,7 +265,6 @@ def test_a_run_whose_lease_has_expired_is_interrupted(storage: str) -> None:
     lease = journal.acquire("haiku", ProcessIdentity("controller", host="elsewhere"), 0)
     journal.set_status(lease, "running")
     assert run_in_json("runs", "list")[0]["status"] == "interrupted"
-    assert call("runs", "stop", "haiku").status == 2
     journal.close()
 
 

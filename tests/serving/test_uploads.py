@@ -40,6 +40,13 @@ def parquet() -> bytes:
             ["task", "task.words", "answers"],
         ),
         ("pool.CSV", b"\xef\xbb\xbftext,answer\na,b\n", ["text", "answer"]),
+        ("pool.csv", b"text;answer\na, b;c\n", ["text", "answer"]),
+        ("pool.tsv", b"text\tanswer\n", ["text", "answer"]),
+        (
+            "export.json",
+            b'[{"fields": {"text": "a"}, "responses": {"label": [{"value": "b"}]}}]',
+            ["fields", "fields.text", "responses", "responses.label", "responses.label.value"],
+        ),
         ("pool.parquet", parquet(), ["text", "answer"]),
     ],
 )
@@ -85,8 +92,12 @@ def test_what_is_too_large_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("pool.xlsx", b"", "'pool.xlsx', expected one that ends in .csv, .jsonl or .parquet"),
-        ("pool.jsn", b"", "did you mean 'jsonl'?"),
+        (
+            "pool.xlsx",
+            b"",
+            "'pool.xlsx', expected one that ends in .csv, .tsv, .json, .jsonl or .parquet",
+        ),
+        ("pool.jsn", b"", "did you mean 'json'?"),
         ("pool.parquet", b"PAR1", "'pool.parquet' is not parquet"),
         ("pool.jsonl", b"nonsense", "'pool.jsonl' is not jsonl"),
         (
@@ -96,6 +107,8 @@ def test_what_is_too_large_leaves_nothing(tmp_path: Path) -> None:
         ),
         ("pool.jsonl", b"", "'pool.jsonl' has no columns"),
         ("pool.csv", b'"never closed', "'pool.csv' is not csv"),
+        ("pool.csv", "text\n".encode("utf-16"), "it is UTF-16 or UTF-32, expected UTF-8"),
+        ("pool.json", b"{", "'pool.json' is not json: expected an array of objects"),
     ],
 )
 def test_what_is_no_data_is_refused_with_the_reason(

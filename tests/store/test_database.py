@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from atgen_ray.core.errors import UserError
+from atgen_ray.core.errors import LeaseLostError, UserError
 from atgen_ray.store import database
 from atgen_ray.store.database import Database, parse_url
-from atgen_ray.store.journal import Journal, LeaseLostError
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
 
 SECRET = "s3cr3t-canary"

@@ -20,9 +20,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from atgen_ray.core.errors import RunBusyError
+from atgen_ray.core.errors import LeaseLostError, RunBusyError
 from atgen_ray.core.records import Annotation, DeadLetter
-from atgen_ray.store.journal import Journal, Lease, LeaseLostError
+from atgen_ray.store.journal import Journal, Lease
 from atgen_ray.store.owner import ProcessIdentity
 
 

@@ -213,7 +213,10 @@ def test_tables_may_be_made_anew_while_others_refer_to_them(tmp_path: Path) -> N
     """As SQLite alters a table; the references must hold again at the end."""
     database = Database(f"sqlite:///{tmp_path / 'atgen.db'}")
     with database.writing() as connection:
-        connection.exec_driver_sql("INSERT INTO runs VALUES ('a', '{}', '', 'created', 0, 0)")
+        connection.exec_driver_sql(
+            "INSERT INTO runs (name, config, digest, status, created, updated) "
+            "VALUES ('a', '{}', '', 'created', 0, 0)"
+        )
         connection.exec_driver_sql(
             "INSERT INTO dead_letters VALUES (1, 'a', 'e', 'pool', NULL, '\"\"')"
         )

@@ -297,11 +297,9 @@ def test_an_admin_settles_what_people_disagree_on(people: People) -> None:
         type_label(page, text)
         expect(page.locator("#standing")).to_contain_text("You: 1 submitted")
     page = people.come("root", "admin").open(f"/annotate/{people.desk.run}/disputes")
-    assert page.locator("[data-text]").all_inner_texts() == [
-        "rivers rise",
-        "quite another thing",
-        "draft of e00",
-    ]
+    shown = page.locator("[data-text]").all_inner_texts()
+    assert {*shown[:2]} == {"rivers rise", "quite another thing"}
+    assert shown[2:] == ["draft of e00"]
     assert find_barriers(page) == []
     keep_screenshot(page, "disputes")
     page.get_by_role("button", name="Start from this").nth(1).focus()
@@ -329,7 +327,7 @@ def test_an_admin_finds_what_was_skipped_and_gives_it_back_or_drops_it(people: P
     expect(first).to_contain_text(f"{MARKUP} no")
     assert find_barriers(page) == []
     first.get_by_role("button", name="Give it back").click()
-    expect(first).to_have_count(0)
+    expect(first).to_contain_text("Given back.")
     page.locator("[data-id='e01']").get_by_role("button", name="No label").click()
     expect(page.locator("#none")).to_be_visible()
     assert [task["id"] for task in ann.lease(2)] == ["e00"]

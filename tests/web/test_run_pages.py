@@ -47,6 +47,7 @@ def mistake(page: Page, key: str) -> str:
 def configure(page: Page, service: Service, tiny_model: str, data: Path, name: str) -> None:
     """Fills in the form for a small run on uploaded files."""
     page.goto("/new")
+    page.get_by_text("More settings").click()
     fill(page, "name", name)
     for field, file in (("data-pool", "My Pool.jsonl"), ("data-test", "test.jsonl")):
         upload = page.locator(f"[data-upload='{field}']")
@@ -122,6 +123,7 @@ def test_mistakes_are_told_as_one_types(visit: Callable[..., Visitor]) -> None:
     expect(page.locator("#data-pool")).to_be_focused()
     page = visitor.open("/new?preset=demo")
     assert find_barriers(page) == []
+    page.get_by_text("More settings").click()
     assert page.locator("#selection-count").input_value() == "6"
     fill(page, "selection.count", "many")
     expect(page.locator("#selection-count-mistake")).to_have_text(
@@ -151,7 +153,7 @@ def test_mistakes_are_told_as_one_types(visit: Callable[..., Visitor]) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "told"),
     [
-        ("pool.xlsx", "a", "expected one that ends in .csv, .jsonl or .parquet"),
+        ("pool.xlsx", "a", "expected one that ends in .csv, .tsv, .json, .jsonl or .parquet"),
         ("pool.parquet", "no parquet", "is not parquet"),
         ("pool.jsonl", "[1, 2]\n", "expected an object with columns"),
     ],

@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 PAGES = [
     "/",
     "/new",
+    "/annotate/sort/labels",
     "/runs/sort",
     "/compare?run=sort&run=sort",
     "/parts/runs",
@@ -103,6 +104,7 @@ def test_strangers_are_sent_to_sign_in_and_programs_told_401(service: Service) -
     assert httpx.get(service.url + "/api/v1/runs", headers=HTML).status_code == 401
     for path in (
         "/new",
+        "/annotate/sort/labels",
         "/compare?run=a&run=b",
         "/runs/sort/parts/generations",
         "/runs/sort/parts/selection",

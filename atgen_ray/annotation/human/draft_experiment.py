@@ -1,5 +1,5 @@
-"""What drafts do (`drafts: experiment`): half of the examples, drawn by a hash, are labelled without
-the model's draft, and the answers of both halves are compared.
+"""What drafts do (`drafts: experiment`): half of the examples, drawn by a hash, are labelled
+without the model's draft, and the answers of both halves are compared.
 
 Examples are what is drawn at random, so they are what is resampled: the answers of several people
 to one example count as their mean. Only examples for which there is a draft are compared, seen or
@@ -126,8 +126,8 @@ def measure_drafts(journal: Journal, run: str) -> DraftEffects | None:
 
 
 def compare_halves(answers: Sequence[Answer]) -> DraftEffects:
-    """Return the effects of drafts on `answers`: on the time, on the distance from the draft, on the
-    share of answers that equal it, and on the length.
+    """Return the effects of drafts on `answers`: on the time, on the distance from the draft, on
+    the share of answers that equal it, and on the length.
     """
     halves = {answer.example_id: answer.shown for answer in answers}
     shown = sum(halves.values())

@@ -1,12 +1,19 @@
 """Import of existing labels from a file into a run whose annotator is human."""
 
-from collections.abc import Mapping, Sequence
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from atgen_ray.annotation.human.label_formats import LabelFile, read_label_rows
 from atgen_ray.annotation.human.task_store import (
     IMPORTED,
     TaskConflictError,
@@ -15,112 +22,220 @@ from atgen_ray.annotation.human.task_store import (
     open_task_store,
 )
 from atgen_ray.core.errors import UserError
+from atgen_ray.data.csv_layout import HEAD, tell_delimiter
+from atgen_ray.data.json_layout import parse_values, unwrap
+from atgen_ray.data.size_limits import LONGEST
+from atgen_ray.models.user_template import fill_template
 from atgen_ray.store.existing import open_runs
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import annotations, assignments, tasks
 
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+UNKNOWN = "the pool has no such example"
+SHOWN_ROWS = 5
+SHOWN = 400  # characters of a value that are shown
+
 
 class ImportedLabel(NamedTuple):
-    """A label for the example with that `id`, or else with that `input`, and who made it."""
+    """A label for the example with that `id`, or else with that `input`, and who made it.
+
+    `columns` are what another tool showed: the example is the one whose prompt they make. `place`
+    is that of its row in a file, from 0; None for its place in the list.
+    """
 
     text: str
     id: str | None = None
     input: str | None = None
     annotator: str = IMPORTED
+    seconds: float | None = None
+    columns: Mapping[str, Any] = {}
+    place: int | None = None
+
+
+@dataclass(frozen=True)
+class PoolIndex:
+    """The examples of a pool, to be found by id, by prompt, or by what the prompt is made of."""
+
+    texts: Mapping[str, str]  # user turns by id
+    template: str = "{{ input }}"
+    column: str = "input"  # data.input
+
+    def find(self, label: ImportedLabel) -> str | None:
+        """Return the id of a label's example, or None."""
+        if label.id is not None and label.id in self.texts:
+            return label.id
+        if label.id is not None and label.input is None and not label.columns:
+            return None
+        for prompt in self._list_prompts(label):
+            if (id_ := self._by_text.get(prompt)) is not None:
+                return id_
+        for prompt in self._list_prompts(label):
+            if (id_ := self._by_words.get(" ".join(prompt.split()))) is not None:
+                return id_
+        return None
+
+    @cached_property
+    def _by_text(self) -> dict[str, str]:
+        # Of equal texts the first example counts.
+        return {text: id_ for id_, text in reversed([*self.texts.items()])}
+
+    @cached_property
+    def _by_words(self) -> dict[str, str]:
+        return {" ".join(text.split()): id_ for id_, text in reversed([*self.texts.items()])}
+
+    def _list_prompts(self, label: ImportedLabel) -> Iterable[str]:
+        """Yield what the example's prompt may be: a value as it is, then put in the template."""
+        if label.input is not None:
+            values = [label.input]
+        else:
+            values = [value for value in label.columns.values() if isinstance(value, str)]
+        yield from values
+        named = label.columns.get(self.column.rpartition(".")[2])
+        for value in [named, *values] if isinstance(named, str) else values:
+            try:
+                yield fill_template(self.template, {**label.columns, "input": value})
+            except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError):
+                continue  # the template needs columns that this file has not
+
+
+class _Rehearsed(Exception):
+    """Ends the transaction of a rehearsal, so that nothing of it stays."""
+
+
+@dataclass
+class _Outcome:
+    imported: int = 0
+    known: int = 0
+    refused: list[dict[str, Any]] = field(default_factory=list)
+    unknown: int = 0
+    conflicting: int = 0
+
+    def refuse(self, place: int, reason: str) -> None:
+        self.refused.append({"place": place, "reason": reason})
+        self.unknown += reason == UNKNOWN
+        self.conflicting += reason != UNKNOWN
 
 
 def import_labels(
-    journal: Journal, run: str, texts: Mapping[str, str], labels: Sequence[ImportedLabel]
+    journal: Journal,
+    run: str,
+    texts: Mapping[str, str] | PoolIndex,
+    labels: Sequence[ImportedLabel],
+    rehearse: bool = False,
 ) -> dict[str, Any]:
     """Store labels as the answers of those who made them; nobody is paid for them.
 
     The label of an example that nobody was asked about joins the labelled set with the next labels
-    that the run takes.
+    that the run takes. Several labels of such an example are answers of several people: they are
+    compared as any others, and go to dispute where they differ too much.
 
     Args:
         texts: the user turn of every example of the pool, by id.
+        rehearse: only tell what would happen.
 
     Returns:
         How many were `imported`, how many were there before (`known`), and those `refused`: the
-        place in `labels` from 0, and the reason.
+        place in `labels` from 0, or in their file, and the reason. `unknown` of these are in no
+        pool, and `conflicting` ones are labelled already or have another answer.
 
     Raises:
         TaskUnknownError, TaskConflictError: no such run, or none that people label.
     """
     task_store = open_task_store(journal, run)
-    by_input = {text: id_ for id_, text in texts.items()}
-    imported = 0
-    known = 0
-    refused = []
-    # One transaction for all labels: the run's lock is taken once, and a kill imports none.
-    with journal.run_transaction(run) as connection:
-        now = journal.database.clock(connection)
-        for place, label in enumerate(labels):
-            id_ = label.id if label.id is not None else by_input.get(label.input or "")
-            if id_ is None or id_ not in texts:
-                refused.append({"place": place, "reason": "the pool has no such example"})
-                continue
-            try:
-                if _enter(task_store, connection, label, id_, texts[id_], now):
-                    imported += 1
-                else:
-                    known += 1
-            except TaskConflictError as error:
-                refused.append({"place": place, "reason": str(error)})
-    return {"imported": imported, "known": known, "refused": refused}
+    index = texts if isinstance(texts, PoolIndex) else PoolIndex(texts)
+    outcome = _Outcome()
+    found: dict[str, list[tuple[int, ImportedLabel]]] = defaultdict(list)
+    for at, label in enumerate(labels):
+        place = at if label.place is None else label.place
+        id_ = index.find(label)
+        if id_ is None:
+            outcome.refuse(place, UNKNOWN)
+        else:
+            found[id_].append((place, label))
+    try:
+        # One transaction for all labels: the run's lock is taken once, and a kill imports none.
+        with journal.run_transaction(run) as connection:
+            now = journal.database.clock(connection)
+            for id_, given in found.items():
+                _enter_all(task_store, connection, id_, index.texts[id_], given, now, outcome)
+            if rehearse:
+                raise _Rehearsed
+    except _Rehearsed:
+        pass
+    outcome.refused.sort(key=lambda each: each["place"])
+    return dict(vars(outcome))
 
 
-def _enter(
+def _enter_all(
     task_store: TaskStore,
     connection: sa.Connection,
-    label: ImportedLabel,
     id_: str,
     text: str,
+    given: Sequence[tuple[int, ImportedLabel]],
     now: float,
-) -> bool:
-    """Store one label; return whether it was new."""
+    outcome: _Outcome,
+) -> None:
+    """Store the labels of one example."""
     here = task_store.mine & (tasks.c.example_id == id_)
     task = connection.execute(sa.select(tasks).where(here)).mappings().one_or_none()
-    mine = task_store.assignment(connection, id_, label.annotator)
-    if mine is not None and mine["state"] == "submitted" and mine["text"] == label.text:
-        return False
-    if mine is not None:
-        raise TaskConflictError(f"{label.annotator} works on it, or gave another answer")
-    if task is not None and (
-        is_closed(task) or task["decision"] is not None or task["state"] == "answered"
-    ):
-        raise TaskConflictError("it is labelled already")
-    if task is None and _is_labeled(connection, task_store.run, id_):
-        raise TaskConflictError("it is labelled already")
+    closed = (
+        _is_labeled(connection, task_store.run, id_)
+        if task is None
+        else is_closed(task) or task["decision"] is not None or task["state"] == "answered"
+    )
+    entered: list[dict[str, Any]] = []
+    said: dict[str, str] = {}
+    for place, label in given:
+        before = task and task_store.assignment(connection, id_, label.annotator)
+        same = before and before["state"] == "submitted" and before["text"] == label.text
+        if same or said.get(label.annotator) == label.text:
+            outcome.known += 1
+        elif before or label.annotator in said:
+            outcome.refuse(place, f"{label.annotator} works on it, or gave another answer")
+        elif closed:
+            outcome.refuse(place, "it is labelled already")
+        else:
+            said[label.annotator] = label.text
+            entered.append(
+                {
+                    "run": task_store.run,
+                    "example_id": id_,
+                    "annotator": label.annotator,
+                    "state": "submitted",
+                    "note": IMPORTED,
+                    "text": label.text,
+                    "seconds": label.seconds,
+                    "leased": now,
+                    "until": now,
+                    # The order of the file is the order of the answers.
+                    "answered": now + len(entered) * 1e-6,
+                    "revision": 0,
+                }
+            )
+    if not entered:
+        return
     if task is None:
-        # Round 0: the run did not ask for this label, so no round's tasks include it.
+        # Round 0: the run did not ask for these labels, so no round's tasks include it.
         task_row = {
             "run": task_store.run,
             "example_id": id_,
             "round": 0,
             "rank": 0,
-            "wanted": 1,
+            "wanted": len(entered),
             "input": text,
             "state": "open",
             "changed": now,
         }
         connection.execute(sa.insert(tasks).values(task_row))
-    answer = {
-        "run": task_store.run,
-        "example_id": id_,
-        "annotator": label.annotator,
-        "state": "submitted",
-        "note": IMPORTED,
-        "text": label.text,
-        "leased": now,
-        "until": now,
-        "answered": now,
-        "revision": 0,
-    }
-    connection.execute(sa.insert(assignments).values(answer))
+    else:
+        # All answers of the file count, also more than the run asks for: they cost nothing.
+        wanted = task_store.count_busy(connection, id_, "", now) + len(entered)
+        more = sa.update(tasks).where(here & (tasks.c.wanted < wanted)).values(wanted=wanted)
+        connection.execute(more)
+    connection.execute(sa.insert(assignments), entered)
     task_store.settle(connection, id_, now)
-    return True
+    outcome.imported += len(entered)
 
 
 def _is_labeled(connection: sa.Connection, run: str, id_: str) -> bool:
@@ -132,22 +247,60 @@ def _is_labeled(connection: sa.Connection, run: str, id_: str) -> bool:
 
 
 def import_file(
-    name: str, storage: str, database_url: SecretStr | None, file: Path
+    name: str,
+    storage: str,
+    database_url: SecretStr | None,
+    file: Path,
+    format: str = "auto",
+    mapping: Mapping[str, str] | None = None,
+    rehearse: bool = False,
 ) -> dict[str, Any]:
-    """Import the labels in `file`; see `import_labels`.
+    """Import the labels in `file`; see `import_labels` and `read_label_rows`.
 
     Raises:
         UserError: the run is unknown, has no people or no pool yet, or the file cannot be read as
             labels.
     """
-    labels = read_labels(file, f"FILE is '{file}'")
+    called = f"FILE is '{file}'"
+    found = read_label_rows(read_rows(file, called), called, format, mapping)
     with open_runs(storage, database_url) as journal:
         journal.run(name)
-        return bring_labels(journal, storage, name, labels)
+        done = bring_labels(journal, storage, name, list_labels(found), rehearse)
+    return done | {"format": found.format, "passed": sum(row.passed for row in found.rows)}
+
+
+def describe_file(found: LabelFile) -> dict[str, Any]:
+    """Return how a file was read, for a person who is to confirm it."""
+    people: dict[str, int] = defaultdict(int)
+    for label in list_labels(found):
+        people[label.annotator] += 1
+    return {
+        "format": found.format,
+        "columns": found.columns,
+        "questions": found.questions,
+        "mapping": found.mapping,
+        "rows": [
+            {
+                "input": (row.input or " · ".join(map(str, row.columns.values())))[:SHOWN],
+                "answers": [
+                    {"annotator": answer.annotator or IMPORTED, "text": answer.text[:SHOWN]}
+                    for answer in row.answers
+                ],
+            }
+            for row in found.rows[:SHOWN_ROWS]
+        ],
+        "labels": sum(people.values()),
+        "passed": sum(row.passed for row in found.rows),
+        "people": dict(sorted(people.items(), key=lambda pair: -pair[1])[:20]),
+    }
 
 
 def bring_labels(
-    journal: Journal, storage: str, name: str, labels: Sequence[ImportedLabel]
+    journal: Journal,
+    storage: str,
+    name: str,
+    labels: Sequence[ImportedLabel],
+    rehearse: bool = False,
 ) -> dict[str, Any]:
     """Import `labels` for the examples of the run's pool; see `import_labels`.
 
@@ -162,70 +315,97 @@ def bring_labels(
             f"run '{name}' has not read its pool yet, expected `atgen-ray run` first"
         )
     rows = folder.read_table("pool.parquet", columns=["id", "text"]).to_pylist()
-    return import_labels(journal, name, {row["id"]: row["text"] for row in rows}, labels)
+    config = journal.run(name).config
+    template = (config.get("prompt") or {}).get("template") or "{{ input }}"
+    column = (config.get("data") or {}).get("input") or "input"
+    index = PoolIndex({row["id"]: row["text"] for row in rows}, template, column)
+    return import_labels(journal, name, index, labels, rehearse)
+
+
+def list_labels(found: LabelFile) -> list[ImportedLabel]:
+    """Return the labels of a file, each with the place of its row."""
+    return [
+        ImportedLabel(
+            text=answer.text,
+            id=row.id,
+            input=row.input,
+            annotator=answer.annotator or IMPORTED,
+            seconds=answer.seconds,
+            columns=row.columns,
+            place=place,
+        )
+        for place, row in enumerate(found.rows)
+        for answer in row.answers
+    ]
 
 
 def read_labels(file: Path, called: str) -> list[ImportedLabel]:
-    """Read labels from a `.jsonl`, `.csv` or `.parquet` file: text, and id or input, and annotator
-    where it is known.
+    """Read labels from a file of any format of `label_formats`, as it tells itself.
 
     Raises:
         UserError: it cannot be read, or a row is no label; `called` is how the message begins.
     """
-    return [
-        _read_label(row, f"{called}, row {place}")
-        for place, row in enumerate(_read_rows(file, called), 1)
-    ]
+    return list_labels(read_label_rows(read_rows(file, called), called))
 
 
-def _read_rows(file: Path, called: str) -> list[dict[str, Any]]:
+def read_rows(file: Path, called: str) -> list[Any]:
+    """Return the rows of a file by its ending.
+
+    Raises:
+        UserError: another ending, or a file that cannot be read; `called` is how the message
+            begins.
+    """
     import pyarrow as pa
 
-    readers = {".jsonl": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
+    readers = {
+        ".jsonl": _read_lines,
+        ".json": _read_json,
+        ".csv": _read_csv,
+        ".tsv": _read_csv,
+        ".parquet": _read_parquet,
+    }
     if file.suffix not in readers:
-        raise UserError(f"{called}, expected one that ends in .jsonl, .csv or .parquet")
+        raise UserError(
+            f"{called}, expected one that ends in .jsonl, .json, .csv, .tsv or .parquet"
+        )
     try:
         return readers[file.suffix](file)
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
         raise UserError(
             f"{called}, which cannot be read: {' '.join(str(error).split())[:200]}"
         ) from None
 
 
-def _read_json(file: Path) -> list[dict[str, Any]]:
-    import json
-
+def _read_lines(file: Path) -> list[Any]:
     return [
-        json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()
+        json.loads(line)
+        for line in file.read_text(encoding="utf-8-sig").split("\n")
+        if line.strip()
     ]
 
 
-def _read_csv(file: Path) -> list[dict[str, Any]]:
-    import csv
+def _read_json(file: Path) -> list[Any]:
+    values = parse_values(file.read_text(encoding="utf-8-sig").encode())
+    if values is None:
+        raise ValueError("it is not JSON, expected an array of objects, or an object on every line")
+    return unwrap(values)
 
+
+def _read_csv(file: Path) -> list[Any]:
+    csv.field_size_limit(LONGEST)
     with file.open(encoding="utf-8-sig", newline="") as stream:
-        return [
-            {key: value or None for key, value in row.items()} for row in csv.DictReader(stream)
-        ]
-
-
-def _read_parquet(file: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+        delimiter = "\t" if file.suffix == ".tsv" else tell_delimiter(stream.read(HEAD))
+        stream.seek(0)
+        rows: list[Any] = []
+        for row in csv.DictReader(stream, delimiter=delimiter):
+            if None in row:
+                raise ValueError(f"row {len(rows) + 1} has more fields than the header")
+            rows.append({key: value or None for key, value in row.items()})
     return rows
 
 
-def _read_label(row: Any, called: str) -> ImportedLabel:
-    """Check a row and return its label."""
-    given = dict[str, Any]()
-    if isinstance(row, dict):
-        names = ("text", "id", "input", "annotator")
-        given = {name: row[name] for name in names if row.get(name) is not None}
-    if (
-        not given.get("text")
-        or not (given.keys() & {"id", "input"})
-        or not all(isinstance(value, str) for value in given.values())
-    ):
-        raise UserError(f"{called}, expected texts under the names text, and id or input")
-    return ImportedLabel(**given)
+def _read_parquet(file: Path) -> list[Any]:
+    import pyarrow.parquet as pq
+
+    rows: list[Any] = pq.read_table(file).to_pylist()
+    return rows

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from atgen_ray.store.tables import assignees, assignments, tasks
 
-QUEUE = (tasks.c.priority, tasks.c.round, tasks.c.rank, tasks.c.example_id)
+# Of the queue, as in the index `tasks_by_state`.
+ORDER = (tasks.c.priority, tasks.c.round, tasks.c.rank, tasks.c.example_id)
 _LEASED = assignments.c.state == sa.literal_column("'leased'")  # as in the index `leases`
 
 
@@ -40,7 +41,7 @@ class OpenTasks:
                 query = sa.select(tasks.c.example_id).where(self._is_free(now) & which)
                 if after is not None:
                     query = query.where(_is_behind(after))
-                query = query.order_by(*QUEUE)
+                query = query.order_by(*ORDER)
                 found += connection.execute(query.limit(count - len(found))).scalars()
         return found
 
@@ -112,7 +113,7 @@ class OpenTasks:
         )
         query = sa.select(tasks.c.example_id).join(assignments, joined)
         query = query.where(self.leases & which)
-        query = query.order_by(assignments.c.opened.is_(None), *QUEUE)
+        query = query.order_by(assignments.c.opened.is_(None), *ORDER)
         return list(connection.execute(query.limit(limit)).scalars())
 
     def _list_shares(self, connection: sa.Connection) -> list[sa.ColumnElement[bool]]:
@@ -175,4 +176,4 @@ def is_busy(now: float) -> sa.ColumnElement[bool]:
 
 def _is_behind(task: sa.RowMapping) -> sa.ColumnElement[bool]:
     """Return the condition for tasks behind `task` in the order of the queue."""
-    return sa.tuple_(*QUEUE) > sa.tuple_(*(task[column.name] for column in QUEUE))
+    return sa.tuple_(*ORDER) > sa.tuple_(*(task[column.name] for column in ORDER))

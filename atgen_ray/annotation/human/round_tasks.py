@@ -43,6 +43,7 @@ class TaskRound:
         self._context = context
         self._task_store = TaskStore(context.config.name, config)
         self._overlap = config.overlap
+        self._most = config.most_answers
         self._price = to_nano(config.price_per_label)
         self._settle = config.settle_seconds
 
@@ -51,7 +52,7 @@ class TaskRound:
         their cost; return how many were new.
         """
         context = self._context
-        worst = self._price * self._overlap
+        worst = self._price * self._most
         with context.journal.leased_transaction(context.lease) as connection:
             known = connection.execute(
                 sa.select(tasks.c.example_id).where(self._task_store.mine)
@@ -59,7 +60,7 @@ class TaskRound:
             # An earlier attempt may have published some of them before it was killed.
             present = set(known)
             new = [draft for draft in drafts if draft.id not in present]
-            entries = [Entry(_key(draft.id), draft.id, worst) for draft in new]
+            entries = [Entry(name_entry(draft.id), draft.id, worst) for draft in new]
             count, limit = context.ledger.reserve(connection, context.round, "human", entries)
             now = context.journal.database.clock(connection)
             rows = [
@@ -67,6 +68,8 @@ class TaskRound:
                     "run": self._task_store.run,
                     "round": context.round,
                     "wanted": self._overlap,
+                    "most": self._most,
+                    "price": self._price,
                     "state": "open",
                     "example_id": draft.id,
                     "rank": rank,
@@ -109,7 +112,7 @@ class TaskRound:
         )
         labels = []
         dead = []
-        paid = {}
+        paid = dict[str, int]()
         # Labels, dead letters, their money and the tasks' state are one transaction, so that a
         # kill leaves neither an unpaid label nor a paid task without one.
         with context.journal.leased_transaction(context.lease) as connection:
@@ -120,7 +123,8 @@ class TaskRound:
                 .all()
             )
             answers = self._task_store.answers(connection, [row["example_id"] for row in rows])
-            held = context.ledger.read_held(connection, [_key(row["example_id"]) for row in rows])
+            keys = [name_entry(row["example_id"]) for row in rows if row["price"] is None]
+            held = context.ledger.read_held(connection, keys)
             for row in rows:
                 id_ = row["example_id"]
                 outcome = self._task_store.resolve(connection, row)
@@ -129,9 +133,12 @@ class TaskRound:
                     continue
                 given = [answer for answer in answers[id_] if answer["state"] == "submitted"]
                 # Use the price at publication: a later, higher one could exceed what is reserved.
-                price = held.get(_key(id_), 0) // row["wanted"]
+                price = row["price"]
+                if price is None:  # published by an earlier version, or brought along
+                    price = held.get(name_entry(id_), 0) // row["wanted"]
                 cost = price * sum(answer["note"] != IMPORTED for answer in given)
-                paid[_key(id_)] = cost
+                most = row["most"] or row["wanted"]
+                paid |= _share_cost(id_, cost, price, most, min(most, self._most))
                 if outcome.state == "dropped":
                     dead.append(DeadLetter(id_, "annotation", outcome.reason))
                     continue
@@ -167,5 +174,19 @@ def join_first(label: Annotation, first: Mapping[str, Any]) -> Annotation:
     )
 
 
-def _key(example_id: str) -> str:
-    return f"human-{example_id}"
+def name_entry(example_id: str, answer: int | None = None) -> str:
+    """Return the key in the ledger of a task's answers, or of one `answer` more, by its number,
+    that an admin asked for.
+    """
+    return f"human-{example_id}" if answer is None else f"human-{example_id}/{answer}"
+
+
+def _share_cost(id_: str, cost: int, price: int, most: int, first: int) -> dict[str, int]:
+    """Return the cost of a task by its entries in the ledger: the answers up to `first` have one
+    together, each further one up to `most` its own.
+    """
+    paid = {name_entry(id_): min(cost, price * first)}
+    for number in range(first + 1, most + 1):
+        cost_so_far = sum(paid.values())
+        paid[name_entry(id_, number)] = min(price, cost - cost_so_far)
+    return paid

@@ -93,7 +93,7 @@ class TaskStore:
         answers = [
             HumanAnswer(row["annotator"], row["state"], row["text"], row["note"]) for row in rows
         ]
-        return resolve(answers, task["wanted"], task["decision"], self.config)
+        return resolve(answers, task["wanted"], task["decision"], self.config, task["most"])
 
     def settle(self, connection: sa.Connection, example_id: str, now: float) -> str:
         """Store and return the state of a task after something changed.
@@ -108,7 +108,12 @@ class TaskStore:
         if task["collected"] is not None and state in SETTLED:
             state = renew_label(connection, task, given[example_id], outcome, now)
         here = self.mine & (tasks.c.example_id == example_id)
-        values = {"state": state, "agreement": outcome.agreement, "changed": now}
+        values = {
+            "state": state,
+            "wanted": outcome.wanted,
+            "agreement": outcome.agreement,
+            "changed": now,
+        }
         connection.execute(sa.update(tasks).where(here).values(values))
         return state
 

@@ -23,6 +23,7 @@ from atgen_ray.reporting.plots.theme import (
     colour,
     draw_png,
     draw_svg,
+    mark_value,
     plain,
     series_colour,
 )
@@ -40,6 +41,7 @@ LABEL_GAP = 12  # pixels of the SVG between two labels
 TIMED_ROUNDS = 24
 LOSS_ROUNDS = 8
 LOSS_POINTS = 150
+LOSS_VALUES = 40  # that are told under the pointer, of the newest round
 MARKED = 24  # rounds; on longer curves only the last has a marker
 
 
@@ -147,6 +149,13 @@ def draw_seconds(view: RunView, prefix: str) -> Markup | None:
         axes.set_ylim(len(rounds) - 0.5, -0.5)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
+        for row, (one, total) in enumerate(zip(rounds, totals, strict=True)):
+            parts = ", ".join(
+                f"{step} {format_seconds(one.seconds[step])}"
+                for step in steps
+                if one.seconds.get(step)
+            )
+            mark_value(axes, total, row, f"round {one.round}: {parts}")
 
     label = "Seconds by step: " + "; ".join(
         f"round {one.round} {format_seconds(total)}"
@@ -181,6 +190,9 @@ def draw_losses(view: RunView, prefix: str) -> Markup | None:
             ends.append((float(steps[-1]), float(values[-1]), f"round {round}", hue))
         _finish(axes, "optimiser step", [value for _, losses in shown for _, value in losses])
         _label_ends(axes, ends)
+        round, losses = shown[-1]
+        for at, value in thin(losses, LOSS_VALUES):
+            mark_value(axes, at, value, f"round {round}, step {at}: {format_number(value)}")
 
     label = "Training loss: " + "; ".join(
         f"round {round} ends at {losses[-1][1]:.3f}" for round, losses in shown
@@ -268,6 +280,11 @@ def _draw_panel(axes: "Axes", curves: list[PanelCurve], unit: str) -> None:
     axes.set_xlim(0, max((x for curve in curves for x in curve.x), default=0.0) or 1)
     _finish(axes, unit, [value for curve in curves for value in (*curve.low, *curve.high)])
     _label_ends(axes, ends)
+    for curve in curves:
+        for x, mean, low, high in zip(curve.x, curve.mean, curve.low, curve.high, strict=True):
+            run = f"{curve.label}, " if curve.label else ""
+            bounds = f"{format_number(low)} to {format_number(high)}"
+            mark_value(axes, x, mean, f"{run}{x:.4g} {unit}: {format_number(mean)} ({bounds})")
 
 
 def _finish(axes: "Axes", unit: str, values: list[float]) -> None:

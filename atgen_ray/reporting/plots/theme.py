@@ -68,6 +68,7 @@ _SETTINGS = {
 Draw = Callable[["Figure"], None]
 _DRAWING = threading.Lock()  # matplotlib's settings are those of the process
 _BY_LIGHT = {light: name for name, (light, _) in COLOURS.items()}
+_MARKS = "atgen_marks"  # of a figure
 _FRACTION = re.compile(r"-?\d+\.\d{2,}(?:e-?\d+)?")
 _HREF = "{http://www.w3.org/1999/xlink}href"
 
@@ -98,6 +99,15 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
+def mark_value(axes: "Axes", x: float, y: float, text: str) -> None:
+    """Let the SVG show `text` where the pointer is at a point of the data; limits of the axes must
+    not change after this.
+    """
+    column, row = axes.transData.transform((x, y))
+    marks = vars(axes.figure).setdefault(_MARKS, [])
+    marks.append((float(column), float(row), text))
+
+
 def draw_svg(name: str, label: str, size: tuple[float, float], draw: Draw) -> Markup:
     """Return the figure that `draw` fills as an inline SVG; equal input gives equal bytes.
 
@@ -119,6 +129,12 @@ def draw_svg(name: str, label: str, size: tuple[float, float], draw: Draw) -> Ma
     root = ElementTree.fromstring(stream.getvalue())  # noqa: S314 - written by matplotlib a line above
     _refine(root)
     _spread_styles(root)
+    for column, row, text in vars(figure).get(_MARKS, []):
+        place = {"cx": f"{column:.1f}", "cy": f"{size[1] - row:.1f}", "r": "6"}
+        point = ElementTree.SubElement(
+            root, "circle", {"class": "point", "fill": "transparent"} | place
+        )
+        ElementTree.SubElement(point, "title").text = plain(text)
     root.attrib = {
         "class": "plot",
         "viewBox": f"0 0 {size[0]:g} {size[1]:g}",

@@ -58,6 +58,8 @@ class RunViews:
         """Return a key that changes whenever the run does."""
         record = self._journal.run(name)
         status = self._journal.describe_status(record)
-        last = self._journal.last_sequence(name)
+        # Labels of people come one by one, between two events.
+        total = self._journal.total(name)
+        numbers = (total.labels, total.dollars, total.changed)
         changes = read_last_change(self._journal, name)
-        return name, record.created, status, record.updated, last, changes
+        return name, record.created, status, *numbers, self._journal.last_sequence(name), changes

@@ -9,20 +9,25 @@ from atgen_ray.annotation.human.adjudication import count_disputes
 from atgen_ray.annotation.llm.request_log import summarize_requests
 from atgen_ray.config import ServiceConfig
 from atgen_ray.config.annotation import list_stored
+from atgen_ray.core.credentials import redact
 from atgen_ray.core.names import NAME_PATTERN
+from atgen_ray.core.strict_json import encode_json
 from atgen_ray.reporting.generations import Order, read_generations
 from atgen_ray.reporting.plots.curves import STEPS
+from atgen_ray.reporting.sections import RunSection
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.pages.run_views import RunViews
 from atgen_ray.serving.runs import OVER, RunManager
 from atgen_ray.serving.security.roles import allow
+from atgen_ray.serving.security.tokens import Caller, to_iso
 from atgen_ray.store.journal import INTERRUPTED, Journal, explain_end
 from atgen_ray.store.ledger import read_accounts, read_balance
 from atgen_ray.store.run_folder import RunFolder
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$")]
-Part = Literal["curves", "rounds", "time", "plan", "letters", "config"]
+Part = Literal["rounds", "time", "plan", "letters", "config"]
+Reader = Annotated[Caller, allow("admin", "annotator")]
 PARTS = {
     # Title of a part, and the steps after which its content changes.
     "curves": ("Learning curve", "evaluation"),
@@ -33,10 +38,14 @@ PARTS = {
     "time": ("Time", "training evaluation"),
     "plan": ("Plan", "pool evaluation"),
     "letters": ("Dead letters", "pool generation annotation evaluation"),
+    "log": ("Log", "pool embedding generation selection annotation training evaluation"),
     "config": ("Configuration", "pool"),
 }
-# Annotators must see neither labels nor answers of others.
-FOR_ADMINS = {"selection", "generations"}
+# Annotators must see neither answers of others nor money nor settings.
+FOR_ANNOTATORS = {"curves"}
+OPEN = {"curves"}  # until somebody opens or closes parts
+LOGGED = 300  # events, the latest
+LONGEST_LINE = 2000  # characters of an event
 FIRST_STEPS = ("pool", "embedding", "evaluation")  # before the first round
 COMPARED = 12  # runs
 
@@ -44,20 +53,20 @@ COMPARED = 12  # runs
 def run_pages(
     service: ServiceConfig, control: RunManager, views: RunViews, journal: Journal
 ) -> APIRouter:
-    """Return the routes of the pages, for admins and annotators; parts that show answers are for
-    admins.
+    """Return the routes of the pages. Annotators see of the runs that were shared with them the
+    state and the learning curve; all other parts are for admins.
     """
     router = APIRouter(include_in_schema=False)
     anybody = [allow("admin", "annotator")]
-    admin = [allow("admin")]  # parts that show labels or outputs
+    admin = [allow("admin")]
 
-    @router.get("/", dependencies=anybody)
-    def dashboard(request: Request) -> Response:
-        return render(request, "dashboard.html.j2", rows=control.list()[::-1])
+    @router.get("/")
+    def dashboard(request: Request, caller: Reader, archived: bool = False) -> Response:
+        return render(request, "dashboard.html.j2", **_list(control, caller, archived))
 
-    @router.get("/parts/runs", dependencies=anybody)
-    def dashboard_rows(request: Request) -> Response:
-        return render(request, "runs.html.j2", rows=control.list()[::-1])
+    @router.get("/parts/runs")
+    def dashboard_rows(request: Request, caller: Reader, archived: bool = False) -> Response:
+        return render(request, "runs.html.j2", **_list(control, caller, archived))
 
     @router.get("/compare", dependencies=admin)
     def compare(
@@ -73,8 +82,9 @@ def run_pages(
     @router.get("/runs/{name}", dependencies=anybody)
     def run_page(request: Request, name: Name) -> Response:
         admin_calls = request.state.caller.role == "admin"
-        parts = {key: part for key, part in PARTS.items() if admin_calls or key not in FOR_ADMINS}
-        return render(request, "run_page.html.j2", parts=parts, **_describe(journal, views, name))
+        parts = {key: part for key, part in PARTS.items() if admin_calls or key in FOR_ANNOTATORS}
+        found = _describe(journal, views, name)
+        return render(request, "run_page.html.j2", parts=parts, open=OPEN, **found)
 
     @router.get("/runs/{name}/parts/state", dependencies=anybody)
     def state(request: Request, name: Name) -> Response:
@@ -98,7 +108,7 @@ def run_pages(
         found = read_generations(RunFolder(service.storage, name), view.metric, round, order, page)
         return render(request, "generations.html.j2", found=found, name=name, view=view)
 
-    @router.get("/runs/{name}/parts/budget", dependencies=anybody)
+    @router.get("/runs/{name}/parts/budget", dependencies=admin)
     def budget(request: Request, name: Name) -> Response:
         view = views.prepare([name])["views"][0]
         balance = read_balance(journal, name)
@@ -108,11 +118,73 @@ def run_pages(
             request, "budget.html.j2", view=view, balance=balance, accounts=accounts, **sent
         )
 
-    @router.get("/runs/{name}/parts/{part}", dependencies=anybody)
+    @router.get("/runs/{name}/parts/log", dependencies=admin)
+    def log(request: Request, name: Name) -> Response:
+        views.prepare([name])  # a run that is unknown is told so
+        return render(request, "log.html.j2", **_read_log(journal, name))
+
+    @router.get("/runs/{name}/parts/curves")
+    def curves(request: Request, name: Name, caller: Reader) -> Response:
+        page = views.prepare([name])
+        if caller.role != "admin":
+            page["sections"] = [_CurvesWithoutMoney(page["sections"][0])]
+        return render(request, "part.html.j2", part="curves", **page)
+
+    @router.get("/runs/{name}/parts/{part}", dependencies=admin)
     def part(request: Request, name: Name, part: Part) -> Response:
         return render(request, "part.html.j2", part=part, **views.prepare([name]))
 
     return router
+
+
+class _CurvesWithoutMoney:
+    """The learning curves of a run as annotators see them: not over dollars."""
+
+    def __init__(self, section: RunSection) -> None:
+        self.view = section.view
+        self.letter = section.letter
+        self.curves = [
+            (metric, [panel for panel in panels if panel.axis != "dollars"])
+            for metric, panels in section.curves
+        ]
+
+
+def _list(control: RunManager, caller: Caller, archived: bool) -> dict[str, Any]:
+    """Return the runs that the caller may see, the newest first, and how many of them are
+    archived; those are left out unless `archived`.
+    """
+    rows = control.list(caller)[::-1]
+    shown = [row for row in rows if archived or not row["archived"]]
+    return {"rows": shown, "hidden": len(rows) - len(shown), "archived": archived}
+
+
+def _read_log(journal: Journal, name: str) -> dict[str, Any]:
+    """Return the latest events of the run as lines, the newest first, and their number."""
+    with journal.database.reading() as connection:
+        found = journal.last_events(connection, name, LOGGED)
+    lines = [
+        {
+            "time": to_iso(event.time),
+            "kind": event.kind,
+            "where": f"round {event.round}" if event.round else "",
+            "step": event.step or "",
+            "seconds": event.seconds,
+            "text": redact(_tell(event.payload))[:LONGEST_LINE],
+        }
+        for event in found
+    ]
+    return {"lines": lines, "total": journal.last_sequence(name)}
+
+
+def _tell(payload: dict[str, Any]) -> str:
+    """Return what an event says: its message, or its values one by one."""
+    if set(payload) == {"message"}:
+        return str(payload["message"])
+    return ", ".join(
+        f"{key.replace('_', ' ')}: {value if isinstance(value, str) else encode_json(value)}"
+        for key, value in payload.items()
+        if value is not None
+    )
 
 
 def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
@@ -132,6 +204,9 @@ def _describe(journal: Journal, views: RunViews, name: str) -> dict[str, Any]:
     return {
         "section": section,
         "name": name,
+        "title": record.title or name,
+        "archived": record.archived is not None,
+        "asked": journal.is_asked_to_stop(name),
         "status": status,
         "over": status in (*OVER, INTERRUPTED),
         "message": explain_end(status, events),

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
-from atgen_ray.annotation.human.adjudication import list_disputes
+from atgen_ray.annotation.human.adjudication import count_disputes, list_disputes
+from atgen_ray.annotation.human.dispute_levels import measure_levels
 from atgen_ray.annotation.human.draft_experiment import measure_drafts
 from atgen_ray.annotation.human.progress import measure_team
 from atgen_ray.annotation.human.waiting import list_waiting
@@ -18,6 +19,7 @@ from atgen_ray.serving.security.roles import allow
 from atgen_ray.serving.security.tokens import Caller
 from atgen_ray.store.journal import Journal
 
+A_PAGE = 20  # disputes on a page
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$")]
 
 
@@ -45,9 +47,15 @@ def task_pages(journal: Journal) -> APIRouter:
         return render(request, "waiting.html.j2", waiting=found)
 
     @router.get("/annotate/{name}/disputes", dependencies=[allow("admin")])
-    def disputes(request: Request, name: Name) -> Response:
+    def disputes(
+        request: Request, name: Name, page: Annotated[int, Query(ge=1, le=100_000)] = 1
+    ) -> Response:
         found: dict[str, Any] = {
-            "disputes": list_disputes(journal, name),
+            "disputes": list_disputes(journal, name, A_PAGE, (page - 1) * A_PAGE),
+            "count": count_disputes(journal, name),
+            "page": page,
+            "a_page": A_PAGE,
+            "levels": measure_levels(journal, name),
             "team": measure_team(journal, name),
             "drafts": measure_drafts(journal, name),
         }

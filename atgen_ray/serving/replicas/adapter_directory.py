@@ -20,6 +20,7 @@ from atgen_ray.serving.errors import ApiError
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.step_outputs import find_output
 
 ADAPTER = re.compile(rf"(?P<run>{NAME_PATTERN.pattern})-(?P<round>[1-9][0-9]{{0,5}})")
 
@@ -100,15 +101,17 @@ class AdapterDirectory:
                 f"adapter '{name}' belongs to model {record.config['model']['id']!r}, not to "
                 f"{self.base}",
             )
-        if (round, "training") not in self._journal.committed_steps(run):
+        trained = self._journal.committed_steps(run).get((round, "training"))
+        if trained is None:
             raise ApiError(
                 404, f"adapter '{name}' is unknown: run '{run}' has trained none in round {round}"
             )
         folder = RunFolder(self._storage, run)
         rel = f"{round_folder(round)}/adapter"
-        if not folder.exists(rel):
+        found = find_output(folder, trained, rel)
+        if found is None:
             raise ApiError(404, explain_missing(run, round, "training", folder.path(rel)))
-        stored = folder.refer(rel)
+        stored = found.refer(rel)
         path = stored.local()
         adapter = Adapter(name, stored, path, digest_adapter(path))
         self._known[name] = (path / WEIGHTS).stat().st_mtime_ns, adapter

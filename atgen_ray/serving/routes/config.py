@@ -9,8 +9,10 @@ from pydantic import BaseModel, Field, JsonValue
 
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.core.schema import merge_trees
-from atgen_ray.core.strict_yaml import parse_yaml
+from atgen_ray.core.strict_yaml import dump_yaml, parse_yaml
+from atgen_ray.serving.previews import Previews
 from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.schemas.body import Body
 from atgen_ray.serving.security.roles import allow
@@ -44,6 +46,45 @@ class CheckedBody(BaseModel):
     mistakes: list[MistakeBody]
 
 
+class YamlBody(BaseModel):
+    """A configuration file."""
+
+    name: str = Field(description="Name of the file")
+    text: str = Field(description="Its YAML, which `atgen-ray run` takes")
+
+
+class ColumnBody(BaseModel):
+    """A column of the data."""
+
+    name: str = Field(description="Dots reach into nested columns")
+    kind: str = Field(description="text, number, chat, list, object or empty")
+    filled: float = Field(description="Share of the first rows that have a value")
+    chars: float = Field(description="Mean length of a value as text")
+    sample: str
+
+
+class PromptBody(BaseModel):
+    """A prompt as the model gets it, without the marks of its chat template."""
+
+    system: str | None
+    text: str | None
+    answer: str | None = Field(description="The first known answer")
+    error: str | None = Field(description="Why the row gives no prompt")
+    tokens: int
+
+
+class PreviewBody(BaseModel):
+    """The first rows of the data, and the prompts made of them."""
+
+    columns: list[ColumnBody]
+    input: str | None = Field(description="The column that looks like the input")
+    answer: str | None = Field(description="The column that looks like the answer")
+    rows: list[dict[str, str]]
+    unreadable: list[str] = Field(description="Rows that cannot be read, and why")
+    prompts: list[PromptBody]
+    counted: bool = Field(description="Tokens are the tokenizer's, rather than an estimate")
+
+
 class UploadBody(BaseModel):
     """Location of an upload, for `data.pool` or `data.test`."""
 
@@ -54,6 +95,7 @@ class UploadBody(BaseModel):
 def config_routes(service: ServiceConfig, control: RunManager) -> APIRouter:
     """Return the routes of configurations and uploads, for admins."""
     router = APIRouter(tags=["configs"], dependencies=[allow("admin")])
+    previews = Previews(service)
 
     @router.post("/api/v1/configs/check")
     def check_config(draft: ConfigDraftBody) -> CheckedBody:
@@ -70,6 +112,21 @@ def config_routes(service: ServiceConfig, control: RunManager) -> APIRouter:
             config=tree,
             mistakes=[MistakeBody(key=key, message=line) for key, line in found.items()],
         )
+
+    @router.post("/api/v1/configs/preview")
+    def preview_config(draft: ConfigDraftBody) -> PreviewBody:
+        """Return the first rows of data.pool with the columns that look like input and answer, and
+        the first prompts; `config` need not be complete.
+        """
+        return PreviewBody(**previews.show(merge_trees(read_more(draft.more), draft.config)))
+
+    @router.post("/api/v1/configs/yaml")
+    def write_config(draft: ConfigDraftBody) -> YamlBody:
+        """Return a configuration as the file that `atgen-ray run` takes."""
+        tree = merge_trees(read_more(draft.more), draft.config)
+        name = tree.get("name")
+        stem = name if isinstance(name, str) and NAME_PATTERN.fullmatch(name) else "run"
+        return YamlBody(name=f"{stem}.yaml", text=dump_yaml(tree))
 
     @router.post("/api/v1/configs/plan")
     async def plan_config(draft: ConfigDraftBody, request: Request) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""/api/v1/runs: start, list, show, stop, resume, metrics, events, export."""
+"""/api/v1/runs: start, list, show, stop, resume, rename, archive, remove, metrics, events,
+export.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -10,9 +12,12 @@ from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.openapi import describe_files, describe_text
 from atgen_ray.serving.routes.event_stream import EventStream
 from atgen_ray.serving.runs import RunManager
+from atgen_ray.serving.schemas.body import Body
 from atgen_ray.serving.security.roles import allow
+from atgen_ray.serving.security.tokens import Caller
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$", description="Name of the run")]
+Reader = Annotated[Caller, allow("admin", "annotator")]
 After = Annotated[
     int, Query(ge=0, le=2**31, description="Only events with a higher sequence number")
 ]
@@ -31,8 +36,12 @@ class RunBody(BaseModel):
     status: str
     round: int
     labels: int
-    dollars: float
+    dollars: float | None = Field(description="Null for annotators")
     updated: str
+    title: str | None = Field(description="Shown in place of the name; null: the name")
+    archived: bool = Field(description="Whether lists leave the run out")
+    metric: str | None = Field(None, description="Metric that the run is steered by")
+    score: float | None = Field(None, description="Its mean in the last round that has one")
 
 
 class RunViewBody(RunBody):
@@ -51,6 +60,26 @@ class RunViewBody(RunBody):
     )
 
 
+class TitleBody(Body):
+    """Title of a run."""
+
+    title: str | None = Field(
+        description="One line of 1 to 120 characters; null takes the title away"
+    )
+
+
+class ArchivedBody(Body):
+    """Whether lists leave a run out."""
+
+    archived: bool
+
+
+class RemovalBody(Body):
+    """Confirmation that a run is to be removed for ever."""
+
+    confirm: str = Field(max_length=200, description="The name of the run")
+
+
 class StartedBody(BaseModel):
     """A run that was started or resumed, or a request to stop."""
 
@@ -59,9 +88,10 @@ class StartedBody(BaseModel):
 
 
 def run_routes(control: RunManager) -> APIRouter:
-    """Return the routes of runs: annotators may read, admins may do everything."""
+    """Return the routes of runs: admins may do everything, annotators may read of the runs that
+    were shared with them what is neither money nor a setting.
+    """
     router = APIRouter(prefix="/api/v1/runs", tags=["runs"])
-    anybody = [allow("admin", "annotator")]
     admin = [allow("admin")]
 
     @router.post("", status_code=202, dependencies=admin)
@@ -74,19 +104,21 @@ def run_routes(control: RunManager) -> APIRouter:
             message="the run goes on without its caller",
         )
 
-    @router.get("", dependencies=anybody)
-    def list_runs() -> list[RunBody]:
-        """List all runs, the oldest first."""
-        return [RunBody(**row) for row in control.list()]
+    @router.get("")
+    def list_runs(caller: Reader) -> list[RunBody]:
+        """List the runs that the caller may see, the oldest first, archived ones too."""
+        return [RunBody(**row) for row in control.list(caller)]
 
-    @router.get("/{name}", dependencies=anybody)
-    def show_run(name: Name) -> RunViewBody:
+    @router.get("/{name}")
+    def show_run(name: Name, caller: Reader) -> RunViewBody:
         """Show one run."""
-        return RunViewBody(**control.show(name))
+        return RunViewBody(**control.show(name, caller))
 
     @router.post("/{name}/stop", status_code=202, dependencies=admin)
     def stop_run(name: Name) -> StartedBody:
-        """Ask the run to stop; everything committed is saved."""
+        """Ask the run to stop, or end it at once where its controller is gone; everything committed
+        is saved.
+        """
         return StartedBody(name=name, message=control.stop(name))
 
     @router.post("/{name}/resume", status_code=202, dependencies=admin)
@@ -104,21 +136,46 @@ def run_routes(control: RunManager) -> APIRouter:
         """
         return StartedBody(name=name, message=control.retry(name, only))
 
-    @router.get("/{name}/metrics", dependencies=anybody)
-    def run_metrics(name: Name) -> list[dict[str, Any]]:
+    @router.put("/{name}/title", dependencies=admin)
+    def rename_run(name: Name, body: TitleBody) -> StartedBody:
+        """Give the run a title, which pages show in place of its name. The name stays: it is in the
+        paths of files, adapters and addresses.
+        """
+        control.rename(name, body.title)
+        return StartedBody(name=name, message=f"the run is called {body.title or name}")
+
+    @router.put("/{name}/archived", dependencies=admin)
+    def archive_run(name: Name, body: ArchivedBody) -> StartedBody:
+        """Leave the run out of the list of runs, or show it there again; nothing else changes."""
+        control.archive(name, body.archived)
+        where = "is archived" if body.archived else "is in the list again"
+        return StartedBody(name=name, message=f"the run {where}")
+
+    @router.delete("/{name}", dependencies=admin)
+    def remove_run(name: Name, body: RemovalBody) -> StartedBody:
+        """Remove a run that does not go on, for ever: its labels, its journal, its folder and its
+        adapters, which the service then serves no more.
+        """
+        control.remove(name, body.confirm)
+        return StartedBody(name=name, message="the run is removed")
+
+    @router.get("/{name}/metrics")
+    def run_metrics(name: Name, caller: Reader) -> list[dict[str, Any]]:
         """Return the learning curve, a row a round."""
-        metrics: list[dict[str, Any]] = control.show(name)["metrics"]
+        metrics: list[dict[str, Any]] = control.show(name, caller)["metrics"]
         return metrics
 
     @router.get(
         "/{name}/events",
-        dependencies=anybody,
         status_code=200,
         response_class=EventStream,
         responses=describe_text("text/event-stream"),
     )
     def run_events(
-        name: Name, after: After = 0, last_event_id: Annotated[str | None, Header()] = None
+        name: Name,
+        caller: Reader,
+        after: After = 0,
+        last_event_id: Annotated[str | None, Header()] = None,
     ) -> Any:
         """Stream the run's events as server-sent events, from the first or after Last-Event-ID,
         until the run is over.
@@ -130,7 +187,7 @@ def run_routes(control: RunManager) -> APIRouter:
             ):
                 raise ApiError(400, "Last-Event-ID is no sequence number of an event")
             after = int(last_event_id)
-        return EventStream(control.events(name, after))
+        return EventStream(control.events(name, after, caller))
 
     @router.get(
         "/{name}/export",

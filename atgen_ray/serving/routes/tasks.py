@@ -7,7 +7,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query
 
-from atgen_ray.annotation.human.adjudication import decide, list_disputes
+from atgen_ray.annotation.human.adjudication import (
+    accept_agreeing,
+    ask_another,
+    decide,
+    list_disputes,
+    undo_decision,
+)
 from atgen_ray.annotation.human.draft_experiment import measure_drafts
 from atgen_ray.annotation.human.progress import measure_progress, measure_team
 from atgen_ray.annotation.human.queue import HISTORY, Queue
@@ -16,6 +22,8 @@ from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.routes.runs import Name
 from atgen_ray.serving.schemas.tasks import (
+    AcceptBody,
+    AcceptedBody,
     CorrectionBody,
     DecisionBody,
     DraftBody,
@@ -90,7 +98,7 @@ def task_routes(journal: Journal) -> APIRouter:
     @router.get("/progress")
     def show_progress(name: Name, caller: Person) -> dict[str, Any]:
         """Count tasks by state, and measure the caller's own work."""
-        return measure_progress(journal, name, caller.name)
+        return measure_progress(journal, name, caller.name, caller.groups)
 
     @router.get("/team")
     def show_team(name: Name, caller: Admin) -> dict[str, Any]:
@@ -110,13 +118,23 @@ def task_routes(journal: Journal) -> APIRouter:
 
     @router.get("/disputes")
     def show_disputes(
-        name: Name, caller: Admin, limit: Annotated[int, Query(ge=1, le=200)] = 50
+        name: Name,
+        caller: Admin,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
     ) -> list[dict[str, Any]]:
         """List tasks whose answers disagree, or that somebody flagged or skipped, with all answers.
 
         A task whose `state` is open may still be labelled by others.
         """
-        return list_disputes(journal, name, limit)
+        return list_disputes(journal, name, limit, offset)
+
+    @router.post("/disputes/accept")
+    def accept_disputes(name: Name, body: AcceptBody, caller: Admin) -> AcceptedBody:
+        """Label each dispute whose answers agree by `at_least` with the answer that is nearest to
+        all others.
+        """
+        return AcceptedBody(ids=accept_agreeing(journal, name, body.at_least, caller.name))
 
     @router.put("/{id}/draft")
     def save_draft(name: Name, id: Id, body: DraftBody, caller: Person) -> TaskBody:
@@ -160,6 +178,18 @@ def task_routes(journal: Journal) -> APIRouter:
         state = decide(journal, name, id, caller.name, body.verdict, body.text, body.comment)
         return StateBody(id=id, state=state)
 
+    @router.post("/{id}/decide/undo")
+    def undo_task_decision(name: Name, id: Id, caller: Admin) -> StateBody:
+        """Take a decision back, as long as the run has not taken it."""
+        return StateBody(id=id, state=undo_decision(journal, name, id, caller.name))
+
+    @router.post("/{id}/ask")
+    def ask_another_person(name: Name, id: Id, caller: Admin) -> StateBody:
+        """Ask one more person instead of deciding a dispute; the price of the answer is
+        reserved.
+        """
+        return StateBody(id=id, state=ask_another(journal, name, id))
+
     @router.post("/{id}/correct")
     def correct_task(name: Name, id: Id, body: CorrectionBody, caller: Admin) -> StateBody:
         """Make a text the label of the task, whatever its state, with a history."""
@@ -175,7 +205,7 @@ def task_routes(journal: Journal) -> APIRouter:
         return Queue(journal, name, caller.name, caller.groups)
 
     def _with_progress(tasks: list[dict[str, Any]], name: str, caller: Caller) -> TasksBody:
-        progress = measure_progress(journal, name, caller.name)
+        progress = measure_progress(journal, name, caller.name, caller.groups)
         return TasksBody(tasks=[TaskBody(**task) for task in tasks], progress=progress)
 
     return router

@@ -92,6 +92,20 @@ class CorrectionBody(_Body):
     reason: str = Field("", max_length=4_000, description="Why; it stays in the history")
 
 
+class AcceptBody(_Body):
+    """Threshold from which on answers in dispute are accepted."""
+
+    at_least: float = Field(
+        ge=0.0, le=1.0, description="Similarity that more than half of the answers have"
+    )
+
+
+class AcceptedBody(BaseModel):
+    """Tasks that were labelled together."""
+
+    ids: list[str]
+
+
 class BroughtBody(_Body):
     """An existing label."""
 
@@ -169,4 +183,21 @@ class ImportedBody(BaseModel):
 
     imported: int
     known: int
-    refused: list[dict[str, Any]] = Field(description="Place in the list from 0, and the reason")
+    refused: list[dict[str, Any]] = Field(
+        description="Place in the list or the file from 0, and the reason"
+    )
+    unknown: int = Field(0, description="Refused: their examples are not in the pool")
+    conflicting: int = Field(0, description="Refused: labelled already, or otherwise by the person")
+
+
+class LabelFileBody(ImportedBody):
+    """How a file of labels is read, and what became of them or would become of them."""
+
+    format: str = Field(description="argilla, label-studio, prodigy or rows")
+    columns: list[str] = Field(description="Columns, or the tool's fields, that may be mapped")
+    questions: list[str] = Field(description="What may be the label")
+    mapping: dict[str, str] = Field(description="Columns by input, text, annotator, id, seconds")
+    rows: list[dict[str, Any]] = Field(description="The first rows: input, and answers")
+    labels: int
+    passed: int = Field(description="Drafts, skips, rejections, and rows without a text")
+    people: dict[str, int] = Field(description="Labels by annotator, the most first")

@@ -1,4 +1,4 @@
-"""Roles that a route requires."""
+"""Roles that a route requires, and the runs that its caller may see."""
 
 from typing import Any
 
@@ -7,9 +7,14 @@ from fastapi import Depends, Request
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.security.tokens import Caller, Role
 
+RUN = "name"  # the parameter of paths
+
 
 def allow(*roles: Role) -> Any:
     """Return a dependency that admits callers with one of `roles` and answers others with 403.
+
+    A run in the path, which is the parameter `name` of every route that has one, must have been
+    shared with the caller. Others are answered as for a run that does not exist.
 
     Example:
         @router.get("/runs", dependencies=[allow("admin", "annotator")])
@@ -21,6 +26,9 @@ def allow(*roles: Role) -> Any:
             raise ApiError(
                 403, f"this needs the role {' or '.join(roles)}, the token has {caller.role}"
             )
+        run = request.path_params.get(RUN)
+        if run is not None and not caller.may_see(run):
+            raise ApiError(404, f"run '{run}' is unknown")
         return caller
 
     return Depends(check)

@@ -48,8 +48,8 @@ def read_revision(connection: sa.Connection) -> str | None:
 
 
 def upgrade(connection: sa.Connection, revision: str = "head") -> None:
-    """Bring the tables to `revision`, by default the newest, in the transaction of `connection`, which holds the
-    lock on the schema.
+    """Bring the tables to `revision`, by default the newest, in the transaction of `connection`,
+    which holds the lock on the schema.
 
     Raises:
         ForeignDatabase: the tables are of a newer atgen-ray, of one before the first revision, or

@@ -24,8 +24,9 @@ READ_AT_IMPORT = (
     *("HF_", "TRANSFORMERS_", "TORCH_", "PYTORCH_", "OMP_", "MKL_", "OPENBLAS_", "CUDA_"),
     *("PYTHON", "LD_", "PATH", "HOME", "ACCELERATE_", "BNB_", "TZ", "LANG", "LC_"),
 )
-# Ray sets it in a process that connects, whose children have it then. Nothing reads it at import.
-NOT_READ = {"PYTHONBREAKPOINT"}
+# Ray sets the first in a process that connects, whose children have it then; nothing reads it at
+# import. The second is for processes that vLLM starts, which are not forked.
+NOT_READ = {"PYTHONBREAKPOINT", "TORCH_COMPILE_DISABLE"}
 END_WITH_PARENT = 1  # PR_SET_PDEATHSIG; forks do not inherit it
 PACKAGES_OF_BOTH = (
     "pandas",

@@ -1,70 +1,130 @@
-// Disputes: an admin reads all answers side by side, and settles each task with one click or key; or brings labels.
+// Disputes: an admin reads all answers side by side, and settles each task with one click or key.
 
+import { markDifferences } from "./differences.js";
 import { request, requestJson } from "./http.js";
 import { notify } from "./shell.js";
 
 const holder = document.getElementById("disputes");
+const path = `/api/v1/runs/${holder.dataset.run}/tasks`;
+const SETTLED = { label: "Labelled.", drop: "No label.", reopen: "Given back." };
 
 holder.addEventListener("click", async (event) => {
   const task = event.target.closest("[data-id]");
-  if (!task) return;
-  const [label, comment] = [task.querySelector("textarea"), task.querySelector("input")];
-  if (event.target.closest("[data-use]")) {
-    label.value = event.target.closest("div").querySelector("[data-text]").textContent;
-    label.focus();
-  }
-  const verdict = event.target.closest("[data-verdict]")?.dataset.verdict;
-  if (verdict) await decide(task, { verdict, text: verdict === "label" ? label.value : "", comment: comment.value });
+  const button = event.target.closest("button");
+  if (!task || !button) return;
+  const { verdict } = button.dataset;
+  if (verdict) await decide(task, verdict);
+  else if ("use" in button.dataset) use(task, button);
+  else if ("compare" in button.dataset) compare(task, button);
+  else if ("askAnother" in button.dataset) await send(task, "ask", undefined, "Another person is asked.", false);
+  else if ("undo" in button.dataset) await undo(task);
 });
 
 holder.addEventListener("keydown", (event) => {
-  if (!(event.ctrlKey || event.metaKey) || event.key !== "Enter") return;
-  event.preventDefault();
-  event.target.closest("[data-id]")?.querySelector('[data-verdict="label"]').click();
+  const task = event.target.closest("[data-id]");
+  if (task && (event.ctrlKey || event.metaKey) && event.key === "Enter") {
+    event.preventDefault();
+    task.querySelector('[data-verdict="label"]').click();
+  }
 });
 
-async function decide(task, body) {
+document.addEventListener("keydown", (event) => {
+  if (!event.altKey || event.ctrlKey || event.metaKey) return;
+  const task = document.activeElement.closest("[data-id]");
+  const digit = /^Digit([1-9])$/.exec(event.code)?.[1];
+  const step = { KeyN: 1, KeyP: -1 }[event.code];
+  if (digit && task) use(task, task.querySelectorAll("[data-use]")[digit - 1]);
+  else if (step) go(task, step);
+  else return;
+  event.preventDefault();
+});
+
+function use(task, button) {
+  if (!button || isSettled(task)) return;
+  const label = task.querySelector("textarea");
+  label.value = button.closest("div").querySelector("[data-text]").textContent;
+  label.focus();
+}
+
+function compare(task, button) {
+  const marked = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", String(marked));
+  task.querySelector("[data-legend]").hidden = !marked;
+  markDifferences([...task.querySelectorAll("[data-answer]")], marked);
+}
+
+function isSettled(task) {
+  return task.querySelector(".open").hidden;
+}
+
+// Goes to a task that waits, from `task` in the direction of `step`.
+function go(task, step) {
+  const waiting = [...holder.querySelectorAll("[data-id]")].filter((each) => each === task || !isSettled(each));
+  const next = task ? waiting[waiting.indexOf(task) + step] : waiting[0];
+  next?.querySelector("textarea").focus();
+  next?.scrollIntoView({ block: "start" });
+}
+
+async function decide(task, verdict) {
+  const text = verdict === "label" ? task.querySelector("textarea").value : "";
+  if (verdict === "label" && !text.trim()) {
+    notify("The label is empty: take an answer, or write one.", true);
+    task.querySelector("textarea").focus();
+    return;
+  }
+  const body = { verdict, text, comment: task.querySelector("input").value };
+  await send(task, "decide", body, SETTLED[verdict], verdict !== "reopen");
+}
+
+async function send(task, verb, body, done, undoable) {
   try {
-    await request("POST", `/api/v1/runs/${holder.dataset.run}/tasks/${task.dataset.id}/decide`, body);
+    await request("POST", `${path}/${task.dataset.id}/${verb}`, body);
   } catch (error) {
     notify(error.message, true);
     return;
   }
-  const next = task.nextElementSibling ?? task.previousElementSibling;
-  task.remove();
-  notify("Decided.");
-  document.getElementById("none").hidden = Boolean(holder.querySelector("[data-id]"));
-  next?.querySelector("textarea")?.focus();
+  notify(done);
+  settle(task, done, undoable);
+  go(task, 1);
 }
 
-const SHOWN = 20; // reasons of refusal
-const file = document.getElementById("labels");
-const status = document.getElementById("imported");
-const refused = document.getElementById("refused");
+function settle(task, done, undoable) {
+  task.querySelector(".open").hidden = true;
+  task.querySelector(".settled").hidden = false;
+  task.querySelector("[data-settled]").textContent = done;
+  task.querySelector("[data-undo]").hidden = !undoable;
+  showNone();
+}
 
-file.addEventListener("change", async () => {
-  if (!file.files[0]) return;
-  status.className = "help";
-  status.textContent = "Importing …";
-  refused.replaceChildren();
+async function undo(task) {
   try {
-    show(await bring(file.files[0]));
+    await request("POST", `${path}/${task.dataset.id}/decide/undo`);
   } catch (error) {
-    status.className = "mistake";
-    status.textContent = error.message;
+    notify(error.message, true);
+    return;
   }
-  refused.hidden = !refused.childElementCount;
-  file.value = ""; // so that the same file, mended, may come again
+  task.querySelector(".open").hidden = false;
+  task.querySelector(".settled").hidden = true;
+  showNone();
+  notify("Taken back.");
+  task.querySelector("textarea").focus();
+}
+
+function showNone() {
+  document.getElementById("none").hidden = [...holder.querySelectorAll("[data-id]")].some((task) => !isSettled(task));
+}
+
+document.getElementById("accept")?.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const at_least = Number(document.getElementById("at-least").value);
+  try {
+    const { ids } = await requestJson("POST", `${path}/disputes/accept`, { at_least });
+    for (const id of ids) {
+      const task = holder.querySelector(`[data-id="${window.CSS.escape(id)}"]`);
+      if (task && !isSettled(task)) settle(task, "Labelled with the answer nearest to all others.", true);
+    }
+    notify(`${ids.length} ${ids.length === 1 ? "task" : "tasks"} labelled.`);
+  } catch (error) {
+    notify(error.message, true);
+  }
 });
-
-function bring(labels) {
-  const path = `/api/v1/runs/${holder.dataset.run}/labels/${encodeURIComponent(labels.name)}`;
-  return requestJson("PUT", path, labels, { headers: { "Content-Type": "application/octet-stream" } });
-}
-
-function show(found) {
-  status.textContent = `${found.imported} imported, ${found.known} known before, ${found.refused.length} refused.`;
-  const reasons = found.refused.slice(0, SHOWN).map((each) => `Row ${each.place + 1}: ${each.reason}.`);
-  if (found.refused.length > SHOWN) reasons.push(`And ${found.refused.length - SHOWN} more.`);
-  refused.append(...reasons.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
-}

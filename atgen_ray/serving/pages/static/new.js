@@ -1,6 +1,9 @@
 // The form of a new run: checked by the server as one types, planned, and only then launched.
 
-import { request, requestJson } from "./http.js";
+import { requestJson } from "./http.js";
+import * as choices from "./new_choices.js";
+import * as data from "./new_data.js";
+import { forget, keep, restore } from "./new_state.js";
 import { notify } from "./shell.js";
 
 const form = document.getElementById("new-run");
@@ -14,10 +17,7 @@ let timer = 0;
 let asked = 0;
 let planned = null; // the configuration whose plan is shown
 
-form.addEventListener("input", (event) => {
-  if (event.target.dataset.key) touched.add(event.target.dataset.key);
-  changed();
-});
+form.addEventListener("input", (event) => event.target.dataset.key && changed([event.target.dataset.key]));
 form.addEventListener("focusout", (event) => {
   if (event.target.dataset.key) touched.add(event.target.dataset.key);
 });
@@ -26,33 +26,48 @@ form.addEventListener("submit", (event) => {
   plan();
 });
 launch.addEventListener("click", start);
-for (const file of form.querySelectorAll("[data-upload]")) file.addEventListener("change", () => upload(file));
-showFields();
-check();
+document.getElementById("download").addEventListener("click", download);
+document.getElementById("start-over").addEventListener("click", () => {
+  forget();
+  form.reset(); // else the browser itself fills in again what was there
+  window.location.reload();
+});
+data.connect(form, changed);
+choices.connect(changed);
+resume();
 
-function changed() {
+// Goes on with what was typed before, if anything was.
+function resume() {
+  const kept = restore(fields);
+  if (kept) {
+    document.getElementById("restored").hidden = false;
+    for (const key of kept.touched) touched.add(key);
+  }
+  choices.show();
+  check();
+  data.refresh(draft());
+}
+
+function changed(keys) {
+  for (const key of keys) touched.add(key);
   planned = null;
   launch.disabled = true;
   launchHelp.textContent = "Look at the plan first.";
   table.replaceChildren();
-  showFields();
+  choices.show();
+  keep(fields, { touched: [...touched] });
   window.clearTimeout(timer);
-  timer = window.setTimeout(check, PAUSE);
-}
-
-// Fields of other types of annotators are hidden, and not sent.
-function showFields() {
-  const type = document.getElementById("annotator-type").value || "dataset";
-  for (const holder of form.querySelectorAll("[data-types]")) {
-    holder.hidden = !holder.dataset.types.split(" ").includes(type);
-  }
+  timer = window.setTimeout(() => {
+    check();
+    data.refresh(draft());
+  }, PAUSE);
 }
 
 function draft() {
   const config = { data: {}, model: {} }; // so that what is missing is a key of theirs
   for (const field of fields) {
     const text = field.dataset.kind === "lines" ? field.value : field.value.trim();
-    if (!text || field.id === "more" || field.closest("[hidden]")) continue;
+    if (!text || field.id === "more" || !choices.counts(field)) continue;
     let place = config;
     const parents = field.dataset.key.split(".");
     const last = parents.pop();
@@ -93,17 +108,35 @@ function show(mistakes, all) {
   document.getElementById("mistakes").replaceChildren(...shown.map((each) => paragraph("mistake", each.message)));
 }
 
+// To the first field that is wrong, wherever it is folded away.
+function goToMistake() {
+  const wrong = form.querySelector("[aria-invalid]") ?? document.getElementById("mistakes");
+  for (let holder = wrong.closest("details"); holder; holder = holder.parentElement.closest("details")) holder.open = true;
+  wrong.focus();
+}
+
+async function download() {
+  try {
+    const { name, text } = await requestJson("POST", "/api/v1/configs/yaml", draft());
+    const link = Object.assign(document.createElement("a"), { download: name, href: URL.createObjectURL(new Blob([text], { type: "application/yaml" })) });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  } catch (error) {
+    notify(error.message, true);
+  }
+}
+
 async function plan() {
   const config = await check(true);
   if (!config) {
-    form.querySelector("[aria-invalid]")?.focus();
+    goToMistake();
     return;
   }
   table.replaceChildren(paragraph("pending", "Counting rows and tokens …"));
   try {
     const found = await requestJson("POST", "/api/v1/configs/plan", { config });
     planned = config;
-    table.replaceChildren(paragraph("cost", summarize(found)), tabulate(found));
+    table.replaceChildren(paragraph("cost", summarize(found)), showTiles(found), fold(tabulate(found)));
     launch.disabled = false;
     launchHelp.textContent = "";
     launch.focus();
@@ -117,6 +150,7 @@ async function start() {
   launch.disabled = true;
   try {
     const started = await requestJson("POST", "/api/v1/runs", planned);
+    forget();
     window.location.assign(`/runs/${started.name}`);
   } catch (error) {
     launch.disabled = false;
@@ -124,33 +158,31 @@ async function start() {
   }
 }
 
-async function upload(input) {
-  const file = input.files[0];
-  const status = input.parentElement.querySelector("[role=status]");
-  if (!file) return;
-  status.className = "help";
-  status.textContent = "Uploading …";
-  try {
-    const options = { headers: { "Content-Type": "application/octet-stream" } };
-    const answer = await request("PUT", `/api/v1/uploads/${encodeURIComponent(file.name)}`, file, options);
-    const { location, columns } = await answer.json();
-    const field = document.getElementById(input.dataset.upload);
-    field.value = location;
-    touched.add(field.dataset.key);
-    status.textContent = `Columns: ${columns.join(", ")}`;
-    const choices = columns.map((name) => Object.assign(document.createElement("option"), { value: name }));
-    document.getElementById("columns").replaceChildren(...choices);
-    changed();
-  } catch (error) {
-    status.className = "mistake";
-    status.textContent = error.message;
-  }
-}
-
 function summarize(plan) {
   const [labels, rounds] = [plan.labels, plan.rounds].map((count) => count.toLocaleString("en"));
   const [dollars, most] = [plan.dollars, plan.dollars_at_most].map((amount) => `$${amount < 1 ? Number(amount.toPrecision(2)) : amount.toFixed(2)}`);
   return `${labels} labels in ${rounds} rounds for about ${dollars}, never more than ${most}.`;
+}
+
+// What a run takes, in four numbers.
+function showTiles(plan) {
+  const minutes = [plan.annotation_minutes, plan.device_minutes].filter((each) => typeof each === "number");
+  const known = plan.device_minutes === null ? "not known yet" : minutes.reduce((sum, each) => sum + each, 0).toLocaleString("en", { maximumFractionDigits: 1 });
+  const tiles = [["Labels", plan.labels.toLocaleString("en")], ["Dollars expected", write("dollars", plan.dollars)], ["Dollars at most", write("dollars", plan.dollars_at_most)], ["Minutes", known]];
+  const holder = document.createElement("dl");
+  holder.className = "tiles";
+  for (const [name, value] of tiles) {
+    const tile = document.createElement("div");
+    tile.append(Object.assign(document.createElement("dt"), { textContent: name }), Object.assign(document.createElement("dd"), { textContent: value }));
+    holder.append(tile);
+  }
+  return holder;
+}
+
+function fold(element) {
+  const holder = document.createElement("details");
+  holder.append(Object.assign(document.createElement("summary"), { textContent: "All numbers of the plan" }), element);
+  return holder;
 }
 
 function tabulate(plan) {

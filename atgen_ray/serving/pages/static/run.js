@@ -1,7 +1,9 @@
 // The page of a run follows it by server-sent events: the step under way, and every part after the steps that change it.
 
-import { load, watch } from "./parts.js";
+import { remember } from "./folds.js";
 import { request } from "./http.js";
+import { load, watch } from "./parts.js";
+import { follow as followPlots } from "./plots.js";
 
 const state = document.getElementById("state");
 const parts = [...document.querySelectorAll(".part")];
@@ -10,10 +12,16 @@ const path = `/runs/${name}/parts/state`;
 let stream = null;
 let last = state.dataset.after; // the event that was heard last
 let activity = null; // the step under way
+let counted = 0; // when the numbers of the page were last asked for, in milliseconds
+const COUNT_EVERY = 4000; // milliseconds, as the list of runs
+const LOOK_EVERY = 5000; // at a run whose controller is gone, which may go on by itself
 
+remember("run-parts");
+followPlots(document.getElementById("main"));
 // After the first paint: drawing the parts keeps the server busy.
 window.requestAnimationFrame(() => window.setTimeout(() => watch(parts)));
 if (state.dataset.over === "no") follow();
+else lookAgain();
 
 document.addEventListener("posted", async (event) => {
   const resumed = event.target.dataset.post.endsWith("/resume");
@@ -37,15 +45,30 @@ function follow() {
     changed(JSON.parse(event.data).step);
   });
   stream.addEventListener("activity", (event) => {
+    const done = activity?.done;
     activity = JSON.parse(event.data);
     showActivity();
+    // Labels and dollars grow in the middle of a step too.
+    if (activity.step !== "annotation" || activity.done === done || Date.now() - counted < COUNT_EVERY) return;
+    counted = Date.now();
+    load(state, path).then(showActivity);
   });
   stream.addEventListener("end", () => {
     stream.close();
     stream = activity = null;
-    changed(null);
+    changed(null).then(lookAgain);
   });
   stream.addEventListener("error", () => checkSession());
+}
+
+// A run that was interrupted goes on by itself where its service is told so.
+async function lookAgain() {
+  while (state.querySelector(".status.interrupted") && !stream) {
+    await new Promise((done) => window.setTimeout(done, LOOK_EVERY));
+    if (document.hidden) continue;
+    await load(state, path);
+    if (state.querySelector(".status.running") && !stream) follow();
+  }
 }
 
 // After `step`, or after the end: what is shown of it is asked for again, what was not seen yet is left.

@@ -7,6 +7,106 @@ revision = "0006"
 down_revision = "0005"
 
 
+def upgrade() -> None:
+    op.add_column("tokens", sa.Column("expires", sa.Double()))
+    op.add_column("tokens", sa.Column("runs", sa.JSON()))
+    op.add_column("tokens", sa.Column("member_of", sa.JSON()))
+    op.add_column("tasks", sa.Column("most", sa.Integer()))
+    op.add_column("tasks", sa.Column("price", sa.BigInteger()))
+    op.create_table(
+        "assignees",
+        sa.Column("run", sa.String(), nullable=False),
+        sa.Column("example_id", sa.String(), nullable=False),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run", "example_id"],
+            ["tasks.run", "tasks.example_id"],
+        ),
+        sa.PrimaryKeyConstraint("run", "example_id", "who"),
+    )
+    op.create_index("assignees_by_person", "assignees", ["run", "who", "example_id"])
+
+    # The desk: tasks that are only prepared, changes of answers and labels, receipts by age.
+    op.add_column("assignments", sa.Column("opened", sa.Double()))
+    op.create_index(
+        "assignments_by_person", "assignments", ["run", "annotator", "answered", "state"]
+    )
+    op.create_index(
+        "leases",
+        "assignments",
+        ["run", "annotator", "until"],
+        sqlite_where=sa.text("state = 'leased'"),
+        postgresql_where=sa.text("state = 'leased'"),
+    )
+    op.create_index("receipts_by_time", "receipts", ["run", "annotator", "time"])
+    op.create_table(
+        "revisions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("run", sa.String(), nullable=False),
+        sa.Column("example_id", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("by", sa.String(), nullable=False),
+        sa.Column("annotator", sa.String()),
+        sa.Column("before", sa.JSON()),
+        sa.Column("after", sa.JSON()),
+        sa.Column("reason", sa.JSON()),
+        sa.Column("round", sa.Integer()),
+        sa.Column("time", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["run"], ["runs.name"]),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("revisions_by_example", "revisions", ["run", "example_id", "id"])
+    op.create_index(
+        "changed_labels",
+        "revisions",
+        ["run", "id"],
+        sqlite_where=sa.text("round IS NOT NULL"),
+        postgresql_where=sa.text("round IS NOT NULL"),
+    )
+    op.add_column("tasks", sa.Column("collected", sa.Double()))
+    op.execute("UPDATE tasks SET collected = changed WHERE state IN ('taken', 'buried')")
+    # Leases of an earlier version were all in hand.
+    op.execute("UPDATE assignments SET opened = leased")
+    _add_guidelines()
+    _add_task_list()
+    _add_served_runs()
+
+
+def _add_guidelines() -> None:
+    """Add what is shown beside an input, and the guidelines that people had."""
+    op.add_column("tasks", sa.Column("context", sa.JSON()))
+    op.add_column("tasks", sa.Column("window", sa.Integer()))
+    op.add_column("assignments", sa.Column("guidelines", sa.Integer()))
+    op.create_table(
+        "guidelines",
+        sa.Column("run", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("text", sa.JSON(), nullable=False),
+        sa.Column("reason", sa.JSON(), nullable=False),
+        sa.Column("author", sa.String(), nullable=False),
+        sa.Column("time", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["run"], ["runs.name"]),
+        sa.PrimaryKeyConstraint("run", "version"),
+    )
+    op.create_table(
+        "remarks",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("run", sa.String(), nullable=False),
+        sa.Column("example_id", sa.String(), nullable=False),
+        sa.Column("annotator", sa.String(), nullable=False),
+        sa.Column("text", sa.JSON(), nullable=False),
+        sa.Column("time", sa.Double(), nullable=False),
+        sa.Column("closed", sa.Double()),
+        sa.Column("version", sa.Integer()),
+        sa.ForeignKeyConstraint(
+            ["run", "example_id"],
+            ["tasks.run", "tasks.example_id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("remarks_by_run", "remarks", ["run", "closed"])
+
+
 def _add_task_list() -> None:
     """Add what the task list, bulk actions and reviews need."""
     for column in (
@@ -78,95 +178,25 @@ def _fill_scores() -> None:
     op.execute(sa.update(tasks).where(known).values(score=picked))
 
 
-def upgrade() -> None:
-    _add_task_list()
-    op.add_column("tokens", sa.Column("expires", sa.Double()))
-    op.add_column("tokens", sa.Column("runs", sa.JSON()))
-    op.add_column("tokens", sa.Column("member_of", sa.JSON()))
+def _add_served_runs() -> None:
+    """Add titles and archive of runs, the runs of a service, and invitations."""
+    op.add_column("runs", sa.Column("title", sa.String()))
+    op.add_column("runs", sa.Column("archived", sa.Double()))
+    op.add_column("runs", sa.Column("served", sa.Boolean()))
+    op.add_column("tokens", sa.Column("used", sa.Double()))
     op.create_table(
-        "assignees",
-        sa.Column("run", sa.String(), nullable=False),
-        sa.Column("example_id", sa.String(), nullable=False),
-        sa.Column("who", sa.String(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["run", "example_id"],
-            ["tasks.run", "tasks.example_id"],
-        ),
-        sa.PrimaryKeyConstraint("run", "example_id", "who"),
-    )
-    op.create_index("assignees_by_person", "assignees", ["run", "who", "example_id"])
-
-    # The desk: tasks that are only prepared, changes of answers and labels, receipts by age.
-    op.add_column("assignments", sa.Column("opened", sa.Double()))
-    op.create_index(
-        "assignments_by_person", "assignments", ["run", "annotator", "answered", "state"]
-    )
-    op.create_index(
-        "leases",
-        "assignments",
-        ["run", "annotator", "until"],
-        sqlite_where=sa.text("state = 'leased'"),
-        postgresql_where=sa.text("state = 'leased'"),
-    )
-    op.create_index("receipts_by_time", "receipts", ["run", "annotator", "time"])
-    op.create_table(
-        "revisions",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("run", sa.String(), nullable=False),
-        sa.Column("example_id", sa.String(), nullable=False),
-        sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("by", sa.String(), nullable=False),
-        sa.Column("annotator", sa.String()),
-        sa.Column("before", sa.JSON()),
-        sa.Column("after", sa.JSON()),
-        sa.Column("reason", sa.JSON()),
-        sa.Column("round", sa.Integer()),
-        sa.Column("time", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["run"], ["runs.name"]),
-        sa.PrimaryKeyConstraint("id"),
-    )
-    op.create_index("revisions_by_example", "revisions", ["run", "example_id", "id"])
-    op.create_index(
-        "changed_labels",
-        "revisions",
-        ["run", "id"],
-        sqlite_where=sa.text("round IS NOT NULL"),
-        postgresql_where=sa.text("round IS NOT NULL"),
-    )
-    op.add_column("tasks", sa.Column("collected", sa.Double()))
-    op.execute("UPDATE tasks SET collected = changed WHERE state IN ('taken', 'buried')")
-    # Leases of an earlier version were all in hand.
-    op.execute("UPDATE assignments SET opened = leased")
-
-    # What is shown beside an input, and the guidelines that people had.
-    op.add_column("tasks", sa.Column("context", sa.JSON()))
-    op.add_column("tasks", sa.Column("window", sa.Integer()))
-    op.add_column("assignments", sa.Column("guidelines", sa.Integer()))
-    op.create_table(
-        "guidelines",
-        sa.Column("run", sa.String(), nullable=False),
-        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("text", sa.JSON(), nullable=False),
-        sa.Column("reason", sa.JSON(), nullable=False),
+        "invites",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("runs", sa.JSON()),
+        sa.Column("member_of", sa.JSON()),
+        sa.Column("person", sa.String()),
+        sa.Column("uses", sa.Integer(), nullable=False),
+        sa.Column("max_uses", sa.Integer(), nullable=False),
+        sa.Column("expires", sa.Double(), nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
         sa.Column("author", sa.String(), nullable=False),
-        sa.Column("time", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["run"], ["runs.name"]),
-        sa.PrimaryKeyConstraint("run", "version"),
-    )
-    op.create_table(
-        "remarks",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("run", sa.String(), nullable=False),
-        sa.Column("example_id", sa.String(), nullable=False),
-        sa.Column("annotator", sa.String(), nullable=False),
-        sa.Column("text", sa.JSON(), nullable=False),
-        sa.Column("time", sa.Double(), nullable=False),
-        sa.Column("closed", sa.Double()),
-        sa.Column("version", sa.Integer()),
-        sa.ForeignKeyConstraint(
-            ["run", "example_id"],
-            ["tasks.run", "tasks.example_id"],
-        ),
+        sa.Column("revoked", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("remarks_by_run", "remarks", ["run", "closed"])

@@ -1,0 +1,95 @@
+"""Runs of a service that go on by themselves after their controller died with the cluster.
+
+Every replica of the API looks, and the run's lease decides who drives it: two controllers in one
+cluster have the same name and are one, and of those in two clusters one gets the lease. What people
+stopped stays stopped. A run that was resumed again and again without progress waits for a person.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from atgen_ray.core.errors import UserError
+from atgen_ray.serving.errors import ApiError
+from atgen_ray.store.journal import INTERRUPTED, RESUMED, UNDER_WAY, Journal, RunRecord
+
+LOOK_SECONDS = 10.0
+START_SECONDS = 60.0  # until a controller that was started has its lease
+FRUITLESS = 3  # resumptions in a row, after which a person decides
+
+logger = logging.getLogger(__name__)
+
+
+class Resumption:
+    """Goes on with the interrupted runs of one service."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        resume: Callable[[str], None],
+        has_controller: Callable[[str], bool],
+    ) -> None:
+        """Resume with `resume`, which raises UserError or ApiError where that cannot be, the runs
+        for which `has_controller` of this cluster says False.
+        """
+        self._journal = journal
+        self._resume = resume
+        self._has_controller = has_controller
+        self._refused = set[str]()
+
+    def watch(self, stop: threading.Event) -> None:
+        """Look again and again until `stop` is set: the lease of a controller that died on another
+        machine takes a while to expire.
+        """
+        while True:
+            try:
+                self.look()
+            except Exception as error:  # the watch of all runs outlives any one trouble
+                logger.warning("interrupted runs were not resumed: %s", error)
+            if stop.wait(LOOK_SECONDS):
+                return
+
+    def look(self) -> list[str]:
+        """Resume the interrupted runs of the service once; return their names."""
+        resumed = []
+        for record in self._journal.runs():
+            if not record.served or record.status not in UNDER_WAY or record.name in self._refused:
+                continue
+            if self._journal.describe_status(record) != INTERRUPTED:
+                continue
+            if self._has_controller(record.name):  # Ray is restarting it
+                continue
+            if self._go_on(record):
+                resumed.append(record.name)
+        return resumed
+
+    def _go_on(self, record: RunRecord) -> bool:
+        name = record.name
+        if self._journal.is_asked_to_stop(name):
+            self._journal.end_undriven(name, "stopped on request; its controller died before that")
+            return False
+        if not self._claim(name):
+            return False
+        try:
+            self._resume(name)
+        except (UserError, ApiError) as error:
+            # Once for each start of the service: the cause is in its configuration, or in the data.
+            self._refused.add(name)
+            logger.warning("run %s was not resumed: %s", name, error)
+            return False
+        logger.info("run %s goes on", name)
+        return True
+
+    def _claim(self, name: str) -> bool:
+        """Enter that the run goes on; return False where another replica has done so a moment ago,
+        or where that was of no use several times.
+        """
+        with self._journal.run_transaction(name) as connection:
+            now = self._journal.database.clock(connection)
+            last = self._journal.last_events(connection, name, FRUITLESS)
+            if last and last[0].kind == RESUMED and now - last[0].time < START_SECONDS:
+                return False
+            if len(last) == FRUITLESS and all(event.kind == RESUMED for event in last):
+                return False
+            self._journal.enter_event(connection, name, RESUMED)
+        return True
