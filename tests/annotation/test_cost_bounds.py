@@ -301,6 +301,16 @@ def test_a_tokenizer_that_is_not_here_is_told(tmp_path: Path) -> None:
         find_counter(config, "annotator")
 
 
+def test_a_tokenizer_that_is_broken_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "no such type"}}')
+    config = OpenAIAnnotatorConfig(type="openai", model=str(tmp_path), base_url="http://x")
+    assert [find_counter(config, "annotator") for _ in range(2)] == [None, None]
+    (told,) = caplog.messages
+    assert told.startswith(f"{tmp_path / 'tokenizer.json'} is no tokenizer, so every byte")
+
+
 def test_tiktoken_counts_from_its_cache_and_downloads_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,9 @@
 """Tokenizers that count the prompts of paid models on this machine; nothing is downloaded."""
 
+import logging
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from atgen_ray.core.locations import locate
 CountTokens = Callable[[str], int]
 
 _LOADING = threading.Lock()
+
+logger = logging.getLogger(__name__)
 
 
 def find_counter(config: RemoteAnnotatorConfig, key: str) -> CountTokens | None:
@@ -80,18 +84,36 @@ def _load_tokenizer(model: str) -> CountTokens | None:
     """Return a counter by the tokenizer in a folder, or of a hub id in the local cache."""
     from tokenizers import Tokenizer
 
+    file = _find_tokenizer(model)
+    if file is None:
+        return None
     try:
-        file = Path(locate(model, "annotator.tokenizer")).expanduser() / "tokenizer.json"
-        if not file.is_file():
-            if "/" not in model:  # no hub id
-                return None
-            from huggingface_hub import try_to_load_from_cache
-
-            cached = try_to_load_from_cache(model, "tokenizer.json")
-            if not isinstance(cached, str):
-                return None
-            file = Path(cached)
         tokenizer: Any = Tokenizer.from_file(str(file))
-    except Exception:  # a name that is no path and no hub id; a file that is no tokenizer
+    except Exception as error:  # the package raises nothing narrower
+        _tell_broken(file, " ".join(str(error).split()))
         return None
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _find_tokenizer(model: str) -> Path | None:
+    """Return the tokenizer's file in a folder, or of a hub id in the local cache."""
+    try:
+        file = Path(locate(model, "annotator.tokenizer")).expanduser() / "tokenizer.json"
+        if file.is_file():
+            return file
+        if "/" not in model:  # no hub id
+            return None
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(model, "tokenizer.json")
+    except (UserError, OSError, ValueError):  # a name that is no path and no hub id
+        return None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+@lru_cache(maxsize=64)
+def _tell_broken(file: Path, reason: str) -> None:
+    """Warn once of a file that cannot be read: money is held for more tokens than there are."""
+    logger.warning(
+        "%s is no tokenizer, so every byte of a prompt counts as a token: %s", file, reason
+    )
