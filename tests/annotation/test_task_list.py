@@ -14,6 +14,7 @@ from helpers.human_desk import HumanDesk
 from pydantic import ValidationError
 
 from atgen_ray.annotation.human.bulk import BulkActions, BulkRequest
+from atgen_ray.annotation.human.queue import Queue
 from atgen_ray.annotation.human.reviews import measure_reviews, review_answer
 from atgen_ray.annotation.human.round_tasks import TaskDraft
 from atgen_ray.annotation.human.task_filter import FilterError, TaskFilter
@@ -277,6 +278,9 @@ def test_tasks_are_kept_for_people_and_groups(lead: Callable[..., Lead], journal
     assert run.ids(assigned="nobody") == ["e02", "e04", "e05"]
     assert run.bulk.undo(2)["tasks"] == 2
     assert run.task("e01")["assigned"] == ["@experts"]
+    expert = Queue(journal, run.run, "bob", ("experts",))
+    assert [task["id"] for task in expert.lease(2)] == ["e00", "e01"]
+    assert {"e00", "e01"}.isdisjoint(task["id"] for task in run.desk.queue("ann").lease(6))
     assert run.act("assign", filter={}, who=[])["tasks"] == 2
     assert run.ids(assigned="nobody") == run.ids()
     with pytest.raises(UserError, match=r"who names 'an'.*did you mean 'ann'"):
