@@ -86,6 +86,10 @@ class SelectionConfig(Section):
             return self.first.strategy, self.first.parameters
         return self.strategy, self.parameters
 
+    def reads_model(self, round: int) -> bool:
+        """Return whether the strategy of `round` needs outputs or states of the target model."""
+        return bool(find_needs(*self.choose_strategy(round)) & MODEL)
+
     def _check_shortlist(self, shortlist: ShortlistConfig) -> None:
         """Raise ValueError unless the shortlist is cheap and long enough."""
         _check_strategy("selection.shortlist", shortlist.strategy, shortlist.parameters)

@@ -55,10 +55,11 @@ def run_checks(checks: Iterable[Check], setting: Setting) -> list[str]:
 
 def list_models(setting: Setting) -> Iterator[tuple[str, ModelConfig, EngineConfig]]:
     """Yield every language model that the run loads, with its key: the target model, those of
-    annotators, and the judge's.
+    annotators, and the judge's. A selection alone loads the target model if its strategy reads it.
     """
     config = setting.config
-    yield "model", config.model, config.engine
+    if setting.trains or config.selection.reads_model(1):
+        yield "model", config.model, config.engine
     if not setting.trains:
         return
     for key, annotator in list_annotators(config.annotator):

@@ -197,7 +197,8 @@ def estimate_run(
         **estimate_judge(config, work["evaluation"], texts),
         "annotation_minutes": annotation.estimate_minutes(config, bought, journal),
         "generated_rows": generated,
-        "prompt_tokens": round(generated * _count_tokens(config, texts)),
+        # A selection that reads no model does not need one.
+        "prompt_tokens": round(generated * _count_tokens(config, texts)) if generated else 0,
         "output_tokens_at_most": generated * config.model.max_new_tokens,
         "optimizer_steps": work["training"],
         "device_minutes": estimate_minutes(journal, config.model.id, work),

@@ -42,7 +42,8 @@ def test_a_pool_is_selected_from_once_and_the_same_call_has_it_at_once(
     tree["data"].pop("references")
     tree["data"].pop("test")
     events: list[atgen_ray.Event] = []
-    strategy = {"selection.strategy": "ngf_smp"}
+    # Its strategy reads no model, so that none need be there.
+    strategy = {"selection.strategy": "ngf_smp", "model.id": "nobody/nothing"}
     picks = atgen_ray.select(tree, 7, overrides=strategy, on_event=events.append, progress=False)
     assert list(picks.columns)[:5] == ["rank", "id", "row", "input", "score"]
     assert picks["rank"].tolist() == [1, 2, 3, 4, 5, 6, 7]
