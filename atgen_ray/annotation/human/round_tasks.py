@@ -22,8 +22,8 @@ from atgen_ray.store.tables import tasks
 @dataclass(frozen=True)
 class TaskDraft:
     """A task to publish: the example's text, the model's suggestion, why it was selected, what a
-    first annotator said, the columns beside the input with their texts, and the characters of the
-    input that the model reads (None: all).
+    first annotator said, the columns beside the input with their texts, the characters of the
+    input that the model reads (None: all), and the short columns of its row.
     """
 
     id: str
@@ -33,6 +33,7 @@ class TaskDraft:
     first: dict[str, Any] | None
     context: Sequence[tuple[str, str]] | None = None
     window: int | None = None
+    fields: dict[str, Any] | None = None
 
 
 class TaskRound:
@@ -80,6 +81,7 @@ class TaskRound:
                     "first": draft.first,
                     "context": draft.context,
                     "window": draft.window,
+                    "fields": draft.fields,
                 }
                 for rank, draft in enumerate(new[:count])
             ]
