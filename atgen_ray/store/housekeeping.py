@@ -6,7 +6,7 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
-from atgen_ray.store.tables import TABLES, runs
+from atgen_ray.store.tables import TABLES, invites, runs, tokens
 
 LONGEST_TITLE = 120  # characters
 REMOVAL_SECONDS = 600.0  # the lease under which a run is removed
@@ -65,6 +65,17 @@ def remove_run(journal: Journal, storage: str, run: str) -> None:
             if table is not runs and "run" in table.c:
                 connection.execute(sa.delete(table).where(table.c.run == run))
         connection.execute(sa.delete(runs).where(runs.c.name == run))
+        for table in (tokens, invites):
+            _unshare(connection, table, run)
+
+
+def _unshare(connection: sa.Connection, table: sa.Table, run: str) -> None:
+    """Take the run from what tokens or invitations may see: another run may get its name."""
+    shared = sa.select(table.c.id, table.c.runs).where(table.c.runs.is_not(None))
+    for row in connection.execute(shared).all():
+        if run in (row.runs or ()):
+            left = [name for name in row.runs if name != run]
+            connection.execute(sa.update(table).where(table.c.id == row.id).values(runs=left))
 
 
 def _change(journal: Journal, run: str, **values: object) -> None:

@@ -24,6 +24,7 @@ from atgen_ray.serving.application import create_api
 from atgen_ray.serving.people import list_people, revoke_person, set_groups
 from atgen_ray.serving.security.invites import InviteError, Invites
 from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.housekeeping import remove_run
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.tables import assignees, invites, tokens
@@ -226,6 +227,19 @@ def test_admins_invite_and_revoke_over_http(tmp_path: Path) -> None:
     page = client.get("/people", headers=admin | {"Accept": "text/html"})
     assert page.status_code == 200
     assert "revoked" in page.text
+
+
+def test_a_new_run_of_an_old_name_is_not_shared(journal: Journal, run: str, tmp_path: Path) -> None:
+    known, links = Tokens(journal.database), Invites(journal.database)
+    other = journal.create_run(f"run-{uuid4().hex}", {}, "").name
+    token = known.create("annotator", "", runs=[run, other])
+    key = key_of(links.create("root", runs_=[run]))
+    remove_run(journal, str(tmp_path), run)
+    journal.create_run(run, {}, "")
+    caller = known.identify(token)
+    assert caller is not None
+    assert caller.runs == (other,)
+    assert links.find(key).runs == ()
 
 
 # ---- people

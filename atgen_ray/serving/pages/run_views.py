@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from atgen_ray.config import ServiceConfig
-from atgen_ray.core.errors import UserError
+from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.reporting.page import prepare_page
 from atgen_ray.reporting.publish import view_run
 from atgen_ray.serving.errors import ApiError
@@ -37,6 +37,8 @@ class RunViews:
         """
         try:
             state = [self._describe(name) for name in names]
+        except StorageUnavailableError:
+            raise
         except UserError as error:
             raise ApiError(404, str(error)) from None
         key = (tuple(state), selection)
