@@ -4,7 +4,7 @@ It fills in a form that a person then checks, so it prefers no guess to a bad on
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -27,6 +27,7 @@ ANSWERS = (
 EXPORTED = re.compile(
     r"(annotations|completions)\.result\.value\.(text|choices)|responses\.[^.]+\.value|user_input"
 )
+IDS = ("id", "_id", "uuid")  # never the input, however long
 DECISIONS = {"accept", "reject", "ignore"}  # of Prodigy, whose column `answer` holds no text
 SAMPLE = 80  # characters of a value that are shown
 
@@ -68,12 +69,33 @@ def guess_columns(rows: Sequence[Mapping[str, Any]]) -> Guess:
     answer = next(exported, None) or _find(usable, ANSWERS, besides=None)
     given = _find(usable, INPUTS, besides=answer)
     if given is None:
-        others = [each for each in usable if each.name != answer]
+        others = [each for each in usable if each.name != answer and each.name not in IDS]
         given = max(others, key=lambda each: each.chars).name if others else None
     if answer is None:
         numbers = [each for each in columns if each.kind == "number"]
         answer = _find(numbers, ANSWERS, besides=given)
     return Guess(columns, given, answer)
+
+
+def recognise_export(columns: Set[str]) -> str:
+    """Return the settings for the export of another tool with these columns, as the end of a
+    message; an empty text for any other data.
+    """
+    fields = sorted(each for each in columns if each.startswith("fields."))
+    if fields and "responses" in columns:
+        asked = sorted(each for each in columns if re.fullmatch(r"responses\.[^.]+\.value", each))
+        return _advise("Argilla", fields, asked)
+    inner = sorted(each for each in columns if each.startswith("data."))
+    if inner and columns & {"annotations", "completions"}:
+        return _advise("Label Studio", inner, ["annotations.result.value.text"])
+    if "_task_hash" in columns:
+        return _advise("Prodigy", ["text"], [each for each in ("user_input",) if each in columns])
+    return ""
+
+
+def _advise(tool: str, inputs: Sequence[str], answers: Sequence[str]) -> str:
+    known = f" and data.references one of {', '.join(answers)}" if answers else ""
+    return f"; this is an export of {tool}, whose data.input is one of {', '.join(inputs)}{known}"
 
 
 def _find(columns: Sequence[Column], words: Sequence[str], besides: str | None) -> str | None:

@@ -17,6 +17,7 @@ from atgen_ray.core.arrays import Integers
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.hashing import digest
 from atgen_ray.core.records import CONTEXT_SCHEMA, GOLD_SCHEMA, POOL_SCHEMA, DeadLetter, Progress
+from atgen_ray.data.column_guess import recognise_export
 from atgen_ray.data.filled_rows import FilledRows, Mask, fill_source, mark_duplicates
 from atgen_ray.data.rows import RowPlan
 from atgen_ray.models.user_template import check_template
@@ -260,7 +261,7 @@ def _check_rows(
             key = _name_key(path, plan, data, split)
             raise UserError(
                 f"{key} names '{path}', a column that no row of '{location}' "
-                f"has{nearest(path, survey.columns)}"
+                f"has{recognise_export(survey.columns) or nearest(path, survey.columns)}"
             )
     # A variable that some row defines is optional; one that no row defines is a mistake.
     for variable in sorted(survey.undefined - survey.defined):

@@ -20,7 +20,12 @@ from atgen_ray.annotation.human.label_formats import (
     read_label_rows,
     tell_format,
 )
-from atgen_ray.annotation.human.label_import import import_file, read_rows
+from atgen_ray.annotation.human.label_import import (
+    ImportedLabel,
+    import_file,
+    import_labels,
+    read_rows,
+)
 from atgen_ray.annotation.human.queue import Queue
 from atgen_ray.core.errors import UserError
 from atgen_ray.store.journal import Journal
@@ -221,6 +226,7 @@ def test_single_labels_of_older_and_smaller_formats() -> None:
             {},
             "expected a mapping as input=article,text=summary,annotator=worker",
         ),
+        ([{"id": "e", "txt": "a"}], {}, "columns are id, txt: expected a mapping as text=txt"),
         ([{"id": "e", "text": "a"}], {"mapping": {"text": "txt"}}, "has no column 'txt'; did you"),
         ([[1]], {}, "row 1, expected texts under the names text"),
     ],
@@ -307,6 +313,31 @@ def test_answers_that_differ_go_to_dispute_and_other_labels_are_conflicts(tmp_pa
     assert (found["conflicting"], found["unknown"], found["known"]) == (1, 0, 1)
 
 
+def test_more_answers_than_a_published_task_asks_for_all_count(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On both databases: tasks that people were asked, in more than one part."""
+    monkeypatch.setattr("atgen_ray.annotation.human.label_import.PART", 20)
+    desk = HumanDesk(journal, 25, adjudicate_below=0.0)
+    desk.publish_tasks()
+    labels = [
+        ImportedLabel(f"label {at}", f"e{at:02d}", annotator=name, seconds=1.5)
+        for at in range(25)
+        for name in ("ann", "bob")
+    ]
+    other = [ImportedLabel("other", "e00", annotator="ann"), ImportedLabel("x", "e900")]
+    expected = {"imported": 50, "known": 0, "unknown": 1, "conflicting": 1}
+    for rehearse in (True, False):
+        found = import_labels(journal, desk.run, desk.texts, labels + other, rehearse)
+        assert found | expected == found
+        assert [each["place"] for each in found["refused"]] == [50, 51]
+    again = import_labels(journal, desk.run, desk.texts, labels)
+    assert (again["imported"], again["known"]) == (0, 50)
+    tasks = read_tasks(journal, desk.run)
+    assert {task["task"] for task in tasks} == {"answered"}
+    assert {len(task["answers"]) for task in tasks} == {2}
+
+
 def test_examples_are_found_by_the_prompt_that_their_columns_make(tmp_path: Path) -> None:
     desk = make_desk(tmp_path / "one")
     pool = [{"id": "p", "text": "Title: A\n\nB"}, {"id": "q", "text": "white   space"}]
@@ -362,7 +393,7 @@ def test_an_exported_row_says_all_that_is_known_of_an_answer(tmp_path: Path) -> 
     assert write_answers(desk.journal, desk.run, "csv", tmp_path / "a.csv") == 2
     rows = list(csv.DictReader((tmp_path / "a.csv").open(encoding="utf-8")))
     assert [row["annotator"] for row in rows] == ["ann", "bob"]
-    assert rows[0]["suggestion"] == "draft of e00"
+    assert (rows[0]["suggestion"], rows[0]["guidelines"]) == ("draft of e00", "1")
     assert (rows[0]["task"], rows[0]["label"], rows[0]["seconds"]) == ("answered", "one", "3.0")
     assert float(rows[0]["agreement"]) < 1
     done = call(

@@ -261,6 +261,8 @@ def test_labels_that_exist_are_brought_along_and_not_paid(tmp_path: Path) -> Non
         "imported": 2,
         "known": 0,
         "refused": [{"place": 2, "reason": "the pool has no such example"}],
+        "unknown": 1,
+        "conflicting": 0,
     }
     again = office.call("root", "POST", "/import", {"labels": labels[:2]}).json()
     assert (again["imported"], again["known"]) == (0, 2)

@@ -358,7 +358,7 @@ def test_an_admin_brings_labels_that_exist_already(people: People, tmp_path: Pat
     file.write_text("id,txt\ne00,known\n")
     page.get_by_label("File of labels").set_input_files(file)
     expect(page.locator("#imported")).to_have_text(
-        "the file is 'My labels.csv', row 1, expected texts under the names text, and id or input"
+        "the file is 'My labels.csv', whose columns are id, txt: expected a mapping as text=txt"
     )
     desk.config.annotator.settle_seconds = 0.0  # type: ignore[union-attr]
     taken, _ = desk.round().collect_labels()

@@ -203,10 +203,13 @@ def _read_plain(
             "text": found.answer,
             "annotator": next((each for each in columns if each.lower() in PEOPLE), None),
         }
+        known = "id" in columns
+        if known and found.answer is None:  # then what looks like the input is the label
+            likely |= {"input": None, "text": found.input}
         # A column named `text` is the input where another one looks like the answer.
         guessed = {key: name for key, name in likely.items() if name is not None} | mapping
         if not guess:
-            wanted = {"input": "COLUMN", "text": "COLUMN"} | guessed
+            wanted = ({} if known else {"input": "COLUMN"}) | {"text": "COLUMN"} | guessed
             said = ",".join(f"{key}={name}" for key, name in wanted.items())
             shown = ", ".join(columns[:12])
             raise UserError(f"{called}, whose columns are {shown}: expected a mapping as {said}")
@@ -271,7 +274,11 @@ def _read_argilla(row: Mapping[str, Any]) -> ExportedRow:
         done = row.get("status") in (None, "Validated")
         said = [("text", row["annotation"], row.get("annotation_agent"), done)]
         return _sort({"text": row.get("text")}, id_, said if row["annotation"] else [])
-    said = [*_list_flat(row), *_list_hub(row)]
+    known = _read_metadata(row)  # which stand among the columns here
+    said = [
+        (question, value, known.get(str(person), (person, None))[0], counts)
+        for question, value, person, counts in (*_list_flat(row), *_list_hub(row))
+    ]
     questions = {question for question, *_ in said}
     columns = {
         name: value
@@ -362,7 +369,7 @@ def _read_studio(row: Mapping[str, Any]) -> ExportedRow:
     time = _number(row.get("lead_time"))
     said = [(name, _join(row[name]), person, True) for name in names]
     columns = {name: row[name] for name in names}
-    return _sort(columns, None, said, [time] * len(said))
+    return _sort(columns, _text(row.get("id")), said, [time] * len(said))
 
 
 def _list_results(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, Any]]:

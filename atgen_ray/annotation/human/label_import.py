@@ -33,6 +33,7 @@ from atgen_ray.store.tables import annotations, assignments, tasks
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 UNKNOWN = "the pool has no such example"
+PART = 400  # examples whose rows are read with one statement
 SHOWN_ROWS = 5
 SHOWN = 400  # characters of a value that are shown
 
@@ -99,10 +100,6 @@ class PoolIndex:
                 continue  # the template needs columns that this file has not
 
 
-class _Rehearsed(Exception):
-    """Ends the transaction of a rehearsal, so that nothing of it stays."""
-
-
 @dataclass
 class _Outcome:
     imported: int = 0
@@ -153,97 +150,136 @@ def import_labels(
             outcome.refuse(place, UNKNOWN)
         else:
             found[id_].append((place, label))
-    try:
+    if rehearse:
+        with journal.database.reading() as connection:
+            _sort_labels(task_store, connection, found, outcome)
+    else:
         # One transaction for all labels: the run's lock is taken once, and a kill imports none.
         with journal.run_transaction(run) as connection:
             now = journal.database.clock(connection)
-            for id_, given in found.items():
-                _enter_all(task_store, connection, id_, index.texts[id_], given, now, outcome)
-            if rehearse:
-                raise _Rehearsed
-    except _Rehearsed:
-        pass
+            fresh = _sort_labels(task_store, connection, found, outcome)
+            _enter(task_store, connection, fresh, index.texts, now)
     outcome.refused.sort(key=lambda each: each["place"])
     return dict(vars(outcome))
 
 
-def _enter_all(
+def _sort_labels(
     task_store: TaskStore,
     connection: sa.Connection,
-    id_: str,
-    text: str,
-    given: Sequence[tuple[int, ImportedLabel]],
-    now: float,
+    found: Mapping[str, Sequence[tuple[int, ImportedLabel]]],
     outcome: _Outcome,
+) -> dict[str, list[ImportedLabel]]:
+    """Return the labels that are new, by example, and count the others."""
+    fresh: dict[str, list[ImportedLabel]] = {}
+    for ids in _list_parts([*found]):
+        rows = _find_rows(task_store, connection, ids)
+        for id_ in ids:
+            task, before, labelled = rows[id_]
+            closed = labelled if task is None else _is_settled(task)
+            said = dict(before)
+            for place, label in found[id_]:
+                known = said.get(label.annotator)
+                if known == label.text:
+                    outcome.known += 1
+                elif label.annotator in said:
+                    reason = f"{label.annotator} works on it, or gave another answer"
+                    outcome.refuse(place, reason)
+                elif closed:
+                    outcome.refuse(place, "it is labelled already")
+                else:
+                    said[label.annotator] = label.text
+                    fresh.setdefault(id_, []).append(label)
+                    outcome.imported += 1
+    return fresh
+
+
+# A task, what people submitted by name (None: they work on it), and whether the run has a label,
+# for instance one that it copied from another run.
+_Rows = tuple[sa.RowMapping | None, dict[str, str | None], bool]
+
+
+def _find_rows(
+    task_store: TaskStore, connection: sa.Connection, ids: Sequence[str]
+) -> dict[str, _Rows]:
+    """Return what the journal has of the examples `ids`."""
+    mine = task_store.mine & tasks.c.example_id.in_(ids)
+    found = {
+        row["example_id"]: row
+        for row in connection.execute(sa.select(tasks).where(mine)).mappings()
+    }
+    here = (assignments.c.run == task_store.run) & assignments.c.example_id.in_(ids)
+    given: dict[str, dict[str, str | None]] = {id_: {} for id_ in ids}
+    for row in connection.execute(sa.select(assignments).where(here)).mappings():
+        text = row["text"] if row["state"] == "submitted" else None
+        given[row["example_id"]][row["annotator"]] = text
+    own = (annotations.c.run == task_store.run) & annotations.c.example_id.in_(ids)
+    labelled = set(connection.execute(sa.select(annotations.c.example_id).where(own)).scalars())
+    return {id_: (found.get(id_), given[id_], id_ in labelled) for id_ in ids}
+
+
+def _is_settled(task: sa.RowMapping) -> bool:
+    return is_closed(task) or task["decision"] is not None or task["state"] == "answered"
+
+
+def _enter(
+    task_store: TaskStore,
+    connection: sa.Connection,
+    fresh: Mapping[str, Sequence[ImportedLabel]],
+    texts: Mapping[str, str],
+    now: float,
 ) -> None:
-    """Store the labels of one example."""
-    here = task_store.mine & (tasks.c.example_id == id_)
-    task = connection.execute(sa.select(tasks).where(here)).mappings().one_or_none()
-    closed = (
-        _is_labeled(connection, task_store.run, id_)
-        if task is None
-        else is_closed(task) or task["decision"] is not None or task["state"] == "answered"
-    )
-    entered: list[dict[str, Any]] = []
-    said: dict[str, str] = {}
-    for place, label in given:
-        before = task and task_store.assignment(connection, id_, label.annotator)
-        same = before and before["state"] == "submitted" and before["text"] == label.text
-        if same or said.get(label.annotator) == label.text:
-            outcome.known += 1
-        elif before or label.annotator in said:
-            outcome.refuse(place, f"{label.annotator} works on it, or gave another answer")
-        elif closed:
-            outcome.refuse(place, "it is labelled already")
-        else:
-            said[label.annotator] = label.text
-            entered.append(
-                {
-                    "run": task_store.run,
-                    "example_id": id_,
-                    "annotator": label.annotator,
-                    "state": "submitted",
-                    "note": IMPORTED,
-                    "text": label.text,
-                    "seconds": label.seconds,
-                    "leased": now,
-                    "until": now,
-                    # The order of the file is the order of the answers.
-                    "answered": now + len(entered) * 1e-6,
-                    "revision": 0,
-                }
-            )
-    if not entered:
-        return
-    if task is None:
-        # Round 0: the run did not ask for these labels, so no round's tasks include it.
-        task_row = {
-            "run": task_store.run,
-            "example_id": id_,
-            "round": 0,
-            "rank": 0,
-            "wanted": len(entered),
-            "input": text,
-            "state": "open",
-            "changed": now,
-        }
-        connection.execute(sa.insert(tasks).values(task_row))
-    else:
-        # All answers of the file count, also more than the run asks for: they cost nothing.
-        wanted = task_store.count_busy(connection, id_, "", now) + len(entered)
-        more = sa.update(tasks).where(here & (tasks.c.wanted < wanted)).values(wanted=wanted)
-        connection.execute(more)
-    connection.execute(sa.insert(assignments), entered)
-    task_store.settle(connection, id_, now)
-    outcome.imported += len(entered)
+    """Store new labels as answers."""
+    for ids in _list_parts([*fresh]):
+        there = task_store.mine & tasks.c.example_id.in_(ids)
+        asked = set(connection.execute(sa.select(tasks.c.example_id).where(there)).scalars())
+        # Round 0: the run did not ask for these labels, so no round's tasks include them.
+        added = [
+            {
+                "run": task_store.run,
+                "example_id": id_,
+                "round": 0,
+                "rank": 0,
+                "wanted": len(fresh[id_]),
+                "input": texts[id_],
+                "state": "open",
+                "changed": now,
+            }
+            for id_ in ids
+            if id_ not in asked
+        ]
+        if added:
+            connection.execute(sa.insert(tasks), added)
+        for id_ in asked:
+            # All answers of the file count, also more than the run asks for: they cost nothing.
+            wanted = task_store.count_busy(connection, id_, "", now) + len(fresh[id_])
+            more = task_store.mine & (tasks.c.example_id == id_) & (tasks.c.wanted < wanted)
+            connection.execute(sa.update(tasks).where(more).values(wanted=wanted))
+        answers = [
+            {
+                "run": task_store.run,
+                "example_id": id_,
+                "annotator": label.annotator,
+                "state": "submitted",
+                "note": IMPORTED,
+                "text": label.text,
+                "seconds": label.seconds,
+                "leased": now,
+                "until": now,
+                # The order of the file is the order of the answers.
+                "answered": now + place * 1e-6,
+                "revision": 0,
+            }
+            for id_ in ids
+            for place, label in enumerate(fresh[id_])
+        ]
+        connection.execute(sa.insert(assignments), answers)
+        for id_ in ids:
+            task_store.settle(connection, id_, now)
 
 
-def _is_labeled(connection: sa.Connection, run: str, id_: str) -> bool:
-    """Return whether the run has a label for the example, for instance one that it copied from
-    another run.
-    """
-    mine = (annotations.c.run == run) & (annotations.c.example_id == id_)
-    return connection.execute(sa.select(annotations.c.id).where(mine)).first() is not None
+def _list_parts(ids: Sequence[str]) -> list[Sequence[str]]:
+    """Return the ids in parts that a statement takes as parameters."""
+    return [ids[start : start + PART] for start in range(0, len(ids), PART)]
 
 
 def import_file(

@@ -17,7 +17,9 @@ let timer = 0;
 let asked = 0;
 let planned = null; // the configuration whose plan is shown
 
-form.addEventListener("input", (event) => event.target.dataset.key && changed([event.target.dataset.key]));
+// A location is looked at once it is whole: half a name may be that of another dataset on the hub.
+form.addEventListener("input", ({ target }) => target.dataset.key && changed([target.dataset.key], target.dataset.key !== "data.pool"));
+form.addEventListener("change", ({ target }) => target.dataset.key === "data.pool" && data.refresh(draft()));
 form.addEventListener("focusout", (event) => {
   if (event.target.dataset.key) touched.add(event.target.dataset.key);
 });
@@ -48,7 +50,7 @@ function resume() {
   data.refresh(draft());
 }
 
-function changed(keys) {
+function changed(keys, look = true) {
   for (const key of keys) touched.add(key);
   planned = null;
   launch.disabled = true;
@@ -59,7 +61,7 @@ function changed(keys) {
   window.clearTimeout(timer);
   timer = window.setTimeout(() => {
     check();
-    data.refresh(draft());
+    if (look) data.refresh(draft());
   }, PAUSE);
 }
 

@@ -13,6 +13,7 @@ const note = document.getElementById("template-note");
 const NAME = /^[\p{L}_][\p{L}\p{N}_]*(\.[\p{L}_][\p{L}\p{N}_]*)*$/u; // what a template can name
 let columns = [];
 let guessed = ""; // the location whose columns were guessed
+let shown = ""; // the location whose rows are in the table
 let asked = 0;
 let tell = () => {};
 
@@ -71,10 +72,17 @@ export async function refresh(draft) {
     return;
   }
   let found;
+  if (shown !== pool.value) {
+    table.replaceChildren();
+    prompts.replaceChildren();
+    preview.hidden = false;
+    about.textContent = "Reading the first rows …";
+  }
   try {
     found = await requestJson("POST", "/api/v1/configs/preview", draft);
   } catch (error) {
     if (number !== asked) return;
+    shown = "";
     preview.hidden = false;
     about.textContent = `The first rows cannot be shown: ${error.message}`;
     table.replaceChildren();
@@ -82,6 +90,7 @@ export async function refresh(draft) {
     return;
   }
   if (number !== asked) return; // a later one is under way
+  shown = pool.value;
   columns = found.columns;
   document.getElementById("columns").replaceChildren(...columns.map((each) => make("option", { value: each.name })));
   if (guessed !== pool.value) guess(found);
