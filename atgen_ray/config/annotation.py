@@ -96,6 +96,39 @@ class NoticeConfig(Section):
 DisplayKind = Literal["auto", "text", "markdown", "code", "json", "conversation"]
 
 
+class GoldConfig(Section):
+    """Gold items: inputs with known answers, mixed into everybody's tasks to tell how reliable each
+    person is. They have no label and are not paid.
+    """
+
+    file: str | None = Field(
+        None,
+        description="File of gold items, .csv, .jsonl or .parquet, with the columns input (as "
+        "annotators see it), text (a right answer; more rows of one input hold more of them), and "
+        "draft and explanation where there are; null: none",
+    )
+    share: Fraction = Field(
+        0.05, description="Share of everybody's tasks that are gold items, at random places"
+    )
+    quiz: NonNegativeInt = Field(
+        0,
+        description="Gold items that everybody answers before other tasks, each followed by the "
+        "right answer and its explanation",
+    )
+    pass_mark: Changeable[Fraction] = Field(
+        0.0, description="Share of the quiz that must be right, or its person gets no other task"
+    )
+
+    @model_validator(mode="after")
+    def _has_items(self) -> "GoldConfig":
+        """Check that there are items where a quiz needs them."""
+        if self.file is None and self.quiz:
+            raise ValueError(f"gold.quiz is {self.quiz}, expected 0 without gold.file")
+        if self.pass_mark and not self.quiz:
+            raise ValueError(f"gold.pass_mark is {self.pass_mark}, expected 0 without gold.quiz")
+        return self
+
+
 class HumanAnnotatorConfig(Section):
     """People, who label on the pages of the service."""
 
@@ -143,6 +176,7 @@ class HumanAnnotatorConfig(Section):
         "is the label. null: 1 for exact, 0.3 for edit, 0.25 for chrf. Given without agreement it "
         "is an edit similarity",
     )
+    gold: GoldConfig = Field(default_factory=GoldConfig)
     drafts: Literal["shown", "blind", "off", "experiment"] = Field(
         "shown",
         description="The model's own answer: shown to start from; blind: only after the first "

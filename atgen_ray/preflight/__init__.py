@@ -34,6 +34,7 @@ from atgen_ray.preflight.inputs import (
 from atgen_ray.preflight.packages import (
     check_annotators,
     check_engines,
+    check_gold_items,
     check_nodes_alike,
     check_service,
     check_trackers,
@@ -57,6 +58,7 @@ CONTROLLER_CHECKS: tuple[Check, ...] = (
     check_user_folders,
     check_storage,
     check_annotators,
+    check_gold_items,
     check_trackers,
 )
 INPUT_CHECKS = (check_data, check_prompts, check_metrics)

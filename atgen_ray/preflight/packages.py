@@ -10,7 +10,9 @@ from netrc import NetrcParseError, netrc
 from pathlib import Path
 
 from atgen_ray.annotation.disclosure import find_ended_models, list_remote
+from atgen_ray.annotation.human.gold_items import check_gold
 from atgen_ray.annotation.registry import build_provider
+from atgen_ray.config import HumanAnnotatorConfig, list_annotators
 from atgen_ray.core.errors import UserError
 from atgen_ray.engines.choice import choose_backend, choose_on_nodes, find_differences
 from atgen_ray.engines.serve_engine import find_model
@@ -18,6 +20,16 @@ from atgen_ray.preflight.check import Setting, list_models
 from atgen_ray.training.methods import find_method_mistakes
 
 WANDB = "api.wandb.ai"
+
+
+def check_gold_items(setting: Setting) -> Iterator[str]:
+    """Check the files of gold items."""
+    for key, annotator in list_annotators(setting.config.annotator):
+        if isinstance(annotator, HumanAnnotatorConfig):
+            try:
+                check_gold(annotator, key)
+            except UserError as error:
+                yield str(error)
 
 
 def check_annotators(setting: Setting) -> Iterator[str]:

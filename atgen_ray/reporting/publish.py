@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from atgen_ray.annotation.human.draft_experiment import measure_drafts
+from atgen_ray.annotation.human.progress import measure_people
 from atgen_ray.annotation.llm.request_log import count_tokens
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
@@ -85,7 +86,9 @@ def _collect(
         count_stale_labels(journal, name),
     )
     if selection:
-        view = replace(view, drafts=measure_drafts(journal, name))
+        view = replace(
+            view, drafts=measure_drafts(journal, name), people=measure_people(journal, name)
+        )
     if chosen := journal.events(name, kind=ENGINE):
         view.versions["engine chosen"] = chosen[-1].payload[ENGINE]
     return view

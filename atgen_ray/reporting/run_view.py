@@ -106,6 +106,7 @@ class RunView:
     dead_letters: list[DeadLetter]
     plan: list[PlanView] = field(default_factory=list)
     drafts: DraftEffects | None = None  # None without the experiment
+    people: list[dict[str, Any]] = field(default_factory=list)  # `measure_people`
     # By the journal, which also counts the round under way; None: the rounds that have ended.
     bought: int | None = None
     paid: float | None = None

@@ -21,10 +21,12 @@ from pydantic import ValidationError
 from atgen_ray.annotation.llm.retry import reopen_requests
 from atgen_ray.config import (
     EvaluationConfig,
+    HumanAnnotatorConfig,
     MetricModelsConfig,
     ModelAnnotatorConfig,
     RunConfig,
     ServiceConfig,
+    list_annotators,
 )
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.config.messages import find_mistakes
@@ -348,6 +350,9 @@ class RunManager:
         roots = [*self._service.data_roots, upload_folder(self._service.storage)]
         restrict_config(dump_config(config), self._service)
         check_hosts(config, self._service.notice_hosts)
+        for key, annotator in list_annotators(config.annotator):
+            if isinstance(annotator, HumanAnnotatorConfig) and annotator.gold.file is not None:
+                check_location(annotator.gold.file, roots, f"{key}.gold.file")
         same_model = self._service.model is not None and model.id == self._service.model.id
         moved = {"pool": check_location(data.pool, roots, "data.pool")}
         if data.test is not None:

@@ -197,6 +197,8 @@ tasks = sa.Table(
     sa.Column("why", sa.JSON),  # it was picked: strategy, rank, score, parts
     sa.Column("first", sa.JSON),  # what the first annotator of a router said of it
     sa.Column("decision", sa.JSON),  # of an admin
+    # Of a gold item, which has a known answer and no label: texts, explanation; null: a task.
+    sa.Column("gold", sa.JSON(none_as_null=True)),
     sa.Column("changed", sa.Double, nullable=False),
     sa.Column("context", sa.JSON),  # what stands beside the input: pairs of column and text
     # Characters of the input that the model reads; null: all, or unknown.
@@ -216,6 +218,10 @@ sa.Index("tasks_in_order", tasks.c.run, *_QUEUE)
 sa.Index("tasks_by_change", tasks.c.run, tasks.c.changed, tasks.c.example_id)
 sa.Index("tasks_by_score", tasks.c.run, tasks.c.score, tasks.c.example_id)
 sa.Index("tasks_by_agreement", tasks.c.run, tasks.c.agreement, tasks.c.example_id)
+
+# Gold items are few beside the tasks.
+_GOLD = tasks.c.gold.is_not(None)
+sa.Index("gold_tasks", tasks.c.run, sqlite_where=_GOLD, postgresql_where=_GOLD)
 
 # For whom an example is kept. An example without a row here is for everybody.
 assignees = sa.Table(

@@ -66,10 +66,14 @@ DECIDED = {
         "price_per_label",
         "type",
     ),
+    "GoldConfig": (
+        "pass_mark",
+        "file share quiz",
+    ),
     "HumanAnnotatorConfig": (
         "price_per_label display agreement adjudicate_below lease_minutes skips settle_seconds "
         "notice",
-        "type guidelines examples mode overlap overlap_at_most drafts",
+        "type guidelines examples mode overlap overlap_at_most gold drafts",
     ),
     "OpenAIAnnotatorConfig": (
         "max_output_tokens reasoning_effort thinking_tokens api_key_file price tokenizer concurrency "

@@ -116,3 +116,34 @@ def test_disputes_are_settled_by_keyboard_alone(
     expect(page.locator("#none")).to_be_visible()
     assert count_disputes(desk.journal, desk.run) == 0
     assert find_barriers(page) == []
+
+
+def test_the_quiz_explains_each_answer_and_then_the_tasks_follow(
+    open_page: Callable[..., Visitor], server: DeskServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "gold.csv"
+    file.write_text(f"input,text,explanation\nIs it wet?,yes,{MARKUP} rain is wet\n")
+    desk = HumanDesk(
+        Journal(f"sqlite:///{server.storage}/atgen.db"),
+        2,
+        gold={"file": str(file), "share": 0.0, "quiz": 1},
+        drafts="off",
+    )
+    desk.publish_tasks()
+    visitor = open_page(viewport={"width": 360, "height": 800})
+    page = visitor.open(f"/annotate/{desk.run}")
+    expect(page.locator("#quiz-state")).to_contain_text("One question comes before the tasks")
+    expect(page.locator("#input")).to_contain_text("Is it wet?")
+    page.locator("#answer").fill("no")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#quiz-verdict")).to_have_text("The last answer is not right.")
+    expect(page.locator("#quiz-right li")).to_have_text("yes")
+    expect(page.locator("#quiz-why")).to_have_text(f"{MARKUP} rain is wet")
+    expect(page.locator("#input")).to_contain_text("text 0")
+    assert page.locator("main img").count() == 0
+    assert find_barriers(page) == []
+    keep_screenshot(page, "quiz-360")
+    page.get_by_role("button", name="Close", exact=True).click()
+    page.reload()
+    expect(page.locator("#input")).to_contain_text("text 0")
+    expect(page.locator("#quiz")).to_be_hidden()

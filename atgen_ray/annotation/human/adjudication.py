@@ -8,6 +8,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from atgen_ray.annotation.human.agreement import choose_measure, compare_texts
+from atgen_ray.annotation.human.gold import is_gold
 from atgen_ray.annotation.human.resolution import HumanAnswer, weigh_answers
 from atgen_ray.annotation.human.round_tasks import name_entry
 from atgen_ray.annotation.human.task_store import (
@@ -259,9 +260,13 @@ def _decidable(task_store: TaskStore) -> sa.ColumnElement[bool]:
     skipped = sa.select(assignments.c.example_id).where(
         (assignments.c.run == task_store.run) & (assignments.c.state == "skipped")
     )
-    return task_store.mine & (
-        (tasks.c.state == "disputed")
-        | ((tasks.c.state == "open") & tasks.c.example_id.in_(skipped))
+    return (
+        task_store.mine
+        & ~is_gold()
+        & (
+            (tasks.c.state == "disputed")
+            | ((tasks.c.state == "open") & tasks.c.example_id.in_(skipped))
+        )
     )
 
 

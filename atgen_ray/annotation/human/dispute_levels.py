@@ -12,11 +12,12 @@ from atgen_ray.annotation.human.agreement import (
     find_threshold,
     measure_similarity,
 )
+from atgen_ray.annotation.human.gold import is_gold
 from atgen_ray.annotation.human.reliability import estimate_share
 from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.tables import assignments
+from atgen_ray.store.tables import assignments, tasks
 
 FIRST = 200  # examples that are looked at
 ENOUGH = 40  # examples from which on a threshold is suggested
@@ -97,7 +98,9 @@ def _central_similarity(texts: Sequence[str], measure: Measure) -> float:
 
 def _read_first(journal: Journal, run: str) -> list[list[str]]:
     """Return the submitted answers to the first examples that have two or more."""
+    golden = sa.select(tasks.c.example_id).where((tasks.c.run == run) & is_gold())
     here = (assignments.c.run == run) & (assignments.c.state == "submitted")
+    here &= assignments.c.example_id.not_in(golden)
     twice = (
         sa.select(assignments.c.example_id)
         .where(here)

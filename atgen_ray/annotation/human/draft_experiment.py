@@ -106,7 +106,9 @@ def measure_drafts(journal: Journal, run: str) -> DraftEffects | None:
     names = ("example_id", "annotator", "text", "note", "seconds")
     columns = [assignments.c[name] for name in names]
     query = sa.select(*columns, tasks.c.suggestion).join(tasks, joined)
-    query = query.where((tasks.c.run == run) & (assignments.c.state == "submitted"))
+    # The drafts of gold items are no drafts of the model.
+    given = (assignments.c.state == "submitted") & tasks.c.gold.is_(None)
+    query = query.where((tasks.c.run == run) & given)
     query = query.order_by(assignments.c.example_id, assignments.c.annotator).limit(MOST)
     with journal.database.reading() as connection:
         rows = connection.execute(query).mappings().all()

@@ -14,6 +14,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import sqlalchemy as sa
 
+from atgen_ray.annotation.human.gold import is_gold
 from atgen_ray.annotation.human.label_formats import LABEL_FIELD, LABEL_QUESTION
 from atgen_ray.annotation.human.task_store import TaskStore, open_task_store
 from atgen_ray.core.errors import UserError, nearest
@@ -91,7 +92,7 @@ def read_tasks(
         TaskUnknownError, TaskConflictError: no such run, or none that people label.
     """
     store = open_task_store(journal, name)
-    query = sa.select(tasks).where(store.mine)
+    query = sa.select(tasks).where(store.mine & ~is_gold())
     query = query.order_by(tasks.c.round, tasks.c.rank, tasks.c.example_id)
     labelled = sa.select(annotations.c.example_id, annotations.c.text)
     wanted = None if examples is None else set(examples)

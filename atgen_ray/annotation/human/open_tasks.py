@@ -84,7 +84,8 @@ class OpenTasks:
             tasks.c.example_id == assignments.c.example_id
         )
         query = sa.select(assignments.c.example_id).join(tasks, joined)
-        query = query.where(self._is_prepared(now) & (tasks.c.state == "open") & ~self._is_seen())
+        free = (tasks.c.state == "open") & tasks.c.gold.is_(None)
+        query = query.where(self._is_prepared(now) & free & ~self._is_seen())
         query = query.order_by(assignments.c.leased.desc(), assignments.c.example_id)
         for id_ in connection.execute(query).scalars().all():
             if self.is_for_me(connection, id_) and self.drop_prepared(connection, id_, now):
@@ -139,8 +140,10 @@ class OpenTasks:
         return kept.correlate(tasks).exists()
 
     def _is_free(self, now: float) -> sa.ColumnElement[bool]:
-        """Return the condition for open tasks with a place that this person has not seen."""
-        mine = (tasks.c.run == self._run) & (tasks.c.state == "open")
+        """Return the condition for open tasks with a place that this person has not seen, without
+        gold items.
+        """
+        mine = (tasks.c.run == self._run) & (tasks.c.state == "open") & tasks.c.gold.is_(None)
         return mine & ~self._is_seen() & (self._count_places(now) < tasks.c.wanted)
 
     def _count_places(self, now: float) -> sa.ScalarSelect[int]:

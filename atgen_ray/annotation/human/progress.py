@@ -18,16 +18,18 @@ from atgen_ray.annotation.human.agreement import (
     measure_similarity,
     normalize_text,
 )
+from atgen_ray.annotation.human.gold import is_gold, score_gold
 from atgen_ray.annotation.human.reliability import estimate_accuracy, estimate_similarity
-from atgen_ray.annotation.human.task_store import open_task_store
+from atgen_ray.annotation.human.task_store import find_human, open_task_store
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignees, assignments, tasks
 
 STATES = ("open", "disputed", "answered", "dropped", "taken", "buried")
 OWN_PACE = 500  # answers that a person's own pace is measured by
-LATEST = 2_000  # answers that are compared with their drafts
-COMPARED = 500  # examples on which people are compared
+EDITS = 2_000  # answers that are compared with their drafts
+COMPARED = 200  # examples on which people are compared
+TIMED = 20_000  # answers by which everybody's pace is measured
 BREAK_SECONDS = 30 * 60  # a longer pause between two answers does not count as work
 
 
@@ -44,7 +46,9 @@ def measure_progress(
     """
     task_store = open_task_store(journal, run)
     by_state = (
-        sa.select(tasks.c.state, sa.func.count()).where(task_store.mine).group_by(tasks.c.state)
+        sa.select(tasks.c.state, sa.func.count())
+        .where(task_store.mine & ~is_gold())
+        .group_by(tasks.c.state)
     )
     mine = (assignments.c.run == run) & (assignments.c.annotator == annotator)
     own_counts = sa.select(assignments.c.state, sa.func.count()).where(mine)
@@ -97,7 +101,7 @@ def _count_left(
     """Return how many of the run's `open_tasks` the person may still do, and how many of these are
     kept for the person.
     """
-    is_open = (tasks.c.run == run) & (tasks.c.state == "open")
+    is_open = (tasks.c.run == run) & (tasks.c.state == "open") & ~is_gold()
     touched = (assignments.c.run == tasks.c.run) & (assignments.c.example_id == tasks.c.example_id)
     touched &= (assignments.c.annotator == annotator) & (assignments.c.state != "leased")
     kept = (assignees.c.run == tasks.c.run) & (assignees.c.example_id == tasks.c.example_id)
@@ -146,17 +150,28 @@ def measure_team(journal: Journal, run: str) -> dict[str, Any]:
     """Return everybody's work with the edit rate, and how far people agree.
 
     `edited` is the share of answers that differ from the model's draft, `edit_rate` the mean
-    normalised edit distance to it, None where there were no drafts; both of the `LATEST` answers.
-    `agreement` is as of `measure_agreement`, `reliability` as of `measure_reliability`, by person;
-    both of the `COMPARED` latest examples with two or more answers.
+    normalised edit distance to it, None where there were no drafts; both of the `EDITS` latest
+    answers. `agreement` is as of `measure_agreement`, `accuracy` and `similarity` are as of
+    `measure_reliability`, all of the `COMPARED` latest examples with two or more answers. `gold` is
+    the share of gold items answered right, with its interval.
     """
     task_store = open_task_store(journal, run)
     here = assignments.c.run == run
-    columns = [assignments.c[name] for name in ("annotator", "state", "seconds", "answered")]
+    counted = (assignments.c.annotator, assignments.c.state)
+    counts = sa.select(*counted, sa.func.count()).where(here).group_by(*counted)
+    timed = sa.select(*counted, assignments.c.seconds, assignments.c.answered)
+    timed = timed.where(here & assignments.c.answered.is_not(None))
+    timed = timed.order_by(assignments.c.answered.desc()).limit(TIMED)
+    states: dict[str, dict[str, int]] = defaultdict(
+        lambda: dict.fromkeys(("submitted", "skipped", "flagged", "leased"), 0)
+    )
     with journal.database.reading() as connection:
-        rows = connection.execute(sa.select(*columns).where(here)).mappings().all()
+        for name, state, count in connection.execute(counts):
+            states[name][state] = count
+        rows = connection.execute(timed).mappings().all()
         edits = _measure_edits(connection, run)
         answers = _read_shared(connection, run)
+        gold = score_gold(connection, run, task_store.config)
     people: dict[str, list[sa.RowMapping]] = defaultdict(list)
     for row in rows:
         people[row["annotator"]].append(row)
@@ -167,13 +182,23 @@ def measure_team(journal: Journal, run: str) -> dict[str, Any]:
             {
                 "annotator": name,
                 **measure_work(people[name]),
+                **states[name],
                 **edits.get(name, {"edited": None, "edit_rate": None}),
                 **(nothing | reliability.get(name, {})),
+                "gold": asdict(gold[name]) if name in gold else None,
             }
-            for name in sorted(people)
+            for name in sorted(states)
         ],
         "agreement": measure_agreement(answers),
     }
+
+
+def measure_people(journal: Journal, run: str) -> list[dict[str, Any]]:
+    """Return the `annotators` of `measure_team`; nothing for a run that no people label."""
+    if find_human(journal.run(run).config) is None:
+        return []
+    people: list[dict[str, Any]] = measure_team(journal, run)["annotators"]
+    return people
 
 
 def measure_reliability(
@@ -194,14 +219,13 @@ def measure_reliability(
         if measure == "exact":
             classes[id_] = {name: normalize_text(text) for name, text in given.items()}
             continue
-        for name in given:
-            others = [
-                measure_similarity(given[name], given[other], measure)
-                for other in given
-                if other != name
-            ]
-            if others:
-                similar[name][id_] = statistics.mean(others)
+        with_others: dict[str, list[float]] = defaultdict(list)
+        for one, other in itertools.combinations(given, 2):
+            similarity = measure_similarity(given[one], given[other], measure)
+            with_others[one].append(similarity)
+            with_others[other].append(similarity)
+        for name, values in with_others.items():
+            similar[name][id_] = statistics.mean(values)
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     for name, estimate in estimate_accuracy(classes).items():
         found[name]["accuracy"] = asdict(estimate)
@@ -212,7 +236,9 @@ def measure_reliability(
 
 def _read_shared(connection: sa.Connection, run: str) -> dict[str, dict[str, str]]:
     """Return the answers by person to the latest examples that two or more people answered."""
+    golden = sa.select(tasks.c.example_id).where((tasks.c.run == run) & is_gold())
     here = (assignments.c.run == run) & (assignments.c.state == "submitted")
+    here &= assignments.c.example_id.not_in(golden)
     shared = (
         sa.select(assignments.c.example_id)
         .where(here)
@@ -231,14 +257,16 @@ def _read_shared(connection: sa.Connection, run: str) -> dict[str, dict[str, str
 
 def _measure_edits(connection: sa.Connection, run: str) -> dict[str, dict[str, float]]:
     """Return by person the share of edited answers and their mean edit distance."""
-    joined = (tasks.c.run == assignments.c.run) & (tasks.c.example_id == assignments.c.example_id)
-    query = (
-        sa.select(assignments.c.annotator, assignments.c.text, tasks.c.suggestion)
-        .join(tasks, joined)
+    names = ("example_id", "annotator", "text", "answered")
+    latest = (
+        sa.select(*(assignments.c[name] for name in names))
         .where((assignments.c.run == run) & (assignments.c.state == "submitted"))
         .order_by(assignments.c.answered.desc())
-        .limit(LATEST)
+        .limit(EDITS)
+        .subquery()
     )
+    joined = (tasks.c.run == run) & (tasks.c.example_id == latest.c.example_id) & ~is_gold()
+    query = sa.select(latest.c.annotator, latest.c.text, tasks.c.suggestion).join(tasks, joined)
     distances: dict[str, list[float]] = defaultdict(list)
     for annotator, text, draft in connection.execute(query):
         if draft is not None:

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from atgen_ray.annotation.guidelines import read_version
 from atgen_ray.annotation.human.draft_experiment import choose_drafts
+from atgen_ray.annotation.human.gold import GoldMixer
 from atgen_ray.annotation.human.open_tasks import OpenTasks
 from atgen_ray.annotation.human.run_labels import enter_revision
 from atgen_ray.annotation.human.task_store import (
@@ -57,6 +58,7 @@ class Queue:
         self._annotator = annotator
         self._task_store: TaskStore = open_task_store(journal, run)
         self._open = OpenTasks(run, annotator, groups)
+        self._gold = GoldMixer(run, annotator, self._task_store.config)
         self._lease = self._task_store.config.lease_minutes * 60
 
     def lease(
@@ -75,8 +77,9 @@ class Queue:
             chosen = mine[:count]
             left = min(count - len(chosen), AT_ONCE - len(held))
             if left > 0:
-                chosen += self._open.find(connection, now, left)
-            if not chosen:
+                fresh = self._open.find(connection, now, left)
+                chosen += self._gold.choose(connection, fresh, left)
+            if not chosen and self._gold.lets_in(connection):
                 chosen = self._open.claim_prepared(connection, now)
             for place, id_ in enumerate(chosen):
                 if id_ not in held:
@@ -368,6 +371,7 @@ class Queue:
         """Raise TaskConflictError where the person can change nothing any more."""
         if task["decision"] is not None or (mine["state"] == "leased" and is_closed(task)):
             raise TaskConflictError(f"task '{task['example_id']}' was settled without you")
+        self._gold.expect_open(connection, task, mine)
         if is_settled(task, find_last_collections(connection, task["run"])):
             raise TaskConflictError(
                 f"the run has trained on the label of task '{task['example_id']}': an admin can "
@@ -433,9 +437,11 @@ class Queue:
         drafts = choose_drafts(store.config.drafts, store.run, row["example_id"])
         blind = drafts == "blind" and not begun and row["suggestion"] is not None
         final = row["decision"] is not None or is_settled(row, collected)
+        if row["gold"] is not None:
+            round, final = self._gold.imitate(row["own_answered"], final, collected)
         return {
             "id": row["example_id"],
-            "round": row["round"],
+            "round": row["round"] if row["gold"] is None else round,
             "input": row["input"],
             "why": row["why"],
             "suggestion": None if blind or drafts == "off" else row["suggestion"],
@@ -451,7 +457,7 @@ class Queue:
         }
 
 
-OWN = ("state", "draft", "text", "note", "revision", "until")
+OWN = ("state", "draft", "text", "note", "revision", "until", "answered")
 RECEIPT = ("state", "closed", "revision", "lease_seconds")
 
 

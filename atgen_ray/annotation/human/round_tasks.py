@@ -9,6 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from atgen_ray.annotation.context import AnnotationContext
+from atgen_ray.annotation.human.gold import is_gold
+from atgen_ray.annotation.human.gold_items import publish_gold
 from atgen_ray.annotation.human.resolution import CLOSED
 from atgen_ray.annotation.human.run_labels import describe_label
 from atgen_ray.annotation.human.task_store import IMPORTED, SETTLED, TaskStore
@@ -41,6 +43,7 @@ class TaskRound:
 
     def __init__(self, config: HumanAnnotatorConfig, context: AnnotationContext) -> None:
         self._context = context
+        self._config = config
         self._task_store = TaskStore(context.config.name, config)
         self._overlap = config.overlap
         self._most = config.most_answers
@@ -53,6 +56,7 @@ class TaskRound:
         """
         context = self._context
         worst = self._price * self._most
+        pool = self._read_pool() if self._config.gold.file is not None else []
         with context.journal.leased_transaction(context.lease) as connection:
             known = connection.execute(
                 sa.select(tasks.c.example_id).where(self._task_store.mine)
@@ -87,13 +91,22 @@ class TaskRound:
             ]
             if rows:
                 connection.execute(sa.insert(tasks), rows)
+            publish_gold(connection, self._task_store.run, self._config, pool, now)
         context.record_shortfall(limit, len(new) - count, worst)
         return count
+
+    def _read_pool(self) -> list[str]:
+        """Return the ids of the pool, which no gold item must have."""
+        folder = self._context.folder
+        if not folder.exists("pool.parquet"):
+            return []
+        ids: list[str] = folder.read_table("pool.parquet", columns=["id"])["id"].to_pylist()
+        return ids
 
     def count_left(self) -> int:
         """Return the number of tasks that are neither labelled nor given up."""
         query = sa.select(sa.func.count()).where(
-            self._task_store.mine & tasks.c.state.not_in(CLOSED)
+            self._task_store.mine & tasks.c.state.not_in(CLOSED) & ~is_gold()
         )
         with self._context.journal.database.reading() as connection:
             return int(connection.execute(query).scalar_one())

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from atgen_ray.annotation.human.gold import is_gold
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store.tables import assignees, assignments, reviews, tasks
@@ -138,7 +139,7 @@ def build_condition(
         dialect: name of the database's dialect.
         only: a person whose tasks alone are shown: those that they hold or answered.
     """
-    found = tasks.c.run == run
+    found = (tasks.c.run == run) & ~is_gold()
     if only is not None:
         _refuse_others(filter, only)
         found &= _has_work(assignments.c.annotator == only)

@@ -105,6 +105,8 @@ class TaskStore:
         given = self.answers(connection, [example_id])
         outcome = self._resolve(given, task)
         state: str = outcome.state
+        if task["gold"] is not None:
+            return "open"  # for everybody, whatever anybody says of it
         if task["collected"] is not None and state in SETTLED:
             state = renew_label(connection, task, given[example_id], outcome, now)
         here = self.mine & (tasks.c.example_id == example_id)

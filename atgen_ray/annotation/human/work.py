@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from atgen_ray.annotation.human.gold import is_gold
 from atgen_ray.annotation.human.task_store import IMPORTED, open_task_store
 from atgen_ray.core.money import NANO
 from atgen_ray.store.journal import Journal
@@ -88,7 +89,9 @@ def list_payments(journal: Journal, run: str) -> list[dict[str, Any]]:
         TaskUnknownError, TaskConflictError: as `open_task_store`.
     """
     open_task_store(journal, run)
-    price = (sa.func.coalesce(ledger.c.held, 0) // tasks.c.wanted).label("price")
+    # Tasks of earlier versions have no price of their own.
+    held = sa.func.coalesce(ledger.c.held, 0) // tasks.c.wanted
+    price = sa.func.coalesce(tasks.c.price, held).label("price")
     of_task = (tasks.c.run == assignments.c.run) & (tasks.c.example_id == assignments.c.example_id)
     of_entry = (ledger.c.run == tasks.c.run) & (ledger.c.key == "human-" + tasks.c.example_id)
     query = (
@@ -157,7 +160,7 @@ def _measure_latest(connection: sa.Connection, run: str, name: str) -> dict[str,
     query = sa.select(assignments.c.text, assignments.c.seconds, tasks.c.suggestion)
     query = query.select_from(assignments).join(tasks, of_task)
     query = query.where((assignments.c.run == run) & (assignments.c.annotator == name))
-    query = query.where((assignments.c.state == "submitted") & _BY_HAND)
+    query = query.where((assignments.c.state == "submitted") & _BY_HAND & ~is_gold())
     rows = connection.execute(query.order_by(assignments.c.answered.desc()).limit(LATEST)).all()
     seconds = [row.seconds for row in rows if row.seconds is not None]
     drafted = [row for row in rows if row.suggestion is not None]

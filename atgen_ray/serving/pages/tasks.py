@@ -37,6 +37,7 @@ def task_pages(journal: Journal) -> APIRouter:
             request,
             "annotate.html.j2",
             name=name,
+            quiz=open_task_store(journal, name).config.gold.quiz,
             explanations={each: explain_strategy(each) for each in names if each},
             **show_guidelines(journal, name),
         )

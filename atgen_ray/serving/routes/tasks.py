@@ -15,6 +15,7 @@ from atgen_ray.annotation.human.adjudication import (
     undo_decision,
 )
 from atgen_ray.annotation.human.draft_experiment import measure_drafts
+from atgen_ray.annotation.human.gold import show_quiz
 from atgen_ray.annotation.human.progress import measure_progress, measure_team
 from atgen_ray.annotation.human.queue import HISTORY, Queue
 from atgen_ray.annotation.human.revision import correct_label, list_revisions
@@ -29,6 +30,7 @@ from atgen_ray.serving.schemas.tasks import (
     DraftBody,
     FlagBody,
     LeaseBody,
+    QuizBody,
     ReleaseBody,
     ReleasedBody,
     SkipBody,
@@ -99,6 +101,13 @@ def task_routes(journal: Journal) -> APIRouter:
     def show_progress(name: Name, caller: Person) -> dict[str, Any]:
         """Count tasks by state, and measure the caller's own work."""
         return measure_progress(journal, name, caller.name, caller.groups)
+
+    @router.get("/quiz")
+    def show_quiz_state(name: Name, caller: Person) -> QuizBody:
+        """Tell how the caller stands in the quiz, with the right answer to each question that the
+        caller has answered.
+        """
+        return QuizBody(**show_quiz(journal, name, caller.name))
 
     @router.get("/team")
     def show_team(name: Name, caller: Admin) -> dict[str, Any]:

@@ -100,6 +100,27 @@ class AcceptBody(_Body):
     )
 
 
+class QuizAnswerBody(BaseModel):
+    """An answer to a question of the quiz, and the right ones."""
+
+    id: str
+    input: str
+    text: str | None
+    agrees: bool = Field(description="The answer agrees with one of `texts`")
+    texts: list[str] = Field(description="Right answers")
+    explanation: str | None
+
+
+class QuizBody(BaseModel):
+    """How a person stands in the quiz that comes before other tasks."""
+
+    total: int = Field(description="Questions; 0 where there is no quiz")
+    answered: int
+    right: int
+    passed: bool | None = Field(description="null before the end; false: no other task follows")
+    answers: list[QuizAnswerBody]
+
+
 class AcceptedBody(BaseModel):
     """Tasks that were labelled together."""
 

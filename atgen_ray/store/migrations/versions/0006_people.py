@@ -13,6 +13,9 @@ def upgrade() -> None:
     op.add_column("tokens", sa.Column("member_of", sa.JSON()))
     op.add_column("tasks", sa.Column("most", sa.Integer()))
     op.add_column("tasks", sa.Column("price", sa.BigInteger()))
+    op.add_column("tasks", sa.Column("gold", sa.JSON()))
+    gold = sa.text("gold IS NOT NULL")
+    op.create_index("gold_tasks", "tasks", ["run"], sqlite_where=gold, postgresql_where=gold)
     op.create_table(
         "assignees",
         sa.Column("run", sa.String(), nullable=False),
