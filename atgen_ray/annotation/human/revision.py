@@ -123,7 +123,7 @@ def _reopen(
     opened = [id_ for id_ in ids if answers[id_] or decisions[id_] is not None]
     given = [answer for id_ in opened for answer in answers[id_]]
     if given:
-        # One statement for all of them, since an update of each would take seconds of the run's lock.
+        # One statement for all of them: an update of each would hold the run's lock for seconds.
         mine = (
             (assignments.c.run == task_store.run)
             & assignments.c.example_id.in_(opened)
