@@ -24,9 +24,10 @@ POOL_SCHEMA = pa.schema(
 # gold.parquet: opened by the dataset annotator and the evaluator only.
 GOLD_SCHEMA = pa.schema([("id", pa.string()), ("references", pa.list_(pa.string()))])
 
-# context.parquet, where data.context names columns: what people see beside an input, as a JSON
-# object of texts by column.
-CONTEXT_SCHEMA = pa.schema([("id", pa.string()), ("context", pa.string())])
+# context.parquet, where data.context names columns or people label: what people see beside an
+# input, as a JSON object of texts by column, and the short columns of the row without its answers,
+# as a JSON object too.
+CONTEXT_SCHEMA = pa.schema([("id", pa.string()), ("context", pa.string()), ("fields", pa.string())])
 
 # rounds/NNN/features.parquet: one generation pass over the candidates.
 FEATURES_SCHEMA = pa.schema(

@@ -6,6 +6,7 @@ the template before it is filled.
 """
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import jinja2
 import pyarrow as pa
 
 from atgen_ray.core.hashing import hash_text
+from atgen_ray.core.strict_json import encode_json
 from atgen_ray.data.columns import (
     Address,
     find_addresses,
@@ -28,6 +30,8 @@ from atgen_ray.data.duplicates import sign_texts
 from atgen_ray.data.size_limits import LONGEST, describe_length
 from atgen_ray.models.user_template import fill_template, list_variables, tests_variable
 
+LONGEST_FIELD = 200  # characters of a short column
+MOST_FIELDS = 40  # short columns of a row
 LONGEST_BESIDE = 50_000  # characters of a text beside the input
 
 # The record, or the reason why there is none, and its position: "a.jsonl line 3: ".
@@ -41,6 +45,7 @@ FILLED_SCHEMA = pa.schema(
         ("content", pa.string()),  # hash of `text`
         ("references", pa.list_(pa.string())),
         ("context", pa.string()),  # JSON object of the texts beside it, where asked for
+        ("fields", pa.string()),  # JSON object of the short columns, where asked for
         ("signature", pa.binary()),  # MinHash, where asked for
         ("error", pa.string()),  # why there is no text, or null
         ("parsed", pa.bool_()),  # the source gave a record
@@ -64,6 +69,7 @@ class RowPlan:
     signed: bool
     reference_template: str | None = None
     context: tuple[str, ...] = ()
+    fields: bool = False  # keep the short columns of the row
 
 
 def fill_rows(rows: Iterable[Row], plan: RowPlan) -> pa.Table:
@@ -150,6 +156,8 @@ def _take_texts(
         "references": list(dict.fromkeys(references)),
         "defined": sorted(list_variables(plan.template) & columns.keys()),
     }
+    if plan.fields:
+        row["fields"] = _read_fields(columns, plan.input)
     if plan.signed:
         row["data"] = fill_template(plan.template, columns, literals=False)
     return row
@@ -200,6 +208,28 @@ def _read_context(beside: dict[str, list[tuple[Address, Any]] | None]) -> str:
         text = text.encode("utf-8", "replace").decode()
         shown[path] = text if len(text) <= LONGEST_BESIDE else f"{text[:LONGEST_BESIDE]} …"
     return json.dumps(shown)
+
+
+def _read_fields(columns: dict[str, Any], input: str) -> str:
+    """Return the short columns of a row as a JSON object by their dotted paths: texts, numbers, and
+    true and false as texts. The input is left out, as are paths that a database cannot ask for.
+    """
+    found = dict[str, str | int | float]()
+    waiting = [(name, value) for name, value in columns.items() if name != "input"]
+    while waiting and len(found) < MOST_FIELDS:
+        path, value = waiting.pop(0)
+        if isinstance(value, dict):
+            waiting += [(f"{path}.{name}", inner) for name, inner in value.items()]
+        value = restore_integers(value)
+        if isinstance(value, bool):
+            value = str(value).lower()
+        if path == input or '"' in path or not path.isprintable():
+            continue
+        if (isinstance(value, str) and len(value) <= LONGEST_FIELD) or (
+            isinstance(value, int | float) and math.isfinite(value) and abs(value) < 1e15
+        ):
+            found[path] = value
+    return encode_json(found)
 
 
 def _read_texts(path: str, values: list[Any]) -> list[str]:

@@ -5,7 +5,7 @@ and the unusable rows.
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -64,7 +64,7 @@ class SplitReader:
             rows = np.flatnonzero(kept) + begin
             begin += len(block)
             # `filter` works chunk by chunk, whatever the length of the texts; `take` does not.
-            block = block.select(["text", "content", "references", "context"]).filter(
+            block = block.select(["text", "content", "references", "context", "fields"]).filter(
                 pa.array(kept)
             )
             ids = [
@@ -96,11 +96,14 @@ class SplitReader:
                 schema=POOL_SCHEMA,
             )
             gold = pa.table([examples["id"], references], schema=GOLD_SCHEMA)
-            context = pa.table([examples["id"], block["context"]], schema=CONTEXT_SCHEMA)
+            context = pa.table(
+                [examples["id"], block["context"], block["fields"]], schema=CONTEXT_SCHEMA
+            )
+            told = pc.or_(pc.is_valid(context["context"]), pc.is_valid(context["fields"]))
             yield (
                 examples,
                 gold.filter(pc.greater(pc.list_value_length(gold["references"]), 0)),
-                context.filter(pc.is_valid(context["context"])),
+                context.filter(told),
             )
 
 
@@ -128,6 +131,7 @@ def open_split(
     split: SplitName,
     seed: int,
     progress: Progress | None = None,
+    fields: bool = False,
 ) -> SplitReader:
     """Read data.pool or data.test, through Ray Data or inside `reading_in_process` in this process.
 
@@ -135,7 +139,7 @@ def open_split(
     on `seed` and the source rows alone. Near-duplicates are marked in the pool only, among the
     rows kept. A row of the test set needs a reference, a row of the pool does not. `progress` is
     called with the rows read so far, as both numbers: a text file does not tell how many it
-    holds.
+    holds. With `fields` the short columns of the rows are kept too, without the answers.
 
     Raises:
         UserError: the location does not exist, a configured column or variable exists in no row, or
@@ -146,7 +150,7 @@ def open_split(
     location = data.pool if split == "pool" else data.test
     if location is None:
         raise UserError("data.test is null, expected the location of the test set")
-    plan = _plan_rows(data, prompt, split)
+    plan = replace(_plan_rows(data, prompt, split), fields=fields)
     name, part = parse_split(
         data.pool_split if split == "pool" else data.test_split, f"data.{split}_split"
     )

@@ -23,6 +23,7 @@ from atgen_ray.annotation.disclosure import find_remote_warnings, find_stored, l
 from atgen_ray.annotation.judge import build_judge
 from atgen_ray.annotation.registry import build_annotator, check_annotators
 from atgen_ray.config import (
+    HumanAnnotatorConfig,
     LLMAnnotatorConfig,
     OpenAIAnnotatorConfig,
     RunConfig,
@@ -195,7 +196,12 @@ class Controller:
             data = self._config.data
             prompt = self._config.prompt
             seed = self._config.seed if data.seed is None else data.seed
-            pool = open_split(data, prompt, "pool", seed, progress)
+            # Whoever leads people looks for tasks by the columns of their rows.
+            people = any(
+                isinstance(annotator, HumanAnnotatorConfig)
+                for _, annotator in list_annotators(self._config.annotator)
+            )
+            pool = open_split(data, prompt, "pool", seed, progress, fields=people)
             check_pool_size(self._config, pool.size)
             test = None
             if data.test is not None:
@@ -206,7 +212,7 @@ class Controller:
                 with ExitStack() as files:
                     writer = out.table_writer("gold.parquet", GOLD_SCHEMA)
                     add_gold = files.enter_context(writer)
-                    if data.context:
+                    if data.context or people:
                         writer = out.table_writer("context.parquet", CONTEXT_SCHEMA)
                         add_context = files.enter_context(writer)
                     for examples, gold, context in pool.read():
@@ -215,7 +221,7 @@ class Controller:
                         summary.add(examples, leaked)
                         add_examples(examples)
                         add_gold(gold)
-                        if data.context:
+                        if data.context or people:
                             add_context(context)
                     if test:
                         add_gold(test.gold)

@@ -5,7 +5,7 @@ that are sent back, and what an annotating model is told.
 from pathlib import Path
 
 import pytest
-from helpers.annotation_desk import Desk, configure, make_texts
+from helpers.annotation_desk import QUICK, Desk, configure, make_texts
 from helpers.fakes.provider import FakeProvider
 from helpers.human_desk import HumanDesk
 
@@ -27,6 +27,9 @@ from atgen_ray.annotation.human.guideline_edits import (
     send_back,
 )
 from atgen_ray.annotation.human.task_store import TaskConflictError, TaskUnknownError
+from atgen_ray.annotation.registry import build_remote
+from atgen_ray.config import RouterConfig
+from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import UserError
 from atgen_ray.store.journal import Journal
 
@@ -166,3 +169,20 @@ def test_a_new_version_is_asked_from_the_next_round_on_and_pays_nothing_twice(
     enter(desk, 3, "Something else.")
     assert "data set" in told(2)
     assert "Something else." in told(3)
+
+
+def test_in_a_router_a_model_has_the_guidelines_of_the_people(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    tree = dump_config(
+        configure(provider, "openai", "sync", guidelines="As people.", votes=2, temperature=0.7)
+    )
+    people = {"type": "human", "guidelines": "As people."}
+    router = {"type": "router", "first": tree["annotator"], "then": people}
+    config = parse_config(tree | {"annotator": router})
+    desk = Desk(provider, tmp_path, config, make_texts(2))
+    edit_guidelines(desk.journal, config.name, "lea", "Name the data set.", "", 1)
+    assert isinstance(config.annotator, RouterConfig)
+    first = build_remote(config.annotator.first, desk.site(), "annotator.first", QUICK)  # type: ignore[arg-type]
+    assert "Name the data set." in first._writer.system
+    assert "As people." not in first._writer.system

@@ -14,6 +14,7 @@ from helpers.human_desk import HumanDesk
 from pydantic import ValidationError
 
 from atgen_ray.annotation.human.bulk import BulkActions, BulkRequest
+from atgen_ray.annotation.human.queue import Queue
 from atgen_ray.annotation.human.reviews import measure_reviews, review_answer
 from atgen_ray.annotation.human.round_tasks import TaskDraft
 from atgen_ray.annotation.human.task_filter import FilterError, TaskFilter
@@ -25,7 +26,7 @@ from atgen_ray.embedding.pool import EMBEDDING_SCHEMA
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
-from atgen_ray.store.tables import tasks, tokens
+from atgen_ray.store.tables import tokens
 
 TEXTS = [
     "Recall improves by three points.",
@@ -68,14 +69,11 @@ class Lead:
                     "parts": {"uncertainty": at / 10},
                 },
                 None,
+                fields=FIELDS[at],
             )
             for at, (id_, text) in enumerate(self.desk.texts.items())
         ]
         self.desk.round().publish_tasks(offers)
-        with journal.database.writing() as connection:
-            for at, fields in enumerate(FIELDS):
-                here = (tasks.c.run == self.run) & (tasks.c.example_id == f"e{at:02d}")
-                connection.execute(sa.update(tasks).where(here).values(fields=fields))
         self.keys = 0
 
     def answer(self, who: str, id_: str, text: str, verdict: Any = "submitted") -> None:
@@ -234,8 +232,13 @@ def test_an_annotator_sees_their_own_work_alone(lead: Callable[..., Lead]) -> No
     assert run.ids(only="ann", q="secret", within="answers") == []
     assert "secret" not in str(run.seen("ann").read_task("e00"))
     assert run.seen("ann").read_task("e00")["agreement"] is None
-    for other in ({"person": "bob"}, {"assigned": "bob"}, {"sort": "agreement"}):
-        with pytest.raises(FilterError, match="work of others"):
+    for other in (
+        {"person": "bob"},
+        {"assigned": "bob"},
+        {"sort": "agreement"},
+        {"field": ["venue=ACL"]},
+    ):
+        with pytest.raises(FilterError, match="what only an admin may see"):
             run.ids(only="ann", **other)
     with pytest.raises(TaskUnknownError):
         run.seen("carl").read_task("e00")
@@ -275,6 +278,9 @@ def test_tasks_are_kept_for_people_and_groups(lead: Callable[..., Lead], journal
     assert run.ids(assigned="nobody") == ["e02", "e04", "e05"]
     assert run.bulk.undo(2)["tasks"] == 2
     assert run.task("e01")["assigned"] == ["@experts"]
+    expert = Queue(journal, run.run, "bob", ("experts",))
+    assert [task["id"] for task in expert.lease(2)] == ["e00", "e01"]
+    assert {"e00", "e01"}.isdisjoint(task["id"] for task in run.desk.queue("ann").lease(6))
     assert run.act("assign", filter={}, who=[])["tasks"] == 2
     assert run.ids(assigned="nobody") == run.ids()
     with pytest.raises(UserError, match=r"who names 'an'.*did you mean 'ann'"):
@@ -335,6 +341,7 @@ def test_a_review_accepts_corrects_or_sends_back(lead: Callable[..., Lead]) -> N
     assert (work["ann"]["state"], work["bob"]["state"]) == ("submitted", "leased")
     held = {task["id"]: task for task in run.desk.queue("bob").lease(20)}
     assert (held["e02"]["draft"], held["e02"]["note"]) == ("bob on e02", "Name the outcome.")
+    assert held["e02"]["sent_back_by"] == "root"
     run.answer("bob", "e02", "a better one")
     # An answer that has changed since is to be reviewed again.
     assert "e02" in run.ids(review="none")

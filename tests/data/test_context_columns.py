@@ -22,12 +22,12 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def open_rows(folder: Path, *context: str) -> SplitReader:
+def open_rows(folder: Path, *context: str, fields: bool = False) -> SplitReader:
     path = folder / "pool.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     data = DataConfig(pool=str(path), input="q", references="a", context=[*context])
     with reading_in_process():
-        return open_split(data, PromptConfig(), "pool", 0)
+        return open_split(data, PromptConfig(), "pool", 0, fields=fields)
 
 
 def test_columns_are_kept_with_the_examples(tmp_path: Path) -> None:
@@ -47,6 +47,17 @@ def test_columns_are_kept_with_the_examples(tmp_path: Path) -> None:
 def test_without_columns_nothing_is_kept(tmp_path: Path) -> None:
     ((_, _, context),) = open_rows(tmp_path).read()
     assert len(context) == 0
+
+
+def test_short_columns_are_kept_without_input_and_answers(tmp_path: Path) -> None:
+    ROWS.append({"q": "four", "a": "D", "long": "x" * 300, 'odd"': 1, "ok": True, "n": 1.5})
+    try:
+        ((_, _, context),) = open_rows(tmp_path, fields=True).read()
+    finally:
+        ROWS.pop()
+    kept = [json.loads(fields) for fields in context["fields"].to_pylist()]
+    assert kept == [{"title": "T", "meta.year": 1999}, {}, {}, {"ok": "true", "n": 1.5}]
+    assert context["context"].null_count == 4
 
 
 def test_a_column_that_no_row_has_is_refused_with_the_nearest(tmp_path: Path) -> None:

@@ -210,6 +210,19 @@ def test_no_text_makes_a_prompt_too_long(make_tokenizer: Make, text: str, limit:
     assert ids[-1:] == builder.encode("")[-1:]
 
 
+@pytest.mark.parametrize("template", ["{{ input }}", "{{ input }}\n\nSummarise it."])
+def test_the_window_ends_where_the_prompt_is_cut(smol: Any, template: str) -> None:
+    builder = build(smol, 60, template=template)
+    ending = template.removeprefix("{{ input }}")
+    text = "some words, 名前 " * 40 + ending
+    window = builder.find_window(text)
+    assert window is not None
+    assert builder.encode(text) == builder.encode(text[:window] + ending)
+    assert builder.find_window(text[:window] + ending) is None
+    assert builder.find_window(text[: window + 1] + ending) == window
+    assert builder.find_window("short") is None
+
+
 def test_overlong_text_is_rejected_with_both_counts(smol: Any) -> None:
     builder = build(smol, 40, overlong="reject")
     assert len(builder.encode("short")) <= 40

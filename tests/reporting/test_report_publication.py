@@ -1,9 +1,11 @@
 """Reports on runs that the journal knows."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from helpers.human_desk import HumanDesk
 from helpers.report_page import Page
 from helpers.report_runs import MadeUp, write_run
 
@@ -54,6 +56,24 @@ def test_a_run_publishes_its_report_in_its_own_folder(tmp_path: Path) -> None:
     assert "stopping.rounds is reached" in page.text()
     assert "pool-00003 generation the prompt is too long" in page.text("A-letters")
     assert folder.exists("learning_curve.png")
+
+
+def test_a_report_tells_what_drafts_do(tmp_path: Path) -> None:
+    storage = str(tmp_path)
+    with closing(open_journal(storage)) as journal:
+        desk = HumanDesk(journal, 40, drafts="experiment", settle_seconds=600.0)
+        desk.publish_tasks()
+        queue = desk.queue("ann")
+        for number in range(40):
+            (task,) = queue.lease()
+            text = task["suggestion"]["text"] if task["suggestion"] else "something else"
+            queue.answer(f"key-{number:04d}", task["id"], "submitted", text, 4.0)
+        folder = write_run(storage, desk.run, MadeUp(rounds=1))
+        publish_report(make_run_config(storage, desk.run), journal, folder, "done")
+    told = Page(folder.read_text("report.html")).text("A-drafts")
+    assert "Answers that equal the draft 1.00 0.00 +1.00" in told
+    assert "Whether drafts save time is not known yet." in told
+    assert "Drafts pull answers towards themselves" in told
 
 
 def test_runs_are_compared_as_the_journal_has_them(tmp_path: Path) -> None:

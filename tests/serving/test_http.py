@@ -33,6 +33,7 @@ FOR_ANNOTATORS = {
     ("get", "/readyz"),
     ("get", "/api/v1/runs/{name}/tasks"),
     ("get", "/api/v1/runs/{name}/tasks/progress"),
+    *(("get", f"/api/v1/runs/{{name}}/tasks/{part}") for part in ("list", "count", "{id}/detail")),
     ("post", "/api/v1/runs/{name}/tasks/lease"),
     ("put", "/api/v1/runs/{name}/tasks/{id}/draft"),
     *(
@@ -57,7 +58,10 @@ def operations(schema: Any) -> list[tuple[str, str]]:
 
 
 def fill(path: str) -> str:
-    return path.replace("{name}", "sort").replace("{job}", "selection-1").replace("{id}", "e00")
+    values = {"{name}": "sort", "{job}": "selection-1", "{id}": "e00", "{number}": "1"}
+    for name, value in values.items():
+        path = path.replace(name, value)
+    return path
 
 
 def test_every_route_but_health_wants_a_token_and_the_right_role(

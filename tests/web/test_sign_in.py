@@ -18,6 +18,7 @@ PAGES = [
     "/compare?run=sort&run=sort",
     "/parts/runs",
     "/runs/sort/parts/generations",
+    "/annotate/sort/guidelines",
 ]
 HTML = {"Accept": "text/html"}
 

@@ -50,7 +50,7 @@ class HumanAnnotator:
         context = self._context
         suggestions = self._read_suggestions(ids)
         reasons = self._read_reasons()
-        beside = self._read_context(ids)
+        beside, fields = self._read_context(ids)
         windows = self._find_windows(texts)
         self._round.publish_tasks(
             [
@@ -62,6 +62,7 @@ class HumanAnnotator:
                     dict(self._first.get(id_, {})) or None,
                     beside.get(id_),
                     window,
+                    fields.get(id_),
                 )
                 for id_, text, window in zip(ids, texts, windows, strict=True)
             ]
@@ -127,15 +128,22 @@ class HumanAnnotator:
                 }
         return found
 
-    def _read_context(self, ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    def _read_context(
+        self, ids: Sequence[str]
+    ) -> tuple[dict[str, list[tuple[str, str]]], dict[str, dict[str, Any]]]:
         """Return the columns that stand beside each input with their texts, in the order of
-        `data.context`.
+        `data.context`, and the short columns of its row, by id.
         """
         path = "context.parquet"
         if not self._context.folder.exists(path):
-            return {}
+            return {}, {}
         rows = self._context.folder.read_rows(path, ids)
-        return {row["id"]: [*json.loads(row["context"]).items()] for row in rows}
+        beside = {
+            row["id"]: [*json.loads(row["context"]).items()]
+            for row in rows
+            if row["context"] is not None
+        }
+        return beside, {row["id"]: json.loads(row["fields"] or "{}") for row in rows}
 
     def _find_windows(self, texts: Sequence[str]) -> list[int | None]:
         """Return how many characters of each text the model reads, None where it reads all."""

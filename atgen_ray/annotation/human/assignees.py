@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from atgen_ray.core.errors import UserError, nearest
-from atgen_ray.store.tables import assignments, tokens
+from atgen_ray.store.tables import assignments, invites, tokens
 
 
 def list_people(connection: sa.Connection, run: str) -> list[str]:
@@ -15,14 +15,18 @@ def list_people(connection: sa.Connection, run: str) -> list[str]:
 
 
 def list_assignable(connection: sa.Connection, run: str) -> list[str]:
-    """Return the people that tasks can be kept for, then the groups, each with `@` before it."""
+    """Return the people that tasks can be kept for, then the groups, each with `@` before it; those
+    who are only invited are among them.
+    """
     people = set(list_people(connection, run))
     groups: set[str] = set()
-    query = sa.select(tokens).where(tokens.c.revoked.is_(False))
-    for row in connection.execute(query).mappings():
-        if row["runs"] is None or run in row["runs"]:
-            people.add(row["label"] or row["id"])
-            groups.update(f"@{name}" for name in row["member_of"] or ())
+    name = sa.func.coalesce(sa.func.nullif(tokens.c.label, ""), tokens.c.id)
+    for table, person in ((tokens, name), (invites, invites.c.person)):
+        query = sa.select(person.label("person"), table.c.runs, table.c.member_of)
+        for row in connection.execute(query.where(table.c.revoked.is_(False))):
+            if row.runs is None or run in row.runs:
+                people.update([row.person] if row.person else ())
+                groups.update(f"@{group}" for group in row.member_of or ())
     return [*sorted(people), *sorted(groups)]
 
 

@@ -81,6 +81,14 @@ def list_remarks(
         return [dict(row) for row in connection.execute(query.limit(limit)).mappings()]
 
 
+def count_remarks(journal: Journal, run: str) -> int:
+    """Return how many remarks wait for the lead."""
+    mine = (remarks.c.run == run) & remarks.c.closed.is_(None)
+    with journal.database.reading() as connection:
+        query = sa.select(sa.func.count()).select_from(remarks).where(mine)
+        return int(connection.execute(query).scalar_one())
+
+
 def adopt_remark(
     journal: Journal, run: str, remark_id: int, by: str, rule: str, based_on: int
 ) -> int:

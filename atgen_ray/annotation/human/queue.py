@@ -32,7 +32,7 @@ from atgen_ray.annotation.human.task_store import (
 from atgen_ray.core.hashing import hash_text
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.tables import assignments, receipts, tasks
+from atgen_ray.store.tables import assignments, receipts, revisions, tasks
 
 Verdict = Literal["submitted", "skipped", "flagged"]
 AT_ONCE = 20  # most leases of one person
@@ -408,11 +408,22 @@ class Queue:
             & (assignments.c.annotator == self._annotator)
         )
         own = [assignments.c[name].label(f"own_{name}") for name in OWN]
-        query = sa.select(tasks, *own).outerjoin(assignments, joined)
+        query = sa.select(tasks, *own, self._find_opener()).outerjoin(assignments, joined)
         query = query.where(self._task_store.mine & tasks.c.example_id.in_(list(ids)))
         rows = {row["example_id"]: row for row in connection.execute(query).mappings()}
         collected = find_last_collections(connection, self._task_store.run)
         return [self._describe(rows[id_], now, collected) for id_ in ids]
+
+    def _find_opener(self) -> sa.Label[str]:
+        """Return the column of who sent this person's answer to a task back last."""
+        mine = (
+            (revisions.c.run == tasks.c.run)
+            & (revisions.c.example_id == tasks.c.example_id)
+            & (revisions.c.annotator == self._annotator)
+            & (revisions.c.kind == "reopened")
+        )
+        last = sa.select(revisions.c.by).where(mine).order_by(revisions.c.id.desc()).limit(1)
+        return last.correlate(tasks).scalar_subquery().label("opener")
 
     def _describe(
         self, row: sa.RowMapping, now: float, collected: Sequence[tuple[int, float]]
@@ -440,6 +451,7 @@ class Queue:
             "draft": row["own_draft"],
             "text": row["own_text"],
             "note": row["own_note"],
+            "sent_back_by": row["opener"] if state == "leased" and row["own_note"] else None,
             "revision": row["own_revision"] or 0,
             "lease_seconds": max(0.0, row["own_until"] - now) if state == "leased" else 0.0,
         }

@@ -1,6 +1,8 @@
 """Reviews: an admin accepts an answer, corrects it, or sends it back to whoever gave it."""
 
 from collections import Counter, defaultdict
+from math import sqrt
+from statistics import NormalDist
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -9,7 +11,7 @@ from atgen_ray.annotation.human.revision import correct_label, reopen_tasks
 from atgen_ray.annotation.human.task_store import TaskConflictError, open_task_store
 from atgen_ray.core.errors import UserError
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.tables import assignments, reviews
+from atgen_ray.store.tables import reviews
 
 Verdict = Literal["accepted", "corrected", "returned"]
 
@@ -110,17 +112,6 @@ def measure_reviews(journal: Journal, run: str, level: float = 0.95) -> list[dic
     return [_measure(name, people[name], level) for name in sorted(people)]
 
 
-def count_reviewable(journal: Journal, run: str) -> dict[str, int]:
-    """Return how many answers each person has submitted."""
-    query = (
-        sa.select(assignments.c.annotator, sa.func.count())
-        .where((assignments.c.run == run) & (assignments.c.state == "submitted"))
-        .group_by(assignments.c.annotator)
-    )
-    with journal.database.reading() as connection:
-        return {str(name): int(count) for name, count in connection.execute(query)}
-
-
 def _measure(annotator: str, verdicts: list[tuple[str, bool]], level: float) -> dict[str, Any]:
     counts = Counter(verdict for verdict, _ in verdicts)
     drawn = [verdict == "accepted" for verdict, by_chance in verdicts if by_chance]
@@ -136,12 +127,19 @@ def _measure(annotator: str, verdicts: list[tuple[str, bool]], level: float) -> 
         "high": None,
     }
     if drawn:
-        from scipy.stats import binomtest
-
-        interval = binomtest(sum(drawn), len(drawn)).proportion_ci(level, method="wilson")
         share = sum(drawn) / len(drawn)
-        found |= {"share": share, "low": float(interval.low), "high": float(interval.high)}
+        low, high = bound_share(share, len(drawn), level)
+        found |= {"share": share, "low": low, "high": high}
     return found
+
+
+def bound_share(share: float, count: int, level: float) -> tuple[float, float]:
+    """Return the Wilson interval (1927) of a share of `count` draws."""
+    # Not scipy's, whose import would hold up the first page of a service.
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _find_last(

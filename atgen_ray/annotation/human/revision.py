@@ -123,30 +123,24 @@ def _reopen(
     opened = [id_ for id_ in ids if answers[id_] or decisions[id_] is not None]
     given = [answer for id_ in opened for answer in answers[id_]]
     if given:
+        # One statement for all of them: an update of each would hold the run's lock for seconds.
         mine = (
             (assignments.c.run == task_store.run)
-            & (assignments.c.example_id == sa.bindparam("of"))
-            & (assignments.c.annotator == sa.bindparam("whose"))
+            & assignments.c.example_id.in_(opened)
+            & (assignments.c.state != "leased")
         )
-        freed = sa.update(assignments).where(mine)
-        freed = freed.values(
-            state="leased",
-            until=now,
-            answered=None,
-            text=sa.null(),
-            draft=sa.bindparam("typed"),
-            note=sa.bindparam("told"),
-        )
-        rows = [
-            {
-                "of": answer["example_id"],
-                "whose": answer["annotator"],
-                "typed": answer["text"] if answer["state"] == "submitted" else answer["draft"],
-                "told": reason or None,
-            }
-            for answer in given
-        ]
-        connection.execute(freed, rows)
+        if whose is not None:
+            mine &= assignments.c.annotator == whose
+        submitted = assignments.c.state == "submitted"
+        freed = {
+            "state": "leased",
+            "until": now,
+            "answered": None,
+            "text": sa.null(),
+            "draft": sa.case((submitted, assignments.c.text), else_=assignments.c.draft),
+            "note": reason or None,
+        }
+        connection.execute(sa.update(assignments).where(mine).values(freed))
     changes = [_describe_reopening(task_store.run, answer, by, reason, now) for answer in given]
     changes += [
         {

@@ -24,8 +24,8 @@ from atgen_ray.store.tables import tasks
 @dataclass(frozen=True)
 class TaskDraft:
     """A task to publish: the example's text, the model's suggestion, why it was selected, what a
-    first annotator said, the columns beside the input with their texts, and the characters of the
-    input that the model reads (None: all).
+    first annotator said, the columns beside the input with their texts, the characters of the
+    input that the model reads (None: all), and the short columns of its row.
     """
 
     id: str
@@ -35,6 +35,7 @@ class TaskDraft:
     first: dict[str, Any] | None
     context: Sequence[tuple[str, str]] | None = None
     window: int | None = None
+    fields: dict[str, Any] | None = None
 
 
 class TaskRound:
@@ -84,6 +85,7 @@ class TaskRound:
                     "first": draft.first,
                     "context": draft.context,
                     "window": draft.window,
+                    "fields": draft.fields,
                 }
                 for rank, draft in enumerate(new[:count])
             ]

@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +11,10 @@ import pyarrow.compute as pc
 from atgen_ray.annotation.human.task_store import TaskConflictError, TaskUnknownError
 from atgen_ray.embedding.pool import FOLDER, HASHES, read_vectors
 from atgen_ray.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 NEAREST = 1000  # examples that count as similar
 KEPT = 64  # answers in memory, each a few dozen kB
@@ -63,13 +68,8 @@ def _measure(
     if not content:
         raise TaskUnknownError(f"run '{folder.name}' has no example {like[:80]!r}")
     pool = pool.filter(pc.is_in(pool["id"], pa.array(ids, pa.string())))
-    query = None
-    for file in files:
-        for part in folder.scan_table(file):
-            same = part.filter(pc.equal(part["content"], content[0]))
-            if len(same):
-                query = read_vectors(same["embedding"])[0]
-    if query is None or not query.size:
+    query = _find_vector(folder, files, content[0])
+    if query is None:
         raise TaskConflictError(f"like is {like[:80]!r}, an example without an embedding")
     contents: list[pa.Array] = []
     cosines = []
@@ -88,3 +88,16 @@ def _measure(
         for name, score in zip(names, scores[order].tolist(), strict=True)
         if score == score  # not NaN: an example without an embedding
     ]
+
+
+def _find_vector(
+    folder: RunFolder, files: Sequence[str], content: str
+) -> "npt.NDArray[np.float32] | None":
+    """Return the embedding of a text; None without one. Only hashes are read of other files."""
+    for file in files:
+        place = pc.index(folder.read_table(file, ["content"])["content"], content).as_py()
+        if place >= 0:
+            row = folder.read_table(file, ["embedding"]).slice(place, 1)
+            vectors = read_vectors(row["embedding"])
+            return vectors[0] if vectors.size else None
+    return None

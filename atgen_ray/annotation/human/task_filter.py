@@ -236,17 +236,20 @@ def _has_work(work: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
 
 
 def _refuse_others(filter: TaskFilter, only: str) -> None:
-    """Raise FilterError where a filter would tell a person about the work of others."""
+    """Raise FilterError where a filter would tell a person about the work of others, or about
+    columns of the source, which may hold answers.
+    """
     others = {
         "person": filter.person not in (None, only),
         "assigned": filter.assigned is not None,
+        "field": bool(filter.field),
         "agreement_from": filter.agreement_from is not None,
         "agreement_to": filter.agreement_to is not None,
         "sort": filter.sort in ("agreement", "-agreement"),
     }
     for name, used in others.items():
         if used:
-            raise FilterError(f"{name} tells about the work of others, which an admin may see")
+            raise FilterError(f"{name} tells what only an admin may see")
 
 
 def _is_reviewed(verdict: str, only: str | None) -> sa.ColumnElement[bool]:

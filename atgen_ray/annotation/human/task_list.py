@@ -206,7 +206,8 @@ class TaskList:
                 "wanted": row["wanted"],
                 "soon": row["priority"] < 0,
                 "input": row["input"],
-                "fields": row["fields"] or {},
+                # They may hold an answer that nobody has named as one.
+                "fields": row["fields"] or {} if own is None else {},
                 "why": row["why"],
                 "score": row["score"],
                 "agreement": row["agreement"] if own is None else None,

@@ -73,7 +73,7 @@ class TaskStore:
         """Return what people submitted, skipped or flagged, by task, the oldest first."""
         found: dict[str, list[sa.RowMapping]] = {id_: [] for id_ in example_ids}
         here = assignments.c.run == self.run
-        if len(example_ids) < 500:  # databases limit the parameters of a statement
+        if len(example_ids) <= 500:  # databases limit the parameters of a statement
             here &= assignments.c.example_id.in_(example_ids)
         query = sa.select(assignments).where(here & (assignments.c.state != "leased"))
         query = query.order_by(assignments.c.answered, assignments.c.annotator)

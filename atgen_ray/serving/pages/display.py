@@ -233,7 +233,7 @@ def _fold(value: Any, depth: int, left: list[int]) -> Markup:
         if left[0] <= 0:
             rows.append(Markup("<li>… and more</li>"))
             break
-        row = Markup('<li><span class="key">{}</span> {}</li>')
+        row = Markup('<li><span class="member">{}</span> {}</li>')
         rows.append(row.format(str(name), _fold(item, depth + 1, left)))
     if not rows:
         return Markup("<code>{}</code>").format("{}" if isinstance(value, dict) else "[]")

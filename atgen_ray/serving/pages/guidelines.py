@@ -8,7 +8,12 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from atgen_ray.annotation.guidelines import Guidelines, list_guidelines, read_first
-from atgen_ray.annotation.human.guideline_edits import count_outdated, list_outdated, list_remarks
+from atgen_ray.annotation.human.guideline_edits import (
+    count_outdated,
+    count_remarks,
+    list_outdated,
+    list_remarks,
+)
 from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.serving.pages.display import show_text
@@ -37,11 +42,8 @@ def guideline_pages(journal: Journal) -> APIRouter:
         values = show_guidelines(journal, name, found)
         if caller.role == "admin":
             version = found[0].version
-            remarks = [
-                each | {"shown": show_text(each["input"])} for each in list_remarks(journal, name)
-            ]
             values |= {
-                "remarks": remarks,
+                "remarks": list_remarks(journal, name),
                 "outdated": count_outdated(journal, name, version),
                 "earlier": list_outdated(journal, name, version, search, EARLIER),
                 "most": EARLIER,
@@ -62,8 +64,8 @@ def guideline_pages(journal: Journal) -> APIRouter:
 def show_guidelines(
     journal: Journal, name: str, found: list[Guidelines] | None = None
 ) -> dict[str, Any]:
-    """Return the newest version as `newest` and in its form as `guidelines`, with the worked
-    `examples` of the configuration.
+    """Return the newest version as `newest` and in its form as `guidelines`, the worked `examples`
+    of the configuration, and how many remarks are `waiting` for the lead.
     """
     newest = (found or _list_all(journal, name))[0]
     config = open_task_store(journal, name).config
@@ -74,6 +76,7 @@ def show_guidelines(
             (show_text(shot.input, config.display), show_text(shot.output))
             for shot in config.examples
         ],
+        "waiting": count_remarks(journal, name),
     }
 
 

@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from atgen_ray.reporting.page import FILTERS
 from atgen_ray.serving.pages.assets import asset_root
+from atgen_ray.serving.pages.display import show_text
 from atgen_ray.serving.security.sessions import SIGN_IN, csrf_token, is_own_path, read_cookie
 from atgen_ray.serving.security.tokens import Caller
 
@@ -38,7 +39,7 @@ def page_environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(FILTERS, moment=_format_moment)
+    environment.filters.update(FILTERS, moment=_format_moment, shown=show_text)
     environment.globals["assets"] = asset_root()
     return environment
 

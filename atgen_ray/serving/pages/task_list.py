@@ -12,6 +12,7 @@ from atgen_ray.annotation.human.reviews import measure_reviews
 from atgen_ray.annotation.human.revision import list_revisions
 from atgen_ray.annotation.human.task_filter import TaskFilter
 from atgen_ray.annotation.human.task_list import TaskList
+from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.pages.tasks import Name
 from atgen_ray.serving.schemas.task_list import PAGE, TaskPage
@@ -93,6 +94,7 @@ def task_list_pages(journal: Journal, storage: str) -> APIRouter:
             "task.html.j2",
             name=name,
             task=found,
+            display=open_task_store(journal, name).config.display,
             query=_to_query(filter),
             next=following,
             drawn=asked.sort == "random",

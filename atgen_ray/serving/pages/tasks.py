@@ -9,8 +9,8 @@ from atgen_ray.annotation.human.adjudication import count_disputes, list_dispute
 from atgen_ray.annotation.human.dispute_levels import measure_levels
 from atgen_ray.annotation.human.draft_experiment import measure_drafts
 from atgen_ray.annotation.human.progress import measure_team
-from atgen_ray.annotation.human.waiting import list_waiting
 from atgen_ray.annotation.human.task_store import open_task_store
+from atgen_ray.annotation.human.waiting import list_waiting
 from atgen_ray.config.selection import name_strategy
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.selection import explain_strategy
@@ -61,6 +61,7 @@ def task_pages(journal: Journal) -> APIRouter:
             "levels": measure_levels(journal, name),
             "team": measure_team(journal, name),
             "drafts": measure_drafts(journal, name),
+            "display": open_task_store(journal, name).config.display,
         }
         return render(request, "disputes.html.j2", name=name, **found)
 

@@ -65,7 +65,7 @@ def guideline_routes(journal: Journal) -> APIRouter:
             return VersionBody(version=read_version(connection, name))
 
     @router.put("/guidelines")
-    def edit(name: Name, body: EditBody, caller: Admin) -> VersionBody:
+    def write_guidelines(name: Name, body: EditBody, caller: Admin) -> VersionBody:
         """Write a new version. Answers keep the number of the version that they were given with."""
         text, reason = body.text, body.reason
         version = edit_guidelines(journal, name, caller.name, text, reason, body.based_on)
@@ -115,7 +115,7 @@ def guideline_routes(journal: Journal) -> APIRouter:
         return VersionBody(version=version)
 
     @router.post("/remarks/{remark_id}/close")
-    def close(name: Name, remark_id: RemarkId, caller: Admin) -> RemarkedBody:
+    def dismiss_remark(name: Name, remark_id: RemarkId, caller: Admin) -> RemarkedBody:
         """Take a remark off the list, without a rule."""
         close_remark(journal, name, remark_id)
         return RemarkedBody(id=remark_id)

@@ -168,6 +168,7 @@ class TaskBody(BaseModel):
     note: str | None = Field(
         description="Why it was skipped or flagged; of a leased task, why it was sent back"
     )
+    sent_back_by: str | None = Field(None, description="Who sent the caller's answer back")
     revision: int
     lease_seconds: float = Field(description="Seconds until others may lease the task")
 

@@ -285,7 +285,7 @@ function draw() {
     button("take").hidden = task.state !== "open";
     button("submit").hidden = task.state === "open";
     const told = {
-      "sent-back": open && task.note ? `Sent back: ${task.note}` : "",
+      "sent-back": open && task.note ? `Sent back${task.sent_back_by ? ` by ${task.sent_back_by}` : ""}: ${task.note}` : "",
       elsewhere: tabs.shows(task.id) ? "This task is open in another tab too. What is typed there shows here." : "",
     };
     for (const [id, text] of Object.entries(told)) Object.assign(find(id), { textContent: text, hidden: !text });

@@ -8,7 +8,7 @@ const SEEN = "guidelines";
 export class Guide {
   constructor(run, store, panel, { changed }) {
     Object.assign(this, { run, store, panel, changed });
-    if (this.version > this.store.get(SEEN, 0)) this.panel.hidden = false;
+    if (this.panel.querySelector(".shown") && this.version > this.store.get(SEEN, 0)) this.panel.hidden = false;
     window.setInterval(() => this.look(), LOOK);
     document.addEventListener("visibilitychange", () => document.hidden || this.look());
   }

@@ -8,7 +8,7 @@ const root = find("tasks");
 const { run } = root.dataset;
 const path = `/api/v1/runs/${run}/tasks`;
 const filter = find("filter");
-const chosen = new Set(); // ids that stay chosen on other pages of the same filter
+const chosen = new Set(); // ids of rows
 let everything = false;
 let matching = null; // how many tasks the filter means
 
