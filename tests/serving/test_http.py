@@ -33,12 +33,18 @@ FOR_ANNOTATORS = {
     ("get", "/readyz"),
     ("get", "/api/v1/runs/{name}/tasks"),
     ("get", "/api/v1/runs/{name}/tasks/progress"),
-    *(("get", f"/api/v1/runs/{{name}}/tasks/{part}") for part in ("list", "count", "{id}/detail")),
+    *(
+        ("get", f"/api/v1/runs/{{name}}/tasks/{part}")
+        for part in ("list", "count", "open", "{id}/detail")
+    ),
+    ("get", "/api/v1/runs/{name}/guidelines"),
+    ("get", "/api/v1/runs/{name}/guidelines/version"),
     ("post", "/api/v1/runs/{name}/tasks/lease"),
+    ("post", "/api/v1/runs/{name}/tasks/release"),
     ("put", "/api/v1/runs/{name}/tasks/{id}/draft"),
     *(
         ("post", f"/api/v1/runs/{{name}}/tasks/{{id}}/{verb}")
-        for verb in ("submit", "skip", "flag", "undo")
+        for verb in ("lease", "submit", "skip", "flag", "undo", "remark")
     ),
 }
 
