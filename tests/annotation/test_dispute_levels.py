@@ -1,9 +1,5 @@
 """What each threshold would send to an admin, and how reliable people are, from a run's answers."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 from helpers.human_desk import HumanDesk
 
 from atgen_ray.annotation.human.dispute_levels import measure_levels, weigh_levels
@@ -13,13 +9,6 @@ from atgen_ray.store.journal import Journal
 
 CONFIG = HumanAnnotatorConfig()
 WORDS = "river bank train apple cloud stone paper glass"
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(f"sqlite:///{tmp_path}/atgen.db")
-    yield journal
-    journal.close()
 
 
 def write_answers(count: int) -> list[list[str]]:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,7 @@ from atgen_ray.annotation.human.task_store import TaskConflictError
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.tables import assignments, tasks
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(f"sqlite:///{tmp_path}/atgen.db")
-    yield journal
-    journal.close()
+from atgen_ray.store.tables import tasks
 
 
 @pytest.fixture
@@ -56,14 +48,14 @@ def work(desk: HumanDesk, who: str, gold: str = "right", limit: int = 1000) -> l
 def test_gold_items_look_like_other_tasks_and_never_become_labels(
     journal: Journal, gold_file: Path
 ) -> None:
-    desk = HumanDesk(journal, 20, gold={"file": str(gold_file), "share": 0.2}, price_per_label=0.5)
-    assert desk.publish_tasks() == 20
+    desk = HumanDesk(journal, 12, gold={"file": str(gold_file), "share": 0.5}, price_per_label=0.5)
+    assert desk.publish_tasks() == 12
     assert desk.publish_tasks() == 0  # nor gold items twice
-    assert desk.round().count_left() == 20
+    assert desk.round().count_left() == 12
     done = work(desk, "ann")
     gold = [task for task in done if task["input"].startswith("gold")]
     plain = [task for task in done if not task["input"].startswith("gold")]
-    assert len(plain) == 20
+    assert len(plain) == 12
     assert 2 <= len(gold) <= 10
     # An annotator sees the same keys, ids of the same form, and values of the same kind.
     assert {frozenset(task) for task in gold} == {frozenset(task) for task in plain}
@@ -72,24 +64,24 @@ def test_gold_items_look_like_other_tasks_and_never_become_labels(
     assert all(task["suggestion"]["source"] == "m" for task in gold)
     assert "gold" not in json.dumps([task | {"input": ""} for task in done])
     progress = measure_progress(journal, desk.run, "ann")
-    assert (progress["total"], progress["done"]) == (20, 20)
+    assert (progress["total"], progress["done"]) == (12, 12)
     assert progress["own"]["submitted"] == len(done)
     labels, dead = desk.round().collect_labels()
     assert ({label.id for label in labels}, dead) == (set(desk.texts), [])
-    assert sum(label.dollars for label in labels) == 10.0
+    assert sum(label.dollars for label in labels) == 6.0
     assert desk.round().count_left() == 0
 
 
 def test_the_share_of_gold_items_is_that_of_each_person(journal: Journal, gold_file: Path) -> None:
-    desk = HumanDesk(journal, 30, gold={"file": str(gold_file), "share": 0.1}, overlap=2)
+    desk = HumanDesk(journal, 12, gold={"file": str(gold_file), "share": 0.1}, overlap=2)
     desk.publish_tasks()
     for who in ("ann", "bea"):
         found = [task["input"].startswith("gold") for task in work(desk, who)]
-        assert sum(found) <= 0.35 * len(found)
+        assert sum(found) <= 0.5 * len(found)
 
 
 def test_everybody_has_a_score_with_an_interval(journal: Journal, gold_file: Path) -> None:
-    desk = HumanDesk(journal, 8, gold={"file": str(gold_file), "share": 0.5}, overlap=3)
+    desk = HumanDesk(journal, 6, gold={"file": str(gold_file), "share": 0.8}, overlap=3)
     desk.publish_tasks()
     for who, gold in (("ann", "right"), ("bea", "also"), ("cid", "wrong")):
         work(desk, who, gold)
@@ -169,12 +161,12 @@ def test_a_quiz_needs_a_file_and_a_pass_mark_needs_a_quiz(gold_file: Path) -> No
     assert read_gold(str(gold_file), "file")[3].texts == ("right 3", "also 3")
 
 
-def test_questions_about_gold_items_use_their_index(journal: Journal) -> None:
+def test_questions_about_gold_items_use_their_index(tmp_path: Path) -> None:
     """At a hundred thousand tasks no query reads them all for a few gold items."""
+    journal = Journal(f"sqlite:///{tmp_path}/atgen.db")
     query = sa.select(tasks.c.example_id).where((tasks.c.run == "r") & tasks.c.gold.is_not(None))
     with journal.database.reading() as connection:
         compiled = query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
         plan = connection.execute(sa.text(f"EXPLAIN QUERY PLAN {compiled}")).all()
-        count = sa.select(sa.func.count()).select_from(assignments)
-        assert connection.execute(count).scalar_one() == 0
     assert "gold_tasks" in str(plan)
+    journal.close()
