@@ -30,13 +30,14 @@ class DeskServer:
         self.process = subprocess.Popen(
             command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         )
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 180  # other tests share its cores
         while time.monotonic() < deadline:
             try:
                 if httpx.get(f"{self.url}/healthz").status_code == 200:
                     return
             except httpx.TransportError:
                 time.sleep(0.1)
+        self.kill()
         raise AssertionError("the server did not start")
 
     def kill(self) -> None:
