@@ -263,6 +263,7 @@ def test_a_lost_receipt_does_not_count_twice(people: People) -> None:
     type_label(page, "said once")
     expect(page.locator("#standing")).to_contain_text("You: 1 submitted", timeout=30_000)
     wait_for(page, lambda: len(keys) == 2)
+    expect(page.locator("#saved")).not_to_contain_text("waits")  # the second receipt has come
     assert keys[0] == keys[1]
     assert people.labels() == {"e00": ("said once", "ann")}
 

@@ -221,8 +221,10 @@ async function fill() {
     desk.miss(error);
     if (error.status && error.status !== 401) notify(error.message, true);
   }
-  if (!task) show(desk.tasks.find((each) => desk.isOpen(each)) ?? null);
-  else draw();
+  if (task) return draw();
+  show(desk.tasks.find((each) => desk.isOpen(each)) ?? null);
+  fresh = task;
+  return undefined;
 }
 
 function show(next) {
