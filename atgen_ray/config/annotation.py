@@ -81,8 +81,7 @@ class NoticeConfig(Section):
     email: EmailConfig | None = Field(None, description="Who is told by e-mail; null: nobody")
     service: str | None = Field(
         None,
-        description="Address of the service as annotators reach it, https://HOST, for links in "
-        "the notice",
+        description="Address of the service as annotators reach it, for links in the notice",
     )
 
     @field_validator("webhook", "service")

@@ -5,12 +5,14 @@ A part that a run in progress does not have yet is empty or None.
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from atgen_ray.annotation.human.draft_experiment import DraftEffects
 from atgen_ray.core.records import DeadLetter
 from atgen_ray.reporting.diagnostics import PoolMap, RoundDiagnostics
 from atgen_ray.reporting.examples import ExampleView, Scores
+
+if TYPE_CHECKING:  # it brings the annotators with it
+    from atgen_ray.annotation.human.draft_experiment import DraftEffects
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class RunView:
     versions: dict[str, str]
     dead_letters: list[DeadLetter]
     plan: list[PlanView] = field(default_factory=list)
-    drafts: DraftEffects | None = None  # None without the experiment
+    drafts: "DraftEffects | None" = None  # None without the experiment
     people: list[dict[str, Any]] = field(default_factory=list)  # `measure_people`
     # By the journal, which also counts the round under way; None: the rounds that have ended.
     bought: int | None = None

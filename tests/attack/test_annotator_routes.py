@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 import yaml
 from fastapi.routing import APIRoute
+from helpers.annotator_routes import ALLOWED
 from helpers.human_desk import HumanDesk
 from helpers.report_runs import MadeUp, write_run
 from helpers.services import bearer
@@ -28,44 +29,6 @@ SECRET = "canary-of-the-other-run"
 SETTING = "canary-of-a-setting"
 MONEY = "98.7654"
 PUBLIC = {"/healthz", "/readyz", "/static/{digest}/{name}", "/sign-in", "/invite", "/openapi.json"}
-# What an annotator may see of a run that was shared, or of all runs that were.
-ALLOWED = {
-    ("GET", "/"),
-    ("GET", "/parts/runs"),
-    ("GET", "/runs/{name}"),
-    ("GET", "/runs/{name}/parts/state"),
-    ("GET", "/runs/{name}/parts/curves"),
-    ("GET", "/parts/waiting"),
-    ("GET", "/annotate/{name}"),
-    ("GET", "/annotate/{name}/display/{id}"),
-    ("GET", "/annotate/{name}/guidelines"),
-    ("GET", "/annotate/{name}/guidelines/newest"),
-    ("GET", "/annotate/{name}/tasks"),
-    ("GET", "/annotate/{name}/tasks/{id}"),
-    ("POST", "/annotate/{name}/preview"),
-    ("GET", "/api/v1/runs"),
-    ("GET", "/api/v1/runs/{name}"),
-    ("GET", "/api/v1/runs/{name}/metrics"),
-    ("GET", "/api/v1/runs/{name}/events"),
-    ("GET", "/api/v1/runs/{name}/guidelines"),
-    ("GET", "/api/v1/runs/{name}/guidelines/version"),
-    ("GET", "/api/v1/runs/{name}/tasks"),
-    ("GET", "/api/v1/runs/{name}/tasks/count"),
-    ("GET", "/api/v1/runs/{name}/tasks/list"),
-    ("GET", "/api/v1/runs/{name}/tasks/open"),
-    ("GET", "/api/v1/runs/{name}/tasks/{id}/detail"),
-    ("GET", "/api/v1/runs/{name}/tasks/progress"),
-    ("POST", "/api/v1/runs/{name}/tasks/lease"),
-    ("POST", "/api/v1/runs/{name}/tasks/release"),
-    ("POST", "/api/v1/runs/{name}/tasks/{id}/lease"),
-    ("POST", "/api/v1/runs/{name}/tasks/{id}/remark"),
-    ("PUT", "/api/v1/runs/{name}/tasks/{id}/draft"),
-    ("POST", "/api/v1/runs/{name}/tasks/{id}/submit"),
-    ("POST", "/api/v1/runs/{name}/tasks/{id}/skip"),
-    ("POST", "/api/v1/runs/{name}/tasks/{id}/flag"),
-    ("POST", "/api/v1/runs/{name}/tasks/{id}/undo"),
-    ("POST", "/sign-out"),
-}
 BODY = {"text": "x", "reason": "x", "comment": "x", "revision": 1, "count": 1, "confirm": "x"}
 
 

@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 import schemathesis
+from helpers.annotator_routes import ALLOWED
 from helpers.services import Service, bearer
 from hypothesis import HealthCheck, given, settings
 from starlette.responses import PlainTextResponse
@@ -25,27 +26,9 @@ from atgen_ray.store.database import Database
 
 METHODS = ("get", "post", "put", "delete", "patch")
 FOR_ANNOTATORS = {
-    ("get", "/api/v1/runs"),
-    ("get", "/api/v1/runs/{name}"),
-    ("get", "/api/v1/runs/{name}/metrics"),
-    ("get", "/api/v1/runs/{name}/events"),
     ("get", "/healthz"),
     ("get", "/readyz"),
-    ("get", "/api/v1/runs/{name}/tasks"),
-    ("get", "/api/v1/runs/{name}/tasks/progress"),
-    *(
-        ("get", f"/api/v1/runs/{{name}}/tasks/{part}")
-        for part in ("list", "count", "open", "{id}/detail")
-    ),
-    ("get", "/api/v1/runs/{name}/guidelines"),
-    ("get", "/api/v1/runs/{name}/guidelines/version"),
-    ("post", "/api/v1/runs/{name}/tasks/lease"),
-    ("post", "/api/v1/runs/{name}/tasks/release"),
-    ("put", "/api/v1/runs/{name}/tasks/{id}/draft"),
-    *(
-        ("post", f"/api/v1/runs/{{name}}/tasks/{{id}}/{verb}")
-        for verb in ("lease", "submit", "skip", "flag", "undo", "remark")
-    ),
+    *((method.lower(), path) for method, path in ALLOWED if path.startswith("/api/")),
 }
 
 
