@@ -303,7 +303,7 @@ class Run:
         Raises:
             UserError: a file that cannot be read, or a run that people do not label.
         """
-        from atgen_ray.annotation.human.label_import import import_file
+        from atgen_ray.annotation.human.exchange.label_import import import_file
 
         return import_file(self.name, *self.place, Path(file), format, mapping, rehearse)
 

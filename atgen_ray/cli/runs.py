@@ -130,7 +130,7 @@ def export_run(
     """Write the labelled set of a run: id, input, text, annotator, dollars, round, and the run that
     bought it; or the single answers of its people.
     """
-    from atgen_ray.annotation.human.label_export import TOOLS
+    from atgen_ray.annotation.human.exchange.label_export import TOOLS
 
     count, path = open_run(name, storage=storage).export(output, format=format, what=what)
     noun = "answers" if what == "answers" or format in TOOLS else "labels"
@@ -167,7 +167,7 @@ def import_run(
     """Import existing labels into a run whose annotator is human; an export has the columns
     needed.
     """
-    from atgen_ray.annotation.human.label_formats import parse_mapping
+    from atgen_ray.annotation.human.exchange.label_formats import parse_mapping
 
     found = open_run(name, storage=storage).import_labels(
         file, format=format, mapping=parse_mapping(map or []), rehearse=dry_run

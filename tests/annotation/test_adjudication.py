@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers.human_desk import HumanDesk
 
-from atgen_ray.annotation.human.adjudication import (
+from atgen_ray.annotation.human.lead.adjudication import (
     accept_agreeing,
     ask_another,
     count_disputes,

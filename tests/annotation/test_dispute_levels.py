@@ -2,7 +2,7 @@
 
 from helpers.human_desk import HumanDesk
 
-from atgen_ray.annotation.human.dispute_levels import measure_levels, weigh_levels
+from atgen_ray.annotation.human.lead.dispute_levels import measure_levels, weigh_levels
 from atgen_ray.annotation.human.progress import measure_people, measure_reliability, measure_team
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.store.journal import Journal

@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 from helpers.human_desk import HumanDesk
 
-from atgen_ray.annotation.human.adjudication import count_disputes
 from atgen_ray.annotation.human.gold import show_quiz
 from atgen_ray.annotation.human.gold_items import check_gold, read_gold
+from atgen_ray.annotation.human.lead.adjudication import count_disputes
 from atgen_ray.annotation.human.progress import measure_progress, measure_team
 from atgen_ray.annotation.human.task_store import TaskConflictError
 from atgen_ray.config import HumanAnnotatorConfig

@@ -15,7 +15,7 @@ from atgen_ray.annotation.guidelines import (
     join_guidelines,
     list_guidelines,
 )
-from atgen_ray.annotation.human.guideline_edits import (
+from atgen_ray.annotation.human.lead.guideline_edits import (
     LONGEST,
     adopt_remark,
     close_remark,

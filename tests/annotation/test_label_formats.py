@@ -12,15 +12,15 @@ import pytest
 from helpers.command_line import call
 from helpers.human_desk import HumanDesk
 
-from atgen_ray.annotation.human.label_export import read_tasks, write_answers
-from atgen_ray.annotation.human.label_formats import (
+from atgen_ray.annotation.human.exchange.label_export import read_tasks, write_answers
+from atgen_ray.annotation.human.exchange.label_formats import (
     FORMATS,
     LabelFile,
     parse_mapping,
     read_label_rows,
     tell_format,
 )
-from atgen_ray.annotation.human.label_import import (
+from atgen_ray.annotation.human.exchange.label_import import (
     ImportedLabel,
     import_file,
     import_labels,
@@ -317,7 +317,7 @@ def test_more_answers_than_a_published_task_asks_for_all_count(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On both databases: tasks that people were asked, in more than one part."""
-    monkeypatch.setattr("atgen_ray.annotation.human.label_import.PART", 20)
+    monkeypatch.setattr("atgen_ray.annotation.human.exchange.label_import.PART", 20)
     desk = HumanDesk(journal, 25, adjudicate_below=0.0)
     desk.publish_tasks()
     labels = [

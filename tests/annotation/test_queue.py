@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from atgen_ray.annotation.human.adjudication import count_disputes, decide, list_disputes
+from atgen_ray.annotation.human.lead.adjudication import count_disputes, decide, list_disputes
 from atgen_ray.annotation.human.progress import measure_progress
 from atgen_ray.annotation.human.queue import Queue
 from atgen_ray.annotation.human.revision import correct_label, list_revisions, reopen_tasks

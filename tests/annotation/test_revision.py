@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from helpers.human_desk import HumanDesk
 
-from atgen_ray.annotation.human.adjudication import decide
+from atgen_ray.annotation.human.lead.adjudication import decide
 from atgen_ray.annotation.human.revision import correct_label, list_revisions, reopen_tasks
 from atgen_ray.annotation.human.task_store import TaskUnknownError
 from atgen_ray.core.errors import UserError

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from helpers.human_desk import HumanDesk
 from pydantic import ValidationError
 
-from atgen_ray.annotation.human.bulk import BulkActions, BulkRequest
+from atgen_ray.annotation.human.lead.bulk import BulkActions, BulkRequest
+from atgen_ray.annotation.human.lead.reviews import measure_reviews, review_answer
+from atgen_ray.annotation.human.lead.task_filter import FilterError, TaskFilter
+from atgen_ray.annotation.human.lead.task_list import TaskList
 from atgen_ray.annotation.human.queue import Queue
-from atgen_ray.annotation.human.reviews import measure_reviews, review_answer
 from atgen_ray.annotation.human.round_tasks import TaskDraft
-from atgen_ray.annotation.human.task_filter import FilterError, TaskFilter
-from atgen_ray.annotation.human.task_list import TaskList
 from atgen_ray.annotation.human.task_store import TaskConflictError, TaskUnknownError
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import POOL_SCHEMA

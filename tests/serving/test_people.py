@@ -16,8 +16,8 @@ from helpers.human_desk import HumanDesk
 from helpers.services import bearer
 from starlette.testclient import TestClient
 
+from atgen_ray.annotation.human.lead.work import list_payments, list_work, write_payments
 from atgen_ray.annotation.human.progress import measure_progress
-from atgen_ray.annotation.human.work import list_payments, list_work, write_payments
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.serving.application import create_api

@@ -10,7 +10,7 @@ from helpers.human_desk import HumanDesk
 from helpers.ports import free_port
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from atgen_ray.annotation.human.adjudication import count_disputes
+from atgen_ray.annotation.human.lead.adjudication import count_disputes
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal
 

@@ -13,7 +13,7 @@ from helpers.human_desk import HumanDesk
 from helpers.ports import free_port
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from atgen_ray.annotation.human.label_export import read_tasks
+from atgen_ray.annotation.human.exchange.label_export import read_tasks
 from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal

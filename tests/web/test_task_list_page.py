@@ -12,8 +12,8 @@ from helpers.human_desk import HumanDesk
 from helpers.ports import free_port
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from atgen_ray.annotation.human.task_filter import TaskFilter
-from atgen_ray.annotation.human.task_list import TaskList
+from atgen_ray.annotation.human.lead.task_filter import TaskFilter
+from atgen_ray.annotation.human.lead.task_list import TaskList
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal
 

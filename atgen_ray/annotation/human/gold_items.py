@@ -8,8 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from atgen_ray.annotation.human.exchange.label_import import read_rows
 from atgen_ray.annotation.human.gold import has_gold
-from atgen_ray.annotation.human.label_import import read_rows
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.hashing import digest, digest_number

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from atgen_ray.annotation.guidelines import Guidelines, list_guidelines, read_first
-from atgen_ray.annotation.human.guideline_edits import (
+from atgen_ray.annotation.human.lead.guideline_edits import (
     count_outdated,
     count_remarks,
     list_outdated,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from atgen_ray.annotation.human.work import list_payments, list_work
+from atgen_ray.annotation.human.lead.work import list_payments, list_work
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.serving.errors import ApiError

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
-from atgen_ray.annotation.human.adjudication import count_disputes
+from atgen_ray.annotation.human.lead.adjudication import count_disputes
 from atgen_ray.annotation.human.progress import count_open
 from atgen_ray.annotation.llm.request_log import summarize_requests
 from atgen_ray.config import ServiceConfig

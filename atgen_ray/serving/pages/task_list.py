@@ -7,11 +7,11 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
-from atgen_ray.annotation.human.bulk import BulkActions
-from atgen_ray.annotation.human.reviews import measure_reviews
+from atgen_ray.annotation.human.lead.bulk import BulkActions
+from atgen_ray.annotation.human.lead.reviews import measure_reviews
+from atgen_ray.annotation.human.lead.task_filter import TaskFilter
+from atgen_ray.annotation.human.lead.task_list import TaskList
 from atgen_ray.annotation.human.revision import list_revisions
-from atgen_ray.annotation.human.task_filter import TaskFilter
-from atgen_ray.annotation.human.task_list import TaskList
 from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.pages.tasks import Name

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
-from atgen_ray.annotation.human.adjudication import count_disputes, list_disputes
-from atgen_ray.annotation.human.dispute_levels import measure_levels
 from atgen_ray.annotation.human.draft_experiment import measure_drafts
+from atgen_ray.annotation.human.lead.adjudication import count_disputes, list_disputes
+from atgen_ray.annotation.human.lead.dispute_levels import measure_levels
 from atgen_ray.annotation.human.progress import measure_team
 from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.annotation.human.waiting import list_waiting

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 
 from atgen_ray.annotation.guidelines import list_guidelines, read_first, read_version
-from atgen_ray.annotation.human.guideline_edits import (
+from atgen_ray.annotation.human.lead.guideline_edits import (
     adopt_remark,
     close_remark,
     edit_guidelines,

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from atgen_ray.annotation.human.label_export import write_answers
-from atgen_ray.annotation.human.label_formats import MAPPED, read_label_rows
-from atgen_ray.annotation.human.label_import import (
+from atgen_ray.annotation.human.exchange.label_export import write_answers
+from atgen_ray.annotation.human.exchange.label_formats import MAPPED, read_label_rows
+from atgen_ray.annotation.human.exchange.label_import import (
     ImportedLabel,
     bring_labels,
     describe_file,

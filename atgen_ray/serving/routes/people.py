@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from atgen_ray.annotation.human.work import list_payments, list_work, write_payments
+from atgen_ray.annotation.human.lead.work import list_payments, list_work, write_payments
 from atgen_ray.serving.openapi import describe_files
 from atgen_ray.serving.people import list_people, revoke_person, set_groups
 from atgen_ray.serving.routes.runs import Name

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
-from atgen_ray.annotation.human.bulk import BulkActions, BulkRequest
-from atgen_ray.annotation.human.reviews import measure_reviews, review_answer
-from atgen_ray.annotation.human.task_filter import TaskFilter
-from atgen_ray.annotation.human.task_list import TaskList
+from atgen_ray.annotation.human.lead.bulk import BulkActions, BulkRequest
+from atgen_ray.annotation.human.lead.reviews import measure_reviews, review_answer
+from atgen_ray.annotation.human.lead.task_filter import TaskFilter
+from atgen_ray.annotation.human.lead.task_list import TaskList
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.serving.openapi import describe_files
 from atgen_ray.serving.routes.runs import Name

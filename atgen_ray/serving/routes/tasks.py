@@ -7,15 +7,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query
 
-from atgen_ray.annotation.human.adjudication import (
+from atgen_ray.annotation.human.draft_experiment import measure_drafts
+from atgen_ray.annotation.human.gold import show_quiz
+from atgen_ray.annotation.human.lead.adjudication import (
     accept_agreeing,
     ask_another,
     decide,
     list_disputes,
     undo_decision,
 )
-from atgen_ray.annotation.human.draft_experiment import measure_drafts
-from atgen_ray.annotation.human.gold import show_quiz
 from atgen_ray.annotation.human.progress import measure_progress, measure_team
 from atgen_ray.annotation.human.queue import HISTORY, Queue
 from atgen_ray.annotation.human.revision import correct_label, list_revisions

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from atgen_ray.annotation.human.guideline_edits import LONGEST
+from atgen_ray.annotation.human.lead.guideline_edits import LONGEST
 from atgen_ray.serving.schemas.body import Body
 from atgen_ray.serving.schemas.tasks import Note, TaskId
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from atgen_ray.annotation.human.bulk import Verb
-from atgen_ray.annotation.human.reviews import Verdict
-from atgen_ray.annotation.human.task_filter import TaskFilter
+from atgen_ray.annotation.human.lead.bulk import Verb
+from atgen_ray.annotation.human.lead.reviews import Verdict
+from atgen_ray.annotation.human.lead.task_filter import TaskFilter
 from atgen_ray.serving.schemas.body import Body
 from atgen_ray.serving.schemas.tasks import LONGEST, Person, TaskId
 

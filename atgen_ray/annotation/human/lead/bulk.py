@@ -13,9 +13,9 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from atgen_ray.annotation.human.assignees import check_assignable
+from atgen_ray.annotation.human.lead.task_filter import TaskFilter
+from atgen_ray.annotation.human.lead.task_list import MANY, TaskList
 from atgen_ray.annotation.human.revision import reopen_tasks
-from atgen_ray.annotation.human.task_filter import TaskFilter
-from atgen_ray.annotation.human.task_list import MANY, TaskList
 from atgen_ray.annotation.human.task_store import (
     TaskConflictError,
     TaskStore,

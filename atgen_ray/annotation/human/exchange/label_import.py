@@ -13,7 +13,7 @@ import jinja2
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from atgen_ray.annotation.human.label_formats import LabelFile, read_label_rows
+from atgen_ray.annotation.human.exchange.label_formats import LabelFile, read_label_rows
 from atgen_ray.annotation.human.task_store import (
     IMPORTED,
     TaskConflictError,

@@ -7,8 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from atgen_ray.annotation.human.assignees import list_assignable, list_people
-from atgen_ray.annotation.human.similarity import find_nearest
-from atgen_ray.annotation.human.task_filter import (
+from atgen_ray.annotation.human.lead.similarity import find_nearest
+from atgen_ray.annotation.human.lead.task_filter import (
     FilterError,
     TaskFilter,
     begin_after,

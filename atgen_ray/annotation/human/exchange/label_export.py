@@ -14,8 +14,8 @@ from uuid import NAMESPACE_URL, uuid5
 
 import sqlalchemy as sa
 
+from atgen_ray.annotation.human.exchange.label_formats import LABEL_FIELD, LABEL_QUESTION
 from atgen_ray.annotation.human.gold import is_gold
-from atgen_ray.annotation.human.label_formats import LABEL_FIELD, LABEL_QUESTION
 from atgen_ray.annotation.human.task_store import TaskStore, open_task_store
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.strict_json import encode_json

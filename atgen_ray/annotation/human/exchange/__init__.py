@@ -1,0 +1,1 @@
+"""Labels that come from files and tools of others, and go to them."""
