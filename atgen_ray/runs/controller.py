@@ -419,7 +419,7 @@ class Controller:
         labeled = [TrainingExample(label.id, texts[label.id], label.text) for label in labels]
         examples = [example for example in labeled if example.id not in dev]
         path = f"{round_folder(round)}/adapter"
-        work = self._outputs.name_work(f"{round_folder(round)}/training")
+        work = f"{round_folder(round)}/training"
 
         def make(_: Progress, out: RunFolder) -> dict[str, Any]:
             if changes:
@@ -431,7 +431,7 @@ class Controller:
             logs = None
             if "tensorboard" in training.trackers:
                 logs = self._folder.path(f"logs/{round:03d}")
-            self._outputs.claim_work(f"{round_folder(round)}/training")
+            self._outputs.claim_work(work)
             # The engine gives the GPU up while training needs it.
             with (
                 self._model.engine.released(self._config.name),
@@ -444,7 +444,7 @@ class Controller:
                     training,
                     seed=seed,
                     output=output,
-                    work=self._folder.path(work),
+                    work=self._folder.path(self._outputs.name_work(work)),
                     progress=self._remote,
                     start_from=start_from,
                     dev=[example for example in labeled if example.id in dev],
@@ -628,7 +628,8 @@ class Controller:
         self._committed[round, step] = event
         self._outputs.publish([event])
         if work is not None:
-            self._folder.remove(work)
+            # A controller that died may have made the step, and have left its work.
+            self._outputs.remove_work(work)
         return True
 
     def _last_step(self) -> Event | None:

@@ -96,6 +96,7 @@ class RunFolder:
         self.name = name
         self.fs, root = open_storage(storage)
         self.root = f"{root}/runs/{name}"
+        self._shown = self.root  # what messages name: the run's folder, also of a part of it
         self.is_local = isinstance(self.fs, LocalFileSystem)
         self._area = ""  # of the staging folder that the writes of a fenced folder go through
         self._check: Callable[[], object] | None = None  # of a fenced folder: is the lease ours?
@@ -584,7 +585,7 @@ class RunFolder:
 
     def _explained(self) -> AbstractContextManager[None]:
         """Turn errors of the disk or store itself, such as a full disk, into UserErrors."""
-        return explain_trouble(self.fs, self.root)
+        return explain_trouble(self.fs, self._shown)
 
     @contextmanager
     def _staged(self, target: str) -> Iterator[Path]:

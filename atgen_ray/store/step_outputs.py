@@ -143,13 +143,21 @@ class StepOutputs:
         """Take over the unfinished work that an earlier controller has at `rel`: its workers may
         be alive, and must not write to what this controller's workers read.
         """
-        parent = rel.rpartition("/")[0]
         ours = self.name_work(rel)
-        found = [path for path in self._folder.list(parent) if _is_work(path, rel) and path != ours]
+        found = [path for path in self._list_work(rel) if path != ours]
         # In this order: the list has nothing of a controller that came later.
         self._lease.renew()
         for path in reversed(found):
             self._folder.move(path, ours)
+
+    def remove_work(self, rel: str) -> None:
+        """Remove the folder `rel` of unfinished work, of whichever controllers of the run."""
+        for path in self._list_work(rel):
+            self._folder.remove(path)
+
+    def _list_work(self, rel: str) -> list[str]:
+        parent = rel.rpartition("/")[0]
+        return [path for path in self._folder.list(parent) if _is_work(path, rel)]
 
     def _is_whole(self, payload: Payload) -> bool:
         """Return whether all files are there in their sizes; their receipt came after them."""

@@ -71,5 +71,10 @@ def test_a_run_keeps_the_columns_beside_the_input(tiny_model: str, tmp_path: Pat
         ).prepare_pool()
     ids = folder.read_table("pool.parquet", ["id"])["id"].to_pylist()
     kept = folder.read_table("context.parquet").to_pylist()
-    assert kept == [{"id": id_, "context": f'{{"title": "T{n}"}}'} for n, id_ in enumerate(ids)]
+    titles = [f'{{"title": "T{n}"}}' for n in range(5)]
+    # Shown beside the input, and looked for in the list of tasks.
+    assert kept == [
+        {"id": id_, "context": title, "fields": title}
+        for id_, title in zip(ids, titles, strict=True)
+    ]
     journal.close()

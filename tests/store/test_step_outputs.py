@@ -125,3 +125,13 @@ def test_unfinished_work_goes_to_the_next_controller(site: Site) -> None:
     second.claim_work(work)
     assert site.folder.read_text(f"{second.name_work(work)}/checkpoint-1/x") == "first"
     assert f"{first.name_work(work)}/checkpoint-1/x" not in site.folder.list_sizes()
+
+
+def test_unfinished_work_of_all_controllers_is_removed(site: Site) -> None:
+    work = "rounds/001/training"
+    for _ in range(2):
+        _, outputs = site.start()
+        site.folder.write_text(f"{outputs.name_work(work)}/checkpoint-1/x", "left")
+    site.folder.write_text(f"{work}.json", "{}")
+    outputs.remove_work(work)
+    assert [rel for rel in site.folder.list_sizes() if rel.startswith(work)] == [f"{work}.json"]

@@ -133,7 +133,7 @@ def test_an_own_answer_is_changed_by_going_back_to_it_until_the_training(office:
     wait_for(page, lambda: office.answers() == {"e00": "last"})
     reopen_tasks(office.journal, desk.run, ["e00"], "root", "Name the river.")
     page.reload()
-    expect(page.locator("#sent-back")).to_have_text("Sent back: Name the river.")
+    expect(page.locator("#sent-back")).to_have_text("Sent back by root: Name the river.")
     label(page, "the Elbe")
     wait_for(page, lambda: office.answers() == {"e00": "the Elbe"})
     office.desk.config.annotator.settle_seconds = 0.0  # type: ignore[union-attr]
