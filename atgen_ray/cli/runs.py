@@ -156,7 +156,7 @@ def import_run(
         typer.Option(
             metavar="KEY=COLUMN,...",
             help="Columns of the file, or a tool's field and question: "
-            "input=COLUMN,text=COLUMN,annotator=COLUMN,id=COLUMN,seconds=COLUMN.",
+            "input=A,text=B; also id, annotator and seconds.",
         ),
     ] = None,
     dry_run: Annotated[
