@@ -436,12 +436,13 @@ def test_an_unknown_run_is_named_with_the_nearest(storage: str, command: str) ->
     [
         (
             ["--format", "json"],
-            "--format is 'json', expected jsonl, parquet, csv or huggingface; did you mean "
-            "'jsonl'?",
+            "--format is 'json', expected jsonl, parquet, csv, huggingface, argilla or "
+            "label-studio; did you mean 'jsonl'?",
         ),
         (
             ["--format", "xlsx"],
-            "--format is 'xlsx', expected jsonl, parquet, csv or huggingface; known: csv, hugg",
+            "--format is 'xlsx', expected jsonl, parquet, csv, huggingface, argilla or "
+            "label-studio; known: argilla, csv, hugg",
         ),
         (["--output", "."], "--output is '.', which cannot be written: Is a directory"),
         (["--output", "file/x"], "--output is 'file/x', which cannot be written: "),

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from atgen_ray.config import HumanAnnotatorConfig, RunConfig
+from atgen_ray.config.annotation import GoldConfig
 from atgen_ray.config.loading import dump_config, list_presets, parse_config, read_tree
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.schema import merge_trees
@@ -73,8 +74,9 @@ def test_a_copied_router_keeps_the_types_of_its_stages() -> None:
 def test_every_setting_of_people_has_a_field() -> None:
     fields, _ = build_form(None)
     keys = {field.key for group in fields.values() for field in group}
-    settings = set(HumanAnnotatorConfig.model_fields) - {"examples", "notice"}
+    settings = set(HumanAnnotatorConfig.model_fields) - {"examples", "gold", "notice"}
     assert {f"annotator.{name}" for name in settings} <= keys
+    assert {f"annotator.gold.{name}" for name in GoldConfig.model_fields} <= keys
     assert {"annotator.notice.webhook", "annotator.notice.service"} <= keys
     mode = next(field for field in fields["People"] if field.key == "annotator.mode")
     assert (mode.choices, mode.types) == (["design", "rounds"], ["human"])

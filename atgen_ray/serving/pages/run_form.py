@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from atgen_ray.config import HumanAnnotatorConfig, RunConfig
+from atgen_ray.config.annotation import GoldConfig
 from atgen_ray.config.loading import list_presets, read_tree, renew_config
 from atgen_ray.config.plugins import ANNOTATOR_PLUGINS, PLUGIN
 from atgen_ray.config.reference import EVERYDAY
@@ -49,7 +50,12 @@ STEPS = {
 BESIDE = {"Data": ["data.subset", "data.pool_split", "data.test_split", "data.limit"]}
 PEOPLE = "People"
 HUMAN = "human"
-NOTICES = ["annotator.notice.webhook", "annotator.notice.service"]
+# Keys of sections within those of people. An e-mail's are set in the file.
+WITHIN = [
+    *(f"annotator.gold.{name}" for name in GoldConfig.model_fields),
+    "annotator.notice.webhook",
+    "annotator.notice.service",
+]
 OWN = ("storage", "database_url", "cache")  # of each service
 
 
@@ -143,7 +149,7 @@ def list_more() -> dict[str, list[str]]:
         for name, field in HumanAnnotatorConfig.model_fields.items()
         if find_section(field.annotation) is None
     ]
-    groups[PEOPLE] = [*people, *NOTICES]
+    groups[PEOPLE] = [*people, *WITHIN]
     left = {group: [key for key in keys if key not in above] for group, keys in groups.items()}
     return {group: keys for group, keys in left.items() if keys}
 
