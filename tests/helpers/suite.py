@@ -39,7 +39,6 @@ SECONDS: dict[str, float] = {
     "tests/web/test_desk.py": 60,
     "tests/web/test_people_pages.py": 85,
     "tests/chaos/test_node_deaths.py": 100,
-    "tests/chaos/test_two_controllers.py": 35,
     "tests/cluster/test_nodes_apart.py": 150,
     "tests/cluster/test_two_cores.py": 130,
     "tests/cluster/test_by_hand.py": 145,
