@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +90,31 @@ class Visitor:
             part.and_(self.page.locator(":not([aria-busy])")).wait_for(state="attached")
         self.page.evaluate("window.scrollTo(0, 0)")
         return self.page
+
+
+@contextmanager
+def receive_visitors() -> Iterator[list[Visitor]]:
+    """A list for visitors, whose browsers are closed at the end. They must have seen no trouble."""
+    visitors: list[Visitor] = []
+    yield visitors
+    for visitor in visitors:
+        visitor.context.close()
+    assert [visitor.troubles for visitor in visitors if visitor.troubles] == []
+
+
+def type_label(page: Page, text: str) -> None:
+    """Submits a label in place of what the answer box of the annotator's page has."""
+    page.keyboard.press("Control+a")
+    page.keyboard.type(text)
+    page.keyboard.press("Control+Enter")
+
+
+def wait_for(page: Page, check: Callable[[], bool]) -> None:
+    """Waits in the browser's loop, in which routes and handlers of events are called."""
+    deadline = time.monotonic() + 60
+    while not check():
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(50)
 
 
 def find_barriers(page: Page) -> list[str]:

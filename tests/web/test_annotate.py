@@ -3,56 +3,28 @@ settles disputes.
 """
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from helpers.browsing import Visitor, find_barriers, keep_screenshot, launch_chromium
+from helpers.browsing import Visitor, find_barriers, keep_screenshot, type_label, wait_for
 from helpers.desk_server import DeskServer
 from helpers.human_desk import HumanDesk
-from helpers.ports import free_port
-from playwright.sync_api import APIResponse, Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import APIResponse, Page, Route, expect
 
-from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
 
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeskServer]:
-    server = DeskServer(tmp_path_factory.mktemp("desk"), free_port())
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture(scope="module")
-def journal(server: DeskServer) -> Iterator[Journal]:
-    journal = Journal(f"sqlite:///{server.storage}/atgen.db")
-    yield journal
-    journal.close()
-
-
 class People:
     """A run with its tasks up, and people who come to label it."""
 
-    def __init__(self, browser: Browser, server: DeskServer, journal: Journal) -> None:
-        self.browser, self.server, self.journal = browser, server, journal
-        self.visitors: list[Visitor] = []
-        self.tokens = Tokens(journal.database)
+    def __init__(self, come: Callable[..., Visitor], server: DeskServer, journal: Journal) -> None:
+        self.come, self.server, self.journal = come, server, journal
 
     def open(self, count: int = 3, markup: bool = False, **settings: Any) -> HumanDesk:
         settings = {
@@ -64,11 +36,6 @@ class People:
             self.desk.texts = {id_: f"{MARKUP} {text}" for id_, text in self.desk.texts.items()}
         self.desk.publish_tasks()
         return self.desk
-
-    def come(self, name: str, role: str = "annotator", **options: Any) -> Visitor:
-        visitor = Visitor(self.browser, self.server, self.tokens.create(role, name), options)  # type: ignore[arg-type]
-        self.visitors.append(visitor)
-        return visitor
 
     def sit(self, name: str, role: str = "annotator", **options: Any) -> Page:
         """Somebody at the page, with the first task before them."""
@@ -87,26 +54,8 @@ class People:
 
 
 @pytest.fixture
-def people(browser: Browser, server: DeskServer, journal: Journal) -> Iterator[People]:
-    people = People(browser, server, journal)
-    yield people
-    for visitor in people.visitors:
-        visitor.context.close()
-    assert [visitor.troubles for visitor in people.visitors if visitor.troubles] == []
-
-
-def type_label(page: Page, text: str) -> None:
-    page.keyboard.press("Control+a")
-    page.keyboard.type(text)
-    page.keyboard.press("Control+Enter")
-
-
-def wait_for(page: Page, check: Callable[[], bool]) -> None:
-    """Waits in the browser's loop, in which routes and handlers of events are called."""
-    deadline = time.monotonic() + 60
-    while not check():
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(100)
+def people(come: Callable[..., Visitor], server: DeskServer, journal: Journal) -> People:
+    return People(come, server, journal)
 
 
 def test_a_batch_is_labelled_by_keyboard_alone(people: People) -> None:
@@ -395,7 +344,7 @@ def test_the_page_fits_from_phones_to_walls(people: People, width: int, scheme: 
 def test_the_page_is_small(people: People, server: DeskServer) -> None:
     """Everything that it loads, as it is sent, stays under 100 kB."""
     people.open(1)
-    visitor = people.come("ann")
+    visitor = people.come("ann", "annotator")
     sizes: list[int] = []
     visitor.page.on("response", lambda response: sizes.append(len(response.body())))
     visitor.open(f"/annotate/{people.desk.run}")

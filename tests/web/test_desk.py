@@ -2,17 +2,15 @@
 only looked at, two tabs, an ended session, keys of one's own, and where work waits.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from helpers.browsing import Visitor, find_barriers, keep_screenshot, launch_chromium
+from helpers.browsing import Visitor, find_barriers, keep_screenshot, type_label, wait_for
 from helpers.desk_server import DeskServer
 from helpers.human_desk import HumanDesk
-from helpers.ports import free_port
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from atgen_ray.annotation.human.revision import reopen_tasks
 from atgen_ray.serving.security.tokens import Tokens
@@ -21,49 +19,20 @@ from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.tables import assignments
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeskServer]:
-    server = DeskServer(tmp_path_factory.mktemp("desk"), free_port())
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture(scope="module")
-def journal(server: DeskServer) -> Iterator[Journal]:
-    journal = Journal(f"sqlite:///{server.storage}/atgen.db")
-    yield journal
-    journal.close()
-
-
 class Office:
     """A run with its tasks up, and the browsers of its people."""
 
-    def __init__(self, browser: Browser, server: DeskServer, journal: Journal) -> None:
-        self.browser, self.server, self.journal = browser, server, journal
+    def __init__(self, come: Callable[..., Visitor], server: DeskServer, journal: Journal) -> None:
+        self.come, self.server, self.journal = come, server, journal
         self.tokens = Tokens(journal.database)
-        self.visitors: list[Visitor] = []
 
     def open(self, count: int, **settings: Any) -> HumanDesk:
         self.desk = HumanDesk(self.journal, count, settle_seconds=600.0, **settings)
         self.desk.publish_tasks()
         return self.desk
 
-    def come(self, name: str, **options: Any) -> Visitor:
-        visitor = Visitor(self.browser, self.server, self.tokens.create("annotator", name), options)  # type: ignore[arg-type]
-        self.visitors.append(visitor)
-        return visitor
-
     def sit(self, name: str, **options: Any) -> Page:
-        page = self.come(name, **options).open(f"/annotate/{self.desk.run}")
+        page = self.come(name, "annotator", **options).open(f"/annotate/{self.desk.run}")
         expect(page.locator("#work")).to_be_visible()
         return page
 
@@ -85,32 +54,15 @@ class Office:
 
 
 @pytest.fixture
-def office(browser: Browser, server: DeskServer, journal: Journal) -> Iterator[Office]:
-    office = Office(browser, server, journal)
-    yield office
-    for visitor in office.visitors:
-        visitor.context.close()
-    assert [visitor.troubles for visitor in office.visitors if visitor.troubles] == []
-
-
-def label(page: Page, text: str) -> None:
-    page.keyboard.press("Control+a")
-    page.keyboard.type(text)
-    page.keyboard.press("Control+Enter")
-
-
-def wait_for(page: Page, check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not check():
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(50)
+def office(come: Callable[..., Visitor], server: DeskServer, journal: Journal) -> Office:
+    return Office(come, server, journal)
 
 
 def test_an_own_answer_is_changed_by_going_back_to_it_until_the_training(office: Office) -> None:
     desk = office.open(3)
     page = office.sit("ann")
     answer = page.locator("#answer")
-    label(page, "first")
+    type_label(page, "first")
     page.keyboard.press("Alt+p")  # right after Submit
     expect(answer).to_have_value("first")
     expect(page.locator("#task-state")).to_have_text("submitted; you can change it")
@@ -129,12 +81,12 @@ def test_an_own_answer_is_changed_by_going_back_to_it_until_the_training(office:
     page.keyboard.press("Alt+z")  # takes back what is on the screen
     expect(page.locator("#task-state")).to_have_text("")
     wait_for(page, lambda: office.answers() == {})
-    label(page, "last")
+    type_label(page, "last")
     wait_for(page, lambda: office.answers() == {"e00": "last"})
     reopen_tasks(office.journal, desk.run, ["e00"], "root", "Name the river.")
     page.reload()
     expect(page.locator("#sent-back")).to_have_text("Sent back by root: Name the river.")
-    label(page, "the Elbe")
+    type_label(page, "the Elbe")
     wait_for(page, lambda: office.answers() == {"e00": "the Elbe"})
     office.desk.config.annotator.settle_seconds = 0.0  # type: ignore[union-attr]
     desk.round().collect_labels()
@@ -172,7 +124,7 @@ def test_to_look_ahead_takes_nothing_and_to_leave_gives_back(office: Office) -> 
 
 def test_two_tabs_lose_no_text(office: Office) -> None:
     office.open(2)
-    visitor = office.come("ann")
+    visitor = office.come("ann", "annotator")
     first = visitor.open(f"/annotate/{office.desk.run}")
     expect(first.locator("#answer")).to_be_focused()
     second = visitor.context.new_page()
@@ -210,12 +162,12 @@ def test_what_was_typed_in_another_browser_is_kept_beside(office: Office) -> Non
 
 def test_a_session_that_ended_is_taken_up_again_and_what_was_kept_is_sent(office: Office) -> None:
     office.open(2)
-    visitor = office.come("ann")
+    visitor = office.come("ann", "annotator")
     page = visitor.open(f"/annotate/{office.desk.run}")
     expect(page.locator("#answer")).to_be_focused()
     assert visitor.token
     office.tokens.revoke(visitor.token.split("_")[1])
-    label(page, "typed without a session")
+    type_label(page, "typed without a session")
     expect(page.locator("#signed-out")).to_be_visible()
     assert find_barriers(page) == []
     page.locator("#signed-out").get_by_role("button", name="Sign in").press("Enter")
@@ -283,7 +235,7 @@ def test_menu_reason_and_difference_are_on_the_screen(
 def test_the_first_page_says_where_work_waits(office: Office) -> None:
     desk = office.open(4)
     desk.queue("cid").lease(1)
-    page = office.come("cid").open("/")
+    page = office.come("cid", "annotator").open("/")
     row = page.locator("#waiting li").filter(has_text=desk.run)
     expect(row).to_contain_text("1 in hand, 3 open")
     assert find_barriers(page) == []

@@ -1,54 +1,17 @@
 """An admin settles disputes by keyboard alone: differences, a third opinion, undo, many at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from helpers.browsing import Visitor, find_barriers, keep_screenshot, launch_chromium
+from helpers.browsing import Visitor, find_barriers, keep_screenshot
 from helpers.desk_server import DeskServer
 from helpers.human_desk import HumanDesk
-from helpers.ports import free_port
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import expect
 
 from atgen_ray.annotation.human.lead.adjudication import count_disputes
-from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal
 
 MARKUP = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeskServer]:
-    server = DeskServer(tmp_path_factory.mktemp("disputes"), free_port())
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def open_page(browser: Browser, server: DeskServer) -> Iterator[Callable[..., Visitor]]:
-    """Opens the browser of an admin, who must see no trouble."""
-    visitors: list[Visitor] = []
-    journal = Journal(f"sqlite:///{server.storage}/atgen.db")
-
-    def open(**options: object) -> Visitor:
-        token = Tokens(journal.database).create("admin", f"root{len(visitors)}")
-        visitors.append(Visitor(browser, server, token, options))  # type: ignore[arg-type]
-        return visitors[-1]
-
-    yield open
-    for visitor in visitors:
-        visitor.context.close()
-    journal.close()
-    assert [visitor.troubles for visitor in visitors if visitor.troubles] == []
 
 
 def disagree(storage: Path) -> HumanDesk:
@@ -70,10 +33,10 @@ def disagree(storage: Path) -> HumanDesk:
 
 
 def test_disputes_are_settled_by_keyboard_alone(
-    open_page: Callable[..., Visitor], server: DeskServer
+    come: Callable[..., Visitor], server: DeskServer
 ) -> None:
     desk = disagree(server.storage)
-    visitor = open_page(viewport={"width": 360, "height": 800}, color_scheme="dark")
+    visitor = come(viewport={"width": 360, "height": 800}, color_scheme="dark")
     page = visitor.open(f"/annotate/{desk.run}/disputes")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     first = page.locator("[data-id='e00']")
@@ -119,7 +82,7 @@ def test_disputes_are_settled_by_keyboard_alone(
 
 
 def test_the_quiz_explains_each_answer_and_then_the_tasks_follow(
-    open_page: Callable[..., Visitor], server: DeskServer, tmp_path: Path
+    come: Callable[..., Visitor], server: DeskServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "gold.csv"
     file.write_text(f"input,text,explanation\nIs it wet?,yes,{MARKUP} rain is wet\n")
@@ -130,7 +93,7 @@ def test_the_quiz_explains_each_answer_and_then_the_tasks_follow(
         drafts="off",
     )
     desk.publish_tasks()
-    visitor = open_page(viewport={"width": 360, "height": 800})
+    visitor = come(viewport={"width": 360, "height": 800})
     page = visitor.open(f"/annotate/{desk.run}")
     expect(page.locator("#quiz-state")).to_contain_text("One question comes before the tasks")
     expect(page.locator("#input")).to_contain_text("Is it wet?")

@@ -1,66 +1,25 @@
 """A newcomer's way to a run, and labels of other tools: in a browser, against a server without Ray."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from helpers.browsing import Visitor, find_barriers, keep_screenshot, launch_chromium
+from helpers.browsing import Visitor, find_barriers, keep_screenshot
 from helpers.desk_server import DeskServer
 from helpers.human_desk import HumanDesk
-from helpers.ports import free_port
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from atgen_ray.annotation.human.exchange.label_export import read_tasks
 from atgen_ray.core.strict_yaml import parse_yaml
-from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
 
 MARKUP = "<img src=x onerror=alert(1)>"
 POOL = f"Title;Text;Summary\nOne;{MARKUP} first, text;a\nTwo;second text;b\nThree;third;c\n"
 Come = Callable[..., Visitor]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeskServer]:
-    server = DeskServer(tmp_path_factory.mktemp("form"), free_port())
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture(scope="module")
-def journal(server: DeskServer) -> Iterator[Journal]:
-    journal = Journal(f"sqlite:///{server.storage}/atgen.db")
-    yield journal
-    journal.close()
-
-
-@pytest.fixture
-def come(browser: Browser, server: DeskServer, journal: Journal) -> Iterator[Come]:
-    """Opens browsers of admins, who must see no trouble."""
-    visitors: list[Visitor] = []
-
-    def open(**options: Any) -> Visitor:
-        token = Tokens(journal.database).create("admin", "lead")
-        visitors.append(Visitor(browser, server, token, options))  # type: ignore[arg-type]
-        return visitors[-1]
-
-    yield open
-    for visitor in visitors:
-        visitor.context.close()
-    assert [visitor.troubles for visitor in visitors if visitor.troubles] == []
 
 
 @pytest.fixture

@@ -3,66 +3,22 @@ are looked at, and runs are found, renamed, archived and removed.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from helpers.browsing import Visitor, find_barriers, keep_screenshot, launch_chromium
+from helpers.browsing import Visitor, find_barriers, keep_screenshot
 from helpers.desk_server import DeskServer
 from helpers.human_desk import HumanDesk
-from helpers.ports import free_port
 from helpers.report_runs import MadeUp, write_run
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import expect
 
 from atgen_ray.core.records import Annotation
-from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
 
 MARKUP = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeskServer]:
-    server = DeskServer(tmp_path_factory.mktemp("people"), free_port())
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture(scope="module")
-def journal(server: DeskServer) -> Iterator[Journal]:
-    journal = Journal(f"sqlite:///{server.storage}/atgen.db")
-    yield journal
-    journal.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def come(
-    browser: Browser, server: DeskServer, journal: Journal
-) -> Iterator[Callable[..., Visitor]]:
-    """Opens browsers of people, by default of an admin; None is a stranger."""
-    visitors: list[Visitor] = []
-
-    def open(name: str | None = "Lea", role: str = "admin", **options: Any) -> Visitor:
-        token = None if name is None else Tokens(journal.database).create(role, name)
-        visitors.append(Visitor(browser, server, token, options))  # type: ignore[arg-type]
-        return visitors[-1]
-
-    yield open
-    for visitor in visitors:
-        visitor.context.close()
-    assert [visitor.troubles for visitor in visitors if visitor.troubles] == []
 
 
 def add_run(

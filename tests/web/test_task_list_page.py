@@ -2,46 +2,21 @@
 answers, and whoever gave one sees what is to be changed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers.browsing import Visitor, find_barriers, keep_screenshot, launch_chromium
+from helpers.browsing import Visitor, find_barriers, keep_screenshot
 from helpers.desk_server import DeskServer
 from helpers.human_desk import HumanDesk
-from helpers.ports import free_port
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from atgen_ray.annotation.human.lead.task_filter import TaskFilter
 from atgen_ray.annotation.human.lead.task_list import TaskList
-from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal
 
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 COUNT = 60  # more than a page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeskServer]:
-    server = DeskServer(tmp_path_factory.mktemp("list"), free_port())
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture(scope="module")
-def journal(server: DeskServer) -> Iterator[Journal]:
-    journal = Journal(f"sqlite:///{server.storage}/atgen.db")
-    yield journal
-    journal.close()
 
 
 @pytest.fixture
@@ -56,24 +31,6 @@ def desk(journal: Journal) -> HumanDesk:
         verdict: Any = "flagged" if at == 3 else "submitted"
         queue.answer(f"key-{desk.run}-{at}", task["id"], verdict, f"answer {at} {MARKUP}", 3.0)
     return desk
-
-
-@pytest.fixture
-def come(
-    browser: Browser, server: DeskServer, journal: Journal
-) -> Iterator[Callable[..., Visitor]]:
-    tokens = Tokens(journal.database)
-    visitors: list[Visitor] = []
-
-    def come(name: str, role: Any = "admin", **options: Any) -> Visitor:
-        token = tokens.create(role, name)
-        visitors.append(Visitor(browser, server, token, options))  # type: ignore[arg-type]
-        return visitors[-1]
-
-    yield come
-    for visitor in visitors:
-        visitor.context.close()
-    assert [visitor.troubles for visitor in visitors if visitor.troubles] == []
 
 
 def type_into(page: Page, label: str, text: str) -> None:

@@ -1,17 +1,15 @@
 """Texts in their form, guidelines and remarks in a browser."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
-import pytest
-from helpers.browsing import Visitor, find_barriers, keep_screenshot, launch_chromium
+from helpers.browsing import Visitor, find_barriers, keep_screenshot
 from helpers.desk_server import DeskServer
 from helpers.human_desk import HumanDesk
-from helpers.ports import free_port
 from helpers.services import bearer
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from atgen_ray.annotation.human.round_tasks import TaskDraft
 from atgen_ray.serving.security.tokens import Tokens
@@ -33,29 +31,6 @@ CHAT = json.dumps([{"role": "user", "content": "Hello"}, {"role": "assistant", "
 CONTEXT = [("title", "On **sharing**"), ("record", '{"a": {"b": {"c": 1}}}')]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeskServer]:
-    server = DeskServer(tmp_path_factory.mktemp("texts"), free_port())
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture(scope="module")
-def journal(server: DeskServer) -> Iterator[Journal]:
-    journal = Journal(f"sqlite:///{server.storage}/atgen.db")
-    yield journal
-    journal.close()
-
-
 def open_desk(journal: Journal, texts: list[tuple[str, Any, int | None]], **keys: Any) -> HumanDesk:
     """A run with tasks of these inputs, what stands beside them, and the window of the model."""
     desk = HumanDesk(journal, 0, settle_seconds=600.0, **keys)
@@ -66,30 +41,6 @@ def open_desk(journal: Journal, texts: list[tuple[str, Any, int | None]], **keys
         ]
     )
     return desk
-
-
-@pytest.fixture
-def come(
-    browser: Browser, server: DeskServer, journal: Journal
-) -> Iterator[Callable[..., Visitor]]:
-    """Somebody with a browser; nobody may see trouble, or leave the server."""
-    visitors: list[Visitor] = []
-    outside: list[str] = []
-
-    def come(name: str, role: str = "annotator", **options: Any) -> Visitor:
-        token = Tokens(journal.database).create(role, name)  # type: ignore[arg-type]
-        visitor = Visitor(browser, server, token, options)  # type: ignore[arg-type]
-        visitor.page.on(
-            "request", lambda r: None if r.url.startswith(server.url) else outside.append(r.url)
-        )
-        visitors.append(visitor)
-        return visitor
-
-    yield come
-    for visitor in visitors:
-        visitor.context.close()
-    assert [visitor.troubles for visitor in visitors if visitor.troubles] == []
-    assert outside == []
 
 
 def check(page: Page, name: str) -> None:
@@ -107,7 +58,7 @@ def test_texts_are_shown_in_their_form_and_stay_inert(
 ) -> None:
     long = "word " * 200
     desk = open_desk(journal, [(TEXT, CONTEXT, None), (CHAT, None, None), (long, None, 500)])
-    page = come("ann", color_scheme="dark").open(f"/annotate/{desk.run}")
+    page = come("ann", "annotator", color_scheme="dark").open(f"/annotate/{desk.run}")
     shown = page.locator("#input")
     expect(shown.locator("h1")).to_have_text("Results")
     expect(shown.locator("math")).to_have_count(2)
@@ -148,7 +99,7 @@ def test_guidelines_open_change_and_send_answers_back(
     guidelines = f"## A label\n\n- One **sentence**. {MARKUP}"
     texts: list[tuple[str, Any, int | None]] = [(f"text {n}", None, None) for n in range(3)]
     desk = open_desk(journal, texts, guidelines=guidelines, examples=examples)
-    ann = come("ann").open(f"/annotate/{desk.run}")
+    ann = come("ann", "annotator").open(f"/annotate/{desk.run}")
     panel = ann.locator("#guidelines")
     expect(panel.locator("h2")).to_have_text("A label")
     expect(panel.locator("strong")).to_have_text("sentence")
