@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from atgen_ray.annotation.human.exchange.label_import import read_rows
+from atgen_ray.annotation.human.exchange.label_files import read_rows
 from atgen_ray.annotation.human.gold import has_gold
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.errors import UserError

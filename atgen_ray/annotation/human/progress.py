@@ -234,21 +234,30 @@ def measure_reliability(
     return found
 
 
-def _read_shared(connection: sa.Connection, run: str) -> dict[str, dict[str, str]]:
-    """Return the answers by person to the latest examples that two or more people answered."""
+def is_comparable(run: str) -> sa.ColumnElement[bool]:
+    """Return the condition that an assignment is a submitted answer, and to no gold item."""
     golden = sa.select(tasks.c.example_id).where((tasks.c.run == run) & is_gold())
     here = (assignments.c.run == run) & (assignments.c.state == "submitted")
-    here &= assignments.c.example_id.not_in(golden)
-    shared = (
+    return here & assignments.c.example_id.not_in(golden)
+
+
+def choose_shared(run: str, order: sa.ColumnElement[Any], count: int) -> sa.Select[str]:
+    """Return the query for up to `count` examples that two or more people answered, by `order`."""
+    return (
         sa.select(assignments.c.example_id)
-        .where(here)
+        .where(is_comparable(run))
         .group_by(assignments.c.example_id)
         .having(sa.func.count() > 1)
-        .order_by(sa.func.max(assignments.c.answered).desc(), assignments.c.example_id)
-        .limit(COMPARED)
+        .order_by(order, assignments.c.example_id)
+        .limit(count)
     )
+
+
+def _read_shared(connection: sa.Connection, run: str) -> dict[str, dict[str, str]]:
+    """Return the answers by person to the latest examples that two or more people answered."""
+    shared = choose_shared(run, sa.func.max(assignments.c.answered).desc(), COMPARED)
     columns = (assignments.c.example_id, assignments.c.annotator, assignments.c.text)
-    query = sa.select(*columns).where(here & assignments.c.example_id.in_(shared))
+    query = sa.select(*columns).where(is_comparable(run) & assignments.c.example_id.in_(shared))
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for id_, annotator, text in connection.execute(query.order_by(*columns[:2])):
         found[id_][annotator] = text

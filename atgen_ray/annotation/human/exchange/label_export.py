@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 import sqlalchemy as sa
 
-from atgen_ray.annotation.human.exchange.label_formats import LABEL_FIELD, LABEL_QUESTION
+from atgen_ray.annotation.human.exchange import argilla, label_studio
 from atgen_ray.annotation.human.gold import is_gold
 from atgen_ray.annotation.human.task_store import TaskStore, open_task_store
 from atgen_ray.core.errors import UserError, nearest
@@ -57,9 +56,11 @@ def write_answers(
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             if format == "argilla":
-                json.dump([_to_argilla(task) for task in found], file)
+                json.dump([argilla.write_record(task) for task in found], file)
             elif format == "label-studio":
-                json.dump([_to_studio(task, at) for at, task in enumerate(found, 1)], file)
+                json.dump(
+                    [label_studio.write_task(task, at) for at, task in enumerate(found, 1)], file
+                )
             elif format == "csv":
                 writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()
@@ -171,112 +172,6 @@ def list_answers(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             row = common | answer
             rows.append({name: row[name] for name in COLUMNS})
     return rows
-
-
-def _to_argilla(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a task as a record that `rg.Dataset.records.from_json` and `Record.from_dict` read.
-
-    Users of Argilla are UUIDs: each is made from the name, which the metadata keep.
-    """
-    suggestion = task["suggestion"]
-    decision = task["decision"] or {}
-    metadata = {
-        "round": task["round"],
-        "task": task["task"],
-        "label": task["label"],
-        "agreement": task["agreement"],
-        "verdict": decision.get("verdict"),
-        "decided_by": decision.get("by"),
-        # A list of metadata holds texts alone.
-        **{
-            f"{key}s" if key == "annotator" else key: [
-                "" if answer[key] is None else str(answer[key]) for answer in task["answers"]
-            ]
-            for key in ("annotator", "seconds", "note", "answered", "guidelines")
-        },
-    }
-    return {
-        "id": task["id"],
-        "fields": {LABEL_FIELD: task["input"]},
-        "metadata": {key: value for key, value in metadata.items() if value not in (None, [])},
-        "suggestions": {
-            LABEL_QUESTION: {
-                "value": suggestion["text"],
-                "score": None,
-                "agent": suggestion.get("source"),
-            }
-        }
-        if suggestion
-        else {},
-        "responses": {
-            LABEL_QUESTION: [
-                {
-                    "value": answer["text"] if answer["state"] == "submitted" else None,
-                    "user_id": name_user(answer["annotator"]),
-                    "status": "submitted" if answer["state"] == "submitted" else "discarded",
-                }
-                for answer in task["answers"]
-            ]
-        },
-        "vectors": {},
-        "status": "pending" if task["task"] in ("open", "disputed") else "completed",
-        "_server_id": None,
-    }
-
-
-def _to_studio(task: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """Return a task as Label Studio imports it.
-
-    It refuses e-mail addresses that it does not know and gives answers without one to whoever
-    imports them, so other names stand in `annotator`, which it passes over.
-    """
-    suggestion = task["suggestion"]
-    return {
-        "id": number,
-        "data": {"id": task["id"], LABEL_FIELD: task["input"], "round": task["round"]},
-        "annotations": [
-            {
-                "id": number * 1000 + place,
-                "result": _to_result(answer["text"]) if answer["state"] == "submitted" else [],
-                "was_cancelled": answer["state"] != "submitted",
-                "ground_truth": answer["state"] == "submitted" and answer["text"] == task["label"],
-                "lead_time": answer["seconds"],
-                "created_at": answer["answered"],
-                "annotator": answer["annotator"],
-                **(
-                    {"completed_by": {"email": answer["annotator"]}}
-                    if "@" in answer["annotator"]
-                    else {}
-                ),
-            }
-            for place, answer in enumerate(task["answers"], 1)
-        ],
-        "predictions": [
-            {
-                "model_version": suggestion.get("source") or "draft",
-                "result": _to_result(suggestion["text"]),
-            }
-        ]
-        if suggestion
-        else [],
-    }
-
-
-def _to_result(text: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": LABEL_QUESTION,
-            "from_name": LABEL_QUESTION,
-            "to_name": LABEL_FIELD,
-            "type": "textarea",
-            "value": {"text": [text]},
-        }
-    ]
-
-
-def name_user(annotator: str) -> str:
-    """Return the UUID that stands for a person in Argilla."""
-    return str(uuid5(NAMESPACE_URL, annotator))
 
 
 def _to_iso(time: float | None) -> str | None:

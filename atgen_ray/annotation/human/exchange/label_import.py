@@ -1,7 +1,5 @@
 """Import of existing labels from a file into a run whose annotator is human."""
 
-import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ import jinja2
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from atgen_ray.annotation.human.exchange.label_files import read_rows
 from atgen_ray.annotation.human.exchange.label_formats import LabelFile, read_label_rows
 from atgen_ray.annotation.human.task_store import (
     IMPORTED,
@@ -21,17 +20,12 @@ from atgen_ray.annotation.human.task_store import (
     is_closed,
     open_task_store,
 )
-from atgen_ray.core.errors import UserError
-from atgen_ray.data.csv_layout import HEAD, tell_delimiter
-from atgen_ray.data.json_layout import parse_values, unwrap
-from atgen_ray.data.size_limits import LONGEST
 from atgen_ray.models.user_template import fill_template
 from atgen_ray.store.existing import open_runs
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import annotations, assignments, tasks
 
-ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 UNKNOWN = "the pool has no such example"
 PART = 400  # examples whose rows are read with one statement
 SHOWN_ROWS = 5
@@ -382,66 +376,3 @@ def read_labels(file: Path, called: str) -> list[ImportedLabel]:
         UserError: it cannot be read, or a row is no label; `called` is how the message begins.
     """
     return list_labels(read_label_rows(read_rows(file, called), called))
-
-
-def read_rows(file: Path, called: str) -> list[Any]:
-    """Return the rows of a file by its ending.
-
-    Raises:
-        UserError: another ending, or a file that cannot be read; `called` is how the message
-            begins.
-    """
-    import pyarrow as pa
-
-    readers = {
-        ".jsonl": _read_lines,
-        ".json": _read_json,
-        ".csv": _read_csv,
-        ".tsv": _read_csv,
-        ".parquet": _read_parquet,
-    }
-    if file.suffix not in readers:
-        raise UserError(
-            f"{called}, expected one that ends in .jsonl, .json, .csv, .tsv or .parquet"
-        )
-    try:
-        return readers[file.suffix](file)
-    except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
-        raise UserError(
-            f"{called}, which cannot be read: {' '.join(str(error).split())[:200]}"
-        ) from None
-
-
-def _read_lines(file: Path) -> list[Any]:
-    return [
-        json.loads(line)
-        for line in file.read_text(encoding="utf-8-sig").split("\n")
-        if line.strip()
-    ]
-
-
-def _read_json(file: Path) -> list[Any]:
-    values = parse_values(file.read_text(encoding="utf-8-sig").encode())
-    if values is None:
-        raise ValueError("it is not JSON, expected an array of objects, or an object on every line")
-    return unwrap(values)
-
-
-def _read_csv(file: Path) -> list[Any]:
-    csv.field_size_limit(LONGEST)
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        delimiter = "\t" if file.suffix == ".tsv" else tell_delimiter(stream.read(HEAD))
-        stream.seek(0)
-        rows: list[Any] = []
-        for row in csv.DictReader(stream, delimiter=delimiter):
-            if None in row:
-                raise ValueError(f"row {len(rows) + 1} has more fields than the header")
-            rows.append({key: value or None for key, value in row.items()})
-    return rows
-
-
-def _read_parquet(file: Path) -> list[Any]:
-    import pyarrow.parquet as pq
-
-    rows: list[Any] = pq.read_table(file).to_pylist()
-    return rows

@@ -12,12 +12,12 @@ from atgen_ray.annotation.human.agreement import (
     find_threshold,
     measure_similarity,
 )
-from atgen_ray.annotation.human.gold import is_gold
+from atgen_ray.annotation.human.progress import choose_shared, is_comparable
 from atgen_ray.annotation.human.reliability import estimate_share
 from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.tables import assignments, tasks
+from atgen_ray.store.tables import assignments
 
 FIRST = 200  # examples that are looked at
 ENOUGH = 40  # examples from which on a threshold is suggested
@@ -98,21 +98,11 @@ def _central_similarity(texts: Sequence[str], measure: Measure) -> float:
 
 def _read_first(journal: Journal, run: str) -> list[list[str]]:
     """Return the submitted answers to the first examples that have two or more."""
-    golden = sa.select(tasks.c.example_id).where((tasks.c.run == run) & is_gold())
-    here = (assignments.c.run == run) & (assignments.c.state == "submitted")
-    here &= assignments.c.example_id.not_in(golden)
-    twice = (
-        sa.select(assignments.c.example_id)
-        .where(here)
-        .group_by(assignments.c.example_id)
-        .having(sa.func.count() > 1)
-        .order_by(sa.func.max(assignments.c.answered), assignments.c.example_id)
-        .limit(FIRST)
-    )
+    twice = choose_shared(run, sa.func.max(assignments.c.answered), FIRST)
     with journal.database.reading() as connection:
         ids = list(connection.execute(twice).scalars())
         query = sa.select(assignments.c.example_id, assignments.c.text).where(
-            here & assignments.c.example_id.in_(ids)
+            is_comparable(run) & assignments.c.example_id.in_(ids)
         )
         found: Mapping[str, list[str]] = {id_: [] for id_ in ids}
         for id_, text in connection.execute(query.order_by(assignments.c.answered)):
