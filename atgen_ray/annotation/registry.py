@@ -16,7 +16,8 @@ from atgen_ray.annotation.providers.anthropic import AnthropicBatch, AnthropicMe
 from atgen_ray.annotation.providers.base import Provider
 from atgen_ray.annotation.providers.gemini import GeminiBatch, GeminiChat
 from atgen_ray.annotation.providers.mistral import MistralBatch, MistralChat
-from atgen_ray.annotation.providers.openai import OpenAIBatch, OpenAIChat
+from atgen_ray.annotation.providers.openai import OpenAIChat
+from atgen_ray.annotation.providers.openai_batch import OpenAIBatch
 from atgen_ray.annotation.router import Router
 from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig, list_annotators
 from atgen_ray.config.annotation import LLMAnnotatorConfig, ModelAnnotatorConfig

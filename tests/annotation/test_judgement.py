@@ -18,7 +18,7 @@ from atgen_ray.annotation.llm.label_checks import find_fault
 from atgen_ray.annotation.llm.prompts import delimit
 from atgen_ray.annotation.llm.voting import count_votes
 from atgen_ray.annotation.providers.base import BatchStatus, ProviderError, RawResponse
-from atgen_ray.annotation.providers.openai import read_usage
+from atgen_ray.annotation.providers.chat_wire import read_usage
 from atgen_ray.annotation.providers.reasoning import split_reasoning
 from atgen_ray.annotation.providers.sdk import read_error, read_wait
 from atgen_ray.config import ChecksConfig

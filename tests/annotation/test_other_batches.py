@@ -1,4 +1,4 @@
-"""Batch jobs of Mistral and Gemini: the faults of other providers come to the same, without a line in
+"""Batch jobs of Mistral, Gemini and Azure: the faults of other providers come to the same, without a line in
 the dispatcher for them.
 """
 
@@ -21,15 +21,16 @@ from atgen_ray.core.errors import RunPaused
 from atgen_ray.store.ledger import read_balance
 
 KINDS = ("mistral", "gemini")
+AZURE = ("v1", "api-version")
 # A job that fails has words and no code, so that none of its rows is asked again. Gemini's jobs have
 # no files, and keep no answer of a job that did not succeed.
 TRIED = [
     (kind, fault)
-    for kind in KINDS
+    for kind in (*KINDS, "azure")
     for fault in FAULTS
     if "batch" in fault.modes
     and "openai" in fault.kinds
-    and fault.settings.get("ending") != "failed"
+    and (kind == "azure" or fault.settings.get("ending") != "failed")
     and not (kind == "gemini" and ("upload" in fault.name or "ending" in fault.settings))
 ]
 
@@ -72,7 +73,22 @@ def test_every_example_is_labelled_and_billed_once(
     assert (jobs[kind] in provider.calls()) == (mode == "batch")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", AZURE)
+def test_azure_labels_by_batch_jobs_with_and_without_an_api_version(
+    form: str, provider: FakeProvider, tmp_path: Path
+) -> None:
+    old = {"base_url": f"{provider.url}/openai/deployments/labels", "api_version": "2024-10-21"}
+    config = configure(provider, "azure", "batch", **(old if form == "api-version" else {}))
+    desk = Desk(provider, tmp_path, config, make_texts(20))
+    labels, dead = desk.annotate()
+    assert len(labels) == len(provider.bills()) == 20
+    assert not dead
+    root = "/openai" if form == "api-version" else "/openai/v1"
+    calls = provider.calls()
+    assert calls[f"POST {root}/files"] == calls[f"POST {root}/batches"] == 1
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "azure"])
 def test_a_job_that_failed_says_why(kind: str, provider: FakeProvider, tmp_path: Path) -> None:
     provider.set(ending="failed", failure=["", "the file is broken"])
     config = configure(provider, kind, "batch", repair=False)

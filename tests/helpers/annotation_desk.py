@@ -52,8 +52,15 @@ def configure(
     **settings: Any,
 ) -> RunConfig:
     """A run whose annotator is the stand-in."""
-    places = {"anthropic": provider.url, "gemini": f"{provider.url}/v1beta/openai"}
+    places = {
+        "anthropic": provider.url,
+        "gemini": f"{provider.url}/v1beta/openai",
+        "azure": f"{provider.url}/openai/v1",
+    }
     url = places.get(kind, provider.openai)
+    if kind == "azure":
+        kind = "openai"
+        settings = {"dialect": "azure", "recovery": "none", **settings}
     annotator = {
         "type": kind,
         "mode": mode,
@@ -63,7 +70,7 @@ def configure(
         "guidelines": "Label it.",
     }
     annotator |= {"concurrency": 4, "timeout_seconds": 2.0, "max_output_tokens": 20}
-    annotator |= {"recovery": "stored"} if kind == "openai" else {}
+    annotator |= {"recovery": "stored"} if kind == "openai" else {}  # that `settings` may change
     tree = {
         "data": {"pool": "p.jsonl"},
         "model": {"id": "m"},

@@ -23,16 +23,19 @@ CREATE = {
     ("mistral", "sync"): "POST /v1/chat/completions",
     ("mistral", "batch"): "POST /v1/batch/jobs",
     ("gemini", "batch"): "POST /v1beta/models/{call}",
+    ("azure", "batch"): "POST /openai/v1/batches",
 }
 POLL = {
     "openai": "GET /v1/batches/{batch}",
     "anthropic": "GET /v1/messages/batches/{batch}",
     "mistral": "GET /v1/batch/jobs/{batch}",
     "gemini": "GET /v1beta/batches/{batch}",
+    "azure": "GET /openai/v1/batches/{batch}",
 }
 DOWNLOAD = {
     "openai": "GET /v1/files/{file}/content",
     "mistral": "GET /v1/files/{file}/content",
+    "azure": "GET /openai/v1/files/{file}/content",
     "gemini": "GET /v1beta/batches/{batch}",
     "anthropic": "GET /v1/messages/batches/{batch}/results",
 }
@@ -126,7 +129,7 @@ def try_fault(fault: Fault, provider: FakeProvider, folder: Path, kind: str, mod
     """Annotates under the fault; after a pause again without it, as a user would."""
     provider.reset()
     route = {"create": CREATE[kind, mode], "poll": POLL[kind], "download": DOWNLOAD[kind]}.get(
-        fault.on, fault.on
+        fault.on, fault.on.replace("/v1", "/openai/v1") if kind == "azure" else fault.on
     )
     if fault.rule:
         provider.fail(route, **fault.rule)

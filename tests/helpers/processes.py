@@ -18,6 +18,7 @@ PROCESSES.set_forkserver_preload(
         "atgen_ray.annotation.providers.gemini",
         "atgen_ray.annotation.providers.mistral",
         "atgen_ray.annotation.providers.openai",
+        "atgen_ray.annotation.providers.openai_batch",
         "atgen_ray.runs.controller",
         "atgen_ray.store.journal",
         "atgen_ray.store.run_folder",

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from atgen_ray.annotation.providers.base import BatchStatus, ProviderError, RawResponse
+from atgen_ray.annotation.providers.base import (
+    FILE_PENDING,
+    BatchStatus,
+    ProviderError,
+    RawResponse,
+)
 
 QUOTA = (
     "insufficient_quota",
@@ -173,6 +178,8 @@ def judge_call(
         where = f"set {provider.upper()}_API_KEY, or api_key_file of the annotator"
         return Abort(f"{provider} does not accept the key, {where}: {said}")
     wait = min(timeouts.longest_wait, timeouts.first_wait * 2 ** min(tries - 1, 16))
+    if error.code == FILE_PENDING and failing + wait <= timeouts.outage:
+        return Retry(wait)
     if is_unseen(error, call):
         if tries > 1 and failing + wait > min(timeouts.missing, timeouts.outage):
             return Pause(
@@ -268,7 +275,9 @@ def is_unseen(error: ProviderError, call: Call) -> bool:
         return False
     if call == "read":
         return error.status not in (*SAFE_STATUS, *UNCLEAR_STATUS)
-    return call == "create batch" and FILE_MISSING.search(error.message) is not None
+    if call != "create batch":
+        return False
+    return error.code == FILE_PENDING or FILE_MISSING.search(error.message) is not None
 
 
 def format_time(seconds: float) -> str:

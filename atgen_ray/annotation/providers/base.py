@@ -13,6 +13,7 @@ from atgen_ray.annotation.request import AnnotationRequest
 
 # Why an answer ended.
 Finish = Literal["stop", "length", "refusal", "filter"]
+FILE_PENDING = "file_pending"  # code of an error: the provider has not read an uploaded file yet
 
 
 class ProviderError(Exception):

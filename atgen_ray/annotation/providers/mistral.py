@@ -14,7 +14,9 @@ from atgen_ray.annotation.providers.base import (
     Shard,
     SubmittedShard,
 )
-from atgen_ray.annotation.providers.openai import ChatWire, UnstoredChat, read_reply
+from atgen_ray.annotation.providers.chat_wire import ChatWire
+from atgen_ray.annotation.providers.openai import UnstoredChat
+from atgen_ray.annotation.providers.openai_batch import read_reply
 from atgen_ray.annotation.providers.sdk import (
     SKEW,
     batch_limits,

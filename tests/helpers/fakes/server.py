@@ -19,12 +19,13 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import anthropic_wire
+import azure_wire
 import gemini_wire
 import mistral_wire
 import openai_wire
 from state import SETTINGS, State
 
-WIRES = (openai_wire, anthropic_wire, mistral_wire, gemini_wire)
+WIRES = (openai_wire, azure_wire, anthropic_wire, mistral_wire, gemini_wire)
 ROUTES = {route: serve for wire in WIRES for route, serve in wire.ROUTES.items()}
 
 
@@ -105,6 +106,7 @@ class Handler(BaseHTTPRequestHandler):
             (self.headers.get("authorization") or "").removeprefix("Bearer ")
             or self.headers.get("x-api-key")
             or self.headers.get("x-goog-api-key")
+            or self.headers.get("api-key")
         )
         return key is None or said == key
 
@@ -119,10 +121,11 @@ class Handler(BaseHTTPRequestHandler):
                 part.get_param("name", header="content-disposition"): part
                 for part in message.iter_parts()
             }
-            return {
+            form = {
                 name: part.get_payload(decode=True).decode().removesuffix("\r\n")
                 for name, part in names.items()
             }
+            return form | {"file name": names["file"].get_filename()}
         if raw:
             return dict(json.loads(raw))
         return {name: values[0] for name, values in parse_qs(query).items()}
