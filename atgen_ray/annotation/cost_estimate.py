@@ -157,25 +157,27 @@ def price_label(config: RunConfig, key: str, annotator: Successor, text: str) ->
 
 
 def estimate_judge(config: RunConfig, answers: int, texts: Sequence[str]) -> Numbers:
-    """Return questions and dollars for grading `answers` answers to tasks such as `texts`; empty
-    without a judge.
+    """Return questions and dollars for grading `answers` answers to tasks such as `texts` by all
+    judges; empty without a judge.
 
     Answer and reference are counted as the longest that the target model may write, and a verdict
     as `ASSUMED` tokens, or as long as the worked examples.
     """
-    judge = config.evaluation.judge
-    if judge is None:
+    judges = config.evaluation.list_judges()
+    if not judges:
         return {}
     dollars = 0.0
-    if isinstance(judge, RemoteAnnotatorConfig):
-        lengths = _expect_lengths(config, judge, "evaluation.judge", texts, None)
+    for key, judge in judges:
         asked = answers * judge.votes
-        tokens = lengths.prompt + 2 * config.model.max_new_tokens
-        price = find_price(judge, "evaluation.judge", judge.mode)
-        dollars = _dollars(price, asked * tokens, asked * lengths.output)
-    elif isinstance(judge, ModelAnnotatorConfig):
-        dollars = judge.price_per_label * answers * judge.votes
-    return {"judge_requests": answers * judge.votes, "judge_dollars": round_dollars(dollars)}
+        if isinstance(judge, RemoteAnnotatorConfig):
+            lengths = _expect_lengths(config, judge, key, texts, None)
+            tokens = lengths.prompt + 2 * config.model.max_new_tokens
+            price = find_price(judge, key, judge.mode)
+            dollars += _dollars(price, asked * tokens, asked * lengths.output)
+        elif isinstance(judge, ModelAnnotatorConfig):
+            dollars += judge.price_per_label * asked
+    asked = answers * sum(judge.votes for _, judge in judges)
+    return {"judge_requests": asked, "judge_dollars": round_dollars(dollars)}
 
 
 def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float | None:

@@ -23,12 +23,10 @@ ROOM_TO_THINK = 2048  # tokens of an answer below which a model that thinks may 
 
 
 def list_remote(config: RunConfig) -> Iterator[tuple[str, RemoteAnnotatorConfig]]:
-    """Yield the paid models of a run with their keys: annotators, and the judge."""
-    for key, annotator in list_annotators(config.annotator):
-        if isinstance(annotator, RemoteAnnotatorConfig):
-            yield key, annotator
-    if isinstance(config.evaluation.judge, RemoteAnnotatorConfig):
-        yield "evaluation.judge", config.evaluation.judge
+    """Yield the paid models of a run with their keys: annotators, and judges."""
+    for key, asked in (*list_annotators(config.annotator), *config.evaluation.list_judges()):
+        if isinstance(asked, RemoteAnnotatorConfig):
+            yield key, asked
 
 
 def find_remote_notes(config: RunConfig) -> list[str]:

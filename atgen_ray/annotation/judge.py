@@ -1,4 +1,4 @@
-"""LLM judge of the metric `llm_judge`: an annotator that grades answers.
+"""Judges of the metrics `llm_judge` and `judge_spread`: annotators that grade answers.
 
 Its questions go through the request log and the ledger in the same way as questions for labels.
 """
@@ -10,23 +10,23 @@ from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.llm.prompts import JUDGED
 from atgen_ray.annotation.registry import build_annotator
 from atgen_ray.config import PromptConfig
+from atgen_ray.config.annotation import AnyLLMAnnotatorConfig
 from atgen_ray.core.errors import RunPaused
 from atgen_ray.core.hashing import digest
 from atgen_ray.evaluation import JudgeFn
 from atgen_ray.evaluation.metrics.llm_judge import INSTRUCTIONS
 
-KEY = "evaluation.judge"
 
+def build_judges(context: AnnotationContext) -> list[JudgeFn]:
+    """Return a function for each judge of the configuration, which asks it for verdicts.
 
-def build_judge(context: AnnotationContext) -> JudgeFn | None:
-    """Return the function that asks `evaluation.judge` for verdicts, or None where no judge is
-    configured.
-
-    Equal material is graded once a round. A verdict that is still unusable after a repair is empty.
+    Equal material is graded once a round by each. A verdict that is still unusable after a repair
+    is empty.
     """
-    judge = context.config.evaluation.judge
-    if judge is None:
-        return None
+    return [_build(key, judge, context) for key, judge in context.config.evaluation.list_judges()]
+
+
+def _build(key: str, judge: AnyLLMAnnotatorConfig, context: AnnotationContext) -> JudgeFn:
     guidelines = "\n\n".join(filter(None, (INSTRUCTIONS, judge.guidelines)))
     # A verdict must contain a digit unless the user gives a pattern, because it is a grade.
     checks = judge.checks.model_copy(update={"regex": judge.checks.regex or r".*\d.*"})
@@ -43,14 +43,14 @@ def build_judge(context: AnnotationContext) -> JudgeFn | None:
         """
         texts = {_identify(material): material for material in materials}
         grading = replace(context, config=config, texts=texts, labeled=[], shortfalls=[])
-        verdicts, unusable = build_annotator(judge, grading, KEY).annotate_batch(
+        verdicts, unusable = build_annotator(judge, grading, key).annotate_batch(
             list(texts), list(texts.values())
         )
         given = {verdict.id: verdict.text for verdict in verdicts}
         given |= {dead_letter.id: "" for dead_letter in unusable}
         if left := len(texts) - len(given):
             why = grading.describe_shortfall(grading.shortfalls[-1]).replace("label", "verdict")
-            kept = f"{KEY} from grading {left} of {len(texts)} answers"
+            kept = f"{key} from grading {left} of {len(texts)} answers"
             raise RunPaused(f"the budget keeps {kept}: {why}; raise it, and the run goes on")
         return [given[_identify(material)] for material in materials]
 

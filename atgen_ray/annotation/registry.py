@@ -1,5 +1,6 @@
 """Registry of annotators: `ANNOTATORS` maps `annotator.type` to the function that builds it."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -87,11 +88,12 @@ def build_remote(
 
 
 def name_stage(name: str, config: LLMAnnotatorConfig, run: RunConfig, key: str) -> str:
-    """Return the name of the annotator at `key`, with a number where earlier stages of a router ask
-    the same model: the request log tells annotators by their names.
+    """Return the name of the annotator or judge at `key`, with a number where earlier stages of a
+    router, or earlier judges, ask the same model: the request log tells them by their names.
     """
-    keys = [each for each, _ in list_annotators(run.annotator)]
-    before = list_annotators(run.annotator)[: keys.index(key)] if key in keys else []
+    judges = run.evaluation.list_judges()
+    peers = judges if key.startswith("evaluation.") else list_annotators(run.annotator)
+    before = list(itertools.takewhile(lambda peer: peer[0] != key, peers))
     model = _name_model(config)
     same = sum(
         isinstance(each, LLMAnnotatorConfig) and _name_model(each) == model for _, each in before
@@ -121,6 +123,7 @@ def build_local(config: ModelAnnotatorConfig, context: AnnotationContext, key: s
         billing,
         Timeouts(outage=60.0, lookup=0.0),
         name_stage(f"model/{config.model.id}", config, context.config, key),
+        release=provider.close,
     )
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from atgen_ray.core.stored import Stored
     from atgen_ray.evaluation import Aggregate
 
-JUDGE = "llm_judge"
 # Columns that rows in memory have where nothing else is said.
 INPUT, REFERENCES = "input", "references"
 
@@ -103,8 +102,8 @@ def evaluate(
         progress: as for `run`.
 
     Raises:
-        UserError: unknown metrics or columns, no data, or a model that cannot be loaded. The metric
-            llm_judge is refused: its paid requests belong to a run, which keeps them.
+        UserError: unknown metrics or columns, no data, or a model that cannot be loaded. Metrics
+            that ask judges are refused: their paid requests belong to a run, which keeps them.
 
     Example:
         run = atgen_ray.open_run("demo")
@@ -169,13 +168,16 @@ def _describe(
 
 def _check(config: "RunConfig") -> None:
     """Check that there is something to answer, and no metric that only a run can have."""
+    from atgen_ray.evaluation import METRICS
+
     if config.data.test is None:
         raise UserError("data.test is null, expected data to answer: rows, or where they are")
-    if JUDGE in (config.evaluation.metrics or ()):
-        raise UserError(
-            f"metrics holds '{JUDGE}', whose paid requests belong to a run: set "
-            f"evaluation.metrics of a run instead"
-        )
+    for name in config.evaluation.metrics or ():
+        if METRICS[name].judges:
+            raise UserError(
+                f"metrics holds '{name}', whose paid requests belong to a run: set "
+                f"evaluation.metrics of a run instead"
+            )
 
 
 def _list_names(names: str | Sequence[str], key: str) -> list[str]:

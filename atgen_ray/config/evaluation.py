@@ -2,6 +2,7 @@
 run ends.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import (
@@ -11,6 +12,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     field_validator,
+    model_validator,
 )
 
 from atgen_ray.config.annotation import AnyLLMAnnotatorConfig
@@ -35,6 +37,11 @@ class EvaluationConfig(Section):
         discriminator="type",
         description="Who grades for the metric llm_judge: a model, with keys as annotator",
     )
+    judges: list[Annotated[AnyLLMAnnotatorConfig, Field(discriminator="type")]] = Field(
+        default_factory=list,
+        description="Two or more models in the place of judge, best of different makers; "
+        "llm_judge is the mean of their grades, judge_spread how far they are apart",
+    )
     zero_shot: bool = Field(True, description="Evaluate the untuned model first")
     few_shot: NonNegativeInt = Field(
         0,
@@ -52,6 +59,23 @@ class EvaluationConfig(Section):
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.95, description="Level of the confidence intervals"
     )
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> "EvaluationConfig":
+        """Check that there is one judge, or a panel of them."""
+        if self.judges and self.judge is not None:
+            raise ValueError(
+                "evaluation.judges is given beside evaluation.judge, expected one of them"
+            )
+        if len(self.judges) == 1:
+            raise ValueError("evaluation.judges holds 1 judge, expected 2 or more")
+        return self
+
+    def list_judges(self) -> Sequence[tuple[str, AnyLLMAnnotatorConfig]]:
+        """Return the judges with their keys; empty without one."""
+        if self.judge is not None:
+            return [("evaluation.judge", self.judge)]
+        return [(f"evaluation.judges.{place}", judge) for place, judge in enumerate(self.judges)]
 
     @field_validator("metrics")
     @classmethod

@@ -30,7 +30,7 @@ from atgen_ray.config.training import TrainingConfig
 from atgen_ray.core.errors import nearest
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.core.schema import Changeable, Section
-from atgen_ray.evaluation import METRICS
+from atgen_ray.evaluation import METRICS, find_lack
 
 SOURCE_PATTERN = re.compile(rf"{NAME_PATTERN.pattern}(:[1-9][0-9]{{0,5}})?")
 
@@ -132,20 +132,17 @@ class RunConfig(Section):
         return self
 
     def _check_judge(self) -> None:
-        """Raise ValueError where llm_judge has no judge, or the judge no price."""
+        """Raise ValueError where a metric has too few judges, or a judge no price."""
         from atgen_ray.config.prices import find_price
 
-        judge = self.evaluation.judge
-        if judge is None and "llm_judge" in {
-            *(self.evaluation.metrics or ()),
-            *self.stopping.steering,
-        }:
-            raise ValueError(
-                "evaluation.metrics holds 'llm_judge', expected evaluation.judge beside it: who "
-                "grades"
-            )
-        if isinstance(judge, RemoteAnnotatorConfig):
-            find_price(judge, "evaluation.judge")
+        judges = self.evaluation.list_judges()
+        named = (*(self.evaluation.metrics or ()), *self.stopping.steering)
+        for name in named:
+            if name in METRICS and (fault := find_lack(name, len(judges))):
+                raise ValueError(f"evaluation.metrics holds {name!r}, {fault}")
+        for key, judge in judges:
+            if isinstance(judge, RemoteAnnotatorConfig):
+                find_price(judge, key)
 
     def _check_language(self, key: str, annotator: LLMAnnotatorConfig) -> None:
         """Raise ValueError where the settings of an annotating model contradict each other."""

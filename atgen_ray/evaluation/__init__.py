@@ -17,7 +17,7 @@ from atgen_ray.evaluation.aggregation import (
 )
 from atgen_ray.evaluation.dev_split import dev_split
 from atgen_ray.evaluation.metric import Case, JudgeFn, Resources
-from atgen_ray.evaluation.registry import METRICS, Metric, choose_metrics
+from atgen_ray.evaluation.registry import METRICS, Metric, choose_metrics, find_lack
 
 __all__ = [
     "METRICS",
@@ -31,5 +31,6 @@ __all__ = [
     "dev_split",
     "evaluate_predictions",
     "evaluate_splits",
+    "find_lack",
     "score_cases",
 ]

@@ -23,8 +23,8 @@ class Case:
 @dataclass(frozen=True)
 class Resources:
     """What some metrics need beside the cases: the checkpoints that they load, and the language
-    model that grades (`ask`).
+    models that grade (`judges`).
     """
 
     models: MetricModelsConfig = field(default_factory=MetricModelsConfig)
-    ask: JudgeFn | None = None
+    judges: Sequence[JudgeFn] = ()

@@ -30,7 +30,12 @@ from atgen_ray.evaluation.metrics.lengths import (
     repetition,
     source_length_ratio,
 )
-from atgen_ray.evaluation.metrics.llm_judge import judge_answers
+from atgen_ray.evaluation.metrics.llm_judge import (
+    ONE_JUDGE,
+    TWO_JUDGES,
+    judge_answers,
+    spread_grades,
+)
 from atgen_ray.evaluation.metrics.mathematics import math_equal
 from atgen_ray.evaluation.metrics.multiple_choice import multiple_choice
 from atgen_ray.evaluation.metrics.rouge import rouge
@@ -55,12 +60,14 @@ class Metric:
 
     `score` returns NaN for a case that it cannot judge. `better` says whether higher or lower
     values are better; "neither" is for metrics that only describe. `heavy` metrics load a model.
+    `judges` is how many language models must be there to grade.
     """
 
     score: Callable[[Sequence[Case], Resources], Sequence[float]]
     better: Better = "higher"
     corpus: Corpus | None = None
     heavy: bool = False
+    judges: int = 0
 
     def __call__(self, prediction: str, references: Sequence[str], source: str = "") -> float:
         """Return the value of one answer."""
@@ -110,9 +117,18 @@ _BUILTIN: dict[str, Metric] = {
     "bartscore": Metric(partial(score_likelihood, "source"), heavy=True),
     "bartscore_reference": Metric(partial(score_likelihood, "reference"), heavy=True),
     "alignscore": Metric(score_alignment, heavy=True),
-    "llm_judge": Metric(judge_answers),
+    "llm_judge": Metric(judge_answers, judges=1),
+    "judge_spread": Metric(spread_grades, "neither", judges=2),
 }
 METRICS: Registry[Metric] = Registry("atgen_ray.metrics", "metric", _BUILTIN, expect_type(Metric))
+
+
+def find_lack(name: str, judges: int) -> str | None:
+    """Return what is expected where a metric needs more judges than there are."""
+    needed = METRICS[name].judges
+    if judges >= needed:
+        return None
+    return ONE_JUDGE if needed == 1 else TWO_JUDGES
 
 
 SPACED = ("rouge1", "rouge2", "rougeL", "exact_match", "token_f1")

@@ -54,20 +54,14 @@ def run_checks(checks: Iterable[Check], setting: Setting) -> list[str]:
 
 
 def list_models(setting: Setting) -> Iterator[tuple[str, ModelConfig, EngineConfig]]:
-    """Yield every language model that the run loads, with its key: the target model, those of
-    annotators, and the judge's. A selection alone loads the target model if its strategy reads it.
+    """Yield every language model that the run loads, with its key: the target model, and those of
+    annotators and judges. A selection alone loads the target model if its strategy reads it.
     """
     config = setting.config
     if setting.trains or config.selection.reads_model(1):
         yield "model", config.model, config.engine
     if not setting.trains:
         return
-    for key, annotator in list_annotators(config.annotator):
-        if isinstance(annotator, ModelAnnotatorConfig):
-            yield f"{key}.model", annotator.model, annotator.engine
-    if isinstance(config.evaluation.judge, ModelAnnotatorConfig):
-        yield (
-            "evaluation.judge.model",
-            config.evaluation.judge.model,
-            config.evaluation.judge.engine,
-        )
+    for key, asked in (*list_annotators(config.annotator), *config.evaluation.list_judges()):
+        if isinstance(asked, ModelAnnotatorConfig):
+            yield f"{key}.model", asked.model, asked.engine

@@ -200,7 +200,7 @@ def check_metrics(setting: Setting, inputs: Inputs) -> Iterator[str]:
         evaluation.metrics, stopping.steering, [case.prediction for case in cases]
     )
     for name in names:
-        if not METRICS[name].heavy and name != "llm_judge":
+        if not METRICS[name].heavy and not METRICS[name].judges:
             yield from _try_metric(name, cases)
 
 
@@ -233,7 +233,7 @@ def _has_shots(setting: Setting, key: str) -> bool:
     """Return whether the annotating or judging model of `key` is given worked examples."""
     asked = [
         *list_annotators(setting.config.annotator),
-        ("evaluation.judge", setting.config.evaluation.judge),
+        *setting.config.evaluation.list_judges(),
     ]
     return any(
         isinstance(annotator, ModelAnnotatorConfig) and bool(annotator.examples)

@@ -18,6 +18,7 @@ TITLES = {
     "bartscore_reference": "BARTScore of the reference",
     "alignscore": "AlignScore",
     "llm_judge": "LLM judge",
+    "judge_spread": "Spread of the judges",
     "squad_exact_match": "SQuAD exact match",
     "squad_f1": "SQuAD F1",
     "exact_match": "Exact match",

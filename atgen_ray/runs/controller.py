@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.disclosure import find_remote_warnings, find_stored, list_remote
-from atgen_ray.annotation.judge import build_judge
+from atgen_ray.annotation.judge import build_judges
 from atgen_ray.annotation.registry import build_annotator, check_annotators
 from atgen_ray.config import (
     HumanAnnotatorConfig,
@@ -691,7 +691,7 @@ class Controller:
             self._config.seed,
             sources=texts,
             resources=Resources(
-                evaluation.models, build_judge(self._open_context(round, progress))
+                evaluation.models, build_judges(self._open_context(round, progress))
             ),
             scorer=score_on_ray,
         )

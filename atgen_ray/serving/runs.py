@@ -409,14 +409,15 @@ async def _await_plan(planned: Any, gone: Callable[[], Awaitable[bool]]) -> dict
 
 
 def list_locations(evaluation: EvaluationConfig) -> Iterator[tuple[str, str]]:
-    """Yield key and location of what metrics and judge load, except for published checkpoints."""
+    """Yield key and location of what metrics and judges load, except for published checkpoints."""
     published = MetricModelsConfig().model_dump()
     for metric, models in evaluation.models.model_dump().items():
         for name, value in models.items():
             if isinstance(value, str) and value != published[metric][name]:
                 yield f"evaluation.models.{metric}.{name}", value
-    if isinstance(evaluation.judge, ModelAnnotatorConfig):
-        yield "evaluation.judge.model.id", evaluation.judge.model.id
+    for key, judge in evaluation.list_judges():
+        if isinstance(judge, ModelAnnotatorConfig):
+            yield f"{key}.model.id", judge.model.id
 
 
 def _name_key(message: str) -> str:

@@ -11,7 +11,7 @@ from helpers.annotation_desk import Desk, configure, make_texts
 from helpers.fakes.provider import FakeProvider
 from helpers.fakes.state import grade_of
 
-from atgen_ray.annotation.judge import build_judge
+from atgen_ray.annotation.judge import build_judges
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import RunPaused
 from atgen_ray.evaluation import Resources, evaluate_predictions
@@ -29,7 +29,7 @@ def set_up(provider: FakeProvider, folder: Path, stopping: dict[str, Any] | None
 
 
 def judge(desk: Desk, answers: dict[str, str] = ANSWERS) -> Any:
-    resources = Resources(ask=build_judge(desk.site()))
+    resources = Resources(judges=build_judges(desk.site()))
     references = {id_: ["Paris"] for id_ in answers}
     sources = dict.fromkeys(answers, "Capital of France?")
     return evaluate_predictions(
@@ -63,6 +63,24 @@ def test_answers_are_graded_once_and_paid_from_the_run_s_budget(
     assert len(provider.bills()) == asked
 
 
+def test_each_judge_of_a_panel_is_asked_and_paid_once_though_two_are_one_model(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    tree = dump_config(configure(provider, "openai", "sync"))
+    judges = [tree["annotator"] | {"max_output_tokens": n} for n in (20, 19, 18)]
+    tree["evaluation"] |= {"metrics": ["llm_judge", "judge_spread"], "judges": judges}
+    desk = Desk(provider, tmp_path, parse_config(tree), make_texts(2))
+    answers = {"a": "Paris", "b": "Rome"}
+    resources = Resources(judges=build_judges(desk.site()))
+    references = {id_: ["Paris"] for id_ in answers}
+    names = ["llm_judge", "judge_spread"]
+    result = evaluate_predictions(answers, references, names, 100, resources=resources)
+    assert len(provider.bills()) == 3 * len(answers)
+    assert result.scores["judge_spread"].to_pylist() == [0, 0]  # the same model, the same grade
+    asked = {bill.example: read_verdict(grade_of(bill.example)) for bill in provider.bills()}
+    assert sorted(result.scores["llm_judge"].to_pylist()) == pytest.approx(sorted(asked.values()))
+
+
 @pytest.mark.parametrize("budget", ["dollars", "dollars_per_round"])
 @pytest.mark.parametrize("dollars", [1.0, 0.002])
 def test_a_judge_without_money_pauses_the_run(
@@ -82,5 +100,5 @@ def test_a_judge_without_money_pauses_the_run(
 
 def test_nobody_is_asked_where_there_is_no_judge(provider: FakeProvider, tmp_path: Path) -> None:
     desk = Desk(provider, tmp_path, configure(provider, "openai", "sync"), make_texts(1))
-    assert build_judge(desk.site()) is None
+    assert build_judges(desk.site()) == []
     assert math.isnan(read_verdict(""))

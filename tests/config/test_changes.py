@@ -150,7 +150,7 @@ DECIDED = {
     ),
     "EvaluationConfig": (
         "",
-        "metrics models judge zero_shot few_shot dev_fraction bootstrap_samples confidence",
+        "metrics models judge judges zero_shot few_shot dev_fraction bootstrap_samples confidence",
     ),
     "MetricModelsConfig": (
         "",

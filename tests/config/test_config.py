@@ -24,6 +24,7 @@ from atgen_ray.core.strict_yaml import dump_yaml
 from atgen_ray.selection import STRATEGIES
 
 CANARY = "postgresql://atgen:pw-canary@db.example/atgen"
+JUDGE = "{type: openai, model: gpt-4.1-mini, guidelines: Grade.}"
 STEERED = (
     "stopping.plateau, stopping.gain and stopping.dev_target need evaluation.dev_fraction "
     "above 0, as 0.2"
@@ -171,6 +172,15 @@ WRONG_SETTINGS = {
     "evaluation.metrics=[llm_judge]": "evaluation.metrics holds 'llm_judge', expected "
     "evaluation.judge beside it",
     "evaluation.judge={type: openai, model: nobody}": "evaluation.judge.model is 'nobody'",
+    "evaluation.metrics=[judge_spread]": "evaluation.metrics holds 'judge_spread', expected "
+    "evaluation.judges beside it: two or more",
+    f"evaluation={{metrics: [judge_spread], judge: {JUDGE}}}": "expected evaluation.judges beside",
+    f"evaluation.judges=[{JUDGE}]": "evaluation.judges holds 1 judge, expected 2 or more",
+    f"evaluation={{judge: {JUDGE}, judges: [{JUDGE}, {JUDGE}]}}": "evaluation.judges is given "
+    "beside evaluation.judge, expected one of them",
+    f"evaluation.judges=[{JUDGE}, {{type: openai, model: nobody}}]": (
+        "evaluation.judges.1.model is 'nobody'"
+    ),
     "training={method: qlora, sharding: fsdp, workers: 2}": "training.sharding is 'fsdp', expected "
     "'ddp' for training.method=qlora",
     "training={sharding: fsdp}": "training.sharding is 'fsdp', expected 'ddp' for "

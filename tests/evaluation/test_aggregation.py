@@ -18,7 +18,7 @@ def test_scores_by_example_and_their_mean():
     names = [
         name
         for name, metric in METRICS.items()
-        if not metric.heavy and name not in ("llm_judge", "tool_calls")
+        if not metric.heavy and not metric.judges and name != "tool_calls"
     ]
     evaluation = evaluate_predictions(predictions, {"a": ["cat"], "b": ["Cat.", "bird"]}, names)
     assert evaluation.scores.column_names == ["id", *names]

@@ -11,7 +11,7 @@ CALLS = [
     Case('{"name": "add", "arguments": {"a": 1}}', ['{"name": "add", "arguments": {"a": 1}}']),
     Case("nothing", ['{"name": "add", "arguments": {"a": 1}}']),
 ]
-LIGHT = [name for name, metric in METRICS.items() if not metric.heavy and name != "llm_judge"]
+LIGHT = [name for name, metric in METRICS.items() if not metric.heavy and not metric.judges]
 
 
 @pytest.mark.parametrize("check", METRIC_CHECKS, ids=lambda check: check.__name__)

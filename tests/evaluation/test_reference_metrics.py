@@ -209,7 +209,7 @@ def test_the_judge_s_mean_score_is_reported_and_unreadable_verdicts_are_left_out
         references,
         ["llm_judge"],
         sources=dict.fromkeys(predictions, "Q?"),
-        resources=Resources(ask=ask),
+        resources=Resources(judges=[ask]),
     )
     assert result.scores["llm_judge"].to_pylist() == [1, 0, None]
     assert result.metrics["llm_judge"]["mean"] == 0.5
@@ -219,6 +219,21 @@ def test_the_judge_s_mean_score_is_reported_and_unreadable_verdicts_are_left_out
     assert "- correct" in asked[0]
     with pytest.raises(UserError, match=r"expected evaluation\.judge"):
         evaluate_predictions(predictions, references, ["llm_judge"])
+
+
+def test_a_panel_s_grade_is_the_mean_of_what_its_judges_say():
+    verdicts = [["Score: 10", "Score: 1", "well", "hm"], ["Score: 1", "Score: 1", "Score: 10", "?"]]
+    panel = [lambda texts, said=said: said for said in verdicts]
+    predictions = dict.fromkeys("abcd", "an answer")
+    references = {id: ["right"] for id in predictions}
+    names = ["llm_judge", "judge_spread"]
+    result = evaluate_predictions(predictions, references, names, resources=Resources(judges=panel))
+    assert result.scores["llm_judge"].to_pylist() == [0.5, 0, 1, None]
+    assert result.scores["judge_spread"].to_pylist() == [1, 0, None, None]
+    with pytest.raises(UserError, match=r"'judge_spread', expected evaluation\.judges"):
+        evaluate_predictions(
+            predictions, references, names[1:], resources=Resources(judges=panel[:1])
+        )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from the same log.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from atgen_ray.annotation.context import AnnotationContext, SuspectLetter, is_confirmed
@@ -57,8 +57,11 @@ class LLMAnnotator:
         billing: BillingPolicy,
         timeouts: Timeouts,
         name: str,
+        release: Callable[[], None] = lambda: None,
     ) -> None:
+        """`release` is called after each batch, whatever became of it."""
         self.name = name
+        self._release = release
         self._config = config
         self._context = context
         self._provider = provider
@@ -103,6 +106,14 @@ class LLMAnnotator:
             return find_guidelines(connection, self._context.lease.run, until=began)
 
     def annotate_batch(
+        self, ids: Sequence[str], texts: Sequence[str]
+    ) -> tuple[list[Annotation], list[DeadLetter]]:
+        try:
+            return self._annotate(ids, texts)
+        finally:
+            self._release()
+
+    def _annotate(
         self, ids: Sequence[str], texts: Sequence[str]
     ) -> tuple[list[Annotation], list[DeadLetter]]:
         by_id = dict(zip(ids, texts, strict=True))

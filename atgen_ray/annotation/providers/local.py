@@ -3,7 +3,6 @@ model.
 """
 
 from collections.abc import Sequence
-from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from atgen_ray.annotation.request import PROBE, AnnotationRequest
 from atgen_ray.config import ModelAnnotatorConfig, PromptConfig, Shot
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest, Progress
+from atgen_ray.engines.base import Engine
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.registry import build_engine
 from atgen_ray.store.run_folder import RunFolder
@@ -53,6 +53,8 @@ class LocalModel:
         self._seed = seed
         self._progress = progress
         self.limits = BatchLimits(1_000_000, 1 << 40, 1)
+        self._engine: Engine | None = None
+        self._told = PromptConfig()  # what the engine puts before each prompt
 
     def measure(self, request: AnnotationRequest) -> int:
         return 0
@@ -88,6 +90,12 @@ class LocalModel:
     def cancel(self, remote: str) -> None:
         """Do nothing: generation runs within `create` alone."""
 
+    def close(self) -> None:
+        """End the engine; the next request starts another."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
     def read(self, body: dict[str, Any]) -> ParsedResponse:
         thought = split_reasoning(str(body["text"]))
         cut = thought.cut or body["finish_reason"] == "length"
@@ -105,9 +113,7 @@ class LocalModel:
             Shot(input=question[1], output=answer[1])
             for question, answer in zip(prompt.turns[:-1:2], prompt.turns[1:-1:2], strict=True)
         ]
-        engine = build_engine(
-            config.model, PromptConfig(system=prompt.system, few_shot=shots), config.engine
-        )
+        engine = self._open_engine(PromptConfig(system=prompt.system, few_shot=shots))
         examples = pa.table(
             {
                 "id": list(requests),
@@ -123,19 +129,26 @@ class LocalModel:
             seed=mix_seed(self._seed, "annotation", name),
         )
         parts = f"{self._parts}/{name}"
-        with closing(engine):
-            features = generate_features(
-                engine,
-                examples,
-                request,
-                None,
-                self._folder,
-                parts,
-                config.engine.batch_size,
-                self._progress,
-            )
+        features = generate_features(
+            engine,
+            examples,
+            request,
+            None,
+            self._folder,
+            parts,
+            config.engine.batch_size,
+            self._progress,
+        )
         self._folder.remove(parts)
         return {row["id"]: row for row in features.to_pylist()}
+
+    def _open_engine(self, told: PromptConfig) -> Engine:
+        """Return an engine that puts `told` before each prompt; it stays until `close`."""
+        if self._engine is None or told != self._told:
+            self.close()
+            self._engine = build_engine(self._config.model, told, self._config.engine)
+            self._told = told
+        return self._engine
 
     def _reply(self, row: Row, vote: int, custom_id: str) -> RawResponse:
         if row["error"] is not None:
