@@ -24,7 +24,7 @@ from atgen_ray.config import (
 from atgen_ray.config.annotation import Successor
 from atgen_ray.config.prices import Price, find_price
 from atgen_ray.core.errors import UserError
-from atgen_ray.core.money import to_nano
+from atgen_ray.core.money import NANO, to_nano
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.ledger import format_dollars
@@ -89,11 +89,9 @@ def estimate_annotation(
             dollars += annotator.price_per_label * asked * (index == 0)
         elif isinstance(annotator, RemoteAnnotatorConfig):
             prices = {mode: find_price(annotator, key, mode) for mode in modes}
-            at_most += _dollars(
-                prices[annotator.mode],
-                most * lengths.prompt_at_most,
-                most * annotator.max_output_tokens,
-            )
+            longest = math.ceil(lengths.prompt_at_most)
+            bound = prices[annotator.mode].bound(longest, annotator.max_output_tokens)
+            at_most += most * bound / NANO
             if index == 0:
                 modes = {
                     mode: _dollars(price, asked * lengths.prompt, asked * lengths.output)

@@ -171,10 +171,15 @@ def test_minutes_come_from_earlier_runs_of_the_same_model(tmp_path: Path) -> Non
     assert estimate_minutes(journal, "model-c", dict.fromkeys(work, 0)) == 0
 
 
-def test_dollars_are_expected_from_worked_examples_and_then_from_answers(tmp_path: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
+    """A tokenizer whose tokens are words."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def test_dollars_are_expected_from_worked_examples_and_then_from_answers(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
     annotator = {
         "type": "openai",
         "model": "m",
@@ -218,6 +223,27 @@ def test_dollars_are_expected_from_worked_examples_and_then_from_answers(tmp_pat
     )
     other = configure(annotator=annotator | {"examples": worked, "guidelines": "Other."})
     assert "worked" in estimate_annotation(other, 1, ["some text"], journal)["dollars_assume"]
+
+
+def test_the_most_dollars_hold_all_prompts_that_enter_the_provider_s_cache(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+
+    def estimate(words: int, written: float) -> float:
+        config = configure(
+            annotator={
+                "type": "openai",
+                "model": "m",
+                "guidelines": "word " * words,
+                "tokenizer": str(tmp_path),
+                "price": {"input": 1.0, "output": 10.0, "written": written},
+            }
+        )
+        plan = estimate_annotation(config, 100, ["some text"], open_journal(str(tmp_path)))
+        return float(plan["dollars_at_most"])
+
+    prompts = 300 * 2000 / 1e6  # with repairs and probes, at a dollar for a million tokens
+    assert estimate(2000, 2.0) - estimate(2000, 1.0) == pytest.approx(prompts, rel=0.2)
+    assert estimate(1, 2.0) == estimate(1, 1.0) > 0  # too short to be cached
 
 
 @pytest.mark.parametrize(
