@@ -16,6 +16,15 @@ from helpers.fakes.provider import FakeProvider, run_provider
 from helpers.fakes.state import label_of
 from helpers.projects import Project
 
+from atgen_ray.annotation.llm.prompts import PromptWriter
+from atgen_ray.annotation.providers import local
+from atgen_ray.annotation.providers.base import RequestAttempt, Shard
+from atgen_ray.annotation.request import PROBE, AnnotationRequest
+from atgen_ray.config import ModelAnnotatorConfig, PromptConfig
+from atgen_ray.engines.base import Engine
+from atgen_ray.engines.registry import build_engine
+from atgen_ray.store.run_folder import RunFolder
+
 KEY = "sk-canary-3f1c9be27d"
 SMALL = [
     "selection.strategy=random",
@@ -118,6 +127,42 @@ def test_a_run_with_a_local_model_as_annotator(
         ).fetchone()[0]
     assert states == {"answered": 5}
     assert dead == 0
+
+
+def test_one_engine_answers_all_questions_of_a_batch(
+    ray_session: None, tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ModelAnnotatorConfig.model_validate(
+        {
+            "type": "model",
+            "model": {"id": tiny_model, "dtype": "float32", "max_prompt_tokens": 300},
+            "engine": {"backend": "transformers", "threads_per_worker": 1},
+            "max_output_tokens": 4,
+            "guidelines": "Sort it.",
+        }
+    )
+    built = list[Engine]()
+
+    def build(*settings: Any) -> Engine:
+        built.append(build_engine(*settings))
+        return built[-1]
+
+    monkeypatch.setattr(local, "build_engine", build)
+    writer = PromptWriter(config, PromptConfig())
+    model = local.LocalModel(config, RunFolder(str(tmp_path), "r"), "parts", 0, lambda *_: None)
+    questions = {
+        "vote": (0, writer.write("a text")),
+        "probe": (PROBE, writer.write_probe("a text")),
+    }
+    for name, (vote, prompt) in questions.items():
+        attempt = RequestAttempt(name, AnnotationRequest("e", vote, 0, prompt), 0)
+        (reply,) = model.create(Shard(name, (attempt,), 0.0)).replies or ()
+        assert reply.body is not None, reply
+    assert len(built) == 1
+    model.close()
+    attempt = RequestAttempt("later", AnnotationRequest("e", 1, 0, prompt), 0)
+    assert model.create(Shard("later", (attempt,), 0.0)).replies
+    assert len(built) == 2
 
 
 def assert_absent(secret: bytes, root: Path) -> None:
