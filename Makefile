@@ -37,7 +37,7 @@ test:
 
 prepare-tests:
 	$(MAKE) --jobs=1 $(VENV)/.demo $(VENV)/.dev install-vllm postgres chromium
-	$(MAKE) --jobs=1 lint
+	$(MAKE) --jobs=1 lint sbom
 
 # What needs neither Ray nor a browser nor a database server: less than four minutes on two cores.
 test-fast: $(VENV)/.demo $(VENV)/.dev
@@ -49,6 +49,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive atgen_ray
+	$(BIN)/python cluster/licences.py
 
 # Known weaknesses of what we depend on; asks the package index, and fails where that cannot be reached.
 audit: $(VENV)/.dev
@@ -76,12 +77,13 @@ lock: $(VENV)/.core
 	printf 'pip\n' > build/not.txt
 	$(LOCK) cluster/requirements.in $(SETS) --excludes build/not.txt --extra vllm --output-file cluster/requirements-cuda.txt
 
-# What is installed, as CycloneDX 1.6, checked against its schema: for `make sbom FOR=PYTHON` another Python's packages.
+# What is installed, as CycloneDX 1.6, checked against its schema; with `make sbom FOR=PYTHON` another Python's packages.
 .PHONY: sbom licences
 sbom: $(VENV)/.dev
 	mkdir -p build
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --spec-version 1.6 --validate \
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --spec-version 1.6 --no-validate \
 	  --output-reproducible --output-file build/sbom.json $(or $(FOR),$(BIN)/python)
+	$(BIN)/python cluster/sbom.py build/sbom.json
 
 # Fails where a package has a licence that pyproject.toml does not allow, and writes the images' list of licences anew.
 licences: $(VENV)/.dev
