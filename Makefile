@@ -103,8 +103,8 @@ test-lowest: $(VENV)/.core
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python $(TOOLS)
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps -r requirements-demo.txt
 	PYTHONPATH=.:tests $(LOWEST)/bin/python -m pytest -p no:cacheprovider -m "not slow" $(OLD_TESTS)
-TOOLS = $(shell grep -E '^(pytest|pytest-xdist|pytest-timeout|hypothesis|apricot-select|submodlib-py|numba)==' constraints.txt)
-OLD_TESTS := tests/supply tests/core tests/config tests/text tests/scoring tests/models tests/data tests/store \
+TOOLS = $(shell grep -E '^(pytest|pytest-xdist|pytest-timeout|hypothesis|bert-score|apricot-select|submodlib-py|numba)==' constraints.txt)
+OLD_TESTS := tests/core tests/config tests/text tests/scoring tests/models tests/data tests/store \
   tests/evaluation tests/selection tests/annotation tests/cli
 
 # The documentation as a site in build/site, its reference made from the code; fails on a link that leads nowhere.

@@ -24,7 +24,9 @@ from atgen_ray.core.errors import (
     UserError,
     root_message,
 )
+from atgen_ray.core.log_format import set_up_logs
 from atgen_ray.core.progress import ProgressTracker
+from atgen_ray.core.request_ids import set_origin
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import quieten_ray_data
 from atgen_ray.reporting.publish import publish_report
@@ -75,14 +77,18 @@ class RemoteProgress:
 class ControllerActor:
     """Runs the round loop in a thread and answers drivers meanwhile."""
 
-    def __init__(self, config: RunConfig, owner: str, goal: Goal = "run") -> None:
+    def __init__(
+        self, config: RunConfig, owner: str, goal: Goal = "run", request: str | None = None
+    ) -> None:
         """Acquire the run's lease (`owner` stays the same over restarts of this actor) and start or
-        resume the run.
+        resume the run; `request` is the id of the HTTP request that asked for it.
 
         With the goal "select" the run ends once its first batch is selected.
 
         The constructor of an actor must not fail: `poll` reports errors instead.
         """
+        set_up_logs()
+        set_origin(request)
         self._config = config
         self._goal = goal
         self._journal = open_journal(config.storage, config.database_url)

@@ -21,6 +21,7 @@ from atgen_ray.annotation.providers.base import (
 )
 from atgen_ray.annotation.providers.reasoning import split_reasoning, write_thinking
 from atgen_ray.annotation.providers.sdk import (
+    REQUEST_HEADER,
     SKEW,
     batch_limits,
     client_settings,
@@ -47,6 +48,7 @@ from atgen_ray.config.dialects import (
 )
 from atgen_ray.core.credentials import redact
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.request_ids import trace
 from atgen_ray.core.schema import merge_trees
 from atgen_ray.core.strict_json import encode_json
 
@@ -166,7 +168,9 @@ class OpenAIChat(ChatWire):
         known = {name: body.pop(name) for name in ("model", "messages")}
         with translated(self._sdk):
             # The SDK's signature lags behind what servers take.
-            raw = self._client.chat.completions.with_raw_response.create(**known, extra_body=body)
+            raw = self._client.chat.completions.with_raw_response.create(
+                **known, extra_body=body, extra_headers={REQUEST_HEADER: trace(attempt.custom_id)}
+            )
         answer = read_object(raw.text)
         if (failure := find_failure(answer)) is not None:
             raise ProviderError(failure.status, failure.code, redact(failure.message))
@@ -233,6 +237,7 @@ class OpenAIBatch(ChatWire):
                 endpoint=path,
                 input_file_id=file,
                 metadata={"atgen_run": self._run, "atgen_shard": shard.hash},
+                extra_headers={REQUEST_HEADER: trace(shard.hash)},
             )
         remote = read_text(read_object(batch.text), "id")
         del self._uploads[shard.hash]
