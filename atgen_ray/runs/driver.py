@@ -312,9 +312,9 @@ def read_end(journal: Journal, run: str, seen: int, last: Snapshot | None) -> Sn
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
+def stop_on_signal(urgent: bool = False) -> Iterator[threading.Event]:
     """Yield an event that SIGINT and SIGTERM set; a second SIGINT raises KeyboardInterrupt at
-    once.
+    once, and so does a second SIGTERM if `urgent`.
 
     Python calls handlers of signals in the main thread only: elsewhere nothing sets the event.
     """
@@ -324,7 +324,7 @@ def stop_on_signal() -> Iterator[threading.Event]:
         return
 
     def handle(number: int, _: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
+        if stop.is_set() and (urgent or number == signal.SIGINT):
             raise KeyboardInterrupt
         stop.set()
 

@@ -34,10 +34,12 @@ class Resumption:
         journal: Journal,
         resume: Callable[[str], None],
         has_controller: Callable[[str], bool],
+        is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
         """Resume with `resume`, which raises UserError or ApiError where that cannot be, the runs
-        for which `has_controller` of this cluster says False.
+        for which `has_controller` of this cluster says False, until `is_ending` says True.
         """
+        self._is_ending = is_ending
         self._journal = journal
         self._resume = resume
         self._has_controller = has_controller
@@ -64,7 +66,11 @@ class Resumption:
                 return
 
     def look(self) -> list[str]:
-        """Resume the interrupted runs of the service once; return their names."""
+        """Resume the interrupted runs of the service once, unless it is about to end itself;
+        return their names.
+        """
+        if self._is_ending():
+            return []
         resumed = []
         for record in self._journal.runs():
             if not record.served or record.status not in UNDER_WAY or record.name in self._refused:

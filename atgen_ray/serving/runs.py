@@ -52,6 +52,7 @@ from atgen_ray.runs.driver import (
 )
 from atgen_ray.runs.estimate import plan_within_ray
 from atgen_ray.runs.queries import ask_to_stop, describe_run, summarize_runs, write_labels
+from atgen_ray.serving.drain import is_ending
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.resumption import Resumption
 from atgen_ray.serving.scores import Scores
@@ -84,7 +85,7 @@ class RunManager:
         event that is returned ends it.
         """
         stop = threading.Event()
-        self._resumption = Resumption(self._journal, self.resume, has_controller)
+        self._resumption = Resumption(self._journal, self.resume, has_controller, is_ending)
         threading.Thread(
             target=self._resumption.watch, args=(stop,), name="resumption", daemon=True
         ).start()
@@ -287,8 +288,8 @@ class RunManager:
         self, name: str, after: int, caller: Caller | None = None
     ) -> AsyncGenerator[str, None]:
         """Return the run's events after number `after` as server-sent events until the run is over
-        or its controller is gone, and then one called `end`. An annotator gets no payloads, which
-        hold settings, dollars and texts.
+        or its controller is gone, and then one called `end`; where the service ends before that,
+        one called `closing`. An annotator gets no payloads, which hold settings, dollars and texts.
 
         Between them events called `activity`, which have no number, describe the step under way:
         round, step, done, total, started, and the resources that Ray waits for, if any.
@@ -316,6 +317,9 @@ class RunManager:
                 yield f"id: {after}\nevent: {event.kind}\ndata: {encode_json(told)}\n\n"
             if status in (*OVER, INTERRUPTED) and not await run_in_threadpool(self._goes_on, name):
                 yield f"event: end\ndata: {encode_json({'status': status})}\n\n"
+                return
+            if await run_in_threadpool(is_ending):  # a client that comes again finds the next one
+                yield f"event: closing\ndata: {encode_json({'status': status})}\n\n"
                 return
             now = await run_in_threadpool(find_activity, name)
             if now is not None and now != activity:

@@ -45,6 +45,7 @@ INTERRUPTION = (
     "there, as does Resume on its page"
 )
 REQUESTED = "requested"  # an event: somebody asked over HTTP that the run start or go on
+HANDED_OVER = "handed-over"  # an event: a service ended, and its controller freed the run
 RESUMED = "resumed"  # an event: a service goes on with a run whose controller died
 UNDER_WAY = ("created", "running")  # statuses that a controller changes when it ends the run
 START_SECONDS = 120.0  # how long a run that was created may wait for its controller
