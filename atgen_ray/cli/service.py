@@ -43,6 +43,12 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on.", show_default="8000")
     ] = None,
+    log_format: Annotated[
+        str,
+        typer.Option(
+            help="text, or json: one line for each record, without secrets and texts of rows."
+        ),
+    ] = "text",
 ) -> None:
     """Serve the HTTP API until interrupted: the query endpoint, the runs, and an OpenAI-compatible
     model endpoint.
@@ -51,8 +57,12 @@ def serve(
 
     Example: atgen-ray serve --config serve_configs/local-cpu.yaml --storage ./atgen-runs
     """
+    from atgen_ray.core.log_format import ask_for
     from atgen_ray.serving.server import serve_until_interrupted
 
+    if log_format not in ("text", "json"):
+        raise UserError(f"--log-format is {log_format[:40]!r}, expected text or json")
+    ask_for("json" if log_format == "json" else "text")
     serve_until_interrupted(config, storage, host, port, typer.echo)
 
 

@@ -7,7 +7,7 @@ both in the user's cache. Hub ids are left to the libraries.
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,18 @@ from atgen_ray.core.stored import Stored, explain_trouble, find_stored, open_url
 ADAPTER_CONFIG = "adapter_config.json"  # every adapter has it, and no whole model
 
 
-WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # files of weights that may hold code
+WEIGHT_FILES = (".safetensors", *PICKLES, ".gguf")
+# What of a repository on the hub is never read: pickles, and weights of other libraries.
+UNREAD = (
+    *(f"*{ending}" for ending in PICKLES),
+    "*.h5",
+    "*.ot",
+    "*.msgpack",
+    "onnx/*",
+    "openvino/*",
+)
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def find_remote(model: str, key: str) -> Stored | None:
@@ -53,8 +64,8 @@ def resolve_checkpoint(model: str, key: str = "model.id", weights: bool = True) 
         weights: also fetch the weights of a checkpoint behind a URL; a tokenizer needs none.
 
     Raises:
-        UserError: the path does not exist or holds no checkpoint; the message names the
-            configuration key `key`.
+        UserError: the path does not exist, holds no checkpoint, or has its weights in a pickle;
+            the message names the configuration key `key`.
     """
     if (remote := find_remote(model, key)) is not None:
         location = str((remote if weights else remote.leave_out(WEIGHT_FILES)).local())
@@ -80,10 +91,72 @@ def resolve_checkpoint(model: str, key: str = "model.id", weights: bool = True) 
             raise UserError(
                 f"{key} is '{model}', expected a checkpoint, but the folder has no config.json"
             )
+        if weights:
+            refuse_pickles(path, f"{key} is '{model}'")
         return str(path)
     if path.is_absolute() or location.startswith((".", "~")):
         raise UserError(f"{key} is '{model}', expected an existing folder, .gguf file or hub id")
     return location
+
+
+def refuse_pickles(folder: Path, named: str) -> None:
+    """Check that no part of the checkpoint, adapter or encoder in `folder` has its weights in
+    pickles alone: libraries fall back to them, and a pickle may hold code.
+
+    Args:
+        named: the beginning of the message, which says what names the folder.
+
+    Raises:
+        UserError: a folder has pickles and no safetensors.
+    """
+    for place in (folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())):
+        files = {path.name for path in place.iterdir()}
+        if pickled := find_pickle(files):
+            raise UserError(explain_pickle(named, (place / pickled).relative_to(folder)))
+
+
+def fetch_safetensors(model: str, key: str, revision: str | None = None) -> str:
+    """Return the folder of the checkpoint `model` for a library that would take pickles too.
+
+    Of a hub id no pickle is fetched: sentence-transformers reads those of an encoder's later
+    modules, and unsloth those of a base, where there is nothing else.
+
+    Raises:
+        UserError: nothing is there, or the weights of a part are in a pickle alone.
+    """
+    source = resolve_checkpoint(model, key)
+    if Path(source).expanduser().is_dir():
+        return source
+    from huggingface_hub import snapshot_download
+
+    with loading(key, model):
+        source = snapshot_download(source, revision=revision, ignore_patterns=[*UNREAD])
+    refuse_pickles(Path(source), f"{key} is '{model}'")  # an older cache may hold them
+    return source
+
+
+def find_pickle(files: Collection[str]) -> str | None:
+    """Return the first pickle among the names of a folder's files, or None if there is none, or
+    the weights are there as safetensors too, which all libraries prefer.
+    """
+    if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in files):
+        return None
+    return min(
+        (name for name in files if name.endswith(PICKLES) and is_weights(name)), default=None
+    )
+
+
+def is_weights(name: str) -> bool:
+    """Return whether a library may read the file as weights; a trainer's own state it does not."""
+    return name not in ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt")
+
+
+def explain_pickle(named: str, file: object) -> str:
+    """Return the line that refuses a pickle."""
+    return (
+        f"{named}, which has no safetensors but a pickle ({file}), which is never loaded: load it "
+        f"once with its library where you trust it, and save it as safetensors to a folder"
+    )
 
 
 def _convert_gguf(path: Path) -> Path:

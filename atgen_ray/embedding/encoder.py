@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atgen_ray.config import EmbeddingConfig
-from atgen_ray.core.checkpoints import loading, resolve_checkpoint
+from atgen_ray.core.checkpoints import fetch_safetensors, loading
 from atgen_ray.ray_runtime.hardware import count_threads
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Encoder:
         self._batch_size = config.batch_size
         with loading("embedding.model", config.model):
             self._model = SentenceTransformer(
-                resolve_checkpoint(config.model, "embedding.model"),
+                fetch_safetensors(config.model, "embedding.model"),
                 device="cuda" if torch.cuda.is_available() else "cpu",
                 model_kwargs={"dtype": getattr(torch, config.dtype), "use_safetensors": True},
                 trust_remote_code=False,

@@ -31,7 +31,9 @@ class AdapterLoader(DefaultModelLoader):
         extra = dict(load_config.model_loader_extra_config or {})
         self._updates = read_updates(Path(extra.pop("adapter")))
         super().__init__(
-            dataclasses.replace(load_config, load_format="auto", model_loader_extra_config=extra)
+            dataclasses.replace(
+                load_config, load_format="safetensors", model_loader_extra_config=extra
+            )
         )
 
     def get_all_weights(

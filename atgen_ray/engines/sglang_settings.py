@@ -54,6 +54,7 @@ class ServerSettings:
             "model-path": resolve_checkpoint(model.id),
             "revision": model.revision,
             "trust-remote-code": model.trust_remote_code,
+            "load-format": "safetensors",
             "dtype": self.dtype,
             "context-length": context,
             "weight-version": BASE.loaded,

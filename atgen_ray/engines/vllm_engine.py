@@ -156,6 +156,7 @@ class VLLMEngine(Engine):
             "dtype": str(dtype).removeprefix("torch."),
             "max_model_len": model.max_prompt_tokens + model.max_new_tokens,
             "trust_remote_code": model.trust_remote_code,
+            "load_format": "safetensors",  # "auto" takes pickles where there is nothing else
             "enable_prefix_caching": True,
             "disable_log_stats": True,
         }

@@ -28,7 +28,9 @@ class AdapterWorker:
         model = worker.get_model()
         extra = {"adapter": adapter} if adapter else {}
         settings = dataclasses.replace(
-            worker.vllm_config.load_config, load_format="auto", model_loader_extra_config=extra
+            worker.vllm_config.load_config,
+            load_format="safetensors",
+            model_loader_extra_config=extra,
         )
         loader = AdapterLoader(settings) if adapter else DefaultModelLoader(settings)
         runner.reload_weights(weights_iterator=loader.get_all_weights(runner.model_config, model))

@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atgen_ray.config import ModelConfig, PromptConfig
-from atgen_ray.core.checkpoints import first_line, is_adapter, loading, resolve_checkpoint
+from atgen_ray.core.checkpoints import (
+    ADAPTER_WEIGHTS,
+    first_line,
+    is_adapter,
+    loading,
+    refuse_pickles,
+    resolve_checkpoint,
+)
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.stored import Stored
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import resolve_dtype
-
-WEIGHTS = "adapter_model.safetensors"
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -136,9 +141,34 @@ def load_unmerged(model: ModelConfig, tuned: Path) -> Any:
         return load_model(
             model.model_copy(update={"id": str(tuned), "revision": None}), TUNED_DTYPE
         )
+    return attach_adapter(load_model(model, TUNED_DTYPE), tuned).eval()
+
+
+def attach_adapter(model: Any, adapter: Path, **settings: Any) -> Any:
+    """Return `model` as a PeftModel with the adapter in the folder `adapter`.
+
+    Args:
+        settings: further arguments of `PeftModel.from_pretrained`.
+
+    Raises:
+        UserError: the folder has no safetensors; peft would take a pickle then.
+    """
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(load_model(model, TUNED_DTYPE), str(tuned)).eval()
+    check_adapter(adapter)
+    return PeftModel.from_pretrained(model, str(adapter), **settings)
+
+
+def check_adapter(adapter: Path) -> None:
+    """Check that the adapter's weights are safetensors.
+
+    Raises:
+        UserError: they are not there, or in a pickle, which is never loaded.
+    """
+    if (adapter / ADAPTER_WEIGHTS).is_file():
+        return
+    refuse_pickles(adapter, f"the adapter is '{adapter}'")
+    raise UserError(f"the adapter is '{adapter}', expected a folder with {ADAPTER_WEIGHTS}")
 
 
 @dataclass(frozen=True)
@@ -167,7 +197,8 @@ def load_for_inference(
 
 def digest_adapter(path: Path) -> str:
     """Return the SHA-256 digest of the adapter's weights and settings."""
-    with (path / WEIGHTS).open("rb") as file:
+    check_adapter(path)
+    with (path / ADAPTER_WEIGHTS).open("rb") as file:
         digest = file_digest(file, "sha256")
     digest.update((path / "adapter_config.json").read_bytes())
     return digest.hexdigest()

@@ -13,7 +13,12 @@ from typing import Any
 
 from atgen_ray.config import EngineConfig, ModelConfig, RunConfig
 from atgen_ray.config.selection import add_needs
-from atgen_ray.core.checkpoints import find_remote, resolve_checkpoint
+from atgen_ray.core.checkpoints import (
+    explain_pickle,
+    find_pickle,
+    find_remote,
+    resolve_checkpoint,
+)
 from atgen_ray.core.errors import UserError
 from atgen_ray.engines.choice import choose_backend
 from atgen_ray.evaluation.metrics.alignscore import find_weights
@@ -179,6 +184,9 @@ def _find_bertscore_mistakes(config: BERTScoreConfig) -> Iterator[str]:
     except UserError as error:
         yield str(error)
         return
+    yield from _find_weight_mistakes(
+        checkpoint, f"evaluation.models.bertscore.model is '{config.model}'"
+    )
     layers = checkpoint.text_config.get("num_hidden_layers")
     if isinstance(layers, int) and config.layer > layers:
         yield (
@@ -194,6 +202,7 @@ def _find_bartscore_mistakes(config: BARTScoreConfig) -> Iterator[str]:
     except UserError as error:
         yield str(error)
         return
+    yield from _find_weight_mistakes(checkpoint, f"{key} is '{config.model}'")
     if not checkpoint.config.get("is_encoder_decoder"):
         yield (
             f"{key} is '{config.model}', expected an encoder-decoder such as "
@@ -317,12 +326,8 @@ def _find_weight_mistakes(checkpoint: Checkpoint, named: str) -> Iterator[str]:
     files = checkpoint.files
     if files & {"model.safetensors", "model.safetensors.index.json"}:
         return
-    if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in files):
-        yield (
-            f"{named}, which has no safetensors but a pickle, which is never loaded: load it once "
-            f"with transformers "
-            "where you trust it, and save_pretrained it to a folder"
-        )
+    if pickled := find_pickle(files):
+        yield explain_pickle(named, pickled)
     else:
         yield f"{named}, which has no weights: expected model.safetensors beside config.json"
 

@@ -24,12 +24,14 @@ from atgen_ray.core.errors import (
     UserError,
     root_message,
 )
+from atgen_ray.core.log_format import set_up_logs
 from atgen_ray.core.progress import ProgressTracker
+from atgen_ray.core.request_ids import set_origin
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import quieten_ray_data
 from atgen_ray.reporting.publish import publish_report
 from atgen_ray.runs.failures import explain_failure
-from atgen_ray.store.journal import Event, Lease, Status, open_journal
+from atgen_ray.store.journal import HANDED_OVER, Event, Lease, Status, open_journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import name_attempt
@@ -75,14 +77,18 @@ class RemoteProgress:
 class ControllerActor:
     """Runs the round loop in a thread and answers drivers meanwhile."""
 
-    def __init__(self, config: RunConfig, owner: str, goal: Goal = "run") -> None:
+    def __init__(
+        self, config: RunConfig, owner: str, goal: Goal = "run", request: str | None = None
+    ) -> None:
         """Acquire the run's lease (`owner` stays the same over restarts of this actor) and start or
-        resume the run.
+        resume the run; `request` is the id of the HTTP request that asked for it.
 
         With the goal "select" the run ends once its first batch is selected.
 
         The constructor of an actor must not fail: `poll` reports errors instead.
         """
+        set_up_logs()
+        set_origin(request)
         self._config = config
         self._goal = goal
         self._journal = open_journal(config.storage, config.database_url)
@@ -91,6 +97,7 @@ class ControllerActor:
         self._message = ""
         self._mistake = False
         self._lease: Lease | None = None
+        self._handed = False  # the next controller goes on where this one stops
         self._closing = threading.Lock()  # its holder writes how the run ended
         self._ended = threading.Event()
         self._thread = threading.Thread(
@@ -121,6 +128,13 @@ class ControllerActor:
         timer = threading.Timer(STOP_SECONDS, self._abandon)
         timer.daemon = True
         timer.start()
+
+    def hand_over(self) -> None:
+        """Stop as `stop` does, but leave the run under way: its lease is free, and whoever takes it
+        next goes on.
+        """
+        self._handed = True
+        self.stop()
 
     def _drive(self, owner: str) -> None:
         """Run to the end and report it to drivers, even if the journal cannot be written."""
@@ -155,8 +169,13 @@ class ControllerActor:
     def _close(self, lease: Lease, status: Status, message: str) -> None:
         """Write the last entries of this controller and release the lease."""
         self._ended.set()
-        self._journal.append(lease, status, payload={"message": message.strip().splitlines()[-1]})
-        self._journal.set_status(lease, status)
+        if self._handed and status == "stopped":
+            told = {"message": "handed over: the service ended"}
+            self._journal.append(lease, HANDED_OVER, payload=told)
+        else:
+            last = message.strip().splitlines()[-1]
+            self._journal.append(lease, status, payload={"message": last})
+            self._journal.set_status(lease, status)
         lease.release()
 
     def _abandon(self) -> None:
@@ -244,6 +263,7 @@ class ControllerActor:
         self._mistake = mistake
         self._status = status
         handle = ray.get_runtime_context().current_actor
-        timer = threading.Timer(IDLE_SECONDS, lambda: ray.kill(handle, no_restart=True))
+        stays = 0.0 if self._handed else IDLE_SECONDS
+        timer = threading.Timer(stays, lambda: ray.kill(handle, no_restart=True))
         timer.daemon = True
         timer.start()

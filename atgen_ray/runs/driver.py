@@ -171,8 +171,11 @@ def name_user() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def start_controller(config: RunConfig, goal: Goal = "run", detached: bool = True) -> Any:
-    """Return this cluster's controller of the run: the existing one, or a new one.
+def start_controller(
+    config: RunConfig, goal: Goal = "run", detached: bool = True, request: str | None = None
+) -> Any:
+    """Return this cluster's controller of the run: the existing one, or a new one, which works for
+    the HTTP request of the id `request`.
 
     It runs on this node, where a local journal is. With the journal on a server Ray restarts it on
     another node once this one is gone. Non-detached: the actor dies with this process. Used where
@@ -195,7 +198,7 @@ def start_controller(config: RunConfig, goal: Goal = "run", detached: bool = Tru
         max_concurrency=8,
         num_cpus=0,
         scheduling_strategy=here,
-    ).remote(config, f"controller-{uuid.uuid4().hex}", goal)
+    ).remote(config, f"controller-{uuid.uuid4().hex}", goal, request)
 
 
 def has_local_journal(config: RunConfig) -> bool:
@@ -309,9 +312,9 @@ def read_end(journal: Journal, run: str, seen: int, last: Snapshot | None) -> Sn
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
+def stop_on_signal(urgent: bool = False) -> Iterator[threading.Event]:
     """Yield an event that SIGINT and SIGTERM set; a second SIGINT raises KeyboardInterrupt at
-    once.
+    once, and so does a second SIGTERM if `urgent`.
 
     Python calls handlers of signals in the main thread only: elsewhere nothing sets the event.
     """
@@ -321,7 +324,7 @@ def stop_on_signal() -> Iterator[threading.Event]:
         return
 
     def handle(number: int, _: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
+        if stop.is_set() and (urgent or number == signal.SIGINT):
             raise KeyboardInterrupt
         stop.set()
 

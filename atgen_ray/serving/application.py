@@ -24,6 +24,7 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.config.loading import database_url_from_environment
 from atgen_ray.config.messages import format_validation_errors
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.log_format import set_up_logs
 from atgen_ray.engines.choice import choose_backend
 from atgen_ray.engines.serve_engine import MODEL
 from atgen_ray.ray_runtime.hardware import worker_environment
@@ -85,6 +86,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
         model: handle of the deployment `model`, or None.
     """
     from atgen_ray.serving.errors import add_error_handlers
+    from atgen_ray.serving.metrics import RequestMetrics
     from atgen_ray.serving.middleware import AuthMiddleware
     from atgen_ray.serving.pages.assets import asset_routes
     from atgen_ray.serving.pages.displays import display_parts
@@ -99,6 +101,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.pages.task_list import task_list_pages
     from atgen_ray.serving.pages.tasks import task_pages
     from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory
+    from atgen_ray.serving.request_ids import RequestIds
     from atgen_ray.serving.routes.config import config_routes
     from atgen_ray.serving.routes.guidelines import guideline_routes
     from atgen_ray.serving.routes.health import health_routes
@@ -129,7 +132,8 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     )
     describe_api(app)
     add_error_handlers(app, service.limits.retry_after, show_error)
-    app.include_router(health_routes(control))
+    metrics = RequestMetrics()
+    app.include_router(health_routes(control, journal, service.storage, metrics))
     app.include_router(select_routes(service, selector))
     app.include_router(run_routes(control))
     app.include_router(task_routes(journal))
@@ -152,6 +156,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(run_pages(service, control, RunViews(service, journal), journal))
     app.add_middleware(AuthMiddleware, tokens=tokens, limits=service.limits)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestIds, metrics=metrics)
     app.state.runs = control
     return app
 
@@ -168,6 +173,7 @@ class Api:
         self._service = service
         self._selector = selector
         self._model = model
+        set_up_logs()
         start_access_log()
 
     async def check_health(self) -> None:

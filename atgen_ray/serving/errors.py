@@ -28,6 +28,7 @@ from atgen_ray.core.errors import (
     StorageUnavailableError,
     UserError,
 )
+from atgen_ray.core.request_ids import find_id
 
 KINDS = {
     401: "authentication_error",
@@ -164,7 +165,7 @@ class ErrorMiddleware:
 
 
 def _answer_unforeseen(scope: Scope, error: Exception) -> JSONResponse:
-    request_id = uuid4().hex[:12]
+    request_id = find_id() or uuid4().hex[:12]
     logger.error(
         "request %s: %s %s failed", request_id, scope["method"], scope["path"][:200], exc_info=error
     )

@@ -184,6 +184,7 @@ def _log(scope: Scope, status: int, started: float) -> None:
         "seconds": round(time.time() - started, 4),
         "client": (scope.get("client") or [None])[0],
         "token": caller.id if caller else None,
+        "request_id": scope.get("state", {}).get("request_id"),
     }
     access_log.info(json.dumps(line))
 

@@ -8,6 +8,7 @@ waits for a person.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from atgen_ray.core.errors import StorageUnavailableError, UserError
@@ -15,6 +16,7 @@ from atgen_ray.serving.errors import ApiError
 from atgen_ray.store.journal import INTERRUPTED, RESUMED, UNDER_WAY, Journal, RunRecord
 
 LOOK_SECONDS = 10.0
+STUCK_SECONDS = 300.0  # a look that takes longer hangs; starting a controller may take a minute
 START_SECONDS = 60.0  # until a controller that was started has its lease
 # So many resumptions in so short a time, with no other event between them, and a person decides. A
 # run that waits for people has no other event for days.
@@ -32,20 +34,30 @@ class Resumption:
         journal: Journal,
         resume: Callable[[str], None],
         has_controller: Callable[[str], bool],
+        is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
         """Resume with `resume`, which raises UserError or ApiError where that cannot be, the runs
-        for which `has_controller` of this cluster says False.
+        for which `has_controller` of this cluster says False, until `is_ending` says True.
         """
+        self._is_ending = is_ending
         self._journal = journal
         self._resume = resume
         self._has_controller = has_controller
         self._refused = set[str]()
+        self._looked = time.monotonic()
+
+    def check(self) -> None:
+        """Raise StorageUnavailableError where `watch` has not looked for STUCK_SECONDS."""
+        silent = time.monotonic() - self._looked
+        if silent > STUCK_SECONDS:
+            raise StorageUnavailableError(f"no look at interrupted runs for {silent:.0f} s")
 
     def watch(self, stop: threading.Event) -> None:
         """Look again and again until `stop` is set: the lease of a controller that died on another
         machine takes a while to expire.
         """
         while True:
+            self._looked = time.monotonic()
             try:
                 self.look()
             except Exception as error:  # the watch of all runs outlives any one trouble
@@ -54,7 +66,11 @@ class Resumption:
                 return
 
     def look(self) -> list[str]:
-        """Resume the interrupted runs of the service once; return their names."""
+        """Resume the interrupted runs of the service once, unless it is about to end itself;
+        return their names.
+        """
+        if self._is_ending():
+            return []
         resumed = []
         for record in self._journal.runs():
             if not record.served or record.status not in UNDER_WAY or record.name in self._refused:

@@ -31,6 +31,7 @@ from atgen_ray.config import (
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.config.messages import find_mistakes
 from atgen_ray.core.errors import StorageUnavailableError, UserError
+from atgen_ray.core.request_ids import find_id
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.preflight import (
     find_cluster_problems,
@@ -51,6 +52,7 @@ from atgen_ray.runs.driver import (
 )
 from atgen_ray.runs.estimate import plan_within_ray
 from atgen_ray.runs.queries import ask_to_stop, describe_run, summarize_runs, write_labels
+from atgen_ray.serving.drain import is_ending
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.resumption import Resumption
 from atgen_ray.serving.scores import Scores
@@ -76,17 +78,27 @@ class RunManager:
         self._journal = journal
         self._scores = Scores(service.storage, journal)
         self._tokens = Tokens(journal.database)
+        self._resumption: Resumption | None = None
 
     def keep_going(self) -> threading.Event:
         """Go on, in a thread of this process, with runs of the service whose controller died; the
         event that is returned ends it.
         """
         stop = threading.Event()
-        resumption = Resumption(self._journal, self.resume, has_controller)
+        self._resumption = Resumption(self._journal, self.resume, has_controller, is_ending)
         threading.Thread(
-            target=resumption.watch, args=(stop,), name="resumption", daemon=True
+            target=self._resumption.watch, args=(stop,), name="resumption", daemon=True
         ).start()
         return stop
+
+    def check_resumption(self) -> None:
+        """Check that the thread of `keep_going`, if there is one, still looks.
+
+        Raises:
+            StorageUnavailableError: it hangs, or has ended.
+        """
+        if self._resumption is not None:
+            self._resumption.check()
 
     def start(self, tree: dict[str, Any], author: str | None = None) -> str:
         """Start or resume the run that `tree` describes, in an actor that outlives its caller;
@@ -111,8 +123,15 @@ class RunManager:
             raise ApiError(409, str(error)) from None
         if not driven:
             set_served(self._journal, config.name, True)
-        start_controller(config)
+        self._drive(config)
         return config.name
+
+    def _drive(self, config: RunConfig) -> None:
+        """Start the controller, and enter by whose request, if it was one over HTTP."""
+        request = find_id()
+        if request is not None and not self._journal.has_live_controller(config.name):
+            self._journal.note_requested(config.name, request)
+        start_controller(config, request=request)
 
     def find_mistakes(self, tree: dict[str, Any]) -> dict[str, str]:
         """Return a line for each wrong key of a new run's configuration; a mistake that belongs to
@@ -170,7 +189,7 @@ class RunManager:
         config = self._restrict(config)
         if not self._journal.has_live_controller(name):
             set_served(self._journal, name, True)
-        start_controller(config)
+        self._drive(config)
 
     def check(self) -> None:
         """Check that the journal answers and has the tables of this version; the cost does not
@@ -269,8 +288,8 @@ class RunManager:
         self, name: str, after: int, caller: Caller | None = None
     ) -> AsyncGenerator[str, None]:
         """Return the run's events after number `after` as server-sent events until the run is over
-        or its controller is gone, and then one called `end`. An annotator gets no payloads, which
-        hold settings, dollars and texts.
+        or its controller is gone, and then one called `end`; where the service ends before that,
+        one called `closing`. An annotator gets no payloads, which hold settings, dollars and texts.
 
         Between them events called `activity`, which have no number, describe the step under way:
         round, step, done, total, started, and the resources that Ray waits for, if any.
@@ -298,6 +317,9 @@ class RunManager:
                 yield f"id: {after}\nevent: {event.kind}\ndata: {encode_json(told)}\n\n"
             if status in (*OVER, INTERRUPTED) and not await run_in_threadpool(self._goes_on, name):
                 yield f"event: end\ndata: {encode_json({'status': status})}\n\n"
+                return
+            if await run_in_threadpool(is_ending):  # a client that comes again finds the next one
+                yield f"event: closing\ndata: {encode_json({'status': status})}\n\n"
                 return
             now = await run_in_threadpool(find_activity, name)
             if now is not None and now != activity:

@@ -19,6 +19,7 @@ from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.private_api import deploy_in_background
 from atgen_ray.ray_runtime.session import has_open_ports, ray_session
 from atgen_ray.runs.driver import stop_on_signal
+from atgen_ray.serving.drain import DRAIN_SECONDS, drain
 from atgen_ray.serving.security.invites import Invites
 from atgen_ray.serving.security.tokens import Tokens, check_address
 from atgen_ray.store.journal import open_journal
@@ -50,7 +51,8 @@ def serve_until_interrupted(
     port: int | None,
     report: Callable[[str], None],
 ) -> None:
-    """Deploy the service, wait for SIGINT or SIGTERM, and take it down.
+    """Deploy the service, wait for SIGINT or SIGTERM, drain it and take it down. A second signal
+    takes it down at once.
 
     Args:
         report: called with every message for the user.
@@ -73,7 +75,7 @@ def serve_until_interrupted(
                 "request gets 401"
             )
     # In this order, since Ray sets signal handlers of its own when it starts.
-    with _serve_session(tree), stop_on_signal() as stop:
+    with _serve_session(tree), stop_on_signal(urgent=True) as stop:
         if has_open_ports():
             report(
                 "Ray asks for no token: whoever reaches its ports can run code here; "
@@ -84,6 +86,11 @@ def serve_until_interrupted(
         if not stop.is_set():
             report(f"serving on http://{options['host']}:{options['port']}")
         stop.wait()
+        report(
+            f"ending within {DRAIN_SECONDS:.0f} s: requests end, runs are handed over; another "
+            f"signal ends at once"
+        )
+        drain()
 
 
 def read_serve_config(

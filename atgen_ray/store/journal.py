@@ -44,6 +44,8 @@ INTERRUPTION = (
     "its controller died; all that it had committed is saved, and the same command goes on from "
     "there, as does Resume on its page"
 )
+REQUESTED = "requested"  # an event: somebody asked over HTTP that the run start or go on
+HANDED_OVER = "handed-over"  # an event: a service ended, and its controller freed the run
 RESUMED = "resumed"  # an event: a service goes on with a run whose controller died
 UNDER_WAY = ("created", "running")  # statuses that a controller changes when it ends the run
 START_SECONDS = 120.0  # how long a run that was created may wait for its controller
@@ -229,6 +231,11 @@ class Journal:
         """Enter that outputs of a finished run are about to be removed, as nobody wants them."""
         with self.run_transaction(name) as connection:
             self.enter_event(connection, name, REMOVED, payload={"outputs": [*outputs]})
+
+    def note_requested(self, name: str, request: str) -> None:
+        """Enter that the HTTP request of the id `request` started the run or let it go on."""
+        with self.run_transaction(name) as connection:
+            self.enter_event(connection, name, REQUESTED, payload={"request_id": request})
 
     def run(self, name: str) -> RunRecord:
         """Return the run of that name; raise UserError when there is none."""

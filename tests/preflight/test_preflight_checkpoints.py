@@ -58,7 +58,7 @@ def test_a_causal_model_in_safetensors_is_right(tmp_path: Path) -> None:
         (
             LLAMA,
             ["pytorch_model.bin"],
-            "which has no safetensors but a pickle, which is never loaded",
+            "which has no safetensors but a pickle (pytorch_model.bin), which is never loaded",
         ),
         (LLAMA, [], "which has no weights: expected model.safetensors beside config.json"),
         (

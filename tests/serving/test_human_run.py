@@ -125,6 +125,26 @@ def test_a_run_outlives_its_controller_and_the_api(service: Service) -> None:
         assert not (service.storage / "runs/forsaken").exists()
 
 
+def test_a_run_that_is_handed_over_goes_on_and_people_keep_their_tasks(service: Service) -> None:
+    """As by a service that is told to end; another one, here the same, takes the run at once."""
+    with service.client() as admin, service.client(service.annotator) as person:
+        assert admin.post("/api/v1/runs", json=config(service, "handed")).status_code == 202
+        tell(admin, "handed", "awaiting-human")
+        lease = "/api/v1/runs/handed/tasks/lease"
+        before = person.post(lease, json={"count": 2}).json()["tasks"]
+        ray.get_actor(actor_name("handed"), namespace=NAMESPACE).hand_over.remote()
+        tell(admin, "handed", "handed-over")
+        tell(admin, "handed", "resumed")
+        view = wait(admin, "handed", "running")
+        kinds = [event["kind"] for event in view["events"]]
+        assert {"stopped", "failed"} & set(kinds) == set()
+        assert kinds.count("requested") == 1  # by whom it was started, as the log has it
+        again = person.post(lease, json={"count": 2}).json()["tasks"]
+        assert [task["id"] for task in again] == [task["id"] for task in before]
+        admin.post("/api/v1/runs/handed/stop")
+        wait(admin, "handed", "stopped")
+
+
 def tell(client: Any, name: str, kind: str) -> None:
     """Waits until the run has an event, whether or not the service answers meanwhile."""
     deadline = time.monotonic() + 300

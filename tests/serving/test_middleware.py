@@ -22,10 +22,10 @@ from helpers.human_desk import HumanDesk
 from helpers.services import bearer
 
 from atgen_ray.config import LimitsConfig, ServiceConfig
+from atgen_ray.serving import readiness as readiness_module
 from atgen_ray.serving.application import create_api
 from atgen_ray.serving.middleware import AuthMiddleware, access_log
-from atgen_ray.serving.routes import health as health_routes
-from atgen_ray.serving.routes.health import Readiness
+from atgen_ray.serving.readiness import Readiness
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.database import Database
 from atgen_ray.store.journal import Journal
@@ -238,27 +238,25 @@ def wait_for_status(ask: Callable[[], httpx.Response], status: int) -> httpx.Res
 def test_however_many_ask_whether_it_is_ready_one_thread_looks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(health_routes, "READY_SECONDS", 0.05)
+    monkeypatch.setattr(readiness_module, "READY_SECONDS", 0.05)
     go, looks = threading.Event(), []
 
-    def look() -> bool:
+    def look() -> None:
         looks.append(1)
         assert go.wait(LIMIT)
-        return True
 
     async def scene() -> None:
-        readiness = Readiness(look)
+        readiness = Readiness({"database": look})
         gone = asyncio.create_task(readiness.find())
         await asyncio.sleep(0)
         gone.cancel()
-        assert (
-            await asyncio.gather(*(readiness.find() for _ in range(100))) == [False] * 100
-        )  # it hangs
-        monkeypatch.setattr(health_routes, "KEPT_SECONDS", 0.0)
-        assert await readiness.find() is False
+        found = await asyncio.gather(*(readiness.find() for _ in range(100)))
+        assert found == [{"database": "no answer in 0.05 s"}] * 100  # it hangs
+        monkeypatch.setattr(readiness_module, "KEPT_SECONDS", 0.0)
+        assert await readiness.find()
         assert len(looks) == 1
         go.set()
-        while not await readiness.find():
+        while await readiness.find():
             await asyncio.sleep(0.01)
 
     asyncio.run(scene())

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from helpers.older_journal import age_journal
 from helpers.projects import Project
 
 from atgen_ray.core.records import POOL_SCHEMA
@@ -114,6 +115,29 @@ def test_interrupted_then_more_rounds_than_at_first(finished: Project, tmp_path:
     done = project.run("run", "sort.yaml", "stopping.rounds=3", "stopping.labels=13")
     assert done.returncode == 0, done.stderr
     assert [row["labels"] for row in project.read("sort", "metrics.json")] == [0, 5, 10, 13]
+
+
+def test_a_run_killed_under_an_older_release_is_finished_by_this_one(
+    finished: Project, tmp_path: Path
+) -> None:
+    """In the middle of its third round, in tables of two releases ago, without digests of files."""
+    project = finished.copy(tmp_path)
+    process = project.start("run", "sort.yaml", "stopping.rounds=3", "--json")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if '"step": "generation"' in line:
+            break
+    process.kill()
+    process.communicate(timeout=120)
+    age_journal(project.folder / "atgen-runs/atgen.db", "0004")
+    bought = project.read("sort", "labeled.jsonl")
+    done = project.run("run", "sort.yaml", "stopping.rounds=3")
+    assert done.returncode == 0, done.stderr
+    assert [row["labels"] for row in project.read("sort", "metrics.json")] == [0, 5, 10, 15]
+    labels = project.read("sort", "labeled.jsonl")
+    assert labels[: len(bought)] == bought
+    assert len({row["id"] for row in labels}) == 15
+    assert project.call("doctor", "sort").returncode == 0
 
 
 def test_a_second_controller_is_refused_and_a_stop_request_heard(

@@ -23,6 +23,7 @@ from atgen_ray.annotation.providers.reasoning import split_reasoning
 from atgen_ray.annotation.providers.sdk import (
     ANTHROPIC,
     CACHED_BYTES,
+    REQUEST_HEADER,
     SKEW,
     batch_limits,
     client_settings,
@@ -40,6 +41,7 @@ from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import AnthropicAnnotatorConfig
 from atgen_ray.core.credentials import redact
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.request_ids import trace
 from atgen_ray.core.schema import merge_trees
 
 BATCH_ROWS = 100_000
@@ -162,7 +164,9 @@ class AnthropicMessages(_Anthropic):
         known: Any = {name: body.pop(name) for name in ("model", "max_tokens", "messages")}
         with translated(self._sdk):
             # The SDK's signature lags behind the wire, or has left it: temperature.
-            raw = self._client.messages.with_raw_response.create(**known, extra_body=body)
+            raw = self._client.messages.with_raw_response.create(
+                **known, extra_body=body, extra_headers={REQUEST_HEADER: trace(attempt.custom_id)}
+            )
         answer = read_object(raw.http_response.text)
         if answer.get("type") == "error" and "content" not in answer:  # from a gateway
             code, message = read_error(answer)

@@ -15,10 +15,11 @@ from atgen_ray.annotation.providers.base import (
     SubmittedShard,
 )
 from atgen_ray.annotation.providers.chat_wire import ChatWire, find_failure
-from atgen_ray.annotation.providers.sdk import read_object, translated
+from atgen_ray.annotation.providers.sdk import REQUEST_HEADER, read_object, translated
 from atgen_ray.config import OpenAIAnnotatorConfig, RemoteAnnotatorConfig
 from atgen_ray.config.dialects import DIALECTS, find_dialect, stores_answers
 from atgen_ray.core.credentials import redact
+from atgen_ray.core.request_ids import trace
 
 MOST_BYTES = 190_000_000  # of a request
 
@@ -42,7 +43,9 @@ class OpenAIChat(ChatWire):
         known = {name: body.pop(name) for name in ("model", "messages")}
         with translated(self._sdk):
             # The SDK's signature lags behind what servers take.
-            raw = self._client.chat.completions.with_raw_response.create(**known, extra_body=body)
+            raw = self._client.chat.completions.with_raw_response.create(
+                **known, extra_body=body, extra_headers={REQUEST_HEADER: trace(attempt.custom_id)}
+            )
         answer = read_object(raw.text)
         if (failure := find_failure(answer)) is not None:
             raise ProviderError(failure.status, failure.code, redact(failure.message))

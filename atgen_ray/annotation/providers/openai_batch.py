@@ -23,6 +23,7 @@ from atgen_ray.annotation.providers.base import (
 )
 from atgen_ray.annotation.providers.chat_wire import ChatWire, find_failure
 from atgen_ray.annotation.providers.sdk import (
+    REQUEST_HEADER,
     SKEW,
     batch_limits,
     describe_counts,
@@ -36,6 +37,7 @@ from atgen_ray.annotation.providers.sdk import (
 )
 from atgen_ray.config import OpenAIAnnotatorConfig
 from atgen_ray.config.dialects import DIALECTS, find_dialect
+from atgen_ray.core.request_ids import trace
 from atgen_ray.core.strict_json import encode_json
 
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -80,6 +82,7 @@ class OpenAIBatch(ChatWire):
                 endpoint=path,
                 input_file_id=file,
                 metadata={"atgen_run": self._run, "atgen_shard": shard.hash},
+                extra_headers={REQUEST_HEADER: trace(shard.hash)},
             )
         remote = read_text(read_object(batch.text), "id")
         del self._uploads[shard.hash]

@@ -23,6 +23,9 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.strict_json import encode_json
 
 NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
+# OpenAI keeps what this says with its logs of the call. Anthropic's API has no place for it: a
+# gateway before it may log it.
+REQUEST_HEADER = "X-Client-Request-Id"
 CONNECT_SECONDS = 10.0
 ANTHROPIC = "https://api.anthropic.com"
 # Addresses in whose place the SDKs take one from the environment.

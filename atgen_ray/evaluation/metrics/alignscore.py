@@ -8,6 +8,7 @@ mean of its sentences. Sentences are found by punctuation, where the original us
 
 from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ from atgen_ray.text.support import split_sentences
 BATCH = 16
 CHUNK_WORDS = 350
 LONGEST = 512
+# SHA-256 of what the authors published as yzha/AlignScore: AlignScore-base.ckpt and -large.ckpt.
+PUBLISHED = frozenset(
+    {
+        "6aedb637f0596ab29baef91e94466a57f032e02feea654978518919fe0981607",
+        "ff4336312b377edcbcdad5694a2d09d73dc4225422c0422d810aa7e78485e32d",
+    }
+)
 
 
 def score_alignment(cases: Sequence[Case], resources: Resources) -> list[float]:
@@ -76,7 +84,7 @@ def _load(checkpoint: str, base: str) -> tuple[Any, Any, Any]:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     weights = read_weights(checkpoint)
-    source = resolve_checkpoint(base, "evaluation.models.alignscore.base")
+    source = resolve_checkpoint(base, "evaluation.models.alignscore.base", weights=False)
     encoder = AutoModel.from_config(AutoConfig.from_pretrained(source))
     head = torch.nn.Linear(encoder.config.hidden_size, 3)
     prefix = "base_model."
@@ -97,17 +105,15 @@ def _load(checkpoint: str, base: str) -> tuple[Any, Any, Any]:
 
 
 def read_weights(checkpoint: str) -> dict[str, Any]:
-    """Return the tensors of a Lightning checkpoint or a .safetensors file, here or as
+    """Return the tensors of a .safetensors file, or of a published checkpoint, here or as
     REPOSITORY/FILE on the hub.
 
-    No code in the file is run: a checkpoint that holds more than tensors and plain values is
-    refused.
+    The published files are pickles. They alone are read, known by their digests, and only for
+    their tensors.
 
     Raises:
-        UserError: the file is missing, refused, or no AlignScore checkpoint.
+        UserError: the file is missing, another pickle, or no AlignScore checkpoint.
     """
-    import pickle  # nosec B403 - its exception is caught, nothing of it is called
-
     import torch
 
     path = Path(checkpoint).expanduser()
@@ -118,28 +124,37 @@ def read_weights(checkpoint: str) -> dict[str, Any]:
 
         weights: dict[str, Any] = load_file(path)
     else:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            reason = "which holds more than tensors: convert its state_dict to .safetensors"
-            raise _refuse(checkpoint, reason) from error
-        weights = content.get("state_dict", content)
+        _check_published(path, checkpoint)
+        weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     if "tri_layer.weight" not in weights:
         raise _refuse(checkpoint, "which is no AlignScore checkpoint: it has no tri_layer")
     return weights
+
+
+def _check_published(path: Path, checkpoint: str) -> None:
+    with path.open("rb") as file:
+        if file_digest(file, "sha256").hexdigest() not in PUBLISHED:
+            raise _refuse(
+                checkpoint,
+                "which is a pickle, and not one of those that AlignScore's authors published: "
+                "save its state_dict as .safetensors where you trust it",
+            )
 
 
 def find_weights(checkpoint: str) -> None:
     """Check that `checkpoint` is a file here or on the hub, without downloading it.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or a pickle that nobody published.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
     repository, _, file = checkpoint.rpartition("/")
-    if Path(checkpoint).expanduser().is_file():
+    path = Path(checkpoint).expanduser()
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            _check_published(path, checkpoint)
         return
     try:
         if not isinstance(try_to_load_from_cache(repository, file), str):

@@ -72,6 +72,8 @@ def _load(model: str) -> tuple[Any, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with loading("evaluation.models.bartscore.model", model):
         scorer = (
-            AutoModelForSeq2SeqLM.from_pretrained(source, dtype=torch.float32).to(device).eval()
+            AutoModelForSeq2SeqLM.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+            .to(device)
+            .eval()
         )
         return scorer, AutoTokenizer.from_pretrained(source)

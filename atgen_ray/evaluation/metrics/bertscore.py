@@ -97,4 +97,5 @@ def _load(model: str) -> tuple[Any, Any]:
         # Byte-pair vocabularies have other tokens for the first word of a text; with the space it
         # gets those of a word inside a text.
         tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True)
-        return AutoModel.from_pretrained(source, dtype=torch.float32).to(device).eval(), tokenizer
+        encoder = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+        return encoder.to(device).eval(), tokenizer

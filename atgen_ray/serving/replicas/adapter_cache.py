@@ -15,7 +15,7 @@ from typing import Any
 from atgen_ray.config import ServiceConfig
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.decoding import decode_batch
-from atgen_ray.models.loading import TUNED_DTYPE, load_model
+from atgen_ray.models.loading import TUNED_DTYPE, attach_adapter, check_adapter, load_model
 from atgen_ray.ray_runtime.hardware import count_threads
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
@@ -95,14 +95,11 @@ class AdapterCache:
             self._rows = [rows for rows in self._rows if rows is not adapters]
 
     def _attach(self, adapter: Adapter) -> None:
-        from peft import PeftModel
-
         if self._loaded:
+            check_adapter(adapter.path)
             self._model.load_adapter(str(adapter.path), adapter_name=adapter.key)
         else:
-            self._model = PeftModel.from_pretrained(
-                self._model, str(adapter.path), adapter_name=adapter.key
-            )
+            self._model = attach_adapter(self._model, adapter.path, adapter_name=adapter.key)
         self._model.eval()
 
     def _drop_unused(self) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from atgen_ray.config import ModelConfig
+from atgen_ray.core.checkpoints import ADAPTER_WEIGHTS
 from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.core.stored import Stored
-from atgen_ray.models.loading import WEIGHTS, digest_adapter
+from atgen_ray.models.loading import digest_adapter
 from atgen_ray.runs.state import explain_missing
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.store.journal import Event, Journal
@@ -80,7 +81,7 @@ class AdapterDirectory:
         if name in self._known:
             # A run of the same name, deleted and started again, may have written other weights.
             written, known = self._known[name]
-            weights = known.path / WEIGHTS
+            weights = known.path / ADAPTER_WEIGHTS
             if weights.exists() and weights.stat().st_mtime_ns == written:
                 known.stored.local()  # keeps the copy on this node's disk
                 return known
@@ -114,7 +115,7 @@ class AdapterDirectory:
             adapter = _fetch(name, folder, trained, rel)
         if adapter is None:
             raise ApiError(404, explain_missing(run, round, "training", folder.path(rel)))
-        self._known[name] = (adapter.path / WEIGHTS).stat().st_mtime_ns, adapter
+        self._known[name] = (adapter.path / ADAPTER_WEIGHTS).stat().st_mtime_ns, adapter
         return adapter
 
     def list(self) -> list[tuple[str, float]]:

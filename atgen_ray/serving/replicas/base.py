@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from atgen_ray.config import ServiceConfig
+from atgen_ray.core.log_format import set_up_logs
 from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
@@ -116,6 +117,7 @@ class TokenReplica:
     engine_name: str
 
     def __init__(self, service: ServiceConfig) -> None:
+        set_up_logs()
         self._service = service
         self._model = service.target_model
         self._directory = open_directory(service)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atgen_ray.config import DataConfig, PromptConfig, ServiceConfig
+from atgen_ray.core.log_format import set_up_logs
 from atgen_ray.core.records import SAMPLES, GenerationRequest
 from atgen_ray.embedding.encoder import Encoder, embed_texts
 from atgen_ray.engines.generation import gather_features
@@ -64,6 +65,7 @@ class Selector:
     """Deployment with one encoder; each selection runs in a thread of its own."""
 
     def __init__(self, service: ServiceConfig) -> None:
+        set_up_logs()
         self._service = service
         self._encoder = Encoder(
             service.embedding, count_threads(1, service.engine.threads_per_worker)
