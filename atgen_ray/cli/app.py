@@ -20,6 +20,7 @@ from atgen_ray.api.running import plan as make_plan
 from atgen_ray.api.selecting import configure_selection
 from atgen_ray.cli import config as reference
 from atgen_ray.cli import prices, runs, service
+from atgen_ray.cli.audit import audit
 from atgen_ray.cli.doctor import doctor
 from atgen_ray.cli.options import AsJson, ForkFrom, Overrides, Source, Storage, console
 from atgen_ray.cli.plugins import plugins
@@ -43,6 +44,7 @@ app.add_typer(service.invitations, name="invite")
 app.command()(service.serve)
 app.command()(plugins)
 app.command()(doctor)
+app.command()(audit)
 
 
 @app.command()

@@ -84,6 +84,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
         selector: handle of the deployment `selector`.
         model: handle of the deployment `model`, or None.
     """
+    from atgen_ray.serving.auditing import Auditor
     from atgen_ray.serving.errors import add_error_handlers
     from atgen_ray.serving.middleware import AuthMiddleware
     from atgen_ray.serving.pages.assets import asset_routes
@@ -99,6 +100,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.pages.task_list import task_list_pages
     from atgen_ray.serving.pages.tasks import task_pages
     from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory
+    from atgen_ray.serving.routes.audit import audit_routes
     from atgen_ray.serving.routes.config import config_routes
     from atgen_ray.serving.routes.guidelines import guideline_routes
     from atgen_ray.serving.routes.health import health_routes
@@ -112,9 +114,15 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.routes.tasks import task_routes
     from atgen_ray.serving.runs import RunManager
     from atgen_ray.serving.security.headers import SecurityHeaders
+    from atgen_ray.serving.security.login import Sessions
+    from atgen_ray.serving.security.rates import ModelBudget
+    from atgen_ray.store.audit import AuditLog
 
     journal = open_journal(service.storage, service.database_url)
     tokens = Tokens(journal.database)
+    sessions = Sessions(journal.database)
+    auditor = Auditor(AuditLog(journal.database))
+    budget = ModelBudget(journal.database)
     control = RunManager(service, journal)
     directory = None
     if service.model is not None:
@@ -139,10 +147,10 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(people_routes(journal))
     app.include_router(config_routes(service, control))
     app.include_router(report_routes(control))
-    app.include_router(model_routes(service, directory, model, selector))
+    app.include_router(model_routes(service, directory, model, selector, budget))
     app.include_router(asset_routes())
-    app.include_router(session_routes(tokens))
-    app.include_router(people_pages(journal))
+    app.include_router(session_routes(tokens, sessions, auditor))
+    app.include_router(people_pages(journal, sessions, auditor))
     app.include_router(new_run_pages(journal))
     app.include_router(label_pages(journal))
     app.include_router(task_pages(journal))
@@ -150,7 +158,17 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(display_parts(journal))
     app.include_router(task_list_pages(journal, service.storage))
     app.include_router(run_pages(service, control, RunViews(service, journal), journal))
-    app.add_middleware(AuthMiddleware, tokens=tokens, limits=service.limits)
+    app.include_router(audit_routes(auditor))
+    app.add_middleware(
+        AuthMiddleware,
+        tokens=tokens,
+        sessions=sessions,
+        auditor=auditor,
+        limits=service.limits,
+        proxies=tuple(service.proxies),
+    )
+    app.router.add_event_handler("shutdown", auditor.flush)
+    app.router.add_event_handler("shutdown", budget.flush)
     app.add_middleware(SecurityHeaders)
     app.state.runs = control
     return app

@@ -21,6 +21,7 @@ from atgen_ray.ray_runtime.session import has_open_ports, ray_session
 from atgen_ray.runs.driver import stop_on_signal
 from atgen_ray.serving.security.invites import Invites
 from atgen_ray.serving.security.tokens import Tokens, check_address
+from atgen_ray.store.changes import audited
 from atgen_ray.store.journal import open_journal
 
 IMPORT_PATH = "atgen_ray.serving.application:build_application"
@@ -65,7 +66,10 @@ def serve_until_interrupted(
     options = tree["http_options"]
     args = tree["applications"][0]["args"]
     service = parse_service(args)
-    with open_tokens(service.storage, service.database_url) as tokens:
+    with (
+        open_tokens(service.storage, service.database_url) as tokens,
+        audited(tokens.database, "start service", target=f"{options['host']}:{options['port']}"),
+    ):
         check_address(options["host"], tokens)
         if not tokens.exists("admin"):
             report(

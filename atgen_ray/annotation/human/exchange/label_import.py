@@ -26,6 +26,7 @@ from atgen_ray.data.csv_layout import HEAD, tell_delimiter
 from atgen_ray.data.json_layout import parse_values, unwrap
 from atgen_ray.data.size_limits import LONGEST
 from atgen_ray.models.user_template import fill_template
+from atgen_ray.store.changes import audited
 from atgen_ray.store.existing import open_runs
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
@@ -301,7 +302,12 @@ def import_file(
     found = read_label_rows(read_rows(file, called), called, format, mapping)
     with open_runs(storage, database_url) as journal:
         journal.run(name)
-        done = bring_labels(journal, storage, name, list_labels(found), rehearse)
+        if rehearse:
+            done = bring_labels(journal, storage, name, list_labels(found), rehearse)
+        else:
+            with audited(journal.database, "import labels", run=name) as said:
+                done = bring_labels(journal, storage, name, list_labels(found), rehearse)
+                said["imported"] = done["imported"]
     return done | {"format": found.format, "passed": sum(row.passed for row in found.rows)}
 
 
