@@ -25,6 +25,8 @@ from atgen_ray.cli.doctor import doctor
 from atgen_ray.cli.options import AsJson, ForkFrom, Overrides, Source, Storage, console
 from atgen_ray.cli.plugins import plugins
 from atgen_ray.core.errors import RunFailedError, UserError, printable
+from atgen_ray.core.private_files import use_private_files
+from atgen_ray.store.channel import CHANNEL
 
 STOPPED = 3
 
@@ -241,6 +243,8 @@ def main() -> None:
     traceback, and exit status 2.
     """
     try:
+        use_private_files()
+        CHANNEL.set("cli")
         app(prog_name="atgen-ray")
     except UserError as error:
         for line in str(error).splitlines():

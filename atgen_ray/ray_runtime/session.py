@@ -21,6 +21,8 @@ from typing import Any
 import ray
 
 from atgen_ray.core.errors import StorageUnavailableError, UserError
+from atgen_ray.core.private_files import VARIABLE as UMASK
+from atgen_ray.core.private_files import private_files, tighten, use_private_files
 from atgen_ray.ray_runtime import private_api
 from atgen_ray.ray_runtime.workers import reuse_idle_workers
 
@@ -117,8 +119,12 @@ def ray_session(
         "log_to_driver": log_to_driver,
     }
     if is_private():
-        with reuse_idle_workers():
+        # Its processes inherit the umask. Ray itself opens its folder to everybody.
+        with reuse_idle_workers(), private_api.stay_on_loopback(), private_files():
             start_ray(address="local", include_dashboard=False, **settings)
+        if (folder := private_api.find_session_folder()) is not None:
+            tighten(folder)
+        tighten(private_api.find_token_file())  # an earlier Ray may have left it open
     else:
         start_ray(address=os.environ["RAY_ADDRESS"], runtime_env=runtime_env, **settings)
     try:
@@ -242,13 +248,14 @@ def run_session() -> AbstractContextManager[None]:
 
 
 FOLDER = "ATGEN_FOLDER"
-FORWARDED = ("ATGEN_PRICES",)  # variables that the processes of a run get too
+FORWARDED = ("ATGEN_PRICES", UMASK)  # variables that the processes of a run get too
 
 
 def use_submit_dir() -> None:
-    """Change to the command's working folder if this node has it; Ray calls this in each worker
-    process as it starts.
+    """Change to the command's working folder if this node has it, and keep files private; Ray
+    calls this in each worker process as it starts.
     """
+    use_private_files()
     folder = os.environ.get(FOLDER, "")
     if Path(folder).is_dir():
         os.chdir(folder)

@@ -24,6 +24,7 @@ from atgen_ray.core.errors import (
     UserError,
     root_message,
 )
+from atgen_ray.core.private_files import use_private_files
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import quieten_ray_data
@@ -83,6 +84,7 @@ class ControllerActor:
 
         The constructor of an actor must not fail: `poll` reports errors instead.
         """
+        use_private_files()
         self._config = config
         self._goal = goal
         self._journal = open_journal(config.storage, config.database_url)

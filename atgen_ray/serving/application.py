@@ -24,6 +24,7 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.config.loading import database_url_from_environment
 from atgen_ray.config.messages import format_validation_errors
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.private_files import use_private_files
 from atgen_ray.engines.choice import choose_backend
 from atgen_ray.engines.serve_engine import MODEL
 from atgen_ray.ray_runtime.hardware import worker_environment
@@ -183,6 +184,7 @@ class Api:
     ) -> None:
         from atgen_ray.serving.middleware import start_access_log
 
+        use_private_files()
         self._service = service
         self._selector = selector
         self._model = model

@@ -22,7 +22,8 @@ from starlette.types import Scope
 from atgen_ray.core.errors import StorageUnavailableError
 from atgen_ray.serving.security.sessions import SAFE_METHODS
 from atgen_ray.serving.security.tokens import Caller
-from atgen_ray.store.audit import AuditLog, Channel, Entry, Who
+from atgen_ray.store.audit import AuditLog, Entry, Who
+from atgen_ray.store.channel import Channel
 
 SECONDS = 60.0  # how long counts wait
 MOST_REFUSALS = 20  # lines of refusals in that time

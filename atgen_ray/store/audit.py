@@ -13,15 +13,15 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
 from atgen_ray.core.errors import UserError
+from atgen_ray.store.channel import Channel
 from atgen_ray.store.database import Database
 from atgen_ray.store.tables import audit, audit_head
 
-Channel = Literal["http", "page", "cli", "api", "service"]
 START = ""  # the digest before the first entry
 LONGEST = 200  # characters of a text in an entry
 PAGE = 1000  # entries that are read at once

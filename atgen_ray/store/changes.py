@@ -9,14 +9,12 @@ Example:
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
-from atgen_ray.store.audit import AuditLog, Channel, Entry, Who
+from atgen_ray.store.audit import AuditLog, Entry, Who
+from atgen_ray.store.channel import CHANNEL
 from atgen_ray.store.database import Database
 from atgen_ray.store.owner import name_user
-
-CHANNEL: ContextVar[Channel] = ContextVar("channel", default="api")  # the command line sets its own
 
 
 @contextmanager
