@@ -122,6 +122,7 @@ def list_tokens(
         typer.echo(json.dumps(rows))
         return
     columns = ["id", "role", "label", "created", "revoked", "expires", "runs", "groups", "used"]
+    # Those that few tokens have are named only where one has them: terminals are narrow.
     seldom = ("scopes", "minute_requests", "day_tokens", "old_until")
     columns += [name for name in seldom if any(row[name] for row in rows)]
     print_table(columns, rows, "no tokens yet")

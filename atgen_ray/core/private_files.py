@@ -49,6 +49,19 @@ def private_files() -> Iterator[None]:
         os.umask(before)
 
 
+def make_own_folder(path: Path) -> bool:
+    """Make a folder that only its owner may enter, or find it; return False where that name is
+    somebody else's, or cannot be made.
+    """
+    with suppress(OSError):
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+            path.chmod(0o700)
+            return True
+    return False
+
+
 def tighten(path: str | Path) -> bool:
     """Take from a file or folder of ours what others may do with it; return whether that was
     anything.

@@ -51,16 +51,6 @@ def stay_on_loopback() -> Iterator[None]:
             os.environ[name] = before[1]
 
 
-def find_session_folder() -> Path | None:
-    """Return the folder that the Ray of this process keeps logs and sockets in, if it started one.
-
-    The public runtime context names the session, but not its folder.
-    """
-    from ray._private.worker import _global_node
-
-    return None if _global_node is None else Path(_global_node.get_session_dir_path())
-
-
 def find_token_file() -> Path:
     """Return the file that Ray keeps its token in.
 
