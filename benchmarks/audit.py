@@ -3,8 +3,8 @@
     python benchmarks/audit.py [--people 4] [--seconds 15] [--rounds 3] [--writers 4]
 
 One process serves the API on SQLite; each person, a thread, leases tasks, saves a draft and
-submits, without a pause. To compare with a version before, run the same file with its package on PYTHONPATH:
-the rates of the log are then left out. Prints a line of JSON.
+submits, without a pause. To compare with a version before, run the same file with its package on
+PYTHONPATH: the rates of the log are then left out. Prints a line of JSON.
 """
 
 import argparse

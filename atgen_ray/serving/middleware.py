@@ -177,7 +177,7 @@ class AuthMiddleware:
         begun = None
         if kind == "entered":
             begun = await to_thread.run_sync(self._auditor.begin, scope, caller, address)
-        status = 500
+        status = 0
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -197,7 +197,10 @@ class AuthMiddleware:
             if status in REFUSED and begun is None:
                 self._auditor.refuse(scope, address, status, caller)
             elif kind == "counted":
-                self._auditor.count(scope, caller, address, status)
+                self._auditor.count(scope, caller, address, status or CLIENT_CLOSED)
+            elif begun is not None and not status:  # nobody waits for the answer any more
+                loop = asyncio.get_running_loop()
+                loop.run_in_executor(None, self._auditor.end, begun, scope, CLIENT_CLOSED)
 
     def _address(self, scope: Scope) -> str | None:
         return find_address(scope, self._proxies)
