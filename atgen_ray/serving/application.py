@@ -89,6 +89,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.errors import add_error_handlers
     from atgen_ray.serving.middleware import AuthMiddleware
     from atgen_ray.serving.pages.assets import asset_routes
+    from atgen_ray.serving.pages.audit import audit_pages
     from atgen_ray.serving.pages.displays import display_parts
     from atgen_ray.serving.pages.guidelines import guideline_pages
     from atgen_ray.serving.pages.labels import label_pages
@@ -160,6 +161,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(task_list_pages(journal, service.storage))
     app.include_router(run_pages(service, control, RunViews(service, journal), journal))
     app.include_router(audit_routes(auditor))
+    app.include_router(audit_pages(auditor))
     app.add_middleware(
         AuthMiddleware,
         tokens=tokens,

@@ -13,6 +13,7 @@ PAGES = [
     "/",
     "/new",
     "/people",
+    "/audit",
     "/annotate/sort/labels",
     "/runs/sort",
     "/compare?run=sort&run=sort",
