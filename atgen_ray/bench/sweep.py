@@ -18,6 +18,7 @@ from atgen_ray.bench.config import BenchConfig, ResourcesConfig
 from atgen_ray.bench.console import SweepScreen, SweepState
 from atgen_ray.bench.grid import Trial
 from atgen_ray.config import RunConfig
+from atgen_ray.store.changes import audited
 from atgen_ray.store.journal import Journal, open_journal
 from atgen_ray.store.run_folder import RunFolder
 
@@ -93,9 +94,11 @@ def run_sweep(suite: BenchConfig, trials: Sequence[Trial], screen: SweepScreen) 
                 if not is_private():
                     _check(waiting, lambda run: find_problems(run, "measure", cluster=True))
                     _check(waiting, lambda run: find_cluster_problems(run, "measure"))
-                for trial in waiting:
-                    enter_run(trial.run, journal)
-                _Driver(suite, waiting, sweep, journal, screen).drive(stop)
+                with audited(journal.database, "drive suite", target=suite.name) as said:
+                    for trial in waiting:
+                        enter_run(trial.run, journal)
+                    said["runs"] = len(waiting)
+                    _Driver(suite, waiting, sweep, journal, screen).drive(stop)
     return sweep
 
 

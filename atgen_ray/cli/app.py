@@ -20,10 +20,13 @@ from atgen_ray.api.running import plan as make_plan
 from atgen_ray.api.selecting import configure_selection
 from atgen_ray.cli import config as reference
 from atgen_ray.cli import prices, runs, service
+from atgen_ray.cli.audit import audit
 from atgen_ray.cli.doctor import doctor
 from atgen_ray.cli.options import AsJson, ForkFrom, Overrides, Source, Storage, console
 from atgen_ray.cli.plugins import plugins
 from atgen_ray.core.errors import RunFailedError, UserError, printable
+from atgen_ray.core.private_files import use_private_files
+from atgen_ray.store.channel import CHANNEL
 
 STOPPED = 3
 
@@ -43,6 +46,7 @@ app.add_typer(service.invitations, name="invite")
 app.command()(service.serve)
 app.command()(plugins)
 app.command()(doctor)
+app.command()(audit)
 
 
 @app.command()
@@ -239,6 +243,8 @@ def main() -> None:
     traceback, and exit status 2.
     """
     try:
+        use_private_files()
+        CHANNEL.set("cli")
         app(prog_name="atgen-ray")
     except UserError as error:
         for line in str(error).splitlines():

@@ -47,6 +47,7 @@ def doctor(
     Example: atgen-ray doctor demo --deep
     """
     from atgen_ray.runs.doctor import examine, repair
+    from atgen_ray.store.changes import audited
     from atgen_ray.store.existing import open_runs
 
     place, url = find_place(storage)
@@ -54,10 +55,13 @@ def doctor(
         found = examine(journal, place, run, deep)
         if restored:
             for name in [record.name for record in journal.runs()] if run is None else [run]:
-                journal.note_restored(name)
+                with audited(journal.database, "note restored journal", run=name):
+                    journal.note_restored(name)
         repaired = list[str]()
         if mend and any(finding.repairable for finding in found.findings):
-            repaired = repair(journal, place, found.findings)
+            with audited(journal.database, "repair", run=run) as said:
+                repaired = repair(journal, place, found.findings)
+                said["repaired"] = len(repaired)
             found = examine(journal, place, run, deep)
     if as_json:
         typer.echo(json.dumps({**asdict(found), "repaired": repaired}))

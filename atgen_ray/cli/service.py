@@ -17,10 +17,12 @@ Runs = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME",
-        help="A run that an annotator may see; give it again for more.",
+        help="A run that the token may see, or news-* for those that begin so; give it again for "
+        "more.",
         show_default="all",
     ),
 ]
+Token = Annotated[str, typer.Argument(metavar="NAME", help="The token's public id, or its label.")]
 Groups = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="A group of the person; give it again for more."),
@@ -68,7 +70,13 @@ def serve(
 
 @app.command("create")
 def create_token(
-    role: Annotated[str, typer.Option(help="admin, or annotator, who may look at runs and label.")],
+    role: Annotated[
+        str,
+        typer.Option(
+            help="admin, or annotator, who may look at runs and label.",
+            show_default="none: --scope says it",
+        ),
+    ] = "",
     label: Annotated[str, typer.Option(help="Whose it is, for `token list`.")] = "",
     expires: Annotated[
         str | None,
@@ -76,14 +84,38 @@ def create_token(
     ] = None,
     run: Runs = None,
     group: Groups = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What it may do: select, infer (ask models), runs (start and lead --run), "
+            "annotate, admin; give it again for more.",
+            show_default="as --role",
+        ),
+    ] = None,
+    per_minute: Annotated[
+        int | None,
+        typer.Option(help="Requests a minute at most.", show_default="limits.minute_requests"),
+    ] = None,
+    tokens_per_day: Annotated[
+        int | None,
+        typer.Option(help="Tokens of models a day at most.", show_default="any number"),
+    ] = None,
     storage: Storage = STORAGE,
 ) -> None:
-    """Create a token and print it. It cannot be shown again: the database holds only its hash."""
+    """Create a token and print it. It cannot be shown again: the database holds only its hash.
+
+    Example: atgen-ray token create --scope runs --run 'news-*' --label pipeline --expires 90d
+    """
     from atgen_ray.serving.server import open_tokens
+    from atgen_ray.store.changes import audited
 
     seconds = None if expires is None else read_duration(expires)
-    with open_tokens(storage) as tokens:
-        typer.echo(tokens.create(role, label, seconds, run or None, group or ()))
+    with open_tokens(storage) as tokens, audited(tokens.database, "create token") as said:
+        token = tokens.create(
+            role, label, seconds, run or None, group or (), scope or (), per_minute, tokens_per_day
+        )
+        said |= {"target": read_token_id(token), "role": role, "scopes": scope, "runs": run}
+    typer.echo(token)
 
 
 @app.command("list")
@@ -99,21 +131,45 @@ def list_tokens(
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    columns = ("id", "role", "label", "created", "revoked", "expires", "runs", "groups", "used")
+    columns = ["id", "role", "label", "created", "revoked", "expires", "runs", "groups", "used"]
+    # Those that few tokens have are named only where one has them: terminals are narrow.
+    seldom = ("scopes", "minute_requests", "day_tokens", "old_until")
+    columns += [name for name in seldom if any(row[name] for row in rows)]
     print_table(columns, rows, "no tokens yet")
 
 
 @app.command("revoke")
-def revoke_token(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The token's public id.")],
+def revoke_token(id_: Token, storage: Storage = STORAGE) -> None:
+    """Revoke a token: it is refused from now on, and its sessions and event streams end."""
+    from atgen_ray.serving.server import open_tokens
+    from atgen_ray.store.changes import audited
+
+    with open_tokens(storage) as tokens, audited(tokens.database, "revoke token") as said:
+        said["target"] = tokens.revoke(id_)
+    typer.echo(f"token {id_} is revoked")
+
+
+@app.command("rotate")
+def rotate_token(
+    id_: Token,
+    grace: Annotated[
+        str, typer.Option(help="How long the secret of today still works, as 12h or 7d; 0: not.")
+    ] = "24h",
     storage: Storage = STORAGE,
 ) -> None:
-    """Revoke a token: it is refused from now on."""
-    from atgen_ray.serving.server import open_tokens
+    """Give a token a new secret and print it. It keeps id, role, runs and limits; sessions that the
+    secret of today opened end with the grace time.
 
-    with open_tokens(storage) as tokens:
-        tokens.revoke(id_)
-    typer.echo(f"token {id_} is revoked")
+    Example: atgen-ray token rotate pipeline --grace 2h
+    """
+    from atgen_ray.serving.server import open_tokens
+    from atgen_ray.store.changes import audited
+
+    seconds = 0.0 if grace == "0" else read_duration(grace, "--grace")
+    with open_tokens(storage) as tokens, audited(tokens.database, "rotate token") as said:
+        token = tokens.rotate(id_, seconds)
+        said |= {"target": read_token_id(token), "grace_seconds": seconds}
+    typer.echo(token)
 
 
 @invitations.command("create")
@@ -127,19 +183,30 @@ def create_invite(
         str | None,
         typer.Option(help="The person for whom it is.", show_default="whoever has the link"),
     ] = None,
+    life: Annotated[
+        str,
+        typer.Option(
+            "--token-expires", help="When a token that the link makes ends, as 30d from its use."
+        ),
+    ] = "180d",
     url: Annotated[
         str, typer.Option(help="Address of the service, before the link.")
     ] = "http://127.0.0.1:8000",
     storage: Storage = STORAGE,
 ) -> None:
     """Make a link and print it. Whoever opens it gives a name and is let in."""
-    from atgen_ray.runs.driver import name_user
-    from atgen_ray.serving.security.invites import DAY
+    from atgen_ray.serving.security.invites import DAY, read_id
     from atgen_ray.serving.server import open_invites
+    from atgen_ray.store.changes import audited
+    from atgen_ray.store.owner import name_user
 
     days = read_duration(expires) / DAY
-    with open_invites(storage) as invites:
-        path = invites.create(name_user(), role, run or None, group or (), days, uses, label)
+    token_days = read_duration(life, "--token-expires") / DAY
+    with open_invites(storage) as invites, audited(invites.database, "invite") as said:
+        path = invites.create(
+            name_user(), role, run or None, group or (), days, uses, label, token_days
+        )
+        said |= {"target": read_id(path), "role": role, "runs": run, "uses": uses}
     typer.echo(f"{url.rstrip('/')}{path}")
 
 
@@ -164,8 +231,12 @@ def revoke_invite(
 ) -> None:
     """Make a link invalid; whoever came in by it stays."""
     from atgen_ray.serving.server import open_invites
+    from atgen_ray.store.changes import audited
 
-    with open_invites(storage) as invites:
+    with (
+        open_invites(storage) as invites,
+        audited(invites.database, "revoke invitation", target=id_),
+    ):
         invites.revoke(id_)
     typer.echo(f"invitation {id_} is revoked")
 
@@ -173,13 +244,18 @@ def revoke_invite(
 UNITS = {"h": 3600.0, "d": 86_400.0, "w": 604_800.0}  # seconds
 
 
-def read_duration(text: str) -> float:
+def read_token_id(token: str) -> str:
+    """Return the public id in a token."""
+    return token.split("_")[1]
+
+
+def read_duration(text: str, key: str = "--expires") -> float:
     """Return the seconds of a duration such as 12h, 30d or 8w; raises UserError."""
     number, unit = text[:-1], text[-1:]
     if unit not in UNITS or not number.isascii() or not number.isdigit() or not int(number):
-        raise UserError(f"--expires is {text[:40]!r}, expected a number and h, d or w, as 30d")
+        raise UserError(f"{key} is {text[:40]!r}, expected a number and h, d or w, as 30d")
     if len(number) > 4:
-        raise UserError(f"--expires is {text[:40]!r}, expected at most 9999{unit}")
+        raise UserError(f"{key} is {text[:40]!r}, expected at most 9999{unit}")
     return int(number) * UNITS[unit]
 
 

@@ -28,6 +28,11 @@ class LimitsConfig(Section):
         description="Of those, requests of one annotator's token; further ones get 429 and "
         "Retry-After",
     )
+    minute_requests: PositiveInt | None = Field(
+        None,
+        description="Requests a minute of a token that has no limit of its own, counted by each "
+        "API replica; further ones get 429 and Retry-After; null: any number",
+    )
     streams: PositiveInt = Field(
         256,
         description="Event streams of runs that are open in one API replica; further ones get 429 "
@@ -164,6 +169,11 @@ class ServiceConfig(Section):
         default_factory=list,
         description="Endpoints that runs given over HTTP may name as base_url; none: only the "
         "providers' own",
+    )
+    proxies: list[str] = Field(
+        default_factory=list,
+        description="Addresses of proxies in front of the service, whose X-Forwarded-For names the "
+        "caller in the audit log; none: the address that connects",
     )
     notice_hosts: list[str] = Field(
         default_factory=list,

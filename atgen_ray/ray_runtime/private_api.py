@@ -6,7 +6,9 @@ are imported inside the functions, since importing them takes seconds.
 """
 
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,41 @@ def requires_token() -> bool:
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     return bool(is_token_auth_enabled())
+
+
+@contextmanager
+def stay_on_loopback() -> Iterator[None]:
+    """Let a Ray that is started in the block listen on loopback alone, but for one port of each
+    replica of Serve. No other node can join it.
+
+    Ray does so by itself on macOS and Windows; on Linux it turns a loopback address that it is
+    given into one of the network. The variable is read as Ray is imported, which may have
+    happened.
+    """
+    from ray._private import ray_constants
+
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(name)
+    ray_constants.ENABLE_RAY_CLUSTER, os.environ[name] = False, "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before[0]
+        if before[1] is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before[1]
+
+
+def find_token_file() -> Path:
+    """Return the file that Ray keeps its token in.
+
+    No public API tells it; `RAY_AUTH_TOKEN_PATH` names another.
+    """
+    from ray._private.authentication.authentication_token_setup import _get_default_token_path
+
+    given = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(given) if given else Path(_get_default_token_path())
 
 
 def count_visible_gpus() -> int:

@@ -21,6 +21,13 @@ from typing import Any
 import ray
 
 from atgen_ray.core.errors import StorageUnavailableError, UserError
+from atgen_ray.core.private_files import VARIABLE as UMASK
+from atgen_ray.core.private_files import (
+    make_own_folder,
+    private_files,
+    tighten,
+    use_private_files,
+)
 from atgen_ray.ray_runtime import private_api
 from atgen_ray.ray_runtime.workers import reuse_idle_workers
 
@@ -44,8 +51,7 @@ def check_temporary_folder() -> None:
         UserError: the folder that RAY_TMPDIR or TMPDIR names cannot be written, or its path is too
             long.
     """
-    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
-    folder = os.environ.get(variable, "/tmp")  # noqa: S108  # nosec B108 - where Ray goes
+    variable, folder = _find_temporary_folder()
     expected = "expected a folder that can be written, as /tmp"
     named = f"{variable} is {folder!r}" if variable else f"{folder} is where Ray keeps its files"
     if not Path(folder).is_dir() or not os.access(folder, os.W_OK | os.X_OK):
@@ -56,6 +62,25 @@ def check_temporary_folder() -> None:
             f"{named}, which is too long for the sockets of Ray: {expected}, of at most {longest} "
             f"bytes"
         )
+
+
+def find_private_folder() -> str | None:
+    """Return a folder for the files of a Ray that is started here, in one that is ours alone: Ray
+    itself opens its folders to every account of the machine. None: Ray's own, since the path would
+    be too long for its sockets, or somebody else has taken the name.
+    """
+    _, folder = _find_temporary_folder()
+    private = Path(folder, f"atgen-{os.getuid()}")
+    if len(os.fsencode(private)) > SOCKET_PATH - len(RAY_PATH.format(pid=os.getpid())):
+        return None
+    return str(private / "ray") if make_own_folder(private) else None
+
+
+def _find_temporary_folder() -> tuple[str, str]:
+    """Return the variable that names the folder in which Ray makes its own, or "", and it."""
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
+    folder = os.environ.get(variable, "/tmp")  # noqa: S108  # nosec B108 - where Ray goes
+    return variable, folder
 
 
 def has_open_ports() -> bool:
@@ -117,8 +142,15 @@ def ray_session(
         "log_to_driver": log_to_driver,
     }
     if is_private():
-        with reuse_idle_workers():
-            start_ray(address="local", include_dashboard=False, **settings)
+        # Its processes inherit the umask.
+        with reuse_idle_workers(), private_api.stay_on_loopback(), private_files():
+            start_ray(
+                address="local",
+                include_dashboard=False,
+                _temp_dir=find_private_folder(),
+                **settings,
+            )
+        tighten(private_api.find_token_file())  # an earlier Ray may have left it open
     else:
         start_ray(address=os.environ["RAY_ADDRESS"], runtime_env=runtime_env, **settings)
     try:
@@ -242,13 +274,14 @@ def run_session() -> AbstractContextManager[None]:
 
 
 FOLDER = "ATGEN_FOLDER"
-FORWARDED = ("ATGEN_PRICES",)  # variables that the processes of a run get too
+FORWARDED = ("ATGEN_PRICES", UMASK)  # variables that the processes of a run get too
 
 
 def use_submit_dir() -> None:
-    """Change to the command's working folder if this node has it; Ray calls this in each worker
-    process as it starts.
+    """Change to the command's working folder if this node has it, and keep files private; Ray
+    calls this in each worker process as it starts.
     """
+    use_private_files()
     folder = os.environ.get(FOLDER, "")
     if Path(folder).is_dir():
         os.chdir(folder)

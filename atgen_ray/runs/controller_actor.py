@@ -25,6 +25,7 @@ from atgen_ray.core.errors import (
     root_message,
 )
 from atgen_ray.core.log_format import set_up_logs
+from atgen_ray.core.private_files import use_private_files
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.request_ids import set_origin
 from atgen_ray.ray_runtime.placement import watch_waiting
@@ -89,6 +90,7 @@ class ControllerActor:
         """
         set_up_logs()
         set_origin(request)
+        use_private_files()
         self._config = config
         self._goal = goal
         self._journal = open_journal(config.storage, config.database_url)

@@ -4,11 +4,8 @@ This is `atgen-ray run` without its screen. A driver holds no state of the run: 
 started again at any time.
 """
 
-import getpass
 import json
-import os
 import signal
-import socket
 import threading
 import time
 import uuid
@@ -37,9 +34,11 @@ from atgen_ray.ray_runtime.session import NAMESPACE, is_private, run_session
 from atgen_ray.runs.controller_actor import ControllerActor, Goal, Snapshot, actor_name
 from atgen_ray.runs.stopping import SELECTED
 from atgen_ray.runs.takeover import settle_source
+from atgen_ray.store.changes import audited
 from atgen_ray.store.housekeeping import set_served
 from atgen_ray.store.journal import Event, Journal, explain_end, open_journal
 from atgen_ray.store.layout import round_folder
+from atgen_ray.store.owner import name_user
 from atgen_ray.store.run_folder import RunFolder
 
 POLL_SECONDS = 0.5
@@ -84,11 +83,13 @@ def run_to_end(config: RunConfig, screen: Screen, goal: Goal = "run") -> Snapsho
             raise_problems(
                 problems if is_private() else problems + find_cluster_problems(config, goal)
             )
-        config = enter_run(config, journal)
-        if not driven:
-            set_served(journal, config.name, False)
-        controller = start_controller(config, goal, detached=not is_private())
-        snapshot = _follow(controller, journal, config.name, screen, stop)
+        with audited(journal.database, f"drive run to {goal}", run=config.name) as said:
+            config = enter_run(config, journal)
+            if not driven:
+                set_served(journal, config.name, False)
+            controller = start_controller(config, goal, detached=not is_private())
+            snapshot = _follow(controller, journal, config.name, screen, stop)
+            said["status"] = snapshot.status
         dismiss_ended(config.name)
     return snapshot
 
@@ -160,15 +161,6 @@ def enter_run(config: RunConfig, journal: Journal, author: str | None = None) ->
             config.name, tree, digest, {"changes": listed, "by": author or name_user()}
         )
     return config
-
-
-def name_user() -> str:
-    """Return who gives the command, as USER@HOST."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user id that has no name
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
 
 
 def start_controller(

@@ -23,6 +23,7 @@ from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.locations import check_folder
 from atgen_ray.core.records import INHERITED
 from atgen_ray.core.strict_json import encode_json
+from atgen_ray.store.changes import audited
 from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
 from atgen_ray.store.journal import (
     CHANGED,
@@ -144,7 +145,10 @@ def stop_run(name: str, storage: str, database_url: SecretStr | None) -> str:
     Raises:
         UserError: as `open_runs`, or no run has that name.
     """
-    with open_runs(storage, database_url) as journal:
+    with (
+        open_runs(storage, database_url) as journal,
+        audited(journal.database, "stop run", run=name),
+    ):
         return ask_to_stop(journal, name)
 
 
@@ -171,7 +175,10 @@ def retry_run(
     Raises:
         UserError: as `open_runs` and `reopen_requests`.
     """
-    with open_runs(storage, database_url) as journal:
+    with (
+        open_runs(storage, database_url) as journal,
+        audited(journal.database, "retry run", run=name, only=only, batch=batch),
+    ):
         return str(reopen_requests(journal, name, only, batch))
 
 
@@ -198,10 +205,15 @@ def export_labels(
         check_folder(path)
         with open_runs(storage, database_url) as journal:
             journal.run(name)
-            return write_answers(journal, name, format, path), path
+            with audited(journal.database, "export answers", run=name) as said:
+                said["rows"] = write_answers(journal, name, format, path)
+            return said["rows"], path
     _check_export(format, path)
     with open_runs(storage, database_url) as journal:
-        return write_labels(journal, storage, name, format, path), path
+        journal.run(name)
+        with audited(journal.database, "export labels", run=name) as said:
+            said["rows"] = write_labels(journal, storage, name, format, path)
+        return said["rows"], path
 
 
 def write_labels(journal: Journal, storage: str, name: str, format: str, path: Path) -> int:

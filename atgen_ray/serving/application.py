@@ -25,6 +25,7 @@ from atgen_ray.config.loading import database_url_from_environment
 from atgen_ray.config.messages import format_validation_errors
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.log_format import set_up_logs
+from atgen_ray.core.private_files import use_private_files
 from atgen_ray.engines.choice import choose_backend
 from atgen_ray.engines.serve_engine import MODEL
 from atgen_ray.ray_runtime.hardware import worker_environment
@@ -85,10 +86,12 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
         selector: handle of the deployment `selector`.
         model: handle of the deployment `model`, or None.
     """
+    from atgen_ray.serving.auditing import Auditor
     from atgen_ray.serving.errors import add_error_handlers
     from atgen_ray.serving.metrics import RequestMetrics
     from atgen_ray.serving.middleware import AuthMiddleware
     from atgen_ray.serving.pages.assets import asset_routes
+    from atgen_ray.serving.pages.audit import audit_pages
     from atgen_ray.serving.pages.displays import display_parts
     from atgen_ray.serving.pages.guidelines import guideline_pages
     from atgen_ray.serving.pages.labels import label_pages
@@ -102,6 +105,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.pages.tasks import task_pages
     from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory
     from atgen_ray.serving.request_ids import RequestIds
+    from atgen_ray.serving.routes.audit import audit_routes
     from atgen_ray.serving.routes.config import config_routes
     from atgen_ray.serving.routes.guidelines import guideline_routes
     from atgen_ray.serving.routes.health import health_routes
@@ -115,9 +119,15 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.routes.tasks import task_routes
     from atgen_ray.serving.runs import RunManager
     from atgen_ray.serving.security.headers import SecurityHeaders
+    from atgen_ray.serving.security.login import Sessions
+    from atgen_ray.serving.security.rates import ModelBudget
+    from atgen_ray.store.audit import AuditLog
 
     journal = open_journal(service.storage, service.database_url)
     tokens = Tokens(journal.database)
+    sessions = Sessions(journal.database)
+    auditor = Auditor(AuditLog(journal.database))
+    budget = ModelBudget(journal.database)
     control = RunManager(service, journal)
     directory = None
     if service.model is not None:
@@ -143,10 +153,10 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(people_routes(journal))
     app.include_router(config_routes(service, control))
     app.include_router(report_routes(control))
-    app.include_router(model_routes(service, directory, model, selector))
+    app.include_router(model_routes(service, directory, model, selector, budget))
     app.include_router(asset_routes())
-    app.include_router(session_routes(tokens))
-    app.include_router(people_pages(journal))
+    app.include_router(session_routes(tokens, sessions, auditor))
+    app.include_router(people_pages(journal, sessions, auditor))
     app.include_router(new_run_pages(journal))
     app.include_router(label_pages(journal))
     app.include_router(task_pages(journal))
@@ -154,7 +164,18 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(display_parts(journal))
     app.include_router(task_list_pages(journal, service.storage))
     app.include_router(run_pages(service, control, RunViews(service, journal), journal))
-    app.add_middleware(AuthMiddleware, tokens=tokens, limits=service.limits)
+    app.include_router(audit_routes(auditor))
+    app.include_router(audit_pages(auditor))
+    app.add_middleware(
+        AuthMiddleware,
+        tokens=tokens,
+        sessions=sessions,
+        auditor=auditor,
+        limits=service.limits,
+        proxies=tuple(service.proxies),
+    )
+    app.router.add_event_handler("shutdown", auditor.flush)
+    app.router.add_event_handler("shutdown", budget.flush)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestIds, metrics=metrics)
     app.state.runs = control
@@ -170,6 +191,7 @@ class Api:
     ) -> None:
         from atgen_ray.serving.middleware import start_access_log
 
+        use_private_files()
         self._service = service
         self._selector = selector
         self._model = model

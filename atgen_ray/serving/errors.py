@@ -44,13 +44,15 @@ logger = logging.getLogger(__name__)
 class ApiError(Exception):
     """Error that becomes a response with `status` and one line that says what was expected."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
+        """`retry_after`: seconds that a refused caller is told to wait, in place of the default."""
         super().__init__(message)
         self.status = status
         self.message = message
+        self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[Any, ...]:  # replicas send it to each other
-        return ApiError, (self.status, self.message)
+        return ApiError, (self.status, self.message, self.retry_after)
 
 
 def error_body(status: int, message: str) -> dict[str, Any]:
@@ -113,7 +115,9 @@ def answer_error(error: BaseException, retry_after: int) -> JSONResponse | None:
     if meaning is None:
         return None
     status, message = meaning
-    return error_response(status, message, retry_after if status in (429, 503) else None)
+    own = error.retry_after if isinstance(error, ApiError) else None
+    wait = own or (retry_after if status in (429, 503) else None)
+    return error_response(status, message, wait)
 
 
 def add_error_handlers(

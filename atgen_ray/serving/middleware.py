@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atgen_ray.config import LimitsConfig
 from atgen_ray.core.errors import StorageUnavailableError
+from atgen_ray.serving.auditing import Auditor, classify, describe, find_address
 from atgen_ray.serving.errors import ApiError, error_response
 from atgen_ray.serving.pages.assets import STATIC
 from atgen_ray.serving.pages.rendering import invite_to_sign_in, wants_page
@@ -35,6 +36,8 @@ from atgen_ray.serving.security.body_limits import (
 )
 from atgen_ray.serving.security.concurrency import ConcurrencyLimit
 from atgen_ray.serving.security.invites import PATH as INVITE
+from atgen_ray.serving.security.login import Sessions
+from atgen_ray.serving.security.rates import RequestRates
 from atgen_ray.serving.security.sessions import CSRF_HEADER, SIGN_IN, is_own_write, read_cookie
 from atgen_ray.serving.security.tokens import Caller, Tokens
 from atgen_ray.serving.uploads import UPLOADS
@@ -42,6 +45,7 @@ from atgen_ray.serving.uploads import UPLOADS
 PUBLIC = frozenset({"/healthz", "/readyz"})
 EVENTS = re.compile(r"/api/v1/runs/[^/]+/events")
 SIGN_IN_BYTES = 8_192  # a token and a path, or the key of an invitation and a name
+REFUSED = (401, 403)
 CLIENT_CLOSED = 499  # nginx's status for a caller that left before the answer began
 access_log = logging.getLogger("atgen_ray.access")
 
@@ -50,14 +54,27 @@ class AuthMiddleware:
     """Middleware that identifies the caller and sets `scope["state"]["caller"]` for every route
     that is not public.
 
-    Programs send their token in a header, browsers in a cookie. Sign-in, which has no token yet,
-    has slots of its own, and so have event streams, which stay open for hours.
+    Programs send their token in a header, browsers the secret of a session in a cookie. Sign-in,
+    which has no token yet, has slots of its own, and so have event streams, which stay open for
+    hours. What changes something is entered in the audit log, and so is what was refused.
     """
 
-    def __init__(self, app: ASGIApp, tokens: Tokens, limits: LimitsConfig) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: Tokens,
+        sessions: Sessions,
+        auditor: Auditor,
+        limits: LimitsConfig,
+        proxies: tuple[str, ...] = (),
+    ) -> None:
         self._app = app
         self._tokens = tokens
+        self._sessions = sessions
+        self._auditor = auditor
         self._limits = limits
+        self._proxies = proxies
+        self._rates = RequestRates()
         self._unknown_bodies = BodyReader(limits.sign_ins)
         self._sign_ins = ConcurrencyLimit("sign-ins", limits.sign_ins)
         self._checks = ConcurrencyLimit("requests", limits.requests)
@@ -106,8 +123,11 @@ class AuthMiddleware:
             with self._checks.take():
                 refusal = await self._find_caller(scope)
             if refusal is not None:
+                if refusal.status_code in REFUSED:
+                    self._auditor.refuse(scope, self._address(scope), refusal.status_code)
                 await refusal(scope, receive, send)
                 return
+            self._rates.take(scope["state"]["caller"], self._limits.minute_requests)
             with self._take_slot(scope):
                 await self._pass_on(scope, receive, send)
 
@@ -117,8 +137,15 @@ class AuthMiddleware:
                 body = await read_body(scope, receive, SIGN_IN_BYTES)
         except TimeoutError:
             raise slow_body_error() from None
+        scope.setdefault("state", {})["address"] = self._address(scope)
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in (*REFUSED, 404):
+                self._auditor.refuse(scope, self._address(scope), message["status"])
+            await send(message)
+
         with self._sign_ins.take():
-            await self._app(scope, replay(body, receive), send)
+            await self._app(scope, replay(body, receive), watched)
 
     def _take_slot(self, scope: Scope) -> AbstractContextManager[None]:
         caller: Caller = scope["state"]["caller"]
@@ -131,7 +158,7 @@ class AuthMiddleware:
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._limits
         if scope["path"].startswith(UPLOADS):  # the route writes and counts it in parts
-            await self._app(
+            await self._enter(
                 scope, limit_time(receive, limits.body_seconds, limits.upload_seconds), send
             )
             return
@@ -140,11 +167,49 @@ class AuthMiddleware:
                 body = await read_body(scope, receive, limits.body_bytes)
         except TimeoutError:
             raise slow_body_error() from None
-        await self._app(scope, replay(body, receive), send)
+        await self._enter(scope, replay(body, receive), send)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request on to its route, and enter in the audit log what it did."""
+        caller: Caller = scope["state"]["caller"]
+        address = self._address(scope)
+        kind = classify(scope, caller)
+        begun = None
+        if kind == "entered":
+            begun = await to_thread.run_sync(self._auditor.begin, scope, caller, address)
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if begun is not None:  # whoever gets the answer finds it in the log
+                    await to_thread.run_sync(self._auditor.end, begun, scope, status)
+                elif kind == "exported":
+                    await to_thread.run_sync(
+                        self._auditor.enter, describe(scope, caller, address, str(status))
+                    )
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            if status in REFUSED and begun is None:
+                self._auditor.refuse(scope, address, status, caller)
+            elif kind == "counted":
+                self._auditor.count(scope, caller, address, status or CLIENT_CLOSED)
+            elif begun is not None and not status:  # nobody waits for the answer any more
+                loop = asyncio.get_running_loop()
+                loop.run_in_executor(None, self._auditor.end, begun, scope, CLIENT_CLOSED)
+
+    def _address(self, scope: Scope) -> str | None:
+        return find_address(scope, self._proxies)
 
     def _refuse(self, fault: ApiError) -> Response:
         refusal = error_response(
-            fault.status, fault.message, self._limits.retry_after if fault.status == 429 else None
+            fault.status,
+            fault.message,
+            fault.retry_after or (self._limits.retry_after if fault.status == 429 else None),
         )
         if fault.status == 408:
             # Otherwise the connection would stay open until the rest of the body comes.
@@ -155,17 +220,19 @@ class AuthMiddleware:
         """Identify the caller. Return None, or the response that refuses an unknown caller."""
         given = Headers(scope=scope).get("authorization")
         cookie = read_cookie(scope)
-        scheme, _, token = (
-            given.partition(" ") if given is not None else ("bearer", "", cookie or "")
-        )
-        known = scheme.lower() == "bearer" and token
-        caller = await to_thread.run_sync(self._tokens.identify, token) if known else None
+        caller = None
+        if given is not None:
+            scheme, _, token = given.partition(" ")
+            if scheme.lower() == "bearer" and token:
+                caller = await to_thread.run_sync(self._tokens.identify, token)
+        elif cookie:
+            caller = await to_thread.run_sync(self._sessions.identify, cookie)
         if caller is None:
             if given is None and wants_page(scope):
                 return invite_to_sign_in(scope)
             return error_response(401, "expected a valid token: Authorization: Bearer TOKEN")
         # A browser sends the cookie with requests of any site: a write must prove its origin.
-        if given is None and not is_own_write(scope, token):
+        if given is None and not is_own_write(scope, cookie or ""):
             return error_response(
                 403, f"a write with a cookie needs {CSRF_HEADER} from a page of this service"
             )

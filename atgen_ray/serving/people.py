@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from atgen_ray.core.errors import UserError, nearest
-from atgen_ray.serving.security.tokens import Tokens, check_name
+from atgen_ray.serving.security.tokens import Tokens, check_name, covers
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, invites, tokens
 
@@ -23,12 +23,12 @@ def list_people(journal: Journal) -> list[dict[str, Any]]:
         people.setdefault(token["label"] or token["id"], []).append(token)
     rows = []
     for name, held in sorted(people.items(), key=lambda item: item[0].casefold()):
-        valid = [token for token in held if not token["revoked"]]
+        valid = [token for token in held if token["active"]]
         runs = [token["runs"] for token in valid]
         rows.append(
             {
                 "name": name,
-                "role": "admin" if any(t["role"] == "admin" for t in valid) else "annotator",
+                "role": _name_role({token["role"] for token in valid}),
                 "groups": sorted({group for token in valid for group in token["groups"]}),
                 "runs": None if None in runs else sorted({run for some in runs for run in some}),
                 "active": bool(valid),
@@ -47,7 +47,8 @@ def revoke_person(journal: Journal, name: str) -> int:
         UserError: nobody has that name.
     """
     with journal.database.writing() as connection:
-        revoked = sa.update(tokens).where(_is(name)).values(revoked=True)
+        ended = {"revoked": True, "old_digest": None, "old_until": None}
+        revoked = sa.update(tokens).where(_is(name)).values(ended)
         if not connection.execute(revoked).rowcount:
             raise _unknown(journal, name)
         connection.execute(sa.update(invites).where(invites.c.person == name).values(revoked=True))
@@ -63,6 +64,52 @@ def revoke_person(journal: Journal, name: str) -> int:
     return released
 
 
+def name_tokens(journal: Journal, name: str) -> list[str]:
+    """Return the ids of the tokens of a person."""
+    with journal.database.reading() as connection:
+        return list(connection.execute(sa.select(tokens.c.id).where(_is(name))).scalars())
+
+
+def list_members(journal: Journal, run: str) -> list[dict[str, Any]]:
+    """Return one row a person who may see the run, by name: name, role and groups.
+
+    Raises:
+        UserError: no run has that name.
+    """
+    journal.run(run)
+    keys = ("name", "role", "groups")
+    return [
+        {key: row[key] for key in keys}
+        for row in list_people(journal)
+        if row["active"] and (row["runs"] is None or any(covers(name, run) for name in row["runs"]))
+    ]
+
+
+def set_member(journal: Journal, name: str, run: str, member: bool) -> None:
+    """Let a person see the run with all valid tokens, or no more.
+
+    Raises:
+        UserError: nobody or no run has that name, or a token of the person is for all runs, or for
+            all that begin with a name.
+    """
+    journal.run(run)
+    valid = _is(name) & tokens.c.revoked.is_(False)
+    with journal.database.writing() as connection:
+        found = connection.execute(sa.select(tokens.c.id, tokens.c.runs).where(valid)).all()
+        if not found:
+            raise _unknown(journal, name)
+        for row in found:
+            wide = row.runs is None or any(covers(each, run) for each in row.runs if each != run)
+            if wide and not member:
+                raise UserError(
+                    f"person {name[:80]!r} has token {row.id}, which is for all runs or for those "
+                    f"of a project; expected one that names its runs: revoke it and invite anew"
+                )
+            if not wide:
+                left = [each for each in row.runs if each != run] + [run] * member
+                connection.execute(sa.update(tokens).where(tokens.c.id == row.id).values(runs=left))
+
+
 def set_groups(journal: Journal, name: str, groups: Sequence[str]) -> None:
     """Make the person a member of `groups` and of no others.
 
@@ -74,6 +121,11 @@ def set_groups(journal: Journal, name: str, groups: Sequence[str]) -> None:
         changed = sa.update(tokens).where(_is(name)).values(member_of=wanted or None)
         if not connection.execute(changed).rowcount:
             raise _unknown(journal, name)
+
+
+def _name_role(roles: set[str]) -> str:
+    """Return the highest role among those of a person's tokens."""
+    return next((role for role in ("admin", "annotator", "program") if role in roles), "annotator")
 
 
 def _is(name: str) -> sa.ColumnElement[bool]:

@@ -30,6 +30,7 @@ from atgen_ray.config import (
 )
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.config.messages import find_mistakes
+from atgen_ray.config.run import read_source
 from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.core.request_ids import find_id
 from atgen_ray.core.strict_json import encode_json
@@ -66,7 +67,6 @@ OVER = ("finished", "stopped", "failed")
 POLL_SECONDS = 0.5
 ROOM_SECONDS = 10.0  # how long a plan waits for free resources of the cluster
 CLIENT_GONE = 499  # the status that proxies log for a caller that left
-CHECK_SECONDS = 5.0  # how often the token of a stream is looked at
 QUIET_SECONDS = 15.0  # after which a silent stream sends a comment
 
 
@@ -100,23 +100,26 @@ class RunManager:
         if self._resumption is not None:
             self._resumption.check()
 
-    def start(self, tree: dict[str, Any], author: str | None = None) -> str:
+    def start(self, tree: dict[str, Any], caller: Caller | None = None) -> str:
         """Start or resume the run that `tree` describes, in an actor that outlives its caller;
         return the run's name.
 
-        Settings that differ from those of an existing run go to the journal with `author`.
+        Settings that differ from those of an existing run go to the journal with the name of the
+        caller.
 
         Raises:
             UserError: a mistake in the configuration.
+            ApiError: 403, the token is for runs of other names.
             ApiError: 409, a run of that name has another configuration.
         """
         config = self._restrict(parse_config(self._add_storage(tree)))
+        _check_names(config, caller)
         start_ray()
         driven = self._journal.has_live_controller(config.name)
         if not driven:
             raise_problems(find_problems(config, cluster=True) + find_cluster_problems(config))
         try:
-            config = enter_run(config, self._journal, author)
+            config = enter_run(config, self._journal, caller.name if caller else None)
         except StorageUnavailableError:
             raise
         except UserError as error:
@@ -210,7 +213,7 @@ class RunManager:
             for row in summarize_runs(self._journal)
             if caller is None or caller.may_see(row["name"])
         ]
-        if caller is not None and caller.role != "admin":
+        if caller is not None and not caller.sees_money:
             rows = [row | {"dollars": None} for row in rows]
         return rows
 
@@ -220,7 +223,7 @@ class RunManager:
         """
         self._find(name)
         view = describe_run(self._journal, self._service.storage, name)
-        return hide_from_annotators(view) if caller and caller.role != "admin" else view
+        return hide_from_annotators(view) if caller and not caller.sees_money else view
 
     def stop(self, name: str) -> str:
         """Ask the run's controller to stop, or end a run that has none at once; return a sentence
@@ -301,14 +304,14 @@ class RunManager:
         self, name: str, after: int, caller: Caller | None
     ) -> AsyncGenerator[str, None]:
         sent = time.monotonic()
-        checked = time.monotonic()
         activity = None
-        bare = caller is not None and caller.role != "admin"
+        bare = caller is not None and not caller.sees_money
         while True:
-            if caller is not None and time.monotonic() - checked > CHECK_SECONDS:
-                checked = time.monotonic()
-                if not await run_in_threadpool(self._tokens.is_active, caller.id):
-                    return  # a stream outlives neither its token nor its person's place here
+            # A stream outlives neither its token, nor its session, nor its person's place here.
+            if caller is not None and not await run_in_threadpool(
+                self._tokens.is_active, caller, name
+            ):
+                return
             status, events = await run_in_threadpool(self._look, name, after)
             for event in events:
                 after = event.sequence
@@ -406,6 +409,19 @@ def hide_from_annotators(view: dict[str, Any]) -> dict[str, Any]:
         "dead_letters": [],
     }
     return view | hidden | {"metrics": metrics}
+
+
+def _check_names(config: RunConfig, caller: Caller | None) -> None:
+    """Check that the caller may see the run that `config` describes, and the one that it goes on
+    from; raises ApiError.
+    """
+    names = {"name": config.name, "fork_from": read_source(config)[0]}
+    for key, name in names.items():
+        if name and caller is not None and not caller.may_see(name):
+            allowed = ", ".join(caller.runs or ()) or "no run"
+            raise ApiError(
+                403, f"{key} is '{name}', but the token is for {allowed}; expected one of these"
+            )
 
 
 async def _await_plan(planned: Any, gone: Callable[[], Awaitable[bool]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 `atgen-ray serve` calls it and prints its messages.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +18,15 @@ from atgen_ray.core.strict_yaml import parse_yaml
 from atgen_ray.engines.serve_engine import APP
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.private_api import deploy_in_background
-from atgen_ray.ray_runtime.session import has_open_ports, ray_session
+from atgen_ray.ray_runtime.session import has_open_ports, is_private, ray_session
+from atgen_ray.runs.doctor.permissions import find_open_files
 from atgen_ray.runs.driver import stop_on_signal
 from atgen_ray.serving.drain import DRAIN_SECONDS, drain
 from atgen_ray.serving.security.invites import Invites
+from atgen_ray.serving.security.proxy_guard import CALLBACK
+from atgen_ray.serving.security.proxy_guard import IMPORT_PATH as IMPORT_PATH_OF_GUARD
 from atgen_ray.serving.security.tokens import Tokens, check_address
+from atgen_ray.store.changes import audited
 from atgen_ray.store.journal import open_journal
 
 IMPORT_PATH = "atgen_ray.serving.application:build_application"
@@ -67,13 +72,18 @@ def serve_until_interrupted(
     options = tree["http_options"]
     args = tree["applications"][0]["args"]
     service = parse_service(args)
-    with open_tokens(service.storage, service.database_url) as tokens:
+    with (
+        open_tokens(service.storage, service.database_url) as tokens,
+        audited(tokens.database, "start service", target=f"{options['host']}:{options['port']}"),
+    ):
         check_address(options["host"], tokens)
         if not tokens.exists("admin"):
             report(
                 "no token yet: `atgen-ray token create --role admin` makes one; until then every "
                 "request gets 401"
             )
+    for finding in find_open_files(service.storage):
+        report(f"{finding.what}; `atgen-ray doctor --repair` takes their rights away")
     # In this order, since Ray sets signal handlers of its own when it starts.
     with _serve_session(tree), stop_on_signal(urgent=True) as stop:
         if has_open_ports():
@@ -145,6 +155,8 @@ def _serve_session(tree: dict[str, Any]) -> Iterator[None]:
     from ray.serve.config import ProxyLocation
     from ray.serve.schema import ServeDeploySchema
 
+    if is_private():
+        os.environ.setdefault(CALLBACK, IMPORT_PATH_OF_GUARD)
     with ray_session("serve", log_to_driver=True):
         schema = ServeDeploySchema.model_validate(tree)
         location = ProxyLocation(tree.get("proxy_location", ProxyLocation.EveryNode))

@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from atgen_ray.core.errors import StorageFullError, StorageUnavailableError, UserError
+from atgen_ray.core.private_files import private_files
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store import migrations
 
@@ -170,7 +171,12 @@ class Database:
             return
         file = Path(str(self._url.database))
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            with private_files():
+                # SQLite gives its other files the mode of this one.
+                file.parent.mkdir(parents=True, exist_ok=True)
+                for path in (file, Path(f"{file}.lock")):
+                    if not path.exists():
+                        path.touch()
             # The change to WAL mode fails instead of waiting for other processes, so that they must
             # open the file one after the other.
             with FileLock(f"{file}.lock", timeout=BUSY_SECONDS), self._explained():

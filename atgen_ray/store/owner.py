@@ -1,5 +1,6 @@
 """Identity of the process that drives a run, and whether that process still lives."""
 
+import getpass
 import os
 import socket
 from dataclasses import dataclass, field
@@ -53,3 +54,12 @@ class ProcessIdentity:
             return True
         except psutil.AccessDenied:
             return False
+
+
+def name_user() -> str:
+    """Return who gives the command, as USER@HOST."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id that has no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

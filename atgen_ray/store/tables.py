@@ -356,6 +356,34 @@ tokens = sa.Table(
     sa.Column("runs", sa.JSON),  # names of the runs that it may see; null: all
     sa.Column("member_of", sa.JSON),  # names of the groups of its person; null: none
     sa.Column("used", sa.Double),  # when it was last shown, to some minutes; null: never
+    sa.Column("scopes", sa.JSON),  # what it may do beside its role; null: nothing
+    # Of the secret before the last rotation, and until when it still lets its caller in.
+    sa.Column("old_digest", sa.String),
+    sa.Column("old_until", sa.Double),
+    sa.Column("minute_requests", sa.Integer),  # at most; null: any number
+    sa.Column("day_tokens", sa.BigInteger),  # of models, at most; null: any number
+)
+
+# Browsers that are signed in. A session ends with its token, and with the secret it was opened by.
+sessions = sa.Table(
+    "sessions",
+    TABLES,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False),  # of the cookie's secret
+    sa.Column("token", sa.ForeignKey("tokens.id"), nullable=False),
+    sa.Column("token_digest", sa.String, nullable=False),  # of the secret that was shown
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("expires", sa.Double, nullable=False),
+)
+sa.Index("sessions_by_token", sessions.c.token, sessions.c.created)
+
+# Tokens of models that an access token was answered with, by day (since 1970, UTC).
+token_usage = sa.Table(
+    "token_usage",
+    TABLES,
+    sa.Column("token", sa.ForeignKey("tokens.id"), primary_key=True),
+    sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("model_tokens", sa.BigInteger, nullable=False),
 )
 
 # Links with which people make tokens of their own.
@@ -374,6 +402,39 @@ invites = sa.Table(
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("author", sa.String, nullable=False),
     sa.Column("revoked", sa.Boolean, nullable=False),
+    sa.Column("token_days", sa.Double),  # life of a token that it makes; null: the default
+)
+
+# Who changed what: a chain of entries that triggers keep from being changed. It names runs, and
+# stays when a run is removed; hence no reference.
+audit = sa.Table(
+    "audit",
+    TABLES,
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),  # from 1, no gaps
+    sa.Column("time", sa.Double, nullable=False),
+    sa.Column("channel", sa.String, nullable=False),  # http, page, cli, api or service
+    sa.Column("action", sa.String, nullable=False),
+    sa.Column("of_run", sa.String),
+    sa.Column("target", sa.String),
+    sa.Column("result", sa.String, nullable=False),
+    sa.Column("detail", sa.JSON, nullable=False),  # counts and ids, no texts
+    # Token, person and address. The chain holds a salted hash of them, so that they can be removed.
+    sa.Column("who", sa.JSON(none_as_null=True)),  # null: removed
+    sa.Column("salt", sa.String),
+    sa.Column("who_digest", sa.String, nullable=False),
+    sa.Column("previous", sa.String, nullable=False),  # digest of the entry before
+    sa.Column("digest", sa.String, nullable=False),
+)
+sa.Index("audit_by_time", audit.c.time)
+sa.Index("audit_by_run", audit.c.of_run, audit.c.sequence)
+
+# The last entry of the chain: the row that writers lock.
+audit_head = sa.Table(
+    "audit_head",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),  # always 1
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.String, nullable=False),
 )
 
 # The task list.

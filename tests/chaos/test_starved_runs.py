@@ -2,6 +2,7 @@
 command resumes.
 """
 
+import os
 import subprocess
 import tempfile
 import time
@@ -62,7 +63,10 @@ def test_a_run_without_disk_or_database_ends_and_goes_on(
             assert compare(project, finished, database=url) == Verdict()
         assert PASSWORD not in said + line + done.stdout + done.stderr
         sessions = [
-            path for path in Path("/tmp/ray").glob("session_*") if path.stat().st_mtime > begun
+            path
+            for root in ("/tmp/ray", f"/tmp/atgen-{os.getuid()}/ray")
+            for path in Path(root).glob("session_*")
+            if path.stat().st_mtime > begun
         ]
         assert sessions
         for root in (disk.folder, project.folder, *sessions):

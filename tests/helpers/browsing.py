@@ -12,7 +12,7 @@ from typing import Any
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Playwright
 
-from helpers.services import Service
+from helpers.services import Service, sign_in
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 VIOLATIONS = (
@@ -49,7 +49,7 @@ class Visitor:
         if self.token is not None:
             cookie = {
                 "name": "atgen",
-                "value": self.token,
+                "value": sign_in(self.service.url, self.token),
                 "url": self.service.url,
                 "sameSite": "Strict",
             }

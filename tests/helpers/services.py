@@ -36,6 +36,15 @@ class Service:
         )
 
 
+def sign_in(url: str, token: str) -> str:
+    """The cookie of a new session of a browser."""
+    answer = httpx.post(
+        f"{url}/sign-in", data={"token": token}, headers={"Origin": url}, timeout=120
+    )
+    assert answer.status_code == 303, answer.text
+    return str(answer.cookies["atgen"])
+
+
 def continue_greedily(
     model: str, adapter: Path | None, prompt: str, tokens: int
 ) -> tuple[list[str], list[float]]:

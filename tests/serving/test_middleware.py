@@ -24,9 +24,12 @@ from helpers.services import bearer
 from atgen_ray.config import LimitsConfig, ServiceConfig
 from atgen_ray.serving import readiness as readiness_module
 from atgen_ray.serving.application import create_api
+from atgen_ray.serving.auditing import Auditor
 from atgen_ray.serving.middleware import AuthMiddleware, access_log
 from atgen_ray.serving.readiness import Readiness
+from atgen_ray.serving.security.login import Sessions
 from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.audit import AuditLog
 from atgen_ray.store.database import Database
 from atgen_ray.store.journal import Journal
 
@@ -280,7 +283,9 @@ def logged() -> Iterator[list[dict[str, Any]]]:
 def test_a_caller_that_hangs_up_is_no_error_of_the_service(
     tmp_path: Path, logged: list[dict[str, Any]]
 ) -> None:
-    tokens = Tokens(Database(f"sqlite:///{tmp_path}/atgen.db"))
+    database = Database(f"sqlite:///{tmp_path}/atgen.db")
+    tokens = Tokens(database)
+    auditor = Auditor(AuditLog(database))
     header = [(b"authorization", f"Bearer {tokens.create('admin')}".encode())]
     head = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -306,7 +311,9 @@ def test_a_caller_that_hangs_up_is_no_error_of_the_service(
 
         scope = {"type": "http", "method": "POST", "path": path, "headers": header, "state": {}}
         task = asyncio.create_task(
-            AuthMiddleware(app, tokens, LimitsConfig())(scope, receive, send)
+            AuthMiddleware(app, tokens, Sessions(database), auditor, LimitsConfig())(
+                scope, receive, send
+            )
         )
         waiting = asyncio.create_task(begun.wait())
         await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)

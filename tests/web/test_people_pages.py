@@ -84,6 +84,14 @@ def test_a_lead_invites_and_a_person_comes_in(
     expect(page.locator("tr", has_text="Bea <img")).to_contain_text("revoked")
     guest.goto("/")
     guest.wait_for_url("**/sign-in*")
+    page.get_by_role("link", name="Audit log").click()
+    row = page.locator("tr", has_text="people/revoke").first
+    expect(row).to_contain_text("200")
+    expect(page.locator("tr", has_text="accept invitation")).to_contain_text("Bea <img")
+    assert find_barriers(page) == []
+    page.get_by_label("Action has").fill("sign in")
+    page.keyboard.press("Enter")
+    expect(page.locator("tr", has_text="people/revoke")).to_have_count(0)
 
 
 def test_who_did_what_is_seen_and_paid(

@@ -6,13 +6,14 @@ from collections.abc import Callable
 import httpx
 import pytest
 from helpers.browsing import Visitor, find_barriers, keep_screenshot
-from helpers.services import Service, bearer
+from helpers.services import Service, bearer, sign_in
 from playwright.sync_api import expect
 
 PAGES = [
     "/",
     "/new",
     "/people",
+    "/audit",
     "/annotate/sort/labels",
     "/runs/sort",
     "/compare?run=sort&run=sort",
@@ -23,13 +24,14 @@ PAGES = [
 HTML = {"Accept": "text/html"}
 
 
-def cookie(token: str) -> dict[str, str]:
-    return {"Cookie": f"atgen={token}"}
+def cookie(service: Service, token: str) -> dict[str, str]:
+    """The header of a new session."""
+    return {"Cookie": f"atgen={sign_in(service.url, token)}"}
 
 
-def find_csrf(service: Service, token: str) -> str:
+def find_csrf(service: Service, signed: dict[str, str]) -> str:
     found = re.search(
-        'name="csrf" content="([0-9a-f]{64})"', httpx.get(service.url, headers=cookie(token)).text
+        'name="csrf" content="([0-9a-f]{64})"', httpx.get(service.url, headers=signed).text
     )
     assert found
     return found[1]
@@ -103,6 +105,7 @@ def test_strangers_are_sent_to_sign_in_and_programs_told_401(service: Service) -
             httpx.get(service.url + path, headers=HTML | bearer("nonsense")).status_code == 401
         ), path
     assert httpx.get(service.url + "/api/v1/runs", headers=HTML).status_code == 401
+    signed = cookie(service, service.annotator)
     for path in (
         "/new",
         "/people",
@@ -112,7 +115,7 @@ def test_strangers_are_sent_to_sign_in_and_programs_told_401(service: Service) -
         "/runs/sort/parts/generations",
         "/runs/sort/parts/selection",
     ):
-        answer = httpx.get(service.url + path, headers=HTML | cookie(service.annotator))
+        answer = httpx.get(service.url + path, headers=HTML | signed)
         assert answer.status_code == 403, path
         assert "This did not work" in answer.text, path
 
@@ -154,8 +157,9 @@ def test_behind_tls_the_cookie_is_secure_and_the_host_s_own(service: Service) ->
 
 def test_writes_with_a_cookie_must_come_from_our_own_pages(service: Service) -> None:
     stop, own = f"{service.url}/api/v1/runs/sort/stop", {"Origin": service.url}
-    token = {"X-CSRF-Token": find_csrf(service, service.admin)}
-    signed = cookie(service.admin)
+    signed = cookie(service, service.admin)
+    token = {"X-CSRF-Token": find_csrf(service, signed)}
+    other = find_csrf(service, cookie(service, service.annotator))
     for headers in (
         signed,
         signed | own,
@@ -163,7 +167,7 @@ def test_writes_with_a_cookie_must_come_from_our_own_pages(service: Service) -> 
         signed | token | {"Origin": "https://evil.example"},
         signed | token | own | {"Sec-Fetch-Site": "cross-site"},
         signed | own | {"X-CSRF-Token": "0" * 64},
-        signed | own | {"X-CSRF-Token": find_csrf(service, service.annotator)},
+        signed | own | {"X-CSRF-Token": other},
     ):
         assert httpx.post(stop, headers=headers).status_code == 403, headers
     assert httpx.post(stop, headers=signed | token | own).status_code == 202
@@ -172,8 +176,9 @@ def test_writes_with_a_cookie_must_come_from_our_own_pages(service: Service) -> 
 
 
 def test_every_answer_forbids_what_is_not_ours(service: Service) -> None:
+    signed = cookie(service, service.admin)
     for path in (*PAGES, "/sign-in", "/nowhere", "/healthz", "/api/v1/runs"):
-        answer = httpx.get(service.url + path, headers=HTML | cookie(service.admin))
+        answer = httpx.get(service.url + path, headers=HTML | signed)
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'"), path
         assert "unsafe" not in policy

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from atgen_ray.core.errors import UserError
 from atgen_ray.runs.doctor.files import check_orphans, check_outputs, check_views, read_files
 from atgen_ray.runs.doctor.finding import Diagnosis, Finding
+from atgen_ray.runs.doctor.permissions import find_open_files
 from atgen_ray.runs.doctor.records import check_records, read_epoch
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder, open_storage
@@ -39,6 +40,7 @@ def examine(
         check_views(journal, files, diagnosis, deep)
     if run is None:
         diagnosis.add(*_find_strangers(storage, names))
+        diagnosis.add(*find_open_files(storage))
     return diagnosis
 
 

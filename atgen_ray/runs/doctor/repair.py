@@ -7,6 +7,7 @@ from uuid import uuid4
 from atgen_ray.config.loading import parse_config, renew_config
 from atgen_ray.runs.doctor.files import LABELED
 from atgen_ray.runs.doctor.finding import Finding
+from atgen_ray.runs.doctor.permissions import OPEN, close_files
 from atgen_ray.runs.state import RunState
 from atgen_ray.store.journal import Journal, Lease
 from atgen_ray.store.owner import ProcessIdentity
@@ -26,6 +27,8 @@ def repair(journal: Journal, storage: str, findings: Sequence[Finding]) -> list[
         UserError: the storage cannot be used.
     """
     done = []
+    if any(finding.kind == OPEN for finding in findings):
+        done.append(f"{close_files(storage)} files and folders closed to other accounts")
     for run in dict.fromkeys(finding.run for finding in findings if finding.run is not None):
         mine = [finding for finding in findings if finding.run == run]
         if not any(finding.repairable for finding in mine):

@@ -12,23 +12,27 @@ from fastapi.responses import Response
 from atgen_ray.annotation.human.lead.work import list_payments, list_work
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.names import NAME_PATTERN
+from atgen_ray.serving.auditing import Auditor
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.people import list_people
 from atgen_ray.serving.security.invites import PATH, Invite, InviteError, Invites
+from atgen_ray.serving.security.login import Sessions
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.serving.security.sessions import is_same_origin, set_cookie
-from atgen_ray.serving.security.tokens import to_iso
+from atgen_ray.serving.security.tokens import Tokens, to_iso
+from atgen_ray.store.audit import Entry, Who
 from atgen_ray.store.journal import Journal
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$")]
 LONGEST_KEY = 200
 
 
-def people_pages(journal: Journal) -> APIRouter:
+def people_pages(journal: Journal, sessions: Sessions, auditor: Auditor) -> APIRouter:
     """Return the routes of the pages."""
     router = APIRouter(include_in_schema=False)
     invites = Invites(journal.database)
+    tokens = Tokens(journal.database)
 
     @router.get("/people", dependencies=[allow("admin")])
     def people(request: Request) -> Response:
@@ -87,10 +91,15 @@ def people_pages(journal: Journal) -> APIRouter:
                 name=name,
                 mistake=str(error),
             )
+        caller = tokens.identify(token)
+        if caller is None:  # revoked in this very moment
+            raise ApiError(404, "the token that the link made was revoked")
+        who = Who(caller.id, caller.name, request.state.address)
+        auditor.enter(Entry("page", "accept invitation", who, target=invite.id))
         first = invite.runs[0] if invite.runs and len(invite.runs) == 1 else None
         there = f"/annotate/{first}" if first else "/"
         answer = render(request, "joined.html.j2", token=token, there=there)
-        set_cookie(request, answer, token)
+        set_cookie(request, answer, sessions.open(caller))
         return answer
 
     return router

@@ -93,8 +93,10 @@ class UploadBody(BaseModel):
 
 
 def config_routes(service: ServiceConfig, control: RunManager) -> APIRouter:
-    """Return the routes of configurations and uploads, for admins."""
-    router = APIRouter(tags=["configs"], dependencies=[allow("admin")])
+    """Return the routes of configurations and uploads, for admins and the scope
+    `runs`.
+    """
+    router = APIRouter(tags=["configs"], dependencies=[allow("admin", scope="runs")])
     previews = Previews(service)
 
     @router.post("/api/v1/configs/check")

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, Field, JsonValue
 
 from atgen_ray.core.names import NAME_PATTERN
+from atgen_ray.serving.auditing import note
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.openapi import describe_files, describe_text
 from atgen_ray.serving.routes.event_stream import EventStream
@@ -17,7 +18,7 @@ from atgen_ray.serving.security.roles import allow
 from atgen_ray.serving.security.tokens import Caller
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$", description="Name of the run")]
-Reader = Annotated[Caller, allow("admin", "annotator")]
+Reader = Annotated[Caller, allow("admin", "annotator", scope="runs")]
 After = Annotated[
     int, Query(ge=0, le=2**31, description="Only events with a higher sequence number")
 ]
@@ -88,21 +89,24 @@ class StartedBody(BaseModel):
 
 
 def run_routes(control: RunManager) -> APIRouter:
-    """Return the routes of runs: admins may do everything, annotators may read of the runs that
-    were shared with them what is neither money nor a setting.
+    """Return the routes of runs: admins may do everything, the scope `runs` everything with its own
+    runs but remove them, and annotators may read of theirs what is neither money nor a setting.
     """
     router = APIRouter(prefix="/api/v1/runs", tags=["runs"])
     admin = [allow("admin")]
+    leader = [allow("admin", scope="runs")]
 
-    @router.post("", status_code=202, dependencies=admin)
+    @router.post("", status_code=202, dependencies=leader)
     def start_run(request: Request, config: dict[str, JsonValue]) -> StartedBody:
         """Start the run that a configuration describes (the keys of its YAML file). The same
         configuration again resumes the run.
         """
-        return StartedBody(
-            name=control.start(config, request.state.caller.name),
-            message="the run goes on without its caller",
-        )
+        name = config.get("name")
+        if isinstance(name, str):
+            note(request, run=name)
+        name = control.start(config, request.state.caller)
+        note(request, run=name)
+        return StartedBody(name=name, message="the run goes on without its caller")
 
     @router.get("")
     def list_runs(caller: Reader) -> list[RunBody]:
@@ -114,20 +118,20 @@ def run_routes(control: RunManager) -> APIRouter:
         """Show one run."""
         return RunViewBody(**control.show(name, caller))
 
-    @router.post("/{name}/stop", status_code=202, dependencies=admin)
+    @router.post("/{name}/stop", status_code=202, dependencies=leader)
     def stop_run(name: Name) -> StartedBody:
         """Ask the run to stop, or end it at once where its controller is gone; everything committed
         is saved.
         """
         return StartedBody(name=name, message=control.stop(name))
 
-    @router.post("/{name}/resume", status_code=202, dependencies=admin)
+    @router.post("/{name}/resume", status_code=202, dependencies=leader)
     def resume_run(name: Name) -> StartedBody:
         """Continue a run that was stopped, or whose cluster died."""
         control.resume(name)
         return StartedBody(name=name, message="the run goes on without its caller")
 
-    @router.post("/{name}/retry", status_code=202, dependencies=admin)
+    @router.post("/{name}/retry", status_code=202, dependencies=leader)
     def retry_run(
         name: Name, only: Literal["refused", "dead", "in-doubt"] | None = None
     ) -> StartedBody:
@@ -136,7 +140,7 @@ def run_routes(control: RunManager) -> APIRouter:
         """
         return StartedBody(name=name, message=control.retry(name, only))
 
-    @router.put("/{name}/title", dependencies=admin)
+    @router.put("/{name}/title", dependencies=leader)
     def rename_run(name: Name, body: TitleBody) -> StartedBody:
         """Give the run a title, which pages show in place of its name. The name stays: it is in the
         paths of files, adapters and addresses.
@@ -144,7 +148,7 @@ def run_routes(control: RunManager) -> APIRouter:
         control.rename(name, body.title)
         return StartedBody(name=name, message=f"the run is called {body.title or name}")
 
-    @router.put("/{name}/archived", dependencies=admin)
+    @router.put("/{name}/archived", dependencies=leader)
     def archive_run(name: Name, body: ArchivedBody) -> StartedBody:
         """Leave the run out of the list of runs, or show it there again; nothing else changes."""
         control.archive(name, body.archived)
@@ -191,7 +195,7 @@ def run_routes(control: RunManager) -> APIRouter:
 
     @router.get(
         "/{name}/export",
-        dependencies=admin,
+        dependencies=leader,
         response_class=Response,
         responses=describe_files(*MEDIA.values()),
     )

@@ -26,11 +26,15 @@ def is_large(service: ServiceConfig, body: SelectBody) -> bool:
 
 
 def select_routes(service: ServiceConfig, selector: Any) -> APIRouter:
-    """Return the routes, for admins. `selector` is the handle of the deployment `selector`."""
+    """Return the routes, for admins and the scope `select`. `selector` is the handle of the
+    deployment `selector`.
+    """
     router = APIRouter(prefix="/api/v1/select", tags=["select"])
     jobs = SelectionJobs(service)
 
-    @router.post("", dependencies=[allow("admin")], responses={202: {"model": SelectionBody}})
+    @router.post(
+        "", dependencies=[allow("admin", scope="select")], responses={202: {"model": SelectionBody}}
+    )
     async def select(body: SelectBody, response: Response) -> SelectionBody:
         """Select the examples worth labelling, best first; a large request becomes a job (202)."""
         if body.background or is_large(service, body):
@@ -38,7 +42,7 @@ def select_routes(service: ServiceConfig, selector: Any) -> APIRouter:
             return SelectionBody(status="running", job=await run_in_threadpool(jobs.start, body))
         return SelectionBody(status="finished", selected=await selector.select.remote(body))
 
-    @router.get("/{job}", dependencies=[allow("admin")])
+    @router.get("/{job}", dependencies=[allow("admin", scope="select")])
     def find_job(job: str) -> SelectionBody:
         """Show a background job, with its result once it is finished."""
         return SelectionBody(**jobs.find(job))

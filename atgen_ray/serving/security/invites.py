@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.serving.security.tokens import (
+    Grant,
     check_grant,
     check_name,
     enter_token,
@@ -27,6 +28,8 @@ from atgen_ray.store.tables import assignments, invites, runs, tokens
 PATH = "/invite"
 DAY = 86_400.0  # seconds
 LONGEST_DAYS = 365
+TOKEN_DAYS = 180.0  # life of a token that an invitation makes, unless it says otherwise
+LONGEST_TOKEN_DAYS = 3650
 MOST_USES = 1000
 RESERVED = ("imported", "human", "admin", "everybody")
 
@@ -44,13 +47,14 @@ class Invite:
     runs: tuple[str, ...] | None
     groups: tuple[str, ...]
     person: str | None
+    token_days: float = TOKEN_DAYS
 
 
 class Invites:
     """The invitations in a database. Safe to use from threads."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     def create(
         self,
@@ -61,6 +65,7 @@ class Invites:
         days: float = 7.0,
         uses: int = 1,
         person: str | None = None,
+        token_days: float = TOKEN_DAYS,
     ) -> str:
         """Create an invitation and return the path of its link, which cannot be shown again.
 
@@ -69,6 +74,7 @@ class Invites:
             runs_: names of the runs that are shared; None: all.
             days: until the link ends; tokens that were made by it stay.
             person: for whom the link is, who may be there already; it lets in nobody else.
+            token_days: life of each token that the link makes.
 
         Raises:
             UserError: as `check_grant`, a run is unknown, or a number is out of its range.
@@ -78,11 +84,16 @@ class Invites:
             raise UserError(f"--expires is {days:g} days, expected more than 0, at most 365")
         if not 1 <= uses <= MOST_USES:
             raise UserError(f"--uses is {uses}, expected 1 to {MOST_USES}")
+        if not 0 < token_days <= LONGEST_TOKEN_DAYS:
+            raise UserError(
+                f"--token-expires is {token_days:g} days, expected more than 0, at most "
+                f"{LONGEST_TOKEN_DAYS}"
+            )
         secret = secrets.token_urlsafe(24)
         id_ = secrets.token_hex(4)
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             check_runs(connection, runs_)
-            now = self._database.clock(connection)
+            now = self.database.clock(connection)
             entry = {
                 "id": id_,
                 "digest": hash_secret(secret),
@@ -96,13 +107,14 @@ class Invites:
                 "created": now,
                 "author": author,
                 "revoked": False,
+                "token_days": token_days,
             }
             connection.execute(sa.insert(invites).values(entry))
         return f"{PATH}?key={id_}_{secret}"
 
     def find(self, key: str) -> Invite:
         """Return the invitation of a link, which is not used by this; raises InviteError."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return self._find(connection, key)
 
     def accept(self, key: str, name: str) -> str:
@@ -112,7 +124,7 @@ class Invites:
             InviteError: the link is not valid any more.
             UserError: the name is none, or belongs to somebody.
         """
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             if connection.dialect.name == "postgresql":
                 # Of two people who ask for one name at the same time one must see the other.
                 connection.execute(sa.text("LOCK TABLE tokens IN SHARE ROW EXCLUSIVE MODE"))
@@ -128,16 +140,18 @@ class Invites:
             )
             if not connection.execute(used.values(uses=invites.c.uses + 1)).rowcount:
                 raise _invalid()
-            now = self._database.clock(connection)
-            return enter_token(connection, now, found.role, label, None, found.runs, found.groups)
+            now = self.database.clock(connection)
+            end = now + found.token_days * DAY
+            grant = Grant(found.role, label, end, found.runs, found.groups)
+            return enter_token(connection, now, grant)
 
     def list(self) -> list[dict[str, Any]]:
         """Return one row an invitation, the newest first: id, role, runs, groups, person, uses,
         max_uses, expires, created, author, and whether it is `open` still.
         """
         query = sa.select(invites).order_by(invites.c.created.desc(), invites.c.id)
-        with self._database.reading() as connection:
-            now = self._database.clock(connection)
+        with self.database.reading() as connection:
+            now = self.database.clock(connection)
             rows = connection.execute(query).all()
         return [
             {
@@ -151,6 +165,7 @@ class Invites:
                 "expires": to_iso(row.expires),
                 "created": to_iso(row.created),
                 "author": row.author,
+                "token_days": row.token_days or TOKEN_DAYS,
                 "open": not row.revoked and row.expires > now and row.uses < row.max_uses,
             }
             for row in rows
@@ -162,7 +177,7 @@ class Invites:
         Raises:
             UserError: no invitation has that id.
         """
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             ended = sa.update(invites).where(invites.c.id == id_).values(revoked=True)
             done = connection.execute(ended)
         if not done.rowcount:
@@ -181,17 +196,23 @@ class Invites:
         same = hmac.compare_digest(hash_secret(secret), row.digest if row else hash_secret(""))
         if not row or not same or row.revoked or row.uses >= row.max_uses:
             raise _invalid()
-        if row.expires <= self._database.clock(connection):
+        if row.expires <= self.database.clock(connection):
             raise _invalid()
         shared = None if row.runs is None else tuple(row.runs)
-        return Invite(row.id, row.role, shared, tuple(row.member_of or ()), row.person)
+        days = row.token_days or TOKEN_DAYS  # an invitation of before says nothing
+        return Invite(row.id, row.role, shared, tuple(row.member_of or ()), row.person, days)
+
+
+def read_id(link: str) -> str:
+    """Return the public id of the invitation in a link."""
+    return link.partition("key=")[2].partition("_")[0]
 
 
 def check_runs(connection: sa.Connection, names: Sequence[str] | None) -> None:
     """Check that there are runs of these names; raises UserError."""
     known = set(connection.execute(sa.select(runs.c.name)).scalars())
     for name in names or ():
-        if name not in known:
+        if name not in known and not name.endswith("*"):
             raise UserError(f"run '{name[:80]}' is unknown{nearest(name, sorted(known))}")
 
 

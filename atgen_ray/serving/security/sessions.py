@@ -1,5 +1,5 @@
-"""Browser sessions: a cookie that holds the token, so that any replica can check it, and protection
-against cross-site writes.
+"""Cookies of browsers, which hold the secret of a session (see `login`) that any replica can check,
+and protection against cross-site writes.
 """
 
 import hmac
@@ -23,17 +23,17 @@ def is_secure(connection: HTTPConnection) -> bool:
 
 
 def read_cookie(scope: Scope) -> str | None:
-    """Return the token in the request's cookie, or None."""
+    """Return the secret of the session in the request's cookie, or None."""
     connection = HTTPConnection(scope)
     return connection.cookies.get(_cookie_name(connection))
 
 
-def set_cookie(connection: HTTPConnection, response: Response, token: str) -> None:
-    """Sign the browser in; an empty token signs it out."""
+def set_cookie(connection: HTTPConnection, response: Response, secret: str) -> None:
+    """Sign the browser in with the secret of a session; an empty one signs it out."""
     response.set_cookie(
         _cookie_name(connection),
-        token,
-        max_age=LIFETIME if token else 0,
+        secret,
+        max_age=LIFETIME if secret else 0,
         path="/",
         secure=is_secure(connection),
         httponly=True,
@@ -41,20 +41,20 @@ def set_cookie(connection: HTTPConnection, response: Response, token: str) -> No
     )
 
 
-def csrf_token(token: str) -> str:
+def csrf_token(secret: str) -> str:
     """Return the value that a page sends in CSRF_HEADER with every write; other sites cannot know
     it.
     """
-    return hmac.new(token.encode("utf-8", "surrogatepass"), b"atgen-ray csrf", sha256).hexdigest()
+    return hmac.new(secret.encode("utf-8", "surrogatepass"), b"atgen-ray csrf", sha256).hexdigest()
 
 
-def is_own_write(scope: Scope, token: str) -> bool:
+def is_own_write(scope: Scope, secret: str) -> bool:
     """Return whether a request with a cookie is no write, or comes from a page of this service."""
     if scope["method"] in SAFE_METHODS:
         return True
     sent = Headers(scope=scope).get(CSRF_HEADER, "")
     return is_same_origin(scope) and hmac.compare_digest(
-        sent.encode("latin-1"), csrf_token(token).encode()
+        sent.encode("latin-1"), csrf_token(secret).encode()
     )
 
 

@@ -15,13 +15,18 @@ import sqlalchemy as sa
 from atgen_ray.core.errors import StorageUnavailableError, UserError, nearest
 from atgen_ray.core.hashing import digest
 from atgen_ray.store.database import Database
-from atgen_ray.store.tables import tokens
+from atgen_ray.store.tables import sessions, tokens
 
 Role = Literal["admin", "annotator"]
 ROLES: tuple[Role, ...] = get_args(Role)
+StoredRole = Literal["admin", "annotator", "program"]  # program: its scopes and no more
+Scope = Literal["select", "infer", "runs", "annotate", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "atgen"
 LONGEST_NAME = 60  # characters of a person's or a group's name
 USED_SECONDS = 300.0  # how exactly the last use of a token is known
+GRACE_SECONDS = 86_400.0  # how long the secret before a rotation still works
+LONGEST_GRACE = 30 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -30,94 +35,134 @@ class Caller:
 
     Tokens with the same label belong to one person. A token without a label is a person of its own,
     named by its id. `runs` are those that the caller may see (None: all), `groups` those that the
-    person belongs to.
+    person belongs to, `scopes` what the token may do beside what its role may. `credential` is what
+    let the caller in, for `Tokens.is_active`.
     """
 
     id: str
-    role: Role
+    role: StoredRole
     name: str
     runs: tuple[str, ...] | None = None
     groups: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    minute_requests: int | None = None
+    day_tokens: int | None = None
+    credential: str = ""
+    session: str | None = None
 
     def may_see(self, run: str) -> bool:
         """Return whether the run was shared with the caller, whether or not it exists."""
-        return self.runs is None or run in self.runs
+        return self.runs is None or any(covers(name, run) for name in self.runs)
+
+    def may_use(self, scope: str) -> bool:
+        """Return whether the caller may do what `scope` names."""
+        return self.role == "admin" or scope in self.scopes
+
+    @property
+    def sees_money(self) -> bool:
+        """Return whether settings, dollars and messages of runs are for the caller."""
+        return self.may_use("runs")
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a token is to allow: see `Tokens.create`."""
+
+    role: str
+    label: str = ""
+    expires: float | None = None
+    runs: Sequence[str] | None = None
+    groups: Sequence[str] = ()
+    scopes: Sequence[str] = ()
+    minute_requests: int | None = None
+    day_tokens: int | None = None
 
 
 class Tokens:
     """The tokens in a database. Safe to use from threads."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     def create(
         self,
-        role: str,
+        role: str = "",
         label: str = "",
         expires: float | None = None,
         runs: Sequence[str] | None = None,
         groups: Sequence[str] = (),
+        scopes: Sequence[str] = (),
+        minute_requests: int | None = None,
+        day_tokens: int | None = None,
     ) -> str:
         """Create a token and return it as `atgen_<id>_<secret>`. It cannot be shown again, since
         only its hash is stored.
 
         Args:
+            role: admin or annotator; "" leaves it to `scopes`, of which `admin` and `annotate` are
+                these roles.
             expires: seconds from now until it ends; None: it never does.
-            runs: names of the runs that it may see; None: all.
+            runs: names of the runs that it may see, `news-*` for those that begin so; None: all.
+            scopes: what it may do beside that, of SCOPES.
+            minute_requests: requests a minute that it may send.
+            day_tokens: tokens of models that it may use a day.
 
         Raises:
-            UserError: the role is unknown, an admin is restricted to runs, or the name of a group
-                is none.
+            UserError: the role or a scope is unknown, an admin is restricted to runs, the name of a
+                group is none, or a limit is not positive.
         """
-        check_grant(role, runs, groups)
-        with self._database.writing() as connection:
-            now = self._database.clock(connection)
+        settled, scopes = settle_scopes(role, scopes)
+        check_grant(settled if settled in ROLES else role or "annotator", runs, groups)
+        check_limit(minute_requests, "--per-minute")
+        check_limit(day_tokens, "--tokens-per-day")
+        with self.database.writing() as connection:
+            now = self.database.clock(connection)
             end = None if expires is None else now + expires
-            return enter_token(connection, now, role, label, end, runs, groups)
+            grant = Grant(settled, label, end, runs, groups, scopes, minute_requests, day_tokens)
+            return enter_token(connection, now, grant)
 
     def identify(self, token: str) -> Caller | None:
-        """Return the caller with this token; None for one that is unknown, revoked, expired or
-        malformed.
+        """Return the caller with this token; None for one that is unknown, revoked, expired,
+        rotated out or malformed.
         """
         prefix, _, rest = token.partition("_")
         id_, _, secret = rest.partition("_")
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             row = connection.execute(sa.select(tokens).where(tokens.c.id == id_)).one_or_none()
-            now = self._database.clock(connection) if row else 0.0
-        # Always one comparison in constant time, so that timing does not reveal which part of a
-        # token was right.
-        same = hmac.compare_digest(hash_secret(secret), row.digest if row else hash_secret(""))
-        if not (row and same and prefix == PREFIX and not row.revoked):
+            now = self.database.clock(connection) if row else 0.0
+        shown = hash_secret(secret)
+        # Always the same comparisons in constant time, so that timing does not reveal which part of
+        # a token was right.
+        nobody = hash_secret("")
+        same = hmac.compare_digest(shown, row.digest if row else nobody)
+        old = hmac.compare_digest(shown, (row.old_digest if row else None) or nobody)
+        if not row or not (same or old) or prefix != PREFIX or not is_valid(row, shown, now):
             return None
-        if row.expires is not None and row.expires <= now:
-            return None
-        if row.used is None or now - row.used > USED_SECONDS:
-            self._note_use(row.id, now)
-        return Caller(
-            id=row.id,
-            role=row.role,
-            name=row.label or row.id,
-            runs=None if row.runs is None else tuple(row.runs),
-            groups=tuple(row.member_of or ()),
-        )
+        note_use(self.database, row, now)
+        return make_caller(row, shown)
 
-    def is_active(self, id_: str) -> bool:
-        """Return whether the token with this id is neither revoked nor expired."""
-        with self._database.reading() as connection:
-            row = connection.execute(sa.select(tokens).where(tokens.c.id == id_)).one_or_none()
-            if row is None or row.revoked:
+    def is_active(self, caller: Caller, run: str | None = None) -> bool:
+        """Return whether what let the caller in still does: the token, its secret and, in a
+        browser, the session; and whether `run`, if given, is still shared with it.
+        """
+        query = sa.select(tokens).where(tokens.c.id == caller.id)
+        with self.database.reading() as connection:
+            row = connection.execute(query).one_or_none()
+            now = self.database.clock(connection)
+            if row is None or not is_valid(row, caller.credential, now):
                 return False
-            return row.expires is None or row.expires > self._database.clock(connection)
-
-    def _note_use(self, id_: str, now: float) -> None:
-        with suppress(StorageUnavailableError), self._database.writing() as connection:
-            connection.execute(sa.update(tokens).where(tokens.c.id == id_).values(used=now))
+            if run is not None and not make_caller(row, "").may_see(run):
+                return False
+            if caller.session is None:
+                return True
+            open_ = (sessions.c.id == caller.session) & (sessions.c.expires > now)
+            return connection.execute(sa.select(sessions.c.id).where(open_)).first() is not None
 
     def exists(self, role: Role) -> bool:
         """Return whether a valid token with `role` exists."""
         wanted = (tokens.c.role == role) & tokens.c.revoked.is_(False)
-        with self._database.reading() as connection:
-            now = self._database.clock(connection)
+        with self.database.reading() as connection:
+            now = self.database.clock(connection)
             wanted &= tokens.c.expires.is_(None) | (tokens.c.expires > now)
             return (
                 connection.execute(sa.select(tokens.c.id).where(wanted).limit(1)).first()
@@ -125,10 +170,13 @@ class Tokens:
             )
 
     def list(self) -> list[dict[str, Any]]:
-        """Return one row a token, the oldest first: id, role, label, revoked, created, expires,
-        runs, groups and used. Times are in UTC, ISO 8601, or None.
+        """Return one row a token, the oldest first: id, role, label, revoked, whether it is
+        `active`, created, expires, runs, groups, used, scopes, minute_requests, day_tokens, and
+        until when the secret before the last rotation works (`old_until`). Times are in UTC, ISO
+        8601, or None.
         """
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
+            now = self.database.clock(connection)
             rows = connection.execute(
                 sa.select(tokens).order_by(tokens.c.created, tokens.c.id)
             ).all()
@@ -138,29 +186,126 @@ class Tokens:
                 "role": row.role,
                 "label": row.label,
                 "revoked": row.revoked,
+                "active": not row.revoked and (row.expires is None or row.expires > now),
                 "created": to_iso(row.created),
                 "expires": to_iso(row.expires),
                 "runs": row.runs,
                 "groups": list(row.member_of or ()),
                 "used": to_iso(row.used),
+                "scopes": list(row.scopes or ()),
+                "minute_requests": row.minute_requests,
+                "day_tokens": row.day_tokens,
+                "old_until": to_iso(row.old_until),
             }
             for row in rows
         ]
 
-    def revoke(self, id_: str) -> None:
-        """Make a token invalid from now on.
+    def revoke(self, id_: str) -> str:
+        """Make a token invalid from now on, with its sessions and streams; return its id.
+
+        Args:
+            id_: the token's id, or its label if no other valid token has that.
 
         Raises:
             UserError: no token has that id.
         """
-        with self._database.writing() as connection:
-            done = connection.execute(
-                sa.update(tokens).where(tokens.c.id == id_).values(revoked=True)
+        found = self.find(id_)
+        with self.database.writing() as connection:
+            ended = sa.update(tokens).where(tokens.c.id == found)
+            connection.execute(ended.values(revoked=True, old_digest=None, old_until=None))
+            connection.execute(sa.delete(sessions).where(sessions.c.token == found))
+        return found
+
+    def rotate(self, id_: str, grace: float = GRACE_SECONDS) -> str:
+        """Give a token a new secret and return the whole token; it keeps its id, role and limits.
+
+        Args:
+            id_: the token's id, or its label if no other valid token has that.
+            grace: seconds that the secret of today still works; one before it ends at once.
+
+        Raises:
+            UserError: no token has that id, it is revoked or expired, or the grace is out of its
+                range.
+        """
+        if not 0 <= grace <= LONGEST_GRACE:
+            raise UserError(f"--grace is {grace:g} seconds, expected 0 to {LONGEST_GRACE:g}")
+        found = self.find(id_)
+        secret = secrets.token_urlsafe(32)
+        with self.database.writing() as connection:
+            now = self.database.clock(connection)
+            valid = (tokens.c.id == found) & tokens.c.revoked.is_(False)
+            valid &= tokens.c.expires.is_(None) | (tokens.c.expires > now)
+            turned = (
+                sa.update(tokens)
+                .where(valid)
+                .values(
+                    old_digest=tokens.c.digest, old_until=now + grace, digest=hash_secret(secret)
+                )
             )
-        if not done.rowcount:
+            if not connection.execute(turned).rowcount:
+                raise UserError(
+                    f"token {id_[:80]!r} is revoked or has ended; `atgen-ray token create` makes a "
+                    f"new one"
+                )
+        return f"{PREFIX}_{found}_{secret}"
+
+    def find(self, name: str) -> str:
+        """Return the id of the token with this id, or with this label if one valid token has it.
+
+        Raises:
+            UserError: no token has it, or several have that label.
+        """
+        rows = self.list()
+        if any(row["id"] == name for row in rows):
+            return name
+        held = [row["id"] for row in rows if name and row["label"] == name and row["active"]]
+        if len(held) == 1:
+            return str(held[0])
+        if held:
             raise UserError(
-                f"token {id_[:80]!r} is unknown{nearest(id_, [row['id'] for row in self.list()])}"
+                f"token {name[:80]!r} is the label of {len(held)} tokens, expected one of their "
+                f"ids: {', '.join(held[:10])}"
             )
+        known = [row["id"] for row in rows] + [row["label"] for row in rows if row["label"]]
+        raise UserError(f"token {name[:80]!r} is unknown{nearest(name, known)}")
+
+
+def note_use(database: Database, row: Any, now: float) -> None:
+    """Enter when the token of `row` was last used, seldom: reads would become writes."""
+    if row.used is not None and now - row.used <= USED_SECONDS:
+        return
+    with suppress(StorageUnavailableError), database.writing() as connection:
+        connection.execute(sa.update(tokens).where(tokens.c.id == row.id).values(used=now))
+
+
+def is_valid(row: Any, digest_: str, now: float) -> bool:
+    """Return whether the row of a token lets in whoever showed the secret of this digest."""
+    if row.revoked or (row.expires is not None and row.expires <= now):
+        return False
+    return bool(
+        row.digest == digest_ or (row.old_digest == digest_ and (row.old_until or 0.0) > now)
+    )
+
+
+def make_caller(row: Any, credential: str, session: str | None = None) -> Caller:
+    """Return the caller of a row of a token."""
+    return Caller(
+        id=row.id,
+        role=row.role,
+        name=row.label or row.id,
+        runs=None if row.runs is None else tuple(row.runs),
+        groups=tuple(row.member_of or ()),
+        scopes=tuple(row.scopes or ()),
+        minute_requests=row.minute_requests,
+        day_tokens=row.day_tokens,
+        credential=credential,
+        session=session,
+    )
+
+
+def covers(name: str, run: str) -> bool:
+    """Return whether `name`, of a run or as `news-*` of a project's runs, stands for the run."""
+    return run.startswith(name[:-1]) if name.endswith("*") else run == name
 
 
 def check_address(host: str, known: Tokens) -> None:
@@ -192,32 +337,55 @@ def hash_secret(secret: str) -> str:
     return digest(secret.encode("utf-8", "surrogatepass"), size=32, algorithm="sha256")
 
 
-def enter_token(
-    connection: sa.Connection,
-    now: float,
-    role: str,
-    label: str,
-    expires: float | None,
-    runs: Sequence[str] | None,
-    groups: Sequence[str],
-) -> str:
-    """Enter a token within a transaction and return it; `expires` is a time of the database."""
+def enter_token(connection: sa.Connection, now: float, grant: Grant) -> str:
+    """Enter a token within a transaction and return it; `grant.expires` is a time of the
+    database.
+    """
     id_ = secrets.token_hex(4)
     secret = secrets.token_urlsafe(32)
     entry = {
         "id": id_,
-        "role": role,
-        "label": label,
+        "role": grant.role,
+        "label": grant.label,
         "digest": hash_secret(secret),
         "revoked": False,
         "created": now,
-        "expires": expires,
-        "runs": None if runs is None else [*runs],
-        "member_of": [*groups] or None,
+        "expires": grant.expires,
+        "runs": None if grant.runs is None else [*grant.runs],
+        "member_of": [*grant.groups] or None,
         "used": None,
+        "scopes": [*grant.scopes] or None,
+        "minute_requests": grant.minute_requests,
+        "day_tokens": grant.day_tokens,
     }
     connection.execute(sa.insert(tokens).values(entry))
     return f"{PREFIX}_{id_}_{secret}"
+
+
+def settle_scopes(role: str, scopes: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Return the stored role, and the scopes beside it.
+
+    Raises:
+        UserError: a scope is unknown, or there is neither role nor scope.
+    """
+    for scope in scopes:
+        if scope not in SCOPES:
+            raise UserError(
+                f"--scope is {scope[:80]!r}, expected {', '.join(SCOPES)}{nearest(scope, SCOPES)}"
+            )
+    if not role and not scopes:
+        raise UserError("neither --role nor --scope is given, expected one of them")
+    if role == "admin" or "admin" in scopes:
+        return "admin", ()  # who may do everything needs no scope
+    implied = "annotator" if "annotate" in scopes else "program"
+    left = dict.fromkeys(scope for scope in scopes if scope != "annotate")
+    return role or implied, tuple(left)
+
+
+def check_limit(value: int | None, key: str) -> None:
+    """Check that a limit is a positive number or none; raises UserError."""
+    if value is not None and not 0 < value < 2**31:
+        raise UserError(f"{key} is {value}, expected a number from 1 to {2**31 - 1}")
 
 
 def check_grant(role: str, runs: Sequence[str] | None, groups: Sequence[str]) -> None:
@@ -238,6 +406,9 @@ def check_grant(role: str, runs: Sequence[str] | None, groups: Sequence[str]) ->
         )
     for group in groups:
         check_name(group, "--group")
+    for run in runs or ():
+        if "*" in run[:-1]:
+            raise UserError(f"--run is {run[:80]!r}, expected a name, or its beginning and one *")
 
 
 def check_name(name: str, key: str) -> str:

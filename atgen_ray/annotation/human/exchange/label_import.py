@@ -21,6 +21,7 @@ from atgen_ray.annotation.human.task_store import (
     open_task_store,
 )
 from atgen_ray.models.user_template import fill_template
+from atgen_ray.store.changes import audited
 from atgen_ray.store.existing import open_runs
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
@@ -295,7 +296,12 @@ def import_file(
     found = read_label_rows(read_rows(file, called), called, format, mapping)
     with open_runs(storage, database_url) as journal:
         journal.run(name)
-        done = bring_labels(journal, storage, name, list_labels(found), rehearse)
+        if rehearse:
+            done = bring_labels(journal, storage, name, list_labels(found), rehearse)
+        else:
+            with audited(journal.database, "import labels", run=name) as said:
+                done = bring_labels(journal, storage, name, list_labels(found), rehearse)
+                said["imported"] = done["imported"]
     return done | {"format": found.format, "passed": sum(row.passed for row in found.rows)}
 
 
