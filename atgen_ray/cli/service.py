@@ -123,9 +123,9 @@ def create_invite(
     storage: Storage = STORAGE,
 ) -> None:
     """Make a link and print it. Whoever opens it gives a name and is let in."""
-    from atgen_ray.runs.driver import name_user
     from atgen_ray.serving.security.invites import DAY
     from atgen_ray.serving.server import open_invites
+    from atgen_ray.store.owner import name_user
 
     days = read_duration(expires) / DAY
     with open_invites(storage) as invites:

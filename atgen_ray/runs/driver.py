@@ -4,11 +4,8 @@ This is `atgen-ray run` without its screen. A driver holds no state of the run: 
 started again at any time.
 """
 
-import getpass
 import json
-import os
 import signal
-import socket
 import threading
 import time
 import uuid
@@ -40,6 +37,7 @@ from atgen_ray.runs.takeover import settle_source
 from atgen_ray.store.housekeeping import set_served
 from atgen_ray.store.journal import Event, Journal, explain_end, open_journal
 from atgen_ray.store.layout import round_folder
+from atgen_ray.store.owner import name_user
 from atgen_ray.store.run_folder import RunFolder
 
 POLL_SECONDS = 0.5
@@ -160,15 +158,6 @@ def enter_run(config: RunConfig, journal: Journal, author: str | None = None) ->
             config.name, tree, digest, {"changes": listed, "by": author or name_user()}
         )
     return config
-
-
-def name_user() -> str:
-    """Return who gives the command, as USER@HOST."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user id that has no name
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
 
 
 def start_controller(config: RunConfig, goal: Goal = "run", detached: bool = True) -> Any:

@@ -100,6 +100,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.pages.tasks import task_pages
     from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory
     from atgen_ray.serving.routes.config import config_routes
+    from atgen_ray.serving.routes.deletions import deletion_routes
     from atgen_ray.serving.routes.guidelines import guideline_routes
     from atgen_ray.serving.routes.health import health_routes
     from atgen_ray.serving.routes.labels import label_routes
@@ -137,6 +138,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(task_list_routes(journal, service.storage))
     app.include_router(label_routes(journal, service.storage))
     app.include_router(people_routes(journal))
+    app.include_router(deletion_routes(journal, service.storage))
     app.include_router(config_routes(service, control))
     app.include_router(report_routes(control))
     app.include_router(model_routes(service, directory, model, selector))

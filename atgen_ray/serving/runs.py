@@ -57,6 +57,7 @@ from atgen_ray.serving.scores import Scores
 from atgen_ray.serving.security.restrictions import check_hosts, check_location, restrict_config
 from atgen_ray.serving.security.tokens import Caller, Tokens
 from atgen_ray.serving.uploads import upload_folder
+from atgen_ray.store.exports import REPORT, note_export
 from atgen_ray.store.housekeeping import remove_run, set_archived, set_served, set_title
 from atgen_ray.store.journal import INTERRUPTED, Event, Journal
 
@@ -249,20 +250,22 @@ class RunManager:
         self.resume(name)
         return said
 
-    def export(self, name: str, format: str) -> bytes:
-        """Return the labelled set as a file; a folder is packed as zip."""
+    def export(self, name: str, format: str, by: str) -> bytes:
+        """Return the labelled set as a file for `by`; a folder is packed as zip."""
         self._find(name)
         with tempfile.TemporaryDirectory(prefix="atgen-export-") as folder:
             output = Path(folder, f"labels.{format}")
-            write_labels(self._journal, self._service.storage, name, format, output)
+            count = write_labels(self._journal, self._service.storage, name, format, output)
+            note_export(self._journal, name, "labels", format, count, by)
             if output.is_dir():
                 output = Path(shutil.make_archive(str(Path(folder, name)), "zip", output))
             return output.read_bytes()
 
-    def report(self, names: Sequence[str]) -> str:
-        """Return the report on one run, or on several compared."""
+    def report(self, names: Sequence[str], by: str) -> str:
+        """Return the report on one run, or on several compared, for `by`."""
         for name in names:
             self._find(name)
+            note_export(self._journal, name, REPORT, "html", 1, by)
         return render_page([view_run(name, self._journal, self._service.storage) for name in names])
 
     def events(

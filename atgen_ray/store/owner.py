@@ -1,5 +1,6 @@
 """Identity of the process that drives a run, and whether that process still lives."""
 
+import getpass
 import os
 import socket
 from dataclasses import dataclass, field
@@ -19,6 +20,15 @@ def _machine() -> str:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:  # not Linux
         return f"{getnode():x}"
+
+
+def name_user() -> str:
+    """Return who gives the command, as USER@HOST."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id that has no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 @dataclass(frozen=True)

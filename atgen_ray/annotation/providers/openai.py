@@ -27,6 +27,8 @@ from atgen_ray.annotation.providers.sdk import (
     count_cached,
     describe_counts,
     fill_gaps,
+    forget_each,
+    forget_files,
     measure_body,
     read_count,
     read_error,
@@ -191,6 +193,13 @@ class OpenAIChat(ChatWire):
     def cancel(self, remote: str) -> None:
         """Do nothing: the request is answered already."""
 
+    def forget(self, remote: str, rehearse: bool = False) -> Sequence[str]:
+        if not self.remembers:
+            return []
+        completions = self._client.chat.completions.with_raw_response
+        call = completions.retrieve if rehearse else completions.delete
+        return forget_each(self._sdk, {f"stored answer {remote}": lambda: call(remote)})
+
     def _submitted(self, custom_id: str, body: dict[str, Any]) -> SubmittedShard:
         return SubmittedShard(str(body.get("id")), (RawResponse(custom_id, body),))
 
@@ -305,6 +314,12 @@ class OpenAIBatch(ChatWire):
     def cancel(self, remote: str) -> None:
         with translated(self._sdk):
             self._client.batches.with_raw_response.cancel(remote)
+
+    def forget(self, remote: str, rehearse: bool = False) -> Sequence[str]:
+        batch = self._retrieve(remote)
+        names = ("input_file_id", "output_file_id", "error_file_id")
+        files = [str(batch[name]) for name in names if batch.get(name)]
+        return forget_files(self._sdk, self._client, files, rehearse)
 
     def _retrieve(self, remote: str) -> dict[str, Any]:
         with translated(self._sdk):
