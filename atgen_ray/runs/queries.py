@@ -21,7 +21,7 @@ from atgen_ray.annotation.llm.request_log import summarize_requests
 from atgen_ray.annotation.llm.retry import reopen_requests
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.locations import check_folder
-from atgen_ray.core.records import INHERITED, TOMBSTONE
+from atgen_ray.core.records import INHERITED
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
 from atgen_ray.store.exports import note_export
@@ -286,8 +286,8 @@ def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:
         return []
     picks = folder.read_table(rel).to_pylist()
     ids = [pick["id"] for pick in picks]
-    rows = folder.read_rows("pool.parquet", ids, ["id", "row", "text", "content"])
-    pool = {row["id"]: row for row in rows if row["content"] != TOMBSTONE}
+    rows = folder.read_rows("pool.parquet", ids, ["id", "row", "text"])
+    pool = {row["id"]: row for row in rows if row["text"]}  # none: it was deleted
     return [
         {
             "rank": pick["rank"],

@@ -67,6 +67,7 @@ def delete(
     plan = replace(certificate, id=TRIAL, dry_run=True, removed=[], remains=[])
     act(plan)
     certificate.add(*plan.remains)
+    certificate.runs = list(dict.fromkeys([*certificate.runs, *plan.runs]))
     _store(journal, certificate)
     try:
         act(certificate)

@@ -57,9 +57,12 @@ def delete_person(journal: Journal, storage: str, rename: Rename, out: Certifica
     rehearsal only fills the certificate.
     """
     redaction = Redaction(rename=rename)
-    out.runs = [record.name for record in journal.runs()]
-    # Only the runs that change must be free: others go on.
-    touched = [run for run in out.runs if _is_touched(journal, storage, run, redaction)]
+    every = [record.name for record in journal.runs()]
+    # Only the runs that change must be free: others go on. An attempt that was cut short knows of
+    # some whose rows are clean by now.
+    touched = [
+        run for run in every if run in out.runs or _is_touched(journal, storage, run, redaction)
+    ]
     check_free(journal, touched)
     for run in touched:
         redact_run(journal, storage, run, read_config(journal, run, storage), redaction, out)
@@ -74,8 +77,8 @@ def delete_person(journal: Journal, storage: str, rename: Rename, out: Certifica
                 )
             )
     if out.dry_run:
-        if out.runs:
-            rehearse(journal, out.runs[0], lambda it: _clean_service(it, rename, out))
+        if every:
+            rehearse(journal, every[0], lambda it: _clean_service(it, rename, out))
     else:
         with journal.database.writing() as connection:
             _clean_service(connection, rename, out)

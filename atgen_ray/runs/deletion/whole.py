@@ -100,7 +100,8 @@ def delete_upload(journal: Journal, storage: str, name: str, out: Certificate) -
                     f"atgen-ray delete run {record.name}, or example ID",
                 )
             )
-            out.runs.append(record.name)
+            if record.name not in out.runs:
+                out.runs.append(record.name)
     tell_copies(journal, out)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-import pyarrow.compute as pc
 import sqlalchemy as sa
 from pydantic import SecretStr
 
@@ -23,7 +22,6 @@ from atgen_ray.annotation.human.task_store import (
     open_task_store,
 )
 from atgen_ray.core.errors import UserError
-from atgen_ray.core.records import TOMBSTONE
 from atgen_ray.data.csv_layout import HEAD, tell_delimiter
 from atgen_ray.data.json_layout import parse_values, unwrap
 from atgen_ray.data.size_limits import LONGEST
@@ -352,8 +350,8 @@ def bring_labels(
         raise TaskConflictError(
             f"run '{name}' has not read its pool yet, expected `atgen-ray run` first"
         )
-    table = folder.read_table("pool.parquet", columns=["id", "text", "content"])
-    rows = table.filter(pc.not_equal(table["content"], TOMBSTONE)).to_pylist()
+    rows = folder.read_table("pool.parquet", columns=["id", "text"]).to_pylist()
+    rows = [row for row in rows if row["text"]]  # an example that was deleted has none
     config = journal.run(name).config
     template = (config.get("prompt") or {}).get("template") or "{{ input }}"
     column = (config.get("data") or {}).get("input") or "input"
