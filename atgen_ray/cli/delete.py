@@ -8,7 +8,7 @@ import typer
 from atgen_ray.api.deleting import delete
 from atgen_ray.api.runs import find_place
 from atgen_ray.cli.options import AsJson, Storage
-from atgen_ray.core.errors import printable
+from atgen_ray.core.errors import UserError, printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -85,6 +85,42 @@ def delete_run(
     providers have of it. Refused while a controller drives it.
     """
     _delete(as_json, "run", [name], dry_run=dry_run, storage=storage)
+
+
+Days = Annotated[float | None, typer.Option(min=0.0, metavar="DAYS", show_default="for ever")]
+
+
+@app.command("older")
+def delete_older(
+    raw_answers_days: Days = None,
+    receipts_days: Days = None,
+    uploads_days: Days = None,
+    runs_days: Days = None,
+    dry_run: DryRun = False,
+    storage: Storage = None,
+) -> None:
+    """Delete what is older than so many days, as `retention` of a service does by itself: raw
+    answers of models of complete rounds, receipts, uploads that no run names, runs that ended.
+    """
+    from atgen_ray.config.service import RetentionConfig
+    from atgen_ray.runs.retention import apply_retention
+    from atgen_ray.store.existing import open_runs
+
+    given = {
+        "raw_answers_days": raw_answers_days,
+        "receipts_days": receipts_days,
+        "uploads_days": uploads_days,
+        "runs_days": runs_days,
+    }
+    if all(days is None for days in given.values()):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UserError(f"nothing is to be deleted, expected one of {options}")
+    # The configuration of a service expects more than 0; a command may mean all.
+    retention = RetentionConfig.model_construct(**given)
+    place, url = find_place(storage)
+    with open_runs(place, url) as journal:
+        for line in apply_retention(journal, place, retention, dry_run):
+            typer.echo(printable(f"{'would delete' if dry_run else 'deleted'} {line}"))
 
 
 @app.command("list")

@@ -181,6 +181,8 @@ class Api:
         app = create_api(self._service, self._selector, self._model)
         if self._service.resume_runs:
             app.state.runs.keep_going()
+        if self._service.retention.is_set:
+            app.state.runs.keep_tidy()
         return app
 
 

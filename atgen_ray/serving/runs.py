@@ -51,6 +51,7 @@ from atgen_ray.runs.driver import (
 )
 from atgen_ray.runs.estimate import plan_within_ray
 from atgen_ray.runs.queries import ask_to_stop, describe_run, summarize_runs, write_labels
+from atgen_ray.runs.retention import watch_retention
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.resumption import Resumption
 from atgen_ray.serving.scores import Scores
@@ -86,6 +87,18 @@ class RunManager:
         resumption = Resumption(self._journal, self.resume, has_controller)
         threading.Thread(
             target=resumption.watch, args=(stop,), name="resumption", daemon=True
+        ).start()
+        return stop
+
+    def keep_tidy(self) -> threading.Event:
+        """Remove what is older than `retention` says, in a thread of this process; the event that
+        is returned ends it.
+        """
+        stop = threading.Event()
+        service = self._service
+        arguments = (self._journal, service.storage, service.retention, stop)
+        threading.Thread(
+            target=watch_retention, args=arguments, name="retention", daemon=True
         ).start()
         return stop
 

@@ -1,5 +1,6 @@
 """What was deleted is nowhere in the storage, the journal and the caches, and the runs still work."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.command_line import call
 from helpers.deletion_world import (
     CANARY,
     ID,
@@ -23,8 +25,10 @@ from helpers.deletion_world import (
 )
 from helpers.fakes.provider import FakeProvider, run_provider
 
+from atgen_ray.config.service import RetentionConfig
 from atgen_ray.core.errors import RunBusyError, UserError
 from atgen_ray.runs.deletion import Certificate, Target, delete
+from atgen_ray.runs.retention import apply_retention
 from atgen_ray.store.database import Database
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
@@ -269,3 +273,45 @@ def _count_down(point: int) -> None:
     Database.writing = dying(Database.writing)  # type: ignore[method-assign]
     for name in ("_rename", "_rename_in", "remove", "erase", "remove_all"):
         setattr(RunFolder, name, dying(getattr(RunFolder, name)))
+
+
+def test_what_is_too_old_goes_and_money_and_labels_stay(world: World, journal: Journal) -> None:
+    uploads = world.root / "storage/uploads"
+    uploads.mkdir()
+    (uploads / "rows-0a.jsonl").write_text(CANARY)
+    money, labels = read_money(journal), len(journal.annotations(MODEL_RUN))
+    old = RetentionConfig.model_construct(
+        raw_answers_days=0.0, receipts_days=0.0, uploads_days=0.0, runs_days=None
+    )
+    young = RetentionConfig(raw_answers_days=1, receipts_days=1, uploads_days=1, runs_days=1)
+    assert apply_retention(journal, world.storage, young) == [
+        "0 raw answers of models", "0 receipts"]  # fmt: skip
+    told = apply_retention(journal, world.storage, old, rehearse=True)
+    assert told == ["6 raw answers of models", "12 receipts", "upload rows-0a.jsonl"]
+    assert apply_retention(journal, world.storage, old) == told
+    assert (read_money(journal), len(journal.annotations(MODEL_RUN))) == (money, labels)
+    whole = RetentionConfig.model_construct(
+        raw_answers_days=None, receipts_days=None, uploads_days=None, runs_days=0.0
+    )
+    assert apply_retention(journal, world.storage, whole) == ["run paid", "run people"]
+    assert journal.runs() == []
+
+
+def test_the_command_line_tells_and_keeps_certificates(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call_delete(*arguments: str) -> Any:
+        return call("delete", *arguments, "--storage", world.storage)
+
+    told = call_delete("example", ID, "--dry-run")
+    assert told.status == 0, told.err
+    assert "a rehearsal: nothing was changed" in told.out
+    done = call_delete("example", ID, "--json")
+    certificate = json.loads(done.out)
+    assert certificate["finished"]
+    assert f"{certificate['id']} example" in call_delete("list").out
+    shown = call_delete("show", certificate["id"]).out
+    assert "pool.parquet: 1 rows (sha256 " in shown
+    assert call_delete("example", "nobody").status == 2
+    assert call_delete("older").status == 2
+    assert "deleted 5 raw answers" in call_delete("older", "--raw-answers-days", "0").out
