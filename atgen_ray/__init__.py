@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from atgen_ray.api.comparing import Comparison, compare, report
     from atgen_ray.api.configuration import load_config
+    from atgen_ray.api.deleting import delete
     from atgen_ray.api.evaluating import Evaluation, evaluate
     from atgen_ray.api.running import Plan, plan, run
     from atgen_ray.api.runs import Run, list_runs, open_run
@@ -36,6 +37,7 @@ _HOMES = {
     "RunFailedError": "core.errors",
     "UserError": "core.errors",
     "compare": "api.comparing",
+    "delete": "api.deleting",
     "evaluate": "api.evaluating",
     "list_runs": "api.runs",
     "load_config": "api.configuration",
@@ -58,6 +60,7 @@ __all__ = [
     "UserError",
     "__version__",
     "compare",
+    "delete",
     "evaluate",
     "list_runs",
     "load_config",

@@ -21,6 +21,7 @@ from atgen_ray.api.selecting import configure_selection
 from atgen_ray.cli import config as reference
 from atgen_ray.cli import prices, runs, service
 from atgen_ray.cli.audit import audit
+from atgen_ray.cli.delete import app as deletions
 from atgen_ray.cli.doctor import doctor
 from atgen_ray.cli.options import AsJson, ForkFrom, Overrides, Source, Storage, console
 from atgen_ray.cli.plugins import plugins
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.add_typer(runs.app, name="runs")
 app.add_typer(reference.app, name="config")
 app.add_typer(prices.app, name="prices")
+app.add_typer(deletions, name="delete")
 app.add_typer(service.app, name="token")
 app.add_typer(service.invitations, name="invite")
 app.command()(service.serve)

@@ -87,6 +87,31 @@ class LimitsConfig(Section):
         return {"status_code": 429, "retry_after_s": self.retry_after}
 
 
+class RetentionConfig(Section):
+    """How long the service keeps what it does not need any more, in days; null: for ever."""
+
+    raw_answers_days: PositiveFloat | None = Field(
+        None,
+        description="Raw answers of annotating models, of rounds whose labels are complete",
+    )
+    receipts_days: PositiveFloat | None = Field(
+        None,
+        description="Answers to requests of annotators that may be sent again; one day at most",
+    )
+    uploads_days: PositiveFloat | None = Field(
+        None, description="Uploaded files that no run's configuration names"
+    )
+    runs_days: PositiveFloat | None = Field(
+        None,
+        description="Whole runs that ended, with their adapters and labels, after the last change",
+    )
+
+    @property
+    def is_set(self) -> bool:
+        """Return whether anything is ever removed."""
+        return any(value is not None for value in self.model_dump().values())
+
+
 class ReplicaConfig(Section):
     """Settings of a model replica."""
 
@@ -155,6 +180,7 @@ class ServiceConfig(Section):
     replica: ReplicaConfig = Field(default_factory=ReplicaConfig)
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
+    retention: RetentionConfig = Field(default_factory=RetentionConfig)
     resume_runs: bool = Field(
         True,
         description="Whether runs that the service started go on by themselves after their "

@@ -133,3 +133,17 @@ def _delete(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def drop_copy(version: str, rehearse: bool = False) -> bool:
+    """Delete this node's copy of `version`, whoever uses it: it must not be any more. Return
+    whether there is one; with `rehearse` delete nothing.
+    """
+    entry = user_cache_path("atgen-ray") / "storage" / version
+    if not version or not entry.is_dir():
+        return False
+    if not rehearse:
+        if (held := _held.pop(entry, None)) is not None:
+            held.close()
+        _delete(entry)
+    return True

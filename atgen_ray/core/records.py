@@ -21,6 +21,10 @@ POOL_SCHEMA = pa.schema(
     ]
 )
 
+# `content` of an example that was deleted on request: its row has no text, and keeps its place.
+TOMBSTONE = ""
+DELETED = "deleted"  # step of the dead letter of an example, or of a label, that was deleted
+
 # gold.parquet: opened by the dataset annotator and the evaluator only.
 GOLD_SCHEMA = pa.schema([("id", pa.string()), ("references", pa.list_(pa.string()))])
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import yaml
 
 from atgen_ray.config.selection import name_strategy
-from atgen_ray.core.records import DeadLetter
+from atgen_ray.core.records import DELETED, DeadLetter
 from atgen_ray.reporting.diagnostics import PoolMap, Query, RoundDiagnostics, diagnose_rounds
 from atgen_ray.reporting.examples import build_examples, read_scores
 from atgen_ray.reporting.run_view import Estimate, Pick, PlanView, RoundView, RunView, TrainingView
@@ -67,7 +67,9 @@ def collect_run(
     views = []
     for number in numbers:
         labels = {row["id"]: row for row in annotations[number]}
-        picks = _build_picks(folder, number, selections[number][:PICKS], labels)
+        gone = {letter.id for letter in dead_letters if letter.step == DELETED}
+        shown_first = [row for row in selections[number] if row["id"] not in gone][:PICKS]
+        picks = _build_picks(folder, number, shown_first, labels)
         views.append(
             _build_round(
                 folder,

@@ -18,8 +18,10 @@ from atgen_ray.reporting.page import PNG, render_page, write_report
 from atgen_ray.reporting.plots.curves import draw_learning_curve
 from atgen_ray.reporting.run_view import RunView
 from atgen_ray.store.existing import open_runs
+from atgen_ray.store.exports import REPORT, note_export
 from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal, explain_end
 from atgen_ray.store.label_changes import count_stale_labels
+from atgen_ray.store.owner import name_user
 from atgen_ray.store.run_folder import RunFolder
 
 
@@ -32,6 +34,11 @@ def publish_report(
     view = _collect(config.name, journal, folder, reason)
     folder.write_bytes(PNG, draw_learning_curve([view]))
     folder.write_text("report.html", render_page([view]))
+
+
+def renew_report(config: RunConfig, journal: Journal, folder: RunFolder) -> None:
+    """Write the report in the run's folder anew, from what the run has now."""
+    publish_report(config, journal, folder, _find_reason(config.name, journal))
 
 
 def compare_runs(
@@ -48,7 +55,12 @@ def compare_runs(
             f"--output is '{output}', a folder; expected a file, such as '{output / 'report.html'}'"
         )
     check_folder(output)
-    return write_report(view_runs(names, storage, database_url), output)
+    written = write_report(view_runs(names, storage, database_url), output)
+    with open_runs(storage, database_url) as journal:
+        for name in dict.fromkeys(names):
+            place = str(written.absolute())
+            note_export(journal, name, REPORT, "html", 1, name_user(), place)
+    return written
 
 
 def view_runs(names: Sequence[str], storage: str, database_url: SecretStr | None) -> list[RunView]:

@@ -39,6 +39,7 @@ from atgen_ray.core.records import (
     GOLD_SCHEMA,
     POOL_SCHEMA,
     SAMPLES,
+    TOMBSTONE,
     DeadLetter,
     Progress,
 )
@@ -357,6 +358,7 @@ class Controller:
             )
             # The journal may have labels of this round from before a kill.
             have = {label.id for label in self._state.labels_of(round)}
+            have |= self._state.deleted  # since they were picked
             missing = [id_ for id_ in picked["id"].to_pylist() if id_ not in have]
             texts = self._state.texts(missing)
             context = self._open_context(round, progress)
@@ -489,7 +491,8 @@ class Controller:
         if largest is None:
             return examples
         ids = [example.id for example in examples]
-        pool = pa.concat_tables(self._state.scan_pool("id"))["id"]
+        rows = pa.concat_tables(self._state.scan_pool("id", "content"))
+        pool = rows["id"].filter(pc.not_equal(rows["content"], TOMBSTONE))
         sampled = sample_pool(pool)
         embeddings = read_vectors(self._folder, pa.array([*ids, *sampled], pa.string()))
         weights = weigh_examples(ids, sampled, embeddings, largest)

@@ -25,6 +25,7 @@ from atgen_ray.core.records import INHERITED
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store.changes import audited
 from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
+from atgen_ray.store.exports import note_export
 from atgen_ray.store.journal import (
     CHANGED,
     Journal,
@@ -34,6 +35,7 @@ from atgen_ray.store.journal import (
 from atgen_ray.store.label_changes import describe_stale_labels
 from atgen_ray.store.layout import PROVIDER_STATE, round_folder
 from atgen_ray.store.ledger import read_balance, read_inherited
+from atgen_ray.store.owner import name_user
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.totals import RunTotals
 
@@ -206,14 +208,15 @@ def export_labels(
         with open_runs(storage, database_url) as journal:
             journal.run(name)
             with audited(journal.database, "export answers", run=name) as said:
-                said["rows"] = write_answers(journal, name, format, path)
-            return said["rows"], path
+                said["rows"] = count = write_answers(journal, name, format, path)
+            note_export(journal, name, ANSWERS, format, count, name_user(), str(path.absolute()))
+            return count, path
     _check_export(format, path)
     with open_runs(storage, database_url) as journal:
-        journal.run(name)
         with audited(journal.database, "export labels", run=name) as said:
-            said["rows"] = write_labels(journal, storage, name, format, path)
-        return said["rows"], path
+            said["rows"] = count = write_labels(journal, storage, name, format, path)
+        note_export(journal, name, LABELS, format, count, name_user(), str(path.absolute()))
+        return count, path
 
 
 def write_labels(journal: Journal, storage: str, name: str, format: str, path: Path) -> int:
@@ -293,7 +296,7 @@ def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:
     picks = folder.read_table(rel).to_pylist()
     ids = [pick["id"] for pick in picks]
     rows = folder.read_rows("pool.parquet", ids, ["id", "row", "text"])
-    pool = {row["id"]: row for row in rows}
+    pool = {row["id"]: row for row in rows if row["text"]}  # none: it was deleted
     return [
         {
             "rank": pick["rank"],
@@ -304,6 +307,7 @@ def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:
             "parts": dict(pick["parts"]),
         }
         for pick in picks
+        if pick["id"] in pool
     ]
 
 

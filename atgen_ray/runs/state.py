@@ -20,7 +20,7 @@ from atgen_ray.config import RunConfig, read_source
 from atgen_ray.config.selection import add_needs
 from atgen_ray.core.errors import OutputMissingError, UserError
 from atgen_ray.core.hashing import mix_seed
-from atgen_ray.core.records import Annotation, Progress
+from atgen_ray.core.records import DELETED, Annotation, Progress
 from atgen_ray.core.stored import Stored
 from atgen_ray.evaluation import dev_split
 from atgen_ray.ray_runtime.workers import SMALL_POOL, run_apart
@@ -202,6 +202,12 @@ class RunState:
     def labels(self, round: int) -> list[Annotation]:
         """Return the labels bought up to and including `round`, in the order of purchase."""
         return [label for _, label in self._journal.annotations(self._config.name, last=round)]
+
+    @property
+    def deleted(self) -> set[str]:
+        """Return the examples that were deleted on request, or whose label was."""
+        letters = self._journal.dead_letters(self._config.name)
+        return {letter.id for _, letter in letters if letter.step == DELETED}
 
     def count_labels(self, round: int) -> int:
         """Return the number of labels bought up to and including `round`."""

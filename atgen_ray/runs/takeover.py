@@ -21,7 +21,7 @@ from atgen_ray.config.changes import find_changes
 from atgen_ray.config.loading import dump_config, renew_config
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.money import to_nano
-from atgen_ray.core.records import INHERITED, Annotation
+from atgen_ray.core.records import DELETED, INHERITED, Annotation
 from atgen_ray.store.journal import STEP, Journal, Lease
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.ledger import read_cost
@@ -171,7 +171,11 @@ def _write_labels(folder: RunFolder, labels: Sequence[tuple[int, Annotation]]) -
 def _copy_dead_letters(connection: sa.Connection, source: str, run: str, last: int) -> None:
     """Copy unusable rows, except those that only the source's model failed on."""
     upto = dead_letters.c.round.is_(None) | (dead_letters.c.round <= last)
-    mine = (dead_letters.c.run == source) & upto & dead_letters.c.step.in_(("pool", "annotation"))
+    mine = (
+        (dead_letters.c.run == source)
+        & upto
+        & dead_letters.c.step.in_(("pool", "annotation", DELETED))
+    )
     columns = [column for column in dead_letters.c if column.name not in ("id", "run")]
     _copy(connection, dead_letters, columns, mine, {"run": run}, order=dead_letters.c.id)
 

@@ -107,6 +107,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.request_ids import RequestIds
     from atgen_ray.serving.routes.audit import audit_routes
     from atgen_ray.serving.routes.config import config_routes
+    from atgen_ray.serving.routes.deletions import deletion_routes
     from atgen_ray.serving.routes.guidelines import guideline_routes
     from atgen_ray.serving.routes.health import health_routes
     from atgen_ray.serving.routes.labels import label_routes
@@ -151,6 +152,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(task_list_routes(journal, service.storage))
     app.include_router(label_routes(journal, service.storage))
     app.include_router(people_routes(journal))
+    app.include_router(deletion_routes(journal, service.storage))
     app.include_router(config_routes(service, control))
     app.include_router(report_routes(control))
     app.include_router(model_routes(service, directory, model, selector, budget))
@@ -207,6 +209,8 @@ class Api:
         app = create_api(self._service, self._selector, self._model)
         if self._service.resume_runs:
             app.state.runs.keep_going()
+        if self._service.retention.is_set:
+            app.state.runs.keep_tidy()
         return app
 
 

@@ -54,12 +54,14 @@ from atgen_ray.runs.driver import (
 from atgen_ray.runs.estimate import plan_within_ray
 from atgen_ray.runs.queries import ask_to_stop, describe_run, summarize_runs, write_labels
 from atgen_ray.serving.drain import is_ending
+from atgen_ray.runs.retention import watch_retention
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.resumption import Resumption
 from atgen_ray.serving.scores import Scores
 from atgen_ray.serving.security.restrictions import check_hosts, check_location, restrict_config
 from atgen_ray.serving.security.tokens import Caller, Tokens
 from atgen_ray.serving.uploads import upload_folder
+from atgen_ray.store.exports import REPORT, note_export
 from atgen_ray.store.housekeeping import remove_run, set_archived, set_served, set_title
 from atgen_ray.store.journal import INTERRUPTED, Event, Journal
 
@@ -99,6 +101,18 @@ class RunManager:
         """
         if self._resumption is not None:
             self._resumption.check()
+
+    def keep_tidy(self) -> threading.Event:
+        """Remove what is older than `retention` says, in a thread of this process; the event that
+        is returned ends it.
+        """
+        stop = threading.Event()
+        service = self._service
+        arguments = (self._journal, service.storage, service.retention, stop)
+        threading.Thread(
+            target=watch_retention, args=arguments, name="retention", daemon=True
+        ).start()
+        return stop
 
     def start(self, tree: dict[str, Any], caller: Caller | None = None) -> str:
         """Start or resume the run that `tree` describes, in an actor that outlives its caller;
@@ -271,20 +285,22 @@ class RunManager:
         self.resume(name)
         return said
 
-    def export(self, name: str, format: str) -> bytes:
-        """Return the labelled set as a file; a folder is packed as zip."""
+    def export(self, name: str, format: str, by: str) -> bytes:
+        """Return the labelled set as a file for `by`; a folder is packed as zip."""
         self._find(name)
         with tempfile.TemporaryDirectory(prefix="atgen-export-") as folder:
             output = Path(folder, f"labels.{format}")
-            write_labels(self._journal, self._service.storage, name, format, output)
+            count = write_labels(self._journal, self._service.storage, name, format, output)
+            note_export(self._journal, name, "labels", format, count, by)
             if output.is_dir():
                 output = Path(shutil.make_archive(str(Path(folder, name)), "zip", output))
             return output.read_bytes()
 
-    def report(self, names: Sequence[str]) -> str:
-        """Return the report on one run, or on several compared."""
+    def report(self, names: Sequence[str], by: str) -> str:
+        """Return the report on one run, or on several compared, for `by`."""
         for name in names:
             self._find(name)
+            note_export(self._journal, name, REPORT, "html", 1, by)
         return render_page([view_run(name, self._journal, self._service.storage) for name in names])
 
     def events(

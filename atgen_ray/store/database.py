@@ -120,6 +120,27 @@ class Database:
                 f"database {self._name} has schema revision {found}, expected {newest}"
             )
 
+    def scrub(self) -> str:
+        """Overwrite what was deleted, as far as this process can; return in one sentence what is
+        left of it. SQLite's file is written anew, which takes its size again meanwhile.
+        """
+        if not self._sqlite:
+            return (
+                "PostgreSQL keeps the old rows in its files until VACUUM FULL, and in its "
+                "write-ahead log until that is recycled: run VACUUM FULL when nobody works"
+            )
+        with self._queued(), self._explained(), self._readers.connect() as connection:
+            raw = connection.connection.cursor()
+            raw.execute("VACUUM")
+            (busy, *_), *_ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            raw.close()
+        if busy:
+            return (
+                "somebody reads the database: its -wal file holds old pages until its next "
+                "checkpoint, at the latest when all its users have closed it"
+            )
+        return ""
+
     def close(self) -> None:
         """Close all connections."""
         self._readers.dispose()
@@ -281,6 +302,8 @@ def _set_up_sqlite(connection: DBAPIConnection, _: object) -> None:
     cursor.execute("PRAGMA foreign_keys = ON")
     # NORMAL would lose the last commits in a power cut, and with them answers that were paid for.
     cursor.execute("PRAGMA synchronous = FULL")
+    # What is deleted is overwritten with zeros, and does not stay in free pages.
+    cursor.execute("PRAGMA secure_delete = ON")
     cursor.close()
 
 

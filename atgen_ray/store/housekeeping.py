@@ -69,6 +69,18 @@ def remove_run(journal: Journal, storage: str, run: str) -> None:
             _unshare(connection, table, run)
 
 
+def count_rows(journal: Journal, run: str) -> dict[str, int]:
+    """Return how many rows each table has of the run, those without any left out."""
+    found = {}
+    with journal.database.reading() as connection:
+        for table in TABLES.sorted_tables:
+            key = table.c.get("run") if table is not runs else runs.c.name
+            if key is not None:
+                query = sa.select(sa.func.count()).select_from(table).where(key == run)
+                found[table.name] = int(connection.execute(query).scalar_one())
+    return {name: count for name, count in found.items() if count}
+
+
 def _unshare(connection: sa.Connection, table: sa.Table, run: str) -> None:
     """Take the run from what tokens or invitations may see: another run may get its name."""
     shared = sa.select(table.c.id, table.c.runs).where(table.c.runs.is_not(None))

@@ -22,6 +22,15 @@ def _machine() -> str:
         return f"{getnode():x}"
 
 
+def name_user() -> str:
+    """Return who gives the command, as USER@HOST."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id that has no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
 @dataclass(frozen=True)
 class ProcessIdentity:
     """A process that drives a run; by default this one.

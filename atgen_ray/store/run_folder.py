@@ -260,8 +260,12 @@ class RunFolder:
 
     def list_columns(self, rel: str) -> list[str]:
         """Return the names of the columns of a Parquet file."""
+        return list(self.read_schema(rel).names)
+
+    def read_schema(self, rel: str) -> pa.Schema:
+        """Return the schema of a Parquet file, of which only the foot is read."""
         with self._parquet(rel) as file:
-            return list(file.schema_arrow.names)
+            return file.schema_arrow
 
     def read_rows(
         self, rel: str, ids: Iterable[str], columns: Sequence[str] | None = None
@@ -410,6 +414,24 @@ class RunFolder:
             for path, info in found.items()
             if not path.endswith("/")  # an empty object that stands for a folder
         }
+
+    def scan_bytes(self, rel: str, piece: int = 1 << 20) -> Iterator[bytes]:
+        """Yield the content of a file, whose path `list_sizes` gave, in pieces."""
+        with self._explained(), self.fs.open(f"{self.root}/{rel}", "rb") as file:
+            while data := file.read(piece):
+                yield data
+
+    def erase(self, rel: str) -> None:
+        """Remove a file, whose path `list_sizes` gave, and the folders that are empty then."""
+        target = f"{self.root}/{rel}"
+        with self._explained(), suppress(FileNotFoundError):
+            if not self.is_local:
+                self.fs.rm_file(target)
+                return
+            self._retire(target)
+            with suppress(OSError):
+                for parent in Path(rel).parents[:-1]:
+                    Path(self.root, parent).rmdir()
 
     def digest(self, rel: str) -> str:
         """Return the SHA-256 of a file, which is read as a whole."""

@@ -480,3 +480,31 @@ bulk_tasks = sa.Table(
     sa.Column("before", sa.JSON, nullable=False),
     sa.ForeignKeyConstraint(["run", "number"], ["bulk_actions.run", "bulk_actions.number"]),
 )
+
+# What left the house: copies that nobody here can delete.
+exports = sa.Table(
+    "exports",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run", sa.ForeignKey(_RUN), nullable=False),
+    sa.Column("what", sa.String, nullable=False),  # labels, answers, selection, report
+    sa.Column("format", sa.String, nullable=False),
+    sa.Column("rows", sa.Integer, nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("place", sa.JSON),  # the file that was written; null: sent to who asked
+    sa.Column("time", sa.Double, nullable=False),
+)
+sa.Index("exports_by_run", exports.c.run, exports.c.id)
+
+# Deletions on request. A row has nothing of what was deleted but digests and ids.
+deletions = sa.Table(
+    "deletions",
+    TABLES,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("kind", sa.String, nullable=False),  # example, label, person, upload, run
+    sa.Column("target", sa.JSON, nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("begun", sa.Double, nullable=False),
+    sa.Column("finished", sa.Double),  # null: it was cut short, the same command finishes it
+    sa.Column("certificate", sa.JSON, nullable=False),
+)

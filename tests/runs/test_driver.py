@@ -7,9 +7,9 @@ import pytest
 
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import RunBusyError, UserError
-from atgen_ray.runs.driver import check_entry, enter_run, name_user
+from atgen_ray.runs.driver import check_entry, enter_run
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.owner import ProcessIdentity
+from atgen_ray.store.owner import ProcessIdentity, name_user
 
 TREE: dict[str, Any] = {
     "name": "task",

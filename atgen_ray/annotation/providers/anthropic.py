@@ -29,6 +29,7 @@ from atgen_ray.annotation.providers.sdk import (
     client_settings,
     describe_counts,
     fill_gaps,
+    forget_each,
     measure_body,
     read_count,
     read_error,
@@ -185,6 +186,9 @@ class AnthropicMessages(_Anthropic):
     def cancel(self, remote: str) -> None:
         """Do nothing: the message is answered already."""
 
+    def forget(self, remote: str, rehearse: bool = False) -> Sequence[str]:
+        return []
+
 
 class AnthropicBatch(_Anthropic):
     """Message Batches. They carry no metadata: a shard is recognised by the ids of its requests,
@@ -251,6 +255,11 @@ class AnthropicBatch(_Anthropic):
     def cancel(self, remote: str) -> None:
         with translated(self._sdk):
             self._client.messages.batches.with_raw_response.cancel(remote)
+
+    def forget(self, remote: str, rehearse: bool = False) -> Sequence[str]:
+        batches = self._client.messages.batches.with_raw_response
+        call = batches.retrieve if rehearse else batches.delete
+        return forget_each(self._sdk, {f"batch {remote}": lambda: call(remote)})
 
     def _retrieve(self, remote: str) -> dict[str, Any]:
         with translated(self._sdk):

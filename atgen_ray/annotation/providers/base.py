@@ -187,6 +187,12 @@ class Provider(Protocol):
         """Ask the provider to end the shard soon; what is done by then stays billed."""
         ...
 
+    def forget(self, remote: str, rehearse: bool = False) -> Sequence[str]:
+        """Delete what the provider keeps of a settled shard, as far as its API can; return what,
+        in words. With `rehearse` only tell. What is gone already is not told.
+        """
+        ...
+
     def read(self, body: dict[str, Any]) -> ParsedResponse:
         """Parse a raw response. Raise ValueError for one that violates the protocol."""
         ...

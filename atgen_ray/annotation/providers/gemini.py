@@ -163,6 +163,15 @@ class GeminiBatch:
     def cancel(self, remote: str) -> None:
         self._call("POST", f"/{remote}:cancel", {})
 
+    def forget(self, remote: str, rehearse: bool = False) -> Sequence[str]:
+        try:
+            self._call("GET" if rehearse else "DELETE", f"/{remote}")
+        except ProviderError as error:
+            if error.status == 404:
+                return []
+            raise
+        return [f"batch {remote}"]
+
     def read(self, body: dict[str, Any]) -> ParsedResponse:
         usage = body.get("usageMetadata")
         usage = usage if isinstance(usage, dict) else {}

@@ -87,6 +87,9 @@ class LocalModel:
         # Rows generated before a kill are in the parts folder, and are not generated again.
         return None
 
+    def forget(self, remote: str, rehearse: bool = False) -> Sequence[str]:
+        return []
+
     def cancel(self, remote: str) -> None:
         """Do nothing: generation runs within `create` alone."""
 

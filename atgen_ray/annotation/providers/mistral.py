@@ -21,6 +21,7 @@ from atgen_ray.annotation.providers.sdk import (
     SKEW,
     batch_limits,
     fill_gaps,
+    forget_files,
     read_files,
     read_object,
     read_text,
@@ -106,6 +107,12 @@ class MistralBatch(ChatWire):
 
     def cancel(self, remote: str) -> None:
         self._call("post", f"/{remote}/cancel")
+
+    def forget(self, remote: str, rehearse: bool = False) -> Sequence[str]:
+        job = self._call("get", f"/{remote}")
+        files = [str(file) for file in job.get("input_files") or ()]
+        files += [str(job[name]) for name in ("output_file", "error_file") if job.get(name)]
+        return forget_files(self._sdk, self._client, files, rehearse)
 
     def _call(
         self,

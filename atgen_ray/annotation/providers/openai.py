@@ -15,7 +15,7 @@ from atgen_ray.annotation.providers.base import (
     SubmittedShard,
 )
 from atgen_ray.annotation.providers.chat_wire import ChatWire, find_failure
-from atgen_ray.annotation.providers.sdk import REQUEST_HEADER, read_object, translated
+from atgen_ray.annotation.providers.sdk import REQUEST_HEADER, forget_each, read_object, translated
 from atgen_ray.config import OpenAIAnnotatorConfig, RemoteAnnotatorConfig
 from atgen_ray.config.dialects import DIALECTS, find_dialect, stores_answers
 from atgen_ray.core.credentials import redact
@@ -69,6 +69,13 @@ class OpenAIChat(ChatWire):
 
     def cancel(self, remote: str) -> None:
         """Do nothing: the request is answered already."""
+
+    def forget(self, remote: str, rehearse: bool = False) -> Sequence[str]:
+        if not self.remembers:
+            return []
+        completions = self._client.chat.completions.with_raw_response
+        call = completions.retrieve if rehearse else completions.delete
+        return forget_each(self._sdk, {f"stored answer {remote}": lambda: call(remote)})
 
     def _submitted(self, custom_id: str, body: dict[str, Any]) -> SubmittedShard:
         return SubmittedShard(str(body.get("id")), (RawResponse(custom_id, body),))

@@ -28,6 +28,7 @@ from atgen_ray.annotation.providers.sdk import (
     batch_limits,
     describe_counts,
     fill_gaps,
+    forget_files,
     read_count,
     read_error,
     read_files,
@@ -178,6 +179,12 @@ class OpenAIBatch(ChatWire):
     def cancel(self, remote: str) -> None:
         with translated(self._sdk):
             self._client.batches.with_raw_response.cancel(remote)
+
+    def forget(self, remote: str, rehearse: bool = False) -> Sequence[str]:
+        batch = self._retrieve(remote)
+        names = ("input_file_id", "output_file_id", "error_file_id")
+        files = [str(batch[name]) for name in names if batch.get(name)]
+        return forget_files(self._sdk, self._client, files, rehearse)
 
     def _retrieve(self, remote: str) -> dict[str, Any]:
         with translated(self._sdk):

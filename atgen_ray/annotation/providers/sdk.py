@@ -3,10 +3,11 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
 from atgen_ray.annotation.providers.base import (
@@ -275,3 +276,33 @@ def fill_gaps(
     said = f"{answered} of {done} answers can be read, {broken} lines are broken"
     filled = [RawResponse(custom_id, {"unreadable": said}) for custom_id in missing]
     raise ResultsPendingError(said, replies + filled)
+
+
+def forget_files(
+    sdk: Any, client: Any, files: Sequence[str], rehearse: bool = False
+) -> Sequence[str]:
+    """Delete files through a client of OpenAI's SDK; return what was deleted, in words. With
+    `rehearse` only look whether they are there.
+    """
+    kept = client.files.with_raw_response
+    call = kept.retrieve if rehearse else kept.delete
+    return forget_each(sdk, {f"file {file}": partial(call, file) for file in files})
+
+
+def forget_each(sdk: Any, calls: Mapping[str, Callable[[], object]]) -> Sequence[str]:
+    """Make each of `calls`, by the name of what it deletes; return the names of what was there.
+
+    Raises:
+        ProviderError: a call failed, and not because the thing is gone already.
+    """
+    done = []
+    for name, call in calls.items():
+        try:
+            with translated(sdk):
+                call()
+        except ProviderError as error:
+            if error.status == 404:
+                continue
+            raise
+        done.append(name)
+    return done

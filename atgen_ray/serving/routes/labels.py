@@ -23,6 +23,7 @@ from atgen_ray.serving.routes.runs import Name
 from atgen_ray.serving.schemas.tasks import ImportBody, ImportedBody, LabelFileBody
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.serving.uploads import BINARY
+from atgen_ray.store.exports import note_export
 from atgen_ray.store.journal import Journal
 
 File = Annotated[
@@ -108,14 +109,17 @@ def label_routes(journal: Journal, storage: str) -> APIRouter:
         responses=describe_files(*dict.fromkeys(MEDIA.values())),
     )
     def export_answers(
-        name: Name, format: Literal["jsonl", "csv", "argilla", "label-studio"] = "jsonl"
+        request: Request,
+        name: Name,
+        format: Literal["jsonl", "csv", "argilla", "label-studio"] = "jsonl",
     ) -> Response:
         """Download every answer of the run's people with times, agreement, decisions and the
         version of the guidelines; or as a file for Argilla or Label Studio.
         """
         with TemporaryDirectory(prefix="atgen-answers-") as folder:
             path = FilePath(folder) / "answers"
-            write_answers(journal, name, format, path)
+            count = write_answers(journal, name, format, path)
+            note_export(journal, name, "answers", format, count, request.state.caller.name)
             content = path.read_bytes()
         ending = "json" if MEDIA[format] == "application/json" else format
         file = f"{name}-{format if ending == 'json' else 'answers'}.{ending}"

@@ -28,6 +28,7 @@ from atgen_ray.serving.security.invites import (
 )
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.serving.security.tokens import Caller, Role
+from atgen_ray.store.exports import note_export
 from atgen_ray.store.journal import Journal
 
 Admin = Annotated[Caller, allow("admin")]
@@ -157,12 +158,14 @@ def people_routes(journal: Journal) -> APIRouter:
     @router.get(
         "/runs/{name}/payments", response_class=Response, responses=describe_files("text/csv")
     )
-    def export_payments(name: Name) -> Response:
+    def export_payments(request: Request, name: Name) -> Response:
         """Download what is to be paid to whom as CSV: person, answers, seconds, accepted, price,
         dollars.
         """
         disposition = {"Content-Disposition": f'attachment; filename="{name}-payments.csv"'}
-        text = write_payments(list_payments(journal, name))
+        payments = list_payments(journal, name)
+        text = write_payments(payments)
+        note_export(journal, name, "payments", "csv", len(payments), request.state.caller.name)
         return Response(text, media_type="text/csv", headers=disposition)
 
     return router

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import StringConstraints
 
@@ -21,11 +21,11 @@ def report_routes(control: RunManager) -> APIRouter:
     router = APIRouter(prefix="/api/v1", tags=["runs"])
 
     @router.get("/report", dependencies=[allow("admin")], response_class=HTMLResponse)
-    def report(run: Names) -> Response:
+    def report(request: Request, run: Names) -> Response:
         """Download one self-contained page on a run, or on several compared."""
         names = list(dict.fromkeys(run))
         file = names[0] if len(names) == 1 else "runs-compared"
         disposition = {"Content-Disposition": f'attachment; filename="{file}.html"'}
-        return HTMLResponse(control.report(names), headers=disposition)
+        return HTMLResponse(control.report(names, request.state.caller.name), headers=disposition)
 
     return router

@@ -200,11 +200,14 @@ def run_routes(control: RunManager) -> APIRouter:
         responses=describe_files(*MEDIA.values()),
     )
     def export_run(
-        name: Name, format: Literal["jsonl", "parquet", "csv", "huggingface"] = "jsonl"
+        request: Request,
+        name: Name,
+        format: Literal["jsonl", "parquet", "csv", "huggingface"] = "jsonl",
     ) -> Response:
         """Download the labelled set as a file; a Hugging Face dataset is packed as zip."""
         ending = "zip" if format == "huggingface" else format
         disposition = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
-        return Response(control.export(name, format), media_type=MEDIA[format], headers=disposition)
+        content = control.export(name, format, request.state.caller.name)
+        return Response(content, media_type=MEDIA[format], headers=disposition)
 
     return router

@@ -29,6 +29,7 @@ from atgen_ray.serving.schemas.task_list import (
 )
 from atgen_ray.serving.schemas.tasks import StateBody
 from atgen_ray.serving.security.tokens import Caller
+from atgen_ray.store.exports import note_export
 from atgen_ray.store.journal import Journal
 
 MEDIA = {"jsonl": "application/x-ndjson", "csv": "text/csv"}
@@ -69,7 +70,10 @@ def task_list_routes(journal: Journal, storage: str) -> APIRouter:
         name: Name, asked: Annotated[TaskExport, Query()], caller: Admin
     ) -> StreamingResponse:
         """Download the tasks that a filter means, with single answers, reviews and decisions."""
-        rows = see_tasks(name, caller).export(asked)
+        found = see_tasks(name, caller)
+        rows = found.export(asked)
+        count = sum(found.count(asked).values())
+        note_export(journal, name, "tasks", asked.format, count, caller.name)
         lines = _write_csv(rows) if asked.format == "csv" else _write_jsonl(rows)
         disposition = f'attachment; filename="{name}-tasks.{asked.format}"'
         return StreamingResponse(

@@ -47,6 +47,26 @@ def download(state: State, query: dict[str, Any]) -> str:
     return cut_lines(state.settings, str(state.get("file", query["file"])))
 
 
+def show_file(state: State, query: dict[str, Any]) -> dict[str, Any]:
+    size = len(str(state.get("file", query["file"])))
+    return {"id": query["file"], "object": "file", "bytes": size}
+
+
+def delete_file(state: State, query: dict[str, Any]) -> dict[str, Any]:
+    state.delete("file", query["file"])
+    return {"id": query["file"], "object": "file", "deleted": True}
+
+
+def show_stored(state: State, query: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = state.get("stored", query["completion"])
+    return found
+
+
+def delete_stored(state: State, query: dict[str, Any]) -> dict[str, Any]:
+    state.delete("stored", query["completion"])
+    return {"id": query["completion"], "object": "chat.completion.deleted", "deleted": True}
+
+
 def create_batch(state: State, body: dict[str, Any]) -> dict[str, Any]:
     lines = [json.loads(line) for line in state.get("file", body["input_file_id"]).splitlines()]
     ids = [line["custom_id"] for line in lines]
@@ -169,7 +189,11 @@ def _answer(state: State, custom_id: str, body: dict[str, Any]) -> dict[str, Any
 ROUTES = {
     "POST /v1/chat/completions": complete,
     "GET /v1/chat/completions": list_stored,
+    "GET /v1/chat/completions/{completion}": show_stored,
+    "DELETE /v1/chat/completions/{completion}": delete_stored,
     "POST /v1/files": upload,
+    "GET /v1/files/{file}": show_file,
+    "DELETE /v1/files/{file}": delete_file,
     "GET /v1/files/{file}/content": download,
     "POST /v1/batches": create_batch,
     "GET /v1/batches": list_batches,

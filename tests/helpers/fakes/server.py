@@ -38,6 +38,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.serve("GET")
 
+    def do_DELETE(self) -> None:
+        self.serve("DELETE")
+
     def do_POST(self) -> None:
         self.serve("POST")
 

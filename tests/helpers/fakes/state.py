@@ -103,6 +103,12 @@ class State:
             raise LookupError(f"no {kind} {id}")
         return json.loads(row[0])
 
+    def delete(self, kind: str, id: str) -> None:
+        """Raises LookupError for what is not there."""
+        self.get(kind, id)
+        with self._lock:
+            self._db.execute("DELETE FROM things WHERE kind = ? AND id = ?", (kind, id))
+
     def all(self, kind: str) -> list[Any]:
         """The newest first."""
         with self._lock:

@@ -351,6 +351,7 @@ def bring_labels(
             f"run '{name}' has not read its pool yet, expected `atgen-ray run` first"
         )
     rows = folder.read_table("pool.parquet", columns=["id", "text"]).to_pylist()
+    rows = [row for row in rows if row["text"]]  # an example that was deleted has none
     config = journal.run(name).config
     template = (config.get("prompt") or {}).get("template") or "{{ input }}"
     column = (config.get("data") or {}).get("input") or "input"
