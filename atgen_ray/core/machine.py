@@ -86,11 +86,13 @@ class Machine:
         """Return at most so many `threads`, which are started as they are needed."""
         return ThreadPoolExecutor(threads, thread_name_prefix=name)
 
-    def wait_for_any(self, calls: Iterable["Future[T]"], seconds: float) -> set["Future[T]"]:
-        """Return those of the `calls` of a pool that are done, as soon as one is, or after
-        `seconds`.
+    def wait_for_any(self, calls: Iterable["Future[T]"], seconds: float) -> list["Future[T]"]:
+        """Return those of the `calls` of a pool that are done, in their order, as soon as one is,
+        or after `seconds`.
         """
-        return wait(calls, timeout=seconds, return_when=FIRST_COMPLETED).done
+        calls = [*calls]
+        done = wait(calls, timeout=seconds, return_when=FIRST_COMPLETED).done
+        return [call for call in calls if call in done]
 
 
 _machine = Machine()

@@ -50,7 +50,7 @@ from atgen_ray.engines.generation import SECTION_ROWS
 from atgen_ray.engines.hidden_states import STATE_SCHEMA, append_states
 from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
 from atgen_ray.models.few_shot import show_solved
-from atgen_ray.runs.estimate import LEAKED, PoolSummary, estimate_run, warn_of_overlap
+from atgen_ray.runs.estimate import LEAKED, PoolSummary, warn_of_overlap
 from atgen_ray.runs.metrics_table import collect_rows
 from atgen_ray.runs.provenance import list_versions, write_provenance
 from atgen_ray.runs.round_model import RoundModel
@@ -231,7 +231,7 @@ class Controller:
                 dead += [DeadLetter(id_, "pool", LEAKED) for id_ in all_leaked]
                 self._journal.record_dead_letters(self._lease, None, dead)
                 test_rows = len(test.examples) if test else 0
-                plan = estimate_run(self._config, summary, test_rows, self._journal)
+                plan = self._workers.estimate_run(self._config, summary, test_rows, self._journal)
                 out.write_json("plan.json", plan)
 
         if self._state.inherited:

@@ -10,7 +10,6 @@ from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest, Progress
 from atgen_ray.core.stored import Stored
 from atgen_ray.engines.base import Engine
-from atgen_ray.engines.choice import explain_choice
 from atgen_ray.runs.shared_cache import open_output_cache, share_outputs
 from atgen_ray.runs.state import RunState
 from atgen_ray.runs.workers import RAY_WORKERS, Workers
@@ -135,5 +134,6 @@ class RoundModel:
         """Say once which engine works, where and why; replicas of the service are not ours."""
         if self._on_choice is not None and self._config.model.host == "batch":
             config = self._config
-            self._on_choice(explain_choice(config.engine, config.model, self.engine.name))
+            explain = self._workers.explain_choice
+            self._on_choice(explain(config.engine, config.model, self.engine.name))
         self._on_choice = None

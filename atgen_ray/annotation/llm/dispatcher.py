@@ -178,9 +178,9 @@ class RequestDispatcher:
             done = machine().wait_for_any(in_flight, TICK)
             if not done:
                 continue
-            if self._provider.limits.rows == 1 and in_flight.keys() - done:
+            if self._provider.limits.rows == 1 and len(done) < len(in_flight):
                 machine().sleep(min(GATHER_AT_MOST, GATHER * len(in_flight)))
-                done = {future for future in in_flight if future.done()}
+                done = [future for future in in_flight if future.done()]
             limit = None  # the shards that came back may have freed money
             shards = {future: in_flight.pop(future) for future in done}
             fruitless = self._collect_shard(pending, shards, alone=not in_flight)
