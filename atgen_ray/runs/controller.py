@@ -610,7 +610,10 @@ class Controller:
 
         `make` writes to the folder that it is given, and may return more for the event.
         """
-        if (round, step) in self._committed:
+        if (event := self._committed.get((round, step))) is not None:
+            if work is not None and event is self._last_step():
+                # Whoever committed it may have died before it removed its work.
+                self._outputs.remove_work(work)
             return False
         self._tracker.start_step(round, step)
         self._reused = 0.0

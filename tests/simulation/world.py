@@ -43,6 +43,7 @@ class Process:
     mortal: bool = True
     alive: bool = True
     paused_until: float = 0.0
+    was_paused: bool = False
     threads: "list[Thread]" = field(default_factory=list)
     host: str = "two"
     owner: str = ""  # the name under which it holds the lease of a run
@@ -180,6 +181,7 @@ class World(Machine):
             self.kill(process)
             raise Killed
         if fault == "pause":
+            process.was_paused = True
             process.paused_until = self.now + self.plan.chance.uniform(15.0, 90.0)
             self.changed()
         if fault == "clock":
