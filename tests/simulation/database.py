@@ -9,10 +9,15 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
+
+import sqlalchemy as sa
 
 from .world import World
 
 UNIX = 2440587.5  # Julian day of 1970
+_real_engine = sa.create_engine
+_engines: dict[str, sa.Engine] = {}
 
 
 @contextmanager
@@ -57,8 +62,19 @@ def simulated_database(world: World, committed: Callable[[], None]) -> Iterator[
         connection.create_function("julianday", 1, lambda when: UNIX + world.time() / 86400.0)
         return connection
 
-    sqlite3.dbapi2.connect = connect
-    try:
+    with (
+        patch.object(sqlite3.dbapi2, "connect", connect),
+        patch.object(sa, "create_engine", _create_engine),
+    ):
         yield
-    finally:
-        sqlite3.dbapi2.connect = real
+
+
+def _create_engine(*arguments: Any, **named: Any) -> sa.Engine:
+    """Return an engine that shares the compiled statements of all others: to compile them anew for
+    each controller takes a third of the time of a history.
+    """
+    engine = _real_engine(*arguments, **named)
+    shared = _engines.setdefault("first", engine)
+    engine.dialect = shared.dialect
+    engine._compiled_cache = shared._compiled_cache
+    return engine

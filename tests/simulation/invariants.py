@@ -92,7 +92,7 @@ class Invariants:
         self._events: list[tuple[Any, ...]] = []
         self._labels: list[tuple[Any, ...]] = []
         self._named: dict[str, str] = {}  # digest of each file that the journal names
-        self._fences: list[str] = []  # owners, in the order in which they fenced the folder
+        self._fences: dict[str, int] = {}  # epoch of each owner that has shut out earlier ones
         self._texts: dict[str, str] = {}
         annotator = config.annotator
         self._price = find_price(annotator, "annotator") if annotator.type == "openai" else None
@@ -216,10 +216,9 @@ class Invariants:
         twice = {question: count for question, count in times.items() if count > 1}
         require("paid-once", not twice, f"billed more than once: {twice}")
 
-    def after_fence(self, process: Process | None) -> None:
-        """Note that a controller has shut out the others."""
-        if process is not None:
-            self._fences.append(process.owner)
+    def after_fence(self, process: Process, epoch: int) -> None:
+        """Note that a controller has shut out those before it."""
+        self._fences[process.owner] = epoch
 
     def after_rename(self, process: Process | None, target: str) -> None:
         """Check a name that a file or folder has got."""
@@ -228,9 +227,9 @@ class Invariants:
             return
         if rel in VIEWS:
             self.checks["fenced"] += 1
-            last = self._fences[-1] if self._fences else None
-            late = process is not None and process.owner in self._fences and process.owner != last
-            require("fenced", not late, f"{process} has written {rel} after {last} shut it out")
+            own = self._fences.get(process.owner) if process else None
+            late = own is not None and own < max(self._fences.values())
+            require("fenced", not late, f"{process} has written {rel}: {self._fences}")
             return
         if ADDED.match(rel):
             return

@@ -10,7 +10,7 @@ from helpers.fakes.state import label_of
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import parse_config
 
-EXAMPLES = 20
+EXAMPLES = 12
 RUN = "sim"
 KEY = "simulated"
 
@@ -113,7 +113,7 @@ def text_of(number: int, scenario: Scenario) -> str:
 
 def write_pool(folder: Path, scenario: Scenario) -> None:
     """Write the pool and the test set."""
-    for name, first, count in (("pool", 0, EXAMPLES), ("test", 100, 3)):
+    for name, first, count in (("pool", 0, EXAMPLES), ("test", 100, 2)):
         rows = [
             {"input": text_of(number, scenario), "answer": label_of(text_of(number, scenario))}
             for number in range(first, first + count)
@@ -140,6 +140,6 @@ def configure(scenario: Scenario, storage: str, data: Path) -> RunConfig:
     }
     settings = scenario.settings
     tree["annotator"] = settings["annotator"]
-    tree["selection"] = {"strategy": "random", "count": 4} | settings.get("selection", {})
+    tree["selection"] = {"strategy": "random", "count": 3} | settings.get("selection", {})
     tree["stopping"] = {"rounds": 2} | settings["stopping"]
     return parse_config(tree)
