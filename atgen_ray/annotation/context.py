@@ -1,6 +1,5 @@
 """Annotator protocol, and the context of one round that every annotator works in."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.machine import machine
 from atgen_ray.core.records import Annotation, DeadLetter, Progress
 from atgen_ray.store.journal import WARNING, Journal, Lease
 from atgen_ray.store.layout import PROVIDER_STATE
@@ -94,7 +94,7 @@ class AnnotationContext:
         A storage that cannot be written to ends nothing here: it is told where work is written.
         """
         with suppress(UserError, OSError):
-            self.folder.write_json(PROVIDER_STATE, state | {"time": time.time()})
+            self.folder.write_json(PROVIDER_STATE, state | {"time": machine().time()})
         self.wait_outside(_describe_wait(state))
 
     def _budget(self, limit: Scope) -> float | None:

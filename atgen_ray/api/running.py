@@ -10,7 +10,7 @@ from atgen_ray.core.errors import RunFailedError, UserError
 
 if TYPE_CHECKING:
     from atgen_ray.config import RunConfig
-    from atgen_ray.runs.controller_actor import Goal, Snapshot
+    from atgen_ray.runs.leased_run import Goal, Snapshot
     from atgen_ray.store.journal import Event
 
 OnEvent = Callable[["Event"], Any]

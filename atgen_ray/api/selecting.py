@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from atgen_ray.config import RunConfig
     from atgen_ray.core.stored import Stored
-    from atgen_ray.runs.controller_actor import Snapshot
+    from atgen_ray.runs.leased_run import Snapshot
 
 LONGEST_NAME = 63
 

@@ -1,11 +1,11 @@
 """Progress of a run, shared between its loop and the threads that show it or stop it."""
 
 import threading
-import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from atgen_ray.core.errors import RunStopped
+from atgen_ray.core.machine import machine
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Activity:
     step: str = "starting"
     done: int = 0
     total: int = 0
-    started: float = field(default_factory=time.time)
+    started: float = field(default_factory=lambda: machine().time())
     # What Ray cannot place, and what is free, while the step stands; or what a provider waits for.
     waiting: str | None = None
 

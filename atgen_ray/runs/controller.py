@@ -6,7 +6,6 @@ name does not exist. Hence a run may die at any point, a new controller continue
 and one that has lost its lease changes nothing.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -32,6 +31,7 @@ from atgen_ray.config import (
 )
 from atgen_ray.core.errors import BudgetSpent, RunPaused, UserError
 from atgen_ray.core.hashing import mix_seed
+from atgen_ray.core.machine import machine
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.records import (
     CONTEXT_SCHEMA,
@@ -43,19 +43,15 @@ from atgen_ray.core.records import (
     DeadLetter,
     Progress,
 )
-from atgen_ray.data import build_split, open_split, overlap
-from atgen_ray.embedding import embed_pool
+from atgen_ray.data import overlap
 from atgen_ray.embedding.pool import FOLDER as EMBEDDINGS
 from atgen_ray.engines.base import Engine
-from atgen_ray.engines.choice import ENGINE, count_gpus_of
+from atgen_ray.engines.choice import ENGINE
 from atgen_ray.engines.generation import SECTION_ROWS
 from atgen_ray.engines.hidden_states import STATE_SCHEMA, append_states
-from atgen_ray.engines.registry import build_engine
 from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
-from atgen_ray.evaluation.ray_scoring import score_on_ray
 from atgen_ray.models.few_shot import show_solved
-from atgen_ray.ray_runtime.nodes import survey
-from atgen_ray.runs.estimate import LEAKED, PoolSummary, estimate_run, warn_of_overlap
+from atgen_ray.runs.estimate import LEAKED, PoolSummary, warn_of_overlap
 from atgen_ray.runs.metrics_table import collect_rows
 from atgen_ray.runs.provenance import list_versions, write_provenance
 from atgen_ray.runs.round_model import RoundModel
@@ -65,6 +61,7 @@ from atgen_ray.runs.stopping import SELECTED, find_stop
 from atgen_ray.runs.stored_selection import read_examples, read_vectors
 from atgen_ray.runs.takeover import take_over
 from atgen_ray.runs.tracking import Tracking
+from atgen_ray.runs.workers import RAY_WORKERS, Workers
 from atgen_ray.selection import read_bound
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import STEP, WARNING, Event, Journal, Lease
@@ -72,7 +69,7 @@ from atgen_ray.store.label_changes import LABEL_CHANGES, read_last_change
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import StepOutputs, describe_shared
-from atgen_ray.training import TrainingExample, train_adapter
+from atgen_ray.training import TrainingExample
 from atgen_ray.training.reweighting import sample_pool, weigh_examples
 
 FEW_DEAD = 2  # one dead letter in a round lies in its row
@@ -89,6 +86,7 @@ class Controller:
         folder: RunFolder,
         tracker: ProgressTracker,
         remote: Progress,
+        workers: Workers = RAY_WORKERS,
     ) -> None:
         """`tracker` counts progress in this process, `remote` receives progress from training
         workers.
@@ -99,12 +97,13 @@ class Controller:
         self._folder = folder
         self._tracker = tracker
         self._remote = remote
+        self._workers = workers
         self._state = RunState(config, journal, folder)
         self._committed = journal.committed_steps(config.name)
         self._outputs = StepOutputs(folder, lease)
         self._reused = 0.0  # seconds that shared rows of other runs saved in the step under way
         self._model = RoundModel(
-            config, self._state, folder, self._add_reused_seconds, self._record_engine
+            config, self._state, folder, self._add_reused_seconds, self._record_engine, workers
         )
         self._tracking = Tracking(config, journal, lease, folder)
 
@@ -180,10 +179,11 @@ class Controller:
         since the last attempt.
         """
         epoch = self._lease.epoch
-        now = time.time()
+        now = machine().time()
         engine = self._model.engine.name
         # What counts is installed where workers run, not here.
-        nodes = survey(partial(list_versions, engine), count_gpus_of(self._config.engine))
+        gpus = self._workers.count_gpus_of(self._config.engine)
+        nodes = self._workers.survey(partial(list_versions, engine), gpus)
         warning = write_provenance(self._config, engine, self._folder, epoch, now, nodes)
         if warning:
             self._journal.append(self._lease, WARNING, payload={"warning": warning})
@@ -202,11 +202,11 @@ class Controller:
                 isinstance(annotator, HumanAnnotatorConfig)
                 for _, annotator in list_annotators(self._config.annotator)
             )
-            pool = open_split(data, prompt, "pool", seed, progress, fields=people)
+            pool = self._workers.open_split(data, prompt, "pool", seed, progress, fields=people)
             check_pool_size(self._config, pool.size)
             test = None
             if data.test is not None:
-                test = build_split(data, prompt, "test", seed, progress)
+                test = self._workers.build_split(data, prompt, "test", seed, progress)
             summary = PoolSummary(pool.size)
             all_leaked = list[str]()
             with out.table_writer("pool.parquet", POOL_SCHEMA) as add_examples:
@@ -232,7 +232,7 @@ class Controller:
                 dead += [DeadLetter(id_, "pool", LEAKED) for id_ in all_leaked]
                 self._journal.record_dead_letters(self._lease, None, dead)
                 test_rows = len(test.examples) if test else 0
-                plan = estimate_run(self._config, summary, test_rows, self._journal)
+                plan = self._workers.estimate_run(self._config, summary, test_rows, self._journal)
                 out.write_json("plan.json", plan)
 
         if self._state.inherited:
@@ -254,18 +254,19 @@ class Controller:
         ):
             config = self._config.embedding
             folder = self._folder
+            embed = self._workers.embed_pool
 
             def make(progress: Progress, _: RunFolder) -> dict[str, Any]:
                 # The vectors are written by the part, under names that nobody has used, and equal
                 # texts have equal vectors: so they need not be made aside.
                 if self._config.cache is None:
-                    embed_pool(folder, config, progress)
+                    embed(folder, config, progress)
                     return describe_shared(folder, EMBEDDINGS)
                 cache = open_embedding_cache(self._config.cache, config)
                 contents = folder.read_table("pool.parquet", ["content"])["content"].to_pylist()
                 self._add_reused_seconds(
                     share_embeddings(
-                        cache, contents, folder, lambda: embed_pool(folder, config, progress)
+                        cache, contents, folder, lambda: embed(folder, config, progress)
                     )
                 )
                 return describe_shared(folder, EMBEDDINGS)
@@ -402,7 +403,8 @@ class Controller:
             if splits:
                 # Its prompts are longer than those of the run's engine. Two engines need not fit.
                 self._model.engine.close()
-                with closing(build_engine(model, prompt, config.engine, self._folder)) as engine:
+                build = self._workers.build_engine
+                with closing(build(model, prompt, config.engine, self._folder)) as engine:
                     rows, metrics = self._score(round, splits, references, progress, engine)
             out.write_jsonl(f"{round_folder(round)}/few_shot.jsonl", rows)
             out.write_json(path, metrics)
@@ -439,7 +441,7 @@ class Controller:
                 self._model.engine.released(self._config.name),
                 out.publish(path) as output,
             ):
-                result = train_adapter(
+                result = self._workers.train_adapter(
                     self._weigh(examples),
                     self._config.model,
                     self._config.prompt,
@@ -530,7 +532,9 @@ class Controller:
         """Warn of old prices, of models that are going to end, and of providers that keep what they
         are asked.
         """
-        lines = find_remote_warnings(self._config, datetime.now(UTC).date())
+        lines = find_remote_warnings(
+            self._config, datetime.fromtimestamp(machine().time(), UTC).date()
+        )
         for key, annotator in list_remote(self._config):
             # Whoever wrote `stored` knows it.
             if not isinstance(annotator, OpenAIAnnotatorConfig) or annotator.recovery == "auto":
@@ -609,11 +613,14 @@ class Controller:
 
         `make` writes to the folder that it is given, and may return more for the event.
         """
-        if (round, step) in self._committed:
+        if (event := self._committed.get((round, step))) is not None:
+            if work is not None and event is self._last_step():
+                # Whoever committed it may have died before it removed its work.
+                self._outputs.remove_work(work)
             return False
         self._tracker.start_step(round, step)
         self._reused = 0.0
-        started = time.monotonic()
+        started = machine().monotonic()
         basis = self._describe_basis()
         sealed = self._outputs.find(round, step, basis)
         if sealed is None:
@@ -625,7 +632,7 @@ class Controller:
                 "reused_seconds": self._reused,
                 **(more or {}),
             }
-            seconds = time.monotonic() - started
+            seconds = machine().monotonic() - started
             sealed = self._outputs.seal(round, step, out, basis, payload, seconds)
         event = self._journal.append(self._lease, STEP, round, step, sealed.payload, sealed.seconds)
         self._committed[round, step] = event
@@ -696,7 +703,7 @@ class Controller:
             resources=Resources(
                 evaluation.models, build_judges(self._open_context(round, progress))
             ),
-            scorer=score_on_ray,
+            scorer=self._workers.score,
         )
         progress(len(ids), len(ids))
         return result

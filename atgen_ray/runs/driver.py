@@ -31,7 +31,8 @@ from atgen_ray.core.hashing import hash_text
 from atgen_ray.core.progress import Activity
 from atgen_ray.preflight import find_cluster_problems, find_problems, raise_problems
 from atgen_ray.ray_runtime.session import NAMESPACE, is_private, run_session
-from atgen_ray.runs.controller_actor import ControllerActor, Goal, Snapshot, actor_name
+from atgen_ray.runs.controller_actor import ControllerActor, actor_name
+from atgen_ray.runs.leased_run import Goal, Snapshot
 from atgen_ray.runs.stopping import SELECTED
 from atgen_ray.runs.takeover import settle_source
 from atgen_ray.store.changes import audited

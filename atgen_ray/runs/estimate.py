@@ -22,6 +22,7 @@ from atgen_ray.annotation.disclosure import find_remote_notes, find_remote_warni
 from atgen_ray.config import RunConfig
 from atgen_ray.config.selection import add_needs
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.machine import machine
 from atgen_ray.core.records import DeadLetter
 from atgen_ray.data import Split, build_split, overlap
 from atgen_ray.models.loading import load_tokenizer
@@ -103,7 +104,7 @@ def _plan(
     rows = test.examples.num_rows if test else 0
     warnings = [
         *filter(None, [warn_of_overlap(pool.examples.num_rows, len(leaked))]),
-        *find_remote_warnings(config, datetime.now(UTC).date()),
+        *find_remote_warnings(config, datetime.fromtimestamp(machine().time(), UTC).date()),
     ]
     read = {
         "rows_without_use": len(pool.dead) + len(leaked),

@@ -53,7 +53,7 @@ def write_provenance(
         all are the same.
     """
     folder.write_text("config.yaml", dump_yaml(dump_config(config)))
-    versions = next(iter((nodes or {}).values()), list_versions(engine))
+    versions = next(iter(nodes.values())) if nodes else list_versions(engine)
     earlier = _read_attempts(folder)
     entry = {"attempt": attempt, "time": time, **versions}
     folder.write_json("versions.json", {**versions, ATTEMPTS: [*earlier, entry]})

@@ -9,13 +9,10 @@ from atgen_ray.config import RunConfig
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest, Progress
 from atgen_ray.core.stored import Stored
-from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.base import Engine
-from atgen_ray.engines.choice import explain_choice
-from atgen_ray.engines.generation import generate_features
-from atgen_ray.engines.registry import build_engine
 from atgen_ray.runs.shared_cache import open_output_cache, share_outputs
 from atgen_ray.runs.state import RunState
+from atgen_ray.runs.workers import RAY_WORKERS, Workers
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 
@@ -32,6 +29,7 @@ class RoundModel:
         folder: RunFolder,
         on_reuse: Callable[[float], None],
         on_choice: Callable[[dict[str, Any]], None],
+        workers: Workers = RAY_WORKERS,
     ) -> None:
         """`on_reuse` receives the seconds that reused outputs took when they were generated,
         `on_choice` what `explain_choice` says before the engine is first used.
@@ -42,7 +40,8 @@ class RoundModel:
         self._on_reuse = on_reuse
         self._checked: set[Stored] = set()  # adapters that the engine was seen to compute with
         self._on_choice: Callable[[dict[str, Any]], None] | None = on_choice
-        self.engine = build_engine(
+        self._workers = workers
+        self.engine = workers.build_engine(
             config.model, config.prompt, config.engine, folder, config.training
         )
 
@@ -78,7 +77,7 @@ class RoundModel:
             generator = untuned or self.engine
             parts = f"{round_folder(round)}/{name}.parts/{section:04d}"
             try:
-                return generate_features(
+                return self._workers.generate_features(
                     generator,
                     rows,
                     request,
@@ -120,7 +119,7 @@ class RoundModel:
         engine = self._config.engine
         if engine.keep and adapter in self._checked:
             return
-        check_adapter(
+        self._workers.check_adapter(
             examples,
             features,
             self._config.model,
@@ -135,5 +134,6 @@ class RoundModel:
         """Say once which engine works, where and why; replicas of the service are not ours."""
         if self._on_choice is not None and self._config.model.host == "batch":
             config = self._config
-            self._on_choice(explain_choice(config.engine, config.model, self.engine.name))
+            explain = self._workers.explain_choice
+            self._on_choice(explain(config.engine, config.model, self.engine.name))
         self._on_choice = None

@@ -8,8 +8,6 @@
 """
 
 import os
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from atgen_ray.core.errors import StorageFullError, StorageUnavailableError, UserError
 from atgen_ray.core.private_files import private_files
+from atgen_ray.core.machine import machine
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store import migrations
 
@@ -58,7 +57,7 @@ class Database:
         if self._sqlite:
             sa.event.listen(engine, "connect", _set_up_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite if self._sqlite else _begin_postgresql)
-        self._write_lock = threading.Lock()
+        self._write_lock = machine().lock()
         self._readers = engine
         self._writers = engine.execution_options(writes=True)
         # A server that never answered fails at once: its URL is probably wrong.
@@ -150,14 +149,14 @@ class Database:
 
         Nothing was sent yet, so a retry does nothing twice.
         """
-        deadline = time.monotonic() + self._outage_seconds
+        deadline = machine().monotonic() + self._outage_seconds
         while True:
             try:
                 return engine.connect()
             except sa.exc.OperationalError:
-                if time.monotonic() >= deadline:
+                if machine().monotonic() >= deadline:
                     raise
-                time.sleep(0.5)
+                machine().sleep(0.5)
 
     @contextmanager
     def _queued(self) -> Iterator[None]:

@@ -140,7 +140,7 @@ class RunFolder:
             for other in others:
                 retired = fenced._staging_path()
                 with suppress(FileNotFoundError):
-                    other.rename(retired)
+                    fenced._rename(other, retired)
                     _delete(retired)
         return fenced
 

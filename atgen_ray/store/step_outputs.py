@@ -58,6 +58,7 @@ class StepOutputs:
         """Move what the journal names to its name, and remove what it will never name. Steps that
         were made and not committed are kept, for `find`.
         """
+        self._steps.sweep()  # what was about to become a receipt
         named = defaultdict(list)
         done = set[str]()
         for event in committed:

@@ -6,7 +6,6 @@ that died left off.
 """
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from atgen_ray.annotation.human.notifications import Notification, send_notifica
 from atgen_ray.annotation.human.round_tasks import TaskDraft, TaskRound
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.machine import machine
 from atgen_ray.core.records import Annotation, DeadLetter
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
@@ -78,7 +78,7 @@ class HumanAnnotator:
             context.progress(max(0, len(ids) - left), len(ids))
             if not left:
                 return labels, dead
-            time.sleep(POLL_SECONDS)
+            machine().sleep(POLL_SECONDS)
 
     def _announce(self) -> None:
         """Notify people once a round. A second notification, after a process died in between, does

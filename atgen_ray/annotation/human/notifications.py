@@ -1,7 +1,6 @@
 """Notifications to people about new tasks, by webhook and e-mail. Redirects are not followed."""
 
 import smtplib
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from email.message import EmailMessage
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 from atgen_ray.config import EmailConfig, NoticeConfig
 from atgen_ray.core.credentials import read_key
+from atgen_ray.core.machine import machine
 from atgen_ray.core.strict_json import encode_json
 
 # Names of environment variables.
@@ -100,5 +100,5 @@ def _try(way: str, send: Callable[[], None]) -> str:
         else:
             return f"{way} sent"
         if again + 1 < TRIES:
-            time.sleep(2**again)
+            machine().sleep(2**again)
     return f"{way} failed: {reason[:200]}"

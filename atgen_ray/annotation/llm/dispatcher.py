@@ -8,10 +8,9 @@ Worker threads run shards through the provider's hooks (`ShardRunner`). Only the
 writes responses to the log, so that many are committed in one transaction.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,6 +37,7 @@ from atgen_ray.annotation.providers.base import (
 )
 from atgen_ray.annotation.request import AnnotationRequest, Key
 from atgen_ray.core.errors import RunPaused, RunStopped, UserError
+from atgen_ray.core.machine import machine
 from atgen_ray.core.records import Progress
 from atgen_ray.store.ledger import Scope
 
@@ -173,14 +173,14 @@ class RequestDispatcher:
                 if not pending.todo or limit is not None:
                     self._show_end()
                     return limit
-                time.sleep(min(TICK, max(0.01, self._runner.blocked_for)))
+                machine().sleep(min(TICK, max(0.01, self._runner.blocked_for)))
                 continue
-            done, _ = wait(in_flight, timeout=TICK, return_when=FIRST_COMPLETED)
+            done = machine().wait_for_any(in_flight, TICK)
             if not done:
                 continue
-            if self._provider.limits.rows == 1 and in_flight.keys() - done:
-                time.sleep(min(GATHER_AT_MOST, GATHER * len(in_flight)))
-                done = {future for future in in_flight if future.done()}
+            if self._provider.limits.rows == 1 and len(done) < len(in_flight):
+                machine().sleep(min(GATHER_AT_MOST, GATHER * len(in_flight)))
+                done = [future for future in in_flight if future.done()]
             limit = None  # the shards that came back may have freed money
             shards = {future: in_flight.pop(future) for future in done}
             fruitless = self._collect_shard(pending, shards, alone=not in_flight)
@@ -194,12 +194,12 @@ class RequestDispatcher:
 
     def _show(self, in_flight: int) -> None:
         """Report what the provider is doing, where that is new and some time has passed."""
-        now = time.monotonic()
+        now = machine().monotonic()
         waits = self._runner.blocked_for
         state = {
             "provider": self._provider.name,
             "in_flight": in_flight,
-            "waiting_until": round(time.time() + waits) if waits > 0 else None,
+            "waiting_until": round(machine().time() + waits) if waits > 0 else None,
             "queue_full": self._queue.full,
             "last_error": self._runner.last_error,
             "failing": now - self._runner.failed < RECENT_SECONDS,
@@ -436,9 +436,9 @@ class RequestDispatcher:
         """Settle what comes back within `seconds`, because it is paid for. A shard that fails now
         stays in the log as it is.
         """
-        deadline = time.monotonic() + seconds
-        while in_flight and (left := deadline - time.monotonic()) > 0:
-            done, _ = wait(in_flight, timeout=left, return_when=FIRST_COMPLETED)
+        deadline = machine().monotonic() + seconds
+        while in_flight and (left := deadline - machine().monotonic()) > 0:
+            done = machine().wait_for_any(in_flight, left)
             good: dict[Future[list[RawResponse]], Shard] = {}
             for future in done:
                 shard = in_flight.pop(future)
@@ -486,7 +486,7 @@ class RequestDispatcher:
         """Yield a function that submits shards to a thread pool. After an error its threads are
         left behind, not waited for.
         """
-        pool = ThreadPoolExecutor(self._provider.limits.parallel, thread_name_prefix="annotation")
+        pool = machine().pool(self._provider.limits.parallel, "annotation")
         try:
             yield lambda shard, resumed: pool.submit(self._runner.run_shard, shard, resumed)
         finally:

@@ -2,7 +2,7 @@
 batches, and the length of its answers.
 """
 
-import time
+from atgen_ray.core.machine import machine
 
 
 class BatchQueue:
@@ -22,12 +22,12 @@ class BatchQueue:
     @property
     def waited(self) -> float:
         """Return the seconds for which the provider has taken nothing."""
-        return 0.0 if self._since is None else time.monotonic() - self._since
+        return 0.0 if self._since is None else machine().monotonic() - self._since
 
     def turn_away(self, alone: bool) -> None:
         """Take note that the provider did not take a shard; `alone`: none of ours is there."""
         self.full = not alone
-        self._since = self._since or time.monotonic()
+        self._since = self._since or machine().monotonic()
         if alone:
             self.rows = max(1, self.rows // 2)
 

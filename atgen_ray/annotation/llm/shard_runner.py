@@ -5,8 +5,6 @@ twice.
 """
 
 import math
-import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -37,6 +35,7 @@ from atgen_ray.annotation.providers.base import (
     SubmittedShard,
 )
 from atgen_ray.core.errors import RunPaused, UserError
+from atgen_ray.core.machine import machine
 
 T = TypeVar("T")
 
@@ -68,7 +67,7 @@ class ShardRunner:
         self._provider = provider
         self._request_log = request_log
         self._timeouts = timeouts
-        self._stop = threading.Event()
+        self._stop = machine().event()
         self._blocked_until = 0.0  # monotonic time before which no call is made
         self.answered = 0  # shards that the provider has answered
         self.last_error = ""  # of a call, in a few words
@@ -80,17 +79,17 @@ class ShardRunner:
 
     def pause(self, seconds: float) -> None:
         """Make no call to the provider for `seconds`."""
-        self._blocked_until = time.monotonic() + seconds
+        self._blocked_until = machine().monotonic() + seconds
 
     def note(self, error: str) -> None:
         """Keep an error for those who look at the run."""
         self.last_error = error
-        self.failed = time.monotonic()
+        self.failed = machine().monotonic()
 
     @property
     def blocked_for(self) -> float:
         """Return the seconds for which no call may be made; 0 or less when one may."""
-        return self._blocked_until - time.monotonic()
+        return self._blocked_until - machine().monotonic()
 
     def run_shard(self, shard: Shard, resumed: bool) -> list[RawResponse]:
         """Return the replies to a shard, whatever its state was.
@@ -123,7 +122,7 @@ class ShardRunner:
         if not resumed and (found := self._find_lost(shard)):
             return self._created(shard, found)
         tries = 0
-        since = time.monotonic()
+        since = machine().monotonic()
         answered = self.answered
         look = resumed
         ambiguous = resumed
@@ -140,7 +139,7 @@ class ShardRunner:
                     return self._created(shard, self._provider.create(shard))
                 except ProviderError as error:
                     tries += 1
-                    since = time.monotonic() if tries == 1 else since
+                    since = machine().monotonic() if tries == 1 else since
                     others = self.answered > answered
                     action = self._judge(error, tries, since, self._call, others)
                     ambiguous = look = isinstance(action, LookUp)
@@ -173,7 +172,7 @@ class ShardRunner:
                 except LookupPendingError:
                     # What is not over by now is younger than the lost time, and another's.
                     longest = self._timeouts.batch + self._timeouts.cancelling
-                    if time.time() - lost.until > longest:
+                    if machine().time() - lost.until > longest:
                         return None
                     self._sleep(self._timeouts.poll)
         except UnknownOutcomeError:
@@ -185,19 +184,19 @@ class ShardRunner:
         """Return the shard at the provider, or None when it certainly does not exist."""
         if not self._provider.remembers:
             raise UnknownOutcomeError
-        asked = time.monotonic()
+        asked = machine().monotonic()
         while True:
             known = self._request_log.known_remotes()
             try:
                 found = self._repeat(partial(self._provider.find, shard, known), lookup=True)
             except LookupPendingError:
-                if time.time() - shard.time > self._timeouts.batch + self._timeouts.cancelling:
+                if machine().time() - shard.time > self._timeouts.batch + self._timeouts.cancelling:
                     raise RunPaused(
                         f"{self._provider.name} does not say whether shard {shard.hash} exists"
                     ) from None
                 self._sleep(self._timeouts.poll)
                 continue
-            if found is not None or time.monotonic() - asked >= self._timeouts.lookup:
+            if found is not None or machine().monotonic() - asked >= self._timeouts.lookup:
                 return found
             self._sleep(min(self._timeouts.poll, self._timeouts.lookup / 4))
 
@@ -210,7 +209,7 @@ class ShardRunner:
             if status != said:
                 said = status
                 self._request_log.record_status(shard, said)
-            action = judge_batch(batch, time.time() - shard.time, self._timeouts)
+            action = judge_batch(batch, machine().time() - shard.time, self._timeouts)
             if action == "collect":
                 return
             if action == "cancel":
@@ -218,7 +217,7 @@ class ShardRunner:
                 with suppress(ProviderError):
                     self._provider.cancel(remote)
             if action == "pause":
-                hours = (time.time() - shard.time) / 3600
+                hours = (machine().time() - shard.time) / 3600
                 raise RunPaused(
                     f"{self._provider.name} has had batch {remote} for {hours:.1f} h and says "
                     f"'{said}'; it was not "
@@ -230,13 +229,13 @@ class ShardRunner:
         """Return the replies of an ended shard; wait for those that the provider counts but does
         not hand out yet.
         """
-        since = time.monotonic()
+        since = machine().monotonic()
         while True:
             try:
                 return self._repeat(lambda: self._provider.collect(shard, remote))
             except ResultsPendingError as pending:
                 self.note(f"batch {remote} has ended, but {pending}")
-                if time.monotonic() - since >= self._timeouts.missing:
+                if machine().monotonic() - since >= self._timeouts.missing:
                     if pending.replies is not None:
                         return pending.replies
                     raise RunPaused(
@@ -251,14 +250,14 @@ class ShardRunner:
         shard.
         """
         tries = 0
-        since = time.monotonic()
+        since = machine().monotonic()
         while True:
             self._wait_until_allowed()
             try:
                 return call()
             except ProviderError as error:
                 tries += 1
-                since = time.monotonic() if tries == 1 else since
+                since = machine().monotonic() if tries == 1 else since
                 # A server that keeps no single requests has no list of them.
                 if lookup and self._provider.limits.rows == 1 and error.status in (404, 405, 501):
                     raise UnknownOutcomeError from error
@@ -278,7 +277,7 @@ class ShardRunner:
         return judge_call(
             error,
             tries,
-            time.monotonic() - since,
+            machine().monotonic() - since,
             self._timeouts,
             call,
             self._provider.name,
@@ -295,7 +294,7 @@ class ShardRunner:
         if isinstance(action, Refuse):
             raise RequestRefusedError(action.reason, action.code) from error
         if isinstance(action, Retry) and action.everyone:
-            self._blocked_until = max(self._blocked_until, time.monotonic() + action.seconds)
+            self._blocked_until = max(self._blocked_until, machine().monotonic() + action.seconds)
         self._sleep(action.seconds)
 
     def _wait_until_allowed(self) -> None:
