@@ -53,8 +53,8 @@ from atgen_ray.runs.driver import (
 )
 from atgen_ray.runs.estimate import plan_within_ray
 from atgen_ray.runs.queries import ask_to_stop, describe_run, summarize_runs, write_labels
-from atgen_ray.serving.drain import is_ending
 from atgen_ray.runs.retention import watch_retention
+from atgen_ray.serving.drain import is_ending
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.resumption import Resumption
 from atgen_ray.serving.scores import Scores

@@ -18,8 +18,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from atgen_ray.core.errors import StorageFullError, StorageUnavailableError, UserError
-from atgen_ray.core.private_files import private_files
 from atgen_ray.core.machine import machine
+from atgen_ray.core.private_files import private_files
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store import migrations
 

@@ -63,12 +63,3 @@ class ProcessIdentity:
             return True
         except psutil.AccessDenied:
             return False
-
-
-def name_user() -> str:
-    """Return who gives the command, as USER@HOST."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user id that has no name
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"

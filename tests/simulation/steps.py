@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from atgen_ray.config import DataConfig, PromptConfig
 from atgen_ray.core.stored import Stored
-from atgen_ray.data import Split, SplitReader, build_split, open_split
+from atgen_ray.data import Split, SplitReader, open_split
 from atgen_ray.data.in_process import reading_in_process
 from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
 from atgen_ray.engines.base import OUTPUT_SCHEMA

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from atgen_ray.annotation.disclosure import list_remote
-from atgen_ray.annotation.judge import KEY as JUDGE
 from atgen_ray.annotation.providers.base import Provider, ProviderError
 from atgen_ray.annotation.registry import build_provider
 from atgen_ray.config import RemoteAnnotatorConfig, RunConfig
@@ -104,7 +103,7 @@ def _list_shards(
     ids: frozenset[str] | None,
 ) -> Mapping[str, bool]:
     """Return the provider's ids of the shards, and whether each is settled."""
-    if key == JUDGE:  # its questions have ids of their own, and any may show the example
+    if key.startswith("evaluation."):  # a judge: its questions show any example
         ids = None
     mine = (shards.c.run == run) & shards.c.remote.is_not(None)
     query = sa.select(shards).where(mine).order_by(shards.c.time)
